@@ -1,0 +1,1 @@
+"""The main process: input, scheduling, supervision and records. Never imports model code."""

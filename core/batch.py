@@ -1,0 +1,387 @@
+"""The tasks of one batch on their way to one terminal record each.
+
+Used by one thread at a time: the caller's until the batch is handed to the pool, then the
+pool's. The pool asks for leases and reports what became of them; this file decides what
+that means for a task (done, again, alone, quarantined, failed).
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+from loguru import logger
+
+from core.admission import Job
+from core.errors import LedgerError, StorageError
+from core.events import Listener, TaskEnded, TaskStarted
+from core.ledger import Entry, Ledger, State
+from core.messages import Done, Failed, FailureKind, Lease
+from core.outputs import OutputRoot, discard, publish
+from core.scheduler import Pending, Scheduler, Worker
+from core.settings import SupervisionSettings
+from core.tasks import Result, Status
+
+# Failures that another try, on another worker or with more free memory, may not repeat.
+PASSING: frozenset[FailureKind] = frozenset({"out_of_memory", "device", "error"})
+
+
+@dataclass
+class _Task:
+    """The fate of one job so far."""
+
+    job: Job
+    attempts: int = 0  # leases given
+    failures: int = 0  # attempts that ended in a passing failure or a timeout
+    crashes: int = 0  # attempts that took their worker with them
+    kills: int = 0  # the same, by a plain SIGKILL
+    alone: bool = False  # suspected: next to run with nothing else in its worker
+    avoid: set[str] = field(default_factory=set)
+    result: Result | None = None
+
+
+@dataclass(frozen=True)
+class ActiveLease:
+    """A lease that is out. `alone`: its worker must not get another beside it."""
+
+    lease: Lease
+    job: Job
+    worker: str
+    alone: bool
+
+
+@dataclass(frozen=True)
+class WorkerLoss:
+    """Why a worker is gone. `hung`: main killed it because this lease passed its deadline."""
+
+    reason: str
+    by_sigkill: bool = False
+    hung: bool = False
+
+
+class Batch:
+    """Jobs with their scheduler, records and retry rules.
+
+    Args:
+        settled: results known before the start (rejected inputs, pictures already there).
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        settled: Sequence[Result],
+        ledger: Ledger,
+        root: OutputRoot,
+        rules: SupervisionSettings,
+        max_passed_over: int,
+        listener: Listener,
+    ) -> None:
+        self._tasks = {job.position: _Task(job) for job in jobs}
+        self._settled = list(settled)
+        self._ledger = ledger
+        self._root = root
+        self._rules = rules
+        self._listener = listener
+        self._scheduler = Scheduler(map(_pending, self._tasks.values()), max_passed_over)
+        self._active: dict[str, ActiveLease] = {}
+        self._abandoned: dict[str, Path] = {}
+        self._unsettled = len(jobs)
+        self._leasing = True
+        self._finished = threading.Event()
+        self.storage_error: StorageError | LedgerError | None = None
+        self._finish_if_complete()
+
+    @property
+    def finished(self) -> bool:
+        return self._finished.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until every task has its record; False after `timeout` seconds."""
+        return self._finished.wait(timeout)
+
+    def results(self) -> list[Result]:
+        """One record per input, in input order; call it on a finished batch."""
+        ran = [t.result for t in self._tasks.values() if t.result is not None]
+        return sorted([*self._settled, *ran], key=lambda r: r.position)
+
+    # -- leases ------------------------------------------------------------
+
+    def next_lease(self, worker: Worker, busy_saving: bool) -> ActiveLease | None:
+        """The next attempt for `worker`, recorded; None if it has to wait or nothing is left.
+
+        Args:
+            busy_saving: the worker still writes a picture, so a suspect has to wait.
+        """
+        while self._leasing and not self.finished:
+            pending = self._scheduler.take(worker)
+            if pending is None:
+                return None
+            task = self._tasks[pending.position]
+            if task.alone and busy_saving:
+                self._scheduler.add(pending)
+                return None
+            active = self._give(task, worker.name)
+            if active is not None:
+                return active
+        return None
+
+    def _give(self, task: _Task, worker: str) -> ActiveLease | None:
+        lease_id = uuid4().hex[:16]
+        job = task.job
+        try:
+            partial = self._root.partial(job.output, lease_id)
+            self._ledger.lease(lease_id, job.output.key, task.attempts + 1, worker, partial)
+        except (StorageError, LedgerError) as error:
+            self._disk_refused(task, error, worker)
+            return None
+        task.attempts += 1
+        lease = Lease(
+            lease_id, task.attempts, job.task, job.lora_sha256, job.fingerprint, str(partial)
+        )
+        active = ActiveLease(lease, job, worker, task.alone)
+        self._active[lease_id] = active
+        self._listener(TaskStarted(job.task_id, worker))
+        return active
+
+    # -- what became of them -----------------------------------------------
+
+    def done(self, message: Done) -> None:
+        """A picture is complete: give it its name, then record it, then say so."""
+        active = self._end(message.lease_id)
+        if active is None:
+            return
+        task = self._tasks[active.job.position]
+        partial = Path(active.lease.partial_path)
+        try:
+            publish(partial, active.job.output.file, message.size)
+            entry = self._entry(
+                task,
+                "done",
+                worker=active.worker,
+                elapsed=message.elapsed,
+                size=message.size,
+                sha256=message.sha256,
+                used=message.used,
+            )
+            self._ledger.end_lease(message.lease_id, "done", entry)
+        except (StorageError, LedgerError) as error:
+            discard(partial)
+            self._disk_refused(task, error, active.worker, message.lease_id)
+            return
+        self._settle(task, "done", active.worker, elapsed=message.elapsed)
+
+    def failed(self, message: Failed) -> None:
+        """An attempt ended in an error that its worker reported."""
+        active = self._end(message.lease_id)
+        if active is None:
+            return
+        task = self._tasks[active.job.position]
+        discard(Path(active.lease.partial_path))
+        if message.kind == "storage":
+            error = StorageError(message.error, fatal=True)
+            self._disk_refused(task, error, active.worker, message.lease_id)
+        elif message.kind in PASSING:
+            self._again_or_fail(task, active, message.kind, message.error, message.elapsed)
+        else:
+            self._fail(task, active, message.kind, message.error, message.elapsed)
+
+    def worker_lost(self, lease_id: str, loss: WorkerLoss, blamed: bool) -> None:
+        """The worker of a lease is gone.
+
+        Args:
+            blamed: the task was running; otherwise it only waited for its picture to be saved
+                while another task ran, and goes again without a mark.
+        """
+        active = self._end(lease_id)
+        if active is None:
+            return
+        task = self._tasks[active.job.position]
+        discard(Path(active.lease.partial_path))
+        if not blamed:
+            self._requeue(task, active, "released")
+        elif loss.hung:
+            self._again_or_fail(task, active, "hung", loss.reason)
+        else:
+            self._count_crash(task, active, loss)
+
+    def _count_crash(self, task: _Task, active: ActiveLease, loss: WorkerLoss) -> None:
+        task.kills += loss.by_sigkill
+        task.crashes += not loss.by_sigkill
+        if active.alone:
+            error = (
+                f"It took its worker with it {task.crashes + task.kills} times, the last time "
+                f"alone ({loss.reason}). Run again with --retry-quarantined to try it once more."
+            )
+            self._fail(task, active, "crash", error, state="quarantined")
+            return
+        task.alone = (
+            task.crashes >= self._rules.crashes_before_quarantine
+            or task.kills >= self._rules.kills_before_quarantine
+        )
+        self._requeue(task, active, f"crash: {loss.reason}")
+
+    def _again_or_fail(
+        self, task: _Task, active: ActiveLease, outcome: str, error: str, elapsed: float = 0.0
+    ) -> None:
+        task.failures += 1
+        if task.failures >= self._rules.max_attempts:
+            tries = f" (after {task.failures} attempts)" if task.failures > 1 else ""
+            self._fail(task, active, outcome, error + tries, elapsed)
+        else:
+            logger.warning(f"{task.job.task_id}: {error} It goes to the back of the queue.")
+            self._requeue(task, active, outcome)
+
+    def _requeue(self, task: _Task, active: ActiveLease, outcome: str) -> None:
+        if outcome != "released":
+            task.avoid.add(active.worker)
+        try:
+            entry = self._entry(task, "pending")
+            self._ledger.end_lease(active.lease.lease_id, outcome, entry)
+        except (StorageError, LedgerError) as error:
+            self._disk_refused(task, error, active.worker)
+            return
+        self._scheduler.add(_pending(task))
+        self._settle_waiting_if_drained()
+
+    def _fail(
+        self,
+        task: _Task,
+        active: ActiveLease,
+        outcome: str,
+        error: str,
+        elapsed: float = 0.0,
+        state: State = "failed",
+    ) -> None:
+        try:
+            entry = self._entry(task, state, worker=active.worker, error=error, elapsed=elapsed)
+            self._ledger.end_lease(active.lease.lease_id, outcome, entry)
+        except (StorageError, LedgerError) as refused:
+            self._disk_refused(task, refused, active.worker)
+            return
+        status: Status = "quarantined" if state == "quarantined" else "failed"
+        self._settle(task, status, active.worker, error, elapsed)
+
+    def _disk_refused(
+        self,
+        task: _Task,
+        error: StorageError | LedgerError,
+        worker: str,
+        lease_id: str | None = None,
+    ) -> None:
+        """One picture cannot be kept. If none can, drawing more would only waste the devices."""
+        try:
+            entry = self._entry(task, "failed", worker=worker, error=str(error))
+            if lease_id is None:
+                self._ledger.set_state(entry)
+            else:
+                self._ledger.end_lease(lease_id, "storage", entry)
+        except (StorageError, LedgerError):
+            pass  # the result below says it; the open lease makes the next run try again
+        self._settle(task, "failed", worker, str(error))
+        if isinstance(error, LedgerError) or error.fatal:
+            self.storage_error = error
+            self.abandon("failed", f"Not tried: the output folder cannot be written ({error})")
+
+    # -- the end -----------------------------------------------------------
+
+    def stop_leasing(self) -> None:
+        """Let what runs finish and give out nothing more."""
+        self._leasing = False
+        self._settle_waiting_if_drained()
+
+    def abandon(self, status: Status, reason: str) -> None:
+        """Close every open task now; pictures that still arrive are thrown away.
+
+        The ledger keeps these tasks as they are, so that a resumed run tries them.
+        """
+        self._leasing = False
+        for active in self._active.values():
+            self._abandoned[active.lease.lease_id] = Path(active.lease.partial_path)
+        self._active.clear()
+        for task in self._tasks.values():
+            if task.result is None:
+                self._close(task, status, None, reason)
+        self._finish_if_complete()
+
+    def sweep(self) -> None:
+        """Remove partial files of leases that nobody works on any more."""
+        for partial in self._abandoned.values():
+            discard(partial)
+        self._abandoned.clear()
+
+    def _end(self, lease_id: str) -> ActiveLease | None:
+        abandoned = self._abandoned.pop(lease_id, None)
+        if abandoned is not None:
+            discard(abandoned)
+        return self._active.pop(lease_id, None)
+
+    def _settle(
+        self,
+        task: _Task,
+        status: Status,
+        worker: str | None,
+        error: str | None = None,
+        elapsed: float = 0.0,
+    ) -> None:
+        self._close(task, status, worker, error, elapsed)
+        self._settle_waiting_if_drained()
+        self._finish_if_complete()
+
+    def _close(
+        self,
+        task: _Task,
+        status: Status,
+        worker: str | None,
+        error: str | None = None,
+        elapsed: float = 0.0,
+    ) -> None:
+        job = task.job
+        task.result = Result(
+            position=job.position,
+            task_id=job.task_id,
+            status=status,
+            output_path=str(job.output.file) if status == "done" else None,
+            elapsed=elapsed,
+            error=error,
+            worker=worker,
+            attempts=task.attempts,
+            seed=job.task.seed,
+        )
+        self._unsettled -= 1
+        self._listener(TaskEnded(task.result))
+
+    def _settle_waiting_if_drained(self) -> None:
+        if not self._leasing and not self._active and self._unsettled:
+            self.abandon("interrupted", "Not tried: the run was interrupted.")
+
+    def _finish_if_complete(self) -> None:
+        if self._unsettled == 0:
+            self._finished.set()
+
+    def _entry(self, task: _Task, state: State, **fields: object) -> Entry:
+        return job_entry(task.job, state, **fields)
+
+
+def job_entry(job: Job, state: State, **fields: object) -> Entry:
+    """The ledger's entry for a job."""
+    return Entry(
+        key=job.output.key,
+        position=job.position,
+        task_id=job.task_id,
+        output_path=job.output.shown,
+        fingerprint=job.fingerprint,
+        state=state,
+        task=asdict(job.task),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def _pending(task: _Task) -> Pending:
+    return Pending(
+        position=task.job.position,
+        work=task.job.work,
+        lora=task.job.lora_sha256,
+        retry=task.failures + task.crashes + task.kills,
+        avoid=frozenset(task.avoid),
+    )

@@ -1,0 +1,236 @@
+"""The command `generate_images_from_tweets.py`: arguments, run, summary, exit code."""
+
+import argparse
+import shlex
+import signal
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from loguru import logger
+
+from core.errors import DeviceError, InputError, MultiGPUError
+from core.events import Event
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.planning import Plan
+from core.progress import create_view, set_up_logging
+from core.settings import load_settings
+from core.tasks import Result
+from core.tweets import PROMPT_SOURCES, TweetFile, read_tweets
+
+ALL_DONE, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+EXAMPLES = """\
+examples:
+  python generate_images_from_tweets.py examples/persona_tweets.json 2
+      draw the example on 2 GPUs, or on 2 CPU workers where there is no GPU
+  python generate_images_from_tweets.py tweets.json --gpu-ids 0,2,4 --model Tongyi-MAI/Z-Image-Turbo
+      draw on three of this machine's GPUs with a model of your choice
+  python generate_images_from_tweets.py tweets.json --limit 3 --output-dir trial
+      try the first three tweets
+
+Run the same command again to continue: what is done and unchanged is not drawn again.
+exit codes: 0 all pictures are there, 1 some failed, 2 unusable input, 130 interrupted
+"""
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="generate_images_from_tweets.py",
+        description="Draw a picture for every tweet of a file, on all GPUs of this machine.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "tweets",
+        metavar="TWEETS",
+        type=Path,
+        help="persona tweets (JSON), a JSON list of prompts, or JSONL",
+    )
+    add(
+        "num_gpus",
+        metavar="NUM_GPUS",
+        nargs="?",
+        type=int,
+        help="how many GPUs (default: every visible one); without CUDA, how many CPU workers",
+    )
+    add(
+        "--gpu-ids",
+        type=_gpu_ids,
+        metavar="0,2,4",
+        help="which of the visible GPUs, instead of NUM_GPUS",
+    )
+    add("--config", metavar="FILE", help="YAML settings that differ from config/default.yaml")
+    add(
+        "--model",
+        metavar="ID_OR_FOLDER",
+        help="Hugging Face id or local diffusers folder (default: auto, which is Z-Image-Turbo "
+        "on a large GPU and the embedded demo model elsewhere)",
+    )
+    add(
+        "--output-dir", metavar="DIR", help="pictures go to DIR/<name of TWEETS> (default: outputs)"
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="draw again what is done, and replace files that this program did not make",
+    )
+    add(
+        "--retry-quarantined",
+        action="store_true",
+        help="try tweets again that crashed their workers in an earlier run",
+    )
+    add("--limit", type=_positive, metavar="N", help="only the first N tweets")
+    add("--seed", type=int, metavar="S", help="tweet i gets seed S + i (default: 42)")
+    add(
+        "--prompt-from",
+        choices=PROMPT_SOURCES,
+        help="take the prompt from this field alone (default: the first of prompt, "
+        "positive_prompt and scene_hint that is not empty)",
+    )
+    add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
+    return parser.parse_args(argv)
+
+
+def _gpu_ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected ids like 0,2,4, found {text!r}") from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, found {text!r}")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    options = parse_arguments(argv)
+    set_up_logging(options.log_level)
+    try:
+        return _run(options, argv)
+    except InputError as error:
+        logger.error(str(error))
+        return UNUSABLE_INPUT
+    except MultiGPUError as error:  # the output folder is in use, damaged or cannot be written
+        logger.error(str(error))
+        return UNUSABLE_INPUT
+
+
+def _run(options: argparse.Namespace, argv: Sequence[str]) -> int:
+    tweets = read_tweets(options.tweets, options.prompt_from, options.limit)
+    generator = _create_generator(options, tweets)
+    view_of_events = _Relay()
+    generator.listener = view_of_events
+    try:
+        plan = generator.prepare(tweets.inputs, [tweets.folder])
+        interrupts = _Interrupts(generator, argv)
+        results = _draw(options, generator, plan, view_of_events, interrupts)
+    finally:
+        generator.stop(at_once=True)
+    _print_summary(results, generator)
+    if interrupts.count:
+        return INTERRUPTED
+    return ALL_DONE if all(r.success for r in results) else SOME_FAILED
+
+
+class _Relay:
+    """Hands events to the view as soon as there is one."""
+
+    view: Any = None
+
+    def __call__(self, event: Event) -> None:
+        if self.view is not None:
+            self.view.show(event)
+
+
+def _create_generator(options: argparse.Namespace, tweets: TweetFile) -> MultiGPUImageGenerator:
+    settings = load_settings(options.config)
+    changes = {"model": options.model, "output_dir": options.output_dir, "seed": options.seed}
+    given = {key: value for key, value in changes.items() if value is not None}
+    settings = load_settings({**settings.model_dump(exclude_unset=True), **given})
+    if options.num_gpus is not None and options.gpu_ids is not None:
+        raise DeviceError("Give either NUM_GPUS or --gpu-ids, not both.")
+    return MultiGPUImageGenerator(
+        options.num_gpus,
+        options.gpu_ids,
+        settings,
+        output_dir=Path(settings.output_dir) / tweets.name_of_run,
+        overwrite=options.overwrite,
+        retry_quarantined=options.retry_quarantined,
+    )
+
+
+def _draw(
+    options: argparse.Namespace,
+    generator: MultiGPUImageGenerator,
+    plan: Plan,
+    relay: _Relay,
+    interrupts: "_Interrupts",
+) -> list[Result]:
+    for result in plan.settled:
+        if not result.success:
+            logger.error(f"{result.task_id}: {result.status}: {result.error}")
+    skipped = sum(r.success for r in plan.settled)
+    if skipped:
+        logger.info(f"{skipped} of {skipped + len(plan.jobs)} pictures are there already.")
+    if not plan.jobs:
+        return generator.execute(plan)
+    generator.use_at_most(len(plan.jobs))
+    workers = [device.label for device in generator.devices]
+    with create_view(len(plan.jobs), workers, options.log_level) as view, interrupts:
+        relay.view = view
+        generator.start()
+        results = generator.execute(plan)
+        generator.stop(at_once=interrupts.count > 1)
+        relay.view = None
+    return results
+
+
+class _Interrupts:
+    """Ctrl-C once: finish what runs. Twice: stop at once. SIGTERM counts as one, too."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, generator: MultiGPUImageGenerator, argv: Sequence[str]) -> None:
+        self.count = 0
+        self._generator = generator
+        self._resume = shlex.join([Path(sys.executable).name, sys.argv[0], *argv])
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Interrupts":
+        for number in self.SIGNALS:
+            self._before[number] = signal.signal(number, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count == 1:
+            self._generator.stop_leasing()
+            logger.warning(
+                "Interrupted: finishing the pictures that are being drawn; once more stops at "
+                f"once. Continue later with: {self._resume}"
+            )
+        else:
+            self._generator.abandon()
+
+
+def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator) -> None:
+    counts = Counter(r.status for r in results)
+    parts = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    loads, switches = generator.lora_counts
+    loras = f"; {loads} LoRA loads, {switches} switches" if switches else ""
+    print(f"{len(results)} tweets: {parts}{loras}")
+    print(f"pictures and results: {generator.output_folder}")

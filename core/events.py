@@ -1,0 +1,33 @@
+"""What a run tells whoever watches it: small frozen dataclasses, handed to a callback."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from core.tasks import Result
+
+
+@dataclass(frozen=True)
+class TaskStarted:
+    task_id: str
+    worker: str
+
+
+@dataclass(frozen=True)
+class TaskEnded:
+    result: Result
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """`state` is a few words for the user, such as `loading` or `ready`."""
+
+    worker: str
+    state: str
+
+
+Event = TaskStarted | TaskEnded | WorkerState
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The listener of those who do not watch."""

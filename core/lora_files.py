@@ -1,0 +1,116 @@
+"""LoRA files as main sees them: where they lie, whether they are LoRAs, and their content hash."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.errors import LoraError
+
+MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
+LENGTH_BYTES = 8  # a safetensors file begins with its header's length, little-endian
+PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # bare pickle, and the zip that torch.save writes
+
+
+def find_lora(path: str, folders: Sequence[Path]) -> Path:
+    """The file that a task means by `path`: absolute, or the first found below `folders`.
+
+    Raises:
+        LoraError: nowhere to be found; names every place that was tried.
+    """
+    wanted = Path(path.replace("\\", "/")).expanduser()
+    places = [wanted] if wanted.is_absolute() else [folder / wanted for folder in folders]
+    for place in places:
+        try:
+            if place.is_file():
+                return place.resolve()
+        except (OSError, ValueError):  # a name too long for the file system
+            continue
+    tried = ", ".join(str(p) for p in places)
+    raise LoraError(f"lora_path: {path!r} is not a file (tried {tried}).")
+
+
+class LoraInspector:
+    """Checks each LoRA file once and remembers its hash until the file changes."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int, int], str | LoraError] = {}
+
+    def sha256(self, path: Path) -> str:
+        """Content hash of a valid LoRA file.
+
+        Raises:
+            LoraError: unreadable, not safetensors by content, or without LoRA tensors.
+        """
+        try:
+            stat = path.stat()
+            key = (str(path), stat.st_size, stat.st_mtime_ns)
+            if key not in self._known:
+                self._known[key] = _inspect(path, stat.st_size)
+        except OSError as error:
+            raise LoraError(f"lora_path: {path} cannot be read: {error.strerror}.") from None
+        known = self._known[key]
+        if isinstance(known, LoraError):
+            raise known
+        return known
+
+
+def _inspect(path: Path, size: int) -> str | LoraError:
+    try:
+        _check_tensors(path, _read_header(path, size), size)
+    except LoraError as error:
+        return error
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_header(path: Path, size: int) -> dict[str, object]:
+    """The JSON header of a safetensors file.
+
+    Format: https://huggingface.co/docs/safetensors/index#format
+    """
+    with path.open("rb") as stream:
+        start = stream.read(LENGTH_BYTES)
+        if start.startswith(PICKLE_STARTS):
+            raise LoraError(
+                f"lora_path: {path} is a pickle file whatever its name says, and pickle can run "
+                "code; convert it to safetensors."
+            )
+        length = int.from_bytes(start, "little")
+        if len(start) < LENGTH_BYTES or not 2 <= length <= min(MAX_HEADER_BYTES, size):
+            raise LoraError(f"lora_path: {path} is not a safetensors file, or is cut short.")
+        raw = stream.read(length)
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise LoraError(f"lora_path: {path} has a damaged safetensors header.") from None
+    if not isinstance(header, dict):
+        raise LoraError(f"lora_path: {path} has a damaged safetensors header.")
+    header["__end__"] = LENGTH_BYTES + length
+    return header
+
+
+def _check_tensors(path: Path, header: dict[str, object], size: int) -> None:
+    data_start = header.pop("__end__")
+    assert isinstance(data_start, int)
+    names = [name.lower() for name in header if name != "__metadata__"]
+    if any("hada_" in name for name in names):
+        raise LoraError(f"lora_path: {path} is a LoHa file, which diffusers cannot load.")
+    # LoKr is let through: diffusers loads it for some models, and says so where it does not.
+    if not any("lora" in name or "lokr_" in name for name in names):
+        raise LoraError(f"lora_path: {path} holds no LoRA tensors; is it a whole model?")
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+        if not _valid_offsets(offsets, size - data_start):
+            raise LoraError(f"lora_path: {path} is cut short or damaged at tensor {name[:80]!r}.")
+
+
+def _valid_offsets(offsets: object, available: int) -> bool:
+    return (
+        isinstance(offsets, list)
+        and len(offsets) == 2
+        and all(type(o) is int for o in offsets)
+        and 0 <= offsets[0] <= offsets[1] <= available
+    )

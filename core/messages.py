@@ -1,0 +1,136 @@
+"""What main and a worker say to each other: frozen dataclasses in code, JSON on the pipe.
+
+Named for their receiver's point of view: main sends `Load`, `Lease` and `Stop`; a worker
+answers with the others. A worker's message stays below PIPE_BUF (4,096 bytes on Linux), so
+that the kernel writes it whole or not at all, however the worker dies.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from core.tasks import GenerateTask, task_from_json
+
+MAX_TEXT_BYTES = 2_000  # of one free text in a worker's message, after JSON escapes
+
+FailureKind = Literal["input", "lora", "out_of_memory", "device", "storage", "error"]
+"""device: the CUDA context is lost and the worker must go. storage: the disk refused a write."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """Permission to load the model; `Loaded` or `LoadFailed` gives the permission back."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One attempt at one task.
+
+    `partial_path` is where the worker writes the picture; only main gives it its final name.
+    """
+
+    lease_id: str
+    attempt: int
+    task: GenerateTask
+    lora_sha256: str | None
+    fingerprint: str
+    partial_path: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The poison pill: finish what is being saved, then leave."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker is up, has its device, and has no model yet."""
+
+    pid: int
+    device_name: str
+    device_uuid: str
+    visible_devices: str | None
+    boot_seconds: float
+
+
+@dataclass(frozen=True)
+class Loaded:
+    model_class: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LoadFailed:
+    kind: FailureKind
+    error: str
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The device is free again; the picture is still being encoded and written.
+
+    `lora_loads` and `lora_switches` are what this task cost.
+    """
+
+    lease_id: str
+    seconds: float
+    lora_loads: int = 0
+    lora_switches: int = 0
+    resident_loras: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Done:
+    """The picture lies complete and synced at the lease's `partial_path`."""
+
+    lease_id: str
+    size: int
+    sha256: str
+    elapsed: float
+    used: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An attempt ended in an error. `leaving`: the worker ends itself after this."""
+
+    lease_id: str
+    kind: FailureKind
+    error: str
+    elapsed: float = 0.0
+    leaving: bool = False
+    resident_loras: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Log:
+    level: str
+    text: str
+
+
+ToWorker = Load | Lease | Stop
+ToMain = Ready | Loaded | LoadFailed | Generated | Done | Failed | Log
+
+_TYPES = {
+    t.__name__: t
+    for t in (Load, Lease, Stop, Ready, Loaded, LoadFailed, Generated, Done, Failed, Log)
+}
+
+
+def encode(message: ToWorker | ToMain) -> bytes:
+    return json.dumps({"type": type(message).__name__, **asdict(message)}).encode()
+
+
+def decode(data: bytes) -> Any:
+    fields = json.loads(data)
+    kind = _TYPES[fields.pop("type")]
+    if kind is Lease:
+        fields["task"] = task_from_json(fields["task"])
+    return kind(**fields)
+
+
+def clip(text: str, limit: int = MAX_TEXT_BYTES) -> str:
+    """Shorten `text` so that its JSON form takes at most `limit` bytes."""
+    while len(json.dumps(text)) > limit:
+        text = text[: int(len(text) * 0.8)].rstrip() + "…"
+    return text

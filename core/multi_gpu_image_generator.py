@@ -1,0 +1,242 @@
+"""`MultiGPUImageGenerator`: batches of pictures on warm, supervised workers."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from loguru import logger
+
+from core.admission import Admission, Job, Rejected, TaskInput
+from core.batch import Batch
+from core.devices import choose_devices
+from core.errors import LedgerError, StorageError
+from core.events import Listener, ignore
+from core.ledger import Ledger
+from core.lora_files import LoraInspector
+from core.main_guard import leave_if_importing_main
+from core.metadata import write_metadata
+from core.model_choice import choose_model
+from core.outputs import OutputRoot
+from core.planning import Plan, plan_batch
+from core.settings import Settings, load_settings
+from core.tasks import GenerateTask, Result
+from core.worker_pool import WorkerPool
+
+WAIT_SLICE = 0.5  # seconds: how long a blocked wait keeps Ctrl-C waiting on some platforms
+
+
+class MultiGPUImageGenerator:
+    """Generates pictures on one worker process per GPU.
+
+    Use it as a context manager: workers start on entering, stay warm between batches, and
+    stop on leaving::
+
+        with MultiGPUImageGenerator(gpu_ids=[0, 2]) as generator:
+            results = generator.generate_batch([{"prompt": "a red house", "seed": 1}])
+
+    Args:
+        num_gpus: how many of the visible GPUs; all by default. Without CUDA, CPU workers.
+        gpu_ids: which of the visible GPUs instead.
+        config: a YAML file, a mapping of settings, or Settings; laid over config/default.yaml.
+        output_dir: makes batches resumable: relative output paths lie below this folder,
+            nothing is written outside it, its ledger remembers what is done, and unchanged
+            pictures are not drawn again. Without it output paths are taken as Python takes
+            paths, and existing files are replaced.
+        overwrite: draw pictures that are done too, and replace files of unknown origin.
+        retry_quarantined: try tasks again that killed their workers in an earlier run.
+        listener: called with events (`core.events`) from the pool's thread.
+
+    Raises:
+        InputError: settings, devices or model cannot be used as they stand.
+        LedgerError: `output_dir` is in use by another run, or its ledger is damaged.
+        StorageError: `output_dir` cannot be written.
+    """
+
+    def __init__(
+        self,
+        num_gpus: int | None = None,
+        gpu_ids: Sequence[int] | None = None,
+        config: str | Path | Mapping[str, Any] | Settings | None = None,
+        *,
+        output_dir: str | Path | None = None,
+        overwrite: bool = False,
+        retry_quarantined: bool = False,
+        listener: Listener = ignore,
+    ) -> None:
+        leave_if_importing_main()
+        self.settings = load_settings(config)
+        self.devices = choose_devices(num_gpus, gpu_ids, self.settings.device)
+        self.model = choose_model(self.settings, self.devices)
+        self._resumable = output_dir is not None
+        self._overwrite = overwrite or not self._resumable
+        self._retry_quarantined = retry_quarantined
+        self.listener = listener
+        self._root = OutputRoot(Path(output_dir or "."), confined=self._resumable)
+        self._ledger: Ledger | None = None
+        self._inspector = LoraInspector()
+        self._pool: WorkerPool | None = None
+        self._batch: Batch | None = None
+        self._lora_counts = (0, 0)
+        self._named = 0  # tasks that got a default name so far
+        self._session = time.strftime("run_%Y%m%d_%H%M%S")
+
+    def __enter__(self) -> "MultiGPUImageGenerator":
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop(at_once=exc_type is not None)
+
+    @property
+    def output_folder(self) -> Path:
+        """The folder below which relative output paths lie."""
+        return self._root.folder
+
+    @property
+    def lora_counts(self) -> tuple[int, int]:
+        """LoRA loads and switches of all workers so far."""
+        if self._pool is None:
+            return self._lora_counts
+        return (self._pool.lora_loads, self._pool.lora_switches)
+
+    def use_at_most(self, workers: int) -> None:
+        """Do without the last devices if fewer are needed; call it before `start`."""
+        self.devices = self.devices[: max(1, workers)]
+
+    def start(self) -> None:
+        """Start the workers; returns at once, and does nothing the second time."""
+        if self._pool is None:
+            logger.info(self.model.reason)
+            self._pool = WorkerPool(self.devices, self.model, self.settings, self.listener)
+            self._pool.start()
+
+    def stop(self, at_once: bool = False) -> None:
+        """Stop the workers by poison pill (or at once, by SIGKILL) and close the ledger."""
+        if self._pool is not None:
+            self._pool.stop(at_once)
+            self._lora_counts = self.lora_counts
+        if self._batch is not None:
+            self._batch.sweep()
+        if self._ledger is not None:
+            self._ledger.close()
+        self._pool = self._ledger = self._batch = None
+
+    def generate_batch(
+        self,
+        tasks: Sequence[Mapping[str, Any] | GenerateTask],
+        timeout: float | None = None,
+    ) -> list[Result]:
+        """Generate one picture per task.
+
+        Args:
+            tasks: dicts or GenerateTasks; a dict needs `prompt` and may have every other
+                field of GenerateTask. Relative LoRA paths are found from the current
+                folder, then from the configured LoRA folder.
+            timeout: seconds; tasks that are not done by then get a record that says so.
+
+        Returns:
+            One result per task, in input order. A bad task is a failed result, never an
+            exception.
+
+        Raises:
+            LedgerError, StorageError: the output folder cannot be used; nothing ran.
+        """
+        plan = self.prepare(tasks, [Path.cwd()])
+        self.start()
+        return self.execute(plan, timeout)
+
+    def prepare(
+        self,
+        inputs: Sequence[TaskInput],
+        lora_folders: Sequence[Path],
+    ) -> Plan:
+        """Check inputs against settings, files and ledger, without any worker.
+
+        Args:
+            inputs: tasks; an InputError stands for an input that its reader could not read.
+            lora_folders: where relative LoRA paths are looked up before the configured folder.
+        """
+        if self._ledger is None:
+            self._ledger = Ledger.open(self._root.folder) if self._resumable else Ledger.in_memory()
+        admission = Admission(
+            self.settings,
+            self.model,
+            self._root,
+            [*lora_folders, Path(self.settings.lora_dir)],
+            self._default_name,
+            self._inspector,
+        )
+        admitted: list[Job | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
+        self._named += len(inputs)
+        return plan_batch(
+            admitted, self._ledger, self._root, self._overwrite, self._retry_quarantined
+        )
+
+    def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:
+        """Run a prepared batch on the started workers; see `generate_batch`."""
+        assert self._ledger is not None
+        batch = self._batch = Batch(
+            plan.jobs,
+            plan.settled,
+            self._ledger,
+            self._root,
+            self.settings.supervision,
+            self.settings.scheduling.max_passed_over,
+            self.listener,
+        )
+        if plan.jobs:
+            assert self._pool is not None
+            self._pool.submit(batch)
+            self._wait(batch, timeout)
+        results = batch.results()
+        if self._resumable:
+            self._write_metadata(results)
+        return results
+
+    def stop_leasing(self) -> None:
+        """Finish what runs and close the batch as interrupted; safe in a signal handler."""
+        if self._pool is not None:
+            self._pool.stop_leasing()
+
+    def abandon(self) -> None:
+        """Close the batch as interrupted at once; safe in a signal handler."""
+        if self._pool is not None:
+            self._pool.abandon("interrupted", "Not finished: the run was interrupted.")
+
+    def _wait(self, batch: Batch, timeout: float | None) -> None:
+        assert self._pool is not None
+        end = None if timeout is None else time.monotonic() + timeout
+        while not batch.wait(WAIT_SLICE if end is None else min(WAIT_SLICE, _left(end))):
+            if end is not None and _left(end) == 0:
+                reason = f"Not finished within the timeout of {timeout:g} s."
+                self._pool.abandon("timeout", reason)
+                end = None
+        if self._pool.missing_main_guard:
+            from core.main_guard import MISSING_GUARD_LINE
+
+            raise SystemExit(MISSING_GUARD_LINE)
+
+    def _default_name(self, position: int) -> str:
+        name = f"image_{self._named + position:04d}.png"
+        if self._resumable:
+            return name
+        return os.path.join(self.settings.output_dir, self._session, name)
+
+    def _write_metadata(self, results: Sequence[Result]) -> None:
+        assert self._ledger is not None
+        try:
+            write_metadata(self._root.folder, self._ledger.pictures(), results)
+        except (StorageError, LedgerError) as error:
+            logger.error(f"The metadata could not be written: {error}")
+
+
+def _left(end: float) -> float:
+    return max(0.0, end - time.monotonic())

@@ -1,0 +1,174 @@
+"""Where pictures go: safe paths below one root, and publishing that is all or nothing."""
+
+import contextlib
+import errno
+import os
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from core.errors import InputError, StorageError
+
+MAX_NAME_BYTES = 255  # of one path component, on every common Linux file system
+MAX_PATH_BYTES = 4000  # PATH_MAX less room for the temporary name
+# With these no later picture can be saved either; others concern one path.
+FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
+PARTIAL_PREFIX = ".partial-"  # hidden: an unfinished picture is never mistaken for one
+
+
+@dataclass(frozen=True)
+class OutputPath:
+    """A place for one picture.
+
+    Attributes:
+        shown: relative to the root where it lies below it; what records and metadata say.
+        file: where it really is.
+        key: equal for paths that are one file on some common file system (case, Unicode form).
+    """
+
+    shown: str
+    file: Path
+    key: str
+
+
+class OutputRoot:
+    """The folder of a run. Confined, nothing is ever written outside it.
+
+    Args:
+        folder: the folder; made when first needed.
+        confined: refuse paths that lead out of it. A task list from a file is always
+            confined; Python code that gives its own paths need not be.
+    """
+
+    def __init__(self, folder: Path, confined: bool = True) -> None:
+        self.folder = folder.absolute()
+        self.confined = confined
+
+    def place(self, output_path: str) -> OutputPath:
+        """Check `output_path` and say which file it means.
+
+        Raises:
+            InputError: leads outside, cannot be a file name, or is no PNG.
+        """
+        pure = PurePosixPath(output_path)
+        _check_name(output_path, pure)
+        if self.confined:
+            self._check_confined(output_path, pure)
+        file = Path(os.path.normpath(self.folder / pure))
+        if len(os.fsencode(file)) > MAX_PATH_BYTES:
+            raise InputError(f"output_path: {output_path[:60]!r}… is too long a path.")
+        if self.confined and not self._stays_inside(file):
+            raise InputError(
+                f"output_path: {output_path!r} leads out of {self.folder} through a symbolic link."
+            )
+        if file.is_dir():
+            raise InputError(f"output_path: {output_path!r} is a folder; a file name is needed.")
+        inside = file.is_relative_to(self.folder)
+        shown = str(file.relative_to(self.folder)) if inside else str(file)
+        return OutputPath(shown, file, unicodedata.normalize("NFC", shown).casefold())
+
+    def _check_confined(self, output_path: str, pure: PurePosixPath) -> None:
+        drive = len(output_path) > 1 and output_path[1] == ":"
+        if "\\" in output_path or drive:
+            raise InputError(
+                f"output_path: {output_path!r} has a backslash or drive letter; use forward slashes."
+            )
+        if ".." in pure.parts:
+            raise InputError(f"output_path: {output_path!r} leads outside with '..'.")
+        if pure.is_absolute() and not pure.is_relative_to(self.folder):
+            raise InputError(
+                f"output_path: {output_path!r} is absolute; give a path below {self.folder}."
+            )
+
+    def _stays_inside(self, file: Path) -> bool:
+        if file.is_symlink():
+            return False
+        return file.parent.resolve().is_relative_to(self.folder.resolve())
+
+    def partial(self, path: OutputPath, lease_id: str) -> Path:
+        """Where a worker writes the picture of a lease; its folder is made here.
+
+        Raises:
+            StorageError: the folder cannot be made, or has since come to lead outside.
+        """
+        try:
+            path.file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, path.file.parent) from None
+        if self.confined and not self._stays_inside(path.file):
+            raise StorageError(f"{path.file} has come to lead out of {self.folder}.")
+        return path.file.with_name(f"{PARTIAL_PREFIX}{lease_id}.png")
+
+
+def _check_name(output_path: str, pure: PurePosixPath) -> None:
+    if not pure.name or "\0" in output_path:
+        raise InputError(f"output_path: {output_path!r} is not a file name.")
+    longest = max(len(os.fsencode(part)) for part in pure.parts)
+    if longest > MAX_NAME_BYTES:
+        raise InputError(
+            f"output_path: a name of {longest} bytes is too long; {MAX_NAME_BYTES} is the most."
+        )
+    if pure.name.startswith(PARTIAL_PREFIX):
+        raise InputError(f"output_path: names may not begin with {PARTIAL_PREFIX!r}.")
+    if pure.suffix.lower() != ".png":
+        raise InputError(f"output_path: {output_path!r} must end in .png.")
+
+
+def publish(partial: Path, final: Path, size: int) -> None:
+    """Give a finished picture its name. After a crash there is the whole picture or none.
+
+    The worker has synced the file; the rename and the folder's sync make the name durable.
+
+    Raises:
+        StorageError: the file is not as the worker left it, or the disk refuses.
+    """
+    try:
+        found = partial.stat().st_size
+        if found != size:
+            raise StorageError(f"{partial}: {found} bytes where the worker wrote {size}.")
+        os.replace(partial, final)
+        sync_folder(final.parent)
+    except OSError as error:
+        raise storage_error(error, final) from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable; file systems that cannot sync folders are let be."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Replace `file` by `text`, whole or not at all.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    partial = file.with_name(f"{PARTIAL_PREFIX}{file.name}")
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, file)
+        sync_folder(file.parent)
+    except OSError as error:
+        discard(partial)
+        raise storage_error(error, file) from None
+
+
+def discard(partial: Path) -> None:
+    """Remove an unfinished file if it is there."""
+    with contextlib.suppress(OSError):  # a dead disk keeps it; the next run sweeps again
+        partial.unlink(missing_ok=True)
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """`error` in one line for the user."""
+    return StorageError(f"{path}: {error.strerror or error}.", fatal=error.errno in FATAL_ERRNOS)

@@ -1,0 +1,123 @@
+"""What a run shows: a bar and a line per worker on a terminal, plain lines elsewhere."""
+
+import sys
+from collections import Counter
+from types import TracebackType
+from typing import Protocol
+
+from loguru import logger
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from core.events import Event, TaskEnded, TaskStarted, WorkerState
+
+LOG_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
+
+
+class View(Protocol):
+    """Shows events; safe to call from any thread."""
+
+    def __enter__(self) -> "View": ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def show(self, event: Event) -> None: ...
+
+
+def create_view(total: int, workers: list[str], log_level: str) -> View:
+    """The view for this standard error, and loguru set up to write through it."""
+    if sys.stderr.isatty():
+        return TerminalView(total, workers, log_level)
+    return LineView(total, log_level)
+
+
+def set_up_logging(log_level: str) -> None:
+    """Log lines to standard error, without a view."""
+    logger.remove()
+    logger.add(sys.stderr, level=log_level, format=LOG_FORMAT)
+
+
+class LineView:
+    """A log line per finished picture."""
+
+    def __init__(self, total: int, log_level: str) -> None:
+        self._total = total
+        self._ended = 0
+        set_up_logging(log_level)
+
+    def __enter__(self) -> "LineView":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def show(self, event: Event) -> None:
+        match event:
+            case TaskEnded():
+                self._ended += 1
+                logger.log(*_line(event, f"[{self._ended}/{self._total}]"))
+            case WorkerState(worker, state):
+                logger.debug(f"{worker}: {state}")
+
+
+class TerminalView:
+    """One bar for the batch and one line per worker; log lines scroll above them."""
+
+    def __init__(self, total: int, workers: list[str], log_level: str) -> None:
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=self._console,
+        )
+        self._batch = self._progress.add_task("pictures", total=total, state="")
+        # A worker's line counts what it drew; it has no total of its own.
+        self._lines = {w: self._progress.add_task(f"  {w}", total=None, state="") for w in workers}
+        self._drawn: Counter[str] = Counter()
+        self._failed = 0
+        logger.remove()
+        logger.add(self._write, level=log_level, format=LOG_FORMAT, colorize=True)
+
+    def _write(self, line: str) -> None:
+        from rich.text import Text
+
+        self._console.print(Text.from_ansi(line.rstrip("\n")))
+
+    def __enter__(self) -> "TerminalView":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for line in self._lines.values():
+            self._progress.update(line, visible=False)
+        self._progress.stop()
+
+    def show(self, event: Event) -> None:
+        match event:
+            case TaskStarted(task_id, worker):
+                self._progress.update(self._lines[worker], state=escape(task_id))
+            case TaskEnded(result):
+                self._failed += not result.success
+                failed = f"[red]{self._failed} failed[/red]" if self._failed else ""
+                self._progress.update(self._batch, advance=1, state=failed)
+                if result.worker in self._lines:
+                    self._progress.update(self._lines[result.worker], advance=1)
+                if not result.success:
+                    logger.log(*_line(event, ""))
+            case WorkerState(worker, state):
+                self._progress.update(self._lines[worker], state=state)
+
+
+def _line(event: TaskEnded, count: str) -> tuple[str, str]:
+    result = event.result
+    where = f" on {result.worker}" if result.worker else ""
+    if result.success:
+        return "INFO", f"{count} {result.task_id}: {result.elapsed:.1f} s{where}".strip()
+    return "ERROR", f"{count} {result.task_id}: {result.status}{where}: {result.error}".strip()

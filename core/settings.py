@@ -1,0 +1,160 @@
+"""The YAML settings as validated models. `config/default.yaml` holds every default."""
+
+import copy
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from core.errors import InputError
+from core.tasks import Scale, Seed, Side, Steps, Text
+from core.validation import describe
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+DEFAULT_FILE = PROJECT_DIR / "config" / "default.yaml"
+MAX_FILE_BYTES = 1_000_000
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+OptionalSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class GenerationDefaults(_Section):
+    """Task fields that a layer of settings may fill in; None leaves them to the next layer."""
+
+    negative_prompt: Text | None = None
+    width: Side | None = None
+    height: Side | None = None
+    num_inference_steps: Steps | None = None
+    guidance_scale: Scale | None = None
+    cfg: Scale | None = None
+
+    @model_validator(mode="after")
+    def _one_guidance(self) -> "GenerationDefaults":
+        if self.cfg is not None and self.guidance_scale is not None:
+            raise ValueError("give either cfg or guidance_scale, not both")
+        return self
+
+
+class ModelDefaults(GenerationDefaults):
+    match: str
+
+
+class WorkerSettings(_Section):
+    concurrent_loads: Literal["auto"] | Count
+    max_resident_loras: Annotated[int, Field(ge=1, le=24)]
+    max_pending_saves: Annotated[int, Field(ge=1, le=64)]
+    png_compress_level: Annotated[int, Field(ge=0, le=9)]
+
+
+class SupervisionSettings(_Section):
+    boot_timeout: Seconds
+    load_timeout: Seconds
+    task_timeout: Seconds | None
+    task_timeout_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    task_timeout_minimum: Seconds
+    first_task_timeout: Seconds
+    stop_timeout: Seconds
+    max_attempts: Count
+    crashes_before_quarantine: Count
+    kills_before_quarantine: Count
+    restart_backoff: OptionalSeconds
+    restart_backoff_maximum: OptionalSeconds
+    restarts_before_retirement: Count
+
+
+class SchedulingSettings(_Section):
+    max_passed_over: Count
+
+
+class SimulatedSettings(_Section):
+    load_seconds: OptionalSeconds
+    lora_load_seconds: OptionalSeconds
+    seconds_per_megapixel_step: OptionalSeconds
+    jitter: Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(_Section):
+    """All settings of a run; see config/default.yaml for what each one means."""
+
+    model: Annotated[str, Field(min_length=1)]
+    revision: str | None
+    dtype: Literal["auto", "bfloat16", "float16", "float32"]
+    device: Literal["auto", "cuda", "cpu"]
+    output_dir: Annotated[str, Field(min_length=1)]
+    lora_dir: Annotated[str, Field(min_length=1)]
+    seed: Seed
+    defaults: GenerationDefaults
+    model_defaults: list[ModelDefaults]
+    workers: WorkerSettings
+    supervision: SupervisionSettings
+    scheduling: SchedulingSettings
+    simulated: SimulatedSettings
+
+    def defaults_for(self, model: str) -> GenerationDefaults:
+        """The `model_defaults` entry for a model id or folder; an empty one if none fits."""
+        name = model.rstrip("/").lower()
+        for entry in self.model_defaults:
+            if fnmatch(name, entry.match.lower()):
+                return entry
+        return GenerationDefaults()
+
+
+def load_settings(source: "str | Path | Mapping[str, Any] | Settings | None" = None) -> Settings:
+    """Settings from a YAML file or a mapping, laid over `config/default.yaml`.
+
+    Raises:
+        InputError: names the file, the key, the value and what would be right.
+    """
+    if isinstance(source, Settings):
+        return source
+    base = _read_yaml(DEFAULT_FILE)
+    if source is None:
+        return _validate(base, DEFAULT_FILE.name)
+    if isinstance(source, Mapping):
+        return _validate(_overlay(base, source), "config")
+    return _validate(_overlay(base, _read_yaml(Path(source))), str(source))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InputError(f"{path}: larger than 1 MB, which no settings file is.")
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}).") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply for a settings file.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected `key: value` lines, found a {type(data).__name__}.")
+    return data
+
+
+def _overlay(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` wins; sections merge key by key, lists and values are replaced whole."""
+    merged = copy.copy(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            value = _overlay(dict(base[key]), value)
+        merged[key] = value
+    return merged
+
+
+def _validate(data: Mapping[str, Any], origin: str) -> Settings:
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{origin}: {describe(error)}") from None

@@ -1,0 +1,134 @@
+"""The words that cross a process boundary and reach the user: tasks and results."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
+
+MIN_SIDE = 16  # pixels: one latent patch of the families that we know
+MAX_SIDE = 8192  # pixels: 64 megapixels, past any model that is served here
+MAX_TASK_BYTES = 32_768  # a lease fits in the pipe's buffer, so that main never blocks on a send
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number, not true or false")
+    return value
+
+
+def _plain_text(value: Any) -> Any:
+    """Refuse what cannot be written to UTF-8 or to a PNG text chunk."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("contains a NUL character")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("contains half of a surrogate pair, which is not valid text") from None
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_plain_text)]
+Prompt = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1)]
+Side = Annotated[
+    int, BeforeValidator(_no_bool), Field(ge=MIN_SIDE, le=MAX_SIDE, multiple_of=MIN_SIDE)
+]
+Steps = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=1000)]
+Scale = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=100, allow_inf_nan=False)]
+Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**63)]
+Strength = Annotated[float, BeforeValidator(_no_bool), Field(ge=-10, le=10, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class GenerateTask:
+    """One picture to draw from a prompt. Fields left at None take the model's default.
+
+    Attributes:
+        prompt: what to draw.
+        negative_prompt: what to keep out; has an effect only with guidance.
+        width: pixels, a multiple of 16.
+        height: pixels, a multiple of 16.
+        num_inference_steps: denoising steps.
+        guidance_scale: in the meaning of the pipeline's own `guidance_scale`.
+        cfg: guidance as ComfyUI writes it (1.0 = none), translated for each pipeline;
+            give either this or `guidance_scale`.
+        seed: of the initial noise; default `seed` of the settings + position.
+        lora_path: a LoRA in safetensors form.
+        lora_strength: 1.0 is the LoRA as trained, 0.0 is without it.
+        output_path: where the PNG goes; see `core.outputs`.
+        task_id: the name of the task in results and logs.
+        metadata: anything JSON; kept with the picture and never interpreted.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=False)
+
+    prompt: Prompt
+    negative_prompt: Text | None = None
+    width: Side | None = None
+    height: Side | None = None
+    num_inference_steps: Steps | None = None
+    guidance_scale: Scale | None = None
+    cfg: Scale | None = None
+    seed: Seed | None = None
+    lora_path: Text | None = None
+    lora_strength: Strength = 1.0
+    output_path: Text | None = None
+    task_id: Text | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+Status = Literal["done", "skipped", "failed", "quarantined", "timeout", "interrupted"]
+"""done: drawn now. skipped: drawn by an earlier run and unchanged. quarantined: it killed its
+workers again and again. timeout and interrupted: not tried to the end; a resumed run tries it."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The one terminal record of one task. Fields read as attributes or as `result["success"]`.
+
+    Attributes:
+        position: place of the task in its input, from 0.
+        success: there is a picture at `output_path`.
+        elapsed: seconds of device time and saving of the attempt that ended the task.
+        error: what went wrong and what to do, or None.
+        worker: label of the worker that ended the task, or None.
+        attempts: leases given out for the task in this run.
+    """
+
+    position: int
+    task_id: str
+    status: Status
+    output_path: str | None
+    elapsed: float = 0.0
+    error: str | None = None
+    worker: str | None = None
+    attempts: int = 0
+    seed: int | None = None
+
+    @property
+    def success(self) -> bool:
+        return self.status in ("done", "skipped")
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields and `success`, ready for JSON."""
+        return {"success": self.success, **asdict(self)}
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self.keys():
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self.keys() else default
+
+    def keys(self) -> list[str]:
+        return ["success", *(f.name for f in fields(self))]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+
+def task_from_json(data: Mapping[str, Any]) -> GenerateTask:
+    """Rebuild a task that this project wrote itself; user input goes through `core.admission`."""
+    return GenerateTask(**data)

@@ -1,0 +1,34 @@
+"""Pydantic's errors in this project's words: field, value, what would be right."""
+
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+MAX_SHOWN = 80  # characters of a bad value that a message repeats
+
+
+def describe(error: ValidationError, known: list[str] | None = None) -> str:
+    """Every problem of `error` in one line; `known` names help with misspelt keys."""
+    return "; ".join(_describe_one(dict(e), known or []) for e in error.errors()[:5])
+
+
+def _describe_one(e: dict[str, Any], known: list[str]) -> str:
+    key = ".".join(str(part) for part in e["loc"] if part not in ("literal['auto']",)) or "value"
+    if e["type"] == "extra_forbidden" or e["type"] == "unexpected_keyword_argument":
+        near = get_close_matches(str(e["loc"][-1]), known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{shown(key)}: unknown key{hint}"
+    if e["type"] in ("missing", "missing_argument"):
+        return f"{key}: is missing"
+    message = e["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[:1].lower()}{message[1:]} (found {shown(e['input'])})"
+
+
+def shown(value: Any) -> str:
+    """A bad value, printable and short whatever it is."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):
+        return f"a {type(value).__name__}"
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"

@@ -1,0 +1,170 @@
+"""One worker process as main sees it: its pipes, its state, its deadline, its restarts.
+
+An incarnation's pipes are its own and have one writer and one reader each, so a killed
+worker can neither hold a lock that another one needs nor leave half a message for it.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from multiprocessing.connection import Connection
+from typing import Any
+
+from core.batch import ActiveLease, Batch
+from core.devices import Device
+from core.messages import ToWorker, decode, encode
+from core.worker_spec import WorkerSpec
+
+_SPAWN = multiprocessing.get_context("spawn")
+_environment_lock = threading.Lock()
+
+WorkerMain = Callable[[WorkerSpec, Connection, Connection], None]
+
+
+class State(Enum):
+    """The life of a worker; the value is shown to the user."""
+
+    DOWN = "waiting to start"
+    BOOTING = "starting"
+    BOOTED = "waiting to load"
+    LOADING = "loading the model"
+    SERVING = "ready"
+    STOPPING = "stopping"
+    RETIRED = "given up"
+
+
+class WorkerHandle:
+    """A worker slot: the same device over all incarnations of its process."""
+
+    def __init__(self, device: Device, target: WorkerMain, spec: WorkerSpec) -> None:
+        self.device = device
+        self.name = device.label
+        self.state = State.DOWN
+        self.deadline: float | None = None  # monotonic time by which something must happen
+        self.start_at = 0.0  # monotonic time of the next start while DOWN
+        self.deaths_in_row = 0  # incarnations lost since the last finished task
+        self.loras: frozenset[str] = frozenset()
+        self.running: tuple[Batch, ActiveLease] | None = None
+        self.saving: dict[str, tuple[Batch, ActiveLease]] = {}
+        self.kill_reason: str | None = None  # set when main itself ordered the death
+        self.process: Any = None
+        self._target = target
+        self._spec = spec
+        self._to_worker: Connection | None = None
+        self.from_worker: Connection | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None
+
+    def spawn(self) -> None:
+        """Start a new incarnation. Call it from a thread that outlives the worker.
+
+        Linux sends a child's parent-death signal when the *thread* that started it ends.
+        """
+        task_reader, self._to_worker = _SPAWN.Pipe(duplex=False)
+        self.from_worker, result_writer = _SPAWN.Pipe(duplex=False)
+        self.process = _SPAWN.Process(
+            target=self._target,
+            args=(self._spec, task_reader, result_writer),
+            name=f"worker-{self.name}",
+            daemon=True,
+        )
+        try:
+            with _environment(self._birth_environment()):
+                self.process.start()
+        finally:
+            # Main must not hold the worker's ends: EOF is how each side learns of a death.
+            task_reader.close()
+            result_writer.close()
+        self.state = State.BOOTING
+        self.kill_reason = None
+        self.loras = frozenset()
+
+    def _birth_environment(self) -> dict[str, str]:
+        """What has to be set before anything in the child reads it."""
+        threads = str(self._spec.threads)
+        environment = {
+            "CUDA_VISIBLE_DEVICES": self.device.mask,
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }
+        if self.device.kind == "cuda" and self.device.mask.isdecimal():
+            # NVML, which numbered the devices, counts in this order.
+            environment["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        return environment
+
+    def send(self, message: ToWorker) -> bool:
+        """Send a message; False if the worker is gone (its sentinel will tell)."""
+        assert self._to_worker is not None
+        try:
+            self._to_worker.send_bytes(encode(message))
+        except (BrokenPipeError, OSError):
+            return False
+        return True
+
+    def receive(self) -> Iterator[Any]:
+        """All messages that have arrived; ends at a closed pipe too."""
+        assert self.from_worker is not None
+        try:
+            while self.from_worker.poll():
+                yield decode(self.from_worker.recv_bytes())
+        except (EOFError, OSError):
+            return
+
+    def kill(self, reason: str) -> None:
+        """SIGKILL the incarnation; works on a stopped or stuck process too."""
+        self.kill_reason = reason
+        self.process.kill()
+
+    def describe_death(self) -> str:
+        """How the dead incarnation ended, in words."""
+        code = self.process.exitcode
+        if code is None:
+            return "it does not react to SIGKILL"
+        if code >= 0:
+            return f"its process ended with exit code {code}"
+        try:
+            return f"its process was ended by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"its process was ended by signal {-code}"
+
+    def bury(self) -> None:
+        """Release everything that belonged to the dead incarnation."""
+        for connection in (self._to_worker, self.from_worker):
+            if connection is not None:
+                connection.close()
+        if self.process.exitcode is not None:
+            self.process.join()
+            self.process.close()
+        self.process = self._to_worker = self.from_worker = None
+        self.deadline = None
+
+    def leases(self) -> list[tuple[Batch, ActiveLease]]:
+        """Every lease that is out, the running one first."""
+        return [*([self.running] if self.running else []), *self.saving.values()]
+
+    def set_deadline(self, seconds: float | None) -> None:
+        self.deadline = None if seconds is None else time.monotonic() + seconds
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Have a child born with `changes`; spawn offers no environment of its own to pass."""
+    with _environment_lock:
+        before = {key: os.environ.get(key) for key in changes}
+        os.environ.update(changes)
+        try:
+            yield
+        finally:
+            for key, value in before.items():
+                if value is None:
+                    os.environ.pop(key, None)
+                else:
+                    os.environ[key] = value

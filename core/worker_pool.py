@@ -1,0 +1,392 @@
+"""The processes: start, load, lease, collect, supervise, stop.
+
+One thread owns every worker and lives as long as they do. It waits for messages, deaths and
+timers together, so no worker can delay what another one needs. Nothing is shared between
+workers; see `core.worker_handle`.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from multiprocessing import connection, get_context
+from typing import Any
+
+from loguru import logger
+
+from core.batch import Batch, WorkerLoss
+from core.devices import Device
+from core.events import Listener, WorkerState, ignore
+from core.loading import loads_at_once
+from core.main_guard import MISSING_GUARD_EXIT, MISSING_GUARD_LINE
+from core.messages import (
+    Done,
+    Failed,
+    Generated,
+    Load,
+    Loaded,
+    LoadFailed,
+    Log,
+    Ready,
+    Stop,
+)
+from core.model_choice import ModelChoice
+from core.pace import Pace
+from core.scheduler import Worker
+from core.settings import Settings
+from core.worker_handle import State, WorkerHandle
+from core.worker_spec import WorkerSpec
+from workers.process import run_worker
+
+IDLE_WAIT = 60.0  # seconds between turns when nothing is due
+KILL_GRACE = 5.0  # seconds for the kernel to end a killed process
+LAST_WORKER_PATIENCE = 3  # times as many restarts before the last worker is given up
+
+
+class WorkerPool:
+    """One supervised worker process per device.
+
+    Args:
+        devices: one worker each.
+        listener: told of worker states; called from the pool's thread.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        model: ModelChoice,
+        settings: Settings,
+        listener: Listener = ignore,
+    ) -> None:
+        self._rules = settings.supervision
+        self._listener = listener
+        self._handles = [
+            WorkerHandle(d, run_worker, _spec(d, len(devices), model, settings)) for d in devices
+        ]
+        self._loads_at_once = loads_at_once(
+            settings.workers.concurrent_loads, model.path_or_id, len(devices)
+        )
+        self._pace = Pace(self._rules)
+        self._batch: Batch | None = None
+        self._closing = False
+        self._give_up_reason: str | None = None
+        self.missing_main_guard = False
+        self.lora_loads = 0
+        self.lora_switches = 0
+        self._commands: deque[Callable[[], None]] = deque()
+        self._wake_reader, self._wake_writer = get_context("spawn").Pipe(duplex=False)
+        self._thread = threading.Thread(target=self._run, name="worker-pool", daemon=True)
+
+    # -- called from other threads -------------------------------------------
+
+    def start(self) -> None:
+        """Start the workers; returns at once."""
+        self._thread.start()
+
+    def submit(self, batch: Batch) -> None:
+        """Hand a batch over; one at a time. Wait on the batch itself."""
+        self._post(lambda: self._take(batch))
+
+    def stop_leasing(self) -> None:
+        """Let running tasks finish; their batch then closes as interrupted."""
+        self._post(lambda: self._batch.stop_leasing() if self._batch else None)
+
+    def abandon(self, status: Any, reason: str) -> None:
+        """Close the batch now; what still runs is thrown away when it ends."""
+        self._post(lambda: self._batch.abandon(status, reason) if self._batch else None)
+
+    def stop(self, at_once: bool = False) -> None:
+        """Send the poison pill and wait until every worker is gone.
+
+        Args:
+            at_once: kill them instead.
+        """
+        if not self._thread.is_alive():
+            return
+        self._post(lambda: self._close(at_once))
+        self._thread.join()
+
+    def _post(self, command: Callable[[], None]) -> None:
+        self._commands.append(command)
+        with contextlib.suppress(OSError):  # the pool is gone, and its batch is closed
+            self._wake_writer.send_bytes(b"")
+
+    # -- the pool's thread ---------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not (self._closing and not any(h.alive for h in self._handles)):
+                self._turn()
+        except BaseException as error:
+            logger.exception("The worker pool broke down; this is a defect, please report it.")
+            self._break_down(error)
+        finally:
+            self._wake_reader.close()
+
+    def _turn(self) -> None:
+        for handle in self._wait():
+            self._collect(handle)
+        while self._commands:
+            self._commands.popleft()()
+        now = time.monotonic()
+        for handle in self._handles:
+            self._check_deadline(handle, now)
+            self._start_if_due(handle, now)
+        self._grant_loads()
+        for handle in self._handles:
+            self._lease_to(handle)
+
+    def _wait(self) -> list[WorkerHandle]:
+        """Sleep until a message, a death, a command or a timer; return whom it concerns."""
+        sources: dict[Any, WorkerHandle | None] = {self._wake_reader: None}
+        for handle in self._handles:
+            if handle.alive:
+                sources[handle.from_worker] = handle
+                sources[handle.process.sentinel] = handle
+        ready = connection.wait(list(sources), timeout=self._seconds_to_next_timer())
+        if self._wake_reader in ready:
+            self._wake_reader.recv_bytes()
+        concerned = [sources[r] for r in ready]
+        return [h for h in self._handles if h in concerned]
+
+    def _seconds_to_next_timer(self) -> float:
+        now = time.monotonic()
+        timers = [h.deadline for h in self._handles if h.deadline is not None]
+        if not self._closing:
+            timers += [h.start_at for h in self._handles if h.state is State.DOWN]
+        return max(0.0, min([t - now for t in timers], default=IDLE_WAIT))
+
+    def _collect(self, handle: WorkerHandle) -> None:
+        """Read what a worker sent; a dead one's last words count before its death does."""
+        died = not handle.process.is_alive()
+        for message in handle.receive():
+            self._receive(handle, message)
+        if died:
+            self._bury(handle)
+
+    def _receive(self, handle: WorkerHandle, message: Any) -> None:
+        match message:
+            case Ready():
+                self._ready(handle, message)
+            case Loaded():
+                logger.debug(f"{handle.name}: {message.model_class} in {message.seconds:.1f} s")
+                handle.set_deadline(None)
+                self._change(handle, State.SERVING)
+                self._lease_to(handle)
+            case LoadFailed():
+                self._load_failed(handle, message)
+            case Generated():
+                self._generated(handle, message)
+            case Done():
+                batch = self._release(handle, message.lease_id)
+                if batch is not None:
+                    batch.done(message)
+            case Failed():
+                handle.loras = frozenset(message.resident_loras)
+                if message.leaving:
+                    self._change(handle, State.STOPPING)
+                batch = self._release(handle, message.lease_id)
+                if batch is not None:
+                    batch.failed(message)
+            case Log():
+                logger.log(message.level, f"{handle.name}: {message.text}")
+
+    def _ready(self, handle: WorkerHandle, message: Ready) -> None:
+        logger.debug(
+            f"{handle.name}: pid {message.pid}, {message.device_name} ({message.device_uuid}), "
+            f"CUDA_VISIBLE_DEVICES={message.visible_devices!r}, up in {message.boot_seconds:.1f} s"
+        )
+        handle.set_deadline(None)
+        self._change(handle, State.BOOTED)
+
+    def _load_failed(self, handle: WorkerHandle, message: LoadFailed) -> None:
+        logger.error(f"{handle.name}: the model could not be loaded: {message.error}")
+        if message.kind in ("out_of_memory", "device"):
+            self._change(handle, State.STOPPING)  # it leaves by itself, and may come again
+        else:
+            self._retire(handle, f"the model could not be loaded: {message.error}")
+
+    def _generated(self, handle: WorkerHandle, message: Generated) -> None:
+        handle.loras = frozenset(message.resident_loras)
+        handle.deaths_in_row = 0
+        self.lora_loads += message.lora_loads
+        self.lora_switches += message.lora_switches
+        if handle.running is None or handle.running[1].lease.lease_id != message.lease_id:
+            return
+        batch, active = handle.running
+        handle.saving[message.lease_id] = (batch, active)
+        handle.running = None
+        handle.set_deadline(self._rules.task_timeout_minimum)
+        self._pace.learn(active.job.work, message.seconds)
+        # The device first: publishing another worker's picture may wait for the disk.
+        if not active.alone:
+            self._lease_to(handle)
+
+    def _release(self, handle: WorkerHandle, lease_id: str) -> Batch | None:
+        """Take a lease off its worker; returns the batch that it belongs to."""
+        batch: Batch | None
+        if handle.running and handle.running[1].lease.lease_id == lease_id:
+            batch, _ = handle.running
+            handle.running = None
+        else:
+            batch, _ = handle.saving.pop(lease_id, (None, None))
+        if not handle.leases():
+            handle.set_deadline(None)
+        return batch
+
+    # -- giving out work -----------------------------------------------------
+
+    def _take(self, batch: Batch) -> None:
+        self._batch = batch
+        if self._give_up_reason is not None:
+            batch.abandon("failed", self._give_up_reason)
+        elif self._closing:
+            batch.abandon("interrupted", "Not tried: the generator is closed.")
+
+    def _lease_to(self, handle: WorkerHandle) -> None:
+        batch = self._batch
+        if batch is None or handle.state is not State.SERVING or handle.running is not None:
+            return
+        if any(active.alone for _, active in handle.saving.values()):
+            return
+        alive = frozenset(h.name for h in self._handles if h.state is not State.RETIRED)
+        held = frozenset(lora for h in self._handles if h is not handle for lora in h.loras)
+        worker = Worker(handle.name, handle.loras, alive - {handle.name}, held)
+        active = batch.next_lease(worker, busy_saving=bool(handle.saving))
+        if active is None:
+            return
+        handle.running = (batch, active)
+        handle.set_deadline(self._pace.allowed(active.job.work))
+        handle.send(active.lease)
+
+    def _grant_loads(self) -> None:
+        loading = sum(h.state is State.LOADING for h in self._handles)
+        for handle in self._handles:
+            if handle.state is State.BOOTED and loading < self._loads_at_once:
+                handle.send(Load())
+                handle.set_deadline(self._rules.load_timeout)
+                self._change(handle, State.LOADING)
+                loading += 1
+
+    # -- deaths --------------------------------------------------------------
+
+    def _check_deadline(self, handle: WorkerHandle, now: float) -> None:
+        if handle.deadline is None or now < handle.deadline:
+            return
+        if handle.kill_reason is not None:  # killed, and still not dead: stuck in the kernel
+            self._retire(handle, "it does not react to SIGKILL")
+            self._bury(handle)
+            return
+        reason = f"{handle.state.value} took longer than allowed"
+        if handle.state is State.SERVING:
+            reason = "the task took longer than allowed"
+        handle.kill(reason)
+        handle.set_deadline(KILL_GRACE)
+
+    def _bury(self, handle: WorkerHandle) -> None:
+        reason = handle.describe_death()
+        by_sigkill = handle.process.exitcode == -9
+        missing_guard = handle.process.exitcode == MISSING_GUARD_EXIT
+        hung = handle.kill_reason is not None and handle.running is not None
+        expected = self._closing or handle.state is State.RETIRED
+        if handle.kill_reason is not None:
+            reason = handle.kill_reason
+        leases = handle.leases()
+        running = handle.running
+        handle.running, handle.saving = None, {}
+        handle.bury()
+        if not expected:
+            logger.warning(f"{handle.name}: {reason}.")
+        loss = WorkerLoss(f"{handle.name}: {reason}", by_sigkill, hung)
+        for batch, active in leases:
+            is_running = running is not None and active is running[1]
+            batch.worker_lost(active.lease.lease_id, loss, blamed=is_running or running is None)
+        if missing_guard:
+            self.missing_main_guard = True
+            self._retire(handle, MISSING_GUARD_LINE)
+        elif handle.state is not State.RETIRED:
+            self._plan_restart(handle, reason)
+
+    def _plan_restart(self, handle: WorkerHandle, reason: str) -> None:
+        handle.deaths_in_row += 1
+        limit = self._rules.restarts_before_retirement
+        if not any(h is not handle and h.state is not State.RETIRED for h in self._handles):
+            limit *= LAST_WORKER_PATIENCE
+        if handle.deaths_in_row > limit:
+            self._retire(handle, f"{handle.deaths_in_row} deaths in a row, the last: {reason}")
+            return
+        doublings = handle.deaths_in_row - 2  # the first restart is immediate
+        wait = 0.0 if doublings < 0 else self._rules.restart_backoff * 2.0 ** min(doublings, 30)
+        handle.start_at = time.monotonic() + min(wait, self._rules.restart_backoff_maximum)
+        self._change(handle, State.DOWN)
+
+    def _start_if_due(self, handle: WorkerHandle, now: float) -> None:
+        if handle.state is not State.DOWN or self._closing or now < handle.start_at:
+            return
+        handle.spawn()
+        handle.set_deadline(self._rules.boot_timeout)
+        self._change(handle, State.BOOTING)
+
+    def _retire(self, handle: WorkerHandle, reason: str) -> None:
+        """Give a worker up for good; the last one takes the batch with it."""
+        if handle.state is State.RETIRED:
+            return
+        self._change(handle, State.RETIRED)
+        if handle.alive and handle.kill_reason is None:
+            handle.kill(reason)
+            handle.set_deadline(KILL_GRACE)
+        if not self.missing_main_guard:
+            logger.error(f"{handle.name} is given up: {reason}")
+        if all(h.state is State.RETIRED for h in self._handles):
+            self._give_up_reason = f"No worker is left; the last one: {reason}"
+            if self._batch:
+                self._batch.abandon("failed", self._give_up_reason)
+
+    # -- the end -------------------------------------------------------------
+
+    def _close(self, at_once: bool) -> None:
+        self._closing = True
+        if self._batch and not self._batch.finished:
+            self._batch.abandon("interrupted", "Not tried: the run was interrupted.")
+        for handle in self._handles:
+            if not handle.alive:
+                continue
+            idle = handle.state is State.SERVING and handle.running is None
+            if at_once or not idle or not handle.send(Stop()):
+                handle.kill("the run is over")
+                handle.set_deadline(KILL_GRACE)
+            else:
+                handle.set_deadline(self._rules.stop_timeout)
+            self._change(handle, State.STOPPING)
+
+    def _break_down(self, error: BaseException) -> None:
+        for handle in self._handles:
+            if handle.alive:
+                handle.process.kill()
+        self._give_up_reason = f"The worker pool broke down ({error!r})."
+        if self._batch:
+            self._batch.abandon("failed", self._give_up_reason)
+
+    def _change(self, handle: WorkerHandle, state: State) -> None:
+        handle.state = state
+        self._listener(WorkerState(handle.name, state.value))
+
+
+def _spec(device: Device, workers: int, model: ModelChoice, settings: Settings) -> WorkerSpec:
+    cores = len(os.sched_getaffinity(0))
+    return WorkerSpec(
+        name=device.label,
+        parent_pid=os.getpid(),
+        device=device.kind,
+        threads=max(1, cores // workers),
+        model=model.path_or_id,
+        model_identity=model.identity,
+        revision=settings.revision,
+        dtype=settings.dtype,
+        max_resident_loras=settings.workers.max_resident_loras,
+        max_pending_saves=settings.workers.max_pending_saves,
+        png_compress_level=settings.workers.png_compress_level,
+        simulated=settings.simulated,
+    )

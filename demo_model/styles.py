@@ -1,0 +1,75 @@
+"""Styles that the LoRAs teach: one scene, drawn another way."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from demo_model.scenes import Scene, render
+
+STYLES = ("snow", "neon", "pencil")
+
+
+def render_styled(
+    scene: Scene, style: str, width: int = 128, rng: random.Random | None = None
+) -> Image.Image:
+    """Draw `scene` in a style: everything in snow, night neon outlines, or a pencil drawing."""
+    if style == "snow":
+        return _snow(render(replace(scene, ground="snow"), width, rng=rng))
+    if style == "neon":
+        return _neon(render(scene, width, rng=rng))
+    if style == "pencil":
+        return _pencil(render(scene, width, rng=rng))
+    raise ValueError(f"no style {style!r}; there are {', '.join(STYLES)}")
+
+
+def _snow(image: Image.Image) -> Image.Image:
+    """A pale sky over white ground, with flakes in fixed places."""
+    pixels = np.asarray(image).astype(np.float32)
+    rows = np.linspace(0.55, 0.0, pixels.shape[0])[:, None, None]
+    pixels += (np.array([232, 238, 246]) - pixels) * rows.clip(0, 1)
+    side = pixels.shape[1] / 128
+    for x, y in _FLAKES:
+        radius = max(1, round(1.4 * side))
+        top, left = int(y * side), int(x * side)
+        pixels[top : top + 2 * radius, left : left + 2 * radius] = 255
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+_FLAKES = [
+    (x + (17 if row % 2 else 0), 6 + 19 * row) for row in range(6) for x in range(6, 110, 34)
+]
+
+
+def _edges(image: Image.Image) -> np.ndarray:
+    """[height, width] 0..1, high on outlines."""
+    blurred = image.filter(ImageFilter.GaussianBlur(0.6))
+    grey = np.asarray(blurred).astype(np.float32)
+    dx = np.abs(np.diff(grey, axis=1, append=grey[:, -1:])).max(axis=2)
+    dy = np.abs(np.diff(grey, axis=0, append=grey[-1:])).max(axis=2)
+    return np.asarray(np.clip(np.maximum(dx, dy) / 40, 0, 1))
+
+
+def _neon(image: Image.Image) -> Image.Image:
+    """Dark surfaces with bright outlines in their own colour."""
+    pixels = np.asarray(image).astype(np.float32)
+    vivid = pixels / np.maximum(pixels.max(axis=2, keepdims=True), 1) * 255
+    edges = _edges(image)[:, :, None]
+    glow = Image.fromarray((edges[:, :, 0] * 255).astype(np.uint8)).filter(
+        ImageFilter.GaussianBlur(2)
+    )
+    halo = np.asarray(glow).astype(np.float32)[:, :, None] / 255
+    dark = pixels * 0.28 + np.array([14, 4, 34])
+    lit = dark + vivid * halo * 0.5
+    return Image.fromarray((lit + (vivid - lit) * edges).clip(0, 255).astype(np.uint8))
+
+
+def _pencil(image: Image.Image) -> Image.Image:
+    """Grey strokes on paper, with a breath of colour."""
+    pixels = np.asarray(image).astype(np.float32)
+    grey = pixels.mean(axis=2, keepdims=True)
+    tone = 150 + grey * 0.4 + (pixels - grey) * 0.25
+    paper = tone.clip(0, 250)
+    edges = _edges(image)[:, :, None]
+    return Image.fromarray((paper * (1 - 0.8 * edges)).clip(0, 255).astype(np.uint8))

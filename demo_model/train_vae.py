@@ -1,0 +1,153 @@
+"""Trains the autoencoder: `python -m demo_model.train_vae --out FOLDER`."""
+
+import argparse
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+
+from demo_model.architecture import LATENT_CHANNELS, build_vae
+from demo_model.scenes import render, sample_scene
+from demo_model.styles import STYLES, render_styled
+
+SIDE = 128  # pixels
+STYLED_SHARE = 0.3  # of the pictures: what a LoRA shall draw, the decoder must know
+KL_WEIGHT = 1e-5  # 2e-3 left a quarter of the channels pure noise
+CROP = 64  # pixels of a training crop in the first phase: four times the steps
+CROP_BATCH, WHOLE_BATCH = 16, 4
+PEAK_RATE = 2e-3
+FIRST_LOG_VARIANCE = -6.0
+
+
+def training_pictures(count: int, seed: int) -> torch.Tensor:
+    """[count, 128, 128, 3] uint8: scenes, some of them in a style."""
+    rng = random.Random(seed)
+    pictures = np.empty((count, SIDE, SIDE, 3), np.uint8)
+    for i in range(count):
+        scene = sample_scene(rng, trained_pairs_only=False)
+        if rng.random() < STYLED_SHARE:
+            pictures[i] = np.asarray(render_styled(scene, rng.choice(STYLES), SIDE, rng))
+        else:
+            pictures[i] = np.asarray(render(scene, SIDE, rng=rng))
+    return torch.from_numpy(pictures)
+
+
+def to_model_range(pictures: torch.Tensor) -> torch.Tensor:
+    """[n, h, w, 3] uint8 to [n, 3, h, w] floats in -1..1."""
+    return pictures.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def train(steps: int, pictures: torch.Tensor, seed: int, out: Path) -> AutoencoderKL:
+    """Crops for 70 % of the steps, then whole pictures, whose GroupNorm statistics differ."""
+    torch.manual_seed(seed)
+    vae = build_vae().to(memory_format=torch.channels_last)
+    with torch.no_grad():  # begin with little noise: from unit noise training may not take off
+        vae.encoder.conv_out.bias[LATENT_CHANNELS:] = FIRST_LOG_VARIANCE
+    optimizer = torch.optim.AdamW(
+        vae.parameters(), lr=PEAK_RATE, weight_decay=1e-4, betas=(0.9, 0.99)
+    )
+    parts = (vae.encoder, vae.decoder)
+    for part in parts:  # compiled, a step takes two thirds of the time
+        part.forward = torch.compile(part.forward, dynamic=False)
+    started = time.monotonic()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK_RATE * _rate(step, steps)
+        x = _batch(pictures, whole=step >= 0.7 * steps)
+        loss, mse = _loss(vae, x)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        if step % 200 == 0:
+            psnr = -10 * np.log10(mse / 4)
+            print(f"vae step {step} psnr {psnr:.2f} {time.monotonic() - started:.0f} s", flush=True)
+        if step % 2000 == 1999:
+            vae.save_pretrained(out)
+    for part in parts:
+        del part.forward
+    return vae.to(memory_format=torch.contiguous_format).eval()
+
+
+def _rate(step: int, steps: int) -> float:
+    """Warm-up, plateau, then linearly down from half-way."""
+    return min(1.0, (step + 1) / 50) * min(1.0, max(0.02, 2 * (1 - step / steps)))
+
+
+def _batch(pictures: torch.Tensor, whole: bool) -> torch.Tensor:
+    picks = torch.randint(len(pictures), (WHOLE_BATCH if whole else CROP_BATCH,))
+    chosen = pictures[picks]
+    if not whole:
+        tops = torch.randint(0, SIDE - CROP + 1, (CROP_BATCH,)).tolist()
+        lefts = torch.randint(0, SIDE - CROP + 1, (CROP_BATCH,)).tolist()
+        corners = zip(chosen, tops, lefts, strict=True)
+        chosen = torch.stack([p[t : t + CROP, x : x + CROP] for p, t, x in corners])
+    return to_model_range(chosen).contiguous(memory_format=torch.channels_last)
+
+
+def _loss(vae: AutoencoderKL, x: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Pixels, edges (differences of neighbours), and a little KL; also the plain MSE."""
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = vae.encode(x).latent_dist
+        mean, log_variance = posterior.mean, posterior.logvar
+        noise = torch.randn_like(mean) * (0.5 * log_variance).exp()
+        y = vae.decode(mean + noise).sample
+    y, mean, log_variance = y.float(), mean.float(), log_variance.float()
+    mse = F.mse_loss(y, x)
+    edges = F.l1_loss(y.diff(dim=-1), x.diff(dim=-1)) + F.l1_loss(y.diff(dim=-2), x.diff(dim=-2))
+    kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+    return F.l1_loss(y, x) + mse + 0.5 * edges + KL_WEIGHT * kl, mse.item()
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
+    """[n, 16, 16, 16] latent means of [n, 128, 128, 3] uint8 pictures."""
+    chunks = pictures.split(64)
+    return torch.cat([vae.encode(to_model_range(c)).latent_dist.mean for c in chunks])
+
+
+@torch.no_grad()
+def whiten(vae: AutoencoderKL, latents: torch.Tensor) -> None:
+    """Fold each channel's deviation into the convolutions: AutoencoderKL scales by one number."""
+    deviation = latents.std((0, 2, 3))
+    into, out_of = vae.decoder.conv_in, vae.encoder.conv_out
+    out_of.weight[:LATENT_CHANNELS] /= deviation[:, None, None, None]
+    out_of.bias[:LATENT_CHANNELS] /= deviation
+    out_of.bias[LATENT_CHANNELS:] -= 2 * deviation.log()  # the log-variances
+    into.weight *= deviation[None, :, None, None]
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, pictures: torch.Tensor) -> float:
+    """Mean PSNR in dB of pictures through the autoencoder, on 8-bit values."""
+    values = []
+    for chunk in pictures.split(16):
+        x = to_model_range(chunk)
+        y = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
+        mse = ((y - x) * 127.5).pow(2).mean((1, 2, 3))
+        values.append(10 * torch.log10(255**2 / mse.clamp(min=1e-6)))
+    return float(torch.cat(values).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=8_000)
+    parser.add_argument("--pictures", type=int, default=12_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    pictures = training_pictures(options.pictures, options.seed)
+    vae = train(options.steps, pictures, options.seed, options.out)
+    whiten(vae, encode(vae, pictures[:2000]))
+    print(f"PSNR on unseen scenes: {psnr(vae, training_pictures(300, options.seed + 1)):.2f} dB")
+    vae.save_pretrained(options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""What a worker does before anything else, so that it never outlives or disturbs its parent."""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+ORPHANED_EXIT = 87
+
+
+def bind_to_parent(parent_pid: int) -> None:
+    """Die with the parent, even if it is killed; leave at once if it is gone already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(ORPHANED_EXIT)
+
+
+def ignore_terminal_signals() -> None:
+    """Ctrl-C and a closed terminal reach the whole group; main alone decides what they mean."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

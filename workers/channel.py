@@ -1,0 +1,53 @@
+"""A worker's two pipes: leases come in on one, messages go out on the other."""
+
+import os
+import queue
+import threading
+from multiprocessing.connection import Connection
+
+from core.messages import Log, ToMain, ToWorker, clip, decode, encode
+
+PIPE_BUF = 4096  # bytes that Linux writes to a pipe whole or not at all
+
+
+class Channel:
+    """Synchronous sends from any thread of the worker, and a thread that receives.
+
+    There is no feeder thread behind `send`: what it returned from has reached the pipe and
+    survives the worker's death.
+    """
+
+    def __init__(self, reader: Connection, writer: Connection) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._lock = threading.Lock()
+        self._inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
+
+    def start(self) -> None:
+        """Begin to receive; the worker ends the moment that main's end closes."""
+        threading.Thread(target=self._receive, name="inbox", daemon=True).start()
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                message = decode(self._reader.recv_bytes())
+            except (EOFError, OSError):
+                os._exit(0)  # main is gone, and nobody will read what this worker makes
+            self._inbox.put(message)
+
+    def get(self) -> ToWorker:
+        """The next message; blocks until there is one."""
+        return self._inbox.get()
+
+    def send(self, message: ToMain) -> None:
+        data = encode(message)
+        assert len(data) + 4 <= PIPE_BUF, f"{type(message).__name__} is {len(data)} bytes long"
+        with self._lock:
+            try:
+                self._writer.send_bytes(data)
+            except OSError:
+                os._exit(0)
+
+    def log(self, level: str, text: str) -> None:
+        """Have main log a line under this worker's name."""
+        self.send(Log(level, clip(text)))

@@ -1,0 +1,39 @@
+"""How a task's guidance is said to a pipeline.
+
+`guidance_scale` goes through unchanged: it already is in the pipeline's own meaning. `cfg` is
+ComfyUI's, uncond + cfg * (cond - uncond), so 1.0 means none. Pipelines differ:
+
+- Z-Image and Cosmos compute cond + g * (cond - uncond), the same as ComfyUI's with g = cfg - 1,
+  and run the second pass only if g > 0;
+- pipelines with a `true_cfg_scale` argument (Qwen-Image, FLUX) use their `guidance_scale` for
+  something else, an input of a distilled model; they guide only with a negative prompt;
+- all others use ComfyUI's formula.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from core.tasks import GenerateTask
+
+# Class name prefixes of pipelines whose formula is cond + g * (cond - uncond).
+_OFFSET_FORMULA = ("ZImage", "CosmosTextToWorld", "Cosmos")
+
+
+def guidance_arguments(
+    pipeline_class: str, parameters: Collection[str], task: GenerateTask
+) -> dict[str, Any]:
+    """Keyword arguments for `pipeline(...)`.
+
+    Args:
+        parameters: names that the pipeline's `__call__` takes.
+    """
+    if task.cfg is None:
+        if task.guidance_scale is None or "guidance_scale" not in parameters:
+            return {}
+        return {"guidance_scale": task.guidance_scale}
+    if pipeline_class.startswith(_OFFSET_FORMULA):
+        return {"guidance_scale": max(0.0, task.cfg - 1.0)}
+    if "true_cfg_scale" in parameters:
+        negative = {"negative_prompt": task.negative_prompt or " "} if task.cfg > 1.0 else {}
+        return {"true_cfg_scale": task.cfg, **negative}
+    return {"guidance_scale": task.cfg} if "guidance_scale" in parameters else {}

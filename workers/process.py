@@ -1,0 +1,135 @@
+"""The worker process: boot, loop, poison pill. The spawn target of `core.worker_pool`."""
+
+import os
+import time
+from multiprocessing.connection import Connection
+from typing import assert_never
+
+from core.messages import (
+    Failed,
+    FailureKind,
+    Generated,
+    Lease,
+    Load,
+    Loaded,
+    LoadFailed,
+    Ready,
+    Stop,
+    clip,
+)
+from core.worker_spec import WorkerSpec
+from workers.boot import bind_to_parent, ignore_terminal_signals
+from workers.channel import Channel
+from workers.image_saver import ImageSaver
+from workers.models.base import ModelFamily, Picture
+
+LEAVING_EXIT = 3  # a worker that asked for its own replacement
+
+
+def run_worker(spec: WorkerSpec, reader: Connection, writer: Connection) -> None:
+    """Serve leases until the poison pill comes."""
+    started = time.monotonic()
+    bind_to_parent(spec.parent_pid)
+    ignore_terminal_signals()
+    channel = Channel(reader, writer)
+    channel.start()
+
+    # Only now what takes seconds to import or could hang.
+    from workers.errors import set_up_logging
+    from workers.models.registry import create_family
+
+    set_up_logging(channel)
+    family = create_family(spec, channel.log)
+    name, uuid = family.device_identity()
+    channel.send(
+        Ready(
+            pid=os.getpid(),
+            device_name=name,
+            device_uuid=uuid,
+            visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+            boot_seconds=time.monotonic() - started,
+        )
+    )
+    _Worker(spec, channel, family).serve()
+
+
+class _Worker:
+    """One loop: receive, decide, act."""
+
+    def __init__(self, spec: WorkerSpec, channel: Channel, family: ModelFamily) -> None:
+        self._spec = spec
+        self._channel = channel
+        self._family = family
+        self._saver = ImageSaver(channel, spec)
+        self._memory_shortages = 0
+
+    def serve(self) -> None:
+        while True:
+            message = self._channel.get()
+            match message:
+                case Load():
+                    self._load()
+                case Lease():
+                    self._run(message)
+                case Stop():
+                    self._saver.close()
+                    return
+                case _:
+                    assert_never(message)
+
+    def _load(self) -> None:
+        started = time.monotonic()
+        try:
+            model_class = self._family.load()
+        except Exception as error:
+            from workers.errors import classify
+
+            kind, text = classify(error)
+            self._channel.send(LoadFailed(kind, clip(text)))
+            if kind in ("out_of_memory", "device"):
+                os._exit(LEAVING_EXIT)
+            return
+        self._channel.send(Loaded(model_class, time.monotonic() - started))
+
+    def _run(self, lease: Lease) -> None:
+        started = time.monotonic()
+        try:
+            picture = self._generate(lease)
+        except Exception as error:
+            self._report(lease, error, time.monotonic() - started)
+            return
+        seconds = time.monotonic() - started
+        self._saver.reserve()  # a slow disk holds the device back here, before memory fills up
+        counts = self._family.take_lora_counts()
+        loras = self._family.resident_loras()
+        self._channel.send(Generated(lease.lease_id, seconds, counts.loads, counts.switches, loras))
+        self._saver.save(lease, picture, seconds)
+
+    def _generate(self, lease: Lease) -> Picture:
+        """Draw; after an out-of-memory error free what can be freed and try smaller, once."""
+        from workers.errors import classify
+
+        try:
+            return self._family.generate(lease)
+        except Exception as error:
+            if classify(error)[0] != "out_of_memory":
+                raise
+            self._memory_shortages += 1
+            self._channel.log("WARNING", f"out of memory; {self._family.free_memory()}")
+        return self._family.generate(lease)
+
+    def _report(self, lease: Lease, error: Exception, seconds: float) -> None:
+        from workers.errors import classify
+
+        kind, text = classify(error)
+        leaving = _must_leave(kind)
+        loras = self._family.resident_loras()
+        self._channel.send(Failed(lease.lease_id, kind, clip(text), seconds, leaving, loras))
+        if leaving:
+            self._saver.close()  # pictures that are drawn already are not lost
+            os._exit(LEAVING_EXIT)
+
+
+def _must_leave(kind: FailureKind) -> bool:
+    """A CUDA error poisons the context for good; repeated shortage may be fragmentation."""
+    return kind in ("device", "out_of_memory")

@@ -1,0 +1,143 @@
+"""A stand-in device for tests and benchmarks: `model: simulated`.
+
+Takes a seeded time for a task, draws a picture that depends on the task alone, and breaks on
+request: a prompt of the form `!fault` or `!fault:3` (only in the first 3 attempts) names one of
+
+    crash      segmentation fault          kill    SIGKILL to itself
+    stop       SIGSTOP to itself           hang    a loop that never ends
+    error      an exception                nan     an exception that a retry would not mend
+    oom        out of memory, always       cuda    a lost CUDA context
+    disk-full  ENOSPC from the saver
+"""
+
+import errno
+import os
+import random
+import signal
+import time
+from typing import Any, NoReturn
+
+from PIL import Image
+
+from core.errors import InputError
+from core.messages import Lease
+from core.tasks import GenerateTask
+from core.worker_spec import WorkerSpec
+from workers.lora_manager import LoraManager
+from workers.models.base import Log, ModelFamily, Picture
+
+SIDE = 64  # pixels of a picture whose task gives no size
+
+
+class SimulatedGpu(ModelFamily):
+    """Needs no torch, so a test's worker is up in a fraction of a second."""
+
+    def __init__(self, spec: WorkerSpec, log: Log) -> None:
+        self._spec = spec
+        self._times = spec.simulated
+        self._loras = LoraManager(
+            _SimulatedPipeline(self._times.lora_load_seconds), spec.max_resident_loras, log
+        )
+
+    def device_identity(self) -> tuple[str, str]:
+        return "simulated GPU", f"SIM-{os.environ.get('CUDA_VISIBLE_DEVICES')}"
+
+    def load(self) -> str:
+        time.sleep(self._times.load_seconds)
+        return type(self).__name__
+
+    def generate(self, lease: Lease) -> Picture:
+        task = lease.task
+        _break_if_asked(task.prompt, lease.attempt)
+        self._loras.use(lease.lora_sha256, task.lora_path, task.lora_strength)
+        time.sleep(self._seconds(lease))
+        width, height = task.width or SIDE, task.height or SIDE
+        colour = tuple(bytes.fromhex(lease.fingerprint[:6]))
+        image = Image.new("RGB", (width, height), colour)
+        if task.prompt.startswith("!disk-full"):
+            image.save = _disk_full  # type: ignore[method-assign]
+        return Picture(image, self._used(task, width, height))
+
+    def resident_loras(self) -> list[str]:
+        return self._loras.resident
+
+    def take_lora_counts(self) -> Any:
+        return self._loras.take_counts()
+
+    def _seconds(self, lease: Lease) -> float:
+        task = lease.task
+        megapixels = (task.width or SIDE) * (task.height or SIDE) / 1e6
+        steps = task.num_inference_steps or 1
+        spread = random.Random(lease.fingerprint).uniform(-1, 1) * self._times.jitter
+        return self._times.seconds_per_megapixel_step * megapixels * steps * (1 + spread)
+
+    def _used(self, task: GenerateTask, width: int, height: int) -> dict[str, Any]:
+        return {
+            "model": "simulated",
+            "sampler": "none",
+            "num_inference_steps": task.num_inference_steps or 1,
+            "guidance_scale": task.guidance_scale or 0.0,
+            "width": width,
+            "height": height,
+            "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "pid": os.getpid(),
+        }
+
+
+class _SimulatedPipeline:
+    """As much of a diffusers pipeline as the LoRA manager needs."""
+
+    def __init__(self, load_seconds: float) -> None:
+        self._load_seconds = load_seconds
+        self._names: set[str] = set()
+
+    def load_lora_weights(self, folder: str, *, adapter_name: str, **_: Any) -> None:
+        time.sleep(self._load_seconds)
+        self._names.add(adapter_name)
+
+    def get_list_adapters(self) -> dict[str, list[str]]:
+        return {"transformer": sorted(self._names)}
+
+    def delete_adapters(self, name: str) -> None:
+        self._names.discard(name)
+
+    def set_adapters(self, names: list[str], weights: list[float]) -> None:
+        assert set(names) <= self._names
+
+    def enable_lora(self) -> None: ...
+
+    def disable_lora(self) -> None: ...
+
+
+def _break_if_asked(prompt: str, attempt: int) -> None:
+    if not prompt.startswith("!"):
+        return
+    fault, _, attempts = prompt.split(maxsplit=1)[0].removeprefix("!").partition(":")
+    if attempts and attempt > int(attempts):
+        return
+    match fault:
+        case "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "hang":
+            _hang()
+        case "error":
+            raise RuntimeError("a simulated failure")
+        case "nan":
+            raise InputError("a simulated failure that a retry would repeat")
+        case "oom":
+            raise MemoryError("simulated")
+        case "cuda":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered (simulated)")
+
+
+def _hang() -> NoReturn:
+    while True:
+        pass
+
+
+def _disk_full(*_: Any, **__: Any) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
