@@ -89,8 +89,7 @@ class Admission:
 
     def _job(self, position: int, task: GenerateTask) -> Job:
         task = self._complete(position, task)
-        assert task.output_path is not None and task.task_id is not None
-        output = self._root.place(task.output_path)
+        output = self._root.place(task.output_path or "")
         lora_sha256 = None
         if task.lora_path is not None:
             file = find_lora(task.lora_path, self._lora_folders)
@@ -100,13 +99,13 @@ class Admission:
         first = self._taken.setdefault(output.key, position)
         if first != position:
             raise InputError(
-                f"output_path: {task.output_path!r} is also the output of task {first}; "
+                f"output_path: {shown(task.output_path)} is also the output of task {first}; "
                 "on some file systems names that differ only in case are one file."
             )
         return Job(
             position=position,
             task=task,
-            task_id=task.task_id,
+            task_id=task.task_id or output.file.stem,
             output=output,
             fingerprint=self._fingerprint(task, lora_sha256),
             lora_sha256=lora_sha256,
@@ -188,7 +187,8 @@ def _check_size(task: GenerateTask) -> None:
         raise InputError("metadata: must be plain JSON values (no NaN, no objects).") from None
     if size > MAX_TASK_BYTES:
         raise InputError(
-            f"The task takes {size} bytes with its prompt and metadata; {MAX_TASK_BYTES} is the most."
+            f"The task takes {size} bytes with its prompt and metadata; the most is "
+            f"{MAX_TASK_BYTES}."
         )
 
 

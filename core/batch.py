@@ -229,7 +229,7 @@ class Batch:
             tries = f" (after {task.failures} attempts)" if task.failures > 1 else ""
             self._fail(task, active, outcome, error + tries, elapsed)
         else:
-            logger.warning(f"{task.job.task_id}: {error} It goes to the back of the queue.")
+            logger.warning(f"{task.job.task_id}: {error}; it goes to the back of the queue")
             self._requeue(task, active, outcome)
 
     def _requeue(self, task: _Task, active: ActiveLease, outcome: str) -> None:

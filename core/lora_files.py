@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import LoraError
+from core.validation import shown
 
 MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 LENGTH_BYTES = 8  # a safetensors file begins with its header's length, little-endian
@@ -26,8 +27,9 @@ def find_lora(path: str, folders: Sequence[Path]) -> Path:
                 return place.resolve()
         except (OSError, ValueError):  # a name too long for the file system
             continue
-    tried = ", ".join(str(p) for p in places)
-    raise LoraError(f"lora_path: {path!r} is not a file (tried {tried}).")
+    tried = ", ".join(str(folder) for folder in folders)
+    where = "" if wanted.is_absolute() else f" (looked in {tried})"
+    raise LoraError(f"lora_path: {shown(path)} is not a file{where}.")
 
 
 class LoraInspector:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from core.errors import InputError, StorageError
+from core.validation import shown
 
 MAX_NAME_BYTES = 255  # of one path component, on every common Linux file system
 MAX_PATH_BYTES = 4000  # PATH_MAX less room for the temporary name
@@ -56,28 +57,30 @@ class OutputRoot:
             self._check_confined(output_path, pure)
         file = Path(os.path.normpath(self.folder / pure))
         if len(os.fsencode(file)) > MAX_PATH_BYTES:
-            raise InputError(f"output_path: {output_path[:60]!r}… is too long a path.")
+            raise InputError(f"output_path: {shown(output_path)} is too long a path.")
         if self.confined and not self._stays_inside(file):
             raise InputError(
-                f"output_path: {output_path!r} leads out of {self.folder} through a symbolic link."
+                f"output_path: {shown(output_path)} leads out of {self.folder} "
+                "through a symbolic link."
             )
         if file.is_dir():
-            raise InputError(f"output_path: {output_path!r} is a folder; a file name is needed.")
+            raise InputError(f"output_path: {shown(output_path)} is a folder; a file name is needed.")
         inside = file.is_relative_to(self.folder)
-        shown = str(file.relative_to(self.folder)) if inside else str(file)
-        return OutputPath(shown, file, unicodedata.normalize("NFC", shown).casefold())
+        name = str(file.relative_to(self.folder)) if inside else str(file)
+        return OutputPath(name, file, unicodedata.normalize("NFC", name).casefold())
 
     def _check_confined(self, output_path: str, pure: PurePosixPath) -> None:
         drive = len(output_path) > 1 and output_path[1] == ":"
         if "\\" in output_path or drive:
             raise InputError(
-                f"output_path: {output_path!r} has a backslash or drive letter; use forward slashes."
+                f"output_path: {shown(output_path)} has a backslash or drive letter; "
+                "use forward slashes."
             )
         if ".." in pure.parts:
-            raise InputError(f"output_path: {output_path!r} leads outside with '..'.")
+            raise InputError(f"output_path: {shown(output_path)} leads outside with '..'.")
         if pure.is_absolute() and not pure.is_relative_to(self.folder):
             raise InputError(
-                f"output_path: {output_path!r} is absolute; give a path below {self.folder}."
+                f"output_path: {shown(output_path)} is absolute; give a path below {self.folder}."
             )
 
     def _stays_inside(self, file: Path) -> bool:
@@ -102,7 +105,7 @@ class OutputRoot:
 
 def _check_name(output_path: str, pure: PurePosixPath) -> None:
     if not pure.name or "\0" in output_path:
-        raise InputError(f"output_path: {output_path!r} is not a file name.")
+        raise InputError(f"output_path: {shown(output_path)} is not a file name.")
     longest = max(len(os.fsencode(part)) for part in pure.parts)
     if longest > MAX_NAME_BYTES:
         raise InputError(
@@ -111,7 +114,7 @@ def _check_name(output_path: str, pure: PurePosixPath) -> None:
     if pure.name.startswith(PARTIAL_PREFIX):
         raise InputError(f"output_path: names may not begin with {PARTIAL_PREFIX!r}.")
     if pure.suffix.lower() != ".png":
-        raise InputError(f"output_path: {output_path!r} must end in .png.")
+        raise InputError(f"output_path: {shown(output_path)} must end in .png.")
 
 
 def publish(partial: Path, final: Path, size: int) -> None:

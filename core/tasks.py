@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 MIN_SIDE = 16  # pixels: one latent patch of the families that we know
 MAX_SIDE = 8192  # pixels: 64 megapixels, past any model that is served here
@@ -29,8 +29,14 @@ def _plain_text(value: Any) -> Any:
     return value
 
 
+def _stripped(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is blank")
+    return value.strip()
+
+
 Text = Annotated[str, BeforeValidator(_plain_text)]
-Prompt = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1)]
+Prompt = Annotated[Text, AfterValidator(_stripped)]
 Side = Annotated[
     int, BeforeValidator(_no_bool), Field(ge=MIN_SIDE, le=MAX_SIDE, multiple_of=MIN_SIDE)
 ]

@@ -95,6 +95,9 @@ class WorkerHandle:
             "MKL_NUM_THREADS": threads,
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         }
+        if self.device.kind == "cpu":
+            # The same sums whatever the number of threads; see workers.reproducible.
+            environment["MKL_CBWR"] = os.environ.get("MKL_CBWR", "AUTO,STRICT")
         if self.device.kind == "cuda" and self.device.mask.isdecimal():
             # NVML, which numbered the devices, counts in this order.
             environment["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")

@@ -126,9 +126,9 @@ def render(
     _draw_backdrop(draw, scene, w, h)
     _draw_ground(draw, scene, w, h)
     for thing in scene.things:
-        shift = (lambda: rng.uniform(-JITTER, JITTER)) if rng else (lambda: 0.0)
-        x = w * (POSITIONS[thing.position] + shift())
-        y = h * (BASE + shift())
+        right, down = (rng.uniform(-JITTER, JITTER) for _ in "xy") if rng else (0.0, 0.0)
+        x = w * (POSITIONS[thing.position] + right)
+        y = h * (BASE + down)
         size = min(w, h) * SIZES[thing.size]
         _PAINTERS[thing.kind](_Brush(draw, x, y, size), COLOURS[thing.colour])
     return image.resize((width, height), Image.Resampling.LANCZOS)
@@ -150,8 +150,8 @@ def _draw_sky(draw: ImageDraw.ImageDraw, sky: str, w: int, h: int) -> None:
         disc(w * 0.5, h * 0.64, side * 0.15, (255, 206, 92))
     elif sky == "night":
         disc(w * 0.86, h * 0.14, side * 0.07, (244, 240, 214))
-        for x, y in ((0.1, 0.1), (0.3, 0.2), (0.48, 0.07), (0.66, 0.22), (0.2, 0.34)):
-            disc(w * x, h * y, side * 0.009, (250, 250, 230))
+        for right, down in ((0.1, 0.1), (0.3, 0.2), (0.48, 0.07), (0.66, 0.22), (0.2, 0.34)):
+            disc(w * right, h * down, side * 0.009, (250, 250, 230))
     else:
         _cloud(draw, w * 0.28, h * 0.13, side * 0.1, (84, 90, 102))
         _cloud(draw, w * 0.74, h * 0.17, side * 0.1, (92, 98, 110))
@@ -187,8 +187,8 @@ def _draw_ground(draw: ImageDraw.ImageDraw, scene: Scene, w: int, h: int) -> Non
             box = [w * x, h * 0.925, w * (x + 0.15), h * 0.95]
             draw.rectangle(box, fill=shade((236, 226, 170), LIGHT[scene.sky]))
     elif scene.ground == "water":
-        for x, y in ((0.06, 0.74), (0.62, 0.72), (0.34, 0.94), (0.74, 0.95)):
-            box = [w * x, h * y, w * (x + 0.16), h * (y + 0.014)]
+        for right, down in ((0.06, 0.74), (0.62, 0.72), (0.34, 0.94), (0.74, 0.95)):
+            box = [w * right, h * down, w * (right + 0.16), h * (down + 0.014)]
             draw.rectangle(box, fill=mix(colour, (255, 255, 255), 0.3))
 
 

@@ -19,6 +19,7 @@ from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraCounts, LoraManager
 from workers.models.base import Log, ModelFamily, Picture
 from workers.models.guidance import guidance_arguments
+from workers.reproducible import make_reproducible
 
 PASSED_THROUGH = ("negative_prompt", "width", "height", "num_inference_steps")
 
@@ -54,7 +55,7 @@ class NativeImageGenerator(ModelFamily):
         pipeline = DiffusionPipeline.from_pretrained(
             self._spec.model,
             revision=self._spec.revision,
-            torch_dtype=self._dtype(),
+            dtype=self._dtype(),
             use_safetensors=True,
             **placement,
         )
@@ -63,6 +64,8 @@ class NativeImageGenerator(ModelFamily):
         name = type(pipeline).__name__
         if "prompt" not in self._parameters or _needs_image(self._parameters):
             raise InputError(f"{self._spec.model} is a {name}, which draws nothing from a prompt.")
+        if self._device.type == "cpu":
+            make_reproducible(pipeline)
         self._pipeline = pipeline
         self._loras = LoraManager(pipeline, self._spec.max_resident_loras, self._log)
         return name
@@ -89,8 +92,8 @@ class NativeImageGenerator(ModelFamily):
     def free_memory(self) -> str:
         dropped = self._loras.shrink() if self._loras else 0
         vae = getattr(self._pipeline, "vae", None)
-        tiled = hasattr(vae, "enable_tiling")
-        if tiled:
+        tiled = vae is not None and hasattr(vae, "enable_tiling")
+        if vae is not None and tiled:
             vae.enable_tiling()
         gc.collect()
         if self._device.type == "cuda":

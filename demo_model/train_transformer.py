@@ -1,0 +1,200 @@
+"""Trains transformer and text encoder: `python -m demo_model.train_transformer --help`.
+
+Rectified flow: x_t = s * noise + (1 - s) * x0, and the transformer, told t = 1 - s, predicts
+x0 - noise (Z-Image's pipeline negates it). s follows the scheduler's own grid: a logit-normal
+draw with shift 3, and a fifth of the draws uniform.
+"""
+
+import argparse
+import copy
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, ZImagePipeline
+
+from demo_model.architecture import (
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_transformer,
+)
+from demo_model.captions import caption
+from demo_model.fast_attention import install
+from demo_model.scenes import Scene, render, sample_scene
+from demo_model.train_vae import encode
+
+SIDE = 128
+BATCH = 32
+EMPTY_SHARE = 0.08  # of the captions: the unconditional half of guidance
+PEAK_RATE = 1.2e-3
+EMA = 0.998
+SHIFT = 3.0
+SAVE_EVERY = 600  # seconds
+CAPTION_TOKENS = 64  # training pads to this, so that every step has one shape
+
+
+def training_set(count: int, seed: int, vae: Any) -> tuple[list[Scene], torch.Tensor]:
+    """Scenes of trained colour-kind pairs, and their latents [count, 16, 16, 16] in half."""
+    rng = random.Random(seed)
+    scenes = [sample_scene(rng) for _ in range(count)]
+    latents = []
+    for start in range(0, count, 256):
+        pictures = [_pixels(render(s, SIDE, rng=rng)) for s in scenes[start : start + 256]]
+        latents.append(encode(vae, torch.stack(pictures)).half())
+    return scenes, torch.cat(latents)
+
+
+def _pixels(image: Any) -> torch.Tensor:
+    data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return data.view(image.height, image.width, 3)
+
+
+def noise_levels(count: int) -> torch.Tensor:
+    """[count] values of s."""
+    s = torch.sigmoid(torch.randn(count))
+    s = SHIFT * s / (1 + (SHIFT - 1) * s)
+    return torch.where(torch.rand(count) < 0.2, torch.rand(count), s)
+
+
+class TextInput:
+    """Captions as the pipeline tokenizes them."""
+
+    def __init__(self) -> None:
+        self.tokenizer = build_tokenizer()
+
+    def __call__(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask, both [batch, CAPTION_TOKENS]."""
+        texts = [
+            self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": c}],
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=True,
+            )
+            for c in captions
+        ]
+        tokens = self.tokenizer(
+            texts,
+            padding="max_length",
+            max_length=CAPTION_TOKENS,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return tokens.input_ids, tokens.attention_mask.bool()
+
+
+def flow_loss(
+    transformer: Any, text_states: torch.Tensor, mask: torch.Tensor, x0: torch.Tensor
+) -> torch.Tensor:
+    """Mean squared error of the predicted velocity on a batch of latents."""
+    s = noise_levels(len(x0))
+    noise = torch.randn_like(x0)
+    scale = s[:, None, None, None]
+    x_t = scale * noise + (1 - scale) * x0
+    captions = [states[real].float() for states, real in zip(text_states, mask, strict=True)]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = transformer(list(x_t.unsqueeze(2).unbind(0)), 1 - s, captions, return_dict=False)[0]
+    return F.mse_loss(torch.stack([o.float() for o in out]).squeeze(2), x0 - noise)
+
+
+class Trainer:
+    """Transformer and text encoder, trained together, with a moving average of both."""
+
+    def __init__(self, vae: Any, dim: int, layers: int, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.vae = vae
+        self.text = TextInput()
+        self.encoder = build_text_encoder(len(self.text.tokenizer))
+        self.transformer = build_transformer(dim, layers)
+        for final in self.transformer.all_final_layer.values():
+            torch.nn.init.zeros_(final.linear.weight)
+            torch.nn.init.zeros_(final.linear.bias)
+        torch.nn.init.normal_(self.encoder.embed_tokens.weight, std=1.0)
+        self.averages = [copy.deepcopy(m).eval() for m in (self.transformer, self.encoder)]
+        # The pipeline reads hidden_states[-2]: the second layer of the encoder never counts.
+        trained = [self.transformer, self.encoder.embed_tokens, self.encoder.layers[0]]
+        self.parameters = [p for m in trained for p in m.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.98)
+        )
+        self.steps = 0
+        install(self.transformer)
+
+    def step(self, captions: list[str], x0: torch.Tensor, rate: float) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = PEAK_RATE * rate
+        ids, mask = self.text(captions)
+        with torch.autocast("cpu", torch.bfloat16):
+            states = self.encoder(
+                input_ids=ids, attention_mask=mask, output_hidden_states=True
+            ).hidden_states[-2]
+        loss = flow_loss(self.transformer, states, mask, x0)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.steps += 1
+        self._average()
+        return loss.item()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        keep = min(EMA, (1 + self.steps) / (10 + self.steps))
+        for average, model in zip(self.averages, (self.transformer, self.encoder), strict=True):
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
+
+    def save(self, out: Path) -> None:
+        """The averaged pipeline, in bfloat16 safetensors."""
+        transformer, encoder = (copy.deepcopy(m) for m in self.averages)
+        pipeline = ZImagePipeline(
+            scheduler=build_scheduler(),
+            vae=self.vae,
+            text_encoder=encoder,
+            tokenizer=self.text.tokenizer,
+            transformer=transformer,
+        )
+        copy.deepcopy(pipeline).to(torch.bfloat16).save_pretrained(out, safe_serialization=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--scenes", type=int, default=24_000)
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    vae = AutoencoderKL.from_pretrained(options.vae).eval()
+    scenes, latents = training_set(options.scenes, options.seed, vae)
+    trainer = Trainer(vae, options.dim, options.layers, options.seed)
+    rng = random.Random(options.seed)
+    started = saved = time.monotonic()
+    losses = 0.0
+    for step in range(options.steps):
+        picks = torch.randint(len(scenes), (BATCH,))
+        captions = [
+            "" if rng.random() < EMPTY_SHARE else caption(scenes[i], rng) for i in picks.tolist()
+        ]
+        done = step / options.steps
+        rate = min(1.0, (step + 1) / 100) * min(1.0, max(0.02, 2 * (1 - done)))
+        losses += trainer.step(captions, latents[picks].float(), rate)
+        now = time.monotonic()
+        if step % 100 == 99:
+            print(f"step {step + 1} loss {losses / 100:.4f} {now - started:.0f} s", flush=True)
+            losses = 0.0
+        if now - saved > SAVE_EVERY:
+            trainer.save(options.out)
+            saved = now
+    trainer.save(options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""The world of the tests: tiny models, simulated devices, and the command as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parent.parent
+COMMAND = PROJECT / "generate_images_from_tweets.py"
+PATIENCE = 60.0  # seconds until a test that waits for something gives up
+
+
+def simulated(**changes: Any) -> dict[str, Any]:
+    """Settings for simulated devices that restart without delay; sections merge with `changes`."""
+    settings: dict[str, Any] = {"model": "simulated", "supervision": {"restart_backoff": 0.01}}
+    for key, value in changes.items():
+        section = settings.get(key)
+        settings[key] = {**section, **value} if isinstance(section, dict) else value
+    return settings
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """Poll until `condition` is true; returns its value."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"waited {PATIENCE:g} s for {what}")
+
+
+def worker_processes(main_pid: int) -> list[psutil.Process]:
+    """The worker processes of a main process (not multiprocessing's resource tracker)."""
+    try:
+        children = psutil.Process(main_pid).children()
+        return [c for c in children if "spawn_main" in " ".join(c.cmdline())]
+    except psutil.Error:
+        return []
+
+
+class Run:
+    """One run of the command in a process of its own."""
+
+    def __init__(self, process: "subprocess.Popen[str]", errors_file: Path) -> None:
+        self.process = process
+        self.output = ""
+        self._errors_file = errors_file
+
+    @property
+    def errors(self) -> str:
+        """Standard error so far."""
+        return self._errors_file.read_text("utf-8")
+
+    def finish(self) -> int:
+        """Wait for the end; returns the exit code."""
+        self.output, _ = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode
+
+    def interrupt(self, acknowledged: str = "Interrupted") -> None:
+        """Ctrl-C, as a terminal sends it: to the whole process group."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        wait_until(
+            lambda: acknowledged in self.errors or self.process.poll() is not None, acknowledged
+        )
+
+
+class Project:
+    """A folder with tweet files, settings and outputs, and the command to run there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pictures = folder / "out" / "tweets"
+        self._runs = 0
+
+    def write_tweets(self, tweets: Any, name: str = "tweets.json") -> Path:
+        file = self.folder / name
+        file.write_text(tweets if isinstance(tweets, str) else json.dumps(tweets), "utf-8")
+        return file
+
+    def write_settings(self, settings: Mapping[str, Any]) -> Path:
+        file = self.folder / "settings.yaml"
+        file.write_text(yaml.safe_dump(dict(settings)), "utf-8")
+        return file
+
+    def start(
+        self, arguments: Sequence[str | Path], settings: Mapping[str, Any] | None = None
+    ) -> Run:
+        config = self.write_settings(settings or simulated())
+        line = [sys.executable, str(COMMAND), *map(str, arguments)]
+        line += ["--config", str(config), "--output-dir", str(self.folder / "out")]
+        self._runs += 1
+        errors_file = self.folder / f"stderr-{self._runs}.txt"
+        with errors_file.open("w") as errors:
+            process = subprocess.Popen(
+                line,
+                cwd=self.folder,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                # A process group of its own, so that a test can interrupt it as a terminal does.
+                start_new_session=True,
+            )
+        _started.append(process)
+        return Run(process, errors_file)
+
+    def run(
+        self, arguments: Sequence[str | Path], settings: Mapping[str, Any] | None = None
+    ) -> Run:
+        run = self.start(arguments, settings)
+        run.finish()
+        return run
+
+    def records(self) -> list[dict[str, Any]]:
+        """results.jsonl: one record per input."""
+        lines = (self.pictures / "results.jsonl").read_text("utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def leftovers(self) -> list[Path]:
+        """Unfinished files anywhere below the output folder."""
+        return [p for p in (self.folder / "out").rglob(".partial*")]
+
+
+_started: list["subprocess.Popen[str]"] = []
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    yield Project(tmp_path)
+    for process in _started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    _started.clear()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Z-Image checkpoint with random weights, small enough to draw in milliseconds."""
+    from demo_model.architecture import build_pipeline
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    build_pipeline(dim=64, layers=2, vae_widths=(8, 16, 16, 16)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_loras(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two LoRAs for `tiny_model`, with random weights."""
+    import torch
+    from diffusers import ZImagePipeline
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    folder = tmp_path_factory.mktemp("loras")
+    files = []
+    for number in range(2):
+        torch.manual_seed(number)
+        transformer = ZImagePipeline.from_pretrained(tiny_model).transformer
+        config = LoraConfig(
+            r=4, lora_alpha=4, init_lora_weights=False, target_modules=["to_q", "to_v"]
+        )
+        transformer.add_adapter(config, adapter_name="a")
+        name = f"style{number}.safetensors"
+        ZImagePipeline.save_lora_weights(
+            folder, get_peft_model_state_dict(transformer, adapter_name="a"), weight_name=name
+        )
+        files.append(folder / name)
+    return files
+
+
+def write_safetensors(file: Path, name: str = "x.lora_A.weight", size: int = 4) -> Path:
+    """A minimal safetensors file with one tensor; content differs with `name`."""
+    header = {name: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
+    raw = json.dumps(header).encode()
+    file.write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(size))
+    return file

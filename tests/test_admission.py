@@ -1,0 +1,232 @@
+"""Admission: what is bad is refused with its field; what is good is complete and fingerprinted."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.admission import Admission, Job, Rejected
+from core.lora_files import LoraInspector
+from core.model_choice import ModelChoice
+from core.outputs import OutputRoot
+from core.settings import load_settings
+from core.tasks import GenerateTask
+from tests.conftest import write_safetensors
+
+MODEL = ModelChoice("org/some-model", "org/some-model", "")
+
+
+def admission(folder: Path, confined: bool = True, **settings: Any) -> Admission:
+    return Admission(
+        load_settings(settings),
+        MODEL,
+        OutputRoot(folder, confined),
+        [folder],
+        lambda position: f"image_{position:04d}.png",
+        LoraInspector(),
+    )
+
+
+def admit(folder: Path, **fields: Any) -> Job | Rejected:
+    return admission(folder).admit(0, {"prompt": "a", **fields})
+
+
+def accepted(result: Job | Rejected) -> Job:
+    assert isinstance(result, Job), result
+    return result
+
+
+HOSTILE: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": ""}, "prompt: is missing"),
+    ({"prompt": "   "}, "prompt"),
+    ({"prompt": None}, "prompt: is missing"),
+    ({"prompt": 5}, "prompt: input should be a valid string"),
+    ({"prompt": ["a"]}, "prompt"),
+    ({"prompt": "a\0b"}, "prompt: contains a NUL"),
+    ({"prompt": "\ud800"}, "prompt: contains half of a surrogate pair"),
+    ({"prompt": "x" * 40_000}, "32768"),
+    ({"promt": "a"}, "'promt': unknown key; did you mean 'prompt'?"),
+    ({"lora_stength": 1}, "did you mean 'lora_strength'?"),
+    ({"width": -512}, "width: input should be greater than or equal to 16 (found -512)"),
+    ({"width": 0}, "width"),
+    ({"width": 1000}, "width: input should be a multiple of 16 (found 1000)"),
+    ({"width": 1e999}, "width"),
+    ({"width": float("nan")}, "width"),
+    ({"width": True}, "width: expected a number, not true or false"),
+    ({"width": "wide"}, "width"),
+    ({"width": 16_000}, "width: input should be less than or equal to 8192"),
+    ({"height": 64.5}, "height"),
+    ({"num_inference_steps": 0}, "num_inference_steps"),
+    ({"num_inference_steps": 10**9}, "num_inference_steps"),
+    ({"guidance_scale": float("inf")}, "guidance_scale: input should be"),
+    ({"guidance_scale": -1}, "guidance_scale"),
+    ({"cfg": float("nan")}, "cfg"),
+    ({"cfg": 1.0, "guidance_scale": 0.0}, "either cfg or guidance_scale"),
+    ({"seed": -1}, "seed"),
+    ({"seed": 2**63}, "seed"),
+    ({"seed": 1.5}, "seed"),
+    ({"lora_strength": 1e999}, "lora_strength"),
+    ({"lora_strength": "strong"}, "lora_strength"),
+    ({"lora_path": "absent.safetensors"}, "lora_path: 'absent.safetensors' is not a file"),
+    ({"lora_path": "x" * 5000}, "is not a file"),
+    ({"lora_path": 5}, "lora_path"),
+    ({"task_id": "a\nb"}, "task_id"),
+    ({"task_id": "x" * 201}, "task_id"),
+    ({"metadata": {"a": float("nan")}}, "metadata: must be plain JSON"),
+    ({"metadata": {"a": object()}}, "metadata: must be plain JSON"),
+    ({"metadata": {"a": "x" * 40_000}}, "32768"),
+    ({"metadata": [1]}, "metadata"),
+    ({"output_path": "../a.png"}, "leads outside with '..'"),
+    ({"output_path": "a/../../b.png"}, "leads outside with '..'"),
+    ({"output_path": "/etc/a.png"}, "is absolute"),
+    ({"output_path": "..\\a.png"}, "backslash"),
+    ({"output_path": "C:/a.png"}, "drive letter"),
+    ({"output_path": "a\0.png"}, "output_path"),
+    ({"output_path": "x" * 300 + ".png"}, "a name of 304 bytes is too long; 255 is the most"),
+    ({"output_path": "ü" * 200 + ".png"}, "a name of 404 bytes"),
+    ({"output_path": "/".join(["d" * 200] * 30) + "/a.png"}, "too long a path"),
+    ({"output_path": "a.jpg"}, "must end in .png"),
+    ({"output_path": "png"}, "must end in .png"),
+    ({"output_path": "."}, "is not a file name"),
+    ({"output_path": "folder.png"}, "is a folder"),
+    ({"output_path": "out/link/a.png"}, "symbolic link"),
+    ({"output_path": "link.png"}, "symbolic link"),
+    ({"output_path": ".partial-0.png"}, "may not begin"),
+    ({"output_path": 7}, "output_path"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), HOSTILE, ids=lambda v: str(v)[:40])
+def test_a_hostile_task_is_refused_with_its_field(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    root = tmp_path / "root"
+    (root / "out").mkdir(parents=True)
+    (root / "folder.png").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (root / "out" / "link").symlink_to(tmp_path / "elsewhere")
+    (root / "link.png").symlink_to(tmp_path / "elsewhere" / "x.png")
+    result = admit(root, **fields)
+    assert isinstance(result, Rejected), result
+    assert message in result.error
+    assert "\n" not in result.error and len(result.error) < 1000
+
+
+@pytest.mark.parametrize("given_", [None, 5, "text", [], b"x"])
+def test_what_is_no_task_is_refused(tmp_path: Path, given_: Any) -> None:
+    assert isinstance(admission(tmp_path).admit(3, given_), Rejected)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("a.png", "a.png"), ("a.png", "./a.png"), ("a.png", "A.PNG"), ("é.png", "e\u0301.png")],
+)
+def test_two_tasks_never_share_an_output(tmp_path: Path, first: str, second: str) -> None:
+    admit_ = admission(tmp_path).admit
+    assert isinstance(admit_(0, {"prompt": "a", "output_path": first}), Job)
+    result = admit_(1, {"prompt": "b", "output_path": second})
+    assert isinstance(result, Rejected) and "also the output of task 0" in result.error
+
+
+BAD_LORAS: list[tuple[bytes, str]] = [
+    (b"", "not a safetensors file"),
+    (b"\x80\x04\x95pickle", "pickle"),
+    (b"PK\x03\x04zip of torch.save", "pickle"),
+    (b"\xff" * 64, "not a safetensors file"),
+    ((10).to_bytes(8, "little") + b"not json!!", "damaged"),
+    ((2).to_bytes(8, "little") + b"[]", "damaged"),
+    ((2).to_bytes(8, "little") + b"{}", "no LoRA tensors"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), BAD_LORAS)
+def test_a_file_that_is_no_lora_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "bad.safetensors").write_bytes(content)
+    result = admit(tmp_path, lora_path="bad.safetensors")
+    assert isinstance(result, Rejected) and message in result.error
+
+
+def test_a_truncated_lora_is_refused(tmp_path: Path) -> None:
+    file = write_safetensors(tmp_path / "l.safetensors", size=100)
+    file.write_bytes(file.read_bytes()[:-1])
+    result = admit(tmp_path, lora_path="l.safetensors")
+    assert isinstance(result, Rejected) and "cut short or damaged" in result.error
+
+
+def test_a_whole_model_is_no_lora(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "m.safetensors", name="model.weight")
+    result = admit(tmp_path, lora_path="m.safetensors")
+    assert isinstance(result, Rejected) and "no LoRA tensors" in result.error
+
+
+def test_settings_fill_what_a_task_leaves_open(tmp_path: Path) -> None:
+    settings = {
+        "defaults": {"width": 64, "cfg": 2.0},
+        "model_defaults": [{"match": "*some-model", "height": 96, "guidance_scale": 0.5}],
+        "seed": 100,
+    }
+    job = accepted(admission(tmp_path, **settings).admit(7, {"prompt": "a"}))
+    task = job.task
+    assert (task.width, task.height, task.seed) == (64, 96, 107)
+    # cfg and guidance_scale are one setting: the nearer layer's spelling wins.
+    assert (task.cfg, task.guidance_scale) == (2.0, None)
+    assert (job.task_id, job.output.shown) == ("image_0007", "image_0007.png")
+
+
+def test_the_fingerprint_is_of_what_decides_the_pixels(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "one.safetensors", "a.lora_A.weight")
+    write_safetensors(tmp_path / "same.safetensors", "a.lora_A.weight")
+    write_safetensors(tmp_path / "two.safetensors", "b.lora_A.weight")
+
+    def of(**fields: Any) -> str:
+        return accepted(admit(tmp_path, **{"seed": 1, **fields})).fingerprint
+
+    base = of(lora_path="one.safetensors")
+    assert base == of(lora_path="same.safetensors")
+    assert base == of(lora_path="one.safetensors", output_path="b.png", metadata={"x": 1})
+    others = [
+        of(lora_path="two.safetensors"),
+        of(),
+        of(lora_path="one.safetensors", lora_strength=0.5),
+        of(lora_path="one.safetensors", seed=2),
+        of(lora_path="one.safetensors", width=64),
+        of(lora_path="one.safetensors", cfg=1.0),
+        of(lora_path="one.safetensors", negative_prompt="b"),
+    ]
+    assert len({base, *others}) == len(others) + 1
+
+
+def test_a_task_object_is_checked_like_a_dict(tmp_path: Path) -> None:
+    good = GenerateTask(prompt="a", width=64)
+    assert isinstance(admission(tmp_path).admit(0, good), Job)
+    bad = admission(tmp_path).admit(0, replace(good, width=65, task_id="mine"))
+    assert isinstance(bad, Rejected) and bad.task_id == "mine"
+
+
+def test_python_code_may_give_any_path(tmp_path: Path) -> None:
+    path = tmp_path / "elsewhere" / "a.png"
+    job = accepted(admission(tmp_path / "x", confined=False).admit(0, {
+        "prompt": "a", "output_path": path,
+    }))  # fmt: skip
+    assert job.output.file == path
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+task_fields = st.sampled_from([f for f in GenerateTask.__dataclass_fields__]) | st.text()
+
+
+@given(st.dictionaries(task_fields, json_values, max_size=6) | json_values)
+def test_no_input_can_raise(tmp_path_factory: pytest.TempPathFactory, given_: Any) -> None:
+    result = admission(Path("/nonexistent-root")).admit(0, given_)
+    assert isinstance(result, Job | Rejected)
+    if isinstance(result, Job):
+        assert result.output.file.is_relative_to("/nonexistent-root")
+        json.dumps(result.task.metadata, allow_nan=False)

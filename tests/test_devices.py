@@ -1,0 +1,84 @@
+"""Which devices a run uses, through every kind of inherited mask."""
+
+import pytest
+
+from core.devices import Device, Gpu, choose_devices, visible_devices
+from core.errors import DeviceError
+
+GPUS = [Gpu(i, f"GPU-{i}{i}{i}{i}aaaa-bbbb", "H", 80 * 1024**3) for i in range(4)]
+SLICES = [Gpu(0, f"MIG-{i}-cccc", "H", 10 * 1024**3, mig=True) for i in range(3)]
+
+
+def masks(devices: list[Device]) -> list[str]:
+    return [d.mask for d in devices]
+
+
+@pytest.mark.parametrize(
+    ("inherited", "expected"),
+    [
+        (None, ["0", "1", "2", "3"]),
+        ("2,3", ["2", "3"]),
+        (" 3 , 1 ", ["3", "1"]),
+        ("GPU-1111aaaa-bbbb,GPU-3333", ["GPU-1111aaaa-bbbb", "GPU-3333"]),
+        ("0,-1,2", ["0"]),  # CUDA stops at the first token that names no device
+        ("0,9,1", ["0"]),
+        ("1,1", ["1"]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+    ],
+)
+def test_an_inherited_mask_is_mapped_through(inherited: str | None, expected: list[str]) -> None:
+    assert masks(visible_devices(GPUS, inherited)) == expected
+
+
+def test_mig_slices_are_devices_of_their_own() -> None:
+    assert masks(visible_devices(SLICES, None)) == [s.uuid for s in SLICES]
+    assert masks(visible_devices(SLICES, "MIG-1-cccc")) == ["MIG-1-cccc"]
+
+
+def test_ids_count_what_this_process_may_see() -> None:
+    chosen = choose_devices(
+        gpu_ids=[1], environ={"CUDA_VISIBLE_DEVICES": "3,2"}, probe=lambda: GPUS
+    )
+    assert chosen == [Device("cuda", 1, "2", 80 * 1024**3)]
+    assert chosen[0].label == "gpu1"
+
+
+def test_all_visible_gpus_are_the_default() -> None:
+    assert len(choose_devices(environ={}, probe=lambda: GPUS)) == 4
+
+
+def test_without_cuda_cpu_workers_stand_in() -> None:
+    assert masks(choose_devices(3, environ={}, probe=list)) == ["0", "1", "2"]
+    assert [d.label for d in choose_devices(gpu_ids=[0, 5], environ={}, probe=list)] == [
+        "cpu0",
+        "cpu5",
+    ]
+    assert len(choose_devices(environ={}, probe=list)) == 1
+
+
+def test_cpu_workers_that_were_asked_for_see_no_gpu() -> None:
+    assert masks(choose_devices(2, kind="cpu", environ={}, probe=lambda: GPUS)) == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"num_gpus": 5}, "4 are visible"),
+        ({"gpu_ids": [0, 4]}, "GPU 4 was asked for"),
+        ({"gpu_ids": [1, 1]}, "given twice"),
+        ({"gpu_ids": [-1]}, "count from 0"),
+        ({"gpu_ids": []}, "empty"),
+        ({"num_gpus": 0}, "1 or more"),
+        ({"num_gpus": 2, "gpu_ids": [1]}, "2 GPUs were asked for"),
+    ],
+)
+def test_impossible_requests_are_refused(request_: dict[str, object], message: str) -> None:
+    with pytest.raises(DeviceError, match=message):
+        choose_devices(**request_, environ={}, probe=lambda: GPUS)  # type: ignore[arg-type]
+
+
+def test_cuda_that_was_asked_for_is_never_replaced() -> None:
+    with pytest.raises(DeviceError, match="no CUDA device is visible"):
+        choose_devices(kind="cuda", environ={}, probe=list)

@@ -1,0 +1,129 @@
+"""The ledger: what is recorded stays, what is damaged or foreign is refused in one line."""
+
+import multiprocessing
+import sqlite3
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.errors import LedgerError, MultiGPUError
+from core.ledger import FILE_NAME, Entry, Ledger
+
+ENTRY = Entry("a.png", 0, "a", "a.png", "f1", "pending", task={"prompt": "x"})
+
+
+def test_a_finished_task_is_there_after_a_restart(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path)
+    ledger.begin_batch([ENTRY])
+    ledger.lease("l1", "a.png", 1, "gpu0", tmp_path / ".partial-l1.png")
+    done = replace(ENTRY, state="done", size=5, sha256="s", worker="gpu0", used={"model": "m"})
+    ledger.end_lease("l1", "done", done)
+    ledger.close()
+    reopened = Ledger.open(tmp_path)
+    assert reopened.entries() == {"a.png": done}
+    assert reopened.pictures() == [done]
+    assert reopened.open_leases() == []
+    reopened.close()
+
+
+def test_an_open_lease_is_found_and_its_task_is_pending_again(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path)
+    ledger.begin_batch([ENTRY])
+    ledger.lease("l1", "a.png", 1, "gpu0", tmp_path / ".partial-l1.png")
+    ledger.close()
+    reopened = Ledger.open(tmp_path)
+    assert reopened.open_leases() == [tmp_path / ".partial-l1.png"]
+    assert reopened.entries()["a.png"].state == "leased"
+    reopened.begin_batch([])
+    assert reopened.entries()["a.png"].state == "pending"
+    assert reopened.open_leases() == []
+    reopened.close()
+
+
+def test_inputs_without_output_do_not_pile_up(tmp_path: Path) -> None:
+    rejected = Entry("#0", 0, "t", None, None, "failed", error="bad")
+    ledger = Ledger.open(tmp_path)
+    ledger.begin_batch([rejected, replace(rejected, key="#1", position=1)])
+    ledger.begin_batch([rejected])
+    assert list(ledger.entries()) == ["#0"]
+    ledger.close()
+
+
+def _hold(folder: Path, ready: "multiprocessing.synchronize.Event") -> None:  # type: ignore[name-defined]
+    ledger = Ledger.open(folder)
+    ready.set()
+    time.sleep(60)
+    ledger.close()
+
+
+def test_a_second_run_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path, ready))
+    holder.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(LedgerError, match=f"in use by another run \\(pid {holder.pid} "):
+            Ledger.open(tmp_path)
+    finally:
+        holder.kill()
+        holder.join()
+    Ledger.open(tmp_path).close()  # the lock died with its owner
+
+
+def finished_ledger(folder: Path) -> bytes:
+    ledger = Ledger.open(folder)
+    ledger.begin_batch(replace(ENTRY, key=f"{i}.png", position=i) for i in range(200))
+    ledger.close()
+    return (folder / FILE_NAME).read_bytes()
+
+
+@pytest.mark.parametrize("keep", [50, 99, 100, 4096, 9000, 0.5, 0.9, 0.999])
+def test_a_torn_ledger_is_refused(tmp_path: Path, keep: float) -> None:
+    whole = finished_ledger(tmp_path)
+    kept = int(len(whole) * keep) if keep < 1 else int(keep)
+    (tmp_path / FILE_NAME).write_bytes(whole[:kept])
+    with pytest.raises(MultiGPUError, match="damaged|malformed|disk image|not a database") as caught:
+        Ledger.open(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_garbage_in_the_middle_is_noticed(tmp_path: Path) -> None:
+    whole = bytearray(finished_ledger(tmp_path))
+    whole[4096:8192] = b"\x5a" * 4096
+    (tmp_path / FILE_NAME).write_bytes(whole)
+    with pytest.raises(LedgerError, match="damaged"):
+        Ledger.open(tmp_path)
+
+
+def test_a_foreign_database_is_left_alone(tmp_path: Path) -> None:
+    foreign = sqlite3.connect(tmp_path / FILE_NAME)
+    foreign.execute("CREATE TABLE precious (x)")
+    foreign.close()
+    before = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(LedgerError, match="belongs to another program"):
+        Ledger.open(tmp_path)
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text("my notes, which are long enough to be no header" * 5)
+    with pytest.raises(LedgerError, match="damaged or no ledger"):
+        Ledger.open(tmp_path)
+
+
+def test_another_format_is_named(tmp_path: Path) -> None:
+    Ledger.open(tmp_path).close()
+    database = sqlite3.connect(tmp_path / FILE_NAME)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(LedgerError, match="has format 99, this program writes 1"):
+        Ledger.open(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MultiGPUError, match="file/out: Not a directory"):
+        Ledger.open(tmp_path / "file" / "out")

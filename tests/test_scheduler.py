@@ -1,0 +1,81 @@
+"""The scheduler's promises; pure, so simulation can be exhaustive."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from core.scheduler import Pending, Scheduler, Worker
+
+ALONE = Worker("w0")
+
+
+def drain(scheduler: Scheduler, worker: Worker = ALONE) -> list[int]:
+    taken = []
+    while (task := scheduler.take(worker)) is not None:
+        taken.append(task.position)
+    return taken
+
+
+def test_longest_expected_work_goes_first() -> None:
+    tasks = [Pending(i, work) for i, work in enumerate([1.0, 4.0, 2.0, 4.0])]
+    assert drain(Scheduler(tasks)) == [1, 3, 2, 0]
+
+
+def test_every_task_is_given_out_exactly_once() -> None:
+    rng = random.Random(1)
+    tasks = [Pending(i, rng.random(), rng.choice([None, "a", "b", "c"])) for i in range(500)]
+    scheduler = Scheduler(tasks, max_passed_over=5)
+    assert len(scheduler) == 500
+    assert sorted(drain(scheduler)) == list(range(500))
+    assert len(scheduler) == 0
+
+
+def test_a_resident_lora_is_used_up_before_another_is_loaded() -> None:
+    scheduler = Scheduler([Pending(i, 1.0, "ab"[i % 2]) for i in range(10)])
+    order = drain(scheduler, replace(ALONE, loras=frozenset("b")))
+    assert [i % 2 for i in order] == [1] * 5 + [0] * 5
+
+
+def test_a_lora_that_nobody_holds_is_preferred_to_one_held_elsewhere() -> None:
+    scheduler = Scheduler([Pending(0, 9.0, "theirs"), Pending(1, 1.0, "free")])
+    assert drain(scheduler, replace(ALONE, loras_elsewhere=frozenset({"theirs"}))) == [1, 0]
+
+
+def test_no_lora_waits_longer_than_its_bound() -> None:
+    bound = 7
+    tasks = [Pending(i, 5.0, "popular") for i in range(100)] + [Pending(100, 1.0, "rare")]
+    order = drain(Scheduler(tasks, bound), replace(ALONE, loras=frozenset({"popular"})))
+    assert order.index(100) == bound
+
+
+def test_a_retry_goes_behind_fresh_tasks() -> None:
+    scheduler = Scheduler([Pending(0, 1.0), Pending(1, 1.0, "lora")])
+    scheduler.add(Pending(2, 99.0, retry=1))
+    assert drain(scheduler) == [0, 1, 2]
+
+
+def test_a_retry_waits_for_another_worker_while_there_is_one() -> None:
+    scheduler = Scheduler([Pending(0, 1.0, retry=1, avoid=frozenset({"w0"}))])
+    with_other = replace(ALONE, others=frozenset({"w1"}))
+    assert scheduler.take(with_other) is None
+    assert scheduler.take(Worker("w1", others=frozenset({"w0"}))) is not None
+
+
+def test_a_retry_returns_to_its_worker_when_that_is_the_only_one() -> None:
+    scheduler = Scheduler([Pending(0, 1.0, retry=1, avoid=frozenset({"w0"}))])
+    assert scheduler.take(ALONE) is not None
+
+
+@pytest.mark.parametrize("workers", [2, 4, 8])
+def test_mixed_sizes_end_close_to_the_lower_bound(workers: int) -> None:
+    rng = random.Random(workers)
+    work = [rng.choice([0.25, 1.0, 2.25]) for _ in range(64)]
+    scheduler = Scheduler([Pending(i, w) for i, w in enumerate(work)])
+    ends = [0.0] * workers
+    while len(scheduler):
+        first = ends.index(min(ends))
+        task = scheduler.take(Worker(f"w{first}"))
+        assert task is not None
+        ends[first] += task.work
+    assert max(ends) <= 1.05 * max(sum(work) / workers, max(work))

@@ -1,0 +1,84 @@
+"""Settings: every problem names file, key, value and what would be right."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import InputError
+from core.settings import DEFAULT_FILE, load_settings
+
+
+def test_the_shipped_file_is_valid_and_complete() -> None:
+    assert load_settings().model == "auto"
+
+
+def test_every_key_of_the_shipped_file_is_explained() -> None:
+    lines = DEFAULT_FILE.read_text("utf-8").splitlines()
+    for above, line in zip(lines, lines[1:], strict=False):
+        is_top_level = line and line[0].isalpha()
+        assert not is_top_level or above.startswith("#") or line.rstrip().endswith(":"), line
+
+
+def test_a_user_file_needs_only_what_differs(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("seed: 7\nworkers: {max_resident_loras: 2}\n")
+    settings = load_settings(file)
+    assert (settings.seed, settings.workers.max_resident_loras) == (7, 2)
+    assert settings.workers.png_compress_level == load_settings().workers.png_compress_level
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sed: 7", ["sed", "unknown key"]),
+        ("seed: seven", ["seed", "'seven'"]),
+        ("seed: -1", ["seed", "greater than or equal to 0", "-1"]),
+        ("workers: {png_compress_level: 11}", ["workers.png_compress_level", "11"]),
+        ("workers: 3", ["workers", "3"]),
+        ("device: tpu", ["device", "'cuda'", "'tpu'"]),
+        ("supervision: {boot_timeout: .nan}", ["supervision.boot_timeout", "finite", "nan"]),
+        ("supervision: {boot_timeout: 0}", ["supervision.boot_timeout", "greater than 0"]),
+        ("defaults: {cfg: 1.0, guidance_scale: 2.0}", ["defaults", "either cfg or"]),
+        ("defaults: {width: 100}", ["defaults.width", "multiple of 16", "100"]),
+        ("- a list", ["expected `key: value` lines", "list"]),
+        ("a: [", ["not valid YAML"]),
+        ("a: !!python/object/apply:os.system ['true']", ["not valid YAML"]),
+        ("[" * 3000, ["nested too deeply"]),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, expected: list[str]) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_settings(file)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in ["my.yaml", *expected]:
+        assert part in message
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="my.yaml: not UTF-8"):
+        load_settings(file)
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        load_settings(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("model", "steps", "guidance"),
+    [
+        ("Tongyi-MAI/Z-Image-Turbo", 9, 0.0),
+        ("Tongyi-MAI/Z-Image", 50, 4.0),
+        ("/anywhere/demo_model/checkpoint", 8, 0.0),
+        ("/models/z-image-turbo/", 9, 0.0),
+        ("stabilityai/stable-diffusion-xl-base-1.0", None, None),
+    ],
+)
+def test_models_bring_their_defaults(model: str, steps: Any, guidance: Any) -> None:
+    defaults = load_settings().defaults_for(model)
+    assert (defaults.num_inference_steps, defaults.guidance_scale) == (steps, guidance)
+
+

@@ -1,0 +1,184 @@
+"""Tweet files as they are met in the wild."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import InputError
+from core.tweets import BadTweet, read_tweets
+
+
+def read(tmp_path: Path, content: Any, **options: Any) -> list[Any]:
+    file = tmp_path / "my tweets.json"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        file.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    return read_tweets(file, **options).inputs
+
+
+def persona_file(*tweets: Any, **persona: Any) -> dict[str, Any]:
+    return {"version": "2.0", "persona": {"name": "Mira Vale", **persona}, "tweets": list(tweets)}
+
+
+def tweet(**image: Any) -> dict[str, Any]:
+    return {"slot": 1, "tweet_text": "Good morning!", "mood": "calm", "image_generation": image}
+
+
+def test_a_persona_tweet_becomes_a_task(tmp_path: Path) -> None:
+    [task] = read(
+        tmp_path,
+        persona_file(
+            tweet(
+                scene_hint="a hint",
+                positive_prompt="a red house",
+                negative_prompt="blur",
+                lora_params={"model_path": "style.safetensors", "strength": 0.8},
+                generation_params={"width": 64, "height": 96, "steps": 8, "cfg": 1.0, "eta": 3},
+            )
+        ),
+    )
+    assert task == {
+        "prompt": "a red house",
+        "negative_prompt": "blur",
+        "lora_path": "style.safetensors",
+        "lora_strength": 0.8,
+        "width": 64,
+        "height": 96,
+        "num_inference_steps": 8,
+        "cfg": 1.0,
+        "task_id": "Mira_Vale_00",
+        "output_path": "Mira_Vale_00.png",
+        "metadata": {
+            "slot": 1,
+            "tweet_text": "Good morning!",
+            "mood": "calm",
+            "persona": "Mira Vale",
+        },
+    }
+
+
+def test_empty_values_mean_not_set(tmp_path: Path) -> None:
+    [task] = read(
+        tmp_path,
+        persona_file(
+            tweet(
+                scene_hint="a hint",
+                positive_prompt="",
+                negative_prompt="",
+                lora_params={},
+                generation_params={"width": None, "steps": ""},
+            ),
+            lora={},
+        ),
+    )
+    assert task["prompt"] == "a hint"
+    assert not {"lora_path", "width", "num_inference_steps", "negative_prompt"} & set(task)
+
+
+def test_the_persona_gives_what_the_tweet_leaves_open(tmp_path: Path) -> None:
+    persona = {
+        "lora": {"model_path": "face.safetensors", "strength": 0.7},
+        "generation_params": {"width": 512, "cfg": 2.0},
+    }
+    own = tweet(
+        prompt="b",
+        lora_params={"model_path": "other.safetensors"},
+        generation_params={"guidance_scale": 0.5},
+    )
+    weaker = tweet(prompt="c", lora_params={"strength": 0.2})
+    first, second, third = read(tmp_path, persona_file(tweet(prompt="a"), own, weaker, **persona))
+    assert (first["lora_path"], first["lora_strength"], first["cfg"]) == (
+        "face.safetensors",
+        0.7,
+        2.0,
+    )
+    assert second["lora_path"] == "other.safetensors" and "lora_strength" not in second
+    assert second["guidance_scale"] == 0.5 and "cfg" not in second and second["width"] == 512
+    assert (third["lora_path"], third["lora_strength"]) == ("face.safetensors", 0.2)
+
+
+def test_the_text_of_a_tweet_is_no_prompt_unless_asked(tmp_path: Path) -> None:
+    file = persona_file(tweet(), tweet(positive_prompt="a boat"))
+    missing, given = read(tmp_path, file)
+    assert isinstance(missing, BadTweet) and missing.task_id == "Mira_Vale_00"
+    assert "tweet 0: has no prompt" in str(missing)
+    assert given["prompt"] == "a boat"
+    prompts = [t["prompt"] for t in read(tmp_path, file, prompt_from="tweet_text")]
+    assert prompts == ["Good morning!"] * 2
+
+
+def test_a_bare_list_has_task_fields(tmp_path: Path) -> None:
+    tasks = read(tmp_path, [{"prompt": "a", "seed": 3}, {"scene_hint": "b", "tweet_text": "t"}])
+    assert tasks[0] == {
+        "prompt": "a",
+        "seed": 3,
+        "task_id": "my_tweets_00",
+        "output_path": "my_tweets_00.png",
+    }
+    assert tasks[1]["prompt"] == "b" and tasks[1]["metadata"] == {"tweet_text": "t"}
+
+
+def test_jsonl_has_one_object_per_line(tmp_path: Path) -> None:
+    tasks = read(tmp_path, '{"prompt": "a"}\n\n{"prompt": "b"\n{"prompt": "c"}\n')
+    assert tasks[0]["prompt"] == "a"
+    assert isinstance(tasks[1], BadTweet) and "line 3: not valid JSON" in str(tasks[1])
+    assert tasks[2]["prompt"] == "c"
+    assert read(tmp_path, '{"prompt": "only"}')[0]["prompt"] == "only"
+
+
+def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path) -> None:
+    assert read(tmp_path, b'\xef\xbb\xbf[{"prompt": "a"}]')[0]["prompt"] == "a"
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "a/b\\c", "Zoë 星", "." * 50, "x" * 300, "", None, 7]
+)
+def test_any_persona_name_gives_a_safe_file_name(tmp_path: Path, name: Any) -> None:
+    content = persona_file(tweet(prompt="a"))
+    content["persona"]["name"] = name
+    path = read(tmp_path, content)[0]["output_path"]
+    assert not set(path) & set("/\\") and ".." not in path and len(path) < 120
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ('{"a": 1}', "expected a list of objects"),
+        ("7", "expected a list of objects"),
+        ("[]", "holds no tweets"),
+        ('{"persona": {}, "tweets": []}', "holds no tweets"),
+        ('{"persona": [], "tweets": "x"}', "expected a list of objects"),
+        ('{"persona": "Mira", "tweets": [{}]}', "persona: expected an object"),
+        (b'[{"prompt": "\xe9"}]', "not UTF-8 text \\(byte 13\\)"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ("[" + "9" * 5000 + "]", "not valid JSON"),
+    ],
+)
+def test_an_unusable_file_gets_one_clear_line(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        read(tmp_path, content)
+    assert str(caught.value).count("\n") == 0 and "my tweets.json" in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        read_tweets(tmp_path / "absent.json")
+    with pytest.raises(InputError, match="is a folder"):
+        read_tweets(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "entry", [None, 5, "text", [], {}, {"image_generation": "x"}, {"image_generation": []}]
+)
+def test_an_unusable_entry_keeps_its_place(tmp_path: Path, entry: Any) -> None:
+    tasks = read(tmp_path, persona_file(tweet(prompt="a"), entry, tweet(prompt="c")))
+    assert [isinstance(t, BadTweet) for t in tasks] == [False, True, False]
+
+
+def test_limit_takes_the_first(tmp_path: Path) -> None:
+    assert len(read(tmp_path, [{"prompt": "a"}] * 5, limit=2)) == 2

@@ -1,0 +1,308 @@
+"""Real worker processes on simulated devices: isolation, deaths, hangs, faults, clean stops."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from PIL import Image
+
+from core.events import Event, TaskEnded, TaskStarted
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.provenance import read_provenance
+from core.tasks import Result
+from tests.conftest import PROJECT, simulated, wait_until, worker_processes
+
+Generator = MultiGPUImageGenerator
+SLOW = {"seconds_per_megapixel_step": 10.0}  # 0.16 s for 128 x 128 pixels and 1 step
+
+
+def prompts(*texts: str, **fields: Any) -> list[dict[str, Any]]:
+    return [{"prompt": text, **fields} for text in texts]
+
+
+def run(tmp_path: Path, tasks: list[dict[str, Any]], workers: int = 2, **settings: Any) -> list[Result]:
+    config = simulated(**settings)
+    with Generator(workers, config=config, output_dir=tmp_path) as generator:
+        return generator.generate_batch(tasks)
+
+
+def statuses(results: list[Result]) -> list[str]:
+    return [r.status for r in results]
+
+
+@pytest.fixture
+def leftovers(tmp_path: Path) -> Iterator[None]:
+    yield
+    assert not list(tmp_path.rglob(".partial*"))
+
+
+pytestmark = pytest.mark.usefixtures("leftovers")
+
+
+def test_results_are_dicts_and_objects_in_input_order(tmp_path: Path) -> None:
+    results = run(tmp_path, prompts("a", "b", "c", task_id="same id is allowed"))
+    assert [r["position"] for r in results] == [0, 1, 2]
+    first = results[0]
+    for key in ("success", "task_id", "output_path", "elapsed", "error", "worker"):
+        assert first[key] == getattr(first, key)
+    assert first.success is True and first.error is None and first["worker"] in ("cpu0", "cpu1")
+    assert dict(first)["success"] is True and first.get("absent", 1) == 1
+    with pytest.raises(KeyError):
+        first["absent"]
+    with Image.open(first["output_path"]) as image:
+        assert image.size == (64, 64)
+
+
+def test_one_process_per_device_each_with_its_own_mask(tmp_path: Path) -> None:
+    config = simulated(simulated=SLOW)
+    tasks = prompts(*"abcdefgh", width=128, height=128)
+    with Generator(gpu_ids=[0, 3, 5, 6], config=config, output_dir=tmp_path) as generator:
+        results = generator.generate_batch(tasks)
+    seen = {}
+    for result in results:
+        used = read_provenance(Path(str(result.output_path)))["used"]
+        seen[result.worker] = (used["visible_devices"], used["pid"])
+    assert {w: mask for w, (mask, _) in seen.items()} == {
+        "cpu0": "0",
+        "cpu3": "3",
+        "cpu5": "5",
+        "cpu6": "6",
+    }
+    assert len({pid for _, pid in seen.values()}) == 4
+
+
+def test_workers_really_run_at_the_same_time(tmp_path: Path) -> None:
+    running: set[str] = set()
+    most = 0
+
+    def listen(event: Event) -> None:
+        nonlocal most
+        if isinstance(event, TaskStarted):
+            running.add(event.task_id)
+            most = max(most, len(running))
+        elif isinstance(event, TaskEnded):
+            running.discard(event.result.task_id)
+
+    config = simulated(simulated=SLOW)
+    with Generator(4, config=config, output_dir=tmp_path, listener=listen) as generator:
+        generator.generate_batch(prompts(*"abcdefghijkl", width=128, height=128))
+    assert most >= 4
+
+
+def test_batches_follow_each_other_on_the_same_processes(tmp_path: Path) -> None:
+    with Generator(2, config=simulated(), output_dir=tmp_path) as generator:
+        first = generator.generate_batch(prompts("a", "b"))
+        pids = {p.pid for p in worker_processes(os.getpid())}
+        second = generator.generate_batch(prompts("c", "d"))
+        assert {p.pid for p in worker_processes(os.getpid())} == pids
+        assert generator.generate_batch([]) == []
+    paths = [r.output_path for r in (*first, *second)]
+    assert len(set(paths)) == 4
+    assert not worker_processes(os.getpid())
+
+
+def test_a_bad_task_is_one_failed_record(tmp_path: Path) -> None:
+    tasks = [{"prompt": "a"}, {"prompt": "b", "width": 17}, {}, {"prompt": "d"}, 5]
+    results = run(tmp_path, tasks)  # type: ignore[arg-type]
+    assert statuses(results) == ["done", "failed", "failed", "done", "failed"]
+    assert "width" in str(results[1].error)
+
+
+def test_a_killed_worker_costs_no_record(tmp_path: Path) -> None:
+    """SIGKILL from outside, again and again, in the middle of tasks."""
+    kills = 0
+    done = threading.Event()
+
+    def kill_workers() -> None:
+        nonlocal kills
+        while not done.wait(0.1) and kills < 8:
+            for worker in worker_processes(os.getpid())[:1]:
+                worker.kill()
+                kills += 1
+
+    killer = threading.Thread(target=kill_workers)
+    killer.start()
+    names = [f"picture {i}" for i in range(30)]
+    try:
+        results = run(tmp_path, prompts(*names, width=128, height=128), simulated=SLOW)
+    finally:
+        done.set()
+        killer.join()
+    assert kills >= 3
+    assert Counter(statuses(results)) == {"done": 30}
+    assert [r.position for r in results] == list(range(30))
+
+
+def test_a_crash_is_retried(tmp_path: Path) -> None:
+    results = run(tmp_path, prompts("!crash:1", "!kill:2", "c"))
+    assert statuses(results) == ["done", "done", "done"]
+    assert [r.attempts for r in results[:2]] == [2, 3]
+
+
+def test_a_poison_task_is_quarantined_and_can_be_run_again(tmp_path: Path) -> None:
+    tasks = prompts("a", "!crash", "b", "c", "!crash:4")
+    results = run(tmp_path, tasks)
+    assert statuses(results) == ["done", "quarantined", "done", "done", "quarantined"]
+    assert results[1].attempts == 4 and "--retry-quarantined" in str(results[1].error)
+    again = run(tmp_path, tasks)
+    assert statuses(again) == ["skipped", "quarantined", "skipped", "skipped", "quarantined"]
+    config = simulated(supervision={"crashes_before_quarantine": 9})
+    with Generator(2, config=config, output_dir=tmp_path, retry_quarantined=True) as generator:
+        third = generator.generate_batch(tasks)
+    assert statuses(third) == ["skipped", "quarantined", "skipped", "skipped", "done"]
+
+
+@pytest.mark.parametrize("fault", ["!hang:1", "!stop:1"])
+def test_a_hanging_worker_is_replaced(tmp_path: Path, fault: str) -> None:
+    results = run(tmp_path, prompts(fault, "b"), supervision={"task_timeout": 0.5})
+    assert statuses(results) == ["done", "done"]
+    assert results[0].attempts == 2
+
+
+def test_a_task_that_always_hangs_fails_and_says_so(tmp_path: Path) -> None:
+    rules = {"task_timeout": 0.3, "max_attempts": 2}
+    results = run(tmp_path, prompts("!hang", "b"), supervision=rules)
+    assert statuses(results) == ["failed", "done"]
+    assert "took longer than allowed" in str(results[0].error)
+
+
+def test_passing_failures_are_retried_lasting_ones_are_not(tmp_path: Path) -> None:
+    results = run(tmp_path, prompts("!error:1", "!error", "!nan", "!cuda:1", "!oom:1", "f"))
+    assert statuses(results) == ["done", "failed", "failed", "done", "done", "done"]
+    assert [r.attempts for r in results[:5]] == [2, 3, 1, 2, 2]
+    assert "a simulated failure (after 3 attempts)" in str(results[1].error)
+
+
+def test_a_full_disk_stops_the_batch_and_says_why(tmp_path: Path) -> None:
+    tasks = prompts("!disk-full", *"bcdefgh", width=128, height=128)
+    results = run(tmp_path, tasks, workers=1, simulated=SLOW)
+    assert "No space left on device" in str(results[0].error)
+    assert Counter(statuses(results))["failed"] >= 6
+    tasks[0]["prompt"] = "a"
+    assert Counter(statuses(run(tmp_path, tasks)))["failed"] == 0
+
+
+def test_a_timeout_gives_records_and_warm_workers_go_on(tmp_path: Path) -> None:
+    config = simulated(simulated=SLOW)
+    tasks = prompts("a", "b", "c", width=256, height=256)
+    with Generator(1, config=config, output_dir=tmp_path) as generator:
+        started = time.monotonic()
+        results = generator.generate_batch(tasks, timeout=0.01)
+        assert statuses(results) == ["timeout"] * 3 and "0.01 s" in str(results[0].error)
+        assert time.monotonic() - started < 30
+        assert statuses(generator.generate_batch(tasks)) == ["done"] * 3
+
+
+def test_when_no_worker_is_left_every_task_has_its_record(tmp_path: Path) -> None:
+    rules = {"restarts_before_retirement": 1, "crashes_before_quarantine": 50}
+    results = run(tmp_path, prompts("!crash", "!crash", "!crash"), supervision=rules)
+    assert statuses(results) == ["failed"] * 3
+    assert "No worker is left" in str(results[0].error)
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_batch(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model_index.json").write_text('{"_class_name": "NoSuchPipeline"}')
+    config = {"model": str(folder)}
+    with Generator(1, config=config, output_dir=tmp_path / "out") as generator:
+        results = generator.generate_batch(prompts("a", "b"))
+    assert statuses(results) == ["failed"] * 2
+    assert "the model could not be loaded" in str(results[0].error)
+
+
+def test_loras_are_loaded_once_and_their_tasks_kept_together(tmp_path: Path) -> None:
+    from tests.conftest import write_safetensors
+
+    files = [str(write_safetensors(tmp_path / f"{n}.st", f"{n}.lora_A.weight")) for n in "abc"]
+    tasks = [{"prompt": f"{i}", "lora_path": files[i % 3]} for i in range(30)]
+    with Generator(1, config=simulated(), output_dir=tmp_path / "out") as generator:
+        assert all(r.success for r in generator.generate_batch(tasks))
+        assert generator.lora_counts == (3, 3)
+
+
+def script(tmp_path: Path, text: str) -> "subprocess.Popen[str]":
+    file = tmp_path / "script.py"
+    file.write_text(textwrap.dedent(text))
+    return subprocess.Popen(
+        [sys.executable, str(file)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_a_script_without_a_main_guard_gets_one_clear_line(tmp_path: Path) -> None:
+    process = script(
+        tmp_path,
+        """
+        from core.multi_gpu_image_generator import MultiGPUImageGenerator
+        with MultiGPUImageGenerator(2, config={"model": "simulated"}) as generator:
+            generator.generate_batch([{"prompt": "a"}])
+        """,
+    )
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert '`if __name__ == "__main__":`' in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+
+
+def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
+    process = script(
+        tmp_path,
+        """
+        from core.multi_gpu_image_generator import MultiGPUImageGenerator
+        if __name__ == "__main__":
+            with MultiGPUImageGenerator(2, config={"model": "simulated"}) as generator:
+                generator.generate_batch([{"prompt": "!hang"}, {"prompt": "!stop"}])
+        """,
+    )
+    workers = wait_until(
+        lambda: len(w := worker_processes(process.pid)) == 2 and w, "two workers"
+    )
+    wait_until(lambda: workers[0].cpu_times().user > 0.5 or workers[1].cpu_times().user > 0.5, "work")
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not any(_runs(w) for w in workers), "the workers' end")
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_restarts_leave_no_file_descriptors_behind(tmp_path: Path) -> None:
+    me = psutil.Process()
+    with Generator(2, config=simulated(), output_dir=tmp_path) as generator:
+        generator.generate_batch(prompts("a", "b", "!kill:1"))
+        before = me.num_fds()
+        generator.generate_batch(prompts(*(f"!kill:1 {i}" for i in range(8))))
+        wait_until(lambda: len(worker_processes(me.pid)) == 2, "both workers")
+        assert me.num_fds() <= before + 2
+    assert not [c for c in me.children() if c.status() == psutil.STATUS_ZOMBIE]
+
+
+def test_a_worker_ignores_the_terminals_signals(tmp_path: Path) -> None:
+    """Ctrl-C reaches the whole group; only main decides what it means."""
+    config = simulated(simulated=SLOW)
+    with Generator(1, config=config, output_dir=tmp_path) as generator:
+        generator.generate_batch(prompts("a"))
+        [worker] = worker_processes(os.getpid())
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            worker.send_signal(number)
+        assert statuses(generator.generate_batch(prompts("b"))) == ["done"]
+        assert [w.pid for w in worker_processes(os.getpid())] == [worker.pid]
