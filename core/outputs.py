@@ -14,7 +14,7 @@ MAX_NAME_BYTES = 255  # of one path component, on every common Linux file system
 MAX_PATH_BYTES = 4000  # PATH_MAX less room for the temporary name
 # With these no later picture can be saved either; others concern one path.
 FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
-PARTIAL_PREFIX = ".partial-"  # hidden: an unfinished picture is never mistaken for one
+PARTIAL_PREFIX = ".partial-"  # hidden and without .png: never mistaken for a picture
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ class OutputRoot:
                 "through a symbolic link."
             )
         if file.is_dir():
-            raise InputError(f"output_path: {shown(output_path)} is a folder; a file name is needed.")
+            raise InputError(
+                f"output_path: {shown(output_path)} is a folder; a file name is needed."
+            )
         inside = file.is_relative_to(self.folder)
         name = str(file.relative_to(self.folder)) if inside else str(file)
         return OutputPath(name, file, unicodedata.normalize("NFC", name).casefold())
@@ -100,7 +102,7 @@ class OutputRoot:
             raise storage_error(error, path.file.parent) from None
         if self.confined and not self._stays_inside(path.file):
             raise StorageError(f"{path.file} has come to lead out of {self.folder}.")
-        return path.file.with_name(f"{PARTIAL_PREFIX}{lease_id}.png")
+        return path.file.with_name(f"{PARTIAL_PREFIX}{lease_id}")
 
 
 def _check_name(output_path: str, pure: PurePosixPath) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -75,6 +76,7 @@ class WorkerHandle:
             name=f"worker-{self.name}",
             daemon=True,
         )
+        _block_terminal_signals()
         try:
             with _environment(self._birth_environment()):
                 self.process.start()
@@ -155,6 +157,17 @@ class WorkerHandle:
 
     def set_deadline(self, seconds: float | None) -> None:
         self.deadline = None if seconds is None else time.monotonic() + seconds
+
+
+def _block_terminal_signals() -> None:
+    """In this thread, whose mask a new worker inherits.
+
+    A Ctrl-C that meets a worker while it is being born would end it with a traceback; the
+    worker unblocks the signals once it ignores them (`workers.boot`).
+    """
+    # It unblocks SIGINT when it starts its helper process, so it has to come first.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 @contextmanager

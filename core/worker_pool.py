@@ -7,7 +7,6 @@ workers; see `core.worker_handle`.
 
 import contextlib
 import os
-import signal
 import threading
 import time
 from collections import deque
@@ -41,7 +40,6 @@ from core.worker_handle import State, WorkerHandle
 from core.worker_spec import WorkerSpec
 from workers.process import run_worker
 
-TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
 KILL_GRACE = 5.0  # seconds for the kernel to end a killed process
 LAST_WORKER_PATIENCE = 3  # times as many restarts before the last worker is given up
@@ -118,9 +116,6 @@ class WorkerPool:
     # -- the pool's thread ---------------------------------------------------
 
     def _run(self) -> None:
-        # Workers inherit this mask, so that a Ctrl-C that meets one while it is still being
-        # born does not end it with a traceback; see workers.boot. Main's thread gets them.
-        signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
         try:
             while not (self._closing and not any(h.alive for h in self._handles)):
                 self._turn()

@@ -93,7 +93,7 @@ class Project:
         return file
 
     def start(
-        self, arguments: Sequence[str | Path], settings: Mapping[str, Any] | None = None
+        self, arguments: Sequence[str | int | Path], settings: Mapping[str, Any] | None = None
     ) -> Run:
         config = self.write_settings(settings or simulated())
         line = [sys.executable, str(COMMAND), *map(str, arguments)]
@@ -115,7 +115,7 @@ class Project:
         return Run(process, errors_file)
 
     def run(
-        self, arguments: Sequence[str | Path], settings: Mapping[str, Any] | None = None
+        self, arguments: Sequence[str | int | Path], settings: Mapping[str, Any] | None = None
     ) -> Run:
         run = self.start(arguments, settings)
         run.finish()
@@ -128,7 +128,7 @@ class Project:
 
     def leftovers(self) -> list[Path]:
         """Unfinished files anywhere below the output folder."""
-        return [p for p in (self.folder / "out").rglob(".partial*")]
+        return list((self.folder / "out").rglob(".partial*"))
 
 
 _started: list["subprocess.Popen[str]"] = []

@@ -164,7 +164,7 @@ def test_a_whole_model_is_no_lora(tmp_path: Path) -> None:
 
 
 def test_settings_fill_what_a_task_leaves_open(tmp_path: Path) -> None:
-    settings = {
+    settings: dict[str, Any] = {
         "defaults": {"width": 64, "cfg": 2.0},
         "model_defaults": [{"match": "*some-model", "height": 96, "guidance_scale": 0.5}],
         "seed": 100,
@@ -220,7 +220,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-task_fields = st.sampled_from([f for f in GenerateTask.__dataclass_fields__]) | st.text()
+task_fields = st.sampled_from(list(GenerateTask.__dataclass_fields__)) | st.text()
 
 
 @given(st.dictionaries(task_fields, json_values, max_size=6) | json_values)

@@ -51,7 +51,7 @@ def test_inputs_without_output_do_not_pile_up(tmp_path: Path) -> None:
     ledger.close()
 
 
-def _hold(folder: Path, ready: "multiprocessing.synchronize.Event") -> None:  # type: ignore[name-defined]
+def _hold(folder: Path, ready: "multiprocessing.synchronize.Event") -> None:
     ledger = Ledger.open(folder)
     ready.set()
     time.sleep(60)
@@ -85,7 +85,9 @@ def test_a_torn_ledger_is_refused(tmp_path: Path, keep: float) -> None:
     whole = finished_ledger(tmp_path)
     kept = int(len(whole) * keep) if keep < 1 else int(keep)
     (tmp_path / FILE_NAME).write_bytes(whole[:kept])
-    with pytest.raises(MultiGPUError, match="damaged|malformed|disk image|not a database") as caught:
+    with pytest.raises(
+        MultiGPUError, match=r"damaged|malformed|disk image|not a database"
+    ) as caught:
         Ledger.open(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -1,5 +1,6 @@
 """Settings: every problem names file, key, value and what would be right."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def test_the_shipped_file_is_valid_and_complete() -> None:
 
 def test_every_key_of_the_shipped_file_is_explained() -> None:
     lines = DEFAULT_FILE.read_text("utf-8").splitlines()
-    for above, line in zip(lines, lines[1:], strict=False):
+    for above, line in pairwise(lines):
         is_top_level = line and line[0].isalpha()
         assert not is_top_level or above.startswith("#") or line.rstrip().endswith(":"), line
 
@@ -61,7 +62,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, expected: list[str]) 
 def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="my.yaml: not UTF-8"):
+    with pytest.raises(InputError, match=r"my\.yaml: not UTF-8"):
         load_settings(file)
     with pytest.raises(InputError, match="cannot be read: No such file"):
         load_settings(tmp_path / "absent.yaml")
@@ -80,5 +81,3 @@ def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
 def test_models_bring_their_defaults(model: str, steps: Any, guidance: Any) -> None:
     defaults = load_settings().defaults_for(model)
     assert (defaults.num_inference_steps, defaults.guidance_scale) == (steps, guidance)
-
-

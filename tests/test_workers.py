@@ -30,7 +30,9 @@ def prompts(*texts: str, **fields: Any) -> list[dict[str, Any]]:
     return [{"prompt": text, **fields} for text in texts]
 
 
-def run(tmp_path: Path, tasks: list[dict[str, Any]], workers: int = 2, **settings: Any) -> list[Result]:
+def run(
+    tmp_path: Path, tasks: list[dict[str, Any]], workers: int = 2, **settings: Any
+) -> list[Result]:
     config = simulated(**settings)
     with Generator(workers, config=config, output_dir=tmp_path) as generator:
         return generator.generate_batch(tasks)
@@ -269,10 +271,10 @@ def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
                 generator.generate_batch([{"prompt": "!hang"}, {"prompt": "!stop"}])
         """,
     )
-    workers = wait_until(
-        lambda: len(w := worker_processes(process.pid)) == 2 and w, "two workers"
+    workers = wait_until(lambda: len(w := worker_processes(process.pid)) == 2 and w, "two workers")
+    wait_until(
+        lambda: workers[0].cpu_times().user > 0.5 or workers[1].cpu_times().user > 0.5, "work"
     )
-    wait_until(lambda: workers[0].cpu_times().user > 0.5 or workers[1].cpu_times().user > 0.5, "work")
     process.kill()
     process.communicate()
     wait_until(lambda: not any(_runs(w) for w in workers), "the workers' end")

@@ -1,0 +1,217 @@
+"""Real diffusers pipelines in real workers: pixels, LoRAs, guidance, and what cannot be loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.errors import InputError, LoraError, MultiGPUError
+from core.messages import Lease
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.provenance import read_provenance
+from core.settings import load_settings
+from core.tasks import GenerateTask
+from core.worker_spec import WorkerSpec
+
+SMALL: dict[str, Any] = {"width": 64, "height": 64, "num_inference_steps": 2}
+
+
+def pixels(path: str | None) -> np.ndarray[Any, Any]:
+    assert path is not None
+    return np.asarray(Image.open(path))
+
+
+def draw(
+    model: Path, folder: Path, tasks: list[dict[str, Any]], workers: int
+) -> list[np.ndarray[Any, Any]]:
+    config = {"model": str(model), "defaults": SMALL}
+    with MultiGPUImageGenerator(workers, config=config, output_dir=folder) as generator:
+        results = generator.generate_batch(tasks)
+    assert [r.error for r in results] == [None] * len(tasks)
+    return [pixels(r.output_path) for r in results]
+
+
+def test_pixels_depend_on_the_task_and_not_on_the_number_of_workers(
+    tiny_model: Path, tiny_loras: list[Path], tmp_path: Path
+) -> None:
+    loras = [{}, {"lora_path": str(tiny_loras[0])}, {"lora_path": str(tiny_loras[1])}]
+    tasks = [{"prompt": f"a {c} house", **loras[i % 3]} for i, c in enumerate(["red", "blue"] * 6)]
+    one, two, four = (draw(tiny_model, tmp_path / str(n), tasks, n) for n in (1, 2, 4))
+    for a, b, c in zip(one, two, four, strict=True):
+        assert np.array_equal(a, b) and np.array_equal(a, c)
+    assert not np.array_equal(one[0], one[2])
+
+
+def test_provenance_says_how_the_picture_was_made(tiny_model: Path, tmp_path: Path) -> None:
+    task = {"prompt": "a red house — ☃", "negative_prompt": "rain", "cfg": 1.0, "seed": 5}
+    draw(tiny_model, tmp_path, [{**task, "metadata": {"mood": "calm"}}], 1)
+    [file] = tmp_path.glob("*.png")
+    with Image.open(file) as image:
+        text = image.info["parameters"]
+        assert "prompt" not in image.info and "workflow" not in image.info
+    lines = text.splitlines()
+    assert lines[:2] == ["a red house — ☃", "Negative prompt: rain"]
+    assert lines[2].startswith(
+        "Steps: 2, Sampler: FlowMatchEulerDiscrete, CFG scale: 0.0, Seed: 5, Size: 64x64, "
+        "Model: tiny, Model hash: "
+    )
+    full = read_provenance(file)
+    assert full["task"]["metadata"] == {"mood": "calm"} and full["task"]["seed"] == 5
+    assert full["used"]["pipeline"] == "ZImagePipeline"
+
+
+# -- the same class inside this process, where its pipeline can be looked into -----------------
+
+
+@pytest.fixture
+def family(tiny_model: Path) -> Any:
+    from workers.models.native_image_generator import NativeImageGenerator
+
+    native = NativeImageGenerator(spec_for(str(tiny_model)), lambda level, text: None)
+    native.load()
+    return native
+
+
+def spec_for(model: str, loras: int = 2) -> WorkerSpec:
+    return WorkerSpec(
+        name="cpu0",
+        parent_pid=0,
+        device="cpu",
+        threads=1,
+        model=model,
+        model_identity="tiny#0",
+        revision=None,
+        dtype="auto",
+        max_resident_loras=loras,
+        max_pending_saves=1,
+        png_compress_level=1,
+        simulated=load_settings().simulated,
+    )
+
+
+def lease(lora: Path | None = None, sha256: str | None = None, **fields: Any) -> Lease:
+    import hashlib
+
+    if lora is not None and sha256 is None:
+        sha256 = hashlib.sha256(lora.read_bytes()).hexdigest()
+    task = GenerateTask(
+        **{"prompt": "a red house", "seed": 1, **SMALL, **fields},
+        lora_path=str(lora) if lora else None,
+    )
+    return Lease("id", 1, task, sha256, "fingerprint", "unused.png")
+
+
+def drawn(family: Any, *args: Any, **fields: Any) -> np.ndarray[Any, Any]:
+    return np.asarray(family.generate(lease(*args, **fields)).image)
+
+
+def test_a_task_without_a_lora_never_feels_the_one_before(
+    family: Any, tiny_loras: list[Path]
+) -> None:
+    before = drawn(family)
+    styled = drawn(family, tiny_loras[0])
+    after = drawn(family)
+    assert np.array_equal(before, after)
+    assert not np.array_equal(before, styled)
+
+
+def test_the_strength_belongs_to_the_task(family: Any, tiny_loras: list[Path]) -> None:
+    plain = drawn(family)
+    whole = drawn(family, tiny_loras[0])
+    half = drawn(family, tiny_loras[0], lora_strength=0.5)
+    none = drawn(family, tiny_loras[0], lora_strength=0.0)
+    assert np.array_equal(plain, none)
+    assert not np.array_equal(whole, half) and not np.array_equal(half, plain)
+    assert np.array_equal(whole, drawn(family, tiny_loras[0]))
+
+
+def test_adapters_stay_until_their_place_is_needed(
+    tiny_model: Path, tiny_loras: list[Path]
+) -> None:
+    from workers.models.native_image_generator import NativeImageGenerator
+
+    family = NativeImageGenerator(spec_for(str(tiny_model), loras=1), lambda level, text: None)
+    family.load()
+    first, second = (drawn(family, lora) for lora in tiny_loras)
+    assert np.array_equal(first, drawn(family, tiny_loras[0]))
+    assert family.take_lora_counts().loads == 3 and len(family.resident_loras()) == 1
+    assert np.array_equal(second, drawn(family, tiny_loras[1]))
+    drawn(family, tiny_loras[1], lora_strength=0.3)
+    counts = family.take_lora_counts()
+    assert (counts.loads, counts.switches) == (1, 1)
+
+
+def test_a_lora_that_fits_no_layer_fails_and_leaves_no_trace(
+    family: Any, tiny_loras: list[Path], tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    plain, styled = drawn(family), drawn(family, tiny_loras[0])
+    tensors = load_file(tiny_loras[1])
+    wrong_size = tmp_path / "wrong_size.safetensors"
+    save_file({k: torch.cat([v, v], dim=-1) for k, v in tensors.items()}, wrong_size)
+    wrong_names = tmp_path / "wrong_names.safetensors"
+    save_file({k.replace("attention", "elsewhere"): v for k, v in tensors.items()}, wrong_names)
+    for file in (wrong_size, wrong_names):
+        with pytest.raises(LoraError, match="does not fit ZImagePipeline"):
+            drawn(family, file)
+        assert np.array_equal(plain, drawn(family))
+        assert np.array_equal(styled, drawn(family, tiny_loras[0]))
+
+
+def test_a_lora_that_changed_during_the_run_is_refused(family: Any, tiny_loras: list[Path]) -> None:
+    with pytest.raises(LoraError, match="changed during the run"):
+        drawn(family, tiny_loras[0], sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("fields", "passes_per_step"),
+    [({"cfg": 1.0}, 1), ({"cfg": 0.5}, 1), ({"cfg": 3.0}, 2), ({"guidance_scale": 0.0}, 1)],
+)
+def test_cfg_1_runs_one_forward_pass_per_step(
+    family: Any, fields: dict[str, Any], passes_per_step: int
+) -> None:
+    images = 0
+
+    def count(module: Any, args: Any, output: Any) -> None:
+        nonlocal images
+        images += len(args[0])
+
+    hook = family._pipeline.transformer.register_forward_hook(count)
+    drawn(family, **fields)
+    hook.remove()
+    assert images == passes_per_step * SMALL["num_inference_steps"]
+
+
+def test_cfg_is_comfyuis_scale(family: Any) -> None:
+    assert np.array_equal(drawn(family, cfg=3.0), drawn(family, guidance_scale=2.0))
+
+
+def test_numbers_that_are_no_picture_are_a_failure(family: Any) -> None:
+    import torch
+
+    for parameter in family._pipeline.vae.decoder.conv_out.parameters():
+        torch.nn.init.constant_(parameter, float("nan"))
+    with pytest.raises(MultiGPUError, match="NaN instead of a picture"):
+        drawn(family)
+
+
+def test_weights_in_pickle_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file
+
+    from workers.models.native_image_generator import NativeImageGenerator
+
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_model, folder)
+    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    native = NativeImageGenerator(spec_for(str(folder)), lambda level, text: None)
+    with pytest.raises((OSError, InputError)):
+        native.load()
