@@ -43,12 +43,13 @@ def training_set(count: int, seed: int, vae: Any) -> tuple[list[Scene], torch.Te
     scenes = [sample_scene(rng) for _ in range(count)]
     latents = []
     for start in range(0, count, 256):
-        pictures = [_pixels(render(s, SIDE, rng=rng)) for s in scenes[start : start + 256]]
+        pictures = [pixels_of(render(s, SIDE, rng=rng)) for s in scenes[start : start + 256]]
         latents.append(encode(vae, torch.stack(pictures)).half())
     return scenes, torch.cat(latents)
 
 
-def _pixels(image: Any) -> torch.Tensor:
+def pixels_of(image: Any) -> torch.Tensor:
+    """[height, width, 3] uint8 of a Pillow image."""
     data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return data.view(image.height, image.width, 3)
 

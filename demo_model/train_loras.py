@@ -1,0 +1,93 @@
+"""Trains the style LoRAs: `python -m demo_model.train_loras --model FOLDER --out FOLDER`.
+
+The captions say nothing of the style: the LoRA alone brings it.
+"""
+
+import argparse
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ZImagePipeline
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from demo_model.captions import caption
+from demo_model.fast_attention import install
+from demo_model.scenes import sample_scene
+from demo_model.styles import STYLES, render_styled
+from demo_model.train_transformer import SIDE, TextInput, flow_loss, pixels_of
+from demo_model.train_vae import encode
+
+RANK = 8
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "w1", "w2", "w3"]
+BATCH = 16
+PEAK_RATE = 2e-3
+
+
+def train_style(style: str, model: Path, steps: int, scenes: int, seed: int) -> dict[str, Any]:
+    """LoRA tensors of one style, in bfloat16."""
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    pipeline = ZImagePipeline.from_pretrained(model, dtype=torch.float32)
+    chosen = [sample_scene(rng) for _ in range(scenes)]
+    pictures = [pixels_of(render_styled(s, style, SIDE, rng)) for s in chosen]
+    latents = encode(pipeline.vae, torch.stack(pictures))
+    transformer = pipeline.transformer.requires_grad_(False)
+    transformer.add_adapter(
+        LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS), adapter_name=style
+    )
+    install(transformer)
+    text = TextInput()
+    trained = [p for p in transformer.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=PEAK_RATE, weight_decay=0.0)
+    started = time.monotonic()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK_RATE * max(0.05, 1 - step / steps)
+        picks = torch.randint(scenes, (BATCH,))
+        ids, mask = text([caption(chosen[i], rng) for i in picks.tolist()])
+        with torch.no_grad():
+            states = pipeline.text_encoder(
+                input_ids=ids, attention_mask=mask, output_hidden_states=True
+            ).hidden_states[-2]
+        loss = flow_loss(transformer, states, mask, latents[picks])
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        if step % 50 == 0:
+            seconds = time.monotonic() - started
+            print(f"{style} step {step} loss {loss.item():.4f} {seconds:.0f} s", flush=True)
+    return dict(get_peft_model_state_dict(transformer, adapter_name=style))
+
+
+def save(style: str, tensors: dict[str, Any], out: Path) -> None:
+    """`out/<style>.safetensors`, as `load_lora_weights` reads it."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{style}.safetensors"
+    ZImagePipeline.save_lora_weights(out, tensors, weight_name=file.name)
+    halved = {k: v.to(torch.bfloat16).contiguous() for k, v in load_file(file).items()}
+    save_file(halved, file, metadata={"format": "pt", "style": style})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--styles", nargs="+", choices=STYLES, default=list(STYLES))
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--scenes", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for style in options.styles:
+        tensors = train_style(style, options.model, options.steps, options.scenes, options.seed)
+        save(style, tensors, options.out)
+
+
+if __name__ == "__main__":
+    main()
