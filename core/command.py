@@ -12,16 +12,19 @@ from typing import Any
 
 from loguru import logger
 
-from core.errors import DeviceError, InputError, MultiGPUError
+from core.errors import DeviceError, MultiGPUError
 from core.events import Event
+from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.planning import Plan
 from core.progress import create_view, set_up_logging
 from core.settings import load_settings
 from core.tasks import Result
 from core.tweets import PROMPT_SOURCES, TweetFile, read_tweets
+from demo_model.vocabulary import unknown_words
 
 ALL_DONE, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
+MAX_SHOWN_WORDS = 20
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 EXAMPLES = """\
@@ -117,12 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_up_logging(options.log_level)
     try:
         return _run(options, argv)
-    except InputError as error:
+    except MultiGPUError as error:  # input, or an output folder that cannot be used
         logger.error(str(error))
         return UNUSABLE_INPUT
-    except MultiGPUError as error:  # the output folder is in use, damaged or cannot be written
-        logger.error(str(error))
-        return UNUSABLE_INPUT
+    except KeyboardInterrupt:  # before the first picture; nothing is lost
+        return INTERRUPTED
 
 
 def _run(options: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -184,6 +186,7 @@ def _draw(
         logger.info(f"{skipped} of {skipped + len(plan.jobs)} pictures are there already.")
     if not plan.jobs:
         return generator.execute(plan)
+    _tell_unknown_words(generator, plan)
     generator.use_at_most(len(plan.jobs))
     workers = [device.label for device in generator.devices]
     with create_view(len(plan.jobs), workers, options.log_level) as view, interrupts:
@@ -193,6 +196,17 @@ def _draw(
         generator.stop(at_once=interrupts.count > 1)
         relay.view = None
     return results
+
+
+def _tell_unknown_words(generator: MultiGPUImageGenerator, plan: Plan) -> None:
+    """The demo model ignores words that it was not taught; say once which."""
+    if generator.model.path_or_id != str(DEMO_MODEL):
+        return
+    words = dict.fromkeys(w for job in plan.jobs for w in unknown_words(job.task.prompt))
+    if words:
+        shown = ", ".join(list(words)[:MAX_SHOWN_WORDS])
+        more = f" and {len(words) - MAX_SHOWN_WORDS} more" if len(words) > MAX_SHOWN_WORDS else ""
+        logger.warning(f"The demo model does not know these words and ignores them: {shown}{more}.")
 
 
 class _Interrupts:

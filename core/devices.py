@@ -8,6 +8,7 @@ be handed to workers. Ids count the devices that this process may see, so an inh
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Literal
 
 import pynvml  # type: ignore[import-untyped]
@@ -44,7 +45,9 @@ class Device:
 
 
 def list_gpus() -> list[Gpu]:
-    """Every GPU or MIG slice of this machine, without touching CUDA; [] without a driver."""
+    """Every GPU or MIG slice that torch can use, without touching CUDA; [] without a driver."""
+    if version("torch").endswith("+cpu"):
+        return []  # a build without CUDA: the GPUs are there, but not for us
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:

@@ -1,6 +1,7 @@
 """`MultiGPUImageGenerator`: batches of pictures on warm, supervised workers."""
 
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +14,10 @@ from core.admission import Admission, Job, Rejected, TaskInput
 from core.batch import Batch
 from core.devices import choose_devices
 from core.errors import LedgerError, StorageError
-from core.events import Listener, ignore
+from core.events import Event, Listener, ignore
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
-from core.main_guard import leave_if_importing_main
+from core.main_guard import MISSING_GUARD_LINE, leave_if_importing_main
 from core.metadata import write_metadata
 from core.model_choice import choose_model
 from core.outputs import OutputRoot
@@ -80,6 +81,7 @@ class MultiGPUImageGenerator:
         self._pool: WorkerPool | None = None
         self._batch: Batch | None = None
         self._lora_counts = (0, 0)
+        self._one_batch = threading.Lock()  # batches from several threads follow each other
         self._named = 0  # tasks that got a default name so far
         self._session = time.strftime("run_%Y%m%d_%H%M%S")
 
@@ -115,7 +117,7 @@ class MultiGPUImageGenerator:
         """Start the workers; returns at once, and does nothing the second time."""
         if self._pool is None:
             logger.info(self.model.reason)
-            self._pool = WorkerPool(self.devices, self.model, self.settings, self.listener)
+            self._pool = WorkerPool(self.devices, self.model, self.settings, self._tell)
             self._pool.start()
 
     def stop(self, at_once: bool = False) -> None:
@@ -149,9 +151,10 @@ class MultiGPUImageGenerator:
         Raises:
             LedgerError, StorageError: the output folder cannot be used; nothing ran.
         """
-        plan = self.prepare(tasks, [Path.cwd()])
-        self.start()
-        return self.execute(plan, timeout)
+        with self._one_batch:
+            plan = self.prepare(tasks, [Path.cwd()])
+            self.start()
+            return self.execute(plan, timeout)
 
     def prepare(
         self,
@@ -190,7 +193,7 @@ class MultiGPUImageGenerator:
             self._root,
             self.settings.supervision,
             self.settings.scheduling.max_passed_over,
-            self.listener,
+            self._tell,
         )
         if plan.jobs:
             assert self._pool is not None
@@ -220,9 +223,14 @@ class MultiGPUImageGenerator:
                 self._pool.abandon("timeout", reason)
                 end = None
         if self._pool.missing_main_guard:
-            from core.main_guard import MISSING_GUARD_LINE
-
             raise SystemExit(MISSING_GUARD_LINE)
+
+    def _tell(self, event: Event) -> None:
+        """A listener that raises must not take the pool with it."""
+        try:
+            self.listener(event)
+        except Exception:
+            logger.exception("The listener failed; the run goes on.")
 
     def _default_name(self, position: int) -> str:
         name = f"image_{self._named + position:04d}.png"

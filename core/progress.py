@@ -1,14 +1,21 @@
 """What a run shows: a bar and a line per worker on a terminal, plain lines elsewhere."""
 
 import sys
-from collections import Counter
 from types import TracebackType
 from typing import Protocol
 
 from loguru import logger
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from core.events import Event, TaskEnded, TaskStarted, WorkerState
 
@@ -64,6 +71,13 @@ class LineView:
                 logger.debug(f"{worker}: {state}")
 
 
+class _TimeRemaining(TimeRemainingColumn):
+    """For the batch alone: a worker's share has no end of its own."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.id == 0 else Text("")
+
+
 class TerminalView:
     """One bar for the batch and one line per worker; log lines scroll above them."""
 
@@ -73,21 +87,18 @@ class TerminalView:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            _TimeRemaining(),
             TextColumn("{task.fields[state]}"),
             console=self._console,
         )
         self._batch = self._progress.add_task("pictures", total=total, state="")
-        # A worker's line counts what it drew; it has no total of its own.
-        self._lines = {w: self._progress.add_task(f"  {w}", total=None, state="") for w in workers}
-        self._drawn: Counter[str] = Counter()
+        # A worker's bar is its share of the batch.
+        self._lines = {w: self._progress.add_task(f"  {w}", total=total, state="") for w in workers}
         self._failed = 0
         logger.remove()
         logger.add(self._write, level=log_level, format=LOG_FORMAT, colorize=True)
 
     def _write(self, line: str) -> None:
-        from rich.text import Text
-
         self._console.print(Text.from_ansi(line.rstrip("\n")))
 
     def __enter__(self) -> "TerminalView":

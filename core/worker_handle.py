@@ -36,6 +36,7 @@ class State(Enum):
     LOADING = "loading the model"
     SERVING = "ready"
     STOPPING = "stopping"
+    STOPPED = "stopped"
     RETIRED = "given up"
 
 

@@ -289,7 +289,7 @@ class WorkerPool:
         reason = handle.describe_death()
         by_sigkill = handle.process.exitcode == -9
         missing_guard = handle.process.exitcode == MISSING_GUARD_EXIT
-        hung = handle.kill_reason is not None and handle.running is not None
+        hung = handle.kill_reason is not None
         expected = self._closing or handle.state is State.RETIRED
         if handle.kill_reason is not None:
             reason = handle.kill_reason
@@ -306,6 +306,8 @@ class WorkerPool:
         if missing_guard:
             self.missing_main_guard = True
             self._retire(handle, MISSING_GUARD_LINE)
+        elif self._closing:
+            self._change(handle, State.STOPPED)
         elif handle.state is not State.RETIRED:
             self._plan_restart(handle, reason)
 

@@ -2,10 +2,11 @@
 
 import random
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
+import psutil
 
 from core.ledger import Ledger
 from core.provenance import read_provenance
@@ -47,18 +48,25 @@ def survive(
     moments = sorted(rng.sample(range(1, int(count * 0.9)), len(deaths)))
     run = project.start([file, WORKERS], settings)
     for moment, death in zip(moments, deaths, strict=True):
-        wait_until(lambda m=moment: drawn(project) >= m, f"{moment} pictures")
+        wait_until(partial(_has_drawn, project, moment), f"{moment} pictures")
+        workers = wait_until(partial(worker_processes, run.process.pid), "a worker")
         if death == "worker":
-            wait_until(lambda: worker_processes(run.process.pid), "a worker")
-            rng.choice(worker_processes(run.process.pid)).kill()
+            rng.choice(workers).kill()
         else:
-            workers = worker_processes(run.process.pid)
             run.process.kill()
             run.finish()
-            wait_until(lambda w=workers: not any(p.is_running() for p in w), "the workers' end")
+            wait_until(partial(_all_gone, workers), "the workers' end")
             run = project.start([file, WORKERS], settings)
     assert run.finish() == 0, run.errors
     check_records(project, count)
+
+
+def _has_drawn(project: Project, count: int) -> bool:
+    return drawn(project) >= count
+
+
+def _all_gone(workers: list[psutil.Process]) -> bool:
+    return not any(w.is_running() for w in workers)
 
 
 def drawn(project: Project) -> int:
@@ -79,13 +87,10 @@ def check_records(project: Project, count: int) -> None:
         assert task["seed"] == 42 + record["position"]
 
 
-@pytest.mark.parametrize("lora_count", [16])
-def test_a_thousand_tweets_survive_ten_worker_and_two_main_kills(
-    project: Project, lora_count: int
-) -> None:
+def test_a_thousand_tweets_survive_ten_worker_and_two_main_kills(project: Project) -> None:
     loras = [
         write_safetensors(project.folder / f"style{i}.safetensors", f"{i}.lora_A.weight")
-        for i in range(lora_count)
+        for i in range(16)
     ]
     times = {"seconds_per_megapixel_step": 1.0, "lora_load_seconds": 0.01, "jitter": 0.5}
     settings = simulated(simulated=times)

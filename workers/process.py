@@ -61,7 +61,6 @@ class _Worker:
         self._channel = channel
         self._family = family
         self._saver = ImageSaver(channel, spec)
-        self._memory_shortages = 0
 
     def serve(self) -> None:
         while True:
@@ -114,8 +113,8 @@ class _Worker:
         except Exception as error:
             if classify(error)[0] != "out_of_memory":
                 raise
-            self._memory_shortages += 1
-            self._channel.log("WARNING", f"out of memory; {self._family.free_memory()}")
+        # Outside of the except block, whose traceback kept the failed attempt's tensors alive.
+        self._channel.log("WARNING", f"out of memory; {self._family.free_memory()}")
         return self._family.generate(lease)
 
     def _report(self, lease: Lease, error: Exception, seconds: float) -> None:

@@ -1,0 +1,220 @@
+"""Measures the demo model: `python -m demo_model.evaluate [--samples 300] [--card]`.
+
+Prompt following by `checker`, autoencoder sharpness, LoRA styles and seconds a picture, with
+95 % Wilson intervals; `--card` writes the table into the model card.
+"""
+
+import argparse
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import ZImagePipeline
+from PIL import Image
+
+from demo_model.captions import caption, plain_caption
+from demo_model.checker import all_right
+from demo_model.scenes import Scene, held_out, render, sample_scene
+from demo_model.styles import STYLES, render_styled
+from demo_model.train_vae import psnr, training_pictures
+
+HERE = Path(__file__).resolve().parent
+CHECKPOINT, LORAS, CARD = HERE / "checkpoint", HERE / "loras", HERE / "README.md"
+CARD_START, CARD_END = "<!-- figures -->", "<!-- end of figures -->"
+BATCH, STEPS, SIDE = 8, 8, 128
+LONG_CAPTION = 30  # words
+Say = Callable[[Scene, random.Random], str]
+
+
+@dataclass(frozen=True)
+class Share:
+    """`right` of `total`, with its 95 % Wilson interval."""
+
+    name: str
+    right: int
+    total: int
+
+    def __str__(self) -> str:
+        z, n, p = 1.96, self.total, self.right / self.total
+        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        return f"{p:.3f} ({middle - half:.3f}-{middle + half:.3f})"
+
+    def row(self) -> str:
+        return f"| {self.name} | {self} | {self.total} |"
+
+
+def draw(pipeline: Any, prompts: Sequence[str], first_seed: int) -> list[Image.Image]:
+    """Pictures for prompts; picture i has the seed `first_seed` + i."""
+    images: list[Image.Image] = []
+    for start in range(0, len(prompts), BATCH):
+        chunk = list(prompts[start : start + BATCH])
+        seeds = range(first_seed + start, first_seed + start + len(chunk))
+        images += pipeline(
+            chunk,
+            height=SIDE,
+            width=SIDE,
+            num_inference_steps=STEPS,
+            guidance_scale=0.0,
+            generator=[torch.Generator().manual_seed(s) for s in seeds],
+        ).images
+    return images
+
+
+def scenes_of(kind: str, count: int, seed: int) -> list[Scene]:
+    """Unseen scenes: `seen` or `unseen` colour-kind pairs with one object, or `two` objects."""
+    rng = random.Random(seed)
+    scenes: list[Scene] = []
+    while len(scenes) < count:
+        scene = sample_scene(rng, trained_pairs_only=False, objects=2 if kind == "two" else 1)
+        unseen = any(held_out(t.colour, t.kind) for t in scene.things)
+        if unseen == (kind == "unseen"):
+            scenes.append(scene)
+    return scenes
+
+
+def say_plainly(scene: Scene, rng: random.Random) -> str:
+    return plain_caption(scene)
+
+
+def say_at_length(scene: Scene, rng: random.Random) -> str:
+    """More than 32 tokens with the template: the caption's second block of padding."""
+    words = plain_caption(scene)
+    return f"a picture of a nice simple scene, it is a drawing of the view with {words} " + (
+        "and there is a simple nice ground and a nice sky"
+    )
+
+
+def follow(pipeline: Any, samples: int, seed: int) -> list[Share]:
+    """The prompt-following table."""
+    groups: list[tuple[str, str, Say]] = [
+        ("colour-kind pairs seen in training", "seen", say_plainly),
+        ("colour-kind pairs never seen", "unseen", say_plainly),
+        ("two objects", "two", say_plainly),
+        ("free phrasing and word order", "seen", caption),
+        ("captions over 32 tokens", "seen", say_at_length),
+    ]
+    shares = []
+    for number, (name, kind, say) in enumerate(groups):
+        scenes = scenes_of(kind, samples, seed + number)
+        rng = random.Random(seed)
+        images = draw(pipeline, [say(s, rng) for s in scenes], 1000 * number)
+        right = sum(all_right(i, s) for i, s in zip(images, scenes, strict=True))
+        shares.append(Share(name, right, samples))
+        print(shares[-1].row(), flush=True)
+        if number == 0:
+            shares += _controls(images, scenes)
+    return shares
+
+
+def _controls(images: list[Image.Image], scenes: list[Scene]) -> list[Share]:
+    """The checker on pictures of other prompts (should be 0), and on real renders (1)."""
+    shifted = scenes[1:] + scenes[:1]
+    wrong = sum(all_right(i, s) for i, s in zip(images, shifted, strict=True))
+    rng = random.Random(0)
+    real = sum(all_right(render(s, SIDE, rng=rng), s) for s in scenes)
+    total = len(scenes)
+    return [
+        Share("control: mismatched prompt", wrong, total),
+        Share("control: renders", real, total),
+    ]
+
+
+def style_closeness(images: Sequence[Image.Image], scenes: Sequence[Scene], style: str) -> float:
+    """Mean share of the way from the plain render to the styled render, by pixels (0..1)."""
+    shares = []
+    for image, scene in zip(images, scenes, strict=True):
+        plain = np.asarray(render(scene, SIDE)).astype(np.float32)
+        direction = np.asarray(render_styled(scene, style, SIDE)).astype(np.float32) - plain
+        moved = np.asarray(image).astype(np.float32) - plain
+        shares.append(float((moved * direction).sum() / (direction * direction).sum()))
+    return float(np.mean(shares))
+
+
+def styles(pipeline: Any, samples: int, seed: int) -> list[str]:
+    """Rows: how far each LoRA moves pictures towards its style at strengths 0, 0.5 and 1."""
+    rows = []
+    for style in STYLES:
+        file = LORAS / f"{style}.safetensors"
+        pipeline.load_lora_weights(
+            str(file.parent), weight_name=file.name, adapter_name=style, use_safetensors=True
+        )
+        scenes = scenes_of("seen", samples, seed)
+        prompts = [plain_caption(s) for s in scenes]
+        values = []
+        for strength in (0.0, 0.5, 1.0):
+            pipeline.set_adapters([style], [strength])
+            values.append(style_closeness(draw(pipeline, prompts, 0), scenes, style))
+        pipeline.unload_lora_weights()
+        rows.append(f"| {style} | " + " | ".join(f"{v:.2f}" for v in values) + f" | {samples} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def seconds_a_picture(pipeline: Any) -> float:
+    """Median of ten single pictures on one thread."""
+    torch.set_num_threads(1)
+    times = []
+    for seed in range(11):
+        started = time.monotonic()
+        pipeline(
+            "a red house on the left on grass at night",
+            height=SIDE,
+            width=SIDE,
+            num_inference_steps=STEPS,
+            guidance_scale=0.0,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        times.append(time.monotonic() - started)
+    return float(np.median(times[1:]))
+
+
+def figures(samples: int, seed: int) -> str:
+    """The model card's tables."""
+    pipeline = ZImagePipeline.from_pretrained(CHECKPOINT, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    sharpness = psnr(pipeline.vae, training_pictures(300, seed + 1))
+    shares = follow(pipeline, samples, seed)
+    style_rows = styles(pipeline, max(8, samples // 10), seed)
+    weights = [*CHECKPOINT.rglob("*.safetensors"), *LORAS.glob("*.safetensors")]
+    megabytes = sum(f.stat().st_size for f in weights) / 1e6
+    return "\n".join(
+        [
+            "| prompts, every attribute right | share (95 % interval) | n |",
+            "| --- | --- | --- |",
+            *(share.row() for share in shares),
+            "",
+            "| LoRA: share of the way to its style | strength 0 | 0.5 | 1 | n |",
+            "| --- | --- | --- | --- | --- |",
+            *style_rows,
+            "",
+            f"Autoencoder: {sharpness:.1f} dB PSNR on 300 unseen pictures, styles included. "
+            f"All weights: {megabytes:.1f} MB. One picture, {STEPS} steps on one CPU thread: "
+            f"{seconds_a_picture(pipeline):.2f} s.",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=300, help="prompts per group")
+    parser.add_argument("--seed", type=int, default=12345)
+    parser.add_argument("--card", action="store_true", help="write the figures into README.md")
+    options = parser.parse_args()
+    table = figures(options.samples, options.seed)
+    print(table)
+    if options.card:
+        card = CARD.read_text("utf-8")
+        before, rest = card.split(CARD_START)
+        after = rest.split(CARD_END)[1]
+        CARD.write_text(f"{before}{CARD_START}\n{table}\n{CARD_END}{after}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The shipped checkpoint and LoRAs do what they are there for; few samples, fixed seeds."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from core.model_choice import DEMO_MODEL
+from demo_model.architecture import build_pipeline
+from demo_model.checker import all_right
+from demo_model.evaluate import draw, scenes_of, style_closeness
+from demo_model.fast_attention import install
+
+LORAS = DEMO_MODEL.parent / "loras"
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Any:
+    from diffusers import DiffusionPipeline
+
+    loaded = DiffusionPipeline.from_pretrained(DEMO_MODEL, dtype=torch.float32)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def test_pictures_follow_their_prompts(pipeline: Any) -> None:
+    from demo_model.captions import plain_caption
+
+    scenes = scenes_of("seen", 16, seed=1)
+    images = draw(pipeline, [plain_caption(s) for s in scenes], 0)
+    right = [all_right(i, s) for i, s in zip(images, scenes, strict=True)]
+    assert sum(right) >= 10  # the model card's share over 300 is higher
+    others = zip(images, scenes[1:] + scenes[:1], strict=True)
+    assert not any(all_right(i, s) for i, s in others)
+
+
+@pytest.mark.parametrize("style", ["snow", "neon", "pencil"])
+def test_a_lora_brings_its_style_in_proportion(pipeline: Any, style: str) -> None:
+    from demo_model.captions import plain_caption
+
+    scenes = scenes_of("seen", 8, seed=2)
+    prompts = [plain_caption(s) for s in scenes]
+    pipeline.load_lora_weights(
+        str(LORAS), weight_name=f"{style}.safetensors", adapter_name=style, use_safetensors=True
+    )
+    closeness = []
+    for strength in (0.0, 0.5, 1.0):
+        pipeline.set_adapters([style], [strength])
+        closeness.append(style_closeness(draw(pipeline, prompts, 0), scenes, style))
+    pipeline.unload_lora_weights()
+    none, half, whole = closeness
+    assert none < half < whole
+    assert whole - none > 0.4
+
+
+def test_the_weights_are_small() -> None:
+    files = [*DEMO_MODEL.rglob("*.safetensors"), *LORAS.glob("*.safetensors")]
+    assert sum(f.stat().st_size for f in files) <= 12_000_000
+    assert all(f.stat().st_size <= 1_000_000 for f in LORAS.glob("*.safetensors"))
+
+
+def test_an_architecture_survives_saving_and_loading(tmp_path: Path) -> None:
+    from diffusers import DiffusionPipeline
+
+    built = build_pipeline(dim=64, layers=1, vae_widths=(8, 8, 8, 8))
+    built.save_pretrained(tmp_path)
+    loaded = DiffusionPipeline.from_pretrained(tmp_path, dtype=torch.float32)
+    pictures = []
+    for pipe in (built, loaded):
+        pipe.set_progress_bar_config(disable=True)
+        pictures.append(np.asarray(draw(pipe, ["a red house"], 1)[0]))
+    assert np.array_equal(pictures[0], pictures[1])
+
+
+def test_training_attention_computes_what_diffusers_computes() -> None:
+    torch.manual_seed(0)
+    pipe = build_pipeline(dim=64, layers=2, vae_widths=(8, 8, 8, 8))
+    latents = [torch.randn(16, 1, 8, 8) for _ in range(2)]
+    captions = [torch.randn(n, 128) for n in (20, 40)]
+    times = torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        expected = pipe.transformer(latents, times, captions, return_dict=False)[0]
+        install(pipe.transformer, compiled=False)
+        found = pipe.transformer(latents, times, captions, return_dict=False)[0]
+    for a, b in zip(expected, found, strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
