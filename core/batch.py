@@ -299,9 +299,11 @@ class Batch:
         for active in self._active.values():
             self._abandoned[active.lease.lease_id] = Path(active.lease.partial_path)
         self._active.clear()
-        for task in self._tasks.values():
-            if task.result is None:
-                self._close(task, status, None, reason)
+        still_open = [task for task in self._tasks.values() if task.result is None]
+        if still_open:
+            logger.warning(f"{len(still_open)} tasks are closed as {status}. {reason}")
+        for task in still_open:
+            self._close(task, status, None, reason)
         self._finish_if_complete()
 
     def sweep(self) -> None:

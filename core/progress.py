@@ -129,6 +129,8 @@ class TerminalView:
 def _line(event: TaskEnded, count: str) -> tuple[str, str]:
     result = event.result
     where = f" on {result.worker}" if result.worker else ""
+    if result.worker is None:  # closed with the batch, which is logged once for all
+        return "DEBUG", f"{count} {result.task_id}: {result.status}".strip()
     if result.success:
         return "INFO", f"{count} {result.task_id}: {result.elapsed:.1f} s{where}".strip()
     return "ERROR", f"{count} {result.task_id}: {result.status}{where}: {result.error}".strip()
