@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.errors import InputError
 from core.tweets import BadTweet, read_tweets
@@ -182,3 +184,28 @@ def test_an_unusable_entry_keeps_its_place(tmp_path: Path, entry: Any) -> None:
 
 def test_limit_takes_the_first(tmp_path: Path) -> None:
     assert len(read(tmp_path, [{"prompt": "a"}] * 5, limit=2)) == 2
+
+
+KEYS = """version persona name lora tweets image_generation prompt positive_prompt scene_hint
+tweet_text lora_params model_path strength generation_params width cfg steps"""
+keys = st.sampled_from(KEYS.split())
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(documents | st.lists(st.dictionaries(keys, documents, max_size=4)), st.binary(max_size=3))
+def test_no_content_can_do_worse_than_one_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, document: Any, noise: bytes
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "fuzz.json"
+    file.write_bytes(json.dumps(document).encode() + noise)
+    try:
+        tasks = read_tweets(file).inputs
+    except InputError as error:
+        assert "\n" not in str(error)
+        return
+    for task in tasks:
+        assert isinstance(task, BadTweet) or ({"prompt", "output_path"} <= set(task))  # type: ignore[arg-type]
