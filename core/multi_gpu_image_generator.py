@@ -80,6 +80,7 @@ class MultiGPUImageGenerator:
         self._inspector = LoraInspector()
         self._pool: WorkerPool | None = None
         self._batch: Batch | None = None
+        self._stopping = False
         self._lora_counts = (0, 0)
         self._one_batch = threading.Lock()  # batches from several threads follow each other
         self._named = 0  # tasks that got a default name so far
@@ -130,6 +131,7 @@ class MultiGPUImageGenerator:
         if self._ledger is not None:
             self._ledger.close()
         self._pool = self._ledger = self._batch = None
+        self._stopping = False
 
     def generate_batch(
         self,
@@ -198,6 +200,8 @@ class MultiGPUImageGenerator:
         if plan.jobs:
             assert self._pool is not None
             self._pool.submit(batch)
+            if self._stopping:  # asked for before there was a batch
+                self._pool.stop_leasing()
             self._wait(batch, timeout)
         results = batch.results()
         if self._resumable:
@@ -206,6 +210,7 @@ class MultiGPUImageGenerator:
 
     def stop_leasing(self) -> None:
         """Finish what runs and close the batch as interrupted; safe in a signal handler."""
+        self._stopping = True
         if self._pool is not None:
             self._pool.stop_leasing()
 

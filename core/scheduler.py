@@ -44,7 +44,7 @@ class Worker:
 
     name: str
     loras: frozenset[str] = frozenset()
-    others: frozenset[str] = frozenset()  # names of the other workers that are alive
+    others: frozenset[str] = frozenset()  # names of the other workers that take leases now
     loras_elsewhere: frozenset[str] = frozenset()
 
 
@@ -61,7 +61,7 @@ class _Queue:
         self.work += task.work
 
     def pop_for(self, worker: Worker) -> Pending | None:
-        """The best task that `worker` may run: one that avoids it stays for living others."""
+        """The best task that `worker` may run: one that avoids it stays for the others."""
         kept = []
         found = None
         while self.heap and found is None:

@@ -251,9 +251,9 @@ class WorkerPool:
             return
         if any(active.alone for _, active in handle.saving.values()):
             return
-        alive = frozenset(h.name for h in self._handles if h.state is not State.RETIRED)
+        serving = frozenset(h.name for h in self._handles if h.state is State.SERVING)
         held = frozenset(lora for h in self._handles if h is not handle for lora in h.loras)
-        worker = Worker(handle.name, handle.loras, alive - {handle.name}, held)
+        worker = Worker(handle.name, handle.loras, serving - {handle.name}, held)
         active = batch.next_lease(worker, busy_saving=bool(handle.saving))
         if active is None:
             return

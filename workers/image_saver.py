@@ -10,7 +10,8 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from core.messages import Done, Failed, Lease, clip
+from core.messages import Done, Failed, FailureKind, Lease, clip
+from core.outputs import FATAL_ERRNOS
 from core.provenance import png_info
 from core.worker_spec import WorkerSpec
 from workers.channel import Channel
@@ -56,7 +57,8 @@ class ImageSaver:
             _write_synced(Path(lease.partial_path), data)
         except OSError as error:
             text = f"{lease.task.output_path}: {error.strerror or error}"
-            self._channel.send(Failed(lease.lease_id, "storage", clip(text), seconds))
+            kind: FailureKind = "storage" if error.errno in FATAL_ERRNOS else "error"
+            self._channel.send(Failed(lease.lease_id, kind, clip(text), seconds))
             return
         except Exception as error:  # an image that cannot be encoded is this task's failure alone
             text = f"The picture could not be encoded: {error!r}"
