@@ -36,6 +36,7 @@ from core.model_choice import ModelChoice
 from core.pace import Pace
 from core.scheduler import Worker
 from core.settings import Settings
+from core.tasks import Status
 from core.worker_handle import State, WorkerHandle
 from core.worker_spec import WorkerSpec
 from workers.process import run_worker
@@ -87,13 +88,16 @@ class WorkerPool:
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over; one at a time. Wait on the batch itself."""
+        if not self._thread.is_alive():
+            batch.abandon("failed", self._give_up_reason or "The workers are stopped.")
+            return
         self._post(lambda: self._take(batch))
 
     def stop_leasing(self) -> None:
         """Let running tasks finish; their batch then closes as interrupted."""
         self._post(lambda: self._batch.stop_leasing() if self._batch else None)
 
-    def abandon(self, status: Any, reason: str) -> None:
+    def abandon(self, status: Status, reason: str) -> None:
         """Close the batch now; what still runs is thrown away when it ends."""
         self._post(lambda: self._batch.abandon(status, reason) if self._batch else None)
 
@@ -124,6 +128,7 @@ class WorkerPool:
             self._break_down(error)
         finally:
             self._wake_reader.close()
+            self._wake_writer.close()
 
     def _turn(self) -> None:
         for handle in self._wait():

@@ -1,0 +1,67 @@
+"""All pictures of a run on one sheet: `python examples/contact_sheet.py FOLDER SHEET.png`.
+
+FOLDER is a run's output folder; each picture stands over its tweet and the prompt it was
+drawn from.
+"""
+
+import argparse
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+COLUMNS = 6
+PICTURE = 192  # pixels a side on the sheet
+GAP = 16
+TEXT_HEIGHT = 104
+LINE_HEIGHT = 13
+CHARACTERS = 34  # in a line under a picture
+PAPER, INK, FAINT = (252, 251, 248), (40, 40, 44), (120, 120, 126)
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metadata.jsonl."""
+    lines = (folder / "metadata.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def draw_sheet(folder: Path, rows: list[dict[str, Any]]) -> Image.Image:
+    """One cell per row, COLUMNS in a line."""
+    width = COLUMNS * (PICTURE + GAP) + GAP
+    cell_height = PICTURE + TEXT_HEIGHT
+    lines = -(-len(rows) // COLUMNS)
+    sheet = Image.new("RGB", (width, lines * cell_height + GAP), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, row in enumerate(rows):
+        x = GAP + number % COLUMNS * (PICTURE + GAP)
+        y = GAP + number // COLUMNS * cell_height
+        with Image.open(folder / row["file_name"]) as picture:
+            sheet.paste(picture.convert("RGB").resize((PICTURE, PICTURE)), (x, y))
+        _write(draw, row, x, y + PICTURE + 4)
+    return sheet
+
+
+def _write(draw: ImageDraw.ImageDraw, row: dict[str, Any], x: int, y: int) -> None:
+    font = ImageFont.load_default(size=10.5)
+    style = f"  [{Path(row['lora']).stem} {row['lora_strength']:g}]" if row["lora"] else ""
+    tweet = json.loads(row["metadata"]).get("tweet_text", "")
+    for text, colour in ((row["prompt"] + style, INK), (tweet, FAINT)):
+        for line in textwrap.wrap(text, CHARACTERS)[:4]:
+            draw.text((x, y), line, fill=colour, font=font)
+            y += LINE_HEIGHT
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("sheet", type=Path)
+    options = parser.parse_args()
+    sheet = draw_sheet(options.folder, read_rows(options.folder))
+    options.sheet.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(options.sheet, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
