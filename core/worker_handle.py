@@ -68,10 +68,13 @@ class WorkerHandle:
         """Start a new incarnation. Call it from a thread that outlives the worker.
 
         Linux sends a child's parent-death signal when the *thread* that started it ends.
+
+        Raises:
+            OSError: no process can be started now.
         """
         task_reader, self._to_worker = _SPAWN.Pipe(duplex=False)
         self.from_worker, result_writer = _SPAWN.Pipe(duplex=False)
-        self.process = _SPAWN.Process(
+        process = _SPAWN.Process(
             target=self._target,
             args=(self._spec, task_reader, result_writer),
             name=f"worker-{self.name}",
@@ -80,11 +83,12 @@ class WorkerHandle:
         _block_terminal_signals()
         try:
             with _environment(self._birth_environment()):
-                self.process.start()
+                process.start()
         finally:
             # Main must not hold the worker's ends: EOF is how each side learns of a death.
             task_reader.close()
             result_writer.close()
+        self.process = process
         self.state = State.BOOTING
         self.kill_reason = None
         self.loras = frozenset()

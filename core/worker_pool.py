@@ -332,7 +332,12 @@ class WorkerPool:
     def _start_if_due(self, handle: WorkerHandle, now: float) -> None:
         if handle.state is not State.DOWN or self._closing or now < handle.start_at:
             return
-        handle.spawn()
+        try:
+            handle.spawn()
+        except OSError as error:  # out of processes, memory or file descriptors
+            logger.warning(f"{handle.name}: could not be started: {error}")
+            self._plan_restart(handle, f"could not be started: {error}")
+            return
         handle.set_deadline(self._rules.boot_timeout)
         self._change(handle, State.BOOTING)
 
