@@ -1,6 +1,6 @@
 """Makes the demo model from nothing: `python -m demo_model.build` (about two hours on 2 cores).
 
-Autoencoder, transformer with text encoder, LoRAs, then the figures of the model card. Each
+Autoencoder, its decoder once more, transformer with text encoder, LoRAs, then the figures of the model card. Each
 stage is a module of its own and runs in a process of its own; a finished stage is kept in
 the work folder and not repeated.
 """
@@ -30,8 +30,11 @@ def main() -> None:
     work, common = options.work, ("--seed", options.seed, "--threads", options.threads)
     if not (work / "vae").exists():
         stage("train_vae", "--out", work / "vae", *common)
-    if not (work / "trained" / "model_index.json").exists():
-        stage("train_transformer", "--vae", work / "vae", "--out", work / "training", *common)
+    if not (work / "sharp_vae").exists():
+        stage("tune_decoder", "--vae", work / "vae", "--out", work / "sharp_vae", *common)
+    if not (work / "trained").exists():
+        vae = work / "sharp_vae"
+        stage("train_transformer", "--vae", vae, "--out", work / "training", *common)
         (work / "training").rename(work / "trained")
     stage("train_loras", "--model", work / "trained", "--out", work / "loras", *common)
     for source, target in ((work / "trained", "checkpoint"), (work / "loras", "loras")):
