@@ -156,6 +156,10 @@ class WorkerHandle:
         self.process = self._to_worker = self.from_worker = None
         self.deadline = None
 
+    def is_running(self, lease_id: str) -> bool:
+        """The lease is the one that its device works on now."""
+        return self.running is not None and self.running[1].lease.lease_id == lease_id
+
     def leases(self) -> list[tuple[Batch, ActiveLease]]:
         """Every lease that is out, the running one first."""
         return [*([self.running] if self.running else []), *self.saving.values()]

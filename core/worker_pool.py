@@ -189,7 +189,8 @@ class WorkerPool:
                 if batch is not None:
                     batch.done(message)
             case Failed():
-                handle.loras = frozenset(message.resident_loras)
+                if handle.is_running(message.lease_id):
+                    handle.loras = frozenset(message.resident_loras)
                 if message.leaving:
                     self._change(handle, State.STOPPING)
                 batch = self._release(handle, message.lease_id)
@@ -218,7 +219,7 @@ class WorkerPool:
         handle.deaths_in_row = 0
         self.lora_loads += message.lora_loads
         self.lora_switches += message.lora_switches
-        if handle.running is None or handle.running[1].lease.lease_id != message.lease_id:
+        if handle.running is None or not handle.is_running(message.lease_id):
             return
         batch, active = handle.running
         handle.saving[message.lease_id] = (batch, active)
@@ -232,7 +233,7 @@ class WorkerPool:
     def _release(self, handle: WorkerHandle, lease_id: str) -> Batch | None:
         """Take a lease off its worker; returns the batch that it belongs to."""
         batch: Batch | None
-        if handle.running and handle.running[1].lease.lease_id == lease_id:
+        if handle.running is not None and handle.is_running(lease_id):
             batch, _ = handle.running
             handle.running = None
         else:

@@ -1,8 +1,8 @@
 """Makes the demo model from nothing: `python -m demo_model.build` (about two hours on 2 cores).
 
-Autoencoder, its decoder once more, transformer with text encoder, LoRAs, then the figures of the model card. Each
-stage is a module of its own and runs in a process of its own; a finished stage is kept in
-the work folder and not repeated.
+Autoencoder, its decoder once more, transformer with text encoder, LoRAs, then the figures of
+the model card. Each stage is a module of its own and runs in a process of its own; a finished
+stage is kept in the work folder and not repeated.
 """
 
 import argparse
