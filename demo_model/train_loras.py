@@ -20,7 +20,7 @@ from demo_model.fast_attention import install
 from demo_model.scenes import sample_scene
 from demo_model.styles import STYLES, render_styled
 from demo_model.train_transformer import SIDE, TextInput, flow_loss, pixels_of
-from demo_model.train_vae import encode
+from demo_model.train_vae import encode, update
 
 RANK = 8
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "w1", "w2", "w3"]
@@ -46,8 +46,6 @@ def train_style(style: str, model: Path, steps: int, scenes: int, seed: int) -> 
     optimizer = torch.optim.AdamW(trained, lr=PEAK_RATE, weight_decay=0.0)
     started = time.monotonic()
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * max(0.05, 1 - step / steps)
         picks = torch.randint(scenes, (BATCH,))
         ids, mask = text([caption(chosen[i], rng) for i in picks.tolist()])
         with torch.no_grad():
@@ -55,9 +53,7 @@ def train_style(style: str, model: Path, steps: int, scenes: int, seed: int) -> 
                 input_ids=ids, attention_mask=mask, output_hidden_states=True
             ).hidden_states[-2]
         loss = flow_loss(transformer, states, mask, latents[picks])
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
+        update(optimizer, loss, PEAK_RATE * max(0.05, 1 - step / steps))
         if step % 50 == 0:
             seconds = time.monotonic() - started
             print(f"{style} step {step} loss {loss.item():.4f} {seconds:.0f} s", flush=True)

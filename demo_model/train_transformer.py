@@ -25,7 +25,7 @@ from demo_model.architecture import (
 from demo_model.captions import caption
 from demo_model.fast_attention import install
 from demo_model.scenes import Scene, render, sample_scene
-from demo_model.train_vae import encode
+from demo_model.train_vae import encode, update
 
 SIDE = 128
 BATCH = 32
@@ -118,26 +118,21 @@ class Trainer:
         self.averages = [copy.deepcopy(m).eval() for m in (self.transformer, self.encoder)]
         # The pipeline reads hidden_states[-2]: the second layer of the encoder never counts.
         trained = [self.transformer, self.encoder.embed_tokens, self.encoder.layers[0]]
-        self.parameters = [p for m in trained for p in m.parameters() if p.requires_grad]
+        parameters = [p for m in trained for p in m.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.98)
+            parameters, lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.98)
         )
         self.steps = 0
         install(self.transformer)
 
     def step(self, captions: list[str], x0: torch.Tensor, rate: float) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = PEAK_RATE * rate
         ids, mask = self.text(captions)
         with torch.autocast("cpu", torch.bfloat16):
             states = self.encoder(
                 input_ids=ids, attention_mask=mask, output_hidden_states=True
             ).hidden_states[-2]
         loss = flow_loss(self.transformer, states, mask, x0)
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
+        update(self.optimizer, loss, PEAK_RATE * rate)
         self.steps += 1
         self._average()
         return loss.item()

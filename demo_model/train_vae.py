@@ -3,7 +3,10 @@
 import argparse
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +45,7 @@ def to_model_range(pictures: torch.Tensor) -> torch.Tensor:
     return pictures.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def train(steps: int, pictures: torch.Tensor, seed: int, out: Path) -> AutoencoderKL:
+def train(steps: int, pictures: torch.Tensor, seed: int) -> AutoencoderKL:
     """Crops for 70 % of the steps, then whole pictures, whose GroupNorm statistics differ."""
     torch.manual_seed(seed)
     vae = build_vae().to(memory_format=torch.channels_last)
@@ -51,28 +54,45 @@ def train(steps: int, pictures: torch.Tensor, seed: int, out: Path) -> Autoencod
     optimizer = torch.optim.AdamW(
         vae.parameters(), lr=PEAK_RATE, weight_decay=1e-4, betas=(0.9, 0.99)
     )
-    torch._dynamo.config.cache_size_limit = 64  # one entry per block and phase
-    blocks = [m for m in vae.modules() if isinstance(m, ResnetBlock2D)]
-    for block in blocks:
-        # Two thirds of the time. Not the whole decoder: compiled for a CPU, its last
-        # upsampling passes no gradient on (torch 2.13).
-        block.forward = torch.compile(block.forward, dynamic=False)
     started = time.monotonic()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * _rate(step, steps)
-        x = _batch(pictures, whole=step >= 0.7 * steps)
-        loss, mse = _loss(vae, x)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        if step % 200 == 0:
-            psnr = -10 * np.log10(mse / 4)
-            print(f"vae step {step} psnr {psnr:.2f} {time.monotonic() - started:.0f} s", flush=True)
-    for block in blocks:
-        del block.forward
+    with compiled_blocks(vae):
+        for step in range(steps):
+            x = _batch(pictures, whole=step >= 0.7 * steps)
+            loss, mse = _loss(vae, x)
+            update(optimizer, loss, PEAK_RATE * _rate(step, steps))
+            if step % 200 == 0:
+                decibels, seconds = -10 * np.log10(mse / 4), time.monotonic() - started
+                print(f"vae step {step} psnr {decibels:.2f} {seconds:.0f} s", flush=True)
     return vae.to(memory_format=torch.contiguous_format).eval()
+
+
+@contextmanager
+def compiled_blocks(module: Any) -> Iterator[None]:
+    """Compile the residual blocks below `module`, which takes a third off a training step.
+
+    Not the whole decoder: compiled for a CPU, its last upsampling passes no gradient on
+    (torch 2.13).
+    """
+    torch._dynamo.config.cache_size_limit = 64  # one entry per block and shape
+    blocks = [m for m in module.modules() if isinstance(m, ResnetBlock2D)]
+    for block in blocks:
+        block.forward = torch.compile(block.forward, dynamic=False)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def update(optimizer: torch.optim.Optimizer, loss: torch.Tensor, rate: float) -> None:
+    """One optimizer step at a learning rate, with the gradient's norm clipped to 1."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad()
+    torch.autograd.backward(loss)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
 
 
 def _rate(step: int, steps: int) -> float:
@@ -145,7 +165,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     pictures = training_pictures(options.pictures, options.seed)
-    vae = train(options.steps, pictures, options.seed, options.out)
+    vae = train(options.steps, pictures, options.seed)
     whiten(vae, encode(vae, pictures[:2000]))
     print(f"PSNR on unseen scenes: {psnr(vae, training_pictures(300, options.seed + 1)):.2f} dB")
     vae.save_pretrained(options.out)

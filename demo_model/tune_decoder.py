@@ -12,9 +12,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from diffusers.models.resnet import ResnetBlock2D
 
-from demo_model.train_vae import encode, psnr, to_model_range, training_pictures
+from demo_model.train_vae import (
+    compiled_blocks,
+    encode,
+    psnr,
+    to_model_range,
+    training_pictures,
+    update,
+)
 
 BATCH = 4
 PEAK_RATE = 8e-4
@@ -27,27 +33,17 @@ def tune(vae: Any, pictures: torch.Tensor, steps: int, seed: int) -> None:
     latents = encode(vae, pictures)
     vae.requires_grad_(False)
     decoder = vae.decoder.requires_grad_(True).to(memory_format=torch.channels_last)
-    torch._dynamo.config.cache_size_limit = 64
-    blocks = [m for m in decoder.modules() if isinstance(m, ResnetBlock2D)]
-    for block in blocks:
-        block.forward = torch.compile(block.forward, dynamic=False)
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=PEAK_RATE, weight_decay=1e-4)
     started = time.monotonic()
-    for step in range(steps):
-        rate = min(1.0, (step + 1) / 30) * max(0.02, 1 - step / steps)
-        for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * rate
-        picks = torch.randint(len(pictures), (BATCH,))
-        loss = _loss(vae, latents[picks], to_model_range(pictures[picks]))
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-        optimizer.step()
-        if step % 200 == 0:
-            seconds = time.monotonic() - started
-            print(f"decoder step {step} loss {loss.item():.4f} {seconds:.0f} s", flush=True)
-    for block in blocks:
-        del block.forward
+    with compiled_blocks(decoder):
+        for step in range(steps):
+            rate = min(1.0, (step + 1) / 30) * max(0.02, 1 - step / steps)
+            picks = torch.randint(len(pictures), (BATCH,))
+            loss = _loss(vae, latents[picks], to_model_range(pictures[picks]))
+            update(optimizer, loss, PEAK_RATE * rate)
+            if step % 200 == 0:
+                seconds = time.monotonic() - started
+                print(f"decoder step {step} loss {loss.item():.4f} {seconds:.0f} s", flush=True)
     vae.to(memory_format=torch.contiguous_format)
 
 
