@@ -51,13 +51,12 @@ class NativeImageGenerator(ModelFamily):
         return platform.processor() or platform.machine(), self._spec.name
 
     def load(self) -> str:
-        placement = {"device_map": "cuda"} if self._device.type == "cuda" else {}
         pipeline = DiffusionPipeline.from_pretrained(
             self._spec.model,
             revision=self._spec.revision,
             dtype=self._dtype(),
             use_safetensors=True,
-            **placement,
+            device_map=self._device.type,  # straight there, without a copy in host memory
         )
         pipeline.set_progress_bar_config(disable=True)
         self._parameters = dict(inspect.signature(pipeline.__call__).parameters)
