@@ -17,7 +17,7 @@ from core.events import Event
 from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.planning import Plan
-from core.progress import create_view, set_up_logging
+from core.progress import View, create_view, set_up_logging
 from core.settings import load_settings
 from core.tasks import Result
 from core.tweets import PROMPT_SOURCES, TweetFile, read_tweets
@@ -130,12 +130,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, argv: Sequence[str]) -> int:
     tweets = read_tweets(options.tweets, options.prompt_from, options.limit)
     generator = _create_generator(options, tweets)
-    view_of_events = _Relay()
-    generator.listener = view_of_events
+    relay = _Relay()
+    generator.listener = relay
     try:
         plan = generator.prepare(tweets.inputs, [tweets.folder])
         interrupts = _Interrupts(generator, argv)
-        results = _draw(options, generator, plan, view_of_events, interrupts)
+        results = _draw(options, generator, plan, relay, interrupts)
     finally:
         generator.stop(at_once=True)
     _print_summary(results, generator)
@@ -147,7 +147,7 @@ def _run(options: argparse.Namespace, argv: Sequence[str]) -> int:
 class _Relay:
     """Hands events to the view as soon as there is one."""
 
-    view: Any = None
+    view: View | None = None
 
     def __call__(self, event: Event) -> None:
         if self.view is not None:
