@@ -191,9 +191,9 @@ class WorkerPool:
             case Failed():
                 if handle.is_running(message.lease_id):
                     handle.loras = frozenset(message.resident_loras)
-                if message.leaving:
-                    self._change(handle, State.STOPPING)
                 batch = self._release(handle, message.lease_id)
+                if message.leaving:
+                    self._expect_to_leave(handle)
                 if batch is not None:
                     batch.failed(message)
             case Log():
@@ -210,9 +210,14 @@ class WorkerPool:
     def _load_failed(self, handle: WorkerHandle, message: LoadFailed) -> None:
         logger.error(f"{handle.name}: the model could not be loaded: {message.error}")
         if message.kind in ("out_of_memory", "device"):
-            self._change(handle, State.STOPPING)  # it leaves by itself, and may come again
+            self._expect_to_leave(handle)
         else:
             self._retire(handle, f"the model could not be loaded: {message.error}")
+
+    def _expect_to_leave(self, handle: WorkerHandle) -> None:
+        """The worker said that it ends itself, to come again with a fresh device context."""
+        handle.set_deadline(self._rules.stop_timeout)
+        self._change(handle, State.STOPPING)
 
     def _generated(self, handle: WorkerHandle, message: Generated) -> None:
         handle.loras = frozenset(message.resident_loras)
