@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from core.events import Event, TaskEnded, TaskStarted
+from core.events import Event, TaskEnded, TaskStarted, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import read_provenance
 from core.tasks import Result
@@ -167,13 +168,13 @@ def test_a_poison_task_is_quarantined_and_can_be_run_again(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("fault", ["!hang:1", "!stop:1"])
 def test_a_hanging_worker_is_replaced(tmp_path: Path, fault: str) -> None:
-    results = run(tmp_path, prompts(fault, "b"), supervision={"task_timeout": 0.5})
+    results = run(tmp_path, prompts(fault, "b"), supervision={"task_timeout": 1.0})
     assert statuses(results) == ["done", "done"]
     assert results[0].attempts == 2
 
 
 def test_a_task_that_always_hangs_fails_and_says_so(tmp_path: Path) -> None:
-    rules = {"task_timeout": 0.3, "max_attempts": 2}
+    rules = {"task_timeout": 1.0, "max_attempts": 2}
     results = run(tmp_path, prompts("!hang", "b"), supervision=rules)
     assert statuses(results) == ["failed", "done"]
     assert "took longer than allowed" in str(results[0].error)
@@ -310,3 +311,39 @@ def test_a_worker_ignores_the_terminals_signals(tmp_path: Path) -> None:
             worker.send_signal(number)
         assert statuses(generator.generate_batch(prompts("b"))) == ["done"]
         assert [w.pid for w in worker_processes(os.getpid())] == [worker.pid]
+
+
+def test_saving_happens_behind_the_next_task(tmp_path: Path) -> None:
+    """The device gets its next task before the picture of the last one is published."""
+    events: list[Event] = []
+    config = simulated(simulated=SLOW)
+    with Generator(1, config=config, output_dir=tmp_path, listener=events.append) as generator:
+        generator.generate_batch(prompts("a", "b", "c", width=128, height=128))
+    order = [
+        ("start", e.task_id) if isinstance(e, TaskStarted) else ("end", e.result.task_id)
+        for e in events
+        if isinstance(e, TaskStarted | TaskEnded)
+    ]
+    ids = [f"image_{i:04d}" for i in range(3)]
+    for last, following in pairwise(ids):
+        assert order.index(("start", following)) < order.index(("end", last))
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_models_load_no_more_than_so_many_at_once(tmp_path: Path, at_once: int) -> None:
+    loading: set[str] = set()
+    most = 0
+
+    def listen(event: Event) -> None:
+        nonlocal most
+        if isinstance(event, WorkerState):
+            (loading.add if event.state == "loading the model" else loading.discard)(event.worker)
+            most = max(most, len(loading))
+
+    config = simulated(
+        workers={"concurrent_loads": at_once},
+        simulated={"load_seconds": 0.3, "seconds_per_megapixel_step": 10.0},
+    )
+    with Generator(3, config=config, output_dir=tmp_path, listener=listen) as generator:
+        generator.generate_batch(prompts(*"abcdefghijklmnopqr", width=128, height=128))
+    assert most == at_once
