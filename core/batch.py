@@ -5,6 +5,7 @@ pool's. The pool asks for leases and reports what became of them; this file deci
 that means for a task (done, again, alone, quarantined, failed).
 """
 
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -131,7 +132,9 @@ class Batch:
         job = task.job
         try:
             partial = self._root.partial(job.output, lease_id)
-            self._ledger.lease(lease_id, job.output.key, task.attempts + 1, worker, partial)
+            # Relative, so that a folder may be moved between runs.
+            name = os.path.relpath(partial, self._root.folder)
+            self._ledger.lease(lease_id, job.output.key, task.attempts + 1, worker, name)
         except (StorageError, LedgerError) as error:
             self._disk_refused(task, error, worker)
             return None

@@ -124,11 +124,11 @@ class Ledger:
         with _errors():
             return {row["key"]: _entry(row) for row in self._db.execute("SELECT * FROM tasks")}
 
-    def open_leases(self) -> list[Path]:
-        """Partial files of attempts that a dead run left behind."""
+    def open_leases(self) -> list[str]:
+        """Partial files of attempts that a dead run left behind, relative to its folder."""
         with _errors():
             rows = self._db.execute("SELECT partial_path FROM leases WHERE ended IS NULL")
-            return [Path(row["partial_path"]) for row in rows]
+            return [row["partial_path"] for row in rows]
 
     def begin_batch(self, entries: Iterable[Entry]) -> None:
         """Record the plan of a batch, all or nothing; open leases of dead runs end here."""
@@ -146,13 +146,13 @@ class Ledger:
             self._db.execute("DELETE FROM tasks WHERE output_path IS NULL")
             self._db.executemany(_UPSERT, [_row(e, self._batch, now) for e in entries])
 
-    def lease(self, lease_id: str, key: str, attempt: int, worker: str, partial: Path) -> None:
+    def lease(self, lease_id: str, key: str, attempt: int, worker: str, partial: str) -> None:
         """Record a lease; call it before the lease is sent."""
         now = time.time()
         with _errors(), self._transaction():
             self._db.execute(
                 "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)",
-                (lease_id, key, attempt, worker, str(partial), now),
+                (lease_id, key, attempt, worker, partial, now),
             )
             self._db.execute(
                 "UPDATE tasks SET state = 'leased', worker = ?, updated = ? WHERE key = ?",

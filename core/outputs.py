@@ -104,6 +104,15 @@ class OutputRoot:
             raise StorageError(f"{path.file} has come to lead out of {self.folder}.")
         return path.file.with_name(f"{PARTIAL_PREFIX}{lease_id}")
 
+    def sweep(self, partial: str) -> None:
+        """Remove an unfinished file that a dead run left, by its path relative to the root.
+
+        The path comes from a file that could have been tampered with: nothing else goes.
+        """
+        file = Path(os.path.normpath(self.folder / partial))
+        if file.name.startswith(PARTIAL_PREFIX) and self._stays_inside(file):
+            discard(file)
+
 
 def _check_name(output_path: str, pure: PurePosixPath) -> None:
     if not pure.name or "\0" in output_path:

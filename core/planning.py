@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from core.admission import Job, Rejected
 from core.batch import job_entry
 from core.ledger import Entry, Ledger
-from core.outputs import OutputRoot, discard
+from core.outputs import OutputRoot
 from core.provenance import read_provenance
 from core.tasks import Result
 
@@ -32,7 +32,7 @@ def plan_batch(
     if asked. A picture that the ledger does not know is recognised by its own metadata.
     """
     for partial in ledger.open_leases():
-        discard(partial)
+        root.sweep(partial)
     known = ledger.entries()
     jobs: list[Job] = []
     settled: list[Result] = []

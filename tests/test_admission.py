@@ -230,3 +230,26 @@ def test_no_input_can_raise(tmp_path_factory: pytest.TempPathFactory, given_: An
     if isinstance(result, Job):
         assert result.output.file.is_relative_to("/nonexistent-root")
         json.dumps(result.task.metadata, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("partial", "goes"),
+    [
+        (".partial-1", True),
+        ("sub/.partial-1", True),
+        ("precious.png", False),
+        ("../.partial-1", False),
+        ("link/.partial-1", False),
+    ],
+)
+def test_a_sweep_removes_unfinished_files_of_the_run_alone(
+    tmp_path: Path, partial: str, goes: bool
+) -> None:
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    file = root / partial
+    file.write_text("x")
+    OutputRoot(root).sweep(partial)
+    assert file.exists() is not goes

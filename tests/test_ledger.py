@@ -17,7 +17,7 @@ ENTRY = Entry("a.png", 0, "a", "a.png", "f1", "pending", task={"prompt": "x"})
 def test_a_finished_task_is_there_after_a_restart(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path)
     ledger.begin_batch([ENTRY])
-    ledger.lease("l1", "a.png", 1, "gpu0", tmp_path / ".partial-l1.png")
+    ledger.lease("l1", "a.png", 1, "gpu0", ".partial-l1")
     done = replace(ENTRY, state="done", size=5, sha256="s", worker="gpu0", used={"model": "m"})
     ledger.end_lease("l1", "done", done)
     ledger.close()
@@ -31,10 +31,10 @@ def test_a_finished_task_is_there_after_a_restart(tmp_path: Path) -> None:
 def test_an_open_lease_is_found_and_its_task_is_pending_again(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path)
     ledger.begin_batch([ENTRY])
-    ledger.lease("l1", "a.png", 1, "gpu0", tmp_path / ".partial-l1.png")
+    ledger.lease("l1", "a.png", 1, "gpu0", ".partial-l1")
     ledger.close()
     reopened = Ledger.open(tmp_path)
-    assert reopened.open_leases() == [tmp_path / ".partial-l1.png"]
+    assert reopened.open_leases() == [".partial-l1"]
     assert reopened.entries()["a.png"].state == "leased"
     reopened.begin_batch([])
     assert reopened.entries()["a.png"].state == "pending"
