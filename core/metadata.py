@@ -15,7 +15,14 @@ from core.outputs import write_atomically
 from core.tasks import Result
 
 _TASK_COLUMNS = ("prompt", "negative_prompt", "seed", "lora_strength", "metadata")
-_USED_COLUMNS = ("model", "width", "height", "num_inference_steps", "guidance_scale")
+_USED_COLUMNS = (
+    "model",
+    "width",
+    "height",
+    "num_inference_steps",
+    "guidance_scale",
+    "true_cfg_scale",
+)
 
 
 def write_metadata(folder: Path, pictures: Iterable[Entry], results: Sequence[Result]) -> None:

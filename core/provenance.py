@@ -52,7 +52,7 @@ def parameters_text(task: GenerateTask, used: Mapping[str, Any], lora_sha256: st
     settings = {
         "Steps": used.get("num_inference_steps"),
         "Sampler": used.get("sampler"),
-        "CFG scale": used.get("guidance_scale"),
+        "CFG scale": used.get("true_cfg_scale", used.get("guidance_scale")),
         "Seed": task.seed,
         "Size": f"{used.get('width')}x{used.get('height')}",
         "Model": used.get("model"),

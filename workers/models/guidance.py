@@ -3,20 +3,24 @@
 `guidance_scale` goes through unchanged: it already is in the pipeline's own meaning. `cfg` is
 ComfyUI's, uncond + cfg * (cond - uncond), so 1.0 means none. Pipelines differ:
 
-- Z-Image and Cosmos compute cond + g * (cond - uncond), the same as ComfyUI's with g = cfg - 1,
-  and run the second pass only if g > 0;
+- Z-Image, Krea 2 and Cosmos 2 compute cond + g * (cond - uncond), the same as ComfyUI's with
+  g = cfg - 1; they run the second pass only if g > 0 (Cosmos: if g > 1);
 - pipelines with a `true_cfg_scale` argument (Qwen-Image, FLUX) use their `guidance_scale` for
   something else, an input of a distilled model; they guide only with a negative prompt;
+- FLUX.2 and SANA-Sprint are distilled: their `guidance_scale` is an input of the model, and
+  there is no second pass to ask for;
 - all others use ComfyUI's formula.
 """
 
 from collections.abc import Collection
 from typing import Any
 
+from core.errors import InputError
 from core.tasks import GenerateTask
 
 # Class name prefixes of pipelines whose formula is cond + g * (cond - uncond).
-_OFFSET_FORMULA = ("ZImage", "CosmosTextToWorld", "Cosmos")
+_OFFSET_FORMULA = ("ZImage", "Krea2", "Cosmos2")
+_DISTILLED = ("Flux2Pipeline", "SanaSprintPipeline")
 
 
 def guidance_arguments(
@@ -26,6 +30,9 @@ def guidance_arguments(
 
     Args:
         parameters: names that the pipeline's `__call__` takes.
+
+    Raises:
+        InputError: `cfg` above 1.0 for a pipeline that cannot guide.
     """
     if task.cfg is None:
         if task.guidance_scale is None or "guidance_scale" not in parameters:
@@ -33,6 +40,10 @@ def guidance_arguments(
         return {"guidance_scale": task.guidance_scale}
     if pipeline_class.startswith(_OFFSET_FORMULA):
         return {"guidance_scale": max(0.0, task.cfg - 1.0)}
+    if pipeline_class in _DISTILLED:
+        if task.cfg > 1.0:
+            raise InputError(f"cfg: {pipeline_class} is distilled and runs without; use 1.0.")
+        return {}
     if "true_cfg_scale" in parameters:
         negative = {"negative_prompt": task.negative_prompt or " "} if task.cfg > 1.0 else {}
         return {"true_cfg_scale": task.cfg, **negative}

@@ -3,6 +3,7 @@
 import gc
 import inspect
 import platform
+import re
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,11 @@ from workers.models.base import Log, ModelFamily, Picture
 from workers.models.guidance import guidance_arguments
 from workers.reproducible import make_reproducible
 
+# In class names of pipelines that change or follow a picture.
+_STARTS_FROM_PICTURE = re.compile(
+    "Img2Img|Inpaint|Edit|Control|Fill|Refiner|Layered|Upscale|SuperResolution|Adapter|Pix2Pix"
+    "|Depth2Img|CycleDiffusion|Video"
+)
 PASSED_THROUGH = ("negative_prompt", "width", "height", "num_inference_steps")
 
 
@@ -61,7 +67,7 @@ class NativeImageGenerator(ModelFamily):
         pipeline.set_progress_bar_config(disable=True)
         self._parameters = dict(inspect.signature(pipeline.__call__).parameters)
         name = type(pipeline).__name__
-        if "prompt" not in self._parameters or _needs_image(self._parameters):
+        if not _draws_from_a_prompt(name, self._parameters):
             raise InputError(f"{self._spec.model} is a {name}, which draws nothing from a prompt.")
         if self._device.type == "cpu":
             make_reproducible(pipeline)
@@ -126,7 +132,8 @@ class NativeImageGenerator(ModelFamily):
             "sampler": scheduler.removesuffix("Scheduler"),
             "num_inference_steps": self._value(arguments, "num_inference_steps"),
             "guidance_scale": self._value(arguments, "guidance_scale"),
-            "true_cfg_scale": self._value(arguments, "true_cfg_scale"),
+            # Left to its default it takes no part: that needs a negative prompt, too.
+            "true_cfg_scale": arguments.get("true_cfg_scale"),
             "width": image.width,
             "height": image.height,
         }
@@ -139,9 +146,13 @@ class NativeImageGenerator(ModelFamily):
         return arguments.get(name, self._parameters[name].default)
 
 
-def _needs_image(parameters: dict[str, inspect.Parameter]) -> bool:
+def _draws_from_a_prompt(name: str, parameters: dict[str, inspect.Parameter]) -> bool:
+    """Many pipelines need an image and still give their `image` argument the default None."""
     image = parameters.get("image")
-    return image is not None and image.default is inspect.Parameter.empty
+    needs_image = image is not None and image.default is inspect.Parameter.empty
+    if needs_image or "num_frames" in parameters or _STARTS_FROM_PICTURE.search(name):
+        return False
+    return "prompt" in parameters
 
 
 def _to_image(pixels: Any) -> Image.Image:
