@@ -169,6 +169,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     vae = AutoencoderKL.from_pretrained(options.vae).eval()
+    vae.register_to_config(_name_or_path="")  # the shipped config names no folder of this machine
     scenes, latents = training_set(options.scenes, options.seed, vae)
     trainer = Trainer(vae, options.dim, options.layers, options.seed)
     rng = random.Random(options.seed)
