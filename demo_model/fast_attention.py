@@ -48,6 +48,7 @@ def _rotate(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.
 
 def install(transformer: Any, compiled: bool = True) -> None:
     """Give every block of a ZImageTransformer2DModel the explicit attention, for good."""
+    torch._dynamo.config.cache_size_limit = 64  # one entry per shape
     for block in (
         *transformer.noise_refiner,
         *transformer.context_refiner,

@@ -12,34 +12,35 @@ STYLES = ("snow", "neon", "pencil")
 
 
 def render_styled(
-    scene: Scene, style: str, width: int = 128, rng: random.Random | None = None
+    scene: Scene,
+    style: str,
+    width: int = 128,
+    height: int | None = None,
+    rng: random.Random | None = None,
 ) -> Image.Image:
     """Draw `scene` in a style: everything in snow, night neon outlines, or a pencil drawing."""
     if style == "snow":
-        return _snow(render(replace(scene, ground="snow"), width, rng=rng))
+        return _snow(render(replace(scene, ground="snow"), width, height, rng))
     if style == "neon":
-        return _neon(render(scene, width, rng=rng))
+        return _neon(render(scene, width, height, rng))
     if style == "pencil":
-        return _pencil(render(scene, width, rng=rng))
+        return _pencil(render(scene, width, height, rng))
     raise ValueError(f"no style {style!r}; there are {', '.join(STYLES)}")
 
 
 def _snow(image: Image.Image) -> Image.Image:
-    """A pale sky over white ground, with flakes in fixed places."""
+    """A pale sky over white ground, with flakes at even distances."""
     pixels = np.asarray(image).astype(np.float32)
     rows = np.linspace(0.55, 0.0, pixels.shape[0])[:, None, None]
     pixels += (np.array([232, 238, 246]) - pixels) * rows.clip(0, 1)
-    side = pixels.shape[1] / 128
-    for x, y in _FLAKES:
-        radius = max(1, round(1.4 * side))
-        top, left = int(y * side), int(x * side)
-        pixels[top : top + 2 * radius, left : left + 2 * radius] = 255
+    height, width = pixels.shape[:2]
+    unit = min(width, height) / 128
+    radius = max(1, round(1.4 * unit))
+    for row, top in enumerate(np.arange(6 * unit, height - 2 * radius, 19 * unit).astype(int)):
+        first = (6 + 17 * (row % 2)) * unit
+        for left in np.arange(first, width - 2 * radius, 34 * unit).astype(int):
+            pixels[top : top + 2 * radius, left : left + 2 * radius] = 255
     return Image.fromarray(pixels.round().astype(np.uint8))
-
-
-_FLAKES = [
-    (x + (17 if row % 2 else 0), 6 + 19 * row) for row in range(6) for x in range(6, 110, 34)
-]
 
 
 def _edges(image: Image.Image) -> np.ndarray:

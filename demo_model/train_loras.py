@@ -13,18 +13,19 @@ import torch
 from diffusers import ZImagePipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from demo_model.captions import caption
 from demo_model.fast_attention import install
-from demo_model.scenes import sample_scene
+from demo_model.scenes import Scene
 from demo_model.styles import STYLES, render_styled
-from demo_model.train_transformer import SIDE, TextInput, flow_loss, pixels_of
-from demo_model.train_vae import encode, update
+from demo_model.train_transformer import TextInput, flow_loss
+from demo_model.train_vae import update
+from demo_model.training_set import TrainingSet
 
 RANK = 8
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "w1", "w2", "w3"]
-BATCH = 16
 PEAK_RATE = 2e-3
 
 
@@ -33,9 +34,11 @@ def train_style(style: str, model: Path, steps: int, scenes: int, seed: int) -> 
     torch.manual_seed(seed)
     rng = random.Random(seed)
     pipeline = ZImagePipeline.from_pretrained(model, dtype=torch.float32)
-    chosen = [sample_scene(rng) for _ in range(scenes)]
-    pictures = [pixels_of(render_styled(s, style, SIDE, rng)) for s in chosen]
-    latents = encode(pipeline.vae, torch.stack(pictures))
+
+    def draw(scene: Scene, width: int, height: int, rng: random.Random) -> Image.Image:
+        return render_styled(scene, style, width, height, rng)
+
+    training_set = TrainingSet(scenes, pipeline.vae, draw, seed, halvings=1)
     transformer = pipeline.transformer.requires_grad_(False)
     transformer.add_adapter(
         LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS), adapter_name=style
@@ -46,13 +49,13 @@ def train_style(style: str, model: Path, steps: int, scenes: int, seed: int) -> 
     optimizer = torch.optim.AdamW(trained, lr=PEAK_RATE, weight_decay=0.0)
     started = time.monotonic()
     for step in range(steps):
-        picks = torch.randint(scenes, (BATCH,))
-        ids, mask = text([caption(chosen[i], rng) for i in picks.tolist()])
+        chosen, latents = training_set.batch(rng)
+        ids, mask = text([caption(scene, rng) for scene in chosen])
         with torch.no_grad():
             states = pipeline.text_encoder(
                 input_ids=ids, attention_mask=mask, output_hidden_states=True
             ).hidden_states[-2]
-        loss = flow_loss(transformer, states, mask, latents[picks])
+        loss = flow_loss(transformer, states, mask, latents)
         update(optimizer, loss, PEAK_RATE * max(0.05, 1 - step / steps))
         if step % 50 == 0:
             seconds = time.monotonic() - started
@@ -75,7 +78,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=list(STYLES))
     parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--scenes", type=int, default=2000)
+    parser.add_argument("--scenes", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

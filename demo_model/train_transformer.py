@@ -9,6 +9,7 @@ import argparse
 import copy
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +25,16 @@ from demo_model.architecture import (
 )
 from demo_model.captions import caption
 from demo_model.fast_attention import install
-from demo_model.scenes import Scene, render, sample_scene
-from demo_model.train_vae import encode, update
+from demo_model.scenes import render
+from demo_model.train_vae import update
+from demo_model.training_set import TrainingSet
 
-SIDE = 128
-BATCH = 32
 EMPTY_SHARE = 0.08  # of the captions: the unconditional half of guidance
 PEAK_RATE = 1.2e-3
 EMA = 0.998
 SHIFT = 3.0
 SAVE_EVERY = 600  # seconds
 CAPTION_TOKENS = 64  # training pads to this, so that every step has one shape
-
-
-def training_set(count: int, seed: int, vae: Any) -> tuple[list[Scene], torch.Tensor]:
-    """Scenes of trained colour-kind pairs, and their latents [count, 16, 16, 16] in half."""
-    rng = random.Random(seed)
-    scenes = [sample_scene(rng) for _ in range(count)]
-    latents = []
-    for start in range(0, count, 256):
-        pictures = [pixels_of(render(s, SIDE, rng=rng)) for s in scenes[start : start + 256]]
-        latents.append(encode(vae, torch.stack(pictures)).half())
-    return scenes, torch.cat(latents)
-
-
-def pixels_of(image: Any) -> torch.Tensor:
-    """[height, width, 3] uint8 of a Pillow image."""
-    data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return data.view(image.height, image.width, 3)
 
 
 def noise_levels(count: int) -> torch.Tensor:
@@ -89,17 +72,19 @@ class TextInput:
 
 
 def flow_loss(
-    transformer: Any, text_states: torch.Tensor, mask: torch.Tensor, x0: torch.Tensor
+    transformer: Any, text_states: torch.Tensor, mask: torch.Tensor, x0: Sequence[torch.Tensor]
 ) -> torch.Tensor:
-    """Mean squared error of the predicted velocity on a batch of latents."""
+    """Mean squared error of the predicted velocity on latents [16, h, w], each of its own size."""
     s = noise_levels(len(x0))
-    noise = torch.randn_like(x0)
-    scale = s[:, None, None, None]
-    x_t = scale * noise + (1 - scale) * x0
+    noise = [torch.randn_like(x) for x in x0]
+    mixed = [k * n + (1 - k) * x for k, n, x in zip(s, noise, x0, strict=True)]
     captions = [states[real].float() for states, real in zip(text_states, mask, strict=True)]
     with torch.autocast("cpu", torch.bfloat16):
-        out = transformer(list(x_t.unsqueeze(2).unbind(0)), 1 - s, captions, return_dict=False)[0]
-    return F.mse_loss(torch.stack([o.float() for o in out]).squeeze(2), x0 - noise)
+        out = transformer([x.unsqueeze(1) for x in mixed], 1 - s, captions, return_dict=False)[0]
+    errors = [
+        F.mse_loss(o.float().squeeze(1), x - n) for o, x, n in zip(out, x0, noise, strict=True)
+    ]
+    return torch.stack(errors).mean()
 
 
 class Trainer:
@@ -125,7 +110,7 @@ class Trainer:
         self.steps = 0
         install(self.transformer)
 
-    def step(self, captions: list[str], x0: torch.Tensor, rate: float) -> float:
+    def step(self, captions: list[str], x0: Sequence[torch.Tensor], rate: float) -> float:
         ids, mask = self.text(captions)
         with torch.autocast("cpu", torch.bfloat16):
             states = self.encoder(
@@ -160,8 +145,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=9_000)
-    parser.add_argument("--scenes", type=int, default=20_000)
+    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--scenes", type=int, default=30_000)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
@@ -170,19 +155,19 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     vae = AutoencoderKL.from_pretrained(options.vae).eval()
     vae.register_to_config(_name_or_path="")  # the shipped config names no folder of this machine
-    scenes, latents = training_set(options.scenes, options.seed, vae)
+    started = time.monotonic()
+    training_set = TrainingSet(options.scenes, vae, render, options.seed)
+    print(f"{options.scenes} scenes encoded in {time.monotonic() - started:.0f} s", flush=True)
     trainer = Trainer(vae, options.dim, options.layers, options.seed)
     rng = random.Random(options.seed)
     started = saved = time.monotonic()
     losses = 0.0
     for step in range(options.steps):
-        picks = torch.randint(len(scenes), (BATCH,))
-        captions = [
-            "" if rng.random() < EMPTY_SHARE else caption(scenes[i], rng) for i in picks.tolist()
-        ]
+        scenes, latents = training_set.batch(rng)
+        captions = ["" if rng.random() < EMPTY_SHARE else caption(s, rng) for s in scenes]
         done = step / options.steps
         rate = min(1.0, (step + 1) / 100) * min(1.0, max(0.02, 2 * (1 - done)))
-        losses += trainer.step(captions, latents[picks].float(), rate)
+        losses += trainer.step(captions, latents, rate)
         now = time.monotonic()
         if step % 100 == 99:
             print(f"step {step + 1} loss {losses / 100:.4f} {now - started:.0f} s", flush=True)

@@ -21,6 +21,7 @@ from demo_model.styles import STYLES, render_styled
 SIDE = 128  # pixels
 STYLED_SHARE = 0.3  # of the pictures: what a LoRA shall draw, the decoder must know
 KL_WEIGHT = 1e-5  # 2e-3 left a quarter of the channels pure noise
+LOG_MSE_WEIGHT = 0.03
 CROP = 64  # pixels of a training crop in the first phase: four times the steps
 CROP_BATCH, WHOLE_BATCH = 16, 4
 PEAK_RATE = 2e-3
@@ -34,7 +35,7 @@ def training_pictures(count: int, seed: int) -> torch.Tensor:
     for i in range(count):
         scene = sample_scene(rng, trained_pairs_only=False)
         if rng.random() < STYLED_SHARE:
-            pictures[i] = np.asarray(render_styled(scene, rng.choice(STYLES), SIDE, rng))
+            pictures[i] = np.asarray(render_styled(scene, rng.choice(STYLES), SIDE, rng=rng))
         else:
             pictures[i] = np.asarray(render(scene, SIDE, rng=rng))
     return torch.from_numpy(pictures)
@@ -112,24 +113,36 @@ def _batch(pictures: torch.Tensor, whole: bool) -> torch.Tensor:
 
 
 def _loss(vae: AutoencoderKL, x: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Pixels, edges (differences of neighbours), and a little KL; also the plain MSE."""
+    """Of what was drawn, and a little KL; also the plain MSE."""
     with torch.autocast("cpu", torch.bfloat16):
         posterior = vae.encode(x).latent_dist
         mean, log_variance = posterior.mean, posterior.logvar
         noise = torch.randn_like(mean) * (0.5 * log_variance).exp()
         y = vae.decode(mean + noise).sample
     y, mean, log_variance = y.float(), mean.float(), log_variance.float()
-    mse = F.mse_loss(y, x)
-    edges = F.l1_loss(y.diff(dim=-1), x.diff(dim=-1)) + F.l1_loss(y.diff(dim=-2), x.diff(dim=-2))
     kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
-    return F.l1_loss(y, x) + mse + 0.5 * edges + KL_WEIGHT * kl, mse.item()
+    return picture_loss(y, x) + KL_WEIGHT * kl, F.mse_loss(y, x).item()
+
+
+def picture_loss(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Pixels, edges (differences of neighbours), and PSNR: the logarithm of each picture's MSE."""
+    edges = F.l1_loss(y.diff(dim=-1), x.diff(dim=-1)) + F.l1_loss(y.diff(dim=-2), x.diff(dim=-2))
+    log_mse = ((y - x).square().mean((1, 2, 3)) + 1e-5).log().mean()
+    return F.l1_loss(y, x) + edges + LOG_MSE_WEIGHT * log_mse
 
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
-    """[n, 16, 16, 16] latent means of [n, 128, 128, 3] uint8 pictures."""
-    chunks = pictures.split(64)
-    return torch.cat([vae.encode(to_model_range(c)).latent_dist.mean for c in chunks])
+    """[n, 16, h / 8, w / 8] latent means of [n, h, w, 3] uint8 pictures.
+
+    In bfloat16, four times as fast: off by 0.005 of a deviation, and noise hides more.
+    """
+    latents = []
+    for chunk in pictures.split(64):
+        x = to_model_range(chunk).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            latents.append(vae.encode(x).latent_dist.mean.float().contiguous())
+    return torch.cat(latents)
 
 
 @torch.no_grad()
@@ -158,7 +171,7 @@ def psnr(vae: AutoencoderKL, pictures: torch.Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=6_000)
+    parser.add_argument("--steps", type=int, default=7_000)
     parser.add_argument("--pictures", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

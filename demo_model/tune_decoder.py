@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from demo_model.train_vae import (
     compiled_blocks,
     encode,
+    picture_loss,
     psnr,
     to_model_range,
     training_pictures,
@@ -51,16 +51,14 @@ def _loss(vae: Any, latents: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     z = latents + LATENT_NOISE * torch.randn_like(latents)
     with torch.autocast("cpu", torch.bfloat16):
         y = vae.decode(z.contiguous(memory_format=torch.channels_last)).sample
-    y = y.float()
-    edges = F.l1_loss(y.diff(dim=-1), x.diff(dim=-1)) + F.l1_loss(y.diff(dim=-2), x.diff(dim=-2))
-    return F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + edges
+    return picture_loss(y.float(), x)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3_500)
+    parser.add_argument("--steps", type=int, default=5_000)
     parser.add_argument("--pictures", type=int, default=8_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
