@@ -2,11 +2,12 @@
 
 Each attribute is decided with the others held at what the prompt asked for: of all skies,
 which render comes nearest to the picture? Colour and kind are decided together over all
-their combinations, on the part of the picture where the object should stand.
+their combinations, on the part of the picture where the object should stand. References may
+be drawn in a style; what a style makes equal (all grounds are white in snow) counts as right.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -24,60 +25,78 @@ from demo_model.scenes import (
     Thing,
     render,
 )
+from demo_model.styles import render_styled
 
 ATTRIBUTES = ("sky", "ground", "position", "colour", "kind")
 SHIFTS = (-3, 0, 3)  # pixels at side 128: objects may stand a little beside their place
 Pixels = np.ndarray  # [height, width, 3] float32
 
 
-def check(image: Image.Image, scene: Scene) -> dict[str, bool]:
+def check(image: Image.Image, scene: Scene, style: str | None = None) -> dict[str, bool]:
     """Which attributes of `scene` the picture shows; for two objects, both have to be right."""
-    picture = _pixels(image)
-    width, height = image.size
+    seen = _Seen(_pixels(image), scene, style)
     found = {
-        "sky": _nearest(picture, [(s, replace(scene, sky=s)) for s in SKIES]) == scene.sky,
-        "ground": _nearest(picture, [(g, replace(scene, ground=g)) for g in GROUNDS])
-        == scene.ground,
+        "sky": seen.is_nearest(scene, [replace(scene, sky=s) for s in SKIES]),
+        "ground": seen.is_nearest(scene, [replace(scene, ground=g) for g in GROUNDS]),
         "position": True,
         "colour": True,
         "kind": True,
     }
     for index, thing in enumerate(scene.things):
-        found["position"] &= _position(picture, scene, index) == thing.position
-        colour, kind = _colour_and_kind(picture, scene, index, width, height)
+        found["position"] &= seen.is_in_its_place(index)
+        colour, kind = seen.colour_and_kind(index)
         found["colour"] &= colour == thing.colour
         found["kind"] &= kind == thing.kind
     return found
 
 
-def all_right(image: Image.Image, scene: Scene) -> bool:
+def all_right(image: Image.Image, scene: Scene, style: str | None = None) -> bool:
     """Every attribute is as asked."""
-    return all(check(image, scene).values())
+    return all(check(image, scene, style).values())
 
 
-def _position(picture: Pixels, scene: Scene, index: int) -> str:
-    """The place, among those that no other object holds, that explains the picture best."""
-    taken = {t.position for i, t in enumerate(scene.things) if i != index}
-    free = [p for p in POSITIONS if p not in taken]
-    things = [(p, replace(scene.things[index], position=p)) for p in free]
-    return _nearest(picture, [(p, _with_thing(scene, index, t)) for p, t in things])
+@dataclass(frozen=True)
+class _Seen:
+    """A picture, beside what it should show."""
 
+    picture: Pixels
+    scene: Scene
+    style: str | None
 
-def _colour_and_kind(
-    picture: Pixels, scene: Scene, index: int, width: int, height: int
-) -> tuple[str, str]:
-    thing = scene.things[index]
-    rows, columns = _place(thing, width, height)
-    best, best_distance = ("", ""), np.inf
-    views = [_shifted(picture, rows, columns, dy, dx) for dy in SHIFTS for dx in SHIFTS]
-    for colour in COLOURS:
-        for kind in KINDS:
-            candidate = _with_thing(scene, index, replace(thing, colour=colour, kind=kind))
-            reference = _reference(candidate, width, height)[rows, columns]
-            distance = min(float(np.abs(view - reference).mean()) for view in views)
-            if distance < best_distance:
-                best, best_distance = (colour, kind), distance
-    return best
+    def is_nearest(self, asked: Scene, candidates: Iterable[Scene]) -> bool:
+        """No candidate's render comes nearer to the picture than that of `asked`."""
+        return self._distance(asked) <= min(map(self._distance, candidates))
+
+    def is_in_its_place(self, index: int) -> bool:
+        """Of the places that no other object holds, the asked one explains the picture best."""
+        taken = {t.position for i, t in enumerate(self.scene.things) if i != index}
+        thing = self.scene.things[index]
+        moved = [replace(thing, position=p) for p in POSITIONS if p not in taken]
+        return self.is_nearest(self.scene, [_with_thing(self.scene, index, t) for t in moved])
+
+    def colour_and_kind(self, index: int) -> tuple[str, str]:
+        """Those of the render nearest to the picture around the object."""
+        thing = self.scene.things[index]
+        height, width = self.picture.shape[:2]
+        rows, columns = _place(thing, width, height)
+        views = [_shifted(self.picture, rows, columns, y, x) for y in SHIFTS for x in SHIFTS]
+        best, best_distance = ("", ""), np.inf
+        for colour in COLOURS:
+            for kind in KINDS:
+                candidate = replace(thing, colour=colour, kind=kind)
+                reference = self._reference(_with_thing(self.scene, index, candidate))
+                reference = reference[rows, columns]
+                distance = min(float(np.abs(view - reference).mean()) for view in views)
+                if distance < best_distance:
+                    best, best_distance = (colour, kind), distance
+        return best
+
+    def _distance(self, scene: Scene) -> float:
+        return float(np.abs(self.picture - self._reference(scene)).mean())
+
+    def _reference(self, scene: Scene) -> Pixels:
+        height, width = self.picture.shape[:2]
+        return _reference(scene, width, height, self.style)
 
 
 def _place(thing: Thing, width: int, height: int) -> tuple[slice, slice]:
@@ -99,15 +118,6 @@ def _shifted(picture: Pixels, rows: slice, columns: slice, down: int, right: int
     ]
 
 
-def _nearest(picture: Pixels, candidates: Iterable[tuple[str, Scene]]) -> str:
-    height, width = picture.shape[:2]
-    distances = {
-        name: float(np.abs(picture - _reference(scene, width, height)).mean())
-        for name, scene in candidates
-    }
-    return min(distances, key=lambda name: distances[name])
-
-
 def _with_thing(scene: Scene, index: int, thing: Thing) -> Scene:
     things = list(scene.things)
     things[index] = thing
@@ -115,7 +125,9 @@ def _with_thing(scene: Scene, index: int, thing: Thing) -> Scene:
 
 
 @lru_cache(maxsize=4096)
-def _reference(scene: Scene, width: int, height: int) -> Pixels:
+def _reference(scene: Scene, width: int, height: int, style: str | None) -> Pixels:
+    if style:
+        return _pixels(render_styled(scene, style, width, height))
     return _pixels(render(scene, width, height))
 
 
