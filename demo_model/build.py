@@ -6,7 +6,6 @@ stage is kept in the work folder and not repeated.
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -16,15 +15,10 @@ HERE = Path(__file__).resolve().parent
 
 
 def stage(module: str, *arguments: str | int | Path) -> None:
-    """Run one stage; its output goes to this terminal.
-
-    Threads that wait sleep instead of spinning: with other work on the machine, a stage then
-    takes its share longer, not many times as long.
-    """
+    """Run one stage; its output goes to this terminal."""
     line = [sys.executable, "-m", f"demo_model.{module}", *map(str, arguments)]
     print("$", *line[1:], flush=True)
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    subprocess.run(line, cwd=HERE.parent, check=True, env=environment)
+    subprocess.run(line, cwd=HERE.parent, check=True)
 
 
 def main() -> None:
