@@ -19,7 +19,7 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.planning import Plan
 from core.progress import View, create_view, set_up_logging
 from core.settings import load_settings
-from core.tasks import Result
+from core.tasks import GenerateTask, Result
 from core.tweets import PROMPT_SOURCES, TweetFile, read_tweets
 from demo_model.vocabulary import unknown_words
 
@@ -202,11 +202,15 @@ def _tell_unknown_words(generator: MultiGPUImageGenerator, plan: Plan) -> None:
     """The demo model ignores words that it was not taught; say once which."""
     if generator.model.path_or_id != str(DEMO_MODEL):
         return
-    words = dict.fromkeys(w for job in plan.jobs for w in unknown_words(job.task.prompt))
+    words = dict.fromkeys(w for p in _prompts(plan) for w in unknown_words(p))
     if words:
         shown = ", ".join(list(words)[:MAX_SHOWN_WORDS])
         more = f" and {len(words) - MAX_SHOWN_WORDS} more" if len(words) > MAX_SHOWN_WORDS else ""
         logger.warning(f"The demo model does not know these words and ignores them: {shown}{more}.")
+
+
+def _prompts(plan: Plan) -> list[str]:
+    return [job.task.prompt for job in plan.jobs if isinstance(job.task, GenerateTask)]
 
 
 class _Interrupts:

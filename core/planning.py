@@ -19,36 +19,53 @@ class Plan:
     settled: list[Result]
 
 
-def plan_batch(
-    admitted: Sequence[Job | Rejected],
-    ledger: Ledger,
-    root: OutputRoot,
-    overwrite: bool,
-    retry_quarantined: bool,
-) -> Plan:
-    """Compare a batch with what earlier runs left, and record it in the ledger.
+class Planner:
+    """Compares what is asked for with what earlier runs left, and records it in the ledger.
 
     Done and unchanged is skipped; changed is redone; failed is tried again; quarantined only
-    if asked. A picture that the ledger does not know is recognised by its own metadata.
+    if asked. A result that the ledger does not know is recognised by what it says of itself.
     """
-    for partial in ledger.open_leases():
-        root.sweep(partial)
-    known = ledger.entries()
-    jobs: list[Job] = []
-    settled: list[Result] = []
-    entries: list[Entry] = []
-    for item in admitted:
-        if isinstance(item, Rejected):
-            entry = _rejected_entry(item)
-        else:
-            entry = _judge(item, known.get(item.output.key), overwrite, retry_quarantined)
-            if entry.state == "pending":
+
+    def __init__(
+        self, ledger: Ledger, root: OutputRoot, overwrite: bool, retry_quarantined: bool
+    ) -> None:
+        self._ledger = ledger
+        self._root = root
+        self._overwrite = overwrite
+        self._retry_quarantined = retry_quarantined
+        self._known: dict[str, Entry] = {}
+
+    def begin(self, admitted: Sequence[Job | Rejected]) -> Plan:
+        """Plan a new batch; what a dead run left unfinished is swept."""
+        for partial in self._ledger.open_leases():
+            self._root.sweep(partial)
+        self._known = self._ledger.entries()
+        jobs: list[Job] = []
+        settled: list[Result] = []
+        entries: list[Entry] = []
+        for item in admitted:
+            entry = self._entry(item)
+            entries.append(entry)
+            if entry.state == "pending" and isinstance(item, Job):
                 jobs.append(item)
-        entries.append(entry)
-        if entry.state != "pending":
-            settled.append(_settled_result(entry, item, root))
-    ledger.begin_batch(entries)
-    return Plan(jobs, settled)
+            else:
+                settled.append(_settled_result(entry, item))
+        self._ledger.begin_batch(entries)
+        return Plan(jobs, settled)
+
+    def add(self, item: Job | Rejected) -> Job | Result:
+        """Plan one input more of the batch that was begun last."""
+        entry = self._entry(item)
+        self._ledger.set_state(entry)
+        if entry.state == "pending" and isinstance(item, Job):
+            return item
+        return _settled_result(entry, item)
+
+    def _entry(self, item: Job | Rejected) -> Entry:
+        if isinstance(item, Rejected):
+            return _rejected_entry(item)
+        known = self._known.get(item.output.key)
+        return _judge(item, known, self._overwrite, self._retry_quarantined)
 
 
 def _judge(job: Job, known: Entry | None, overwrite: bool, retry_quarantined: bool) -> Entry:
@@ -60,7 +77,7 @@ def _judge(job: Job, known: Entry | None, overwrite: bool, retry_quarantined: bo
         return _judge_unknown(job, pending)
     if known.fingerprint != job.fingerprint:
         return pending
-    if known.state == "done" and _picture_intact(job, known):
+    if known.state == "done" and _intact(job, known):
         return replace(known, position=job.position, task_id=job.task_id, task=pending.task)
     if known.state == "quarantined" and not retry_quarantined:
         return replace(known, position=job.position, task_id=job.task_id)
@@ -68,7 +85,7 @@ def _judge(job: Job, known: Entry | None, overwrite: bool, retry_quarantined: bo
 
 
 def _judge_unknown(job: Job, pending: Entry) -> Entry:
-    """A picture without a ledger entry: ours if it says so itself, else somebody's."""
+    """A file without a ledger entry: ours if it says so itself, else somebody's."""
     file = job.output.file
     if not file.exists():
         return pending
@@ -87,7 +104,7 @@ def _judge_unknown(job: Job, pending: Entry) -> Entry:
     return replace(pending, state="done", size=size, used=used if isinstance(used, dict) else {})
 
 
-def _picture_intact(job: Job, known: Entry) -> bool:
+def _intact(job: Job, known: Entry) -> bool:
     try:
         return job.output.file.stat().st_size == known.size
     except OSError:
@@ -106,7 +123,7 @@ def _rejected_entry(item: Rejected) -> Entry:
     )
 
 
-def _settled_result(entry: Entry, item: Job | Rejected, root: OutputRoot) -> Result:
+def _settled_result(entry: Entry, item: Job | Rejected) -> Result:
     done = entry.state == "done"
     return Result(
         position=entry.position,
