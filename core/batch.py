@@ -24,6 +24,7 @@ from core.scheduler import Pending, Scheduler, Worker
 from core.settings import SupervisionSettings
 from core.tasks import Result, Status, task_to_json
 
+INTERRUPTED = "Not tried: the run was interrupted."
 # Failures that another try, on another worker or with more free memory, may not repeat.
 PASSING: frozenset[FailureKind] = frozenset({"out_of_memory", "device", "error"})
 
@@ -92,6 +93,7 @@ class Batch:
         self._abandoned: dict[str, Path] = {}
         self._unsettled = len(jobs)
         self._leasing = True
+        self._closed_as: tuple[Status, str] = ("interrupted", INTERRUPTED)
         self._finished = threading.Event()
         self.storage_error: StorageError | LedgerError | None = None
         self._finish_if_complete()
@@ -116,7 +118,7 @@ class Batch:
         if self._leasing:
             self._scheduler.add(_pending(task))
         else:
-            self._close(task, "interrupted", None, "Not tried: the run was interrupted.")
+            self._close(task, self._closed_as[0], None, self._closed_as[1])
 
     def seal(self) -> None:
         """No more jobs will come."""
@@ -340,6 +342,7 @@ class Batch:
         The ledger keeps these tasks as they are, so that a resumed run tries them.
         """
         self._leasing, self._sealed = False, True
+        self._closed_as = (status, reason)
         for active in self._active.values():
             self._abandoned[active.lease.lease_id] = Path(active.lease.partial_path)
         self._active.clear()
@@ -399,7 +402,7 @@ class Batch:
 
     def _settle_waiting_if_drained(self) -> None:
         if not self._leasing and not self._active and self._unsettled:
-            self.abandon("interrupted", "Not tried: the run was interrupted.")
+            self.abandon("interrupted", INTERRUPTED)
 
     def _finish_if_complete(self) -> None:
         if self._unsettled == 0 and self._sealed:

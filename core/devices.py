@@ -96,6 +96,29 @@ def list_gpus() -> list[Gpu]:
         pynvml.nvmlShutdown()
 
 
+def memory_in_use(devices: Sequence[Device]) -> int | None:
+    """Bytes in use on all of some CUDA devices, by whomever; None without CUDA devices."""
+    if any(device.kind != "cuda" for device in devices):
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        masks = [mask for device in devices for mask in device.mask.split(",")]
+        return sum(int(pynvml.nvmlDeviceGetMemoryInfo(_handle_of(m)).used) for m in masks)
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _handle_of(mask: str) -> object:
+    if mask.isdecimal():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(mask))
+    return pynvml.nvmlDeviceGetHandleByUUID(mask.encode())
+
+
 def _gpus_at(index: int) -> list[Gpu]:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     slices = _mig_slices(handle)

@@ -158,16 +158,16 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Replace `file` by `text`, whole or not at all.
+def write_atomically(file: Path, content: str | bytes) -> None:
+    """Replace `file`, whole or not at all.
 
     Raises:
         StorageError: the disk refuses.
     """
     partial = file.with_name(f"{PARTIAL_PREFIX}{file.name}")
     try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with partial.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, file)

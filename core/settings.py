@@ -18,7 +18,7 @@ DEFAULT_FILE = PROJECT_DIR / "config" / "default.yaml"
 MAX_FILE_BYTES = 1_000_000
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
-M = TypeVar("M", "ModelDefaults", "ModelEditDefaults")
+M = TypeVar("M", bound="Matching")
 S = TypeVar("S", bound=BaseModel)
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OptionalSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -46,8 +46,14 @@ class GenerationDefaults(Section):
         return self
 
 
-class ModelDefaults(GenerationDefaults):
+class Matching(Section):
+    """An entry of a list of defaults by model."""
+
     match: str
+
+
+class ModelDefaults(Matching, GenerationDefaults):
+    """Defaults of the models that `match` fits."""
 
 
 class EditDefaults(Section):
@@ -63,8 +69,8 @@ class EditDefaults(Section):
     true_cfg_scale: Scale | None = None
 
 
-class ModelEditDefaults(EditDefaults):
-    match: str
+class ModelEditDefaults(Matching, EditDefaults):
+    """Defaults of the models that `match` fits."""
 
 
 class WorkerSettings(Section):
@@ -83,7 +89,7 @@ class JudgeSettings(Section):
     dtype: Dtype
     prompts: str | None
     batch_size: Count
-    max_new_tokens: Count
+    max_new_tokens: Count | None
     image_area: Area | None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
     experts_implementation: str | None

@@ -80,7 +80,7 @@ class WorkerPool:
         self._loads_at_once = loads_at_once(
             settings.workers.concurrent_loads, specs[0][1].model, len(specs)
         )
-        self._barrier = Barrier() if in_step else None
+        self.barrier = Barrier() if in_step else None
         self._on_dismissed = on_dismissed
         self._pace = Pace(self._rules)
         self._batch: Batch | None = None
@@ -289,7 +289,7 @@ class WorkerPool:
             return
         if handle.dismissed or any(active.alone for _, active in handle.saving.values()):
             return
-        if self._barrier and not self._barrier.may_start(handle.name, self._busy()):
+        if self.barrier and not self.barrier.may_start(handle.name, self._busy()):
             return
         serving = frozenset(h.name for h in self._handles if h.state is State.SERVING)
         held = frozenset(lora for h in self._handles if h is not handle for lora in h.loras)
@@ -299,8 +299,8 @@ class WorkerPool:
         group = batch.next_leases(worker, most, busy_saving=bool(handle.saving))
         if not group:
             return
-        if self._barrier:
-            self._barrier.started(handle.name)
+        if self.barrier:
+            self.barrier.started(handle.name)
         handle.running = {active.lease.lease_id: (batch, active) for active in group}
         handle.set_deadline(self._pace.allowed(sum(active.job.work for active in group)))
         for active in group:
@@ -407,9 +407,9 @@ class WorkerPool:
     # -- the end -------------------------------------------------------------
 
     def _dismiss(self, count: int) -> None:
-        """Those that serve nothing yet first."""
+        """Those first that have nothing to do."""
         staying = [h for h in self._handles if not h.dismissed and h.state is not State.RETIRED]
-        for handle in sorted(staying, key=lambda h: h.state is State.SERVING)[:count]:
+        for handle in sorted(staying, key=lambda h: len(h.leases()))[:count]:
             handle.dismissed = True
 
     def _let_go_if_dismissed(self, handle: WorkerHandle) -> None:

@@ -12,6 +12,7 @@ from core.messages import Lease
 from workers.judges.chat_model import ChatModel
 
 REMINDER = "\nAnswer with one JSON object and nothing else."
+USUAL_ANSWER = 512  # tokens at most
 Pictures = dict[str, list[Image.Image]]
 
 
@@ -65,7 +66,7 @@ class VlmJudge(ChatModel):
         own, settings = self.model.generation_config, self.judge.settings
         sampling = {"temperature": settings.temperature} if settings.temperature > 0 else {}
         return GenerationConfig(
-            max_new_tokens=settings.max_new_tokens,
+            max_new_tokens=settings.max_new_tokens or USUAL_ANSWER,
             do_sample=bool(sampling),
             eos_token_id=own.eos_token_id,
             pad_token_id=self.processor.tokenizer.pad_token_id,
