@@ -74,7 +74,8 @@ class _Videoless:
 
 
 def _without_video(kind: type[Any]) -> type[Any]:
-    return type(kind.__name__, (_Videoless, kind), {})
+    # Under its own module, so that a pipeline saved with it names the class of transformers.
+    return type(kind.__name__, (_Videoless, kind), {"__module__": kind.__module__})
 
 
 def videoless_processor(

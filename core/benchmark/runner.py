@@ -175,6 +175,9 @@ class EditBenchmark:
             if not result.success:
                 logger.error(f"{result.task_id}: {result.status}: {result.error}")
             self.listener(TaskEnded(result))
+        there = len(self.finished_edits())
+        if there:
+            logger.info(f"{there} of {len(self._pairs)} edits are there already.")
         overlapped = self.settings.stages == "overlapped"
         if overlapped and len(self.devices) == 1:
             logger.info("stages: one worker cannot be shared out; editing comes first.")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
+from transformers.utils import is_torchvision_available
 
 from core.errors import MultiGPUError
 from core.messages import Lease
@@ -17,6 +18,7 @@ from core.tasks import EditTask, GenerateTask
 from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraCounts, LoraManager
 from workers.models.base import Log, ModelFamily, Picture, Product
+from workers.processors import load_processor
 from workers.reproducible import make_reproducible
 from workers.torch_device import device_map, dtype_of, identity_of, prepare_torch, torch_device
 
@@ -47,6 +49,7 @@ class DiffusersPipeline(ModelFamily):
             dtype=dtype_of(self.spec, self._device),
             use_safetensors=True,
             device_map=device_map(self.spec),
+            **self._parts_without_torchvision(),
         )
         pipeline.set_progress_bar_config(disable=True)
         self.parameters = dict(inspect.signature(pipeline.__call__).parameters)
@@ -57,6 +60,16 @@ class DiffusersPipeline(ModelFamily):
         self.pipeline = pipeline
         self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
         return name
+
+    def _parts_without_torchvision(self) -> dict[str, Any]:
+        """A vision-language text encoder's processor, which otherwise wants torchvision."""
+        if is_torchvision_available():
+            return {}
+        config = DiffusionPipeline.load_config(self.spec.model, revision=self.spec.revision)
+        if config.get("processor", [None])[0] != "transformers":
+            return {}
+        processor = load_processor(self.spec.model, self.spec.revision, "processor")
+        return {"processor": processor}
 
     @abstractmethod
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
