@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from core.admission import Job, Rejected
 from core.batch import job_entry
@@ -81,6 +82,8 @@ def _judge(job: Job, known: Entry | None, overwrite: bool, retry_quarantined: bo
         return replace(known, position=job.position, task_id=job.task_id, task=pending.task)
     if known.state == "quarantined" and not retry_quarantined:
         return replace(known, position=job.position, task_id=job.task_id)
+    if known.state in ("pending", "leased"):  # published, perhaps, and not recorded any more
+        return _recognised(job, pending) or pending
     return pending
 
 
@@ -89,18 +92,34 @@ def _judge_unknown(job: Job, pending: Entry) -> Entry:
     file = job.output.file
     if not file.exists():
         return pending
-    try:
-        provenance = read_provenance(file)
-    except ValueError:
+    if not _is_ours(file):
         error = (
             f"{job.output.shown} exists and was not made by this program; "
             "move it away, or use --overwrite."
         )
         return replace(pending, state="failed", error=error)
+    return _recognised(job, pending) or pending
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        read_provenance(file)
+    except ValueError:
+        return False
+    return True
+
+
+def _recognised(job: Job, pending: Entry) -> Entry | None:
+    """The entry of a file that says of itself that it is this job's result."""
+    file = job.output.file
+    try:
+        provenance = read_provenance(file)
+        size = file.stat().st_size
+    except (ValueError, OSError):
+        return None
     if provenance.get("fingerprint") != job.fingerprint:
-        return pending
+        return None
     used = provenance.get("used")
-    size = file.stat().st_size
     return replace(pending, state="done", size=size, used=used if isinstance(used, dict) else {})
 
 

@@ -46,7 +46,7 @@ def inspect_image(path: str | Path, what: str = "source_images") -> SourceImage:
             raise InputError(f"{what}: {path} is larger than {MAX_BYTES // 1024**2} MiB.")
         with _opened(file, what) as image:
             width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+            turned = _orientation(image) in _QUARTER_TURNS
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, ValueError, SyntaxError) as error:
@@ -76,6 +76,13 @@ def read_image(
             return _on_white(upright)
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{what}: {path} is damaged or cut short: {error}.") from None
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """Of the header alone: for a PNG without EXIF in front Pillow would decode the picture."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return None
+    return image.getexif().get(_ORIENTATION)
 
 
 def _opened(file: Path, what: str) -> Image.Image:

@@ -103,12 +103,12 @@ def _words(lease: Lease) -> str:
 
 
 def _verdict(lease: Lease) -> Verdict:
-    """Scores that depend on the task alone; `!unparsed` in an instruction gives none."""
+    """Scores that depend on instruction and seed; `!unparsed` in an instruction gives none."""
     for path, sha256 in lease.files.items():
         read_image(path, sha256)
     if "!unparsed" in _words(lease):
         return Verdict({"scores": None}, {"calls": [{"name": "SC", "raw": "no idea"}]})
-    draw = random.Random(lease.fingerprint)
+    draw = random.Random(f"{_words(lease)} {lease.task.seed}")
     consistency, quality = draw.randint(0, 10), draw.randint(0, 10)
     scores = {"SC": consistency, "PQ": quality, "O": (consistency * quality) ** 0.5}
     return Verdict({"scores": scores}, {"calls": []})
