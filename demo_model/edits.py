@@ -70,6 +70,7 @@ class Edit:
     target: Scene
     shifts: tuple[Shift, ...]
     target_shifts: tuple[Shift, ...]
+    held_out: bool = False
 
     def before(self, width: int = 128, height: int | None = None) -> Image.Image:
         return render(self.source, width, height, shifts=self.shifts)
@@ -93,7 +94,16 @@ def sample_edit(rng: random.Random, category: str = "", trained_only: bool = Tru
             continue  # "the tree" must mean one of them
         shifts = sample_shifts(rng, len(source.things))
         edit, slots = _MAKERS[chosen](source, shifts, rng)
-        if not (trained_only and held_out_edit(*slots)):
+        held_out = bool(slots) and held_out_edit(*slots)
+        if not (trained_only and held_out):
+            return replace(edit, held_out=held_out)
+
+
+def untrained(rng: random.Random, category: str) -> Edit:
+    """A random edit of a kind that training never shows, where its category has such."""
+    while True:
+        edit = sample_edit(rng, category, trained_only=False)
+        if category not in ("colour", "move") or edit.held_out:
             return edit
 
 
@@ -111,7 +121,7 @@ def _ground(source: Scene, shifts: tuple[Shift, ...], rng: random.Random) -> tup
 def _whole(
     category: str, words: str, source: Scene, target: Scene, shifts: tuple[Shift, ...]
 ) -> tuple[Edit, list[str]]:
-    return Edit(category, words, source, target, shifts, shifts), ["never", "held", "out"]
+    return Edit(category, words, source, target, shifts, shifts), []
 
 
 def _colour(source: Scene, shifts: tuple[Shift, ...], rng: random.Random) -> tuple[Edit, list[str]]:
@@ -140,7 +150,7 @@ def _remove(source: Scene, shifts: tuple[Shift, ...], rng: random.Random) -> tup
     kept = tuple(s for i, s in enumerate(shifts) if i != index)
     words = rng.choice(_REMOVE).format(kind=kind)
     target = replace(source, things=left)
-    return Edit("remove", words, source, target, shifts, kept), ["never", "held", "out"]
+    return Edit("remove", words, source, target, shifts, kept), []
 
 
 def _with(scene: Scene, index: int, thing: Thing) -> Scene:

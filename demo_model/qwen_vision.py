@@ -8,7 +8,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+)
 from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
 from workers.processors import videoless_processor
@@ -33,6 +41,7 @@ def build_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
             pre_tokenizers.Split(Regex(r"[^\s\w]"), "isolated"),
         ]
     )
+    tokenizer.decoder = decoders.Fuse()  # JSON comes out as JSON; words run together
     tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIAL])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
