@@ -22,7 +22,7 @@ from demo_model.scenes import Scene
 from demo_model.styles import STYLES, render_styled
 from demo_model.train_transformer import TextInput, flow_loss
 from demo_model.train_vae import update
-from demo_model.training_set import TrainingSet
+from demo_model.training_set import ALL_SIZES, TrainingSet
 
 RANK = 8
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "w1", "w2", "w3"]
@@ -38,7 +38,7 @@ def train_style(style: str, model: Path, steps: int, scenes: int, seed: int) -> 
     def draw(scene: Scene, width: int, height: int, rng: random.Random) -> Image.Image:
         return render_styled(scene, style, width, height, rng)
 
-    training_set = TrainingSet(scenes, pipeline.vae, draw, seed, halvings=1)
+    training_set = TrainingSet(ALL_SIZES, scenes, pipeline.vae, draw, seed, halvings=1)
     transformer = pipeline.transformer.requires_grad_(False)
     transformer.add_adapter(
         LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS), adapter_name=style

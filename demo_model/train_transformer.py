@@ -10,6 +10,7 @@ import copy
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from demo_model.captions import caption
 from demo_model.fast_attention import install
 from demo_model.scenes import render
 from demo_model.train_vae import update
-from demo_model.training_set import TrainingSet
+from demo_model.training_set import ALL_SIZES, USUAL_SIZE, Group, TrainingSet
 
 EMPTY_SHARE = 0.08  # of the captions: the unconditional half of guidance
 PEAK_RATE = 1.2e-3
@@ -87,6 +88,17 @@ def flow_loss(
     return torch.stack(errors).mean()
 
 
+@dataclass(frozen=True)
+class Phase:
+    """The usual size comes first: shapes are learnt faster where all pictures are alike."""
+
+    name: str
+    groups: tuple[Group, ...]
+    steps: int
+    peak_rate: float
+    seed: int
+
+
 class Trainer:
     """Transformer and text encoder, trained together, with a moving average of both."""
 
@@ -111,13 +123,14 @@ class Trainer:
         install(self.transformer)
 
     def step(self, captions: list[str], x0: Sequence[torch.Tensor], rate: float) -> float:
+        """One batch at a learning rate; returns its loss."""
         ids, mask = self.text(captions)
         with torch.autocast("cpu", torch.bfloat16):
             states = self.encoder(
                 input_ids=ids, attention_mask=mask, output_hidden_states=True
             ).hidden_states[-2]
         loss = flow_loss(self.transformer, states, mask, x0)
-        update(self.optimizer, loss, PEAK_RATE * rate)
+        update(self.optimizer, loss, rate)
         self.steps += 1
         self._average()
         return loss.item()
@@ -141,12 +154,37 @@ class Trainer:
         copy.deepcopy(pipeline).to(torch.bfloat16).save_pretrained(out, safe_serialization=True)
 
 
+def train(trainer: Trainer, training_set: TrainingSet, phase: Phase, out: Path) -> None:
+    """One phase; saves the average now and then, and at its end."""
+    rng = random.Random(phase.seed)
+    started = saved = time.monotonic()
+    losses = 0.0
+    for step in range(phase.steps):
+        scenes, latents = training_set.batch(rng)
+        captions = ["" if rng.random() < EMPTY_SHARE else caption(s, rng) for s in scenes]
+        done = step / phase.steps
+        rate = min(1.0, (step + 1) / 100) * min(1.0, max(0.02, 2 * (1 - done)))
+        losses += trainer.step(captions, latents, phase.peak_rate * rate)
+        now = time.monotonic()
+        if step % 100 == 99:
+            seconds = now - started
+            print(
+                f"{phase.name} step {step + 1} loss {losses / 100:.4f} {seconds:.0f} s", flush=True
+            )
+            losses = 0.0
+        if now - saved > SAVE_EVERY:
+            trainer.save(out)
+            saved = now
+    trainer.save(out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=12_000)
-    parser.add_argument("--scenes", type=int, default=30_000)
+    parser.add_argument("--steps", type=int, default=9_000, help="at the usual size")
+    parser.add_argument("--more-steps", type=int, default=5_000, help="at all sizes")
+    parser.add_argument("--scenes", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
@@ -155,27 +193,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     vae = AutoencoderKL.from_pretrained(options.vae).eval()
     vae.register_to_config(_name_or_path="")  # the shipped config names no folder of this machine
-    started = time.monotonic()
-    training_set = TrainingSet(options.scenes, vae, render, options.seed)
-    print(f"{options.scenes} scenes encoded in {time.monotonic() - started:.0f} s", flush=True)
     trainer = Trainer(vae, options.dim, options.layers, options.seed)
-    rng = random.Random(options.seed)
-    started = saved = time.monotonic()
-    losses = 0.0
-    for step in range(options.steps):
-        scenes, latents = training_set.batch(rng)
-        captions = ["" if rng.random() < EMPTY_SHARE else caption(s, rng) for s in scenes]
-        done = step / options.steps
-        rate = min(1.0, (step + 1) / 100) * min(1.0, max(0.02, 2 * (1 - done)))
-        losses += trainer.step(captions, latents, rate)
-        now = time.monotonic()
-        if step % 100 == 99:
-            print(f"step {step + 1} loss {losses / 100:.4f} {now - started:.0f} s", flush=True)
-            losses = 0.0
-        if now - saved > SAVE_EVERY:
-            trainer.save(options.out)
-            saved = now
-    trainer.save(options.out)
+    phases = (
+        Phase("usual size", (USUAL_SIZE,), options.steps, PEAK_RATE, options.seed),
+        Phase("all sizes", ALL_SIZES, options.more_steps, PEAK_RATE / 2, options.seed + 1),
+    )
+    for phase in phases:
+        training_set = TrainingSet(phase.groups, options.scenes, vae, render, phase.seed)
+        train(trainer, training_set, phase, options.out)
 
 
 if __name__ == "__main__":

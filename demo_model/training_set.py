@@ -25,25 +25,13 @@ Draw = Callable[[Scene, int, int, random.Random], Image.Image]  # as `scenes.ren
 
 @dataclass(frozen=True)
 class Group:
-    """Pictures of `above` < tokens <= `tokens`, `batch` at a time, in `share` of the steps."""
+    """Pictures of up to `tokens` tokens, `batch` at a time, in `share` of the steps."""
 
-    above: int
+    sizes: tuple[Size, ...]
     tokens: int
     batch: int
     share: float
-
-    def sizes(self) -> list[Size]:
-        return [
-            (width, height)
-            for width in SIDES
-            for height in SIDES
-            if self.above < tokens_of((width, height)) <= self.tokens
-        ]
-
-
-GROUPS = (Group(0, 64, 32, 0.6), Group(64, 128, 16, 0.2), Group(128, 256, 8, 0.2))
-USUAL: Size = (128, 128)
-USUAL_SHARE = 0.6  # of the group that it belongs to
+    usual_share: float = 0.0  # of its pictures have the usual size
 
 
 def tokens_of(size: Size) -> int:
@@ -51,12 +39,22 @@ def tokens_of(size: Size) -> int:
     return size[0] // PATCH * (size[1] // PATCH)
 
 
+def _sizes(above: int, most: int) -> tuple[Size, ...]:
+    every = [(width, height) for width in SIDES for height in SIDES]
+    return tuple(size for size in every if above < tokens_of(size) <= most)
+
+
+USUAL: Size = (128, 128)
+USUAL_SIZE = Group((USUAL,), 64, 32, 1.0)
+ALL_SIZES = (
+    Group(_sizes(0, 64), 64, 32, 0.5, usual_share=0.5),
+    Group(_sizes(64, 128), 128, 16, 0.25),
+    Group(_sizes(128, 256), 256, 8, 0.25),
+)
+
+
 def sample_size(group: Group, rng: random.Random) -> Size:
-    """The usual size most often, where it belongs to the group."""
-    sizes = group.sizes()
-    if USUAL in sizes and rng.random() < USUAL_SHARE:
-        return USUAL
-    return rng.choice(sizes)
+    return USUAL if rng.random() < group.usual_share else rng.choice(group.sizes)
 
 
 class GroupSet:
@@ -83,9 +81,17 @@ class TrainingSet:
     `halvings` halves all batches that many times.
     """
 
-    def __init__(self, count: int, vae: Any, draw: Draw, seed: int, halvings: int = 0) -> None:
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        count: int,
+        vae: Any,
+        draw: Draw,
+        seed: int,
+        halvings: int = 0,
+    ) -> None:
         rng = random.Random(seed)
-        groups = [replace(g, batch=g.batch >> halvings) for g in GROUPS]
+        groups = [replace(g, batch=g.batch >> halvings) for g in groups]
         samples = [g.batch * g.share for g in groups]
         self.sets = [
             GroupSet(g, round(count * n / sum(samples)), vae, draw, rng)
