@@ -165,7 +165,7 @@ class WorkerPool:
         while self._commands:
             self._commands.popleft()()
         now = time.monotonic()
-        for handle in self._handles:
+        for handle in list(self._handles):
             self._check_deadline(handle, now)
             self._start_if_due(handle, now)
         self._grant_loads()
@@ -379,6 +379,8 @@ class WorkerPool:
 
     def _start_if_due(self, handle: WorkerHandle, now: float) -> None:
         if handle.state is not State.DOWN or self._closing or now < handle.start_at:
+            return
+        if handle.dismissed:
             return
         try:
             handle.spawn()
