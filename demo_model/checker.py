@@ -24,6 +24,7 @@ from demo_model.scenes import (
     Scene,
     Thing,
     render,
+    unit,
 )
 from demo_model.styles import render_styled
 
@@ -102,7 +103,7 @@ class _Seen:
 def _place(thing: Thing, width: int, height: int) -> tuple[slice, slice]:
     """Rows and columns in which an object of this place and size stands, whatever its kind."""
     margin = max(SHIFTS)
-    size = min(width, height) * SIZES[thing.size]
+    size = unit(width, height) * SIZES[thing.size]
     middle, base = width * POSITIONS[thing.position], height * BASE
     top, bottom = int(base - 1.15 * size), int(base + 0.08 * size)
     left, right = int(middle - 0.66 * size), int(middle + 0.66 * size)

@@ -45,12 +45,13 @@ KINDS = (
     "cat", "flower", "umbrella", "mushroom", "star", "balloon",
 )  # fmt: skip
 POSITIONS = {"left": 0.23, "centre": 0.5, "right": 0.77}  # of the width
-SIZES = {"small": 0.24, "medium": 0.32, "big": 0.42}  # height of an object, of the height
+SIZES = {"small": 0.24, "medium": 0.32, "big": 0.42}  # height of an object, in units
 BACKDROPS = ("none", "beach", "city", "forest")
 HORIZON = 0.66  # of the height
 BASE = 0.86  # where objects stand, of the height
-JITTER = 0.02  # of the side: objects do not stand on a grid
+JITTER = 0.02  # units: objects do not stand on a grid
 SUPERSAMPLING = 2
+USUAL_SIDE = 128  # pixels
 
 DARK_WOOD: Colour = (96, 62, 36)
 GLASS: Colour = (196, 224, 244)
@@ -112,8 +113,13 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 
 def sample_shifts(rng: random.Random, count: int) -> tuple[Shift, ...]:
-    """How far objects stand from their places: right and down, of width and height."""
+    """How far objects stand from their places: right and down, in units."""
     return tuple((rng.uniform(-JITTER, JITTER), rng.uniform(-JITTER, JITTER)) for _ in range(count))
+
+
+def unit(width: int, height: int) -> int:
+    """Pixels that sizes count in: a larger picture shows more of the scene, not larger things."""
+    return min(width, height, USUAL_SIDE)
 
 
 def render(
@@ -136,23 +142,23 @@ def render(
     w, h = width * SUPERSAMPLING, height * SUPERSAMPLING
     image = Image.new("RGB", (w, h))
     draw = ImageDraw.Draw(image)
-    _draw_sky(draw, scene.sky, w, h)
+    one = unit(width, height) * SUPERSAMPLING
+    _draw_sky(draw, scene.sky, w, h, one)
     _draw_backdrop(draw, scene, w, h)
     _draw_ground(draw, scene, w, h)
     for thing, (right, down) in zip(scene.things, shifts, strict=True):
-        x = w * (POSITIONS[thing.position] + right)
-        y = h * (BASE + down)
-        size = min(w, h) * SIZES[thing.size]
+        x = w * POSITIONS[thing.position] + one * right
+        y = h * BASE + one * down
+        size = one * SIZES[thing.size]
         _PAINTERS[thing.kind](_Brush(draw, x, y, size), COLOURS[thing.colour])
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _draw_sky(draw: ImageDraw.ImageDraw, sky: str, w: int, h: int) -> None:
+def _draw_sky(draw: ImageDraw.ImageDraw, sky: str, w: int, h: int, side: int) -> None:
     top, low = SKIES[sky]
     horizon = int(h * HORIZON)
     for y in range(horizon + 1):
         draw.line([0, y, w, y], fill=mix(top, low, y / horizon))
-    side = min(w, h)
     disc = partial(_disc, draw)
     if sky == "day":
         disc(w * 0.86, h * 0.14, side * 0.075, (255, 236, 120))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageFilter
 
-from demo_model.scenes import Scene, render
+from demo_model.scenes import USUAL_SIDE, Scene, render, unit
 
 STYLES = ("snow", "neon", "pencil")
 
@@ -34,11 +34,11 @@ def _snow(image: Image.Image) -> Image.Image:
     rows = np.linspace(0.55, 0.0, pixels.shape[0])[:, None, None]
     pixels += (np.array([232, 238, 246]) - pixels) * rows.clip(0, 1)
     height, width = pixels.shape[:2]
-    unit = min(width, height) / 128
-    radius = max(1, round(1.4 * unit))
-    for row, top in enumerate(np.arange(6 * unit, height - 2 * radius, 19 * unit).astype(int)):
-        first = (6 + 17 * (row % 2)) * unit
-        for left in np.arange(first, width - 2 * radius, 34 * unit).astype(int):
+    scale = unit(width, height) / USUAL_SIDE
+    radius = max(1, round(1.4 * scale))
+    for row, top in enumerate(np.arange(6 * scale, height - 2 * radius, 19 * scale).astype(int)):
+        first = (6 + 17 * (row % 2)) * scale
+        for left in np.arange(first, width - 2 * radius, 34 * scale).astype(int):
             pixels[top : top + 2 * radius, left : left + 2 * radius] = 255
     return Image.fromarray(pixels.round().astype(np.uint8))
 
