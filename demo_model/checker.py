@@ -21,15 +21,17 @@ from demo_model.scenes import (
     POSITIONS,
     SIZES,
     SKIES,
+    SUPERSAMPLING,
+    USUAL_SIDE,
+    Layout,
     Scene,
     Thing,
     render,
-    unit,
 )
 from demo_model.styles import render_styled
 
 ATTRIBUTES = ("sky", "ground", "position", "colour", "kind")
-SHIFTS = (-3, 0, 3)  # pixels at side 128: objects may stand a little beside their place
+SHIFTS = (-3, 0, 3)  # pixels: objects may stand a little beside their place
 Pixels = np.ndarray  # [height, width, 3] float32
 
 
@@ -103,8 +105,10 @@ class _Seen:
 def _place(thing: Thing, width: int, height: int) -> tuple[slice, slice]:
     """Rows and columns in which an object of this place and size stands, whatever its kind."""
     margin = max(SHIFTS)
-    size = unit(width, height) * SIZES[thing.size]
-    middle, base = width * POSITIONS[thing.position], height * BASE
+    layout = Layout(width, height)
+    size = USUAL_SIDE * SIZES[thing.size]
+    middle = layout.x(POSITIONS[thing.position]) / SUPERSAMPLING
+    base = layout.y(BASE) / SUPERSAMPLING
     top, bottom = int(base - 1.15 * size), int(base + 0.08 * size)
     left, right = int(middle - 0.66 * size), int(middle + 0.66 * size)
     return (

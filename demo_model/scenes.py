@@ -5,6 +5,7 @@ draws it flat and sharp with Pillow; `caption` says it in many ways. The same se
 same scene, caption and picture.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,13 +46,14 @@ KINDS = (
     "cat", "flower", "umbrella", "mushroom", "star", "balloon",
 )  # fmt: skip
 POSITIONS = {"left": 0.23, "centre": 0.5, "right": 0.77}  # of the width
-SIZES = {"small": 0.24, "medium": 0.32, "big": 0.42}  # height of an object, in units
+SIZES = {"small": 0.24, "medium": 0.32, "big": 0.42}  # height of an object, of the usual side
 BACKDROPS = ("none", "beach", "city", "forest")
-HORIZON = 0.66  # of the height
-BASE = 0.86  # where objects stand, of the height
-JITTER = 0.02  # units: objects do not stand on a grid
+HORIZON = 0.66  # of the usual height
+BASE = 0.86  # where objects stand, of the usual height
+JITTER = 0.02  # of the usual side: objects do not stand on a grid
 SUPERSAMPLING = 2
 USUAL_SIDE = 128  # pixels
+CELL = 16  # pixels: what the transformer sees as one token
 
 DARK_WOOD: Colour = (96, 62, 36)
 GLASS: Colour = (196, 224, 244)
@@ -113,13 +115,40 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 
 def sample_shifts(rng: random.Random, count: int) -> tuple[Shift, ...]:
-    """How far objects stand from their places: right and down, in units."""
+    """How far objects stand from their places: right and down, of the usual side."""
     return tuple((rng.uniform(-JITTER, JITTER), rng.uniform(-JITTER, JITTER)) for _ in range(count))
 
 
-def unit(width: int, height: int) -> int:
-    """Pixels that sizes count in: a larger picture shows more of the scene, not larger things."""
-    return min(width, height, USUAL_SIDE)
+class Layout:
+    """Where things lie in a picture of some size, in pixels of the supersampled canvas.
+
+    Nothing is larger in a larger picture: it shows more of the scene. Places move by whole
+    cells of 16 pixels against those of the usual size, so that each thing is drawn the same
+    whatever the size of the picture is.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width * SUPERSAMPLING, height * SUPERSAMPLING
+        self.unit = USUAL_SIDE * SUPERSAMPLING
+        self._side = width
+        moved = (HORIZON * (height - USUAL_SIDE)) / CELL
+        cells = math.floor(moved) if height < USUAL_SIDE else round(moved)
+        self.horizon = HORIZON * self.unit + cells * CELL * SUPERSAMPLING
+
+    def x(self, share: float) -> float:
+        """A place across; in narrow pictures what stands at a side keeps to that side."""
+        moved = share * (self._side - USUAL_SIDE) / CELL
+        outwards = math.floor if share < 0.5 else math.ceil
+        cells = outwards(moved) if self._side < USUAL_SIDE and share != 0.5 else round(moved)
+        return share * self.unit + cells * CELL * SUPERSAMPLING
+
+    def y(self, share: float) -> float:
+        """A place on the ground or at the horizon, by its share of the usual height."""
+        return self.horizon + (share - HORIZON) * self.unit
+
+    def tiles(self) -> range:
+        """Widths of the usual picture that it takes to fill this one: patterns repeat."""
+        return range(math.ceil(self.width / self.unit))
 
 
 def render(
@@ -139,76 +168,86 @@ def render(
     if shifts is None:
         count = len(scene.things)
         shifts = sample_shifts(rng, count) if rng else [(0.0, 0.0)] * count
-    w, h = width * SUPERSAMPLING, height * SUPERSAMPLING
-    image = Image.new("RGB", (w, h))
+    layout = Layout(width, height)
+    image = Image.new("RGB", (layout.width, layout.height))
     draw = ImageDraw.Draw(image)
-    one = unit(width, height) * SUPERSAMPLING
-    _draw_sky(draw, scene.sky, w, h, one)
-    _draw_backdrop(draw, scene, w, h)
-    _draw_ground(draw, scene, w, h)
+    _draw_sky(draw, scene.sky, layout)
+    _draw_backdrop(draw, scene, layout)
+    _draw_ground(draw, scene, layout)
     for thing, (right, down) in zip(scene.things, shifts, strict=True):
-        x = w * POSITIONS[thing.position] + one * right
-        y = h * BASE + one * down
-        size = one * SIZES[thing.size]
+        x = layout.x(POSITIONS[thing.position]) + layout.unit * right
+        y = layout.y(BASE) + layout.unit * down
+        size = layout.unit * SIZES[thing.size]
         _PAINTERS[thing.kind](_Brush(draw, x, y, size), COLOURS[thing.colour])
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _draw_sky(draw: ImageDraw.ImageDraw, sky: str, w: int, h: int, side: int) -> None:
+def _draw_sky(draw: ImageDraw.ImageDraw, sky: str, at: Layout) -> None:
     top, low = SKIES[sky]
-    horizon = int(h * HORIZON)
+    horizon = int(at.horizon)
     for y in range(horizon + 1):
-        draw.line([0, y, w, y], fill=mix(top, low, y / horizon))
-    disc = partial(_disc, draw)
+        draw.line([0, y, at.width, y], fill=mix(top, low, y / horizon))
+    disc, x, one = partial(_disc, draw), at.x, at.unit
     if sky == "day":
-        disc(w * 0.86, h * 0.14, side * 0.075, (255, 236, 120))
-        _cloud(draw, w * 0.2, h * 0.14, side * 0.07, (248, 251, 255))
+        disc(x(0.86), one * 0.14, one * 0.075, (255, 236, 120))
+        _cloud(draw, x(0.2), one * 0.14, one * 0.07, (248, 251, 255))
     elif sky == "dawn":
-        disc(w * 0.5, h * 0.6, side * 0.11, (255, 240, 200))
+        disc(x(0.5), at.y(0.6), one * 0.11, (255, 240, 200))
     elif sky == "sunset":
-        disc(w * 0.5, h * 0.64, side * 0.15, (255, 206, 92))
+        disc(x(0.5), at.y(0.64), one * 0.15, (255, 206, 92))
     elif sky == "night":
-        disc(w * 0.86, h * 0.14, side * 0.07, (244, 240, 214))
+        disc(x(0.86), one * 0.14, one * 0.07, (244, 240, 214))
         for right, down in ((0.1, 0.1), (0.3, 0.2), (0.48, 0.07), (0.66, 0.22), (0.2, 0.34)):
-            disc(w * right, h * down, side * 0.009, (250, 250, 230))
+            disc(x(right), one * down, one * 0.009, (250, 250, 230))
     else:
-        _cloud(draw, w * 0.28, h * 0.13, side * 0.1, (84, 90, 102))
-        _cloud(draw, w * 0.74, h * 0.17, side * 0.1, (92, 98, 110))
-        bolt = ((0.74, 0.2), (0.69, 0.33), (0.73, 0.33), (0.7, 0.46))
-        draw.line([(w * x, h * y) for x, y in bolt], fill=(255, 236, 130), width=max(2, side // 70))
+        _cloud(draw, x(0.28), one * 0.13, one * 0.1, (84, 90, 102))
+        _cloud(draw, x(0.74), one * 0.17, one * 0.1, (92, 98, 110))
+        bolt = ((0.0, 0.2), (-0.05, 0.33), (-0.01, 0.33), (-0.04, 0.46))
+        points = [(x(0.74) + one * right, one * down) for right, down in bolt]
+        draw.line(points, fill=(255, 236, 130), width=max(2, one // 70))
 
 
-def _draw_backdrop(draw: ImageDraw.ImageDraw, scene: Scene, w: int, h: int) -> None:
-    horizon = h * HORIZON
-    light = LIGHT[scene.sky]
+def _draw_backdrop(draw: ImageDraw.ImageDraw, scene: Scene, at: Layout) -> None:
+    light, horizon, one = LIGHT[scene.sky], at.horizon, at.unit
     if scene.backdrop == "beach":
         sea = shade(GROUNDS["water"], light)
-        draw.rectangle([0, horizon - h * 0.08, w, horizon], fill=sea)
-    elif scene.backdrop == "city":
-        for i, tall in enumerate((0.2, 0.3, 0.16, 0.26, 0.34, 0.18, 0.28)):
-            left = w * (i / 7 + 0.008)
-            box = [left, horizon - h * tall, left + w * 0.125, horizon]
-            draw.rectangle(box, fill=shade((118, 122, 142), light))
-    elif scene.backdrop == "forest":
-        for i in range(9):
-            middle, tall = w * (i + 0.5) / 9, h * (0.2 if i % 2 else 0.26)
-            peak = [(middle - w * 0.075, horizon), (middle, horizon - tall)]
-            draw.polygon([*peak, (middle + w * 0.075, horizon)], fill=shade((38, 92, 62), light))
+        draw.rectangle([0, horizon - one * 0.08, at.width, horizon], fill=sea)
+    for tile in at.tiles():
+        start = tile * one
+        if scene.backdrop == "city":
+            for i, tall in enumerate((0.2, 0.3, 0.16, 0.26, 0.34, 0.18, 0.28)):
+                left = start + one * (i / 7 + 0.008)
+                box = [left, horizon - one * tall, left + one * 0.125, horizon]
+                draw.rectangle(box, fill=shade((118, 122, 142), light))
+        elif scene.backdrop == "forest":
+            for i in range(9):
+                middle, tall = start + one * (i + 0.5) / 9, one * (0.2 if i % 2 else 0.26)
+                foot = one * 0.075
+                peak = [
+                    (middle - foot, horizon),
+                    (middle, horizon - tall),
+                    (middle + foot, horizon),
+                ]
+                draw.polygon(peak, fill=shade((38, 92, 62), light))
 
 
-def _draw_ground(draw: ImageDraw.ImageDraw, scene: Scene, w: int, h: int) -> None:
+def _draw_ground(draw: ImageDraw.ImageDraw, scene: Scene, at: Layout) -> None:
     colour = shade(GROUNDS[scene.ground], LIGHT[scene.sky])
-    horizon = int(h * HORIZON)
-    for y in range(horizon, h):
-        draw.line([0, y, w, y], fill=shade(colour, 1 - 0.2 * (y - horizon) / (h - horizon)))
-    if scene.ground == "street":
-        for x in (0.02, 0.29, 0.56, 0.83):
-            box = [w * x, h * 0.925, w * (x + 0.15), h * 0.95]
-            draw.rectangle(box, fill=shade((236, 226, 170), LIGHT[scene.sky]))
-    elif scene.ground == "water":
-        for right, down in ((0.06, 0.74), (0.62, 0.72), (0.34, 0.94), (0.74, 0.95)):
-            box = [w * right, h * down, w * (right + 0.16), h * (down + 0.014)]
-            draw.rectangle(box, fill=mix(colour, (255, 255, 255), 0.3))
+    horizon, one = int(at.horizon), at.unit
+    for y in range(horizon, at.height):
+        depth = (y - horizon) / (at.height - horizon)
+        draw.line([0, y, at.width, y], fill=shade(colour, 1 - 0.2 * depth))
+    for tile in at.tiles():
+        start = tile * one
+        if scene.ground == "street":
+            for x in (0.02, 0.29, 0.56, 0.83):
+                box = [start + one * x, at.y(0.925), start + one * (x + 0.15), at.y(0.95)]
+                draw.rectangle(box, fill=shade((236, 226, 170), LIGHT[scene.sky]))
+        elif scene.ground == "water":
+            for right, down in ((0.06, 0.74), (0.62, 0.72), (0.34, 0.94), (0.74, 0.95)):
+                left = start + one * right
+                box = [left, at.y(down), left + one * 0.16, at.y(down + 0.014)]
+                draw.rectangle(box, fill=mix(colour, (255, 255, 255), 0.3))
 
 
 def _disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: Colour) -> None:

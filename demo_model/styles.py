@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageFilter
 
-from demo_model.scenes import USUAL_SIDE, Scene, render, unit
+from demo_model.scenes import Scene, render
 
 STYLES = ("snow", "neon", "pencil")
 
@@ -34,12 +34,9 @@ def _snow(image: Image.Image) -> Image.Image:
     rows = np.linspace(0.55, 0.0, pixels.shape[0])[:, None, None]
     pixels += (np.array([232, 238, 246]) - pixels) * rows.clip(0, 1)
     height, width = pixels.shape[:2]
-    scale = unit(width, height) / USUAL_SIDE
-    radius = max(1, round(1.4 * scale))
-    for row, top in enumerate(np.arange(6 * scale, height - 2 * radius, 19 * scale).astype(int)):
-        first = (6 + 17 * (row % 2)) * scale
-        for left in np.arange(first, width - 2 * radius, 34 * scale).astype(int):
-            pixels[top : top + 2 * radius, left : left + 2 * radius] = 255
+    for row, top in enumerate(range(6, height - 2, 19)):
+        for left in range(6 + 17 * (row % 2), width - 2, 34):
+            pixels[top : top + 2, left : left + 2] = 255
     return Image.fromarray(pixels.round().astype(np.uint8))
 
 
