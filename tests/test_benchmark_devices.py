@@ -8,7 +8,7 @@ import pytest
 from core.benchmark import runner
 from core.benchmark.runner import EditBenchmark
 from core.benchmark.settings import load_benchmark_settings
-from core.devices import Device, Gpu
+from core.devices import Device, Gpu, choose_devices
 from tests.edit_world import settings
 
 GIB = 1024**3
@@ -17,11 +17,10 @@ GPUS = [Gpu(i, f"GPU-{i}", "H", 80 * GIB) for i in range(4)]
 
 def benchmark(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> EditBenchmark:
     """On four GPUs that exist for NVML alone; nothing is started."""
-    original = runner.choose_devices
     monkeypatch.setattr(
         runner,
         "choose_devices",
-        lambda number, ids, kind: original(number, ids, kind, environ={}, probe=lambda: GPUS),
+        lambda number, ids, kind: choose_devices(number, ids, kind, environ={}, probe=lambda: GPUS),
     )
     return EditBenchmark(load_benchmark_settings(settings(**changes)), folder)
 
