@@ -109,6 +109,8 @@ def test_categories_and_limit_choose_pairs(bench: Bench) -> None:
     bench.write_pairs([pair(i, category=["sky", "ground", "物理"][i % 3]) for i in range(9)])
     bench.run("--categories", "物理,sky", "--limit", "3")
     assert [r["category"] for r in bench.records()] == ["sky", "物理", "sky"]
+    seeds = {r["pair_id"]: r["seed"] for r in bench.records()}
+    assert seeds == {"000": 42, "002": 44, "003": 45}  # a pair's own, whatever else is run
     run = bench.run("--categories", "causal")
     assert run.process.returncode == 2
     assert "'causal' is not in pairs; there are sky, ground, 物理" in run.errors

@@ -11,7 +11,7 @@ An input that cannot be read at all raises; a pair that cannot be used keeps its
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Pair:
         problem: why the pair cannot be used, if it cannot.
         language: of the instruction, as GEdit-Bench says it: en or cn.
         intersection_exist: GEdit-Bench's mark of pairs that it has in every language.
+        index: its place in the whole input, whatever part of it is run.
     """
 
     pair_id: str
@@ -39,6 +40,7 @@ class Pair:
     problem: InputError | None = None
     language: str = "en"
     intersection_exist: bool = True
+    index: int = 0
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -118,5 +120,5 @@ def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
         if first != position:
             problem = InputError(f"Pair {pair.pair_id!r} of {pair.category!r} is given twice.")
             pair = Pair(f"{pair.pair_id}-{position}", pair.category, problem=problem)
-        unique.append(pair)
+        unique.append(replace(pair, index=position))
     return unique

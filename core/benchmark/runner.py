@@ -133,7 +133,8 @@ class EditBenchmark:
             default_name=str,  # never needed: every pair names its output
             first_seed=self.settings.seed,
         )
-        admitted = [admission.admit(i, _edit_input(pair)) for i, pair in enumerate(self._pairs)]
+        inputs = [_edit_input(pair, self.settings.seed) for pair in self._pairs]
+        admitted = [admission.admit(i, given) for i, given in enumerate(inputs)]
         plan = self._planner.begin([_named(a, self._pairs) for a in admitted])
         self._edit_jobs = plan.jobs
         self._edits = {r.position: r for r in plan.settled}
@@ -153,6 +154,7 @@ class EditBenchmark:
             pair.instruction,
             pair.source_images,
             str(edit.output_path),
+            seed=self.settings.seed + pair.index,
             output_path=f"scores/{self.judge.name}/{pair.category}/{pair.pair_id}.json",
             task_id=f"score {pair.category}/{pair.pair_id}",
             metadata={"category": pair.category},
@@ -360,12 +362,13 @@ def _devices(settings: BenchmarkSettings, device_ids: list[int] | None) -> list[
     return devices
 
 
-def _edit_input(pair: Pair) -> Any:
+def _edit_input(pair: Pair, first_seed: int) -> Any:
     if pair.problem is not None:
         return pair.problem
     return EditTask(
         pair.instruction,
         pair.source_images,
+        seed=first_seed + pair.index,  # the same whatever part of the data is run
         output_path=f"edits/{pair.category}/{pair.pair_id}.png",
         task_id=f"{pair.category}/{pair.pair_id}",
         metadata={"category": pair.category, **pair.metadata},
