@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=9_000, help="at the usual size")
-    parser.add_argument("--more-steps", type=int, default=5_000, help="at all sizes")
+    parser.add_argument("--more-steps", type=int, default=8_000, help="at all sizes")
     parser.add_argument("--scenes", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--layers", type=int, default=6)
