@@ -106,7 +106,8 @@ def _folder_identity(folder: Path, name: str | None, index_file: str) -> str:
     Weight files are told apart by their safetensors header and their first and last MiB.
     """
     if not (folder / index_file).is_file():
-        raise InputError(f"model: {folder} is not a model folder: it has no {index_file}.")
+        kind = "diffusers" if index_file == "model_index.json" else "transformers"
+        raise InputError(f"model: {folder} is not a {kind} model folder: it has no {index_file}.")
     digest = hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         size = file.stat().st_size

@@ -15,6 +15,7 @@ from core.messages import Lease
 from core.tasks import ScoreTask
 from tests.test_native_image_generator import spec_for
 
+JUDGE = load_benchmark_settings({"judge": {"prompts": "viescore.yaml"}}).judge
 NEIGHBOURS = 1e-4  # how far a score may move with its batch, in float32
 
 Loaded = Callable[..., Any]
@@ -34,7 +35,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def build_dense(folder: Path) -> None:
     from demo_model.judge_parts import build_judge
 
-    judge = load_judge(load_benchmark_settings().judge)
+    judge = load_judge(JUDGE)
     questions = [call.text for call in judge.prompts.calls]
     model, processor = build_judge(questions, 64, 2, 32, 1)
     model.save_pretrained(folder)
@@ -98,8 +99,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
         if model not in folders:
             folders[model] = tmp_path_factory.mktemp("judges") / model
             globals()[f"build_{model}"](folders[model])
-        settings = load_benchmark_settings().judge
-        judge = load_judge(settings.model_copy(update={"max_new_tokens": 6, **changes}))
+        judge = load_judge(JUDGE.model_copy(update={"max_new_tokens": 6, **changes}))
         spec = replace(spec_for(str(folders[model])), role="score", judge=judge)
         family = create_judge(spec, lambda level, text: None)
         family.load()

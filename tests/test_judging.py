@@ -16,6 +16,7 @@ from core.benchmark.summary import JudgedBy, summarise
 from core.errors import InputError
 from core.judge import JudgeCall, load_judge, parse_answer
 
+JUDGE = load_benchmark_settings({"judge": {"prompts": "viescore.yaml"}}).judge
 PAIR = JudgeCall(name="SC", sees=["edited"], text="-", parts=("success", "over_editing"))
 YES_NO = JudgeCall(name="O", sees=["edited"], text="-", answer="yes_no")
 
@@ -66,13 +67,13 @@ def test_yes_and_no(raw: str, expected: float | None) -> None:
 
 
 def test_the_overall_score_is_the_geometric_mean_of_both_calls() -> None:
-    prompts = load_judge(load_benchmark_settings().judge).prompts
+    prompts = load_judge(JUDGE).prompts
     assert prompts.scores({"SC": 4.0, "PQ": 9.0}) == {"SC": 4.0, "PQ": 9.0, "O": 6.0}
     assert prompts.scores({"SC": 4.0, "PQ": None}) is None
 
 
 def test_what_decides_scores_is_in_the_judges_identity() -> None:
-    settings = load_benchmark_settings().judge
+    settings = JUDGE
     first = load_judge(settings).identity("model")
     assert load_judge(settings.model_copy(update={"batch_size": 1})).identity("model") == first
     for change in ({"prompts": "yes_no.yaml"}, {"temperature": 0.5}, {"image_area": 999}):
@@ -81,14 +82,14 @@ def test_what_decides_scores_is_in_the_judges_identity() -> None:
 
 
 def test_a_prompt_file_without_score_tokens_is_refused_for_logits() -> None:
-    settings = load_benchmark_settings().judge.model_copy(update={"type": "vlm_logits"})
+    settings = JUDGE.model_copy(update={"type": "vlm_logits"})
     with pytest.raises(InputError, match="needs `prefix` and `tokens`"):
         load_judge(settings)
 
 
 def test_a_bad_prompt_file_is_named_with_its_key(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("name: bad\ncalls:\n  - name: SC\n    sees: [audio]\n")
-    settings = load_benchmark_settings().judge.model_copy(update={"prompts": "bad.yaml"})
+    settings = JUDGE.model_copy(update={"prompts": "bad.yaml"})
     with pytest.raises(InputError, match=r"bad\.yaml: calls\.0\.sees"):
         load_judge(settings, tmp_path)
 

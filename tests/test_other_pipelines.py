@@ -185,7 +185,7 @@ def save_lora(family: Any, folder: Path) -> Path:
     from peft.utils import get_peft_model_state_dict
 
     torch.manual_seed(0)
-    pipeline = type(family.pipeline).from_pretrained(family._spec.model)
+    pipeline = type(family.pipeline).from_pretrained(family.spec.model)
     module = denoiser(pipeline)
     config = LoraConfig(r=2, lora_alpha=2, init_lora_weights=False, target_modules=["to_q", "to_v"])
     module.add_adapter(config, adapter_name="a")
