@@ -1,43 +1,44 @@
 """From what the user wrote to jobs that can run: validated, complete, fingerprinted.
 
-One bad task becomes one `Rejected`; it never stops the others.
+One bad task becomes one `Rejected`; it never stops the others. What differs between kinds of
+task is in `core.task_kinds`.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from core.errors import InputError
-from core.lora_files import LoraInspector, find_lora
-from core.model_choice import ModelChoice
 from core.outputs import OutputPath, OutputRoot
-from core.settings import GenerationDefaults, Settings
-from core.tasks import MAX_TASK_BYTES, GenerateTask
-from core.validation import describe, shown
+from core.task_kinds import Contents, TaskInput, TaskKind
+from core.tasks import MAX_TASK_BYTES, Task
+from core.validation import shown
 
-FINGERPRINT_VERSION = 1  # raise it when the same task comes to give other pixels
+FINGERPRINT_VERSION = 2  # raise it when the same task comes to give another result
 MAX_TASK_ID = 200  # characters
-_TASK = TypeAdapter(GenerateTask)
-_FIELDS = [f.name for f in fields(GenerateTask)]
-_GUIDANCE = ("guidance_scale", "cfg")  # two spellings of one setting: a layer sets one of them
+# Names and places decide nothing; the content of the files behind them does.
+_UNDECIDING = (
+    "output_path", "task_id", "metadata", "lora_path", "source_images", "edited_image",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Job:
-    """A task that can run: every setting resolved, its output safe, its LoRA checked."""
+    """A task that can run: every setting resolved, its output safe, its files checked."""
 
     position: int
-    task: GenerateTask
+    task: Task
     task_id: str
     output: OutputPath
     fingerprint: str
-    lora_sha256: str | None
-    work: float  # expected work: megapixels x steps x guidance passes
+    contents: Contents
+    work: float  # expected work, in a unit of the task's kind
+
+    @property
+    def lora_sha256(self) -> str | None:
+        return self.contents.lora
 
 
 @dataclass(frozen=True)
@@ -50,51 +51,53 @@ class Rejected:
     output_path: str | None = None
 
 
-TaskInput = Mapping[str, Any] | GenerateTask | InputError
-"""What may stand for a task in a batch; an InputError is a task that its reader gave up on."""
-
-
 class Admission:
     """Turns the inputs of one batch into jobs.
 
     Args:
-        lora_folders: where relative LoRA paths are looked up, in this order.
+        identity: of the model, with everything about it that decides results.
         default_name: output path of a task that gives none, from its position.
+        first_seed: what the task at position 0 gets if it has none.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        model: ModelChoice,
+        kind: TaskKind,
+        identity: str,
+        dtype: str,
         root: OutputRoot,
-        lora_folders: Sequence[Path],
         default_name: Callable[[int], str],
-        inspector: LoraInspector,
+        first_seed: int,
     ) -> None:
-        self._settings = settings
-        self._model = model
+        self._kind = kind
+        self._identity = identity
+        self._dtype = dtype
         self._root = root
-        self._lora_folders = lora_folders
         self._default_name = default_name
-        self._inspector = inspector
-        self._layers = [settings.defaults, settings.defaults_for(model.path_or_id)]
+        self._first_seed = first_seed
         self._taken: dict[str, int] = {}
 
     def admit(self, position: int, given: TaskInput) -> Job | Rejected:
         """Check one input; `position` is its place in the batch."""
         try:
-            return self._job(position, _validated(given))
+            if isinstance(given, InputError):
+                raise given
+            task = self._kind.parse(given)
+            _check_task_id(task.task_id)
+            return self._job(position, task)
         except InputError as error:
             return Rejected(position, _claimed_id(given, position), str(error))
 
-    def _job(self, position: int, task: GenerateTask) -> Job:
-        task = self._complete(position, task)
-        output = self._root.place(task.output_path or "")
-        lora_sha256 = None
-        if task.lora_path is not None:
-            file = find_lora(task.lora_path, self._lora_folders)
-            lora_sha256 = self._inspector.sha256(file)
-            task = replace(task, lora_path=str(file))
+    def _job(self, position: int, task: Task) -> Job:
+        output_path = task.output_path or self._default_name(position)
+        task = replace(
+            task,
+            output_path=output_path,
+            task_id=task.task_id or Path(output_path).stem,
+            seed=self._first_seed + position if task.seed is None else task.seed,
+        )
+        output = self._root.place(output_path, self._kind.suffix)
+        task, contents = self._kind.complete(task)
         _check_size(task)
         first = self._taken.setdefault(output.key, position)
         if first != position:
@@ -107,70 +110,26 @@ class Admission:
             task=task,
             task_id=task.task_id or output.file.stem,
             output=output,
-            fingerprint=self._fingerprint(task, lora_sha256),
-            lora_sha256=lora_sha256,
-            work=expected_work(task),
+            fingerprint=fingerprint(task, contents, self._identity, self._dtype),
+            contents=contents,
+            work=self._kind.work(task),
         )
 
-    def _complete(self, position: int, task: GenerateTask) -> GenerateTask:
-        """Fill in what the task leaves open, from the settings, then the model's defaults."""
-        if task.guidance_scale is not None and task.cfg is not None:
-            raise InputError("cfg: give either cfg or guidance_scale, not both.")
-        values = asdict(task)
-        for layer in self._layers:
-            _fill(values, layer)
-        output_path = task.output_path or self._default_name(position)
-        values["output_path"] = output_path
-        values["task_id"] = task.task_id or Path(output_path).stem
-        values["seed"] = self._settings.seed + position if task.seed is None else task.seed
-        return GenerateTask(**values)
 
-    def _fingerprint(self, task: GenerateTask, lora_sha256: str | None) -> str:
-        """Hash of all that decides the pixels; where the files lie does not."""
-        return fingerprint(task, lora_sha256, self._model.identity, self._settings.dtype)
-
-
-def fingerprint(task: GenerateTask, lora_sha256: str | None, model: str, dtype: str) -> str:
-    """Equal for tasks that give the same picture."""
-    decides = asdict(task)
-    for name in ("output_path", "task_id", "metadata", "lora_path"):
-        del decides[name]
-    if lora_sha256 is None:
+def fingerprint(task: Task, contents: Contents, model: str, dtype: str) -> str:
+    """Equal for tasks that give the same result: a hash of all that decides it."""
+    decides = {k: v for k, v in asdict(task).items() if k not in _UNDECIDING}
+    if contents.lora is None:
         decides["lora_strength"] = None
-    decides.update(lora=lora_sha256, model=model, dtype=dtype, version=FINGERPRINT_VERSION)
+    decides.update(
+        kind=type(task).__name__,
+        lora=contents.lora,
+        pictures=list(contents.pictures.values()),
+        model=model,
+        dtype=dtype,
+        version=FINGERPRINT_VERSION,
+    )
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-
-
-def expected_work(task: GenerateTask) -> float:
-    """Megapixels x steps x forward passes per step, with usual values where a field is open."""
-    megapixels = (task.width or 1024) * (task.height or 1024) / 1e6
-    guided = (task.cfg or 1.0) > 1.0 if task.cfg is not None else (task.guidance_scale or 0) > 0
-    return megapixels * (task.num_inference_steps or 30) * (2 if guided else 1)
-
-
-def _validated(given: TaskInput) -> GenerateTask:
-    if isinstance(given, InputError):
-        raise given
-    if isinstance(given, GenerateTask):
-        given = asdict(given)
-    if not isinstance(given, Mapping):
-        raise InputError(f"Expected a task with a prompt, found {shown(given)}.")
-    # Real files leave fields empty where they mean "not set".
-    data = {k: v for k, v in given.items() if v is not None and v != ""}
-    if data.get("lora_path") is not None and isinstance(data["lora_path"], Path):
-        data["lora_path"] = str(data["lora_path"])
-    if isinstance(data.get("output_path"), Path):
-        data["output_path"] = str(data["output_path"])
-    if "prompt" not in data:
-        raise InputError("prompt: is missing or empty.")
-    try:
-        task = _TASK.validate_python(data)
-    except ValidationError as error:
-        raise InputError(f"{describe(error, _FIELDS)}.") from None
-    except RecursionError:
-        raise InputError("The task is nested too deeply.") from None
-    _check_task_id(task.task_id)
-    return task
 
 
 def _check_task_id(task_id: str | None) -> None:
@@ -180,7 +139,7 @@ def _check_task_id(task_id: str | None) -> None:
         )
 
 
-def _check_size(task: GenerateTask) -> None:
+def _check_size(task: Task) -> None:
     try:
         size = len(json.dumps(asdict(task), allow_nan=False))
     except (TypeError, ValueError, RecursionError):
@@ -190,13 +149,6 @@ def _check_size(task: GenerateTask) -> None:
             f"The task takes {size} bytes with its prompt and metadata; the most is "
             f"{MAX_TASK_BYTES}."
         )
-
-
-def _fill(values: dict[str, Any], layer: GenerationDefaults) -> None:
-    guided = any(values[name] is not None for name in _GUIDANCE)
-    for name in GenerationDefaults.model_fields:
-        if values[name] is None and not (guided and name in _GUIDANCE):
-            values[name] = getattr(layer, name)
 
 
 def _claimed_id(given: TaskInput, position: int) -> str:

@@ -8,7 +8,7 @@ that means for a task (done, again, alone, quarantined, failed).
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,8 +22,9 @@ from core.messages import Done, Failed, FailureKind, Lease
 from core.outputs import OutputRoot, discard, publish
 from core.scheduler import Pending, Scheduler, Worker
 from core.settings import SupervisionSettings
-from core.tasks import Result, Status
+from core.tasks import Result, Status, task_to_json
 
+INTERRUPTED = "Not tried: the run was interrupted."
 # Failures that another try, on another worker or with more free memory, may not repeat.
 PASSING: frozenset[FailureKind] = frozenset({"out_of_memory", "device", "error"})
 
@@ -66,6 +67,7 @@ class Batch:
 
     Args:
         settled: results known before the start (rejected inputs, pictures already there).
+        open_ended: jobs may be added while it runs, until it is sealed.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class Batch:
         rules: SupervisionSettings,
         max_passed_over: int,
         listener: Listener,
+        open_ended: bool = False,
     ) -> None:
+        self._sealed = not open_ended
         self._tasks = {job.position: _Task(job) for job in jobs}
         self._settled = list(settled)
         self._ledger = ledger
@@ -89,6 +93,7 @@ class Batch:
         self._abandoned: dict[str, Path] = {}
         self._unsettled = len(jobs)
         self._leasing = True
+        self._closed_as: tuple[Status, str] = ("interrupted", INTERRUPTED)
         self._finished = threading.Event()
         self.storage_error: StorageError | LedgerError | None = None
         self._finish_if_complete()
@@ -106,7 +111,39 @@ class Batch:
         ran = [t.result for t in self._tasks.values() if t.result is not None]
         return sorted([*self._settled, *ran], key=lambda r: r.position)
 
+    def add(self, job: Job) -> None:
+        """One job more, while the batch is open."""
+        task = self._tasks[job.position] = _Task(job)
+        self._unsettled += 1
+        if self._leasing:
+            self._scheduler.add(_pending(task))
+        else:
+            self._close(task, self._closed_as[0], None, self._closed_as[1])
+
+    def seal(self) -> None:
+        """No more jobs will come."""
+        self._sealed = True
+        self._settle_waiting_if_drained()
+        self._finish_if_complete()
+
     # -- leases ------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait for a lease."""
+        return len(self._scheduler)
+
+    def next_leases(self, worker: Worker, most: int, busy_saving: bool) -> list[ActiveLease]:
+        """Up to `most` attempts that may run together; a suspect comes alone."""
+        group: list[ActiveLease] = []
+        while len(group) < most:
+            active = self.next_lease(worker, busy_saving or bool(group))
+            if active is None:
+                break
+            group.append(active)
+            if active.alone:
+                break
+        return group
 
     def next_lease(self, worker: Worker, busy_saving: bool) -> ActiveLease | None:
         """The next attempt for `worker`, recorded; None if it has to wait or nothing is left.
@@ -140,7 +177,13 @@ class Batch:
             return None
         task.attempts += 1
         lease = Lease(
-            lease_id, task.attempts, job.task, job.lora_sha256, job.fingerprint, str(partial)
+            lease_id,
+            task.attempts,
+            job.task,
+            job.lora_sha256,
+            job.fingerprint,
+            str(partial),
+            job.contents.pictures,
         )
         active = ActiveLease(lease, job, worker, task.alone)
         self._active[lease_id] = active
@@ -298,7 +341,8 @@ class Batch:
 
         The ledger keeps these tasks as they are, so that a resumed run tries them.
         """
-        self._leasing = False
+        self._leasing, self._sealed = False, True
+        self._closed_as = (status, reason)
         for active in self._active.values():
             self._abandoned[active.lease.lease_id] = Path(active.lease.partial_path)
         self._active.clear()
@@ -358,10 +402,10 @@ class Batch:
 
     def _settle_waiting_if_drained(self) -> None:
         if not self._leasing and not self._active and self._unsettled:
-            self.abandon("interrupted", "Not tried: the run was interrupted.")
+            self.abandon("interrupted", INTERRUPTED)
 
     def _finish_if_complete(self) -> None:
-        if self._unsettled == 0:
+        if self._unsettled == 0 and self._sealed:
             self._finished.set()
 
     def _entry(self, task: _Task, state: State, **fields: object) -> Entry:
@@ -377,7 +421,7 @@ def job_entry(job: Job, state: State, **fields: object) -> Entry:
         output_path=job.output.shown,
         fingerprint=job.fingerprint,
         state=state,
-        task=asdict(job.task),
+        task=task_to_json(job.task),
         **fields,  # type: ignore[arg-type]
     )
 

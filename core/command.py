@@ -1,31 +1,28 @@
 """The command `generate_images_from_tweets.py`: arguments, run, summary, exit code."""
 
 import argparse
-import shlex
-import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from loguru import logger
 
+from core.arguments import LOG_LEVELS, gpu_ids, positive
 from core.errors import DeviceError, MultiGPUError
 from core.events import Event
+from core.interrupts import Interrupts
 from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.planning import Plan
 from core.progress import View, create_view, set_up_logging
 from core.settings import load_settings
-from core.tasks import Result
+from core.tasks import GenerateTask, Result
 from core.tweets import PROMPT_SOURCES, TweetFile, read_tweets
 from demo_model.vocabulary import unknown_words
 
 ALL_DONE, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
 MAX_SHOWN_WORDS = 20
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 EXAMPLES = """\
 examples:
@@ -64,7 +61,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     add(
         "--gpu-ids",
-        type=_gpu_ids,
+        type=gpu_ids,
         metavar="0,2,4",
         help="which of the visible GPUs, instead of NUM_GPUS",
     )
@@ -88,7 +85,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="try tweets again that crashed their workers in an earlier run",
     )
-    add("--limit", type=_positive, metavar="N", help="only the first N tweets")
+    add("--limit", type=positive, metavar="N", help="only the first N tweets")
     add("--seed", type=int, metavar="S", help="tweet i gets seed S + i (default: 42)")
     add(
         "--prompt-from",
@@ -98,19 +95,6 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
     return parser.parse_args(argv)
-
-
-def _gpu_ids(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected ids like 0,2,4, found {text!r}") from None
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, found {text!r}")
-    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,7 +118,7 @@ def _run(options: argparse.Namespace, argv: Sequence[str]) -> int:
     generator.listener = relay
     try:
         plan = generator.prepare(tweets.inputs, [tweets.folder])
-        interrupts = _Interrupts(generator, argv)
+        interrupts = Interrupts(generator, argv)
         results = _draw(options, generator, plan, relay, interrupts)
     finally:
         generator.stop(at_once=True)
@@ -176,7 +160,7 @@ def _draw(
     generator: MultiGPUImageGenerator,
     plan: Plan,
     relay: _Relay,
-    interrupts: "_Interrupts",
+    interrupts: Interrupts,
 ) -> list[Result]:
     for result in plan.settled:
         if not result.success:
@@ -202,43 +186,15 @@ def _tell_unknown_words(generator: MultiGPUImageGenerator, plan: Plan) -> None:
     """The demo model ignores words that it was not taught; say once which."""
     if generator.model.path_or_id != str(DEMO_MODEL):
         return
-    words = dict.fromkeys(w for job in plan.jobs for w in unknown_words(job.task.prompt))
+    words = dict.fromkeys(w for p in _prompts(plan) for w in unknown_words(p))
     if words:
         shown = ", ".join(list(words)[:MAX_SHOWN_WORDS])
         more = f" and {len(words) - MAX_SHOWN_WORDS} more" if len(words) > MAX_SHOWN_WORDS else ""
         logger.warning(f"The demo model does not know these words and ignores them: {shown}{more}.")
 
 
-class _Interrupts:
-    """Ctrl-C once: finish what runs. Twice: stop at once. SIGTERM counts as one, too."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self, generator: MultiGPUImageGenerator, argv: Sequence[str]) -> None:
-        self.count = 0
-        self._generator = generator
-        self._resume = shlex.join([Path(sys.executable).name, sys.argv[0], *argv])
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Interrupts":
-        for number in self.SIGNALS:
-            self._before[number] = signal.signal(number, self._interrupt)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
-        if self.count == 1:
-            self._generator.stop_leasing()
-            logger.warning(
-                "Interrupted: finishing the pictures that are being drawn; once more stops at "
-                f"once. Continue later with: {self._resume}"
-            )
-        else:
-            self._generator.abandon()
+def _prompts(plan: Plan) -> list[str]:
+    return [job.task.prompt for job in plan.jobs if isinstance(job.task, GenerateTask)]
 
 
 def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator) -> None:

@@ -32,16 +32,52 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Device:
-    """One worker's device. `mask` is its `CUDA_VISIBLE_DEVICES`; inside it is always `cuda:0`."""
+    """One worker's device. `mask` is its `CUDA_VISIBLE_DEVICES`; inside it is always `cuda:0`.
+
+    Attributes:
+        memory: bytes; 0 = unknown.
+        more_ids: further GPUs of a worker whose model is spread over several.
+    """
 
     kind: Literal["cuda", "cpu"]
     id: int
     mask: str
-    memory: int = 0  # bytes, 0 = unknown
+    memory: int = 0
+    more_ids: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
-        return f"{'gpu' if self.kind == 'cuda' else 'cpu'}{self.id}"
+        ids = "+".join(map(str, (self.id, *self.more_ids)))
+        return f"{'gpu' if self.kind == 'cuda' else 'cpu'}{ids}"
+
+    @property
+    def count(self) -> int:
+        return 1 + len(self.more_ids)
+
+
+def in_groups(devices: Sequence[Device], size: int) -> list[Device]:
+    """Devices joined `size` at a time, each group for one worker with one copy of the model.
+
+    Raises:
+        DeviceError: their number is no multiple of `size`.
+    """
+    if size == 1 or devices[0].kind == "cpu":
+        return list(devices)
+    if len(devices) % size:
+        raise DeviceError(
+            f"gpus_per_worker: {len(devices)} GPUs cannot be shared out in groups of {size}."
+        )
+    groups = [devices[i : i + size] for i in range(0, len(devices), size)]
+    return [
+        Device(
+            "cuda",
+            group[0].id,
+            ",".join(d.mask for d in group),
+            sum(d.memory for d in group),
+            tuple(d.id for d in group[1:]),
+        )
+        for group in groups
+    ]
 
 
 def list_gpus() -> list[Gpu]:
@@ -58,6 +94,29 @@ def list_gpus() -> list[Gpu]:
         return []
     finally:
         pynvml.nvmlShutdown()
+
+
+def memory_in_use(devices: Sequence[Device]) -> int | None:
+    """Bytes in use on all of some CUDA devices, by whomever; None without CUDA devices."""
+    if any(device.kind != "cuda" for device in devices):
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        masks = [mask for device in devices for mask in device.mask.split(",")]
+        return sum(int(pynvml.nvmlDeviceGetMemoryInfo(_handle_of(m)).used) for m in masks)
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _handle_of(mask: str) -> object:
+    if mask.isdecimal():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(mask))
+    return pynvml.nvmlDeviceGetHandleByUUID(mask.encode())
 
 
 def _gpus_at(index: int) -> list[Gpu]:

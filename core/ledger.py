@@ -10,6 +10,7 @@ cut may take the last commits, whose tasks then run again.
 
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -89,6 +90,7 @@ class Ledger:
         self._db = connection
         self._lock = lock
         self._batch = 0
+        self._in_use = threading.Lock()  # two pools may report to one ledger
 
     @classmethod
     def open(cls, folder: Path) -> "Ledger":
@@ -121,18 +123,18 @@ class Ledger:
 
     def entries(self) -> dict[str, Entry]:
         """All tasks ever asked for, by key."""
-        with _errors():
+        with self._use():
             return {row["key"]: _entry(row) for row in self._db.execute("SELECT * FROM tasks")}
 
     def open_leases(self) -> list[str]:
         """Partial files of attempts that a dead run left behind, relative to its folder."""
-        with _errors():
+        with self._use():
             rows = self._db.execute("SELECT partial_path FROM leases WHERE ended IS NULL")
             return [row["partial_path"] for row in rows]
 
     def begin_batch(self, entries: Iterable[Entry]) -> None:
         """Record the plan of a batch, all or nothing; open leases of dead runs end here."""
-        with _errors(), self._transaction():
+        with self._use(), self._transaction():
             row = self._db.execute(
                 "SELECT coalesce(max(batch), 0) + 1 AS next FROM tasks"
             ).fetchone()
@@ -149,7 +151,7 @@ class Ledger:
     def lease(self, lease_id: str, key: str, attempt: int, worker: str, partial: str) -> None:
         """Record a lease; call it before the lease is sent."""
         now = time.time()
-        with _errors(), self._transaction():
+        with self._use(), self._transaction():
             self._db.execute(
                 "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)",
                 (lease_id, key, attempt, worker, partial, now),
@@ -162,7 +164,7 @@ class Ledger:
     def end_lease(self, lease_id: str, outcome: str, entry: Entry) -> None:
         """Close a lease, and bring its task to the state of `entry` in the same commit."""
         now = time.time()
-        with _errors(), self._transaction():
+        with self._use(), self._transaction():
             self._db.execute(
                 "UPDATE leases SET ended = ?, outcome = ? WHERE lease_id = ?",
                 (now, outcome, lease_id),
@@ -171,16 +173,21 @@ class Ledger:
 
     def set_state(self, entry: Entry) -> None:
         """Bring a task to the state of `entry`."""
-        with _errors():
+        with self._use():
             self._db.execute(_UPSERT, _row(entry, self._batch, time.time()))
 
-    def pictures(self) -> list[Entry]:
-        """All finished pictures, in the order in which they were asked for."""
-        with _errors():
+    def finished(self) -> list[Entry]:
+        """All finished tasks, in the order in which they were asked for."""
+        with self._use():
             rows = self._db.execute(
                 "SELECT * FROM tasks WHERE state = 'done' ORDER BY batch, position"
             )
             return [_entry(row) for row in rows]
+
+    @contextmanager
+    def _use(self) -> Iterator[None]:
+        with self._in_use, _errors():
+            yield
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

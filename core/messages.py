@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from core.tasks import GenerateTask, task_from_json
+from core.tasks import Task, task_from_json, task_to_json
 
 MAX_TEXT_BYTES = 2_000  # of one free text in a worker's message, after JSON escapes
 
@@ -26,15 +26,20 @@ class Load:
 class Lease:
     """One attempt at one task.
 
-    `partial_path` is where the worker writes the picture; only main gives it its final name.
+    Attributes:
+        files: content hashes, by path, of the pictures that the task reads.
+        partial_path: where the worker writes the result; only main gives it its final name.
+        more_follow: the next lease is on its way and may run together with this one.
     """
 
     lease_id: str
     attempt: int
-    task: GenerateTask
+    task: Task
     lora_sha256: str | None
     fingerprint: str
     partial_path: str
+    files: dict[str, str] = field(default_factory=dict)
+    more_follow: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,10 @@ class LoadFailed:
 
 @dataclass(frozen=True)
 class Generated:
-    """The device is free again; the picture is still being encoded and written.
+    """The device is done with this lease; its result is still being encoded and written.
 
-    `lora_loads` and `lora_switches` are what this task cost.
+    `seconds` is the lease's share of the device's time. `lora_loads` and `lora_switches` are
+    what this task cost.
     """
 
     lease_id: str
@@ -81,7 +87,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class Done:
-    """The picture lies complete and synced at the lease's `partial_path`."""
+    """The result lies complete and synced at the lease's `partial_path`."""
 
     lease_id: str
     size: int
@@ -118,7 +124,10 @@ _TYPES = {
 
 
 def encode(message: ToWorker | ToMain) -> bytes:
-    return json.dumps({"type": type(message).__name__, **asdict(message)}).encode()
+    fields = asdict(message)
+    if isinstance(message, Lease):
+        fields["task"] = task_to_json(message.task)
+    return json.dumps({"type": type(message).__name__, **fields}).encode()
 
 
 def decode(data: bytes) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.devices import Device
 from core.errors import InputError
-from core.settings import PROJECT_DIR, Settings
+from core.settings import PROJECT_DIR, Dtype
 
 Z_IMAGE_TURBO = "Tongyi-MAI/Z-Image-Turbo"
 Z_IMAGE_TURBO_BYTES = 20 * 1024**3  # of GPU memory: 6B transformer + 4B text encoder, bf16
@@ -28,60 +28,86 @@ class ModelChoice:
     path_or_id: str
     identity: str
     reason: str
+    revision: str | None = None
+    dtype: Dtype = "auto"
 
 
-def choose_model(settings: Settings, devices: Sequence[Device]) -> ModelChoice:
-    """Resolve `model`; a model that is asked for by name is never replaced.
+@dataclass(frozen=True)
+class Automatic:
+    """What `auto` means: a hub model where every chosen GPU has the memory, else a folder."""
+
+    hub_id: str
+    needed_bytes: int
+    demo: Path
+    demo_identity: str
+
+
+GENERATOR = Automatic(Z_IMAGE_TURBO, Z_IMAGE_TURBO_BYTES, DEMO_MODEL, "demo-model")
+
+
+def choose_model(
+    name: str,
+    revision: str | None,
+    dtype: Dtype,
+    devices: Sequence[Device],
+    automatic: Automatic = GENERATOR,
+    index_file: str = "model_index.json",
+) -> ModelChoice:
+    """Resolve a `model` setting; a model that is asked for by name is never replaced.
+
+    Args:
+        index_file: what a model's folder must hold.
 
     Raises:
-        InputError: neither a diffusers folder nor a hub id.
+        InputError: neither a model folder nor a hub id.
     """
-    name = settings.model
+    why = "as asked for"
     if name == "auto":
-        return _automatic(devices, settings.revision)
+        name, why = _automatic(devices, automatic)
     if name == SIMULATED:
         return ModelChoice(SIMULATED, SIMULATED, "Model: simulated device, as asked for.")
-    if _looks_like_folder(name):
-        folder = Path(name).expanduser().resolve()
-        return ModelChoice(str(folder), _folder_identity(folder), f"Model: {name}, as asked for.")
-    return _hub_model(name, settings.revision, "as asked for")
+    if not _looks_like_folder(name):
+        if not _HUB_ID.fullmatch(name):
+            raise InputError(
+                f"model: {name!r} is neither an existing folder nor a hub id "
+                f"like {automatic.hub_id!r}."
+            )
+        identity = f"{name}@{revision}" if revision else name
+        return ModelChoice(name, identity, f"Model: {name} ({why}).", revision, dtype)
+    folder = Path(name).expanduser().resolve()
+    is_demo = folder == automatic.demo
+    identity = _folder_identity(folder, automatic.demo_identity if is_demo else None, index_file)
+    shown = f"the embedded {automatic.demo_identity.replace('-', ' ')}" if is_demo else name
+    return ModelChoice(str(folder), identity, f"Model: {shown} ({why}).", revision, dtype)
 
 
-def _automatic(devices: Sequence[Device], revision: str | None) -> ModelChoice:
+def _automatic(devices: Sequence[Device], automatic: Automatic) -> tuple[str, str]:
+    """Name and reason."""
     gpus = [d for d in devices if d.kind == "cuda"]
-    enough = f"{Z_IMAGE_TURBO_BYTES // 1024**3} GiB"
-    if gpus and min(d.memory for d in gpus) >= Z_IMAGE_TURBO_BYTES:
-        return _hub_model(Z_IMAGE_TURBO, revision, f"auto: every chosen GPU has {enough} or more")
+    enough = f"{automatic.needed_bytes // 1024**3} GiB"
+    if gpus and min(d.memory for d in gpus) >= automatic.needed_bytes:
+        return automatic.hub_id, f"auto: every chosen GPU has {enough} or more"
     why = f"a chosen GPU has less than {enough}" if gpus else "no GPU is visible"
-    return ModelChoice(
-        str(DEMO_MODEL),
-        _folder_identity(DEMO_MODEL, "demo-model"),
-        f"Model: the embedded demo model (auto: {why}, which Z-Image-Turbo needs).",
-    )
-
-
-def _hub_model(name: str, revision: str | None, why: str) -> ModelChoice:
-    if not _HUB_ID.fullmatch(name):
+    if not automatic.demo.is_dir():
         raise InputError(
-            f"model: {name!r} is neither an existing folder nor a hub id like {Z_IMAGE_TURBO!r}."
+            f"model: auto is {automatic.hub_id}, which needs {enough} on every chosen GPU, and "
+            f"{why}; name a model by its Hugging Face id or folder."
         )
-    identity = f"{name}@{revision}" if revision else name
-    return ModelChoice(name, identity, f"Model: {name} ({why}).")
+    return str(automatic.demo), f"auto: {why}, which {automatic.hub_id} needs"
 
 
 def _looks_like_folder(name: str) -> bool:
     return Path(name).expanduser().exists() or name.startswith((".", "/", "~"))
 
 
-def _folder_identity(folder: Path, name: str | None = None) -> str:
+def _folder_identity(folder: Path, name: str | None, index_file: str) -> str:
     """Hash of file names, sizes and small configs: cheap, and changes with retrained weights.
 
     Weight files are told apart by their safetensors header and their first and last MiB.
     """
-    if not (folder / "model_index.json").is_file():
-        raise InputError(
-            f"model: {folder} is not a diffusers model folder: it has no model_index.json."
-        )
+    if not (folder / index_file).is_file():
+        kind = "diffusers" if index_file == "model_index.json" else "transformers"
+        raise InputError(f"model: {folder} is not a {kind} model folder: it has no {index_file}.")
     digest = hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         size = file.stat().st_size

@@ -10,7 +10,7 @@ from typing import Any
 
 from loguru import logger
 
-from core.admission import Admission, Job, Rejected, TaskInput
+from core.admission import Admission, Job, Rejected
 from core.batch import Batch
 from core.devices import choose_devices
 from core.errors import LedgerError, StorageError
@@ -21,10 +21,12 @@ from core.main_guard import MISSING_GUARD_LINE, leave_if_importing_main
 from core.metadata import write_metadata
 from core.model_choice import choose_model
 from core.outputs import OutputRoot
-from core.planning import Plan, plan_batch
+from core.planning import Plan, Planner
 from core.settings import Settings, load_settings
+from core.task_kinds import GenerateKind, LoraFinder, TaskInput
 from core.tasks import GenerateTask, Result
 from core.worker_pool import WorkerPool
+from core.worker_spec import specs_for
 
 WAIT_SLICE = 0.5  # seconds: how long a blocked wait keeps Ctrl-C waiting on some platforms
 
@@ -70,7 +72,9 @@ class MultiGPUImageGenerator:
         leave_if_importing_main()
         self.settings = load_settings(config)
         self.devices = choose_devices(num_gpus, gpu_ids, self.settings.device)
-        self.model = choose_model(self.settings, self.devices)
+        self.model = choose_model(
+            self.settings.model, self.settings.revision, self.settings.dtype, self.devices
+        )
         self._resumable = output_dir is not None
         self._overwrite = overwrite or not self._resumable
         self._retry_quarantined = retry_quarantined
@@ -118,7 +122,11 @@ class MultiGPUImageGenerator:
         """Start the workers; returns at once, and does nothing the second time."""
         if self._pool is None:
             logger.info(self.model.reason)
-            self._pool = WorkerPool(self.devices, self.model, self.settings, self._tell)
+            self._pool = WorkerPool(
+                specs_for(self.devices, "generate", self.model, self.settings),
+                self.settings,
+                self._tell,
+            )
             self._pool.start()
 
     def stop(self, at_once: bool = False) -> None:
@@ -171,19 +179,20 @@ class MultiGPUImageGenerator:
         """
         if self._ledger is None:
             self._ledger = Ledger.open(self._root.folder) if self._resumable else Ledger.in_memory()
+        folders = [*lora_folders, Path(self.settings.lora_dir)]
+        layers = [self.settings.defaults, self.settings.defaults_for(self.model.path_or_id)]
         admission = Admission(
-            self.settings,
-            self.model,
+            GenerateKind(layers, LoraFinder(folders, self._inspector)),
+            self.model.identity,
+            self.settings.dtype,
             self._root,
-            [*lora_folders, Path(self.settings.lora_dir)],
             self._default_name,
-            self._inspector,
+            self.settings.seed,
         )
         admitted: list[Job | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
         self._named += len(inputs)
-        return plan_batch(
-            admitted, self._ledger, self._root, self._overwrite, self._retry_quarantined
-        )
+        planner = Planner(self._ledger, self._root, self._overwrite, self._retry_quarantined)
+        return planner.begin(admitted)
 
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:
         """Run a prepared batch on the started workers; see `generate_batch`."""
@@ -246,7 +255,7 @@ class MultiGPUImageGenerator:
     def _write_metadata(self, results: Sequence[Result]) -> None:
         assert self._ledger is not None
         try:
-            write_metadata(self._root.folder, self._ledger.pictures(), results)
+            write_metadata(self._root.folder, self._ledger.finished(), results)
         except (StorageError, LedgerError) as error:
             logger.error(f"The metadata could not be written: {error}")
 

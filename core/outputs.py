@@ -1,4 +1,4 @@
-"""Where pictures go: safe paths below one root, and publishing that is all or nothing."""
+"""Where results go: safe paths below one root, and publishing that is all or nothing."""
 
 import contextlib
 import errno
@@ -19,7 +19,7 @@ PARTIAL_PREFIX = ".partial-"  # hidden and without .png: never mistaken for a pi
 
 @dataclass(frozen=True)
 class OutputPath:
-    """A place for one picture.
+    """A place for one picture or verdict.
 
     Attributes:
         shown: relative to the root where it lies below it; what records and metadata say.
@@ -45,14 +45,14 @@ class OutputRoot:
         self.folder = folder.absolute()
         self.confined = confined
 
-    def place(self, output_path: str) -> OutputPath:
+    def place(self, output_path: str, suffix: str = ".png") -> OutputPath:
         """Check `output_path` and say which file it means.
 
         Raises:
-            InputError: leads outside, cannot be a file name, or is no PNG.
+            InputError: leads outside, cannot be a file name, or ends in no `suffix`.
         """
         pure = PurePosixPath(output_path)
-        _check_name(output_path, pure)
+        _check_name(output_path, pure, suffix)
         if self.confined:
             self._check_confined(output_path, pure)
         file = Path(os.path.normpath(self.folder / pure))
@@ -114,7 +114,7 @@ class OutputRoot:
             discard(file)
 
 
-def _check_name(output_path: str, pure: PurePosixPath) -> None:
+def _check_name(output_path: str, pure: PurePosixPath, suffix: str) -> None:
     if not pure.name or "\0" in output_path:
         raise InputError(f"output_path: {shown(output_path)} is not a file name.")
     longest = max(len(os.fsencode(part)) for part in pure.parts)
@@ -124,8 +124,8 @@ def _check_name(output_path: str, pure: PurePosixPath) -> None:
         )
     if pure.name.startswith(PARTIAL_PREFIX):
         raise InputError(f"output_path: names may not begin with {PARTIAL_PREFIX!r}.")
-    if pure.suffix.lower() != ".png":
-        raise InputError(f"output_path: {shown(output_path)} must end in .png.")
+    if pure.suffix.lower() != suffix:
+        raise InputError(f"output_path: {shown(output_path)} must end in {suffix}.")
 
 
 def publish(partial: Path, final: Path, size: int) -> None:
@@ -158,16 +158,16 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Replace `file` by `text`, whole or not at all.
+def write_atomically(file: Path, content: str | bytes) -> None:
+    """Replace `file`, whole or not at all.
 
     Raises:
         StorageError: the disk refuses.
     """
     partial = file.with_name(f"{PARTIAL_PREFIX}{file.name}")
     try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with partial.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, file)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from core.admission import Job, Rejected
 from core.batch import job_entry
@@ -19,36 +20,53 @@ class Plan:
     settled: list[Result]
 
 
-def plan_batch(
-    admitted: Sequence[Job | Rejected],
-    ledger: Ledger,
-    root: OutputRoot,
-    overwrite: bool,
-    retry_quarantined: bool,
-) -> Plan:
-    """Compare a batch with what earlier runs left, and record it in the ledger.
+class Planner:
+    """Compares what is asked for with what earlier runs left, and records it in the ledger.
 
     Done and unchanged is skipped; changed is redone; failed is tried again; quarantined only
-    if asked. A picture that the ledger does not know is recognised by its own metadata.
+    if asked. A result that the ledger does not know is recognised by what it says of itself.
     """
-    for partial in ledger.open_leases():
-        root.sweep(partial)
-    known = ledger.entries()
-    jobs: list[Job] = []
-    settled: list[Result] = []
-    entries: list[Entry] = []
-    for item in admitted:
-        if isinstance(item, Rejected):
-            entry = _rejected_entry(item)
-        else:
-            entry = _judge(item, known.get(item.output.key), overwrite, retry_quarantined)
-            if entry.state == "pending":
+
+    def __init__(
+        self, ledger: Ledger, root: OutputRoot, overwrite: bool, retry_quarantined: bool
+    ) -> None:
+        self._ledger = ledger
+        self._root = root
+        self._overwrite = overwrite
+        self._retry_quarantined = retry_quarantined
+        self._known: dict[str, Entry] = {}
+
+    def begin(self, admitted: Sequence[Job | Rejected]) -> Plan:
+        """Plan a new batch; what a dead run left unfinished is swept."""
+        for partial in self._ledger.open_leases():
+            self._root.sweep(partial)
+        self._known = self._ledger.entries()
+        jobs: list[Job] = []
+        settled: list[Result] = []
+        entries: list[Entry] = []
+        for item in admitted:
+            entry = self._entry(item)
+            entries.append(entry)
+            if entry.state == "pending" and isinstance(item, Job):
                 jobs.append(item)
-        entries.append(entry)
-        if entry.state != "pending":
-            settled.append(_settled_result(entry, item, root))
-    ledger.begin_batch(entries)
-    return Plan(jobs, settled)
+            else:
+                settled.append(_settled_result(entry, item))
+        self._ledger.begin_batch(entries)
+        return Plan(jobs, settled)
+
+    def add(self, item: Job | Rejected) -> Job | Result:
+        """Plan one input more of the batch that was begun last."""
+        entry = self._entry(item)
+        self._ledger.set_state(entry)
+        if entry.state == "pending" and isinstance(item, Job):
+            return item
+        return _settled_result(entry, item)
+
+    def _entry(self, item: Job | Rejected) -> Entry:
+        if isinstance(item, Rejected):
+            return _rejected_entry(item)
+        known = self._known.get(item.output.key)
+        return _judge(item, known, self._overwrite, self._retry_quarantined)
 
 
 def _judge(job: Job, known: Entry | None, overwrite: bool, retry_quarantined: bool) -> Entry:
@@ -60,34 +78,52 @@ def _judge(job: Job, known: Entry | None, overwrite: bool, retry_quarantined: bo
         return _judge_unknown(job, pending)
     if known.fingerprint != job.fingerprint:
         return pending
-    if known.state == "done" and _picture_intact(job, known):
+    if known.state == "done" and _intact(job, known):
         return replace(known, position=job.position, task_id=job.task_id, task=pending.task)
     if known.state == "quarantined" and not retry_quarantined:
         return replace(known, position=job.position, task_id=job.task_id)
+    if known.state in ("pending", "leased"):  # published, perhaps, and not recorded any more
+        return _recognised(job, pending) or pending
     return pending
 
 
 def _judge_unknown(job: Job, pending: Entry) -> Entry:
-    """A picture without a ledger entry: ours if it says so itself, else somebody's."""
+    """A file without a ledger entry: ours if it says so itself, else somebody's."""
     file = job.output.file
     if not file.exists():
         return pending
-    try:
-        provenance = read_provenance(file)
-    except ValueError:
+    if not _is_ours(file):
         error = (
             f"{job.output.shown} exists and was not made by this program; "
             "move it away, or use --overwrite."
         )
         return replace(pending, state="failed", error=error)
+    return _recognised(job, pending) or pending
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        read_provenance(file)
+    except ValueError:
+        return False
+    return True
+
+
+def _recognised(job: Job, pending: Entry) -> Entry | None:
+    """The entry of a file that says of itself that it is this job's result."""
+    file = job.output.file
+    try:
+        provenance = read_provenance(file)
+        size = file.stat().st_size
+    except (ValueError, OSError):
+        return None
     if provenance.get("fingerprint") != job.fingerprint:
-        return pending
+        return None
     used = provenance.get("used")
-    size = file.stat().st_size
     return replace(pending, state="done", size=size, used=used if isinstance(used, dict) else {})
 
 
-def _picture_intact(job: Job, known: Entry) -> bool:
+def _intact(job: Job, known: Entry) -> bool:
     try:
         return job.output.file.stat().st_size == known.size
     except OSError:
@@ -106,7 +142,7 @@ def _rejected_entry(item: Rejected) -> Entry:
     )
 
 
-def _settled_result(entry: Entry, item: Job | Rejected, root: OutputRoot) -> Result:
+def _settled_result(entry: Entry, item: Job | Rejected) -> Result:
     done = entry.state == "done"
     return Result(
         position=entry.position,

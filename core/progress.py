@@ -129,7 +129,8 @@ class TerminalView:
 def _line(event: TaskEnded, count: str) -> tuple[str, str]:
     result = event.result
     where = f" on {result.worker}" if result.worker else ""
-    if result.worker is None:  # closed with the batch, which is logged once for all
+    # Closed with the batch, or done by an earlier run: logged once for all.
+    if result.worker is None or result.status == "skipped":
         return "DEBUG", f"{count} {result.task_id}: {result.status}".strip()
     if result.success:
         return "INFO", f"{count} {result.task_id}: {result.elapsed:.1f} s{where}".strip()

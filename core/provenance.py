@@ -7,7 +7,6 @@ Nothing is ever written under `prompt` or `workflow`, where ComfyUI expects its 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from core.messages import Lease
-from core.tasks import GenerateTask
+from core.tasks import EditTask, GenerateTask, task_to_json
 
 PARAMETERS_KEY = "parameters"
 TASK_KEY = "generate_task"
@@ -28,22 +27,30 @@ def png_info(lease: Lease, used: Mapping[str, Any]) -> PngInfo:
         used: what the model really took: model, model_hash, sampler, num_inference_steps,
             guidance_scale, width, height; missing where unknown.
     """
+    assert isinstance(lease.task, GenerateTask | EditTask)
     info = PngInfo()
     info.add_text(PARAMETERS_KEY, parameters_text(lease.task, used, lease.lora_sha256))
     # PNG text is Latin-1 or iTXt; JSON in ASCII is safe in either.
-    full = {
-        "task": asdict(lease.task),
-        "used": dict(used),
-        "lora_sha256": lease.lora_sha256,
-        "fingerprint": lease.fingerprint,
-    }
-    info.add_text(TASK_KEY, json.dumps(full))
+    info.add_text(TASK_KEY, json.dumps(record(lease, used)))
     return info
 
 
-def parameters_text(task: GenerateTask, used: Mapping[str, Any], lora_sha256: str | None) -> str:
+def record(lease: Lease, used: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result says of its own making."""
+    return {
+        "task": task_to_json(lease.task),
+        "used": dict(used),
+        "lora_sha256": lease.lora_sha256,
+        "files": list(lease.files.values()),
+        "fingerprint": lease.fingerprint,
+    }
+
+
+def parameters_text(
+    task: GenerateTask | EditTask, used: Mapping[str, Any], lora_sha256: str | None
+) -> str:
     """The A1111 text of one picture."""
-    prompt = task.prompt
+    prompt = task.prompt if isinstance(task, GenerateTask) else task.instruction
     if task.lora_path:
         prompt += f" <lora:{Path(task.lora_path).stem}:{task.lora_strength:g}>"
     lines = [prompt]
@@ -65,15 +72,23 @@ def parameters_text(task: GenerateTask, used: Mapping[str, Any], lora_sha256: st
 
 
 def read_provenance(file: Path) -> dict[str, Any]:
-    """The JSON that `png_info` wrote: task, used, lora_sha256, fingerprint.
+    """What `record` wrote into a picture or a verdict.
 
     Raises:
-        ValueError: not a whole PNG of this project.
+        ValueError: not a whole PNG or JSON file of this project.
     """
     try:
-        with Image.open(file, formats=["PNG"]) as image:
-            text = image.info[TASK_KEY]
-            image.verify()  # checksums: a torn file is not a picture
-        return dict(json.loads(text))
-    except (OSError, KeyError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} is not a whole picture of this project") from error
+        if file.suffix.lower() == ".json":
+            found = json.loads(file.read_text("utf-8"))
+        else:
+            with Image.open(file, formats=["PNG"]) as image:
+                text = image.info[TASK_KEY]
+                image.verify()  # checksums: a torn file is not a picture
+            found = json.loads(text)
+        if "fingerprint" not in found:
+            raise KeyError("fingerprint")
+        return dict(found)
+    except (OSError, KeyError, ValueError, SyntaxError, TypeError) as error:
+        raise ValueError(f"{file} is not a whole result of this project") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{file} is not a whole result of this project") from error

@@ -1,32 +1,35 @@
 """The YAML settings as validated models. `config/default.yaml` holds every default."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import InputError
-from core.tasks import Scale, Seed, Side, Steps, Text
+from core.tasks import Area, Scale, Seed, Side, Steps, Text
 from core.validation import describe
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = PROJECT_DIR / "config" / "default.yaml"
 MAX_FILE_BYTES = 1_000_000
 
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+M = TypeVar("M", bound="Matching")
+S = TypeVar("S", bound=BaseModel)
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OptionalSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class GenerationDefaults(_Section):
+class GenerationDefaults(Section):
     """Task fields that a layer of settings may fill in; None leaves them to the next layer."""
 
     negative_prompt: Text | None = None
@@ -43,18 +46,56 @@ class GenerationDefaults(_Section):
         return self
 
 
-class ModelDefaults(GenerationDefaults):
+class Matching(Section):
+    """An entry of a list of defaults by model."""
+
     match: str
 
 
-class WorkerSettings(_Section):
+class ModelDefaults(Matching, GenerationDefaults):
+    """Defaults of the models that `match` fits."""
+
+
+class EditDefaults(Section):
+    """The same for fields of an edit."""
+
+    negative_prompt: Text | None = None
+    width: Side | None = None
+    height: Side | None = None
+    working_area: Area | None = None
+    condition_area: Area | None = None
+    num_inference_steps: Steps | None = None
+    guidance_scale: Scale | None = None
+    true_cfg_scale: Scale | None = None
+
+
+class ModelEditDefaults(Matching, EditDefaults):
+    """Defaults of the models that `match` fits."""
+
+
+class WorkerSettings(Section):
     concurrent_loads: Literal["auto"] | Count
     max_resident_loras: Annotated[int, Field(ge=1, le=24)]
     max_pending_saves: Annotated[int, Field(ge=1, le=64)]
     png_compress_level: Annotated[int, Field(ge=0, le=9)]
 
 
-class SupervisionSettings(_Section):
+class JudgeSettings(Section):
+    """How edits are scored; see config/edit_benchmark.yaml."""
+
+    type: Literal["vlm", "vlm_logits", "clip"]
+    model: Annotated[str, Field(min_length=1)]
+    revision: str | None
+    dtype: Dtype
+    prompts: str | None
+    batch_size: Count
+    max_new_tokens: Count | None
+    image_area: Area | None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+    experts_implementation: str | None
+
+
+class SupervisionSettings(Section):
     boot_timeout: Seconds
     load_timeout: Seconds
     task_timeout: Seconds | None
@@ -70,23 +111,24 @@ class SupervisionSettings(_Section):
     restarts_before_retirement: Count
 
 
-class SchedulingSettings(_Section):
+class SchedulingSettings(Section):
     max_passed_over: Count
 
 
-class SimulatedSettings(_Section):
+class SimulatedSettings(Section):
     load_seconds: OptionalSeconds
     lora_load_seconds: OptionalSeconds
     seconds_per_megapixel_step: OptionalSeconds
+    score_seconds: OptionalSeconds
     jitter: Annotated[float, Field(ge=0, le=1)]
 
 
-class Settings(_Section):
+class Settings(Section):
     """All settings of a run; see config/default.yaml for what each one means."""
 
     model: Annotated[str, Field(min_length=1)]
     revision: str | None
-    dtype: Literal["auto", "bfloat16", "float16", "float32"]
+    dtype: Dtype
     device: Literal["auto", "cuda", "cpu"]
     output_dir: Annotated[str, Field(min_length=1)]
     lora_dir: Annotated[str, Field(min_length=1)]
@@ -100,11 +142,13 @@ class Settings(_Section):
 
     def defaults_for(self, model: str) -> GenerationDefaults:
         """The `model_defaults` entry for a model id or folder; an empty one if none fits."""
-        name = model.rstrip("/").lower()
-        for entry in self.model_defaults:
-            if fnmatch(name, entry.match.lower()):
-                return entry
-        return GenerationDefaults()
+        return best_match(self.model_defaults, model) or GenerationDefaults()
+
+
+def best_match(entries: Sequence[M], model: str) -> M | None:
+    """The first entry whose `match` fits a model id or folder."""
+    name = model.rstrip("/").lower()
+    return next((e for e in entries if fnmatch(name, e.match.lower())), None)
 
 
 def load_settings(source: "str | Path | Mapping[str, Any] | Settings | None" = None) -> Settings:
@@ -115,12 +159,26 @@ def load_settings(source: "str | Path | Mapping[str, Any] | Settings | None" = N
     """
     if isinstance(source, Settings):
         return source
-    base = _read_yaml(DEFAULT_FILE)
+    return overlaid(Settings, [DEFAULT_FILE], source)
+
+
+def overlaid(
+    kind: type[S], files: Sequence[Path], source: str | Path | Mapping[str, Any] | None
+) -> S:
+    """Settings from YAML files, each laid over the one before, and `source` over all of them.
+
+    Only the keys of `kind` are taken from the first files, so that one file can hold the
+    defaults of several kinds of run.
+    """
+    base: dict[str, Any] = {}
+    for file in files:
+        base = _overlay(base, _read_yaml(file))
+    base = {key: value for key, value in base.items() if key in kind.model_fields}
     if source is None:
-        return _validate(base, DEFAULT_FILE.name)
+        return _validate(kind, base, files[-1].name)
     if isinstance(source, Mapping):
-        return _validate(_overlay(base, source), "config")
-    return _validate(_overlay(base, _read_yaml(Path(source))), str(source))
+        return _validate(kind, _overlay(base, source), "config")
+    return _validate(kind, _overlay(base, _read_yaml(Path(source))), str(source))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -153,8 +211,8 @@ def _overlay(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _validate(data: Mapping[str, Any], origin: str) -> Settings:
+def _validate(kind: type[S], data: Mapping[str, Any], origin: str) -> S:
     try:
-        return Settings.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         raise InputError(f"{origin}: {describe(error)}") from None

@@ -35,10 +35,18 @@ def _stripped(value: str) -> str:
     return value.strip()
 
 
+def _listed(value: Any) -> Any:
+    """One path may stand for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
 Text = Annotated[str, BeforeValidator(_plain_text)]
 Prompt = Annotated[Text, AfterValidator(_stripped)]
 Side = Annotated[
     int, BeforeValidator(_no_bool), Field(ge=MIN_SIDE, le=MAX_SIDE, multiple_of=MIN_SIDE)
+]
+Area = Annotated[
+    int, BeforeValidator(_no_bool), Field(ge=MIN_SIDE * MIN_SIDE, le=MAX_SIDE * MAX_SIDE)
 ]
 Steps = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=1000)]
 Scale = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=100, allow_inf_nan=False)]
@@ -83,6 +91,81 @@ class GenerateTask:
     task_id: Text | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
+
+Source = Annotated[Text, AfterValidator(_stripped)]
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_listed), Field(min_length=1, max_length=8)]
+
+
+@dataclass(frozen=True)
+class EditTask:
+    """One picture to change by an instruction. Fields left at None take the model's default.
+
+    Attributes:
+        instruction: what to change.
+        source_images: picture files, the one to change first; models that take one use that.
+        negative_prompt: what to keep out; has an effect only with guidance.
+        width: pixels of the result; by default the source's aspect ratio at `working_area`.
+        height: pixels of the result.
+        working_area: pixels (width x height) at which the model sees and draws.
+        condition_area: pixels at which the text encoder sees the source, where the model has
+            one that does.
+        num_inference_steps: denoising steps.
+        guidance_scale: in the meaning of the pipeline's own `guidance_scale`.
+        true_cfg_scale: classifier-free guidance; above 1 every step is computed twice.
+        seed: of the initial noise; default `seed` of the settings + position.
+        lora_path: a LoRA in safetensors form.
+        lora_strength: 1.0 is the LoRA as trained, 0.0 is without it.
+        output_path: where the PNG goes; see `core.outputs`.
+        task_id: the name of the task in results and logs.
+        metadata: anything JSON; kept with the picture and never interpreted.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=False)
+
+    instruction: Prompt
+    source_images: Sources
+    negative_prompt: Text | None = None
+    width: Side | None = None
+    height: Side | None = None
+    working_area: Area | None = None
+    condition_area: Area | None = None
+    num_inference_steps: Steps | None = None
+    guidance_scale: Scale | None = None
+    true_cfg_scale: Scale | None = None
+    seed: Seed | None = None
+    lora_path: Text | None = None
+    lora_strength: Strength = 1.0
+    output_path: Text | None = None
+    task_id: Text | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """One edit to judge. How it is judged is a matter of the judge's settings.
+
+    Attributes:
+        instruction: what was to be changed.
+        source_images: the pictures before, as in the edit's task.
+        edited_image: the picture after.
+        seed: for judges that sample.
+        output_path: where the verdict goes, a JSON file.
+        task_id: the name of the task in results and logs.
+        metadata: anything JSON; kept with the verdict and never interpreted.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=False)
+
+    instruction: Prompt
+    source_images: Sources
+    edited_image: Source
+    seed: Seed | None = None
+    output_path: Text | None = None
+    task_id: Text | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+Task = GenerateTask | EditTask | ScoreTask
 
 Status = Literal["done", "skipped", "failed", "quarantined", "timeout", "interrupted"]
 """done: drawn now. skipped: drawn by an earlier run and unchanged. quarantined: it killed its
@@ -135,6 +218,18 @@ class Result:
         return iter(self.keys())
 
 
-def task_from_json(data: Mapping[str, Any]) -> GenerateTask:
+_KINDS: dict[str, type[Task]] = {t.__name__: t for t in (GenerateTask, EditTask, ScoreTask)}
+
+
+def task_to_json(task: Task) -> dict[str, Any]:
+    """All fields, and under `kind` the name of the class."""
+    return {"kind": type(task).__name__, **asdict(task)}
+
+
+def task_from_json(data: Mapping[str, Any]) -> Task:
     """Rebuild a task that this project wrote itself; user input goes through `core.admission`."""
-    return GenerateTask(**data)
+    fields_ = dict(data)
+    kind = _KINDS[fields_.pop("kind")]
+    if "source_images" in fields_:
+        fields_["source_images"] = tuple(fields_["source_images"])
+    return kind(**fields_)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.admission import TaskInput
 from core.errors import InputError
+from core.task_kinds import TaskInput
 from core.validation import shown
 
 MAX_FILE_BYTES = 1_000_000_000

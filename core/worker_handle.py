@@ -51,7 +51,9 @@ class WorkerHandle:
         self.start_at = 0.0  # monotonic time of the next start while DOWN
         self.deaths_in_row = 0  # incarnations lost since the last finished task
         self.loras: frozenset[str] = frozenset()
-        self.running: tuple[Batch, ActiveLease] | None = None
+        self.group_size = spec.group_size
+        self.dismissed = False  # to leave when its leases are done
+        self.running: dict[str, tuple[Batch, ActiveLease]] = {}
         self.saving: dict[str, tuple[Batch, ActiveLease]] = {}
         self.kill_reason: str | None = None  # set when main itself ordered the death
         self.process: Any = None
@@ -105,7 +107,7 @@ class WorkerHandle:
         if self.device.kind == "cpu":
             # The same sums whatever the number of threads; see workers.reproducible.
             environment["MKL_CBWR"] = os.environ.get("MKL_CBWR", "AUTO,STRICT")
-        if self.device.kind == "cuda" and self.device.mask.isdecimal():
+        if self.device.kind == "cuda" and self.device.mask.replace(",", "").isdecimal():
             # NVML, which numbered the devices, counts in this order.
             environment["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         return environment
@@ -156,13 +158,9 @@ class WorkerHandle:
         self.process = self._to_worker = self.from_worker = None
         self.deadline = None
 
-    def is_running(self, lease_id: str) -> bool:
-        """The lease is the one that its device works on now."""
-        return self.running is not None and self.running[1].lease.lease_id == lease_id
-
     def leases(self) -> list[tuple[Batch, ActiveLease]]:
-        """Every lease that is out, the running one first."""
-        return [*([self.running] if self.running else []), *self.saving.values()]
+        """Every lease that is out, those on the device first."""
+        return [*self.running.values(), *self.saving.values()]
 
     def set_deadline(self, seconds: float | None) -> None:
         self.deadline = None if seconds is None else time.monotonic() + seconds

@@ -6,16 +6,18 @@ workers; see `core.worker_handle`.
 """
 
 import contextlib
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing import connection, get_context
-from typing import Any
+from typing import Any, Protocol
 
 from loguru import logger
 
+from core.admission import Job
+from core.barrier import Barrier
 from core.batch import Batch, WorkerLoss
 from core.devices import Device
 from core.events import Listener, WorkerState, ignore
@@ -32,10 +34,9 @@ from core.messages import (
     Ready,
     Stop,
 )
-from core.model_choice import ModelChoice
 from core.pace import Pace
 from core.scheduler import Worker
-from core.settings import Settings
+from core.settings import SupervisionSettings, WorkerSettings
 from core.tasks import Status
 from core.worker_handle import State, WorkerHandle
 from core.worker_spec import WorkerSpec
@@ -46,29 +47,41 @@ KILL_GRACE = 5.0  # seconds for the kernel to end a killed process
 LAST_WORKER_PATIENCE = 3  # times as many restarts before the last worker is given up
 
 
+class PoolSettings(Protocol):
+    """What a pool needs of a run's settings."""
+
+    @property
+    def supervision(self) -> SupervisionSettings: ...
+    @property
+    def workers(self) -> WorkerSettings: ...
+
+
 class WorkerPool:
     """One supervised worker process per device.
 
     Args:
-        devices: one worker each.
+        specs: one worker each.
         listener: told of worker states; called from the pool's thread.
+        in_step: workers wait for each other after every task (`enable_batch_sync`).
+        on_dismissed: told the device of a worker that left by `dismiss`.
     """
 
     def __init__(
         self,
-        devices: Sequence[Device],
-        model: ModelChoice,
-        settings: Settings,
+        specs: Sequence[tuple[Device, WorkerSpec]],
+        settings: PoolSettings,
         listener: Listener = ignore,
+        in_step: bool = False,
+        on_dismissed: Callable[[Device], None] = lambda device: None,
     ) -> None:
         self._rules = settings.supervision
         self._listener = listener
-        self._handles = [
-            WorkerHandle(d, run_worker, _spec(d, len(devices), model, settings)) for d in devices
-        ]
+        self._handles = [WorkerHandle(device, run_worker, spec) for device, spec in specs]
         self._loads_at_once = loads_at_once(
-            settings.workers.concurrent_loads, model.path_or_id, len(devices)
+            settings.workers.concurrent_loads, specs[0][1].model, len(specs)
         )
+        self.barrier = Barrier() if in_step else None
+        self._on_dismissed = on_dismissed
         self._pace = Pace(self._rules)
         self._batch: Batch | None = None
         self._closing = False
@@ -100,6 +113,22 @@ class WorkerPool:
     def abandon(self, status: Status, reason: str) -> None:
         """Close the batch now; what still runs is thrown away when it ends."""
         self._post(lambda: self._batch.abandon(status, reason) if self._batch else None)
+
+    def extend(self, job: Job) -> None:
+        """Add a job to the running batch, which was made open-ended."""
+        self._post(lambda: self._batch.add(job) if self._batch else None)
+
+    def seal(self) -> None:
+        """The running batch is complete when all its jobs are: no more will be added."""
+        self._post(lambda: self._batch.seal() if self._batch else None)
+
+    def adopt(self, device: Device, spec: WorkerSpec) -> None:
+        """One worker more."""
+        self._post(lambda: self._handles.append(WorkerHandle(device, run_worker, spec)))
+
+    def dismiss(self, count: int = 1) -> None:
+        """Have workers leave as soon as their tasks are done; `on_dismissed` follows for each."""
+        self._post(lambda: self._dismiss(count))
 
     def stop(self, at_once: bool = False) -> None:
         """Send the poison pill and wait until every worker is gone.
@@ -136,12 +165,13 @@ class WorkerPool:
         while self._commands:
             self._commands.popleft()()
         now = time.monotonic()
-        for handle in self._handles:
+        for handle in list(self._handles):
             self._check_deadline(handle, now)
             self._start_if_due(handle, now)
         self._grant_loads()
-        for handle in self._handles:
+        for handle in list(self._handles):
             self._lease_to(handle)
+            self._let_go_if_dismissed(handle)
 
     def _wait(self) -> list[WorkerHandle]:
         """Sleep until a message, a death, a command or a timer; return whom it concerns."""
@@ -189,7 +219,7 @@ class WorkerPool:
                 if batch is not None:
                     batch.done(message)
             case Failed():
-                if handle.is_running(message.lease_id):
+                if message.lease_id in handle.running:
                     handle.loras = frozenset(message.resident_loras)
                 batch = self._release(handle, message.lease_id)
                 if message.leaving:
@@ -224,25 +254,22 @@ class WorkerPool:
         handle.deaths_in_row = 0
         self.lora_loads += message.lora_loads
         self.lora_switches += message.lora_switches
-        if handle.running is None or not handle.is_running(message.lease_id):
+        if message.lease_id not in handle.running:
             return
-        batch, active = handle.running
-        handle.saving[message.lease_id] = (batch, active)
-        handle.running = None
-        handle.set_deadline(self._rules.task_timeout_minimum)
+        handle.saving[message.lease_id] = handle.running.pop(message.lease_id)
+        _, active = handle.saving[message.lease_id]
         self._pace.learn(active.job.work, message.seconds)
+        if handle.running:
+            return
+        handle.set_deadline(self._rules.task_timeout_minimum)
         # The device first: publishing another worker's picture may wait for the disk.
         if not active.alone:
             self._lease_to(handle)
 
     def _release(self, handle: WorkerHandle, lease_id: str) -> Batch | None:
         """Take a lease off its worker; returns the batch that it belongs to."""
-        batch: Batch | None
-        if handle.running is not None and handle.is_running(lease_id):
-            batch, _ = handle.running
-            handle.running = None
-        else:
-            batch, _ = handle.saving.pop(lease_id, (None, None))
+        held = handle.running if lease_id in handle.running else handle.saving
+        batch, _ = held.pop(lease_id, (None, None))
         if not handle.leases():
             handle.set_deadline(None)
         return batch
@@ -258,19 +285,30 @@ class WorkerPool:
 
     def _lease_to(self, handle: WorkerHandle) -> None:
         batch = self._batch
-        if batch is None or handle.state is not State.SERVING or handle.running is not None:
+        if batch is None or handle.state is not State.SERVING or handle.running:
             return
-        if any(active.alone for _, active in handle.saving.values()):
+        if handle.dismissed or any(active.alone for _, active in handle.saving.values()):
+            return
+        if self.barrier and not self.barrier.may_start(handle.name, self._busy()):
             return
         serving = frozenset(h.name for h in self._handles if h.state is State.SERVING)
         held = frozenset(lora for h in self._handles if h is not handle for lora in h.loras)
         worker = Worker(handle.name, handle.loras, serving - {handle.name}, held)
-        active = batch.next_lease(worker, busy_saving=bool(handle.saving))
-        if active is None:
+        # The last tasks are shared out, so that no worker idles beside a full group.
+        most = min(handle.group_size, -(-batch.waiting // len(serving)))
+        group = batch.next_leases(worker, most, busy_saving=bool(handle.saving))
+        if not group:
             return
-        handle.running = (batch, active)
-        handle.set_deadline(self._pace.allowed(active.job.work))
-        handle.send(active.lease)
+        if self.barrier:
+            self.barrier.started(handle.name)
+        handle.running = {active.lease.lease_id: (batch, active) for active in group}
+        handle.set_deadline(self._pace.allowed(sum(active.job.work for active in group)))
+        for active in group:
+            handle.send(replace(active.lease, more_follow=active is not group[-1]))
+
+    def _busy(self) -> frozenset[str]:
+        """Workers that have a lease."""
+        return frozenset(h.name for h in self._handles if h.leases())
 
     def _grant_loads(self) -> None:
         loading = sum(h.state is State.LOADING for h in self._handles)
@@ -301,24 +339,28 @@ class WorkerPool:
         by_sigkill = handle.process.exitcode == -9
         missing_guard = handle.process.exitcode == MISSING_GUARD_EXIT
         hung = handle.kill_reason is not None
-        expected = self._closing or handle.state is State.RETIRED
+        expected = self._closing or handle.dismissed or handle.state is State.RETIRED
         if handle.kill_reason is not None:
             reason = handle.kill_reason
         leases = handle.leases()
         running = handle.running
-        handle.running, handle.saving = None, {}
+        handle.running, handle.saving = {}, {}
         handle.bury()
         if not expected:
             logger.warning(f"{handle.name}: {reason}.")
         loss = WorkerLoss(f"{handle.name}: {reason}", by_sigkill, hung)
         for batch, active in leases:
-            is_running = running is not None and active is running[1]
-            batch.worker_lost(active.lease.lease_id, loss, blamed=is_running or running is None)
+            blamed = not running or active.lease.lease_id in running
+            batch.worker_lost(active.lease.lease_id, loss, blamed)
         if missing_guard:
             self.missing_main_guard = True
             self._retire(handle, MISSING_GUARD_LINE)
         elif self._closing:
             self._change(handle, State.STOPPED)
+        elif handle.dismissed:
+            self._handles.remove(handle)
+            self._change(handle, State.STOPPED)
+            self._on_dismissed(handle.device)
         elif handle.state is not State.RETIRED:
             self._plan_restart(handle, reason)
 
@@ -337,6 +379,8 @@ class WorkerPool:
 
     def _start_if_due(self, handle: WorkerHandle, now: float) -> None:
         if handle.state is not State.DOWN or self._closing or now < handle.start_at:
+            return
+        if handle.dismissed:
             return
         try:
             handle.spawn()
@@ -364,6 +408,25 @@ class WorkerPool:
 
     # -- the end -------------------------------------------------------------
 
+    def _dismiss(self, count: int) -> None:
+        """Those first that have nothing to do."""
+        staying = [h for h in self._handles if not h.dismissed and h.state is not State.RETIRED]
+        for handle in sorted(staying, key=lambda h: len(h.leases()))[:count]:
+            handle.dismissed = True
+
+    def _let_go_if_dismissed(self, handle: WorkerHandle) -> None:
+        if not handle.dismissed or handle.leases():
+            return
+        if not handle.alive:
+            self._handles.remove(handle)
+            self._on_dismissed(handle.device)
+        elif handle.state is State.SERVING and handle.send(Stop()):
+            self._change(handle, State.STOPPING)
+            handle.set_deadline(self._rules.stop_timeout)
+        elif handle.state is not State.STOPPING and handle.kill_reason is None:
+            handle.kill("it is not needed any more")
+            handle.set_deadline(KILL_GRACE)
+
     def _close(self, at_once: bool) -> None:
         self._closing = True
         if self._batch and not self._batch.finished:
@@ -371,7 +434,7 @@ class WorkerPool:
         for handle in self._handles:
             if not handle.alive:
                 continue
-            idle = handle.state is State.SERVING and handle.running is None
+            idle = handle.state is State.SERVING and not handle.running
             if at_once or not idle or not handle.send(Stop()):
                 handle.kill("the run is over")
                 handle.set_deadline(KILL_GRACE)
@@ -390,21 +453,3 @@ class WorkerPool:
     def _change(self, handle: WorkerHandle, state: State) -> None:
         handle.state = state
         self._listener(WorkerState(handle.name, state.value))
-
-
-def _spec(device: Device, workers: int, model: ModelChoice, settings: Settings) -> WorkerSpec:
-    cores = len(os.sched_getaffinity(0))
-    return WorkerSpec(
-        name=device.label,
-        parent_pid=os.getpid(),
-        device=device.kind,
-        threads=max(1, cores // workers),
-        model=model.path_or_id,
-        model_identity=model.identity,
-        revision=settings.revision,
-        dtype=settings.dtype,
-        max_resident_loras=settings.workers.max_resident_loras,
-        max_pending_saves=settings.workers.max_pending_saves,
-        png_compress_level=settings.workers.png_compress_level,
-        simulated=settings.simulated,
-    )

@@ -1,9 +1,16 @@
 """Everything a worker is born knowing. Pickled once into the new process."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
-from core.settings import SimulatedSettings
+from core.devices import Device
+from core.judge import Judge
+from core.model_choice import ModelChoice
+from core.settings import Dtype, SimulatedSettings, WorkerSettings
+
+Role = Literal["generate", "edit", "score"]
 
 
 @dataclass(frozen=True)
@@ -12,21 +19,78 @@ class WorkerSpec:
 
     Attributes:
         name: label in logs and results, such as `gpu0`.
+        role: the kind of task that it serves.
         device: `cuda` (always `cuda:0` inside) or `cpu`.
+        device_count: GPUs that one copy of the model is spread over.
         threads: CPU threads for this worker's arithmetic.
         model: hub id, folder, or `simulated`.
         model_identity: what the picture's metadata calls the model, `name#hash`.
+        group_size: leases that it may be given at once.
+        judge: how it scores; None for other roles.
     """
 
     name: str
+    role: Role
     parent_pid: int
     device: Literal["cuda", "cpu"]
+    device_count: int
     threads: int
     model: str
     model_identity: str
     revision: str | None
-    dtype: Literal["auto", "bfloat16", "float16", "float32"]
+    dtype: Dtype
     max_resident_loras: int
     max_pending_saves: int
     png_compress_level: int
     simulated: SimulatedSettings
+    group_size: int = 1
+    judge: Judge | None = None
+
+
+class RunSettings(Protocol):
+    """The settings that every kind of run has."""
+
+    @property
+    def workers(self) -> WorkerSettings: ...
+    @property
+    def simulated(self) -> SimulatedSettings: ...
+
+
+def specs_for(
+    devices: Sequence[Device],
+    role: Role,
+    model: ModelChoice,
+    settings: RunSettings,
+    judge: Judge | None = None,
+) -> list[tuple[Device, WorkerSpec]]:
+    """One worker per device, sharing this machine's cores."""
+    threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
+    return [(d, spec_for(d, role, model, settings, threads, judge)) for d in devices]
+
+
+def spec_for(
+    device: Device,
+    role: Role,
+    model: ModelChoice,
+    settings: RunSettings,
+    threads: int,
+    judge: Judge | None = None,
+) -> WorkerSpec:
+    return WorkerSpec(
+        name=device.label,
+        role=role,
+        parent_pid=os.getpid(),
+        device=device.kind,
+        device_count=device.count,
+        threads=threads,
+        model=model.path_or_id,
+        model_identity=model.identity,
+        revision=model.revision,
+        dtype=model.dtype,
+        max_resident_loras=settings.workers.max_resident_loras,
+        max_pending_saves=settings.workers.max_pending_saves,
+        png_compress_level=settings.workers.png_compress_level,
+        simulated=settings.simulated,
+        group_size=judge.settings.batch_size if judge else 1,
+        judge=judge,
+    )

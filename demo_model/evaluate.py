@@ -252,6 +252,14 @@ def figures(samples: int, seed: int) -> str:
     )
 
 
+def write_card(table: str, start: str, end: str) -> None:
+    """Put a table between two marks of the model card."""
+    card = CARD.read_text("utf-8")
+    before, rest = card.split(start)
+    after = rest.split(end)[1]
+    CARD.write_text(f"{before}{start}\n{table}\n{end}{after}", "utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=300, help="prompts per group")
@@ -261,10 +269,7 @@ def main() -> None:
     table = figures(options.samples, options.seed)
     print(table)
     if options.card:
-        card = CARD.read_text("utf-8")
-        before, rest = card.split(CARD_START)
-        after = rest.split(CARD_END)[1]
-        CARD.write_text(f"{before}{CARD_START}\n{table}\n{CARD_END}{after}", "utf-8")
+        write_card(table, CARD_START, CARD_END)
 
 
 if __name__ == "__main__":

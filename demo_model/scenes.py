@@ -14,6 +14,7 @@ from functools import partial
 from PIL import Image, ImageDraw
 
 Colour = tuple[int, int, int]
+Shift = tuple[float, float]
 
 SKIES: dict[str, tuple[Colour, Colour]] = {  # top and horizon
     "dawn": ((150, 170, 220), (252, 214, 190)),
@@ -113,6 +114,11 @@ def shade(colour: Colour, factor: float) -> Colour:
     return tuple(max(0, min(255, round(c * factor))) for c in colour)  # type: ignore[return-value]
 
 
+def sample_shifts(rng: random.Random, count: int) -> tuple[Shift, ...]:
+    """How far objects stand from their places: right and down, of the usual side."""
+    return tuple((rng.uniform(-JITTER, JITTER), rng.uniform(-JITTER, JITTER)) for _ in range(count))
+
+
 class Layout:
     """Where things lie in a picture of some size, in pixels of the supersampled canvas.
 
@@ -146,22 +152,29 @@ class Layout:
 
 
 def render(
-    scene: Scene, width: int = 128, height: int | None = None, rng: random.Random | None = None
+    scene: Scene,
+    width: int = 128,
+    height: int | None = None,
+    rng: random.Random | None = None,
+    shifts: Sequence[Shift] | None = None,
 ) -> Image.Image:
-    """Draw a scene.
+    """Draw a scene, its objects exactly in their places, or a little beside.
 
     Args:
-        rng: gives each object a small shift; None draws it exactly in its place.
+        rng: draws a shift for each object.
+        shifts: gives them instead.
     """
     height = height or width
+    if shifts is None:
+        count = len(scene.things)
+        shifts = sample_shifts(rng, count) if rng else [(0.0, 0.0)] * count
     layout = Layout(width, height)
     image = Image.new("RGB", (layout.width, layout.height))
     draw = ImageDraw.Draw(image)
     _draw_sky(draw, scene.sky, layout)
     _draw_backdrop(draw, scene, layout)
     _draw_ground(draw, scene, layout)
-    for thing in scene.things:
-        right, down = (rng.uniform(-JITTER, JITTER) for _ in "xy") if rng else (0.0, 0.0)
+    for thing, (right, down) in zip(scene.things, shifts, strict=True):
         x = layout.x(POSITIONS[thing.position]) + layout.unit * right
         y = layout.y(BASE) + layout.unit * down
         size = layout.unit * SIZES[thing.size]

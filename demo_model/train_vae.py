@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageResidualBlock
 from diffusers.models.resnet import ResnetBlock2D
 
 from demo_model.architecture import LATENT_CHANNELS, build_vae
@@ -45,10 +46,13 @@ def to_model_range(pictures: torch.Tensor) -> torch.Tensor:
     return pictures.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def train(steps: int, pictures: torch.Tensor, seed: int) -> AutoencoderKL:
-    """Crops for 70 % of the steps, then whole pictures, whose GroupNorm statistics differ."""
-    torch.manual_seed(seed)
-    vae = build_vae().to(memory_format=torch.channels_last)
+def train(vae: Any, steps: int, pictures: torch.Tensor) -> None:
+    """In place. Crops for 70 % of the steps, then whole pictures: their statistics differ.
+
+    Args:
+        vae: with the interface of `AutoencoderKL`.
+    """
+    vae.to(memory_format=torch.channels_last)
     with torch.no_grad():  # begin with little noise: from unit noise training may not take off
         vae.encoder.conv_out.bias[LATENT_CHANNELS:] = FIRST_LOG_VARIANCE
     optimizer = torch.optim.AdamW(
@@ -63,7 +67,7 @@ def train(steps: int, pictures: torch.Tensor, seed: int) -> AutoencoderKL:
             if step % 200 == 0:
                 decibels, seconds = -10 * np.log10(mse / 4), time.monotonic() - started
                 print(f"vae step {step} psnr {decibels:.2f} {seconds:.0f} s", flush=True)
-    return vae.to(memory_format=torch.contiguous_format).eval()
+    vae.to(memory_format=torch.contiguous_format).eval()
 
 
 @contextmanager
@@ -74,7 +78,7 @@ def compiled_blocks(module: Any) -> Iterator[None]:
     (torch 2.13).
     """
     torch._dynamo.config.cache_size_limit = 64  # one entry per block and shape
-    blocks = [m for m in module.modules() if isinstance(m, ResnetBlock2D)]
+    blocks = [m for m in module.modules() if isinstance(m, ResnetBlock2D | QwenImageResidualBlock)]
     for block in blocks:
         block.forward = torch.compile(block.forward, dynamic=False)
     try:
@@ -111,7 +115,7 @@ def _batch(pictures: torch.Tensor, whole: bool) -> torch.Tensor:
     return to_model_range(chosen).contiguous(memory_format=torch.channels_last)
 
 
-def _loss(vae: AutoencoderKL, x: torch.Tensor) -> tuple[torch.Tensor, float]:
+def _loss(vae: Any, x: torch.Tensor) -> tuple[torch.Tensor, float]:
     """Pixels, edges (differences of neighbours), and a little KL; also the plain MSE."""
     with torch.autocast("cpu", torch.bfloat16):
         posterior = vae.encode(x).latent_dist
@@ -130,7 +134,7 @@ def edge_loss(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
+def encode(vae: Any, pictures: torch.Tensor) -> torch.Tensor:
     """[n, 16, h / 8, w / 8] latent means of [n, h, w, 3] uint8 pictures.
 
     In bfloat16, four times as fast: off by 0.005 of a deviation, and noise hides more.
@@ -155,7 +159,7 @@ def whiten(vae: AutoencoderKL, latents: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKL, pictures: torch.Tensor) -> float:
+def psnr(vae: Any, pictures: torch.Tensor) -> float:
     """Mean PSNR in dB of pictures through the autoencoder, on 8-bit values."""
     values = []
     for chunk in pictures.split(16):
@@ -176,7 +180,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     pictures = training_pictures(options.pictures, options.seed)
-    vae = train(options.steps, pictures, options.seed)
+    torch.manual_seed(options.seed)
+    vae = build_vae()
+    train(vae, options.steps, pictures)
     whiten(vae, encode(vae, pictures[:2000]))
     print(f"PSNR on unseen scenes: {psnr(vae, training_pictures(300, options.seed + 1)):.2f} dB")
     vae.save_pretrained(options.out)

@@ -29,8 +29,12 @@ LOG_MSE_WEIGHT = 0.03  # in the encoder's training it would make latents hard to
 LATENT_NOISE = 0.05  # of unit deviation: what the transformer draws is never exact
 
 
-def tune(vae: Any, pictures: torch.Tensor, steps: int, seed: int) -> None:
-    """Train `vae.decoder` in place on whole pictures."""
+def tune(vae: Any, pictures: torch.Tensor, steps: int, seed: int, deviation: float = 1.0) -> None:
+    """Train `vae.decoder` in place on whole pictures.
+
+    Args:
+        deviation: of the latents, in units of which noise is added.
+    """
     torch.manual_seed(seed)
     latents = encode(vae, pictures)
     vae.requires_grad_(False)
@@ -41,7 +45,8 @@ def tune(vae: Any, pictures: torch.Tensor, steps: int, seed: int) -> None:
         for step in range(steps):
             rate = min(1.0, (step + 1) / 30) * max(0.02, 1 - step / steps)
             picks = torch.randint(len(pictures), (BATCH,))
-            loss = _loss(vae, latents[picks], to_model_range(pictures[picks]))
+            x = to_model_range(pictures[picks])
+            loss = _loss(vae, latents[picks], x, LATENT_NOISE * deviation)
             update(optimizer, loss, PEAK_RATE * rate)
             if step % 200 == 0:
                 seconds = time.monotonic() - started
@@ -49,8 +54,8 @@ def tune(vae: Any, pictures: torch.Tensor, steps: int, seed: int) -> None:
     vae.to(memory_format=torch.contiguous_format)
 
 
-def _loss(vae: Any, latents: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    z = latents + LATENT_NOISE * torch.randn_like(latents)
+def _loss(vae: Any, latents: torch.Tensor, x: torch.Tensor, noise: float) -> torch.Tensor:
+    z = latents + noise * torch.randn_like(latents)
     with torch.autocast("cpu", torch.bfloat16):
         y = vae.decode(z.contiguous(memory_format=torch.channels_last)).sample
     y = y.float()

@@ -16,6 +16,7 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
 COMMAND = PROJECT / "generate_images_from_tweets.py"
+BENCHMARK = PROJECT / "run_edit_benchmark.py"
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
 
 
@@ -96,8 +97,12 @@ class Project:
         self, arguments: Sequence[str | int | Path], settings: Mapping[str, Any] | None = None
     ) -> Run:
         config = self.write_settings(settings or simulated())
-        line = [sys.executable, str(COMMAND), *map(str, arguments)]
-        line += ["--config", str(config), "--output-dir", str(self.folder / "out")]
+        line = [*map(str, arguments), "--config", str(config)]
+        return self.execute(COMMAND, [*line, "--output-dir", str(self.folder / "out")])
+
+    def execute(self, script: Path, arguments: Sequence[str]) -> Run:
+        """Start one of the scripts in a process of its own."""
+        line = [sys.executable, str(script), *arguments]
         self._runs += 1
         errors_file = self.folder / f"stderr-{self._runs}.txt"
         with errors_file.open("w") as errors:

@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 
 from core.admission import Admission, Job, Rejected
 from core.lora_files import LoraInspector
-from core.model_choice import ModelChoice
 from core.outputs import OutputRoot
 from core.settings import load_settings
+from core.task_kinds import GenerateKind, LoraFinder
 from core.tasks import GenerateTask
 from tests.conftest import write_safetensors
 
-MODEL = ModelChoice("org/some-model", "org/some-model", "")
 
-
-def admission(folder: Path, confined: bool = True, **settings: Any) -> Admission:
+def admission(folder: Path, confined: bool = True, **changes: Any) -> Admission:
+    settings = load_settings(changes)
+    layers = [settings.defaults, settings.defaults_for("org/some-model")]
     return Admission(
-        load_settings(settings),
-        MODEL,
+        GenerateKind(layers, LoraFinder([folder], LoraInspector())),
+        "org/some-model",
+        settings.dtype,
         OutputRoot(folder, confined),
-        [folder],
         lambda position: f"image_{position:04d}.png",
-        LoraInspector(),
+        settings.seed,
     )
 
 
@@ -171,6 +171,7 @@ def test_settings_fill_what_a_task_leaves_open(tmp_path: Path) -> None:
     }
     job = accepted(admission(tmp_path, **settings).admit(7, {"prompt": "a"}))
     task = job.task
+    assert isinstance(task, GenerateTask)
     assert (task.width, task.height, task.seed) == (64, 96, 107)
     # cfg and guidance_scale are one setting: the nearer layer's spelling wins.
     assert (task.cfg, task.guidance_scale) == (2.0, None)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.devices import Device, Gpu, choose_devices, visible_devices
+from core.devices import Device, Gpu, choose_devices, in_groups, visible_devices
 from core.errors import DeviceError
 
 GPUS = [Gpu(i, f"GPU-{i}{i}{i}{i}aaaa-bbbb", "H", 80 * 1024**3) for i in range(4)]
@@ -82,3 +82,16 @@ def test_impossible_requests_are_refused(request_: dict[str, object], message: s
 def test_cuda_that_was_asked_for_is_never_replaced() -> None:
     with pytest.raises(DeviceError, match="no CUDA device is visible"):
         choose_devices(kind="cuda", environ={}, probe=list)
+
+
+def test_a_model_may_be_spread_over_groups_of_gpus() -> None:
+    first, second = in_groups(visible_devices(GPUS, None), 2)
+    assert (first.label, first.mask, first.count) == ("gpu0+1", "0,1", 2)
+    assert (second.label, second.mask, second.memory) == ("gpu2+3", "2,3", 160 * 1024**3)
+    with pytest.raises(DeviceError, match="3 GPUs cannot be shared out in groups of 2"):
+        in_groups(visible_devices(GPUS, "0,1,2"), 2)
+
+
+def test_cpu_workers_are_never_grouped() -> None:
+    devices = choose_devices(num_gpus=3, kind="cpu")
+    assert in_groups(devices, 2) == devices

@@ -77,8 +77,10 @@ def family(tiny_model: Path) -> Any:
 def spec_for(model: str, loras: int = 2) -> WorkerSpec:
     return WorkerSpec(
         name="cpu0",
+        role="generate",
         parent_pid=0,
         device="cpu",
+        device_count=1,
         threads=1,
         model=model,
         model_identity="tiny#0",
@@ -104,7 +106,7 @@ def lease(lora: Path | None = None, sha256: str | None = None, **fields: Any) ->
 
 
 def drawn(family: Any, *args: Any, **fields: Any) -> np.ndarray[Any, Any]:
-    return np.asarray(family.generate(lease(*args, **fields)).image)
+    return np.asarray(family.run([lease(*args, **fields)])[0].image)
 
 
 def test_a_task_without_a_lora_never_feels_the_one_before(
@@ -180,7 +182,7 @@ def test_cfg_1_runs_one_forward_pass_per_step(
         nonlocal images
         images += len(args[0])
 
-    hook = family._pipeline.transformer.register_forward_hook(count)
+    hook = family.pipeline.transformer.register_forward_hook(count)
     drawn(family, **fields)
     hook.remove()
     assert images == passes_per_step * SMALL["num_inference_steps"]
@@ -193,7 +195,7 @@ def test_cfg_is_comfyuis_scale(family: Any) -> None:
 def test_numbers_that_are_no_picture_are_a_failure(family: Any) -> None:
     import torch
 
-    for parameter in family._pipeline.vae.decoder.conv_out.parameters():
+    for parameter in family.pipeline.vae.decoder.conv_out.parameters():
         torch.nn.init.constant_(parameter, float("nan"))
     with pytest.raises(MultiGPUError, match="NaN instead of a picture"):
         drawn(family)

@@ -52,7 +52,7 @@ def loaded(model: Path, **changes: Any) -> Any:
 
 
 def name_of(family: Any) -> str:
-    return type(family._pipeline).__name__
+    return type(family.pipeline).__name__
 
 
 def denoiser(pipeline: Any) -> Any:
@@ -72,7 +72,7 @@ def test_each_family_draws_the_asked_size_from_prompt_and_seed(family: Any) -> N
 
 
 def test_used_names_the_pipeline_its_sampler_and_the_steps(family: Any) -> None:
-    used = family.generate(lease(num_inference_steps=3)).used
+    used = family.run([lease(num_inference_steps=3)])[0].used
     sampler = {"StableDiffusionXLPipeline": "EulerDiscrete"}
     assert used["pipeline"] == name_of(family)
     assert used["sampler"] == sampler.get(used["pipeline"], "FlowMatchEulerDiscrete")
@@ -83,7 +83,7 @@ def test_each_family_draws_in_bfloat16(model: Path) -> None:
     import torch
 
     half = loaded(model, dtype="bfloat16")
-    assert next(denoiser(half._pipeline).parameters()).dtype == torch.bfloat16
+    assert next(denoiser(half.pipeline).parameters()).dtype == torch.bfloat16
     picture = drawn(half)
     assert picture.std() > 0
     assert np.array_equal(picture, drawn(half))
@@ -118,7 +118,7 @@ def test_only_cfg_above_1_costs_a_second_pass(
         # SDXL runs both passes as one batch.
         passes += len(args[0] if args else kwargs["hidden_states"])
 
-    hook = denoiser(family._pipeline).register_forward_hook(count, with_kwargs=True)
+    hook = denoiser(family.pipeline).register_forward_hook(count, with_kwargs=True)
     drawn(family, **fields)
     hook.remove()
     assert passes == passes_per_step * SMALL["num_inference_steps"]
@@ -134,14 +134,14 @@ def test_cfg_is_said_in_the_words_of_the_pipeline(family: Any, negative_prompt: 
     else:
         own = {"guidance_scale": 3.0, "negative_prompt": negative_prompt}
     generator = torch.Generator("cpu").manual_seed(1)
-    output = family._pipeline("a red house", generator=generator, **SMALL, **own)
+    output = family.pipeline("a red house", generator=generator, **SMALL, **own)
     ours = drawn(family, cfg=3.0, negative_prompt=negative_prompt)
     assert np.array_equal(ours, np.asarray(output.images[0]))
 
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_used_says_the_guidance_as_the_pipeline_took_it(family: Any, cfg: float) -> None:
-    used = family.generate(lease(cfg=cfg)).used
+    used = family.run([lease(cfg=cfg)])[0].used
     taken = {k: used.get(k) for k in ("guidance_scale", "true_cfg_scale")}
     assert taken == {
         "StableDiffusionXLPipeline": {"guidance_scale": cfg, "true_cfg_scale": None},
@@ -160,7 +160,7 @@ def test_a_negative_prompt_counts_only_with_guidance(family: Any) -> None:
 def test_guidance_scale_keeps_the_meaning_of_the_pipeline(save_model: SaveModel) -> None:
     sdxl, flux = loaded(save_model("sdxl")), loaded(save_model("flux"))
     assert np.array_equal(drawn(sdxl, guidance_scale=3.0), drawn(sdxl, cfg=3.0))
-    used = flux.generate(lease(guidance_scale=7.0)).used
+    used = flux.run([lease(guidance_scale=7.0)])[0].used
     assert used["guidance_scale"] == 7.0 and "true_cfg_scale" not in used
     assert not np.array_equal(drawn(flux, guidance_scale=7.0), drawn(flux, guidance_scale=1.0))
 
@@ -185,7 +185,7 @@ def save_lora(family: Any, folder: Path) -> Path:
     from peft.utils import get_peft_model_state_dict
 
     torch.manual_seed(0)
-    pipeline = type(family._pipeline).from_pretrained(family._spec.model)
+    pipeline = type(family.pipeline).from_pretrained(family.spec.model)
     module = denoiser(pipeline)
     config = LoraConfig(r=2, lora_alpha=2, init_lora_weights=False, target_modules=["to_q", "to_v"])
     module.add_adapter(config, adapter_name="a")

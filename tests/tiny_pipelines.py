@@ -16,6 +16,8 @@ from diffusers import (
     FluxPipeline,
     FluxPriorReduxPipeline,
     FluxTransformer2DModel,
+    QwenImageEditPipeline,
+    QwenImageEditPlusPipeline,
     QwenImageImg2ImgPipeline,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
@@ -293,3 +295,13 @@ def _vae() -> AutoencoderKL:
         scaling_factor=1.0,
         shift_factor=0.0,
     ).eval()
+
+
+def build_qwen_image_edit_plus() -> QwenImageEditPlusPipeline:
+    from demo_model.editor_parts import build_pipeline
+
+    return build_pipeline(64, 1, vae_base=8, vae_multipliers=(1, 2, 2, 2), text_width=64)
+
+
+def build_qwen_image_edit() -> QwenImageEditPipeline:
+    return QwenImageEditPipeline(**build_qwen_image_edit_plus().components)

@@ -20,8 +20,8 @@ from core.messages import (
 from core.worker_spec import WorkerSpec
 from workers.boot import bind_to_parent, ignore_terminal_signals
 from workers.channel import Channel
-from workers.image_saver import ImageSaver
-from workers.models.base import ModelFamily, Picture
+from workers.models.base import ModelFamily, Product
+from workers.result_saver import ResultSaver
 
 LEAVING_EXIT = 3  # a worker that asked for its own replacement
 
@@ -60,7 +60,7 @@ class _Worker:
         self._spec = spec
         self._channel = channel
         self._family = family
-        self._saver = ImageSaver(channel, spec)
+        self._saver = ResultSaver(channel, spec)
 
     def serve(self) -> None:
         while True:
@@ -69,7 +69,7 @@ class _Worker:
                 case Load():
                     self._load()
                 case Lease():
-                    self._run(message)
+                    self._run(self._group(message))
                 case Stop():
                     self._saver.close()
                     return
@@ -90,32 +90,61 @@ class _Worker:
             return
         self._channel.send(Loaded(model_class, time.monotonic() - started))
 
-    def _run(self, lease: Lease) -> None:
+    def _group(self, first: Lease) -> list[Lease]:
+        """`first` and the leases that main sent right behind it."""
+        leases = [first]
+        while leases[-1].more_follow:
+            following = self._channel.get()
+            assert isinstance(following, Lease)
+            leases.append(following)
+        return leases
+
+    def _run(self, leases: list[Lease]) -> None:
         started = time.monotonic()
         try:
-            picture = self._generate(lease)
+            products = self._products(leases)
         except Exception as error:
-            self._report(lease, error, time.monotonic() - started)
+            if len(leases) > 1:  # one of them cannot be done: find out which
+                self._run_one_by_one(leases, error)
+            else:
+                self._report(leases[0], error, time.monotonic() - started)
             return
-        seconds = time.monotonic() - started
-        self._saver.reserve()  # a slow disk holds the device back here, before memory fills up
-        counts = self._family.take_lora_counts()
-        loras = self._family.resident_loras()
-        self._channel.send(Generated(lease.lease_id, seconds, counts.loads, counts.switches, loras))
-        self._saver.save(lease, picture, seconds)
+        seconds = (time.monotonic() - started) / len(leases)
+        for lease, product in zip(leases, products, strict=True):
+            self._saver.reserve()  # a slow disk holds the device back here, before memory fills up
+            counts = self._family.take_lora_counts()
+            loras = self._family.resident_loras()
+            self._channel.send(
+                Generated(lease.lease_id, seconds, counts.loads, counts.switches, loras)
+            )
+            self._saver.save(lease, product, seconds)
 
-    def _generate(self, lease: Lease) -> Picture:
-        """Draw; after an out-of-memory error free what can be freed and try smaller, once."""
+    def _run_one_by_one(self, leases: list[Lease], error: Exception) -> None:
+        from workers.errors import classify
+
+        kind, text = classify(error)
+        if kind == "device":
+            for lease in leases[1:]:
+                self._channel.send(Failed(lease.lease_id, kind, clip(text)))
+            self._report(leases[0], error, 0.0)
+        for lease in leases:
+            self._run([lease])
+
+    def _products(self, leases: list[Lease]) -> list[Product]:
+        """Run; after an out-of-memory error free what can be freed and try smaller, once."""
         from workers.errors import classify
 
         try:
-            return self._family.generate(lease)
+            return self._family.run(leases)
         except Exception as error:
             if classify(error)[0] != "out_of_memory":
                 raise
         # Outside of the except block, whose traceback kept the failed attempt's tensors alive.
         self._channel.log("WARNING", f"out of memory; {self._family.free_memory()}")
-        return self._family.generate(lease)
+        if len(leases) > 1:
+            middle = len(leases) // 2
+            return self._products(leases[:middle]) + self._products(leases[middle:])
+        return self._family.run(leases)
 
     def _report(self, lease: Lease, error: Exception, seconds: float) -> None:
         from workers.errors import classify

@@ -1,7 +1,7 @@
 """A stand-in device for tests and benchmarks: `model: simulated`.
 
-Takes a seeded time for a task, draws a picture that depends on the task alone, and breaks on
-request: a prompt of the form `!fault` or `!fault:3` (only in the first 3 attempts) names one of
+Takes a seeded time for a task, gives a result that depends on the task alone, and breaks on
+request: a prompt or instruction `!fault` or `!fault:3` (only in the first 3 attempts) names one of
 
     crash      segmentation fault          kill    SIGKILL to itself
     stop       SIGSTOP to itself           hang    a loop that never ends
@@ -15,16 +15,18 @@ import os
 import random
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from PIL import Image
 
 from core.errors import InputError
 from core.messages import Lease
-from core.tasks import GenerateTask
+from core.source_images import read_image
+from core.tasks import EditTask, GenerateTask, ScoreTask
 from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraManager
-from workers.models.base import Log, ModelFamily, Picture
+from workers.models.base import Log, ModelFamily, Picture, Product, Verdict
 
 SIDE = 64  # pixels of a picture whose task gives no size
 
@@ -46,17 +48,27 @@ class SimulatedGpu(ModelFamily):
         time.sleep(self._times.load_seconds)
         return type(self).__name__
 
-    def generate(self, lease: Lease) -> Picture:
+    def run(self, leases: Sequence[Lease]) -> list[Product]:
+        for lease in leases:
+            _break_if_asked(_words(lease), lease.attempt)
+        if isinstance(leases[0].task, ScoreTask):
+            time.sleep(self._times.score_seconds)
+            return [_verdict(lease) for lease in leases]
+        return [self._picture(lease) for lease in leases]
+
+    def _picture(self, lease: Lease) -> Picture:
         task = lease.task
-        _break_if_asked(task.prompt, lease.attempt)
+        assert isinstance(task, GenerateTask | EditTask)
+        for path, sha256 in lease.files.items():
+            read_image(path, sha256)
         self._loras.use(lease.lora_sha256, task.lora_path, task.lora_strength)
         time.sleep(self._seconds(lease))
         width, height = task.width or SIDE, task.height or SIDE
         colour = tuple(bytes.fromhex(lease.fingerprint[:6]))
         image = Image.new("RGB", (width, height), colour)
-        if task.prompt.startswith("!disk-full"):
+        if _words(lease).startswith("!disk-full"):
             image.save = _disk_full  # type: ignore[method-assign]
-        return Picture(image, self._used(task, width, height))
+        return Picture(self._used(task, width, height), image)
 
     def resident_loras(self) -> list[str]:
         return self._loras.resident
@@ -66,12 +78,13 @@ class SimulatedGpu(ModelFamily):
 
     def _seconds(self, lease: Lease) -> float:
         task = lease.task
+        assert isinstance(task, GenerateTask | EditTask)
         megapixels = (task.width or SIDE) * (task.height or SIDE) / 1e6
         steps = task.num_inference_steps or 1
         spread = random.Random(lease.fingerprint).uniform(-1, 1) * self._times.jitter
         return self._times.seconds_per_megapixel_step * megapixels * steps * (1 + spread)
 
-    def _used(self, task: GenerateTask, width: int, height: int) -> dict[str, Any]:
+    def _used(self, task: GenerateTask | EditTask, width: int, height: int) -> dict[str, Any]:
         return {
             "model": "simulated",
             "sampler": "none",
@@ -82,6 +95,23 @@ class SimulatedGpu(ModelFamily):
             "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "pid": os.getpid(),
         }
+
+
+def _words(lease: Lease) -> str:
+    task = lease.task
+    return task.prompt if isinstance(task, GenerateTask) else task.instruction
+
+
+def _verdict(lease: Lease) -> Verdict:
+    """Scores that depend on instruction and seed; `!unparsed` in an instruction gives none."""
+    for path, sha256 in lease.files.items():
+        read_image(path, sha256)
+    if "!unparsed" in _words(lease):
+        return Verdict({"scores": None}, {"calls": [{"name": "SC", "raw": "no idea"}]})
+    draw = random.Random(f"{_words(lease)} {lease.task.seed}")
+    consistency, quality = draw.randint(0, 10), draw.randint(0, 10)
+    scores = {"SC": consistency, "PQ": quality, "O": (consistency * quality) ** 0.5}
+    return Verdict({"scores": scores}, {"calls": []})
 
 
 class _SimulatedPipeline:

@@ -1,13 +1,17 @@
 """The small interface that every model family stands behind."""
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 from PIL.Image import Image
 
 from core.messages import Lease
+from core.provenance import png_info, record
+from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraCounts
 
 Log = Callable[[str, str], None]
@@ -15,11 +19,38 @@ Log = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A finished picture and the settings that were really used, for its provenance."""
+class Product(ABC):
+    """A finished result and the settings that were really used, for its provenance."""
+
+    used: dict[str, Any]
+
+    @abstractmethod
+    def encode(self, lease: Lease, spec: WorkerSpec) -> bytes:
+        """The content of the result's file."""
+
+
+@dataclass(frozen=True)
+class Picture(Product):
+    """A PNG with its provenance."""
 
     image: Image
-    used: dict[str, Any] = field(default_factory=dict)
+
+    def encode(self, lease: Lease, spec: WorkerSpec) -> bytes:
+        stream = BytesIO()
+        info = png_info(lease, self.used)
+        self.image.save(stream, "PNG", pnginfo=info, compress_level=spec.png_compress_level)
+        return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class Verdict(Product):
+    """Scores; `used` holds them, `details` what the judge said."""
+
+    details: dict[str, Any]
+
+    def encode(self, lease: Lease, spec: WorkerSpec) -> bytes:
+        content = {**record(lease, self.used), **self.details}
+        return json.dumps(content, ensure_ascii=False, indent=1).encode()
 
 
 class ModelFamily(ABC):
@@ -34,8 +65,8 @@ class ModelFamily(ABC):
         """Bring the model to the device; returns the name of its class."""
 
     @abstractmethod
-    def generate(self, lease: Lease) -> Picture:
-        """Draw one picture."""
+    def run(self, leases: Sequence[Lease]) -> list[Product]:
+        """One result per lease; several only if the spec's group size allows them."""
 
     def resident_loras(self) -> list[str]:
         """Content hashes of the LoRAs that are in memory."""

@@ -1,0 +1,148 @@
+"""The command `run_edit_benchmark.py`: arguments, run, table, exit code."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from loguru import logger
+
+from core.arguments import LOG_LEVELS, gpu_ids, positive
+from core.benchmark.compare import compare
+from core.benchmark.outputs import correlations, write_outputs
+from core.benchmark.pairs import find_data, read_pairs
+from core.benchmark.records import Record, record_of
+from core.benchmark.runner import EditBenchmark
+from core.benchmark.settings import BenchmarkSettings, load_benchmark_settings
+from core.benchmark.summary import JudgedBy, Summary, summarise
+from core.benchmark.table import print_comparison, print_summary
+from core.errors import MultiGPUError
+from core.interrupts import Interrupts
+from core.progress import create_view, set_up_logging
+
+ALL_SCORED, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
+PROGRAM = "run_edit_benchmark.py"
+
+EXAMPLES = """\
+examples:
+  python run_edit_benchmark.py --config config/edit_benchmark.yaml
+      edit and score what the file names: as shipped, the demo models on 50 small pairs
+  python run_edit_benchmark.py --config my.yaml --categories physical,causal --limit 20
+  python run_edit_benchmark.py compare outputs/run_a outputs/run_b
+      paired differences of two runs on the same pairs
+
+Run the same command again to continue: what is done and unchanged is not done again, and
+another judge scores the same edits.
+exit codes: 0 every pair has a score, 1 some have none, 2 unusable input, 130 interrupted
+"""
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Edit pictures by instruction on all GPUs, then have a judge score them.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config", metavar="FILE", help="YAML settings over config/edit_benchmark.yaml")
+    add(
+        "--categories",
+        type=lambda text: [c.strip() for c in text.split(",") if c.strip()],
+        metavar="A,B",
+        help="only these categories of the data",
+    )
+    add("--limit", type=positive, metavar="N", help="only the first N pairs")
+    add("--gpu-ids", type=gpu_ids, metavar="0,2,4", help="which of the visible GPUs")
+    add("--data", metavar="PATH", help="pairs, instead of the settings'")
+    add("--output-dir", metavar="DIR", help="results go to DIR/<name of the data>")
+    add("--overwrite", action="store_true", help="edit and score again what is done")
+    add(
+        "--retry-quarantined",
+        action="store_true",
+        help="try pairs again that crashed their workers in an earlier run",
+    )
+    add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
+    return parser.parse_args(argv)
+
+
+def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} compare", description="Paired differences of two result folders, B - A."
+    )
+    parser.add_argument("a", metavar="A", type=Path)
+    parser.add_argument("b", metavar="B", type=Path)
+    parser.add_argument("--score", default="O", help="which score (default: O, the overall one)")
+    parser.add_argument("--samples", type=positive, default=10_000, help="of the bootstrap")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        if argv[:1] == ["compare"]:
+            options = parse_compare_arguments(argv[1:])
+            set_up_logging("INFO")
+            print_comparison(compare(options.a, options.b, options.score, options.samples))
+            return ALL_SCORED
+        options = parse_arguments(argv)
+        set_up_logging(options.log_level)
+        return _run(options, argv)
+    except MultiGPUError as error:  # input, or an output folder that cannot be used
+        logger.error(str(error))
+        return UNUSABLE_INPUT
+    except KeyboardInterrupt:  # before the first edit; nothing is lost
+        return INTERRUPTED
+
+
+def _run(options: argparse.Namespace, argv: Sequence[str]) -> int:
+    settings = _settings(options)
+    data = find_data(settings.data)
+    folder = Path(settings.output_dir) / (data.stem if data.is_file() else data.name)
+    config_folder = Path(options.config).parent if options.config else None
+    with EditBenchmark(
+        settings,
+        folder,
+        options.gpu_ids,
+        config_folder,
+        options.overwrite,
+        options.retry_quarantined,
+    ) as run:
+        pairs = read_pairs(data, folder / "sources").selected(options.categories, options.limit)
+        run.prepare(pairs)
+        labels = [device.label for device in run.devices]
+        interrupts = Interrupts(run, argv)
+        with create_view(2 * len(pairs.pairs), labels, options.log_level) as view, interrupts:
+            run.listener = view.show
+            results = run.run()
+        records = [record_of(result, run.root) for result in results]
+        summary = _summary(run, records)
+        write_outputs(run.root.folder, records, summary)
+    print_summary(summary)
+    print(f"edits, verdicts and results: {run.root.folder}")
+    if interrupts.count:
+        return INTERRUPTED
+    return ALL_SCORED if all(r.outcome == "scored" for r in records) else SOME_FAILED
+
+
+def _settings(options: argparse.Namespace) -> BenchmarkSettings:
+    settings = load_benchmark_settings(options.config)
+    changes = {"data": options.data, "output_dir": options.output_dir}
+    given = {key: value for key, value in changes.items() if value is not None}
+    return settings.model_copy(update=given)
+
+
+def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
+    judge = run.judge
+    names = [call.name for call in judge.prompts.calls]
+    if judge.settings.type != "clip" and len(names) > 1:
+        names.append("O")
+    return summarise(
+        records,
+        names,
+        JudgedBy(judge.name, run.judge_model.identity, judge.prompt_hash, run.settings.seed),
+        run.editor.identity,
+        run.settings.bootstrap_samples,
+        correlations(run.root.folder, records, judge.name),
+    )

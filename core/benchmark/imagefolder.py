@@ -1,0 +1,66 @@
+"""Pairs in a Hugging Face imagefolder: `metadata.jsonl` beside the pictures."""
+
+from pathlib import Path
+from typing import Any
+
+from core.benchmark.pairs import UNSORTED, Pair
+from core.benchmark.rows import MAX_CATEGORY, file_name, json_lines, text_of
+from core.errors import InputError
+
+_OURS = ("input_file_name", "input_file_names", "instruction", "category", "pair_id", "language")
+
+
+def read_imagefolder(folder: Path) -> list[Pair]:
+    """One pair per row of `metadata.jsonl`.
+
+    Columns: `input_file_name` (or a list, `input_file_names`), `instruction`, and optionally
+    `category`, `pair_id`, `language`; others are kept as metadata.
+
+    Raises:
+        InputError: no such file.
+    """
+    table = folder / "metadata.jsonl"
+    if not table.is_file():
+        raise InputError(
+            f"data: {folder} has no metadata.jsonl and no fullset folder; see "
+            "config/edit_benchmark.yaml for what is read."
+        )
+    return [_pair(row, folder, i) for i, row in enumerate(json_lines(table))]
+
+
+def _pair(row: dict[str, Any] | InputError, folder: Path, position: int) -> Pair:
+    name = f"pair_{position:04d}"
+    if isinstance(row, InputError):
+        return Pair(name, UNSORTED, problem=row)
+    category = UNSORTED
+    try:
+        category = file_name(text_of(row, "category", UNSORTED), MAX_CATEGORY)
+        files = row.get("input_file_names") or [text_of(row, "input_file_name")]
+        if not isinstance(files, list) or not all(isinstance(f, str) and f for f in files):
+            raise InputError("input_file_names: expected a list of file names.")
+        name = file_name(text_of(row, "pair_id", Path(files[0]).stem))
+        sources = tuple(str(inside(folder, f, "input_file_name")) for f in files)
+        return Pair(
+            name,
+            category,
+            text_of(row, "instruction"),
+            sources,
+            language=text_of(row, "language", "en"),
+            metadata={k: v for k, v in row.items() if k not in _OURS},
+        )
+    except InputError as problem:
+        return Pair(name, category, problem=problem)
+
+
+def inside(folder: Path, name: str, what: str) -> Path:
+    """A file below `folder`.
+
+    Raises:
+        InputError: the name leads out of it.
+    """
+    if "\0" in name:
+        raise InputError(f"{what}: contains a NUL character.")
+    file = folder / name
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{what}: {name!r} leads out of {folder}.")
+    return file

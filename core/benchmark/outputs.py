@@ -1,0 +1,113 @@
+"""What a benchmark leaves beside its pictures and verdicts."""
+
+import csv
+import json
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+
+from core.benchmark.records import FILE_NAME as RECORDS
+from core.benchmark.records import Record, lines, read_verdict
+from core.benchmark.statistics import rank_correlation
+from core.benchmark.summary import FILE_NAME as SUMMARY
+from core.benchmark.summary import Summary, to_json
+from core.outputs import write_atomically
+
+# GEdit-Bench's columns, as its calculate_statistics reads them, its spelling included.
+GEDIT_COLUMNS = (
+    "source_image", "edited_image", "instruction", "sementics_score", "quality_score",
+    "intersection_exist", "instruction_language",
+)  # fmt: skip
+OUR_COLUMNS = ("overall_score", "category", "pair_id")
+SCORES = "scores.csv"
+GEDIT_FOLDER = "gedit"
+
+
+def write_outputs(folder: Path, records: Sequence[Record], summary: Summary) -> None:
+    """results.jsonl, scores.csv, the same per category for GEdit-Bench, summary.json.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    write_atomically(folder / RECORDS, lines(records))
+    write_atomically(folder / "metadata.jsonl", _imagefolder(records))
+    scored = [r for r in records if r.scores and {"SC", "PQ"} <= r.scores.keys()]
+    write_atomically(folder / SCORES, scores_csv(scored))
+    (folder / GEDIT_FOLDER).mkdir(exist_ok=True)
+    for category in dict.fromkeys(r.category for r in scored):
+        file = folder / GEDIT_FOLDER / f"{folder.name}_{category}_gpt_score.csv"
+        write_atomically(file, scores_csv([r for r in scored if r.category == category]))
+    write_atomically(folder / SUMMARY, to_json(summary))
+
+
+def scores_csv(records: Sequence[Record]) -> str:
+    """One row per scored pair: pairs without a score are in results.jsonl and the summary.
+
+    GEdit-Bench's statistics would take an empty score for a number and spoil every mean.
+    """
+    stream = StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([*GEDIT_COLUMNS, *OUR_COLUMNS])
+    for r in records:
+        assert r.scores is not None
+        writer.writerow(
+            [
+                r.source_images[0],
+                r.edited_image,
+                r.instruction,
+                r.scores["SC"],
+                r.scores["PQ"],
+                r.intersection_exist,
+                r.language,
+                r.scores["O"],
+                r.category,
+                r.pair_id,
+            ]
+        )
+    return stream.getvalue()
+
+
+def _imagefolder(records: Sequence[Record]) -> str:
+    """metadata.jsonl: the edited pictures as a Hugging Face imagefolder."""
+    rows = (
+        {
+            "file_name": r.edited_image,
+            "pair_id": r.pair_id,
+            "category": r.category,
+            "instruction": r.instruction,
+            "seed": r.seed,
+            "scores": json.dumps(r.scores),
+        }
+        for r in records
+        if r.edited_image is not None
+    )
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def correlations(folder: Path, records: Sequence[Record], judge: str) -> dict[str, float]:
+    """Spearman's rho of the overall score with that of every other judge of the same edits."""
+    found = {}
+    scored = {(r.category, r.pair_id): r for r in records if r.scores}
+    here = folder / "scores" / judge
+    for other in sorted(p for p in (folder / "scores").glob("*") if p.is_dir() and p != here):
+        ours, theirs = [], []
+        for (category, pair_id), record in scored.items():
+            verdict = _same_edit(here, other, f"{category}/{pair_id}.json")
+            if verdict is not None and record.scores and "O" in record.scores:
+                ours.append(record.scores["O"])
+                theirs.append(verdict)
+        rho = rank_correlation(ours, theirs)
+        if rho is not None:
+            found[other.name] = rho
+    return found
+
+
+def _same_edit(here: Path, other: Path, name: str) -> float | None:
+    """The other judge's overall score, if it saw the same pictures."""
+    if not (other / name).is_file():
+        return None
+    mine, theirs = read_verdict(here / name), read_verdict(other / name)
+    scores = theirs["used"]["scores"]
+    if mine["files"] != theirs["files"] or scores is None or "O" not in scores:
+        return None
+    return float(scores["O"])

@@ -1,0 +1,124 @@
+"""The benchmark's input: pictures with instructions, in three forms told apart by what is there.
+
+- a JSON file as RE-Edit ships it: a list of objects with `subset`, `edit_instruction_en`, and
+  the picture as `src_img_b64` or `original_image_path`;
+- a Hugging Face imagefolder: `metadata.jsonl` with `input_file_name`, `instruction`, `category`;
+- a folder as GEdit-Bench lays it out: `fullset/<task type>/<language>/<key>_SRCIMG.png`, with the
+  dataset's columns `key`, `instruction`, `Intersection_exist` in `metadata.jsonl`.
+
+An input that cannot be read at all raises; a pair that cannot be used keeps its place as an
+`InputError`, so that it ends as a failed record and not as a missing one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from core.errors import InputError
+from core.settings import PROJECT_DIR
+
+UNSORTED = "unsorted"  # the category of a pair that names none
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One picture (or several) and what to change.
+
+    Attributes:
+        pair_id: unique in its set, and fit for a file name.
+        problem: why the pair cannot be used, if it cannot.
+        language: of the instruction, as GEdit-Bench says it: en or cn.
+        intersection_exist: GEdit-Bench's mark of pairs that it has in every language.
+        index: its place in the whole input, whatever part of it is run.
+    """
+
+    pair_id: str
+    category: str
+    instruction: str = ""
+    source_images: tuple[str, ...] = ()
+    problem: InputError | None = None
+    language: str = "en"
+    intersection_exist: bool = True
+    index: int = 0
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """All pairs of one input, in its order."""
+
+    name: str
+    pairs: list[Pair]
+
+    @property
+    def categories(self) -> list[str]:
+        """In the order in which they first appear."""
+        return list(dict.fromkeys(pair.category for pair in self.pairs))
+
+    def selected(self, categories: Sequence[str] | None, limit: int | None) -> "PairSet":
+        """Only some categories, and only the first `limit` pairs of what is left.
+
+        Raises:
+            InputError: a category that no pair has.
+        """
+        pairs = self.pairs
+        if categories is not None:
+            unknown = [c for c in categories if c not in self.categories]
+            if unknown:
+                raise InputError(
+                    f"categories: {unknown[0]!r} is not in {self.name}; there are "
+                    f"{', '.join(self.categories)}."
+                )
+            pairs = [pair for pair in pairs if pair.category in categories]
+        return PairSet(self.name, pairs[:limit])
+
+
+def read_pairs(data: str | Path, work_folder: Path) -> PairSet:
+    """Read an input in any of the three forms.
+
+    Args:
+        work_folder: where pictures that come inside a JSON file are written.
+
+    Raises:
+        InputError: nothing there, or nothing that is read here.
+        StorageError: `work_folder` cannot be written.
+    """
+    from core.benchmark.gedit import is_gedit, read_gedit
+    from core.benchmark.imagefolder import read_imagefolder
+    from core.benchmark.re_edit import read_re_edit
+
+    path = find_data(data)
+    name = path.stem if path.is_file() else path.name
+    if path.is_file():
+        pairs = read_re_edit(path, work_folder)
+    elif is_gedit(path):
+        pairs = read_gedit(path)
+    else:
+        pairs = read_imagefolder(path)
+    if not pairs:
+        raise InputError(f"data: {path} holds no pairs.")
+    return PairSet(name, _with_unique_ids(pairs))
+
+
+def find_data(data: str | Path) -> Path:
+    """From the current folder, then from this project's."""
+    given = Path(data).expanduser()
+    for path in (given, PROJECT_DIR / given):
+        if path.exists():
+            return path.absolute()
+    raise InputError(f"data: {str(data)!r} is neither a file nor a folder.")
+
+
+def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
+    """Later pairs of one id in one category are failed records: which one is meant is unknown."""
+    seen: dict[tuple[str, str], int] = {}
+    unique = []
+    for position, pair in enumerate(pairs):
+        key = (pair.category.casefold(), pair.pair_id.casefold())
+        first = seen.setdefault(key, position)
+        if first != position:
+            problem = InputError(f"Pair {pair.pair_id!r} of {pair.category!r} is given twice.")
+            pair = Pair(f"{pair.pair_id}-{position}", pair.category, problem=problem)
+        unique.append(replace(pair, index=position))
+    return unique

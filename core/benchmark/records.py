@@ -1,0 +1,110 @@
+"""One record per pair: what was asked, what became of it, what it scored."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from core.benchmark.runner import PairResult
+from core.errors import InputError
+from core.outputs import OutputRoot
+
+FILE_NAME = "results.jsonl"
+
+Outcome = Literal["scored", "unparsed", "score_failed", "edit_failed", "not_tried"]
+"""unparsed: the judge answered, and not in form. not_tried: the run ended before."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of results.jsonl. A pair without a score has `scores` null, never a stand-in.
+
+    Attributes:
+        edited_image: relative to the results' folder.
+        scores: by name, such as SC, PQ and O.
+        error: why there is no edit or no score.
+    """
+
+    pair_id: str
+    category: str
+    instruction: str
+    language: str
+    source_images: tuple[str, ...]
+    edited_image: str | None
+    outcome: Outcome
+    scores: dict[str, float] | None
+    error: str | None
+    edit_seconds: float
+    score_seconds: float
+    seed: int | None
+    intersection_exist: bool = True
+
+
+def record_of(result: PairResult, root: OutputRoot) -> Record:
+    """The record of one pair; scores are read from the judge's verdict."""
+    pair, edit, score = result.pair, result.edit, result.score
+    edited = Path(edit.output_path).relative_to(root.folder) if edit.output_path else None
+    outcome, scores, error = _outcome(result)
+    return Record(
+        pair.pair_id,
+        pair.category,
+        pair.instruction,
+        pair.language,
+        pair.source_images,
+        edited.as_posix() if edited else None,
+        outcome,
+        scores,
+        error,
+        edit.elapsed,
+        score.elapsed if score else 0.0,
+        edit.seed,
+        pair.intersection_exist,
+    )
+
+
+def _outcome(result: PairResult) -> tuple[Outcome, dict[str, float] | None, str | None]:
+    edit, score = result.edit, result.score
+    if not edit.success:
+        passing = edit.status in ("interrupted", "timeout")
+        return "not_tried" if passing else "edit_failed", None, edit.error
+    if score is None:
+        return "not_tried", None, "Not scored: the run was interrupted."
+    if not score.success:
+        passing = score.status in ("interrupted", "timeout")
+        return "not_tried" if passing else "score_failed", None, score.error
+    scores = read_verdict(Path(str(score.output_path)))["used"]["scores"]
+    if scores is None:
+        return "unparsed", None, "The judge's answer was not in form; its words are kept."
+    return "scored", scores, None
+
+
+def read_verdict(file: Path) -> dict[str, Any]:
+    """A judge's verdict: `used` with the scores, `calls` with what it said."""
+    return dict(json.loads(file.read_text("utf-8")))
+
+
+def lines(records: Iterable[Record]) -> str:
+    """results.jsonl."""
+    return "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in records)
+
+
+def read_records(folder: Path) -> list[Record]:
+    """The records of a finished run.
+
+    Raises:
+        InputError: no results folder, or a damaged one.
+    """
+    file = folder / FILE_NAME
+    try:
+        rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        return [Record(**{**row, "source_images": tuple(row["source_images"])}) for row in rows]
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{file}: not the results of a benchmark ({error}).") from None
+
+
+def categories_of(records: Sequence[Record]) -> list[str]:
+    """In the order in which they first appear."""
+    return list(dict.fromkeys(r.category for r in records))

@@ -1,0 +1,383 @@
+"""One benchmark run: pairs to edits to scores, on one ledger, through two kinds of worker.
+
+The stages differ only in who has the devices when. Everything here runs in the caller's
+thread; what the pools have to say arrives in one queue.
+"""
+
+import os
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from core.admission import Admission, Job, Rejected
+from core.batch import Batch
+from core.benchmark.models import EDITOR, judge_model
+from core.benchmark.pairs import Pair, PairSet
+from core.benchmark.settings import BenchmarkSettings
+from core.devices import Device, choose_devices, in_groups, memory_in_use
+from core.events import Event, Listener, TaskEnded, ignore
+from core.judge import Judge, load_judge
+from core.ledger import Ledger
+from core.lora_files import LoraInspector
+from core.model_choice import ModelChoice, choose_model
+from core.outputs import OutputRoot
+from core.planning import Planner
+from core.task_kinds import EditKind, LoraFinder, ScoreKind
+from core.tasks import EditTask, Result, ScoreTask
+from core.worker_pool import WorkerPool
+from core.worker_spec import Role, spec_for
+
+WAIT_SLICE = 0.5  # seconds between looks at an interrupt
+POLL = 0.1  # seconds between looks at GPU memory
+TOLERANCE = 256 * 1024**2  # bytes of GPU memory that may stay in use
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """What became of one pair: its edit, and its score if there was an edit."""
+
+    pair: Pair
+    edit: Result
+    score: Result | None = None
+
+
+@dataclass(frozen=True)
+class PoolEvent:
+    """A task of a role has its record, or a worker of a role gave its device up."""
+
+    role: Role
+    result: Result | None = None
+    device: Device | None = None
+
+
+class EditBenchmark:
+    """Edits and scores a set of pairs; use it as a context manager.
+
+    Args:
+        device_ids: which of the visible GPUs, instead of the settings'.
+        config_folder: where the judge's prompt file is looked up first.
+        listener: called with events (`core.events`) from the pools' threads.
+
+    Raises:
+        InputError: settings, devices, models or prompts cannot be used as they stand.
+        LedgerError, StorageError: the output folder cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: BenchmarkSettings,
+        output_folder: Path,
+        device_ids: list[int] | None = None,
+        config_folder: Path | None = None,
+        overwrite: bool = False,
+        retry_quarantined: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.devices = _devices(settings, device_ids)
+        self.editor = choose_model(
+            settings.editor.model,
+            settings.editor.revision,
+            settings.editor.dtype,
+            self.devices,
+            EDITOR,
+        )
+        self.judge_model, judge_settings = judge_model(settings, self.devices)
+        self.judge: Judge = load_judge(judge_settings, config_folder)
+        self.listener: Listener = ignore
+        self.root = OutputRoot(output_folder)
+        self._ledger = Ledger.open(self.root.folder)
+        self._planner = Planner(self._ledger, self.root, overwrite, retry_quarantined)
+        self._inspector = LoraInspector()
+        self._events: queue.SimpleQueue[PoolEvent] = queue.SimpleQueue()
+        self._pools: dict[Role, WorkerPool] = {}
+        self._batches: dict[Role, Batch] = {}
+        self._pairs: list[Pair] = []
+        self._edits: dict[int, Result] = {}
+        self._scores: dict[int, Result] = {}
+        self._edit_jobs: list[Job] = []
+        self._stopping = False
+        # Both roles together share this machine's cores.
+        self._threads = max(1, len(os.sched_getaffinity(0)) // len(self.devices))
+
+    def __enter__(self) -> "EditBenchmark":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill what still runs and close the ledger."""
+        for role in list(self._pools):
+            self._stop_pool(role, at_once=True)
+        for batch in self._batches.values():
+            batch.sweep()
+        self._ledger.close()
+
+    # -- planning ----------------------------------------------------------
+
+    def prepare(self, pair_set: PairSet) -> None:
+        """Check every pair and compare with what earlier runs left."""
+        self._pairs = pair_set.pairs
+        loras = LoraFinder([Path.cwd(), Path(self.settings.lora_dir)], self._inspector)
+        kind = EditKind(self.settings.editor.layers(self.editor.path_or_id), loras)
+        admission = Admission(
+            kind,
+            self.editor.identity,
+            self.editor.dtype,
+            self.root,
+            default_name=str,  # never needed: every pair names its output
+            first_seed=self.settings.seed,
+        )
+        inputs = [_edit_input(pair, self.settings.seed) for pair in self._pairs]
+        admitted = [admission.admit(i, given) for i, given in enumerate(inputs)]
+        plan = self._planner.begin([_named(a, self._pairs) for a in admitted])
+        self._edit_jobs = plan.jobs
+        self._edits = {r.position: r for r in plan.settled}
+        self._score_admission = Admission(
+            ScoreKind(),
+            self.judge.identity(self.judge_model.identity),
+            self.judge.settings.dtype,
+            self.root,
+            default_name=str,
+            first_seed=self.settings.seed,
+        )
+
+    def _score_job(self, edit: Result) -> Job | None:
+        """The job that scores a finished edit; None if its score is settled."""
+        pair = self._pairs[edit.position]
+        task = ScoreTask(
+            pair.instruction,
+            pair.source_images,
+            str(edit.output_path),
+            seed=self.settings.seed + pair.index,
+            output_path=f"scores/{self.judge.name}/{pair.category}/{pair.pair_id}.json",
+            task_id=f"score {pair.category}/{pair.pair_id}",
+            metadata={"category": pair.category},
+        )
+        item = self._planner.add(self._score_admission.admit(edit.position, task))
+        if isinstance(item, Job):
+            return item
+        self._scores[item.position] = item
+        self.listener(TaskEnded(item))
+        return None
+
+    # -- running -----------------------------------------------------------
+
+    def run(self) -> list[PairResult]:
+        """Edit and score; one record per pair, in input order."""
+        from core.benchmark.overlapped import run_overlapped
+        from core.benchmark.sequential import run_sequential
+
+        for result in self._edits.values():
+            if not result.success:
+                logger.error(f"{result.task_id}: {result.status}: {result.error}")
+            self.listener(TaskEnded(result))
+        there = len(self.finished_edits())
+        if there:
+            logger.info(f"{there} of {len(self._pairs)} edits are there already.")
+        overlapped = self.settings.stages == "overlapped"
+        if overlapped and len(self.devices) == 1:
+            logger.info("stages: one worker cannot be shared out; editing comes first.")
+            overlapped = False
+        (run_overlapped if overlapped else run_sequential)(self)
+        return self.results()
+
+    def results(self) -> list[PairResult]:
+        """One record per pair, in input order."""
+        return [
+            PairResult(pair, self._edits[i], self._scores.get(i))
+            for i, pair in enumerate(self._pairs)
+        ]
+
+    def stop_leasing(self) -> None:
+        """Finish what runs; safe in a signal handler."""
+        self._stopping = True
+        for pool in list(self._pools.values()):
+            pool.stop_leasing()
+
+    def abandon(self) -> None:
+        """Close everything as interrupted at once; safe in a signal handler."""
+        self._stopping = True
+        for pool in list(self._pools.values()):
+            pool.abandon("interrupted", "Not finished: the run was interrupted.")
+
+    # -- for the stages ----------------------------------------------------
+
+    @property
+    def stopping(self) -> bool:
+        """The user asked for the end."""
+        return self._stopping
+
+    @property
+    def edit_jobs(self) -> list[Job]:
+        """Edits that have to be made."""
+        return self._edit_jobs
+
+    def finished_edits(self) -> list[Result]:
+        """Edits that are there, of this run and of earlier ones."""
+        return [r for _, r in sorted(self._edits.items()) if r.success]
+
+    def score_jobs(self) -> list[Job]:
+        """Jobs for all finished edits whose score is not settled."""
+        return [job for job in map(self._score_job, self.finished_edits()) if job is not None]
+
+    def start_pool(
+        self, role: Role, devices: list[Device], jobs: list[Job], open_ended: bool = False
+    ) -> WorkerPool:
+        """Workers for one role, at work on `jobs`."""
+        model, judge = self._model(role)
+        logger.info(model.reason.replace("Model:", f"{role.capitalize()} with:", 1))
+        pool = WorkerPool(
+            [(d, spec_for(d, role, model, self.settings, self._threads, judge)) for d in devices],
+            self.settings,
+            self._told(role),
+            self.settings.enable_batch_sync,
+            lambda device: self._events.put(PoolEvent(role, device=device)),
+        )
+        batch = Batch(
+            jobs,
+            [],
+            self._ledger,
+            self.root,
+            self.settings.supervision,
+            self.settings.scheduling.max_passed_over,
+            self._told(role),
+            open_ended,
+        )
+        self._pools[role], self._batches[role] = pool, batch
+        pool.start()
+        pool.submit(batch)
+        if self._stopping:
+            pool.stop_leasing()
+        return pool
+
+    def move_to(self, role: Role, device: Device) -> None:
+        """Give a device that became free to a role's pool."""
+        model, judge = self._model(role)
+        spec = spec_for(device, role, model, self.settings, self._threads, judge)
+        self._pools[role].adopt(device, spec)
+
+    def _model(self, role: Role) -> tuple[ModelChoice, Judge | None]:
+        return (self.judge_model, self.judge) if role == "score" else (self.editor, None)
+
+    def batch(self, role: Role) -> Batch:
+        return self._batches[role]
+
+    def pool(self, role: Role) -> WorkerPool:
+        return self._pools[role]
+
+    def next_event(self) -> PoolEvent | None:
+        """What a pool has to say, noted; None after a moment without."""
+        try:
+            event = self._events.get(timeout=WAIT_SLICE)
+        except queue.Empty:
+            return None
+        if event.result is not None:
+            table = self._edits if event.role == "edit" else self._scores
+            table[event.result.position] = event.result
+        return event
+
+    def wait(self, role: Role) -> None:
+        """Until every task of a role has its record."""
+        while not self._batches[role].wait(WAIT_SLICE):
+            pass
+        while not self._events.empty():
+            self.next_event()
+
+    def score(self, jobs: list[Job]) -> None:
+        """Score with all devices, and nothing else."""
+        if jobs:
+            self.start_pool("score", self.devices[: len(jobs)], jobs)
+            self.wait("score")
+            self.stop_pool("score")
+
+    def add_score(self, edit: Result) -> None:
+        """Have a new edit scored by the running judges."""
+        job = self._score_job(edit)
+        if job is not None:
+            self._pools["score"].extend(job)
+
+    def _stop_pool(self, role: Role, at_once: bool = False) -> None:
+        pool = self._pools.pop(role, None)
+        if pool is None:
+            return
+        pool.stop(at_once)
+        if pool.barrier is not None and pool.barrier.steps:
+            logger.info(
+                f"enable_batch_sync: workers waited {pool.barrier.waited:.1f} s for each other "
+                f"in {pool.barrier.steps} steps."
+            )
+
+    def stop_pool(self, role: Role) -> None:
+        """Stop a role's workers by poison pill."""
+        self._stop_pool(role, at_once=self._stopping)
+
+    def memory_now(self, devices: list[Device]) -> int | None:
+        """Bytes of GPU memory in use; None where nobody can tell."""
+        return memory_in_use(devices)
+
+    def wait_for_memory(self, devices: list[Device], before: int | None) -> None:
+        """Until the GPU memory that stopped workers held has come free; says so."""
+        if before is None:
+            return
+        end = time.monotonic() + self.settings.vram_release_timeout
+        while True:
+            kept = (memory_in_use(devices) or 0) - before
+            if kept <= TOLERANCE or time.monotonic() > end:
+                break
+            time.sleep(POLL)
+        gib = f"{max(0, kept) / 1024**3:.1f} GiB"
+        if kept > TOLERANCE:
+            logger.warning(f"The editors left, but {gib} of GPU memory stay in use.")
+        else:
+            logger.info(f"The editors left their GPUs; {gib} more in use than before them.")
+
+    def _told(self, role: Role) -> Callable[[Event], None]:
+        def tell(event: Event) -> None:
+            if isinstance(event, TaskEnded):
+                self._events.put(PoolEvent(role, event.result))
+            try:
+                self.listener(event)
+            except Exception:
+                logger.exception("The listener failed; the run goes on.")
+
+        return tell
+
+
+def _devices(settings: BenchmarkSettings, device_ids: list[int] | None) -> list[Device]:
+    """One per worker."""
+    ids = device_ids if device_ids is not None else settings.device_ids
+    devices = choose_devices(None, ids, settings.device)
+    if devices[0].kind == "cpu" and ids is None:
+        devices = choose_devices(settings.cpu_workers, None, settings.device)
+    if settings.parallel_mode == "single":
+        return devices[:1]
+    if settings.parallel_mode == "model_parallel":
+        return in_groups(devices, settings.gpus_per_worker or len(devices))
+    return devices
+
+
+def _edit_input(pair: Pair, first_seed: int) -> Any:
+    if pair.problem is not None:
+        return pair.problem
+    return EditTask(
+        pair.instruction,
+        pair.source_images,
+        seed=first_seed + pair.index,  # the same whatever part of the data is run
+        output_path=f"edits/{pair.category}/{pair.pair_id}.png",
+        task_id=f"{pair.category}/{pair.pair_id}",
+        metadata={"category": pair.category, **pair.metadata},
+    )
+
+
+def _named(item: Job | Rejected, pairs: list[Pair]) -> Job | Rejected:
+    """A rejected pair keeps its name."""
+    if isinstance(item, Job):
+        return item
+    pair = pairs[item.position]
+    return replace(item, task_id=f"{pair.category}/{pair.pair_id}")

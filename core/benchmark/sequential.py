@@ -1,0 +1,19 @@
+"""`stages: sequential`: every pair is edited, then the judges take the same devices."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from core.benchmark.runner import EditBenchmark
+
+
+def run_sequential(run: "EditBenchmark") -> None:
+    """Edit everything, verify that the editors' memory came free, score everything."""
+    before = run.memory_now(run.devices)
+    if run.edit_jobs:
+        run.start_pool("edit", run.devices[: len(run.edit_jobs)], run.edit_jobs)
+        run.wait("edit")
+        run.stop_pool("edit")
+        run.wait_for_memory(run.devices, before)
+    if run.stopping:
+        return
+    run.score(run.score_jobs())

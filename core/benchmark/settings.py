@@ -1,0 +1,93 @@
+"""The benchmark's settings: config/edit_benchmark.yaml over the shared sections of the default."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from core.settings import (
+    DEFAULT_FILE,
+    PROJECT_DIR,
+    Count,
+    Dtype,
+    EditDefaults,
+    JudgeSettings,
+    Matching,
+    ModelEditDefaults,
+    SchedulingSettings,
+    Section,
+    SimulatedSettings,
+    SupervisionSettings,
+    WorkerSettings,
+    best_match,
+    overlaid,
+)
+from core.tasks import Seed
+
+BENCHMARK_FILE = PROJECT_DIR / "config" / "edit_benchmark.yaml"
+Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class EditorSettings(Section):
+    """What edits, and with which fields where a pair gives none."""
+
+    model: Annotated[str, Field(min_length=1)]
+    revision: str | None
+    dtype: Dtype
+    defaults: EditDefaults
+    model_defaults: list[ModelEditDefaults]
+
+    def layers(self, model: str) -> list[EditDefaults]:
+        """Defaults for a model, the first to count first."""
+        return [self.defaults, best_match(self.model_defaults, model) or EditDefaults()]
+
+
+class ModelJudgeDefaults(Matching):
+    """Judge settings of the models that `match` fits."""
+
+    image_area: int | None = None
+    prompts: str | None = None
+    max_new_tokens: Count | None = None
+
+
+class BenchmarkSettings(Section):
+    """All settings of a benchmark run."""
+
+    data: Annotated[str, Field(min_length=1)]
+    output_dir: Annotated[str, Field(min_length=1)]
+    lora_dir: Annotated[str, Field(min_length=1)]
+    seed: Seed
+    device: Literal["auto", "cuda", "cpu"]
+    device_ids: Ids | None
+    parallel_mode: Literal["single", "data_parallel", "model_parallel"]
+    gpus_per_worker: Count | None
+    cpu_workers: Count
+    stages: Literal["sequential", "overlapped"]
+    enable_batch_sync: bool
+    vram_release_timeout: Annotated[float, Field(gt=0)]
+    bootstrap_samples: Annotated[int, Field(ge=100, le=1_000_000)]
+    editor: EditorSettings
+    judge: JudgeSettings
+    judge_model_defaults: list[ModelJudgeDefaults]
+    workers: WorkerSettings
+    supervision: SupervisionSettings
+    scheduling: SchedulingSettings
+    simulated: SimulatedSettings
+
+    @model_validator(mode="after")
+    def _groups_only_where_the_model_is_spread(self) -> "BenchmarkSettings":
+        if (self.gpus_per_worker or 1) > 1 and self.parallel_mode != "model_parallel":
+            raise ValueError("gpus_per_worker above 1 needs parallel_mode: model_parallel")
+        return self
+
+
+def load_benchmark_settings(
+    source: str | Path | Mapping[str, Any] | None = None,
+) -> BenchmarkSettings:
+    """Settings from a YAML file or a mapping, laid over the shipped ones.
+
+    Raises:
+        InputError: names the file, the key, the value and what would be right.
+    """
+    return overlaid(BenchmarkSettings, [DEFAULT_FILE, BENCHMARK_FILE], source)

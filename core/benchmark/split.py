@@ -1,0 +1,23 @@
+"""How many devices should score while others edit. Pure."""
+
+
+def judges_wanted(
+    devices: int,
+    edits_left: int,
+    scores_left: int,
+    edit_seconds: float | None,
+    score_seconds: float | None,
+) -> int | None:
+    """Of `devices`, those that should score, so that both kinds of work end together.
+
+    Args:
+        edit_seconds: device time of one edit as measured so far; None: not known yet.
+
+    Returns:
+        At least one and not all of them, or None while a rate is unknown.
+    """
+    if edit_seconds is None or score_seconds is None:
+        return None
+    editing, scoring = edits_left * edit_seconds, scores_left * score_seconds
+    share = scoring / max(editing + scoring, 1e-9)
+    return min(max(round(devices * share), 1), devices - 1)

@@ -1,0 +1,163 @@
+"""What a judge is asked, and how its answers become scores.
+
+A prompt file is YAML: one or two calls, each with the pictures that it shows and the scores
+that it asks for. VIEScore (Ku et al. 2024, arXiv:2312.14867) and GEdit-Bench ask twice:
+semantic consistency SC (success of the edit, and no over-editing) with source and edited
+picture, perceptual quality PQ (naturalness, and no artifacts) with the edited picture alone. A
+call's score is the least of its parts, the overall score O = sqrt(SC * PQ).
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from core.errors import InputError
+from core.settings import PROJECT_DIR, JudgeSettings, Section
+from core.validation import describe
+
+JUDGES_DIR = PROJECT_DIR / "config" / "judges"
+OVERALL = "O"
+YES_NO = {"yes": 1.0, "no": 0.0}
+
+
+class JudgeCall(Section):
+    """One question.
+
+    Attributes:
+        name: of its score.
+        sees: the pictures, in this order, before the text.
+        text: the question; `{instruction}` stands for the edit's instruction.
+        answer: `scores` is `{"score": [one number per part], "reasoning": "..."}`, `yes_no` is
+            `{"score": "yes" or "no", "reasoning": "..."}`.
+        parts: what the numbers are, in order.
+        lowest, highest: of a number; an answer outside them is none.
+        prefix: for `vlm_logits`: the answer up to the score token.
+        tokens: for `vlm_logits`: the score tokens and their values.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+    sees: Annotated[list[Literal["source", "edited"]], Field(min_length=1)]
+    text: Annotated[str, Field(min_length=1)]
+    answer: Literal["scores", "yes_no"] = "scores"
+    parts: Annotated[tuple[str, ...], Field(min_length=1)] = ("score",)
+    lowest: float = 0
+    highest: float = 10
+    prefix: str = ""
+    tokens: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_part(self) -> "JudgeCall":
+        if self.answer == "yes_no" and len(self.parts) > 1:
+            raise ValueError("a yes_no call has one part")
+        return self
+
+    def question(self, instruction: str) -> str:
+        """Braces of a JSON example in the text stay as they are."""
+        return self.text.replace("{instruction}", instruction)
+
+
+class JudgePrompts(Section):
+    """A prompt file."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    source: str = ""
+    calls: Annotated[list[JudgeCall], Field(min_length=1, max_length=2)]
+
+    def scores(self, values: Mapping[str, float | None]) -> dict[str, float] | None:
+        """All scores from those of the calls; None if one is missing."""
+        known = {name: v for name, v in values.items() if v is not None}
+        if len(known) < len(self.calls):
+            return None
+        return {**known, OVERALL: math.prod(known.values()) ** (1 / len(known))}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A judge's settings and prompts. `identity`: all about it that decides scores."""
+
+    settings: JudgeSettings
+    prompts: JudgePrompts
+    prompt_hash: str
+
+    @property
+    def name(self) -> str:
+        """Of its folder of verdicts."""
+        return f"{self.settings.type}-{self.prompts.name}"
+
+    def identity(self, model_identity: str) -> str:
+        """All about it that decides scores; the batch size does not."""
+        decides = self.settings.model_dump(exclude={"model", "prompts", "batch_size"})
+        text = json.dumps([decides, self.prompt_hash], sort_keys=True)
+        return f"{model_identity} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+CLIP_PROMPTS = JudgePrompts(
+    name="similarity",
+    calls=[JudgeCall(name=n, sees=["edited"], text="-") for n in ("text_image", "image_image")],
+)
+
+
+def load_judge(settings: JudgeSettings, folder: Path | None = None) -> Judge:
+    """A judge with its prompt file, looked up in `folder`, then in config/judges.
+
+    Raises:
+        InputError: names the file, the key, the value and what would be right.
+    """
+    if settings.type == "clip":
+        return Judge(settings, CLIP_PROMPTS, "none")
+    if settings.prompts is None:
+        raise InputError(f"judge.prompts: a judge of type {settings.type} needs a prompt file.")
+    places = [*([folder / settings.prompts] if folder else []), JUDGES_DIR / settings.prompts]
+    file = next((p for p in places if p.is_file()), None)
+    if file is None:
+        looked = ", ".join(str(p.parent) for p in places)
+        raise InputError(f"judge.prompts: {settings.prompts!r} is no file (looked in {looked}).")
+    text = file.read_text("utf-8", errors="replace")
+    try:
+        prompts = JudgePrompts.model_validate(yaml.safe_load(text))
+    except ValidationError as error:
+        raise InputError(f"{file}: {describe(error)}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if settings.type == "vlm_logits" and not all(c.prefix and c.tokens for c in prompts.calls):
+        raise InputError(f"{file}: vlm_logits needs `prefix` and `tokens` in every call.")
+    return Judge(settings, prompts, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def parse_answer(raw: str, call: JudgeCall) -> dict[str, float] | None:
+    """The parts of an answer, or None: nothing is guessed from an answer out of form."""
+    data = _json_object(raw)
+    if data is None:
+        return None
+    score = data.get("score")
+    if call.answer == "yes_no":
+        value = YES_NO.get(score.strip().lower()) if isinstance(score, str) else None
+        return None if value is None else {call.parts[0]: value}
+    numbers = score if isinstance(score, list) else [score]
+    if len(numbers) != len(call.parts) or not all(_is_score(n, call) for n in numbers):
+        return None
+    return {part: float(n) for part, n in zip(call.parts, numbers, strict=True)}
+
+
+def _is_score(value: object, call: JudgeCall) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and call.lowest <= float(value) <= call.highest  # type: ignore[arg-type]
+
+
+def _json_object(raw: str) -> dict[str, object] | None:
+    """The one JSON object of an answer; fences and words around it are let be."""
+    start = raw.find("{")
+    if start < 0:
+        return None
+    try:
+        data, _ = json.JSONDecoder().raw_decode(raw[start:])
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None

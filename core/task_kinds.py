@@ -1,0 +1,186 @@
+"""What differs between kinds of task before they run: fields, defaults, files, expected work."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from core.errors import InputError
+from core.lora_files import LoraInspector, find_lora
+from core.settings import EditDefaults, GenerationDefaults
+from core.source_images import SourceImage, inspect_image
+from core.tasks import EditTask, GenerateTask, ScoreTask, Task
+from core.validation import describe, shown
+
+TaskInput = Mapping[str, Any] | Task | InputError
+"""What may stand for a task in a batch; an InputError is a task that its reader gave up on."""
+
+T = TypeVar("T", GenerateTask, EditTask, ScoreTask)
+USUAL_STEPS = 30
+SIZE_STEP = 32  # pixels: sizes that every known editing model takes
+_GUIDANCE = ("guidance_scale", "cfg")  # two spellings of one setting: a layer sets one of them
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Content hashes of the files that a task reads; pictures by their path."""
+
+    lora: str | None = None
+    pictures: dict[str, str] = field(default_factory=dict)
+
+
+class TaskKind(Protocol):
+    """One kind of task, for `core.admission`. Methods raise InputError."""
+
+    suffix: str  # of its outputs
+
+    def parse(self, given: Mapping[str, Any] | Task) -> Task:
+        """The task as the user wrote it, every field of the right type."""
+
+    def complete(self, task: Any) -> tuple[Task, Contents]:
+        """Fill in what is left open, find and check its files."""
+
+    def work(self, task: Any) -> float:
+        """Expected work, in any unit that is the same for all tasks of the kind."""
+
+
+class LoraFinder:
+    """Finds and checks LoRA files.
+
+    Args:
+        folders: where relative paths are looked up, in this order.
+    """
+
+    def __init__(self, folders: Sequence[Path], inspector: LoraInspector) -> None:
+        self._folders = folders
+        self._inspector = inspector
+
+    def find(self, path: str | None) -> tuple[str | None, str | None]:
+        """The file and its content hash; None for none."""
+        if path is None:
+            return None, None
+        file = find_lora(path, self._folders)
+        return str(file), self._inspector.sha256(file)
+
+
+class GenerateKind:
+    """Pictures from prompts. `layers` of defaults: the first that sets a field wins."""
+
+    suffix = ".png"
+
+    def __init__(self, layers: Sequence[GenerationDefaults], loras: LoraFinder) -> None:
+        self._layers = layers
+        self._loras = loras
+
+    def parse(self, given: Mapping[str, Any] | Task) -> GenerateTask:
+        task = _parse(GenerateTask, given, needed="prompt")
+        if task.guidance_scale is not None and task.cfg is not None:
+            raise InputError("cfg: give either cfg or guidance_scale, not both.")
+        return task
+
+    def complete(self, task: GenerateTask) -> tuple[GenerateTask, Contents]:
+        values = asdict(task)
+        for layer in self._layers:
+            guided = any(values[name] is not None for name in _GUIDANCE)
+            _fill(values, layer, skipped=_GUIDANCE if guided else ())
+        values["lora_path"], lora = self._loras.find(task.lora_path)
+        return GenerateTask(**values), Contents(lora)
+
+    def work(self, task: GenerateTask) -> float:
+        """Megapixels x steps x forward passes per step, with usual values where one is open."""
+        guided = (task.cfg or 1.0) > 1.0 if task.cfg is not None else (task.guidance_scale or 0) > 0
+        return _megapixel_steps(task) * (2 if guided else 1)
+
+
+class EditKind:
+    """Pictures changed by instructions. Without a size, the first source's aspect ratio."""
+
+    suffix = ".png"
+
+    def __init__(self, layers: Sequence[EditDefaults], loras: LoraFinder) -> None:
+        self._layers = layers
+        self._loras = loras
+
+    def parse(self, given: Mapping[str, Any] | Task) -> EditTask:
+        return _parse(EditTask, given, needed="instruction")
+
+    def complete(self, task: EditTask) -> tuple[EditTask, Contents]:
+        values = asdict(task)
+        for layer in self._layers:
+            _fill(values, layer)
+        pictures = {path: inspect_image(path) for path in task.source_images}
+        first = pictures[task.source_images[0]]
+        area = values["working_area"]
+        if area is not None and values["width"] is None and values["height"] is None:
+            values["width"], values["height"] = size_for(first, area)
+        values["lora_path"], lora = self._loras.find(task.lora_path)
+        hashes = {path: picture.sha256 for path, picture in pictures.items()}
+        return EditTask(**values), Contents(lora, hashes)
+
+    def work(self, task: EditTask) -> float:
+        """Megapixels x steps x passes x pictures that attention sees."""
+        guided = (task.true_cfg_scale or 1.0) > 1.0 and task.negative_prompt is not None
+        pictures = 1 + len(task.source_images)
+        return _megapixel_steps(task) * (2 if guided else 1) * pictures
+
+
+class ScoreKind:
+    """Verdicts on edits."""
+
+    suffix = ".json"
+
+    def parse(self, given: Mapping[str, Any] | Task) -> ScoreTask:
+        return _parse(ScoreTask, given, needed="instruction")
+
+    def complete(self, task: ScoreTask) -> tuple[ScoreTask, Contents]:
+        hashes = {path: inspect_image(path).sha256 for path in task.source_images}
+        hashes[task.edited_image] = inspect_image(task.edited_image, "edited_image").sha256
+        return task, Contents(None, hashes)
+
+    def work(self, task: ScoreTask) -> float:
+        return float(1 + len(task.source_images))
+
+
+def size_for(source: SourceImage, area: int) -> tuple[int, int]:
+    """Width and height of about `area` pixels with the source's aspect ratio."""
+    ratio = source.width / source.height
+    width = math.sqrt(area * ratio)
+    sides = (round(side / SIZE_STEP) * SIZE_STEP for side in (width, width / ratio))
+    return tuple(max(SIZE_STEP, side) for side in sides)  # type: ignore[return-value]
+
+
+def _megapixel_steps(task: GenerateTask | EditTask) -> float:
+    megapixels = (task.width or 1024) * (task.height or 1024) / 1e6
+    return megapixels * (task.num_inference_steps or USUAL_STEPS)
+
+
+def _fill(values: dict[str, Any], layer: Any, skipped: Sequence[str] = ()) -> None:
+    for name in values:
+        if values[name] is None and name not in skipped and name in type(layer).model_fields:
+            values[name] = getattr(layer, name)
+
+
+def _parse(kind: type[T], given: object, needed: str) -> T:
+    names = [f.name for f in fields(kind)]
+    if isinstance(given, kind):
+        given = asdict(given)
+    if not isinstance(given, Mapping):
+        raise InputError(f"Expected a task with {_a(needed)}, found {shown(given)}.")
+    # Real files leave fields empty where they mean "not set".
+    data = {k: v for k, v in given.items() if v is not None and v != ""}
+    data = {k: str(v) if isinstance(v, Path) else v for k, v in data.items()}
+    if needed not in data:
+        raise InputError(f"{needed}: is missing or empty.")
+    try:
+        return TypeAdapter(kind).validate_python(data)
+    except ValidationError as error:
+        raise InputError(f"{describe(error, names)}.") from None
+    except RecursionError:
+        raise InputError("The task is nested too deeply.") from None
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

@@ -1,0 +1,73 @@
+"""Edits of scenes, their objective check, and what the judge learns from."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+
+from demo_model.editor_parts import DROPPED, PICTURE, TEMPLATE, build_pipeline
+from demo_model.edits import CATEGORIES, edit_right, instruction_words, sample_edit, untrained
+from demo_model.judge_parts import build_judge
+from demo_model.judged_edits import DEEDS, DESERVED, sample_judged
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_the_check_accepts_the_right_picture_alone(category: str) -> None:
+    rng = random.Random(3)
+    edits = [sample_edit(rng, category) for _ in range(8)]
+    assert all(edit_right(e.after(), e) for e in edits)
+    assert not any(edit_right(e.before(), e) for e in edits)
+    others = itertools.pairwise(edits)
+    assert not any(edit_right(other.after(), e) for e, other in others)
+
+
+def test_an_edit_that_spoils_the_rest_is_not_right() -> None:
+    edit = sample_edit(random.Random(1), "colour")
+    spoilt = edit.after().point(lambda value: min(255, value + 40))
+    assert not edit_right(spoilt, edit)
+
+
+def test_held_out_combinations_are_never_trained() -> None:
+    rng = random.Random(0)
+    assert not any(sample_edit(rng).held_out for _ in range(400))
+    assert all(untrained(rng, "colour").held_out for _ in range(5))
+
+
+def test_the_same_seed_gives_the_same_edit() -> None:
+    first, second = (sample_edit(random.Random(5)) for _ in "ab")
+    assert first == second
+    assert np.array_equal(np.asarray(first.before(96, 160)), np.asarray(second.before(96, 160)))
+
+
+def test_every_instruction_is_made_of_known_words() -> None:
+    rng = random.Random(2)
+    words = set(instruction_words())
+    for _ in range(300):
+        assert set(sample_edit(rng).instruction.split()) <= words
+
+
+def test_the_editors_template_is_longer_than_what_the_pipeline_drops() -> None:
+    tokenizer = build_pipeline(64, 1, 8, (1, 1, 1, 1), 64).tokenizer
+    before = TEMPLATE.split("{}")[0]
+    assert len(tokenizer(before).input_ids) >= DROPPED
+    whole = tokenizer(TEMPLATE.format(PICTURE + "make it night")).input_ids
+    assert tokenizer.unk_token_id not in whole
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_a_judged_edit_shows_what_it_deserves(deed: str) -> None:
+    rng = random.Random(4)
+    for _ in range(6):
+        judged = sample_judged(rng, deed, damaged=False)  # type: ignore[arg-type]
+        assert judged.consistency == DESERVED[judged.deed] and judged.quality == (10, 10)
+        assert edit_right(judged.after, judged.edit) == (deed == "right")
+
+
+def test_the_judges_answer_comes_back_as_json() -> None:
+    _, processor = build_judge(["how good"], 64, 1, 32, 1)
+    tokenizer = processor.tokenizer
+    text = '{"score": [10, 4]}'
+    ids = tokenizer(text).input_ids
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids) == '{"score":[10,4]}'

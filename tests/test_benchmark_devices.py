@@ -1,0 +1,69 @@
+"""Who has the devices when, and that editors' memory is free before judges load."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.benchmark import runner
+from core.benchmark.runner import EditBenchmark
+from core.benchmark.settings import load_benchmark_settings
+from core.devices import Device, Gpu, choose_devices
+from tests.edit_world import settings
+
+GIB = 1024**3
+GPUS = [Gpu(i, f"GPU-{i}", "H", 80 * GIB) for i in range(4)]
+
+
+def benchmark(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> EditBenchmark:
+    """On four GPUs that exist for NVML alone; nothing is started."""
+    monkeypatch.setattr(
+        runner,
+        "choose_devices",
+        lambda number, ids, kind: choose_devices(number, ids, kind, environ={}, probe=lambda: GPUS),
+    )
+    return EditBenchmark(load_benchmark_settings(settings(**changes)), folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels"),
+    [
+        ({}, ["gpu0", "gpu1", "gpu2", "gpu3"]),
+        ({"device_ids": [3, 1]}, ["gpu3", "gpu1"]),
+        ({"parallel_mode": "single"}, ["gpu0"]),
+        ({"parallel_mode": "model_parallel"}, ["gpu0+1+2+3"]),
+        ({"parallel_mode": "model_parallel", "gpus_per_worker": 2}, ["gpu0+1", "gpu2+3"]),
+        ({"device": "cpu", "cpu_workers": 3}, ["cpu0", "cpu1", "cpu2"]),
+    ],
+)
+def test_the_parallel_mode_decides_who_gets_which_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], labels: list[str]
+) -> None:
+    with benchmark(tmp_path, monkeypatch, **changes) as run:
+        assert [device.label for device in run.devices] == labels
+
+
+def test_judges_wait_until_the_editors_memory_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readings = iter([60 * GIB, 30 * GIB, 2 * GIB])
+    monkeypatch.setattr(runner, "POLL", 0.0)
+    monkeypatch.setattr(runner, "memory_in_use", lambda devices: next(readings))
+    with benchmark(tmp_path, monkeypatch) as run:
+        run.wait_for_memory(run.devices, before=2 * GIB)
+    assert next(readings, None) is None
+
+
+def test_memory_that_stays_in_use_is_told_and_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from loguru import logger
+
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
+    monkeypatch.setattr(runner, "POLL", 0.0)
+    monkeypatch.setattr(runner, "memory_in_use", lambda devices: 10 * GIB)
+    with benchmark(tmp_path, monkeypatch, vram_release_timeout=0.01) as run:
+        run.wait_for_memory([Device("cuda", 0, "0")], before=2 * GIB)
+    logger.remove(sink)
+    assert any("8.0 GiB of GPU memory stay in use" in line for line in lines)

@@ -1,0 +1,293 @@
+"""The benchmark as a user runs it: real processes, simulated editors and judges."""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.conftest import Project, wait_until, worker_processes
+from tests.edit_world import Bench, pair
+
+SLOW: dict[str, Any] = {"seconds_per_megapixel_step": 30.0, "score_seconds": 0.1}
+
+
+@pytest.fixture
+def bench(project: Project) -> Bench:
+    return Bench(project)
+
+
+def test_every_pair_is_edited_and_scored_and_the_table_is_printed_last(bench: Bench) -> None:
+    bench.write_pairs([pair(i, category=["sky", "颜色"][i % 2]) for i in range(6)])
+    run = bench.run()
+    assert run.process.returncode == 0, run.errors
+    assert bench.outcomes() == ["scored"] * 6
+    assert len(bench.edits()) == len(bench.verdicts()) == 6
+    assert [c["category"] for c in bench.summary()["categories"]] == ["sky", "颜色"]
+    lines = run.output.splitlines()
+    columns = ["category", "n", "failed", "unparsed", "SC", "PQ", "O"]
+    assert lines[0].split()[:7] == columns
+    assert lines[3].startswith("overall") and str(bench.results) in lines[-1]
+    record = bench.records()[0]
+    assert record["scores"].keys() == {"SC", "PQ", "O"} and record["seed"] == 42
+
+
+def test_scores_come_in_the_columns_of_gedit_bench(bench: Bench) -> None:
+    bench.write_pairs([pair(0), pair(1, "!unparsed")])
+    bench.run()
+    with (bench.results / "scores.csv").open(newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert rows[0][:7] == [
+        "source_image", "edited_image", "instruction", "sementics_score", "quality_score",
+        "intersection_exist", "instruction_language",
+    ]  # fmt: skip
+    # An empty score would spoil the means of GEdit-Bench's own statistics.
+    assert len(rows) == 2 and float(rows[1][3]) >= 0 and rows[1][6] == "en"
+
+
+def test_what_cannot_be_edited_is_a_failed_record_and_is_counted(bench: Bench) -> None:
+    rows = [pair(i) for i in range(7)]
+    bench.write_pairs(rows)
+    (bench.data / "000.png").unlink()
+    (bench.data / "001.png").write_bytes((bench.data / "002.png").read_bytes()[:40])
+    (bench.data / "003.png").write_bytes(b"no picture at all")
+    Image.new("1", (20_000, 10_000)).save(bench.data / "004.png")
+    with (bench.data / "metadata.jsonl").open("a") as stream:
+        stream.write("{not json\n" + json.dumps({"input_file_name": "../secret.png"}) + "\n")
+    run = bench.run()
+    assert run.process.returncode == 1
+    assert "Traceback" not in run.errors
+    records = bench.records()
+    reasons = {r["pair_id"]: r["error"] for r in records if r["outcome"] == "edit_failed"}
+    assert "is not a file" in reasons["000"]
+    assert "001.png" in reasons["001"]
+    assert "is no picture" in reasons["003"]
+    assert "megapixels" in reasons["004"]
+    assert "not valid JSON" in reasons["pair_0007"]
+    assert "leads out" in reasons["secret"]
+    assert [r["outcome"] for r in records].count("scored") == 3
+    assert all(r["scores"] is None for r in records if r["outcome"] != "scored")
+    overall = bench.summary()["overall"]
+    assert (overall["n"], overall["failed"], overall["scored"]) == (9, 6, 3)
+
+
+def test_a_picture_cut_short_fails_alone(bench: Bench) -> None:
+    Image.effect_noise((200, 200), 60).convert("RGB").save(bench.data / "000.png")
+    whole = (bench.data / "000.png").read_bytes()
+    (bench.data / "000.png").write_bytes(whole[: len(whole) // 2])
+    bench.write_pairs([pair(0), pair(1)])
+    bench.run()
+    assert bench.outcomes() == ["edit_failed", "scored"]
+    assert "damaged or cut short" in bench.records()[0]["error"]
+
+
+def test_an_answer_out_of_form_is_no_score(bench: Bench) -> None:
+    bench.write_pairs([pair(0), pair(1, "!unparsed"), pair(2, "!unparsed", "ground")])
+    run = bench.run()
+    assert run.process.returncode == 1
+    assert bench.outcomes() == ["scored", "unparsed", "unparsed"]
+    summary = bench.summary()
+    sky, ground = summary["categories"]
+    assert (sky["n"], sky["scored"], sky["unparsed"]) == (2, 1, 1)
+    assert sky["scores"]["O"]["mean"] == pytest.approx(bench.records()[0]["scores"]["O"])
+    assert ground["scores"] == {} and summary["overall"]["unparsed"] == 2
+    verdict = json.loads(Path(bench.results / "scores/vlm-viescore/sky/001.json").read_text())
+    assert verdict["calls"][0]["raw"] == "no idea"
+
+
+def test_a_failed_edit_is_not_scored(bench: Bench) -> None:
+    bench.write_pairs([pair(0, "!nan"), pair(1)])
+    bench.run()
+    assert bench.outcomes() == ["edit_failed", "scored"]
+    assert len(bench.verdicts()) == 1
+
+
+def test_categories_and_limit_choose_pairs(bench: Bench) -> None:
+    bench.write_pairs([pair(i, category=["sky", "ground", "物理"][i % 3]) for i in range(9)])
+    bench.run("--categories", "物理,sky", "--limit", "3")
+    assert [r["category"] for r in bench.records()] == ["sky", "物理", "sky"]
+    seeds = {r["pair_id"]: r["seed"] for r in bench.records()}
+    assert seeds == {"000": 42, "002": 44, "003": 45}  # a pair's own, whatever else is run
+    run = bench.run("--categories", "causal")
+    assert run.process.returncode == 2
+    assert "'causal' is not in pairs; there are sky, ground, 物理" in run.errors
+
+
+@pytest.mark.parametrize("stage", ["edit", "score"])
+def test_a_killed_run_resumes_in_either_stage(bench: Bench, stage: str) -> None:
+    bench.write_pairs([pair(i) for i in range(12)])
+    run = bench.start(simulated=SLOW)
+    ready = bench.edits if stage == "edit" else bench.verdicts
+    wait_until(lambda: len(ready()) >= 3, f"three files of stage {stage}")
+    workers = worker_processes(run.process.pid)
+    run.process.kill()
+    run.finish()
+    wait_until(lambda: not any(w.is_running() for w in workers), "the workers' end")
+    before = {file: file.stat().st_ino for file in [*bench.edits(), *bench.verdicts()]}
+    again = bench.run(simulated=SLOW)
+    assert again.process.returncode == 0, again.errors
+    assert bench.outcomes() == ["scored"] * 12
+    assert {file: file.stat().st_ino for file in before} == before
+    assert bench.leftovers() == []
+
+
+@pytest.mark.parametrize("stage", ["edit", "score"])
+def test_a_killed_worker_costs_no_pair(bench: Bench, stage: str) -> None:
+    bench.write_pairs([pair(i) for i in range(10)])
+    run = bench.start(simulated=SLOW, judge={"batch_size": 2})
+    ready = bench.edits if stage == "edit" else bench.verdicts
+    wait_until(lambda: len(ready()) >= 2, f"two files of stage {stage}")
+    wait_until(lambda: worker_processes(run.process.pid), "a worker")[0].kill()
+    assert run.finish() == 0, run.errors
+    assert bench.outcomes() == ["scored"] * 10
+
+
+def test_another_judge_scores_the_same_edits(bench: Bench) -> None:
+    bench.write_pairs([pair(i) for i in range(4)])
+    bench.run()
+    edits = {file: file.stat().st_ino for file in bench.edits()}
+    run = bench.run(judge={"prompts": "yes_no.yaml"})
+    assert run.process.returncode == 0, run.errors
+    assert "4 of 4 edits are there already" in run.errors
+    assert {file: file.stat().st_ino for file in bench.edits()} == edits
+    assert {file.parent.parent.name for file in bench.verdicts()} == {
+        "vlm-viescore", "vlm-yes-no",
+    }  # fmt: skip
+    assert bench.summary()["judged_by"]["judge"] == "vlm-yes-no"
+
+
+def test_two_judges_of_one_kind_are_correlated(bench: Bench) -> None:
+    bench.write_pairs([pair(i) for i in range(8)])
+    bench.run()
+    run = bench.run(judge={"type": "vlm_logits", "prompts": "viescore_logits.yaml"})
+    assert "rank correlation with vlm-viescore:" in run.output
+    assert -1 <= bench.summary()["rank_correlations"]["vlm-viescore"] <= 1
+
+
+def test_a_changed_source_is_edited_again(bench: Bench) -> None:
+    bench.write_pairs([pair(0), pair(1)])
+    bench.run()
+    first, second = (file.read_bytes() for file in bench.edits())
+    Image.new("RGB", (64, 48), "white").save(bench.data / "000.png")
+    bench.run()
+    assert bench.edits()[0].read_bytes() != first
+    assert bench.edits()[1].read_bytes() == second
+
+
+def test_overlapped_stages_give_the_same_scores(bench: Bench) -> None:
+    bench.write_pairs([pair(i, "!unparsed" if i == 3 else "add snow") for i in range(12)])
+    bench.run()
+    apart = [r["scores"] for r in bench.records()]
+    run = bench.run("--overwrite", stages="overlapped", cpu_workers=3, simulated=SLOW)
+    assert "editing," in run.errors and "scoring." in run.errors
+    assert [r["scores"] for r in bench.records()] == apart
+
+
+def test_an_edit_is_scored_while_others_are_edited(bench: Bench) -> None:
+    bench.write_pairs([pair(i) for i in range(12)])
+    run = bench.start(stages="overlapped", simulated=SLOW)
+    wait_until(bench.verdicts, "a verdict")
+    assert len(bench.edits()) < 12
+    assert run.finish() == 0, run.errors
+    assert bench.outcomes() == ["scored"] * 12
+
+
+def test_a_barrier_per_batch_says_what_it_cost(bench: Bench) -> None:
+    bench.write_pairs([pair(i) for i in range(6)])
+    times = {**SLOW, "jitter": 0.5}
+    run = bench.run(enable_batch_sync=True, simulated=times)
+    assert run.process.returncode == 0, run.errors
+    assert "enable_batch_sync: workers waited" in run.errors
+
+
+def test_one_ctrl_c_finishes_what_runs_and_the_same_command_goes_on(bench: Bench) -> None:
+    bench.write_pairs([pair(i) for i in range(10)])
+    run = bench.start(simulated=SLOW)
+    wait_until(bench.edits, "an edit")
+    run.interrupt()
+    assert run.finish() == 130
+    assert "Continue later with:" in run.errors and "Traceback" not in run.errors
+    assert "not_tried" in bench.outcomes() and len(bench.records()) == 10
+    assert bench.run(simulated=SLOW).process.returncode == 0
+    assert bench.outcomes() == ["scored"] * 10
+
+
+def test_poison_is_quarantined_and_the_rest_goes_on(bench: Bench) -> None:
+    bench.write_pairs([pair(0, "!crash"), *(pair(i) for i in range(1, 5))])
+    run = bench.run()
+    assert run.process.returncode == 1
+    assert bench.outcomes() == ["edit_failed", *["scored"] * 4]
+    assert "--retry-quarantined" in bench.records()[0]["error"]
+
+
+def test_runs_are_compared_pair_by_pair(bench: Bench) -> None:
+    bench.write_pairs([pair(i, category=["sky", "ground"][i % 2]) for i in range(8)])
+    bench.run()
+    first = bench.results.rename(bench.results.with_name("a"))
+    bench.run(seed=7)
+    second = bench.results.rename(bench.results.with_name("b"))
+    lines = _compare(bench, first, second)[0].splitlines()
+    assert lines[0].split() == ["category", "pairs", "A", "B", "B", "-", "A", "95", "%"]
+    assert [line.split()[0] for line in lines[1:4]] == ["sky", "ground", "overall"]
+    same, _ = _compare(bench, first, first)
+    assert "+0.00 to +0.00" in same
+
+
+def test_scores_of_different_judges_are_not_compared(bench: Bench) -> None:
+    bench.write_pairs([pair(i) for i in range(3)])
+    bench.run()
+    first = bench.results.rename(bench.results.with_name("a"))
+    bench.run(judge={"prompts": "yes_no.yaml"})
+    _, errors = _compare(bench, first, bench.results)
+    assert "different judges cannot be compared" in errors
+    _, errors = _compare(bench, first, bench.data)
+    assert "cannot be read" in errors
+
+
+def _compare(bench: Bench, a: Path, b: Path) -> tuple[str, str]:
+    from tests.conftest import BENCHMARK
+
+    run = bench.project.execute(BENCHMARK, ["compare", str(a), str(b)])
+    run.finish()
+    return run.output, run.errors
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages": "both"}, "stages"),
+        ({"judge": {"batch_size": 0}}, "judge.batch_size"),
+        ({"judge": {"prompts": "mine.yaml"}}, "'mine.yaml' is no file"),
+        ({"judge": {"type": "oracle"}}, "judge.type"),
+        ({"editor": {"model": "no/such/model/at/all"}}, "neither an existing folder nor a hub id"),
+        ({"gpus_per_worker": 2}, "needs parallel_mode: model_parallel"),
+        ({"editor": {"models": "x"}}, "editor.models"),
+    ],
+)
+def test_bad_settings_are_one_clear_error(
+    bench: Bench, changes: dict[str, Any], message: str
+) -> None:
+    bench.write_pairs([pair(0)])
+    run = bench.run(**changes)
+    assert run.process.returncode == 2
+    assert message in run.errors and "Traceback" not in run.errors
+
+
+def test_a_folder_in_use_is_left_alone(bench: Bench) -> None:
+    bench.write_pairs([pair(i) for i in range(4)])
+    run = bench.start(simulated=SLOW)
+    wait_until(bench.edits, "an edit")
+    other = bench.run()
+    assert other.process.returncode == 2 and "in use" in other.errors
+    assert run.finish() == 0, run.errors
+
+
+def test_a_prompt_file_beside_the_settings_is_found(bench: Bench) -> None:
+    bench.write_pairs([pair(0)])
+    text = "name: mine\ncalls:\n  - name: SC\n    sees: [source, edited]\n    text: Good?\n"
+    (bench.project.folder / "mine.yaml").write_text(text)
+    assert bench.run(judge={"prompts": "mine.yaml"}).process.returncode == 0
+    assert os.listdir(bench.results / "scores") == ["vlm-mine"]

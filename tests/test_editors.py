@@ -1,0 +1,117 @@
+"""Editing pipelines of diffusers, whole and with random weights, by their signature."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.errors import InputError
+from core.messages import Lease
+from core.tasks import EditTask
+from tests.test_native_image_generator import spec_for
+
+EDITORS = ("qwen_image_edit_plus", "qwen_image_edit", "flux_kontext")
+SMALL: dict[str, Any] = {
+    "width": 64, "height": 64, "working_area": 64 * 64, "condition_area": 32 * 32,
+    "num_inference_steps": 2, "true_cfg_scale": 1.0, "seed": 1,
+}  # fmt: skip
+
+Loaded = Callable[[str], Any]
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """The editor on a checkpoint built by `tests.tiny_pipelines.build_…`."""
+    folders: dict[str, Path] = {}
+
+    def load(name: str) -> Any:
+        from tests import tiny_pipelines
+        from workers.models.native_image_editor import NativeImageEditor
+
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp("editors") / name
+            getattr(tiny_pipelines, f"build_{name}")().save_pretrained(folders[name])
+        spec = replace(spec_for(str(folders[name])), role="edit")
+        editor = NativeImageEditor(spec, lambda level, text: None)
+        editor.load()
+        return editor
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("sources")
+    files = [folder / f"{i}.png" for i in range(2)]
+    for i, file in enumerate(files):
+        Image.new("RGB", (80, 80), (200 * i, 90, 40)).save(file)
+    return [str(file) for file in files]
+
+
+def edited(editor: Any, sources: list[str], **fields: Any) -> Any:
+    task = EditTask("make it night", tuple(sources), **{**SMALL, **fields})
+    return editor.run([Lease("id", 1, task, None, "fingerprint", "unused.png")])[0]
+
+
+@pytest.mark.parametrize("name", EDITORS)
+def test_an_editor_draws_by_source_and_seed(loaded: Loaded, pictures: list[str], name: str) -> None:
+    editor = loaded(name)
+    first = edited(editor, pictures[:1])
+    assert first.image.size == (64, 64)
+    assert first.used["num_inference_steps"] == 2
+    pixels = np.asarray(first.image)
+    assert np.array_equal(pixels, np.asarray(edited(editor, pictures[:1]).image))
+    assert not np.array_equal(pixels, np.asarray(edited(editor, pictures[1:]).image))
+    assert not np.array_equal(pixels, np.asarray(edited(editor, pictures[:1], seed=2).image))
+
+
+@pytest.mark.parametrize("name", ["qwen_image_edit_plus", "qwen_image_edit"])
+def test_the_working_resolution_is_the_tasks(
+    loaded: Loaded, pictures: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor = loaded(name)
+    seen = []
+    encode = editor.pipeline.vae.encode
+
+    def spy(x: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(tuple(x.shape[-2:]))
+        return encode(x, *args, **kwargs)
+
+    monkeypatch.setattr(editor.pipeline.vae, "encode", spy)
+    edited(editor, pictures[:1])
+    edited(editor, pictures[:1], working_area=96 * 96)
+    assert seen == [(64, 64), (96, 96)]
+
+
+def test_several_sources_where_the_pipeline_takes_them(loaded: Loaded, pictures: list[str]) -> None:
+    several = edited(loaded("qwen_image_edit_plus"), pictures)
+    one = edited(loaded("qwen_image_edit_plus"), pictures[:1])
+    assert not np.array_equal(np.asarray(several.image), np.asarray(one.image))
+    with pytest.raises(InputError, match="takes one picture, 2 are given"):
+        edited(loaded("qwen_image_edit"), pictures)
+
+
+def test_true_cfg_with_a_negative_prompt_changes_the_picture(
+    loaded: Loaded, pictures: list[str]
+) -> None:
+    editor = loaded("qwen_image_edit_plus")
+    plain = edited(editor, pictures[:1])
+    guided = edited(editor, pictures[:1], true_cfg_scale=4.0, negative_prompt=" ")
+    assert not np.array_equal(np.asarray(plain.image), np.asarray(guided.image))
+    assert guided.used["true_cfg_scale"] == 4.0
+
+
+@pytest.mark.parametrize("name", ["qwen_image", "flux_inpaint", "qwen_image_img2img"])
+def test_what_edits_nothing_by_instruction_is_refused(loaded: Loaded, name: str) -> None:
+    with pytest.raises(InputError, match="edits nothing by instruction"):
+        loaded(name)
+
+
+def test_a_source_that_broke_since_it_was_checked_is_named(loaded: Loaded, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    with pytest.raises(InputError, match=r"x\.png"):
+        edited(loaded("qwen_image_edit_plus"), [str(tmp_path / "x.png")])

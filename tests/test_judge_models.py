@@ -1,0 +1,205 @@
+"""Judges on real model classes with random weights."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from core.benchmark.settings import load_benchmark_settings
+from core.errors import InputError
+from core.judge import load_judge
+from core.messages import Lease
+from core.tasks import ScoreTask
+from tests.test_native_image_generator import spec_for
+
+JUDGE = load_benchmark_settings({"judge": {"prompts": "viescore.yaml"}}).judge
+NEIGHBOURS = 1e-4  # how far a score may move with its batch, in float32
+
+Loaded = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Of different sizes, so that a batch has to be filled up."""
+    folder = tmp_path_factory.mktemp("pictures")
+    sizes = ((64, 64), (96, 64), (128, 128), (64, 128))
+    files = [folder / f"{i}.png" for i in range(len(sizes))]
+    for file, size in zip(files, sizes, strict=True):
+        Image.effect_noise(size, 80).convert("RGB").save(file)
+    return [str(file) for file in files]
+
+
+def build_dense(folder: Path) -> None:
+    from demo_model.judge_parts import build_judge
+
+    judge = load_judge(JUDGE)
+    questions = [call.text for call in judge.prompts.calls]
+    model, processor = build_judge(questions, 64, 2, 32, 1)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def build_experts(folder: Path) -> None:
+    """The same with a mixture of experts for a language model."""
+    import torch
+    from transformers import Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
+
+    from demo_model.judge_parts import build_judge
+
+    dense, processor = build_judge(["how good is it"], 64, 2, 32, 1)
+    text = dense.config.text_config.to_dict()
+    text |= {
+        "model_type": "qwen3_vl_moe_text",
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+    }
+    vision = {**dense.config.vision_config.to_dict(), "model_type": "qwen3_vl_moe"}
+    ids = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    tokens = {name: getattr(dense.config, name) for name in ids}
+    torch.manual_seed(0)
+    config = Qwen3VLMoeConfig(text_config=text, vision_config=vision, **tokens)
+    Qwen3VLMoeForConditionalGeneration(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def build_clip(folder: Path) -> None:
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+    from demo_model.qwen_vision import build_tokenizer
+
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(["make it night add snow"])
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "projection_dim": 16}
+    text: dict[str, Any] = {**sizes, **heads, "vocab_size": len(tokenizer)}
+    text |= {"max_position_embeddings": 16}
+    text |= {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": None, "pad_token_id": 0}
+    vision = {**sizes, **heads, "image_size": 32, "patch_size": 16}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """A judge of a type and prompt file on a model built by `build_…`."""
+    folders: dict[str, Path] = {}
+
+    def load(model: str = "dense", **changes: Any) -> Any:
+        from workers.judges.registry import create_judge
+
+        if model not in folders:
+            folders[model] = tmp_path_factory.mktemp("judges") / model
+            globals()[f"build_{model}"](folders[model])
+        judge = load_judge(JUDGE.model_copy(update={"max_new_tokens": 6, **changes}))
+        spec = replace(spec_for(str(folders[model])), role="score", judge=judge)
+        family = create_judge(spec, lambda level, text: None)
+        family.load()
+        return family
+
+    return load
+
+
+def lease(pictures: list[str], number: int, **fields: Any) -> Lease:
+    edited = pictures[(number + 1) % len(pictures)]
+    words = "make it night" if number % 2 else "turn the house blue and remove the tree, please"
+    task = ScoreTask(words, (pictures[number],), edited, seed=number, **fields)
+    return Lease(str(number), 1, task, None, "fingerprint", "unused.json")
+
+
+def test_a_vlm_without_a_parsable_answer_gives_no_score(
+    loaded: Loaded, pictures: list[str]
+) -> None:
+    verdict = loaded().run([lease(pictures, 0)])[0]
+    assert verdict.used["scores"] is None
+    assert [call["name"] for call in verdict.details["calls"]] == ["SC", "PQ"]
+    assert all(len(call["raw"]) == 2 for call in verdict.details["calls"])  # asked again, once
+
+
+def test_what_a_vlm_says_becomes_scores(
+    loaded: Loaded, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = loaded()
+    words = iter(["no JSON", '{"score": [6, 9]}', '{"score": [4, 8], "reasoning": "."}'])
+    monkeypatch.setattr(judge, "_generate", lambda call, *_: [next(words)])
+    verdict = judge.run([lease(pictures, 0)])[0]
+    assert verdict.used["scores"] == {"SC": 6.0, "PQ": 4.0, "O": pytest.approx(24**0.5)}
+    assert verdict.details["calls"][0]["raw"] == ["no JSON", '{"score": [6, 9]}']
+
+
+def test_a_vlms_words_do_not_depend_on_its_batch(loaded: Loaded, pictures: list[str]) -> None:
+    judge = loaded()
+    together = judge.run([lease(pictures, i) for i in range(4)])
+    alone = [judge.run([lease(pictures, i)])[0] for i in range(4)]
+    assert [v.details for v in together] == [v.details for v in alone]
+
+
+@pytest.mark.parametrize("model", ["dense", "experts"])
+def test_one_forward_pass_scores_a_batch_as_it_scores_each(
+    loaded: Loaded, pictures: list[str], model: str
+) -> None:
+    judge = loaded(model, type="vlm_logits", prompts="viescore_logits.yaml")
+    together = judge.run([lease(pictures, i) for i in range(4)])
+    for i, verdict in enumerate(together):
+        alone = judge.run([lease(pictures, i)])[0].used["scores"]
+        assert verdict.used["scores"] == pytest.approx(alone, abs=NEIGHBOURS)
+        call = verdict.details["calls"][0]
+        assert sum(call["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert 0 < call["mass"] < 1 and 0 <= call["value"] <= 9
+    assert len({v.used["scores"]["O"] for v in together}) == 4
+
+
+def test_experts_are_implemented_as_asked(loaded: Loaded) -> None:
+    judge = loaded("experts", experts_implementation="eager")
+    assert judge.model.config._experts_implementation == "eager"
+
+
+def test_score_tokens_must_be_single_tokens(loaded: Loaded, pictures: list[str]) -> None:
+    judge = loaded(type="vlm_logits", prompts="viescore_logits.yaml")
+    call = judge.judge.prompts.calls[0].model_copy(update={"tokens": {"quite good": 8.0}})
+    with pytest.raises(InputError, match="is not one token after"):
+        judge.answers(call, [lease(pictures, 0)], [])
+
+
+def test_the_judge_sees_at_most_so_many_pixels(
+    loaded: Loaded, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = loaded(image_area=32 * 32)
+    seen: list[tuple[int, int]] = []
+    original = judge.processor.__class__.__call__
+
+    def spy(self: Any, images: Any = None, **kwargs: Any) -> Any:
+        seen.extend(picture.size for row in images for picture in row)
+        return original(self, images=images, **kwargs)
+
+    monkeypatch.setattr(judge.processor.__class__, "__call__", spy)
+    judge.run([lease(pictures, 2)])
+    assert seen and all(width * height <= 32 * 33 for width, height in seen)
+
+
+def test_sampling_draws_by_the_tasks_seed_whatever_the_batch(
+    loaded: Loaded, pictures: list[str]
+) -> None:
+    judge = loaded(temperature=1.0)
+    together = judge.run([lease(pictures, i) for i in range(3)])
+    alone = [judge.run([lease(pictures, i)])[0] for i in (2, 1, 0)][::-1]
+    assert [v.details for v in together] == [v.details for v in alone]
+
+
+def test_clip_compares_embeddings(loaded: Loaded, pictures: list[str]) -> None:
+    judge = loaded("clip", type="clip")
+    same = ScoreTask("make it night", (pictures[0],), pictures[0])
+    verdicts = judge.run(
+        [Lease("s", 1, same, None, "f", "x"), *(lease(pictures, i) for i in range(3))]
+    )
+    assert verdicts[0].used["scores"]["image_image"] == pytest.approx(1, abs=1e-5)
+    alone = judge.run([lease(pictures, 1)])[0].used["scores"]
+    assert verdicts[2].used["scores"] == pytest.approx(alone, abs=NEIGHBOURS)

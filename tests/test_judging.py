@@ -1,0 +1,171 @@
+"""What a judge's words are worth, and what tables say of scores."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.barrier import Barrier
+from core.benchmark.records import Outcome, Record
+from core.benchmark.settings import load_benchmark_settings
+from core.benchmark.split import judges_wanted
+from core.benchmark.statistics import bootstrap_mean, bootstrap_mean_of_means, rank_correlation
+from core.benchmark.summary import JudgedBy, summarise
+from core.errors import InputError
+from core.judge import JudgeCall, load_judge, parse_answer
+
+JUDGE = load_benchmark_settings({"judge": {"prompts": "viescore.yaml"}}).judge
+PAIR = JudgeCall(name="SC", sees=["edited"], text="-", parts=("success", "over_editing"))
+YES_NO = JudgeCall(name="O", sees=["edited"], text="-", answer="yes_no")
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ('{"score": [7, 9], "reasoning": "good"}', (7, 9)),
+        ('```json\n{"score": [7.5, 0]}\n```', (7.5, 0)),
+        ('I think {"score": [10, 10]} fits.', (10, 10)),
+    ],
+)
+def test_an_answer_in_form_is_taken(raw: str, expected: tuple[float, float]) -> None:
+    parts = parse_answer(raw, PAIR)
+    assert parts == dict(zip(PAIR.parts, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "", "8", "score: 8, 9", '{"score": [7]}', '{"score": [7, 8, 9]}', '{"score": [7, 11]}',
+        '{"score": [7, -1]}', '{"score": ["7", "8"]}', '{"score": [true, false]}',
+        '{"score": null}', '{"scores": [7, 8]}', '{"score": [7, 8', '{"score": [7, NaN]}', "[7, 8]",
+    ],
+)  # fmt: skip
+def test_nothing_is_guessed_from_an_answer_out_of_form(raw: str) -> None:
+    assert parse_answer(raw, PAIR) is None
+
+
+@given(st.text(max_size=60))
+def test_any_words_are_scores_or_nothing(raw: str) -> None:
+    parts = parse_answer(raw, PAIR)
+    assert parts is None or all(0 <= value <= 10 for value in parts.values())
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ('{"score": "yes", "reasoning": "it is"}', 1.0),
+        ('{"score": "No"}', 0.0),
+        ('{"score": "maybe"}', None),
+        ('{"score": 1}', None),
+    ],
+)
+def test_yes_and_no(raw: str, expected: float | None) -> None:
+    parts = parse_answer(raw, YES_NO)
+    assert parts == (None if expected is None else {"score": expected})
+
+
+def test_the_overall_score_is_the_geometric_mean_of_both_calls() -> None:
+    prompts = load_judge(JUDGE).prompts
+    assert prompts.scores({"SC": 4.0, "PQ": 9.0}) == {"SC": 4.0, "PQ": 9.0, "O": 6.0}
+    assert prompts.scores({"SC": 4.0, "PQ": None}) is None
+
+
+def test_what_decides_scores_is_in_the_judges_identity() -> None:
+    settings = JUDGE
+    first = load_judge(settings).identity("model")
+    assert load_judge(settings.model_copy(update={"batch_size": 1})).identity("model") == first
+    for change in ({"prompts": "yes_no.yaml"}, {"temperature": 0.5}, {"image_area": 999}):
+        assert load_judge(settings.model_copy(update=change)).identity("model") != first
+    assert load_judge(settings).identity("other") != first
+
+
+def test_a_prompt_file_without_score_tokens_is_refused_for_logits() -> None:
+    settings = JUDGE.model_copy(update={"type": "vlm_logits"})
+    with pytest.raises(InputError, match="needs `prefix` and `tokens`"):
+        load_judge(settings)
+
+
+def test_a_bad_prompt_file_is_named_with_its_key(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("name: bad\ncalls:\n  - name: SC\n    sees: [audio]\n")
+    settings = JUDGE.model_copy(update={"prompts": "bad.yaml"})
+    with pytest.raises(InputError, match=r"bad\.yaml: calls\.0\.sees"):
+        load_judge(settings, tmp_path)
+
+
+# -- statistics --------------------------------------------------------------
+
+
+def test_the_bootstrap_interval_is_that_of_the_mean() -> None:
+    values = np.random.default_rng(0).normal(5, 2, 400).tolist()
+    interval = bootstrap_mean(values, 4000, seed=1)
+    assert interval is not None
+    error = 1.96 * np.std(values) / np.sqrt(400)
+    assert interval.mean == pytest.approx(np.mean(values))
+    assert interval.high - interval.mean == pytest.approx(error, rel=0.1)
+    assert interval.mean - interval.low == pytest.approx(error, rel=0.1)
+    assert bootstrap_mean(values, 4000, seed=1) == interval
+    assert bootstrap_mean([], 100, seed=1) is None
+
+
+def test_every_group_counts_the_same_in_the_mean_of_means() -> None:
+    interval = bootstrap_mean_of_means([[1.0] * 90, [3.0], []], 200, seed=0)
+    assert interval is not None
+    assert (interval.mean, interval.low, interval.high) == (2.0, 2.0, 2.0)
+
+
+def test_rank_correlation_with_ties() -> None:
+    assert rank_correlation([1, 2, 3, 4], [10, 20, 30, 40]) == pytest.approx(1)
+    assert rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+    # By hand: ranks 1 2.5 2.5 4 and 1 3 2 4.
+    assert rank_correlation([1, 2, 2, 3], [1, 3, 2, 9]) == pytest.approx(0.9487, abs=1e-4)
+    assert rank_correlation([1, 1, 1], [1, 2, 3]) is None
+
+
+def record(category: str, outcome: Outcome, overall: float | None = None) -> Record:
+    scores = None if overall is None else {"O": overall}
+    return Record("p", category, "x", "en", ("a.png",), None, outcome, scores, None, 0, 0, 1)
+
+
+def test_a_summary_counts_what_has_no_score_and_averages_over_categories() -> None:
+    records = [
+        *[record("easy", "scored", 8.0)] * 3,
+        record("easy", "edit_failed"),
+        record("hard", "scored", 2.0),
+        record("hard", "unparsed"),
+        record("hard", "score_failed"),
+        record("none", "not_tried"),
+    ]
+    judged_by = JudgedBy("judge", "model", "hash", 1)
+    summary = summarise(records, ["O"], judged_by, "editor", 100)
+    easy, hard, none = summary.categories
+    assert (easy.n, easy.scored, easy.failed, easy.scores["O"].mean) == (4, 3, 1, 8.0)
+    assert (hard.n, hard.failed, hard.unparsed, hard.scores["O"].mean) == (3, 1, 1, 2.0)
+    assert none.scores == {} and none.not_tried == 1
+    assert summary.overall.n == 8 and summary.overall.scores["O"].mean == 5.0
+
+
+# -- sharing devices ---------------------------------------------------------
+
+
+def test_the_split_lets_both_kinds_of_work_end_together() -> None:
+    assert judges_wanted(8, 100, 100, 10.0, 10.0) == 4
+    assert judges_wanted(8, 100, 100, 30.0, 10.0) == 2
+    assert judges_wanted(8, 100, 100, 1000.0, 1.0) == 1
+    assert judges_wanted(8, 0, 100, 10.0, 10.0) == 7  # the last edit may be tried again
+    assert judges_wanted(8, 100, 100, None, 10.0) is None
+
+
+def test_a_barrier_lets_each_worker_start_once_a_step() -> None:
+    now = 0.0
+    barrier = Barrier(lambda: now)
+    assert barrier.may_start("a", frozenset())
+    barrier.started("a")
+    assert barrier.may_start("b", frozenset({"a"}))
+    barrier.started("b")
+    assert not barrier.may_start("a", frozenset({"b"}))
+    now = 2.5
+    assert barrier.may_start("a", frozenset())
+    barrier.started("a")
+    assert (barrier.waited, barrier.steps) == (2.5, 2)

@@ -1,0 +1,211 @@
+"""The three forms of input, and what is wrong with them."""
+
+import base64
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from core.benchmark.pairs import Pair, PairSet, read_pairs
+from core.errors import InputError
+from core.source_images import inspect_image, read_image
+
+
+def png(colour: str = "red", size: tuple[int, int] = (32, 24)) -> bytes:
+    stream = BytesIO()
+    Image.new("RGB", size, colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def read(data: Path) -> PairSet:
+    return read_pairs(data, data.parent / "work")
+
+
+def only(data: Path) -> Pair:
+    (pair,) = read(data).pairs
+    return pair
+
+
+# -- RE-Edit -----------------------------------------------------------------
+
+
+def re_edit(folder: Path, *rows: Any) -> Path:
+    file = folder / "re_edit.json"
+    file.write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
+    return file
+
+
+def test_re_edit_with_embedded_pictures(tmp_path: Path) -> None:
+    row = {
+        "subset": "physical",
+        "original_image_path": "images/ice.png",
+        "src_img_b64": base64.b64encode(png()).decode(),
+        "edit_instruction_en": "let the ice melt",
+        "original_description_en": "ice on a table",
+        "rationale_short_en": "it is hot",
+    }
+    pair = only(re_edit(tmp_path, row))
+    assert (pair.category, pair.instruction, pair.language) == (
+        "physical", "let the ice melt", "en",
+    )  # fmt: skip
+    assert Path(pair.source_images[0]).read_bytes() == png()
+    assert pair.metadata == {
+        "original_description_en": "ice on a table", "rationale_short_en": "it is hot",
+    }  # fmt: skip
+
+
+def test_re_edit_with_pictures_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "ice.png").write_bytes(png())
+    row = {"original_image_path": "images/ice.png", "edit_instruction_cn": "让冰融化"}
+    pair = only(re_edit(tmp_path, {**row, "subset": "物理"}))
+    assert (pair.category, pair.instruction, pair.language) == ("物理", "让冰融化", "cn")
+    assert pair.pair_id == "0000_ice"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"src_img_b64": "%%%"}, "src_img_b64: not base64"),
+        ({}, "src_img_b64: is missing"),
+        ({"original_image_path": "../../etc/passwd"}, "leads out of"),
+        ({"original_image_path": "a\0b.png"}, "NUL"),
+        ({"original_image_path": 7}, "expected text"),
+        ({"edit_instruction_en": ""}, "edit_instruction_en: is missing or empty"),
+        ({"edit_instruction_en": ["a"]}, "expected text"),
+        ("just a text", "Expected an object"),
+    ],
+)
+def test_a_bad_row_keeps_its_place(tmp_path: Path, row: Any, message: str) -> None:
+    base = {"edit_instruction_en": "melt it", "subset": "physical"}
+    whole = {**base, **row} if isinstance(row, dict) else row
+    good = {**base, "src_img_b64": base64.b64encode(png()).decode()}
+    bad, other = read(re_edit(tmp_path, whole, good)).pairs
+    assert message in str(bad.problem) and other.problem is None
+
+
+def test_a_data_url_is_read_as_well(tmp_path: Path) -> None:
+    text = "data:image/png;base64," + base64.b64encode(png()).decode()
+    pair = only(re_edit(tmp_path, {"edit_instruction_en": "x", "src_img_b64": text}))
+    assert Path(pair.source_images[0]).read_bytes() == png()
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", "[[[[", '"x"', ""])
+def test_a_file_of_no_pairs_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(InputError):
+        read(tmp_path / "x.json")
+
+
+# -- imagefolder -------------------------------------------------------------
+
+
+def imagefolder(folder: Path, *rows: Any) -> Path:
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    (data / "a.png").write_bytes(png())
+    text = "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows)
+    (data / "metadata.jsonl").write_text(text, "utf-8")
+    return data
+
+
+def test_an_imagefolder_with_several_pictures_a_pair(tmp_path: Path) -> None:
+    row = {
+        "input_file_names": ["a.png", "a.png"],
+        "instruction": "swap them",
+        "category": "Mix & match",
+        "mood": "calm",
+    }
+    pair = only(imagefolder(tmp_path, row))
+    assert len(pair.source_images) == 2 and pair.category == "Mix_match"
+    assert pair.metadata == {"mood": "calm"}
+
+
+def test_an_id_twice_in_one_category_is_one_failed_pair(tmp_path: Path) -> None:
+    row = {"input_file_name": "a.png", "instruction": "x", "category": "c", "pair_id": "same"}
+    first, second = read(imagefolder(tmp_path, row, row)).pairs
+    assert first.problem is None and "given twice" in str(second.problem)
+    other = read(imagefolder(tmp_path, row, {**row, "category": "d"})).pairs
+    assert all(p.problem is None for p in other)
+
+
+def test_a_folder_of_nothing_known_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no metadata\.jsonl"):
+        read(tmp_path)
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        read(tmp_path / "missing")
+
+
+@given(st.dictionaries(st.text(max_size=8), st.text(max_size=20) | st.integers(), max_size=5))
+def test_any_row_is_a_pair_or_a_problem(
+    tmp_path_factory: pytest.TempPathFactory, row: dict[str, Any]
+) -> None:
+    pair = only(imagefolder(tmp_path_factory.mktemp("rows"), row))
+    assert pair.problem is not None or pair.instruction
+    assert "/" not in pair.category and "/" not in pair.pair_id and pair.pair_id
+
+
+# -- GEdit-Bench -------------------------------------------------------------
+
+
+def test_gedits_layout_on_disk(tmp_path: Path) -> None:
+    data = tmp_path / "gedit"
+    for language in ("en", "cn"):
+        folder = data / "fullset" / "color_alter" / language
+        folder.mkdir(parents=True)
+        (folder / f"key_{language}_SRCIMG.png").write_bytes(png())
+    rows = [
+        {"key": "key_en", "instruction": "make it blue", "Intersection_exist": True},
+        {"key": "key_cn", "instruction": "变成蓝色", "Intersection_exist": False},
+    ]
+    (data / "metadata.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
+    chinese, english = read(data).pairs
+    assert (chinese.language, chinese.instruction) == ("cn", "变成蓝色")
+    assert not chinese.intersection_exist and english.intersection_exist
+    assert {chinese.category, english.category} == {"color_alter"}
+
+
+def test_a_picture_that_the_table_does_not_know(tmp_path: Path) -> None:
+    folder = tmp_path / "gedit" / "fullset" / "text_change" / "en"
+    folder.mkdir(parents=True)
+    (folder / "k_SRCIMG.png").write_bytes(png())
+    (tmp_path / "gedit" / "metadata.jsonl").write_text("{}\n")
+    assert "'k' is not in metadata.jsonl" in str(only(tmp_path / "gedit").problem)
+
+
+# -- pictures ----------------------------------------------------------------
+
+
+def test_a_picture_is_read_as_it_is_displayed(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "turned.jpg", exif=exif)
+    known = inspect_image(tmp_path / "turned.jpg")
+    assert (known.width, known.height) == (20, 40)
+    assert read_image(tmp_path / "turned.jpg", known.sha256).size == (20, 40)
+
+
+def test_transparency_lies_on_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert read_image(tmp_path / "clear.png").getpixel((3, 3)) == (255, 255, 255)
+
+
+def test_a_picture_that_changed_since_it_was_checked_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(png())
+    known = inspect_image(file)
+    file.write_bytes(png("blue"))
+    with pytest.raises(InputError, match="changed during the run"):
+        read_image(file, known.sha256)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "I;16", "CMYK"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    file = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    Image.new(mode, (9, 9)).save(file)
+    assert read_image(file).mode == "RGB"

@@ -1,0 +1,130 @@
+"""Any vision-language chat model of transformers on one worker's device."""
+
+import gc
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText
+
+from core.judge import Judge, JudgeCall
+from core.messages import Lease
+from core.source_images import read_image
+from core.tasks import ScoreTask
+from core.worker_spec import WorkerSpec
+from workers.models.base import Log, ModelFamily, Product, Verdict
+from workers.processors import load_processor
+from workers.torch_device import device_map, dtype_of, identity_of, prepare_torch, torch_device
+
+
+class ChatModel(ModelFamily):
+    """Loads with `AutoModelForImageTextToText`; subclasses turn questions into scores."""
+
+    def __init__(self, spec: WorkerSpec, log: Log) -> None:
+        assert spec.judge is not None
+        self.spec = spec
+        self.judge: Judge = spec.judge
+        self.device = torch_device(spec)
+        self.model: Any = None
+        self.processor: Any = None
+        prepare_torch(spec)
+
+    def device_identity(self) -> tuple[str, str]:
+        return identity_of(self.device, self.spec)
+
+    def load(self) -> str:
+        experts = self.judge.settings.experts_implementation
+        self.model = AutoModelForImageTextToText.from_pretrained(
+            self.spec.model,
+            revision=self.spec.revision,
+            dtype=dtype_of(self.spec, self.device),
+            use_safetensors=True,
+            device_map=device_map(self.spec),
+            **({"experts_implementation": experts} if experts else {}),
+        ).eval()
+        self.processor = load_processor(self.spec.model, self.spec.revision)
+        # New tokens follow the last one: what is shorter is filled up in front.
+        self.processor.tokenizer.padding_side = "left"
+        return type(self.model).__name__
+
+    def run(self, leases: Sequence[Lease]) -> list[Product]:
+        pictures = [_pictures(lease, self.judge.settings.image_area) for lease in leases]
+        answers = [self.answers(call, leases, pictures) for call in self.judge.prompts.calls]
+        return [self._verdict([of_call[i] for of_call in answers]) for i in range(len(leases))]
+
+    @abstractmethod
+    def answers(
+        self,
+        call: JudgeCall,
+        leases: Sequence[Lease],
+        pictures: Sequence[dict[str, list[Image.Image]]],
+    ) -> list[dict[str, Any]]:
+        """For each lease what the judge said, with `value`: the call's score or None."""
+
+    def inputs(
+        self,
+        call: JudgeCall,
+        leases: Sequence[Lease],
+        pictures: Sequence[dict[str, list[Image.Image]]],
+        suffix: str = "",
+    ) -> Any:
+        """Token ids, masks and pixels of one question about several edits.
+
+        Args:
+            suffix: the beginning of the answer.
+        """
+        texts, images = [], []
+        for lease, seen in zip(leases, pictures, strict=True):
+            assert isinstance(lease.task, ScoreTask)
+            shown = [picture for what in call.sees for picture in seen[what]]
+            content: list[dict[str, Any]] = [{"type": "image"} for _ in shown]
+            content.append({"type": "text", "text": call.question(lease.task.instruction)})
+            messages = [{"role": "user", "content": content}]
+            texts.append(self._chat(messages) + suffix)
+            images.append(shown)
+        inputs = self.processor(text=texts, images=images, padding=True, return_tensors="pt")
+        return inputs.to(self.model.device, self.model.dtype)
+
+    def free_memory(self) -> str:
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return "trying again with fewer edits at once"
+
+    def _chat(self, messages: list[dict[str, Any]]) -> str:
+        text: str = self.processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        return text
+
+    def _verdict(self, answers: list[dict[str, Any]]) -> Verdict:
+        scores = self.judge.prompts.scores({a["name"]: a["value"] for a in answers})
+        used = {
+            "scores": scores,
+            "judge": self.judge.name,
+            "model": self.spec.model_identity,
+            "prompt_hash": self.judge.prompt_hash,
+        }
+        return Verdict(used, {"calls": answers})
+
+
+def _pictures(lease: Lease, area: int | None) -> dict[str, list[Image.Image]]:
+    """What a call may show, at most `area` pixels each."""
+    task = lease.task
+    assert isinstance(task, ScoreTask)
+    sources = [read_image(path, lease.files.get(path)) for path in task.source_images]
+    edited = read_image(task.edited_image, lease.files.get(task.edited_image), "edited_image")
+    return {
+        "source": [_at_most(picture, area) for picture in sources],
+        "edited": [_at_most(edited, area)],
+    }
+
+
+def _at_most(picture: Image.Image, area: int | None) -> Image.Image:
+    if area is None or picture.width * picture.height <= area:
+        return picture
+    factor = (area / (picture.width * picture.height)) ** 0.5
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.resize(size, Image.Resampling.LANCZOS)

@@ -1,0 +1,91 @@
+"""The judge that compares embeddings: any CLIP or SigLIP."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers.utils import is_torchvision_available
+
+from core.judge import Judge
+from core.messages import Lease
+from core.source_images import read_image
+from core.tasks import ScoreTask
+from core.worker_spec import WorkerSpec
+from workers.models.base import Log, ModelFamily, Product, Verdict
+from workers.torch_device import device_map, dtype_of, identity_of, prepare_torch, torch_device
+
+
+class ClipJudge(ModelFamily):
+    """Cosine similarities: instruction to edited picture, first source to edited picture."""
+
+    def __init__(self, spec: WorkerSpec, log: Log) -> None:
+        assert spec.judge is not None
+        self.spec = spec
+        self.judge: Judge = spec.judge
+        self.device = torch_device(spec)
+        self.model: Any = None
+        prepare_torch(spec)
+
+    def device_identity(self) -> tuple[str, str]:
+        return identity_of(self.device, self.spec)
+
+    def load(self) -> str:
+        name, revision = self.spec.model, self.spec.revision
+        self.model = AutoModel.from_pretrained(
+            name,
+            revision=revision,
+            dtype=dtype_of(self.spec, self.device),
+            use_safetensors=True,
+            device_map=device_map(self.spec),
+        ).eval()
+        backend = "torchvision" if is_torchvision_available() else "pil"
+        self._pixels = AutoImageProcessor.from_pretrained(name, revision=revision, backend=backend)
+        self._tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        return type(self.model).__name__
+
+    def run(self, leases: Sequence[Lease]) -> list[Product]:
+        tasks = [lease.task for lease in leases if isinstance(lease.task, ScoreTask)]
+        texts = self._embed_texts([task.instruction for task in tasks])
+        sources = self._embed_images([_read(x, x.task.source_images[0]) for x in leases])  # type: ignore[union-attr]
+        edited = self._embed_images([_read(x, x.task.edited_image) for x in leases])  # type: ignore[union-attr]
+        to_text, to_source = (texts * edited).sum(-1), (sources * edited).sum(-1)
+        return [
+            Verdict(
+                {
+                    "scores": {"text_image": float(t), "image_image": float(i)},
+                    "judge": self.judge.name,
+                    "model": self.spec.model_identity,
+                    "prompt_hash": self.judge.prompt_hash,
+                },
+                {"calls": []},
+            )
+            for t, i in zip(to_text, to_source, strict=True)
+        ]
+
+    def _embed_texts(self, texts: list[str]) -> torch.Tensor:
+        """[n, width], of length 1."""
+        config = self.model.config.text_config
+        # SigLIP was trained on texts filled up to one length; CLIP masks what is filled up.
+        tokens = self._tokenizer(
+            texts,
+            padding="max_length" if "siglip" in self.model.config.model_type else True,
+            truncation=True,
+            max_length=config.max_position_embeddings,
+            return_tensors="pt",
+        ).to(self.model.device)
+        return _unit(self.model.get_text_features(**tokens))
+
+    def _embed_images(self, images: list[Image.Image]) -> torch.Tensor:
+        pixels = self._pixels(images, return_tensors="pt").to(self.model.device, self.model.dtype)
+        return _unit(self.model.get_image_features(**pixels))
+
+
+def _read(lease: Lease, path: str) -> Image.Image:
+    return read_image(path, lease.files.get(path))
+
+
+def _unit(features: Any) -> torch.Tensor:
+    vectors: torch.Tensor = getattr(features, "pooler_output", features)
+    return torch.nn.functional.normalize(vectors.float(), dim=-1)

@@ -1,0 +1,155 @@
+"""Any pipeline of diffusers on one worker's device, driven by its signature."""
+
+import gc
+import inspect
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from transformers.utils import is_torchvision_available
+
+from core.errors import MultiGPUError
+from core.messages import Lease
+from core.tasks import EditTask, GenerateTask
+from core.worker_spec import WorkerSpec
+from workers.lora_manager import LoraCounts, LoraManager
+from workers.models.base import Log, ModelFamily, Picture, Product
+from workers.processors import load_processor
+from workers.reproducible import make_reproducible
+from workers.torch_device import device_map, dtype_of, identity_of, prepare_torch, torch_device
+
+
+class DiffusersPipeline(ModelFamily):
+    """Loads with `DiffusionPipeline.from_pretrained` and draws one picture at a time.
+
+    Weights go straight to the device in bfloat16 on a GPU and float32 on a CPU, unless
+    `dtype` says otherwise. Only safetensors weights are read.
+    """
+
+    def __init__(self, spec: WorkerSpec, log: Log) -> None:
+        self.spec = spec
+        self._log = log
+        self._device = torch_device(spec)
+        self.pipeline: Any = None
+        self._loras: LoraManager | None = None
+        self.parameters: dict[str, inspect.Parameter] = {}
+        prepare_torch(spec)
+
+    def device_identity(self) -> tuple[str, str]:
+        return identity_of(self._device, self.spec)
+
+    def load(self) -> str:
+        pipeline = DiffusionPipeline.from_pretrained(
+            self.spec.model,
+            revision=self.spec.revision,
+            dtype=dtype_of(self.spec, self._device),
+            use_safetensors=True,
+            device_map=device_map(self.spec),
+            **self._parts_without_torchvision(),
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        self.parameters = dict(inspect.signature(pipeline.__call__).parameters)
+        name = type(pipeline).__name__
+        self.check_pipeline(name, self.parameters)
+        if self._device.type == "cpu":
+            make_reproducible(pipeline)
+        self.pipeline = pipeline
+        self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
+        return name
+
+    def _parts_without_torchvision(self) -> dict[str, Any]:
+        """A vision-language text encoder's processor, which otherwise wants torchvision."""
+        if is_torchvision_available():
+            return {}
+        config = DiffusionPipeline.load_config(self.spec.model, revision=self.spec.revision)
+        if config.get("processor", [None])[0] != "transformers":
+            return {}
+        processor = load_processor(self.spec.model, self.spec.revision, "processor")
+        return {"processor": processor}
+
+    @abstractmethod
+    def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
+        """Raises InputError if the loaded pipeline does not do what this family is for."""
+
+    @abstractmethod
+    def arguments(self, lease: Lease) -> dict[str, Any]:
+        """Keyword arguments of the pipeline for one picture, but for the generator."""
+
+    def run(self, leases: Sequence[Lease]) -> list[Product]:
+        return [self._draw(lease) for lease in leases]
+
+    def _draw(self, lease: Lease) -> Picture:
+        task = lease.task
+        assert self._loras is not None and isinstance(task, GenerateTask | EditTask)
+        assert task.seed is not None
+        self._loras.use(lease.lora_sha256, task.lora_path, task.lora_strength)
+        arguments = self.arguments(lease)
+        # Noise from the CPU's generator is the same on every device.
+        generator = torch.Generator("cpu").manual_seed(task.seed)
+        output = self.pipeline(generator=generator, output_type="np", **arguments)
+        image = _to_image(output.images[0])
+        return Picture(self._used(arguments, image), image)
+
+    def taken(self, **given: Any) -> dict[str, Any]:
+        """Those of the arguments that are set and that the pipeline's signature has."""
+        return {k: v for k, v in given.items() if v is not None and k in self.parameters}
+
+    @property
+    def pipeline_name(self) -> str:
+        return type(self.pipeline).__name__
+
+    def resident_loras(self) -> list[str]:
+        return self._loras.resident if self._loras else []
+
+    def take_lora_counts(self) -> LoraCounts:
+        return self._loras.take_counts() if self._loras else LoraCounts()
+
+    def free_memory(self) -> str:
+        dropped = self._loras.shrink() if self._loras else 0
+        vae = getattr(self.pipeline, "vae", None)
+        tiled = vae is not None and hasattr(vae, "enable_tiling")
+        if vae is not None and tiled:
+            vae.enable_tiling()
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        tiling = ", decoding in tiles from now on" if tiled else ""
+        return f"trying again with {dropped} idle LoRAs dropped{tiling}"
+
+    def _used(self, arguments: dict[str, Any], image: Image.Image) -> dict[str, Any]:
+        name, _, model_hash = self.spec.model_identity.partition("#")
+        scheduler = type(getattr(self.pipeline, "scheduler", None)).__name__
+        used = {
+            "model": name,
+            "model_hash": model_hash or None,
+            "pipeline": self.pipeline_name,
+            "sampler": scheduler.removesuffix("Scheduler"),
+            "num_inference_steps": self._value(arguments, "num_inference_steps"),
+            "guidance_scale": self._value(arguments, "guidance_scale"),
+            # Left to its default it takes no part: that needs a negative prompt, too.
+            "true_cfg_scale": arguments.get("true_cfg_scale"),
+            "width": image.width,
+            "height": image.height,
+        }
+        return {k: v for k, v in used.items() if v is not None}
+
+    def _value(self, arguments: dict[str, Any], name: str) -> Any:
+        """What the pipeline took: our argument, or its own default."""
+        if name not in self.parameters:
+            return None
+        return arguments.get(name, self.parameters[name].default)
+
+
+def _to_image(pixels: Any) -> Image.Image:
+    """[height, width, 3] floats in 0..1 to 8 bits, as diffusers' own output_type="pil" does.
+
+    Raises:
+        MultiGPUError: the numbers are not finite; diffusers would have drawn them black.
+    """
+    if not np.isfinite(pixels).all():
+        raise MultiGPUError("The model computed NaN instead of a picture; try dtype float32.")
+    return Image.fromarray((pixels * 255).round().astype("uint8"))

@@ -1,0 +1,65 @@
+"""Any instruction-editing pipeline of diffusers: Qwen-Image-Edit, FLUX Kontext, FLUX.2, …"""
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image
+
+from core.errors import InputError
+from core.messages import Lease
+from core.source_images import read_image
+from core.tasks import EditTask
+from workers.models import qwen_image_edit
+from workers.models.diffusers_pipeline import DiffusersPipeline
+
+# In class names of pipelines that take a picture and a prompt, but no instruction.
+_NO_EDITOR = re.compile(
+    "Img2Img|Inpaint|Control|Fill|Refiner|Upscale|SuperResolution|Adapter|Depth2Img|Video|Layered"
+)
+# Class name prefixes of pipelines that look at several pictures at once.
+_SEVERAL_PICTURES = ("QwenImageEditPlus", "Flux2")
+
+
+class NativeImageEditor(DiffusersPipeline):
+    """Pictures changed by instructions."""
+
+    def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
+        if not {"image", "prompt"} <= set(parameters) or _NO_EDITOR.search(name):
+            raise InputError(f"{self.spec.model} is a {name}, which edits nothing by instruction.")
+
+    def arguments(self, lease: Lease) -> dict[str, Any]:
+        task = lease.task
+        assert isinstance(task, EditTask)
+        if self.pipeline_name.startswith(qwen_image_edit.PREFIX):
+            qwen_image_edit.set_working_resolution(self.pipeline, task)
+        images = [read_image(path, lease.files.get(path)) for path in task.source_images]
+        guided = {"true_cfg_scale": task.true_cfg_scale}
+        if "true_cfg_scale" not in self.parameters and task.guidance_scale is None:
+            # Pipelines with one kind of guidance call it guidance_scale.
+            guided = {"guidance_scale": task.true_cfg_scale}
+        return {
+            "prompt": task.instruction,
+            "image": self._pictures(images),
+            **self.taken(
+                negative_prompt=task.negative_prompt,
+                width=task.width,
+                height=task.height,
+                max_area=task.working_area,
+                num_inference_steps=task.num_inference_steps,
+                guidance_scale=task.guidance_scale,
+            ),
+            **self.taken(_auto_resize=False if task.working_area is not None else None),
+            **self.taken(**guided),
+        }
+
+    def _pictures(self, images: list[Image.Image]) -> Any:
+        """The `image` argument: a list where the pipeline takes several pictures."""
+        if self.pipeline_name.startswith(_SEVERAL_PICTURES):
+            return images
+        if len(images) > 1:
+            raise InputError(
+                f"source_images: {self.pipeline_name} takes one picture, {len(images)} are given."
+            )
+        return images[0]

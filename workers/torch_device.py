@@ -1,0 +1,48 @@
+"""One worker's device in torch's words."""
+
+import platform
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from core.worker_spec import WorkerSpec
+
+
+def prepare_torch(spec: WorkerSpec) -> None:
+    """Threads, no gradients, and libraries that print nothing."""
+    torch.set_num_threads(spec.threads)
+    torch.set_grad_enabled(False)
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
+
+
+def torch_device(spec: WorkerSpec) -> torch.device:
+    return torch.device("cuda:0" if spec.device == "cuda" else "cpu")
+
+
+def identity_of(device: torch.device, spec: WorkerSpec) -> tuple[str, str]:
+    """Name and UUID."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return properties.name, str(getattr(properties, "uuid", "unknown"))
+    return platform.processor() or platform.machine(), spec.name
+
+
+def dtype_of(spec: WorkerSpec, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on a GPU and float32 on a CPU."""
+    if spec.dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+        "float32": torch.float32,
+    }[spec.dtype]
+
+
+def device_map(spec: WorkerSpec) -> str:
+    """Weights go straight to the device, without a copy in host memory."""
+    if spec.device == "cpu":
+        return "cpu"
+    return "balanced" if spec.device_count > 1 else "cuda"
