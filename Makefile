@@ -4,13 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 
-.PHONY: demo edit-demo test check demo-model demo-editor clean
+.PHONY: demo test check demo-model clean
 
 demo: $(READY)  ## draw the example persona's tweets on two workers
 	$(BIN)/python generate_images_from_tweets.py examples/persona_tweets.json 2
-
-edit-demo: $(READY)  ## edit the shipped pairs, score the edits, print the table
-	$(BIN)/python run_edit_benchmark.py --config config/edit_benchmark.yaml
 
 test: $(READY) check  ## lint, type hints and the whole test suite
 	$(BIN)/python -m pytest
@@ -22,9 +19,6 @@ check: $(READY)
 
 demo-model: $(READY)  ## train the embedded demo model again, from a seed
 	$(BIN)/python -m demo_model.build
-
-demo-editor: $(READY)  ## train the demo editor and the demo judge again, from a seed
-	$(BIN)/python -m demo_model.build_editor
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)

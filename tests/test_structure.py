@@ -21,7 +21,13 @@ def modules_after(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["core.command", "core.multi_gpu_image_generator", "workers.process"]
+    "module",
+    [
+        "core.command",
+        "core.multi_gpu_image_generator",
+        "core.benchmark.command",
+        "workers.process",
+    ],
 )
 def test_main_and_a_booting_worker_load_no_model_library(module: str) -> None:
     assert not modules_after(f"import {module}") & HEAVY
@@ -36,7 +42,7 @@ def imports_of(file: Path) -> set[str]:
 def test_core_names_workers_at_one_place() -> None:
     naming = {
         f.name: name
-        for f in (PROJECT / "core").glob("*.py")
+        for f in (PROJECT / "core").rglob("*.py")
         for name in imports_of(f)
         if name.split(".")[0] == "workers"
     }
