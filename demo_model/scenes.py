@@ -122,25 +122,24 @@ def sample_shifts(rng: random.Random, count: int) -> tuple[Shift, ...]:
 class Layout:
     """Where things lie in a picture of some size, in pixels of the supersampled canvas.
 
-    Nothing is larger in a larger picture: it shows more of the scene. Places move by whole
-    cells of 16 pixels against those of the usual size, so that each thing is drawn the same
-    whatever the size of the picture is.
+    Nothing is larger in a larger picture: it shows more of the scene. The ground keeps its
+    distance from the lower edge and what stands at a side from that side, which moves things
+    by whole cells of 16 pixels, so that each is drawn the same in pictures of every size.
     """
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width * SUPERSAMPLING, height * SUPERSAMPLING
         self.unit = USUAL_SIDE * SUPERSAMPLING
-        self._side = width
-        moved = (HORIZON * (height - USUAL_SIDE)) / CELL
-        cells = math.floor(moved) if height < USUAL_SIDE else round(moved)
-        self.horizon = HORIZON * self.unit + cells * CELL * SUPERSAMPLING
+        self.horizon = self.height - (1 - HORIZON) * self.unit
 
     def x(self, share: float) -> float:
-        """A place across; in narrow pictures what stands at a side keeps to that side."""
-        moved = share * (self._side - USUAL_SIDE) / CELL
-        outwards = math.floor if share < 0.5 else math.ceil
-        cells = outwards(moved) if self._side < USUAL_SIDE and share != 0.5 else round(moved)
-        return share * self.unit + cells * CELL * SUPERSAMPLING
+        """A place across; in narrow pictures the sides make room for the middle."""
+        cell = CELL * SUPERSAMPLING
+        more = self.width - self.unit
+        if share == 0.5:
+            return share * self.unit + round(more / 2 / cell) * cell
+        outwards = cell if more < 0 else 0
+        return share * self.unit + (more + outwards if share > 0.5 else -outwards)
 
     def y(self, share: float) -> float:
         """A place on the ground or at the horizon, by its share of the usual height."""

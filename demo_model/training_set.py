@@ -47,9 +47,9 @@ def _sizes(above: int, most: int) -> tuple[Size, ...]:
 USUAL: Size = (128, 128)
 USUAL_SIZE = Group((USUAL,), 64, 32, 1.0)
 ALL_SIZES = (
-    Group(_sizes(0, 64), 64, 32, 0.6, usual_share=0.6),
-    Group(_sizes(64, 128), 128, 16, 0.2),
-    Group(_sizes(128, 256), 256, 8, 0.2),
+    Group(_sizes(0, 64), 64, 32, 0.5, usual_share=0.4),
+    Group(_sizes(64, 128), 128, 20, 0.25),
+    Group(_sizes(128, 256), 256, 12, 0.25),
 )
 
 
