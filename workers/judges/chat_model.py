@@ -9,30 +9,23 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from core.judge import Judge, JudgeCall
+from core.judge import JudgeCall
 from core.messages import Lease
 from core.source_images import read_image
 from core.tasks import ScoreTask
 from core.worker_spec import WorkerSpec
-from workers.models.base import Log, ModelFamily, Product, Verdict
+from workers.judges.base import JudgeFamily
+from workers.models.base import Log, Product, Verdict
 from workers.processors import load_processor
-from workers.torch_device import device_map, dtype_of, identity_of, prepare_torch, torch_device
+from workers.torch_device import device_map, dtype_of
 
 
-class ChatModel(ModelFamily):
+class ChatModel(JudgeFamily):
     """Loads with `AutoModelForImageTextToText`; subclasses turn questions into scores."""
 
     def __init__(self, spec: WorkerSpec, log: Log) -> None:
-        assert spec.judge is not None
-        self.spec = spec
-        self.judge: Judge = spec.judge
-        self.device = torch_device(spec)
-        self.model: Any = None
+        super().__init__(spec, log)
         self.processor: Any = None
-        prepare_torch(spec)
-
-    def device_identity(self) -> tuple[str, str]:
-        return identity_of(self.device, self.spec)
 
     def load(self) -> str:
         experts = self.judge.settings.experts_implementation
@@ -101,13 +94,7 @@ class ChatModel(ModelFamily):
 
     def _verdict(self, answers: list[dict[str, Any]]) -> Verdict:
         scores = self.judge.prompts.scores({a["name"]: a["value"] for a in answers})
-        used = {
-            "scores": scores,
-            "judge": self.judge.name,
-            "model": self.spec.model_identity,
-            "prompt_hash": self.judge.prompt_hash,
-        }
-        return Verdict(used, {"calls": answers})
+        return self.verdict(scores, answers)
 
 
 def _pictures(lease: Lease, area: int | None) -> dict[str, list[Image.Image]]:

@@ -8,28 +8,16 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import is_torchvision_available
 
-from core.judge import Judge
 from core.messages import Lease
 from core.source_images import read_image
 from core.tasks import ScoreTask
-from core.worker_spec import WorkerSpec
-from workers.models.base import Log, ModelFamily, Product, Verdict
-from workers.torch_device import device_map, dtype_of, identity_of, prepare_torch, torch_device
+from workers.judges.base import JudgeFamily
+from workers.models.base import Product
+from workers.torch_device import device_map, dtype_of
 
 
-class ClipJudge(ModelFamily):
+class ClipJudge(JudgeFamily):
     """Cosine similarities: instruction to edited picture, first source to edited picture."""
-
-    def __init__(self, spec: WorkerSpec, log: Log) -> None:
-        assert spec.judge is not None
-        self.spec = spec
-        self.judge: Judge = spec.judge
-        self.device = torch_device(spec)
-        self.model: Any = None
-        prepare_torch(spec)
-
-    def device_identity(self) -> tuple[str, str]:
-        return identity_of(self.device, self.spec)
 
     def load(self) -> str:
         name, revision = self.spec.model, self.spec.revision
@@ -52,15 +40,7 @@ class ClipJudge(ModelFamily):
         edited = self._embed_images([_read(x, x.task.edited_image) for x in leases])  # type: ignore[union-attr]
         to_text, to_source = (texts * edited).sum(-1), (sources * edited).sum(-1)
         return [
-            Verdict(
-                {
-                    "scores": {"text_image": float(t), "image_image": float(i)},
-                    "judge": self.judge.name,
-                    "model": self.spec.model_identity,
-                    "prompt_hash": self.judge.prompt_hash,
-                },
-                {"calls": []},
-            )
+            self.verdict({"text_image": float(t), "image_image": float(i)}, [])
             for t, i in zip(to_text, to_source, strict=True)
         ]
 

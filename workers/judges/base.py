@@ -1,0 +1,33 @@
+"""What all judges share: their settings, their device, and the form of a verdict."""
+
+from typing import Any
+
+from core.judge import Judge
+from core.worker_spec import WorkerSpec
+from workers.models.base import Log, ModelFamily, Verdict
+from workers.torch_device import identity_of, prepare_torch, torch_device
+
+
+class JudgeFamily(ModelFamily):
+    """A judge on one worker's device, not loaded yet."""
+
+    def __init__(self, spec: WorkerSpec, log: Log) -> None:
+        assert spec.judge is not None
+        self.spec = spec
+        self.judge: Judge = spec.judge
+        self.device = torch_device(spec)
+        self.model: Any = None
+        prepare_torch(spec)
+
+    def device_identity(self) -> tuple[str, str]:
+        return identity_of(self.device, self.spec)
+
+    def verdict(self, scores: dict[str, float] | None, calls: list[dict[str, Any]]) -> Verdict:
+        """Scores, and with them all about the judge that decides them."""
+        used = {
+            "scores": scores,
+            "judge": self.judge.name,
+            "model": self.spec.model_identity,
+            "prompt_hash": self.judge.prompt_hash,
+        }
+        return Verdict(used, {"calls": calls})
