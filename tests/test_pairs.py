@@ -126,6 +126,14 @@ def test_an_imagefolder_with_several_pictures_a_pair(tmp_path: Path) -> None:
     assert pair.metadata == {"mood": "calm"}
 
 
+def test_a_downloaded_dataset_of_links_is_read(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(png())
+    data = imagefolder(tmp_path, {"input_file_name": "linked.png", "instruction": "x"})
+    (data / "linked.png").symlink_to(tmp_path / "blob")
+    pair = only(data)
+    assert pair.problem is None and inspect_image(pair.source_images[0]).width == 32
+
+
 def test_an_id_twice_in_one_category_is_one_failed_pair(tmp_path: Path) -> None:
     row = {"input_file_name": "a.png", "instruction": "x", "category": "c", "pair_id": "same"}
     first, second = read(imagefolder(tmp_path, row, row)).pairs

@@ -1,5 +1,6 @@
 """Pairs in a Hugging Face imagefolder: `metadata.jsonl` beside the pictures."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,14 @@ def _pair(row: dict[str, Any] | InputError, folder: Path, position: int) -> Pair
 
 
 def inside(folder: Path, name: str, what: str) -> Path:
-    """A file below `folder`.
+    """A file below `folder`. Links are followed: downloaded datasets consist of them.
 
     Raises:
         InputError: the name leads out of it.
     """
     if "\0" in name:
         raise InputError(f"{what}: contains a NUL character.")
-    file = folder / name
-    if not file.resolve().is_relative_to(folder.resolve()):
+    file = Path(os.path.normpath(folder / name))
+    if not file.is_relative_to(folder):
         raise InputError(f"{what}: {name!r} leads out of {folder}.")
     return file
