@@ -1,11 +1,14 @@
 """Who has the devices when, and that editors' memory is free before judges load."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from core.benchmark import runner
+from core.benchmark.pairs import Pair, PairSet
 from core.benchmark.runner import EditBenchmark
 from core.benchmark.settings import load_benchmark_settings
 from core.devices import Device, Gpu, choose_devices
@@ -67,3 +70,42 @@ def test_memory_that_stays_in_use_is_told_and_not_waited_for_without_end(
         run.wait_for_memory([Device("cuda", 0, "0")], before=2 * GIB)
     logger.remove(sink)
     assert any("8.0 GiB of GPU memory stay in use" in line for line in lines)
+
+
+@pytest.mark.parametrize(("score", "moves"), [(0.25, True), (0.01, False)])
+def test_devices_change_sides_as_the_measured_rates_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float, moves: bool
+) -> None:
+    from core.benchmark import overlapped
+
+    splits: list[tuple[int, int]] = []
+    original = overlapped._rebalance
+
+    def spy(run: Any, crew: Any) -> None:
+        original(run, crew)
+        if run.batch("edit").waiting:  # later all but one go over anyway
+            splits.append((crew.editors, crew.judges))
+
+    monkeypatch.setattr(overlapped, "_rebalance", spy)
+    monkeypatch.setattr(overlapped, "WORTH", 0.0)
+    monkeypatch.setattr(overlapped, "PAUSE", 0.0)
+    # An edit of 64 x 64 pixels takes 0.25 s.
+    times = {"seconds_per_megapixel_step": 61.0, "score_seconds": score}
+    changes: dict[str, Any] = {"stages": "overlapped", "device": "cpu", "cpu_workers": 4}
+    pairs = [made(tmp_path / f"{i}.png", i) for i in range(30)]
+    judged = {"model": "simulated", "batch_size": 1}
+    values = settings(**changes, simulated=times, judge=judged)
+    with EditBenchmark(load_benchmark_settings(values), tmp_path / "out") as run:
+        run.prepare(PairSet("made", pairs))
+        results = run.run()
+    assert all(r.score is not None and r.score.success for r in results)
+    highest = max(judges for _, judges in splits)
+    assert highest >= 2 if moves else highest == 1
+    changes_of_split = sum(a != b for a, b in pairwise(splits))
+    assert changes_of_split <= 4
+    assert all(editors + judges == 4 for editors, judges in splits)
+
+
+def made(file: Path, number: int) -> Pair:
+    Image.new("RGB", (64, 64), (number, 0, 0)).save(file)
+    return Pair(f"{number:02d}", "sky", "make it night", (str(file),))

@@ -150,11 +150,16 @@ def test_a_summary_counts_what_has_no_score_and_averages_over_categories() -> No
 
 
 def test_the_split_lets_both_kinds_of_work_end_together() -> None:
-    assert judges_wanted(8, 100, 100, 10.0, 10.0) == 4
-    assert judges_wanted(8, 100, 100, 30.0, 10.0) == 2
-    assert judges_wanted(8, 100, 100, 1000.0, 1.0) == 1
-    assert judges_wanted(8, 0, 100, 10.0, 10.0) == 7  # the last edit may be tried again
-    assert judges_wanted(8, 100, 100, None, 10.0) is None
+    assert judges_wanted(8, 1, 100, 100, 10.0, 10.0) == 4
+    assert judges_wanted(8, 4, 100, 100, 30.0, 10.0) == 2
+    assert judges_wanted(8, 4, 100, 100, 1000.0, 1.0) == 1
+    assert judges_wanted(8, 1, 0, 100, 10.0, 10.0) == 7  # the last edit may be tried again
+    assert judges_wanted(8, 1, 100, 100, None, 10.0) is None
+
+
+def test_the_split_does_not_swing_between_two_that_are_as_good() -> None:
+    assert judges_wanted(8, 4, 100, 100, 10.0, 12.0) == 4  # 4.36 would be ideal
+    assert judges_wanted(8, 5, 100, 100, 10.0, 12.0) == 5
 
 
 def test_a_barrier_lets_each_worker_start_once_a_step() -> None:

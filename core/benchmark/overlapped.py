@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ENOUGH = 3  # finished tasks of a role until its rate counts
 REMEMBERED = 64  # finished tasks that a rate is the median of
-WORTH = 60.0  # seconds of remaining work below which the split stays
+WORTH = 300.0  # seconds of remaining work below which loading another model pays no more
 PAUSE = 10.0  # seconds between two changes of the split
 
 
@@ -54,7 +54,7 @@ class _Crew:
         """As many as there are, unless the remaining work pays for a change."""
         edit, score = self.rate("edit"), self.rate("score")
         devices = self.editors + self.judges
-        wanted = judges_wanted(devices, self.edits_left, self.scores_left, edit, score)
+        wanted = judges_wanted(devices, self.judges, self.edits_left, self.scores_left, edit, score)
         if wanted is None or edit is None or score is None:
             return self.judges
         left = (self.edits_left * edit + self.scores_left * score) / devices

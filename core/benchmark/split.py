@@ -1,8 +1,11 @@
 """How many devices should score while others edit. Pure."""
 
+DEAD_BAND = 0.75  # devices: nearer than this to the ideal, the split stays as it is
+
 
 def judges_wanted(
     devices: int,
+    judges: int,
     edits_left: int,
     scores_left: int,
     edit_seconds: float | None,
@@ -11,6 +14,7 @@ def judges_wanted(
     """Of `devices`, those that should score, so that both kinds of work end together.
 
     Args:
+        judges: those that score now; a change has to be worth more than half a device.
         edit_seconds: device time of one edit as measured so far; None: not known yet.
 
     Returns:
@@ -19,5 +23,6 @@ def judges_wanted(
     if edit_seconds is None or score_seconds is None:
         return None
     editing, scoring = edits_left * edit_seconds, scores_left * score_seconds
-    share = scoring / max(editing + scoring, 1e-9)
-    return min(max(round(devices * share), 1), devices - 1)
+    ideal = devices * scoring / max(editing + scoring, 1e-9)
+    wanted = judges if abs(ideal - judges) < DEAD_BAND else round(ideal)
+    return min(max(wanted, 1), devices - 1)
