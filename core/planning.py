@@ -1,8 +1,9 @@
 """What a batch has to do: which of its tasks are done already, which are to be (re)drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from core.admission import Job, Rejected
 from core.batch import job_entry
@@ -83,7 +84,7 @@ def _judge(job: Job, known: Entry | None, overwrite: bool, retry_quarantined: bo
     if known.state == "quarantined" and not retry_quarantined:
         return replace(known, position=job.position, task_id=job.task_id)
     if known.state in ("pending", "leased"):  # published, perhaps, and not recorded any more
-        return _recognised(job, pending) or pending
+        return _recognised(job, pending, _provenance(job.output.file))
     return pending
 
 
@@ -92,34 +93,30 @@ def _judge_unknown(job: Job, pending: Entry) -> Entry:
     file = job.output.file
     if not file.exists():
         return pending
-    if not _is_ours(file):
+    provenance = _provenance(file)
+    if provenance is None:
         error = (
             f"{job.output.shown} exists and was not made by this program; "
             "move it away, or use --overwrite."
         )
         return replace(pending, state="failed", error=error)
-    return _recognised(job, pending) or pending
+    return _recognised(job, pending, provenance)
 
 
-def _is_ours(file: Path) -> bool:
+def _provenance(file: Path) -> dict[str, Any] | None:
+    """What a file says of its own making; None if it is none of ours, or not there."""
     try:
-        read_provenance(file)
+        return read_provenance(file)
     except ValueError:
-        return False
-    return True
+        return None
 
 
-def _recognised(job: Job, pending: Entry) -> Entry | None:
-    """The entry of a file that says of itself that it is this job's result."""
-    file = job.output.file
-    try:
-        provenance = read_provenance(file)
-        size = file.stat().st_size
-    except (ValueError, OSError):
-        return None
-    if provenance.get("fingerprint") != job.fingerprint:
-        return None
+def _recognised(job: Job, pending: Entry, provenance: Mapping[str, Any] | None) -> Entry:
+    """Done, if the file that is there says of itself that it is this job's result."""
+    if provenance is None or provenance.get("fingerprint") != job.fingerprint:
+        return pending
     used = provenance.get("used")
+    size = job.output.file.stat().st_size
     return replace(pending, state="done", size=size, used=used if isinstance(used, dict) else {})
 
 
@@ -132,7 +129,7 @@ def _intact(job: Job, known: Entry) -> bool:
 
 def _rejected_entry(item: Rejected) -> Entry:
     return Entry(
-        key=f"#{item.position}",  # no output path begins like this: paths end in .png
+        key=f"#{item.position}",  # no output path begins like this: paths end in .png or .json
         position=item.position,
         task_id=item.task_id,
         output_path=None,

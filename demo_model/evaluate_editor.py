@@ -7,7 +7,7 @@ edits above wrong ones (the area under the ROC curve: 0.5 is chance).
 
 import argparse
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -202,7 +202,7 @@ def figures(samples: int, seed: int) -> str:
     )
 
 
-def main(write: Callable[..., None] = write_card) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=300, help="edits")
     parser.add_argument("--seed", type=int, default=54321)
@@ -211,7 +211,7 @@ def main(write: Callable[..., None] = write_card) -> None:
     table = figures(options.samples, options.seed)
     print(table)
     if options.card:
-        write(table, CARD_START, CARD_END)
+        write_card(table, CARD_START, CARD_END)
 
 
 if __name__ == "__main__":

@@ -37,9 +37,8 @@ def load_processor(model: str, revision: str | None = None, subfolder: str = "")
 def _folder(model: str, revision: str | None, subfolder: str) -> Path:
     if Path(model).is_dir():
         return Path(model) / subfolder
-    patterns = [f"{subfolder}/*" if subfolder else "*"]
-    texts = ["*.json", "*.txt", "*.jinja"] if not subfolder else patterns
-    return Path(snapshot_download(model, revision=revision, allow_patterns=texts)) / subfolder
+    wanted = [f"{subfolder}/*"] if subfolder else ["*.json", "*.txt", "*.jinja"]  # no weights
+    return Path(snapshot_download(model, revision=revision, allow_patterns=wanted)) / subfolder
 
 
 def _processor_class(folder: Path, model: str) -> str:

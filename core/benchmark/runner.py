@@ -317,10 +317,6 @@ class EditBenchmark:
         """Stop a role's workers by poison pill."""
         self._stop_pool(role, at_once=self._stopping)
 
-    def memory_now(self, devices: list[Device]) -> int | None:
-        """Bytes of GPU memory in use; None where nobody can tell."""
-        return memory_in_use(devices)
-
     def wait_for_memory(self, devices: list[Device], before: int | None) -> None:
         """Until the GPU memory that stopped workers held has come free; says so."""
         if before is None:

@@ -2,13 +2,15 @@
 
 from typing import TYPE_CHECKING
 
+from core.devices import memory_in_use
+
 if TYPE_CHECKING:
     from core.benchmark.runner import EditBenchmark
 
 
 def run_sequential(run: "EditBenchmark") -> None:
     """Edit everything, verify that the editors' memory came free, score everything."""
-    before = run.memory_now(run.devices)
+    before = memory_in_use(run.devices)
     if run.edit_jobs:
         run.start_pool("edit", run.devices[: len(run.edit_jobs)], run.edit_jobs)
         run.wait("edit")
