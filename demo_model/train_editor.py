@@ -7,7 +7,6 @@ x_t beside the source's latents and predicts noise - x0.
 import argparse
 import copy
 import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,19 @@ from diffusers import AutoencoderKLQwenImage
 
 from demo_model.editor_parts import DROPPED, PATCH, PICTURE, TEMPLATE, build_pipeline
 from demo_model.edits import Edit, sample_edit
+from demo_model.fast_attention import install_joint
 from demo_model.qwen_vae import FrameVae, flat_convolutions
 from demo_model.train_transformer import EMA, noise_levels
 from demo_model.train_vae import encode, update
+from demo_model.training_loop import Loop, course
 from demo_model.training_set import pixels_of
 
 BATCH = 32
 PEAK_RATE = 1.2e-3
 SIDE = 128  # pixels
-TEXT_TOKENS = 40  # after the dropped ones; shorter instructions are filled up
+TEXT_TOKENS = 24  # after the dropped ones; shorter instructions are filled up
 IMAGE_TOKENS = 4  # of the text encoder, at 56 x 56 pixels
 GRID = SIDE // 16  # transformer tokens along a side
-SAVE_EVERY = 600  # seconds
 
 
 class EditSet:
@@ -104,17 +104,28 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             parameters, lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.98)
         )
-        self.steps = 0
+        install_joint(self.transformer)
 
-    def step(self, edits: list[Edit], source: Any, target: Any, rate: float) -> float:
+    def parts(self) -> dict[str, Any]:
+        """What training changes."""
+        transformer, encoder = self.averages
+        return {
+            "transformer": self.transformer,
+            "encoder": self.encoder,
+            "average transformer": transformer,
+            "average encoder": encoder,
+            "optimizer": self.optimizer,
+        }
+
+    def step(self, step: int, edits: list[Edit], source: Any, target: Any, rate: float) -> float:
+        """One batch, its latents packed; returns its loss."""
         inputs = self.text([edit.instruction for edit in edits])
         with torch.autocast("cpu", torch.bfloat16):
             states = self.encoder(**inputs, output_hidden_states=True).hidden_states[-1]
         mask = inputs["attention_mask"][:, DROPPED:].bool()
         loss = self._flow_loss(states[:, DROPPED:].float(), mask, source, target)
         update(self.optimizer, loss, PEAK_RATE * rate)
-        self.steps += 1
-        keep = min(EMA, (1 + self.steps) / (10 + self.steps))
+        keep = min(EMA, (2 + step) / (11 + step))
         with torch.no_grad():
             for average, model in zip(self.averages, (self.transformer, self.encoder), strict=True):
                 torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
@@ -162,23 +173,13 @@ def main() -> None:
     with flat_convolutions():
         edits = EditSet(options.edits, FrameVae(pipeline.vae), pipeline.vae.config, options.seed)
     trainer = Trainer(pipeline)
-    started = saved = time.monotonic()
-    losses = 0.0
-    for step in range(options.steps):
+    state = options.out.with_suffix(".state")
+    loop = Loop("editor", options.steps, options.seed, trainer.parts(), state)
+    for step in loop:
         picks = torch.randint(len(edits.edits), (BATCH,))
         chosen = [edits.edits[i] for i in picks.tolist()]
-        done = step / options.steps
-        rate = min(1.0, (step + 1) / 100) * min(1.0, max(0.02, 2 * (1 - done)))
-        losses += trainer.step(
-            chosen, edits.sources[picks].float(), edits.targets[picks].float(), rate
-        )
-        now = time.monotonic()
-        if step % 100 == 99:
-            print(f"step {step + 1} loss {losses / 100:.4f} {now - started:.0f} s", flush=True)
-            losses = 0.0
-        if now - saved > SAVE_EVERY:
-            trainer.save(options.out)
-            saved = now
+        source, target = edits.sources[picks].float(), edits.targets[picks].float()
+        loop.note(trainer.step(step, chosen, source, target, course(step, options.steps)))
     trainer.save(options.out)
 
 

@@ -7,7 +7,6 @@ renderer's sharpness.
 
 import argparse
 import random
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from demo_model.judge_parts import PATCH, build_judge
 from demo_model.judged_edits import JudgedEdit, sample_judged
 from demo_model.qwen_vae import FrameVae, flat_convolutions
 from demo_model.train_vae import to_model_range, update
+from demo_model.training_loop import Loop, course
 from demo_model.training_set import pixels_of
 
 BATCH = 32
@@ -127,31 +127,26 @@ class Questions:
         return text.replace("<|image_pad|>", "<|image_pad|>" * self._tokens_of_picture)
 
 
-def train(model: Any, questions: Questions, data: list[Example], steps: int, seed: int) -> None:
+def train(
+    model: Any, questions: Questions, data: list[Example], steps: int, seed: int, state: Path
+) -> None:
     """In place."""
-    rng = random.Random(seed)
     model.train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=PEAK_RATE, weight_decay=0.02, betas=(0.9, 0.98)
     )
-    started = time.monotonic()
-    losses = 0.0
-    for step in range(steps):
-        name = "SC" if rng.random() < CONSISTENCY_SHARE else "PQ"
-        inputs = questions(rng.choices(data, k=BATCH), name)
+    loop = Loop("judge", steps, seed, {"model": model, "optimizer": optimizer}, state)
+    for step in loop:
+        name = "SC" if loop.rng.random() < CONSISTENCY_SHARE else "PQ"
+        inputs = questions(loop.rng.choices(data, k=BATCH), name)
         labels = inputs.pop("labels")
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(**inputs).logits
         loss = F.cross_entropy(
             logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
         )
-        rate = min(1.0, (step + 1) / 200) * min(1.0, max(0.02, 2 * (1 - step / steps)))
-        update(optimizer, loss, PEAK_RATE * rate)
-        losses += loss.item()
-        if step % 100 == 99:
-            seconds = time.monotonic() - started
-            print(f"judge step {step + 1} loss {losses / 100:.4f} {seconds:.0f} s", flush=True)
-            losses = 0.0
+        update(optimizer, loss, PEAK_RATE * course(step, steps, warm_up=200))
+        loop.note(loss.item())
     model.eval()
 
 
@@ -175,7 +170,8 @@ def main() -> None:
     with flat_convolutions():
         data = examples(options.examples, options.seed, vae)
     print(f"{len(data)} examples", flush=True)
-    train(model, Questions(processor, calls), data, options.steps, options.seed)
+    state = options.out.with_suffix(".state")
+    train(model, Questions(processor, calls), data, options.steps, options.seed, state)
     model.to(torch.bfloat16).save_pretrained(options.out, safe_serialization=True)
     processor.save_pretrained(options.out)
 

@@ -11,7 +11,6 @@ from core.model_choice import DEMO_MODEL
 from demo_model.architecture import build_pipeline
 from demo_model.checker import all_right
 from demo_model.evaluate import draw, scenes_of, style_closeness
-from demo_model.fast_attention import install
 
 LORAS = DEMO_MODEL.parent / "loras"
 
@@ -72,17 +71,3 @@ def test_an_architecture_survives_saving_and_loading(tmp_path: Path) -> None:
         pipe.set_progress_bar_config(disable=True)
         pictures.append(np.asarray(draw(pipe, ["a red house"], 1)[0]))
     assert np.array_equal(pictures[0], pictures[1])
-
-
-def test_training_attention_computes_what_diffusers_computes() -> None:
-    torch.manual_seed(0)
-    pipe = build_pipeline(dim=64, layers=2, vae_widths=(8, 8, 8, 8))
-    latents = [torch.randn(16, 1, 8, 8) for _ in range(2)]
-    captions = [torch.randn(n, 128) for n in (20, 40)]
-    times = torch.tensor([0.2, 0.7])
-    with torch.no_grad():
-        expected = pipe.transformer(latents, times, captions, return_dict=False)[0]
-        install(pipe.transformer, compiled=False)
-        found = pipe.transformer(latents, times, captions, return_dict=False)[0]
-    for a, b in zip(expected, found, strict=True):
-        assert torch.allclose(a, b, atol=1e-4)

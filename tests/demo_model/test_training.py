@@ -1,0 +1,80 @@
+"""What the trainings share: fast arithmetic that is right, and going on after a stop."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from demo_model.architecture import build_pipeline
+from demo_model.editor_parts import build_transformer
+from demo_model.fast_attention import install, install_joint
+from demo_model.training_loop import Loop
+
+
+def test_training_computes_what_z_image_computes() -> None:
+    torch.manual_seed(0)
+    pipe = build_pipeline(dim=64, layers=2, vae_widths=(8, 8, 8, 8))
+    latents = [torch.randn(16, 1, 8, 8) for _ in range(2)]
+    captions = [torch.randn(n, 128) for n in (20, 40)]
+    times = torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        expected = pipe.transformer(latents, times, captions, return_dict=False)[0]
+        install(pipe.transformer, compiled=False)
+        found = pipe.transformer(latents, times, captions, return_dict=False)[0]
+    for a, b in zip(expected, found, strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_training_computes_what_qwen_image_computes() -> None:
+    torch.manual_seed(0)
+    transformer = build_transformer(dim=64, layers=2).eval()
+    mask = torch.ones(2, 7, dtype=torch.bool)
+    mask[1, 4:] = False
+    inputs = {
+        "hidden_states": torch.randn(2, 32, 64),
+        "timestep": torch.tensor([0.2, 0.7]),
+        "encoder_hidden_states": torch.randn(2, 7, 128),
+        "encoder_hidden_states_mask": mask,
+        "img_shapes": [[(1, 4, 4)] * 2] * 2,
+        "return_dict": False,
+    }
+    with torch.no_grad():
+        expected = transformer(**inputs)[0]
+        install_joint(transformer, compiled=False)
+        found = transformer(**inputs)[0]
+    assert torch.allclose(expected, found, atol=1e-4)
+    assert not torch.allclose(expected[0], expected[1], atol=0.1)  # the inputs matter
+
+
+class _Stopped(Exception):
+    pass
+
+
+def _train(state: Path, stop_at: int | None, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
+    monkeypatch.setattr("demo_model.training_loop.SAVE_EVERY", 0)
+    torch.manual_seed(1)
+    model = torch.nn.Linear(4, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    parts: dict[str, Any] = {"model": model, "optimizer": optimizer}
+    loop = Loop("test", 8, 0, parts, state)
+    for step in loop:
+        if step == stop_at:
+            raise _Stopped
+        loss = (model(torch.randn(3, 4)) - loop.rng.random()).square().mean()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        loop.note(loss.item())
+    return model.weight.detach()
+
+
+def test_a_training_that_was_stopped_ends_like_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _train(tmp_path / "whole.state", None, monkeypatch)
+    with pytest.raises(_Stopped):
+        _train(tmp_path / "model.state", 5, monkeypatch)
+    assert (tmp_path / "model.state").exists()
+    assert torch.equal(_train(tmp_path / "model.state", None, monkeypatch), whole)
+    assert list(tmp_path.iterdir()) == []
