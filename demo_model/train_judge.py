@@ -7,7 +7,6 @@ renderer's sharpness.
 
 import argparse
 import random
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,11 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLQwenImage
 
 from core.benchmark.settings import load_benchmark_settings
-from core.judge import JudgeCall, load_judge
-from demo_model.judge_parts import PATCH, build_judge
-from demo_model.judged_edits import JudgedEdit, sample_judged
+from core.judge import load_judge
+from demo_model.fast_attention import install_vision
+from demo_model.judge_parts import build_judge
+from demo_model.judge_questions import IGNORED, NAMING, PATCHES, Example, Questions
+from demo_model.judged_edits import sample_judged
 from demo_model.qwen_vae import FrameVae, flat_convolutions
 from demo_model.train_vae import to_model_range, update
 from demo_model.training_loop import Loop, course
@@ -26,19 +27,7 @@ from demo_model.training_set import pixels_of
 
 BATCH = 32
 PEAK_RATE = 1e-3
-SIDE = 128  # pixels
-MERGED = 2  # patches along a side that make one token
-CONSISTENCY_SHARE = 0.75  # of the questions; quality is the easier one
-IGNORED = -100  # tokens that are given, and not to be learnt
-
-
-@dataclass
-class Example:
-    """One judged edit, its pictures as [128, 128, 3] uint8."""
-
-    judged: JudgedEdit
-    before: torch.Tensor
-    after: torch.Tensor
+SHARES = {"SC": 0.55, "PQ": 0.15, NAMING: 0.3}  # of the questions
 
 
 def examples(count: int, seed: int, vae: FrameVae | None) -> list[Example]:
@@ -64,80 +53,19 @@ def _through(vae: FrameVae, pictures: torch.Tensor) -> torch.Tensor:
     return torch.cat(out)
 
 
-def patches(pictures: torch.Tensor, mean: list[float], std: list[float]) -> torch.Tensor:
-    """[n, 128, 128, 3] uint8 to [n * 64, 1536], as Qwen3-VL's image processor cuts them."""
-    x = pictures.permute(0, 3, 1, 2).float() / 255
-    x = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    blocks = SIDE // PATCH // MERGED
-    x = x.view(len(x), 3, blocks, MERGED, PATCH, blocks, MERGED, PATCH)
-    x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)  # block row, block column, row, column, channel, y, x
-    x = x.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, 2, -1, -1)  # a picture is two equal frames
-    return x.reshape(-1, 3 * 2 * PATCH * PATCH)
-
-
-class Questions:
-    """Examples as token ids, labels and patches."""
-
-    def __init__(self, processor: Any, calls: list[JudgeCall]) -> None:
-        self._processor = processor
-        self._calls = {call.name: call for call in calls}
-        image = processor.image_processor
-        self._mean, self._std = image.image_mean, image.image_std
-        self._tokens_of_picture = (SIDE // PATCH // MERGED) ** 2
-
-    def __call__(self, chosen: list[Example], name: str) -> dict[str, torch.Tensor]:
-        """One batch of one call; right-padded, with the answers as labels."""
-        call = self._calls[name]
-        tokenizer = self._processor.tokenizer
-        rows, answers, pictures = [], [], []
-        for example in chosen:
-            seen = [example.before if w == "source" else example.after for w in call.sees]
-            pictures += seen
-            question = self._ask(call, example.judged.edit.instruction)
-            scores = example.judged.consistency if name == "SC" else example.judged.quality
-            answer = f'{{"score": [{scores[0]}, {scores[1]}]}}<|im_end|>'
-            rows.append(tokenizer(question).input_ids)
-            answers.append(tokenizer(answer).input_ids)
-        longest = max(len(q) + len(a) for q, a in zip(rows, answers, strict=True))
-        ids = torch.full((len(rows), longest), tokenizer.pad_token_id)
-        labels = torch.full_like(ids, IGNORED)
-        mask = torch.zeros_like(ids)
-        for i, (question, answer) in enumerate(zip(rows, answers, strict=True)):
-            whole = question + answer
-            ids[i, : len(whole)] = torch.tensor(whole)
-            labels[i, len(question) : len(whole)] = torch.tensor(answer)
-            mask[i, : len(whole)] = 1
-        side = SIDE // PATCH
-        image_token = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-        return {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "labels": labels,
-            "mm_token_type_ids": (ids == image_token).int(),
-            "pixel_values": patches(torch.stack(pictures), self._mean, self._std),
-            "image_grid_thw": torch.tensor([[1, side, side]] * len(pictures)),
-        }
-
-    def _ask(self, call: JudgeCall, instruction: str) -> str:
-        content: list[dict[str, str]] = [{"type": "image"} for _ in call.sees]
-        content.append({"type": "text", "text": call.question(instruction)})
-        text: str = self._processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        return text.replace("<|image_pad|>", "<|image_pad|>" * self._tokens_of_picture)
-
-
 def train(
     model: Any, questions: Questions, data: list[Example], steps: int, seed: int, state: Path
 ) -> None:
     """In place."""
     model.train()
+    model.set_attn_implementation("eager")  # the fused one's way back is slow on a CPU
+    install_vision(model.model.visual, PATCHES)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=PEAK_RATE, weight_decay=0.02, betas=(0.9, 0.98)
     )
     loop = Loop("judge", steps, seed, {"model": model, "optimizer": optimizer}, state)
     for step in loop:
-        name = "SC" if loop.rng.random() < CONSISTENCY_SHARE else "PQ"
+        name = loop.rng.choices(list(SHARES), list(SHARES.values()))[0]
         inputs = questions(loop.rng.choices(data, k=BATCH), name)
         labels = inputs.pop("labels")
         with torch.autocast("cpu", torch.bfloat16):

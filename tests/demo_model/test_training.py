@@ -1,15 +1,22 @@
 """What the trainings share: fast arithmetic that is right, and going on after a stop."""
 
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from core.benchmark.settings import load_benchmark_settings
+from core.judge import load_judge
 from demo_model.architecture import build_pipeline
 from demo_model.editor_parts import build_transformer
-from demo_model.fast_attention import install, install_joint
+from demo_model.fast_attention import install, install_joint, install_vision
+from demo_model.judge_parts import build_judge
+from demo_model.judge_questions import IGNORED, Example, Questions
+from demo_model.judged_edits import JudgedEdit, sample_judged
 from demo_model.training_loop import Loop
+from demo_model.training_set import pixels_of
 
 
 def test_training_computes_what_z_image_computes() -> None:
@@ -78,3 +85,39 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(
     assert (tmp_path / "model.state").exists()
     assert torch.equal(_train(tmp_path / "model.state", None, monkeypatch), whole)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_training_sees_what_qwen3_vl_sees() -> None:
+    model, _ = build_judge(["how good"], 64, 2, 64, 2)
+    visual = model.model.visual
+    patches, grid = torch.randn(3 * 64, 3 * 2 * 16 * 16), torch.tensor([[1, 8, 8]] * 3)
+    with torch.no_grad():
+        expected = visual(patches, grid).pooler_output
+        install_vision(visual, 64)
+        found = visual(patches, grid).pooler_output
+    for a, b in zip(expected, found, strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_the_judge_is_trained_on_what_its_processor_makes() -> None:
+    calls = load_judge(load_benchmark_settings({"judge": {"prompts": "demo.yaml"}}).judge).prompts
+    _, processor = build_judge([call.text for call in calls.calls])
+    judged = sample_judged(random.Random(1), "right", damaged=False)
+    pictures = [pixels_of(image) for image in (judged.before, judged.after)]
+    batch = Questions(processor, calls.calls)([Example(judged, *pictures)], "SC")
+    content = [{"type": "image"}, {"type": "image"}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": [*content, {"type": "text", "text": _asked(judged)}]}],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    made = processor(text=[text], images=[judged.before, judged.after], return_tensors="pt")
+    question = made.input_ids.shape[1]
+    assert torch.equal(batch["input_ids"][:, :question], made.input_ids)
+    assert torch.allclose(batch["pixel_values"], made.pixel_values, atol=1e-5)
+    learnt = batch["labels"][0][batch["labels"][0] != IGNORED]
+    assert processor.tokenizer.decode(learnt) == '{"score":[10,10]}<|im_end|>'
+
+
+def _asked(judged: JudgedEdit) -> str:
+    return f"{judged.edit.instruction}. success, over editing?"

@@ -1,0 +1,116 @@
+"""The demo judge's training questions: token ids, labels and patches.
+
+Besides the questions of its prompt file it is asked, by a picture without words, to name what
+there is to see: so its eyes learn far faster than from scores alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from core.judge import JudgeCall
+from demo_model.judge_parts import PATCH
+from demo_model.judged_edits import JudgedEdit
+from demo_model.scenes import Scene
+
+SIDE = 128  # pixels
+PATCHES = (SIDE // PATCH) ** 2  # of a picture
+MERGED = 2  # patches along a side that make one token
+IGNORED = -100  # tokens that are given, and not to be learnt
+NAMING = "naming"  # the question without words
+
+
+@dataclass
+class Example:
+    """One judged edit, its pictures as [128, 128, 3] uint8."""
+
+    judged: JudgedEdit
+    before: torch.Tensor
+    after: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is shown, asked and to be answered."""
+
+    pictures: tuple[torch.Tensor, ...]
+    words: str
+    answer: str
+
+
+class Questions:
+    """Puts examples as the judge's processor would, and adds the answers as labels."""
+
+    def __init__(self, processor: Any, calls: Sequence[JudgeCall]) -> None:
+        self._processor, self._tokenizer = processor, processor.tokenizer
+        self._calls = {call.name: call for call in calls}
+        image = processor.image_processor
+        self._mean, self._std = image.image_mean, image.image_std
+
+    def __call__(self, chosen: Sequence[Example], name: str) -> dict[str, torch.Tensor]:
+        """One batch of one call (or of `NAMING`), right-padded."""
+        questions = [self._question(example, name) for example in chosen]
+        asked = [self._tokenizer(self._prompt(q)).input_ids for q in questions]
+        answers = [self._tokenizer(q.answer + "<|im_end|>").input_ids for q in questions]
+        pictures = [picture for q in questions for picture in q.pictures]
+        side = SIDE // PATCH
+        return {
+            **self._rows(asked, answers),
+            "pixel_values": patches(torch.stack(pictures), self._mean, self._std),
+            "image_grid_thw": torch.tensor([[1, side, side]] * len(pictures)),
+        }
+
+    def _question(self, example: Example, name: str) -> Question:
+        judged = example.judged
+        if name == NAMING:
+            return Question((example.before,), "", names(judged.edit.source))
+        call = self._calls[name]
+        seen = tuple(example.before if w == "source" else example.after for w in call.sees)
+        scores = judged.consistency if name == "SC" else judged.quality
+        words = call.question(judged.edit.instruction)
+        return Question(seen, words, f'{{"score": [{scores[0]}, {scores[1]}]}}')
+
+    def _prompt(self, question: Question) -> str:
+        content: list[dict[str, str]] = [{"type": "image"} for _ in question.pictures]
+        content.append({"type": "text", "text": question.words})
+        text: str = self._processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        return text.replace("<|image_pad|>", "<|image_pad|>" * (PATCHES // MERGED**2))
+
+    def _rows(self, asked: list[list[int]], answers: list[list[int]]) -> dict[str, torch.Tensor]:
+        longest = max(len(q) + len(a) for q, a in zip(asked, answers, strict=True))
+        ids = torch.full((len(asked), longest), self._tokenizer.pad_token_id)
+        labels = torch.full_like(ids, IGNORED)
+        mask = torch.zeros_like(ids)
+        for i, (question, answer) in enumerate(zip(asked, answers, strict=True)):
+            whole = question + answer
+            ids[i, : len(whole)] = torch.tensor(whole)
+            labels[i, len(question) : len(whole)] = torch.tensor(answer)
+            mask[i, : len(whole)] = 1
+        image_token = self._tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "labels": labels,
+            "mm_token_type_ids": (ids == image_token).int(),
+        }
+
+
+def names(scene: Scene) -> str:
+    """Sky, ground, then colour, kind and place of each object."""
+    things = [f"{thing.colour} {thing.kind} {thing.position}" for thing in scene.things]
+    return " ".join([scene.sky, scene.ground, *things])
+
+
+def patches(pictures: torch.Tensor, mean: list[float], std: list[float]) -> torch.Tensor:
+    """[n, 128, 128, 3] uint8 to [n * 64, 1536], as Qwen3-VL's image processor cuts them."""
+    x = pictures.permute(0, 3, 1, 2).float() / 255
+    x = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    blocks = SIDE // PATCH // MERGED
+    x = x.view(len(x), 3, blocks, MERGED, PATCH, blocks, MERGED, PATCH)
+    x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)  # block row, block column, row, column, channel, y, x
+    x = x.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, 2, -1, -1)  # a picture is two equal frames
+    return x.reshape(-1, 3 * 2 * PATCH * PATCH)
