@@ -163,8 +163,8 @@ def _attention_of_equals(attn: Any, patches: int) -> Any:
         heads = attn.qkv(hidden_states).unflatten(-1, (3, attn.num_heads, -1))
         query, key, value = heads.unbind(1)
         query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
-        pictures = [x.unflatten(0, (-1, patches)) for x in (query, key, value)]
-        mixed = _attend(*pictures, None).reshape(hidden_states.shape)
+        query, key, value = (x.unflatten(0, (-1, patches)) for x in (query, key, value))
+        mixed = _attend(query, key, value, None).reshape(hidden_states.shape)
         out: torch.Tensor = attn.proj(mixed)
         return out
 
