@@ -17,7 +17,6 @@ from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
-from core.main_guard import MISSING_GUARD_LINE, leave_if_importing_main
 from core.metadata import write_metadata
 from core.model_choice import choose_model
 from core.outputs import OutputRoot
@@ -69,7 +68,6 @@ class MultiGPUImageGenerator:
         retry_quarantined: bool = False,
         listener: Listener = ignore,
     ) -> None:
-        leave_if_importing_main()
         self.settings = load_settings(config)
         self.devices = choose_devices(num_gpus, gpu_ids, self.settings.device)
         self.model = choose_model(
@@ -236,8 +234,6 @@ class MultiGPUImageGenerator:
                 reason = f"Not finished within the timeout of {timeout:g} s."
                 self._pool.abandon("timeout", reason)
                 end = None
-        if self._pool.missing_main_guard:
-            raise SystemExit(MISSING_GUARD_LINE)
 
     def _tell(self, event: Event) -> None:
         """A listener that raises must not take the pool with it."""

@@ -74,6 +74,7 @@ class ModelEditDefaults(Matching, EditDefaults):
 
 
 class WorkerSettings(Section):
+    start_method: Literal["auto", "forkserver", "spawn"]
     concurrent_loads: Literal["auto"] | Count
     max_resident_loras: Annotated[int, Field(ge=1, le=24)]
     max_pending_saves: Annotated[int, Field(ge=1, le=64)]

@@ -4,15 +4,12 @@ An incarnation's pipes are its own and have one writer and one reader each, so a
 worker can neither hold a lock that another one needs nor leave half a message for it.
 """
 
-import multiprocessing
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from enum import Enum
-from multiprocessing import resource_tracker
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,11 +17,7 @@ from core.batch import ActiveLease, Batch
 from core.devices import Device
 from core.messages import ToWorker, decode, encode
 from core.worker_spec import WorkerSpec
-
-_SPAWN = multiprocessing.get_context("spawn")
-_environment_lock = threading.Lock()
-
-WorkerMain = Callable[[WorkerSpec, Connection, Connection], None]
+from core.worker_start import Starter, WorkerMain, WorkerProcess
 
 
 class State(Enum):
@@ -43,7 +36,9 @@ class State(Enum):
 class WorkerHandle:
     """A worker slot: the same device over all incarnations of its process."""
 
-    def __init__(self, device: Device, target: WorkerMain, spec: WorkerSpec) -> None:
+    def __init__(
+        self, device: Device, target: WorkerMain, spec: WorkerSpec, starter: Starter
+    ) -> None:
         self.device = device
         self.name = device.label
         self.state = State.DOWN
@@ -56,7 +51,8 @@ class WorkerHandle:
         self.running: dict[str, tuple[Batch, ActiveLease]] = {}
         self.saving: dict[str, tuple[Batch, ActiveLease]] = {}
         self.kill_reason: str | None = None  # set when main itself ordered the death
-        self.process: Any = None
+        self.process: WorkerProcess | None = None
+        self._starter = starter
         self._target = target
         self._spec = spec
         self._to_worker: Connection | None = None
@@ -66,31 +62,30 @@ class WorkerHandle:
     def alive(self) -> bool:
         return self.process is not None
 
-    def spawn(self) -> None:
-        """Start a new incarnation. Call it from a thread that outlives the worker.
+    @property
+    def exit_code(self) -> int | None:
+        """Of the incarnation; None while it runs."""
+        return self.process.exit_code if self.process else None
 
-        Linux sends a child's parent-death signal when the *thread* that started it ends.
+    def start(self) -> None:
+        """Start a new incarnation. Call it from a thread that outlives the worker.
 
         Raises:
             OSError: no process can be started now.
         """
-        task_reader, self._to_worker = _SPAWN.Pipe(duplex=False)
-        self.from_worker, result_writer = _SPAWN.Pipe(duplex=False)
-        process = _SPAWN.Process(
-            target=self._target,
-            args=(self._spec, task_reader, result_writer),
-            name=f"worker-{self.name}",
-            daemon=True,
-        )
-        _block_terminal_signals()
+        task_reader, self._to_worker = Pipe(duplex=False)
+        self.from_worker, result_writer = Pipe(duplex=False)
         try:
-            with _environment(self._birth_environment()):
-                process.start()
+            self.process = self._starter.start(
+                self._target,
+                (self._spec, task_reader, result_writer),
+                self.name,
+                self._birth_environment(),
+            )
         finally:
             # Main must not hold the worker's ends: EOF is how each side learns of a death.
             task_reader.close()
             result_writer.close()
-        self.process = process
         self.state = State.BOOTING
         self.kill_reason = None
         self.loras = frozenset()
@@ -133,11 +128,12 @@ class WorkerHandle:
     def kill(self, reason: str) -> None:
         """SIGKILL the incarnation; works on a stopped or stuck process too."""
         self.kill_reason = reason
+        assert self.process is not None
         self.process.kill()
 
     def describe_death(self) -> str:
         """How the dead incarnation ended, in words."""
-        code = self.process.exitcode
+        code = self.exit_code
         if code is None:
             return "it does not react to SIGKILL"
         if code >= 0:
@@ -152,8 +148,7 @@ class WorkerHandle:
         for connection in (self._to_worker, self.from_worker):
             if connection is not None:
                 connection.close()
-        if self.process.exitcode is not None:
-            self.process.join()
+        if self.process is not None and self.exit_code is not None:
             self.process.close()
         self.process = self._to_worker = self.from_worker = None
         self.deadline = None
@@ -164,30 +159,3 @@ class WorkerHandle:
 
     def set_deadline(self, seconds: float | None) -> None:
         self.deadline = None if seconds is None else time.monotonic() + seconds
-
-
-def _block_terminal_signals() -> None:
-    """In this thread, whose mask a new worker inherits.
-
-    A Ctrl-C that meets a worker while it is being born would end it with a traceback; the
-    worker unblocks the signals once it ignores them (`workers.boot`).
-    """
-    # It unblocks SIGINT when it starts its helper process, so it has to come first.
-    resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-
-
-@contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Have a child born with `changes`; spawn offers no environment of its own to pass."""
-    with _environment_lock:
-        before = {key: os.environ.get(key) for key in changes}
-        os.environ.update(changes)
-        try:
-            yield
-        finally:
-            for key, value in before.items():
-                if value is None:
-                    os.environ.pop(key, None)
-                else:
-                    os.environ[key] = value

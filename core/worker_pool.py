@@ -6,12 +6,13 @@ workers; see `core.worker_handle`.
 """
 
 import contextlib
+import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from multiprocessing import connection, get_context
+from multiprocessing import Pipe, connection
 from typing import Any, Protocol
 
 from loguru import logger
@@ -22,7 +23,6 @@ from core.batch import Batch, WorkerLoss
 from core.devices import Device
 from core.events import Listener, WorkerState, ignore
 from core.loading import loads_at_once
-from core.main_guard import MISSING_GUARD_EXIT, MISSING_GUARD_LINE
 from core.messages import (
     Done,
     Failed,
@@ -40,6 +40,7 @@ from core.settings import SupervisionSettings, WorkerSettings
 from core.tasks import Status
 from core.worker_handle import State, WorkerHandle
 from core.worker_spec import WorkerSpec
+from core.worker_start import starter_for
 from workers.process import run_worker
 
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
@@ -76,7 +77,6 @@ class WorkerPool:
     ) -> None:
         self._rules = settings.supervision
         self._listener = listener
-        self._handles = [WorkerHandle(device, run_worker, spec) for device, spec in specs]
         self._loads_at_once = loads_at_once(
             settings.workers.concurrent_loads, specs[0][1].model, len(specs)
         )
@@ -86,12 +86,21 @@ class WorkerPool:
         self._batch: Batch | None = None
         self._closing = False
         self._give_up_reason: str | None = None
-        self.missing_main_guard = False
         self.lora_loads = 0
         self.lora_switches = 0
         self._commands: deque[Callable[[], None]] = deque()
-        self._wake_reader, self._wake_writer = get_context("spawn").Pipe(duplex=False)
+        self._wake_reader, self._wake_writer = Pipe(duplex=False)
         self._thread = threading.Thread(target=self._run, name="worker-pool", daemon=True)
+        self._starter = starter_for(
+            settings.workers.start_method,
+            specs[0][1],
+            self._rules.boot_timeout,
+            on_ready=lambda: self._post(lambda: None),
+        )
+        self._handles = [self._handle(device, spec) for device, spec in specs]
+
+    def _handle(self, device: Device, spec: WorkerSpec) -> WorkerHandle:
+        return WorkerHandle(device, run_worker, spec, self._starter)
 
     # -- called from other threads -------------------------------------------
 
@@ -124,7 +133,7 @@ class WorkerPool:
 
     def adopt(self, device: Device, spec: WorkerSpec) -> None:
         """One worker more."""
-        self._post(lambda: self._handles.append(WorkerHandle(device, run_worker, spec)))
+        self._post(lambda: self._handles.append(self._handle(device, spec)))
 
     def dismiss(self, count: int = 1) -> None:
         """Have workers leave as soon as their tasks are done; `on_dismissed` follows for each."""
@@ -177,7 +186,7 @@ class WorkerPool:
         """Sleep until a message, a death, a command or a timer; return whom it concerns."""
         sources: dict[Any, WorkerHandle | None] = {self._wake_reader: None}
         for handle in self._handles:
-            if handle.alive:
+            if handle.process is not None:
                 sources[handle.from_worker] = handle
                 sources[handle.process.sentinel] = handle
         ready = connection.wait(list(sources), timeout=self._seconds_to_next_timer())
@@ -189,13 +198,13 @@ class WorkerPool:
     def _seconds_to_next_timer(self) -> float:
         now = time.monotonic()
         timers = [h.deadline for h in self._handles if h.deadline is not None]
-        if not self._closing:
+        if not self._closing and self._starter.ready:
             timers += [h.start_at for h in self._handles if h.state is State.DOWN]
         return max(0.0, min([t - now for t in timers], default=IDLE_WAIT))
 
     def _collect(self, handle: WorkerHandle) -> None:
         """Read what a worker sent; a dead one's last words count before its death does."""
-        died = not handle.process.is_alive()
+        died = handle.exit_code is not None
         for message in handle.receive():
             self._receive(handle, message)
         if died:
@@ -336,8 +345,7 @@ class WorkerPool:
 
     def _bury(self, handle: WorkerHandle) -> None:
         reason = handle.describe_death()
-        by_sigkill = handle.process.exitcode == -9
-        missing_guard = handle.process.exitcode == MISSING_GUARD_EXIT
+        by_sigkill = handle.exit_code == -signal.SIGKILL
         hung = handle.kill_reason is not None
         expected = self._closing or handle.dismissed or handle.state is State.RETIRED
         if handle.kill_reason is not None:
@@ -352,10 +360,7 @@ class WorkerPool:
         for batch, active in leases:
             blamed = not running or active.lease.lease_id in running
             batch.worker_lost(active.lease.lease_id, loss, blamed)
-        if missing_guard:
-            self.missing_main_guard = True
-            self._retire(handle, MISSING_GUARD_LINE)
-        elif self._closing:
+        if self._closing:
             self._change(handle, State.STOPPED)
         elif handle.dismissed:
             self._handles.remove(handle)
@@ -380,10 +385,10 @@ class WorkerPool:
     def _start_if_due(self, handle: WorkerHandle, now: float) -> None:
         if handle.state is not State.DOWN or self._closing or now < handle.start_at:
             return
-        if handle.dismissed:
+        if handle.dismissed or not self._starter.ready:
             return
         try:
-            handle.spawn()
+            handle.start()
         except OSError as error:  # out of processes, memory or file descriptors
             logger.warning(f"{handle.name}: could not be started: {error}")
             self._plan_restart(handle, f"could not be started: {error}")
@@ -399,8 +404,7 @@ class WorkerPool:
         if handle.alive and handle.kill_reason is None:
             handle.kill(reason)
             handle.set_deadline(KILL_GRACE)
-        if not self.missing_main_guard:
-            logger.error(f"{handle.name} is given up: {reason}")
+        logger.error(f"{handle.name} is given up: {reason}")
         if all(h.state is State.RETIRED for h in self._handles):
             self._give_up_reason = f"No worker is left; the last one: {reason}"
             if self._batch:
@@ -445,7 +449,7 @@ class WorkerPool:
     def _break_down(self, error: BaseException) -> None:
         for handle in self._handles:
             if handle.alive:
-                handle.process.kill()
+                handle.kill("the worker pool broke down")
         self._give_up_reason = f"The worker pool broke down ({error!r})."
         if self._batch:
             self._batch.abandon("failed", self._give_up_reason)

@@ -41,12 +41,23 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 
 
 def worker_processes(main_pid: int) -> list[psutil.Process]:
-    """The worker processes of a main process (not multiprocessing's resource tracker)."""
+    """The worker processes of a main process (not multiprocessing's own helpers)."""
     try:
         children = psutil.Process(main_pid).children()
-        return [c for c in children if "spawn_main" in " ".join(c.cmdline())]
+        spawned = [c for c in children if "spawn_main" in " ".join(c.cmdline())]
+        server = fork_server(main_pid)
+        return spawned + (server.children() if server else [])
     except psutil.Error:
         return []
+
+
+def fork_server(main_pid: int) -> psutil.Process | None:
+    """The fork server of a main process."""
+    try:
+        children = psutil.Process(main_pid).children()
+        return next((c for c in children if "forkserver" in " ".join(c.cmdline())), None)
+    except psutil.Error:
+        return None
 
 
 class Run:

@@ -21,9 +21,10 @@ from core.events import Event, TaskEnded, TaskStarted, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import read_provenance
 from core.tasks import Result
-from tests.conftest import PROJECT, simulated, wait_until, worker_processes
+from tests.conftest import PROJECT, fork_server, simulated, wait_until, worker_processes
 
 Generator = MultiGPUImageGenerator
+METHODS = ["spawn", "forkserver"]
 SLOW = {"seconds_per_megapixel_step": 10.0}  # 0.16 s for 128 x 128 pixels and 1 step
 
 
@@ -249,38 +250,86 @@ def script(tmp_path: Path, text: str) -> "subprocess.Popen[str]":
     )
 
 
-def test_a_script_without_a_main_guard_gets_one_clear_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_workers_know_their_device_and_never_import_the_main_script(
+    tmp_path: Path, method: str
+) -> None:
+    """So a script needs no main guard, and cannot look at CUDA before the mask is set."""
     process = script(
         tmp_path,
-        """
+        f"""
+        import os
         from core.multi_gpu_image_generator import MultiGPUImageGenerator
-        with MultiGPUImageGenerator(2, config={"model": "simulated"}) as generator:
-            generator.generate_batch([{"prompt": "a"}])
+        print("imported", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+        config = {{"model": "simulated", "workers": {{"start_method": "{method}"}}}}
+        with MultiGPUImageGenerator(gpu_ids=[3], config=config) as generator:
+            print(generator.generate_batch([{{"prompt": "a"}}])[0].success)
         """,
     )
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert '`if __name__ == "__main__":`' in errors.splitlines()[-1]
-    assert "Traceback" not in errors
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert output.splitlines() == ["imported None", "True"]
+    assert "CUDA_VISIBLE_DEVICES='3'" in errors
 
 
-def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_nobody_outlives_a_killed_parent(tmp_path: Path, method: str) -> None:
     process = script(
         tmp_path,
-        """
+        f"""
         from core.multi_gpu_image_generator import MultiGPUImageGenerator
-        if __name__ == "__main__":
-            with MultiGPUImageGenerator(2, config={"model": "simulated"}) as generator:
-                generator.generate_batch([{"prompt": "!hang"}, {"prompt": "!stop"}])
+        config = {{"model": "simulated", "workers": {{"start_method": "{method}"}}}}
+        with MultiGPUImageGenerator(2, config=config) as generator:
+            generator.generate_batch([{{"prompt": "!hang"}}, {{"prompt": "!stop"}}])
         """,
     )
     workers = wait_until(lambda: len(w := worker_processes(process.pid)) == 2 and w, "two workers")
     wait_until(
         lambda: workers[0].cpu_times().user > 0.5 or workers[1].cpu_times().user > 0.5, "work"
     )
+    server = fork_server(process.pid)
+    assert (server is not None) == (method == "forkserver")
     process.kill()
     process.communicate()
-    wait_until(lambda: not any(_runs(w) for w in workers), "the workers' end")
+    left = [*workers, server] if server else workers
+    wait_until(lambda: not any(_runs(p) for p in left), "everybody's end")
+
+
+def test_a_killed_fork_server_costs_only_what_was_under_way(tmp_path: Path) -> None:
+    forked = simulated(workers={"start_method": "forkserver"}, simulated=SLOW)
+    killed: list[int] = []
+
+    def kill_the_server(event: Event) -> None:
+        server = fork_server(os.getpid())
+        if isinstance(event, TaskEnded) and server and not killed:
+            killed.append(server.pid)
+            server.kill()
+
+    tasks = prompts(*"abcdefgh", width=128, height=128)
+    with Generator(2, config=forked, output_dir=tmp_path, listener=kill_the_server) as generator:
+        assert statuses(generator.generate_batch(tasks)) == ["done"] * 8
+        server = fork_server(os.getpid())
+        assert server is not None and server.pid not in killed
+
+
+def test_workers_are_spawned_where_another_fork_server_runs(tmp_path: Path) -> None:
+    process = script(
+        tmp_path,
+        """
+        import multiprocessing
+        from core.multi_gpu_image_generator import MultiGPUImageGenerator
+        if __name__ == "__main__":
+            other = multiprocessing.get_context("forkserver").Process(target=print, args=("other",))
+            other.start()
+            other.join()
+            config = {"model": "simulated", "workers": {"start_method": "forkserver"}}
+            with MultiGPUImageGenerator(1, config=config) as generator:
+                print(generator.generate_batch([{"prompt": "a"}])[0].success)
+        """,
+    )
+    output, errors = process.communicate(timeout=60)
+    assert output.splitlines() == ["other", "True"], errors
+    assert "workers are spawned one by one" in errors
 
 
 def _runs(process: psutil.Process) -> bool:

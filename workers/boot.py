@@ -8,12 +8,15 @@ import sys
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 ORPHANED_EXIT = 87
 
+# The fork server's pid in its forks, which have it, and not main, for a parent.
+fork_server: int | None = None
+
 
 def bind_to_parent(parent_pid: int) -> None:
     """Die with the parent, even if it is killed; leave at once if it is gone already."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
+    if os.getppid() != (fork_server or parent_pid):
         os._exit(ORPHANED_EXIT)
 
 

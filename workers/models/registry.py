@@ -21,3 +21,23 @@ def create_family(spec: WorkerSpec, log: Log) -> ModelFamily:
     from workers.models.native_image_generator import NativeImageGenerator
 
     return NativeImageGenerator(spec, log)
+
+
+def import_for(role: str) -> None:
+    """Import what workers of a role load their models with, lazily loaded classes included."""
+    import diffusers
+    import peft  # noqa: F401
+    import transformers
+
+    if role == "score":
+        from workers.judges import registry  # noqa: F401
+
+        _ = transformers.Qwen3VLForConditionalGeneration
+    elif role == "edit":
+        from workers.models import native_image_editor  # noqa: F401
+
+        _ = diffusers.QwenImageEditPlusPipeline
+    else:
+        from workers.models import native_image_generator  # noqa: F401
+
+        _ = diffusers.ZImagePipeline
