@@ -96,7 +96,7 @@ class Admission:
             task_id=task.task_id or Path(output_path).stem,
             seed=self._first_seed + position if task.seed is None else task.seed,
         )
-        output = self._root.place(output_path, self._kind.suffix)
+        output = self._root.place(output_path, self._kind.suffixes)
         task, contents = self._kind.complete(task)
         _check_size(task)
         first = self._taken.setdefault(output.key, position)

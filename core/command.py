@@ -16,7 +16,7 @@ from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.planning import Plan
 from core.progress import View, create_view, set_up_logging
-from core.settings import load_settings
+from core.settings import Settings, load_settings
 from core.tasks import GenerateTask, Result
 from core.tweets import PROMPT_SOURCES, TweetFile, read_tweets
 from demo_model.vocabulary import unknown_words
@@ -112,8 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, argv: Sequence[str]) -> int:
-    tweets = read_tweets(options.tweets, options.prompt_from, options.limit)
-    generator = _create_generator(options, tweets)
+    settings = _settings(options)
+    suffix = settings.workers.picture_suffix
+    tweets = read_tweets(options.tweets, options.prompt_from, options.limit, suffix)
+    generator = _create_generator(options, settings, tweets)
     relay = _Relay()
     generator.listener = relay
     try:
@@ -138,11 +140,17 @@ class _Relay:
             self.view.show(event)
 
 
-def _create_generator(options: argparse.Namespace, tweets: TweetFile) -> MultiGPUImageGenerator:
+def _settings(options: argparse.Namespace) -> Settings:
+    """The command line over the settings file."""
     settings = load_settings(options.config)
     changes = {"model": options.model, "output_dir": options.output_dir, "seed": options.seed}
     given = {key: value for key, value in changes.items() if value is not None}
-    settings = load_settings({**settings.model_dump(exclude_unset=True), **given})
+    return load_settings({**settings.model_dump(exclude_unset=True), **given})
+
+
+def _create_generator(
+    options: argparse.Namespace, settings: Settings, tweets: TweetFile
+) -> MultiGPUImageGenerator:
     if options.num_gpus is not None and options.gpu_ids is not None:
         raise DeviceError("Give either NUM_GPUS or --gpu-ids, not both.")
     return MultiGPUImageGenerator(

@@ -243,7 +243,7 @@ class MultiGPUImageGenerator:
             logger.exception("The listener failed; the run goes on.")
 
     def _default_name(self, position: int) -> str:
-        name = f"image_{self._named + position:04d}.png"
+        name = f"image_{self._named + position:04d}{self.settings.workers.picture_suffix}"
         if self._resumable:
             return name
         return os.path.join(self.settings.output_dir, self._session, name)

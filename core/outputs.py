@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +15,8 @@ MAX_NAME_BYTES = 255  # of one path component, on every common Linux file system
 MAX_PATH_BYTES = 4000  # PATH_MAX less room for the temporary name
 # With these no later picture can be saved either; others concern one path.
 FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
-PARTIAL_PREFIX = ".partial-"  # hidden and without .png: never mistaken for a picture
+PICTURE_SUFFIXES = (".png", ".webp")
+PARTIAL_PREFIX = ".partial-"  # hidden and without suffix: never mistaken for a picture
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,14 @@ class OutputRoot:
         self.folder = folder.absolute()
         self.confined = confined
 
-    def place(self, output_path: str, suffix: str = ".png") -> OutputPath:
+    def place(self, output_path: str, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> OutputPath:
         """Check `output_path` and say which file it means.
 
         Raises:
-            InputError: leads outside, cannot be a file name, or ends in no `suffix`.
+            InputError: leads outside, cannot be a file name, or ends in none of `suffixes`.
         """
         pure = PurePosixPath(output_path)
-        _check_name(output_path, pure, suffix)
+        _check_name(output_path, pure, suffixes)
         if self.confined:
             self._check_confined(output_path, pure)
         file = Path(os.path.normpath(self.folder / pure))
@@ -114,7 +116,7 @@ class OutputRoot:
             discard(file)
 
 
-def _check_name(output_path: str, pure: PurePosixPath, suffix: str) -> None:
+def _check_name(output_path: str, pure: PurePosixPath, suffixes: Sequence[str]) -> None:
     if not pure.name or "\0" in output_path:
         raise InputError(f"output_path: {shown(output_path)} is not a file name.")
     longest = max(len(os.fsencode(part)) for part in pure.parts)
@@ -124,8 +126,8 @@ def _check_name(output_path: str, pure: PurePosixPath, suffix: str) -> None:
         )
     if pure.name.startswith(PARTIAL_PREFIX):
         raise InputError(f"output_path: names may not begin with {PARTIAL_PREFIX!r}.")
-    if pure.suffix.lower() != suffix:
-        raise InputError(f"output_path: {shown(output_path)} must end in {suffix}.")
+    if pure.suffix.lower() not in suffixes:
+        raise InputError(f"output_path: {shown(output_path)} must end in {' or '.join(suffixes)}.")
 
 
 def publish(partial: Path, final: Path, size: int) -> None:

@@ -129,7 +129,7 @@ def _intact(job: Job, known: Entry) -> bool:
 
 def _rejected_entry(item: Rejected) -> Entry:
     return Entry(
-        key=f"#{item.position}",  # no output path begins like this: paths end in .png or .json
+        key=f"#{item.position}",  # no output path is like this: they all have a suffix
         position=item.position,
         task_id=item.task_id,
         output_path=None,

@@ -1,38 +1,55 @@
-"""What a PNG says of its own making: A1111's `parameters` text and our own JSON.
+"""Picture files that say how they were made: A1111's `parameters` text and our own JSON.
 
 `parameters` follows the web UI of AUTOMATIC1111, which most viewers and ComfyUI nodes read:
 prompt, `Negative prompt:` line, then `Steps: 9, Sampler: …, CFG scale: …, Seed: …, Size: WxH`.
 Nothing is ever written under `prompt` or `workflow`, where ComfyUI expects its own JSON.
+A PNG has both as text chunks. A WebP has them in EXIF: `parameters` as the user comment, where
+that web UI has it, too, and the JSON as the image description.
 """
 
 import json
+import zlib
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from core.messages import Lease
 from core.tasks import EditTask, GenerateTask, task_to_json
 
+WEBP = ".webp"
 PARAMETERS_KEY = "parameters"
 TASK_KEY = "generate_task"
 
 
-def png_info(lease: Lease, used: Mapping[str, Any]) -> PngInfo:
-    """Text chunks for the picture of a lease.
+def encode_picture(image: Image.Image, lease: Lease, used: Mapping[str, Any]) -> bytes:
+    """The file of a picture, lossless, in the format that its task's output path names.
 
     Args:
         used: what the model really took: model, model_hash, sampler, num_inference_steps,
             guidance_scale, width, height; missing where unknown.
     """
     assert isinstance(lease.task, GenerateTask | EditTask)
-    info = PngInfo()
-    info.add_text(PARAMETERS_KEY, parameters_text(lease.task, used, lease.lora_sha256))
-    # PNG text is Latin-1 or iTXt; JSON in ASCII is safe in either.
-    info.add_text(TASK_KEY, json.dumps(record(lease, used)))
-    return info
+    parameters = parameters_text(lease.task, used, lease.lora_sha256)
+    own = json.dumps(record(lease, used))  # in ASCII, which every kind of text field can hold
+    stream = BytesIO()
+    if (lease.task.output_path or "").lower().endswith(WEBP):
+        exif = Image.Exif()
+        exif[ExifTags.Base.ImageDescription] = own
+        comment = b"UNICODE\0" + parameters.encode("utf-16-be")
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+        # For lossless files "quality" is effort: more of it takes four times as long for nothing.
+        image.save(stream, "WEBP", lossless=True, method=1, quality=20, exif=exif)
+    else:
+        info = PngInfo()
+        info.add_text(PARAMETERS_KEY, parameters)
+        info.add_text(TASK_KEY, own)
+        # Run lengths alone: a third of the default's time, and no larger (benchmarks/encode.py).
+        image.save(stream, "PNG", pnginfo=info, compress_type=zlib.Z_RLE)
+    return stream.getvalue()
 
 
 def record(lease: Lease, used: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,16 +92,13 @@ def read_provenance(file: Path) -> dict[str, Any]:
     """What `record` wrote into a picture or a verdict.
 
     Raises:
-        ValueError: not a whole PNG or JSON file of this project.
+        ValueError: not a whole picture or JSON file of this project.
     """
     try:
         if file.suffix.lower() == ".json":
             found = json.loads(file.read_text("utf-8"))
         else:
-            with Image.open(file, formats=["PNG"]) as image:
-                text = image.info[TASK_KEY]
-                image.verify()  # checksums: a torn file is not a picture
-            found = json.loads(text)
+            found = json.loads(_text_in(file))
         if "fingerprint" not in found:
             raise KeyError("fingerprint")
         return dict(found)
@@ -92,3 +106,14 @@ def read_provenance(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not a whole result of this project") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"{file} is not a whole result of this project") from error
+
+
+def _text_in(file: Path) -> str:
+    """Our JSON in a picture that is whole: a torn file is none."""
+    with Image.open(file, formats=["PNG", "WEBP"]) as image:
+        if image.format == "WEBP":
+            image.load()  # WebP has no checksums; what decodes is whole
+            return str(image.getexif()[ExifTags.Base.ImageDescription])
+        text = str(image.info[TASK_KEY])
+        image.verify()
+        return text

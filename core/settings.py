@@ -78,7 +78,12 @@ class WorkerSettings(Section):
     concurrent_loads: Literal["auto"] | Count
     max_resident_loras: Annotated[int, Field(ge=1, le=24)]
     max_pending_saves: Annotated[int, Field(ge=1, le=64)]
-    png_compress_level: Annotated[int, Field(ge=0, le=9)]
+    picture_format: Literal["png", "webp"]
+
+    @property
+    def picture_suffix(self) -> str:
+        """With its dot."""
+        return f".{self.picture_format}"
 
 
 class JudgeSettings(Section):

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.errors import InputError
 from core.lora_files import LoraInspector, find_lora
+from core.outputs import PICTURE_SUFFIXES
 from core.settings import EditDefaults, GenerationDefaults
 from core.source_images import SourceImage, inspect_image
 from core.tasks import EditTask, GenerateTask, ScoreTask, Task
@@ -35,7 +36,7 @@ class Contents:
 class TaskKind(Protocol):
     """One kind of task, for `core.admission`. Methods raise InputError."""
 
-    suffix: str  # of its outputs
+    suffixes: tuple[str, ...]  # that its outputs may have
 
     def parse(self, given: Mapping[str, Any] | Task) -> Task:
         """The task as the user wrote it, every field of the right type."""
@@ -69,7 +70,7 @@ class LoraFinder:
 class GenerateKind:
     """Pictures from prompts. `layers` of defaults: the first that sets a field wins."""
 
-    suffix = ".png"
+    suffixes: tuple[str, ...] = PICTURE_SUFFIXES
 
     def __init__(self, layers: Sequence[GenerationDefaults], loras: LoraFinder) -> None:
         self._layers = layers
@@ -98,7 +99,7 @@ class GenerateKind:
 class EditKind:
     """Pictures changed by instructions. Without a size, the first source's aspect ratio."""
 
-    suffix = ".png"
+    suffixes: tuple[str, ...] = PICTURE_SUFFIXES
 
     def __init__(self, layers: Sequence[EditDefaults], loras: LoraFinder) -> None:
         self._layers = layers
@@ -130,7 +131,7 @@ class EditKind:
 class ScoreKind:
     """Verdicts on edits."""
 
-    suffix = ".json"
+    suffixes: tuple[str, ...] = (".json",)
 
     def parse(self, given: Mapping[str, Any] | Task) -> ScoreTask:
         return _parse(ScoreTask, given, needed="instruction")

@@ -59,12 +59,15 @@ class TweetFile:
     inputs: list[TaskInput]
 
 
-def read_tweets(path: Path, prompt_from: str | None = None, limit: int | None = None) -> TweetFile:
+def read_tweets(
+    path: Path, prompt_from: str | None = None, limit: int | None = None, suffix: str = ".png"
+) -> TweetFile:
     """Read a tweets file.
 
     Args:
         prompt_from: take the prompt from this field alone (one of PROMPT_SOURCES).
         limit: only the first so many entries.
+        suffix: of the pictures that get their name from here.
 
     Raises:
         InputError: unreadable, not UTF-8, not JSON, of no known form, or without entries.
@@ -74,7 +77,7 @@ def read_tweets(path: Path, prompt_from: str | None = None, limit: int | None = 
     name = _file_name(persona.get("name")) or _file_name(path.stem) or "image"
     if not entries:
         raise InputError(f"{path}: holds no tweets.")
-    reader = _Reader(path, persona, name, prompt_from)
+    reader = _Reader(path, persona, name, prompt_from, suffix)
     inputs = [reader.task(i, entry) for i, entry in enumerate(entries[:limit])]
     return TweetFile(_file_name(path.stem) or "run", path.resolve().parent, inputs)
 
@@ -152,11 +155,17 @@ class _Reader:
     """Turns the entries of one file into task inputs."""
 
     def __init__(
-        self, path: Path, persona: Mapping[str, Any], name: str, prompt_from: str | None
+        self,
+        path: Path,
+        persona: Mapping[str, Any],
+        name: str,
+        prompt_from: str | None,
+        suffix: str,
     ) -> None:
         self._path = path
         self._persona = persona
         self._name = name
+        self._suffix = suffix
         self._fields = (prompt_from,) if prompt_from else PROMPT_FIELDS
 
     def task(self, index: int, entry: Any) -> TaskInput:
@@ -174,7 +183,7 @@ class _Reader:
         except InputError as error:
             return BadTweet(f"{where}: {error}", task_id)
         fields.setdefault("task_id", task_id)
-        fields.setdefault("output_path", f"{task_id}.png")
+        fields.setdefault("output_path", f"{task_id}{self._suffix}")
         return fields
 
     def _from_plain(self, entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,6 @@ class WorkerSpec:
     dtype: Dtype
     max_resident_loras: int
     max_pending_saves: int
-    png_compress_level: int
     simulated: SimulatedSettings
     group_size: int = 1
     judge: Judge | None = None
@@ -89,7 +88,6 @@ def spec_for(
         dtype=model.dtype,
         max_resident_loras=settings.workers.max_resident_loras,
         max_pending_saves=settings.workers.max_pending_saves,
-        png_compress_level=settings.workers.png_compress_level,
         simulated=settings.simulated,
         group_size=judge.settings.batch_size if judge else 1,
         judge=judge,

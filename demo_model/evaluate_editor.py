@@ -70,7 +70,6 @@ def _spec(model: Path, role: Any) -> WorkerSpec:
         dtype="auto",
         max_resident_loras=1,
         max_pending_saves=1,
-        png_compress_level=1,
         simulated=settings.simulated,
     )
 

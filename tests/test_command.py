@@ -44,6 +44,16 @@ def test_the_same_command_again_draws_nothing(project: Project) -> None:
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
+def test_webp_pictures_are_recognised_without_their_ledger(project: Project) -> None:
+    file, webp = project.write_tweets(tweets(2)), simulated(workers={"picture_format": "webp"})
+    assert project.run([file], webp).process.returncode == 0
+    assert sorted(p.name for p in project.pictures.glob("*.png")) == []
+    (project.pictures / "ledger.sqlite").unlink()
+    run = project.run([file], webp)
+    assert run.output.splitlines()[0] == "2 tweets: 2 skipped", run.errors
+    assert len(list(project.pictures.glob("*.webp"))) == 2
+
+
 def test_what_changed_is_drawn_again_and_nothing_else(project: Project) -> None:
     content = tweets(4)
     file = project.write_tweets(content)

@@ -88,7 +88,6 @@ def spec_for(model: str, loras: int = 2) -> WorkerSpec:
         dtype="auto",
         max_resident_loras=loras,
         max_pending_saves=1,
-        png_compress_level=1,
         simulated=load_settings().simulated,
     )
 

@@ -26,7 +26,7 @@ def test_a_user_file_needs_only_what_differs(tmp_path: Path) -> None:
     file.write_text("seed: 7\nworkers: {max_resident_loras: 2}\n")
     settings = load_settings(file)
     assert (settings.seed, settings.workers.max_resident_loras) == (7, 2)
-    assert settings.workers.png_compress_level == load_settings().workers.png_compress_level
+    assert settings.workers.picture_format == load_settings().workers.picture_format
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_user_file_needs_only_what_differs(tmp_path: Path) -> None:
         ("sed: 7", ["sed", "unknown key"]),
         ("seed: seven", ["seed", "'seven'"]),
         ("seed: -1", ["seed", "greater than or equal to 0", "-1"]),
-        ("workers: {png_compress_level: 11}", ["workers.png_compress_level", "11"]),
+        ("workers: {picture_format: jpg}", ["workers.picture_format", "jpg"]),
         ("workers: 3", ["workers", "3"]),
         ("device: tpu", ["device", "'cuda'", "'tpu'"]),
         ("supervision: {boot_timeout: .nan}", ["supervision.boot_timeout", "finite", "nan"]),

@@ -60,7 +60,7 @@ class _Worker:
         self._spec = spec
         self._channel = channel
         self._family = family
-        self._saver = ResultSaver(channel, spec)
+        self._saver = ResultSaver(channel, spec.max_pending_saves)
 
     def serve(self) -> None:
         while True:

@@ -9,18 +9,16 @@ from pathlib import Path
 
 from core.messages import Done, Failed, FailureKind, Lease, clip
 from core.outputs import FATAL_ERRNOS
-from core.worker_spec import WorkerSpec
 from workers.channel import Channel
 from workers.models.base import Product
 
 
 class ResultSaver:
-    """A thread that turns results into synced files, at most `max_pending_saves` behind."""
+    """A thread that turns results into synced files, at most `max_pending` behind."""
 
-    def __init__(self, channel: Channel, spec: WorkerSpec) -> None:
+    def __init__(self, channel: Channel, max_pending: int) -> None:
         self._channel = channel
-        self._spec = spec
-        self._places = threading.Semaphore(spec.max_pending_saves)
+        self._places = threading.Semaphore(max_pending)
         self._queue: queue.SimpleQueue[tuple[Lease, Product, float] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="result-saver", daemon=True)
         self._thread.start()
@@ -49,7 +47,7 @@ class ResultSaver:
     def _save(self, lease: Lease, product: Product, seconds: float) -> None:
         started = time.monotonic()
         try:
-            data = product.encode(lease, self._spec)
+            data = product.encode(lease)
             _write_synced(Path(lease.partial_path), data)
         except OSError as error:
             text = f"{lease.task.output_path}: {error.strerror or error}"

@@ -133,7 +133,8 @@ class EditBenchmark:
             default_name=str,  # never needed: every pair names its output
             first_seed=self.settings.seed,
         )
-        inputs = [_edit_input(pair, self.settings.seed) for pair in self._pairs]
+        suffix = self.settings.workers.picture_suffix
+        inputs = [_edit_input(pair, self.settings.seed, suffix) for pair in self._pairs]
         admitted = [admission.admit(i, given) for i, given in enumerate(inputs)]
         plan = self._planner.begin([_named(a, self._pairs) for a in admitted])
         self._edit_jobs = plan.jobs
@@ -358,14 +359,14 @@ def _devices(settings: BenchmarkSettings, device_ids: list[int] | None) -> list[
     return devices
 
 
-def _edit_input(pair: Pair, first_seed: int) -> Any:
+def _edit_input(pair: Pair, first_seed: int, suffix: str) -> Any:
     if pair.problem is not None:
         return pair.problem
     return EditTask(
         pair.instruction,
         pair.source_images,
         seed=first_seed + pair.index,  # the same whatever part of the data is run
-        output_path=f"edits/{pair.category}/{pair.pair_id}.png",
+        output_path=f"edits/{pair.category}/{pair.pair_id}{suffix}",
         task_id=f"{pair.category}/{pair.pair_id}",
         metadata={"category": pair.category, **pair.metadata},
     )

@@ -4,14 +4,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 from PIL.Image import Image
 
 from core.messages import Lease
-from core.provenance import png_info, record
-from core.worker_spec import WorkerSpec
+from core.provenance import encode_picture, record
 from workers.lora_manager import LoraCounts
 
 Log = Callable[[str, str], None]
@@ -25,21 +23,18 @@ class Product(ABC):
     used: dict[str, Any]
 
     @abstractmethod
-    def encode(self, lease: Lease, spec: WorkerSpec) -> bytes:
+    def encode(self, lease: Lease) -> bytes:
         """The content of the result's file."""
 
 
 @dataclass(frozen=True)
 class Picture(Product):
-    """A PNG with its provenance."""
+    """A picture file with its provenance."""
 
     image: Image
 
-    def encode(self, lease: Lease, spec: WorkerSpec) -> bytes:
-        stream = BytesIO()
-        info = png_info(lease, self.used)
-        self.image.save(stream, "PNG", pnginfo=info, compress_level=spec.png_compress_level)
-        return stream.getvalue()
+    def encode(self, lease: Lease) -> bytes:
+        return encode_picture(self.image, lease, self.used)
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ class Verdict(Product):
 
     details: dict[str, Any]
 
-    def encode(self, lease: Lease, spec: WorkerSpec) -> bytes:
+    def encode(self, lease: Lease) -> bytes:
         content = {**record(lease, self.used), **self.details}
         return json.dumps(content, ensure_ascii=False, indent=1).encode()
 
