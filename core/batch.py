@@ -5,6 +5,7 @@ pool's. The pool asks for leases and reports what became of them; this file deci
 that means for a task (done, again, alone, quarantined, failed).
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ class _Task:
     crashes: int = 0  # attempts that took their worker with them
     kills: int = 0  # the same, by a plain SIGKILL
     alone: bool = False  # suspected: next to run with nothing else in its worker
+    leases: set[str] = field(default_factory=set)  # that are out: two if it runs twice
     avoid: set[str] = field(default_factory=set)
     result: Result | None = None
 
@@ -164,6 +166,14 @@ class Batch:
                 return active
         return None
 
+    def copy(self, lease_id: str, worker: str) -> ActiveLease | None:
+        """A second lease for the task of one that is out; whichever is done first counts."""
+        first = self._active.get(lease_id)
+        if first is None or first.alone or not self._leasing:
+            return None
+        task = self._tasks[first.job.position]
+        return self._give(task, worker) if len(task.leases) == 1 else None
+
     def _give(self, task: _Task, worker: str) -> ActiveLease | None:
         lease_id = uuid4().hex[:16]
         job = task.job
@@ -187,6 +197,7 @@ class Batch:
         )
         active = ActiveLease(lease, job, worker, task.alone)
         self._active[lease_id] = active
+        task.leases.add(lease_id)
         self._listener(TaskStarted(job.task_id, worker))
         return active
 
@@ -224,6 +235,8 @@ class Batch:
             return
         task = self._tasks[active.job.position]
         discard(Path(active.lease.partial_path))
+        if self._runs_elsewhere(task, active, message.kind):
+            return
         if message.kind == "storage":
             error = StorageError(message.error, fatal=True)
             self._disk_refused(task, error, active.worker, message.lease_id)
@@ -244,16 +257,32 @@ class Batch:
             return
         task = self._tasks[active.job.position]
         discard(Path(active.lease.partial_path))
+        crashed = blamed and not loss.hung
+        task.kills += crashed and loss.by_sigkill
+        task.crashes += crashed and not loss.by_sigkill
+        if self._runs_elsewhere(task, active, "crash" if crashed else "released"):
+            return
         if not blamed:
             self._requeue(task, active, "released")
         elif loss.hung:
             self._again_or_fail(task, active, "hung", loss.reason)
         else:
-            self._count_crash(task, active, loss)
+            self._again_alone_or_quarantined(task, active, loss)
 
-    def _count_crash(self, task: _Task, active: ActiveLease, loss: WorkerLoss) -> None:
-        task.kills += loss.by_sigkill
-        task.crashes += not loss.by_sigkill
+    def _runs_elsewhere(self, task: _Task, ended: ActiveLease, outcome: str) -> bool:
+        """The copy of a task whose run ended badly decides about it."""
+        if not task.leases:
+            return False
+        self._end_lease_alone(ended.lease.lease_id, outcome)
+        return True
+
+    def _end_lease_alone(self, lease_id: str, outcome: str) -> None:
+        with contextlib.suppress(StorageError, LedgerError):  # an open lease does no harm
+            self._ledger.end_lease_alone(lease_id, outcome)
+
+    def _again_alone_or_quarantined(
+        self, task: _Task, active: ActiveLease, loss: WorkerLoss
+    ) -> None:
         if active.alone:
             error = (
                 f"It took its worker with it {task.crashes + task.kills} times, the last time "
@@ -345,6 +374,7 @@ class Batch:
         self._closed_as = (status, reason)
         for active in self._active.values():
             self._abandoned[active.lease.lease_id] = Path(active.lease.partial_path)
+            self._tasks[active.job.position].leases.clear()
         self._active.clear()
         still_open = [task for task in self._tasks.values() if task.result is None]
         if still_open:
@@ -363,7 +393,10 @@ class Batch:
         abandoned = self._abandoned.pop(lease_id, None)
         if abandoned is not None:
             discard(abandoned)
-        return self._active.pop(lease_id, None)
+        active = self._active.pop(lease_id, None)
+        if active is not None:
+            self._tasks[active.job.position].leases.discard(lease_id)
+        return active
 
     def _settle(
         self,
@@ -398,6 +431,11 @@ class Batch:
             seed=job.task.seed,
         )
         self._unsettled -= 1
+        for lease_id in task.leases:  # a copy that comes too late
+            late = self._active.pop(lease_id)
+            self._abandoned[lease_id] = Path(late.lease.partial_path)
+            self._end_lease_alone(lease_id, "superseded")
+        task.leases.clear()
         self._listener(TaskEnded(task.result))
 
     def _settle_waiting_if_drained(self) -> None:

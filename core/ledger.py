@@ -171,6 +171,14 @@ class Ledger:
             )
             self._db.execute(_UPSERT, _row(entry, self._batch, now))
 
+    def end_lease_alone(self, lease_id: str, outcome: str) -> None:
+        """Close a lease of a task that another lease decides about."""
+        with self._use():
+            self._db.execute(
+                "UPDATE leases SET ended = ?, outcome = ? WHERE lease_id = ?",
+                (time.time(), outcome, lease_id),
+            )
+
     def set_state(self, entry: Entry) -> None:
         """Bring a task to the state of `entry`."""
         with self._use():

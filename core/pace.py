@@ -1,4 +1,4 @@
-"""How long tasks take here, learned from those before: the source of every task deadline."""
+"""How long tasks take here, learned from those before: deadlines and forecasts."""
 
 from collections import deque
 from statistics import median
@@ -6,25 +6,35 @@ from statistics import median
 from core.settings import SupervisionSettings
 
 MEMORY = 64  # tasks: enough for a median that one slow task does not move
+OWN_MEMORY = 9  # of one worker: its first, slow task is soon outvoted
 
 
 class Pace:
-    """Seconds per unit of expected work, over all workers of a pool."""
+    """Seconds per unit of expected work, over all workers of a pool and for each of them."""
 
     def __init__(self, rules: SupervisionSettings) -> None:
         self._rules = rules
         self._rates: deque[float] = deque(maxlen=MEMORY)
+        self._own: dict[str, deque[float]] = {}
 
-    def learn(self, work: float, seconds: float) -> None:
+    def learn(self, worker: str, work: float, seconds: float) -> None:
         """Note a finished task."""
-        self._rates.append(seconds / max(work, 1e-9))
+        rate = seconds / max(work, 1e-9)
+        self._rates.append(rate)
+        self._own.setdefault(worker, deque(maxlen=OWN_MEMORY)).append(rate)
 
-    def allowed(self, work: float) -> float:
-        """Seconds after which a task of this much work counts as hung."""
+    def seconds_per_work(self, worker: str) -> float | None:
+        """Of this worker, or of all while it has finished nothing; None while nobody has."""
+        known = self._own.get(worker) or self._rates
+        return median(known) if known else None
+
+    def allowed(self, worker: str, work: float) -> float:
+        """Seconds after which a task of this much work counts as hung on this worker."""
         rules = self._rules
         if rules.task_timeout is not None:
             return rules.task_timeout
-        if not self._rates:
+        own = self.seconds_per_work(worker)
+        if own is None:
             return rules.first_task_timeout
-        expected = median(self._rates) * work
+        expected = max(own, median(self._rates)) * work
         return max(rules.task_timeout_minimum, rules.task_timeout_factor * expected)

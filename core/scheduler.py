@@ -5,14 +5,21 @@ Policy, in this order:
 2. Tasks without a LoRA, or whose LoRA the asking worker holds: longest expected work first.
 3. LoRAs that no worker holds before those that another one does; most remaining work first.
 4. Retries, after all fresh tasks.
+5. The last tasks, where workers differ in speed: each goes to the worker that should finish
+   it first, so a slow one may get nothing although tasks are waiting.
 
 Longest-first keeps the makespan within (4/3 - 1/(3m)) of the optimum on m equal workers
-(Graham 1969, "Bounds on multiprocessing timing anomalies") and the LoRA order saves loads.
+(Graham 1969, "Bounds on multiprocessing timing anomalies") and, with rule 5, within 2 on
+workers of any speed (Gonzalez, Ibarra and Sahni 1977, "Bounds for LPT schedules on uniform
+processors"); the LoRA order saves loads.
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+
+TAIL = 3  # tasks per worker: with no more waiting, rule 5 counts
+SAME_SPEED = 1.15  # how much slower a worker may be before rule 5 counts
 
 
 @dataclass(frozen=True)
@@ -39,13 +46,28 @@ class Pending:
 
 
 @dataclass(frozen=True)
+class Peer:
+    """A worker as the others see it: when it should be free, and how fast it is."""
+
+    name: str
+    free_in: float  # seconds
+    seconds_per_work: float
+
+
+@dataclass(frozen=True)
 class Worker:
-    """The asking worker: its name, its LoRAs, and what else is there."""
+    """The asking worker: its name, its LoRAs, and what else is there.
+
+    Attributes:
+        others: names of the other workers that take leases now.
+        peers: it and the others with their speed; none where speeds are not known yet.
+    """
 
     name: str
     loras: frozenset[str] = frozenset()
-    others: frozenset[str] = frozenset()  # names of the other workers that take leases now
+    others: frozenset[str] = frozenset()
     loras_elsewhere: frozenset[str] = frozenset()
+    peers: tuple[Peer, ...] = ()
 
 
 @dataclass
@@ -60,13 +82,18 @@ class _Queue:
         heapq.heappush(self.heap, (task.order, task))
         self.work += task.work
 
-    def pop_for(self, worker: Worker) -> Pending | None:
-        """The best task that `worker` may run: one that avoids it stays for the others."""
+    def pop_for(self, worker: Worker, share: Collection[int] | None) -> Pending | None:
+        """The best task that `worker` may run: one that avoids it stays for the others.
+
+        Args:
+            share: positions of the tasks that it may have; None for all.
+        """
         kept = []
         found = None
         while self.heap and found is None:
             item = heapq.heappop(self.heap)
-            if worker.name in item[1].avoid and worker.others - item[1].avoid:
+            avoids = worker.name in item[1].avoid and worker.others - item[1].avoid
+            if avoids or (share is not None and item[1].position not in share):
                 kept.append(item)
             else:
                 found = item[1]
@@ -99,12 +126,23 @@ class Scheduler:
 
     def take(self, worker: Worker) -> Pending | None:
         """Remove and return the task that `worker` should run now; None if there is none."""
+        share = self._share_of(worker)
         for lora in self._preference(worker):
-            task = self._queues[lora].pop_for(worker)
+            task = self._queues[lora].pop_for(worker, share)
             if task is not None:
                 self._note_taken(lora)
                 return task
         return None
+
+    def _share_of(self, worker: Worker) -> Collection[int] | None:
+        """Rule 5; None while every task may go to anybody."""
+        speeds = [peer.seconds_per_work for peer in worker.peers]
+        if not speeds or max(speeds) <= SAME_SPEED * min(speeds):
+            return None
+        if len(self) > TAIL * len(speeds):
+            return None
+        waiting = [task for queue in self._queues.values() for _, task in queue.heap]
+        return share_out(waiting, worker.peers)[worker.name]
 
     def _preference(self, worker: Worker) -> list[str | None]:
         def rank(lora: str | None) -> tuple[int, float]:
@@ -125,3 +163,16 @@ class Scheduler:
             queue.passed_over = 0 if lora == taken else queue.passed_over + 1
         if not self._queues[taken].heap:
             del self._queues[taken]
+
+
+def share_out(tasks: Iterable[Pending], peers: Sequence[Peer]) -> dict[str, set[int]]:
+    """Positions by worker: longest task first, each to whom it should be finished by first."""
+    ends = {peer.name: peer.free_in for peer in peers}
+    speed = {peer.name: peer.seconds_per_work for peer in peers}
+    shares: dict[str, set[int]] = {peer.name: set() for peer in peers}
+    for task in sorted(tasks, key=lambda t: t.order):
+        able = ends.keys() - task.avoid or ends.keys()
+        best = min(able, key=lambda name: (ends[name] + task.work * speed[name], name))
+        ends[best] += task.work * speed[best]
+        shares[best].add(task.position)
+    return shares

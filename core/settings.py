@@ -119,6 +119,7 @@ class SupervisionSettings(Section):
 
 class SchedulingSettings(Section):
     max_passed_over: Count
+    speculative_copies: bool
 
 
 class SimulatedSettings(Section):
@@ -127,6 +128,7 @@ class SimulatedSettings(Section):
     seconds_per_megapixel_step: OptionalSeconds
     score_seconds: OptionalSeconds
     jitter: Annotated[float, Field(ge=0, le=1)]
+    slowness: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
 
 class Settings(Section):

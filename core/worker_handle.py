@@ -48,6 +48,7 @@ class WorkerHandle:
         self.loras: frozenset[str] = frozenset()
         self.group_size = spec.group_size
         self.dismissed = False  # to leave when its leases are done
+        self.busy_since = 0.0  # monotonic time at which it got what it runs
         self.running: dict[str, tuple[Batch, ActiveLease]] = {}
         self.saving: dict[str, tuple[Batch, ActiveLease]] = {}
         self.kill_reason: str | None = None  # set when main itself ordered the death
@@ -156,6 +157,11 @@ class WorkerHandle:
     def leases(self) -> list[tuple[Batch, ActiveLease]]:
         """Every lease that is out, those on the device first."""
         return [*self.running.values(), *self.saving.values()]
+
+    @property
+    def work(self) -> float:
+        """Expected work of what it runs."""
+        return sum(active.job.work for _, active in self.running.values())
 
     def set_deadline(self, seconds: float | None) -> None:
         self.deadline = None if seconds is None else time.monotonic() + seconds

@@ -19,7 +19,7 @@ from loguru import logger
 
 from core.admission import Job
 from core.barrier import Barrier
-from core.batch import Batch, WorkerLoss
+from core.batch import ActiveLease, Batch, WorkerLoss
 from core.devices import Device
 from core.events import Listener, WorkerState, ignore
 from core.loading import loads_at_once
@@ -34,9 +34,10 @@ from core.messages import (
     Ready,
     Stop,
 )
+from core.outlook import Outlook
 from core.pace import Pace
-from core.scheduler import Worker
-from core.settings import SupervisionSettings, WorkerSettings
+from core.scheduler import TAIL, Worker
+from core.settings import SchedulingSettings, SupervisionSettings, WorkerSettings
 from core.tasks import Status
 from core.worker_handle import State, WorkerHandle
 from core.worker_spec import WorkerSpec
@@ -44,6 +45,7 @@ from core.worker_start import starter_for
 from workers.process import run_worker
 
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
+IDLE_TURN = 0.2  # seconds between turns while a worker waits for another one's task
 KILL_GRACE = 5.0  # seconds for the kernel to end a killed process
 LAST_WORKER_PATIENCE = 3  # times as many restarts before the last worker is given up
 
@@ -55,6 +57,8 @@ class PoolSettings(Protocol):
     def supervision(self) -> SupervisionSettings: ...
     @property
     def workers(self) -> WorkerSettings: ...
+    @property
+    def scheduling(self) -> SchedulingSettings: ...
 
 
 class WorkerPool:
@@ -83,6 +87,8 @@ class WorkerPool:
         self.barrier = Barrier() if in_step else None
         self._on_dismissed = on_dismissed
         self._pace = Pace(self._rules)
+        self._outlook = Outlook(self._pace)
+        self._speculative = settings.scheduling.speculative_copies
         self._batch: Batch | None = None
         self._closing = False
         self._give_up_reason: str | None = None
@@ -200,6 +206,8 @@ class WorkerPool:
         timers = [h.deadline for h in self._handles if h.deadline is not None]
         if not self._closing and self._starter.ready:
             timers += [h.start_at for h in self._handles if h.state is State.DOWN]
+        if self._waits():
+            timers.append(now + IDLE_TURN)
         return max(0.0, min([t - now for t in timers], default=IDLE_WAIT))
 
     def _collect(self, handle: WorkerHandle) -> None:
@@ -267,7 +275,7 @@ class WorkerPool:
             return
         handle.saving[message.lease_id] = handle.running.pop(message.lease_id)
         _, active = handle.saving[message.lease_id]
-        self._pace.learn(active.job.work, message.seconds)
+        self._pace.learn(handle.name, active.job.work, message.seconds)
         if handle.running:
             return
         handle.set_deadline(self._rules.task_timeout_minimum)
@@ -300,20 +308,46 @@ class WorkerPool:
             return
         if self.barrier and not self.barrier.may_start(handle.name, self._busy()):
             return
-        serving = frozenset(h.name for h in self._handles if h.state is State.SERVING)
-        held = frozenset(lora for h in self._handles if h is not handle for lora in h.loras)
-        worker = Worker(handle.name, handle.loras, serving - {handle.name}, held)
-        # The last tasks are shared out, so that no worker idles beside a full group.
-        most = min(handle.group_size, -(-batch.waiting // len(serving)))
-        group = batch.next_leases(worker, most, busy_saving=bool(handle.saving))
+        group = self._next_leases(handle, batch) or self._copy(handle, batch)
         if not group:
             return
         if self.barrier:
             self.barrier.started(handle.name)
         handle.running = {active.lease.lease_id: (batch, active) for active in group}
-        handle.set_deadline(self._pace.allowed(sum(active.job.work for active in group)))
+        handle.busy_since = time.monotonic()
+        handle.set_deadline(self._pace.allowed(handle.name, handle.work))
         for active in group:
             handle.send(replace(active.lease, more_follow=active is not group[-1]))
+
+    def _next_leases(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
+        serving = self._serving()
+        others = frozenset(h.name for h in serving if h is not handle)
+        held = frozenset(lora for h in self._handles if h is not handle for lora in h.loras)
+        in_tail = batch.waiting <= TAIL * len(serving) and not self.barrier
+        peers = self._outlook.peers(serving, time.monotonic()) if in_tail else ()
+        worker = Worker(handle.name, handle.loras, others, held, peers)
+        # The last tasks are shared out, so that no worker idles beside a full group.
+        most = min(handle.group_size, -(-batch.waiting // len(serving)))
+        return batch.next_leases(worker, most, busy_saving=bool(handle.saving))
+
+    def _copy(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
+        """A second run of somebody's last task, where this worker would only wait for it."""
+        if batch.waiting or self.barrier or not self._speculative:
+            return []
+        lease_id = self._outlook.worth_copying(handle, self._serving(), time.monotonic())
+        copy = batch.copy(lease_id, handle.name) if lease_id is not None else None
+        return [copy] if copy is not None else []
+
+    def _serving(self) -> list[WorkerHandle]:
+        return [h for h in self._handles if h.state is State.SERVING]
+
+    def _waits(self) -> bool:
+        """Somebody is idle and might get a task by the passing of time alone."""
+        if self._batch is None or self._batch.finished or self.barrier:
+            return False
+        serving = self._serving()
+        idle = [h for h in serving if not h.running and not h.dismissed]
+        return 0 < len(idle) < len(serving)
 
     def _busy(self) -> frozenset[str]:
         """Workers that have a lease."""

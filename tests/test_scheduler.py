@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.scheduler import Pending, Scheduler, Worker
+from core.scheduler import Peer, Pending, Scheduler, Worker
 
 ALONE = Worker("w0")
 
@@ -79,3 +79,42 @@ def test_mixed_sizes_end_close_to_the_lower_bound(workers: int) -> None:
         assert task is not None
         ends[first] += task.work
     assert max(ends) <= 1.05 * max(sum(work) / workers, max(work))
+
+
+def finish(work: list[float], speeds: list[float], rule_5: bool = True) -> float:
+    """The makespan of simulated workers, each of `speeds` seconds per work."""
+    scheduler = Scheduler([Pending(i, w) for i, w in enumerate(work)])
+    free = [0.0] * len(speeds)
+    now = 0.0
+    while len(scheduler):
+        for n, speed in enumerate(speeds):
+            if free[n] > now:
+                continue
+            peers = tuple(Peer(f"w{i}", max(0.0, free[i] - now), s) for i, s in enumerate(speeds))
+            task = scheduler.take(Worker(f"w{n}", peers=peers if rule_5 else ()))
+            if task is not None:
+                free[n] = now + task.work * speed
+        now = min(f for f in free if f > now)
+    return max(free)
+
+
+def test_a_slow_worker_gets_nothing_that_a_fast_one_would_finish_first() -> None:
+    assert finish([1.0, 1.0], [1.0, 5.0]) == 2.0
+    assert finish([1.0, 1.0], [1.0, 5.0], rule_5=False) == 5.0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_workers_of_mixed_speed_end_close_together(seed: int) -> None:
+    rng = random.Random(seed)
+    speeds = [rng.choice([1.0, 1.5, 3.0]) for _ in range(6)]
+    work = [rng.choice([0.25, 1.0, 2.25]) for _ in range(80)]
+    bound = sum(work) / sum(1 / s for s in speeds)
+    assert finish(work, speeds) <= 1.08 * bound
+    assert finish(work, speeds) <= finish(work, speeds, rule_5=False) * 1.001
+
+
+def test_a_retry_goes_to_another_worker_even_to_a_slow_one() -> None:
+    scheduler = Scheduler([Pending(0, 1.0, retry=1, avoid=frozenset({"w0"}))])
+    peers = (Peer("w0", 0.0, 1.0), Peer("w1", 0.0, 9.0))
+    assert scheduler.take(Worker("w0", others=frozenset({"w1"}), peers=peers)) is None
+    assert scheduler.take(Worker("w1", others=frozenset({"w0"}), peers=peers)) is not None

@@ -1,13 +1,14 @@
 """A stand-in device for tests and benchmarks: `model: simulated`.
 
 Takes a seeded time for a task, gives a result that depends on the task alone, and breaks on
-request: a prompt or instruction `!fault` or `!fault:3` (only in the first 3 attempts) names one of
+request: a prompt or instruction `!fault`, `!fault:3` (only in the first 3 attempts) or
+`!one,other` (one in the first attempt, another in the second) names one of
 
     crash      segmentation fault          kill    SIGKILL to itself
     stop       SIGSTOP to itself           hang    a loop that never ends
     error      an exception                nan     an exception that a retry would not mend
     oom        out of memory, always       cuda    a lost CUDA context
-    disk-full  ENOSPC from the saver
+    disk-full  ENOSPC from the saver       slow    30 times the time
 """
 
 import errno
@@ -50,7 +51,7 @@ class SimulatedGpu(ModelFamily):
 
     def run(self, leases: Sequence[Lease]) -> list[Product]:
         for lease in leases:
-            _break_if_asked(_words(lease), lease.attempt)
+            _break_if_asked(_fault(_words(lease), lease.attempt))
         if isinstance(leases[0].task, ScoreTask):
             time.sleep(self._times.score_seconds)
             return [_verdict(lease) for lease in leases]
@@ -82,7 +83,11 @@ class SimulatedGpu(ModelFamily):
         megapixels = (task.width or SIDE) * (task.height or SIDE) / 1e6
         steps = task.num_inference_steps or 1
         spread = random.Random(lease.fingerprint).uniform(-1, 1) * self._times.jitter
-        return self._times.seconds_per_megapixel_step * megapixels * steps * (1 + spread)
+        slowness = self._times.slowness.get(self._spec.name, 1.0)
+        if _fault(_words(lease), lease.attempt) == "slow":
+            slowness *= 30
+        rate = self._times.seconds_per_megapixel_step * slowness
+        return rate * megapixels * steps * (1 + spread)
 
     def _used(self, task: GenerateTask | EditTask, width: int, height: int) -> dict[str, Any]:
         return {
@@ -139,12 +144,17 @@ class _SimulatedPipeline:
     def disable_lora(self) -> None: ...
 
 
-def _break_if_asked(prompt: str, attempt: int) -> None:
+def _fault(prompt: str, attempt: int) -> str:
+    """What a task asks for in this attempt; empty for nothing."""
     if not prompt.startswith("!"):
-        return
-    fault, _, attempts = prompt.split(maxsplit=1)[0].removeprefix("!").partition(":")
-    if attempts and attempt > int(attempts):
-        return
+        return ""
+    asked, _, attempts = prompt.split(maxsplit=1)[0].removeprefix("!").partition(":")
+    if "," in asked:
+        return dict(enumerate(asked.split(","), start=1)).get(attempt, "")
+    return "" if attempts and attempt > int(attempts) else asked
+
+
+def _break_if_asked(fault: str) -> None:
     match fault:
         case "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
