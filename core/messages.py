@@ -74,12 +74,13 @@ class LoadFailed:
 class Generated:
     """The device is done with this lease; its result is still being encoded and written.
 
-    `seconds` is the lease's share of the device's time. `lora_loads` and `lora_switches` are
-    what this task cost.
+    `seconds` is the lease's share of the device's time, `waited` how long the device had nothing
+    to do before it. `lora_loads` and `lora_switches` are what this task cost.
     """
 
     lease_id: str
     seconds: float
+    waited: float = 0.0
     lora_loads: int = 0
     lora_switches: int = 0
     resident_loras: list[str] = field(default_factory=list)

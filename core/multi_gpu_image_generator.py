@@ -112,6 +112,11 @@ class MultiGPUImageGenerator:
             return self._lora_counts
         return (self._pool.lora_loads, self._pool.lora_switches)
 
+    @property
+    def device_waits(self) -> list[float]:
+        """Seconds for which devices had nothing to do before each of their newest tasks."""
+        return list(self._pool.waits) if self._pool is not None else []
+
     def use_at_most(self, workers: int) -> None:
         """Do without the last devices if fewer are needed; call it before `start`."""
         self.devices = self.devices[: max(1, workers)]

@@ -94,6 +94,7 @@ class WorkerPool:
         self._give_up_reason: str | None = None
         self.lora_loads = 0
         self.lora_switches = 0
+        self.waits: deque[float] = deque(maxlen=1000)  # of devices, before their newest tasks
         self._commands: deque[Callable[[], None]] = deque()
         self._wake_reader, self._wake_writer = Pipe(duplex=False)
         self._thread = threading.Thread(target=self._run, name="worker-pool", daemon=True)
@@ -271,6 +272,7 @@ class WorkerPool:
         handle.deaths_in_row = 0
         self.lora_loads += message.lora_loads
         self.lora_switches += message.lora_switches
+        self.waits.append(message.waited)
         if message.lease_id not in handle.running:
             return
         handle.saving[message.lease_id] = handle.running.pop(message.lease_id)

@@ -61,6 +61,7 @@ class _Worker:
         self._channel = channel
         self._family = family
         self._saver = ResultSaver(channel, spec.max_pending_saves)
+        self._free_since = time.monotonic()
 
     def serve(self) -> None:
         while True:
@@ -101,6 +102,7 @@ class _Worker:
 
     def _run(self, leases: list[Lease]) -> None:
         started = time.monotonic()
+        waited = started - self._free_since
         try:
             products = self._products(leases)
         except Exception as error:
@@ -109,13 +111,15 @@ class _Worker:
             else:
                 self._report(leases[0], error, time.monotonic() - started)
             return
-        seconds = (time.monotonic() - started) / len(leases)
+        finally:
+            self._free_since = time.monotonic()
+        seconds = (self._free_since - started) / len(leases)
         for lease, product in zip(leases, products, strict=True):
             self._saver.reserve()  # a slow disk holds the device back here, before memory fills up
             counts = self._family.take_lora_counts()
             loras = self._family.resident_loras()
             self._channel.send(
-                Generated(lease.lease_id, seconds, counts.loads, counts.switches, loras)
+                Generated(lease.lease_id, seconds, waited, counts.loads, counts.switches, loras)
             )
             self._saver.save(lease, product, seconds)
 

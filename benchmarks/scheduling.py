@@ -1,0 +1,154 @@
+"""Who ends a batch soonest: `python -m benchmarks.scheduling [SCENARIO ...]`.
+
+Real processes whose device work is a sleep. All contenders run one after the other in every
+round, warm; a figure is the median over the rounds, its range in brackets. The lower bound is
+max(sum of seconds / workers, longest task).
+"""
+
+import argparse
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from statistics import median
+
+from benchmarks.ours import Engine
+from benchmarks.peers import LORA_LOAD, PoolPeers, RayPeer, Run, Work
+
+UNIT = 0.4  # seconds: a task of one megapixel
+Rounds = dict[str, list[float]]
+
+
+def mixed(count: int, unit: float, seed: int = 0) -> list[Work]:
+    """Tasks of 0.25, 1 and 2.25 units, in random order, with 5 % jitter."""
+    rng = random.Random(seed)
+    sizes = [rng.choice([0.25, 1.0, 2.25]) * rng.uniform(0.95, 1.05) for _ in range(count)]
+    return [Work(round(unit * size, 3)) for size in sizes]
+
+
+def bound(tasks: Sequence[Work], workers: int) -> float:
+    return max(sum(t.seconds for t in tasks) / workers, max(t.seconds for t in tasks))
+
+
+def seconds(run: Run, tasks: Sequence[Work]) -> float:
+    started = time.perf_counter()
+    run(tasks)
+    return time.perf_counter() - started
+
+
+def rounds(runs: dict[str, Run], tasks: Sequence[Work], count: int) -> Rounds:
+    """Every contender once per round."""
+    found: Rounds = {name: [] for name in runs}
+    for _ in range(count):
+        for name, run in runs.items():
+            found[name].append(seconds(run, tasks))
+    return found
+
+
+def table(title: str, found: Rounds, low: float) -> None:
+    """Our engine is the first contender."""
+    print(f"\n{title}; lower bound {low:.2f} s\n")
+    print("| contender | seconds | over the bound | we are faster by |\n| --- | --- | --- | --- |")
+    ours = next(iter(found.values()))
+    for name, values in found.items():
+        ratios = sorted(v / o for v, o in zip(values, ours, strict=True))
+        print(
+            f"| {name} | {median(values):.2f} | {median(values) / low:.3f} | "
+            f"{median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f}) |",
+            flush=True,
+        )
+
+
+def mixed_sizes() -> None:
+    """8 workers, 64 tasks of mixed sizes, against everybody."""
+    workers, tasks = 8, mixed(64, UNIT)
+    with ExitStack() as stack:
+        peers = stack.enter_context(PoolPeers(workers))
+        runs: dict[str, Run] = {
+            "this engine": stack.enter_context(Engine(workers)).run,
+            "ProcessPoolExecutor (FIFO pull)": peers.executor,
+            "Pool.map": peers.pool_map,
+            "static split": peers.static_split,
+            "barrier batches": peers.barriers,
+        }
+        try:
+            runs["Ray ActorPool"] = stack.enter_context(RayPeer(workers)).actors
+        except ImportError:
+            print("Ray is not installed: pip install ray")
+        found = rounds(runs, tasks, 3)
+    low = bound(tasks, workers)
+    found["serial loop (sum of the sleeps)"] = [sum(t.seconds for t in tasks)] * 3
+    table("8 workers, 64 tasks of 0.25, 1 and 2.25 units", found, low)
+
+
+def many_workers() -> None:
+    """64 workers, 10,000 tasks."""
+    workers, tasks = 64, mixed(10_000, UNIT)
+    with Engine(workers) as engine:
+        found = rounds({"this engine": engine.run}, tasks, 1)
+    table("64 workers, 10,000 tasks", found, bound(tasks, workers))
+
+
+def with_loras(loras: int) -> Callable[[], None]:
+    def scenario() -> None:
+        workers, rng = 8, random.Random(loras)
+        tasks = [Work(0.03, rng.randrange(loras)) for _ in range(1000)]
+        with ExitStack() as stack:
+            one = stack.enter_context(PoolPeers(workers, resident=1))
+            all_ = stack.enter_context(PoolPeers(workers, resident=loras))
+            runs: dict[str, Run] = {
+                "this engine, one resident": stack.enter_context(Engine(workers, 1)).run,
+                "FIFO pull, one resident": one.executor,
+                "FIFO pull, all resident": all_.executor,
+            }
+            found = rounds(runs, tasks, 1)
+        low = bound(tasks, workers)
+        title = f"8 workers, 1,000 tasks of 0.03 s over {loras} LoRAs that load in {LORA_LOAD} s"
+        table(title, found, low)
+
+    return scenario
+
+
+def mixed_speed() -> None:
+    """8 workers, one of them half and one a third as fast."""
+    workers = 8
+    tasks = [replace(w) for w in mixed(64, UNIT, seed=1)]
+    slowness = {"cpu0": 2.0, "cpu1": 3.0}
+    simulated = {
+        "seconds_per_megapixel_step": 0.001 / (64 * 64 / 1e6),
+        "lora_load_seconds": LORA_LOAD,
+        "slowness": slowness,
+    }
+    with ExitStack() as stack:
+        balanced = stack.enter_context(Engine(workers, simulated=simulated))
+        plain = stack.enter_context(
+            Engine(workers, simulated=simulated, scheduling={"speculative_copies": False})
+        )
+        found = rounds({"this engine": balanced.run, "without copies": plain.run}, tasks, 3)
+    speeds = sum(1 / slowness.get(f"cpu{n}", 1.0) for n in range(workers))
+    table(
+        "8 workers of mixed speed (1/2 and 1/3), 64 mixed tasks",
+        found,
+        sum(t.seconds for t in tasks) / speeds,
+    )
+
+
+SCENARIOS: dict[str, Callable[[], None]] = {
+    "mixed-sizes": mixed_sizes,
+    "many-workers": many_workers,
+    "8-loras": with_loras(8),
+    "64-loras": with_loras(64),
+    "mixed-speed": mixed_speed,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scenarios", nargs="*", choices=[*SCENARIOS, []], default=[*SCENARIOS])
+    for name in parser.parse_args().scenarios:
+        SCENARIOS[name]()
+
+
+if __name__ == "__main__":
+    main()
