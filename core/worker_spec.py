@@ -40,6 +40,7 @@ class WorkerSpec:
     revision: str | None
     dtype: Dtype
     max_resident_loras: int
+    max_cached_prompts: int
     max_pending_saves: int
     simulated: SimulatedSettings
     group_size: int = 1
@@ -87,6 +88,7 @@ def spec_for(
         revision=model.revision,
         dtype=model.dtype,
         max_resident_loras=settings.workers.max_resident_loras,
+        max_cached_prompts=settings.workers.max_cached_prompts,
         max_pending_saves=settings.workers.max_pending_saves,
         simulated=settings.simulated,
         group_size=judge.settings.batch_size if judge else 1,

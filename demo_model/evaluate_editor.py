@@ -69,6 +69,7 @@ def _spec(model: Path, role: Any) -> WorkerSpec:
         revision=None,
         dtype="auto",
         max_resident_loras=1,
+        max_cached_prompts=4,
         max_pending_saves=1,
         simulated=settings.simulated,
     )

@@ -87,6 +87,7 @@ def spec_for(model: str, loras: int = 2) -> WorkerSpec:
         revision=None,
         dtype="auto",
         max_resident_loras=loras,
+        max_cached_prompts=4,
         max_pending_saves=1,
         simulated=load_settings().simulated,
     )
@@ -216,3 +217,26 @@ def test_weights_in_pickle_are_refused(tiny_model: Path, tmp_path: Path) -> None
     native = NativeImageGenerator(spec_for(str(folder)), lambda level, text: None)
     with pytest.raises((OSError, InputError)):
         native.load()
+
+
+def test_the_same_words_are_encoded_once(family: Any) -> None:
+    seen: list[int] = []
+    family.pipeline.text_encoder.register_forward_hook(lambda *_: seen.append(1))
+
+    task = {"prompt": "a red house", "negative_prompt": "rain", "guidance_scale": 2.0}
+    first = drawn(family, **task)
+    assert len(seen) == 2  # the prompt and its negative
+    assert not np.array_equal(drawn(family, **{**task, "seed": 2}), first)
+    drawn(family, **{**task, "prompt": "a blue house"})
+    assert len(seen) == 3
+    assert np.array_equal(drawn(family, **task), first)
+    assert len(seen) == 3
+    family.free_memory()
+    assert np.array_equal(drawn(family, **task), first)
+    assert len(seen) == 5
+
+
+def test_only_so_many_prompts_are_kept(family: Any) -> None:
+    for n in range(9):
+        family.run([lease(prompt=f"{n}")])
+    assert len(family._prompts) == family.spec.max_cached_prompts == 4

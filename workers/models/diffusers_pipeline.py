@@ -19,6 +19,7 @@ from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraCounts, LoraManager
 from workers.models.base import Log, ModelFamily, Picture, Product
 from workers.processors import load_processor
+from workers.prompt_cache import PromptCache
 from workers.reproducible import make_reproducible
 from workers.torch_device import device_map, dtype_of, identity_of, prepare_torch, torch_device
 
@@ -36,6 +37,7 @@ class DiffusersPipeline(ModelFamily):
         self._device = torch_device(spec)
         self.pipeline: Any = None
         self._loras: LoraManager | None = None
+        self._prompts: PromptCache | None = None
         self.parameters: dict[str, inspect.Parameter] = {}
         prepare_torch(spec)
 
@@ -59,6 +61,7 @@ class DiffusersPipeline(ModelFamily):
             make_reproducible(pipeline)
         self.pipeline = pipeline
         self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
+        self._prompts = PromptCache(pipeline, self.spec.max_cached_prompts)
         return name
 
     def _parts_without_torchvision(self) -> dict[str, Any]:
@@ -110,6 +113,8 @@ class DiffusersPipeline(ModelFamily):
 
     def free_memory(self) -> str:
         dropped = self._loras.shrink() if self._loras else 0
+        if self._prompts:
+            self._prompts.clear()
         vae = getattr(self.pipeline, "vae", None)
         tiled = vae is not None and hasattr(vae, "enable_tiling")
         if vae is not None and tiled:
