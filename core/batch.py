@@ -18,6 +18,7 @@ from loguru import logger
 from core.admission import Job
 from core.errors import LedgerError, StorageError
 from core.events import Listener, TaskEnded, TaskStarted
+from core.grouping import group_of
 from core.ledger import Entry, Ledger, State
 from core.messages import Done, Failed, FailureKind, Lease
 from core.outputs import OutputRoot, discard, publish
@@ -137,24 +138,32 @@ class Batch:
 
     def next_leases(self, worker: Worker, most: int, busy_saving: bool) -> list[ActiveLease]:
         """Up to `most` attempts that may run together; a suspect comes alone."""
-        group: list[ActiveLease] = []
-        while len(group) < most:
-            active = self.next_lease(worker, busy_saving or bool(group))
+        first = self.next_lease(worker, busy_saving)
+        if first is None:
+            return []
+        group = [first]
+        while len(group) < most and not first.alone:
+            active = self.next_lease(worker, busy_saving=True, beside=first.job)
             if active is None:
                 break
             group.append(active)
-            if active.alone:
-                break
         return group
 
-    def next_lease(self, worker: Worker, busy_saving: bool) -> ActiveLease | None:
+    def next_lease(
+        self, worker: Worker, busy_saving: bool, beside: Job | None = None
+    ) -> ActiveLease | None:
         """The next attempt for `worker`, recorded; None if it has to wait or nothing is left.
 
         Args:
             busy_saving: the worker still writes a picture, so a suspect has to wait.
+            beside: with which it has to run together.
         """
         while self._leasing and not self.finished:
-            pending = self._scheduler.take(worker)
+            if beside is None:
+                pending = self._scheduler.take(worker)
+            else:
+                first = _pending(self._tasks[beside.position])
+                pending = self._scheduler.take_with(first, worker)
             if pending is None:
                 return None
             task = self._tasks[pending.position]
@@ -471,4 +480,5 @@ def _pending(task: _Task) -> Pending:
         lora=task.job.lora_sha256,
         retry=task.failures + task.crashes + task.kills,
         avoid=frozenset(task.avoid),
+        group=group_of(task.job),
     )

@@ -15,9 +15,10 @@ processors"); the LoRA order saves loads.
 """
 
 import heapq
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+LOOK_AT = 64  # tasks, for one that fits into a group
 TAIL = 3  # tasks per worker: with no more waiting, rule 5 counts
 SAME_SPEED = 1.15  # how much slower a worker may be before rule 5 counts
 
@@ -32,6 +33,7 @@ class Pending:
         lora: content hash of its LoRA, or None.
         retry: how often it was tried; retries go behind all fresh tasks of their LoRA.
         avoid: workers that should rather not run it again.
+        group: equal for tasks that may run together; None for one that runs alone.
     """
 
     position: int
@@ -39,6 +41,7 @@ class Pending:
     lora: str | None = None
     retry: int = 0
     avoid: frozenset[str] = frozenset()
+    group: Hashable | None = None
 
     @property
     def order(self) -> tuple[int, float, int]:
@@ -82,18 +85,21 @@ class _Queue:
         heapq.heappush(self.heap, (task.order, task))
         self.work += task.work
 
-    def pop_for(self, worker: Worker, share: Collection[int] | None) -> Pending | None:
+    def pop_for(
+        self, worker: Worker, fits: Callable[[Pending], bool], within: int | None = None
+    ) -> Pending | None:
         """The best task that `worker` may run: one that avoids it stays for the others.
 
         Args:
-            share: positions of the tasks that it may have; None for all.
+            fits: whether it may be this one.
+            within: how many to look at; None for all.
         """
-        kept = []
+        kept: list[tuple[tuple[int, float, int], Pending]] = []
         found = None
-        while self.heap and found is None:
+        while self.heap and found is None and len(kept) != within:
             item = heapq.heappop(self.heap)
             avoids = worker.name in item[1].avoid and worker.others - item[1].avoid
-            if avoids or (share is not None and item[1].position not in share):
+            if avoids or not fits(item[1]):
                 kept.append(item)
             else:
                 found = item[1]
@@ -128,11 +134,23 @@ class Scheduler:
         """Remove and return the task that `worker` should run now; None if there is none."""
         share = self._share_of(worker)
         for lora in self._preference(worker):
-            task = self._queues[lora].pop_for(worker, share)
+            task = self._queues[lora].pop_for(
+                worker, lambda t: share is None or t.position in share
+            )
             if task is not None:
                 self._note_taken(lora)
                 return task
         return None
+
+    def take_with(self, first: Pending, worker: Worker) -> Pending | None:
+        """Remove and return a task that may run together with one that was just taken."""
+        queue = self._queues.get(first.lora)
+        if first.group is None or queue is None:
+            return None
+        task = queue.pop_for(worker, lambda t: t.group == first.group, within=LOOK_AT)
+        if task is not None:
+            self._note_taken(first.lora)
+        return task
 
     def _share_of(self, worker: Worker) -> Collection[int] | None:
         """Rule 5; None while every task may go to anybody."""

@@ -76,6 +76,7 @@ class ModelEditDefaults(Matching, EditDefaults):
 class WorkerSettings(Section):
     start_method: Literal["auto", "forkserver", "spawn"]
     concurrent_loads: Literal["auto"] | Count
+    max_batch: Literal["auto"] | Annotated[int, Field(ge=1, le=64)]
     max_resident_loras: Annotated[int, Field(ge=1, le=24)]
     max_cached_prompts: Annotated[int, Field(ge=0, le=10_000)]
     max_pending_saves: Annotated[int, Field(ge=1, le=64)]

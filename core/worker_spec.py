@@ -11,6 +11,7 @@ from core.model_choice import ModelChoice
 from core.settings import Dtype, SimulatedSettings, WorkerSettings
 
 Role = Literal["generate", "edit", "score"]
+MOST_AT_ONCE = 8  # pictures: from there on batches gain little
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class WorkerSpec:
         threads: CPU threads for this worker's arithmetic.
         model: hub id, folder, or `simulated`.
         model_identity: what the picture's metadata calls the model, `name#hash`.
-        group_size: leases that it may be given at once.
+        group_size: leases that it may be given at once; how many of them fit into the device's
+            memory is for the worker to find out.
         judge: how it scores; None for other roles.
     """
 
@@ -91,6 +93,14 @@ def spec_for(
         max_cached_prompts=settings.workers.max_cached_prompts,
         max_pending_saves=settings.workers.max_pending_saves,
         simulated=settings.simulated,
-        group_size=judge.settings.batch_size if judge else 1,
+        group_size=_group_size(role, settings.workers, judge),
         judge=judge,
     )
+
+
+def _group_size(role: Role, workers: WorkerSettings, judge: Judge | None) -> int:
+    if judge is not None:
+        return judge.settings.batch_size
+    if role != "generate":
+        return 1
+    return MOST_AT_ONCE if workers.max_batch == "auto" else workers.max_batch

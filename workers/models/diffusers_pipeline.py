@@ -14,7 +14,7 @@ from transformers.utils import is_torchvision_available
 
 from core.errors import MultiGPUError
 from core.messages import Lease
-from core.tasks import EditTask, GenerateTask
+from core.tasks import EditTask, GenerateTask, Task
 from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraCounts, LoraManager
 from workers.models.base import Log, ModelFamily, Picture, Product
@@ -83,19 +83,26 @@ class DiffusersPipeline(ModelFamily):
         """Keyword arguments of the pipeline for one picture, but for the generator."""
 
     def run(self, leases: Sequence[Lease]) -> list[Product]:
-        return [self._draw(lease) for lease in leases]
+        return [Picture(*self.draw([lease], self.arguments(lease))[0]) for lease in leases]
 
-    def _draw(self, lease: Lease) -> Picture:
-        task = lease.task
-        assert self._loras is not None and isinstance(task, GenerateTask | EditTask)
-        assert task.seed is not None
-        self._loras.use(lease.lora_sha256, task.lora_path, task.lora_strength)
-        arguments = self.arguments(lease)
+    def draw(
+        self, leases: Sequence[Lease], arguments: dict[str, Any]
+    ) -> list[tuple[dict[str, Any], Image.Image]]:
+        """One call of the pipeline: what was used, and the picture, of each lease.
+
+        Args:
+            leases: of one LoRA and strength.
+        """
+        tasks = [lease.task for lease in leases]
+        first = tasks[0]
+        assert self._loras is not None and isinstance(first, GenerateTask | EditTask)
+        self._loras.use(leases[0].lora_sha256, first.lora_path, first.lora_strength)
         # Noise from the CPU's generator is the same on every device.
-        generator = torch.Generator("cpu").manual_seed(task.seed)
-        output = self.pipeline(generator=generator, output_type="np", **arguments)
-        image = _to_image(output.images[0])
-        return Picture(self._used(arguments, image), image)
+        generators = [torch.Generator("cpu").manual_seed(_seed(task)) for task in tasks]
+        one_or_all = generators if len(tasks) > 1 else generators[0]
+        output = self.pipeline(generator=one_or_all, output_type="np", **arguments)
+        images = [_to_image(pixels) for pixels in output.images]
+        return [(self._used(arguments, image), image) for image in images]
 
     def taken(self, **given: Any) -> dict[str, Any]:
         """Those of the arguments that are set and that the pipeline's signature has."""
@@ -147,6 +154,11 @@ class DiffusersPipeline(ModelFamily):
         if name not in self.parameters:
             return None
         return arguments.get(name, self.parameters[name].default)
+
+
+def _seed(task: Task) -> int:
+    assert isinstance(task, GenerateTask | EditTask) and task.seed is not None
+    return task.seed
 
 
 def _to_image(pixels: Any) -> Image.Image:

@@ -2,12 +2,17 @@
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
 
 from core.errors import InputError
 from core.messages import Lease
 from core.tasks import GenerateTask
+from core.worker_spec import WorkerSpec
+from workers.batch_limit import BatchLimit
+from workers.models.base import Log, Picture, Product
 from workers.models.diffusers_pipeline import DiffusersPipeline
 from workers.models.guidance import guidance_arguments
 
@@ -18,12 +23,76 @@ _STARTS_FROM_PICTURE = re.compile(
 )
 
 
+CAPTION_BUCKET = 32  # tokens: Z-Image fills captions up to multiples of this, and attends to it
+
+
 class NativeImageGenerator(DiffusersPipeline):
     """Pictures from prompts: Z-Image, Qwen-Image, FLUX, SDXL, …"""
+
+    def __init__(self, spec: WorkerSpec, log: Log) -> None:
+        super().__init__(spec, log)
+        self._limit = BatchLimit(self._device)
 
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
         if not _draws_from_a_prompt(name, parameters):
             raise InputError(f"{self.spec.model} is a {name}, which draws nothing from a prompt.")
+
+    def run(self, leases: Sequence[Lease]) -> list[Product]:
+        """Leases that come together agree in all but prompt and seed (`core.grouping`)."""
+        drawn: dict[str, Product] = {}
+        for group in self._of_like_captions(leases):
+            while group:
+                task = _task_of(group[0])
+                pixels = (task.width or 1) * (task.height or 1)
+                chunk = group[: self._limit.pictures(pixels)]
+                group = group[len(chunk) :]
+                self._limit.begin(len(chunk))
+                pictures = self._together(chunk) if len(chunk) > 1 else super().run(chunk)
+                self._limit.end(pixels)
+                drawn |= {a.lease_id: p for a, p in zip(chunk, pictures, strict=True)}
+        return [drawn[lease.lease_id] for lease in leases]
+
+    def free_memory(self) -> str:
+        self._limit.out_of_memory()
+        return super().free_memory()
+
+    def _of_like_captions(self, leases: Sequence[Lease]) -> list[list[Lease]]:
+        """Grouped so that no caption is filled up further than it would be alone."""
+        if len(leases) == 1 or not self._takes_encoded_prompts:
+            return [list(leases)]
+        groups: dict[tuple[int, ...], list[Lease]] = {}
+        for lease in leases:
+            key = tuple(-(-len(x) // CAPTION_BUCKET) for x in self._encoded(_task_of(lease)))
+            groups.setdefault(key, []).append(lease)
+        return list(groups.values())
+
+    @property
+    def _takes_encoded_prompts(self) -> bool:
+        """Z-Image encodes each prompt to a tensor of its own length."""
+        return hasattr(self.pipeline, "_encode_prompt") and "prompt_embeds" in self.parameters
+
+    def _encoded(self, task: GenerateTask) -> list[torch.Tensor]:
+        """Prompt and negative prompt, [tokens, width] each."""
+        texts = (task.prompt, task.negative_prompt or "")
+        return [self.pipeline._encode_prompt([text], self._device)[0] for text in texts]
+
+    def _together(self, leases: Sequence[Lease]) -> list[Product]:
+        """Several pictures in one call."""
+        tasks = [_task_of(lease) for lease in leases]
+        arguments = {
+            **self.arguments(leases[0]),
+            "prompt": [task.prompt for task in tasks],
+            **self.taken(negative_prompt=_all_or_none([task.negative_prompt for task in tasks])),
+        }
+        if self._takes_encoded_prompts:
+            encoded = zip(*(self._encoded(task) for task in tasks), strict=True)
+            prompts, negatives = (list(texts) for texts in encoded)
+            arguments |= {"prompt_embeds": prompts, "negative_prompt_embeds": negatives}
+            arguments |= {"prompt": None, "negative_prompt": None}
+        return [
+            Picture({**used, "pictures_at_once": len(leases)}, image)
+            for used, image in self.draw(leases, arguments)
+        ]
 
     def arguments(self, lease: Lease) -> dict[str, Any]:
         task = lease.task
@@ -38,6 +107,15 @@ class NativeImageGenerator(DiffusersPipeline):
             ),
             **guidance_arguments(self.pipeline_name, self.parameters, task),
         }
+
+
+def _task_of(lease: Lease) -> GenerateTask:
+    assert isinstance(lease.task, GenerateTask)
+    return lease.task
+
+
+def _all_or_none(texts: Sequence[str | None]) -> list[str] | None:
+    return None if texts[0] is None else [text or "" for text in texts]
 
 
 def _draws_from_a_prompt(name: str, parameters: Mapping[str, inspect.Parameter]) -> bool:
