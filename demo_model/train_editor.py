@@ -105,6 +105,7 @@ class Trainer:
             parameters, lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.98)
         )
         install_joint(self.transformer)
+        self.encoder.set_attn_implementation("eager")  # the fused one is slow on its way back
 
     def parts(self) -> dict[str, Any]:
         """What training changes."""
