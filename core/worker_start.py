@@ -33,6 +33,7 @@ WorkerMain = Callable[[WorkerSpec, Connection, Connection], None]
 PRELOAD = "workers.preload"
 PRELOAD_ROLE = "WORKER_PRELOAD_ROLE"  # environment: what the fork server shall import
 PRELOAD_PARENT = "WORKER_PRELOAD_PARENT"  # environment: the process with which it shall end
+SPAWNED = "Workers are spawned, and import by themselves."
 _PROCESS_NAME = "worker-"
 _SPAWN = multiprocessing.get_context("spawn")
 _FORKSERVER = multiprocessing.get_context("forkserver")
@@ -111,12 +112,24 @@ class Forking:
             patience: seconds that the server may take.
         """
         self._instead: Spawning | None = None
-        self._prepared = _server.prepare(role, patience)
+        self._patience = patience
+        self._on_ready = on_ready
+        self._prepared = _server.prepare(role)
+        timer = threading.Timer(patience, self._give_up)
+        timer.daemon = True
+        timer.start()
+        self._prepared.add_done_callback(lambda _: timer.cancel())
         self._prepared.add_done_callback(lambda _: on_ready())
 
     @property
     def ready(self) -> bool:
-        return self._prepared.done()
+        return self._prepared.done() or self._instead is not None
+
+    def _give_up(self) -> None:
+        """The server takes too long: something that it imports hangs."""
+        logger.warning(f"The fork server is not ready after {self._patience:g} s. {SPAWNED}")
+        self._instead = Spawning()
+        self._on_ready()
 
     def start(
         self, target: WorkerMain, arguments: Any, name: str, environment: Mapping[str, str]
@@ -127,9 +140,8 @@ class Forking:
             return self._instead.start(target, arguments, name, environment)
         with _environment_lock:
             whole = {**os.environ, **environment}
-        return _server.start(
-            _new_process(_FORKSERVER, _in_environment, (whole, target, arguments), name)
-        )
+        process = _new_process(_FORKSERVER, _in_environment, (whole, target, arguments), name)
+        return _server.start(process, self._patience)
 
 
 class _ForkServer:
@@ -147,17 +159,25 @@ class _ForkServer:
         self._errands = queue.SimpleQueue()
         self._keeper: threading.Thread | None = None
 
-    def prepare(self, role: str, patience: float) -> "Future[bool]":
+    def prepare(self, role: str) -> "Future[bool]":
         """Begin to warm the server up, once; the result says whether it can be used."""
         with self._lock:
             if self._prepared is None or (self._prepared.done() and not self._prepared.result()):
                 self._role = role
-                self._prepared = self._in_keeper(lambda: self._prepare(patience))
+                self._prepared = self._in_keeper(self._prepare)
             return self._prepared
 
-    def start(self, process: Any) -> WorkerProcess:
-        """A fork of the server, which is started again if somebody killed it."""
-        self._in_keeper(lambda: self._start(process)).result()
+    def start(self, process: Any, patience: float) -> WorkerProcess:
+        """A fork of the server, which is started again if somebody killed it.
+
+        Raises:
+            OSError: there is none, after `patience` seconds at the latest. One that comes later
+                finds its pipes closed and leaves.
+        """
+        try:
+            self._in_keeper(lambda: self._start(process)).result(patience)
+        except EOFError:
+            raise OSError("the fork server has died") from None
         return WorkerProcess(process)
 
     def _in_keeper(self, errand: Callable[[], Any]) -> "Future[Any]":
@@ -177,19 +197,19 @@ class _ForkServer:
             except BaseException as error:
                 result.set_exception(error)
 
-    def _prepare(self, patience: float) -> bool:
+    def _prepare(self) -> bool:
         _FORKSERVER.set_forkserver_preload([PRELOAD])
         probe = _new_process(_FORKSERVER, _check_server, (), "probe")
         try:
             self._ensure_running()
             probe.start()  # returns when the server has imported everything
-            probe.join(patience)
+            probe.join()
             usable: bool = probe.exitcode == 0
         except (OSError, EOFError) as error:
             logger.debug(f"The fork server could not be started: {error!r}")
             usable = False
         if not usable:
-            logger.warning("The fork server cannot be used; workers are spawned one by one.")
+            logger.warning(f"The fork server cannot be used. {SPAWNED}")
         return usable
 
     def _start(self, process: Any) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -312,6 +313,19 @@ def test_a_killed_fork_server_costs_only_what_was_under_way(tmp_path: Path) -> N
         assert server is not None and server.pid not in killed
 
 
+def test_workers_are_spawned_when_the_fork_server_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hanging:
+        def prepare(self, role: str) -> "Future[bool]":
+            return Future()  # what it imports never ends
+
+    monkeypatch.setattr("core.worker_start._server", Hanging())
+    config = simulated(workers={"start_method": "forkserver"}, supervision={"boot_timeout": 5.0})
+    with Generator(1, config=config, output_dir=tmp_path) as generator:
+        assert statuses(generator.generate_batch(prompts("a"))) == ["done"]
+
+
 def test_workers_are_spawned_where_another_fork_server_runs(tmp_path: Path) -> None:
     process = script(
         tmp_path,
@@ -329,7 +343,7 @@ def test_workers_are_spawned_where_another_fork_server_runs(tmp_path: Path) -> N
     )
     output, errors = process.communicate(timeout=60)
     assert output.splitlines() == ["other", "True"], errors
-    assert "workers are spawned one by one" in errors
+    assert "The fork server cannot be used" in errors
 
 
 def _runs(process: psutil.Process) -> bool:
