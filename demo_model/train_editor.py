@@ -1,7 +1,7 @@
 """Trains the demo editor: `python -m demo_model.train_editor --vae FOLDER --out FOLDER`.
 
 Rectified flow as in Qwen-Image: x_t = s * noise + (1 - s) * x0; the transformer, told s, sees
-x_t beside the source's latents and predicts noise - x0.
+x_t beside the source's latents and predicts noise - x0. What the edit changes counts more.
 """
 
 import argparse
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLQwenImage
 
 from demo_model.editor_parts import DROPPED, PATCH, PICTURE, TEMPLATE, build_pipeline
@@ -26,6 +25,8 @@ from demo_model.training_set import pixels_of
 BATCH = 32
 PEAK_RATE = 1.2e-3
 SIDE = 128  # pixels
+CHANGED = 0.25  # of a latent's deviation: from here on a token belongs to the edit
+CHANGED_WEIGHT = 3.0  # more for these: most of a picture is only to be copied
 TEXT_TOKENS = 24  # after the dropped ones; shorter instructions are filled up
 IMAGE_TOKENS = 4  # of the text encoder, at 56 x 56 pixels
 GRID = SIDE // 16  # transformer tokens along a side
@@ -146,7 +147,10 @@ class Trainer:
                 img_shapes=[[(1, GRID, GRID)] * 2] * len(target),
                 return_dict=False,
             )[0]
-        return F.mse_loss(out[:, : target.shape[1]].float(), noise - target)
+        error = (out[:, : target.shape[1]].float() - (noise - target)).square().mean(-1)
+        changed = (target - source).abs().mean(-1) > CHANGED
+        loss: torch.Tensor = (error * (1 + CHANGED_WEIGHT * changed)).mean()
+        return loss
 
     def save(self, out: Path) -> None:
         """The averaged pipeline, in bfloat16 safetensors."""
