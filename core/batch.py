@@ -20,7 +20,7 @@ from core.errors import LedgerError, StorageError
 from core.events import Listener, TaskEnded, TaskStarted
 from core.grouping import group_of
 from core.ledger import Entry, Ledger, State
-from core.messages import Done, Failed, FailureKind, Lease
+from core.messages import Done, Failed, FailureKind, Lease, encode
 from core.outputs import OutputRoot, discard, publish
 from core.scheduler import Pending, Scheduler, Worker
 from core.settings import SupervisionSettings
@@ -29,6 +29,9 @@ from core.tasks import Result, Status, task_to_json
 INTERRUPTED = "Not tried: the run was interrupted."
 # Failures that another try, on another worker or with more free memory, may not repeat.
 PASSING: frozenset[FailureKind] = frozenset({"out_of_memory", "device", "error"})
+
+
+MOST_BYTES = 32 * 1024  # of leases sent together: a pipe takes 64 KiB without waiting
 
 
 @dataclass
@@ -42,6 +45,7 @@ class _Task:
     kills: int = 0  # the same, by a plain SIGKILL
     alone: bool = False  # suspected: next to run with nothing else in its worker
     leases: set[str] = field(default_factory=set)  # that are out: two if it runs twice
+    copied: bool = False
     avoid: set[str] = field(default_factory=set)
     result: Result | None = None
 
@@ -141,12 +145,13 @@ class Batch:
         first = self.next_lease(worker, busy_saving)
         if first is None:
             return []
-        group = [first]
-        while len(group) < most and not first.alone:
+        group, size = [first], len(encode(first.lease))
+        while len(group) < most and not first.alone and size < MOST_BYTES:
             active = self.next_lease(worker, busy_saving=True, beside=first.job)
             if active is None:
                 break
             group.append(active)
+            size += len(encode(active.lease))
         return group
 
     def next_lease(
@@ -170,30 +175,35 @@ class Batch:
             if task.alone and busy_saving:
                 self._scheduler.add(pending)
                 return None
-            active = self._give(task, worker.name)
-            if active is not None:
-                return active
+            try:
+                return self._give(task, worker.name)
+            except (StorageError, LedgerError) as error:
+                self._disk_refused(task, error, worker.name)
         return None
 
     def copy(self, lease_id: str, worker: str) -> ActiveLease | None:
-        """A second lease for the task of one that is out; whichever is done first counts."""
+        """A second lease for the task of one that is out; whichever is done first counts.
+
+        Once per task, and only while it did nobody harm: a suspect would do it twice.
+        """
         first = self._active.get(lease_id)
-        if first is None or first.alone or not self._leasing:
+        if first is None or not self._leasing or not self._sealed:
             return None
         task = self._tasks[first.job.position]
-        return self._give(task, worker) if len(task.leases) == 1 else None
+        if task.copied or task.alone or task.failures or task.crashes or task.kills:
+            return None
+        task.copied = True
+        with contextlib.suppress(StorageError, LedgerError):  # the first run will meet it, too
+            return self._give(task, worker)
+        return None
 
-    def _give(self, task: _Task, worker: str) -> ActiveLease | None:
+    def _give(self, task: _Task, worker: str) -> ActiveLease:
         lease_id = uuid4().hex[:16]
         job = task.job
-        try:
-            partial = self._root.partial(job.output, lease_id)
-            # Relative, so that a folder may be moved between runs.
-            name = os.path.relpath(partial, self._root.folder)
-            self._ledger.lease(lease_id, job.output.key, task.attempts + 1, worker, name)
-        except (StorageError, LedgerError) as error:
-            self._disk_refused(task, error, worker)
-            return None
+        partial = self._root.partial(job.output, lease_id)
+        # Relative, so that a folder may be moved between runs.
+        name = os.path.relpath(partial, self._root.folder)
+        self._ledger.lease(lease_id, job.output.key, task.attempts + 1, worker, name)
         task.attempts += 1
         lease = Lease(
             lease_id,
@@ -233,7 +243,8 @@ class Batch:
             self._ledger.end_lease(message.lease_id, "done", entry)
         except (StorageError, LedgerError) as error:
             discard(partial)
-            self._disk_refused(task, error, active.worker, message.lease_id)
+            if not self._runs_elsewhere(task, active, "storage"):
+                self._disk_refused(task, error, active.worker, message.lease_id)
             return
         self._settle(task, "done", active.worker, elapsed=message.elapsed)
 
@@ -282,6 +293,8 @@ class Batch:
         """The copy of a task whose run ended badly decides about it."""
         if not task.leases:
             return False
+        if outcome != "released":
+            task.avoid.add(ended.worker)
         self._end_lease_alone(ended.lease.lease_id, outcome)
         return True
 
@@ -474,11 +487,13 @@ def job_entry(job: Job, state: State, **fields: object) -> Entry:
 
 
 def _pending(task: _Task) -> Pending:
+    retry = task.failures + task.crashes + task.kills
     return Pending(
         position=task.job.position,
         work=task.job.work,
         lora=task.job.lora_sha256,
-        retry=task.failures + task.crashes + task.kills,
+        retry=retry,
         avoid=frozenset(task.avoid),
-        group=group_of(task.job),
+        # What failed in company tries alone: one bad task must not fail the others with it.
+        group=None if retry else group_of(task.job),
     )

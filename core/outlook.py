@@ -1,6 +1,6 @@
 """When workers should be free, and whether a task should run twice. No clock of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from core.pace import Pace
 from core.scheduler import Peer
@@ -34,19 +34,16 @@ class Outlook:
 
     def worth_copying(
         self, idle: WorkerHandle, workers: Sequence[WorkerHandle], now: float
-    ) -> str | None:
-        """The lease that will end last, if `idle` should end a copy of it well before.
-
-        A suspected task is never copied: it may take its workers with it.
-        """
+    ) -> Iterator[str]:
+        """Leases of which `idle` should end a copy well before they end, the last to end first."""
         own = self._pace.seconds_per_work(idle.name)
+        if own is None:
+            return
         busy = [w for w in workers if len(w.running) == 1 and w is not idle]
-        if own is None or not busy:
-            return None
-        rest = {
-            w.name: self._busy_for(w, self._pace.seconds_per_work(w.name) or own, now) for w in busy
-        }
-        last = max(busy, key=lambda w: rest[w.name])
-        if last.work * own > WORTH_A_COPY * rest[last.name]:
-            return None
-        return next(iter(last.running))
+        rest = {w.name: self._busy_for(w, self._rate(w, own), now) for w in busy}
+        for worker in sorted(busy, key=lambda w: rest[w.name], reverse=True):
+            if worker.work * own <= WORTH_A_COPY * rest[worker.name]:
+                yield next(iter(worker.running))
+
+    def _rate(self, worker: WorkerHandle, otherwise: float) -> float:
+        return self._pace.seconds_per_work(worker.name) or otherwise

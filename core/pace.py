@@ -7,6 +7,7 @@ from core.settings import SupervisionSettings
 
 MEMORY = 64  # tasks: enough for a median that one slow task does not move
 OWN_MEMORY = 9  # of one worker: its first, slow task is soon outvoted
+OWN_ENOUGH = 3  # of its tasks: before, one slow one would speak for all
 
 
 class Pace:
@@ -24,8 +25,9 @@ class Pace:
         self._own.setdefault(worker, deque(maxlen=OWN_MEMORY)).append(rate)
 
     def seconds_per_work(self, worker: str) -> float | None:
-        """Of this worker, or of all while it has finished nothing; None while nobody has."""
-        known = self._own.get(worker) or self._rates
+        """Of this worker, or of all while it has finished few; None while nobody has any."""
+        own = self._own.get(worker, ())
+        known = own if len(own) >= OWN_ENOUGH else self._rates
         return median(known) if known else None
 
     def allowed(self, worker: str, work: float) -> float:

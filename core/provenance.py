@@ -8,6 +8,7 @@ that web UI has it, too, and the JSON as the image description.
 """
 
 import json
+import struct
 import zlib
 from collections.abc import Mapping
 from io import BytesIO
@@ -102,9 +103,10 @@ def read_provenance(file: Path) -> dict[str, Any]:
         if "fingerprint" not in found:
             raise KeyError("fingerprint")
         return dict(found)
-    except (OSError, KeyError, ValueError, SyntaxError, TypeError) as error:
-        raise ValueError(f"{file} is not a whole result of this project") from error
-    except Image.DecompressionBombError as error:
+    except (
+        OSError, EOFError, KeyError, ValueError, SyntaxError, TypeError, struct.error,
+        Image.DecompressionBombError,
+    ) as error:  # fmt: skip
         raise ValueError(f"{file} is not a whole result of this project") from error
 
 
@@ -112,7 +114,7 @@ def _text_in(file: Path) -> str:
     """Our JSON in a picture that is whole: a torn file is none."""
     with Image.open(file, formats=["PNG", "WEBP"]) as image:
         if image.format == "WEBP":
-            image.load()  # WebP has no checksums; what decodes is whole
+            image.load()  # WebP has no checksums: what is not torn counts as whole
             return str(image.getexif()[ExifTags.Base.ImageDescription])
         text = str(image.info[TASK_KEY])
         image.verify()

@@ -147,7 +147,12 @@ class Scheduler:
         queue = self._queues.get(first.lora)
         if first.group is None or queue is None:
             return None
-        task = queue.pop_for(worker, lambda t: t.group == first.group, within=LOOK_AT)
+        share = self._share_of(worker)
+        task = queue.pop_for(
+            worker,
+            lambda t: t.group == first.group and (share is None or t.position in share),
+            within=LOOK_AT,
+        )
         if task is not None:
             self._note_taken(first.lora)
         return task

@@ -48,6 +48,7 @@ class WorkerHandle:
         self.loras: frozenset[str] = frozenset()
         self.group_size = spec.group_size
         self.dismissed = False  # to leave when its leases are done
+        self.leaving = False  # this incarnation said that it will end itself
         self.busy_since = 0.0  # monotonic time at which it got what it runs
         self.running: dict[str, tuple[Batch, ActiveLease]] = {}
         self.saving: dict[str, tuple[Batch, ActiveLease]] = {}
@@ -83,12 +84,16 @@ class WorkerHandle:
                 self.name,
                 self._birth_environment(),
             )
+        except OSError:
+            self._close_pipes()
+            raise
         finally:
             # Main must not hold the worker's ends: EOF is how each side learns of a death.
             task_reader.close()
             result_writer.close()
         self.state = State.BOOTING
         self.kill_reason = None
+        self.leaving = False
         self.loras = frozenset()
 
     def _birth_environment(self) -> dict[str, str]:
@@ -134,6 +139,8 @@ class WorkerHandle:
 
     def describe_death(self) -> str:
         """How the dead incarnation ended, in words."""
+        if self.process is not None and self.process.orphaned:
+            return "the fork server has died, and its forks with it"
         code = self.exit_code
         if code is None:
             return "it does not react to SIGKILL"
@@ -146,13 +153,17 @@ class WorkerHandle:
 
     def bury(self) -> None:
         """Release everything that belonged to the dead incarnation."""
+        self._close_pipes()
+        if self.process is not None and self.exit_code is not None:
+            self.process.close()
+        self.process = None
+        self.deadline = None
+
+    def _close_pipes(self) -> None:
         for connection in (self._to_worker, self.from_worker):
             if connection is not None:
                 connection.close()
-        if self.process is not None and self.exit_code is not None:
-            self.process.close()
-        self.process = self._to_worker = self.from_worker = None
-        self.deadline = None
+        self._to_worker = self.from_worker = None
 
     def leases(self) -> list[tuple[Batch, ActiveLease]]:
         """Every lease that is out, those on the device first."""

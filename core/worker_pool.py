@@ -264,6 +264,7 @@ class WorkerPool:
 
     def _expect_to_leave(self, handle: WorkerHandle) -> None:
         """The worker said that it ends itself, to come again with a fresh device context."""
+        handle.leaving = True
         handle.set_deadline(self._rules.stop_timeout)
         self._change(handle, State.STOPPING)
 
@@ -336,19 +337,22 @@ class WorkerPool:
         """A second run of somebody's last task, where this worker would only wait for it."""
         if batch.waiting or self.barrier or not self._speculative:
             return []
-        lease_id = self._outlook.worth_copying(handle, self._serving(), time.monotonic())
-        copy = batch.copy(lease_id, handle.name) if lease_id is not None else None
-        return [copy] if copy is not None else []
+        for lease_id in self._outlook.worth_copying(handle, self._serving(), time.monotonic()):
+            copy = batch.copy(lease_id, handle.name)
+            if copy is not None:
+                return [copy]
+        return []
 
     def _serving(self) -> list[WorkerHandle]:
-        return [h for h in self._handles if h.state is State.SERVING]
+        """Those that take leases."""
+        return [h for h in self._handles if h.state is State.SERVING and not h.dismissed]
 
     def _waits(self) -> bool:
         """Somebody is idle and might get a task by the passing of time alone."""
         if self._batch is None or self._batch.finished or self.barrier:
             return False
         serving = self._serving()
-        idle = [h for h in serving if not h.running and not h.dismissed]
+        idle = [h for h in serving if not h.running]
         return 0 < len(idle) < len(serving)
 
     def _busy(self) -> frozenset[str]:
@@ -387,6 +391,8 @@ class WorkerPool:
         if handle.kill_reason is not None:
             reason = handle.kill_reason
         leases = handle.leases()
+        # Who announced its leaving has named the culprit; who lost its server knows none.
+        innocent = handle.leaving or (handle.process is not None and handle.process.orphaned)
         running = handle.running
         handle.running, handle.saving = {}, {}
         handle.bury()
@@ -394,7 +400,7 @@ class WorkerPool:
             logger.warning(f"{handle.name}: {reason}.")
         loss = WorkerLoss(f"{handle.name}: {reason}", by_sigkill, hung)
         for batch, active in leases:
-            blamed = not running or active.lease.lease_id in running
+            blamed = not innocent and (not running or active.lease.lease_id in running)
             batch.worker_lost(active.lease.lease_id, loss, blamed)
         if self._closing:
             self._change(handle, State.STOPPED)

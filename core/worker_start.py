@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker, spawn
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -26,6 +27,7 @@ from typing import Any, Protocol
 
 from loguru import logger
 
+from core.settings import PROJECT_DIR
 from core.worker_spec import WorkerSpec
 
 WorkerMain = Callable[[WorkerSpec, Connection, Connection], None]
@@ -34,38 +36,44 @@ PRELOAD = "workers.preload"
 PRELOAD_ROLE = "WORKER_PRELOAD_ROLE"  # environment: what the fork server shall import
 PRELOAD_PARENT = "WORKER_PRELOAD_PARENT"  # environment: the process with which it shall end
 SPAWNED = "Workers are spawned, and import by themselves."
-_PROCESS_NAME = "worker-"
+FORK_TIMEOUT = 20.0  # seconds for a fork of a warm server, which takes milliseconds
+_PROCESS_NAME = "multi-gpu-worker-"
+_CHILDREN: set[Any] = getattr(multiprocessing.process, "_children", set())
 _SPAWN = multiprocessing.get_context("spawn")
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _environment_lock = threading.Lock()
-# `Process.start` looks after all children of this program, so another thread that looks after
-# its own at that moment could find an exit code already fetched.
-_children_lock = threading.Lock()
 
 
 class WorkerProcess:
     """A started worker, whichever way; `sentinel` becomes readable when it ends."""
 
-    def __init__(self, process: Any) -> None:
+    def __init__(self, process: Any, server: "_Server | None" = None) -> None:
         self._process = process
+        self._server = server
         self.pid: int = process.pid
         self.sentinel: int = process.sentinel
+        # multiprocessing would look after it from whichever thread starts the next process, and
+        # an exit code can be fetched once only.
+        _CHILDREN.discard(process)
 
     @property
     def exit_code(self) -> int | None:
         """None while it runs; -n after signal n."""
-        with _children_lock:
-            code: int | None = self._process.exitcode
+        code: int | None = self._process.exitcode
         return code
+
+    @property
+    def orphaned(self) -> bool:
+        """It ended with the server that it was forked from, through no fault of its own."""
+        return self._server is not None and self.exit_code is not None and not self._server.alive
 
     def kill(self) -> None:
         self._process.kill()
 
     def close(self) -> None:
         """Release what an ended process holds."""
-        with _children_lock:
-            self._process.join()
-            self._process.close()
+        self._process.join()
+        self._process.close()
 
 
 class Starter(Protocol):
@@ -98,7 +106,7 @@ class Spawning:
         process = _new_process(_SPAWN, target, arguments, name)
         _block_terminal_signals()
         with _environment(environment):
-            _start(process)
+            process.start()
         return WorkerProcess(process)
 
 
@@ -111,80 +119,109 @@ class Forking:
             role: of the workers to come.
             patience: seconds that the server may take.
         """
-        self._instead: Spawning | None = None
+        self._role = role
         self._patience = patience
         self._on_ready = on_ready
-        self._prepared = _server.prepare(role)
-        timer = threading.Timer(patience, self._give_up)
+        self._instead: Spawning | None = None
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._server = _keeper.server(self._role)
+        timer = threading.Timer(self._patience, self._spawn_instead)
         timer.daemon = True
         timer.start()
-        self._prepared.add_done_callback(lambda _: timer.cancel())
-        self._prepared.add_done_callback(lambda _: on_ready())
+        self._server.add_done_callback(lambda _: timer.cancel())
+        self._server.add_done_callback(lambda _: self._on_ready())
 
     @property
     def ready(self) -> bool:
-        return self._prepared.done() or self._instead is not None
+        return self._server.done() or self._instead is not None
 
-    def _give_up(self) -> None:
-        """The server takes too long: something that it imports hangs."""
-        logger.warning(f"The fork server is not ready after {self._patience:g} s. {SPAWNED}")
+    def _spawn_instead(self) -> None:
+        """Something that the server imports hangs, or the server does."""
+        logger.warning(f"The fork server does not answer. {SPAWNED}")
         self._instead = Spawning()
         self._on_ready()
 
     def start(
         self, target: WorkerMain, arguments: Any, name: str, environment: Mapping[str, str]
     ) -> WorkerProcess:
-        if self._instead is None and not self._prepared.result():
-            self._instead = Spawning()
-        if self._instead is not None:
+        server = None if self._instead is not None else self._server.result()
+        if server is None:
+            self._instead = self._instead or Spawning()
             return self._instead.start(target, arguments, name, environment)
+        if not server.alive:
+            self._prepare()
+            raise OSError("the fork server has died, and is started again")
         with _environment_lock:
             whole = {**os.environ, **environment}
         process = _new_process(_FORKSERVER, _in_environment, (whole, target, arguments), name)
-        return _server.start(process, self._patience)
+        try:
+            _keeper.start(process)
+        except TimeoutError:
+            self._spawn_instead()
+            raise
+        return WorkerProcess(process, server)
 
 
-class _ForkServer:
-    """multiprocessing's fork server, kept by a thread that ends with this program only.
+@dataclass(frozen=True)
+class _Server:
+    """One incarnation of the fork server."""
+
+    pid: int
+
+    @property
+    def alive(self) -> bool:
+        """Without fetching its exit code, which multiprocessing wants."""
+        try:
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, self.pid, options) is None
+        except ChildProcessError:
+            return False
+
+
+class _Keeper:
+    """A thread that keeps multiprocessing's fork server, and ends with this program only.
 
     The server asks the kernel to be killed with the thread that started it, and each worker
     with the server: so nobody outlives this program, however it ends.
     """
 
     def __init__(self) -> None:
-        self._prepared: Future[bool] | None = None
+        self._server: Future[_Server | None] | None = None
         self._lock = threading.Lock()
-        self._role = ""
         self._errands: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]]
         self._errands = queue.SimpleQueue()
-        self._keeper: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
 
-    def prepare(self, role: str) -> "Future[bool]":
-        """Begin to warm the server up, once; the result says whether it can be used."""
+    def server(self, role: str) -> "Future[_Server | None]":
+        """The server, warmed up for `role` if there is none yet; None if it cannot be had."""
         with self._lock:
-            if self._prepared is None or (self._prepared.done() and not self._prepared.result()):
-                self._role = role
-                self._prepared = self._in_keeper(self._prepare)
-            return self._prepared
+            known = self._server
+            if known is not None and known.done():
+                server = known.result()
+                if server is None or not server.alive:
+                    known = None
+            if known is None:
+                known = self._server = self._errand(lambda: _warm_up(role))
+            return known
 
-    def start(self, process: Any, patience: float) -> WorkerProcess:
-        """A fork of the server, which is started again if somebody killed it.
-
+    def start(self, process: Any) -> None:
+        """
         Raises:
-            OSError: there is none, after `patience` seconds at the latest. One that comes later
+            OSError: the server died, or did not answer in time. A process that comes later
                 finds its pipes closed and leaves.
         """
         try:
-            self._in_keeper(lambda: self._start(process)).result(patience)
+            self._errand(process.start).result(FORK_TIMEOUT)
         except EOFError:
             raise OSError("the fork server has died") from None
-        return WorkerProcess(process)
 
-    def _in_keeper(self, errand: Callable[[], Any]) -> "Future[Any]":
-        if self._keeper is None:
+    def _errand(self, errand: Callable[[], Any]) -> "Future[Any]":
+        if self._thread is None:
             # A daemon, unlike an executor's: it must not hold up an interrupted program.
-            self._keeper = threading.Thread(target=self._keep, name="fork-server", daemon=True)
-            self._keeper.start()
+            self._thread = threading.Thread(target=self._keep, name="fork-server", daemon=True)
+            self._thread.start()
         result: Future[Any] = Future()
         self._errands.put((result, errand))
         return result
@@ -192,49 +229,54 @@ class _ForkServer:
     def _keep(self) -> None:
         while True:
             result, errand = self._errands.get()
+            _block_terminal_signals()
             try:
                 result.set_result(errand())
             except BaseException as error:
                 result.set_exception(error)
 
-    def _prepare(self) -> bool:
-        _FORKSERVER.set_forkserver_preload([PRELOAD])
-        probe = _new_process(_FORKSERVER, _check_server, (), "probe")
-        try:
-            self._ensure_running()
-            probe.start()  # returns when the server has imported everything
-            probe.join()
-            usable: bool = probe.exitcode == 0
-        except (OSError, EOFError) as error:
-            logger.debug(f"The fork server could not be started: {error!r}")
-            usable = False
-        if not usable:
-            logger.warning(f"The fork server cannot be used. {SPAWNED}")
-        return usable
 
-    def _start(self, process: Any) -> None:
-        self._ensure_running()
-        _start(process)
-
-    def _ensure_running(self) -> None:
-        _block_terminal_signals()
-        environment = {
-            PRELOAD_ROLE: self._role,
-            PRELOAD_PARENT: str(os.getpid()),
-            # Threads of a library would not survive the fork; workers set their own number.
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "MKL_CBWR": os.environ.get("MKL_CBWR", "AUTO,STRICT"),
-            # Ask NVML instead of CUDA whether there are GPUs: CUDA does not survive it, either.
-            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-        }
-        with _environment(environment):
+def _warm_up(role: str) -> _Server | None:
+    """In the keeper: start the server and wait until it has imported everything."""
+    _FORKSERVER.set_forkserver_preload([PRELOAD])
+    reader, writer = _FORKSERVER.Pipe(duplex=False)
+    probe = _new_process(_FORKSERVER, _tell_server, (writer,), "probe")
+    server = None
+    try:
+        with _environment(_server_environment(role)):
             forkserver.ensure_running()
+        probe.start()
+        writer.close()
+        server = _Server(reader.recv())
+        probe.join()
+    except (OSError, EOFError) as error:
+        logger.debug(f"The fork server could not be started: {error!r}")
+    if server is None:
+        logger.warning(f"The fork server cannot be used. {SPAWNED}")
+    return server
 
 
-def _check_server() -> None:
-    """In a fork of the server: was everything imported, and by our server?"""
-    sys.exit(0 if getattr(sys.modules.get(PRELOAD), "complete", False) else 1)
+def _server_environment(role: str) -> dict[str, str]:
+    known = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    return {
+        PRELOAD_ROLE: role,
+        PRELOAD_PARENT: str(os.getpid()),
+        # The server looks for modules here, and not in the current folder.
+        "PYTHONPATH": os.pathsep.join([str(PROJECT_DIR), *known]),
+        "PYTHONSAFEPATH": "1",
+        # Threads of a library would not survive the fork; workers set their own number.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_CBWR": os.environ.get("MKL_CBWR", "AUTO,STRICT"),
+        # Ask NVML instead of CUDA whether there are GPUs: CUDA does not survive it, either.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    }
+
+
+def _tell_server(writer: Connection) -> None:
+    """In a fork of the server: its pid, if it is ours and has imported everything."""
+    if getattr(sys.modules.get(PRELOAD), "complete", False):
+        writer.send(os.getppid())
 
 
 def _in_environment(environment: dict[str, str], target: WorkerMain, arguments: Any) -> None:
@@ -248,11 +290,6 @@ def _new_process(
     context: SpawnContext | ForkServerContext, target: Any, arguments: Any, name: str
 ) -> Any:
     return context.Process(target=target, args=arguments, name=_PROCESS_NAME + name, daemon=True)
-
-
-def _start(process: Any) -> None:
-    with _children_lock:
-        process.start()
 
 
 def _without_main_script(original: Callable[[str], dict[str, Any]]) -> Any:
@@ -297,7 +334,7 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                     os.environ[key] = value
 
 
-_server = _ForkServer()
+_keeper = _Keeper()
 
 
 def starter_for(

@@ -86,6 +86,20 @@ def test_one_bad_picture_of_a_batch_leaves_the_others_alone(tmp_path: Path) -> N
     assert [r.status for r in results] == ["done", "done", "failed", "done", "done"]
 
 
+@pytest.mark.parametrize("fault", ["cuda", "crash", "hang"])
+def test_a_poisonous_picture_fails_alone(tmp_path: Path, fault: str) -> None:
+    """What broke with it in one batch is tried again without it."""
+    tasks = [{"prompt": p, "width": 64, "height": 64} for p in ("a", "b", f"!{fault}", "c", "d")]
+    config = simulated(
+        workers={"max_batch": 5},
+        supervision={"restart_backoff": 0.01, "restarts_before_retirement": 50, "task_timeout": 2},
+    )
+    with MultiGPUImageGenerator(1, config=config, output_dir=tmp_path) as generator:
+        results = generator.generate_batch(tasks)
+    bad = "quarantined" if fault == "crash" else "failed"
+    assert [r.status for r in results] == ["done", "done", bad, "done", "done"]
+
+
 def test_only_tasks_of_one_group_go_together() -> None:
     groups = ["a", "b", None, "a", "b", "a"]
     scheduler = Scheduler([Pending(i, 1.0, group=g) for i, g in enumerate(groups)])

@@ -51,6 +51,13 @@ def test_a_webp_has_its_parameters_where_viewers_look_for_them(tmp_path: Path) -
     assert comment[8:].decode("utf-16-be") == parameters_text(task, USED, None)
 
 
+def test_a_picture_with_broken_exif_is_no_result(tmp_path: Path) -> None:
+    file = tmp_path / "a.webp"
+    picture().save(file, exif=b"II*\0")
+    with pytest.raises(ValueError, match="not a whole result"):
+        read_provenance(file)
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.webp"])
 def test_a_torn_or_foreign_file_is_no_result(tmp_path: Path, name: str) -> None:
     whole = encode_picture(picture(), lease(name), USED)

@@ -74,6 +74,34 @@ def test_a_copy_that_fails_leaves_the_first_run_alone(tmp_path: Path, fault: str
     assert results[0].attempts >= 2
 
 
+def test_a_task_is_copied_once_at_most(tmp_path: Path) -> None:
+    """However badly its copy ends: healthy workers are not worn out by it."""
+    faults = ",".join(["slow", *["crash"] * 20])
+    config = simulated(simulated=FAST)
+    with MultiGPUImageGenerator(2, config=config, output_dir=tmp_path) as generator:
+        results = generator.generate_batch(tasks(f"!{faults}", *"abcdef"))
+    assert [r.status for r in results] == ["done"] * 7
+    assert results[0].attempts == 2
+
+
+def test_several_stuck_workers_are_all_stood_in_for(tmp_path: Path) -> None:
+    config = simulated(simulated=FAST)
+    with MultiGPUImageGenerator(3, config=config, output_dir=tmp_path) as generator:
+        assert all(r.success for r in generator.generate_batch(tasks(*"abcdefghijkl")))
+        results = generator.generate_batch(tasks("!stop:1 x", "!stop:1 y", *"mnopqr"))
+    assert [r.status for r in results] == ["done"] * 8
+
+
+def test_one_slow_task_does_not_starve_its_worker(tmp_path: Path) -> None:
+    config = simulated(simulated=FAST, scheduling={"speculative_copies": False})
+    with MultiGPUImageGenerator(2, config=config, output_dir=tmp_path) as generator:
+        first = generator.generate_batch(tasks("!slow", *"abcdefghijklmnopqrstuvwx"))
+        slow = first[0].worker
+        later = [generator.generate_batch(tasks(f"{n}", f"{n}b")) for n in range(4)]
+    workers = {r.worker for batch in later for r in batch}
+    assert workers == {"cpu0", "cpu1"}, f"{slow} was slow once"
+
+
 def test_a_slow_worker_gets_nothing_that_the_fast_one_would_end_sooner(tmp_path: Path) -> None:
     mixed = simulated(simulated={**FAST, "slowness": {"cpu0": 6.0}})
     with MultiGPUImageGenerator(2, config=mixed, output_dir=tmp_path) as generator:

@@ -308,19 +308,40 @@ def test_a_killed_fork_server_costs_only_what_was_under_way(tmp_path: Path) -> N
 
     tasks = prompts(*"abcdefgh", width=128, height=128)
     with Generator(2, config=forked, output_dir=tmp_path, listener=kill_the_server) as generator:
-        assert statuses(generator.generate_batch(tasks)) == ["done"] * 8
+        results = generator.generate_batch(tasks)
+        assert statuses(results) == ["done"] * 8
         server = fork_server(os.getpid())
         assert server is not None and server.pid not in killed
+
+
+def test_forks_come_from_any_folder(tmp_path: Path) -> None:
+    """And the project's modules, not the current folder's, are in them."""
+    (tmp_path / "workers.py").write_text("raise RuntimeError")
+    code = f"""
+        import sys
+        sys.path.insert(0, {str(PROJECT)!r})
+        from core.multi_gpu_image_generator import MultiGPUImageGenerator
+        config = {{"model": "simulated", "workers": {{"start_method": "forkserver"}}}}
+        with MultiGPUImageGenerator(1, config=config) as generator:
+            print(generator.generate_batch([{{"prompt": "a"}}])[0].success)
+        """
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    line = [sys.executable, "-P", "-c", textwrap.dedent(code)]
+    done = subprocess.run(
+        line, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=60
+    )
+    assert done.stdout.strip() == "True", done.stderr
+    assert "fork server" not in done.stderr
 
 
 def test_workers_are_spawned_when_the_fork_server_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Hanging:
-        def prepare(self, role: str) -> "Future[bool]":
+        def server(self, role: str) -> "Future[None]":
             return Future()  # what it imports never ends
 
-    monkeypatch.setattr("core.worker_start._server", Hanging())
+    monkeypatch.setattr("core.worker_start._keeper", Hanging())
     config = simulated(workers={"start_method": "forkserver"}, supervision={"boot_timeout": 5.0})
     with Generator(1, config=config, output_dir=tmp_path) as generator:
         assert statuses(generator.generate_batch(prompts("a"))) == ["done"]

@@ -60,7 +60,7 @@ class _Worker:
         self._spec = spec
         self._channel = channel
         self._family = family
-        self._saver = ResultSaver(channel, spec.max_pending_saves)
+        self._saver = ResultSaver(channel, max(spec.max_pending_saves, spec.group_size))
         self._free_since = time.monotonic()
 
     def serve(self) -> None:
@@ -144,10 +144,12 @@ class _Worker:
             if classify(error)[0] != "out_of_memory":
                 raise
         # Outside of the except block, whose traceback kept the failed attempt's tensors alive.
-        self._channel.log("WARNING", f"out of memory; {self._family.free_memory()}")
         if len(leases) > 1:
+            self._channel.log("WARNING", f"out of memory with {len(leases)} at once; halving")
+            self._family.too_many()
             middle = len(leases) // 2
             return self._products(leases[:middle]) + self._products(leases[middle:])
+        self._channel.log("WARNING", f"out of memory; {self._family.free_memory()}")
         return self._family.run(leases)
 
     def _report(self, lease: Lease, error: Exception, seconds: float) -> None:

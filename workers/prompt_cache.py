@@ -21,10 +21,10 @@ class PromptCache:
         self._capacity = capacity
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         # Z-Image encodes prompt and negative prompt in one call; its inner method one by one.
-        for name in ("_encode_prompt", "encode_prompt"):
-            if capacity and hasattr(pipeline, name):
-                setattr(pipeline, name, self._in_front_of(getattr(pipeline, name)))
-                break
+        inner = type(pipeline).__name__.startswith("ZImage")
+        name = "_encode_prompt" if inner else "encode_prompt"
+        if capacity and hasattr(pipeline, name):
+            setattr(pipeline, name, self._in_front_of(getattr(pipeline, name)))
 
     def __len__(self) -> int:
         return len(self._kept)

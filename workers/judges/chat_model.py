@@ -80,10 +80,13 @@ class ChatModel(JudgeFamily):
         inputs = self.processor(text=texts, images=images, padding=True, return_tensors="pt")
         return inputs.to(self.model.device, self.model.dtype)
 
-    def free_memory(self) -> str:
+    def too_many(self) -> None:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def free_memory(self) -> str:
+        self.too_many()
         return "trying again with fewer edits at once"
 
     def _chat(self, messages: list[dict[str, Any]]) -> str:

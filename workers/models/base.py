@@ -1,5 +1,6 @@
 """The small interface that every model family stands behind."""
 
+import gc
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -70,6 +71,10 @@ class ModelFamily(ABC):
     def take_lora_counts(self) -> LoraCounts:
         """LoRA loads and switches since the last call."""
         return LoraCounts()
+
+    def too_many(self) -> None:
+        """So many leases at once did not fit into memory; fewer follow."""
+        gc.collect()
 
     def free_memory(self) -> str:
         """Give back what can be given back after an out-of-memory error; says what it did."""

@@ -126,11 +126,15 @@ class DiffusersPipeline(ModelFamily):
         tiled = vae is not None and hasattr(vae, "enable_tiling")
         if vae is not None and tiled:
             vae.enable_tiling()
+        self.empty_cache()
+        tiling = ", decoding in tiles from now on" if tiled else ""
+        return f"trying again with {dropped} idle LoRAs dropped{tiling}"
+
+    def empty_cache(self) -> None:
+        """Give memory that holds nothing back to the device."""
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        tiling = ", decoding in tiles from now on" if tiled else ""
-        return f"trying again with {dropped} idle LoRAs dropped{tiling}"
 
     def _used(self, arguments: dict[str, Any], image: Image.Image) -> dict[str, Any]:
         name, _, model_hash = self.spec.model_identity.partition("#")

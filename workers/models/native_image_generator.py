@@ -52,9 +52,9 @@ class NativeImageGenerator(DiffusersPipeline):
                 drawn |= {a.lease_id: p for a, p in zip(chunk, pictures, strict=True)}
         return [drawn[lease.lease_id] for lease in leases]
 
-    def free_memory(self) -> str:
+    def too_many(self) -> None:
         self._limit.out_of_memory()
-        return super().free_memory()
+        self.empty_cache()
 
     def _of_like_captions(self, leases: Sequence[Lease]) -> list[list[Lease]]:
         """Grouped so that no caption is filled up further than it would be alone."""
@@ -69,7 +69,7 @@ class NativeImageGenerator(DiffusersPipeline):
     @property
     def _takes_encoded_prompts(self) -> bool:
         """Z-Image encodes each prompt to a tensor of its own length."""
-        return hasattr(self.pipeline, "_encode_prompt") and "prompt_embeds" in self.parameters
+        return self.pipeline_name.startswith("ZImage")
 
     def _encoded(self, task: GenerateTask) -> list[torch.Tensor]:
         """Prompt and negative prompt, [tokens, width] each."""
@@ -79,11 +79,11 @@ class NativeImageGenerator(DiffusersPipeline):
     def _together(self, leases: Sequence[Lease]) -> list[Product]:
         """Several pictures in one call."""
         tasks = [_task_of(lease) for lease in leases]
-        arguments = {
-            **self.arguments(leases[0]),
-            "prompt": [task.prompt for task in tasks],
-            **self.taken(negative_prompt=_all_or_none([task.negative_prompt for task in tasks])),
-        }
+        each = [self.arguments(lease) for lease in leases]
+        arguments = dict(each[0])
+        for name in ("prompt", "negative_prompt"):
+            if name in arguments:
+                arguments[name] = [own[name] for own in each]
         if self._takes_encoded_prompts:
             encoded = zip(*(self._encoded(task) for task in tasks), strict=True)
             prompts, negatives = (list(texts) for texts in encoded)
@@ -112,10 +112,6 @@ class NativeImageGenerator(DiffusersPipeline):
 def _task_of(lease: Lease) -> GenerateTask:
     assert isinstance(lease.task, GenerateTask)
     return lease.task
-
-
-def _all_or_none(texts: Sequence[str | None]) -> list[str] | None:
-    return None if texts[0] is None else [text or "" for text in texts]
 
 
 def _draws_from_a_prompt(name: str, parameters: Mapping[str, inspect.Parameter]) -> bool:
