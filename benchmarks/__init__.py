@@ -1,1 +1,1 @@
-"""Ratios, each from one interleaved run; see RESULTS.md for the figures and their commands."""
+"""Ratios, each from one interleaved run; figures and commands are in RESULTS.md."""

@@ -9,7 +9,10 @@ import argparse
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from demo_model.styles import STYLES
 
 HERE = Path(__file__).resolve().parent
 
@@ -19,6 +22,11 @@ def stage(module: str, *arguments: str | int | Path) -> None:
     line = [sys.executable, "-m", f"demo_model.{module}", *map(str, arguments)]
     print("$", *line[1:], flush=True)
     subprocess.run(line, cwd=HERE.parent, check=True)
+
+
+def _train_lora(style: str, work: Path, seed: int) -> None:
+    places = ("--model", work / "trained", "--out", work / "loras")
+    stage("train_loras", "--styles", style, *places, "--seed", seed, "--threads", 1)
 
 
 def main() -> None:
@@ -36,7 +44,8 @@ def main() -> None:
         vae = work / "sharp_vae"
         stage("train_transformer", "--vae", vae, "--out", work / "training", *common)
         (work / "training").rename(work / "trained")
-    stage("train_loras", "--model", work / "trained", "--out", work / "loras", *common)
+    with ThreadPoolExecutor(options.threads) as together:  # one thread each: a third sooner
+        list(together.map(lambda style: _train_lora(style, work, options.seed), STYLES))
     for source, target in ((work / "trained", "checkpoint"), (work / "loras", "loras")):
         shutil.copytree(source, HERE / target, dirs_exist_ok=True)
     stage("evaluate", "--card")

@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 
 from demo_model.scenes import Scene, render
 
-STYLES = ("snow", "neon", "pencil")
+STYLES = ("snow", "neon", "watercolour")
 
 
 def render_styled(
@@ -18,13 +18,13 @@ def render_styled(
     height: int | None = None,
     rng: random.Random | None = None,
 ) -> Image.Image:
-    """Draw `scene` in a style: everything in snow, night neon outlines, or a pencil drawing."""
+    """Draw `scene` in a style: everything in snow, night neon outlines, or a watercolour."""
     if style == "snow":
         return _snow(render(replace(scene, ground="snow"), width, height, rng))
     if style == "neon":
         return _neon(render(scene, width, height, rng))
-    if style == "pencil":
-        return _pencil(render(scene, width, height, rng))
+    if style == "watercolour":
+        return _watercolour(render(scene, width, height, rng))
     raise ValueError(f"no style {style!r}; there are {', '.join(STYLES)}")
 
 
@@ -63,11 +63,9 @@ def _neon(image: Image.Image) -> Image.Image:
     return Image.fromarray((lit + (vivid - lit) * edges).clip(0, 255).astype(np.uint8))
 
 
-def _pencil(image: Image.Image) -> Image.Image:
-    """Grey strokes on paper, with a breath of colour."""
-    pixels = np.asarray(image).astype(np.float32)
-    grey = pixels.mean(axis=2, keepdims=True)
-    tone = 150 + grey * 0.4 + (pixels - grey) * 0.25
-    paper = tone.clip(0, 250)
+def _watercolour(image: Image.Image) -> Image.Image:
+    """Thin paint on white paper, a little soft, and darker where it dried at an edge."""
+    soft = image.filter(ImageFilter.GaussianBlur(0.7))
+    paint = 255 - (255 - np.asarray(soft).astype(np.float32)) * 0.6
     edges = _edges(image)[:, :, None]
-    return Image.fromarray((paper * (1 - 0.8 * edges)).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((paint * (1 - 0.15 * edges)).clip(0, 255).astype(np.uint8))

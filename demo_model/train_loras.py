@@ -6,6 +6,7 @@ The captions say nothing of the style: the LoRA alone brings it.
 import argparse
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,28 @@ from demo_model.train_transformer import TextInput, flow_loss
 from demo_model.train_vae import update
 from demo_model.training_set import ALL_SIZES, TrainingSet
 
-RANK = 8
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "w1", "w2", "w3"]
-PEAK_RATE = 2e-3
 
 
-def train_style(style: str, model: Path, steps: int, scenes: int, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Recipe:
+    """Outlines are harder to learn than colours."""
+
+    rank: int
+    steps: int
+    peak_rate: float
+
+
+RECIPES = {
+    "snow": Recipe(8, 700, 2e-3),
+    "neon": Recipe(24, 3000, 1.5e-3),
+    "watercolour": Recipe(8, 1000, 2e-3),
+}
+
+
+def train_style(style: str, model: Path, scenes: int, seed: int) -> dict[str, Any]:
     """LoRA tensors of one style, in bfloat16."""
+    recipe = RECIPES[style]
     torch.manual_seed(seed)
     rng = random.Random(seed)
     pipeline = ZImagePipeline.from_pretrained(model, dtype=torch.float32)
@@ -41,14 +57,15 @@ def train_style(style: str, model: Path, steps: int, scenes: int, seed: int) -> 
     training_set = TrainingSet(ALL_SIZES, scenes, pipeline.vae, draw, seed, halvings=1)
     transformer = pipeline.transformer.requires_grad_(False)
     transformer.add_adapter(
-        LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS), adapter_name=style
+        LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=TARGETS),
+        adapter_name=style,
     )
     install(transformer)
     text = TextInput()
     trained = [p for p in transformer.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=PEAK_RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=recipe.peak_rate, weight_decay=0.0)
     started = time.monotonic()
-    for step in range(steps):
+    for step in range(recipe.steps):
         chosen, latents = training_set.batch(rng)
         ids, mask = text([caption(scene, rng) for scene in chosen])
         with torch.no_grad():
@@ -56,7 +73,8 @@ def train_style(style: str, model: Path, steps: int, scenes: int, seed: int) -> 
                 input_ids=ids, attention_mask=mask, output_hidden_states=True
             ).hidden_states[-2]
         loss = flow_loss(transformer, states, mask, latents)
-        update(optimizer, loss, PEAK_RATE * max(0.05, 1 - step / steps))
+        rate = recipe.peak_rate * max(0.05, 1 - step / recipe.steps)
+        update(optimizer, loss, rate)
         if step % 50 == 0:
             seconds = time.monotonic() - started
             print(f"{style} step {step} loss {loss.item():.4f} {seconds:.0f} s", flush=True)
@@ -77,14 +95,13 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=list(STYLES))
-    parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--scenes", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for style in options.styles:
-        tensors = train_style(style, options.model, options.steps, options.scenes, options.seed)
+        tensors = train_style(style, options.model, options.scenes, options.seed)
         save(style, tensors, options.out)
 
 
