@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.ratios import times_faster
+
 SIDE = 1024
 ROUNDS = 7
 GRAINS = (0.0, 1.0, 3.0)  # deviation of the noise, of 255
@@ -59,10 +61,10 @@ def main() -> None:
                 seconds[name].append(spent)
         base, *_ = WAYS
         for name, values in seconds.items():
-            ratios = sorted(b / v for b, v in zip(seconds[base], values, strict=True))
+            faster = times_faster(seconds[base], values, digits=1)
             print(
-                f"| {grain:g} | {name} | {1000 * median(values):.0f} | {median(ratios):.1f} "
-                f"({ratios[0]:.1f}-{ratios[-1]:.1f}) | {sizes[name] / sizes[base]:.2f} |",
+                f"| {grain:g} | {name} | {1000 * median(values):.0f} | {faster} "
+                f"| {sizes[name] / sizes[base]:.2f} |",
                 flush=True,
             )
 

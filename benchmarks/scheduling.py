@@ -15,6 +15,7 @@ from statistics import median
 
 from benchmarks.ours import Engine
 from benchmarks.peers import LORA_LOAD, PoolPeers, RayPeer, Run, Work
+from benchmarks.ratios import times_faster
 
 UNIT = 0.4  # seconds: a task of one megapixel
 Rounds = dict[str, list[float]]
@@ -52,10 +53,9 @@ def table(title: str, found: Rounds, low: float) -> None:
     print("| contender | seconds | over the bound | we are faster by |\n| --- | --- | --- | --- |")
     ours = next(iter(found.values()))
     for name, values in found.items():
-        ratios = sorted(v / o for v, o in zip(values, ours, strict=True))
         print(
             f"| {name} | {median(values):.2f} | {median(values) / low:.3f} | "
-            f"{median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f}) |",
+            f"{times_faster(values, ours)} |",
             flush=True,
         )
 

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 from loguru import logger
 
+from benchmarks.ratios import times_faster
 from core.events import Event as Happening
 from core.events import TaskStarted, WorkerState
 from core.model_choice import DEMO_MODEL
@@ -127,10 +128,9 @@ def main() -> None:
     print("| contender | s until all are ready | times sooner | PSS, MB | ms to a 2nd batch |")
     print("| --- | --- | --- | --- | --- |")
     for name, values in found.items():
-        ratios = sorted(b["ready"] / v["ready"] for b, v in zip(base, values, strict=True))
+        faster = times_faster([b["ready"] for b in base], [v["ready"] for v in values], digits=1)
         seconds, memory = (median(v[key] for v in values) for key in ("ready", "PSS"))
         second = f"{median(v['second'] for v in values):.0f}" if "second" in values[0] else "-"
-        faster = f"{median(ratios):.1f} ({ratios[0]:.1f}-{ratios[-1]:.1f})"
         print(f"| {name} | {seconds:.1f} | {faster} | {memory:.0f} | {second} |")
 
 

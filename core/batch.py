@@ -29,8 +29,6 @@ from core.tasks import Result, Status, task_to_json
 INTERRUPTED = "Not tried: the run was interrupted."
 # Failures that another try, on another worker or with more free memory, may not repeat.
 PASSING: frozenset[FailureKind] = frozenset({"out_of_memory", "device", "error"})
-
-
 MOST_BYTES = 32 * 1024  # of leases sent together: a pipe takes 64 KiB without waiting
 
 
@@ -145,6 +143,8 @@ class Batch:
         first = self.next_lease(worker, busy_saving)
         if first is None:
             return []
+        if most == 1:
+            return [first]
         group, size = [first], len(encode(first.lease))
         while len(group) < most and not first.alone and size < MOST_BYTES:
             active = self.next_lease(worker, busy_saving=True, beside=first.job)

@@ -12,11 +12,15 @@ import torch.nn.functional as F
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
 
-class ExplicitAttention:
-    """A drop-in for `ZSingleStreamAttnProcessor`; `freqs_cis` comes as (cosine, sine)."""
+class _Processor:
+    """What diffusers looks for in every attention processor."""
 
     _attention_backend = None
     _parallel_config = None
+
+
+class ExplicitAttention(_Processor):
+    """A drop-in for `ZSingleStreamAttnProcessor`; `freqs_cis` comes as (cosine, sine)."""
 
     def __call__(
         self,
@@ -36,11 +40,8 @@ class ExplicitAttention:
         return out
 
 
-class ExplicitJointAttention:
+class ExplicitJointAttention(_Processor):
     """A drop-in for `QwenDoubleStreamAttnProcessor2_0`; frequencies come as (cosine, sine)."""
-
-    _attention_backend = None
-    _parallel_config = None
 
     def __call__(
         self,
