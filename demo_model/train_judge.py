@@ -74,7 +74,7 @@ def train(
             logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
         )
         update(optimizer, loss, PEAK_RATE * course(step, steps, warm_up=200))
-        loop.note(loss.item())
+        loop.note(loss.item(), name)
     model.eval()
 
 

@@ -52,7 +52,7 @@ def train(vae: Any, steps: int, pictures: torch.Tensor) -> None:
     Args:
         vae: with the interface of `AutoencoderKL`.
     """
-    vae.to(memory_format=torch.channels_last)
+    channels_last(vae)
     with torch.no_grad():  # begin with little noise: from unit noise training may not take off
         vae.encoder.conv_out.bias[LATENT_CHANNELS:] = FIRST_LOG_VARIANCE
     optimizer = torch.optim.AdamW(
@@ -68,6 +68,13 @@ def train(vae: Any, steps: int, pictures: torch.Tensor) -> None:
                 decibels, seconds = -10 * np.log10(mse / 4), time.monotonic() - started
                 print(f"vae step {step} psnr {decibels:.2f} {seconds:.0f} s", flush=True)
     vae.to(memory_format=torch.contiguous_format).eval()
+
+
+def channels_last(module: torch.nn.Module) -> None:
+    """The memory format that convolutions in two dimensions like best, for their weights."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:  # `Module.to` would refuse a kernel with a time axis
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class Loop:
         self.steps = steps
         self.rng = random.Random()
         self._name, self._seed, self._parts, self._state = name, seed, parts, state
-        self._losses: list[float] = []
+        self._losses: dict[str, list[float]] = {}
 
     def __iter__(self) -> Iterator[int]:
         first = self._restore()
@@ -53,14 +53,14 @@ class Loop:
                 saved = now
         self._state.unlink(missing_ok=True)
 
-    def note(self, loss: float) -> None:
-        """For the next report."""
-        self._losses.append(loss)
+    def note(self, loss: float, of: str = "loss") -> None:
+        """For the next report, which shows the mean of each kind."""
+        self._losses.setdefault(of, []).append(loss)
 
     def _report(self, step: int, seconds: float) -> None:
-        mean = sum(self._losses) / max(1, len(self._losses))
+        means = [f"{of} {sum(of_one) / len(of_one):.4f}" for of, of_one in self._losses.items()]
         self._losses.clear()
-        print(f"{self._name} step {step} loss {mean:.4f} {seconds:.0f} s", flush=True)
+        print(f"{self._name} step {step}", *means, f"{seconds:.0f} s", flush=True)
 
     def _save(self, step: int) -> None:
         self._state.parent.mkdir(parents=True, exist_ok=True)

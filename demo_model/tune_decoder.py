@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from demo_model.train_vae import (
+    channels_last,
     compiled_blocks,
     edge_loss,
     encode,
@@ -38,7 +39,8 @@ def tune(vae: Any, pictures: torch.Tensor, steps: int, seed: int, deviation: flo
     torch.manual_seed(seed)
     latents = encode(vae, pictures)
     vae.requires_grad_(False)
-    decoder = vae.decoder.requires_grad_(True).to(memory_format=torch.channels_last)
+    decoder = vae.decoder.requires_grad_(True)
+    channels_last(decoder)
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=PEAK_RATE, weight_decay=1e-4)
     started = time.monotonic()
     with compiled_blocks(decoder):
