@@ -213,6 +213,7 @@ class Batch:
             job.fingerprint,
             str(partial),
             job.contents.pictures,
+            waiting=self.waiting,
         )
         active = ActiveLease(lease, job, worker, task.alone)
         self._active[lease_id] = active

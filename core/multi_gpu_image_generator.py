@@ -186,7 +186,7 @@ class MultiGPUImageGenerator:
         layers = [self.settings.defaults, self.settings.defaults_for(self.model.path_or_id)]
         admission = Admission(
             GenerateKind(layers, LoraFinder(folders, self._inspector)),
-            self.model.identity,
+            self.settings.workers.decisive(self.model.identity),
             self.settings.dtype,
             self._root,
             self._default_name,

@@ -18,6 +18,7 @@ DEFAULT_FILE = PROJECT_DIR / "config" / "default.yaml"
 MAX_FILE_BYTES = 1_000_000
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+Compile = Literal["never", "auto", "always"]
 M = TypeVar("M", bound="Matching")
 S = TypeVar("S", bound=BaseModel)
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -77,10 +78,17 @@ class WorkerSettings(Section):
     start_method: Literal["auto", "forkserver", "spawn"]
     concurrent_loads: Literal["auto"] | Count
     max_batch: Literal["auto"] | Annotated[int, Field(ge=1, le=64)]
+    attention_backend: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    compile: Compile
     max_resident_loras: Annotated[int, Field(ge=1, le=24)]
     max_cached_prompts: Annotated[int, Field(ge=0, le=10_000)]
     max_pending_saves: Annotated[int, Field(ge=1, le=64)]
     picture_format: Literal["png", "webp"]
+
+    def decisive(self, identity: str) -> str:
+        """A model's identity together with the settings here that change its pixels to the eye."""
+        chosen = self.attention_backend
+        return identity if chosen == "auto" else f"{identity} {chosen}"
 
     @property
     def picture_suffix(self) -> str:

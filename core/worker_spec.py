@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from core.devices import Device
 from core.judge import Judge
 from core.model_choice import ModelChoice
-from core.settings import Dtype, SimulatedSettings, WorkerSettings
+from core.settings import Compile, Dtype, SimulatedSettings, WorkerSettings
 
 Role = Literal["generate", "edit", "score"]
 MOST_AT_ONCE = 8  # pictures: from there on batches gain little
@@ -22,6 +22,7 @@ class WorkerSpec:
         name: label in logs and results, such as `gpu0`.
         role: the kind of task that it serves.
         device: `cuda` (always `cuda:0` inside) or `cpu`.
+        workers: how many of them share the work.
         device_count: GPUs that one copy of the model is spread over.
         threads: CPU threads for this worker's arithmetic.
         model: hub id, folder, or `simulated`.
@@ -45,6 +46,9 @@ class WorkerSpec:
     max_cached_prompts: int
     max_pending_saves: int
     simulated: SimulatedSettings
+    workers: int = 1
+    attention_backend: str = "auto"
+    compile: Compile = "never"
     group_size: int = 1
     judge: Judge | None = None
 
@@ -67,7 +71,10 @@ def specs_for(
 ) -> list[tuple[Device, WorkerSpec]]:
     """One worker per device, sharing this machine's cores."""
     threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
-    return [(d, spec_for(d, role, model, settings, threads, judge)) for d in devices]
+    return [
+        (d, replace(spec_for(d, role, model, settings, threads, judge), workers=len(devices)))
+        for d in devices
+    ]
 
 
 def spec_for(
@@ -93,6 +100,8 @@ def spec_for(
         max_cached_prompts=settings.workers.max_cached_prompts,
         max_pending_saves=settings.workers.max_pending_saves,
         simulated=settings.simulated,
+        attention_backend=settings.workers.attention_backend,
+        compile=settings.workers.compile,
         group_size=_group_size(role, settings.workers, judge),
         judge=judge,
     )

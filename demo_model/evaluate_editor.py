@@ -19,11 +19,13 @@ from PIL import Image
 
 from core.benchmark.models import DEMO_EDITOR, DEMO_JUDGE
 from core.benchmark.settings import load_benchmark_settings
+from core.devices import choose_devices
 from core.judge import load_judge
 from core.messages import Lease
+from core.model_choice import ModelChoice
 from core.settings import best_match
 from core.tasks import EditTask, ScoreTask
-from core.worker_spec import WorkerSpec
+from core.worker_spec import WorkerSpec, spec_for
 from demo_model.edits import CATEGORIES, Edit, edit_right, kept_difference, untrained
 from demo_model.evaluate import Share, write_card
 from demo_model.judged_edits import DEEDS, JudgedEdit, sample_judged
@@ -56,23 +58,10 @@ def judge() -> Any:
 
 
 def _spec(model: Path, role: Any) -> WorkerSpec:
+    [device] = choose_devices(1, None, "cpu")
+    chosen = ModelChoice(str(model), model.name, "to be measured")
     settings = load_benchmark_settings()
-    return WorkerSpec(
-        name="cpu0",
-        role=role,
-        parent_pid=0,
-        device="cpu",
-        device_count=1,
-        threads=torch.get_num_threads(),
-        model=str(model),
-        model_identity=model.name,
-        revision=None,
-        dtype="auto",
-        max_resident_loras=1,
-        max_cached_prompts=4,
-        max_pending_saves=1,
-        simulated=settings.simulated,
-    )
+    return spec_for(device, role, chosen, settings, threads=torch.get_num_threads())
 
 
 def do_edits(family: Any, edits: Sequence[Edit], folder: Path) -> Done:

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core import worker_spec
+from core.devices import choose_devices
 from core.errors import InputError, LoraError, MultiGPUError
 from core.messages import Lease
+from core.model_choice import ModelChoice
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import read_provenance
 from core.settings import load_settings
@@ -74,23 +77,12 @@ def family(tiny_model: Path) -> Any:
     return native
 
 
-def spec_for(model: str, loras: int = 2) -> WorkerSpec:
-    return WorkerSpec(
-        name="cpu0",
-        role="generate",
-        parent_pid=0,
-        device="cpu",
-        device_count=1,
-        threads=1,
-        model=model,
-        model_identity="tiny#0",
-        revision=None,
-        dtype="auto",
-        max_resident_loras=loras,
-        max_cached_prompts=4,
-        max_pending_saves=1,
-        simulated=load_settings().simulated,
-    )
+def spec_for(model: str, **workers: Any) -> WorkerSpec:
+    """One CPU worker's, with changed settings of the section `workers`."""
+    settings = load_settings({"workers": {"max_resident_loras": 2, **workers}})
+    [device] = choose_devices(1, None, "cpu")
+    chosen = ModelChoice(model, "tiny#0", "for a test")
+    return worker_spec.spec_for(device, "generate", chosen, settings, threads=1)
 
 
 def lease(lora: Path | None = None, sha256: str | None = None, **fields: Any) -> Lease:
@@ -134,7 +126,9 @@ def test_adapters_stay_until_their_place_is_needed(
 ) -> None:
     from workers.models.native_image_generator import NativeImageGenerator
 
-    family = NativeImageGenerator(spec_for(str(tiny_model), loras=1), lambda level, text: None)
+    family = NativeImageGenerator(
+        spec_for(str(tiny_model), max_resident_loras=1), lambda level, text: None
+    )
     family.load()
     first, second = (drawn(family, lora) for lora in tiny_loras)
     assert np.array_equal(first, drawn(family, tiny_loras[0]))

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from core.errors import LoraError
 
@@ -17,6 +17,27 @@ class LoraCounts:
 
     loads: int = 0
     switches: int = 0
+
+
+class Loras(Protocol):
+    """What a pipeline does with LoRAs."""
+
+    @property
+    def resident(self) -> list[str]:
+        """Content hashes of those in memory, the least recently used first."""
+
+    def take_counts(self) -> LoraCounts:
+        """Loads and switches since the last call."""
+
+    def use(self, sha256: str | None, path: str | None, strength: float) -> None:
+        """Make exactly this LoRA count for the next picture; None for none.
+
+        Raises:
+            LoraError: the file changed since it was checked, or does not fit the model.
+        """
+
+    def shrink(self) -> int:
+        """Drop every LoRA that is not in use; returns how many."""
 
 
 class LoraManager:
@@ -37,20 +58,13 @@ class LoraManager:
 
     @property
     def resident(self) -> list[str]:
-        """Content hashes, the least recently used first."""
         return list(self._resident)
 
     def take_counts(self) -> LoraCounts:
-        """Loads and switches since the last call."""
         counts, self._counts = self._counts, LoraCounts()
         return counts
 
     def use(self, sha256: str | None, path: str | None, strength: float) -> None:
-        """Make exactly this LoRA count for the next picture; None for none.
-
-        Raises:
-            LoraError: the file changed since it was checked, or does not fit the model.
-        """
         if sha256 is None or path is None or strength == 0:
             self._disable()
             return
@@ -65,7 +79,6 @@ class LoraManager:
         self._active = sha256
 
     def shrink(self) -> int:
-        """Drop every adapter that is not in use; returns how many."""
         idle = [sha256 for sha256 in self._resident if sha256 != self._active]
         for sha256 in idle:
             self._drop(sha256)
@@ -80,7 +93,7 @@ class LoraManager:
     def _load(self, sha256: str, path: Path) -> None:
         if not hasattr(self._pipeline, "load_lora_weights"):
             raise LoraError(f"{type(self._pipeline).__name__} takes no LoRAs.")
-        _check_unchanged(path, sha256)
+        check_unchanged(path, sha256)
         while len(self._resident) >= self._capacity:
             self._drop(next(iter(self._resident)))
         started = time.monotonic()
@@ -97,9 +110,7 @@ class LoraManager:
                 raise ValueError("none of its tensors belongs to this model")
         except Exception as error:
             self._forget_failed(name)
-            reason = " ".join(str(error).split())[:500]
-            model = type(self._pipeline).__name__
-            raise LoraError(f"lora_path: {path} does not fit {model}: {reason}") from error
+            raise does_not_fit(path, self._pipeline, error) from error
         self._resident[sha256] = name
         self._counts.loads += 1
         seconds = time.monotonic() - started
@@ -121,7 +132,14 @@ class LoraManager:
             self._active, self._enabled = None, True
 
 
-def _check_unchanged(path: Path, sha256: str) -> None:
+def does_not_fit(path: Path, pipeline: Any, error: Exception) -> LoraError:
+    """What loading raised, in one line."""
+    reason = " ".join(str(error).split())[:500]
+    return LoraError(f"lora_path: {path} does not fit {type(pipeline).__name__}: {reason}")
+
+
+def check_unchanged(path: Path, sha256: str) -> None:
+    """Raises LoraError if the file is not the one that main checked."""
     try:
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,11 +1,13 @@
 """One worker's device in torch's words."""
 
 import platform
+from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from core.errors import InputError
 from core.worker_spec import WorkerSpec
 
 
@@ -46,3 +48,12 @@ def device_map(spec: WorkerSpec) -> str:
     if spec.device == "cpu":
         return "cpu"
     return "balanced" if spec.device_count > 1 else "cuda"
+
+
+def set_attention(denoiser: Any, backend: str) -> None:
+    """Raises InputError if diffusers does not know it, or this machine cannot run it."""
+    try:
+        denoiser.set_attention_backend(backend)
+    except (AttributeError, ImportError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:500]
+        raise InputError(f"workers.attention_backend: {backend!r}: {reason}") from None

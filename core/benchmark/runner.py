@@ -127,7 +127,7 @@ class EditBenchmark:
         kind = EditKind(self.settings.editor.layers(self.editor.path_or_id), loras)
         admission = Admission(
             kind,
-            self.editor.identity,
+            self.settings.workers.decisive(self.editor.identity),
             self.editor.dtype,
             self.root,
             default_name=str,  # never needed: every pair names its output

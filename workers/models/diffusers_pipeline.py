@@ -16,12 +16,21 @@ from core.errors import MultiGPUError
 from core.messages import Lease
 from core.tasks import EditTask, GenerateTask, Task
 from core.worker_spec import WorkerSpec
-from workers.lora_manager import LoraCounts, LoraManager
+from workers.compilation import Compilation, compiler_failed
+from workers.lora_hotswap import HotswapLoras
+from workers.lora_manager import LoraCounts, LoraManager, Loras
 from workers.models.base import Log, ModelFamily, Picture, Product
 from workers.processors import load_processor
 from workers.prompt_cache import PromptCache
 from workers.reproducible import make_reproducible
-from workers.torch_device import device_map, dtype_of, identity_of, prepare_torch, torch_device
+from workers.torch_device import (
+    device_map,
+    dtype_of,
+    identity_of,
+    prepare_torch,
+    set_attention,
+    torch_device,
+)
 
 
 class DiffusersPipeline(ModelFamily):
@@ -36,7 +45,8 @@ class DiffusersPipeline(ModelFamily):
         self._log = log
         self._device = torch_device(spec)
         self.pipeline: Any = None
-        self._loras: LoraManager | None = None
+        self._loras: Loras | None = None
+        self._compilation: Compilation | None = None
         self._prompts: PromptCache | None = None
         self.parameters: dict[str, inspect.Parameter] = {}
         prepare_torch(spec)
@@ -60,7 +70,10 @@ class DiffusersPipeline(ModelFamily):
         if self._device.type == "cpu":
             make_reproducible(pipeline)
         self.pipeline = pipeline
+        if self.spec.attention_backend != "auto":
+            set_attention(self._denoiser, self.spec.attention_backend)
         self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
+        self._compilation = Compilation(self._denoiser, self.spec.compile, self._device, self._log)
         self._prompts = PromptCache(pipeline, self.spec.max_cached_prompts)
         return name
 
@@ -93,16 +106,43 @@ class DiffusersPipeline(ModelFamily):
         Args:
             leases: of one LoRA and strength.
         """
-        tasks = [lease.task for lease in leases]
-        first = tasks[0]
-        assert self._loras is not None and isinstance(first, GenerateTask | EditTask)
+        first = leases[0].task
+        assert self._loras is not None and self._compilation is not None
+        assert isinstance(first, GenerateTask | EditTask)
+        work = _work(arguments)
+        if self._compilation.due(leases[0].waiting // self.spec.workers, work):
+            self._begin_compilation()
         self._loras.use(leases[0].lora_sha256, first.lora_path, first.lora_strength)
-        # Noise from the CPU's generator is the same on every device.
-        generators = [torch.Generator("cpu").manual_seed(_seed(task)) for task in tasks]
-        one_or_all = generators if len(tasks) > 1 else generators[0]
-        output = self.pipeline(generator=one_or_all, output_type="np", **arguments)
+        try:
+            with self._compilation.timed(len(leases) * work):
+                output = self._call(leases, arguments)
+        except Exception as error:
+            if not (self._compilation.active and compiler_failed(error)):
+                raise
+            self._compilation.give_up(" ".join(str(error).split())[:300])
+            output = self._call(leases, arguments)
         images = [_to_image(pixels) for pixels in output.images]
         return [(self._used(arguments, image), image) for image in images]
+
+    def _call(self, leases: Sequence[Lease], arguments: dict[str, Any]) -> Any:
+        # Noise from the CPU's generator is the same on every device.
+        generators = [torch.Generator("cpu").manual_seed(_seed(lease.task)) for lease in leases]
+        one_or_all = generators if len(leases) > 1 else generators[0]
+        return self.pipeline(generator=one_or_all, output_type="np", **arguments)
+
+    def _begin_compilation(self) -> None:
+        """LoRAs come by exchange from now on: for each other adapter blocks are compiled again."""
+        assert self._loras is not None and self._compilation is not None
+        if self._loras.resident:
+            self.pipeline.unload_lora_weights()
+        capacity = self.spec.max_resident_loras
+        self._loras = HotswapLoras(self.pipeline, self._denoiser, capacity, self._device, self._log)
+        self._compilation.begin()
+
+    @property
+    def _denoiser(self) -> Any:
+        """Transformer or UNet."""
+        return getattr(self.pipeline, "transformer", None) or self.pipeline.unet
 
     def taken(self, **given: Any) -> dict[str, Any]:
         """Those of the arguments that are set and that the pipeline's signature has."""
@@ -150,6 +190,7 @@ class DiffusersPipeline(ModelFamily):
             "true_cfg_scale": arguments.get("true_cfg_scale"),
             "width": image.width,
             "height": image.height,
+            "compiled": (self._compilation is not None and self._compilation.active) or None,
         }
         return {k: v for k, v in used.items() if v is not None}
 
@@ -158,6 +199,12 @@ class DiffusersPipeline(ModelFamily):
         if name not in self.parameters:
             return None
         return arguments.get(name, self.parameters[name].default)
+
+
+def _work(arguments: Mapping[str, Any]) -> float:
+    """Of one picture, in a unit of its own: pixels times steps, as far as they are known."""
+    pixels = (arguments.get("width") or 1) * (arguments.get("height") or 1)
+    return float(pixels * (arguments.get("num_inference_steps") or 1))
 
 
 def _seed(task: Task) -> int:
