@@ -4,10 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 
-.PHONY: demo test check demo-model clean
+.PHONY: demo edit-demo test check bench demo-model demo-editor clean
 
 demo: $(READY)  ## draw the example persona's tweets on two workers
 	$(BIN)/python generate_images_from_tweets.py examples/persona_tweets.json 2
+
+edit-demo: $(READY)  ## edit and score the 50 example pairs, and print the table
+	$(BIN)/python run_edit_benchmark.py --config config/edit_benchmark.yaml
 
 test: $(READY) check  ## lint, type hints and the whole test suite
 	$(BIN)/python -m pytest
@@ -17,8 +20,16 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+bench: $(READY)  ## what benchmarks/RESULTS.md shows of a machine without GPU
+	for name in encode start one_worker command judging scheduling; do \
+	  $(BIN)/python -m benchmarks.$$name || exit 1; \
+	done
+
 demo-model: $(READY)  ## train the embedded demo model again, from a seed
 	$(BIN)/python -m demo_model.build
+
+demo-editor: $(READY)  ## train the embedded demo editor and judge again, from a seed
+	$(BIN)/python -m demo_model.build_editor
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)

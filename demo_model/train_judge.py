@@ -1,4 +1,4 @@
-"""Trains the demo judge: `python -m demo_model.train_judge --out FOLDER [--editor FOLDER]`.
+"""Trains the demo judge: `python -m demo_model.train_judge --out FOLDER [--vae FOLDER]`.
 
 A tiny Qwen3-VL learns to write the JSON that `config/judges/demo.yaml` asks for. Half of the
 pictures go through the editor's autoencoder first, so that it judges the edit and not the
@@ -81,7 +81,7 @@ def train(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--editor", type=Path, help="whose autoencoder pictures go through")
+    parser.add_argument("--vae", type=Path, help="the editor's, through which pictures go")
     parser.add_argument("--steps", type=int, default=5_000)
     parser.add_argument("--examples", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -92,9 +92,8 @@ def main() -> None:
     calls = load_judge(settings).prompts.calls
     model, processor = build_judge([call.text for call in calls], seed=options.seed)
     vae = None
-    if options.editor:
-        loaded = AutoencoderKLQwenImage.from_pretrained(options.editor, subfolder="vae")
-        vae = FrameVae(loaded.eval())
+    if options.vae:
+        vae = FrameVae(AutoencoderKLQwenImage.from_pretrained(options.vae).eval())
     with flat_convolutions():
         data = examples(options.examples, options.seed, vae)
     print(f"{len(data)} examples", flush=True)

@@ -1,0 +1,217 @@
+"""Checkpoints of full size with random weights, made on the device and saved as diffusers do.
+
+Speed does not depend on what the weights are. Sizes are those of the public configs of
+Tongyi-MAI/Z-Image-Turbo, Qwen/Qwen-Image-Edit-2509 and Qwen/Qwen3-VL-8B-Instruct.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLQwenImage,
+    QwenImageEditPlusPipeline,
+    QwenImageTransformer2DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
+)
+from safetensors.torch import save_file
+from transformers import (
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3Model,
+    Qwen3VLForConditionalGeneration,
+)
+
+from core.benchmark.settings import load_benchmark_settings
+from core.judge import load_judge
+from demo_model import architecture, editor_parts, judge_parts
+from demo_model.edits import instruction_words
+from demo_model.qwen_vision import build_processor, build_tokenizer
+
+LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
+LORA_RANK = 16
+
+
+@contextmanager
+def made_on(device: str) -> Iterator[None]:
+    """New modules get bfloat16 weights on the device."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device(device):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def z_image(folder: Path, device: str) -> None:
+    """6B transformer, 4B text encoder."""
+    tokenizer = architecture.build_tokenizer()
+    with made_on(device):
+        text_encoder = Qwen3Model(
+            Qwen3Config(
+                vocab_size=151936,
+                hidden_size=2560,
+                intermediate_size=9728,
+                num_hidden_layers=36,
+                num_attention_heads=32,
+                num_key_value_heads=8,
+                head_dim=128,
+                tie_word_embeddings=True,
+            )
+        )
+        transformer = ZImageTransformer2DModel()
+        vae = AutoencoderKL(
+            down_block_types=["DownEncoderBlock2D"] * 4,
+            up_block_types=["UpDecoderBlock2D"] * 4,
+            block_out_channels=[128, 256, 512, 512],
+            layers_per_block=2,
+            latent_channels=16,
+            sample_size=1024,
+            scaling_factor=0.3611,
+            shift_factor=0.1159,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
+    ZImagePipeline(
+        scheduler=architecture.build_scheduler(),
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        transformer=transformer,
+    ).save_pretrained(folder)
+
+
+def qwen_image_edit(folder: Path, device: str) -> None:
+    """20B transformer, 7B text encoder that sees."""
+    tokenizer = build_tokenizer(
+        [editor_parts.TEMPLATE, editor_parts.PICTURE, " ".join(instruction_words()), "0123456789"]
+    )
+    config = editor_parts.build_text_encoder(tokenizer).config
+    _resize(
+        config.text_config,
+        vocab_size=152064,
+        hidden_size=3584,
+        intermediate_size=18944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        layer_types=["full_attention"] * 28,
+        tie_word_embeddings=False,
+    )
+    config.text_config.rope_parameters["mrope_section"] = [16, 24, 24]
+    _resize(
+        config.vision_config,
+        depth=32,
+        hidden_size=1280,
+        intermediate_size=3420,
+        num_heads=16,
+        out_hidden_size=3584,
+        window_size=112,
+        fullatt_block_indexes=[7, 15, 23, 31],
+    )
+    config.tie_word_embeddings = False
+    with made_on(device):
+        text_encoder = Qwen2_5_VLForConditionalGeneration(config)
+        transformer = QwenImageTransformer2DModel()
+        vae = AutoencoderKLQwenImage()
+    QwenImageEditPlusPipeline(
+        scheduler=editor_parts.build_scheduler(),
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        processor=build_processor("Qwen2VLProcessor", tokenizer, editor_parts.PATCH, 12845056),
+        transformer=transformer,
+    ).save_pretrained(folder)
+
+
+def qwen3_vl(folder: Path, device: str) -> None:
+    """8B, dense."""
+    model, processor = judge_parts.build_judge(_questions())
+    config = model.config
+    _resize(
+        config.text_config,
+        vocab_size=151936,
+        hidden_size=4096,
+        intermediate_size=12288,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=262144,
+        tie_word_embeddings=False,
+    )
+    config.text_config.rope_parameters["mrope_section"] = [24, 20, 20]
+    _resize(
+        config.vision_config,
+        depth=27,
+        hidden_size=1152,
+        intermediate_size=4304,
+        num_heads=16,
+        out_hidden_size=4096,
+        num_position_embeddings=2304,
+        deepstack_visual_indexes=[8, 16, 24],
+    )
+    config.tie_word_embeddings = False
+    with made_on(device):
+        full = Qwen3VLForConditionalGeneration(config)
+    full.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    full.save_pretrained(folder)
+    processor.image_processor.size = {"shortest_edge": 65536, "longest_edge": 16777216}
+    processor.save_pretrained(folder)
+
+
+def tiny_z_image(folder: Path, device: str) -> None:
+    """To try the benchmark itself where there is no GPU."""
+    architecture.build_pipeline(dim=64, layers=2, vae_widths=(8, 16, 16, 16)).save_pretrained(
+        folder
+    )
+
+
+def tiny_editor(folder: Path, device: str) -> None:
+    editor_parts.build_pipeline(dim=64, layers=2, vae_base=8).save_pretrained(folder)
+
+
+def tiny_judge(folder: Path, device: str) -> None:
+    model, processor = judge_parts.build_judge(_questions(), width=64, vision_width=64)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def _questions() -> list[str]:
+    settings = load_benchmark_settings().judge.model_copy(update={"prompts": "viescore.yaml"})
+    return [call.text for call in load_judge(settings).prompts.calls]
+
+
+def _resize(config: Any, **sizes: Any) -> None:
+    for name, value in sizes.items():
+        setattr(config, name, value)
+
+
+def make(folder: Path, build: Callable[[Path, str], None], device: str) -> Path:
+    """`folder`, with the checkpoint in it; an earlier one is used again."""
+    if not folder.exists():
+        draft = folder.with_name(folder.name + ".draft")
+        build(draft, device)
+        draft.rename(folder)
+        if device == "cuda":
+            torch.cuda.empty_cache()
+    return folder
+
+
+def lora(transformer: Any, file: Path, seed: int) -> Path:
+    """A LoRA of rank 16 on every attention layer, with small random weights."""
+    random = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, module in transformer.named_modules():
+        if isinstance(module, torch.nn.Linear) and name.endswith(LORA_LAYERS):
+            down = torch.randn(LORA_RANK, module.in_features, generator=random) * 0.01
+            up = torch.randn(module.out_features, LORA_RANK, generator=random) * 0.01
+            state[f"transformer.{name}.lora_A.weight"] = down.bfloat16()
+            state[f"transformer.{name}.lora_B.weight"] = up.bfloat16()
+    save_file(state, file)
+    return file

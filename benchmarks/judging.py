@@ -1,0 +1,95 @@
+"""A judge that writes against one that reads probabilities: `python -m benchmarks.judging`.
+
+The demo judge on a CPU; `benchmarks.gpu` does the same with Qwen3-VL of full size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import GenerationConfig
+
+from benchmarks.turns import Turn, noise, say, table, worker_spec
+from core.benchmark.models import DEMO_JUDGE
+from core.benchmark.settings import load_benchmark_settings
+from core.judge import load_judge
+from core.messages import Lease
+from core.tasks import ScoreTask
+from workers.judges.vlm import VlmJudge
+from workers.judges.vlm_logits import VlmLogitsJudge
+
+ANSWER_TOKENS = 256
+TOGETHER = 8  # edits that a judge sees at once
+
+
+class LongAnswers(VlmJudge):
+    """A model with random weights might fall silent at once; an answer with reasons is long."""
+
+    def _generation(self) -> GenerationConfig:
+        generation = super()._generation()
+        generation.min_new_tokens = generation.max_new_tokens = ANSWER_TOKENS
+        return generation
+
+
+def score_table(model: Path, work: Path, device: str, side: int, rounds: int) -> None:
+    """One forward pass against an answer in words, about two pictures of `side` pixels."""
+    picture = noise(work / "judged.png", side)
+    leases = [
+        Lease(str(n), 1, ScoreTask("make it night", (str(picture),), str(picture)), None, "-", "-")
+        for n in range(TOGETHER)
+    ]
+    talks = _judge(LongAnswers, model, device, "vlm", "viescore.yaml")
+    reads = _judge(VlmLogitsJudge, model, device, "vlm_logits", "viescore_logits.yaml")
+    turns = {
+        f"{ANSWER_TOKENS} tokens, one by one": _asked(talks, leases, 1),
+        f"{ANSWER_TOKENS} tokens, {TOGETHER} at once": _asked(talks, leases, TOGETHER),
+        "one forward pass, one by one": _asked(reads, leases, 1),
+        f"one forward pass, {TOGETHER} at once": _asked(reads, leases, TOGETHER),
+    }
+    table(f"Judging SC, two pictures of {side}x{side}", turns, TOGETHER, rounds)
+
+
+def _asked(family: Any, leases: Sequence[Lease], together: int) -> Turn:
+    """The first question about every edit; what is wrong in form is not asked for again."""
+    call = family.judge.prompts.calls[0]
+    ask = family._generate if isinstance(family, VlmJudge) else family.answers
+
+    def turn() -> None:
+        for start in range(0, len(leases), together):
+            group = leases[start : start + together]
+            ask(call, group, [_shown(lease) for lease in group])
+
+    return turn
+
+
+def _shown(lease: Lease) -> dict[str, list[Image.Image]]:
+    assert isinstance(lease.task, ScoreTask)
+    picture = Image.open(lease.task.edited_image).convert("RGB")
+    return {"source": [picture], "edited": [picture]}
+
+
+def _judge(family: Any, model: Path, device: str, kind: str, prompts: str) -> Any:
+    settings = load_benchmark_settings()
+    judge = settings.judge.model_copy(
+        update={"type": kind, "prompts": prompts, "image_area": 1048576}
+    )
+    loaded = family(
+        replace(worker_spec(model, device, "score", settings), judge=load_judge(judge)), say
+    )
+    loaded.load()
+    return loaded
+
+
+def main() -> None:
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as work:
+        score_table(DEMO_JUDGE, Path(work), "cpu", 128, rounds=3)
+
+
+if __name__ == "__main__":
+    main()
