@@ -11,6 +11,7 @@ from core.benchmark.settings import load_benchmark_settings
 from core.messages import Lease
 from core.tasks import EditTask
 from workers.models.native_image_editor import NativeImageEditor
+from workers.processors import load_processor
 
 WORDS = "make it night"
 STEPS = 8
@@ -20,7 +21,10 @@ def edit_table(model: Path, work: Path, device: str, side: int, rounds: int) -> 
     """One edit at a time of a picture of `side` pixels."""
     source = noise(work / "source.png", side)
     plain = QwenImageEditPlusPipeline.from_pretrained(
-        model, dtype=torch.bfloat16, device_map=device
+        model,
+        dtype=torch.bfloat16,
+        device_map=device,
+        processor=load_processor(str(model), None, "processor"),  # without torchvision
     )
     plain.set_progress_bar_config(disable=True)
     task = EditTask(

@@ -131,12 +131,28 @@ def mixed_speed() -> None:
     )
 
 
+def overhead() -> None:
+    """8 workers, tasks of a second: what main takes of a core, and how long devices wait."""
+    workers, tasks = 8, [Work(1.0)] * 160
+    with Engine(workers) as engine:
+        skip, cpu, started = len(engine.generator.device_waits), time.process_time(), time.time()
+        engine.run(tasks)
+        share = (time.process_time() - cpu) / (time.time() - started)
+        waits = sorted(engine.generator.device_waits[skip + workers :])  # not the batch's first
+    print(
+        f"\n8 workers, {len(tasks)} tasks of 1 s: main takes {share:.2%} of a core; a device waits"
+    )
+    print(f"{1000 * median(waits):.1f} ms between tasks (median; 95 %: "
+          f"{1000 * waits[int(0.95 * len(waits))]:.1f} ms)")  # fmt: skip
+
+
 SCENARIOS: dict[str, Callable[[], None]] = {
     "mixed-sizes": mixed_sizes,
     "many-workers": many_workers,
     "8-loras": with_loras(8),
     "64-loras": with_loras(64),
     "mixed-speed": mixed_speed,
+    "overhead": overhead,
 }
 
 

@@ -18,7 +18,7 @@ from demo_model.edits import Edit, sample_edit
 from demo_model.fast_attention import install_joint
 from demo_model.qwen_vae import FrameVae, flat_convolutions
 from demo_model.train_transformer import EMA, noise_levels
-from demo_model.train_vae import encode, update
+from demo_model.train_vae import compiled_blocks, encode, update
 from demo_model.training_loop import Loop, course
 from demo_model.training_set import pixels_of
 
@@ -175,8 +175,9 @@ def main() -> None:
     pipeline = build_pipeline(seed=options.seed)
     pipeline.vae = AutoencoderKLQwenImage.from_pretrained(options.vae).eval()
     pipeline.vae.register_to_config(_name_or_path="")
-    with flat_convolutions():
-        edits = EditSet(options.edits, FrameVae(pipeline.vae), pipeline.vae.config, options.seed)
+    frames = FrameVae(pipeline.vae)
+    with flat_convolutions(), compiled_blocks(frames):
+        edits = EditSet(options.edits, frames, pipeline.vae.config, options.seed)
     trainer = Trainer(pipeline)
     state = options.out.with_suffix(".state")
     loop = Loop("editor", options.steps, options.seed, trainer.parts(), state)

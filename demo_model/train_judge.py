@@ -21,7 +21,7 @@ from demo_model.judge_parts import build_judge
 from demo_model.judge_questions import IGNORED, NAMING, PATCHES, Example, Questions
 from demo_model.judged_edits import sample_judged
 from demo_model.qwen_vae import FrameVae, flat_convolutions
-from demo_model.train_vae import to_model_range, update
+from demo_model.train_vae import compiled_blocks, to_model_range, update
 from demo_model.training_loop import Loop, course
 from demo_model.training_set import pixels_of
 
@@ -94,7 +94,7 @@ def main() -> None:
     vae = None
     if options.vae:
         vae = FrameVae(AutoencoderKLQwenImage.from_pretrained(options.vae).eval())
-    with flat_convolutions():
+    with flat_convolutions(), compiled_blocks(vae or torch.nn.Identity()):
         data = examples(options.examples, options.seed, vae)
     print(f"{len(data)} examples", flush=True)
     state = options.out.with_suffix(".state")
