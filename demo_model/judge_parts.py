@@ -15,7 +15,7 @@ from demo_model.qwen_vision import build_processor, build_tokenizer
 
 PATCH = 16  # pixels
 HEAD_DIM = 32
-ANSWER = '{"score": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10], "yes no reasoning": ""}'
+ANSWER = '{"score": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10], "yes no reasoning": "; "}'
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for part in m['content'] %}"

@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 from demo_model.edits import CATEGORIES, Edit, sample_edit
 from demo_model.scenes import COLOURS, GROUNDS, SKIES, Scene, Shift, render
 
+Drawn = tuple[Scene, tuple[Shift, ...]]
 Deed = Literal["right", "unedited", "other", "too_much"]
 DEEDS: Sequence[Deed] = ("right", "unedited", "other", "too_much")
 SHARES = (0.45, 0.15, 0.25, 0.15)
@@ -30,13 +31,19 @@ WORST = 8  # severities of damage: 0 is none
 
 @dataclass(frozen=True)
 class JudgedEdit:
-    """An edit as somebody did it: pictures, and what they deserve."""
+    """An edit as somebody did it: pictures, and what they deserve.
+
+    Attributes:
+        shown: the scene of `after`.
+        severity: of the damage to `after`, 0 to WORST.
+    """
 
     edit: Edit
     deed: Deed
+    shown: Scene
     before: Image.Image
     after: Image.Image
-    severity: int  # of the damage to `after`, 0 to WORST
+    severity: int
 
     @property
     def consistency(self) -> tuple[int, int]:
@@ -53,70 +60,62 @@ def sample_judged(rng: random.Random, deed: Deed | None = None, damaged: bool = 
     """A random edit, done in a random way or as `deed` says."""
     edit = sample_edit(rng)
     chosen = deed or rng.choices(DEEDS, SHARES)[0]
-    after = _done(edit, chosen, rng)
+    shown, shifts = _done(edit, chosen, rng)
     severity = rng.choice([0, 0, 0, *range(2, WORST + 1, 2)]) if damaged else 0
-    return JudgedEdit(edit, chosen, edit.before(), damage(after, severity, rng), severity)
+    after = damage(render(shown, shifts=shifts), severity, rng)
+    return JudgedEdit(edit, chosen, shown, edit.before(), after, severity)
 
 
-def _done(edit: Edit, deed: Deed, rng: random.Random) -> Image.Image:
+def _done(edit: Edit, deed: Deed, rng: random.Random) -> Drawn:
     if deed == "right":
-        return edit.after()
+        return edit.target, edit.target_shifts
     if deed == "unedited":
-        return edit.before()
+        return edit.source, edit.shifts
     if deed == "too_much":
-        return _changed_further(edit.target, edit.target_shifts, edit.category, rng)
+        further = _changed_further(edit.target, edit.category, rng)
+        return further, edit.target_shifts
     while True:  # another edit of the same source
-        category = rng.choice(CATEGORIES)
-        other = sample_edit(rng, category)
+        other = sample_edit(rng, rng.choice(CATEGORIES))
         moved = _transplanted(edit, other)
         if moved is not None:
             return moved
 
 
-def _transplanted(edit: Edit, other: Edit) -> Image.Image | None:
+def _transplanted(edit: Edit, other: Edit) -> Drawn | None:
     """What `other` does, done to the source of `edit`; None if it cannot be, or is the same."""
     source = edit.source
+    first, *rest = source.things
     if other.category == "sky":
         target = replace(source, sky=other.target.sky)
     elif other.category == "ground":
         target = replace(source, ground=other.target.ground)
     elif other.category == "colour":
         colour = next(t.colour for t in other.target.things)
-        target = replace(
-            source, things=(replace(source.things[0], colour=colour), *source.things[1:])
-        )
+        target = replace(source, things=(replace(first, colour=colour), *rest))
     elif other.category == "move":
         place = other.target.things[0].position
         if place in {t.position for t in source.things}:
             return None
-        things = (replace(source.things[0], position=place), *source.things[1:])
-        target = replace(source, things=things)
+        target = replace(source, things=(replace(first, position=place), *rest))
     else:
-        image = render(replace(source, things=source.things[1:]), shifts=edit.shifts[1:])
-        same = edit.category == "remove" and edit.target.things == source.things[1:]
-        return None if same else image
-    if target in (source, edit.target):
-        return None
-    return render(target, shifts=edit.shifts)
+        target = replace(source, things=tuple(rest))
+        return None if target == edit.target else (target, edit.shifts[1:])
+    return None if target in (source, edit.target) else (target, edit.shifts)
 
 
-def _changed_further(
-    scene: Scene, shifts: tuple[Shift, ...], category: str, rng: random.Random
-) -> Image.Image:
+def _changed_further(scene: Scene, category: str, rng: random.Random) -> Scene:
     """One thing more changed than was asked for."""
     choices = [c for c in ("sky", "ground", "colour") if c != category]
     what = rng.choice(choices if scene.things else [c for c in choices if c != "colour"])
     if what == "sky":
-        scene = replace(scene, sky=rng.choice([s for s in SKIES if s != scene.sky]))
-    elif what == "ground":
-        scene = replace(scene, ground=rng.choice([g for g in GROUNDS if g != scene.ground]))
-    else:
-        index = rng.randrange(len(scene.things))
-        things = list(scene.things)
-        colours = [c for c in COLOURS if c != things[index].colour]
-        things[index] = replace(things[index], colour=rng.choice(colours))
-        scene = replace(scene, things=tuple(things))
-    return render(scene, shifts=shifts)
+        return replace(scene, sky=rng.choice([s for s in SKIES if s != scene.sky]))
+    if what == "ground":
+        return replace(scene, ground=rng.choice([g for g in GROUNDS if g != scene.ground]))
+    index = rng.randrange(len(scene.things))
+    things = list(scene.things)
+    colours = [c for c in COLOURS if c != things[index].colour]
+    things[index] = replace(things[index], colour=rng.choice(colours))
+    return replace(scene, things=tuple(things))
 
 
 def damage(image: Image.Image, severity: int, rng: random.Random) -> Image.Image:
