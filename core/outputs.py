@@ -34,6 +34,11 @@ class OutputPath:
     key: str
 
 
+def output_key(shown: str) -> str:
+    """Equal for names that are one file on some common file system."""
+    return unicodedata.normalize("NFC", shown).casefold()
+
+
 class OutputRoot:
     """The folder of a run. Confined, nothing is ever written outside it.
 
@@ -71,7 +76,7 @@ class OutputRoot:
             )
         inside = file.is_relative_to(self.folder)
         name = str(file.relative_to(self.folder)) if inside else str(file)
-        return OutputPath(name, file, unicodedata.normalize("NFC", name).casefold())
+        return OutputPath(name, file, output_key(name))
 
     def _check_confined(self, output_path: str, pure: PurePosixPath) -> None:
         drive = len(output_path) > 1 and output_path[1] == ":"

@@ -104,8 +104,8 @@ def read_provenance(file: Path) -> dict[str, Any]:
             raise KeyError("fingerprint")
         return dict(found)
     except (
-        OSError, EOFError, KeyError, ValueError, SyntaxError, TypeError, struct.error,
-        Image.DecompressionBombError,
+        OSError, EOFError, KeyError, ValueError, SyntaxError, TypeError, RecursionError,
+        struct.error, Image.DecompressionBombError,
     ) as error:  # fmt: skip
         raise ValueError(f"{file} is not a whole result of this project") from error
 
