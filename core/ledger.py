@@ -19,7 +19,7 @@ from pathlib import Path
 from core.ledger_entry import UPSERT, Entry, State, from_row, to_row
 from core.ledger_file import FILE_NAME, connect, in_our_words
 from core.ledger_recovery import connect_or_recover, results_beyond
-from core.outputs import storage_error
+from core.outputs import make_folder
 from core.run_lock import RunLock
 
 __all__ = ["FILE_NAME", "Entry", "Ledger", "State"]
@@ -48,10 +48,7 @@ class Ledger:
             LedgerError: in use by another run, another program's, or of a newer format.
             StorageError: the folder or file cannot be written.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, folder) from None
+        make_folder(folder)
         lived_in = (folder / LOCK_NAME).exists()
         lock = RunLock(folder / LOCK_NAME)
         try:

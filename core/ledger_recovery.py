@@ -61,7 +61,10 @@ def connect_or_recover(file: Path) -> sqlite3.Connection:
 def _legible_rows(file: Path) -> list[tuple[Entry, int]]:
     """Entries with their batch, the newest of a key, as far as the file can be read."""
     found: dict[str, tuple[float, Entry, int]] = {}
-    with tempfile.TemporaryDirectory() as folder, suppress(OSError, sqlite3.Error):
+    with (
+        suppress(OSError, sqlite3.Error, UnicodeDecodeError),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         copy = Path(folder) / "ledger"  # SQLite would write to the file itself
         shutil.copyfile(file, copy)
         if wal_of(file).exists():
@@ -87,7 +90,7 @@ def _rows(db: sqlite3.Connection) -> Iterator[sqlite3.Row]:
                 place, gap = max(place, row["place"]), 0  # a damaged page may lead back
                 yield row
             return
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
             place, gap = place + 1 + gap // STEADY_MISSES, gap + 1
 
 

@@ -85,6 +85,7 @@ class MultiGPUImageGenerator:
         self._stopping = False
         self._lora_counts = (0, 0)
         self._one_batch = threading.Lock()  # batches from several threads follow each other
+        self.tables_error: StorageError | LedgerError | None = None  # of the newest batch
         self._named = 0  # tasks that got a default name so far
         self._session = time.strftime("run_%Y%m%d_%H%M%S")
 
@@ -255,9 +256,11 @@ class MultiGPUImageGenerator:
 
     def _write_metadata(self, results: Sequence[Result]) -> None:
         assert self._ledger is not None
+        self.tables_error = None
         try:
             write_metadata(self._root.folder, self._ledger.finished(), results)
         except (StorageError, LedgerError) as error:
+            self.tables_error = error
             logger.error(f"The metadata could not be written: {error}")
 
 

@@ -103,10 +103,7 @@ class OutputRoot:
         Raises:
             StorageError: the folder cannot be made, or has since come to lead outside.
         """
-        try:
-            path.file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, path.file.parent) from None
+        make_folder(path.file.parent)
         if self.confined and not self._stays_inside(path.file):
             raise StorageError(f"{path.file} has come to lead out of {self.folder}.")
         return path.file.with_name(f"{PARTIAL_PREFIX}{lease_id}")
@@ -151,6 +148,18 @@ def publish(partial: Path, final: Path, size: int) -> None:
         sync_folder(final.parent)
     except OSError as error:
         raise storage_error(error, final) from None
+
+
+def make_folder(folder: Path) -> None:
+    """`folder` and those above it, unless they are there.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, folder) from None
 
 
 def sync_folder(folder: Path) -> None:
