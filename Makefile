@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 
-.PHONY: demo test check demo-model clean
+.PHONY: demo test check fuzz demo-model clean
 
 demo: $(READY)  ## draw the example persona's tweets on two workers
 	$(BIN)/python generate_images_from_tweets.py examples/persona_tweets.json 2
@@ -16,6 +16,13 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+SECONDS_EACH ?= 60
+TARGETS ?= tweets settings ledger lora image provenance pairs re_edit verdict
+
+fuzz: $(READY)  ## coverage-guided fuzzing of every reader; not part of the suite
+	$(BIN)/pip install --quiet atheris==3.0.0
+	for target in $(TARGETS); do $(BIN)/python -m tests.hostile.fuzz $$target $(SECONDS_EACH) || exit 1; done
 
 demo-model: $(READY)  ## train the embedded demo model again, from a seed
 	$(BIN)/python -m demo_model.build

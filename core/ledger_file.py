@@ -49,6 +49,11 @@ CREATE INDEX open_leases ON leases (key) WHERE ended IS NULL;
 """
 
 
+# Views and triggers would run what somebody else wrote; indexes are SQLite's to check.
+TABLES = [("table", "leases"), ("table", "tasks")]
+_TABLES = "SELECT type, name FROM sqlite_master WHERE type != 'index' ORDER BY name"
+
+
 class DamagedLedger(LedgerError):
     """A ledger of this program that cannot be used as it stands; it can be set aside."""
 
@@ -96,6 +101,8 @@ def check(file: Path) -> None:
     try:
         with closing(_read_only(file)) as db:
             _check_format(db, file)
+            if [tuple(row) for row in db.execute(_TABLES)] != TABLES:
+                raise DamagedLedger("its tables are not a ledger's")
             found = str(db.execute("PRAGMA integrity_check(1)").fetchone()[0])
             if found != "ok":
                 raise DamagedLedger(" ".join(found.split()))

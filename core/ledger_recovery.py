@@ -72,6 +72,9 @@ def _legible_rows(file: Path) -> list[tuple[Entry, int]]:
         with closing(sqlite3.connect(copy)) as db:
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA writable_schema = ON")  # or it would not read a shortened file
+            kinds = db.execute("SELECT type FROM sqlite_master WHERE name = 'tasks'").fetchall()
+            if [tuple(kind) for kind in kinds] != [("table",)]:
+                return []  # a view would run what somebody else wrote
             for row in islice(_rows(db), file.stat().st_size // MIN_ROW_BYTES):
                 with suppress(ValueError, TypeError, LookupError):
                     entry, batch, updated = from_row(row), int(row["batch"]), float(row["updated"])

@@ -65,18 +65,27 @@ class OutputRoot:
         file = Path(os.path.normpath(self.folder / pure))
         if len(os.fsencode(file)) > MAX_PATH_BYTES:
             raise InputError(f"output_path: {shown(output_path)} is too long a path.")
-        if self.confined and not self._stays_inside(file):
+        inside, folder = self._look(output_path, file)
+        if not inside:
             raise InputError(
                 f"output_path: {shown(output_path)} leads out of {self.folder} "
                 "through a symbolic link."
             )
-        if file.is_dir():
+        if folder:
             raise InputError(
                 f"output_path: {shown(output_path)} is a folder; a file name is needed."
             )
-        inside = file.is_relative_to(self.folder)
-        name = str(file.relative_to(self.folder)) if inside else str(file)
+        below = file.is_relative_to(self.folder)
+        name = str(file.relative_to(self.folder)) if below else str(file)
         return OutputPath(name, file, output_key(name))
+
+    def _look(self, output_path: str, file: Path) -> tuple[bool, bool]:
+        """Whether `file` stays inside, where it has to, and whether it is a folder."""
+        try:
+            return not self.confined or self._stays_inside(file), file.is_dir()
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+            reason = getattr(error, "strerror", None) or "a loop of symbolic links"
+            raise InputError(f"output_path: {shown(output_path)}: {reason}.") from None
 
     def _check_confined(self, output_path: str, pure: PurePosixPath) -> None:
         drive = len(output_path) > 1 and output_path[1] == ":"

@@ -98,7 +98,7 @@ def check_tables(out: Path) -> None:
             assert name != "results.jsonl" or len(lines) == len(TWEETS)
 
 
-@pytest.mark.parametrize("fault", cases(), ids=name_of)
+@pytest.mark.parametrize("fault", list(cases()), ids=name_of)
 def test_a_refused_call_is_told_once_and_the_next_run_continues(
     inline: Path, fault: Fault, capfd: pytest.CaptureFixture[str]
 ) -> None:
