@@ -15,7 +15,7 @@ from core.yaml_files import parse_yaml
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = PROJECT_DIR / "config" / "default.yaml"
-MAX_FILE_BYTES = 1_000_000
+MAX_FILE_BYTES = 200_000
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 M = TypeVar("M", bound="Matching")
@@ -194,7 +194,7 @@ def overlaid(
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: larger than 1 MB, which no settings file is.")
+            raise InputError(f"{path}: larger than 200 kB, which no settings file is.")
         data = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
