@@ -9,7 +9,7 @@ from pathlib import Path
 from loguru import logger
 
 from core.arguments import LOG_LEVELS, gpu_ids, positive
-from core.errors import DeviceError, MultiGPUError
+from core.errors import DeviceError, MultiGPUError, one_line
 from core.events import Event
 from core.interrupts import Interrupts
 from core.model_choice import DEMO_MODEL
@@ -212,4 +212,4 @@ def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator)
     loads, switches = generator.lora_counts
     loras = f"; {loads} LoRA loads, {switches} switches" if switches else ""
     print(f"{len(results)} tweets: {parts}{loras}")
-    print(f"pictures and results: {generator.output_folder}")
+    print(one_line(f"pictures and results: {generator.output_folder}"))

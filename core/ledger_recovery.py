@@ -19,7 +19,7 @@ from typing import Any
 
 from loguru import logger
 
-from core.errors import StorageError
+from core.errors import StorageError, one_line
 from core.ledger_entry import UPSERT, Entry, from_row, to_row
 from core.ledger_file import DamagedLedger, connect, wal_of
 from core.outputs import (
@@ -51,8 +51,9 @@ def connect_or_recover(file: Path) -> sqlite3.Connection:
     except DamagedLedger as damage:
         rows = list(_legible_rows(file))
         aside = _replace(file, rows)
+        shown = one_line(f"{file} could not be used ({damage})")
         logger.warning(
-            f"{file} could not be used ({damage}). It is kept as {aside.name}; {len(rows)} of its "
+            f"{shown}. It is kept as {aside.name}; {len(rows)} of its "
             "entries were read, and results in its folder are recognised."
         )
         return connect(file)

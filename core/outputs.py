@@ -192,7 +192,9 @@ def write_atomically(file: Path, content: str | bytes) -> None:
     partial = file.with_name(f"{PARTIAL_PREFIX}{file.name}")
     try:
         with partial.open("wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
+            if isinstance(content, str):  # a path that is no UTF-8 becomes JSON's own escape
+                content = content.encode("utf-8", "backslashreplace")
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, file)
