@@ -168,6 +168,14 @@ OLDER = {
     "no tasks": ["PRAGMA user_version = 0", "DROP TABLE tasks"],
     "tasks of this version lost": ["DROP TABLE tasks"],
     "leases of this version lost": ["DROP TABLE leases"],
+    "an endless view": [
+        "ALTER TABLE tasks RENAME TO old",
+        "CREATE VIEW tasks AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) "
+        "SELECT old.* FROM old, n WHERE i > 1",
+    ],
+    "a trigger": [
+        "CREATE TRIGGER t AFTER UPDATE ON leases BEGIN DELETE FROM tasks; END",
+    ],
     "text for JSON": ["UPDATE tasks SET task = 'x' WHERE position = 5"],
     "a list for an object": ["UPDATE tasks SET used = '[]' WHERE position = 5"],
     "deep JSON": [f"UPDATE tasks SET task = '{'[' * 100_000}' WHERE position = 5"],
