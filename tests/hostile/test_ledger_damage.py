@@ -195,6 +195,18 @@ def test_an_older_format_and_rows_of_another_kind_are_recovered(
     assert run.asides() == [content] and len(warnings) == 1
 
 
+@pytest.mark.parametrize("change", ["fingerprint = 'older'", "state = 'failed'", "size = 1"])
+def test_a_picture_that_is_there_counts_whatever_its_entry_says(
+    run: FinishedRun, tmp_path: Path, change: str
+) -> None:
+    statement = f"UPDATE tasks SET {change} WHERE state = 'done'"
+    run.restore({FILE_NAME: changed_database(run.ledger, tmp_path, statement)})
+    assert replan(run.folder) == WHOLE and not run.asides()
+    run.restore({})
+    assert replan(run.folder)["skipped"] == PICTURES
+    assert all(e.sha256 for e in recorded(run.folder).values() if e.state == "done")
+
+
 def test_a_second_damage_gets_a_second_name(run: FinishedRun) -> None:
     run.restore({FILE_NAME: run.ledger[:-1], "ledger.damaged-1.sqlite": b"the first"})
     assert replan(run.folder) == WHOLE
