@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 
-.PHONY: demo edit-demo test check bench demo-model demo-editor clean
+.PHONY: demo edit-demo test check bench fuzz demo-model demo-editor clean
 
 demo: $(READY)  ## draw the example persona's tweets on two workers
 	$(BIN)/python generate_images_from_tweets.py examples/persona_tweets.json 2
@@ -24,6 +24,13 @@ bench: $(READY)  ## what benchmarks/RESULTS.md shows of a machine without GPU
 	for name in encode start one_worker command judging scheduling; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
+
+SECONDS_EACH ?= 60
+TARGETS ?= tweets settings ledger lora image provenance pairs re_edit verdict
+
+fuzz: $(READY)  ## coverage-guided fuzzing of every reader; not part of the suite
+	$(BIN)/pip install --quiet atheris==3.0.0
+	for target in $(TARGETS); do $(BIN)/python -m tests.hostile.fuzz $$target $(SECONDS_EACH) || exit 1; done
 
 demo-model: $(READY)  ## train the embedded demo model again, from a seed
 	$(BIN)/python -m demo_model.build

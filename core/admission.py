@@ -87,6 +87,9 @@ class Admission:
             return self._job(position, task)
         except InputError as error:
             return Rejected(position, _claimed_id(given, position), str(error))
+        except RecursionError:
+            error_text = "The task is nested too deeply."
+            return Rejected(position, _claimed_id(given, position), error_text)
 
     def _job(self, position: int, task: Task) -> Job:
         output_path = task.output_path or self._default_name(position)

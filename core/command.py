@@ -9,7 +9,7 @@ from pathlib import Path
 from loguru import logger
 
 from core.arguments import LOG_LEVELS, gpu_ids, positive
-from core.errors import DeviceError, MultiGPUError
+from core.errors import DeviceError, MultiGPUError, one_line
 from core.events import Event
 from core.interrupts import Interrupts
 from core.model_choice import DEMO_MODEL
@@ -34,7 +34,7 @@ examples:
       try the first three tweets
 
 Run the same command again to continue: what is done and unchanged is not drawn again.
-exit codes: 0 all pictures are there, 1 some failed, 2 unusable input, 130 interrupted
+exit codes: 0 all pictures and tables are there, 1 some failed, 2 unusable input, 130 interrupted
 """
 
 
@@ -127,7 +127,8 @@ def _run(options: argparse.Namespace, argv: Sequence[str]) -> int:
     _print_summary(results, generator)
     if interrupts.count:
         return INTERRUPTED
-    return ALL_DONE if all(r.success for r in results) else SOME_FAILED
+    complete = all(r.success for r in results) and generator.tables_error is None
+    return ALL_DONE if complete else SOME_FAILED
 
 
 class _Relay:
@@ -211,4 +212,4 @@ def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator)
     loads, switches = generator.lora_counts
     loras = f"; {loads} LoRA loads, {switches} switches" if switches else ""
     print(f"{len(results)} tweets: {parts}{loras}")
-    print(f"pictures and results: {generator.output_folder}")
+    print(one_line(f"pictures and results: {generator.output_folder}"))

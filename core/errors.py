@@ -1,8 +1,16 @@
 """What can go wrong, named for what the user did or what broke."""
 
 
+def one_line(text: str) -> str:
+    """`text` without line breaks, terminal codes and halves of characters, as names may have."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class MultiGPUError(Exception):
     """Base of every error that this project raises on purpose; the message is for the user."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class InputError(MultiGPUError):

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from core.errors import InputError
 from core.settings import PROJECT_DIR, JudgeSettings, Section
 from core.validation import describe
+from core.yaml_files import parse_yaml
 
 JUDGES_DIR = PROJECT_DIR / "config" / "judges"
 OVERALL = "O"
@@ -121,11 +121,11 @@ def load_judge(settings: JudgeSettings, folder: Path | None = None) -> Judge:
         raise InputError(f"judge.prompts: {settings.prompts!r} is no file (looked in {looked}).")
     text = file.read_text("utf-8", errors="replace")
     try:
-        prompts = JudgePrompts.model_validate(yaml.safe_load(text))
+        prompts = JudgePrompts.model_validate(parse_yaml(text))
     except ValidationError as error:
         raise InputError(f"{file}: {describe(error)}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise InputError(f"{file}: {error}.") from None
     if settings.type == "vlm_logits" and not all(c.prefix and c.tokens for c in prompts.calls):
         raise InputError(f"{file}: vlm_logits needs `prefix` and `tokens` in every call.")
     return Judge(settings, prompts, hashlib.sha256(text.encode()).hexdigest()[:16])

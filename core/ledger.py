@@ -4,80 +4,28 @@ One row of `tasks` per output path ever asked for, found by `key` whatever its p
 input; one row of `leases` per attempt. A lease is written before it is sent and a result
 after its picture has its name, so a crash at any point is seen as an open lease.
 
-WAL with synchronous=NORMAL survives the death of the process at any instruction; a power
-cut may take the last commits, whose tasks then run again.
+WAL with synchronous=NORMAL survives the death of the process at any instruction. A power cut
+may take the last commits and a torn WAL all since its last checkpoint; what they recorded is
+found again, because a picture is synced before it is recorded and says what it is.
 """
 
-import json
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
 
-from core.errors import LedgerError, StorageError
-from core.outputs import storage_error
+from core.ledger_entry import UPSERT, Entry, State, from_row, to_row
+from core.ledger_file import FILE_NAME, connect, in_our_words
+from core.ledger_recovery import connect_or_recover, results_beyond
+from core.outputs import make_folder
 from core.run_lock import RunLock
 
-FILE_NAME = "ledger.sqlite"
-APPLICATION_ID = 0x6D676967  # "mgig": tells our ledgers from other SQLite files
-SCHEMA_VERSION = 1
+__all__ = ["FILE_NAME", "Entry", "Ledger", "State"]
 
-State = Literal["pending", "leased", "done", "failed", "quarantined"]
-
-_SCHEMA = """
-CREATE TABLE tasks (
-    key TEXT PRIMARY KEY,
-    batch INTEGER NOT NULL,        -- the newest batch that asked for it
-    position INTEGER NOT NULL,     -- its place in that batch's input
-    task_id TEXT NOT NULL,
-    output_path TEXT,
-    fingerprint TEXT,
-    task TEXT NOT NULL,            -- JSON
-    state TEXT NOT NULL CHECK (state IN ('pending', 'leased', 'done', 'failed', 'quarantined')),
-    worker TEXT,
-    error TEXT,
-    elapsed REAL NOT NULL DEFAULT 0,
-    size INTEGER,                  -- bytes of the picture
-    sha256 TEXT,
-    used TEXT NOT NULL DEFAULT '{}',  -- JSON: the settings that the model really took
-    updated REAL NOT NULL          -- Unix time
-);
-CREATE INDEX tasks_by_place ON tasks (batch, position);
-CREATE TABLE leases (
-    lease_id TEXT PRIMARY KEY,
-    key TEXT NOT NULL,
-    attempt INTEGER NOT NULL,
-    worker TEXT NOT NULL,
-    partial_path TEXT NOT NULL,
-    given REAL NOT NULL,
-    ended REAL,
-    outcome TEXT
-);
-CREATE INDEX open_leases ON leases (key) WHERE ended IS NULL;
-"""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What the ledger keeps of one task."""
-
-    key: str
-    position: int
-    task_id: str
-    output_path: str | None
-    fingerprint: str | None
-    state: State
-    task: dict[str, Any] = field(default_factory=dict)
-    worker: str | None = None
-    error: str | None = None
-    elapsed: float = 0.0
-    size: int | None = None
-    sha256: str | None = None
-    used: dict[str, Any] = field(default_factory=dict)
+LOCK_NAME = "ledger.lock"
+_UNFINISHED = ("pending", "leased")
 
 
 class Ledger:
@@ -94,27 +42,42 @@ class Ledger:
 
     @classmethod
     def open(cls, folder: Path) -> "Ledger":
-        """Open or create the ledger of `folder`, and lock it.
+        """Open, recover or create the ledger of `folder`, and lock it.
 
         Raises:
-            LedgerError: in use by another run, foreign, damaged, or of another version.
+            LedgerError: in use by another run, another program's, or of a newer format.
             StorageError: the folder or file cannot be written.
         """
+        make_folder(folder)
+        lived_in = (folder / LOCK_NAME).exists()
+        lock = RunLock(folder / LOCK_NAME)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, folder) from None
-        lock = RunLock(folder / "ledger.lock")
-        try:
-            return cls(_connect(folder / FILE_NAME), lock)
+            ledger = cls(connect_or_recover(folder / FILE_NAME), lock)
         except BaseException:
             lock.release()
             raise
+        try:
+            if lived_in:
+                ledger._adopt(folder)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
+
+    def _adopt(self, folder: Path) -> None:
+        """Record finished results that no entry speaks of."""
+        recorded = {k for k, e in self.entries().items() if e.state not in _UNFINISHED}
+        found = list(results_beyond(folder, recorded))
+        if found:
+            now = time.time()
+            with self._use(), self._transaction():
+                # Before every batch of which the order is known.
+                self._db.executemany(UPSERT, [to_row(e, 0, now) for e in found])
 
     @classmethod
     def in_memory(cls) -> "Ledger":
         """A ledger that lives as long as its process, for batches that need no resume."""
-        return cls(_connect(None), None)
+        return cls(connect(None), None)
 
     def close(self) -> None:
         self._db.close()
@@ -124,7 +87,7 @@ class Ledger:
     def entries(self) -> dict[str, Entry]:
         """All tasks ever asked for, by key."""
         with self._use():
-            return {row["key"]: _entry(row) for row in self._db.execute("SELECT * FROM tasks")}
+            return {row["key"]: from_row(row) for row in self._db.execute("SELECT * FROM tasks")}
 
     def open_leases(self) -> list[str]:
         """Partial files of attempts that a dead run left behind, relative to its folder."""
@@ -146,7 +109,7 @@ class Ledger:
             self._db.execute("UPDATE tasks SET state = 'pending' WHERE state = 'leased'")
             # Inputs that named no output have no key of their own to be found by again.
             self._db.execute("DELETE FROM tasks WHERE output_path IS NULL")
-            self._db.executemany(_UPSERT, [_row(e, self._batch, now) for e in entries])
+            self._db.executemany(UPSERT, [to_row(e, self._batch, now) for e in entries])
 
     def lease(self, lease_id: str, key: str, attempt: int, worker: str, partial: str) -> None:
         """Record a lease; call it before the lease is sent."""
@@ -169,7 +132,7 @@ class Ledger:
                 "UPDATE leases SET ended = ?, outcome = ? WHERE lease_id = ?",
                 (now, outcome, lease_id),
             )
-            self._db.execute(_UPSERT, _row(entry, self._batch, now))
+            self._db.execute(UPSERT, to_row(entry, self._batch, now))
 
     def end_lease_alone(self, lease_id: str, outcome: str) -> None:
         """Close a lease of a task that another lease decides about."""
@@ -182,7 +145,7 @@ class Ledger:
     def set_state(self, entry: Entry) -> None:
         """Bring a task to the state of `entry`."""
         with self._use():
-            self._db.execute(_UPSERT, _row(entry, self._batch, time.time()))
+            self._db.execute(UPSERT, to_row(entry, self._batch, time.time()))
 
     def finished(self) -> list[Entry]:
         """All finished tasks, in the order in which they were asked for."""
@@ -190,11 +153,11 @@ class Ledger:
             rows = self._db.execute(
                 "SELECT * FROM tasks WHERE state = 'done' ORDER BY batch, position"
             )
-            return [_entry(row) for row in rows]
+            return [from_row(row) for row in rows]
 
     @contextmanager
     def _use(self) -> Iterator[None]:
-        with self._in_use, _errors():
+        with self._in_use, in_our_words():
             yield
 
     @contextmanager
@@ -202,110 +165,9 @@ class Ledger:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            # A refused write may have ended the transaction itself, and a refused COMMIT not.
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
-
-
-_COLUMNS = [
-    "key",
-    "batch",
-    "position",
-    "task_id",
-    "output_path",
-    "fingerprint",
-    "task",
-    "state",
-    "worker",
-    "error",
-    "elapsed",
-    "size",
-    "sha256",
-    "used",
-    "updated",
-]
-_UPSERT = (
-    f"INSERT INTO tasks ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
-    "ON CONFLICT (key) DO UPDATE SET "
-    + ", ".join(f"{c} = excluded.{c}" for c in _COLUMNS if c != "key")
-)
-
-
-def _row(entry: Entry, batch: int, now: float) -> list[Any]:
-    values = {
-        **vars(entry),
-        "batch": batch,
-        "updated": now,
-        "task": json.dumps(entry.task),
-        "used": json.dumps(entry.used),
-    }
-    return [values[c] for c in _COLUMNS]
-
-
-def _entry(row: sqlite3.Row) -> Entry:
-    values = dict(row)
-    del values["batch"], values["updated"]
-    return Entry(**{**values, "task": json.loads(row["task"]), "used": json.loads(row["used"])})
-
-
-def _connect(file: Path | None) -> sqlite3.Connection:
-    shown = str(file or "in-memory ledger")
-    try:
-        # One thread at a time uses the connection, but it is made in another than it serves in.
-        db = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False)
-    except sqlite3.OperationalError as error:
-        raise StorageError(f"{shown}: {error}.") from None
-    db.row_factory = sqlite3.Row
-    try:
-        _prepare(db, shown)
-    except sqlite3.OperationalError as error:
-        db.close()
-        raise StorageError(f"{shown}: {error}.", fatal=True) from None
-    except sqlite3.DatabaseError as error:
-        db.close()
-        raise LedgerError(f"{shown} is damaged or no ledger ({error}). {_WAY_OUT}") from None
-    except LedgerError:
-        db.close()
-        raise
-    return db
-
-
-_WAY_OUT = (
-    "Move it away and run again: finished pictures are recognised by what their PNG says of "
-    "itself and are not drawn again."
-)
-
-
-def _prepare(db: sqlite3.Connection, shown: str) -> None:
-    application = db.execute("PRAGMA application_id").fetchone()[0]
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if tables and application != APPLICATION_ID:
-        raise LedgerError(f"{shown} belongs to another program. Choose another output folder.")
-    if tables and version != SCHEMA_VERSION:
-        raise LedgerError(
-            f"{shown} has format {version}, this program writes {SCHEMA_VERSION}. {_WAY_OUT}"
-        )
-    if tables:
-        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise LedgerError(f"{shown} is damaged ({' '.join(found.split())}). {_WAY_OUT}")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    if not tables:
-        db.executescript(
-            f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; "
-            f"PRAGMA user_version = {SCHEMA_VERSION}; {_SCHEMA} COMMIT;"
-        )
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """sqlite3's errors in our words."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise StorageError(f"{FILE_NAME}: {error}.", fatal=True) from None
-    except sqlite3.DatabaseError as error:
-        raise LedgerError(f"{FILE_NAME} is damaged ({error}). {_WAY_OUT}") from None

@@ -4,11 +4,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from core.errors import LoraError
 from core.validation import shown
 
 MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
+MAX_BYTES = 32 * 1024**3  # more than any LoRA, and read in a bearable time
 LENGTH_BYTES = 8  # a safetensors file begins with its header's length, little-endian
 PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # bare pickle, and the zip that torch.save writes
 
@@ -47,6 +49,8 @@ class LoraInspector:
         try:
             stat = path.stat()
             key = (str(path), stat.st_size, stat.st_mtime_ns)
+            if stat.st_size > MAX_BYTES:
+                raise LoraError(f"lora_path: {path} is larger than {MAX_BYTES // 1024**3} GiB.")
             if key not in self._known:
                 self._known[key] = _inspect(path, stat.st_size)
         except OSError as error:
@@ -101,15 +105,19 @@ def _check_tensors(path: Path, header: dict[str, object], size: int) -> None:
     # LoKr is let through: diffusers loads it for some models, and says so where it does not.
     if not any("lora" in name or "lokr_" in name for name in names):
         raise LoraError(f"lora_path: {path} holds no LoRA tensors; is it a whole model?")
+    ends = [0]
     for name, entry in header.items():
         if name == "__metadata__":
             continue
         offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
         if not _valid_offsets(offsets, size - data_start):
             raise LoraError(f"lora_path: {path} is cut short or damaged at tensor {name[:80]!r}.")
+        ends.append(offsets[1])
+    if max(ends) != size - data_start:  # the format has no holes; what is more is something else
+        raise LoraError(f"lora_path: {path} holds more than its tensors; is it damaged?")
 
 
-def _valid_offsets(offsets: object, available: int) -> bool:
+def _valid_offsets(offsets: object, available: int) -> TypeGuard[list[int]]:
     return (
         isinstance(offsets, list)
         and len(offsets) == 2

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from uuid import uuid4
 
 from loguru import logger
 
@@ -85,8 +86,10 @@ class MultiGPUImageGenerator:
         self._stopping = False
         self._lora_counts = (0, 0)
         self._one_batch = threading.Lock()  # batches from several threads follow each other
+        self.tables_error: StorageError | LedgerError | None = None  # of the newest batch
         self._named = 0  # tasks that got a default name so far
-        self._session = time.strftime("run_%Y%m%d_%H%M%S")
+        # Not by the clock alone: it may be set back, and two runs may start in one second.
+        self._session = f"{time.strftime('run_%Y%m%d_%H%M%S')}_{uuid4().hex[:6]}"
 
     def __enter__(self) -> "MultiGPUImageGenerator":
         self.start()
@@ -255,9 +258,11 @@ class MultiGPUImageGenerator:
 
     def _write_metadata(self, results: Sequence[Result]) -> None:
         assert self._ledger is not None
+        self.tables_error = None
         try:
             write_metadata(self._root.folder, self._ledger.finished(), results)
         except (StorageError, LedgerError) as error:
+            self.tables_error = error
             logger.error(f"The metadata could not be written: {error}")
 
 

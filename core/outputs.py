@@ -34,6 +34,11 @@ class OutputPath:
     key: str
 
 
+def output_key(shown: str) -> str:
+    """Equal for names that are one file on some common file system."""
+    return unicodedata.normalize("NFC", shown).casefold()
+
+
 class OutputRoot:
     """The folder of a run. Confined, nothing is ever written outside it.
 
@@ -60,18 +65,27 @@ class OutputRoot:
         file = Path(os.path.normpath(self.folder / pure))
         if len(os.fsencode(file)) > MAX_PATH_BYTES:
             raise InputError(f"output_path: {shown(output_path)} is too long a path.")
-        if self.confined and not self._stays_inside(file):
+        inside, folder = self._look(output_path, file)
+        if not inside:
             raise InputError(
                 f"output_path: {shown(output_path)} leads out of {self.folder} "
                 "through a symbolic link."
             )
-        if file.is_dir():
+        if folder:
             raise InputError(
                 f"output_path: {shown(output_path)} is a folder; a file name is needed."
             )
-        inside = file.is_relative_to(self.folder)
-        name = str(file.relative_to(self.folder)) if inside else str(file)
-        return OutputPath(name, file, unicodedata.normalize("NFC", name).casefold())
+        below = file.is_relative_to(self.folder)
+        name = str(file.relative_to(self.folder)) if below else str(file)
+        return OutputPath(name, file, output_key(name))
+
+    def _look(self, output_path: str, file: Path) -> tuple[bool, bool]:
+        """Whether `file` stays inside, where it has to, and whether it is a folder."""
+        try:
+            return not self.confined or self._stays_inside(file), file.is_dir()
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+            reason = getattr(error, "strerror", None) or "a loop of symbolic links"
+            raise InputError(f"output_path: {shown(output_path)}: {reason}.") from None
 
     def _check_confined(self, output_path: str, pure: PurePosixPath) -> None:
         drive = len(output_path) > 1 and output_path[1] == ":"
@@ -98,10 +112,7 @@ class OutputRoot:
         Raises:
             StorageError: the folder cannot be made, or has since come to lead outside.
         """
-        try:
-            path.file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, path.file.parent) from None
+        make_folder(path.file.parent)
         if self.confined and not self._stays_inside(path.file):
             raise StorageError(f"{path.file} has come to lead out of {self.folder}.")
         return path.file.with_name(f"{PARTIAL_PREFIX}{lease_id}")
@@ -148,6 +159,18 @@ def publish(partial: Path, final: Path, size: int) -> None:
         raise storage_error(error, final) from None
 
 
+def make_folder(folder: Path) -> None:
+    """`folder` and those above it, unless they are there.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, folder) from None
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in `folder` durable; file systems that cannot sync folders are let be."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -169,7 +192,9 @@ def write_atomically(file: Path, content: str | bytes) -> None:
     partial = file.with_name(f"{PARTIAL_PREFIX}{file.name}")
     try:
         with partial.open("wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
+            if isinstance(content, str):  # a path that is no UTF-8 becomes JSON's own escape
+                content = content.encode("utf-8", "backslashreplace")
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, file)

@@ -1,5 +1,6 @@
 """What a batch has to do: which of its tasks are done already, which are to be (re)drawn."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,15 +78,13 @@ def _judge(job: Job, known: Entry | None, overwrite: bool, retry_quarantined: bo
         return pending
     if known is None:
         return _judge_unknown(job, pending)
-    if known.fingerprint != job.fingerprint:
-        return pending
-    if known.state == "done" and _intact(job, known):
-        return replace(known, position=job.position, task_id=job.task_id, task=pending.task)
-    if known.state == "quarantined" and not retry_quarantined:
-        return replace(known, position=job.position, task_id=job.task_id)
-    if known.state in ("pending", "leased"):  # published, perhaps, and not recorded any more
-        return _recognised(job, pending, _provenance(job.output.file))
-    return pending
+    if known.fingerprint == job.fingerprint:
+        if known.state == "done" and _intact(job, known):
+            return replace(known, position=job.position, task_id=job.task_id, task=pending.task)
+        if known.state == "quarantined" and not retry_quarantined:
+            return replace(known, position=job.position, task_id=job.task_id)
+    # Published, perhaps, and not recorded: the disk refused, or the ledger lost its last commits.
+    return _recognised(job, pending, _provenance(job.output.file))
 
 
 def _judge_unknown(job: Job, pending: Entry) -> Entry:
@@ -116,8 +115,14 @@ def _recognised(job: Job, pending: Entry, provenance: Mapping[str, Any] | None) 
     if provenance is None or provenance.get("fingerprint") != job.fingerprint:
         return pending
     used = provenance.get("used")
-    size = job.output.file.stat().st_size
-    return replace(pending, state="done", size=size, used=used if isinstance(used, dict) else {})
+    try:
+        with job.output.file.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = stream.tell()
+    except OSError:
+        return pending
+    used = used if isinstance(used, dict) else {}
+    return replace(pending, state="done", size=size, sha256=sha256, used=used)
 
 
 def _intact(job: Job, known: Entry) -> bool:

@@ -1,5 +1,7 @@
 """One run per output folder: a lock that dies with its owner and says who that is."""
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -31,14 +33,20 @@ class RunLock:
             raise storage_error(error, file) from None
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = _read_owner(file)
+        except OSError as error:
             self._stream.close()
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):  # a file system without locks
+                raise storage_error(error, file) from None
+            owner = _read_owner(file)
             raise LedgerError(
                 f"{file.parent} is in use by another run ({owner}). "
                 "Wait for it, stop it, or choose another output folder."
             ) from None
-        self._write_owner()
+        try:
+            self._write_owner()
+        except OSError as error:
+            self.release()
+            raise storage_error(error, file) from None
 
     def _write_owner(self) -> None:
         owner = {
@@ -53,7 +61,8 @@ class RunLock:
         self._stream.flush()
 
     def release(self) -> None:
-        self._stream.close()
+        with contextlib.suppress(OSError):  # what could not be written, tried once more
+            self._stream.close()
 
 
 def _read_owner(file: Path) -> str:

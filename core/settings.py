@@ -6,16 +6,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import InputError
 from core.tasks import Area, Scale, Seed, Side, Steps, Text
 from core.validation import describe
+from core.yaml_files import parse_yaml
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = PROJECT_DIR / "config" / "default.yaml"
-MAX_FILE_BYTES = 1_000_000
+MAX_FILE_BYTES = 200_000
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Compile = Literal["never", "auto", "always"]
@@ -202,16 +202,14 @@ def overlaid(
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: larger than 1 MB, which no settings file is.")
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+            raise InputError(f"{path}: larger than 200 kB, which no settings file is.")
+        data = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}).") from None
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply for a settings file.") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:  # also of a path with a NUL
+        raise InputError(f"{path}: {error}.") from None
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -5,6 +5,8 @@ Both sides refuse what could exhaust memory: a small file may hold a picture of 
 
 import hashlib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from core.validation import shown
 
 MAX_PIXELS = 100_000_000  # far above any camera's picture, far below what fills memory
 MAX_BYTES = 512 * 1024**2
+MAX_REASON = 200  # characters of Pillow's words that a message repeats
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 are turned by a quarter
 _QUARTER_TURNS = range(5, 9)
@@ -44,13 +47,15 @@ def inspect_image(path: str | Path, what: str = "source_images") -> SourceImage:
             raise InputError(f"{what}: {shown(str(path))} is not a file.")
         if file.stat().st_size > MAX_BYTES:
             raise InputError(f"{what}: {path} is larger than {MAX_BYTES // 1024**2} MiB.")
-        with _opened(file, what) as image:
+        with _quiet(), _opened(file, what) as image:
             width, height = image.size
             turned = _orientation(image) in _QUARTER_TURNS
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{what}: {shown(str(path))} cannot be read: {error}.") from None
+    except InputError:
+        raise
+    except Exception as error:  # whatever Pillow's readers trip over
+        raise InputError(f"{what}: {shown(str(path))} cannot be read: {_line(error)}.") from None
     return SourceImage(digest, height, width) if turned else SourceImage(digest, width, height)
 
 
@@ -71,11 +76,25 @@ def read_image(
             with file.open("rb") as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
                     raise InputError(f"{what}: {path} changed during the run; run again.")
-        with _opened(file, what) as image:
+        with _quiet(), _opened(file, what) as image:
             upright = ImageOps.exif_transpose(image)
             return _on_white(upright)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{what}: {path} is damaged or cut short: {error}.") from None
+    except InputError:
+        raise
+    except Exception as error:  # whatever Pillow's readers trip over
+        raise InputError(f"{what}: {path} is damaged or cut short: {_line(error)}.") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings: a picture is taken or refused, and our limit of size follows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
 
 
 def _orientation(image: Image.Image) -> int | None:
@@ -87,9 +106,7 @@ def _orientation(image: Image.Image) -> int | None:
 
 def _opened(file: Path, what: str) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit follows
-            image = Image.open(file, formats=FORMATS)
+        image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
         raise InputError(f"{what}: {file} is no picture ({', '.join(FORMATS)}).") from None
     except Image.DecompressionBombError:

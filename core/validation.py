@@ -1,11 +1,17 @@
 """Pydantic's errors in this project's words: field, value, what would be right."""
 
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import Any
 
 from pydantic import ValidationError
 
 MAX_SHOWN = 80  # characters of a bad value that a message repeats
+# A value may be gigabytes, or a few lists inside of each other that are endless written out.
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 2 * MAX_SHOWN
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 8
+_SHORT.maxlevel = 3
 
 
 def describe(error: ValidationError, known: list[str] | None = None) -> str:
@@ -28,7 +34,7 @@ def _describe_one(e: dict[str, Any], known: list[str]) -> str:
 def shown(value: Any) -> str:
     """A bad value, printable and short whatever it is."""
     try:
-        text = repr(value)
+        text = _SHORT.repr(value)
     except (RecursionError, ValueError):
         return f"a {type(value).__name__}"
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"

@@ -205,15 +205,6 @@ def test_an_output_folder_that_cannot_be_written_is_exit_2(project: Project) -> 
     assert "Not a directory" in run.errors and "Traceback" not in run.errors
 
 
-def test_a_damaged_ledger_is_exit_2_and_says_what_to_do(project: Project) -> None:
-    file = project.write_tweets(tweets(2))
-    project.run([file])
-    (project.pictures / "ledger.sqlite").write_bytes(b"x" * 5000)
-    run = project.run([file])
-    assert run.process.returncode == 2
-    assert "Move it away and run again" in run.errors
-
-
 def test_help_says_what_a_newcomer_needs(project: Project) -> None:
     run = project.run(["--help"])
     assert run.process.returncode == 0

@@ -73,33 +73,6 @@ def test_a_second_run_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     Ledger.open(tmp_path).close()  # the lock died with its owner
 
 
-def finished_ledger(folder: Path) -> bytes:
-    ledger = Ledger.open(folder)
-    ledger.begin_batch(replace(ENTRY, key=f"{i}.png", position=i) for i in range(200))
-    ledger.close()
-    return (folder / FILE_NAME).read_bytes()
-
-
-@pytest.mark.parametrize("keep", [50, 99, 100, 4096, 9000, 0.5, 0.9, 0.999])
-def test_a_torn_ledger_is_refused(tmp_path: Path, keep: float) -> None:
-    whole = finished_ledger(tmp_path)
-    kept = int(len(whole) * keep) if keep < 1 else int(keep)
-    (tmp_path / FILE_NAME).write_bytes(whole[:kept])
-    with pytest.raises(
-        MultiGPUError, match=r"damaged|malformed|disk image|not a database"
-    ) as caught:
-        Ledger.open(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-def test_garbage_in_the_middle_is_noticed(tmp_path: Path) -> None:
-    whole = bytearray(finished_ledger(tmp_path))
-    whole[4096:8192] = b"\x5a" * 4096
-    (tmp_path / FILE_NAME).write_bytes(whole)
-    with pytest.raises(LedgerError, match="damaged"):
-        Ledger.open(tmp_path)
-
-
 def test_a_foreign_database_is_left_alone(tmp_path: Path) -> None:
     foreign = sqlite3.connect(tmp_path / FILE_NAME)
     foreign.execute("CREATE TABLE precious (x)")

@@ -11,7 +11,7 @@ from core.benchmark.records import Record, lines, read_verdict
 from core.benchmark.statistics import rank_correlation
 from core.benchmark.summary import FILE_NAME as SUMMARY
 from core.benchmark.summary import Summary, to_json
-from core.outputs import write_atomically
+from core.outputs import make_folder, write_atomically
 
 # GEdit-Bench's columns, as its calculate_statistics reads them, its spelling included.
 GEDIT_COLUMNS = (
@@ -33,7 +33,7 @@ def write_outputs(folder: Path, records: Sequence[Record], summary: Summary) -> 
     write_atomically(folder / "metadata.jsonl", _imagefolder(records))
     scored = [r for r in records if r.scores and {"SC", "PQ"} <= r.scores.keys()]
     write_atomically(folder / SCORES, scores_csv(scored))
-    (folder / GEDIT_FOLDER).mkdir(exist_ok=True)
+    make_folder(folder / GEDIT_FOLDER)
     for category in dict.fromkeys(r.category for r in scored):
         file = folder / GEDIT_FOLDER / f"{folder.name}_{category}_gpt_score.csv"
         write_atomically(file, scores_csv([r for r in scored if r.category == category]))

@@ -11,7 +11,7 @@ from core.benchmark.imagefolder import inside
 from core.benchmark.pairs import UNSORTED, Pair
 from core.benchmark.rows import MAX_CATEGORY, file_name, json_list, text_of
 from core.errors import InputError
-from core.outputs import write_atomically
+from core.outputs import make_folder, write_atomically
 from core.source_images import MAX_BYTES
 from core.validation import shown
 
@@ -73,6 +73,6 @@ def _unpacked(text: str, work_folder: Path) -> str:
         raise InputError(f"src_img_b64: not base64 ({error}).") from None
     path = work_folder / f"{hashlib.sha256(data).hexdigest()[:32]}.img"
     if not path.is_file() or path.stat().st_size != len(data):
-        work_folder.mkdir(parents=True, exist_ok=True)
+        make_folder(work_folder)
         write_atomically(path, data)
     return str(path)

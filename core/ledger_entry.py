@@ -1,0 +1,102 @@
+"""What the ledger keeps of one task, as an object and as a row of its table."""
+
+import json
+import sqlite3
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+State = Literal["pending", "leased", "done", "failed", "quarantined"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the ledger keeps of one task."""
+
+    key: str
+    position: int
+    task_id: str
+    output_path: str | None
+    fingerprint: str | None
+    state: State
+    task: dict[str, Any] = field(default_factory=dict)
+    worker: str | None = None
+    error: str | None = None
+    elapsed: float = 0.0
+    size: int | None = None
+    sha256: str | None = None
+    used: dict[str, Any] = field(default_factory=dict)
+
+
+COLUMNS = [
+    "key",
+    "batch",
+    "position",
+    "task_id",
+    "output_path",
+    "fingerprint",
+    "task",
+    "state",
+    "worker",
+    "error",
+    "elapsed",
+    "size",
+    "sha256",
+    "used",
+    "updated",
+]
+UPSERT = (
+    f"INSERT INTO tasks ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
+    "ON CONFLICT (key) DO UPDATE SET "
+    + ", ".join(f"{c} = excluded.{c}" for c in COLUMNS if c != "key")
+)
+
+
+def to_row(entry: Entry, batch: int, now: float) -> list[Any]:
+    """Values for `UPSERT`."""
+    values = {
+        **vars(entry),
+        "batch": batch,
+        "updated": now,
+        "task": json.dumps(entry.task),
+        "used": json.dumps(entry.used),
+    }
+    return [values[c] for c in COLUMNS]
+
+
+def from_row(row: sqlite3.Row) -> Entry:
+    """The entry of a row.
+
+    Raises:
+        ValueError: the row is not what this program writes, as in a damaged file.
+    """
+    values = dict(row)
+    try:
+        task, used = json.loads(values["task"]), json.loads(values["used"])
+        entry = Entry(**{**{name: values[name] for name in _FIELDS}, "task": task, "used": used})
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"no entry: {error!r}") from None
+    for name, kinds in _FIELDS.items():
+        if not isinstance(getattr(entry, name), kinds):
+            raise ValueError(f"{name} is {getattr(entry, name)!r}")
+    if entry.state not in get_args(State):
+        raise ValueError(f"state is {entry.state!r}")
+    return entry
+
+
+_TEXT = (str, type(None))
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "key": str,
+    "position": int,
+    "task_id": str,
+    "output_path": _TEXT,
+    "fingerprint": _TEXT,
+    "state": str,
+    "task": dict,
+    "worker": _TEXT,
+    "error": _TEXT,
+    "elapsed": (int, float),
+    "size": (int, type(None)),
+    "sha256": _TEXT,
+    "used": dict,
+}
+assert list(_FIELDS) == [f.name for f in fields(Entry)]

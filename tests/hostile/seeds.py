@@ -1,0 +1,79 @@
+"""Good inputs of every reader, for fuzzers and tests to spoil."""
+
+import json
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from core.ledger import FILE_NAME, Entry, Ledger
+from core.settings import DEFAULT_FILE
+
+TWEET = {
+    "tweet_text": "t",
+    "image_generation": {
+        "positive_prompt": "a",
+        "negative_prompt": "b",
+        "lora_params": {"model_path": "a.safetensors", "strength": 1.0},
+        "generation_params": {"width": 64, "height": 64, "steps": 2, "cfg": 1.0},
+    },
+    "output_path": "a.png",
+    "task_id": "t",
+}
+
+
+def seeds(target: str) -> list[bytes]:
+    match target:
+        case "tweets":
+            persona = {"version": "2.0", "persona": {"name": "M"}, "tweets": [TWEET]}
+            return [_json(persona), _json([{"prompt": "a"}]), b'{"prompt": "a"}\n{"prompt": "b"}']
+        case "settings":
+            return [DEFAULT_FILE.read_bytes(), b"seed: 7\nworkers: {max_resident_loras: 2}\n"]
+        case "ledger":
+            return [ledger()]
+        case "lora":
+            return [
+                lora({"x.lora_A.weight": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}})
+            ]
+        case "image":
+            return [picture(kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")]
+        case "provenance":
+            return [picture("PNG"), _json({"fingerprint": "f", "task": {}})]
+        case "pairs":
+            return [_json({"input_file_name": "a.png", "instruction": "i", "category": "c"})]
+        case "re_edit":
+            row = {"subset": "s", "edit_instruction_en": "i", "original_image_path": "a.png"}
+            return [_json([row]), _json([{**row, "src_img_b64": "aGVsbG8="}])]
+        case _:
+            return [b'{"score": [1], "reasoning": "r"}']
+
+
+def _json(data: object) -> bytes:
+    return json.dumps(data).encode()
+
+
+def lora(header: object, data: bytes = b"data") -> bytes:
+    raw = header if isinstance(header, bytes) else _json(header)
+    return len(raw).to_bytes(8, "little") + raw + data
+
+
+def picture(kind: str, size: tuple[int, int] = (8, 6)) -> bytes:
+    stream = BytesIO()
+    info = PngInfo()
+    info.add_text("generate_task", '{"fingerprint": "f", "task": {}}')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", size, "red").save(stream, kind, pnginfo=info, exif=exif.tobytes())
+    return stream.getvalue()
+
+
+def ledger() -> bytes:
+    with tempfile.TemporaryDirectory() as name:
+        made = Ledger.open(Path(name))
+        made.begin_batch(
+            Entry(f"{i}.png", i, "t", f"{i}.png", "f", "done", {"prompt": "x"}) for i in range(9)
+        )
+        made.close()
+        return (Path(name) / FILE_NAME).read_bytes()

@@ -1,0 +1,130 @@
+"""What reads strangers' bytes, each as one function: it succeeds or raises a MultiGPUError.
+
+Shared by the suite's tables and properties and by the coverage-guided `fuzz.py`.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from core.admission import Admission, Job, Rejected
+from core.benchmark.pairs import read_pairs
+from core.errors import MultiGPUError
+from core.judge import CLIP_PROMPTS, parse_answer
+from core.ledger_file import FILE_NAME
+from core.ledger_recovery import connect_or_recover
+from core.lora_files import LoraInspector
+from core.messages import Lease, encode
+from core.outputs import OutputRoot
+from core.provenance import read_provenance
+from core.settings import load_settings
+from core.source_images import inspect_image, read_image
+from core.task_kinds import GenerateKind, LoraFinder
+from core.tweets import read_tweets
+
+ROOT = "root"  # the output folder of the admitted tasks, below the target's folder
+MOST_LEASE_BYTES = 64 * 1024  # a pipe's buffer
+SETTINGS = load_settings()
+
+
+def admission(folder: Path) -> Admission:
+    return Admission(
+        GenerateKind([SETTINGS.defaults], LoraFinder([folder], LoraInspector())),
+        "model",
+        "float32",
+        OutputRoot(folder / ROOT),
+        lambda position: f"image_{position:04d}.png",
+        42,
+    )
+
+
+def check_admitted(item: Job | Rejected, folder: Path) -> None:
+    """A refusal in one line, or a job that stays in its folder and fits in a pipe."""
+    if isinstance(item, Rejected):
+        assert "\n" not in item.error and len(item.error) < 2000
+        assert item.task_id.isprintable()
+        return
+    assert item.output.file.is_relative_to(folder / ROOT)
+    assert ".." not in item.output.file.parts
+    lease = Lease("l", 1, item.task, item.lora_sha256, item.fingerprint, "partial")
+    assert len(encode(lease)) < MOST_LEASE_BYTES
+
+
+def tweets(content: bytes, folder: Path) -> None:
+    file = folder / "tweets.json"
+    file.write_bytes(content)
+    admit = admission(folder).admit
+    for position, given in enumerate(read_tweets(file).inputs):
+        check_admitted(admit(position, given), folder)
+
+
+def settings(content: bytes, folder: Path) -> None:
+    file = folder / "settings.yaml"
+    file.write_bytes(content)
+    load_settings(file)
+
+
+def ledger(content: bytes, folder: Path) -> None:
+    file = folder / FILE_NAME
+    for old in folder.glob("*ledger*"):
+        old.unlink()
+    file.write_bytes(content)
+    connect_or_recover(file).close()
+
+
+def lora(content: bytes, folder: Path) -> None:
+    file = folder / "style.safetensors"
+    file.write_bytes(content)
+    LoraInspector().sha256(file)
+
+
+def image(content: bytes, folder: Path) -> None:
+    file = folder / "source.img"
+    file.write_bytes(content)
+    with suppress(MultiGPUError):
+        inspect_image(file)
+    read_image(file)
+
+
+def provenance(content: bytes, folder: Path) -> None:
+    for suffix in (".png", ".json"):
+        file = folder / f"result{suffix}"
+        file.write_bytes(content)
+        with suppress(ValueError):  # what its callers expect
+            read_provenance(file)
+
+
+def pairs(content: bytes, folder: Path) -> None:
+    (folder / "metadata.jsonl").write_bytes(content)
+    read_pairs(folder, folder / "work")
+
+
+def re_edit(content: bytes, folder: Path) -> None:
+    file = folder / "pairs.json"
+    file.write_bytes(content)
+    read_pairs(file, folder / "work")
+
+
+def verdict(content: bytes, folder: Path) -> None:
+    parse_answer(content.decode("utf-8", "replace"), CLIP_PROMPTS.calls[0])
+
+
+TARGETS: dict[str, Callable[[bytes, Path], None]] = {
+    f.__name__: f
+    for f in (tweets, settings, ledger, lora, image, provenance, pairs, re_edit, verdict)
+}
+
+
+def survives(target: str, content: bytes, folder: Path) -> str | None:
+    """Run a target; the one-line error that it gave, if it gave one."""
+    outside = set(os.listdir(folder.parent))
+    try:
+        TARGETS[target](content, folder)
+    except MultiGPUError as error:
+        assert "\n" not in str(error), str(error)
+        assert len(str(error)) < 3000, len(str(error))
+        return str(error)
+    finally:
+        assert set(os.listdir(folder.parent)) == outside
+    return None
