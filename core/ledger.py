@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import LedgerError, StorageError
+from core.fault_points import fault_point
 from core.outputs import storage_error
 from core.run_lock import RunLock
 
@@ -205,7 +206,9 @@ class Ledger:
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
+        fault_point("main.before-commit")
         self._db.execute("COMMIT")
+        fault_point("main.after-commit")
 
 
 _COLUMNS = [

@@ -15,6 +15,7 @@ from typing import Any
 
 from core.batch import ActiveLease, Batch
 from core.devices import Device
+from core.fault_points import fault_point, send_half
 from core.messages import ToWorker, decode, encode
 from core.worker_spec import WorkerSpec
 from core.worker_start import Starter, WorkerMain, WorkerProcess
@@ -116,8 +117,10 @@ class WorkerHandle:
     def send(self, message: ToWorker) -> bool:
         """Send a message; False if the worker is gone (its sentinel will tell)."""
         assert self._to_worker is not None
+        pipe, data = self._to_worker, encode(message)
+        fault_point("main.mid-send", lambda: send_half(pipe, data))
         try:
-            self._to_worker.send_bytes(encode(message))
+            pipe.send_bytes(data)
         except (BrokenPipeError, OSError):
             return False
         return True

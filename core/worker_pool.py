@@ -22,6 +22,7 @@ from core.barrier import Barrier
 from core.batch import ActiveLease, Batch, WorkerLoss
 from core.devices import Device
 from core.events import Listener, WorkerState, ignore
+from core.fault_points import fault_point
 from core.loading import loads_at_once
 from core.messages import (
     Done,
@@ -319,6 +320,7 @@ class WorkerPool:
         handle.running = {active.lease.lease_id: (batch, active) for active in group}
         handle.busy_since = time.monotonic()
         handle.set_deadline(self._pace.allowed(handle.name, handle.work))
+        fault_point("main.lease")
         for active in group:
             handle.send(replace(active.lease, more_follow=active is not group[-1]))
 
@@ -363,6 +365,7 @@ class WorkerPool:
         loading = sum(h.state is State.LOADING for h in self._handles)
         for handle in self._handles:
             if handle.state is State.BOOTED and loading < self._loads_at_once:
+                fault_point("main.load")
                 handle.send(Load())
                 handle.set_deadline(self._rules.load_timeout)
                 self._change(handle, State.LOADING)
@@ -435,6 +438,7 @@ class WorkerPool:
             logger.warning(f"{handle.name}: could not be started: {error}")
             self._plan_restart(handle, f"could not be started: {error}")
             return
+        fault_point("main.boot")
         handle.set_deadline(self._rules.boot_timeout)
         self._change(handle, State.BOOTING)
 

@@ -6,6 +6,7 @@ request: a prompt or instruction `!fault`, `!fault:3` (only in the first 3 attem
 
     crash      segmentation fault          kill    SIGKILL to itself
     stop       SIGSTOP to itself           hang    a loop that never ends
+    stuck      a native call that never ends and holds the GIL
     error      an exception                nan     an exception that a retry would not mend
     oom        out of memory, always       cuda    a lost CUDA context
     disk-full  ENOSPC from the saver       slow    30 times the time
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 from PIL import Image
 
 from core.errors import InputError
+from core.fault_points import hold_the_gil
 from core.messages import Lease
 from core.source_images import read_image
 from core.tasks import EditTask, GenerateTask, ScoreTask
@@ -164,6 +166,8 @@ def _break_if_asked(fault: str) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         case "hang":
             _hang()
+        case "stuck":
+            hold_the_gil()
         case "error":
             raise RuntimeError("a simulated failure")
         case "nan":
