@@ -23,6 +23,8 @@ class Verdict:
             hang        runs that made no progress for longer than the engine's patience
             rerun       attempts beyond what was in flight when something died
             crash       crashes of a poisonous task beyond the limit
+            late        hangs whose worker was not replaced in time
+            slowed      hangs that took more than a tenth of the other workers' throughput
     """
 
     promise: str
