@@ -128,8 +128,11 @@ class WorkerPool:
         self._post(lambda: self._batch.stop_leasing() if self._batch else None)
 
     def abandon(self, status: Status, reason: str) -> None:
-        """Close the batch now; what still runs is thrown away when it ends."""
-        self._post(lambda: self._batch.abandon(status, reason) if self._batch else None)
+        """Close the batch now; what still runs is thrown away when it ends.
+
+        A pool that is already waiting for its workers to leave waits no longer.
+        """
+        self._post(lambda: self._abandon(status, reason))
 
     def extend(self, job: Job) -> None:
         """Add a job to the running batch, which was made open-ended."""
@@ -491,6 +494,12 @@ class WorkerPool:
             else:
                 handle.set_deadline(self._rules.stop_timeout)
             self._change(handle, State.STOPPING)
+
+    def _abandon(self, status: Status, reason: str) -> None:
+        if self._batch:
+            self._batch.abandon(status, reason)
+        if self._closing:
+            self._close(at_once=True)
 
     def _break_down(self, error: BaseException) -> None:
         for handle in self._handles:
