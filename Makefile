@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 
-.PHONY: demo test check demo-model clean
+.PHONY: demo test chaos check demo-model clean
 
 demo: $(READY)  ## draw the example persona's tweets on two workers
 	$(BIN)/python generate_images_from_tweets.py examples/persona_tweets.json 2
 
 test: $(READY) check  ## lint, type hints and the whole test suite
 	$(BIN)/python -m pytest
+
+chaos: $(READY)  ## every kill, hang and signal of docs/RELIABILITY.md, with a table at the end
+	CHAOS=full $(BIN)/python -m pytest tests/chaos/test_kills.py tests/chaos
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -131,6 +131,7 @@ class SimulatedSettings(Section):
     score_seconds: OptionalSeconds
     jitter: Annotated[float, Field(ge=0, le=1)]
     slowness: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    lost_while: dict[str, str]
 
 
 class Settings(Section):

@@ -48,16 +48,23 @@ class SimulatedGpu(ModelFamily):
         return "simulated GPU", f"SIM-{os.environ.get('CUDA_VISIBLE_DEVICES')}"
 
     def load(self) -> str:
+        self._break_if_lost()
         time.sleep(self._times.load_seconds)
         return type(self).__name__
 
     def run(self, leases: Sequence[Lease]) -> list[Product]:
+        self._break_if_lost()
         for lease in leases:
             _break_if_asked(_fault(_words(lease), lease.attempt))
         if isinstance(leases[0].task, ScoreTask):
             time.sleep(self._times.score_seconds)
             return [_verdict(lease) for lease in leases]
         return [self._picture(lease) for lease in leases]
+
+    def _break_if_lost(self) -> None:
+        flag = self._times.lost_while.get(self._spec.name)
+        if flag is not None and os.path.exists(flag):
+            raise RuntimeError("CUDA error: device lost (simulated)")
 
     def _picture(self, lease: Lease) -> Picture:
         task = lease.task
