@@ -46,6 +46,7 @@ class WorkerHandle:
         self.deadline: float | None = None  # monotonic time by which something must happen
         self.start_at = 0.0  # monotonic time of the next start while DOWN
         self.deaths_in_row = 0  # incarnations lost since the last finished task
+        self.strikes = 0.0  # incarnations lost, less what finished tasks made up for
         self.loras: frozenset[str] = frozenset()
         self.group_size = spec.group_size
         self.dismissed = False  # to leave when its leases are done

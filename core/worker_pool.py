@@ -49,6 +49,7 @@ IDLE_WAIT = 60.0  # seconds between turns when nothing is due
 IDLE_TURN = 0.2  # seconds between turns while a worker waits for another one's task
 KILL_GRACE = 5.0  # seconds for the kernel to end a killed process
 LAST_WORKER_PATIENCE = 3  # times as many restarts before the last worker is given up
+FORGIVEN_PER_TASK = 0.5  # deaths: who gets fewer than two tasks done per death is flapping
 
 
 class PoolSettings(Protocol):
@@ -275,6 +276,7 @@ class WorkerPool:
     def _generated(self, handle: WorkerHandle, message: Generated) -> None:
         handle.loras = frozenset(message.resident_loras)
         handle.deaths_in_row = 0
+        handle.strikes = max(0.0, handle.strikes - FORGIVEN_PER_TASK)
         self.lora_loads += message.lora_loads
         self.lora_switches += message.lora_switches
         self.waits.append(message.waited)
@@ -418,14 +420,17 @@ class WorkerPool:
             self._plan_restart(handle, reason)
 
     def _plan_restart(self, handle: WorkerHandle, reason: str) -> None:
-        handle.deaths_in_row += 1
         limit = self._rules.restarts_before_retirement
-        if not any(h is not handle and h.state is not State.RETIRED for h in self._handles):
-            limit *= LAST_WORKER_PATIENCE
-        if handle.deaths_in_row > limit:
-            self._retire(handle, f"{handle.deaths_in_row} deaths in a row, the last: {reason}")
+        handle.deaths_in_row += 1
+        handle.strikes = min(handle.strikes + 1, limit + 1)
+        if any(h is not handle and h.state is not State.RETIRED for h in self._handles):
+            worn_out = handle.strikes > limit
+        else:  # the last one is kept as long as it gets anything done
+            worn_out = handle.deaths_in_row > limit * LAST_WORKER_PATIENCE
+        if worn_out:
+            self._retire(handle, f"it dies again and again, the last time: {reason}")
             return
-        doublings = handle.deaths_in_row - 2  # the first restart is immediate
+        doublings = max(handle.deaths_in_row, handle.strikes) - 2  # the first is immediate
         wait = 0.0 if doublings < 0 else self._rules.restart_backoff * 2.0 ** min(doublings, 30)
         handle.start_at = time.monotonic() + min(wait, self._rules.restart_backoff_maximum)
         self._change(handle, State.DOWN)

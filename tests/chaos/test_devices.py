@@ -1,7 +1,9 @@
 """Faults of devices, simulated: out of memory, lost contexts, lost devices, flapping workers."""
 
+import os
 import random
 import re
+import signal
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -125,3 +127,41 @@ def test_when_all_devices_are_lost_the_command_says_so(tmp_path: Path, report: R
         engine.wait()
         judge(engine, verdict)
     assert not report(verdict).violations
+
+
+def test_a_flapping_worker_backs_off_and_is_given_up(tmp_path: Path, report: Report) -> None:
+    """It dies after every picture: each restart costs a load, and it never gets better."""
+    verdict = Verdict("device faults cost no record", "a worker dies after every task")
+    killed: set[int] = set()
+    times = {**TIMES, "slowness": {"cpu1": 25.0}}  # 0.5 s: it is killed before its second picture
+    with RealEngine(tmp_path, pictures(3000), 2, simulated=times, supervision=RULES) as engine:
+        engine.start("--log-level", "DEBUG")
+        while engine.wait(lambda: unharmed(engine, killed) or given_up(engine)):
+            if given_up(engine):
+                break
+            os.kill(newest_process(engine), signal.SIGKILL)
+            killed.add(newest_process(engine))
+        verdict.attempts = len(killed)
+        verdict.found("restart", len(killed) - 3 * PATIENT_RESTARTS)
+        verdict.found("not given up", not given_up(engine))
+        engine.process.send_signal(signal.SIGINT)
+        engine.wait()
+        verdict.found("orphan", len(engine.orphans()))
+    assert not report(verdict).violations
+    assert len(killed) > PATIENT_RESTARTS
+
+
+def given_up(engine: RealEngine) -> bool:
+    return "cpu1 is given up" in errors_of(engine)
+
+
+def newest_process(engine: RealEngine) -> int:
+    """The pid of the newest process of cpu1; 0 before there is one."""
+    return int(re.findall(r"cpu1: pid (\d+)", "cpu1: pid 0" + errors_of(engine))[-1])
+
+
+def unharmed(engine: RealEngine, killed: set[int]) -> bool:
+    """The newest process of cpu1 has drawn a picture and was not killed yet."""
+    pid = newest_process(engine)
+    since = errors_of(engine).rsplit(f"cpu1: pid {pid}", 1)[-1]
+    return pid not in killed and "s on cpu1" in since
