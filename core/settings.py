@@ -106,6 +106,7 @@ class JudgeSettings(Section):
 class SupervisionSettings(Section):
     boot_timeout: Seconds
     load_timeout: Seconds
+    load_stall_timeout: Seconds
     task_timeout: Seconds | None
     task_timeout_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)]
     task_timeout_minimum: Seconds

@@ -17,6 +17,7 @@ from core.batch import ActiveLease, Batch
 from core.devices import Device
 from core.fault_points import fault_point, send_half
 from core.messages import ToWorker, decode, encode
+from core.stall import StallWatch
 from core.worker_spec import WorkerSpec
 from core.worker_start import Starter, WorkerMain, WorkerProcess
 
@@ -44,6 +45,7 @@ class WorkerHandle:
         self.name = device.label
         self.state = State.DOWN
         self.deadline: float | None = None  # monotonic time by which something must happen
+        self.load_watch: StallWatch | None = None  # while it loads
         self.start_at = 0.0  # monotonic time of the next start while DOWN
         self.deaths_in_row = 0  # incarnations lost since the last finished task
         self.strikes = 0.0  # incarnations lost, less what finished tasks made up for
@@ -141,6 +143,11 @@ class WorkerHandle:
         assert self.process is not None
         self.process.kill()
 
+    def watch_load(self) -> None:
+        """Begin to see whether the incarnation gets on with its load."""
+        assert self.process is not None
+        self.load_watch = StallWatch(self.process.pid, time.monotonic())
+
     def describe_death(self) -> str:
         """How the dead incarnation ended, in words."""
         if self.process is not None and self.process.orphaned:
@@ -162,6 +169,7 @@ class WorkerHandle:
             self.process.close()
         self.process = None
         self.deadline = None
+        self.load_watch = None
 
     def _close_pipes(self) -> None:
         for connection in (self._to_worker, self.from_worker):

@@ -47,6 +47,7 @@ from workers.process import run_worker
 
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
 IDLE_TURN = 0.2  # seconds between turns while a worker waits for another one's task
+STALL_CHECKS = 4  # looks at a loading worker within the time in which it has to get on
 KILL_GRACE = 5.0  # seconds for the kernel to end a killed process
 LAST_WORKER_PATIENCE = 3  # times as many restarts before the last worker is given up
 FORGIVEN_PER_TASK = 0.5  # deaths: who gets fewer than two tasks done per death is flapping
@@ -188,6 +189,7 @@ class WorkerPool:
         now = time.monotonic()
         for handle in list(self._handles):
             self._check_deadline(handle, now)
+            self._check_load(handle, now)
             self._start_if_due(handle, now)
         self._grant_loads()
         for handle in list(self._handles):
@@ -212,6 +214,8 @@ class WorkerPool:
         timers = [h.deadline for h in self._handles if h.deadline is not None]
         if not self._closing and self._starter.ready:
             timers += [h.start_at for h in self._handles if h.state is State.DOWN]
+        if any(h.state is State.LOADING for h in self._handles):
+            timers.append(now + self._rules.load_stall_timeout / STALL_CHECKS)
         if self._waits():
             timers.append(now + IDLE_TURN)
         return max(0.0, min([t - now for t in timers], default=IDLE_WAIT))
@@ -373,6 +377,7 @@ class WorkerPool:
                 fault_point("main.load")
                 handle.send(Load())
                 handle.set_deadline(self._rules.load_timeout)
+                handle.watch_load()
                 self._change(handle, State.LOADING)
                 loading += 1
 
@@ -390,6 +395,15 @@ class WorkerPool:
             reason = "the task took longer than allowed"
         handle.kill(reason)
         handle.set_deadline(KILL_GRACE)
+
+    def _check_load(self, handle: WorkerHandle, now: float) -> None:
+        """A load may take an hour, but not stand still: others may be waiting for their turn."""
+        if handle.state is not State.LOADING or handle.kill_reason is not None:
+            return
+        assert handle.load_watch is not None
+        if handle.load_watch.idle_for(now) >= self._rules.load_stall_timeout:
+            handle.kill("loading the model made no progress")
+            handle.set_deadline(KILL_GRACE)
 
     def _bury(self, handle: WorkerHandle) -> None:
         reason = handle.describe_death()

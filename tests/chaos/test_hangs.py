@@ -13,7 +13,7 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.chaos.engines import RealEngine
 from tests.chaos.scale import LIMIT, scaled
 from tests.chaos.verdict import Verdict
-from tests.conftest import simulated, wait_until
+from tests.conftest import PATIENCE, simulated, wait_until
 
 Report = Callable[[Verdict], Verdict]
 DEADLINE = scaled(1.0, 3.0)  # seconds for a task or a load
@@ -128,4 +128,28 @@ def test_nobody_outlives_main_in_a_native_call_or_stopped(
         engine.process.wait()
         verdict.attempts += 1
         verdict.found("orphan", len(engine.orphans()))
+    assert not report(verdict).violations
+
+
+def test_a_load_that_hangs_does_not_keep_the_others_from_loading(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loads take turns here, and the first one may by its deadline take an hour."""
+    tickets = tmp_path / "tickets"
+    tickets.mkdir()
+    (tickets / "1").touch()
+    monkeypatch.setenv("FAULT_POINT", "worker.load:1:stuck")
+    monkeypatch.setenv("FAULT_TICKETS", str(tickets))
+    config = simulated(
+        workers={"concurrent_loads": 1}, supervision={"load_stall_timeout": DEADLINE}
+    )
+    verdict = Verdict("a hang is replaced in time, the others go on", "load: stuck, in turns")
+    diary = Diary()
+    with MultiGPUImageGenerator(
+        2, config=config, output_dir=tmp_path, listener=diary.listen
+    ) as generator:
+        results = generator.generate_batch([{"prompt": "a"}, {"prompt": "b"}], timeout=PATIENCE)
+        verdict.attempts += 1
+        verdict.found("lost", sum(not r.success for r in results))
+        wait_until(lambda: len({w for _, w, s in diary.states if s == "ready"}) == 2, "both")
     assert not report(verdict).violations

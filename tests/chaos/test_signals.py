@@ -9,12 +9,13 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from core.provenance import read_provenance
+from tests.chaos.checks import judge
 from tests.chaos.engines import RealEngine
 from tests.chaos.scale import LIMIT, scaled
 from tests.chaos.verdict import Verdict
@@ -26,6 +27,14 @@ INTERRUPTED = 130
 SLOW = {"seconds_per_megapixel_step": 25.0}  # 0.1 s for 64 x 64 pixels and one step
 TASKS = [{"prompt": f"picture {i}"} for i in range(60)]
 STUCK = [{"prompt": "a"}, {"prompt": "!stuck"}, *({"prompt": f"b{i}"} for i in range(40))]
+
+
+@pytest.fixture(autouse=True)
+def hangup_counts() -> Iterator[None]:
+    """A run ignores SIGHUP if it was born so, and these tests may run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def catches(pid: int, number: signal.Signals) -> bool:
@@ -81,6 +90,20 @@ def test_one_signal_ends_a_run_in_order(
         os.killpg(engine.process.pid, number)
         judge_end(engine, verdict, allowed=PATIENCE)
         judge_words(engine, verdict)
+    assert not report(verdict).violations
+
+
+def test_under_nohup_a_run_outlives_its_terminal(tmp_path: Path, report: Report) -> None:
+    verdict = Verdict("an interrupted run ends in order", "SIGHUP under nohup: it goes on")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with RealEngine(tmp_path, TASKS[:10], 2, simulated=SLOW) as engine:
+        engine.start()
+        wait_until(lambda: engine.drawn() > 0, "a picture")
+        os.killpg(engine.process.pid, signal.SIGHUP)
+        engine.wait()
+        verdict.attempts += 1
+        verdict.found("exit code", engine.process.returncode != 0)
+        judge(engine, verdict)
     assert not report(verdict).violations
 
 
