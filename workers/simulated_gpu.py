@@ -9,6 +9,7 @@ request: a prompt or instruction `!fault`, `!fault:3` (only in the first 3 attem
     stuck      a native call that never ends and holds the GIL
     error      an exception                nan     an exception that a retry would not mend
     oom        out of memory, always       cuda    a lost CUDA context
+    crowd      out of memory, unless it is drawn alone
     disk-full  ENOSPC from the saver       slow    30 times the time
 """
 
@@ -55,7 +56,10 @@ class SimulatedGpu(ModelFamily):
     def run(self, leases: Sequence[Lease]) -> list[Product]:
         self._break_if_lost()
         for lease in leases:
-            _break_if_asked(_fault(_words(lease), lease.attempt))
+            fault = _fault(_words(lease), lease.attempt)
+            if fault == "crowd" and len(leases) > 1:
+                raise MemoryError("simulated")
+            _break_if_asked(fault)
         if isinstance(leases[0].task, ScoreTask):
             time.sleep(self._times.score_seconds)
             return [_verdict(lease) for lease in leases]

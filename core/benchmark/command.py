@@ -123,6 +123,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
         with create_view(2 * len(pairs.pairs), labels, options.log_level) as view:
             run.listener = view.show
             results = run.run()
+        interrupts.run = None  # from here on Ctrl-C ends the statistics
         records = [record_of(result, run.root) for result in results]
         summary = _summary(run, records)
         write_outputs(run.root.folder, records, summary)

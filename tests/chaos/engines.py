@@ -45,7 +45,7 @@ class Engine:
         self,
         folder: Path,
         tasks: list[dict[str, Any]],
-        workers: int = 4,
+        count: int = 4,  # workers
         **settings: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ class Engine:
         self.project = Project(folder)
         self.project.environment[MARK] = self._mark = uuid4().hex
         self.file = self.project.write_tweets(tasks)
-        self.workers_wanted = workers
+        self.workers_wanted = count
         self.settings = simulated(**settings)
         self.run: Run | None = None
 

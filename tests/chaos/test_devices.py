@@ -32,7 +32,7 @@ RULES = {
 
 
 def pictures(count: int) -> list[dict[str, Any]]:
-    return [{"prompt": f"picture {i}"} for i in range(count)]
+    return [{"prompt": f"picture {i}", "width": 64, "height": 64} for i in range(count)]
 
 
 def processes(errors: str) -> Counter[str]:
@@ -60,6 +60,28 @@ def test_a_lost_context_or_memory_costs_one_process_and_no_record(
         verdict.found("process", abs(processes(errors_of(engine)).total() - 2 - 2 * FAULTS))
         judge(engine, verdict)
     assert not report(verdict).violations
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_does_not_fit_together_is_drawn_in_smaller_groups(
+    tmp_path: Path, report: Report, seed: int
+) -> None:
+    """In the same process and the same attempt."""
+    verdict = Verdict("device faults cost no record", "out of memory in a group: smaller retry")
+    tasks = pictures(TASKS)
+    for place in random.Random(seed).sample(range(TASKS), FAULTS):
+        tasks[place]["prompt"] = f"!crowd {place}"
+    groups = {"max_batch": 8}
+    with RealEngine(tmp_path, tasks, 2, simulated=TIMES, workers=groups) as engine:
+        engine.start("--log-level", "DEBUG")
+        engine.wait()
+        errors = errors_of(engine)
+        verdict.attempts = errors.count("out of memory with")
+        verdict.found("process", processes(errors).total() - 2)
+        verdict.found("rerun", len(engine.leases("attempt > 1 AND outcome != 'superseded'")))
+        judge(engine, verdict)
+    assert not report(verdict).violations
+    assert verdict.attempts >= FAULTS // 2
 
 
 @pytest.mark.parametrize("seed", SEEDS)

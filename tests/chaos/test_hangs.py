@@ -119,7 +119,7 @@ def test_nobody_outlives_main_in_a_native_call_or_stopped(
     """Neither can react to anything but the kernel's own SIGKILL."""
     verdict = Verdict("nobody outlives main by 2 s", "SIGKILL of main, workers stuck and stopped")
     tasks = [{"prompt": f"!{fault}"} for fault in ("stuck", "stuck", "stop")]
-    with RealEngine(tmp_path, tasks, workers=3) as engine:
+    with RealEngine(tmp_path, tasks, 3) as engine:
         engine.start()
         wait_until(lambda: len(engine.leases("TRUE")) == 3, "three leases")
         stopped = wait_until(lambda: len(engine.workers()) == 3 and engine.workers(), "workers")
