@@ -125,13 +125,9 @@ def _judge_picture(file: Path | None, verdict: Verdict) -> None:
 def judge_poison(engine: RealEngine, verdict: Verdict, poison: Collection[int]) -> None:
     """A poisonous task may take so many workers with it, and no more."""
     for position in poison:
-        name = f"tweets_{position:0{_digits(engine)}}.png"
+        name = f"tweets_{position:02}.png"
         crashes = engine.leases(
             f"key = '{name}' AND outcome LIKE 'crash%' AND outcome NOT LIKE '%SIGKILL%'"
         )
         assert crashes, f"{name} is in the ledger under another name"
         verdict.found("crash", len(crashes) - CRASHES_ALLOWED)
-
-
-def _digits(engine: Engine) -> int:
-    return max(2, len(str(len(engine.tasks) - 1)))
