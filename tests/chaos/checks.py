@@ -32,9 +32,11 @@ def kill_workers(engine: Engine, kills: int, rng: random.Random, verdict: Verdic
     moments = sorted(rng.choices(range(int(count * 0.9)), k=kills))
     try:
         for moment in moments:
-            engine.wait(partial(_drawn_and_at_work, engine, moment))
-            time.sleep(rng.uniform(0, 0.03))  # anywhere between two pictures
-            verdict.attempts += _kill_one(engine.workers(), rng)
+            killed = False
+            while not killed and engine.wait(partial(_drawn_and_at_work, engine, moment)):
+                time.sleep(rng.uniform(0, 0.03))  # anywhere between two pictures
+                killed = _kill_one(engine.workers(), rng)
+            verdict.attempts += killed
         engine.wait()
     except Hang:
         verdict.found("hang")
@@ -48,14 +50,18 @@ def _drawn_and_at_work(engine: Engine, count: int) -> bool:
     return _drawn(engine, count) and bool(engine.workers())
 
 
-def _kill_one(workers: list[psutil.Process], rng: random.Random) -> int:
+def _kill_one(workers: list[psutil.Process], rng: random.Random) -> bool:
+    """False if nobody is there, or the chosen one has just died of another fault."""
     if not workers:
-        return 0
+        return False
+    victim = rng.choice(workers)
     try:
-        rng.choice(workers).kill()
-    except psutil.NoSuchProcess:  # it died of another fault
-        return 0
-    return 1
+        if victim.status() == psutil.STATUS_ZOMBIE:
+            return False
+        victim.kill()
+    except psutil.NoSuchProcess:
+        return False
+    return True
 
 
 def kill_main(engine: Engine, kills: int, rng: random.Random, verdict: Verdict) -> None:
