@@ -13,7 +13,7 @@ test: $(READY) check  ## lint, type hints and the whole test suite
 	$(BIN)/python -m pytest
 
 chaos: $(READY)  ## every kill, hang and signal of docs/RELIABILITY.md, with a table at the end
-	CHAOS=full $(BIN)/python -m pytest tests/chaos/test_kills.py tests/chaos
+	CHAOS=full $(BIN)/python -m pytest -n 3 tests/chaos/test_kills.py tests/chaos
 
 check: $(READY)
 	$(BIN)/ruff format --check .

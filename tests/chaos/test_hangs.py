@@ -21,7 +21,7 @@ TASK = {"seconds_per_megapixel_step": 12.2}  # 0.05 s for 64 x 64 pixels and one
 TASK_SECONDS = 0.05
 PER_WORKER = int(4 * DEADLINE / TASK_SECONDS)  # tasks: some time before and after the hang
 MAX_LOSS = scaled(0.25, 0.1)  # of the others' throughput; one task is 3 % of a short window's
-REPEATS = range(scaled(1, 10))
+REPEATS = range(scaled(1, 5))
 
 
 @dataclass
