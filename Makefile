@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 
-.PHONY: demo edit-demo test check bench fuzz demo-model demo-editor clean
+.PHONY: demo edit-demo test chaos fuzz check bench demo-model demo-editor clean
 
 demo: $(READY)  ## draw the example persona's tweets on two workers
 	$(BIN)/python generate_images_from_tweets.py examples/persona_tweets.json 2
@@ -14,6 +14,9 @@ edit-demo: $(READY)  ## edit and score the 50 example pairs, and print the table
 
 test: $(READY) check  ## lint, type hints and the whole test suite
 	$(BIN)/python -m pytest
+
+chaos: $(READY)  ## every kill, hang and signal of docs/RELIABILITY.md, with a table at the end
+	CHAOS=full $(BIN)/python -m pytest -n 3 tests/chaos/test_kills.py tests/chaos
 
 check: $(READY)
 	$(BIN)/ruff format --check .

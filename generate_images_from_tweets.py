@@ -1,8 +1,13 @@
 """Draw a picture for every tweet: `python generate_images_from_tweets.py TWEETS [NUM_GPUS]`."""
 
-import sys
+from core.interrupts import run_script
 
-from core.command import main
+
+def command() -> int:
+    from core.command import main
+
+    return main()
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(command)

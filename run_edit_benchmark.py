@@ -1,8 +1,13 @@
 """Edit pictures by instruction on all GPUs, then have a judge score them; see --help."""
 
-import sys
+from core.interrupts import run_script
 
-from core.benchmark.command import main
+
+def command() -> int:
+    from core.benchmark.command import main
+
+    return main()
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(command)

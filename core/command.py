@@ -102,16 +102,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     options = parse_arguments(argv)
     set_up_logging(options.log_level)
-    try:
-        return _run(options, argv)
-    except MultiGPUError as error:  # input, or an output folder that cannot be used
-        logger.error(str(error))
-        return UNUSABLE_INPUT
-    except KeyboardInterrupt:  # before the first picture; nothing is lost
-        return INTERRUPTED
+    with Interrupts(argv) as interrupts:
+        try:
+            return _run(options, interrupts)
+        except MultiGPUError as error:  # input, or an output folder that cannot be used
+            logger.error(str(error))
+            return UNUSABLE_INPUT
+        except KeyboardInterrupt:  # before the first picture; nothing is lost
+            interrupts.tell_how_to_continue()
+            return INTERRUPTED
 
 
-def _run(options: argparse.Namespace, argv: Sequence[str]) -> int:
+def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
     settings = _settings(options)
     suffix = settings.workers.picture_suffix
     tweets = read_tweets(options.tweets, options.prompt_from, options.limit, suffix)
@@ -120,7 +122,6 @@ def _run(options: argparse.Namespace, argv: Sequence[str]) -> int:
     generator.listener = relay
     try:
         plan = generator.prepare(tweets.inputs, [tweets.folder])
-        interrupts = Interrupts(generator, argv)
         results = _draw(options, generator, plan, relay, interrupts)
     finally:
         generator.stop(at_once=True)
@@ -182,8 +183,9 @@ def _draw(
     _tell_unknown_words(generator, plan)
     generator.use_at_most(len(plan.jobs))
     workers = [device.label for device in generator.devices]
-    with create_view(len(plan.jobs), workers, options.log_level) as view, interrupts:
+    with create_view(len(plan.jobs), workers, options.log_level) as view:
         relay.view = view
+        interrupts.run = generator
         generator.start()
         results = generator.execute(plan)
         generator.stop(at_once=interrupts.count > 1)

@@ -1,14 +1,19 @@
-"""Ctrl-C, as a long run should take it."""
+"""Ctrl-C, SIGTERM and a closed terminal, as a long run should take them."""
 
+import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from loguru import logger
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STANDARD_STREAMS = (0, 1, 2)
 
 
 class Stoppable(Protocol):
@@ -19,18 +24,23 @@ class Stoppable(Protocol):
 
 
 class Interrupts:
-    """Ctrl-C once: finish what runs. Twice: stop at once. SIGTERM counts as one, too."""
+    """Once: finish what runs. Twice: stop at once. Before there is a run: KeyboardInterrupt.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    Attributes:
+        run: what is asked to end; set it when there is something to finish.
+    """
 
-    def __init__(self, run: Stoppable, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str]) -> None:
         self.count = 0
-        self._run = run
+        self.run: Stoppable | None = None
         self._resume = shlex.join([Path(sys.executable).name, sys.argv[0], *argv])
         self._before: dict[int, Any] = {}
+        self._terminals = [fd for fd in STANDARD_STREAMS if os.isatty(fd)]
 
     def __enter__(self) -> "Interrupts":
-        for number in self.SIGNALS:
+        for number in SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # nohup: the run shall outlive its terminal
             self._before[number] = signal.signal(number, self._interrupt)
         return self
 
@@ -38,13 +48,46 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def tell_how_to_continue(self) -> None:
+        """For a run that was interrupted before there was anything to finish."""
+        logger.warning(f"Interrupted. Start again with: {self._resume}")
+
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
-        if self.count == 1:
-            self._run.stop_leasing()
-            logger.warning(
-                "Interrupted: finishing what is being worked on; once more stops at "
-                f"once. Continue later with: {self._resume}"
-            )
-        else:
-            self._run.abandon()
+        self._let_go_of_dead_terminal()
+        if self.run is None:
+            raise KeyboardInterrupt
+        if self.count > 1:
+            self.run.abandon()
+            return
+        self.run.stop_leasing()
+        # Not from here: loguru refuses a log call that interrupts another one in its thread.
+        threading.Thread(target=self._acknowledge, name="interrupt").start()
+
+    def _acknowledge(self) -> None:
+        logger.warning(
+            "Interrupted: finishing what is being worked on; once more stops at "
+            f"once. Continue later with: {self._resume}"
+        )
+
+    def _let_go_of_dead_terminal(self) -> None:
+        """Every write to a terminal that was closed would fail, and end the run with an error."""
+        closed = [fd for fd in self._terminals if not os.isatty(fd)]
+        if closed:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for fd in closed:
+                os.dup2(nowhere, fd)
+            os.close(nowhere)
+
+
+def run_script(main: Callable[[], int]) -> NoReturn:
+    """Run `main` as the whole program and leave with its exit code.
+
+    What takes long to import belongs into `main`: a Ctrl-C there ends the program without words.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    code = main()
+    for number in SIGNALS:  # nothing is left to interrupt but the interpreter's own end
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from core.fault_points import fault_point
 from core.ledger_entry import UPSERT, Entry, State, from_row, to_row
 from core.ledger_file import FILE_NAME, connect, in_our_words
 from core.ledger_recovery import connect_or_recover, results_beyond
@@ -165,7 +166,9 @@ class Ledger:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            fault_point("main.before-commit")
             self._db.execute("COMMIT")
+            fault_point("main.after-commit")
         except BaseException:
             # A refused write may have ended the transaction itself, and a refused COMMIT not.
             with suppress(sqlite3.Error):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from core.errors import InputError, StorageError
+from core.fault_points import fault_point
 from core.validation import shown
 
 MAX_NAME_BYTES = 255  # of one path component, on every common Linux file system
@@ -153,8 +154,7 @@ def publish(partial: Path, final: Path, size: int) -> None:
         found = partial.stat().st_size
         if found != size:
             raise StorageError(f"{partial}: {found} bytes where the worker wrote {size}.")
-        os.replace(partial, final)
-        sync_folder(final.parent)
+        _rename(partial, final)
     except OSError as error:
         raise storage_error(error, final) from None
 
@@ -171,11 +171,20 @@ def make_folder(folder: Path) -> None:
         raise storage_error(error, folder) from None
 
 
+def _rename(partial: Path, final: Path) -> None:
+    fault_point("main.before-rename")
+    os.replace(partial, final)
+    fault_point("main.after-rename")
+    sync_folder(final.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in `folder` durable; file systems that cannot sync folders are let be."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        fault_point("main.before-fsync")
         os.fsync(handle)
+        fault_point("main.after-fsync")
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
@@ -196,9 +205,9 @@ def write_atomically(file: Path, content: str | bytes) -> None:
                 content = content.encode("utf-8", "backslashreplace")
             stream.write(content)
             stream.flush()
+            fault_point("main.mid-write", lambda: stream.truncate(len(content) // 2))
             os.fsync(stream.fileno())
-        os.replace(partial, file)
-        sync_folder(file.parent)
+        _rename(partial, file)
     except OSError as error:
         discard(partial)
         raise storage_error(error, file) from None

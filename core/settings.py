@@ -114,6 +114,7 @@ class JudgeSettings(Section):
 class SupervisionSettings(Section):
     boot_timeout: Seconds
     load_timeout: Seconds
+    load_stall_timeout: Seconds
     task_timeout: Seconds | None
     task_timeout_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)]
     task_timeout_minimum: Seconds
@@ -139,6 +140,7 @@ class SimulatedSettings(Section):
     score_seconds: OptionalSeconds
     jitter: Annotated[float, Field(ge=0, le=1)]
     slowness: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    lost_while: dict[str, str]
 
 
 class Settings(Section):

@@ -15,7 +15,9 @@ from typing import Any
 
 from core.batch import ActiveLease, Batch
 from core.devices import Device
+from core.fault_points import fault_point, send_half
 from core.messages import ToWorker, decode, encode
+from core.stall import StallWatch
 from core.worker_spec import WorkerSpec
 from core.worker_start import Starter, WorkerMain, WorkerProcess
 
@@ -43,8 +45,10 @@ class WorkerHandle:
         self.name = device.label
         self.state = State.DOWN
         self.deadline: float | None = None  # monotonic time by which something must happen
+        self.load_watch: StallWatch | None = None  # while it loads
         self.start_at = 0.0  # monotonic time of the next start while DOWN
         self.deaths_in_row = 0  # incarnations lost since the last finished task
+        self.strikes = 0.0  # incarnations lost, less what finished tasks made up for
         self.loras: frozenset[str] = frozenset()
         self.group_size = spec.group_size
         self.dismissed = False  # to leave when its leases are done
@@ -116,8 +120,10 @@ class WorkerHandle:
     def send(self, message: ToWorker) -> bool:
         """Send a message; False if the worker is gone (its sentinel will tell)."""
         assert self._to_worker is not None
+        pipe, data = self._to_worker, encode(message)
+        fault_point("main.mid-send", lambda: send_half(pipe, data))
         try:
-            self._to_worker.send_bytes(encode(message))
+            pipe.send_bytes(data)
         except (BrokenPipeError, OSError):
             return False
         return True
@@ -136,6 +142,11 @@ class WorkerHandle:
         self.kill_reason = reason
         assert self.process is not None
         self.process.kill()
+
+    def watch_load(self) -> None:
+        """Begin to see whether the incarnation gets on with its load."""
+        assert self.process is not None
+        self.load_watch = StallWatch(self.process.pid, time.monotonic())
 
     def describe_death(self) -> str:
         """How the dead incarnation ended, in words."""
@@ -158,6 +169,7 @@ class WorkerHandle:
             self.process.close()
         self.process = None
         self.deadline = None
+        self.load_watch = None
 
     def _close_pipes(self) -> None:
         for connection in (self._to_worker, self.from_worker):

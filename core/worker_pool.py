@@ -22,6 +22,7 @@ from core.barrier import Barrier
 from core.batch import ActiveLease, Batch, WorkerLoss
 from core.devices import Device
 from core.events import Listener, WorkerState, ignore
+from core.fault_points import fault_point
 from core.loading import loads_at_once
 from core.messages import (
     Done,
@@ -46,8 +47,10 @@ from workers.process import run_worker
 
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
 IDLE_TURN = 0.2  # seconds between turns while a worker waits for another one's task
+STALL_CHECKS = 4  # looks at a loading worker within the time in which it has to get on
 KILL_GRACE = 5.0  # seconds for the kernel to end a killed process
 LAST_WORKER_PATIENCE = 3  # times as many restarts before the last worker is given up
+FORGIVEN_PER_TASK = 0.5  # deaths: who gets fewer than two tasks done per death is flapping
 
 
 class PoolSettings(Protocol):
@@ -127,8 +130,11 @@ class WorkerPool:
         self._post(lambda: self._batch.stop_leasing() if self._batch else None)
 
     def abandon(self, status: Status, reason: str) -> None:
-        """Close the batch now; what still runs is thrown away when it ends."""
-        self._post(lambda: self._batch.abandon(status, reason) if self._batch else None)
+        """Close the batch now; what still runs is thrown away when it ends.
+
+        A pool that is already waiting for its workers to leave waits no longer.
+        """
+        self._post(lambda: self._abandon(status, reason))
 
     def extend(self, job: Job) -> None:
         """Add a job to the running batch, which was made open-ended."""
@@ -183,6 +189,7 @@ class WorkerPool:
         now = time.monotonic()
         for handle in list(self._handles):
             self._check_deadline(handle, now)
+            self._check_load(handle, now)
             self._start_if_due(handle, now)
         self._grant_loads()
         for handle in list(self._handles):
@@ -207,6 +214,8 @@ class WorkerPool:
         timers = [h.deadline for h in self._handles if h.deadline is not None]
         if not self._closing and self._starter.ready:
             timers += [h.start_at for h in self._handles if h.state is State.DOWN]
+        if any(h.state is State.LOADING for h in self._handles):
+            timers.append(now + self._rules.load_stall_timeout / STALL_CHECKS)
         if self._waits():
             timers.append(now + IDLE_TURN)
         return max(0.0, min([t - now for t in timers], default=IDLE_WAIT))
@@ -271,6 +280,7 @@ class WorkerPool:
     def _generated(self, handle: WorkerHandle, message: Generated) -> None:
         handle.loras = frozenset(message.resident_loras)
         handle.deaths_in_row = 0
+        handle.strikes = max(0.0, handle.strikes - FORGIVEN_PER_TASK)
         self.lora_loads += message.lora_loads
         self.lora_switches += message.lora_switches
         self.waits.append(message.waited)
@@ -319,6 +329,7 @@ class WorkerPool:
         handle.running = {active.lease.lease_id: (batch, active) for active in group}
         handle.busy_since = time.monotonic()
         handle.set_deadline(self._pace.allowed(handle.name, handle.work))
+        fault_point("main.lease")
         for active in group:
             handle.send(replace(active.lease, more_follow=active is not group[-1]))
 
@@ -363,8 +374,10 @@ class WorkerPool:
         loading = sum(h.state is State.LOADING for h in self._handles)
         for handle in self._handles:
             if handle.state is State.BOOTED and loading < self._loads_at_once:
+                fault_point("main.load")
                 handle.send(Load())
                 handle.set_deadline(self._rules.load_timeout)
+                handle.watch_load()
                 self._change(handle, State.LOADING)
                 loading += 1
 
@@ -382,6 +395,15 @@ class WorkerPool:
             reason = "the task took longer than allowed"
         handle.kill(reason)
         handle.set_deadline(KILL_GRACE)
+
+    def _check_load(self, handle: WorkerHandle, now: float) -> None:
+        """A load may take an hour, but not stand still: others may be waiting for their turn."""
+        if handle.state is not State.LOADING or handle.kill_reason is not None:
+            return
+        assert handle.load_watch is not None
+        if handle.load_watch.idle_for(now) >= self._rules.load_stall_timeout:
+            handle.kill("loading the model made no progress")
+            handle.set_deadline(KILL_GRACE)
 
     def _bury(self, handle: WorkerHandle) -> None:
         reason = handle.describe_death()
@@ -412,14 +434,17 @@ class WorkerPool:
             self._plan_restart(handle, reason)
 
     def _plan_restart(self, handle: WorkerHandle, reason: str) -> None:
-        handle.deaths_in_row += 1
         limit = self._rules.restarts_before_retirement
-        if not any(h is not handle and h.state is not State.RETIRED for h in self._handles):
-            limit *= LAST_WORKER_PATIENCE
-        if handle.deaths_in_row > limit:
-            self._retire(handle, f"{handle.deaths_in_row} deaths in a row, the last: {reason}")
+        handle.deaths_in_row += 1
+        handle.strikes = min(handle.strikes + 1, limit + 1)
+        if any(h is not handle and h.state is not State.RETIRED for h in self._handles):
+            worn_out = handle.strikes > limit
+        else:  # the last one is kept as long as it gets anything done
+            worn_out = handle.deaths_in_row > limit * LAST_WORKER_PATIENCE
+        if worn_out:
+            self._retire(handle, f"it dies again and again, the last time: {reason}")
             return
-        doublings = handle.deaths_in_row - 2  # the first restart is immediate
+        doublings = max(handle.deaths_in_row, handle.strikes) - 2  # the first is immediate
         wait = 0.0 if doublings < 0 else self._rules.restart_backoff * 2.0 ** min(doublings, 30)
         handle.start_at = time.monotonic() + min(wait, self._rules.restart_backoff_maximum)
         self._change(handle, State.DOWN)
@@ -435,6 +460,7 @@ class WorkerPool:
             logger.warning(f"{handle.name}: could not be started: {error}")
             self._plan_restart(handle, f"could not be started: {error}")
             return
+        fault_point("main.boot")
         handle.set_deadline(self._rules.boot_timeout)
         self._change(handle, State.BOOTING)
 
@@ -487,6 +513,12 @@ class WorkerPool:
             else:
                 handle.set_deadline(self._rules.stop_timeout)
             self._change(handle, State.STOPPING)
+
+    def _abandon(self, status: Status, reason: str) -> None:
+        if self._batch:
+            self._batch.abandon(status, reason)
+        if self._closing:
+            self._close(at_once=True)
 
     def _break_down(self, error: BaseException) -> None:
         for handle in self._handles:

@@ -92,6 +92,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.pictures = folder / "out" / "tweets"
+        self.environment: dict[str, str] = {}  # of the runs, beyond the tests' own
         self._runs = 0
 
     def write_tweets(self, tweets: Any, name: str = "tweets.json") -> Path:
@@ -120,6 +121,7 @@ class Project:
             process = subprocess.Popen(
                 line,
                 cwd=self.folder,
+                env={**os.environ, **self.environment},
                 text=True,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

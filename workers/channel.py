@@ -5,6 +5,7 @@ import queue
 import threading
 from multiprocessing.connection import Connection
 
+from core.fault_points import fault_point, send_half
 from core.messages import Log, ToMain, ToWorker, clip, decode, encode
 
 PIPE_BUF = 4096  # bytes that Linux writes to a pipe whole or not at all
@@ -43,6 +44,7 @@ class Channel:
         data = encode(message)
         assert len(data) + 4 <= PIPE_BUF, f"{type(message).__name__} is {len(data)} bytes long"
         with self._lock:
+            fault_point("worker.mid-send", lambda: send_half(self._writer, data))
             try:
                 self._writer.send_bytes(data)
             except OSError:

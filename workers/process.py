@@ -5,6 +5,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import assert_never
 
+from core.fault_points import fault_point
 from core.messages import (
     Failed,
     FailureKind,
@@ -33,6 +34,7 @@ def run_worker(spec: WorkerSpec, reader: Connection, writer: Connection) -> None
     ignore_terminal_signals()
     channel = Channel(reader, writer)
     channel.start()
+    fault_point("worker.boot")
 
     # Only now what takes seconds to import or could hang.
     from workers.errors import set_up_logging
@@ -70,6 +72,7 @@ class _Worker:
                 case Load():
                     self._load()
                 case Lease():
+                    fault_point("worker.lease")
                     self._run(self._group(message))
                 case Stop():
                     self._saver.close()
@@ -79,6 +82,7 @@ class _Worker:
 
     def _load(self) -> None:
         started = time.monotonic()
+        fault_point("worker.load")
         try:
             model_class = self._family.load()
         except Exception as error:

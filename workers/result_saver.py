@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+from core.fault_points import fault_point
 from core.messages import Done, Failed, FailureKind, Lease, clip
 from core.outputs import FATAL_ERRNOS
 from workers.channel import Channel
@@ -67,4 +68,7 @@ def _write_synced(file: Path, data: bytes) -> None:
     with file.open("wb") as stream:
         stream.write(data)
         stream.flush()
+        fault_point("worker.mid-write", lambda: stream.truncate(len(data) // 2))
+        fault_point("worker.before-fsync")
         os.fsync(stream.fileno())
+        fault_point("worker.after-fsync")

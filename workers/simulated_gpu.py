@@ -6,8 +6,10 @@ request: a prompt or instruction `!fault`, `!fault:3` (only in the first 3 attem
 
     crash      segmentation fault          kill    SIGKILL to itself
     stop       SIGSTOP to itself           hang    a loop that never ends
+    stuck      a native call that never ends and holds the GIL
     error      an exception                nan     an exception that a retry would not mend
     oom        out of memory, always       cuda    a lost CUDA context
+    crowd      out of memory, unless it is drawn alone
     disk-full  ENOSPC from the saver       slow    30 times the time
 """
 
@@ -22,6 +24,7 @@ from typing import Any, NoReturn
 from PIL import Image
 
 from core.errors import InputError
+from core.fault_points import hold_the_gil
 from core.messages import Lease
 from core.source_images import read_image
 from core.tasks import EditTask, GenerateTask, ScoreTask
@@ -46,16 +49,26 @@ class SimulatedGpu(ModelFamily):
         return "simulated GPU", f"SIM-{os.environ.get('CUDA_VISIBLE_DEVICES')}"
 
     def load(self) -> str:
+        self._break_if_lost()
         time.sleep(self._times.load_seconds)
         return type(self).__name__
 
     def run(self, leases: Sequence[Lease]) -> list[Product]:
+        self._break_if_lost()
         for lease in leases:
-            _break_if_asked(_fault(_words(lease), lease.attempt))
+            fault = _fault(_words(lease), lease.attempt)
+            if fault == "crowd" and len(leases) > 1:
+                raise MemoryError("simulated")
+            _break_if_asked(fault)
         if isinstance(leases[0].task, ScoreTask):
             time.sleep(self._times.score_seconds)
             return [_verdict(lease) for lease in leases]
         return [self._picture(lease) for lease in leases]
+
+    def _break_if_lost(self) -> None:
+        flag = self._times.lost_while.get(self._spec.name)
+        if flag is not None and os.path.exists(flag):
+            raise RuntimeError("CUDA error: device lost (simulated)")
 
     def _picture(self, lease: Lease) -> Picture:
         task = lease.task
@@ -164,6 +177,8 @@ def _break_if_asked(fault: str) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         case "hang":
             _hang()
+        case "stuck":
+            hold_the_gil()
         case "error":
             raise RuntimeError("a simulated failure")
         case "nan":

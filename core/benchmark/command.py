@@ -88,15 +88,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             return ALL_SCORED
         options = parse_arguments(argv)
         set_up_logging(options.log_level)
-        return _run(options, argv)
+        with Interrupts(argv) as interrupts:
+            return _run_interruptibly(options, interrupts)
     except MultiGPUError as error:  # input, or an output folder that cannot be used
         logger.error(str(error))
         return UNUSABLE_INPUT
+
+
+def _run_interruptibly(options: argparse.Namespace, interrupts: Interrupts) -> int:
+    try:
+        return _run(options, interrupts)
     except KeyboardInterrupt:  # before the first edit; nothing is lost
+        interrupts.tell_how_to_continue()
         return INTERRUPTED
 
 
-def _run(options: argparse.Namespace, argv: Sequence[str]) -> int:
+def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
     settings = _settings(options)
     data = find_data(settings.data)
     folder = Path(settings.output_dir) / (data.stem if data.is_file() else data.name)
@@ -112,10 +119,11 @@ def _run(options: argparse.Namespace, argv: Sequence[str]) -> int:
         pairs = read_pairs(data, folder / "sources").selected(options.categories, options.limit)
         run.prepare(pairs)
         labels = [device.label for device in run.devices]
-        interrupts = Interrupts(run, argv)
-        with create_view(2 * len(pairs.pairs), labels, options.log_level) as view, interrupts:
+        interrupts.run = run
+        with create_view(2 * len(pairs.pairs), labels, options.log_level) as view:
             run.listener = view.show
             results = run.run()
+        interrupts.run = None  # from here on Ctrl-C ends the statistics
         records = [record_of(result, run.root) for result in results]
         summary = _summary(run, records)
         write_outputs(run.root.folder, records, summary)

@@ -1,0 +1,240 @@
+"""Engines as the attacks see them: a command that turns a file of tasks into pictures."""
+
+import json
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+import psutil
+
+from core.ledger import FILE_NAME
+from tests.chaos.scale import LIMIT
+from tests.conftest import Project, Run, simulated, worker_processes
+
+MARK = "CHAOS_ENGINE"  # environment: which engine a process belongs to
+NAIVE_SCRIPT = Path(__file__).with_name("naive_engine.py")
+
+
+class Hang(Exception):
+    """An engine made no progress for longer than its patience."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What an engine says about one input."""
+
+    position: int
+    outcome: str  # done, failed, quarantined
+    picture: Path | None = None
+
+
+class Engine:
+    """One engine at work in one folder. Leaving the context kills what is left of it."""
+
+    patience = 60.0  # seconds without progress that count as a hang
+    settings: dict[str, Any]
+
+    def __init__(
+        self,
+        folder: Path,
+        tasks: list[dict[str, Any]],
+        count: int = 4,  # workers
+        **settings: Any,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tasks = tasks
+        self.project = Project(folder)
+        self.project.environment[MARK] = self._mark = uuid4().hex
+        self.file = self.project.write_tweets(tasks)
+        self.workers_wanted = count
+        self.settings = simulated(**settings)
+        self.run: Run | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes():
+            with suppress(psutil.Error):
+                process.kill()
+        if self.run is not None:
+            self.run.process.communicate()
+
+    # -- what differs --------------------------------------------------------
+
+    def start(self, *arguments: str) -> None:
+        """Start the command; again to resume."""
+        raise NotImplementedError
+
+    def workers(self) -> list[psutil.Process]:
+        raise NotImplementedError
+
+    def records(self) -> list[Record | None]:
+        """All records; None for one that cannot be read."""
+        raise NotImplementedError
+
+    @property
+    def pictures(self) -> Path:
+        raise NotImplementedError
+
+    # -- what is alike -------------------------------------------------------
+
+    @property
+    def process(self) -> Any:
+        assert self.run is not None
+        return self.run.process
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def drawn(self) -> int:
+        """Pictures that have their name."""
+        try:
+            with os.scandir(self.pictures) as files:
+                return sum(f.name.endswith(".png") for f in files)
+        except FileNotFoundError:
+            return 0
+
+    def leftovers(self) -> list[Path]:
+        return list(self.project.folder.rglob(".partial*"))
+
+    def processes(self) -> list[psutil.Process]:
+        """Everybody who was started by this engine's command, whoever the parent is now."""
+        mine = f"{MARK}={self._mark}".encode()
+        found = []
+        for entry in os.listdir("/proc"):
+            if not entry.isdecimal():
+                continue
+            with suppress(OSError, psutil.Error):
+                if mine in Path("/proc", entry, "environ").read_bytes():
+                    process = psutil.Process(int(entry))
+                    if process.status() != psutil.STATUS_ZOMBIE:
+                        found.append(process)
+        return found
+
+    def orphans(self) -> list[psutil.Process]:
+        """Who is still there `LIMIT` seconds after the end of the main process."""
+        end = time.monotonic() + LIMIT
+        left = self.processes()
+        while left and time.monotonic() < end:
+            time.sleep(0.02)
+            left = [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        return left
+
+    def kill_main(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def wait(self, condition: Callable[[], bool] = lambda: False) -> bool:
+        """Until `condition` holds (True) or the command has ended (False).
+
+        Raises:
+            Hang: no picture more for longer than the engine's patience.
+        """
+        drawn, since = -1, time.monotonic()
+        while not condition():
+            if self.ended:
+                return False
+            if (now := self.drawn()) != drawn:
+                drawn, since = now, time.monotonic()
+            elif time.monotonic() - since > self.patience:
+                raise Hang
+            time.sleep(0.02)
+        return True
+
+
+class RealEngine(Engine):
+    """The command generate_images_from_tweets.py on simulated devices."""
+
+    def start(self, *arguments: str) -> None:
+        line: list[str | int | Path] = [self.file, self.workers_wanted, *arguments]
+        self.run = self.project.start(line, self.settings)
+
+    def arm(self, point: str, tickets: int) -> None:
+        """Break processes at a fault point of `core.fault_points`, so many times at the most."""
+        folder = self.project.folder / "tickets"
+        folder.mkdir(exist_ok=True)
+        for ticket in folder.iterdir():
+            ticket.unlink()
+        for number in range(tickets):
+            (folder / str(number)).touch()
+        self.project.environment |= {"FAULT_POINT": point, "FAULT_TICKETS": str(folder)}
+
+    def disarm(self) -> None:
+        for name in ("FAULT_POINT", "FAULT_TICKETS"):
+            self.project.environment.pop(name, None)
+
+    @property
+    def tickets_left(self) -> int:
+        return len(list((self.project.folder / "tickets").iterdir()))
+
+    def workers(self) -> list[psutil.Process]:
+        return worker_processes(self.process.pid)
+
+    @property
+    def pictures(self) -> Path:
+        return self.project.pictures
+
+    def records(self) -> list[Record | None]:
+        try:
+            return [_record(row) for row in self.project.records()]
+        except FileNotFoundError:
+            return []
+
+    def leases(self, where: str) -> list[sqlite3.Row]:
+        """Rows of the ledger's leases."""
+        file = self.pictures / FILE_NAME
+        if not file.exists():
+            return []
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+            database.row_factory = sqlite3.Row
+            if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                return []  # main died before the ledger was made
+            return database.execute(f"SELECT * FROM leases WHERE {where}").fetchall()
+
+
+class NaiveEngine(Engine):
+    """The negative control, tests/chaos/naive_engine.py."""
+
+    patience = 2.0
+
+    def start(self, *arguments: str) -> None:
+        seconds = self.settings["simulated"]["seconds_per_megapixel_step"] * 64 * 64 / 1e6
+        line = [str(self.file), str(self.workers_wanted), str(self.pictures), str(seconds)]
+        self.run = self.project.execute(NAIVE_SCRIPT, line)
+
+    def workers(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.process.pid).children()
+        except psutil.Error:
+            return []
+
+    @property
+    def pictures(self) -> Path:
+        return self.project.folder / "naive"
+
+    def records(self) -> list[Record | None]:
+        file = self.pictures / "results.jsonl"
+        lines = file.read_text("utf-8", errors="replace").splitlines() if file.exists() else []
+        return [_parsed(line) for line in lines]
+
+
+def _parsed(line: str) -> Record | None:
+    try:
+        return _record(json.loads(line))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _record(row: Mapping[str, Any]) -> Record:
+    status = "done" if row["status"] == "skipped" else row["status"]
+    path = row["output_path"]
+    return Record(row["position"], status, Path(path) if path else None)

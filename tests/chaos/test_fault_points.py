@@ -1,0 +1,97 @@
+"""Deaths at named points: nothing is lost wherever a process dies."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core import fault_points
+from tests.chaos.checks import judge, pictures_to_draw
+from tests.chaos.engines import RealEngine
+from tests.chaos.scale import scaled
+from tests.chaos.verdict import Verdict
+
+Report = Callable[[Verdict], Verdict]
+KILLS = scaled(1, 20)
+OFTEN = 5  # the most passages before a kill, where a process passes many times
+
+# Point and the most passages before the kill: a process boots and loads once.
+WORKER_POINTS = {
+    "worker.boot": 1,
+    "worker.load": 1,
+    "worker.lease": OFTEN,
+    "worker.mid-write": OFTEN,
+    "worker.before-fsync": OFTEN,
+    "worker.after-fsync": OFTEN,
+    "worker.mid-send": 3 * OFTEN,
+}
+MAIN_POINTS = {
+    "main.boot": 2,  # workers
+    "main.load": 2,
+    "main.lease": OFTEN,
+    "main.mid-send": OFTEN,
+    "main.before-rename": OFTEN,
+    "main.after-rename": OFTEN,
+    "main.before-fsync": OFTEN,
+    "main.after-fsync": OFTEN,
+    "main.before-commit": 3 * OFTEN,
+    "main.after-commit": 3 * OFTEN,
+    "main.mid-write": 2,  # metadata.jsonl and results.jsonl
+}
+FEW_WORKER_POINTS = ["worker.boot", "worker.mid-write", "worker.mid-send"]
+FEW_MAIN_POINTS = ["main.lease", "main.after-rename", "main.before-commit", "main.mid-write"]
+
+
+@pytest.mark.parametrize("point", scaled(FEW_WORKER_POINTS, [*WORKER_POINTS]))
+def test_a_worker_that_dies_there_costs_no_record(
+    tmp_path: Path, report: Report, point: str
+) -> None:
+    verdict = Verdict("one record per input (worker dies at a point)", point)
+    rng = random.Random(point)
+    for number, tickets in enumerate([5] * (KILLS // 5) or [KILLS]):
+        tasks = pictures_to_draw(40)
+        # Deaths before the first task of an incarnation would have it given up.
+        rules = {"restart_backoff": 0.0, "restarts_before_retirement": 50}
+        with RealEngine(tmp_path / str(number), tasks, 2, supervision=rules) as engine:
+            engine.arm(f"{point}:{rng.randint(1, WORKER_POINTS[point])}", tickets)
+            engine.start()
+            engine.wait()
+            verdict.attempts += tickets - engine.tickets_left
+            judge(engine, verdict)
+    assert not report(verdict).violations
+    assert verdict.attempts == KILLS
+
+
+@pytest.mark.parametrize("point", scaled(FEW_MAIN_POINTS, [*MAIN_POINTS]))
+def test_a_main_that_dies_there_costs_no_record(tmp_path: Path, report: Report, point: str) -> None:
+    verdict = Verdict("one record per input (main dies at a point)", point)
+    rng = random.Random(point)
+    folders = 0
+    while verdict.attempts < KILLS:
+        folders += 1
+        assert folders <= KILLS, "the point is never passed"
+        with RealEngine(tmp_path / str(folders), pictures_to_draw(30), 2) as engine:
+            while verdict.attempts < KILLS and kill_at(engine, point, rng, verdict):
+                pass
+            engine.disarm()
+            engine.start()
+            engine.wait()
+            judge(engine, verdict)
+    assert not report(verdict).violations
+
+
+def kill_at(engine: RealEngine, point: str, rng: random.Random, verdict: Verdict) -> bool:
+    """Run with one ticket; False when the command came to its end without passing the point."""
+    engine.arm(f"{point}:{rng.randint(1, MAIN_POINTS[point])}", 1)
+    engine.start()
+    engine.wait()
+    if engine.tickets_left:
+        return False
+    verdict.attempts += 1
+    verdict.found("orphan", len(engine.orphans()))
+    return True
+
+
+def test_nothing_is_armed_without_the_environment() -> None:
+    assert fault_points.fault_point is fault_points._no_fault
