@@ -18,14 +18,13 @@ from pathlib import Path
 
 from core.fault_points import fault_point
 from core.ledger_entry import UPSERT, Entry, State, from_row, to_row
-from core.ledger_file import FILE_NAME, connect, in_our_words
+from core.ledger_file import FILE_NAME, LOCK_NAME, connect, in_our_words
 from core.ledger_recovery import connect_or_recover, results_beyond
 from core.outputs import make_folder
 from core.run_lock import RunLock
 
 __all__ = ["FILE_NAME", "Entry", "Ledger", "State"]
 
-LOCK_NAME = "ledger.lock"
 _UNFINISHED = ("pending", "leased")
 
 

@@ -9,6 +9,7 @@ from core.errors import LedgerError, StorageError
 from core.ledger_entry import from_row
 
 FILE_NAME = "ledger.sqlite"
+LOCK_NAME = "ledger.lock"
 APPLICATION_ID = 0x6D676967  # "mgig": tells our ledgers from other SQLite files
 SCHEMA_VERSION = 1
 MAGIC = b"SQLite format 3\0"

@@ -21,7 +21,7 @@ from loguru import logger
 
 from core.errors import StorageError, one_line
 from core.ledger_entry import UPSERT, Entry, from_row, to_row
-from core.ledger_file import DamagedLedger, connect, wal_of
+from core.ledger_file import FILE_NAME, LOCK_NAME, DamagedLedger, connect, wal_of
 from core.outputs import (
     PARTIAL_PREFIX,
     PICTURE_SUFFIXES,
@@ -146,11 +146,12 @@ def _copy(file: Path, copy: Path) -> None:
 def results_beyond(folder: Path, recorded: Container[str]) -> Iterator[Entry]:
     """Results of this program below `folder` whose keys are not among `recorded`.
 
-    Unfinished files of dead runs are removed on the way.
+    Unfinished files of dead runs are removed on the way. Folders further down with a ledger of
+    their own are left alone: a run may be at work there.
     """
     position = 0
     for place, folders, names in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not _has_ledger(Path(place, name)))
         for name in sorted(names):
             file = Path(place, name)
             if name.startswith(PARTIAL_PREFIX):
@@ -162,6 +163,10 @@ def results_beyond(folder: Path, recorded: Container[str]) -> Iterator[Entry]:
                     if entry is not None:
                         position += 1
                         yield entry
+
+
+def _has_ledger(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (FILE_NAME, LOCK_NAME))
 
 
 def _entry_of(file: Path, shown: str, position: int) -> Entry | None:

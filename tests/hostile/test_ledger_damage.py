@@ -1,6 +1,7 @@
 """A damaged ledger costs no finished picture: it is set aside, and the same command continues."""
 
 import random
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from core.errors import LedgerError
 from core.ledger import FILE_NAME, Entry, Ledger
 from core.ledger_file import APPLICATION_ID
+from core.outputs import PARTIAL_PREFIX
 from tests.conftest import Project
 from tests.hostile.world import (
     FULL,
@@ -288,6 +290,16 @@ def test_copies_and_strangers_in_the_folder_are_not_taken_for_results(run: Finis
     entries = recorded(run.folder)
     assert len(entries) == PICTURES
     assert not (run.folder / "deep" / ".partial-old").exists()
+
+
+def test_a_run_in_a_folder_further_down_is_left_alone(run: FinishedRun, tmp_path: Path) -> None:
+    outer, inner = tmp_path, tmp_path / "inner"
+    Ledger.open(outer).close()
+    shutil.copytree(run.folder, inner)
+    at_work = inner / f"{PARTIAL_PREFIX}0.png"
+    at_work.write_bytes(b"half of a picture")
+    assert not recorded(outer)
+    assert at_work.exists()
 
 
 def test_the_file_says_whose_it_is_without_its_wal(run: FinishedRun) -> None:
