@@ -18,6 +18,11 @@ class TaskEnded:
 
 
 @dataclass(frozen=True)
+class TaskSpared:
+    """One task fewer than announced: what it would have worked on was not made."""
+
+
+@dataclass(frozen=True)
 class WorkerState:
     """`state` is a few words for the user, such as `loading` or `ready`."""
 
@@ -25,7 +30,7 @@ class WorkerState:
     state: str
 
 
-Event = TaskStarted | TaskEnded | WorkerState
+Event = TaskStarted | TaskEnded | TaskSpared | WorkerState
 Listener = Callable[[Event], None]
 
 

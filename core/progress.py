@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from core.events import Event, TaskEnded, TaskStarted, WorkerState
+from core.events import Event, TaskEnded, TaskSpared, TaskStarted, WorkerState
 
 LOG_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
 
@@ -67,6 +67,8 @@ class LineView:
             case TaskEnded():
                 self._ended += 1
                 logger.log(*_line(event, f"[{self._ended}/{self._total}]"))
+            case TaskSpared():
+                self._total -= 1
             case WorkerState(worker, state):
                 logger.debug(f"{worker}: {state}")
 
@@ -82,6 +84,7 @@ class TerminalView:
     """One bar for the batch and one line per worker; log lines scroll above them."""
 
     def __init__(self, total: int, workers: list[str], log_level: str) -> None:
+        self._total = total
         self._console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -122,6 +125,9 @@ class TerminalView:
                     self._progress.update(self._lines[result.worker], advance=1)
                 if not result.success:
                     logger.log(*_line(event, ""))
+            case TaskSpared():
+                self._total -= 1
+                self._progress.update(self._batch, total=self._total)
             case WorkerState(worker, state):
                 self._progress.update(self._lines[worker], state=state)
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from core.devices import Device
@@ -71,10 +71,8 @@ def specs_for(
 ) -> list[tuple[Device, WorkerSpec]]:
     """One worker per device, sharing this machine's cores."""
     threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
-    return [
-        (d, replace(spec_for(d, role, model, settings, threads, judge), workers=len(devices)))
-        for d in devices
-    ]
+    count = len(devices)
+    return [(d, spec_for(d, role, model, settings, threads, judge, count)) for d in devices]
 
 
 def spec_for(
@@ -84,6 +82,7 @@ def spec_for(
     settings: RunSettings,
     threads: int,
     judge: Judge | None = None,
+    workers: int = 1,
 ) -> WorkerSpec:
     return WorkerSpec(
         name=device.label,
@@ -100,6 +99,7 @@ def spec_for(
         max_cached_prompts=settings.workers.max_cached_prompts,
         max_pending_saves=settings.workers.max_pending_saves,
         simulated=settings.simulated,
+        workers=workers,
         attention_backend=settings.workers.attention_backend,
         compile=settings.workers.compile,
         group_size=_group_size(role, settings.workers, judge),

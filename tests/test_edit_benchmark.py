@@ -69,6 +69,7 @@ def test_what_cannot_be_edited_is_a_failed_record_and_is_counted(bench: Bench) -
     assert "not valid JSON" in reasons["pair_0007"]
     assert "leads out" in reasons["secret"]
     assert [r["outcome"] for r in records].count("scored") == 3
+    assert "[12/12]" in run.errors, "what is not edited is not waited for"
     assert all(r["scores"] is None for r in records if r["outcome"] != "scored")
     overall = bench.summary()["overall"]
     assert (overall["n"], overall["failed"], overall["scored"]) == (9, 6, 3)

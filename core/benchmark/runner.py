@@ -20,7 +20,7 @@ from core.benchmark.models import EDITOR, judge_model
 from core.benchmark.pairs import Pair, PairSet
 from core.benchmark.settings import BenchmarkSettings
 from core.devices import Device, choose_devices, in_groups, memory_in_use
-from core.events import Event, Listener, TaskEnded, ignore
+from core.events import Event, Listener, TaskEnded, TaskSpared, ignore
 from core.judge import Judge, load_judge
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
@@ -30,7 +30,7 @@ from core.planning import Planner
 from core.task_kinds import EditKind, LoraFinder, ScoreKind
 from core.tasks import EditTask, Result, ScoreTask
 from core.worker_pool import WorkerPool
-from core.worker_spec import Role, spec_for
+from core.worker_spec import Role, WorkerSpec, spec_for
 
 WAIT_SLICE = 0.5  # seconds between looks at an interrupt
 POLL = 0.1  # seconds between looks at GPU memory
@@ -177,6 +177,7 @@ class EditBenchmark:
         for result in self._edits.values():
             if not result.success:
                 logger.error(f"{result.task_id}: {result.status}: {result.error}")
+                self.listener(TaskSpared())
             self.listener(TaskEnded(result))
         there = len(self.finished_edits())
         if there:
@@ -231,10 +232,10 @@ class EditBenchmark:
         self, role: Role, devices: list[Device], jobs: list[Job], open_ended: bool = False
     ) -> WorkerPool:
         """Workers for one role, at work on `jobs`."""
-        model, judge = self._model(role)
+        model, _ = self._model(role)
         logger.info(model.reason.replace("Model:", f"{role.capitalize()} with:", 1))
         pool = WorkerPool(
-            [(d, spec_for(d, role, model, self.settings, self._threads, judge)) for d in devices],
+            [(d, self._spec(d, role, len(devices))) for d in devices],
             self.settings,
             self._told(role),
             self.settings.enable_batch_sync,
@@ -259,9 +260,11 @@ class EditBenchmark:
 
     def move_to(self, role: Role, device: Device) -> None:
         """Give a device that became free to a role's pool."""
+        self._pools[role].adopt(device, self._spec(device, role, len(self.devices)))
+
+    def _spec(self, device: Device, role: Role, workers: int) -> WorkerSpec:
         model, judge = self._model(role)
-        spec = spec_for(device, role, model, self.settings, self._threads, judge)
-        self._pools[role].adopt(device, spec)
+        return spec_for(device, role, model, self.settings, self._threads, judge, workers)
 
     def _model(self, role: Role) -> tuple[ModelChoice, Judge | None]:
         return (self.judge_model, self.judge) if role == "score" else (self.editor, None)
@@ -339,6 +342,8 @@ class EditBenchmark:
             if isinstance(event, TaskEnded):
                 self._events.put(PoolEvent(role, event.result))
             try:
+                if role == "edit" and isinstance(event, TaskEnded) and not event.result.success:
+                    self.listener(TaskSpared())
                 self.listener(event)
             except Exception:
                 logger.exception("The listener failed; the run goes on.")

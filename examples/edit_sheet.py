@@ -1,0 +1,78 @@
+"""Edits of a benchmark on one sheet: `python examples/edit_sheet.py FOLDER SHEET.png`.
+
+FOLDER holds the results; each source stands beside what became of it, over the instruction and
+its scores. The first EACH pairs of every category are shown.
+"""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+COLUMNS = 3
+EACH = 3  # pairs of a category
+PICTURE = 160  # pixels a side on the sheet
+GAP = 16
+TEXT_HEIGHT = 40
+LINE_HEIGHT = 16
+PAPER, INK, FAINT = (252, 251, 248), (40, 40, 44), (120, 120, 126)
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """EACH lines of results.jsonl per category."""
+    seen: Counter[str] = Counter()
+    chosen = []
+    for line in (folder / "results.jsonl").read_text("utf-8").splitlines():
+        record = json.loads(line)
+        seen[record["category"]] += 1
+        if seen[record["category"]] <= EACH:
+            chosen.append(record)
+    return chosen
+
+
+def draw_sheet(folder: Path, records: list[dict[str, Any]]) -> Image.Image:
+    """One cell per record, COLUMNS in a line."""
+    cell = 2 * PICTURE + GAP
+    lines = -(-len(records) // COLUMNS)
+    height = lines * (PICTURE + TEXT_HEIGHT) + GAP
+    sheet = Image.new("RGB", (COLUMNS * (cell + GAP) + GAP, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=12)
+    for number, record in enumerate(records):
+        x = GAP + number % COLUMNS * (cell + GAP)
+        y = GAP + number // COLUMNS * (PICTURE + TEXT_HEIGHT)
+        _paste(sheet, Path(record["source_images"][0]), x, y)
+        if record["edited_image"]:
+            _paste(sheet, folder / record["edited_image"], x + PICTURE + 4, y)
+        draw.text((x, y + PICTURE + 2), record["instruction"], fill=INK, font=font)
+        draw.text((x, y + PICTURE + 2 + LINE_HEIGHT), _verdict(record), fill=FAINT, font=font)
+    return sheet
+
+
+def _paste(sheet: Image.Image, file: Path, x: int, y: int) -> None:
+    with Image.open(file) as picture:
+        sheet.paste(picture.convert("RGB").resize((PICTURE, PICTURE)), (x, y))
+
+
+def _verdict(record: dict[str, Any]) -> str:
+    scores = record["scores"]
+    if not scores:
+        return str(record["outcome"])
+    return "  ".join(f"{name} {value:.1f}" for name, value in scores.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("sheet", type=Path)
+    options = parser.parse_args()
+    sheet = draw_sheet(options.folder, read_records(options.folder))
+    options.sheet.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(options.sheet, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
