@@ -49,7 +49,7 @@ def judge() -> Any:
     from workers.judges.vlm import VlmJudge
 
     settings = load_benchmark_settings().judge.model_copy(
-        update={"prompts": "demo.yaml", "max_new_tokens": 80}
+        update={"prompts": "demo.yaml", "max_new_tokens": 96}
     )
     spec = replace(_spec(DEMO_JUDGE, "score"), judge=load_judge(settings))
     family = VlmJudge(spec, lambda level, text: None)

@@ -1,8 +1,8 @@
 """The demo judge's training questions: token ids, labels and patches.
 
 Scores alone teach its eyes next to nothing: after 2,000 steps its guesses were those of a blind
-judge. So it first says what the two pictures show, as its reasoning, and is also asked, by a
-picture without words, to name what there is to see.
+judge. So its reasoning comes first: what the two pictures show, which change was asked for, and
+which was made. It is also asked, by a picture without words, to name what there is to see.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import torch
 from core.judge import JudgeCall
 from demo_model.judge_parts import PATCH
 from demo_model.judged_edits import JudgedEdit
-from demo_model.scenes import POSITIONS, Scene
+from demo_model.scenes import POSITIONS, Scene, Thing
 
 SIDE = 128  # pixels
 PATCHES = (SIDE // PATCH) ** 2  # of a picture
@@ -71,7 +71,15 @@ class Questions:
         seen = tuple(example.before if w == "source" else example.after for w in call.sees)
         words = call.question(judged.edit.instruction)
         if name == "SC":
-            reasoning = f"{names(judged.edit.source)}; {names(judged.shown)}"
+            edit = judged.edit
+            reasoning = "; ".join(
+                [
+                    names(edit.source),
+                    names(judged.shown),
+                    changes(edit.source, edit.target),
+                    changes(edit.source, judged.shown),
+                ]
+            )
             answer = f'{{"reasoning": "{reasoning}", "score": {list(judged.consistency)}}}'
         else:
             answer = f'{{"score": {list(judged.quality)}}}'
@@ -106,9 +114,27 @@ class Questions:
 
 def names(scene: Scene) -> str:
     """Sky, ground, then from left to right colour, kind and place of each object."""
-    things = sorted(scene.things, key=lambda thing: POSITIONS[thing.position])
-    words = [word for thing in things for word in (thing.colour, thing.kind, thing.position)]
+    words = [w for thing in _from_left(scene) for w in (thing.colour, thing.kind, thing.position)]
     return ", ".join([scene.sky, scene.ground, *words])
+
+
+def changes(before: Scene, after: Scene) -> str:
+    """What is new: sky, ground, then each object that has another colour or place, or is gone."""
+    words = [after.sky] * (after.sky != before.sky)
+    words += [after.ground] * (after.ground != before.ground)
+    left = {thing.kind: thing for thing in after.things}
+    for thing in _from_left(before):
+        now = left.get(thing.kind)
+        if now is None:
+            words += ["remove", thing.kind]
+            continue
+        words += [thing.kind, now.colour] * (now.colour != thing.colour)
+        words += [thing.kind, now.position] * (now.position != thing.position)
+    return ", ".join(words or ["no"])
+
+
+def _from_left(scene: Scene) -> list[Thing]:
+    return sorted(scene.things, key=lambda thing: POSITIONS[thing.position])
 
 
 def patches(pictures: torch.Tensor, mean: list[float], std: list[float]) -> torch.Tensor:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLQwenImage
+from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from demo_model.editor_parts import DROPPED, PATCH, PICTURE, TEMPLATE, build_pipeline
 from demo_model.edits import Edit, sample_edit
@@ -108,6 +109,18 @@ class Trainer:
         install_joint(self.transformer)
         self.encoder.set_attn_implementation("eager")  # the fused one is slow on its way back
 
+    def start_from(self, folder: Path) -> None:
+        """Take the weights of an editor that was trained before."""
+        loaded = (
+            QwenImageTransformer2DModel.from_pretrained(folder, subfolder="transformer"),
+            Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, subfolder="text_encoder"),
+        )
+        for before, *models in zip(
+            loaded, (self.transformer, self.encoder), self.averages, strict=True
+        ):
+            for model in models:
+                model.load_state_dict(before.state_dict())
+
     def parts(self) -> dict[str, Any]:
         """What training changes."""
         transformer, encoder = self.averages
@@ -166,6 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--first", type=Path, help="an editor to go on from, with other edits")
     parser.add_argument("--steps", type=int, default=5_000)
     parser.add_argument("--edits", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -179,6 +193,8 @@ def main() -> None:
     with flat_convolutions(), compiled_blocks(frames):
         edits = EditSet(options.edits, frames, pipeline.vae.config, options.seed)
     trainer = Trainer(pipeline)
+    if options.first:
+        trainer.start_from(options.first)
     state = options.out.with_suffix(".state")
     loop = Loop("editor", options.steps, options.seed, trainer.parts(), state)
     for step in loop:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLQwenImage
+from transformers import Qwen3VLForConditionalGeneration
 
 from core.benchmark.settings import load_benchmark_settings
 from core.judge import load_judge
@@ -82,6 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--vae", type=Path, help="the editor's, through which pictures go")
+    parser.add_argument("--first", type=Path, help="a judge to go on from")
     parser.add_argument("--steps", type=int, default=5_000)
     parser.add_argument("--examples", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -91,6 +93,9 @@ def main() -> None:
     settings = load_benchmark_settings().judge.model_copy(update={"prompts": "demo.yaml"})
     calls = load_judge(settings).prompts.calls
     model, processor = build_judge([call.text for call in calls], seed=options.seed)
+    if options.first:
+        trained = Qwen3VLForConditionalGeneration.from_pretrained(options.first)
+        model.load_state_dict(trained.state_dict())
     vae = None
     if options.vae:
         vae = FrameVae(AutoencoderKLQwenImage.from_pretrained(options.vae).eval())
