@@ -79,7 +79,9 @@ def family(tiny_model: Path) -> Any:
 
 def spec_for(model: str, **workers: Any) -> WorkerSpec:
     """One CPU worker's, with changed settings of the section `workers`."""
-    settings = load_settings({"workers": {"max_resident_loras": 2, **workers}})
+    settings = load_settings(
+        {"workers": {"max_resident_loras": 2, "max_cached_prompts": 4, **workers}}
+    )
     [device] = choose_devices(1, None, "cpu")
     chosen = ModelChoice(model, "tiny#0", "for a test")
     return worker_spec.spec_for(device, "generate", chosen, settings, threads=1)

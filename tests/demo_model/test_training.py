@@ -1,5 +1,6 @@
 """What the trainings share: fast arithmetic that is right, and going on after a stop."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from demo_model.architecture import build_pipeline
 from demo_model.editor_parts import build_transformer
 from demo_model.fast_attention import install, install_joint, install_vision
 from demo_model.judge_parts import build_judge
-from demo_model.judge_questions import IGNORED, Example, Questions
-from demo_model.judged_edits import JudgedEdit, sample_judged
+from demo_model.judge_questions import IGNORED, Example, Questions, changes, names
+from demo_model.judged_edits import DEEDS, JudgedEdit, sample_judged
 from demo_model.training_loop import Loop
 from demo_model.training_set import pixels_of
 
@@ -116,7 +117,24 @@ def test_the_judge_is_trained_on_what_its_processor_makes() -> None:
     assert torch.equal(batch["input_ids"][:, :question], made.input_ids)
     assert torch.allclose(batch["pixel_values"], made.pixel_values, atol=1e-5)
     learnt = batch["labels"][0][batch["labels"][0] != IGNORED]
-    assert processor.tokenizer.decode(learnt) == '{"score":[10,10]}<|im_end|>'
+    answer = json.loads(processor.tokenizer.decode(learnt).removesuffix("<|im_end|>"))
+    before, after, asked, done = answer["reasoning"].split(";")
+    edit = judged.edit
+    assert before == names(edit.source).replace(" ", "")
+    assert after == names(edit.target).replace(" ", "")
+    assert asked == done == changes(edit.source, edit.target).replace(" ", "")
+    assert answer["score"] == [10, 10]
+
+
+def test_the_judge_learns_to_tell_what_was_done_from_what_was_asked_for() -> None:
+    rng = random.Random(3)
+    for deed in DEEDS:
+        for _ in range(20):
+            judged = sample_judged(rng, deed)
+            asked = changes(judged.edit.source, judged.edit.target)
+            done = changes(judged.edit.source, judged.shown)
+            assert (asked == done) is (deed == "right")
+            assert (done == "no") is (deed == "unedited")
 
 
 def _asked(judged: JudgedEdit) -> str:
