@@ -1,6 +1,6 @@
 """A judge that writes against one that reads probabilities: `python -m benchmarks.judging`.
 
-The demo judge on a CPU; `benchmarks.gpu` does the same with Qwen3-VL of full size.
+A tiny Qwen3-VL with random weights on a CPU; `benchmarks.gpu` does the same in full size.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig
 
+from benchmarks import full_size
 from benchmarks.turns import Turn, noise, say, table, worker_spec
-from core.benchmark.models import DEMO_JUDGE
 from core.benchmark.settings import load_benchmark_settings
 from core.judge import load_judge
 from core.messages import Lease
@@ -88,7 +88,8 @@ def main() -> None:
     torch.set_grad_enabled(False)
     torch.set_num_threads(1)
     with TemporaryDirectory() as work:
-        score_table(DEMO_JUDGE, Path(work), "cpu", 128, rounds=3)
+        model = full_size.make(Path(work) / "judge", full_size.tiny_judge, "cpu")
+        score_table(model, Path(work), "cpu", 128, rounds=3)
 
 
 if __name__ == "__main__":
