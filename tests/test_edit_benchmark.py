@@ -27,10 +27,12 @@ def test_every_pair_is_edited_and_scored_and_the_table_is_printed_last(bench: Be
     assert bench.outcomes() == ["scored"] * 6
     assert len(bench.edits()) == len(bench.verdicts()) == 6
     assert [c["category"] for c in bench.summary()["categories"]] == ["sky", "颜色"]
-    lines = run.output.splitlines()
-    columns = ["category", "n", "failed", "unparsed", "SC", "PQ", "O"]
-    assert lines[0].split()[:7] == columns
-    assert lines[3].startswith("overall") and str(bench.results) in lines[-1]
+    where, judge, *table = run.output.splitlines()
+    assert str(bench.results) in where
+    assert bench.summary()["judged_by"]["prompt_hash"] in judge and "seed 42" in judge
+    columns = ["category", "n", "failed", "unparsed", "SC", "PQ", "O", "O", "median", "O", "std"]
+    assert table[0].split()[:11] == columns
+    assert [line.split()[0] for line in table[1:]] == ["sky", "颜色", "overall"]
     record = bench.records()[0]
     assert record["scores"].keys() == {"SC", "PQ", "O"} and record["seed"] == 42
 

@@ -16,7 +16,7 @@ from core.benchmark.runner import EditBenchmark
 from core.benchmark.settings import BenchmarkSettings, load_benchmark_settings
 from core.benchmark.summary import JudgedBy, Summary, summarise
 from core.benchmark.table import print_comparison, print_summary
-from core.errors import MultiGPUError, one_line
+from core.errors import MultiGPUError
 from core.interrupts import Interrupts
 from core.progress import create_view, set_up_logging
 
@@ -127,8 +127,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
         records = [record_of(result, run.root) for result in results]
         summary = _summary(run, records)
         write_outputs(run.root.folder, records, summary)
-    print_summary(summary)
-    print(one_line(f"edits, verdicts and results: {run.root.folder}"))
+    print_summary(summary, run.root.folder)
     if interrupts.count:
         return INTERRUPTED
     return ALL_SCORED if all(r.outcome == "scored" for r in records) else SOME_FAILED

@@ -1,39 +1,45 @@
 """Tables for the terminal."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from core.benchmark.compare import Comparison
 from core.benchmark.summary import CategoryLine, Summary
+from core.errors import one_line
 
 NONE = "-"
 
 
-def print_summary(summary: Summary) -> None:
-    """Counts and mean scores per category, the overall score's interval at the end."""
-    table = _table(["category", "n", "failed", "unparsed", *summary.names, "95 % of the last"])
+def print_summary(summary: Summary, folder: Path) -> None:
+    """Where everything lies, who judged, and last the scores per category and overall.
+
+    The overall score's spread stands at the end: its median, deviation and 95 % interval.
+    """
+    last = summary.names[-1]
+    print(one_line(f"edits, verdicts and results: {folder}"))
+    print(one_line(f"judge: {summary.judged_by.identity}, seed {summary.judged_by.seed}"))
+    for judge, rho in summary.rank_correlations.items():
+        print(f"rank correlation with {judge}: {rho:.2f}")
+    spread = [f"{last} median", f"{last} std", f"{last} 95 %"]
+    table = _table(["category", "n", "failed", "unparsed", *summary.names, *spread])
     for line in [*summary.categories, summary.overall]:
         if line is summary.overall:
             table.add_section()
         table.add_row(*_cells(line, summary.names))
     _print(table)
-    for judge, rho in summary.rank_correlations.items():
-        print(f"rank correlation with {judge}: {rho:.2f}")
 
 
 def _cells(line: CategoryLine, names: Sequence[str]) -> list[str]:
     scores = [line.scores.get(name) for name in names]
+    means = [NONE if s is None else f"{s.mean:.2f}" for s in scores]
     last = scores[-1]
-    return [
-        line.category,
-        str(line.n),
-        str(line.failed),
-        str(line.unparsed),
-        *(NONE if s is None else f"{s.mean:.2f}" for s in scores),
-        NONE if last is None else f"{last.low:.2f} to {last.high:.2f}",
-    ]
+    spread = [NONE] * 3
+    if last is not None:
+        spread = [f"{last.median:.2f}", f"{last.std:.2f}", f"{last.low:.2f} to {last.high:.2f}"]
+    return [line.category, str(line.n), str(line.failed), str(line.unparsed), *means, *spread]
 
 
 def print_comparison(comparison: Comparison) -> None:
