@@ -4,10 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 
-.PHONY: demo test chaos fuzz check bench demo-model demo-editor clean
+.PHONY: demo edit-demo test chaos fuzz check bench demo-model demo-editor clean
 
 demo: $(READY)  ## draw the example persona's tweets on two workers
 	$(BIN)/python generate_images_from_tweets.py examples/persona_tweets.json 2
+
+edit-demo: $(READY)  ## 50 example edits by the demo editor, scored by the demo judge, and the table
+	$(BIN)/python run_edit_benchmark.py --config config/edit_benchmark.yaml
 
 test: $(READY) check  ## lint, type hints and the whole test suite
 	$(BIN)/python -m pytest

@@ -12,12 +12,24 @@ from pathlib import Path
 from demo_model.build import HERE, stage
 
 
-def _train(module: str, work: Path, name: str, seed: int) -> None:
+def _train(work: Path, name: str, module: str, seed: int, *options: str | int | Path) -> None:
     """On one thread; kept under its name when it is done."""
     if not (work / name).exists():
         draft = work / f"{name}_training"
-        stage(module, "--vae", work / "vae", "--out", draft, "--seed", seed, "--threads", 1)
+        shared = ("--vae", work / "vae", "--out", draft, "--seed", seed, "--threads", 1)
+        stage(module, *shared, *options)
         draft.rename(work / name)
+
+
+def _editor(work: Path, seed: int) -> None:
+    """In two courses, the second with edits of its own."""
+    _train(work, "editor_first", "train_editor", seed)
+    first = work / "editor_first"
+    _train(work, "editor", "train_editor", seed + 1, "--first", first, "--steps", 6000)
+
+
+def _judge(work: Path, seed: int) -> None:
+    _train(work, "judge", "train_judge", seed)
 
 
 def main() -> None:
@@ -31,10 +43,9 @@ def main() -> None:
         draft = work / "vae_training"
         stage("train_editor_vae", "--out", draft, "--seed", seed, "--threads", options.threads)
         draft.rename(work / "vae")
-    models = {"editor": "train_editor", "judge": "train_judge"}
     with ThreadPoolExecutor(options.threads) as together:  # side by side: a quarter sooner
-        list(together.map(lambda name: _train(models[name], work, name, seed), models))
-    for name in models:
+        list(together.map(lambda train: train(work, seed), (_editor, _judge)))
+    for name in ("editor", "judge"):
         shutil.copytree(work / name, HERE / name, dirs_exist_ok=True)
     stage("write_pairs")
     stage("evaluate_editor", "--card")

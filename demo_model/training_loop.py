@@ -37,6 +37,7 @@ class Loop:
         self.rng = random.Random()
         self._name, self._seed, self._parts, self._state = name, seed, parts, state
         self._losses: dict[str, list[float]] = {}
+        torch.set_flush_denormal(True)  # an optimizer's smallest numbers are slow on a CPU
 
     def __iter__(self) -> Iterator[int]:
         first = self._restore()
