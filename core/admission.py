@@ -13,10 +13,11 @@ from pathlib import Path
 from core.errors import InputError
 from core.outputs import OutputPath, OutputRoot
 from core.task_kinds import Contents, TaskInput, TaskKind
-from core.tasks import MAX_TASK_BYTES, Task
+from core.tasks import MAX_TASK_BYTES, EditTask, GenerateTask, ScoreTask, Task
 from core.validation import shown
 
-FINGERPRINT_VERSION = 2  # raise it when the same task comes to give another result
+# Raise a kind's when its tasks come to give another result than before.
+FINGERPRINT_VERSIONS = {GenerateTask: 2, EditTask: 3, ScoreTask: 3}
 MAX_TASK_ID = 200  # characters
 # Names and places decide nothing; the content of the files behind them does.
 _UNDECIDING = (
@@ -130,7 +131,7 @@ def fingerprint(task: Task, contents: Contents, model: str, dtype: str) -> str:
         pictures=list(contents.pictures.values()),
         model=model,
         dtype=dtype,
-        version=FINGERPRINT_VERSION,
+        version=FINGERPRINT_VERSIONS[type(task)],
     )
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 

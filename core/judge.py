@@ -10,10 +10,11 @@ call's score is the least of its parts, the overall score O = sqrt(SC * PQ).
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -24,6 +25,7 @@ from core.yaml_files import parse_yaml
 
 JUDGES_DIR = PROJECT_DIR / "config" / "judges"
 OVERALL = "O"
+MAX_MODEL_NAME = 60  # characters of it in a folder's name
 YES_NO = {"yes": 1.0, "no": 0.0}
 
 
@@ -47,10 +49,10 @@ class JudgeCall(Section):
     text: Annotated[str, Field(min_length=1)]
     answer: Literal["scores", "yes_no"] = "scores"
     parts: Annotated[tuple[str, ...], Field(min_length=1)] = ("score",)
-    lowest: float = 0
+    lowest: Annotated[float, Field(ge=0)] = 0
     highest: float = 10
     prefix: str = ""
-    tokens: dict[str, float] = Field(default_factory=dict)
+    tokens: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_part(self) -> "JudgeCall":
@@ -70,6 +72,13 @@ class JudgePrompts(Section):
     source: str = ""
     calls: Annotated[list[JudgeCall], Field(min_length=1, max_length=2)]
 
+    @model_validator(mode="after")
+    def _names_differ(self) -> "JudgePrompts":
+        names = [call.name for call in self.calls]
+        if len(names) > 1 and len({*names, OVERALL}) <= len(names):
+            raise ValueError(f"several calls need different names, none of them {OVERALL}")
+        return self
+
     def scores(self, values: Mapping[str, float | None]) -> dict[str, float] | None:
         """All scores from those of the calls; None if one is missing."""
         known = {name: v for name, v in values.items() if v is not None}
@@ -80,21 +89,26 @@ class JudgePrompts(Section):
 
 @dataclass(frozen=True)
 class Judge:
-    """A judge's settings and prompts. `identity`: all about it that decides scores."""
+    """A judge's settings and prompts."""
 
     settings: JudgeSettings
     prompts: JudgePrompts
     prompt_hash: str
 
+    def name(self, model_identity: str) -> str:
+        """Of its folder of verdicts: type, prompts and model, such as vlm-viescore-Qwen3-VL-8B."""
+        model = re.sub(r"[#@].*", "", model_identity).rpartition("/")[2]
+        model = re.sub(r"[^\w.-]+", "-", model)[:MAX_MODEL_NAME]
+        return f"{self.settings.type}-{self.prompts.name}-{model}"
+
     @property
-    def name(self) -> str:
-        """Of its folder of verdicts."""
-        return f"{self.settings.type}-{self.prompts.name}"
+    def deciding(self) -> dict[str, Any]:
+        """Its settings that decide scores; the batch size does so by rounding only."""
+        return self.settings.model_dump(exclude={"model", "prompts", "batch_size"})
 
     def identity(self, model_identity: str) -> str:
-        """All about it that decides scores; the batch size does not."""
-        decides = self.settings.model_dump(exclude={"model", "prompts", "batch_size"})
-        text = json.dumps([decides, self.prompt_hash], sort_keys=True)
+        """All about it that decides scores."""
+        text = json.dumps([self.deciding, self.prompt_hash], sort_keys=True)
         return f"{model_identity} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
@@ -147,8 +161,9 @@ def parse_answer(raw: str, call: JudgeCall) -> dict[str, float] | None:
 
 
 def _is_score(value: object, call: JudgeCall) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and call.lowest <= float(value) <= call.highest  # type: ignore[arg-type]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return call.lowest <= value <= call.highest
 
 
 def _json_object(raw: str) -> dict[str, object] | None:

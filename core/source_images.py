@@ -4,6 +4,7 @@ Both sides refuse what could exhaust memory: a small file may hold a picture of 
 """
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ MAX_PIXELS = 100_000_000  # far above any camera's picture, far below what fills
 MAX_BYTES = 512 * 1024**2
 MAX_REASON = 200  # characters of Pillow's words that a message repeats
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+SIZE_STEP = 32  # pixels: sizes that every known editing model takes
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 are turned by a quarter
 _QUARTER_TURNS = range(5, 9)
 
@@ -83,6 +85,13 @@ def read_image(
         raise
     except Exception as error:  # whatever Pillow's readers trip over
         raise InputError(f"{what}: {path} is damaged or cut short: {_line(error)}.") from None
+
+
+def size_for(width: int, height: int, area: int) -> tuple[int, int]:
+    """Width and height of about `area` pixels with the aspect ratio of the given ones."""
+    factor = math.sqrt(area / (width * height))
+    sides = (round(side * factor / SIZE_STEP) * SIZE_STEP for side in (width, height))
+    return tuple(max(SIZE_STEP, side) for side in sides)  # type: ignore[return-value]
 
 
 @contextmanager

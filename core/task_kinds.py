@@ -1,6 +1,5 @@
 """What differs between kinds of task before they run: fields, defaults, files, expected work."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,7 +11,7 @@ from core.errors import InputError
 from core.lora_files import LoraInspector, find_lora
 from core.outputs import PICTURE_SUFFIXES
 from core.settings import EditDefaults, GenerationDefaults
-from core.source_images import SourceImage, inspect_image
+from core.source_images import inspect_image, size_for
 from core.tasks import EditTask, GenerateTask, ScoreTask, Task
 from core.validation import describe, shown
 
@@ -25,7 +24,6 @@ _VALIDATORS: dict[Any, TypeAdapter[Any]] = {
     kind: TypeAdapter(kind) for kind in (GenerateTask, EditTask, ScoreTask)
 }
 USUAL_STEPS = 30
-SIZE_STEP = 32  # pixels: sizes that every known editing model takes
 _GUIDANCE = ("guidance_scale", "cfg")  # two spellings of one setting: a layer sets one of them
 
 
@@ -120,7 +118,7 @@ class EditKind:
         first = pictures[task.source_images[0]]
         area = values["working_area"]
         if area is not None and values["width"] is None and values["height"] is None:
-            values["width"], values["height"] = size_for(first, area)
+            values["width"], values["height"] = size_for(first.width, first.height, area)
         values["lora_path"], lora = self._loras.find(task.lora_path)
         hashes = {path: picture.sha256 for path, picture in pictures.items()}
         return EditTask(**values), Contents(lora, hashes)
@@ -147,14 +145,6 @@ class ScoreKind:
 
     def work(self, task: ScoreTask) -> float:
         return float(1 + len(task.source_images))
-
-
-def size_for(source: SourceImage, area: int) -> tuple[int, int]:
-    """Width and height of about `area` pixels with the source's aspect ratio."""
-    ratio = source.width / source.height
-    width = math.sqrt(area * ratio)
-    sides = (round(side / SIZE_STEP) * SIZE_STEP for side in (width, width / ratio))
-    return tuple(max(SIZE_STEP, side) for side in sides)  # type: ignore[return-value]
 
 
 def _megapixel_steps(task: GenerateTask | EditTask) -> float:

@@ -97,7 +97,9 @@ def test_an_answer_out_of_form_is_no_score(bench: Bench) -> None:
     assert (sky["n"], sky["scored"], sky["unparsed"]) == (2, 1, 1)
     assert sky["scores"]["O"]["mean"] == pytest.approx(bench.records()[0]["scores"]["O"])
     assert ground["scores"] == {} and summary["overall"]["unparsed"] == 2
-    verdict = json.loads(Path(bench.results / "scores/vlm-viescore/sky/001.json").read_text())
+    verdict = json.loads(
+        Path(bench.results / "scores/vlm-viescore-simulated/sky/001.json").read_text()
+    )
     assert verdict["calls"][0]["raw"] == "no idea"
 
 
@@ -157,17 +159,17 @@ def test_another_judge_scores_the_same_edits(bench: Bench) -> None:
     assert "4 of 4 edits are there already" in run.errors
     assert {file: file.stat().st_ino for file in bench.edits()} == edits
     assert {file.parent.parent.name for file in bench.verdicts()} == {
-        "vlm-viescore", "vlm-yes-no",
+        "vlm-viescore-simulated", "vlm-yes-no-simulated",
     }  # fmt: skip
-    assert bench.summary()["judged_by"]["judge"] == "vlm-yes-no"
+    assert bench.summary()["judged_by"]["judge"] == "vlm-yes-no-simulated"
 
 
 def test_two_judges_of_one_kind_are_correlated(bench: Bench) -> None:
     bench.write_pairs([pair(i) for i in range(8)])
     bench.run()
     run = bench.run(judge={"type": "vlm_logits", "prompts": "viescore_logits.yaml"})
-    assert "rank correlation with vlm-viescore:" in run.output
-    assert -1 <= bench.summary()["rank_correlations"]["vlm-viescore"] <= 1
+    assert "rank correlation with vlm-viescore-simulated:" in run.output
+    assert -1 <= bench.summary()["rank_correlations"]["vlm-viescore-simulated"] <= 1
 
 
 def test_a_changed_source_is_edited_again(bench: Bench) -> None:
@@ -239,11 +241,12 @@ def test_runs_are_compared_pair_by_pair(bench: Bench) -> None:
     assert "+0.00 to +0.00" in same
 
 
-def test_scores_of_different_judges_are_not_compared(bench: Bench) -> None:
+@pytest.mark.parametrize("change", [{"prompts": "yes_no.yaml"}, {"temperature": 0.5}])
+def test_scores_of_different_judges_are_not_compared(bench: Bench, change: dict[str, Any]) -> None:
     bench.write_pairs([pair(i) for i in range(3)])
     bench.run()
     first = bench.results.rename(bench.results.with_name("a"))
-    bench.run(judge={"prompts": "yes_no.yaml"})
+    bench.run(judge=change)
     _, errors = _compare(bench, first, bench.results)
     assert "different judges cannot be compared" in errors
     _, errors = _compare(bench, first, bench.data)
@@ -265,6 +268,7 @@ def _compare(bench: Bench, a: Path, b: Path) -> tuple[str, str]:
         ({"judge": {"batch_size": 0}}, "judge.batch_size"),
         ({"judge": {"prompts": "mine.yaml"}}, "'mine.yaml' is no file"),
         ({"judge": {"type": "oracle"}}, "judge.type"),
+        ({"judge": {"type": "clip", "model": "auto"}}, "for clip name a CLIP or SigLIP"),
         ({"editor": {"model": "no/such/model/at/all"}}, "neither an existing folder nor a hub id"),
         ({"gpus_per_worker": 2}, "needs parallel_mode: model_parallel"),
         ({"editor": {"models": "x"}}, "editor.models"),

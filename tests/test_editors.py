@@ -70,6 +70,26 @@ def test_an_editor_draws_by_source_and_seed(loaded: Loaded, pictures: list[str],
 
 
 @pytest.mark.parametrize("name", ["qwen_image_edit_plus", "qwen_image_edit"])
+def test_the_text_encoder_sees_pictures_in_the_plane(
+    loaded: Loaded, pictures: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Qwen2.5-VL was trained: a picture's tokens differ in their row and column."""
+    editor = loaded(name)
+    model = editor.pipeline.text_encoder.model.language_model
+    seen = []
+    forward = model.forward
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        seen.append(kwargs["position_ids"])
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", spy)
+    edited(editor, pictures[:1], condition_area=112 * 112)
+    time, row, column = seen[0][-3:, 0]
+    assert not row.equal(column) and not row.equal(time)
+
+
+@pytest.mark.parametrize("name", EDITORS)
 def test_the_working_resolution_is_the_tasks(
     loaded: Loaded, pictures: list[str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

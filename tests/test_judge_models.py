@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from core.benchmark.settings import load_benchmark_settings
-from core.errors import InputError
+from core.errors import InputError, MultiGPUError
 from core.judge import load_judge
 from core.messages import Lease
 from core.tasks import ScoreTask
@@ -142,6 +142,22 @@ def test_a_vlms_words_do_not_depend_on_its_batch(loaded: Loaded, pictures: list[
     assert [v.details for v in together] == [v.details for v in alone]
 
 
+def test_a_models_own_penalties_do_not_touch_its_answers(
+    loaded: Loaded, pictures: list[str]
+) -> None:
+    judge = loaded()
+    before = judge.run([lease(pictures, 0)])[0]
+    judge.model.generation_config.update(repetition_penalty=50.0, no_repeat_ngram_size=1)
+    assert judge.run([lease(pictures, 0)])[0].details == before.details
+
+
+def test_numbers_that_are_none_are_no_score(loaded: Loaded, pictures: list[str]) -> None:
+    judge = loaded(type="vlm_logits", prompts="viescore_logits.yaml")
+    judge.model.lm_head.weight.data.fill_(float("nan"))
+    with pytest.raises(MultiGPUError, match="NaN instead of a score"):
+        judge.run([lease(pictures, 0)])
+
+
 @pytest.mark.parametrize("model", ["dense", "experts"])
 def test_one_forward_pass_scores_a_batch_as_it_scores_each(
     loaded: Loaded, pictures: list[str], model: str
@@ -167,6 +183,22 @@ def test_score_tokens_must_be_single_tokens(loaded: Loaded, pictures: list[str])
     call = judge.judge.prompts.calls[0].model_copy(update={"tokens": {"quite good": 8.0}})
     with pytest.raises(InputError, match="is not one token after"):
         judge.answers(call, [lease(pictures, 0)], [])
+
+
+def test_a_processor_keeps_what_is_its_own(tmp_path: Path) -> None:
+    """LLaVA's counts a picture's tokens by its patch size, and wants no video processor."""
+    from transformers import CLIPImageProcessorPil, LlavaProcessor
+
+    from demo_model.qwen_vision import build_tokenizer
+    from workers.processors import load_processor
+
+    tokenizer = build_tokenizer(["make it night <image>"])
+    LlavaProcessor(
+        CLIPImageProcessorPil(), tokenizer, patch_size=7, chat_template="a"
+    ).save_pretrained(tmp_path)
+    processor = load_processor(str(tmp_path))
+    assert type(processor) is LlavaProcessor
+    assert (processor.patch_size, processor.chat_template) == (7, "a")
 
 
 def test_the_judge_sees_at_most_so_many_pixels(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +40,8 @@ def test_an_answer_in_form_is_taken(raw: str, expected: tuple[float, float]) -> 
     [
         "", "8", "score: 8, 9", '{"score": [7]}', '{"score": [7, 8, 9]}', '{"score": [7, 11]}',
         '{"score": [7, -1]}', '{"score": ["7", "8"]}', '{"score": [true, false]}',
-        '{"score": null}', '{"scores": [7, 8]}', '{"score": [7, 8', '{"score": [7, NaN]}', "[7, 8]",
+        '{"score": null}', '{"scores": [7, 8]}', '{"score": [7, 8', '{"score": [7, NaN]}',
+        '{"score": [1' + 400 * "0" + ", 5]}", "[7, 8]",
     ],
 )  # fmt: skip
 def test_nothing_is_guessed_from_an_answer_out_of_form(raw: str) -> None:
@@ -79,6 +81,35 @@ def test_what_decides_scores_is_in_the_judges_identity() -> None:
     for change in ({"prompts": "yes_no.yaml"}, {"temperature": 0.5}, {"image_area": 999}):
         assert load_judge(settings.model_copy(update=change)).identity("model") != first
     assert load_judge(settings).identity("other") != first
+
+
+def test_a_judges_verdicts_lie_apart_from_those_of_other_models() -> None:
+    judge = load_judge(JUDGE)
+    assert judge.name("Qwen/Qwen3-VL-8B-Instruct@main") == "vlm-viescore-Qwen3-VL-8B-Instruct"
+    assert judge.name("my judge#1a2b") == "vlm-viescore-my-judge"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("lowest: -5", "greater than or equal to 0"),
+        ("tokens: {a: -1}", "greater than or equal to 0"),
+    ],
+)
+def test_scores_that_have_no_geometric_mean_are_refused(
+    tmp_path: Path, change: str, message: str
+) -> None:
+    call = {"name": "SC", "sees": ["edited"], "text": "?", **yaml.safe_load(change)}
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump({"name": "bad", "calls": [call]}))
+    with pytest.raises(InputError, match=message):
+        load_judge(JUDGE.model_copy(update={"prompts": "bad.yaml"}), tmp_path)
+
+
+def test_calls_of_one_name_are_refused(tmp_path: Path) -> None:
+    call = {"name": "SC", "sees": ["edited"], "text": "?"}
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump({"name": "bad", "calls": [call, call]}))
+    with pytest.raises(InputError, match="several calls need different names"):
+        load_judge(JUDGE.model_copy(update={"prompts": "bad.yaml"}), tmp_path)
 
 
 def test_a_prompt_file_without_score_tokens_is_refused_for_logits() -> None:
@@ -137,7 +168,7 @@ def test_a_summary_counts_what_has_no_score_and_averages_over_categories() -> No
         record("hard", "score_failed"),
         record("none", "not_tried"),
     ]
-    judged_by = JudgedBy("judge", "model", "hash", 1)
+    judged_by = JudgedBy("judge", "model", "hash", {}, 1)
     summary = summarise(records, ["O"], judged_by, "editor", 100)
     easy, hard, none = summary.categories
     assert (easy.n, easy.scored, easy.failed, easy.scores["O"].mean) == (4, 3, 1, 8.0)

@@ -5,7 +5,9 @@ torchvision, which has no build for every torch. Nothing here looks at videos: w
 torchvision the processor is put together from its tokenizer and its Pillow image processor.
 """
 
+import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,9 @@ def load_processor(model: str, revision: str | None = None, subfolder: str = "")
     folder = _folder(model, revision, subfolder)
     image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    name = _processor_class(folder, model)
-    return videoless_processor(name, image_processor, tokenizer, _chat_template(folder, tokenizer))
+    name, own = _processor_config(folder, model)
+    template = _chat_template(folder, tokenizer)
+    return videoless_processor(name, image_processor, tokenizer, template, own)
 
 
 def _folder(model: str, revision: str | None, subfolder: str) -> Path:
@@ -41,13 +44,15 @@ def _folder(model: str, revision: str | None, subfolder: str) -> Path:
     return Path(snapshot_download(model, revision=revision, allow_patterns=wanted)) / subfolder
 
 
-def _processor_class(folder: Path, model: str) -> str:
+def _processor_config(folder: Path, model: str) -> tuple[str, dict[str, Any]]:
+    """The processor's class, and what stands beside it in the file that names it."""
     for name in _PROCESSOR_FILES:
         file = folder / name
         if file.is_file():
-            found = json.loads(file.read_text("utf-8")).get("processor_class")
+            config = json.loads(file.read_text("utf-8"))
+            found = config.get("processor_class")
             if found and hasattr(transformers, found):
-                return str(found)
+                return str(found), config if name == _PROCESSOR_FILES[0] else {}
     raise InputError(f"model: {model} names no processor that transformers has.")
 
 
@@ -78,11 +83,24 @@ def _without_video(kind: type[Any]) -> type[Any]:
 
 
 def videoless_processor(
-    name: str, image_processor: Any, tokenizer: Any, chat_template: str | None = None
+    name: str,
+    image_processor: Any,
+    tokenizer: Any,
+    chat_template: str | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A processor of the class `name` of transformers that needs no torchvision."""
-    kind = _without_video(getattr(transformers, name))
-    return kind(image_processor, tokenizer, None, chat_template=chat_template)
+    """A processor of the class `name` of transformers that needs no torchvision.
+
+    Args:
+        config: of its own, such as LLaVA's `patch_size`; what it does not take is ignored.
+    """
+    kind = getattr(transformers, name)
+    takes = inspect.signature(kind).parameters
+    parts = {"image_processor": image_processor, "tokenizer": tokenizer}
+    if "video_processor" in takes:
+        kind, parts = _without_video(kind), {**parts, "video_processor": None}
+    own = {k: v for k, v in (config or {}).items() if k in takes and k not in parts}
+    return kind(**{**own, **parts, "chat_template": chat_template})
 
 
 def _chat_template(folder: Path, tokenizer: Any) -> str | None:

@@ -141,15 +141,16 @@ def _settings(options: argparse.Namespace) -> BenchmarkSettings:
 
 
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
-    judge = run.judge
+    judge, model = run.judge, run.judge_model.identity
+    name = judge.name(model)
     names = [call.name for call in judge.prompts.calls]
     if judge.settings.type != "clip" and len(names) > 1:
         names.append("O")
     return summarise(
         records,
         names,
-        JudgedBy(judge.name, run.judge_model.identity, judge.prompt_hash, run.settings.seed),
+        JudgedBy(name, model, judge.prompt_hash, judge.deciding, run.settings.seed),
         run.editor.identity,
         run.settings.bootstrap_samples,
-        correlations(run.root.folder, records, judge.name),
+        correlations(run.root.folder, records, name),
     )

@@ -44,7 +44,11 @@ def compare(a: Path, b: Path, score: str, samples: int) -> Comparison:
         )
     records_a = {_key(r): r for r in read_records(a)}
     records_b = {_key(r): r for r in read_records(b)}
-    both = [(r, records_b[k]) for k, r in records_a.items() if k in records_b]
+    both = [
+        (r, records_b[k])
+        for k, r in records_a.items()
+        if k in records_b and r.instruction == records_b[k].instruction
+    ]
     if not both:
         raise InputError(f"{a} and {b} have no pair in common.")
     scored = [(x, y) for x, y in both if _has(x, score) and _has(y, score)]

@@ -156,7 +156,7 @@ class EditBenchmark:
             pair.source_images,
             str(edit.output_path),
             seed=self.settings.seed + pair.index,
-            output_path=f"scores/{self.judge.name}/{pair.category}/{pair.pair_id}.json",
+            output_path=f"scores/{self.judge.name(self.judge_model.identity)}/{pair.category}/{pair.pair_id}.json",
             task_id=f"score {pair.category}/{pair.pair_id}",
             metadata={"category": pair.category},
         )

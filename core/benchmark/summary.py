@@ -46,17 +46,19 @@ class CategoryLine:
 
 @dataclass(frozen=True)
 class JudgedBy:
-    """The judge of a table; `seed` is the run's."""
+    """The judge of a table, with its settings that decide scores; `seed` is the run's."""
 
     judge: str
     model: str
     prompt_hash: str
+    settings: dict[str, Any]
     seed: int
 
     @property
     def identity(self) -> str:
         """The same for tables that can be compared."""
-        return f"{self.judge} ({self.model}, prompts {self.prompt_hash})"
+        settings = [f"{k} {v}" for k, v in self.settings.items() if v is not None and k != "type"]
+        return f"{self.judge} ({', '.join([self.model, f'prompts {self.prompt_hash}', *settings])})"
 
 
 @dataclass(frozen=True)

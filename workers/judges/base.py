@@ -1,7 +1,9 @@
 """What all judges share: their settings, their device, and the form of a verdict."""
 
+import math
 from typing import Any
 
+from core.errors import MultiGPUError
 from core.judge import Judge
 from core.worker_spec import WorkerSpec
 from workers.models.base import Log, ModelFamily, Verdict
@@ -23,10 +25,16 @@ class JudgeFamily(ModelFamily):
         return identity_of(self.device, self.spec)
 
     def verdict(self, scores: dict[str, float] | None, calls: list[dict[str, Any]]) -> Verdict:
-        """Scores, and with them all about the judge that decides them."""
+        """Scores, and with them all about the judge that decides them.
+
+        Raises:
+            MultiGPUError: a score is not finite.
+        """
+        if not all(map(math.isfinite, (scores or {}).values())):
+            raise MultiGPUError("The judge computed NaN instead of a score; try dtype float32.")
         used = {
             "scores": scores,
-            "judge": self.judge.name,
+            "judge": self.judge.name(self.spec.model_identity),
             "model": self.spec.model_identity,
             "prompt_hash": self.judge.prompt_hash,
         }

@@ -62,13 +62,18 @@ class VlmJudge(ChatModel):
         return texts
 
     def _generation(self) -> GenerationConfig:
-        """Our own, because the model's usually samples."""
+        """Our own: the model's usually samples, and what is not set here is taken from it."""
         own, settings = self.model.generation_config, self.judge.settings
-        sampling = {"temperature": settings.temperature} if settings.temperature > 0 else {}
+        sampling = {"temperature": settings.temperature, "top_k": 0, "top_p": 1.0}
+        if settings.temperature == 0:
+            sampling = {}
         return GenerationConfig(
             max_new_tokens=settings.max_new_tokens or USUAL_ANSWER,
             do_sample=bool(sampling),
             eos_token_id=own.eos_token_id,
             pad_token_id=self.processor.tokenizer.pad_token_id,
+            # A penalty would push down the question's own words, digits and braces included.
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
             **sampling,
         )

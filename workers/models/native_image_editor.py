@@ -9,7 +9,7 @@ from PIL import Image
 
 from core.errors import InputError
 from core.messages import Lease
-from core.source_images import read_image
+from core.source_images import read_image, size_for
 from core.tasks import EditTask
 from workers.models import qwen_image_edit
 from workers.models.diffusers_pipeline import DiffusersPipeline
@@ -25,6 +25,12 @@ _SEVERAL_PICTURES = ("QwenImageEditPlus", "Flux2")
 class NativeImageEditor(DiffusersPipeline):
     """Pictures changed by instructions."""
 
+    def load(self) -> str:
+        name = super().load()
+        if name.startswith(qwen_image_edit.PREFIX):
+            qwen_image_edit.mark_pictures(self.pipeline.text_encoder)
+        return name
+
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
         if not {"image", "prompt"} <= set(parameters) or _NO_EDITOR.search(name):
             raise InputError(f"{self.spec.model} is a {name}, which edits nothing by instruction.")
@@ -32,9 +38,11 @@ class NativeImageEditor(DiffusersPipeline):
     def arguments(self, lease: Lease) -> dict[str, Any]:
         task = lease.task
         assert isinstance(task, EditTask)
+        images = [read_image(path, lease.files.get(path)) for path in task.source_images]
         if self.pipeline_name.startswith(qwen_image_edit.PREFIX):
             qwen_image_edit.set_working_resolution(self.pipeline, task)
-        images = [read_image(path, lease.files.get(path)) for path in task.source_images]
+        elif task.working_area is not None:
+            images = [_at_area(image, task.working_area) for image in images]
         guided = {"true_cfg_scale": task.true_cfg_scale}
         if "true_cfg_scale" not in self.parameters and task.guidance_scale is None:
             # Pipelines with one kind of guidance call it guidance_scale.
@@ -50,6 +58,7 @@ class NativeImageEditor(DiffusersPipeline):
                 num_inference_steps=task.num_inference_steps,
                 guidance_scale=task.guidance_scale,
             ),
+            # FLUX Kontext would take the nearest of its own sizes instead.
             **self.taken(_auto_resize=False if task.working_area is not None else None),
             **self.taken(**guided),
         }
@@ -63,3 +72,9 @@ class NativeImageEditor(DiffusersPipeline):
                 f"source_images: {self.pipeline_name} takes one picture, {len(images)} are given."
             )
         return images[0]
+
+
+def _at_area(image: Image.Image, area: int) -> Image.Image:
+    """The picture at about `area` pixels."""
+    size = size_for(image.width, image.height, area)
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)

@@ -1,8 +1,12 @@
-"""Qwen-Image-Edit, -2509 and -2511: their working resolution is a constant in diffusers.
+"""Qwen-Image-Edit, -2509 and -2511: what diffusers and transformers do not settle themselves.
 
+Their working resolution is a constant in diffusers:
 `QwenImageEditPlusPipeline` encodes its sources at `VAE_IMAGE_SIZE` and shows them to the text
 encoder at `CONDITION_IMAGE_SIZE`, both module constants; `QwenImageEditPipeline` resizes its
 source to 1024 * 1024 in its own code, by its module's `calculate_dimensions`.
+
+And their text encoder is told which tokens are pictures: transformers 5 places tokens in three
+dimensions, as the model was trained, only where it is, and diffusers does not pass that on.
 """
 
 import sys
@@ -21,6 +25,21 @@ def set_working_resolution(pipeline: Any, task: EditTask) -> None:
         module.CONDITION_IMAGE_SIZE = task.condition_area or module.CONDITION_IMAGE_SIZE
     elif task.working_area is not None:
         module.calculate_dimensions = _always(task.working_area)
+
+
+def mark_pictures(text_encoder: Any) -> None:
+    """Add `mm_token_type_ids` to every call that comes with pictures and without them."""
+    text_encoder.register_forward_pre_hook(_with_token_types, with_kwargs=True)
+
+
+def _with_token_types(
+    text_encoder: Any, args: tuple[Any, ...], given: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    shows_pictures = given.get("image_grid_thw") is not None
+    if shows_pictures and given.get("mm_token_type_ids") is None:
+        pictures = given["input_ids"] == text_encoder.config.image_token_id
+        given = {**given, "mm_token_type_ids": pictures.int()}
+    return args, given
 
 
 def _always(area: int) -> Any:
