@@ -50,7 +50,7 @@ class OutputRoot:
     """
 
     def __init__(self, folder: Path, confined: bool = True) -> None:
-        self.folder = folder.absolute()
+        self.folder = Path(os.path.abspath(folder))  # without "..", as the paths below it are
         self.confined = confined
 
     def place(self, output_path: str, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> OutputPath:

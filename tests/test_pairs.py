@@ -134,6 +134,16 @@ def test_a_downloaded_dataset_of_links_is_read(tmp_path: Path) -> None:
     assert pair.problem is None and inspect_image(pair.source_images[0]).width == 32
 
 
+def test_a_relative_path_may_lead_upwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = imagefolder(tmp_path, {"input_file_name": "a.png", "instruction": "x"})
+    (data / "deeper").mkdir()
+    monkeypatch.chdir(data / "deeper")
+    for name in ("..", "../../data"):
+        found = read_pairs(name, tmp_path / "work")
+        assert found.name == "data" and found.pairs[0].problem is None
+        assert found.pairs[0].source_images == (str(data / "a.png"),)
+
+
 def test_an_id_twice_in_one_category_is_one_failed_pair(tmp_path: Path) -> None:
     row = {"input_file_name": "a.png", "instruction": "x", "category": "c", "pair_id": "same"}
     first, second = read(imagefolder(tmp_path, row, row)).pairs

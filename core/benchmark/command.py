@@ -116,7 +116,9 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
         options.overwrite,
         options.retry_quarantined,
     ) as run:
-        pairs = read_pairs(data, folder / "sources").selected(options.categories, options.limit)
+        pairs = read_pairs(data, run.root.folder / "sources").selected(
+            options.categories, options.limit
+        )
         run.prepare(pairs)
         labels = [device.label for device in run.devices]
         interrupts.run = run

@@ -10,6 +10,7 @@ An input that cannot be read at all raises; a pair that cannot be used keeps its
 `InputError`, so that it ends as a failed record and not as a missing one.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,7 +107,7 @@ def find_data(data: str | Path) -> Path:
     given = Path(data).expanduser()
     for path in (given, PROJECT_DIR / given):
         if path.exists():
-            return path.absolute()
+            return Path(os.path.abspath(path))  # without "..": what lies below is compared by text
     raise InputError(f"data: {str(data)!r} is neither a file nor a folder.")
 
 
