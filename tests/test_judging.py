@@ -1,5 +1,6 @@
 """What a judge's words are worth, and what tables say of scores."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.barrier import Barrier
-from core.benchmark.records import Outcome, Record
+from core.benchmark.records import Outcome, Record, lines, read_records
 from core.benchmark.settings import load_benchmark_settings
 from core.benchmark.split import judges_wanted
 from core.benchmark.statistics import bootstrap_mean, bootstrap_mean_of_means, rank_correlation
@@ -144,6 +145,12 @@ def test_a_summary_counts_what_has_no_score_and_averages_over_categories() -> No
     assert (hard.n, hard.failed, hard.unparsed, hard.scores["O"].mean) == (3, 1, 1, 2.0)
     assert none.scores == {} and none.not_tried == 1
     assert summary.overall.n == 8 and summary.overall.scores["O"].mean == 5.0
+
+
+def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
+    records = [replace(record("sky", "scored", 8.0), instruction="a\u2028b\x85c")] * 2
+    (tmp_path / "results.jsonl").write_text(lines(records), "utf-8")
+    assert read_records(tmp_path) == records
 
 
 # -- sharing devices ---------------------------------------------------------

@@ -18,10 +18,12 @@ _UNFIT = re.compile(r"[^\w.-]+")  # \w is any script's letters: 颜色 stays as 
 def json_lines(file: Path) -> Iterator[dict[str, Any] | InputError]:
     """The objects of a JSONL file; a bad line is an InputError in its place.
 
+    JSON text may hold U+2028 and the like as they are: only a line feed ends a row.
+
     Raises:
         InputError: the file cannot be read.
     """
-    for number, line in enumerate(_text(file).splitlines(), 1):
+    for number, line in enumerate(_text(file).split("\n"), 1):
         if not line.strip():
             continue
         try:
