@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,6 +153,12 @@ def test_an_id_twice_in_one_category_is_one_failed_pair(tmp_path: Path) -> None:
     assert all(p.problem is None for p in other)
 
 
+def test_a_line_separator_inside_text_ends_no_row(tmp_path: Path) -> None:
+    text = "make it\u2028night\x85now"
+    row = json.dumps({"input_file_name": "a.png", "instruction": text}, ensure_ascii=False)
+    assert only(imagefolder(tmp_path, row)).instruction == text
+
+
 def test_a_folder_of_nothing_known_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no metadata\.jsonl"):
         read(tmp_path)
@@ -211,6 +218,23 @@ def test_a_picture_is_read_as_it_is_displayed(tmp_path: Path) -> None:
 def test_transparency_lies_on_white(tmp_path: Path) -> None:
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert read_image(tmp_path / "clear.png").getpixel((3, 3)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("I;16", "png"), ("I;16", "tif"), ("I;16B", "tif")])
+def test_16_bit_grey_keeps_its_levels(tmp_path: Path, mode: str, suffix: str) -> None:
+    file = tmp_path / f"grey.{suffix}"
+    levels = np.array([[0, 255, 256, 0x8000, 0xFFFF]], ">u2" if mode == "I;16B" else "<u2")
+    Image.frombytes(mode, (5, 1), levels.tobytes()).save(file)
+    assert [read_image(file).getpixel((x, 0)) for x in range(5)] == [
+        (v, v, v) for v in (0, 0, 1, 128, 255)
+    ]  # fmt: skip
+
+
+def test_a_transparent_16_bit_grey_lies_on_white(tmp_path: Path) -> None:
+    picture = Image.frombytes("I;16", (2, 1), np.array([0x2000, 0x3000], "<u2").tobytes())
+    picture.save(tmp_path / "clear.png", transparency=0x2000)
+    read = read_image(tmp_path / "clear.png")
+    assert (read.getpixel((0, 0)), read.getpixel((1, 0))) == ((255,) * 3, (0x30,) * 3)
 
 
 def test_a_picture_that_changed_since_it_was_checked_is_refused(tmp_path: Path) -> None:
