@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from core.benchmark.command import parse_arguments
 from core.benchmark.pairs import Pair, PairSet, read_pairs
 from core.errors import InputError
 from core.source_images import inspect_image, read_image
@@ -157,6 +158,18 @@ def test_a_line_separator_inside_text_ends_no_row(tmp_path: Path) -> None:
     text = "make it\u2028night\x85now"
     row = json.dumps({"input_file_name": "a.png", "instruction": text}, ensure_ascii=False)
     assert only(imagefolder(tmp_path, row)).instruction == text
+
+
+def test_chosen_categories_may_hold_anything_but_must_be_some(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = parse_arguments(["--categories", 'Mix & match, "mist, fog",颜色,'])
+    assert options.categories == ["Mix & match", "mist, fog", "颜色"]
+    for bad in (["--categories", ""], ["--categories", " , "], ["--limit", "0"], ["--limit=-1"]):
+        with pytest.raises(SystemExit) as caught:
+            parse_arguments(bad)
+        assert caught.value.code == 2
+        assert "expected" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_folder_of_nothing_known_is_refused(tmp_path: Path) -> None:
