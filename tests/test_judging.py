@@ -14,11 +14,13 @@ from core.benchmark.settings import load_benchmark_settings
 from core.benchmark.split import judges_wanted
 from core.benchmark.statistics import bootstrap_mean, bootstrap_mean_of_means, rank_correlation
 from core.benchmark.summary import JudgedBy, summarise
+from core.benchmark.table import print_summary
 from core.errors import InputError
 from core.judge import JudgeCall, load_judge, parse_answer
 
 JUDGE = load_benchmark_settings({"judge": {"prompts": "viescore.yaml"}}).judge
 PAIR = JudgeCall(name="SC", sees=["edited"], text="-", parts=("success", "over_editing"))
+JUDGED_BY = JudgedBy("judge", "model", "hash", 1)
 YES_NO = JudgeCall(name="O", sees=["edited"], text="-", answer="yes_no")
 
 
@@ -138,13 +140,20 @@ def test_a_summary_counts_what_has_no_score_and_averages_over_categories() -> No
         record("hard", "score_failed"),
         record("none", "not_tried"),
     ]
-    judged_by = JudgedBy("judge", "model", "hash", 1)
-    summary = summarise(records, ["O"], judged_by, "editor", 100)
+    summary = summarise(records, ["O"], JUDGED_BY, "editor", 100)
     easy, hard, none = summary.categories
     assert (easy.n, easy.scored, easy.failed, easy.scores["O"].mean) == (4, 3, 1, 8.0)
     assert (hard.n, hard.failed, hard.unparsed, hard.scores["O"].mean) == (3, 1, 1, 2.0)
     assert none.scores == {} and none.not_tried == 1
     assert summary.overall.n == 8 and summary.overall.scores["O"].mean == 5.0
+
+
+def test_a_table_shows_categories_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    records = [record(c, "scored", 1.0) for c in ("[red]", "[/b]", ":cat: 🌧", "two\nlines")]
+    print_summary(summarise(records, ["O"], JUDGED_BY, "editor", 100), Path("out"))
+    rows = capsys.readouterr().out.split("\n")[3:]
+    for row, shown in zip(rows, ["[red]", "[/b]", ":cat: 🌧", "two\\nlines"], strict=False):
+        assert row.startswith(f"{shown} ")
 
 
 def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:

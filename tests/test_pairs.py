@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from core.benchmark.categories import category_folder
 from core.benchmark.command import parse_arguments
 from core.benchmark.pairs import Pair, PairSet, read_pairs
 from core.errors import InputError
@@ -124,7 +125,7 @@ def test_an_imagefolder_with_several_pictures_a_pair(tmp_path: Path) -> None:
         "mood": "calm",
     }
     pair = only(imagefolder(tmp_path, row))
-    assert len(pair.source_images) == 2 and pair.category == "Mix_match"
+    assert len(pair.source_images) == 2 and pair.category == "Mix & match"
     assert pair.metadata == {"mood": "calm"}
 
 
@@ -172,6 +173,26 @@ def test_chosen_categories_may_hold_anything_but_must_be_some(
         assert "expected" in capsys.readouterr().err.splitlines()[-1]
 
 
+CATEGORIES = ["a b", "a/b", "a_b", "🌧", "🌈", "हिन्दी", "颜色", "subject-add", "x" * 61, "x" * 62]
+
+
+def test_a_category_stays_as_it_is_given(tmp_path: Path) -> None:
+    row = {"input_file_name": "a.png", "instruction": "x", "pair_id": "p"}
+    pairs = read(imagefolder(tmp_path, *({**row, "category": f" {c} "} for c in CATEGORIES)))
+    assert pairs.categories == CATEGORIES
+    assert not any(p.problem for p in pairs.pairs)
+    assert [p.category for p in pairs.selected(["🌧", "a/b"], None).pairs] == ["a/b", "🌧"]
+
+
+def test_every_category_has_a_folder_of_its_own() -> None:
+    folders = dict(zip(CATEGORIES, map(category_folder, CATEGORIES), strict=True))
+    assert len(set(folders.values())) == len(CATEGORIES)
+    for plain in ("a_b", "颜色", "subject-add"):
+        assert folders[plain] == plain, "folders of earlier runs are found again"
+    assert folders["a b"].startswith("a_b-")
+    assert all("/" not in f and len(f.encode()) < 256 for f in folders.values())
+
+
 def test_a_folder_of_nothing_known_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no metadata\.jsonl"):
         read(tmp_path)
@@ -185,7 +206,7 @@ def test_any_row_is_a_pair_or_a_problem(
 ) -> None:
     pair = only(imagefolder(tmp_path_factory.mktemp("rows"), row))
     assert pair.problem is not None or pair.instruction
-    assert "/" not in pair.category and "/" not in pair.pair_id and pair.pair_id
+    assert "/" not in category_folder(pair.category) and "/" not in pair.pair_id and pair.pair_id
 
 
 # -- GEdit-Bench -------------------------------------------------------------

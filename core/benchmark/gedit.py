@@ -7,6 +7,7 @@ them; the dataset's other columns stand in a `metadata.jsonl` beside `fullset`.
 from pathlib import Path
 from typing import Any
 
+from core.benchmark.categories import UNSORTED
 from core.benchmark.pairs import Pair
 from core.benchmark.rows import file_name, json_lines, text_of
 from core.errors import InputError
@@ -31,7 +32,7 @@ def read_gedit(folder: Path) -> list[Pair]:
     broken: list[Pair] = []
     for position, row in enumerate(json_lines(table)):
         if isinstance(row, InputError):
-            broken.append(Pair(f"line_{position:04d}", "unsorted", problem=row))
+            broken.append(Pair(f"line_{position:04d}", UNSORTED, problem=row))
         else:
             rows[str(row.get("key"))] = row
     sources = sorted((folder / "fullset").glob(f"*/*/*{SUFFIX}"))
@@ -40,7 +41,7 @@ def read_gedit(folder: Path) -> list[Pair]:
 
 def _pair(source: Path, rows: dict[str, dict[str, Any]]) -> Pair:
     key = source.name.removesuffix(SUFFIX)
-    language, category = source.parent.name, file_name(source.parent.parent.name)
+    language, category = source.parent.name, source.parent.parent.name
     name = file_name(f"{language}_{key}")
     try:
         row = rows.get(key)

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from core.benchmark.pairs import UNSORTED, Pair
-from core.benchmark.rows import MAX_CATEGORY, file_name, json_lines, text_of
+from core.benchmark.categories import UNSORTED, category_of
+from core.benchmark.pairs import Pair
+from core.benchmark.rows import file_name, json_lines, text_of
 from core.errors import InputError
 
 _OURS = ("input_file_name", "input_file_names", "instruction", "category", "pair_id", "language")
@@ -35,7 +36,7 @@ def _pair(row: dict[str, Any] | InputError, folder: Path, position: int) -> Pair
         return Pair(name, UNSORTED, problem=row)
     category = UNSORTED
     try:
-        category = file_name(text_of(row, "category", UNSORTED), MAX_CATEGORY)
+        category = category_of(row, "category")
         files = row.get("input_file_names") or [text_of(row, "input_file_name")]
         if not isinstance(files, list) or not all(isinstance(f, str) and f for f in files):
             raise InputError("input_file_names: expected a list of file names.")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
+from core.benchmark.categories import category_folder
 from core.benchmark.records import FILE_NAME as RECORDS
 from core.benchmark.records import Record, lines, read_verdict
 from core.benchmark.statistics import rank_correlation
@@ -35,7 +36,7 @@ def write_outputs(folder: Path, records: Sequence[Record], summary: Summary) -> 
     write_atomically(folder / SCORES, scores_csv(scored))
     make_folder(folder / GEDIT_FOLDER)
     for category in dict.fromkeys(r.category for r in scored):
-        file = folder / GEDIT_FOLDER / f"{folder.name}_{category}_gpt_score.csv"
+        file = folder / GEDIT_FOLDER / f"{folder.name}_{category_folder(category)}_gpt_score.csv"
         write_atomically(file, scores_csv([r for r in scored if r.category == category]))
     write_atomically(folder / SUMMARY, to_json(summary))
 
@@ -92,7 +93,7 @@ def correlations(folder: Path, records: Sequence[Record], judge: str) -> dict[st
     for other in sorted(p for p in (folder / "scores").glob("*") if p.is_dir() and p != here):
         ours, theirs = [], []
         for (category, pair_id), record in scored.items():
-            verdict = _same_edit(here, other, f"{category}/{pair_id}.json")
+            verdict = _same_edit(here, other, f"{category_folder(category)}/{pair_id}.json")
             if verdict is not None and record.scores and "O" in record.scores:
                 ours.append(record.scores["O"])
                 theirs.append(verdict)

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from core.benchmark.categories import category_folder
 from core.errors import InputError
+from core.outputs import output_key
 from core.settings import PROJECT_DIR
-
-UNSORTED = "unsorted"  # the category of a pair that names none
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Pair:
     """One picture (or several) and what to change.
 
     Attributes:
-        pair_id: unique in its set, and fit for a file name.
+        pair_id: unique in its category, and fit for a file name.
+        category: as the data gives it; in paths it is its `category_folder`.
         problem: why the pair cannot be used, if it cannot.
         language: of the instruction, as GEdit-Bench says it: en or cn.
         intersection_exist: GEdit-Bench's mark of pairs that it has in every language.
@@ -43,6 +44,11 @@ class Pair:
     intersection_exist: bool = True
     index: int = 0
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its place below a folder of edits or verdicts, and what logs call it."""
+        return f"{category_folder(self.category)}/{self.pair_id}"
 
 
 @dataclass(frozen=True)
@@ -113,10 +119,10 @@ def find_data(data: str | Path) -> Path:
 
 def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
     """Later pairs of one id in one category are failed records: which one is meant is unknown."""
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[str, int] = {}
     unique = []
     for position, pair in enumerate(pairs):
-        key = (pair.category.casefold(), pair.pair_id.casefold())
+        key = output_key(pair.name)
         first = seen.setdefault(key, position)
         if first != position:
             problem = InputError(f"Pair {pair.pair_id!r} of {pair.category!r} is given twice.")

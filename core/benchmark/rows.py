@@ -11,7 +11,6 @@ from core.validation import shown
 
 MAX_FILE_BYTES = 4_000_000_000
 MAX_ID = 80  # characters
-MAX_CATEGORY = 60  # characters
 _UNFIT = re.compile(r"[^\w.-]+")  # \w is any script's letters: 颜色 stays as it is
 
 
