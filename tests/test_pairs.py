@@ -155,6 +155,30 @@ def test_an_id_twice_in_one_category_is_one_failed_pair(tmp_path: Path) -> None:
     assert all(p.problem is None for p in other)
 
 
+def test_names_of_pictures_that_repeat_get_their_position(tmp_path: Path) -> None:
+    names = ["a.png", "a.png", "x/a.png", "A.png", "a_0001.png", "b.png", "a.png"]
+    rows = [{"input_file_name": name, "instruction": f"do {i}"} for i, name in enumerate(names)]
+    pairs = read(imagefolder(tmp_path, *rows)).pairs
+    ids = ["a", "a_0001", "a_0002", "A_0003", "a_0001_0004", "b", "a_0006"]
+    assert [p.pair_id for p in pairs] == ids
+    assert all(p.problem is None for p in pairs)
+    fewer = read(imagefolder(tmp_path, *rows[:3])).pairs
+    assert [p.pair_id for p in fewer] == ids[:3], "rows that are appended later change nothing"
+
+
+def test_given_ids_that_look_alike_in_paths_are_no_repetition(tmp_path: Path) -> None:
+    row = {"input_file_name": "a.png", "instruction": "x"}
+    given: list[dict[str, str]] = [
+        {},
+        *({"pair_id": name} for name in ("a", "a b", "a/b", "🌧", "🌈")),
+    ]
+    pairs = read(imagefolder(tmp_path, *({**row, **g} for g in given))).pairs
+    assert all(p.problem is None for p in pairs)
+    assert [p.pair_id for p in pairs] == [
+        "a", "a_0001", "a_b", "a_b_0003", "pair", "pair_0005",
+    ]  # fmt: skip
+
+
 def test_a_line_separator_inside_text_ends_no_row(tmp_path: Path) -> None:
     text = "make it\u2028night\x85now"
     row = json.dumps({"input_file_name": "a.png", "instruction": text}, ensure_ascii=False)

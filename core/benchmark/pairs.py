@@ -29,6 +29,7 @@ class Pair:
     Attributes:
         pair_id: unique in its category, and fit for a file name.
         category: as the data gives it; in paths it is its `category_folder`.
+        given_id: the id that the data gives it, if it gives one.
         problem: why the pair cannot be used, if it cannot.
         language: of the instruction, as GEdit-Bench says it: en or cn.
         intersection_exist: GEdit-Bench's mark of pairs that it has in every language.
@@ -43,6 +44,7 @@ class Pair:
     language: str = "en"
     intersection_exist: bool = True
     index: int = 0
+    given_id: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -118,14 +120,27 @@ def find_data(data: str | Path) -> Path:
 
 
 def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
-    """Later pairs of one id in one category are failed records: which one is meant is unknown."""
-    seen: dict[str, int] = {}
+    """Ids that the data gives twice are failed records: which pair is meant is unknown.
+
+    Others that clash get their position appended. The first keeps its own, so that ids and
+    results stay as they are when the data grows.
+    """
+    given: set[tuple[str, str]] = set()
+    taken: set[str] = set()
     unique = []
     for position, pair in enumerate(pairs):
-        key = output_key(pair.name)
-        first = seen.setdefault(key, position)
-        if first != position:
-            problem = InputError(f"Pair {pair.pair_id!r} of {pair.category!r} is given twice.")
-            pair = Pair(f"{pair.pair_id}-{position}", pair.category, problem=problem)
+        if pair.given_id is not None:
+            key = (pair.category, pair.given_id)
+            if key in given:
+                pair = _given_twice(pair)
+            given.add(key)
+        while output_key(pair.name) in taken:
+            pair = replace(pair, pair_id=f"{pair.pair_id}_{position:04d}")
+        taken.add(output_key(pair.name))
         unique.append(replace(pair, index=position))
     return unique
+
+
+def _given_twice(pair: Pair) -> Pair:
+    problem = InputError(f"Pair {pair.given_id!r} of {pair.category!r} is given twice.")
+    return Pair(pair.pair_id, pair.category, problem=problem)
