@@ -236,29 +236,73 @@ def test_any_row_is_a_pair_or_a_problem(
 # -- GEdit-Bench -------------------------------------------------------------
 
 
+def gedit(folder: Path, pictures: list[str], rows: list[dict[str, Any]]) -> Path:
+    """Pictures as task type/language/key."""
+    for name in pictures:
+        file = folder / "gedit" / "fullset" / f"{name}_SRCIMG.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png())
+    table = folder / "gedit" / "metadata.jsonl"
+    table.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
+    return folder / "gedit"
+
+
+def gedit_row(place: str, instruction: str = "x", **columns: Any) -> dict[str, Any]:
+    names = dict(zip(("task_type", "instruction_language", "key"), place.split("/"), strict=True))
+    return {**names, "instruction": instruction, **columns}
+
+
 def test_gedits_layout_on_disk(tmp_path: Path) -> None:
-    data = tmp_path / "gedit"
-    for language in ("en", "cn"):
-        folder = data / "fullset" / "color_alter" / language
-        folder.mkdir(parents=True)
-        (folder / f"key_{language}_SRCIMG.png").write_bytes(png())
+    places = ["color_alter/en/k", "color_alter/cn/k", "text_change/en/k"]
     rows = [
-        {"key": "key_en", "instruction": "make it blue", "Intersection_exist": True},
-        {"key": "key_cn", "instruction": "变成蓝色", "Intersection_exist": False},
+        gedit_row(places[0], "make it blue", Intersection_exist=True),
+        gedit_row(places[1], "变成蓝色", Intersection_exist=False),
+        gedit_row(places[2], "write blue"),
     ]
-    (data / "metadata.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
-    chinese, english = read(data).pairs
-    assert (chinese.language, chinese.instruction) == ("cn", "变成蓝色")
-    assert not chinese.intersection_exist and english.intersection_exist
-    assert {chinese.category, english.category} == {"color_alter"}
+    data = gedit(tmp_path, places, rows)
+    pairs = read(data).pairs
+    assert [p.problem for p in pairs] == [None] * 3
+    assert [p.instruction for p in pairs] == ["make it blue", "变成蓝色", "write blue"]
+    assert [f"{p.category}/{p.language}/k" for p in pairs] == places
+    assert [p.source_images for p in pairs] == [
+        (str(data / "fullset" / f"{place}_SRCIMG.png"),) for place in places
+    ]
+    assert [p.intersection_exist for p in pairs] == [True, False, True]
+    assert [p.pair_id for p in pairs] == ["en_k", "cn_k", "en_k"]
 
 
-def test_a_picture_that_the_table_does_not_know(tmp_path: Path) -> None:
-    folder = tmp_path / "gedit" / "fullset" / "text_change" / "en"
-    folder.mkdir(parents=True)
-    (folder / "k_SRCIMG.png").write_bytes(png())
-    (tmp_path / "gedit" / "metadata.jsonl").write_text("{}\n")
-    assert "'k' is not in metadata.jsonl" in str(only(tmp_path / "gedit").problem)
+def test_a_row_that_leaves_columns_out_means_every_picture_of_its_key(tmp_path: Path) -> None:
+    places = ["color_alter/cn/k", "color_alter/en/k", "color_alter/en/other"]
+    rows = [{"key": "k", "instruction": "x"}, {"key": "other", "instruction": "y"}]
+    pairs = read(gedit(tmp_path, places, rows)).pairs
+    assert [(p.language, p.instruction, p.problem) for p in pairs] == [
+        ("cn", "x", None), ("en", "x", None), ("en", "y", None),
+    ]  # fmt: skip
+
+
+def test_a_row_without_its_picture_is_one_failed_pair(tmp_path: Path) -> None:
+    rows = [
+        gedit_row("color_alter/en/k"),
+        gedit_row("color_alter/cn/k"),
+        gedit_row("ps_human/en/gone"),
+        {"key": "lost", "instruction": "x"},
+        {"instruction": "x"},
+    ]
+    found, cn, gone, lost, nameless = read(gedit(tmp_path, ["color_alter/en/k"], rows)).pairs
+    assert found.problem is None
+    assert (cn.category, cn.language, cn.pair_id) == ("color_alter", "cn", "cn_k")
+    assert "fullset/color_alter/cn/k_SRCIMG.png' is missing" in str(cn.problem)
+    assert gone.category == "ps_human" and "is missing" in str(gone.problem)
+    assert lost.category == "unsorted" and "fullset/*/*/lost_SRCIMG.png" in str(lost.problem)
+    assert "key: is missing or empty" in str(nameless.problem)
+
+
+def test_a_picture_that_no_row_knows_comes_last(tmp_path: Path) -> None:
+    places = ["color_alter/en/k", "text_change/en/k"]
+    known, unknown = read(gedit(tmp_path, places, [gedit_row(places[1])])).pairs
+    assert (known.category, known.problem) == ("text_change", None)
+    assert unknown.category == "color_alter"
+    assert "'k' is not in metadata.jsonl" in str(unknown.problem)
 
 
 # -- pictures ----------------------------------------------------------------

@@ -4,7 +4,8 @@
   the picture as `src_img_b64` or `original_image_path`;
 - a Hugging Face imagefolder: `metadata.jsonl` with `input_file_name`, `instruction`, `category`;
 - a folder as GEdit-Bench lays it out: `fullset/<task type>/<language>/<key>_SRCIMG.png`, with the
-  dataset's columns `key`, `instruction`, `Intersection_exist` in `metadata.jsonl`.
+  dataset's columns `task_type`, `instruction_language`, `key`, `instruction` and
+  `Intersection_exist` in `metadata.jsonl`.
 
 An input that cannot be read at all raises; a pair that cannot be used keeps its place as an
 `InputError`, so that it ends as a failed record and not as a missing one.
