@@ -213,6 +213,18 @@ def write_atomically(file: Path, content: str | bytes) -> None:
         raise storage_error(error, file) from None
 
 
+def remove(file: Path) -> None:
+    """Remove a finished file.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(error, file) from None
+
+
 def discard(partial: Path) -> None:
     """Remove an unfinished file if it is there."""
     with contextlib.suppress(OSError):  # a dead disk keeps it; the next run sweeps again

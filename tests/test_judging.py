@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.barrier import Barrier
+from core.benchmark.outputs import write_outputs
 from core.benchmark.records import Outcome, Record, lines, read_records
 from core.benchmark.settings import load_benchmark_settings
 from core.benchmark.split import judges_wanted
@@ -154,6 +155,20 @@ def test_a_table_shows_categories_as_they_are(capsys: pytest.CaptureFixture[str]
     rows = capsys.readouterr().out.split("\n")[3:]
     for row, shown in zip(rows, ["[red]", "[/b]", ":cat: 🌧", "two\\nlines"], strict=False):
         assert row.startswith(f"{shown} ")
+
+
+def test_tables_for_gedit_bench_are_those_of_this_run_alone(tmp_path: Path) -> None:
+    folder, rated = tmp_path / "run", {"SC": 8.0, "PQ": 8.0, "O": 8.0}
+    sky, ground, old = (
+        replace(record(category, "scored"), scores=rated) for category in ("sky", "a/b", "old")
+    )
+    folder.mkdir()
+    for records in ([sky, old], [sky, replace(ground, scores=None)]):
+        write_outputs(folder, records, summarise(records, ["O"], JUDGED_BY, "editor", 100))
+        (folder / "gedit" / "notes.txt").write_text("mine")
+    rows = {file.name: len(file.read_text().split("\n")) - 2 for file in folder.glob("gedit/*.csv")}
+    assert rows == {"run_sky_gpt_score.csv": 1, "run_a_b-c14cddc0_gpt_score.csv": 0}
+    assert (folder / "gedit" / "notes.txt").exists()
 
 
 def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
