@@ -1,5 +1,6 @@
 """What a judge's words are worth, and what tables say of scores."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from core.benchmark.summary import JudgedBy, summarise
 from core.benchmark.table import print_summary
 from core.errors import InputError
 from core.judge import JudgeCall, load_judge, parse_answer
+from core.messages import Lease
+from core.tasks import ScoreTask
+from workers.models.base import Verdict
 
 JUDGE = load_benchmark_settings({"judge": {"prompts": "viescore.yaml"}}).judge
 PAIR = JudgeCall(name="SC", sees=["edited"], text="-", parts=("success", "over_editing"))
@@ -175,6 +179,15 @@ def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
     records = [replace(record("sky", "scored", 8.0), instruction="a\u2028b\x85c")] * 2
     (tmp_path / "results.jsonl").write_text(lines(records), "utf-8")
     assert read_records(tmp_path) == records
+
+
+def test_a_verdict_holds_whatever_words_and_paths_hold() -> None:
+    task = ScoreTask("x", ("not UTF-8 \udcff.png",), "e.png", metadata={"category": "\ud800 颜色"})
+    verdict = Verdict({"scores": None}, {"calls": [{"raw": "half \udfff"}]})
+    written = json.loads(verdict.encode(Lease("l", 1, task, None, "f", "partial")))
+    assert written["task"]["source_images"] == list(task.source_images)
+    assert written["task"]["metadata"] == task.metadata
+    assert written["calls"] == verdict.details["calls"]
 
 
 # -- sharing devices ---------------------------------------------------------
