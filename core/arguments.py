@@ -1,6 +1,7 @@
 """Arguments that the commands share."""
 
 import argparse
+import csv
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -18,3 +19,15 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number of 1 or more, found {text!r}")
     return int(text)
+
+
+def categories(text: str) -> list[str]:
+    """Such as sky,ground or sky,"mist, fog"."""
+    try:
+        fields = next(csv.reader([text], skipinitialspace=True), [])
+    except csv.Error:
+        fields = []
+    names = [field.strip() for field in fields if field.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"expected categories like sky,ground, found {text!r}")
+    return names

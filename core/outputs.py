@@ -50,7 +50,7 @@ class OutputRoot:
     """
 
     def __init__(self, folder: Path, confined: bool = True) -> None:
-        self.folder = folder.absolute()
+        self.folder = Path(os.path.abspath(folder))  # without "..", as the paths below it are
         self.confined = confined
 
     def place(self, output_path: str, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> OutputPath:
@@ -210,6 +210,18 @@ def write_atomically(file: Path, content: str | bytes) -> None:
         _rename(partial, file)
     except OSError as error:
         discard(partial)
+        raise storage_error(error, file) from None
+
+
+def remove(file: Path) -> None:
+    """Remove a finished file.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
         raise storage_error(error, file) from None
 
 

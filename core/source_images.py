@@ -21,6 +21,7 @@ MAX_BYTES = 512 * 1024**2
 MAX_REASON = 200  # characters of Pillow's words that a message repeats
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 SIZE_STEP = 32  # pixels: sizes that every known editing model takes
+WHITE_16 = 0xFFFF  # of 16-bit grey
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 are turned by a quarter
 _QUARTER_TURNS = range(5, 9)
 
@@ -131,8 +132,21 @@ def _too_large(file: Path, what: str) -> str:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = _eight_bits(image)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey by its high bytes, as Pillow reads 16-bit colour: converting would clip it."""
+    import numpy as np  # main, which decodes nothing, starts without it
+
+    levels = np.asarray(image)
+    transparent = image.info.get("transparency")
+    if transparent is not None:
+        levels = np.where(levels == transparent, WHITE_16, levels)
+    return Image.fromarray((levels >> 8).astype(np.uint8))

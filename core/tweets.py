@@ -103,7 +103,7 @@ def _parse(path: Path, text: str) -> tuple[Mapping[str, Any], Sequence[Any]]:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        lines = text.splitlines()
+        lines = text.split("\n")  # alone: JSON text may hold U+2028 as it is
         # JSONL is no single JSON document: its first line alone is one.
         if isinstance(error, json.JSONDecodeError) and _is_object(lines):
             return {}, _parse_lines(path, lines)

@@ -23,8 +23,8 @@ PAPER, INK, FAINT = (252, 251, 248), (40, 40, 44), (120, 120, 126)
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
     """The lines of metadata.jsonl."""
-    lines = (folder / "metadata.jsonl").read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    lines = (folder / "metadata.jsonl").read_text("utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
 
 
 def draw_sheet(folder: Path, rows: list[dict[str, Any]]) -> Image.Image:

@@ -25,7 +25,9 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     """EACH lines of results.jsonl per category."""
     seen: Counter[str] = Counter()
     chosen = []
-    for line in (folder / "results.jsonl").read_text("utf-8").splitlines():
+    for line in (folder / "results.jsonl").read_text("utf-8").split("\n"):
+        if not line:
+            continue
         record = json.loads(line)
         seen[record["category"]] += 1
         if seen[record["category"]] <= EACH:

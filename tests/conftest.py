@@ -141,8 +141,8 @@ class Project:
 
     def records(self) -> list[dict[str, Any]]:
         """results.jsonl: one record per input."""
-        lines = (self.pictures / "results.jsonl").read_text("utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        lines = (self.pictures / "results.jsonl").read_text("utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
 
     def leftovers(self) -> list[Path]:
         """Unfinished files anywhere below the output folder."""

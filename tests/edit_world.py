@@ -61,8 +61,8 @@ class Bench:
         return run
 
     def records(self) -> list[dict[str, Any]]:
-        lines = (self.results / "results.jsonl").read_text("utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        lines = (self.results / "results.jsonl").read_text("utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
 
     def outcomes(self) -> list[str]:
         return [r["outcome"] for r in self.records()]

@@ -254,3 +254,13 @@ def test_a_sweep_removes_unfinished_files_of_the_run_alone(
     file.write_text("x")
     OutputRoot(root).sweep(partial)
     assert file.exists() is not goes
+
+
+def test_a_root_given_with_dots_is_the_folder_that_they_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    place = OutputRoot(Path("../out/run")).place("sub/a.png")
+    assert (place.shown, place.key) == ("sub/a.png", "sub/a.png")
+    assert place.file == tmp_path / "out" / "run" / "sub" / "a.png"

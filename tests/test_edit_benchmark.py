@@ -111,14 +111,18 @@ def test_a_failed_edit_is_not_scored(bench: Bench) -> None:
 
 
 def test_categories_and_limit_choose_pairs(bench: Bench) -> None:
-    bench.write_pairs([pair(i, category=["sky", "ground", "物理"][i % 3]) for i in range(9)])
-    bench.run("--categories", "物理,sky", "--limit", "3")
-    assert [r["category"] for r in bench.records()] == ["sky", "物理", "sky"]
+    names = ["Mix & match 🌧", "ground", "物理"]
+    bench.write_pairs([pair(i, category=names[i % 3]) for i in range(9)])
+    run = bench.run("--categories", "物理,Mix & match 🌧", "--limit", "3")
+    assert run.process.returncode == 0, run.errors
+    assert [r["category"] for r in bench.records()] == [names[0], names[2], names[0]]
+    assert [c["category"] for c in bench.summary()["categories"]] == [names[0], names[2]]
+    assert "\nMix & match 🌧 " in run.output
     seeds = {r["pair_id"]: r["seed"] for r in bench.records()}
     assert seeds == {"000": 42, "002": 44, "003": 45}  # a pair's own, whatever else is run
     run = bench.run("--categories", "causal")
     assert run.process.returncode == 2
-    assert "'causal' is not in pairs; there are sky, ground, 物理" in run.errors
+    assert "'causal' is not in pairs; there are Mix & match 🌧, ground, 物理" in run.errors
 
 
 @pytest.mark.parametrize("stage", ["edit", "score"])
@@ -165,7 +169,7 @@ def test_another_judge_scores_the_same_edits(bench: Bench) -> None:
 
 
 def test_two_judges_of_one_kind_are_correlated(bench: Bench) -> None:
-    bench.write_pairs([pair(i) for i in range(8)])
+    bench.write_pairs([pair(i, category="Mix & match") for i in range(8)])
     bench.run()
     run = bench.run(judge={"type": "vlm_logits", "prompts": "viescore_logits.yaml"})
     assert "rank correlation with vlm-viescore-simulated:" in run.output

@@ -1,5 +1,7 @@
 """What a judge's words are worth, and what tables say of scores."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.barrier import Barrier
-from core.benchmark.records import Outcome, Record
+from core.benchmark.outputs import write_outputs
+from core.benchmark.records import Outcome, Record, lines, read_records
 from core.benchmark.settings import load_benchmark_settings
 from core.benchmark.split import judges_wanted
 from core.benchmark.statistics import bootstrap_mean, bootstrap_mean_of_means, rank_correlation
 from core.benchmark.summary import JudgedBy, summarise
+from core.benchmark.table import print_summary
 from core.errors import InputError
 from core.judge import JudgeCall, load_judge, parse_answer
+from core.messages import Lease
+from core.tasks import ScoreTask
+from workers.models.base import Verdict
 
 JUDGE = load_benchmark_settings({"judge": {"prompts": "viescore.yaml"}}).judge
 PAIR = JudgeCall(name="SC", sees=["edited"], text="-", parts=("success", "over_editing"))
+JUDGED_BY = JudgedBy("judge", "model", "hash", {}, 1)
 YES_NO = JudgeCall(name="O", sees=["edited"], text="-", answer="yes_no")
 
 
@@ -168,13 +176,49 @@ def test_a_summary_counts_what_has_no_score_and_averages_over_categories() -> No
         record("hard", "score_failed"),
         record("none", "not_tried"),
     ]
-    judged_by = JudgedBy("judge", "model", "hash", {}, 1)
-    summary = summarise(records, ["O"], judged_by, "editor", 100)
+    summary = summarise(records, ["O"], JUDGED_BY, "editor", 100)
     easy, hard, none = summary.categories
     assert (easy.n, easy.scored, easy.failed, easy.scores["O"].mean) == (4, 3, 1, 8.0)
     assert (hard.n, hard.failed, hard.unparsed, hard.scores["O"].mean) == (3, 1, 1, 2.0)
     assert none.scores == {} and none.not_tried == 1
     assert summary.overall.n == 8 and summary.overall.scores["O"].mean == 5.0
+
+
+def test_a_table_shows_categories_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    records = [record(c, "scored", 1.0) for c in ("[red]", "[/b]", ":cat: 🌧", "two\nlines")]
+    print_summary(summarise(records, ["O"], JUDGED_BY, "editor", 100), Path("out"))
+    rows = capsys.readouterr().out.split("\n")[3:]
+    for row, shown in zip(rows, ["[red]", "[/b]", ":cat: 🌧", "two\\nlines"], strict=False):
+        assert row.startswith(f"{shown} ")
+
+
+def test_tables_for_gedit_bench_are_those_of_this_run_alone(tmp_path: Path) -> None:
+    folder, rated = tmp_path / "run", {"SC": 8.0, "PQ": 8.0, "O": 8.0}
+    sky, ground, old = (
+        replace(record(category, "scored"), scores=rated) for category in ("sky", "a/b", "old")
+    )
+    folder.mkdir()
+    for records in ([sky, old], [sky, replace(ground, scores=None)]):
+        write_outputs(folder, records, summarise(records, ["O"], JUDGED_BY, "editor", 100))
+        (folder / "gedit" / "notes.txt").write_text("mine")
+    rows = {file.name: len(file.read_text().split("\n")) - 2 for file in folder.glob("gedit/*.csv")}
+    assert rows == {"run_sky_gpt_score.csv": 1, "run_a_b-c14cddc0_gpt_score.csv": 0}
+    assert (folder / "gedit" / "notes.txt").exists()
+
+
+def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
+    records = [replace(record("sky", "scored", 8.0), instruction="a\u2028b\x85c")] * 2
+    (tmp_path / "results.jsonl").write_text(lines(records), "utf-8")
+    assert read_records(tmp_path) == records
+
+
+def test_a_verdict_holds_whatever_words_and_paths_hold() -> None:
+    task = ScoreTask("x", ("not UTF-8 \udcff.png",), "e.png", metadata={"category": "\ud800 颜色"})
+    verdict = Verdict({"scores": None}, {"calls": [{"raw": "half \udfff"}]})
+    written = json.loads(verdict.encode(Lease("l", 1, task, None, "f", "partial")))
+    assert written["task"]["source_images"] == list(task.source_images)
+    assert written["task"]["metadata"] == task.metadata
+    assert written["calls"] == verdict.details["calls"]
 
 
 # -- sharing devices ---------------------------------------------------------

@@ -6,11 +6,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from core.benchmark.categories import category_folder
+from core.benchmark.command import parse_arguments
 from core.benchmark.pairs import Pair, PairSet, read_pairs
 from core.errors import InputError
 from core.source_images import inspect_image, read_image
@@ -122,7 +125,7 @@ def test_an_imagefolder_with_several_pictures_a_pair(tmp_path: Path) -> None:
         "mood": "calm",
     }
     pair = only(imagefolder(tmp_path, row))
-    assert len(pair.source_images) == 2 and pair.category == "Mix_match"
+    assert len(pair.source_images) == 2 and pair.category == "Mix & match"
     assert pair.metadata == {"mood": "calm"}
 
 
@@ -134,12 +137,84 @@ def test_a_downloaded_dataset_of_links_is_read(tmp_path: Path) -> None:
     assert pair.problem is None and inspect_image(pair.source_images[0]).width == 32
 
 
+def test_a_relative_path_may_lead_upwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = imagefolder(tmp_path, {"input_file_name": "a.png", "instruction": "x"})
+    (data / "deeper").mkdir()
+    monkeypatch.chdir(data / "deeper")
+    for name in ("..", "../../data"):
+        found = read_pairs(name, tmp_path / "work")
+        assert found.name == "data" and found.pairs[0].problem is None
+        assert found.pairs[0].source_images == (str(data / "a.png"),)
+
+
 def test_an_id_twice_in_one_category_is_one_failed_pair(tmp_path: Path) -> None:
     row = {"input_file_name": "a.png", "instruction": "x", "category": "c", "pair_id": "same"}
     first, second = read(imagefolder(tmp_path, row, row)).pairs
     assert first.problem is None and "given twice" in str(second.problem)
     other = read(imagefolder(tmp_path, row, {**row, "category": "d"})).pairs
     assert all(p.problem is None for p in other)
+
+
+def test_names_of_pictures_that_repeat_get_their_position(tmp_path: Path) -> None:
+    names = ["a.png", "a.png", "x/a.png", "A.png", "a_0001.png", "b.png", "a.png"]
+    rows = [{"input_file_name": name, "instruction": f"do {i}"} for i, name in enumerate(names)]
+    pairs = read(imagefolder(tmp_path, *rows)).pairs
+    ids = ["a", "a_0001", "a_0002", "A_0003", "a_0001_0004", "b", "a_0006"]
+    assert [p.pair_id for p in pairs] == ids
+    assert all(p.problem is None for p in pairs)
+    fewer = read(imagefolder(tmp_path, *rows[:3])).pairs
+    assert [p.pair_id for p in fewer] == ids[:3], "rows that are appended later change nothing"
+
+
+def test_given_ids_that_look_alike_in_paths_are_no_repetition(tmp_path: Path) -> None:
+    row = {"input_file_name": "a.png", "instruction": "x"}
+    given: list[dict[str, str]] = [
+        {},
+        *({"pair_id": name} for name in ("a", "a b", "a/b", "🌧", "🌈")),
+    ]
+    pairs = read(imagefolder(tmp_path, *({**row, **g} for g in given))).pairs
+    assert all(p.problem is None for p in pairs)
+    assert [p.pair_id for p in pairs] == [
+        "a", "a_0001", "a_b", "a_b_0003", "pair", "pair_0005",
+    ]  # fmt: skip
+
+
+def test_a_line_separator_inside_text_ends_no_row(tmp_path: Path) -> None:
+    text = "make it\u2028night\x85now"
+    row = json.dumps({"input_file_name": "a.png", "instruction": text}, ensure_ascii=False)
+    assert only(imagefolder(tmp_path, row)).instruction == text
+
+
+def test_chosen_categories_may_hold_anything_but_must_be_some(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = parse_arguments(["--categories", 'Mix & match, "mist, fog",颜色,'])
+    assert options.categories == ["Mix & match", "mist, fog", "颜色"]
+    for bad in (["--categories", ""], ["--categories", " , "], ["--limit", "0"], ["--limit=-1"]):
+        with pytest.raises(SystemExit) as caught:
+            parse_arguments(bad)
+        assert caught.value.code == 2
+        assert "expected" in capsys.readouterr().err.splitlines()[-1]
+
+
+CATEGORIES = ["a b", "a/b", "a_b", "🌧", "🌈", "हिन्दी", "颜色", "subject-add", "x" * 61, "x" * 62]
+
+
+def test_a_category_stays_as_it_is_given(tmp_path: Path) -> None:
+    row = {"input_file_name": "a.png", "instruction": "x", "pair_id": "p"}
+    pairs = read(imagefolder(tmp_path, *({**row, "category": f" {c} "} for c in CATEGORIES)))
+    assert pairs.categories == CATEGORIES
+    assert not any(p.problem for p in pairs.pairs)
+    assert [p.category for p in pairs.selected(["🌧", "a/b"], None).pairs] == ["a/b", "🌧"]
+
+
+def test_every_category_has_a_folder_of_its_own() -> None:
+    folders = dict(zip(CATEGORIES, map(category_folder, CATEGORIES), strict=True))
+    assert len(set(folders.values())) == len(CATEGORIES)
+    for plain in ("a_b", "颜色", "subject-add"):
+        assert folders[plain] == plain, "folders of earlier runs are found again"
+    assert folders["a b"].startswith("a_b-")
+    assert all("/" not in f and len(f.encode()) < 256 for f in folders.values())
 
 
 def test_a_folder_of_nothing_known_is_refused(tmp_path: Path) -> None:
@@ -155,35 +230,79 @@ def test_any_row_is_a_pair_or_a_problem(
 ) -> None:
     pair = only(imagefolder(tmp_path_factory.mktemp("rows"), row))
     assert pair.problem is not None or pair.instruction
-    assert "/" not in pair.category and "/" not in pair.pair_id and pair.pair_id
+    assert "/" not in category_folder(pair.category) and "/" not in pair.pair_id and pair.pair_id
 
 
 # -- GEdit-Bench -------------------------------------------------------------
 
 
+def gedit(folder: Path, pictures: list[str], rows: list[dict[str, Any]]) -> Path:
+    """Pictures as task type/language/key."""
+    for name in pictures:
+        file = folder / "gedit" / "fullset" / f"{name}_SRCIMG.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png())
+    table = folder / "gedit" / "metadata.jsonl"
+    table.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
+    return folder / "gedit"
+
+
+def gedit_row(place: str, instruction: str = "x", **columns: Any) -> dict[str, Any]:
+    names = dict(zip(("task_type", "instruction_language", "key"), place.split("/"), strict=True))
+    return {**names, "instruction": instruction, **columns}
+
+
 def test_gedits_layout_on_disk(tmp_path: Path) -> None:
-    data = tmp_path / "gedit"
-    for language in ("en", "cn"):
-        folder = data / "fullset" / "color_alter" / language
-        folder.mkdir(parents=True)
-        (folder / f"key_{language}_SRCIMG.png").write_bytes(png())
+    places = ["color_alter/en/k", "color_alter/cn/k", "text_change/en/k"]
     rows = [
-        {"key": "key_en", "instruction": "make it blue", "Intersection_exist": True},
-        {"key": "key_cn", "instruction": "变成蓝色", "Intersection_exist": False},
+        gedit_row(places[0], "make it blue", Intersection_exist=True),
+        gedit_row(places[1], "变成蓝色", Intersection_exist=False),
+        gedit_row(places[2], "write blue"),
     ]
-    (data / "metadata.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
-    chinese, english = read(data).pairs
-    assert (chinese.language, chinese.instruction) == ("cn", "变成蓝色")
-    assert not chinese.intersection_exist and english.intersection_exist
-    assert {chinese.category, english.category} == {"color_alter"}
+    data = gedit(tmp_path, places, rows)
+    pairs = read(data).pairs
+    assert [p.problem for p in pairs] == [None] * 3
+    assert [p.instruction for p in pairs] == ["make it blue", "变成蓝色", "write blue"]
+    assert [f"{p.category}/{p.language}/k" for p in pairs] == places
+    assert [p.source_images for p in pairs] == [
+        (str(data / "fullset" / f"{place}_SRCIMG.png"),) for place in places
+    ]
+    assert [p.intersection_exist for p in pairs] == [True, False, True]
+    assert [p.pair_id for p in pairs] == ["en_k", "cn_k", "en_k"]
 
 
-def test_a_picture_that_the_table_does_not_know(tmp_path: Path) -> None:
-    folder = tmp_path / "gedit" / "fullset" / "text_change" / "en"
-    folder.mkdir(parents=True)
-    (folder / "k_SRCIMG.png").write_bytes(png())
-    (tmp_path / "gedit" / "metadata.jsonl").write_text("{}\n")
-    assert "'k' is not in metadata.jsonl" in str(only(tmp_path / "gedit").problem)
+def test_a_row_that_leaves_columns_out_means_every_picture_of_its_key(tmp_path: Path) -> None:
+    places = ["color_alter/cn/k", "color_alter/en/k", "color_alter/en/other"]
+    rows = [{"key": "k", "instruction": "x"}, {"key": "other", "instruction": "y"}]
+    pairs = read(gedit(tmp_path, places, rows)).pairs
+    assert [(p.language, p.instruction, p.problem) for p in pairs] == [
+        ("cn", "x", None), ("en", "x", None), ("en", "y", None),
+    ]  # fmt: skip
+
+
+def test_a_row_without_its_picture_is_one_failed_pair(tmp_path: Path) -> None:
+    rows = [
+        gedit_row("color_alter/en/k"),
+        gedit_row("color_alter/cn/k"),
+        gedit_row("ps_human/en/gone"),
+        {"key": "lost", "instruction": "x"},
+        {"instruction": "x"},
+    ]
+    found, cn, gone, lost, nameless = read(gedit(tmp_path, ["color_alter/en/k"], rows)).pairs
+    assert found.problem is None
+    assert (cn.category, cn.language, cn.pair_id) == ("color_alter", "cn", "cn_k")
+    assert "fullset/color_alter/cn/k_SRCIMG.png' is missing" in str(cn.problem)
+    assert gone.category == "ps_human" and "is missing" in str(gone.problem)
+    assert lost.category == "unsorted" and "fullset/*/*/lost_SRCIMG.png" in str(lost.problem)
+    assert "key: is missing or empty" in str(nameless.problem)
+
+
+def test_a_picture_that_no_row_knows_comes_last(tmp_path: Path) -> None:
+    places = ["color_alter/en/k", "text_change/en/k"]
+    known, unknown = read(gedit(tmp_path, places, [gedit_row(places[1])])).pairs
+    assert (known.category, known.problem) == ("text_change", None)
+    assert unknown.category == "color_alter"
+    assert "'k' is not in metadata.jsonl" in str(unknown.problem)
 
 
 # -- pictures ----------------------------------------------------------------
@@ -201,6 +320,23 @@ def test_a_picture_is_read_as_it_is_displayed(tmp_path: Path) -> None:
 def test_transparency_lies_on_white(tmp_path: Path) -> None:
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert read_image(tmp_path / "clear.png").getpixel((3, 3)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("I;16", "png"), ("I;16", "tif"), ("I;16B", "tif")])
+def test_16_bit_grey_keeps_its_levels(tmp_path: Path, mode: str, suffix: str) -> None:
+    file = tmp_path / f"grey.{suffix}"
+    levels = np.array([[0, 255, 256, 0x8000, 0xFFFF]], ">u2" if mode == "I;16B" else "<u2")
+    Image.frombytes(mode, (5, 1), levels.tobytes()).save(file)
+    assert [read_image(file).getpixel((x, 0)) for x in range(5)] == [
+        (v, v, v) for v in (0, 0, 1, 128, 255)
+    ]  # fmt: skip
+
+
+def test_a_transparent_16_bit_grey_lies_on_white(tmp_path: Path) -> None:
+    picture = Image.frombytes("I;16", (2, 1), np.array([0x2000, 0x3000], "<u2").tobytes())
+    picture.save(tmp_path / "clear.png", transparency=0x2000)
+    read = read_image(tmp_path / "clear.png")
+    assert (read.getpixel((0, 0)), read.getpixel((1, 0))) == ((255,) * 3, (0x30,) * 3)
 
 
 def test_a_picture_that_changed_since_it_was_checked_is_refused(tmp_path: Path) -> None:

@@ -182,6 +182,11 @@ def test_an_unusable_entry_keeps_its_place(tmp_path: Path, entry: Any) -> None:
     assert [isinstance(t, BadTweet) for t in tasks] == [False, True, False]
 
 
+def test_a_line_separator_inside_text_ends_no_entry(tmp_path: Path) -> None:
+    tasks = read(tmp_path, '{"prompt": "a\u2028b\x85c"}\n' * 2)
+    assert [task["prompt"] for task in tasks] == ["a\u2028b\x85c"] * 2
+
+
 def test_limit_takes_the_first(tmp_path: Path) -> None:
     assert len(read(tmp_path, [{"prompt": "a"}] * 5, limit=2)) == 2
 

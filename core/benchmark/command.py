@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from core.arguments import LOG_LEVELS, gpu_ids, positive
+from core.arguments import LOG_LEVELS, categories, gpu_ids, positive
 from core.benchmark.compare import compare
 from core.benchmark.outputs import correlations, write_outputs
 from core.benchmark.pairs import find_data, read_pairs
@@ -48,9 +48,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--config", metavar="FILE", help="YAML settings over config/edit_benchmark.yaml")
     add(
         "--categories",
-        type=lambda text: [c.strip() for c in text.split(",") if c.strip()],
+        type=categories,
         metavar="A,B",
-        help="only these categories of the data",
+        help='only these categories of the data; one with a comma stands in "quotes"',
     )
     add("--limit", type=positive, metavar="N", help="only the first N pairs")
     add("--gpu-ids", type=gpu_ids, metavar="0,2,4", help="which of the visible GPUs")
@@ -116,7 +116,9 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
         options.overwrite,
         options.retry_quarantined,
     ) as run:
-        pairs = read_pairs(data, folder / "sources").selected(options.categories, options.limit)
+        pairs = read_pairs(data, run.root.folder / "sources").selected(
+            options.categories, options.limit
+        )
         run.prepare(pairs)
         labels = [device.label for device in run.devices]
         interrupts.run = run
@@ -141,8 +143,7 @@ def _settings(options: argparse.Namespace) -> BenchmarkSettings:
 
 
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
-    judge, model = run.judge, run.judge_model.identity
-    name = judge.name(model)
+    judge, model, name = run.judge, run.judge_model.identity, run.judge_name
     names = [call.name for call in judge.prompts.calls]
     if judge.settings.type != "clip" and len(names) > 1:
         names.append("O")

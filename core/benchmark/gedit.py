@@ -4,9 +4,13 @@
 them; the dataset's other columns stand in a `metadata.jsonl` beside `fullset`.
 """
 
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.benchmark.categories import UNSORTED, category_of
 from core.benchmark.pairs import Pair
 from core.benchmark.rows import file_name, json_lines, text_of
 from core.errors import InputError
@@ -14,12 +18,22 @@ from core.errors import InputError
 SUFFIX = "_SRCIMG.png"
 
 
+@dataclass(frozen=True)
+class _Picture:
+    """A source picture, with what its path says of it."""
+
+    file: Path
+    task_type: str
+    language: str
+    key: str
+
+
 def is_gedit(folder: Path) -> bool:
     return (folder / "fullset").is_dir()
 
 
 def read_gedit(folder: Path) -> list[Pair]:
-    """One pair per source picture.
+    """The pairs of every row, then the pictures that no row knows.
 
     Raises:
         InputError: no metadata.jsonl.
@@ -27,33 +41,82 @@ def read_gedit(folder: Path) -> list[Pair]:
     table = folder / "metadata.jsonl"
     if not table.is_file():
         raise InputError(f"data: {folder} has no metadata.jsonl with keys and instructions.")
-    rows: dict[str, dict[str, Any]] = {}
-    broken: list[Pair] = []
+    pictures = _pictures(folder)
+    known: set[Path] = set()
+    pairs: list[Pair] = []
     for position, row in enumerate(json_lines(table)):
-        if isinstance(row, InputError):
-            broken.append(Pair(f"line_{position:04d}", "unsorted", problem=row))
-        else:
-            rows[str(row.get("key"))] = row
-    sources = sorted((folder / "fullset").glob(f"*/*/*{SUFFIX}"))
-    return [_pair(source, rows) for source in sources] + broken
+        name = f"line_{position:04d}"
+        try:
+            if isinstance(row, InputError):
+                raise row
+            found = _pictures_of(row, pictures)
+        except InputError as problem:
+            pairs.append(Pair(name, UNSORTED, problem=problem))
+            continue
+        known.update(picture.file for picture in found)
+        pairs += [_pair(row, picture) for picture in found] or [_without_picture(row)]
+    every = (picture for same_key in pictures.values() for picture in same_key)
+    return pairs + [_unknown(picture) for picture in every if picture.file not in known]
 
 
-def _pair(source: Path, rows: dict[str, dict[str, Any]]) -> Pair:
-    key = source.name.removesuffix(SUFFIX)
-    language, category = source.parent.name, file_name(source.parent.parent.name)
-    name = file_name(f"{language}_{key}")
+def _pictures(folder: Path) -> Mapping[str, list[_Picture]]:
+    """By key, which the languages of one pair may share."""
+    pictures: dict[str, list[_Picture]] = defaultdict(list)
+    for file in sorted((folder / "fullset").glob(f"*/*/*{SUFFIX}")):
+        key, language = file.name.removesuffix(SUFFIX), file.parent.name
+        pictures[key].append(_Picture(file, file.parent.parent.name, language, key))
+    return pictures
+
+
+def _pictures_of(row: dict[str, Any], pictures: Mapping[str, list[_Picture]]) -> list[_Picture]:
+    """The picture of a row; where it leaves task type or language open, all that fit.
+
+    Raises:
+        InputError: no key, or something in its columns that is no text.
+    """
+    task_type, language = text_of(row, "task_type", ""), text_of(row, "instruction_language", "")
+    return [
+        picture
+        for picture in pictures.get(_key(row), [])
+        if task_type in ("", picture.task_type) and language in ("", picture.language)
+    ]
+
+
+def _key(row: dict[str, Any]) -> str:
+    key = row.get("key")
+    return str(key) if isinstance(key, int) else text_of(row, "key")
+
+
+def _pair(row: dict[str, Any], picture: _Picture) -> Pair:
+    name = f"{picture.language}_{picture.key}"
     try:
-        row = rows.get(key)
-        if row is None:
-            raise InputError(f"key: {key!r} is not in metadata.jsonl.")
         return Pair(
-            name,
-            category,
+            file_name(name),
+            picture.task_type,
             text_of(row, "instruction"),
-            (str(source),),
-            language=language,
+            (str(picture.file),),
+            language=picture.language,
             intersection_exist=bool(row.get("Intersection_exist", True)),
-            metadata={"key": key},
+            given_id=name,
+            metadata={"key": picture.key},
         )
     except InputError as problem:
-        return Pair(name, category, problem=problem, language=language)
+        return _failed(picture, problem)
+
+
+def _without_picture(row: dict[str, Any]) -> Pair:
+    key, category = _key(row), category_of(row, "task_type")
+    language = text_of(row, "instruction_language", "")
+    place = f"fullset/{text_of(row, 'task_type', '*')}/{language or '*'}/{key}{SUFFIX}"
+    wanted = _Picture(Path(place), category, language or "en", key)
+    return _failed(wanted, InputError(f"key: {key!r} has no picture: {place!r} is missing."))
+
+
+def _unknown(picture: _Picture) -> Pair:
+    return _failed(picture, InputError(f"key: {picture.key!r} is not in metadata.jsonl."))
+
+
+def _failed(picture: _Picture, problem: InputError) -> Pair:
+    name = f"{picture.language}_{picture.key}"
+    category, language = picture.task_type, picture.language
+    return Pair(file_name(name), category, problem=problem, language=language, given_id=name)

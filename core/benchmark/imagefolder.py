@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from core.benchmark.pairs import UNSORTED, Pair
-from core.benchmark.rows import MAX_CATEGORY, file_name, json_lines, text_of
+from core.benchmark.categories import UNSORTED, category_of
+from core.benchmark.pairs import Pair
+from core.benchmark.rows import file_name, json_lines, text_of
 from core.errors import InputError
 
 _OURS = ("input_file_name", "input_file_names", "instruction", "category", "pair_id", "language")
@@ -15,7 +16,7 @@ def read_imagefolder(folder: Path) -> list[Pair]:
     """One pair per row of `metadata.jsonl`.
 
     Columns: `input_file_name` (or a list, `input_file_names`), `instruction`, and optionally
-    `category`, `pair_id`, `language`; others are kept as metadata.
+    `category`, `pair_id` (else the picture's name), `language`; others are kept as metadata.
 
     Raises:
         InputError: no such file.
@@ -34,12 +35,14 @@ def _pair(row: dict[str, Any] | InputError, folder: Path, position: int) -> Pair
     if isinstance(row, InputError):
         return Pair(name, UNSORTED, problem=row)
     category = UNSORTED
+    given_id: str | None = None
     try:
-        category = file_name(text_of(row, "category", UNSORTED), MAX_CATEGORY)
+        category = category_of(row, "category")
         files = row.get("input_file_names") or [text_of(row, "input_file_name")]
         if not isinstance(files, list) or not all(isinstance(f, str) and f for f in files):
             raise InputError("input_file_names: expected a list of file names.")
-        name = file_name(text_of(row, "pair_id", Path(files[0]).stem))
+        given_id = text_of(row, "pair_id", "").strip() or None
+        name = file_name(given_id or Path(files[0]).stem)
         sources = tuple(str(inside(folder, f, "input_file_name")) for f in files)
         return Pair(
             name,
@@ -47,10 +50,11 @@ def _pair(row: dict[str, Any] | InputError, folder: Path, position: int) -> Pair
             text_of(row, "instruction"),
             sources,
             language=text_of(row, "language", "en"),
+            given_id=given_id,
             metadata={k: v for k, v in row.items() if k not in _OURS},
         )
     except InputError as problem:
-        return Pair(name, category, problem=problem)
+        return Pair(name, category, problem=problem, given_id=given_id)
 
 
 def inside(folder: Path, name: str, what: str) -> Path:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
+from core.benchmark.categories import category_folder
 from core.benchmark.records import FILE_NAME as RECORDS
-from core.benchmark.records import Record, lines, read_verdict
+from core.benchmark.records import Record, categories_of, lines, read_verdict
 from core.benchmark.statistics import rank_correlation
 from core.benchmark.summary import FILE_NAME as SUMMARY
 from core.benchmark.summary import Summary, to_json
-from core.outputs import make_folder, write_atomically
+from core.outputs import make_folder, remove, write_atomically
 
 # GEdit-Bench's columns, as its calculate_statistics reads them, its spelling included.
 GEDIT_COLUMNS = (
@@ -21,6 +22,7 @@ GEDIT_COLUMNS = (
 OUR_COLUMNS = ("overall_score", "category", "pair_id")
 SCORES = "scores.csv"
 GEDIT_FOLDER = "gedit"
+GEDIT_SUFFIX = "_gpt_score.csv"
 
 
 def write_outputs(folder: Path, records: Sequence[Record], summary: Summary) -> None:
@@ -33,11 +35,29 @@ def write_outputs(folder: Path, records: Sequence[Record], summary: Summary) -> 
     write_atomically(folder / "metadata.jsonl", _imagefolder(records))
     scored = [r for r in records if r.scores and {"SC", "PQ"} <= r.scores.keys()]
     write_atomically(folder / SCORES, scores_csv(scored))
-    make_folder(folder / GEDIT_FOLDER)
-    for category in dict.fromkeys(r.category for r in scored):
-        file = folder / GEDIT_FOLDER / f"{folder.name}_{category}_gpt_score.csv"
-        write_atomically(file, scores_csv([r for r in scored if r.category == category]))
+    _write_gedit(folder / GEDIT_FOLDER, folder.name, categories_of(records), scored)
     write_atomically(folder / SUMMARY, to_json(summary))
+
+
+def _write_gedit(
+    folder: Path, run: str, categories: Sequence[str], scored: Sequence[Record]
+) -> None:
+    """One table per category of this run, also for those without a score, and no others.
+
+    GEdit-Bench's statistics read whatever lies there.
+    """
+    tables = {
+        f"{run}_{category_folder(category)}{GEDIT_SUFFIX}": [
+            r for r in scored if r.category == category
+        ]
+        for category in categories
+    }
+    make_folder(folder)
+    for file in folder.glob(f"*{GEDIT_SUFFIX}"):
+        if file.name not in tables:
+            remove(file)
+    for name, records in tables.items():
+        write_atomically(folder / name, scores_csv(records))
 
 
 def scores_csv(records: Sequence[Record]) -> str:
@@ -92,7 +112,7 @@ def correlations(folder: Path, records: Sequence[Record], judge: str) -> dict[st
     for other in sorted(p for p in (folder / "scores").glob("*") if p.is_dir() and p != here):
         ours, theirs = [], []
         for (category, pair_id), record in scored.items():
-            verdict = _same_edit(here, other, f"{category}/{pair_id}.json")
+            verdict = _same_edit(here, other, f"{category_folder(category)}/{pair_id}.json")
             if verdict is not None and record.scores and "O" in record.scores:
                 ours.append(record.scores["O"])
                 theirs.append(verdict)

@@ -4,21 +4,23 @@
   the picture as `src_img_b64` or `original_image_path`;
 - a Hugging Face imagefolder: `metadata.jsonl` with `input_file_name`, `instruction`, `category`;
 - a folder as GEdit-Bench lays it out: `fullset/<task type>/<language>/<key>_SRCIMG.png`, with the
-  dataset's columns `key`, `instruction`, `Intersection_exist` in `metadata.jsonl`.
+  dataset's columns `task_type`, `instruction_language`, `key`, `instruction` and
+  `Intersection_exist` in `metadata.jsonl`.
 
 An input that cannot be read at all raises; a pair that cannot be used keeps its place as an
 `InputError`, so that it ends as a failed record and not as a missing one.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from core.benchmark.categories import category_folder
 from core.errors import InputError
+from core.outputs import output_key
 from core.settings import PROJECT_DIR
-
-UNSORTED = "unsorted"  # the category of a pair that names none
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Pair:
     """One picture (or several) and what to change.
 
     Attributes:
-        pair_id: unique in its set, and fit for a file name.
+        pair_id: unique in its category, and fit for a file name.
+        category: as the data gives it; in paths it is its `category_folder`.
+        given_id: the id that the data gives it, if it gives one.
         problem: why the pair cannot be used, if it cannot.
         language: of the instruction, as GEdit-Bench says it: en or cn.
         intersection_exist: GEdit-Bench's mark of pairs that it has in every language.
@@ -41,7 +45,13 @@ class Pair:
     language: str = "en"
     intersection_exist: bool = True
     index: int = 0
+    given_id: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its place below a folder of edits or verdicts, and what logs call it."""
+        return f"{category_folder(self.category)}/{self.pair_id}"
 
 
 @dataclass(frozen=True)
@@ -106,19 +116,32 @@ def find_data(data: str | Path) -> Path:
     given = Path(data).expanduser()
     for path in (given, PROJECT_DIR / given):
         if path.exists():
-            return path.absolute()
+            return Path(os.path.abspath(path))  # without "..": what lies below is compared by text
     raise InputError(f"data: {str(data)!r} is neither a file nor a folder.")
 
 
 def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
-    """Later pairs of one id in one category are failed records: which one is meant is unknown."""
-    seen: dict[tuple[str, str], int] = {}
+    """Ids that the data gives twice are failed records: which pair is meant is unknown.
+
+    Others that clash get their position appended. The first keeps its own, so that ids and
+    results stay as they are when the data grows.
+    """
+    given: set[tuple[str, str]] = set()
+    taken: set[str] = set()
     unique = []
     for position, pair in enumerate(pairs):
-        key = (pair.category.casefold(), pair.pair_id.casefold())
-        first = seen.setdefault(key, position)
-        if first != position:
-            problem = InputError(f"Pair {pair.pair_id!r} of {pair.category!r} is given twice.")
-            pair = Pair(f"{pair.pair_id}-{position}", pair.category, problem=problem)
+        if pair.given_id is not None:
+            key = (pair.category, pair.given_id)
+            if key in given:
+                pair = _given_twice(pair)
+            given.add(key)
+        while output_key(pair.name) in taken:
+            pair = replace(pair, pair_id=f"{pair.pair_id}_{position:04d}")
+        taken.add(output_key(pair.name))
         unique.append(replace(pair, index=position))
     return unique
+
+
+def _given_twice(pair: Pair) -> Pair:
+    problem = InputError(f"Pair {pair.given_id!r} of {pair.category!r} is given twice.")
+    return Pair(pair.pair_id, pair.category, problem=problem)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from core.benchmark.categories import UNSORTED, category_of
 from core.benchmark.imagefolder import inside
-from core.benchmark.pairs import UNSORTED, Pair
-from core.benchmark.rows import MAX_CATEGORY, file_name, json_list, text_of
+from core.benchmark.pairs import Pair
+from core.benchmark.rows import file_name, json_list, text_of
 from core.errors import InputError
 from core.outputs import make_folder, write_atomically
 from core.source_images import MAX_BYTES
@@ -34,7 +35,7 @@ def _pair(row: Any, file: Path, work_folder: Path, position: int) -> Pair:
     try:
         if not isinstance(row, Mapping):
             raise InputError(f"Expected an object, found {shown(row)}.")
-        category = file_name(text_of(row, "subset", UNSORTED), MAX_CATEGORY)
+        category = category_of(row, "subset")
         given = text_of(row, "original_image_path", "")
         if given:
             name = f"{position:04d}_{file_name(Path(given).stem)}"

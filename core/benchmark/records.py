@@ -97,7 +97,7 @@ def read_records(folder: Path) -> list[Record]:
     """
     file = folder / FILE_NAME
     try:
-        rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
         return [Record(**{**row, "source_images": tuple(row["source_images"])}) for row in rows]
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}.") from None

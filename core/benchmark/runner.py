@@ -88,6 +88,7 @@ class EditBenchmark:
         )
         self.judge_model, judge_settings = judge_model(settings, self.devices)
         self.judge: Judge = load_judge(judge_settings, config_folder)
+        self.judge_name = self.judge.name(self.judge_model.identity)
         self.listener: Listener = ignore
         self.root = OutputRoot(output_folder)
         self._ledger = Ledger.open(self.root.folder)
@@ -156,8 +157,8 @@ class EditBenchmark:
             pair.source_images,
             str(edit.output_path),
             seed=self.settings.seed + pair.index,
-            output_path=f"scores/{self.judge.name(self.judge_model.identity)}/{pair.category}/{pair.pair_id}.json",
-            task_id=f"score {pair.category}/{pair.pair_id}",
+            output_path=f"scores/{self.judge_name}/{pair.name}.json",
+            task_id=f"score {pair.name}",
             metadata={"category": pair.category},
         )
         item = self._planner.add(self._score_admission.admit(edit.position, task))
@@ -371,8 +372,8 @@ def _edit_input(pair: Pair, first_seed: int, suffix: str) -> Any:
         pair.instruction,
         pair.source_images,
         seed=first_seed + pair.index,  # the same whatever part of the data is run
-        output_path=f"edits/{pair.category}/{pair.pair_id}{suffix}",
-        task_id=f"{pair.category}/{pair.pair_id}",
+        output_path=f"edits/{pair.name}{suffix}",
+        task_id=pair.name,
         metadata={"category": pair.category, **pair.metadata},
     )
 
@@ -381,5 +382,4 @@ def _named(item: Job | Rejected, pairs: list[Pair]) -> Job | Rejected:
     """A rejected pair keeps its name."""
     if isinstance(item, Job):
         return item
-    pair = pairs[item.position]
-    return replace(item, task_id=f"{pair.category}/{pair.pair_id}")
+    return replace(item, task_id=pairs[item.position].name)

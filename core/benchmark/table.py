@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from core.benchmark.compare import Comparison
 from core.benchmark.summary import CategoryLine, Summary
@@ -28,7 +29,7 @@ def print_summary(summary: Summary, folder: Path) -> None:
     for line in [*summary.categories, summary.overall]:
         if line is summary.overall:
             table.add_section()
-        table.add_row(*_cells(line, summary.names))
+        table.add_row(_plain(line.category), *_cells(line, summary.names))
     _print(table)
 
 
@@ -39,7 +40,7 @@ def _cells(line: CategoryLine, names: Sequence[str]) -> list[str]:
     spread = [NONE] * 3
     if last is not None:
         spread = [f"{last.median:.2f}", f"{last.std:.2f}", f"{last.low:.2f} to {last.high:.2f}"]
-    return [line.category, str(line.n), str(line.failed), str(line.unparsed), *means, *spread]
+    return [str(line.n), str(line.failed), str(line.unparsed), *means, *spread]
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -49,7 +50,7 @@ def print_comparison(comparison: Comparison) -> None:
         if line is comparison.lines[-1]:
             table.add_section()
         table.add_row(
-            line.category,
+            _plain(line.category),
             str(line.pairs),
             f"{line.mean_a:.2f}",
             f"{line.mean_b:.2f}",
@@ -60,6 +61,11 @@ def print_comparison(comparison: Comparison) -> None:
     left_out = comparison.without_both
     if left_out:
         print(f"{left_out} pairs without a score in both are left out.")
+
+
+def _plain(text: str) -> Text:
+    """`text` as it is, on one line: in a bare string Rich would read [brackets] as styles."""
+    return Text(one_line(text))
 
 
 def _table(columns: Sequence[str]) -> Table:

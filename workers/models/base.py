@@ -46,7 +46,8 @@ class Verdict(Product):
 
     def encode(self, lease: Lease) -> bytes:
         content = {**record(lease, self.used), **self.details}
-        return json.dumps(content, ensure_ascii=False, indent=1).encode()
+        text = json.dumps(content, ensure_ascii=False, indent=1)
+        return text.encode("utf-8", "backslashreplace")  # halves of characters: JSON's own escape
 
 
 class ModelFamily(ABC):
