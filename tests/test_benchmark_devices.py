@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from core.benchmark import runner
-from core.benchmark.pairs import Pair, PairSet
+from core.benchmark.pairs import PairSet
 from core.benchmark.runner import EditBenchmark
 from core.benchmark.settings import load_benchmark_settings
 from core.devices import Device, Gpu, choose_devices
-from tests.edit_world import settings
+from tests.edit_world import made_pair, settings
 
 GIB = 1024**3
 GPUS = [Gpu(i, f"GPU-{i}", "H", 80 * GIB) for i in range(4)]
@@ -92,7 +91,7 @@ def test_devices_change_sides_as_the_measured_rates_ask(
     # An edit of 64 x 64 pixels takes 0.25 s.
     times = {"seconds_per_megapixel_step": 61.0, "score_seconds": score}
     changes: dict[str, Any] = {"stages": "overlapped", "device": "cpu", "cpu_workers": 4}
-    pairs = [made(tmp_path / f"{i}.png", i) for i in range(30)]
+    pairs = [made_pair(tmp_path / f"{i}.png", i) for i in range(30)]
     judged = {"model": "simulated", "batch_size": 1}
     values = settings(**changes, simulated=times, judge=judged)
     with EditBenchmark(load_benchmark_settings(values), tmp_path / "out") as run:
@@ -104,8 +103,3 @@ def test_devices_change_sides_as_the_measured_rates_ask(
     changes_of_split = sum(a != b for a, b in pairwise(splits))
     assert changes_of_split <= 4
     assert all(editors + judges == 4 for editors, judges in splits)
-
-
-def made(file: Path, number: int) -> Pair:
-    Image.new("RGB", (64, 64), (number, 0, 0)).save(file)
-    return Pair(f"{number:02d}", "sky", "make it night", (str(file),))

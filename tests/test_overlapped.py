@@ -1,0 +1,120 @@
+"""Editors and judges that lose workers, or devices, while they share the devices out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from core.batch import Batch
+from core.benchmark.pairs import PairSet
+from core.benchmark.runner import EditBenchmark
+from core.benchmark.settings import load_benchmark_settings
+from core.events import Event, WorkerState, ignore
+from core.ledger import Ledger
+from core.outputs import OutputRoot
+from core.worker_handle import State
+from tests.conftest import PATIENCE, wait_until
+from tests.edit_world import made_pair, settings
+
+HASTY = {"restart_backoff": 0.01, "restarts_before_retirement": 1}
+
+
+class World:
+    """Benchmarks on CPU workers; tells which workers of the run are in which state."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs: list[EditBenchmark] = []
+        self.states: dict[str, str] = {}
+        self.lost = folder / "lost"  # devices named in `lost_while` are lost while it exists
+
+    def benchmark(self, instructions: list[str], **changes: Any) -> EditBenchmark:
+        values = settings(device="cpu", supervision=HASTY, **changes)
+        run = EditBenchmark(load_benchmark_settings(values), self.folder / "out")
+        self.runs.append(run)
+        files = [self.folder / f"{i}.png" for i in range(len(instructions))]
+        pairs = [made_pair(f, i, instructions[i]) for i, f in enumerate(files)]
+        run.prepare(PairSet("made", pairs))
+        run.listener = self._watch
+        return run
+
+    def _watch(self, event: Event) -> None:
+        if isinstance(event, WorkerState):
+            self.states[event.worker] = event.state
+
+    def given_up(self, *workers: str) -> bool:
+        return all(self.states.get(w) == State.RETIRED.value for w in workers)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    for run in world.runs:
+        run.close()
+
+
+def statuses(run: EditBenchmark, role: Any) -> list[str]:
+    return [r.status for r in run.batch(role).results()]
+
+
+def devices_given_back(run: EditBenchmark) -> list[str]:
+    events = iter(run.next_event, None)
+    return [event.device.label for event in events if event and event.device]
+
+
+def test_the_last_living_worker_is_not_dismissed_before_the_end(world: World) -> None:
+    world.lost.touch()
+    lost = {"lost_while": {"cpu0": str(world.lost), "cpu1": str(world.lost)}}
+    run = world.benchmark(["make it night"] * 4, cpu_workers=3, simulated=lost)
+    pool = run.start_pool("edit", run.devices, [], open_ended=True)
+    wait_until(lambda: world.given_up("cpu0", "cpu1"), "two of three workers given up")
+    for job in run.edit_jobs:
+        pool.extend(job)
+    pool.dismiss(2)
+    pool.seal()
+    assert run.batch("edit").wait(PATIENCE), "nobody is left to edit, and nobody notices"
+    assert statuses(run, "edit") == ["done"] * 4
+    pool.dismiss(3)
+    wait_until(lambda: devices_given_back(run) == ["cpu2"], "the last worker's leaving")
+
+
+def test_a_dismissed_worker_stays_when_the_others_are_lost(world: World) -> None:
+    # Both workers stop in the middle of a task; the third is leased when one of them is free.
+    run = world.benchmark(
+        ["!stop:1", "!stop:1", "make it night"],
+        cpu_workers=2,
+        simulated={"lost_while": {"cpu1": str(world.lost)}},
+    )
+    pool = run.start_pool("edit", run.devices, run.edit_jobs)
+    both = wait_until(lambda: stopped(2), "two stopped workers")
+    pool.dismiss()  # cpu0: they have as much to do as each other
+    world.lost.touch()
+    both["cpu1"].kill()
+    wait_until(lambda: world.given_up("cpu1"), "the other worker given up")
+    both["cpu0"].kill()
+    assert run.batch("edit").wait(PATIENCE), "nobody is left to edit, and nobody notices"
+    assert statuses(run, "edit") == ["done"] * 3
+
+
+def stopped(count: int) -> dict[str, psutil.Process]:
+    """This process's stopped workers by name, when there are so many."""
+    children = sorted(psutil.Process().children(), key=lambda c: (c.create_time(), c.pid))
+    found = [c for c in children if c.status() == psutil.STATUS_STOPPED]
+    return {f"cpu{i}": c for i, c in enumerate(found)} if len(found) == count else {}
+
+
+def test_a_pool_that_everybody_left_closes_what_it_is_given(world: World) -> None:
+    run = world.benchmark(["make it night"], cpu_workers=1)
+    pool = run.start_pool("edit", run.devices, run.edit_jobs)
+    assert run.batch("edit").wait(PATIENCE)
+    pool.dismiss()
+    wait_until(lambda: devices_given_back(run) == ["cpu0"], "the worker's leaving")
+    root, ledger = OutputRoot(world.folder / "late"), Ledger.open(world.folder / "late")
+    late = Batch(run.edit_jobs, [], ledger, root, run.settings.supervision, 32, ignore)
+    pool.submit(late)
+    assert late.wait(PATIENCE), "nobody is left to edit, and nobody notices"
+    assert "No worker is left" in str(late.results()[0].error)
+    ledger.close()
