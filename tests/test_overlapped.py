@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from core.batch import Batch
+from core.benchmark import overlapped
 from core.benchmark.pairs import PairSet
 from core.benchmark.runner import EditBenchmark
 from core.benchmark.settings import load_benchmark_settings
@@ -19,6 +20,7 @@ from tests.conftest import PATIENCE, wait_until
 from tests.edit_world import made_pair, settings
 
 HASTY = {"restart_backoff": 0.01, "restarts_before_retirement": 1}
+ONE = {"batch_size": 1}  # a judge that scores them one by one
 
 
 class World:
@@ -118,3 +120,22 @@ def test_a_pool_that_everybody_left_closes_what_it_is_given(world: World) -> Non
     assert late.wait(PATIENCE), "nobody is left to edit, and nobody notices"
     assert "No worker is left" in str(late.results()[0].error)
     ledger.close()
+
+
+def test_scores_that_come_in_together_at_the_end_are_all_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = overlapped._handle_next
+
+    def late(run: Any, crew: Any) -> None:
+        """In the end, look up only when everything is there."""
+        if not crew.edits_left:
+            assert run.batch("score").wait(PATIENCE)
+        original(run, crew)
+
+    monkeypatch.setattr(overlapped, "_handle_next", late)
+    # The judge gets eight edits while it scores the first.
+    times = {"score_seconds": 0.3}
+    changes: dict[str, Any] = {"stages": "overlapped", "cpu_workers": 2}
+    run = world.benchmark(["make it night"] * 8, simulated=times, judge=ONE, **changes)
+    assert [r.score.status if r.score else None for r in run.run()] == ["done"] * 8

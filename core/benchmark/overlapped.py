@@ -84,6 +84,7 @@ def run_overlapped(run: "EditBenchmark") -> None:
         _handle_next(run, crew)
     run.stop_pool("edit")
     run.stop_pool("score")
+    run.note_events()  # the last ones, which came at once
 
 
 def _handle_next(run: "EditBenchmark", crew: _Crew) -> None:

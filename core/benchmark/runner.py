@@ -290,6 +290,10 @@ class EditBenchmark:
         """Until every task of a role has its record."""
         while not self._batches[role].wait(WAIT_SLICE):
             pass
+        self.note_events()
+
+    def note_events(self) -> None:
+        """Note what the pools have said so far."""
         while not self._events.empty():
             self.next_event()
 
