@@ -71,6 +71,25 @@ def test_memory_that_stays_in_use_is_told_and_not_waited_for_without_end(
     assert any("8.0 GiB of GPU memory stay in use" in line for line in lines)
 
 
+def test_nobody_waits_for_memory_in_an_interrupted_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def interrupted_at_the_second(devices: list[Device]) -> int:
+        nonlocal looks
+        looks += 1
+        assert looks <= 2
+        if looks == 2:
+            run.stop_leasing()
+        return 60 * GIB
+
+    monkeypatch.setattr(runner, "memory_in_use", interrupted_at_the_second)
+    with benchmark(tmp_path, monkeypatch) as run:
+        run.wait_for_memory(run.devices, before=0)
+    assert looks == 2
+
+
 @pytest.mark.parametrize(("score", "moves"), [(0.25, True), (0.01, False)])
 def test_devices_change_sides_as_the_measured_rates_ask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float, moves: bool

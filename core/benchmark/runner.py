@@ -311,10 +311,11 @@ class EditBenchmark:
             self._pools["score"].extend(job)
 
     def _stop_pool(self, role: Role, at_once: bool = False) -> None:
-        pool = self._pools.pop(role, None)
+        pool = self._pools.get(role)
         if pool is None:
             return
         pool.stop(at_once)
+        del self._pools[role]  # only now: until here a second Ctrl-C has to reach it
         if pool.barrier is not None and pool.barrier.steps:
             logger.info(
                 f"enable_batch_sync: workers waited {pool.barrier.waited:.1f} s for each other "
@@ -331,6 +332,8 @@ class EditBenchmark:
             return
         end = time.monotonic() + self.settings.vram_release_timeout
         while True:
+            if self._stopping:  # nobody will need it
+                return
             kept = (memory_in_use(devices) or 0) - before
             if kept <= TOLERANCE or time.monotonic() > end:
                 break

@@ -1,5 +1,8 @@
-"""Editors and judges that lose workers, or devices, while they share the devices out."""
+"""The stages when workers are lost, when all comes at once, and when the user interrupts."""
 
+import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from core.events import Event, WorkerState, ignore
 from core.ledger import Ledger
 from core.outputs import OutputRoot
 from core.worker_handle import State
-from tests.conftest import PATIENCE, wait_until
+from tests.conftest import PATIENCE, wait_until, worker_processes
 from tests.edit_world import made_pair, settings
 
 HASTY = {"restart_backoff": 0.01, "restarts_before_retirement": 1}
@@ -33,7 +36,7 @@ class World:
         self.lost = folder / "lost"  # devices named in `lost_while` are lost while it exists
 
     def benchmark(self, instructions: list[str], **changes: Any) -> EditBenchmark:
-        values = settings(device="cpu", supervision=HASTY, **changes)
+        values = settings(device="cpu", **{"supervision": HASTY, **changes})
         run = EditBenchmark(load_benchmark_settings(values), self.folder / "out")
         self.runs.append(run)
         files = [self.folder / f"{i}.png" for i in range(len(instructions))]
@@ -46,8 +49,8 @@ class World:
         if isinstance(event, WorkerState):
             self.states[event.worker] = event.state
 
-    def given_up(self, *workers: str) -> bool:
-        return all(self.states.get(w) == State.RETIRED.value for w in workers)
+    def are(self, state: State, *workers: str) -> bool:
+        return all(self.states.get(w) == state.value for w in workers)
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def test_the_last_living_worker_is_not_dismissed_before_the_end(world: World) ->
     lost = {"lost_while": {"cpu0": str(world.lost), "cpu1": str(world.lost)}}
     run = world.benchmark(["make it night"] * 4, cpu_workers=3, simulated=lost)
     pool = run.start_pool("edit", run.devices, [], open_ended=True)
-    wait_until(lambda: world.given_up("cpu0", "cpu1"), "two of three workers given up")
+    wait_until(lambda: world.are(State.RETIRED, "cpu0", "cpu1"), "two of three workers given up")
     for job in run.edit_jobs:
         pool.extend(job)
     pool.dismiss(2)
@@ -95,7 +98,7 @@ def test_a_dismissed_worker_stays_when_the_others_are_lost(world: World) -> None
     pool.dismiss()  # cpu0: they have as much to do as each other
     world.lost.touch()
     both["cpu1"].kill()
-    wait_until(lambda: world.given_up("cpu1"), "the other worker given up")
+    wait_until(lambda: world.are(State.RETIRED, "cpu1"), "the other worker given up")
     both["cpu0"].kill()
     assert run.batch("edit").wait(PATIENCE), "nobody is left to edit, and nobody notices"
     assert statuses(run, "edit") == ["done"] * 3
@@ -139,3 +142,23 @@ def test_scores_that_come_in_together_at_the_end_are_all_kept(
     changes: dict[str, Any] = {"stages": "overlapped", "cpu_workers": 2}
     run = world.benchmark(["make it night"] * 8, simulated=times, judge=ONE, **changes)
     assert [r.score.status if r.score else None for r in run.run()] == ["done"] * 8
+
+
+def test_a_second_ctrl_c_reaches_workers_that_are_leaving(world: World) -> None:
+    patient = {"stop_timeout": PATIENCE}
+    run = world.benchmark(["make it night"], cpu_workers=1, supervision=patient)
+    run.start_pool("edit", run.devices, run.edit_jobs)
+    run.wait("edit")
+    worker_processes(os.getpid())[0].suspend()  # it will not read its poison pill
+
+    def interrupt_twice() -> None:
+        wait_until(lambda: world.are(State.STOPPING, "cpu0"), "the poison pill")
+        run.stop_leasing()
+        run.abandon()
+
+    user = threading.Thread(target=interrupt_twice)
+    user.start()
+    started = time.monotonic()
+    run.stop_pool("edit")
+    assert time.monotonic() - started < PATIENCE / 2
+    user.join()
