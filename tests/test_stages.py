@@ -87,28 +87,32 @@ def test_the_last_living_worker_is_not_dismissed_before_the_end(world: World) ->
 
 
 def test_a_dismissed_worker_stays_when_the_others_are_lost(world: World) -> None:
-    # Both workers stop in the middle of a task; the third is leased when one of them is free.
+    # The first attempt at a pair stops its worker.
     run = world.benchmark(
-        ["!stop:1", "!stop:1", "make it night"],
-        cpu_workers=2,
+        ["!stop:1"] * 2,
+        cpu_workers=3,
         simulated={"lost_while": {"cpu1": str(world.lost)}},
+        scheduling={"speculative_copies": False},
     )
-    pool = run.start_pool("edit", run.devices, run.edit_jobs)
-    both = wait_until(lambda: stopped(2), "two stopped workers")
-    pool.dismiss()  # cpu0: they have as much to do as each other
+    pool = run.start_pool("edit", run.devices[:2], run.edit_jobs)
+    cpu0, cpu1 = wait_until(lambda: stopped(2), "two stopped workers")
+    run.move_to("edit", run.devices[2])
+    wait_until(lambda: world.are(State.SERVING, "cpu2"), "an idle third one")
+    pool.dismiss(2)  # the idle one, and the first of those with a task
+    wait_until(lambda: devices_given_back(run) == ["cpu2"], "the idle one's leaving")
     world.lost.touch()
-    both["cpu1"].kill()
-    wait_until(lambda: world.are(State.RETIRED, "cpu1"), "the other worker given up")
-    both["cpu0"].kill()
+    cpu1.kill()
+    wait_until(lambda: world.are(State.RETIRED, "cpu1"), "the last one given up")
+    cpu0.kill()
     assert run.batch("edit").wait(PATIENCE), "nobody is left to edit, and nobody notices"
-    assert statuses(run, "edit") == ["done"] * 3
+    assert statuses(run, "edit") == ["done"] * 2
 
 
-def stopped(count: int) -> dict[str, psutil.Process]:
-    """This process's stopped workers by name, when there are so many."""
-    children = sorted(psutil.Process().children(), key=lambda c: (c.create_time(), c.pid))
-    found = [c for c in children if c.status() == psutil.STATUS_STOPPED]
-    return {f"cpu{i}": c for i, c in enumerate(found)} if len(found) == count else {}
+def stopped(count: int) -> list[psutil.Process]:
+    """This process's stopped workers in the order of their start, when there are so many."""
+    workers = sorted(worker_processes(os.getpid()), key=lambda w: (w.create_time(), w.pid))
+    found = [w for w in workers if w.status() == psutil.STATUS_STOPPED]
+    return found if len(found) == count else []
 
 
 def test_a_pool_that_everybody_left_closes_what_it_is_given(world: World) -> None:
