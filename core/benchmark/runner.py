@@ -156,7 +156,7 @@ class EditBenchmark:
             pair.source_images,
             str(edit.output_path),
             seed=self.settings.seed + pair.index,
-            output_path=f"scores/{self.judge.name}/{pair.category}/{pair.pair_id}.json",
+            output_path=self._verdict_of(pair),
             task_id=f"score {pair.category}/{pair.pair_id}",
             metadata={"category": pair.category},
         )
@@ -166,6 +166,10 @@ class EditBenchmark:
         self._scores[item.position] = item
         self.listener(TaskEnded(item))
         return None
+
+    def _verdict_of(self, pair: Pair) -> str:
+        """Where the judge's verdict lies, relative to the results' folder."""
+        return f"scores/{self.judge.name}/{pair.category}/{pair.pair_id}.json"
 
     # -- running -----------------------------------------------------------
 
@@ -225,8 +229,16 @@ class EditBenchmark:
         return [r for _, r in sorted(self._edits.items()) if r.success]
 
     def score_jobs(self) -> list[Job]:
-        """Jobs for all finished edits whose score is not settled."""
-        return [job for job in map(self._score_job, self.finished_edits()) if job is not None]
+        """Jobs for all finished edits whose score is not settled.
+
+        After an interrupt, only edits that have a verdict are looked at: it may still be theirs.
+        """
+        jobs = []
+        for edit in self.finished_edits():
+            verdict = self.root.folder / self._verdict_of(self._pairs[edit.position])
+            if not self._stopping or verdict.exists():
+                jobs.append(self._score_job(edit))
+        return [job for job in jobs if job is not None]
 
     def start_pool(
         self, role: Role, devices: list[Device], jobs: list[Job], open_ended: bool = False
@@ -298,8 +310,8 @@ class EditBenchmark:
             self.next_event()
 
     def score(self, jobs: list[Job]) -> None:
-        """Score with all devices, and nothing else."""
-        if jobs:
+        """Score with all devices, and nothing else; nothing new after an interrupt."""
+        if jobs and not self._stopping:
             self.start_pool("score", self.devices[: len(jobs)], jobs)
             self.wait("score")
             self.stop_pool("score")
