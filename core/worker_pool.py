@@ -95,6 +95,7 @@ class WorkerPool:
         self._batch: Batch | None = None
         self._closing = False
         self._give_up_reason: str | None = None
+        self.has_served = False  # a worker loaded its model
         self.lora_loads = 0
         self.lora_switches = 0
         self.waits: deque[float] = deque(maxlen=1000)  # of devices, before their newest tasks
@@ -113,6 +114,11 @@ class WorkerPool:
         return WorkerHandle(device, run_worker, spec, self._starter)
 
     # -- called from other threads -------------------------------------------
+
+    @property
+    def gave_up(self) -> bool:
+        """No worker is left, and what is submitted fails."""
+        return self._give_up_reason is not None
 
     def start(self) -> None:
         """Start the workers; returns at once."""
@@ -238,6 +244,7 @@ class WorkerPool:
             case Loaded():
                 logger.debug(f"{handle.name}: {message.model_class} in {message.seconds:.1f} s")
                 handle.set_deadline(None)
+                self.has_served = True
                 self._change(handle, State.SERVING)
                 self._lease_to(handle)
             case LoadFailed():

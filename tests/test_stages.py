@@ -15,7 +15,7 @@ from core.benchmark import overlapped
 from core.benchmark.pairs import PairSet
 from core.benchmark.runner import EditBenchmark
 from core.benchmark.settings import load_benchmark_settings
-from core.events import Event, WorkerState, ignore
+from core.events import Event, TaskEnded, TaskReopened, WorkerState, ignore
 from core.ledger import Ledger
 from core.outputs import OutputRoot
 from core.worker_handle import State
@@ -166,3 +166,62 @@ def test_a_second_ctrl_c_reaches_workers_that_are_leaving(world: World) -> None:
     run.stop_pool("edit")
     assert time.monotonic() - started < PATIENCE / 2
     user.join()
+
+
+def test_edits_whose_judge_was_given_up_are_scored_by_all_devices_in_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = with_a_lost_judge(world, monkeypatch, lost=["cpu2"])
+    ended = []
+    watch = run.listener
+
+    def count(event: Event) -> None:
+        ended.append(isinstance(event, TaskEnded) - isinstance(event, TaskReopened))
+        watch(event)
+
+    run.listener = count
+    results = run.run()
+    assert [r.score.status if r.score else None for r in results] == ["done"] * 4
+    assert {r.score.worker for r in results if r.score} <= {"cpu0", "cpu1"}
+    assert sum(ended) == 8, "four edits and four scores"
+
+
+def test_scoring_is_not_begun_again_where_no_device_ever_worked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with world.benchmark(["make it night"] * 2, cpu_workers=1) as earlier:
+        earlier.start_pool("edit", earlier.devices, earlier.edit_jobs)
+        earlier.wait("edit")
+    run = with_a_lost_judge(world, monkeypatch, lost=["cpu0", "cpu1", "cpu2"])
+    started: list[str] = []
+    start_pool = run.start_pool
+
+    def watched(role: Any, *rest: Any, **options: Any) -> Any:
+        started.append(role)
+        return start_pool(role, *rest, **options)
+
+    monkeypatch.setattr(run, "start_pool", watched)
+    results = run.run()
+    assert [r.edit.status for r in results] == ["skipped"] * 2 + ["failed"] * 2
+    assert [r.score.status for r in results if r.score] == ["failed"] * 2
+    assert started == ["edit", "score"]
+
+
+def with_a_lost_judge(
+    world: World, monkeypatch: pytest.MonkeyPatch, lost: list[str]
+) -> EditBenchmark:
+    """A run on three workers that hears of its edits when its only judge is given up."""
+    original = overlapped._handle_next
+
+    def late(run: Any, crew: Any) -> None:
+        wait_until(lambda: run.batch("score").finished, "the only judge's end")
+        original(run, crew)
+
+    monkeypatch.setattr(overlapped, "_handle_next", late)
+    world.lost.touch()
+    return world.benchmark(
+        ["make it night"] * 4,
+        stages="overlapped",
+        cpu_workers=3,
+        simulated={"lost_while": {name: str(world.lost) for name in lost}},
+    )

@@ -20,7 +20,7 @@ from core.benchmark.models import EDITOR, judge_model
 from core.benchmark.pairs import Pair, PairSet
 from core.benchmark.settings import BenchmarkSettings
 from core.devices import Device, choose_devices, in_groups, memory_in_use
-from core.events import Event, Listener, TaskEnded, TaskSpared, ignore
+from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
 from core.judge import Judge, load_judge
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
@@ -114,8 +114,6 @@ class EditBenchmark:
         """Kill what still runs and close the ledger."""
         for role in list(self._pools):
             self._stop_pool(role, at_once=True)
-        for batch in self._batches.values():
-            batch.sweep()
         self._ledger.close()
 
     # -- planning ----------------------------------------------------------
@@ -312,9 +310,20 @@ class EditBenchmark:
     def score(self, jobs: list[Job]) -> None:
         """Score with all devices, and nothing else; nothing new after an interrupt."""
         if jobs and not self._stopping:
-            self.start_pool("score", self.devices[: len(jobs)], jobs)
-            self.wait("score")
-            self.stop_pool("score")
+            self._score_on(self.devices[: len(jobs)], jobs)
+
+    def score_again(self, jobs: list[Job]) -> None:
+        """Score what was closed because no judge was left, with fresh ones on all devices."""
+        if jobs and not self._stopping:
+            logger.warning(f"{len(jobs)} edits lost their judges; all devices score them now.")
+            for _ in jobs:
+                self.listener(TaskReopened())
+            self._score_on(self.devices, jobs)
+
+    def _score_on(self, devices: list[Device], jobs: list[Job]) -> None:
+        self.start_pool("score", devices, jobs)
+        self.wait("score")
+        self.stop_pool("score")
 
     def add_score(self, edit: Result) -> None:
         """Have a new edit scored by the running judges."""
@@ -327,6 +336,7 @@ class EditBenchmark:
         if pool is None:
             return
         pool.stop(at_once)
+        self._batches[role].sweep()
         del self._pools[role]  # only now: until here a second Ctrl-C has to reach it
         if pool.barrier is not None and pool.barrier.steps:
             logger.info(
