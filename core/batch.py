@@ -116,6 +116,11 @@ class Batch:
         ran = [t.result for t in self._tasks.values() if t.result is not None]
         return sorted([*self._settled, *ran], key=lambda r: r.position)
 
+    def undecided(self) -> list[Job]:
+        """Jobs of a finished batch that were closed with it, and not by what became of them."""
+        results = [t.result for t in self._tasks.values()]
+        return [self._tasks[r.position].job for r in results if r is not None and r.worker is None]
+
     def add(self, job: Job) -> None:
         """One job more, while the batch is open."""
         task = self._tasks[job.position] = _Task(job)

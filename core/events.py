@@ -23,6 +23,11 @@ class TaskSpared:
 
 
 @dataclass(frozen=True)
+class TaskReopened:
+    """A task that ended without success is tried again after all."""
+
+
+@dataclass(frozen=True)
 class WorkerState:
     """`state` is a few words for the user, such as `loading` or `ready`."""
 
@@ -30,7 +35,7 @@ class WorkerState:
     state: str
 
 
-Event = TaskStarted | TaskEnded | TaskSpared | WorkerState
+Event = TaskStarted | TaskEnded | TaskSpared | TaskReopened | WorkerState
 Listener = Callable[[Event], None]
 
 

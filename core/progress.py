@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from core.events import Event, TaskEnded, TaskSpared, TaskStarted, WorkerState
+from core.events import Event, TaskEnded, TaskReopened, TaskSpared, TaskStarted, WorkerState
 
 LOG_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
 
@@ -69,6 +69,8 @@ class LineView:
                 logger.log(*_line(event, f"[{self._ended}/{self._total}]"))
             case TaskSpared():
                 self._total -= 1
+            case TaskReopened():
+                self._ended -= 1
             case WorkerState(worker, state):
                 logger.debug(f"{worker}: {state}")
 
@@ -128,6 +130,9 @@ class TerminalView:
             case TaskSpared():
                 self._total -= 1
                 self._progress.update(self._batch, total=self._total)
+            case TaskReopened():
+                self._failed -= 1
+                self._progress.update(self._batch, advance=-1)
             case WorkerState(worker, state):
                 self._progress.update(self._lines[worker], state=state)
 

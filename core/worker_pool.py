@@ -95,6 +95,7 @@ class WorkerPool:
         self._batch: Batch | None = None
         self._closing = False
         self._give_up_reason: str | None = None
+        self.has_served = False  # a worker loaded its model
         self.lora_loads = 0
         self.lora_switches = 0
         self.waits: deque[float] = deque(maxlen=1000)  # of devices, before their newest tasks
@@ -113,6 +114,11 @@ class WorkerPool:
         return WorkerHandle(device, run_worker, spec, self._starter)
 
     # -- called from other threads -------------------------------------------
+
+    @property
+    def gave_up(self) -> bool:
+        """No worker is left, and what is submitted fails."""
+        return self._give_up_reason is not None
 
     def start(self) -> None:
         """Start the workers; returns at once."""
@@ -149,7 +155,10 @@ class WorkerPool:
         self._post(lambda: self._handles.append(self._handle(device, spec)))
 
     def dismiss(self, count: int = 1) -> None:
-        """Have workers leave as soon as their tasks are done; `on_dismissed` follows for each."""
+        """Have workers leave as soon as their tasks are done; `on_dismissed` follows for each.
+
+        The last one that lives stays until the batch is finished.
+        """
         self._post(lambda: self._dismiss(count))
 
     def stop(self, at_once: bool = False) -> None:
@@ -235,6 +244,7 @@ class WorkerPool:
             case Loaded():
                 logger.debug(f"{handle.name}: {message.model_class} in {message.seconds:.1f} s")
                 handle.set_deadline(None)
+                self.has_served = True
                 self._change(handle, State.SERVING)
                 self._lease_to(handle)
             case LoadFailed():
@@ -306,6 +316,10 @@ class WorkerPool:
 
     # -- giving out work -----------------------------------------------------
 
+    @property
+    def _unfinished(self) -> bool:
+        return self._batch is not None and not self._batch.finished
+
     def _take(self, batch: Batch) -> None:
         self._batch = batch
         if self._give_up_reason is not None:
@@ -360,7 +374,7 @@ class WorkerPool:
 
     def _waits(self) -> bool:
         """Somebody is idle and might get a task by the passing of time alone."""
-        if self._batch is None or self._batch.finished or self.barrier:
+        if not self._unfinished or self.barrier:
             return False
         serving = self._serving()
         idle = [h for h in serving if not h.running]
@@ -427,9 +441,8 @@ class WorkerPool:
         if self._closing:
             self._change(handle, State.STOPPED)
         elif handle.dismissed:
-            self._handles.remove(handle)
             self._change(handle, State.STOPPED)
-            self._on_dismissed(handle.device)
+            self._let_go(handle)
         elif handle.state is not State.RETIRED:
             self._plan_restart(handle, reason)
 
@@ -465,7 +478,7 @@ class WorkerPool:
         self._change(handle, State.BOOTING)
 
     def _retire(self, handle: WorkerHandle, reason: str) -> None:
-        """Give a worker up for good; the last one takes the batch with it."""
+        """Give a worker up for good."""
         if handle.state is State.RETIRED:
             return
         self._change(handle, State.RETIRED)
@@ -473,25 +486,34 @@ class WorkerPool:
             handle.kill(reason)
             handle.set_deadline(KILL_GRACE)
         logger.error(f"{handle.name} is given up: {reason}")
-        if all(h.state is State.RETIRED for h in self._handles):
-            self._give_up_reason = f"No worker is left; the last one: {reason}"
+        self._mind_the_batch(f"{handle.name}: {reason}")
+
+    def _mind_the_batch(self, last_loss: str) -> None:
+        """A worker left for good: somebody has to stay for the batch, or it is closed."""
+        living = [h for h in self._handles if h.state is not State.RETIRED]
+        if not living:
+            self._give_up_reason = f"No worker is left; the last one: {last_loss}"
             if self._batch:
                 self._batch.abandon("failed", self._give_up_reason)
+        elif self._unfinished and all(h.dismissed for h in living):
+            # Called back; one that is on its way out is started again.
+            max(living, key=lambda h: h.state is State.SERVING).dismissed = False
 
     # -- the end -------------------------------------------------------------
 
     def _dismiss(self, count: int) -> None:
-        """Those first that have nothing to do."""
+        """Those first that have nothing to do; one stays as long as the batch is not finished."""
         staying = [h for h in self._handles if not h.dismissed and h.state is not State.RETIRED]
-        for handle in sorted(staying, key=lambda h: len(h.leases()))[:count]:
-            handle.dismissed = True
+        staying.sort(key=lambda h: (len(h.leases()), h.state is State.SERVING))
+        for handle in staying[:count]:
+            if handle is not staying[-1] or not self._unfinished:
+                handle.dismissed = True
 
     def _let_go_if_dismissed(self, handle: WorkerHandle) -> None:
         if not handle.dismissed or handle.leases():
             return
         if not handle.alive:
-            self._handles.remove(handle)
-            self._on_dismissed(handle.device)
+            self._let_go(handle)
         elif handle.state is State.SERVING and handle.send(Stop()):
             self._change(handle, State.STOPPING)
             handle.set_deadline(self._rules.stop_timeout)
@@ -499,9 +521,14 @@ class WorkerPool:
             handle.kill("it is not needed any more")
             handle.set_deadline(KILL_GRACE)
 
+    def _let_go(self, handle: WorkerHandle) -> None:
+        self._handles.remove(handle)
+        self._on_dismissed(handle.device)
+        self._mind_the_batch(f"{handle.name}: it is not needed any more")
+
     def _close(self, at_once: bool) -> None:
         self._closing = True
-        if self._batch and not self._batch.finished:
+        if self._batch and self._unfinished:
             self._batch.abandon("interrupted", "Not tried: the run was interrupted.")
         for handle in self._handles:
             if not handle.alive:

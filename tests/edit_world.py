@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from core.benchmark.pairs import Pair
 from tests.conftest import BENCHMARK, Project, Run
 
 
@@ -28,6 +29,12 @@ def settings(**changes: Any) -> dict[str, Any]:
 def pair(number: int, instruction: str = "make it night", category: str = "sky") -> dict[str, Any]:
     name = f"{number:03d}.png"
     return {"input_file_name": name, "instruction": instruction, "category": category}
+
+
+def made_pair(file: Path, number: int, instruction: str = "make it night") -> Pair:
+    """A pair of its own picture, for a benchmark in the test's own process."""
+    Image.new("RGB", (64, 64), (number, 0, 0)).save(file)
+    return Pair(f"{number:02d}", "sky", instruction, (str(file),))
 
 
 class Bench:

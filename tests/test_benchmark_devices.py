@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from core.benchmark import runner
-from core.benchmark.pairs import Pair, PairSet
+from core.benchmark.pairs import PairSet
 from core.benchmark.runner import EditBenchmark
 from core.benchmark.settings import load_benchmark_settings
 from core.devices import Device, Gpu, choose_devices
-from tests.edit_world import settings
+from tests.edit_world import made_pair, settings
 
 GIB = 1024**3
 GPUS = [Gpu(i, f"GPU-{i}", "H", 80 * GIB) for i in range(4)]
@@ -72,6 +71,25 @@ def test_memory_that_stays_in_use_is_told_and_not_waited_for_without_end(
     assert any("8.0 GiB of GPU memory stay in use" in line for line in lines)
 
 
+def test_nobody_waits_for_memory_in_an_interrupted_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def interrupted_at_the_second(devices: list[Device]) -> int:
+        nonlocal looks
+        looks += 1
+        assert looks <= 2
+        if looks == 2:
+            run.stop_leasing()
+        return 60 * GIB
+
+    monkeypatch.setattr(runner, "memory_in_use", interrupted_at_the_second)
+    with benchmark(tmp_path, monkeypatch) as run:
+        run.wait_for_memory(run.devices, before=0)
+    assert looks == 2
+
+
 @pytest.mark.parametrize(("score", "moves"), [(0.25, True), (0.01, False)])
 def test_devices_change_sides_as_the_measured_rates_ask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float, moves: bool
@@ -92,7 +110,7 @@ def test_devices_change_sides_as_the_measured_rates_ask(
     # An edit of 64 x 64 pixels takes 0.25 s.
     times = {"seconds_per_megapixel_step": 61.0, "score_seconds": score}
     changes: dict[str, Any] = {"stages": "overlapped", "device": "cpu", "cpu_workers": 4}
-    pairs = [made(tmp_path / f"{i}.png", i) for i in range(30)]
+    pairs = [made_pair(tmp_path / f"{i}.png", i) for i in range(30)]
     judged = {"model": "simulated", "batch_size": 1}
     values = settings(**changes, simulated=times, judge=judged)
     with EditBenchmark(load_benchmark_settings(values), tmp_path / "out") as run:
@@ -104,8 +122,3 @@ def test_devices_change_sides_as_the_measured_rates_ask(
     changes_of_split = sum(a != b for a, b in pairwise(splits))
     assert changes_of_split <= 4
     assert all(editors + judges == 4 for editors, judges in splits)
-
-
-def made(file: Path, number: int) -> Pair:
-    Image.new("RGB", (64, 64), (number, 0, 0)).save(file)
-    return Pair(f"{number:02d}", "sky", "make it night", (str(file),))

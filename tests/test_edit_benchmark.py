@@ -224,6 +224,23 @@ def test_one_ctrl_c_finishes_what_runs_and_the_same_command_goes_on(bench: Bench
     assert bench.outcomes() == ["scored"] * 10
 
 
+def test_an_interrupt_while_editing_keeps_the_scores_of_an_earlier_run(bench: Bench) -> None:
+    bench.write_pairs([pair(i) for i in range(4)])
+    bench.run()
+    scored = bench.records()
+    bench.write_pairs([pair(i) for i in range(12)])
+    run = bench.start(simulated=SLOW)
+    wait_until(lambda: len(bench.edits()) > 4, "a new edit")
+    run.interrupt()
+    assert run.finish() == 130
+    assert [r["scores"] for r in bench.records()[:4]] == [r["scores"] for r in scored]
+    assert len((bench.results / "scores.csv").read_text().splitlines()) == 1 + 4
+    assert len(bench.verdicts()) == 4, "no new scores after an interrupt"
+    table = run.output.splitlines()[2:]
+    assert table[0].split()[:6] == ["category", "n", "not", "tried", "failed", "unparsed"]
+    assert table[-1].split()[:4] == ["overall", "12", "8", "0"]
+
+
 def test_poison_is_quarantined_and_the_rest_goes_on(bench: Bench) -> None:
     bench.write_pairs([pair(0, "!crash"), *(pair(i) for i in range(1, 5))])
     run = bench.run()

@@ -2,7 +2,8 @@
 
 An edit is scored as soon as it is published. A device changes sides when the remaining work
 asks for another split and lasts long enough to pay for loading the other model; when no edit
-waits any more, editors leave one by one to score.
+waits any more, editors leave one by one to score. If all judges are given up before that, the
+editors go on, and then every device scores what is left.
 """
 
 import time
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from core.benchmark.split import judges_wanted
+from core.devices import memory_in_use
 from core.tasks import Result
 from core.worker_spec import Role
 
@@ -72,18 +74,25 @@ def run_overlapped(run: "EditBenchmark") -> None:
         return
     editors = run.devices[:-1][: len(jobs)]
     judges = run.devices[len(editors) :]
+    before = memory_in_use(run.devices)
     run.start_pool("edit", editors, jobs)
     run.start_pool("score", judges, waiting, open_ended=True)
     crew = _Crew(len(editors), len(judges), len(jobs), len(jobs) + len(waiting))
     while crew.edits_left:
         _handle_next(run, crew)
         _rebalance(run, crew)
-    run.pool("edit").dismiss(crew.editors)
-    run.pool("score").seal()
+    editing, scoring = run.pool("edit"), run.pool("score")
+    editors_left = not editing.gave_up
+    editing.dismiss(crew.editors)
+    scoring.seal()
     while not run.batch("score").finished:
         _handle_next(run, crew)
     run.stop_pool("edit")
     run.stop_pool("score")
+    run.note_events()  # the last ones, which came at once
+    if scoring.gave_up and (editors_left or scoring.has_served):
+        run.wait_for_memory(run.devices, before)
+        run.score_again(run.batch("score").undecided())
 
 
 def _handle_next(run: "EditBenchmark", crew: _Crew) -> None:
@@ -91,15 +100,26 @@ def _handle_next(run: "EditBenchmark", crew: _Crew) -> None:
     if event is None:
         return
     if event.device is not None:
-        run.move_to("score" if event.role == "edit" else "edit", event.device)
+        role = _role_for_device(run, crew, event.role)
+        if role is not None:
+            run.move_to(role, event.device)
     elif event.result is not None:
         crew.learn(event.role, event.result)
         if event.role == "edit" and event.result.success:
             run.add_score(event.result)
 
 
+def _role_for_device(run: "EditBenchmark", crew: _Crew, left: Role) -> Role | None:
+    """What a device that became free shall do; it may be too late for what it was meant for."""
+    if run.pool("score").gave_up:
+        return "edit" if crew.edits_left else None
+    return "edit" if left == "score" and crew.edits_left else "score"
+
+
 def _rebalance(run: "EditBenchmark", crew: _Crew) -> None:
     """Change the split; one editor stays until the last edit is done, for what is retried."""
+    if run.pool("score").gave_up:
+        return
     wanted = crew.judges_wanted()
     if run.batch("edit").waiting == 0:
         wanted = crew.editors + crew.judges - 1

@@ -20,7 +20,7 @@ from core.benchmark.models import EDITOR, judge_model
 from core.benchmark.pairs import Pair, PairSet
 from core.benchmark.settings import BenchmarkSettings
 from core.devices import Device, choose_devices, in_groups, memory_in_use
-from core.events import Event, Listener, TaskEnded, TaskSpared, ignore
+from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
 from core.judge import Judge, load_judge
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
@@ -115,8 +115,6 @@ class EditBenchmark:
         """Kill what still runs and close the ledger."""
         for role in list(self._pools):
             self._stop_pool(role, at_once=True)
-        for batch in self._batches.values():
-            batch.sweep()
         self._ledger.close()
 
     # -- planning ----------------------------------------------------------
@@ -157,7 +155,7 @@ class EditBenchmark:
             pair.source_images,
             str(edit.output_path),
             seed=self.settings.seed + pair.index,
-            output_path=f"scores/{self.judge_name}/{pair.name}.json",
+            output_path=self._verdict_of(pair),
             task_id=f"score {pair.name}",
             metadata={"category": pair.category},
         )
@@ -167,6 +165,10 @@ class EditBenchmark:
         self._scores[item.position] = item
         self.listener(TaskEnded(item))
         return None
+
+    def _verdict_of(self, pair: Pair) -> str:
+        """Where the judge's verdict lies, relative to the results' folder."""
+        return f"scores/{self.judge_name}/{pair.name}.json"
 
     # -- running -----------------------------------------------------------
 
@@ -226,8 +228,16 @@ class EditBenchmark:
         return [r for _, r in sorted(self._edits.items()) if r.success]
 
     def score_jobs(self) -> list[Job]:
-        """Jobs for all finished edits whose score is not settled."""
-        return [job for job in map(self._score_job, self.finished_edits()) if job is not None]
+        """Jobs for all finished edits whose score is not settled.
+
+        After an interrupt, only edits that have a verdict are looked at: it may still be theirs.
+        """
+        jobs = []
+        for edit in self.finished_edits():
+            verdict = self.root.folder / self._verdict_of(self._pairs[edit.position])
+            if not self._stopping or verdict.exists():
+                jobs.append(self._score_job(edit))
+        return [job for job in jobs if job is not None]
 
     def start_pool(
         self, role: Role, devices: list[Device], jobs: list[Job], open_ended: bool = False
@@ -291,15 +301,30 @@ class EditBenchmark:
         """Until every task of a role has its record."""
         while not self._batches[role].wait(WAIT_SLICE):
             pass
+        self.note_events()
+
+    def note_events(self) -> None:
+        """Note what the pools have said so far."""
         while not self._events.empty():
             self.next_event()
 
     def score(self, jobs: list[Job]) -> None:
-        """Score with all devices, and nothing else."""
-        if jobs:
-            self.start_pool("score", self.devices[: len(jobs)], jobs)
-            self.wait("score")
-            self.stop_pool("score")
+        """Score with all devices, and nothing else; nothing new after an interrupt."""
+        if jobs and not self._stopping:
+            self._score_on(self.devices[: len(jobs)], jobs)
+
+    def score_again(self, jobs: list[Job]) -> None:
+        """Score what was closed because no judge was left, with fresh ones on all devices."""
+        if jobs and not self._stopping:
+            logger.warning(f"{len(jobs)} edits lost their judges; all devices score them now.")
+            for _ in jobs:
+                self.listener(TaskReopened())
+            self._score_on(self.devices, jobs)
+
+    def _score_on(self, devices: list[Device], jobs: list[Job]) -> None:
+        self.start_pool("score", devices, jobs)
+        self.wait("score")
+        self.stop_pool("score")
 
     def add_score(self, edit: Result) -> None:
         """Have a new edit scored by the running judges."""
@@ -308,10 +333,12 @@ class EditBenchmark:
             self._pools["score"].extend(job)
 
     def _stop_pool(self, role: Role, at_once: bool = False) -> None:
-        pool = self._pools.pop(role, None)
+        pool = self._pools.get(role)
         if pool is None:
             return
         pool.stop(at_once)
+        self._batches[role].sweep()
+        del self._pools[role]  # only now: until here a second Ctrl-C has to reach it
         if pool.barrier is not None and pool.barrier.steps:
             logger.info(
                 f"enable_batch_sync: workers waited {pool.barrier.waited:.1f} s for each other "
@@ -328,6 +355,8 @@ class EditBenchmark:
             return
         end = time.monotonic() + self.settings.vram_release_timeout
         while True:
+            if self._stopping:  # nobody will need it
+                return
             kept = (memory_in_use(devices) or 0) - before
             if kept <= TOLERANCE or time.monotonic() > end:
                 break

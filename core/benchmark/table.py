@@ -18,6 +18,7 @@ def print_summary(summary: Summary, folder: Path) -> None:
     """Where everything lies, who judged, and last the scores per category and overall.
 
     The overall score's spread stands at the end: its median, deviation and 95 % interval.
+    Pairs that were not tried have a column if there are any.
     """
     last = summary.names[-1]
     print(one_line(f"edits, verdicts and results: {folder}"))
@@ -25,22 +26,25 @@ def print_summary(summary: Summary, folder: Path) -> None:
     for judge, rho in summary.rank_correlations.items():
         print(f"rank correlation with {judge}: {rho:.2f}")
     spread = [f"{last} median", f"{last} std", f"{last} 95 %"]
-    table = _table(["category", "n", "failed", "unparsed", *summary.names, *spread])
+    interrupted = summary.overall.not_tried > 0
+    counts = ["n", *(["not tried"] if interrupted else []), "failed", "unparsed"]
+    table = _table(["category", *counts, *summary.names, *spread])
     for line in [*summary.categories, summary.overall]:
         if line is summary.overall:
             table.add_section()
-        table.add_row(_plain(line.category), *_cells(line, summary.names))
+        table.add_row(_plain(line.category), *_cells(line, summary.names, interrupted))
     _print(table)
 
 
-def _cells(line: CategoryLine, names: Sequence[str]) -> list[str]:
+def _cells(line: CategoryLine, names: Sequence[str], interrupted: bool) -> list[str]:
+    counts = [line.n, *([line.not_tried] if interrupted else []), line.failed, line.unparsed]
     scores = [line.scores.get(name) for name in names]
     means = [NONE if s is None else f"{s.mean:.2f}" for s in scores]
     last = scores[-1]
     spread = [NONE] * 3
     if last is not None:
         spread = [f"{last.median:.2f}", f"{last.std:.2f}", f"{last.low:.2f} to {last.high:.2f}"]
-    return [str(line.n), str(line.failed), str(line.unparsed), *means, *spread]
+    return [*map(str, counts), *means, *spread]
 
 
 def print_comparison(comparison: Comparison) -> None:
