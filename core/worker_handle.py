@@ -77,7 +77,7 @@ class WorkerHandle:
         """Start a new incarnation. Call it from a thread that outlives the worker.
 
         Raises:
-            OSError: no process can be started now.
+            Exception: no process can be started now; AssertionError: nor ever.
         """
         task_reader, self._to_worker = Pipe(duplex=False)
         self.from_worker, result_writer = Pipe(duplex=False)
@@ -88,7 +88,7 @@ class WorkerHandle:
                 self.name,
                 self._birth_environment(),
             )
-        except OSError:
+        except Exception:
             self._close_pipes()
             raise
         finally:

@@ -94,6 +94,8 @@ class WorkerPool:
         self._speculative = settings.scheduling.speculative_copies
         self._batch: Batch | None = None
         self._closing = False
+        self._gone = False  # the thread has ended, or is about to, and reads no command more
+        self._going = threading.Lock()  # so that nobody hands something over meanwhile
         self._give_up_reason: str | None = None
         self.lora_loads = 0
         self.lora_switches = 0
@@ -120,10 +122,7 @@ class WorkerPool:
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over; one at a time. Wait on the batch itself."""
-        if not self._thread.is_alive():
-            batch.abandon("failed", self._give_up_reason or "The workers are stopped.")
-            return
-        self._post(lambda: self._take(batch))
+        self._hand_over(lambda: self._take(batch))
 
     def stop_leasing(self) -> None:
         """Let running tasks finish; their batch then closes as interrupted."""
@@ -138,11 +137,11 @@ class WorkerPool:
 
     def extend(self, job: Job) -> None:
         """Add a job to the running batch, which was made open-ended."""
-        self._post(lambda: self._batch.add(job) if self._batch else None)
+        self._hand_over(lambda: self._batch.add(job) if self._batch else None)
 
     def seal(self) -> None:
         """The running batch is complete when all its jobs are: no more will be added."""
-        self._post(lambda: self._batch.seal() if self._batch else None)
+        self._hand_over(lambda: self._batch.seal() if self._batch else None)
 
     def adopt(self, device: Device, spec: WorkerSpec) -> None:
         """One worker more."""
@@ -163,6 +162,14 @@ class WorkerPool:
         self._post(lambda: self._close(at_once))
         self._thread.join()
 
+    def _hand_over(self, command: Callable[[], None]) -> None:
+        """Have the pool's thread do it; once that is gone, do it here. Not for signal handlers."""
+        with self._going:
+            if not self._gone:
+                self._post(command)
+                return
+        command()
+
     def _post(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
         with contextlib.suppress(OSError):  # the pool is gone, and its batch is closed
@@ -178,8 +185,19 @@ class WorkerPool:
             logger.exception("The worker pool broke down; this is a defect, please report it.")
             self._break_down(error)
         finally:
-            self._wake_reader.close()
-            self._wake_writer.close()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Whatever was handed over and not read gets its answer; what comes later, at once."""
+        with self._going:
+            self._gone = True
+        for command in self._commands:
+            try:
+                command()
+            except Exception:
+                logger.exception("A command to the worker pool failed after its end.")
+        self._wake_reader.close()
+        self._wake_writer.close()
 
     def _turn(self) -> None:
         for handle in self._wait():
@@ -456,7 +474,10 @@ class WorkerPool:
             return
         try:
             handle.start()
-        except OSError as error:  # out of processes, memory or file descriptors
+        except AssertionError as error:  # how multiprocessing refuses; it will do so again
+            self._retire(handle, f"it cannot be started: {error}")
+            return
+        except Exception as error:  # out of processes, threads, memory or file descriptors
             logger.warning(f"{handle.name}: could not be started: {error}")
             self._plan_restart(handle, f"could not be started: {error}")
             return
@@ -521,12 +542,12 @@ class WorkerPool:
             self._close(at_once=True)
 
     def _break_down(self, error: BaseException) -> None:
-        for handle in self._handles:
-            if handle.alive:
-                handle.kill("the worker pool broke down")
         self._give_up_reason = f"The worker pool broke down ({error!r})."
         if self._batch:
             self._batch.abandon("failed", self._give_up_reason)
+        for handle in self._handles:
+            if handle.alive:
+                handle.kill("the worker pool broke down")
 
     def _change(self, handle: WorkerHandle, state: State) -> None:
         handle.state = state
