@@ -137,6 +137,14 @@ class WorkerHandle:
         except (EOFError, OSError):
             return
 
+    @property
+    def has_unread_words(self) -> bool:
+        """It said something that main did not read yet, or its pipe has closed."""
+        try:
+            return self.from_worker is not None and self.from_worker.poll()
+        except OSError:
+            return False
+
     def kill(self, reason: str) -> None:
         """SIGKILL the incarnation; works on a stopped or stuck process too."""
         self.kill_reason = reason
@@ -188,3 +196,11 @@ class WorkerHandle:
 
     def set_deadline(self, seconds: float | None) -> None:
         self.deadline = None if seconds is None else time.monotonic() + seconds
+
+    def forgive(self, seconds: float) -> None:
+        """Do as if that time had not passed."""
+        self.busy_since += seconds
+        if self.deadline is not None:
+            self.deadline += seconds
+        if self.load_watch is not None:
+            self.load_watch.forgive(seconds)

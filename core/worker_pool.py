@@ -6,6 +6,7 @@ workers; see `core.worker_handle`.
 """
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -46,6 +47,7 @@ from core.worker_start import starter_for
 from workers.process import run_worker
 
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
+BUSY_WAIT = 1.0  # the same while a worker has a deadline: a later turn shows that main was held up
 IDLE_TURN = 0.2  # seconds between turns while a worker waits for another one's task
 STALL_CHECKS = 4  # looks at a loading worker within the time in which it has to get on
 KILL_GRACE = 5.0  # seconds for the kernel to end a killed process
@@ -101,6 +103,7 @@ class WorkerPool:
         self.lora_switches = 0
         self.waits: deque[float] = deque(maxlen=1000)  # of devices, before their newest tasks
         self._commands: deque[Callable[[], None]] = deque()
+        self._checked_at = self._next_check = math.inf  # monotonic times of looks at deadlines
         self._wake_reader, self._wake_writer = Pipe(duplex=False)
         self._thread = threading.Thread(target=self._run, name="worker-pool", daemon=True)
         self._starter = starter_for(
@@ -204,7 +207,8 @@ class WorkerPool:
             self._collect(handle)
         while self._commands:
             self._commands.popleft()()
-        now = time.monotonic()
+        now = self._checked_at = time.monotonic()
+        self._forgive(max(0.0, now - self._next_check))
         for handle in list(self._handles):
             self._check_deadline(handle, now)
             self._check_load(handle, now)
@@ -229,14 +233,18 @@ class WorkerPool:
 
     def _seconds_to_next_timer(self) -> float:
         now = time.monotonic()
-        timers = [h.deadline for h in self._handles if h.deadline is not None]
+        busy = any(h.deadline is not None for h in self._handles)
+        # From the last look on: what main did since then may have held it up, too.
+        self._next_check = min(now, self._checked_at) + (BUSY_WAIT if busy else IDLE_WAIT)
+        timers = [self._next_check]
+        timers += [h.deadline for h in self._handles if h.deadline is not None]
         if not self._closing and self._starter.ready:
             timers += [h.start_at for h in self._handles if h.state is State.DOWN]
         if any(h.state is State.LOADING for h in self._handles):
             timers.append(now + self._rules.load_stall_timeout / STALL_CHECKS)
         if self._waits():
             timers.append(now + IDLE_TURN)
-        return max(0.0, min([t - now for t in timers], default=IDLE_WAIT))
+        return max(0.0, min(timers) - now)
 
     def _collect(self, handle: WorkerHandle) -> None:
         """Read what a worker sent; a dead one's last words count before its death does."""
@@ -401,8 +409,13 @@ class WorkerPool:
 
     # -- deaths --------------------------------------------------------------
 
+    def _forgive(self, seconds: float) -> None:
+        """Main was held up so long (stopped, or by a disk): no worker shall pay for it."""
+        for handle in self._handles:
+            handle.forgive(seconds)
+
     def _check_deadline(self, handle: WorkerHandle, now: float) -> None:
-        if handle.deadline is None or now < handle.deadline:
+        if handle.deadline is None or now < handle.deadline or handle.has_unread_words:
             return
         if handle.kill_reason is not None:  # killed, and still not dead: stuck in the kernel
             self._retire(handle, "it does not react to SIGKILL")
@@ -419,6 +432,8 @@ class WorkerPool:
         if handle.state is not State.LOADING or handle.kill_reason is not None:
             return
         assert handle.load_watch is not None
+        if handle.has_unread_words:
+            return
         if handle.load_watch.idle_for(now) >= self._rules.load_stall_timeout:
             handle.kill("loading the model made no progress")
             handle.set_deadline(KILL_GRACE)
