@@ -53,9 +53,11 @@ class WorkerHandle:
         self.group_size = spec.group_size
         self.dismissed = False  # to leave when its leases are done
         self.leaving = False  # this incarnation said that it will end itself
+        self.hung_up = False  # this incarnation says nothing more; it may still be there
         self.busy_since = 0.0  # monotonic time at which it got what it runs
         self.running: dict[str, tuple[Batch, ActiveLease]] = {}
         self.saving: dict[str, tuple[Batch, ActiveLease]] = {}
+        self.undelivered: set[str] = set()  # leases of `running` that it never got
         self.kill_reason: str | None = None  # set when main itself ordered the death
         self.process: WorkerProcess | None = None
         self._starter = starter
@@ -67,6 +69,11 @@ class WorkerHandle:
     @property
     def alive(self) -> bool:
         return self.process is not None
+
+    @property
+    def on_its_way_out(self) -> bool:
+        """Killed, or expected to leave: its deadline is for that, whatever it still says."""
+        return self.kill_reason is not None or self.state is State.STOPPING
 
     @property
     def exit_code(self) -> int | None:
@@ -97,7 +104,7 @@ class WorkerHandle:
             result_writer.close()
         self.state = State.BOOTING
         self.kill_reason = None
-        self.leaving = False
+        self.leaving = self.hung_up = False
         self.loras = frozenset()
 
     def _birth_environment(self) -> dict[str, str]:
@@ -135,13 +142,15 @@ class WorkerHandle:
             while self.from_worker.poll():
                 yield decode(self.from_worker.recv_bytes())
         except (EOFError, OSError):
-            return
+            self.hung_up = True
 
     @property
     def has_unread_words(self) -> bool:
-        """It said something that main did not read yet, or its pipe has closed."""
+        """It said something that main did not read yet, or hung up."""
+        if self.from_worker is None or self.hung_up:
+            return False
         try:
-            return self.from_worker is not None and self.from_worker.poll()
+            return self.from_worker.poll()
         except OSError:
             return False
 

@@ -223,7 +223,8 @@ class WorkerPool:
         sources: dict[Any, WorkerHandle | None] = {self._wake_reader: None}
         for handle in self._handles:
             if handle.process is not None:
-                sources[handle.from_worker] = handle
+                if not handle.hung_up:
+                    sources[handle.from_worker] = handle
                 sources[handle.process.sentinel] = handle
         ready = connection.wait(list(sources), timeout=self._seconds_to_next_timer())
         if self._wake_reader in ready:
@@ -259,10 +260,7 @@ class WorkerPool:
             case Ready():
                 self._ready(handle, message)
             case Loaded():
-                logger.debug(f"{handle.name}: {message.model_class} in {message.seconds:.1f} s")
-                handle.set_deadline(None)
-                self._change(handle, State.SERVING)
-                self._lease_to(handle)
+                self._loaded(handle, message)
             case LoadFailed():
                 self._load_failed(handle, message)
             case Generated():
@@ -287,11 +285,21 @@ class WorkerPool:
             f"{handle.name}: pid {message.pid}, {message.device_name} ({message.device_uuid}), "
             f"CUDA_VISIBLE_DEVICES={message.visible_devices!r}, up in {message.boot_seconds:.1f} s"
         )
-        handle.set_deadline(None)
-        self._change(handle, State.BOOTED)
+        if not handle.on_its_way_out:
+            handle.set_deadline(None)
+            self._change(handle, State.BOOTED)
+
+    def _loaded(self, handle: WorkerHandle, message: Loaded) -> None:
+        logger.debug(f"{handle.name}: {message.model_class} in {message.seconds:.1f} s")
+        if not handle.on_its_way_out:
+            handle.set_deadline(None)
+            self._change(handle, State.SERVING)
+            self._lease_to(handle)
 
     def _load_failed(self, handle: WorkerHandle, message: LoadFailed) -> None:
         logger.error(f"{handle.name}: the model could not be loaded: {message.error}")
+        if handle.on_its_way_out:
+            return
         if message.kind in ("out_of_memory", "device"):
             self._expect_to_leave(handle)
         else:
@@ -300,8 +308,9 @@ class WorkerPool:
     def _expect_to_leave(self, handle: WorkerHandle) -> None:
         """The worker said that it ends itself, to come again with a fresh device context."""
         handle.leaving = True
-        handle.set_deadline(self._rules.stop_timeout)
-        self._change(handle, State.STOPPING)
+        if not handle.on_its_way_out:
+            handle.set_deadline(self._rules.stop_timeout)
+            self._change(handle, State.STOPPING)
 
     def _generated(self, handle: WorkerHandle, message: Generated) -> None:
         handle.loras = frozenset(message.resident_loras)
@@ -315,7 +324,7 @@ class WorkerPool:
         handle.saving[message.lease_id] = handle.running.pop(message.lease_id)
         _, active = handle.saving[message.lease_id]
         self._pace.learn(handle.name, active.job.work, message.seconds)
-        if handle.running:
+        if handle.running or handle.on_its_way_out:
             return
         handle.set_deadline(self._rules.task_timeout_minimum)
         # The device first: publishing another worker's picture may wait for the disk.
@@ -326,7 +335,7 @@ class WorkerPool:
         """Take a lease off its worker; returns the batch that it belongs to."""
         held = handle.running if lease_id in handle.running else handle.saving
         batch, _ = held.pop(lease_id, (None, None))
-        if not handle.leases():
+        if not handle.leases() and not handle.on_its_way_out:
             handle.set_deadline(None)
         return batch
 
@@ -343,6 +352,8 @@ class WorkerPool:
         batch = self._batch
         if batch is None or handle.state is not State.SERVING or handle.running:
             return
+        if handle.on_its_way_out or handle.exit_code is not None:
+            return
         if handle.dismissed or any(active.alone for _, active in handle.saving.values()):
             return
         if self.barrier and not self.barrier.may_start(handle.name, self._busy()):
@@ -357,7 +368,8 @@ class WorkerPool:
         handle.set_deadline(self._pace.allowed(handle.name, handle.work))
         fault_point("main.lease")
         for active in group:
-            handle.send(replace(active.lease, more_follow=active is not group[-1]))
+            if not handle.send(replace(active.lease, more_follow=active is not group[-1])):
+                handle.undelivered.add(active.lease.lease_id)
 
     def _next_leases(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
         serving = self._serving()
@@ -448,15 +460,17 @@ class WorkerPool:
         leases = handle.leases()
         # Who announced its leaving has named the culprit; who lost its server knows none.
         innocent = handle.leaving or (handle.process is not None and handle.process.orphaned)
-        running = handle.running
-        handle.running, handle.saving = {}, {}
+        undelivered = handle.undelivered
+        running = {i: held for i, held in handle.running.items() if i not in undelivered}
+        handle.running, handle.saving, handle.undelivered = {}, {}, set()
         handle.bury()
         if not expected:
             logger.warning(f"{handle.name}: {reason}.")
         loss = WorkerLoss(f"{handle.name}: {reason}", by_sigkill, hung)
         for batch, active in leases:
-            blamed = not innocent and (not running or active.lease.lease_id in running)
-            batch.worker_lost(active.lease.lease_id, loss, blamed)
+            lease_id = active.lease.lease_id
+            blamed = not innocent and (not running or lease_id in running)
+            batch.worker_lost(lease_id, loss, blamed and lease_id not in undelivered)
         if self._closing:
             self._change(handle, State.STOPPED)
         elif handle.dismissed:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.messages import Done, Generated, Lease, Load, Loaded, Ready, ToMain, decode, encode
+from core.messages import Done, Generated, Lease, Load, Loaded, Ready, Stop, ToMain, decode, encode
 from core.worker_start import WorkerMain
 from tests.conftest import PATIENCE, wait_until
 
@@ -76,6 +77,14 @@ class StubWorker:
     def save(self, lease: Lease) -> None:
         Path(lease.partial_path).write_bytes(PICTURE)
         self.say(Done(lease.lease_id, len(PICTURE), "0" * 64, 0.0))
+
+    def leave_when_asked(self) -> None:
+        """End at the poison pill, whenever that comes."""
+        threading.Thread(target=self._leave, daemon=True).start()
+
+    def _leave(self) -> None:
+        assert isinstance(self.hear(), Stop)
+        self.die(0)
 
 
 class StubStarter:
