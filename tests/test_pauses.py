@@ -58,8 +58,6 @@ def test_a_worker_that_spoke_while_main_was_held_up_is_not_killed(
         assert not any(worker.killed for worker in workers)
         for worker in workers:
             worker.leave_when_asked()
-        for worker in workers:
-            worker.die(0)
     assert [(r.status, r.attempts) for r in results] == [("done", 1)] * 2
 
 
