@@ -28,6 +28,7 @@ class StubWorker:
         self.orphaned = False
         self.killed = False
         self.dies_of_sigkill = True
+        self._dead, self._dying = False, threading.Lock()
         self.reader = Connection(os.dup(reader.fileno()), writable=False)
         self.writer = Connection(os.dup(writer.fileno()), readable=False)
         self.sentinel, self._life = os.pipe()
@@ -45,6 +46,10 @@ class StubWorker:
     # -- as the test plays it ------------------------------------------------
 
     def die(self, exit_code: int = -signal.SIGSEGV) -> None:
+        with self._dying:
+            if self._dead:
+                return
+            self._dead = True
         self.exit_code = exit_code
         self.reader.close()
         self.writer.close()
