@@ -51,6 +51,7 @@ class WorkerHandle:
         self.strikes = 0.0  # incarnations lost, less what finished tasks made up for
         self.loras: frozenset[str] = frozenset()
         self.group_size = spec.group_size
+        self.fresh = True  # this incarnation has not finished a task yet
         self.dismissed = False  # to leave when its leases are done
         self.leaving = False  # this incarnation said that it will end itself
         self.hung_up = False  # this incarnation says nothing more; it may still be there
@@ -105,6 +106,7 @@ class WorkerHandle:
         self.state = State.BOOTING
         self.kill_reason = None
         self.leaving = self.hung_up = False
+        self.fresh = True
         self.loras = frozenset()
 
     def _birth_environment(self) -> dict[str, str]:
@@ -202,6 +204,11 @@ class WorkerHandle:
     def work(self) -> float:
         """Expected work of what it runs."""
         return sum(active.job.work for _, active in self.running.values())
+
+    @property
+    def may_compile(self) -> bool:
+        """What it runs next may be compiled first; later it says so itself (`Compiling`)."""
+        return self.fresh and self._spec.may_compile
 
     def set_deadline(self, seconds: float | None) -> None:
         self.deadline = None if seconds is None else time.monotonic() + seconds

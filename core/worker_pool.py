@@ -26,6 +26,7 @@ from core.events import Listener, WorkerState, ignore
 from core.fault_points import fault_point
 from core.loading import loads_at_once
 from core.messages import (
+    Compiling,
     Done,
     Failed,
     Generated,
@@ -263,6 +264,9 @@ class WorkerPool:
                 self._loaded(handle, message)
             case LoadFailed():
                 self._load_failed(handle, message)
+            case Compiling():
+                if handle.running and not handle.on_its_way_out:
+                    handle.set_deadline(self._pace.allowed(handle.name, handle.work, True))
             case Generated():
                 self._generated(handle, message)
             case Done():
@@ -315,6 +319,7 @@ class WorkerPool:
     def _generated(self, handle: WorkerHandle, message: Generated) -> None:
         handle.loras = frozenset(message.resident_loras)
         handle.deaths_in_row = 0
+        handle.fresh = False
         handle.strikes = max(0.0, handle.strikes - FORGIVEN_PER_TASK)
         self.lora_loads += message.lora_loads
         self.lora_switches += message.lora_switches
@@ -365,7 +370,8 @@ class WorkerPool:
             self.barrier.started(handle.name)
         handle.running = {active.lease.lease_id: (batch, active) for active in group}
         handle.busy_since = time.monotonic()
-        handle.set_deadline(self._pace.allowed(handle.name, handle.work))
+        allowed = self._pace.allowed(handle.name, handle.work, handle.may_compile)
+        handle.set_deadline(allowed)
         fault_point("main.lease")
         for active in group:
             if not handle.send(replace(active.lease, more_follow=active is not group[-1])):

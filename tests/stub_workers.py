@@ -83,6 +83,10 @@ class StubWorker:
         Path(lease.partial_path).write_bytes(PICTURE)
         self.say(Done(lease.lease_id, len(PICTURE), "0" * 64, 0.0))
 
+    def finish(self, lease: Lease) -> None:
+        self.draw(lease)
+        self.save(lease)
+
     def leave_when_asked(self) -> None:
         """End at the poison pill, whenever that comes."""
         threading.Thread(target=self._leave, daemon=True).start()

@@ -164,7 +164,5 @@ def test_a_task_that_did_not_reach_its_worker_is_not_blamed_for_its_death(
 
 def finish_all(worker: StubWorker, count: int) -> None:
     for _ in range(count):
-        lease = worker.hear_lease()
-        worker.draw(lease)
-        worker.save(lease)
+        worker.finish(worker.hear_lease())
     worker.leave_when_asked()

@@ -7,6 +7,7 @@ from typing import assert_never
 
 from core.fault_points import fault_point
 from core.messages import (
+    Compiling,
     Failed,
     FailureKind,
     Generated,
@@ -64,6 +65,7 @@ class _Worker:
         self._family = family
         self._saver = ResultSaver(channel, max(spec.max_pending_saves, spec.group_size))
         self._free_since = time.monotonic()
+        family.before_compiling(lambda: channel.send(Compiling()))
 
     def serve(self) -> None:
         while True:

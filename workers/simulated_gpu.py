@@ -11,6 +11,7 @@ request: a prompt or instruction `!fault`, `!fault:3` (only in the first 3 attem
     oom        out of memory, always       cuda    a lost CUDA context
     crowd      out of memory, unless it is drawn alone
     disk-full  ENOSPC from the saver       slow    30 times the time
+    compile    some seconds more, of which it tells as a model does before it is compiled
 """
 
 import errno
@@ -18,7 +19,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from PIL import Image
@@ -32,6 +33,7 @@ from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraManager
 from workers.models.base import Log, ModelFamily, Picture, Product, Verdict
 
+COMPILING = 4.0  # seconds
 SIDE = 64  # pixels of a picture whose task gives no size
 
 
@@ -41,12 +43,16 @@ class SimulatedGpu(ModelFamily):
     def __init__(self, spec: WorkerSpec, log: Log) -> None:
         self._spec = spec
         self._times = spec.simulated
+        self._tell_compiling: Callable[[], None] = lambda: None
         self._loras = LoraManager(
             _SimulatedPipeline(self._times.lora_load_seconds), spec.max_resident_loras, log
         )
 
     def device_identity(self) -> tuple[str, str]:
         return "simulated GPU", f"SIM-{os.environ.get('CUDA_VISIBLE_DEVICES')}"
+
+    def before_compiling(self, tell: Callable[[], None]) -> None:
+        self._tell_compiling = tell
 
     def load(self) -> str:
         self._break_if_lost()
@@ -59,6 +65,9 @@ class SimulatedGpu(ModelFamily):
             fault = _fault(_words(lease), lease.attempt)
             if fault == "crowd" and len(leases) > 1:
                 raise MemoryError("simulated")
+            if fault == "compile":
+                self._tell_compiling()
+                time.sleep(COMPILING)
             _break_if_asked(fault)
         if isinstance(leases[0].task, ScoreTask):
             time.sleep(self._times.score_seconds)
