@@ -475,8 +475,10 @@ class WorkerPool:
         loss = WorkerLoss(f"{handle.name}: {reason}", by_sigkill, hung)
         for batch, active in leases:
             lease_id = active.lease.lease_id
-            blamed = not innocent and (not running or lease_id in running)
-            batch.worker_lost(lease_id, loss, blamed and lease_id not in undelivered)
+            # A crash may come of a picture that is being saved, too; a deadline is the task's own.
+            suspect = not running or lease_id in running or not hung
+            blamed = suspect and not innocent and lease_id not in undelivered
+            batch.worker_lost(lease_id, loss, blamed)
         if self._closing:
             self._change(handle, State.STOPPED)
         elif handle.dismissed:

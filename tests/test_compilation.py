@@ -196,7 +196,7 @@ def test_the_first_task_of_each_process_that_may_compile_has_the_time_of_a_first
     starter, limit = StubStarter.installed(monkeypatch), 0.3
     config = simulated(workers={"compile": "always"}, supervision={"task_timeout_minimum": limit})
     generator = MultiGPUImageGenerator(1, config=config, output_dir=tmp_path)
-    with generator, ThreadPoolExecutor() as executor:
+    with ThreadPoolExecutor() as executor, generator:
         batch = executor.submit(generator.generate_batch, [{"prompt": f"{i}"} for i in range(3)])
         worker = starter.worker().serve()
         worker.finish(worker.hear_lease())

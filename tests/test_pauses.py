@@ -43,7 +43,7 @@ def test_a_worker_that_spoke_while_main_was_held_up_is_not_killed(
     generator = MultiGPUImageGenerator(
         2, config=config, output_dir=tmp_path, listener=wait_for_the_terminal
     )
-    with generator, ThreadPoolExecutor() as executor:
+    with ThreadPoolExecutor() as executor, generator:
         workers = [starter.worker(name).serve() for name in ("cpu0", "cpu1")]
         batch = executor.submit(generator.generate_batch, TASKS)
         leases = [worker.hear_lease() for worker in workers]

@@ -168,6 +168,20 @@ def test_a_poison_task_is_quarantined_and_can_be_run_again(tmp_path: Path) -> No
     assert statuses(third) == ["skipped", "quarantined", "skipped", "skipped", "done"]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_picture_that_crashes_its_saver_is_found_among_innocents(
+    tmp_path: Path, workers: int
+) -> None:
+    """Each time another task runs meanwhile, and might be the culprit as well."""
+    tasks = prompts("!save-crash", *(f"picture {i}" for i in range(12)), width=128, height=128)
+    times = {"seconds_per_megapixel_step": 20.0}  # 0.3 s: longer than the saver lives
+    rules = {"restarts_before_retirement": 20}
+    results = run(tmp_path, tasks, workers, simulated=times, supervision=rules)
+    assert statuses(results) == ["quarantined"] + ["done"] * 12
+    assert results[0].attempts <= 4
+    assert "alone" in str(results[0].error)
+
+
 @pytest.mark.parametrize("fault", ["!hang:1", "!stop:1"])
 def test_a_hanging_worker_is_replaced(tmp_path: Path, fault: str) -> None:
     results = run(tmp_path, prompts(fault, "b"), supervision={"task_timeout": 1.0})

@@ -11,6 +11,7 @@ request: a prompt or instruction `!fault`, `!fault:3` (only in the first 3 attem
     oom        out of memory, always       cuda    a lost CUDA context
     crowd      out of memory, unless it is drawn alone
     disk-full  ENOSPC from the saver       slow    30 times the time
+    save-crash segmentation fault of the saver, when the next task is under way
     compile    some seconds more, of which it tells as a model does before it is compiled
 """
 
@@ -34,6 +35,7 @@ from workers.lora_manager import LoraManager
 from workers.models.base import Log, ModelFamily, Picture, Product, Verdict
 
 COMPILING = 4.0  # seconds
+SAVING = 0.1  # seconds until the saver crashes
 SIDE = 64  # pixels of a picture whose task gives no size
 
 
@@ -89,8 +91,9 @@ class SimulatedGpu(ModelFamily):
         width, height = task.width or SIDE, task.height or SIDE
         colour = tuple(bytes.fromhex(lease.fingerprint[:6]))
         image = Image.new("RGB", (width, height), colour)
-        if _words(lease).startswith("!disk-full"):
-            image.save = _disk_full  # type: ignore[method-assign]
+        fault = _fault(_words(lease), lease.attempt)
+        if fault in _SAVING_FAULTS:
+            image.save = _SAVING_FAULTS[fault]  # type: ignore[method-assign]
         return Picture(self._used(task, width, height), image)
 
     def resident_loras(self) -> list[str]:
@@ -205,3 +208,14 @@ def _hang() -> NoReturn:
 
 def _disk_full(*_: Any, **__: Any) -> NoReturn:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _crash_late(*_: Any, **__: Any) -> None:
+    time.sleep(SAVING)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+_SAVING_FAULTS: dict[str, Callable[..., None]] = {
+    "disk-full": _disk_full,
+    "save-crash": _crash_late,
+}
