@@ -53,7 +53,7 @@ class WorkerHandle:
         self.group_size = spec.group_size
         self.fresh = True  # this incarnation has not finished a task yet
         self.dismissed = False  # to leave when its leases are done
-        self.leaving = False  # this incarnation said that it will end itself
+        self.leaves_because: str | None = None  # this incarnation said that it will end itself
         self.hung_up = False  # this incarnation says nothing more; it may still be there
         self.busy_since = 0.0  # monotonic time at which it got what it runs
         self.running: dict[str, tuple[Batch, ActiveLease]] = {}
@@ -105,7 +105,8 @@ class WorkerHandle:
             result_writer.close()
         self.state = State.BOOTING
         self.kill_reason = None
-        self.leaving = self.hung_up = False
+        self.leaves_because = None
+        self.hung_up = False
         self.fresh = True
         self.loras = frozenset()
 
@@ -175,7 +176,8 @@ class WorkerHandle:
         if code is None:
             return "it does not react to SIGKILL"
         if code >= 0:
-            return f"its process ended with exit code {code}"
+            why = f" ({self.leaves_because})" if self.leaves_because else ""
+            return f"its process ended with exit code {code}{why}"
         try:
             return f"its process was ended by {signal.Signals(-code).name}"
         except ValueError:

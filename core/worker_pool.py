@@ -278,7 +278,7 @@ class WorkerPool:
                     handle.loras = frozenset(message.resident_loras)
                 batch = self._release(handle, message.lease_id)
                 if message.leaving:
-                    self._expect_to_leave(handle)
+                    self._expect_to_leave(handle, message.error)
                 if batch is not None:
                     batch.failed(message)
             case Log():
@@ -301,17 +301,18 @@ class WorkerPool:
             self._lease_to(handle)
 
     def _load_failed(self, handle: WorkerHandle, message: LoadFailed) -> None:
-        logger.error(f"{handle.name}: the model could not be loaded: {message.error}")
+        reason = f"the model could not be loaded: {message.error}"
+        logger.error(f"{handle.name}: {reason}")
         if handle.on_its_way_out:
             return
-        if message.kind in ("out_of_memory", "device"):
-            self._expect_to_leave(handle)
+        if message.kind == "input":  # no other try would change anything
+            self._retire(handle, reason)
         else:
-            self._retire(handle, f"the model could not be loaded: {message.error}")
+            self._expect_to_leave(handle, reason)
 
-    def _expect_to_leave(self, handle: WorkerHandle) -> None:
+    def _expect_to_leave(self, handle: WorkerHandle, reason: str) -> None:
         """The worker said that it ends itself, to come again with a fresh device context."""
-        handle.leaving = True
+        handle.leaves_because = reason
         if not handle.on_its_way_out:
             handle.set_deadline(self._rules.stop_timeout)
             self._change(handle, State.STOPPING)
@@ -465,7 +466,8 @@ class WorkerPool:
             reason = handle.kill_reason
         leases = handle.leases()
         # Who announced its leaving has named the culprit; who lost its server knows none.
-        innocent = handle.leaving or (handle.process is not None and handle.process.orphaned)
+        orphaned = handle.process is not None and handle.process.orphaned
+        innocent = orphaned or handle.leaves_because is not None
         undelivered = handle.undelivered
         running = {i: held for i, held in handle.running.items() if i not in undelivered}
         handle.running, handle.saving, handle.undelivered = {}, {}, set()

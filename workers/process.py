@@ -84,15 +84,15 @@ class _Worker:
 
     def _load(self) -> None:
         started = time.monotonic()
-        fault_point("worker.load")
         try:
+            fault_point("worker.load")
             model_class = self._family.load()
         except Exception as error:
             from workers.errors import classify
 
             kind, text = classify(error)
             self._channel.send(LoadFailed(kind, clip(text)))
-            if kind in ("out_of_memory", "device"):
+            if kind != "input":  # a fresh process may find network, disk and device mended
                 os._exit(LEAVING_EXIT)
             return
         self._channel.send(Loaded(model_class, time.monotonic() - started))
