@@ -59,7 +59,7 @@ def test_compiled_pictures_are_the_same_and_loras_are_exchanged_without_compilin
         (None, 1.0), (first, 1.0), (second, 0.7), (None, 1.0), (third, 1.0), (first, 0.3),
         (first, 1.0), (third, 0.5), (second, 1.0), (first, 0.0),
     ]  # fmt: skip
-    counted, announced = [], list[int]()
+    counted, announced = list[int](), list[int]()
     compiled.before_compiling(lambda: announced.append(len(counted)))
     for lora, strength in order:
         expected = drawn(plain, lora, lora_strength=strength).astype(int)

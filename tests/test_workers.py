@@ -24,7 +24,7 @@ from core.events import Event, TaskEnded, TaskStarted, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import read_provenance
 from core.tasks import Result
-from tests.conftest import PROJECT, fork_server, simulated, wait_until, worker_processes
+from tests.conftest import PATIENCE, PROJECT, fork_server, simulated, wait_until, worker_processes
 from workers.errors import classify
 
 Generator = MultiGPUImageGenerator
@@ -179,7 +179,9 @@ def test_a_picture_that_crashes_its_saver_is_found_among_innocents(
     tasks = prompts("!save-crash", *(f"picture {i}" for i in range(12)), width=128, height=128)
     times = {"seconds_per_megapixel_step": 20.0}  # 0.3 s: longer than the saver lives
     rules = {"restarts_before_retirement": 20}
-    results = run(tmp_path, tasks, workers, simulated=times, supervision=rules)
+    config = simulated(simulated=times, supervision=rules)
+    with Generator(workers, config=config, output_dir=tmp_path) as generator:
+        results = generator.generate_batch(tasks, timeout=2 * PATIENCE)
     assert statuses(results) == ["quarantined"] + ["done"] * 12
     assert results[0].attempts <= 4
     assert "alone" in str(results[0].error)

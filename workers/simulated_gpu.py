@@ -212,7 +212,7 @@ def _disk_full(*_: Any, **__: Any) -> NoReturn:
 
 def _crash_late(*_: Any, **__: Any) -> None:
     time.sleep(SAVING)
-    os.kill(os.getpid(), signal.SIGSEGV)
+    signal.raise_signal(signal.SIGSEGV)  # to this thread, so that it does nothing more
 
 
 _SAVING_FAULTS: dict[str, Callable[..., None]] = {
