@@ -195,11 +195,11 @@ class WorkerPool:
         """Whatever was handed over and not read gets its answer; what comes later, at once."""
         with self._going:
             self._gone = True
-        for command in self._commands:
-            try:
-                command()
-            except Exception:
-                logger.exception("A command to the worker pool failed after its end.")
+            while self._commands:
+                try:
+                    self._commands.popleft()()
+                except Exception:
+                    logger.exception("A command to the worker pool failed after its end.")
         self._wake_reader.close()
         self._wake_writer.close()
 
