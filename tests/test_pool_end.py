@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from core.batch import Batch
+from core.events import ignore
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
 from core.worker_pool import WorkerPool
@@ -126,3 +127,33 @@ def test_a_batch_that_races_the_stop_of_its_pool_is_closed(
     assert [r.status for r in results] == ["interrupted"] * 2
     stopping.join()
     generator.stop()
+
+
+def test_a_job_added_after_the_pools_end_has_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the edit benchmark adds the scores to come, edit by edit."""
+
+    def break_down(pool: WorkerPool) -> None:
+        raise MemoryError("simulated")
+
+    monkeypatch.setattr(WorkerPool, "_turn", break_down)
+    with MultiGPUImageGenerator(1, config=simulated(), output_dir=tmp_path) as generator:
+        first, second = generator.prepare(TASKS, []).jobs
+        pool, settings = generator._pool, generator.settings
+        assert pool is not None and generator._ledger is not None
+        batch = Batch(
+            [first],
+            [],
+            generator._ledger,
+            generator._root,
+            settings.supervision,
+            settings.scheduling.max_passed_over,
+            ignore,
+            open_ended=True,
+        )
+        pool.submit(batch)
+        assert batch.wait(PATIENCE)
+        wait_until(lambda: not pool._thread.is_alive(), "the pool's end")
+        pool.extend(second)
+        assert [r.status for r in batch.results()] == ["failed"] * 2
