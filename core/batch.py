@@ -275,8 +275,9 @@ class Batch:
         """The worker of a lease is gone.
 
         Args:
-            blamed: the task was running; otherwise it only waited for its picture to be saved
-                while another task ran, and goes again without a mark.
+            blamed: the task may be why: it was running, or its picture was being saved.
+                Otherwise it goes again without a mark. Who is to blame among several shows when
+                each has run alone; before, nobody is quarantined.
         """
         active = self._end(lease_id)
         if active is None:

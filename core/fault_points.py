@@ -2,11 +2,13 @@
 
 `FAULT_POINT=worker.mid-write:3` makes every process kill itself when it passes that point for
 the third time and, if it lives on, at every later passage. A third part names another fault:
-`kill` (the default), `stop` (SIGSTOP) or `stuck` (a native call that holds the GIL for ever).
+`kill` (the default), `stop` (SIGSTOP), `stuck` (a native call that holds the GIL for ever) or
+`error` (an OSError).
 `FAULT_TICKETS` names a folder: each fault takes a file out of it, and without one none happens.
 """
 
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NoReturn
 
 FAULT_POINT = "FAULT_POINT"  # environment
 FAULT_TICKETS = "FAULT_TICKETS"  # environment
@@ -68,10 +71,15 @@ def hold_the_gil() -> None:
         libc.pause()
 
 
+def _raise_error() -> NoReturn:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 _KINDS: dict[str, Callable[[], None]] = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "stuck": hold_the_gil,
+    "error": _raise_error,
 }
 
 fault_point: Callable[..., None] = _no_fault

@@ -73,6 +73,11 @@ class LoadFailed:
 
 
 @dataclass(frozen=True)
+class Compiling:
+    """Before the device begins what it runs, the model is compiled for it: that takes a while."""
+
+
+@dataclass(frozen=True)
 class Generated:
     """The device is done with this lease; its result is still being encoded and written.
 
@@ -118,11 +123,14 @@ class Log:
 
 
 ToWorker = Load | Lease | Stop
-ToMain = Ready | Loaded | LoadFailed | Generated | Done | Failed | Log
+ToMain = Ready | Loaded | LoadFailed | Compiling | Generated | Done | Failed | Log
 
 _TYPES = {
     t.__name__: t
-    for t in (Load, Lease, Stop, Ready, Loaded, LoadFailed, Generated, Done, Failed, Log)
+    for t in (
+        *(Load, Lease, Stop),
+        *(Ready, Loaded, LoadFailed, Compiling, Generated, Done, Failed, Log),
+    )
 }
 
 

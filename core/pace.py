@@ -30,8 +30,12 @@ class Pace:
         known = own if len(own) >= OWN_ENOUGH else self._rates
         return median(known) if known else None
 
-    def allowed(self, worker: str, work: float) -> float:
-        """Seconds after which a task of this much work counts as hung on this worker."""
+    def allowed(self, worker: str, work: float, may_compile: bool = False) -> float:
+        """Seconds after which a task of this much work counts as hung on this worker.
+
+        Args:
+            may_compile: so it takes as long as a first task, whatever is known of others.
+        """
         rules = self._rules
         if rules.task_timeout is not None:
             return rules.task_timeout
@@ -39,4 +43,5 @@ class Pace:
         if own is None:
             return rules.first_task_timeout
         expected = max(own, median(self._rates)) * work
-        return max(rules.task_timeout_minimum, rules.task_timeout_factor * expected)
+        learned = max(rules.task_timeout_minimum, rules.task_timeout_factor * expected)
+        return max(learned, rules.first_task_timeout) if may_compile else learned

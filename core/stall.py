@@ -18,6 +18,10 @@ class StallWatch:
             self._seen, self._since = activity, now
         return now - self._since
 
+    def forgive(self, seconds: float) -> None:
+        """Do as if that time had not passed."""
+        self._since += seconds
+
     def _activity(self) -> tuple[float, int] | None:
         """CPU seconds and bytes read so far; None for a process that is gone."""
         try:

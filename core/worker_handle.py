@@ -51,11 +51,14 @@ class WorkerHandle:
         self.strikes = 0.0  # incarnations lost, less what finished tasks made up for
         self.loras: frozenset[str] = frozenset()
         self.group_size = spec.group_size
+        self.fresh = True  # this incarnation has not finished a task yet
         self.dismissed = False  # to leave when its leases are done
-        self.leaving = False  # this incarnation said that it will end itself
+        self.leaves_because: str | None = None  # this incarnation said that it will end itself
+        self.hung_up = False  # this incarnation says nothing more; it may still be there
         self.busy_since = 0.0  # monotonic time at which it got what it runs
         self.running: dict[str, tuple[Batch, ActiveLease]] = {}
         self.saving: dict[str, tuple[Batch, ActiveLease]] = {}
+        self.undelivered: set[str] = set()  # leases of `running` that it never got
         self.kill_reason: str | None = None  # set when main itself ordered the death
         self.process: WorkerProcess | None = None
         self._starter = starter
@@ -69,6 +72,11 @@ class WorkerHandle:
         return self.process is not None
 
     @property
+    def on_its_way_out(self) -> bool:
+        """Killed, or expected to leave: its deadline is for that, whatever it still says."""
+        return self.kill_reason is not None or self.state is State.STOPPING
+
+    @property
     def exit_code(self) -> int | None:
         """Of the incarnation; None while it runs."""
         return self.process.exit_code if self.process else None
@@ -77,7 +85,7 @@ class WorkerHandle:
         """Start a new incarnation. Call it from a thread that outlives the worker.
 
         Raises:
-            OSError: no process can be started now.
+            Exception: no process can be started now; AssertionError: nor ever.
         """
         task_reader, self._to_worker = Pipe(duplex=False)
         self.from_worker, result_writer = Pipe(duplex=False)
@@ -88,7 +96,7 @@ class WorkerHandle:
                 self.name,
                 self._birth_environment(),
             )
-        except OSError:
+        except Exception:
             self._close_pipes()
             raise
         finally:
@@ -97,7 +105,9 @@ class WorkerHandle:
             result_writer.close()
         self.state = State.BOOTING
         self.kill_reason = None
-        self.leaving = False
+        self.leaves_because = None
+        self.hung_up = False
+        self.fresh = True
         self.loras = frozenset()
 
     def _birth_environment(self) -> dict[str, str]:
@@ -135,7 +145,17 @@ class WorkerHandle:
             while self.from_worker.poll():
                 yield decode(self.from_worker.recv_bytes())
         except (EOFError, OSError):
-            return
+            self.hung_up = True
+
+    @property
+    def has_unread_words(self) -> bool:
+        """It said something that main did not read yet, or hung up."""
+        if self.from_worker is None or self.hung_up:
+            return False
+        try:
+            return self.from_worker.poll()
+        except OSError:
+            return False
 
     def kill(self, reason: str) -> None:
         """SIGKILL the incarnation; works on a stopped or stuck process too."""
@@ -156,7 +176,8 @@ class WorkerHandle:
         if code is None:
             return "it does not react to SIGKILL"
         if code >= 0:
-            return f"its process ended with exit code {code}"
+            why = f" ({self.leaves_because})" if self.leaves_because else ""
+            return f"its process ended with exit code {code}{why}"
         try:
             return f"its process was ended by {signal.Signals(-code).name}"
         except ValueError:
@@ -186,5 +207,18 @@ class WorkerHandle:
         """Expected work of what it runs."""
         return sum(active.job.work for _, active in self.running.values())
 
+    @property
+    def may_compile(self) -> bool:
+        """What it runs next may be compiled first; later it says so itself (`Compiling`)."""
+        return self.fresh and self._spec.may_compile
+
     def set_deadline(self, seconds: float | None) -> None:
         self.deadline = None if seconds is None else time.monotonic() + seconds
+
+    def forgive(self, seconds: float) -> None:
+        """Do as if that time had not passed."""
+        self.busy_since += seconds
+        if self.deadline is not None:
+            self.deadline += seconds
+        if self.load_watch is not None:
+            self.load_watch.forgive(seconds)

@@ -6,6 +6,7 @@ workers; see `core.worker_handle`.
 """
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -25,6 +26,7 @@ from core.events import Listener, WorkerState, ignore
 from core.fault_points import fault_point
 from core.loading import loads_at_once
 from core.messages import (
+    Compiling,
     Done,
     Failed,
     Generated,
@@ -46,6 +48,7 @@ from core.worker_start import starter_for
 from workers.process import run_worker
 
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
+BUSY_WAIT = 1.0  # the same while a worker has a deadline: a later turn shows that main was held up
 IDLE_TURN = 0.2  # seconds between turns while a worker waits for another one's task
 STALL_CHECKS = 4  # looks at a loading worker within the time in which it has to get on
 KILL_GRACE = 5.0  # seconds for the kernel to end a killed process
@@ -94,12 +97,15 @@ class WorkerPool:
         self._speculative = settings.scheduling.speculative_copies
         self._batch: Batch | None = None
         self._closing = False
+        self._gone = False  # the thread has ended, or is about to, and reads no command more
+        self._going = threading.Lock()  # so that nobody hands something over meanwhile
         self._give_up_reason: str | None = None
         self.has_served = False  # a worker loaded its model
         self.lora_loads = 0
         self.lora_switches = 0
         self.waits: deque[float] = deque(maxlen=1000)  # of devices, before their newest tasks
         self._commands: deque[Callable[[], None]] = deque()
+        self._checked_at = self._next_check = math.inf  # monotonic times of looks at deadlines
         self._wake_reader, self._wake_writer = Pipe(duplex=False)
         self._thread = threading.Thread(target=self._run, name="worker-pool", daemon=True)
         self._starter = starter_for(
@@ -126,10 +132,7 @@ class WorkerPool:
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over; one at a time. Wait on the batch itself."""
-        if not self._thread.is_alive():
-            batch.abandon("failed", self._give_up_reason or "The workers are stopped.")
-            return
-        self._post(lambda: self._take(batch))
+        self._hand_over(lambda: self._take(batch))
 
     def stop_leasing(self) -> None:
         """Let running tasks finish; their batch then closes as interrupted."""
@@ -144,11 +147,11 @@ class WorkerPool:
 
     def extend(self, job: Job) -> None:
         """Add a job to the running batch, which was made open-ended."""
-        self._post(lambda: self._batch.add(job) if self._batch else None)
+        self._hand_over(lambda: self._batch.add(job) if self._batch else None)
 
     def seal(self) -> None:
         """The running batch is complete when all its jobs are: no more will be added."""
-        self._post(lambda: self._batch.seal() if self._batch else None)
+        self._hand_over(lambda: self._batch.seal() if self._batch else None)
 
     def adopt(self, device: Device, spec: WorkerSpec) -> None:
         """One worker more."""
@@ -172,6 +175,14 @@ class WorkerPool:
         self._post(lambda: self._close(at_once))
         self._thread.join()
 
+    def _hand_over(self, command: Callable[[], None]) -> None:
+        """Have the pool's thread do it; once that is gone, do it here. Not for signal handlers."""
+        with self._going:
+            if not self._gone:
+                self._post(command)
+                return
+        command()
+
     def _post(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
         with contextlib.suppress(OSError):  # the pool is gone, and its batch is closed
@@ -187,15 +198,27 @@ class WorkerPool:
             logger.exception("The worker pool broke down; this is a defect, please report it.")
             self._break_down(error)
         finally:
-            self._wake_reader.close()
-            self._wake_writer.close()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Whatever was handed over and not read gets its answer; what comes later, at once."""
+        with self._going:
+            self._gone = True
+            while self._commands:
+                try:
+                    self._commands.popleft()()
+                except Exception:
+                    logger.exception("A command to the worker pool failed after its end.")
+        self._wake_reader.close()
+        self._wake_writer.close()
 
     def _turn(self) -> None:
         for handle in self._wait():
             self._collect(handle)
         while self._commands:
             self._commands.popleft()()
-        now = time.monotonic()
+        now = self._checked_at = time.monotonic()
+        self._forgive(max(0.0, now - self._next_check))
         for handle in list(self._handles):
             self._check_deadline(handle, now)
             self._check_load(handle, now)
@@ -210,7 +233,8 @@ class WorkerPool:
         sources: dict[Any, WorkerHandle | None] = {self._wake_reader: None}
         for handle in self._handles:
             if handle.process is not None:
-                sources[handle.from_worker] = handle
+                if not handle.hung_up:
+                    sources[handle.from_worker] = handle
                 sources[handle.process.sentinel] = handle
         ready = connection.wait(list(sources), timeout=self._seconds_to_next_timer())
         if self._wake_reader in ready:
@@ -220,14 +244,18 @@ class WorkerPool:
 
     def _seconds_to_next_timer(self) -> float:
         now = time.monotonic()
-        timers = [h.deadline for h in self._handles if h.deadline is not None]
+        busy = any(h.deadline is not None for h in self._handles)
+        # From the last look on: what main did since then may have held it up, too.
+        self._next_check = min(now, self._checked_at) + (BUSY_WAIT if busy else IDLE_WAIT)
+        timers = [self._next_check]
+        timers += [h.deadline for h in self._handles if h.deadline is not None]
         if not self._closing and self._starter.ready:
             timers += [h.start_at for h in self._handles if h.state is State.DOWN]
         if any(h.state is State.LOADING for h in self._handles):
             timers.append(now + self._rules.load_stall_timeout / STALL_CHECKS)
         if self._waits():
             timers.append(now + IDLE_TURN)
-        return max(0.0, min([t - now for t in timers], default=IDLE_WAIT))
+        return max(0.0, min(timers) - now)
 
     def _collect(self, handle: WorkerHandle) -> None:
         """Read what a worker sent; a dead one's last words count before its death does."""
@@ -242,13 +270,12 @@ class WorkerPool:
             case Ready():
                 self._ready(handle, message)
             case Loaded():
-                logger.debug(f"{handle.name}: {message.model_class} in {message.seconds:.1f} s")
-                handle.set_deadline(None)
-                self.has_served = True
-                self._change(handle, State.SERVING)
-                self._lease_to(handle)
+                self._loaded(handle, message)
             case LoadFailed():
                 self._load_failed(handle, message)
+            case Compiling():
+                if handle.running and not handle.on_its_way_out:
+                    handle.set_deadline(self._pace.allowed(handle.name, handle.work, True))
             case Generated():
                 self._generated(handle, message)
             case Done():
@@ -260,7 +287,7 @@ class WorkerPool:
                     handle.loras = frozenset(message.resident_loras)
                 batch = self._release(handle, message.lease_id)
                 if message.leaving:
-                    self._expect_to_leave(handle)
+                    self._expect_to_leave(handle, message.error)
                 if batch is not None:
                     batch.failed(message)
             case Log():
@@ -271,25 +298,39 @@ class WorkerPool:
             f"{handle.name}: pid {message.pid}, {message.device_name} ({message.device_uuid}), "
             f"CUDA_VISIBLE_DEVICES={message.visible_devices!r}, up in {message.boot_seconds:.1f} s"
         )
-        handle.set_deadline(None)
-        self._change(handle, State.BOOTED)
+        if not handle.on_its_way_out:
+            handle.set_deadline(None)
+            self._change(handle, State.BOOTED)
+
+    def _loaded(self, handle: WorkerHandle, message: Loaded) -> None:
+        logger.debug(f"{handle.name}: {message.model_class} in {message.seconds:.1f} s")
+        if not handle.on_its_way_out:
+            handle.set_deadline(None)
+            self.has_served = True
+            self._change(handle, State.SERVING)
+            self._lease_to(handle)
 
     def _load_failed(self, handle: WorkerHandle, message: LoadFailed) -> None:
-        logger.error(f"{handle.name}: the model could not be loaded: {message.error}")
-        if message.kind in ("out_of_memory", "device"):
-            self._expect_to_leave(handle)
+        reason = f"the model could not be loaded: {message.error}"
+        logger.error(f"{handle.name}: {reason}")
+        if handle.on_its_way_out:
+            return
+        if message.kind == "input":  # no other try would change anything
+            self._retire(handle, reason)
         else:
-            self._retire(handle, f"the model could not be loaded: {message.error}")
+            self._expect_to_leave(handle, reason)
 
-    def _expect_to_leave(self, handle: WorkerHandle) -> None:
+    def _expect_to_leave(self, handle: WorkerHandle, reason: str) -> None:
         """The worker said that it ends itself, to come again with a fresh device context."""
-        handle.leaving = True
-        handle.set_deadline(self._rules.stop_timeout)
-        self._change(handle, State.STOPPING)
+        handle.leaves_because = reason
+        if not handle.on_its_way_out:
+            handle.set_deadline(self._rules.stop_timeout)
+            self._change(handle, State.STOPPING)
 
     def _generated(self, handle: WorkerHandle, message: Generated) -> None:
         handle.loras = frozenset(message.resident_loras)
         handle.deaths_in_row = 0
+        handle.fresh = False
         handle.strikes = max(0.0, handle.strikes - FORGIVEN_PER_TASK)
         self.lora_loads += message.lora_loads
         self.lora_switches += message.lora_switches
@@ -299,7 +340,7 @@ class WorkerPool:
         handle.saving[message.lease_id] = handle.running.pop(message.lease_id)
         _, active = handle.saving[message.lease_id]
         self._pace.learn(handle.name, active.job.work, message.seconds)
-        if handle.running:
+        if handle.running or handle.on_its_way_out:
             return
         handle.set_deadline(self._rules.task_timeout_minimum)
         # The device first: publishing another worker's picture may wait for the disk.
@@ -310,7 +351,7 @@ class WorkerPool:
         """Take a lease off its worker; returns the batch that it belongs to."""
         held = handle.running if lease_id in handle.running else handle.saving
         batch, _ = held.pop(lease_id, (None, None))
-        if not handle.leases():
+        if not handle.leases() and not handle.on_its_way_out:
             handle.set_deadline(None)
         return batch
 
@@ -331,6 +372,8 @@ class WorkerPool:
         batch = self._batch
         if batch is None or handle.state is not State.SERVING or handle.running:
             return
+        if handle.on_its_way_out or handle.exit_code is not None:
+            return
         if handle.dismissed or any(active.alone for _, active in handle.saving.values()):
             return
         if self.barrier and not self.barrier.may_start(handle.name, self._busy()):
@@ -342,10 +385,12 @@ class WorkerPool:
             self.barrier.started(handle.name)
         handle.running = {active.lease.lease_id: (batch, active) for active in group}
         handle.busy_since = time.monotonic()
-        handle.set_deadline(self._pace.allowed(handle.name, handle.work))
+        allowed = self._pace.allowed(handle.name, handle.work, handle.may_compile)
+        handle.set_deadline(allowed)
         fault_point("main.lease")
         for active in group:
-            handle.send(replace(active.lease, more_follow=active is not group[-1]))
+            if not handle.send(replace(active.lease, more_follow=active is not group[-1])):
+                handle.undelivered.add(active.lease.lease_id)
 
     def _next_leases(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
         serving = self._serving()
@@ -397,8 +442,13 @@ class WorkerPool:
 
     # -- deaths --------------------------------------------------------------
 
+    def _forgive(self, seconds: float) -> None:
+        """Main was held up so long (stopped, or by a disk): no worker shall pay for it."""
+        for handle in self._handles:
+            handle.forgive(seconds)
+
     def _check_deadline(self, handle: WorkerHandle, now: float) -> None:
-        if handle.deadline is None or now < handle.deadline:
+        if handle.deadline is None or now < handle.deadline or handle.has_unread_words:
             return
         if handle.kill_reason is not None:  # killed, and still not dead: stuck in the kernel
             self._retire(handle, "it does not react to SIGKILL")
@@ -415,6 +465,8 @@ class WorkerPool:
         if handle.state is not State.LOADING or handle.kill_reason is not None:
             return
         assert handle.load_watch is not None
+        if handle.has_unread_words:
+            return
         if handle.load_watch.idle_for(now) >= self._rules.load_stall_timeout:
             handle.kill("loading the model made no progress")
             handle.set_deadline(KILL_GRACE)
@@ -428,16 +480,21 @@ class WorkerPool:
             reason = handle.kill_reason
         leases = handle.leases()
         # Who announced its leaving has named the culprit; who lost its server knows none.
-        innocent = handle.leaving or (handle.process is not None and handle.process.orphaned)
-        running = handle.running
-        handle.running, handle.saving = {}, {}
+        orphaned = handle.process is not None and handle.process.orphaned
+        innocent = orphaned or handle.leaves_because is not None
+        undelivered = handle.undelivered
+        running = {i: held for i, held in handle.running.items() if i not in undelivered}
+        handle.running, handle.saving, handle.undelivered = {}, {}, set()
         handle.bury()
         if not expected:
             logger.warning(f"{handle.name}: {reason}.")
         loss = WorkerLoss(f"{handle.name}: {reason}", by_sigkill, hung)
         for batch, active in leases:
-            blamed = not innocent and (not running or active.lease.lease_id in running)
-            batch.worker_lost(active.lease.lease_id, loss, blamed)
+            lease_id = active.lease.lease_id
+            # A crash may come of a picture that is being saved, too; a deadline is the task's own.
+            suspect = not running or lease_id in running or not hung
+            blamed = suspect and not innocent and lease_id not in undelivered
+            batch.worker_lost(lease_id, loss, blamed)
         if self._closing:
             self._change(handle, State.STOPPED)
         elif handle.dismissed:
@@ -469,7 +526,10 @@ class WorkerPool:
             return
         try:
             handle.start()
-        except OSError as error:  # out of processes, memory or file descriptors
+        except AssertionError as error:  # how multiprocessing refuses; it will do so again
+            self._retire(handle, f"it cannot be started: {error}")
+            return
+        except Exception as error:  # out of processes, threads, memory or file descriptors
             logger.warning(f"{handle.name}: could not be started: {error}")
             self._plan_restart(handle, f"could not be started: {error}")
             return
@@ -548,12 +608,12 @@ class WorkerPool:
             self._close(at_once=True)
 
     def _break_down(self, error: BaseException) -> None:
-        for handle in self._handles:
-            if handle.alive:
-                handle.kill("the worker pool broke down")
         self._give_up_reason = f"The worker pool broke down ({error!r})."
         if self._batch:
             self._batch.abandon("failed", self._give_up_reason)
+        for handle in self._handles:
+            if handle.alive:
+                handle.kill("the worker pool broke down")
 
     def _change(self, handle: WorkerHandle, state: State) -> None:
         handle.state = state

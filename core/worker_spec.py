@@ -52,6 +52,11 @@ class WorkerSpec:
     group_size: int = 1
     judge: Judge | None = None
 
+    @property
+    def may_compile(self) -> bool:
+        """Its first task may have to wait for a compiler (`workers.compilation`)."""
+        return self.compile == "always" or (self.compile == "auto" and self.device == "cuda")
+
 
 class RunSettings(Protocol):
     """The settings that every kind of run has."""

@@ -91,7 +91,8 @@ class Starter(Protocol):
         Linux sends a child's parent-death signal when the *thread* that started it ends.
 
         Raises:
-            OSError: no process can be started now.
+            AssertionError: this process may not have children, because it is a daemonic one.
+            Exception: no process can be started now (OSError; RuntimeError for threads).
         """
 
 
@@ -249,7 +250,7 @@ def _warm_up(role: str) -> _Server | None:
         writer.close()
         server = _Server(reader.recv())
         probe.join()
-    except (OSError, EOFError) as error:
+    except Exception as error:  # in a daemonic process an AssertionError
         logger.debug(f"The fork server could not be started: {error!r}")
     if server is None:
         logger.warning(f"The fork server cannot be used. {SPAWNED}")

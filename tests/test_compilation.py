@@ -1,5 +1,7 @@
 """Compiled blocks, exchanged LoRAs, attention backends: the same pictures, and no surprises."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import torch
 from core.errors import InputError
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.planning import Plan
-from tests.conftest import simulated
+from tests.conftest import simulated, wait_until
+from tests.stub_workers import StubStarter
 from tests.test_native_image_generator import drawn, lease, spec_for
 from workers.compilation import JUDGED_AFTER, LIKELY_COST, LIKELY_GAIN, MARGIN, Compilation
+from workers.simulated_gpu import COMPILING
 
 TOLERANCE = 2  # of 255: compiled arithmetic rounds elsewhere
 GPU = torch.device("cuda")
@@ -55,7 +59,8 @@ def test_compiled_pictures_are_the_same_and_loras_are_exchanged_without_compilin
         (None, 1.0), (first, 1.0), (second, 0.7), (None, 1.0), (third, 1.0), (first, 0.3),
         (first, 1.0), (third, 0.5), (second, 1.0), (first, 0.0),
     ]  # fmt: skip
-    counted = []
+    counted, announced = list[int](), list[int]()
+    compiled.before_compiling(lambda: announced.append(len(counted)))
     for lora, strength in order:
         expected = drawn(plain, lora, lora_strength=strength).astype(int)
         found = drawn(compiled, lora, lora_strength=strength).astype(int)
@@ -64,6 +69,7 @@ def test_compiled_pictures_are_the_same_and_loras_are_exchanged_without_compilin
     assert counted[0] > 0, "nothing was compiled"
     assert counted[1] > counted[0], "layers with LoRAs are others"
     assert counted[2:] == [counted[1]] * (len(order) - 2)
+    assert announced == [0, 1], "main waits longer for a task that is compiled first"
     assert compiled.take_lora_counts().loads == 5  # two stay in memory
     assert len(compiled.resident_loras()) == 2
     styled = drawn(compiled, first).astype(int)
@@ -169,3 +175,41 @@ def test_a_picture_of_another_attention_backend_counts_as_changed(tmp_path: Path
             plans.append(generator.prepare([{"prompt": "a red house", "output_path": "a.png"}], []))
             generator.execute(plans[-1])
     assert [len(plan.jobs) for plan in plans] == [1, 0, 1]
+
+
+def test_compiling_is_announced_and_is_not_taken_for_hanging(tmp_path: Path) -> None:
+    """It begins when plain pictures have taught main how fast they come."""
+    rules = {"task_timeout_minimum": COMPILING / 2}
+    tasks = [{"prompt": p} for p in ("a", "b", "c", "d", "e")]
+    with MultiGPUImageGenerator(
+        1, config=simulated(supervision=rules), output_dir=tmp_path
+    ) as generator:
+        assert all(r.success for r in generator.generate_batch(tasks))
+        [result] = generator.generate_batch([{"prompt": "!compile"}])
+    assert result.success and result.attempts == 1
+
+
+def test_the_first_task_of_each_process_that_may_compile_has_the_time_of_a_first_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although others have taught main how fast tasks are."""
+    starter, limit = StubStarter.installed(monkeypatch), 0.3
+    config = simulated(workers={"compile": "always"}, supervision={"task_timeout_minimum": limit})
+    generator = MultiGPUImageGenerator(1, config=config, output_dir=tmp_path)
+    with ThreadPoolExecutor() as executor, generator:
+        batch = executor.submit(generator.generate_batch, [{"prompt": f"{i}"} for i in range(3)])
+        worker = starter.worker().serve()
+        worker.finish(worker.hear_lease())
+        worker.hear_lease()
+        worker.die()
+        worker = starter.worker(incarnation=2).serve()
+        lease = worker.hear_lease()
+        time.sleep(3 * limit)
+        assert not worker.killed
+        worker.finish(lease)
+        worker.hear_lease()
+        wait_until(lambda: worker.killed, "the end of a second task that hangs")
+        worker = starter.worker(incarnation=3).serve()
+        worker.finish(worker.hear_lease())
+        worker.leave_when_asked()
+        assert [r.success for r in batch.result()] == [True] * 3

@@ -1,5 +1,6 @@
 """Real worker processes on simulated devices: isolation, deaths, hangs, faults, clean stops."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -16,13 +17,15 @@ from typing import Any
 
 import psutil
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 from core.events import Event, TaskEnded, TaskStarted, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import read_provenance
 from core.tasks import Result
-from tests.conftest import PROJECT, fork_server, simulated, wait_until, worker_processes
+from tests.conftest import PATIENCE, PROJECT, fork_server, simulated, wait_until, worker_processes
+from workers.errors import classify
 
 Generator = MultiGPUImageGenerator
 METHODS = ["spawn", "forkserver"]
@@ -168,6 +171,22 @@ def test_a_poison_task_is_quarantined_and_can_be_run_again(tmp_path: Path) -> No
     assert statuses(third) == ["skipped", "quarantined", "skipped", "skipped", "done"]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_picture_that_crashes_its_saver_is_found_among_innocents(
+    tmp_path: Path, workers: int
+) -> None:
+    """Each time another task runs meanwhile, and might be the culprit as well."""
+    tasks = prompts("!save-crash", *(f"picture {i}" for i in range(12)), width=128, height=128)
+    times = {"seconds_per_megapixel_step": 20.0}  # 0.3 s: longer than the saver lives
+    rules = {"restarts_before_retirement": 20}
+    config = simulated(simulated=times, supervision=rules)
+    with Generator(workers, config=config, output_dir=tmp_path) as generator:
+        results = generator.generate_batch(tasks, timeout=2 * PATIENCE)
+    assert statuses(results) == ["quarantined"] + ["done"] * 12
+    assert results[0].attempts <= 4
+    assert "alone" in str(results[0].error)
+
+
 @pytest.mark.parametrize("fault", ["!hang:1", "!stop:1"])
 def test_a_hanging_worker_is_replaced(tmp_path: Path, fault: str) -> None:
     results = run(tmp_path, prompts(fault, "b"), supervision={"task_timeout": 1.0})
@@ -226,6 +245,62 @@ def test_a_model_that_cannot_be_loaded_ends_the_batch(tmp_path: Path) -> None:
         results = generator.generate_batch(prompts("a", "b"))
     assert statuses(results) == ["failed"] * 2
     assert "the model could not be loaded" in str(results[0].error)
+
+
+def test_a_passing_error_while_loading_costs_one_process_not_a_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tickets = tmp_path / "tickets"
+    tickets.mkdir()
+    for number in range(3):
+        (tickets / f"{number}").touch()
+    monkeypatch.setenv("FAULT_POINT", "worker.load:1:error")
+    monkeypatch.setenv("FAULT_TICKETS", str(tickets))
+    states: list[tuple[str, str]] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, WorkerState):
+            states.append((event.worker, event.state))
+
+    config = simulated()
+    with Generator(2, config=config, output_dir=tmp_path, listener=listen) as generator:
+        assert statuses(generator.generate_batch(prompts("a", "b"))) == ["done"] * 2
+        wait_until(lambda: {("cpu0", "ready"), ("cpu1", "ready")} <= {*states}, "both workers")
+    assert not any(tickets.iterdir())
+    assert not any(state == "given up" for _, state in states)
+
+
+def test_an_error_while_loading_that_stays_ends_the_batch_by_the_breaker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tickets = tmp_path / "tickets"
+    tickets.mkdir()
+    for number in range(50):
+        (tickets / f"{number}").touch()
+    monkeypatch.setenv("FAULT_POINT", "worker.load:1:error")
+    monkeypatch.setenv("FAULT_TICKETS", str(tickets))
+    rules = {"restarts_before_retirement": 1, "restart_backoff_maximum": 0.1}
+    results = run(tmp_path, prompts("a", "b"), supervision=rules)
+    assert statuses(results) == ["failed"] * 2
+    assert "dies again and again" in str(results[0].error)
+    assert "Input/output error" in str(results[0].error)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "error"),
+        (LocalEntryNotFoundError("The hub answered with 503"), "error"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), "error"),
+        (FileNotFoundError(errno.ENOENT, "No such file"), "input"),
+        (OSError("Error no file named model.safetensors found in directory"), "input"),
+        (AttributeError("module diffusers has no attribute NoSuchPipeline"), "input"),
+    ],
+)
+def test_only_what_no_other_try_would_change_is_the_inputs_fault(
+    error: Exception, kind: str
+) -> None:
+    assert classify(error)[0] == kind
 
 
 def test_loras_are_loaded_once_and_their_tasks_kept_together(tmp_path: Path) -> None:

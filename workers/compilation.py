@@ -1,7 +1,7 @@
 """Compiles a denoiser's repeated blocks, where that earns back what it costs."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ class Compilation:
         # On a CPU compiled pictures are hardly faster: only by wish.
         self._mode = mode if able and (mode == "always" or device.type == "cuda") else "never"
         self.active = False
+        self._shapes: set[Hashable] = set()  # of calls since it is active
         self._plain = _Speed()
         self._compiled = _Speed()
 
@@ -52,6 +53,14 @@ class Compilation:
         """From the next call on."""
         self._denoiser.compile_repeated_blocks(fullgraph=True)
         self.active, self._compiled = True, _Speed()
+        self._shapes.clear()
+
+    def ahead_of(self, shape: Hashable) -> bool:
+        """Is something compiled before the next call, because none was of this shape so far?"""
+        if not self.active or shape in self._shapes:
+            return False
+        self._shapes.add(shape)
+        return True
 
     @contextmanager
     def timed(self, work: float) -> Iterator[None]:

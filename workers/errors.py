@@ -7,8 +7,14 @@ from core.errors import InputError, LoraError, MultiGPUError
 from core.messages import FailureKind
 from workers.channel import Channel
 
-# Exceptions of a pipeline that another try with the same task would only repeat.
-_DETERMINISTIC = (ValueError, TypeError, KeyError, NotImplementedError, FileNotFoundError)
+# Exceptions that another try with the same task or model would only repeat.
+_DETERMINISTIC = (
+    *(ValueError, TypeError, KeyError, AttributeError, ImportError),
+    *(NotImplementedError, FileNotFoundError),
+)
+# Of the hub's client, although it is a FileNotFoundError: the hub did not answer as it should.
+_UNREACHABLE = "LocalEntryNotFoundError"
+_NO_SUCH_FILE = "no file named"  # diffusers and transformers say it in a plain OSError
 
 
 def classify(error: BaseException) -> tuple[FailureKind, str]:
@@ -25,7 +31,8 @@ def classify(error: BaseException) -> tuple[FailureKind, str]:
         return "out_of_memory", f"Out of memory: {text}"
     if name == "AcceleratorError" or "CUDA error" in text or "CUBLAS_STATUS" in text:
         return "device", f"The device failed: {text}"
-    if isinstance(error, _DETERMINISTIC):
+    lasting = isinstance(error, _DETERMINISTIC) and name != _UNREACHABLE
+    if lasting or (isinstance(error, OSError) and _NO_SUCH_FILE in text):
         return "input", f"{name}: {text}"
     return "error", f"{name}: {text}"
 

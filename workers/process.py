@@ -7,6 +7,7 @@ from typing import assert_never
 
 from core.fault_points import fault_point
 from core.messages import (
+    Compiling,
     Failed,
     FailureKind,
     Generated,
@@ -64,6 +65,7 @@ class _Worker:
         self._family = family
         self._saver = ResultSaver(channel, max(spec.max_pending_saves, spec.group_size))
         self._free_since = time.monotonic()
+        family.before_compiling(lambda: channel.send(Compiling()))
 
     def serve(self) -> None:
         while True:
@@ -82,15 +84,15 @@ class _Worker:
 
     def _load(self) -> None:
         started = time.monotonic()
-        fault_point("worker.load")
         try:
+            fault_point("worker.load")
             model_class = self._family.load()
         except Exception as error:
             from workers.errors import classify
 
             kind, text = classify(error)
             self._channel.send(LoadFailed(kind, clip(text)))
-            if kind in ("out_of_memory", "device"):
+            if kind != "input":  # a fresh process may find network, disk and device mended
                 os._exit(LEAVING_EXIT)
             return
         self._channel.send(Loaded(model_class, time.monotonic() - started))

@@ -11,6 +11,8 @@ request: a prompt or instruction `!fault`, `!fault:3` (only in the first 3 attem
     oom        out of memory, always       cuda    a lost CUDA context
     crowd      out of memory, unless it is drawn alone
     disk-full  ENOSPC from the saver       slow    30 times the time
+    save-crash segmentation fault of the saver, when the next task is under way
+    compile    some seconds more, of which it tells as a model does before it is compiled
 """
 
 import errno
@@ -18,7 +20,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from PIL import Image
@@ -32,6 +34,8 @@ from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraManager
 from workers.models.base import Log, ModelFamily, Picture, Product, Verdict
 
+COMPILING = 4.0  # seconds
+SAVING = 0.1  # seconds until the saver crashes
 SIDE = 64  # pixels of a picture whose task gives no size
 
 
@@ -41,12 +45,16 @@ class SimulatedGpu(ModelFamily):
     def __init__(self, spec: WorkerSpec, log: Log) -> None:
         self._spec = spec
         self._times = spec.simulated
+        self._tell_compiling: Callable[[], None] = lambda: None
         self._loras = LoraManager(
             _SimulatedPipeline(self._times.lora_load_seconds), spec.max_resident_loras, log
         )
 
     def device_identity(self) -> tuple[str, str]:
         return "simulated GPU", f"SIM-{os.environ.get('CUDA_VISIBLE_DEVICES')}"
+
+    def before_compiling(self, tell: Callable[[], None]) -> None:
+        self._tell_compiling = tell
 
     def load(self) -> str:
         self._break_if_lost()
@@ -59,6 +67,9 @@ class SimulatedGpu(ModelFamily):
             fault = _fault(_words(lease), lease.attempt)
             if fault == "crowd" and len(leases) > 1:
                 raise MemoryError("simulated")
+            if fault == "compile":
+                self._tell_compiling()
+                time.sleep(COMPILING)
             _break_if_asked(fault)
         if isinstance(leases[0].task, ScoreTask):
             time.sleep(self._times.score_seconds)
@@ -80,8 +91,9 @@ class SimulatedGpu(ModelFamily):
         width, height = task.width or SIDE, task.height or SIDE
         colour = tuple(bytes.fromhex(lease.fingerprint[:6]))
         image = Image.new("RGB", (width, height), colour)
-        if _words(lease).startswith("!disk-full"):
-            image.save = _disk_full  # type: ignore[method-assign]
+        fault = _fault(_words(lease), lease.attempt)
+        if fault in _SAVING_FAULTS:
+            image.save = _SAVING_FAULTS[fault]  # type: ignore[method-assign]
         return Picture(self._used(task, width, height), image)
 
     def resident_loras(self) -> list[str]:
@@ -196,3 +208,14 @@ def _hang() -> NoReturn:
 
 def _disk_full(*_: Any, **__: Any) -> NoReturn:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _crash_late(*_: Any, **__: Any) -> None:
+    time.sleep(SAVING)
+    signal.raise_signal(signal.SIGSEGV)  # to this thread, so that it does nothing more
+
+
+_SAVING_FAULTS: dict[str, Callable[..., None]] = {
+    "disk-full": _disk_full,
+    "save-crash": _crash_late,
+}

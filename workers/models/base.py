@@ -57,6 +57,10 @@ class ModelFamily(ABC):
     def device_identity(self) -> tuple[str, str]:
         """Name and UUID of the device."""
 
+    def before_compiling(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called before whatever has to be compiled first, which takes a while."""
+        del tell  # most models are not compiled
+
     @abstractmethod
     def load(self) -> str:
         """Bring the model to the device; returns the name of its class."""

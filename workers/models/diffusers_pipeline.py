@@ -3,7 +3,7 @@
 import gc
 import inspect
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,12 +47,16 @@ class DiffusersPipeline(ModelFamily):
         self.pipeline: Any = None
         self._loras: Loras | None = None
         self._compilation: Compilation | None = None
+        self._tell_compiling: Callable[[], None] = lambda: None
         self._prompts: PromptCache | None = None
         self.parameters: dict[str, inspect.Parameter] = {}
         prepare_torch(spec)
 
     def device_identity(self) -> tuple[str, str]:
         return identity_of(self._device, self.spec)
+
+    def before_compiling(self, tell: Callable[[], None]) -> None:
+        self._tell_compiling = tell
 
     def load(self) -> str:
         pipeline = DiffusionPipeline.from_pretrained(
@@ -112,6 +116,8 @@ class DiffusersPipeline(ModelFamily):
         work = _work(arguments)
         if self._compilation.due(leases[0].waiting // self.spec.workers, work):
             self._begin_compilation()
+        if self._compilation.ahead_of(_shape(leases, arguments)):
+            self._tell_compiling()
         self._loras.use(leases[0].lora_sha256, first.lora_path, first.lora_strength)
         try:
             with self._compilation.timed(len(leases) * work):
@@ -205,6 +211,12 @@ def _work(arguments: Mapping[str, Any]) -> float:
     """Of one picture, in a unit of its own: pixels times steps, as far as they are known."""
     pixels = (arguments.get("width") or 1) * (arguments.get("height") or 1)
     return float(pixels * (arguments.get("num_inference_steps") or 1))
+
+
+def _shape(leases: Sequence[Lease], arguments: Mapping[str, Any]) -> Hashable:
+    """What compiled blocks depend on: tensors' sizes, and whether layers have LoRAs."""
+    size = arguments.get("width"), arguments.get("height")
+    return len(leases), size, leases[0].lora_sha256 is not None
 
 
 def _seed(task: Task) -> int:

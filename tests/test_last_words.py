@@ -1,0 +1,168 @@
+"""What a worker says, or fails to do, on its way out. The workers are played by the tests."""
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.events import Event, TaskStarted
+from core.ledger import Ledger
+from core.messages import Failed, Ready, Stop
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.tasks import Result
+from tests.conftest import PATIENCE, simulated, wait_until
+from tests.stub_workers import StubStarter, StubWorker
+
+SHORT = 0.3  # seconds of patience with a worker that is to leave
+Batch = Future[list[Result]]
+
+
+@pytest.fixture
+def starter(monkeypatch: pytest.MonkeyPatch) -> StubStarter:
+    monkeypatch.setattr("core.worker_pool.KILL_GRACE", SHORT)
+    return StubStarter.installed(monkeypatch)
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    executor = ThreadPoolExecutor()
+    yield executor
+    executor.shutdown(wait=False)
+
+
+def generator_for(folder: Path, workers: int = 1, **rules: Any) -> MultiGPUImageGenerator:
+    config = simulated(supervision=rules, scheduling={"speculative_copies": False})
+    return MultiGPUImageGenerator(workers, config=config, output_dir=folder)
+
+
+def submitted(executor: ThreadPoolExecutor, generator: MultiGPUImageGenerator, n: int) -> Batch:
+    tasks = [{"prompt": f"{i}", "output_path": f"{i}.png"} for i in range(n)]
+    return executor.submit(generator.generate_batch, tasks)
+
+
+def outcomes(folder: Path) -> list[tuple[str, str]]:
+    """Of all leases, by task, in the order of their ends."""
+    ledger = Ledger.open(folder)
+    try:
+        rows = ledger._db.execute("SELECT key, outcome FROM leases ORDER BY ended, rowid")
+        return [(row["key"], row["outcome"].split(":")[0]) for row in rows]
+    finally:
+        ledger.close()
+
+
+def test_a_worker_that_hangs_while_it_leaves_is_killed(
+    tmp_path: Path, starter: StubStarter, executor: ThreadPoolExecutor
+) -> None:
+    """Its saver's last word comes after it said that it leaves, and sets no other deadline."""
+    with generator_for(tmp_path, stop_timeout=SHORT) as generator:
+        batch = submitted(executor, generator, 2)
+        worker = starter.worker().serve()
+        first = worker.hear_lease()
+        worker.draw(first)
+        second = worker.hear_lease()
+        worker.say(Failed(second.lease_id, "device", "lost (simulated)", leaving=True))
+        worker.save(first)
+        wait_until(lambda: worker.killed, "its death")
+        worker = starter.worker(incarnation=2).serve()
+        finish_all(worker, 1)
+        assert [r.attempts for r in batch.result(PATIENCE)] == [1, 2]
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_a_worker_that_hangs_after_the_poison_pill_is_killed(
+    tmp_path: Path, starter: StubStarter, executor: ThreadPoolExecutor, hangs_up: bool
+) -> None:
+    """It was saving, and its last word is no reason to wait for its end for ever."""
+    generator = generator_for(tmp_path, stop_timeout=SHORT)
+    generator.start()
+    batch = submitted(executor, generator, 1)
+    worker = starter.worker().serve()
+    lease = worker.hear_lease()
+    worker.draw(lease)
+    stopping = executor.submit(generator.stop)
+    assert isinstance(worker.hear(), Stop)
+    worker.save(lease)
+    if hangs_up:
+        worker.writer.close()
+    stopping.result(PATIENCE)
+    assert worker.killed
+    assert [r.status for r in batch.result(PATIENCE)] == ["interrupted"]
+
+
+def test_a_killed_worker_that_does_not_die_is_given_up(
+    tmp_path: Path, starter: StubStarter, executor: ThreadPoolExecutor
+) -> None:
+    """Stuck in the kernel; a late word does not make it a worker again."""
+    with generator_for(tmp_path, boot_timeout=SHORT) as generator:
+        worker = starter.worker()
+        worker.dies_of_sigkill = False
+        batch = submitted(executor, generator, 1)
+        wait_until(lambda: worker.killed, "its kill")
+        worker.say(Ready(os.getpid(), "stub", "STUB", None, 0.0))
+        [result] = batch.result(PATIENCE)
+        assert result.status == "failed" and "does not react to SIGKILL" in str(result.error)
+
+
+def test_a_killed_workers_late_result_counts_but_it_gets_no_task_more(
+    tmp_path: Path, starter: StubStarter, executor: ThreadPoolExecutor
+) -> None:
+    with generator_for(tmp_path, task_timeout=SHORT) as generator:
+        worker = starter.worker()
+        worker.dies_of_sigkill = False
+        batch = submitted(executor, generator, 2)
+        lease = worker.serve().hear_lease()
+        wait_until(lambda: worker.killed, "its kill")
+        worker.draw(lease)
+        worker.save(lease)
+        results = batch.result(PATIENCE)
+        assert [(r.status, r.attempts) for r in results] == [("done", 1), ("failed", 0)]
+
+
+def test_no_task_is_given_to_a_worker_that_is_dead(
+    tmp_path: Path, starter: StubStarter, executor: ThreadPoolExecutor
+) -> None:
+    with generator_for(tmp_path) as generator:
+        batch = submitted(executor, generator, 2)
+        worker = starter.worker().serve()
+        first = worker.hear_lease()
+        worker.exit_code = -signal.SIGSEGV  # main finds its word and its death together
+        worker.draw(first)
+        worker.die()
+        finish_all(starter.worker(incarnation=2).serve(), 2)
+        assert [r.attempts for r in batch.result(PATIENCE)] == [2, 1]
+
+
+def test_a_task_that_did_not_reach_its_worker_is_not_blamed_for_its_death(
+    tmp_path: Path, starter: StubStarter, executor: ThreadPoolExecutor
+) -> None:
+    started: list[Event] = []
+    config = simulated()
+    generator = MultiGPUImageGenerator(
+        1, config=config, output_dir=tmp_path, listener=started.append
+    )
+    with generator:
+        batch = submitted(executor, generator, 2)
+        worker = starter.worker().serve()
+        first = worker.hear_lease()
+        worker.reader.close()  # as the kernel does, a moment before the death can be seen
+        worker.draw(first)
+        wait_until(lambda: sum(isinstance(e, TaskStarted) for e in started) == 2, "the lease")
+        worker.die()
+        finish_all(starter.worker(incarnation=2).serve(), 2)
+        assert [r.attempts for r in batch.result(PATIENCE)] == [2, 2]
+    assert sorted(outcomes(tmp_path)) == [
+        ("0.png", "crash"),
+        ("0.png", "done"),
+        ("1.png", "done"),
+        ("1.png", "released"),
+    ]
+
+
+def finish_all(worker: StubWorker, count: int) -> None:
+    for _ in range(count):
+        worker.finish(worker.hear_lease())
+    worker.leave_when_asked()

@@ -1,0 +1,159 @@
+"""A pool that cannot start workers, or breaks down, or is stopped: every batch gets its answer."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.batch import Batch
+from core.events import ignore
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.tasks import Result
+from core.worker_pool import WorkerPool
+from core.worker_start import Spawning
+from tests.conftest import PATIENCE, PROJECT, simulated, wait_until
+
+TASKS = [{"prompt": "a"}, {"prompt": "b"}]
+
+
+def in_background(call: Callable[[], list[Result]]) -> list[Result]:
+    """The results of a call that may be waiting for ever."""
+    found: list[list[Result]] = []
+    threading.Thread(target=lambda: found.append(call()), daemon=True).start()
+    wait_until(lambda: found, "the end of the batch")
+    return found[0]
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_in_a_daemonic_process_which_may_have_no_children_every_task_has_its_record(
+    tmp_path: Path, method: str
+) -> None:
+    script = f"""
+        import json
+        import multiprocessing
+        from core.multi_gpu_image_generator import MultiGPUImageGenerator
+
+        def generate():
+            config = {{"model": "simulated", "workers": {{"start_method": "{method}"}}}}
+            with MultiGPUImageGenerator(2, config=config) as generator:
+                results = generator.generate_batch({TASKS})
+            print(json.dumps([r.as_dict() for r in results]), flush=True)
+
+        process = multiprocessing.get_context("fork").Process(target=generate, daemon=True)
+        process.start()
+        process.join()
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        text=True,
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    results = json.loads(done.stdout)
+    assert [r["status"] for r in results] == ["failed"] * 2
+    assert "daemonic processes are not allowed to have children" in results[0]["error"]
+
+
+def test_a_worker_that_cannot_be_started_now_is_started_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refusals = Spawning.start, [1, 2, 3]
+
+    def refuse(*arguments: Any) -> Any:
+        if refusals:
+            refusals.pop()
+            raise RuntimeError("can't start new thread")
+        return start(*arguments)
+
+    monkeypatch.setattr(Spawning, "start", refuse)
+    with MultiGPUImageGenerator(2, config=simulated(), output_dir=tmp_path) as generator:
+        results = in_background(lambda: generator.generate_batch(TASKS))
+    assert [r.status for r in results] == ["done"] * 2 and not refusals
+
+
+def test_a_batch_handed_to_a_dying_pool_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was posted, and the thread that would have read it broke down first."""
+
+    def break_down(pool: WorkerPool) -> None:
+        wait_until(lambda: pool._commands, "a batch")
+        raise MemoryError("simulated")
+
+    monkeypatch.setattr(WorkerPool, "_turn", break_down)
+    with MultiGPUImageGenerator(1, config=simulated(), output_dir=tmp_path) as generator:
+        for _ in range(2):  # the second one comes to a pool that is gone
+            results = in_background(lambda: generator.generate_batch(TASKS))
+            assert [r.status for r in results] == ["failed"] * 2
+            assert "MemoryError('simulated')" in str(results[0].error)
+
+
+def test_a_batch_that_races_the_stop_of_its_pool_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Posted after the last command that the pool reads, before its thread is gone."""
+    leave = WorkerPool._leave
+    posted = threading.Event()
+
+    def leave_late(pool: WorkerPool) -> None:
+        posted.wait(PATIENCE)
+        leave(pool)
+
+    monkeypatch.setattr(WorkerPool, "_leave", leave_late)
+    generator = MultiGPUImageGenerator(1, config=simulated(), output_dir=tmp_path)
+    generator.start()
+    assert generator._pool is not None
+    pool, submit = generator._pool, generator._pool.submit
+    wait_until(lambda: any(h.alive for h in pool._handles), "a worker")
+    stopping = threading.Thread(target=pool.stop)
+    stopping.start()
+    wait_until(lambda: pool._closing and not any(h.alive for h in pool._handles), "the stop")
+
+    def submit_late(batch: Batch) -> None:
+        submit(batch)
+        posted.set()
+
+    monkeypatch.setattr(pool, "submit", submit_late)
+    results = in_background(lambda: generator.generate_batch(TASKS))
+    assert [r.status for r in results] == ["interrupted"] * 2
+    stopping.join()
+    generator.stop()
+
+
+def test_a_job_added_after_the_pools_end_has_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the edit benchmark adds the scores to come, edit by edit."""
+
+    def break_down(pool: WorkerPool) -> None:
+        raise MemoryError("simulated")
+
+    monkeypatch.setattr(WorkerPool, "_turn", break_down)
+    with MultiGPUImageGenerator(1, config=simulated(), output_dir=tmp_path) as generator:
+        first, second = generator.prepare(TASKS, []).jobs
+        pool, settings = generator._pool, generator.settings
+        assert pool is not None and generator._ledger is not None
+        batch = Batch(
+            [first],
+            [],
+            generator._ledger,
+            generator._root,
+            settings.supervision,
+            settings.scheduling.max_passed_over,
+            ignore,
+            open_ended=True,
+        )
+        pool.submit(batch)
+        assert batch.wait(PATIENCE)
+        wait_until(lambda: not pool._thread.is_alive(), "the pool's end")
+        pool.extend(second)
+        assert [r.status for r in batch.results()] == ["failed"] * 2
