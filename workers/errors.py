@@ -1,6 +1,7 @@
 """What an exception in a worker means for its task and for the worker."""
 
 import logging
+import re
 import warnings
 
 from core.errors import InputError, LoraError, MultiGPUError
@@ -9,6 +10,16 @@ from workers.channel import Channel
 
 # Exceptions of a pipeline that another try with the same task would only repeat.
 _DETERMINISTIC = (ValueError, TypeError, KeyError, NotImplementedError, FileNotFoundError)
+# What CUDA and its libraries say through torch and Triton, which have no classes for all of it.
+_OUT_OF_MEMORY = re.compile(
+    r"(CUDA( driver)? error|Triton Error \[CUDA\]): out of memory"
+    r"|\bCU[A-Z]+_\w*ALLOC(ATION)?_FAILED"
+)
+_DEVICE = re.compile(
+    r"\b((CUDA( driver)?|cuDNN( Frontend)?|cuBLAS|cuSOLVER|cuSPARSE|cuDSS|cuFFT|NCCL) error"
+    r"|Triton Error \[CUDA\]|(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_|CUFFT_)",
+    re.IGNORECASE,
+)
 
 
 def classify(error: BaseException) -> tuple[FailureKind, str]:
@@ -21,9 +32,10 @@ def classify(error: BaseException) -> tuple[FailureKind, str]:
     if isinstance(error, MultiGPUError):
         return "error", text
     name = type(error).__name__
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError":
+    short = isinstance(error, MemoryError) or name == "OutOfMemoryError"
+    if short or _OUT_OF_MEMORY.search(text):
         return "out_of_memory", f"Out of memory: {text}"
-    if name == "AcceleratorError" or "CUDA error" in text or "CUBLAS_STATUS" in text:
+    if name == "AcceleratorError" or _DEVICE.search(text):
         return "device", f"The device failed: {text}"
     if isinstance(error, _DETERMINISTIC):
         return "input", f"{name}: {text}"
