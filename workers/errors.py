@@ -42,6 +42,11 @@ def classify(error: BaseException) -> tuple[FailureKind, str]:
     return "error", f"{name}: {text}"
 
 
+def blames_no_file(error: Exception) -> bool:
+    """Whether loading a file ended in an error of memory, device or disk, and may work again."""
+    return isinstance(error, OSError) or classify(error)[0] in ("out_of_memory", "device")
+
+
 class _ToMain(logging.Handler):
     def __init__(self, channel: Channel) -> None:
         super().__init__(logging.WARNING)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.errors import LoraError
+from workers.errors import blames_no_file, classify
 from workers.lora_manager import LoraCounts, check_unchanged, does_not_fit
 from workers.models.base import Log
 
@@ -71,6 +72,8 @@ class HotswapLoras:
             try:
                 self._files[sha256] = load_file(path, device=str(self._device))
             except Exception as error:
+                if blames_no_file(error):
+                    raise
                 raise does_not_fit(path, self._pipeline, error) from error
             self._counts.loads += 1
         self._files.move_to_end(sha256)
@@ -80,7 +83,10 @@ class HotswapLoras:
             self._put(self._files[sha256], path)
         except Exception as error:
             del self._files[sha256]
-            self._empty()
+            if classify(error)[0] != "device":  # a lost context has nothing to be cleaned
+                self._empty()
+            if blames_no_file(error):
+                raise
             raise does_not_fit(path, self._pipeline, error) from error
         self._in_slot = sha256
 
@@ -91,6 +97,8 @@ class HotswapLoras:
                 self._load(state, hotswap=True)
                 return
             except (RuntimeError, ValueError, NotImplementedError) as error:
+                if blames_no_file(error):
+                    raise
                 self._log("DEBUG", f"LoRA {path.name} takes a slot of its own: {error}")
         started = time.monotonic()
         self._empty()
