@@ -8,26 +8,14 @@ be handed to workers. Ids count the devices that this process may see, so an inh
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Literal
 
-import pynvml  # type: ignore[import-untyped]
+from loguru import logger
 
 from core.errors import DeviceError
+from core.nvml import Gpu, bytes_in_use, list_gpus
 
 MAX_CPU_WORKERS = 64
-MIB = 1024**2
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU, or one MIG slice, as NVML lists it."""
-
-    index: int
-    uuid: str
-    name: str
-    memory: int  # bytes in all
-    mig: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,123 +61,68 @@ def in_groups(devices: Sequence[Device], size: int) -> list[Device]:
             "cuda",
             group[0].id,
             ",".join(d.mask for d in group),
-            sum(d.memory for d in group),
+            sum(d.memory for d in group) if all(d.memory for d in group) else 0,
             tuple(d.id for d in group[1:]),
         )
         for group in groups
     ]
 
 
-def list_gpus() -> list[Gpu]:
-    """Every GPU or MIG slice that torch can use, without touching CUDA; [] without a driver."""
-    if version("torch").endswith("+cpu"):
-        return []  # a build without CUDA: the GPUs are there, but not for us
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        return [g for i in range(pynvml.nvmlDeviceGetCount()) for g in _gpus_at(i)]
-    except pynvml.NVMLError:
-        return []
-    finally:
-        pynvml.nvmlShutdown()
-
-
 def memory_in_use(devices: Sequence[Device]) -> int | None:
     """Bytes in use on all of some CUDA devices, by whomever; None without CUDA devices."""
     if any(device.kind != "cuda" for device in devices):
         return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        masks = [mask for device in devices for mask in device.mask.split(",")]
-        return sum(int(pynvml.nvmlDeviceGetMemoryInfo(_handle_of(m)).used) for m in masks)
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _handle_of(mask: str) -> object:
-    if mask.isdecimal():
-        return pynvml.nvmlDeviceGetHandleByIndex(int(mask))
-    return pynvml.nvmlDeviceGetHandleByUUID(mask.encode())
-
-
-def _gpus_at(index: int) -> list[Gpu]:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    slices = _mig_slices(handle)
-    if slices is None:
-        return [_describe(index, handle, mig=False)]
-    return [_describe(index, s, mig=True) for s in slices]
-
-
-def _mig_slices(handle: object) -> list[object] | None:
-    """Handles of the MIG slices; None where MIG is off or unknown to the GPU."""
-    try:
-        current, _ = pynvml.nvmlDeviceGetMigMode(handle)
-        if current != pynvml.NVML_DEVICE_MIG_ENABLE:
-            return None
-        count = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
-    except pynvml.NVMLError:
-        return None
-    slices = []
-    for i in range(count):
-        try:
-            slices.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, i))
-        except pynvml.NVMLError:  # an empty slot
-            continue
-    return slices
-
-
-def _describe(index: int, handle: object, mig: bool) -> Gpu:
-    return Gpu(
-        index=index,
-        uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
-        name=_text(pynvml.nvmlDeviceGetName(handle)),
-        memory=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-        mig=mig,
-    )
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return bytes_in_use([mask for device in devices for mask in device.mask.split(",")])
 
 
 def visible_devices(gpus: Sequence[Gpu], inherited: str | None) -> list[Device]:
     """The CUDA devices that this process may use, in the order of their ids.
 
+    The id of one with a fault is left out, so that the others' do not depend on it.
+
     Args:
         gpus: what NVML lists.
         inherited: `CUDA_VISIBLE_DEVICES` of this process; None if unset.
     """
+    return _usable(_seen(gpus, inherited))
+
+
+def _seen(gpus: Sequence[Gpu], inherited: str | None) -> list[tuple[str, Gpu]]:
+    """What this process sees, by id, with the mask that names it to CUDA."""
     if inherited is None:
-        # A MIG slice has no index of its own: CUDA knows it by UUID alone.
-        masks = [(g.uuid if g.mig else str(g.index), g.memory) for g in gpus]
-    else:
-        masks = _through_mask(gpus, inherited)
-    return [Device("cuda", i, mask, memory) for i, (mask, memory) in enumerate(masks)]
+        # Not by index: CUDA counts in an order of its own, and only what works.
+        return [(g.uuid, g) for g in gpus]
+    return _through_mask(gpus, inherited)
 
 
-def _through_mask(gpus: Sequence[Gpu], inherited: str) -> list[tuple[str, int]]:
+def _usable(seen: Sequence[tuple[str, Gpu]]) -> list[Device]:
+    return [
+        Device("cuda", i, mask, gpu.memory)
+        for i, (mask, gpu) in enumerate(seen)
+        if gpu.fault is None
+    ]
+
+
+def _through_mask(gpus: Sequence[Gpu], inherited: str) -> list[tuple[str, Gpu]]:
     """CUDA reads a mask up to its first token that names no device, and so do we."""
-    found: list[tuple[str, int]] = []
+    all_work = all(g.fault is None for g in gpus)
+    found: dict[str, tuple[str, Gpu]] = {}
     for token in (t.strip() for t in inherited.split(",")):
         gpu = _named(gpus, token)
-        if gpu is None or token in [mask for mask, _ in found]:
+        if gpu is None or token in found:
             break
-        found.append((token, gpu.memory))
-    return found
+        # An index counts for CUDA among those that work.
+        found[token] = (token if all_work or not token.isdecimal() else gpu.uuid, gpu)
+    return list(found.values())
 
 
 def _named(gpus: Sequence[Gpu], token: str) -> Gpu | None:
     if token.isdecimal():
         return next((g for g in gpus if g.index == int(token)), None)
     if token.upper().startswith(("GPU-", "MIG-")):
-        return next((g for g in gpus if g.uuid.lower().startswith(token.lower())), None)
+        named = (g for g in gpus if g.uuid.lower().startswith(token.lower()))
+        silent = (g for g in gpus if g.fault is not None)  # it may be this one
+        return next(named, None) or next(silent, None)
     return None
 
 
@@ -202,26 +135,51 @@ def choose_devices(
 ) -> list[Device]:
     """One device per worker.
 
-    Without CUDA, `num_gpus` CPU workers stand in (one by default), or one per id.
+    Without CUDA, `num_gpus` CPU workers stand in (one by default), or one per id; not where
+    there are GPUs and none of them works.
 
     Raises:
-        DeviceError: an id twice, an id or a number beyond what is visible.
+        DeviceError: an id twice, an id or a number beyond what is visible, or no GPU works.
     """
     _check_request(num_gpus, gpu_ids)
-    visible = [] if kind == "cpu" else visible_devices(probe(), environ.get("CUDA_VISIBLE_DEVICES"))
-    if not visible:
+    if kind == "cpu":
+        return _cpu_devices(num_gpus, gpu_ids, hide_gpus=True)
+    seen = _seen(probe(), environ.get("CUDA_VISIBLE_DEVICES"))
+    if not seen:
         if kind == "cuda":
             raise DeviceError("device: cuda was asked for, but no CUDA device is visible.")
-        return _cpu_devices(num_gpus, gpu_ids, hide_gpus=kind == "cpu")
-    if gpu_ids is None:
-        gpu_ids = range(len(visible) if num_gpus is None else num_gpus)
-    beyond = [i for i in gpu_ids if i >= len(visible)]
-    if beyond:
-        raise DeviceError(
-            f"GPU {beyond[0]} was asked for, but {len(visible)} "
-            f"{'is' if len(visible) == 1 else 'are'} visible (ids 0 to {len(visible) - 1})."
-        )
-    return [visible[i] for i in gpu_ids]
+        return _cpu_devices(num_gpus, gpu_ids, hide_gpus=False)
+    faults = {i: gpu.fault for i, (_, gpu) in enumerate(seen) if gpu.fault is not None}
+    shown = "; ".join(f"GPU {i}: {fault}" for i, fault in faults.items())
+    usable = _usable(seen)
+    if not usable:
+        raise DeviceError(f"No GPU can be used ({shown}). For CPU workers, set device: cpu.")
+    if gpu_ids is not None:
+        return _with_ids(gpu_ids, usable, faults)
+    if num_gpus is not None and num_gpus > len(usable):
+        are = "is" if len(usable) == 1 else "are"
+        but = f" and can be used ({shown})" if faults else ""
+        raise DeviceError(f"{num_gpus} GPUs were asked for, but {len(usable)} {are} visible{but}.")
+    if faults:
+        logger.warning(f"Not every GPU can be used ({shown}).")
+    return usable[:num_gpus]
+
+
+def _with_ids(
+    ids: Sequence[int], usable: Sequence[Device], faults: Mapping[int, str]
+) -> list[Device]:
+    by_id = {device.id: device for device in usable}
+    for i in ids:
+        if i in faults:
+            raise DeviceError(f"GPU {i} was asked for, but it cannot be used: {faults[i]}.")
+        if i not in by_id:
+            raise DeviceError(f"GPU {i} was asked for, but {_ids(sorted({*by_id, *faults}))}.")
+    return [by_id[i] for i in ids]
+
+
+def _ids(ids: Sequence[int]) -> str:
+    are = "is" if len(ids) == 1 else "are"
+    return f"{len(ids)} {are} visible (ids {ids[0]} to {ids[-1]})"
 
 
 def _check_request(num_gpus: int | None, gpu_ids: Sequence[int] | None) -> None:

@@ -12,7 +12,7 @@ found again, because a picture is synced before it is recorded and says what it 
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from core.run_lock import RunLock
 __all__ = ["FILE_NAME", "Entry", "Ledger", "State"]
 
 _UNFINISHED = ("pending", "leased")
+_KEYS_AT_ONCE = 500  # in a query; SQLite may be built for no more than 999
 
 
 class Ledger:
@@ -89,15 +90,32 @@ class Ledger:
         with self._use():
             return {row["key"]: from_row(row) for row in self._db.execute("SELECT * FROM tasks")}
 
+    def entries_of(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """Those of `keys` that were ever asked for, without a look at any other task."""
+        found: dict[str, Entry] = {}
+        with self._use():
+            for start in range(0, len(keys), _KEYS_AT_ONCE):
+                some = keys[start : start + _KEYS_AT_ONCE]
+                query = f"SELECT * FROM tasks WHERE key IN ({', '.join('?' * len(some))})"
+                found |= {row["key"]: from_row(row) for row in self._db.execute(query, some)}
+        return found
+
     def open_leases(self) -> list[str]:
         """Partial files of attempts that a dead run left behind, relative to its folder."""
         with self._use():
             rows = self._db.execute("SELECT partial_path FROM leases WHERE ended IS NULL")
             return [row["partial_path"] for row in rows]
 
-    def begin_batch(self, entries: Iterable[Entry]) -> None:
-        """Record the plan of a batch, all or nothing; open leases of dead runs end here."""
+    def begin_batch(self, entries: Iterable[Entry]) -> int:
+        """Record the plan of a batch, all or nothing; open leases of dead runs end here.
+
+        Returns:
+            The number of the batch. In memory it begins with an empty ledger: nobody resumes.
+        """
         with self._use(), self._transaction():
+            if self._lock is None:
+                self._db.execute("DELETE FROM tasks")
+                self._db.execute("DELETE FROM leases")
             row = self._db.execute(
                 "SELECT coalesce(max(batch), 0) + 1 AS next FROM tasks"
             ).fetchone()
@@ -110,6 +128,7 @@ class Ledger:
             # Inputs that named no output have no key of their own to be found by again.
             self._db.execute("DELETE FROM tasks WHERE output_path IS NULL")
             self._db.executemany(UPSERT, [to_row(e, self._batch, now) for e in entries])
+            return self._batch
 
     def lease(self, lease_id: str, key: str, attempt: int, worker: str, partial: str) -> None:
         """Record a lease; call it before the lease is sent."""

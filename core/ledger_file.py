@@ -48,6 +48,12 @@ CREATE TABLE leases (
 );
 CREATE INDEX open_leases ON leases (key) WHERE ended IS NULL;
 """
+# What the beginning of a batch looks for, among all tasks ever asked for. No part of the format:
+# whoever does not know them keeps them all the same, and a ledger without them gets them.
+INDEXES = """
+CREATE INDEX IF NOT EXISTS leased_tasks ON tasks (key) WHERE state = 'leased';
+CREATE INDEX IF NOT EXISTS tasks_without_output ON tasks (key) WHERE output_path IS NULL;
+"""
 
 
 # Views and triggers would run what somebody else wrote; indexes are SQLite's to check.
@@ -91,6 +97,7 @@ def _prepare(db: sqlite3.Connection) -> None:
         )
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
+    db.executescript(INDEXES)
 
 
 def check(file: Path) -> None:

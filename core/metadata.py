@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.ledger import Entry
-from core.outputs import write_atomically
+from core.ledger import Entry, Ledger
+from core.outputs import append, write_atomically
+from core.planning import Plan
 from core.tasks import Result
 
 _TASK_COLUMNS = ("prompt", "negative_prompt", "seed", "lora_strength", "metadata")
@@ -25,15 +26,54 @@ _USED_COLUMNS = (
 )
 
 
-def write_metadata(folder: Path, pictures: Iterable[Entry], results: Sequence[Result]) -> None:
-    """Write both tables, each whole or not at all.
+class Tables:
+    """The tables of one folder, for as long as its ledger is open.
 
-    Raises:
-        StorageError: the disk refuses.
+    A table is written whole or not at all. But a batch that only adds pictures adds their lines,
+    or a session of many small batches would write each line as often as there are batches; what
+    a killed process leaves of such a line goes with the next run's first batch.
     """
-    present = (entry for entry in pictures if (folder / str(entry.output_path)).is_file())
-    write_atomically(folder / "metadata.jsonl", _lines(_picture_row(e) for e in present))
-    write_atomically(folder / "results.jsonl", _lines(r.as_dict() for r in results))
+
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
+        self._folder = folder
+        self._ledger = ledger
+        self._written: tuple[int, tuple[int, ...]] | None = None  # last batch, and the file then
+
+    def write(self, plan: Plan, results: Sequence[Result]) -> None:
+        """Bring the tables up to date with a batch that has just ended.
+
+        Raises:
+            LedgerError, StorageError: the disk refuses, or the ledger is damaged.
+        """
+        file = self._folder / "metadata.jsonl"
+        if not plan.renews and self._written == (plan.batch - 1, _stamp(file)):
+            added = self._ledger.entries_of(plan.keys).values()
+            done = sorted((e for e in added if e.state == "done"), key=lambda e: e.position)
+            self._written = None  # until all of it is there
+            append(file, self._picture_lines(done))
+        else:
+            self._written = None
+            write_atomically(file, self._picture_lines(self._ledger.finished()))
+        self._written = (plan.batch, _stamp(file))
+        write_atomically(
+            self._folder / "results.jsonl", _lines(result.as_dict() for result in results)
+        )
+
+    def _picture_lines(self, entries: Iterable[Entry]) -> str:
+        return _lines(
+            _picture_row(entry)
+            for entry in entries
+            if (self._folder / str(entry.output_path)).is_file()
+        )
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """By which a file is seen to be as it was left."""
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _picture_row(entry: Entry) -> dict[str, Any]:

@@ -88,6 +88,8 @@ def _automatic(devices: Sequence[Device], automatic: Automatic) -> tuple[str, st
     if gpus and min(d.memory for d in gpus) >= automatic.needed_bytes:
         return automatic.hub_id, f"auto: every chosen GPU has {enough} or more"
     why = f"a chosen GPU has less than {enough}" if gpus else "no GPU is visible"
+    if any(d.memory == 0 for d in gpus):
+        why = f"a chosen GPU does not say whether it has {enough}"
     if not automatic.demo.is_dir():
         raise InputError(
             f"model: auto is {automatic.hub_id}, which needs {enough} on every chosen GPU, and "

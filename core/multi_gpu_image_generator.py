@@ -18,7 +18,7 @@ from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
-from core.metadata import write_metadata
+from core.metadata import Tables
 from core.model_choice import choose_model
 from core.outputs import OutputRoot
 from core.planning import Plan, Planner
@@ -80,6 +80,7 @@ class MultiGPUImageGenerator:
         self.listener = listener
         self._root = OutputRoot(Path(output_dir or "."), confined=self._resumable)
         self._ledger: Ledger | None = None
+        self._tables: Tables | None = None  # where batches are resumable
         self._inspector = LoraInspector()
         self._pool: WorkerPool | None = None
         self._batch: Batch | None = None
@@ -144,7 +145,7 @@ class MultiGPUImageGenerator:
             self._batch.sweep()
         if self._ledger is not None:
             self._ledger.close()
-        self._pool = self._ledger = self._batch = None
+        self._pool = self._ledger = self._tables = self._batch = None
         self._stopping = False
 
     def generate_batch(
@@ -183,8 +184,7 @@ class MultiGPUImageGenerator:
             inputs: tasks; an InputError stands for an input that its reader could not read.
             lora_folders: where relative LoRA paths are looked up before the configured folder.
         """
-        if self._ledger is None:
-            self._ledger = Ledger.open(self._root.folder) if self._resumable else Ledger.in_memory()
+        ledger = self._ledger or self._open_ledger()
         folders = [*lora_folders, Path(self.settings.lora_dir)]
         layers = [self.settings.defaults, self.settings.defaults_for(self.model.path_or_id)]
         admission = Admission(
@@ -197,7 +197,7 @@ class MultiGPUImageGenerator:
         )
         admitted: list[Job | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
         self._named += len(inputs)
-        planner = Planner(self._ledger, self._root, self._overwrite, self._retry_quarantined)
+        planner = Planner(ledger, self._root, self._overwrite, self._retry_quarantined)
         return planner.begin(admitted)
 
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:
@@ -219,8 +219,7 @@ class MultiGPUImageGenerator:
                 self._pool.stop_leasing()
             self._wait(batch, timeout)
         results = batch.results()
-        if self._resumable:
-            self._write_metadata(results)
+        self._write_tables(plan, results)
         return results
 
     def stop_leasing(self) -> None:
@@ -256,11 +255,20 @@ class MultiGPUImageGenerator:
             return name
         return os.path.join(self.settings.output_dir, self._session, name)
 
-    def _write_metadata(self, results: Sequence[Result]) -> None:
-        assert self._ledger is not None
+    def _open_ledger(self) -> Ledger:
+        if self._resumable:
+            self._ledger = Ledger.open(self._root.folder)
+            self._tables = Tables(self._root.folder, self._ledger)
+        else:
+            self._ledger = Ledger.in_memory()
+        return self._ledger
+
+    def _write_tables(self, plan: Plan, results: Sequence[Result]) -> None:
         self.tables_error = None
+        if self._tables is None:
+            return
         try:
-            write_metadata(self._root.folder, self._ledger.finished(), results)
+            self._tables.write(plan, results)
         except (StorageError, LedgerError) as error:
             self.tables_error = error
             logger.error(f"The metadata could not be written: {error}")

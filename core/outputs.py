@@ -225,6 +225,26 @@ def remove(file: Path) -> None:
         raise storage_error(error, file) from None
 
 
+def append(file: Path, lines: str) -> None:
+    """Add whole lines to a file, or leave it as it is.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    size = None
+    try:
+        size = file.stat().st_size
+        with file.open("ab") as stream:
+            stream.write(lines.encode("utf-8", "backslashreplace"))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        if size is not None:
+            with contextlib.suppress(OSError):
+                os.truncate(file, size)
+        raise storage_error(error, file) from None
+
+
 def discard(partial: Path) -> None:
     """Remove an unfinished file if it is there."""
     with contextlib.suppress(OSError):  # a dead disk keeps it; the next run sweeps again

@@ -16,10 +16,19 @@ from core.tasks import Result
 
 @dataclass(frozen=True)
 class Plan:
-    """`jobs` to run, and results that are settled before the start."""
+    """`jobs` to run, and results that are settled before the start.
+
+    Attributes:
+        batch: its number in the ledger.
+        keys: of all its tasks that have an output.
+        renews: some of them were done before.
+    """
 
     jobs: list[Job]
     settled: list[Result]
+    batch: int
+    keys: list[str]
+    renews: bool
 
 
 class Planner:
@@ -36,39 +45,41 @@ class Planner:
         self._root = root
         self._overwrite = overwrite
         self._retry_quarantined = retry_quarantined
-        self._known: dict[str, Entry] = {}
 
     def begin(self, admitted: Sequence[Job | Rejected]) -> Plan:
         """Plan a new batch; what a dead run left unfinished is swept."""
         for partial in self._ledger.open_leases():
             self._root.sweep(partial)
-        self._known = self._ledger.entries()
+        keys = [item.output.key for item in admitted if isinstance(item, Job)]
+        known = self._ledger.entries_of(keys)
         jobs: list[Job] = []
         settled: list[Result] = []
         entries: list[Entry] = []
         for item in admitted:
-            entry = self._entry(item)
+            entry = self._entry(item, known)
             entries.append(entry)
             if entry.state == "pending" and isinstance(item, Job):
                 jobs.append(item)
             else:
                 settled.append(_settled_result(entry, item))
-        self._ledger.begin_batch(entries)
-        return Plan(jobs, settled)
+        batch = self._ledger.begin_batch(entries)
+        renews = any(entry.state == "done" for entry in known.values())
+        return Plan(jobs, settled, batch, keys, renews)
 
     def add(self, item: Job | Rejected) -> Job | Result:
         """Plan one input more of the batch that was begun last."""
-        entry = self._entry(item)
+        keys = [item.output.key] if isinstance(item, Job) else []
+        entry = self._entry(item, self._ledger.entries_of(keys))
         self._ledger.set_state(entry)
         if entry.state == "pending" and isinstance(item, Job):
             return item
         return _settled_result(entry, item)
 
-    def _entry(self, item: Job | Rejected) -> Entry:
+    def _entry(self, item: Job | Rejected, known: Mapping[str, Entry]) -> Entry:
         if isinstance(item, Rejected):
             return _rejected_entry(item)
-        known = self._known.get(item.output.key)
-        return _judge(item, known, self._overwrite, self._retry_quarantined)
+        before = known.get(item.output.key)
+        return _judge(item, before, self._overwrite, self._retry_quarantined)
 
 
 def _judge(job: Job, known: Entry | None, overwrite: bool, retry_quarantined: bool) -> Entry:

@@ -73,17 +73,33 @@ class Worker:
     peers: tuple[Peer, ...] = ()
 
 
+_Item = tuple[tuple[int, float, int], Pending]
+
+
 @dataclass
 class _Queue:
-    """The tasks of one LoRA, best first."""
+    """The tasks of one LoRA, best first.
 
-    heap: list[tuple[tuple[int, float, int], Pending]] = field(default_factory=list)
+    Those that avoid the same workers share a heap: a worker that must leave thousands of them
+    to the others passes over them at once.
+    """
+
+    heaps: dict[frozenset[str], list[_Item]] = field(default_factory=dict)
     work: float = 0.0
     passed_over: int = 0
 
     def push(self, task: Pending) -> None:
-        heapq.heappush(self.heap, (task.order, task))
+        heapq.heappush(self.heaps.setdefault(task.avoid, []), (task.order, task))
         self.work += task.work
+
+    @property
+    def best(self) -> tuple[int, float, int]:
+        """The order of its best task, whoever may run it."""
+        return min([heap[0][0] for heap in self.heaps.values()])
+
+    @property
+    def tasks(self) -> list[Pending]:
+        return [task for heap in self.heaps.values() for _, task in heap]
 
     def pop_for(
         self, worker: Worker, fits: Callable[[Pending], bool], within: int | None = None
@@ -94,19 +110,28 @@ class _Queue:
             fits: whether it may be this one.
             within: how many to look at; None for all.
         """
-        kept: list[tuple[tuple[int, float, int], Pending]] = []
+        allowed = [
+            heap
+            for avoid, heap in self.heaps.items()
+            if worker.name not in avoid or worker.others <= avoid
+        ]
+        kept: list[tuple[list[_Item], _Item]] = []
         found = None
-        while self.heap and found is None and len(kept) != within:
-            item = heapq.heappop(self.heap)
-            avoids = worker.name in item[1].avoid and worker.others - item[1].avoid
-            if avoids or not fits(item[1]):
-                kept.append(item)
-            else:
+        while found is None and len(kept) != within:
+            heap = min((h for h in allowed if h), key=lambda h: h[0][0], default=None)
+            if heap is None:
+                break
+            item = heapq.heappop(heap)
+            if fits(item[1]):
                 found = item[1]
-        for item in kept:
-            heapq.heappush(self.heap, item)
+            else:
+                kept.append((heap, item))
+        for heap, item in kept:
+            heapq.heappush(heap, item)
         if found is not None:
             self.work -= found.work
+            if not self.heaps[found.avoid]:
+                del self.heaps[found.avoid]
         return found
 
 
@@ -119,16 +144,19 @@ class Scheduler:
 
     def __init__(self, tasks: Iterable[Pending] = (), max_passed_over: int = 32) -> None:
         self._queues: dict[str | None, _Queue] = {}
+        # Counted, not summed up: another thread may ask while this one changes the queues.
+        self._count = 0
         self._max_passed_over = max_passed_over
         for task in tasks:
             self.add(task)
 
     def __len__(self) -> int:
-        return sum(len(q.heap) for q in self._queues.values())
+        return self._count
 
     def add(self, task: Pending) -> None:
         """Queue a task, fresh or to be tried again."""
         self._queues.setdefault(task.lora, _Queue()).push(task)
+        self._count += 1
 
     def take(self, worker: Worker) -> Pending | None:
         """Remove and return the task that `worker` should run now; None if there is none."""
@@ -164,13 +192,13 @@ class Scheduler:
             return None
         if len(self) > TAIL * len(speeds):
             return None
-        waiting = [task for queue in self._queues.values() for _, task in queue.heap]
+        waiting = [task for queue in self._queues.values() for task in queue.tasks]
         return share_out(waiting, worker.peers)[worker.name]
 
     def _preference(self, worker: Worker) -> list[str | None]:
         def rank(lora: str | None) -> tuple[int, float]:
             queue = self._queues[lora]
-            retry, shortest_last, _ = queue.heap[0][0]
+            retry, shortest_last, _ = queue.best
             if queue.passed_over >= self._max_passed_over:
                 return (0, -queue.passed_over)
             if retry:
@@ -182,9 +210,10 @@ class Scheduler:
         return sorted(self._queues, key=rank)
 
     def _note_taken(self, taken: str | None) -> None:
+        self._count -= 1
         for lora, queue in self._queues.items():
             queue.passed_over = 0 if lora == taken else queue.passed_over + 1
-        if not self._queues[taken].heap:
+        if not self._queues[taken].heaps:
             del self._queues[taken]
 
 

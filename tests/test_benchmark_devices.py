@@ -10,7 +10,8 @@ from core.benchmark import runner
 from core.benchmark.pairs import PairSet
 from core.benchmark.runner import EditBenchmark
 from core.benchmark.settings import load_benchmark_settings
-from core.devices import Device, Gpu, choose_devices
+from core.devices import Device, choose_devices
+from core.nvml import Gpu
 from tests.edit_world import made_pair, settings
 
 GIB = 1024**3

@@ -2,8 +2,9 @@
 
 import pytest
 
-from core.devices import Device, Gpu, choose_devices, in_groups, visible_devices
+from core.devices import Device, choose_devices, in_groups, visible_devices
 from core.errors import DeviceError
+from core.nvml import Gpu
 
 GPUS = [Gpu(i, f"GPU-{i}{i}{i}{i}aaaa-bbbb", "H", 80 * 1024**3) for i in range(4)]
 SLICES = [Gpu(0, f"MIG-{i}-cccc", "H", 10 * 1024**3, mig=True) for i in range(3)]
@@ -16,7 +17,7 @@ def masks(devices: list[Device]) -> list[str]:
 @pytest.mark.parametrize(
     ("inherited", "expected"),
     [
-        (None, ["0", "1", "2", "3"]),
+        (None, [gpu.uuid for gpu in GPUS]),
         ("2,3", ["2", "3"]),
         (" 3 , 1 ", ["3", "1"]),
         ("GPU-1111aaaa-bbbb,GPU-3333", ["GPU-1111aaaa-bbbb", "GPU-3333"]),
@@ -86,8 +87,10 @@ def test_cuda_that_was_asked_for_is_never_replaced() -> None:
 
 def test_a_model_may_be_spread_over_groups_of_gpus() -> None:
     first, second = in_groups(visible_devices(GPUS, None), 2)
-    assert (first.label, first.mask, first.count) == ("gpu0+1", "0,1", 2)
-    assert (second.label, second.mask, second.memory) == ("gpu2+3", "2,3", 160 * 1024**3)
+    uuids = [gpu.uuid for gpu in GPUS]
+    assert (first.label, first.mask, first.count) == ("gpu0+1", ",".join(uuids[:2]), 2)
+    assert (second.label, second.memory) == ("gpu2+3", 160 * 1024**3)
+    assert second.mask == ",".join(uuids[2:])
     with pytest.raises(DeviceError, match="3 GPUs cannot be shared out in groups of 2"):
         in_groups(visible_devices(GPUS, "0,1,2"), 2)
 

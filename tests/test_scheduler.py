@@ -1,7 +1,12 @@
 """The scheduler's promises; pure, so simulation can be exhaustive."""
 
+import heapq
 import random
+import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -65,6 +70,76 @@ def test_a_retry_waits_for_another_worker_while_there_is_one() -> None:
 def test_a_retry_returns_to_its_worker_when_that_is_the_only_one() -> None:
     scheduler = Scheduler([Pending(0, 1.0, retry=1, avoid=frozenset({"w0"}))])
     assert scheduler.take(ALONE) is not None
+
+
+def test_tasks_that_must_wait_for_another_worker_cost_an_idle_one_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moved = 0
+    pop = heapq.heappop
+
+    def counted(heap: list[Any]) -> Any:
+        nonlocal moved
+        moved += 1
+        return pop(heap)
+
+    left = [Pending(i, 1.0, retry=1, avoid=frozenset({"w0"})) for i in range(1000)]
+    scheduler = Scheduler(left)
+    w0 = replace(ALONE, others=frozenset({"w1"}))
+    monkeypatch.setattr("core.scheduler.heapq.heappop", counted)
+    assert scheduler.take(w0) is None and moved == 0
+    scheduler.add(Pending(1000, 0.5, retry=1, avoid=frozenset({"w1"})))
+    taken = scheduler.take(w0)
+    assert taken is not None and taken.position == 1000 and moved == 1
+    assert scheduler.take(w0) is None and moved == 1
+    assert sorted(drain(scheduler)) == list(range(1000)), "alone it has to run them itself"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_take_is_the_best_task_that_the_worker_may_run(seed: int) -> None:
+    rng = random.Random(seed)
+    names = ["w0", "w1", "w2"]
+    waiting = {}
+    scheduler = Scheduler()
+    for position in range(200):
+        avoid = frozenset(name for name in names if rng.random() < 0.4)
+        task = Pending(position, rng.random(), retry=rng.randrange(3), avoid=avoid)
+        waiting[position] = task
+        scheduler.add(task)
+    while waiting:
+        here = rng.sample(names, rng.randint(1, 3))
+        worker = Worker(here[0], others=frozenset(here[1:]))
+        may = [t for t in waiting.values() if here[0] not in t.avoid or not {*here[1:]} - t.avoid]
+        taken = scheduler.take(worker)
+        assert taken == min(may, key=lambda t: t.order, default=None)
+        if taken is not None:
+            del waiting[taken.position]
+        assert len(scheduler) == len(waiting)
+
+
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_another_thread_may_ask_how_many_are_waiting(eager_threads: None) -> None:
+    scheduler = Scheduler(Pending(i, 1.0, f"{i}") for i in range(20))
+
+    def change() -> None:
+        for i in range(2000):
+            scheduler.add(Pending(20 + i, 1.0, f"{i % 7} more"))
+            scheduler.take(ALONE)
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    seen = set()
+    while changing.is_alive():
+        seen.add(len(scheduler))
+    changing.join()
+    assert seen <= {20, 21} and len(scheduler) == 20
 
 
 @pytest.mark.parametrize("workers", [2, 4, 8])

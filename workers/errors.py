@@ -1,6 +1,7 @@
 """What an exception in a worker means for its task and for the worker."""
 
 import logging
+import re
 import warnings
 
 from core.errors import InputError, LoraError, MultiGPUError
@@ -15,6 +16,16 @@ _DETERMINISTIC = (
 # Of the hub's client, although it is a FileNotFoundError: the hub did not answer as it should.
 _UNREACHABLE = "LocalEntryNotFoundError"
 _NO_SUCH_FILE = "no file named"  # diffusers and transformers say it in a plain OSError
+# What CUDA and its libraries say through torch and Triton, which have no classes for all of it.
+_OUT_OF_MEMORY = re.compile(
+    r"(CUDA( driver)? error|Triton Error \[CUDA\]): out of memory"
+    r"|\bCU[A-Z]+_\w*ALLOC(ATION)?_FAILED"
+)
+_DEVICE = re.compile(
+    r"\b((CUDA( driver)?|cuDNN( Frontend)?|cuBLAS|cuSOLVER|cuSPARSE|cuDSS|cuFFT|NCCL) error"
+    r"|Triton Error \[CUDA\]|(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_|CUFFT_)",
+    re.IGNORECASE,
+)
 
 
 def classify(error: BaseException) -> tuple[FailureKind, str]:
@@ -27,14 +38,20 @@ def classify(error: BaseException) -> tuple[FailureKind, str]:
     if isinstance(error, MultiGPUError):
         return "error", text
     name = type(error).__name__
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError":
+    short = isinstance(error, MemoryError) or name == "OutOfMemoryError"
+    if short or _OUT_OF_MEMORY.search(text):
         return "out_of_memory", f"Out of memory: {text}"
-    if name == "AcceleratorError" or "CUDA error" in text or "CUBLAS_STATUS" in text:
+    if name == "AcceleratorError" or _DEVICE.search(text):
         return "device", f"The device failed: {text}"
     lasting = isinstance(error, _DETERMINISTIC) and name != _UNREACHABLE
     if lasting or (isinstance(error, OSError) and _NO_SUCH_FILE in text):
         return "input", f"{name}: {text}"
     return "error", f"{name}: {text}"
+
+
+def blames_no_file(error: Exception) -> bool:
+    """Whether loading a file ended in an error of memory, device or disk, and may work again."""
+    return isinstance(error, OSError) or classify(error)[0] in ("out_of_memory", "device")
 
 
 class _ToMain(logging.Handler):

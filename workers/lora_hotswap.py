@@ -1,7 +1,9 @@
 """LoRAs for compiled blocks: one adapter, whose weights are exchanged in place.
 
 To another adapter, or to another number for its strength, compiled blocks would have to be
-compiled again; to other values in the same tensors they need not.
+compiled again; to other values in the same tensors they need not. Text encoders are not
+compiled, and diffusers cannot exchange their layers in place: with such layers an adapter goes
+as a whole when the next one comes.
 """
 
 import time
@@ -13,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.errors import LoraError
+from workers.errors import blames_no_file, classify
 from workers.lora_manager import LoraCounts, check_unchanged, does_not_fit
 from workers.models.base import Log
 
@@ -32,8 +35,8 @@ class HotswapLoras:
         self._in_slot: str | None = None
         self._rank = 0
         self._active: str | None = None
-        # The scales of the layers, and what they are at strength 1.
-        self._scales: list[tuple[torch.Tensor, float]] = []
+        # Where each layer of every part has its scale, and what that is at strength 1.
+        self._scales: list[tuple[dict[str, torch.Tensor | float], float]] = []
         self._counts = LoraCounts()
 
     @property
@@ -51,8 +54,12 @@ class HotswapLoras:
             self._bring(sha256, Path(path))
             self._counts.switches += self._active != sha256
         self._active = sha256 if strength else None
-        for scale, at_one in self._scales:
-            scale.fill_(strength * at_one)
+        for scaling, at_one in self._scales:
+            scale = scaling[SLOT]
+            if isinstance(scale, torch.Tensor):  # which compiled blocks hold on to
+                scale.fill_(strength * at_one)
+            else:
+                scaling[SLOT] = strength * at_one
 
     def shrink(self) -> int:
         idle = [sha256 for sha256 in self._files if sha256 != self._in_slot]
@@ -71,6 +78,8 @@ class HotswapLoras:
             try:
                 self._files[sha256] = load_file(path, device=str(self._device))
             except Exception as error:
+                if blames_no_file(error):
+                    raise
                 raise does_not_fit(path, self._pipeline, error) from error
             self._counts.loads += 1
         self._files.move_to_end(sha256)
@@ -80,24 +89,29 @@ class HotswapLoras:
             self._put(self._files[sha256], path)
         except Exception as error:
             del self._files[sha256]
-            self._empty()
+            if classify(error)[0] != "device":  # a lost context has nothing to be cleaned
+                self._empty()
+            if blames_no_file(error):
+                raise
             raise does_not_fit(path, self._pipeline, error) from error
         self._in_slot = sha256
 
     def _put(self, state: dict[str, torch.Tensor], path: Path) -> None:
         rank = _rank(state)
-        if self._in_slot is not None and rank <= self._rank:
+        if self._in_slot is not None and rank <= self._rank and not self._beyond_denoiser():
             try:
                 self._load(state, hotswap=True)
                 return
             except (RuntimeError, ValueError, NotImplementedError) as error:
+                if blames_no_file(error):
+                    raise
                 self._log("DEBUG", f"LoRA {path.name} takes a slot of its own: {error}")
         started = time.monotonic()
         self._empty()
         self._rank = max(LEAST_RANK, rank)
         self._denoiser.enable_lora_hotswap(target_rank=self._rank, check_compiled="ignore")
         self._load(state, hotswap=False)
-        if not any(SLOT in names for names in self._pipeline.get_list_adapters().values()):
+        if not self._parts_with_slot():
             raise ValueError("none of its tensors belongs to this model")
         seconds = time.monotonic() - started
         self._log("DEBUG", f"LoRA slot of rank {self._rank} made in {seconds:.2f} s")
@@ -105,10 +119,19 @@ class HotswapLoras:
     def _load(self, state: dict[str, torch.Tensor], hotswap: bool) -> None:
         self._pipeline.load_lora_weights(dict(state), adapter_name=SLOT, hotswap=hotswap)
         self._scales = [
-            (module.scaling[SLOT], float(module.scaling[SLOT]))
-            for module in self._denoiser.modules()
-            if SLOT in (getattr(module, "scaling", None) or {})
+            (module.scaling, float(module.scaling[SLOT]))
+            for part in self._parts_with_slot()
+            for module in part.modules()
+            if _has_slot(module)
         ]
+
+    def _parts_with_slot(self) -> list[Any]:
+        """Denoiser and text encoders that have layers of the adapter."""
+        adapters = self._pipeline.get_list_adapters()
+        return [getattr(self._pipeline, part) for part, names in adapters.items() if SLOT in names]
+
+    def _beyond_denoiser(self) -> bool:
+        return any(part is not self._denoiser for part in self._parts_with_slot())
 
     def _empty(self) -> None:
         if self._in_slot is not None or self._pipeline.get_list_adapters():
@@ -116,6 +139,11 @@ class HotswapLoras:
         self._in_slot, self._active, self._scales = None, None, []
         # Left behind by a load that failed, it would refuse the next one.
         self._denoiser._prepare_lora_hotswap_kwargs = None
+
+
+def _has_slot(module: Any) -> bool:
+    scaling = getattr(module, "scaling", None)
+    return isinstance(scaling, dict) and SLOT in scaling  # attention has a number of this name
 
 
 def _rank(state: dict[str, torch.Tensor]) -> int:

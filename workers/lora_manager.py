@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import LoraError
+from workers.errors import blames_no_file, classify
 
 
 @dataclass
@@ -33,7 +34,8 @@ class Loras(Protocol):
         """Make exactly this LoRA count for the next picture; None for none.
 
         Raises:
-            LoraError: the file changed since it was checked, or does not fit the model.
+            LoraError: the file changed since it was checked, or does not fit the model. What
+                memory, device or disk are to blame for is raised as it is.
         """
 
     def shrink(self) -> int:
@@ -109,7 +111,10 @@ class LoraManager:
             if not any(name in names for names in self._pipeline.get_list_adapters().values()):
                 raise ValueError("none of its tensors belongs to this model")
         except Exception as error:
-            self._forget_failed(name)
+            if classify(error)[0] != "device":  # a lost context has nothing to be cleaned
+                self._forget_failed(name)
+            if blames_no_file(error):
+                raise
             raise does_not_fit(path, self._pipeline, error) from error
         self._resident[sha256] = name
         self._counts.loads += 1
@@ -139,11 +144,11 @@ def does_not_fit(path: Path, pipeline: Any, error: Exception) -> LoraError:
 
 
 def check_unchanged(path: Path, sha256: str) -> None:
-    """Raises LoraError if the file is not the one that main checked."""
+    """Raises LoraError if the file is not the one that main checked; OSError if the disk fails."""
     try:
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise LoraError(f"lora_path: {path} cannot be read: {error.strerror}.") from None
     if found != sha256:
         raise LoraError(f"lora_path: {path} changed during the run; run the command again.")

@@ -1,0 +1,140 @@
+"""What NVML, the driver's own library, says about this machine's GPUs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import pynvml  # type: ignore[import-untyped]
+from loguru import logger
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU, or one MIG slice, as NVML lists it.
+
+    Attributes:
+        memory: bytes in all; 0 = unknown.
+        fault: why it cannot be used; its other attributes may be unknown then.
+    """
+
+    index: int  # among the GPUs that this process may use
+    uuid: str
+    name: str
+    memory: int
+    mig: bool = False
+    fault: str | None = None
+
+
+def list_gpus() -> list[Gpu]:
+    """Every GPU or MIG slice, without touching CUDA; [] without a driver.
+
+    One that does not answer is listed with its fault: it must not hide the others.
+    """
+    if version("torch").endswith("+cpu"):
+        return []  # a build without CUDA: the GPUs are there, but not for us
+    try:
+        pynvml.nvmlInit()
+    except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
+        return []
+    except pynvml.NVMLError as error:
+        return _none_listed(error)
+    try:
+        return _list_gpus()
+    except pynvml.NVMLError as error:
+        return _none_listed(error)
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _list_gpus() -> list[Gpu]:
+    found: list[Gpu] = []
+    position = 0
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        try:
+            found += _gpus_of(position, pynvml.nvmlDeviceGetHandleByIndex(index))
+        except pynvml.NVMLError_NoPermission:
+            continue  # withheld from this process (cgroups); CUDA does not count it, either
+        except pynvml.NVMLError as error:
+            found.append(_faulty(position, str(error)))
+        position += 1
+    return found
+
+
+def _none_listed(error: Exception) -> list[Gpu]:
+    logger.warning(f"The driver cannot list its GPUs: {error}.")
+    return []
+
+
+def bytes_in_use(masks: Sequence[str]) -> int | None:
+    """Memory in use by whomever, on GPUs by index or UUID together; None if NVML cannot say."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        return sum(int(pynvml.nvmlDeviceGetMemoryInfo(_handle_of(m)).used) for m in masks)
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _handle_of(mask: str) -> object:
+    if mask.isdecimal():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(mask))
+    return pynvml.nvmlDeviceGetHandleByUUID(mask.encode())
+
+
+def _gpus_of(index: int, handle: object) -> list[Gpu]:
+    slices = _mig_slices(handle)
+    if slices is None:
+        return [_describe(index, handle, mig=False)]
+    if not slices:
+        return [_faulty(index, "MIG is on, and it has no instance")]
+    return [_describe(index, s, mig=True) for s in slices]
+
+
+def _mig_slices(handle: object) -> list[object] | None:
+    """Handles of the MIG slices; None where MIG is off or unknown to the GPU."""
+    try:
+        current, _ = pynvml.nvmlDeviceGetMigMode(handle)
+        if current != pynvml.NVML_DEVICE_MIG_ENABLE:
+            return None
+        count = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+    except pynvml.NVMLError:
+        return None
+    slices = []
+    for i in range(count):
+        try:
+            slices.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, i))
+        except pynvml.NVMLError:  # an empty slot
+            continue
+    return slices
+
+
+def _describe(index: int, handle: object, mig: bool) -> Gpu:
+    try:
+        return Gpu(
+            index=index,
+            uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
+            name=_text(pynvml.nvmlDeviceGetName(handle)),
+            memory=_memory(handle),
+            mig=mig,
+        )
+    except pynvml.NVMLError as error:
+        return _faulty(index, str(error))
+
+
+def _memory(handle: object) -> int:
+    try:
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except pynvml.NVMLError_NotSupported:  # as where the GPU shares the host's memory
+        return 0
+
+
+def _faulty(index: int, fault: str) -> Gpu:
+    return Gpu(index, uuid="", name="", memory=0, fault=fault)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,63 @@
+"""What an exception in a worker means: whether its task, or its device, is to blame."""
+
+import errno
+
+import pytest
+
+from core.errors import InputError, LoraError
+from workers.errors import classify
+
+
+class AcceleratorError(RuntimeError):
+    """As torch names it."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA driver error: device-side assert triggered",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(...)`",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "cuDNN Frontend error: [cudnn_frontend] Error: CUDNN_BACKEND_TENSOR_DESCRIPTOR failed",
+        "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling `cusolverDnCreate(handle)`",
+        "cuFFT error: CUFFT_EXEC_FAILED",
+        "Triton Error [CUDA]: an illegal memory access was encountered",
+        "NCCL Error 1: unhandled cuda error",
+        "NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.hpp:268, unhandled cuda error",
+    ],
+)
+def test_an_error_that_ends_the_device_context_is_the_devices(text: str) -> None:
+    assert classify(RuntimeError(text))[0] == "device"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("CUDA driver error: out of memory"),
+        AcceleratorError("CUDA error: out of memory"),
+    ],
+)
+def test_too_little_memory_is_no_broken_device(error: Exception) -> None:
+    assert classify(error)[0] == "out_of_memory"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (AcceleratorError("unknown"), "device"),
+        (LoraError("a LoRA"), "lora"),
+        (InputError("a file"), "input"),
+        (ValueError("height has to be divisible by 16"), "input"),
+        (FileNotFoundError(errno.ENOENT, "no such file"), "input"),
+        (OSError(errno.ESTALE, "stale file handle"), "error"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied; see CUDA's manual"), "error"),
+    ],
+)
+def test_other_errors_go_by_their_class(error: Exception, kind: str) -> None:
+    assert classify(error)[0] == kind

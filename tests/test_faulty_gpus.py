@@ -1,0 +1,134 @@
+"""GPUs that do not answer, or not to every question, beside others that do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml  # type: ignore[import-untyped]
+import pytest
+
+from core.devices import MAX_CPU_WORKERS, Device, choose_devices, in_groups
+from core.errors import DeviceError
+from core.model_choice import choose_model
+from core.nvml import list_gpus
+
+LOST = pynvml.NVMLError_GpuIsLost()
+UNSUPPORTED = pynvml.NVMLError_NotSupported()
+WITHHELD = pynvml.NVMLError_NoPermission()
+GIB = 1024**3
+
+
+@dataclass
+class Driver:
+    """As much of NVML as lists GPUs; `faults` says which question to which GPU fails."""
+
+    count: int = 3
+    faults: dict[tuple[str, int], Exception] = field(default_factory=dict)
+    mig: set[int] = field(default_factory=set)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def ask(name: str, answer: Callable[[int], Any]) -> None:
+            def asked(index: int) -> Any:
+                if (name, index) in self.faults:
+                    raise self.faults[name, index]
+                return answer(index)
+
+            monkeypatch.setattr(pynvml, f"nvmlDeviceGet{name}", asked)
+
+        monkeypatch.setattr("core.nvml.version", lambda package: "2.13.0")
+        monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+        monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: self.count)
+        ask("HandleByIndex", lambda index: index)
+        ask("MigMode", lambda index: (int(index in self.mig), 0))
+        ask("MaxMigDeviceCount", lambda index: 0)
+        ask("UUID", lambda index: f"GPU-{index}")
+        ask("Name", lambda index: "H")
+        ask("MemoryInfo", lambda index: SimpleNamespace(total=80 * GIB))
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
+    driver = Driver()
+    driver.install(monkeypatch)
+    return driver
+
+
+def chosen(mask: str | None = None, **request: Any) -> list[tuple[str, str]]:
+    """Labels and masks."""
+    environ = {} if mask is None else {"CUDA_VISIBLE_DEVICES": mask}
+    devices = choose_devices(environ=environ, probe=list_gpus, **request)
+    return [(device.label, device.mask) for device in devices]
+
+
+@pytest.mark.parametrize("question", ["HandleByIndex", "UUID", "Name", "MemoryInfo"])
+def test_a_lost_gpu_does_not_hide_the_others(driver: Driver, question: str) -> None:
+    driver.faults[question, 1] = LOST
+    assert chosen() == [("gpu0", "GPU-0"), ("gpu2", "GPU-2")]
+    assert chosen(num_gpus=2) == chosen(gpu_ids=[0, 2]) == chosen()
+    with pytest.raises(DeviceError, match=r"3 GPUs .* 2 are visible .*\(GPU 1: GPU is lost\)"):
+        chosen(num_gpus=3)
+    with pytest.raises(DeviceError, match=r"GPU 1 was asked for, but .*: GPU is lost"):
+        chosen(gpu_ids=[0, 1])
+
+
+def test_a_mask_does_not_count_on_cuda_to_count_a_lost_gpu(driver: Driver) -> None:
+    driver.faults["HandleByIndex", 0] = LOST
+    assert chosen("0,2") == [("gpu1", "GPU-2")]
+    assert chosen("GPU-2,GPU-1") == [("gpu0", "GPU-2"), ("gpu1", "GPU-1")]
+    assert chosen("") == chosen("-1") == [("cpu0", "0")]
+
+
+@pytest.mark.parametrize("mask", [None, "0", "1,0", "GPU-1"])
+@pytest.mark.parametrize("kind", ["auto", "cuda"])
+def test_the_cpu_does_not_stand_in_for_broken_gpus(
+    driver: Driver, mask: str | None, kind: str
+) -> None:
+    driver.count = 2
+    driver.faults = {("HandleByIndex", 0): LOST, ("HandleByIndex", 1): LOST}
+    with pytest.raises(DeviceError, match=r"No GPU can be used \(GPU 0: GPU is lost") as caught:
+        chosen(mask, kind=kind)
+    assert "set device: cpu" in str(caught.value)
+    assert chosen(mask, kind="cpu") == [("cpu0", "")]
+
+
+def test_a_gpu_in_mig_mode_without_instances_is_named(driver: Driver) -> None:
+    driver.count, driver.mig = 1, {0}
+    with pytest.raises(DeviceError, match="GPU 0: MIG is on, and it has no instance"):
+        chosen()
+
+
+def test_gpus_that_are_withheld_from_this_process_do_not_count(driver: Driver) -> None:
+    driver.faults["HandleByIndex", 0] = WITHHELD
+    assert chosen() == [("gpu0", "GPU-1"), ("gpu1", "GPU-2")]
+    assert chosen("1") == [("gpu0", "1")]
+    driver.faults = {("HandleByIndex", index): WITHHELD for index in range(driver.count)}
+    assert len(chosen(num_gpus=MAX_CPU_WORKERS)) == MAX_CPU_WORKERS
+
+
+def test_a_gpu_that_does_not_tell_its_memory_is_used_but_chooses_no_large_model(
+    driver: Driver,
+) -> None:
+    driver.faults["MemoryInfo", 2] = UNSUPPORTED
+    devices = choose_devices(environ={}, probe=list_gpus)
+    assert [device.memory for device in devices] == [80 * GIB, 80 * GIB, 0]
+    model = choose_model("auto", None, "auto", devices)
+    assert model.identity.startswith("demo-model")
+    assert "does not say whether it has 20 GiB" in model.reason
+    assert choose_model("auto", None, "auto", devices[:2]).identity == "Tongyi-MAI/Z-Image-Turbo"
+    unknown = Device("cuda", 3, "GPU-3")
+    assert in_groups([devices[0], unknown], 2)[0].memory == 0
+
+
+def test_a_driver_that_cannot_list_its_gpus_is_named(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("core.nvml.logger.warning", said.append)
+
+    def mismatch() -> None:
+        raise pynvml.NVMLError_LibRmVersionMismatch()
+
+    monkeypatch.setattr(pynvml, "nvmlInit", mismatch)
+    assert list_gpus() == [] and "mismatch" in said[0].lower()
