@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from demo_model.edits import CATEGORIES, Edit, sample_edit
 from demo_model.scenes import COLOURS, GROUNDS, SKIES, Scene, Shift, render
@@ -119,9 +119,23 @@ def _changed_further(scene: Scene, category: str, rng: random.Random) -> Scene:
 
 
 def damage(image: Image.Image, severity: int, rng: random.Random) -> Image.Image:
-    """Blur, noise or blocks; 0 leaves the picture as it is."""
+    """Blur, noise or blocks, everywhere or in one place; 0 leaves the picture as it is."""
     if severity == 0:
         return image
+    damaged = _damaged(image, severity, rng)
+    return damaged if rng.random() < 0.5 else Image.composite(damaged, image, _place(image, rng))
+
+
+def _place(image: Image.Image, rng: random.Random) -> Image.Image:
+    """A disc with a soft edge, where objects stand; an editor spoils these first."""
+    radius = rng.uniform(0.15, 0.3) * image.width
+    x, y = rng.uniform(0.1, 0.9) * image.width, rng.uniform(0.5, 0.9) * image.height
+    mask = Image.new("L", image.size)
+    ImageDraw.Draw(mask).ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
+    return mask.filter(ImageFilter.GaussianBlur(3))
+
+
+def _damaged(image: Image.Image, severity: int, rng: random.Random) -> Image.Image:
     kind = rng.choice(["blur", "noise", "blocks"])
     if kind == "blur":
         return image.filter(ImageFilter.GaussianBlur(0.5 * severity))

@@ -28,7 +28,7 @@ from demo_model.training_set import pixels_of
 
 BATCH = 32
 PEAK_RATE = 1e-3
-SHARES = {"SC": 0.7, "PQ": 0.15, NAMING: 0.15}  # of the questions
+SHARES = {"SC": 0.6, "PQ": 0.3, NAMING: 0.1}  # of the questions
 
 
 def examples(count: int, seed: int, vae: FrameVae | None) -> list[Example]:

@@ -318,4 +318,4 @@ def test_a_prompt_file_beside_the_settings_is_found(bench: Bench) -> None:
     text = "name: mine\ncalls:\n  - name: SC\n    sees: [source, edited]\n    text: Good?\n"
     (bench.project.folder / "mine.yaml").write_text(text)
     assert bench.run(judge={"prompts": "mine.yaml"}).process.returncode == 0
-    assert os.listdir(bench.results / "scores") == ["vlm-mine"]
+    assert os.listdir(bench.results / "scores") == ["vlm-mine-simulated"]

@@ -291,7 +291,7 @@ def test_an_error_while_loading_that_stays_ends_the_batch_by_the_breaker(
     [
         (OSError(errno.EIO, "Input/output error"), "error"),
         (LocalEntryNotFoundError("The hub answered with 503"), "error"),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), "error"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), "device"),
         (FileNotFoundError(errno.ENOENT, "No such file"), "input"),
         (OSError("Error no file named model.safetensors found in directory"), "input"),
         (AttributeError("module diffusers has no attribute NoSuchPipeline"), "input"),

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ from demo_model.judge_questions import IGNORED, Example, Questions, changes, nam
 from demo_model.judged_edits import DEEDS, JudgedEdit, sample_judged
 from demo_model.training_loop import Loop
 from demo_model.training_set import pixels_of
+
+
+@pytest.fixture(autouse=True)
+def gradients() -> Iterator[None]:
+    """Whatever a worker's model in the same process has set."""
+    with torch.enable_grad():
+        yield
 
 
 def test_training_computes_what_z_image_computes() -> None:

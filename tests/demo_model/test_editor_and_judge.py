@@ -1,0 +1,81 @@
+"""The shipped editor and judge do what they are there for; few samples, fixed seeds."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.benchmark.models import DEMO_EDITOR, DEMO_JUDGE
+from demo_model.edits import CATEGORIES, edit_right, untrained
+from demo_model.evaluate_editor import (
+    area_under_curve,
+    do_edits,
+    editor,
+    judge,
+    scores,
+)
+from demo_model.judged_edits import sample_judged
+from tests.conftest import BENCHMARK, Project
+
+MODELS = [DEMO_EDITOR, DEMO_JUDGE]
+
+
+def test_the_editor_follows_instructions_that_it_was_never_trained_on(tmp_path: Path) -> None:
+    rng = random.Random(8)
+    edits = [untrained(rng, CATEGORIES[i % len(CATEGORIES)]) for i in range(20)]
+    done = do_edits(editor(), edits, tmp_path)
+    assert sum(edit_right(image, edit) for edit, image in done) >= 13  # .75 and more over 300
+    assert not any(edit_right(edit.before(), edit) for edit in edits)
+
+
+def test_the_judge_ranks_right_edits_above_the_others(tmp_path: Path) -> None:
+    rng = random.Random(9)
+    family = judge()
+
+    def of(deed: Any) -> list[float]:
+        judged = [sample_judged(rng, deed, damaged=False) for _ in range(16)]
+        return scores(family, [(j.before, j.after, j.edit.instruction) for j in judged], tmp_path)
+
+    right = of("right")
+    assert min(right) >= 0, "every answer is in form"
+    for deed in ("unedited", "other", "too_much"):
+        assert area_under_curve(right, of(deed)) >= 0.8, deed  # .9 and more over 100
+
+
+def test_a_badly_drawn_edit_loses_quality_only(tmp_path: Path) -> None:
+    family = judge()
+    judged = [sample_judged(random.Random(n), "right") for n in range(24)]
+    found = scores(family, [(j.before, j.after, j.edit.instruction) for j in judged], tmp_path)
+    fine = [s for s, j in zip(found, judged, strict=True) if j.severity == 0]
+    bad = [s for s, j in zip(found, judged, strict=True) if j.severity >= 6]
+    assert fine and bad and area_under_curve(fine, bad) >= 0.8
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda folder: folder.name)
+def test_configs_name_no_machine(model: Path) -> None:
+    for file in model.rglob("*.json"):
+        text = file.read_text("utf-8")
+        for word in ("/work", "/home", "/tmp", "_attn_implementation", "outputs/"):
+            assert word not in text, (file, word)
+
+
+def test_the_weights_are_small() -> None:
+    files = [file for model in MODELS for file in model.rglob("*.safetensors")]
+    assert sum(file.stat().st_size for file in files) < 20_000_000
+
+
+def test_the_shipped_benchmark_runs_where_there_is_no_gpu(project: Project) -> None:
+    """The shipped settings, on one pair of each category."""
+    config = project.folder / "cpu.yaml"
+    config.write_text("device: cpu\n")  # what the shipped file's `auto` is without a GPU
+    out = project.folder / "out"
+    run = project.execute(
+        BENCHMARK, ["--config", str(config), "--limit", "5", "--output-dir", str(out)]
+    )
+    assert run.finish() == 0, run.errors
+    lines = (out / "edit_pairs" / "results.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [r["outcome"] for r in records] == ["scored"] * 5
+    assert run.output.splitlines()[-1].startswith("overall"), run.output
