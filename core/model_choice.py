@@ -90,11 +90,6 @@ def _automatic(devices: Sequence[Device], automatic: Automatic) -> tuple[str, st
     why = f"a chosen GPU has less than {enough}" if gpus else "no GPU is visible"
     if any(d.memory == 0 for d in gpus):
         why = f"a chosen GPU does not say whether it has {enough}"
-    if not automatic.demo.is_dir():
-        raise InputError(
-            f"model: auto is {automatic.hub_id}, which needs {enough} on every chosen GPU, and "
-            f"{why}; name a model by its Hugging Face id or folder."
-        )
     return str(automatic.demo), f"auto: {why}, which {automatic.hub_id} needs"
 
 

@@ -1,8 +1,9 @@
 """What a run shows: a bar and a line per worker on a terminal, plain lines elsewhere."""
 
 import sys
+from contextlib import suppress
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from loguru import logger
 from rich.console import Console
@@ -20,6 +21,7 @@ from rich.text import Text
 from core.events import Event, TaskEnded, TaskReopened, TaskSpared, TaskStarted, WorkerState
 
 LOG_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
+_sinks = [0]  # of loguru, which starts with one
 
 
 class View(Protocol):
@@ -44,8 +46,16 @@ def create_view(total: int, workers: list[str], log_level: str) -> View:
 
 def set_up_logging(log_level: str) -> None:
     """Log lines to standard error, without a view."""
-    logger.remove()
-    logger.add(sys.stderr, level=log_level, format=LOG_FORMAT)
+    _log_to(sys.stderr, log_level)
+
+
+def _log_to(sink: Any, log_level: str, **options: Any) -> None:
+    """Nowhere else from now on, and never nowhere: a signal's words may come at any moment."""
+    new = logger.add(sink, level=log_level, format=LOG_FORMAT, **options)
+    for old in _sinks:
+        with suppress(ValueError):  # somebody else has removed it
+            logger.remove(old)
+    _sinks[:] = [new]
 
 
 class LineView:
@@ -100,8 +110,7 @@ class TerminalView:
         # A worker's bar is its share of the batch.
         self._lines = {w: self._progress.add_task(f"  {w}", total=total, state="") for w in workers}
         self._failed = 0
-        logger.remove()
-        logger.add(self._write, level=log_level, format=LOG_FORMAT, colorize=True)
+        _log_to(self._write, log_level, colorize=True)
 
     def _write(self, line: str) -> None:
         self._console.print(Text.from_ansi(line.rstrip("\n")))

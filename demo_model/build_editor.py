@@ -29,7 +29,11 @@ def _editor(work: Path, seed: int) -> None:
 
 
 def _judge(work: Path, seed: int) -> None:
-    _train(work, "judge", "train_judge", seed)
+    """What the pictures show and what changed first, then how well they are drawn."""
+    _train(work, "judge_first", "train_judge", seed)
+    rest = ("--first", work / "judge_first", "--quality-first", 200)
+    sizes = ("--steps", 900, "--examples", 4000)
+    _train(work, "judge", "train_judge", seed + 1, *rest, *sizes)
 
 
 def main() -> None:

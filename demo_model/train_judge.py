@@ -20,7 +20,7 @@ from core.judge import load_judge
 from demo_model.fast_attention import install_vision
 from demo_model.judge_parts import build_judge
 from demo_model.judge_questions import IGNORED, NAMING, PATCHES, Example, Questions
-from demo_model.judged_edits import sample_judged
+from demo_model.judged_edits import WORST, sample_judged
 from demo_model.qwen_vae import FrameVae, flat_convolutions
 from demo_model.train_vae import compiled_blocks, to_model_range, update
 from demo_model.training_loop import Loop, course
@@ -55,9 +55,21 @@ def _through(vae: FrameVae, pictures: torch.Tensor) -> torch.Tensor:
 
 
 def train(
-    model: Any, questions: Questions, data: list[Example], steps: int, seed: int, state: Path
+    model: Any,
+    questions: Questions,
+    data: list[Example],
+    steps: int,
+    seed: int,
+    state: Path,
+    quality_first: int = 0,
 ) -> None:
-    """In place."""
+    """In place.
+
+    Args:
+        quality_first: steps in the beginning that ask for PQ alone, of the best and the worst
+            pictures. Without them, one question among others, it is answered blindly.
+    """
+    clear = [example for example in data if example.judged.severity in (0, WORST)]
     model.train()
     model.set_attn_implementation("eager")  # the fused one's way back is slow on a CPU
     install_vision(model.model.visual, PATCHES)
@@ -66,8 +78,10 @@ def train(
     )
     loop = Loop("judge", steps, seed, {"model": model, "optimizer": optimizer}, state)
     for step in loop:
-        name = loop.rng.choices(list(SHARES), list(SHARES.values()))[0]
-        inputs = questions(loop.rng.choices(data, k=BATCH), name)
+        name, among = loop.rng.choices(list(SHARES), list(SHARES.values()))[0], data
+        if step < quality_first:
+            name, among = "PQ", clear
+        inputs = questions(loop.rng.choices(among, k=BATCH), name)
         labels = inputs.pop("labels")
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(**inputs).logits
@@ -85,6 +99,7 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, help="the editor's, through which pictures go")
     parser.add_argument("--first", type=Path, help="a judge to go on from")
     parser.add_argument("--steps", type=int, default=6_000)
+    parser.add_argument("--quality-first", type=int, default=0, help="steps of PQ alone")
     parser.add_argument("--examples", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -103,7 +118,8 @@ def main() -> None:
         data = examples(options.examples, options.seed, vae)
     print(f"{len(data)} examples", flush=True)
     state = options.out.with_suffix(".state")
-    train(model, Questions(processor, calls), data, options.steps, options.seed, state)
+    questions = Questions(processor, calls)
+    train(model, questions, data, options.steps, options.seed, state, options.quality_first)
     model.to(torch.bfloat16).save_pretrained(options.out, safe_serialization=True)
     processor.save_pretrained(options.out)
 
