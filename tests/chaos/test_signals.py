@@ -128,11 +128,11 @@ def test_a_second_ctrl_c_does_not_wait_for_a_worker_to_leave(
 ) -> None:
     """After the first one main waits for its workers, of which one is stopped here."""
     verdict = Verdict("an interrupted run ends in order", "two SIGINT, a worker stopped")
-    tasks = [{"prompt": "a"}, {"prompt": "!slow b"}]
+    tasks = [{"prompt": "!slow a"}, {"prompt": "b"}]  # in turn: the second is another worker's
     with RealEngine(tmp_path, tasks, 2, simulated=SLOW) as engine:
         engine.start()
         wait_until(lambda: engine.drawn() == 1, "an idle worker")
-        os.kill(maker_of(engine.pictures / "tweets_00.png"), signal.SIGSTOP)
+        os.kill(maker_of(engine.pictures / "tweets_01.png"), signal.SIGSTOP)
         os.killpg(engine.process.pid, signal.SIGINT)
         wait_until(lambda: engine.drawn() == 2, "the end of what runs")
         time.sleep(0.2)
