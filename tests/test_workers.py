@@ -25,6 +25,7 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import read_provenance
 from core.tasks import Result
 from tests.conftest import PATIENCE, PROJECT, fork_server, simulated, wait_until, worker_processes
+from tests.fault_tickets import arm_in_children
 from workers.errors import classify
 
 Generator = MultiGPUImageGenerator
@@ -250,12 +251,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_batch(tmp_path: Path) -> None:
 def test_a_passing_error_while_loading_costs_one_process_not_a_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tickets = tmp_path / "tickets"
-    tickets.mkdir()
-    for number in range(3):
-        (tickets / f"{number}").touch()
-    monkeypatch.setenv("FAULT_POINT", "worker.load:1:error")
-    monkeypatch.setenv("FAULT_TICKETS", str(tickets))
+    folder = arm_in_children(monkeypatch, tmp_path, "worker.load:1:error", tickets=3)
     states: list[tuple[str, str]] = []
 
     def listen(event: Event) -> None:
@@ -266,19 +262,14 @@ def test_a_passing_error_while_loading_costs_one_process_not_a_device(
     with Generator(2, config=config, output_dir=tmp_path, listener=listen) as generator:
         assert statuses(generator.generate_batch(prompts("a", "b"))) == ["done"] * 2
         wait_until(lambda: {("cpu0", "ready"), ("cpu1", "ready")} <= {*states}, "both workers")
-    assert not any(tickets.iterdir())
+    assert not any(folder.iterdir())
     assert not any(state == "given up" for _, state in states)
 
 
 def test_an_error_while_loading_that_stays_ends_the_batch_by_the_breaker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tickets = tmp_path / "tickets"
-    tickets.mkdir()
-    for number in range(50):
-        (tickets / f"{number}").touch()
-    monkeypatch.setenv("FAULT_POINT", "worker.load:1:error")
-    monkeypatch.setenv("FAULT_TICKETS", str(tickets))
+    arm_in_children(monkeypatch, tmp_path, "worker.load:1:error", tickets=50)
     rules = {"restarts_before_retirement": 1, "restart_backoff_maximum": 0.1}
     results = run(tmp_path, prompts("a", "b"), supervision=rules)
     assert statuses(results) == ["failed"] * 2

@@ -17,6 +17,7 @@ import psutil
 from core.ledger import FILE_NAME
 from tests.chaos.scale import LIMIT
 from tests.conftest import Project, Run, simulated, worker_processes
+from tests.fault_tickets import fault_environment
 
 MARK = "CHAOS_ENGINE"  # environment: which engine a process belongs to
 NAIVE_SCRIPT = Path(__file__).with_name("naive_engine.py")
@@ -161,12 +162,7 @@ class RealEngine(Engine):
     def arm(self, point: str, tickets: int) -> None:
         """Break processes at a fault point of `core.fault_points`, so many times at the most."""
         folder = self.project.folder / "tickets"
-        folder.mkdir(exist_ok=True)
-        for ticket in folder.iterdir():
-            ticket.unlink()
-        for number in range(tickets):
-            (folder / str(number)).touch()
-        self.project.environment |= {"FAULT_POINT": point, "FAULT_TICKETS": str(folder)}
+        self.project.environment |= fault_environment(folder, point, tickets)
 
     def disarm(self) -> None:
         for name in ("FAULT_POINT", "FAULT_TICKETS"):

@@ -14,6 +14,7 @@ from tests.chaos.engines import RealEngine
 from tests.chaos.scale import LIMIT, scaled
 from tests.chaos.verdict import Verdict
 from tests.conftest import PATIENCE, simulated, wait_until
+from tests.fault_tickets import arm_in_children
 
 Report = Callable[[Verdict], Verdict]
 DEADLINE = scaled(1.0, 3.0)  # seconds for a task or a load
@@ -93,11 +94,7 @@ def test_a_load_that_hangs_is_started_again(
 ) -> None:
     """Stuck in a native call that holds the GIL, so that no thread of the worker reacts."""
     diary, workers = Diary(), 3
-    tickets = tmp_path / "tickets"
-    tickets.mkdir()
-    (tickets / "1").touch()
-    monkeypatch.setenv("FAULT_POINT", "worker.load:1:stuck")  # in the workers, born with it
-    monkeypatch.setenv("FAULT_TICKETS", str(tickets))
+    arm_in_children(monkeypatch, tmp_path, "worker.load:1:stuck", tickets=1)
     tasks = [{"prompt": f"picture {i}"} for i in range(workers * PER_WORKER)]
     config = simulated(simulated=TASK, supervision={"load_timeout": DEADLINE})
     generator = MultiGPUImageGenerator(
@@ -135,11 +132,7 @@ def test_a_load_that_hangs_does_not_keep_the_others_from_loading(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loads take turns here, and the first one may by its deadline take an hour."""
-    tickets = tmp_path / "tickets"
-    tickets.mkdir()
-    (tickets / "1").touch()
-    monkeypatch.setenv("FAULT_POINT", "worker.load:1:stuck")
-    monkeypatch.setenv("FAULT_TICKETS", str(tickets))
+    arm_in_children(monkeypatch, tmp_path, "worker.load:1:stuck", tickets=1)
     config = simulated(
         workers={"concurrent_loads": 1}, supervision={"load_stall_timeout": DEADLINE}
     )
