@@ -37,9 +37,15 @@ class Loop:
         self.rng = random.Random()
         self._name, self._seed, self._parts, self._state = name, seed, parts, state
         self._losses: dict[str, list[float]] = {}
-        torch.set_flush_denormal(True)  # an optimizer's smallest numbers are slow on a CPU
 
     def __iter__(self) -> Iterator[int]:
+        torch.set_flush_denormal(True)  # an optimizer's smallest numbers are slow on a CPU
+        try:
+            yield from self._counted()
+        finally:
+            torch.set_flush_denormal(False)  # of the whole process, not of the training
+
+    def _counted(self) -> Iterator[int]:
         first = self._restore()
         started = saved = time.monotonic()
         for step in range(first, self.steps):
