@@ -1,7 +1,8 @@
 """Makes the demo editor, the demo judge and their benchmark: `python -m demo_model.build_editor`.
 
-Autoencoder, transformer with text encoder, judge, the shipped pairs, then the figures of the
-model card. A finished stage is kept in the work folder and not repeated.
+Autoencoder, transformer with text encoder, judge, the judge once more on the editors' own
+pictures, the shipped pairs, then the figures of the model card. A finished stage is kept in the
+work folder and not repeated.
 """
 
 import argparse
@@ -29,11 +30,17 @@ def _editor(work: Path, seed: int) -> None:
 
 
 def _judge(work: Path, seed: int) -> None:
-    """What the pictures show and what changed first, then how well they are drawn."""
+    """What the pictures show and what changed."""
     _train(work, "judge_first", "train_judge", seed)
-    rest = ("--first", work / "judge_first", "--quality-first", 200)
-    sizes = ("--steps", 900, "--examples", 4000)
-    _train(work, "judge", "train_judge", seed + 1, *rest, *sizes)
+
+
+def _judge_of_editors(work: Path, seed: int) -> None:
+    """The same of pictures that both editors made, and how well they are drawn."""
+    if not (work / "judge").exists():
+        editors = ("--editors", work / "editor", work / "editor_first")
+        stage("editor_pictures", *editors, "--out", work / "pictures", "--seed", seed + 7)
+    rest = ("--first", work / "judge_first", "--pictures", work / "pictures")
+    _train(work, "judge", "train_judge", seed + 1, *rest, "--quality-first", 200, "--steps", 7000)
 
 
 def main() -> None:
@@ -49,6 +56,7 @@ def main() -> None:
         draft.rename(work / "vae")
     with ThreadPoolExecutor(options.threads) as together:  # side by side: a quarter sooner
         list(together.map(lambda train: train(work, seed), (_editor, _judge)))
+    _judge_of_editors(work, seed)
     for name in ("editor", "judge"):
         shutil.copytree(work / name, HERE / name, dirs_exist_ok=True)
     stage("write_pairs")

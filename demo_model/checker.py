@@ -75,7 +75,7 @@ class _Seen:
         taken = {t.position for i, t in enumerate(self.scene.things) if i != index}
         thing = self.scene.things[index]
         moved = [replace(thing, position=p) for p in POSITIONS if p not in taken]
-        return self.is_nearest(self.scene, [_with_thing(self.scene, index, t) for t in moved])
+        return self.is_nearest(self.scene, [self.scene.with_thing(index, t) for t in moved])
 
     def colour_and_kind(self, index: int) -> tuple[str, str]:
         """Those of the render nearest to the picture around the object."""
@@ -87,7 +87,7 @@ class _Seen:
         for colour in COLOURS:
             for kind in KINDS:
                 candidate = replace(thing, colour=colour, kind=kind)
-                reference = self._reference(_with_thing(self.scene, index, candidate))
+                reference = self._reference(self.scene.with_thing(index, candidate))
                 reference = reference[rows, columns]
                 distance = min(float(np.abs(view - reference).mean()) for view in views)
                 if distance < best_distance:
@@ -121,12 +121,6 @@ def _shifted(picture: Pixels, rows: slice, columns: slice, down: int, right: int
     return picture[
         rows.start + down : rows.stop + down, columns.start + right : columns.stop + right
     ]
-
-
-def _with_thing(scene: Scene, index: int, thing: Thing) -> Scene:
-    things = list(scene.things)
-    things[index] = thing
-    return replace(scene, things=tuple(things))
 
 
 @lru_cache(maxsize=4096)

@@ -11,10 +11,8 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
-from demo_model.checker import all_right
 from demo_model.scenes import (
     COLOURS,
     GROUNDS,
@@ -23,16 +21,12 @@ from demo_model.scenes import (
     SKIES,
     Scene,
     Shift,
-    Thing,
     render,
     sample_scene,
     sample_shifts,
 )
 
 CATEGORIES = ("sky", "ground", "colour", "move", "remove")
-CHANGED = 24  # of 255: from here on a pixel counts as changed by the edit
-MARGIN = 5  # pixels around a change that may differ, too
-KEPT = 10.0  # of 255: mean difference to the source that the untouched part may have
 
 _SKY = {
     "dawn": ["make it dawn", "change the time to dawn", "turn it into a morning"],
@@ -93,11 +87,15 @@ def sample_edit(rng: random.Random, category: str = "", trained_only: bool = Tru
         source = sample_scene(rng, trained_pairs_only=False)
         if len({thing.kind for thing in source.things}) < len(source.things):
             continue  # "the tree" must mean one of them
-        shifts = sample_shifts(rng, len(source.things))
-        edit, slots = _MAKERS[chosen](source, shifts, rng)
-        held_out = bool(slots) and held_out_edit(*slots)
-        if not (trained_only and held_out):
-            return replace(edit, held_out=held_out)
+        edit = edit_scene(source, sample_shifts(rng, len(source.things)), chosen, rng)
+        if not (trained_only and edit.held_out):
+            return edit
+
+
+def edit_scene(source: Scene, shifts: tuple[Shift, ...], category: str, rng: random.Random) -> Edit:
+    """A random edit of this scene, trained or not."""
+    edit, slots = _MAKERS[category](source, shifts, rng)
+    return replace(edit, held_out=bool(slots) and held_out_edit(*slots))
 
 
 def untrained(rng: random.Random, category: str) -> Edit:
@@ -130,7 +128,7 @@ def _colour(source: Scene, shifts: tuple[Shift, ...], rng: random.Random) -> tup
     thing = source.things[index]
     colour = rng.choice([c for c in COLOURS if c != thing.colour])
     words = rng.choice(_COLOUR).format(kind=thing.kind, colour=colour)
-    target = _with(source, index, replace(thing, colour=colour))
+    target = source.with_thing(index, replace(thing, colour=colour))
     return Edit("colour", words, source, target, shifts, shifts), [thing.kind, colour]
 
 
@@ -140,24 +138,16 @@ def _move(source: Scene, shifts: tuple[Shift, ...], rng: random.Random) -> tuple
     place = rng.choice([p for p in POSITIONS if p not in {t.position for t in source.things}])
     said = rng.choice(["centre", "middle"]) if place == "centre" else place
     words = rng.choice(_MOVE).format(kind=thing.kind, place=said)
-    target = _with(source, index, replace(thing, position=place))
+    target = source.with_thing(index, replace(thing, position=place))
     return Edit("move", words, source, target, shifts, shifts), [thing.kind, place]
 
 
 def _remove(source: Scene, shifts: tuple[Shift, ...], rng: random.Random) -> tuple[Edit, list[str]]:
     index = rng.randrange(len(source.things))
     kind = source.things[index].kind
-    left = tuple(t for i, t in enumerate(source.things) if i != index)
-    kept = tuple(s for i, s in enumerate(shifts) if i != index)
+    kept = (*shifts[:index], *shifts[index + 1 :])
     words = rng.choice(_REMOVE).format(kind=kind)
-    target = replace(source, things=left)
-    return Edit("remove", words, source, target, shifts, kept), []
-
-
-def _with(scene: Scene, index: int, thing: Thing) -> Scene:
-    things = list(scene.things)
-    things[index] = thing
-    return replace(scene, things=tuple(things))
+    return Edit("remove", words, source, source.with_thing(index, None), shifts, kept), []
 
 
 _Maker = Callable[[Scene, tuple[Shift, ...], random.Random], tuple[Edit, list[str]]]
@@ -172,43 +162,3 @@ def instruction_words() -> list[str]:
     texts += [t.format(kind="", colour="", place="") for t in (*_COLOUR, *_MOVE, *_REMOVE)]
     words = {word for text in texts for word in text.split()}
     return sorted(words | set(COLOURS) | set(KINDS) | set(POSITIONS) | {"middle"})
-
-
-# -- is an edit right? -----------------------------------------------------------
-
-
-def edit_right(image: Image.Image, edit: Edit) -> bool:
-    """The picture shows the target scene, and what the edit does not touch is as it was."""
-    return (
-        all_right(image, edit.target)
-        and nearer_to_target(image, edit)
-        and kept_difference(image, edit) <= KEPT
-    )
-
-
-def nearer_to_target(image: Image.Image, edit: Edit) -> bool:
-    """Where the edit changes something, the picture is nearer to the target than to the source."""
-    before, after = _pixels(edit.before(*image.size)), _pixels(edit.after(*image.size))
-    changed = _changed(before, after)
-    picture = _pixels(image)
-    to_target = np.abs(picture - after).mean(2)[changed].mean()
-    return bool(to_target < np.abs(picture - before).mean(2)[changed].mean())
-
-
-def kept_difference(image: Image.Image, edit: Edit) -> float:
-    """Mean difference, of 255, where the edit changes nothing that shows."""
-    before, after = _pixels(edit.before(*image.size)), _pixels(edit.after(*image.size))
-    touched = Image.fromarray(_changed(before, after)).convert("L")
-    untouched = np.asarray(touched.filter(ImageFilter.MaxFilter(2 * MARGIN + 1))) == 0
-    if not untouched.any():
-        return 0.0
-    return float(np.abs(_pixels(image) - after).mean(2)[untouched].mean())
-
-
-def _changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """[height, width] bool."""
-    return np.asarray(np.abs(before - after).max(2) > CHANGED)
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    return np.asarray(image.convert("RGB")).astype(np.float32)

@@ -1,8 +1,7 @@
 """Measures the demo editor and the demo judge: `python -m demo_model.evaluate_editor [--card]`.
 
-The editor by the objective check of `edits`: the picture shows the scene that the instruction
-asks for, and what the edit does not touch is as it was. The judge by how surely it ranks right
-edits above wrong ones (the area under the ROC curve: 0.5 is chance).
+The editor by `edit_checker`. The judge by how surely it ranks right edits above wrong ones (the
+area under the ROC curve: 0.5 is chance).
 """
 
 import argparse
@@ -14,88 +13,27 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from core.benchmark.models import DEMO_EDITOR, DEMO_JUDGE
-from core.benchmark.settings import load_benchmark_settings
-from core.devices import choose_devices
-from core.judge import load_judge
-from core.messages import Lease
-from core.model_choice import ModelChoice
-from core.settings import best_match
-from core.tasks import EditTask, ScoreTask
-from core.worker_spec import WorkerSpec, spec_for
-from demo_model.edits import CATEGORIES, Edit, edit_right, kept_difference, untrained
+from demo_model.demo_workers import do_edit, editor, judge, scores
+from demo_model.edit_checker import (
+    edit_right,
+    kept_difference,
+    read_picture,
+    thing_difference,
+)
+from demo_model.edits import CATEGORIES, Edit, untrained
 from demo_model.evaluate import Share, write_card
-from demo_model.judged_edits import DEEDS, JudgedEdit, sample_judged
+from demo_model.judged_edits import DEEDS, sample_judged
 
 CARD_START, CARD_END = "<!-- editor figures -->", "<!-- end of editor figures -->"
-GROUP = 16  # edits that the judge sees at once
 Done = list[tuple[Edit, Image.Image]]
-
-
-def editor() -> Any:
-    """The shipped editor, as a worker loads it."""
-    from workers.models.native_image_editor import NativeImageEditor
-
-    family = NativeImageEditor(_spec(DEMO_EDITOR, "edit"), lambda level, text: None)
-    family.load()
-    return family
-
-
-def judge() -> Any:
-    """The shipped judge, as a worker loads it."""
-    from workers.judges.vlm import VlmJudge
-
-    settings = load_benchmark_settings().judge.model_copy(
-        update={"prompts": "demo.yaml", "max_new_tokens": 96}
-    )
-    spec = replace(_spec(DEMO_JUDGE, "score"), judge=load_judge(settings))
-    family = VlmJudge(spec, lambda level, text: None)
-    family.load()
-    return family
-
-
-def _spec(model: Path, role: Any) -> WorkerSpec:
-    [device] = choose_devices(1, None, "cpu")
-    chosen = ModelChoice(str(model), model.name, "to be measured")
-    settings = load_benchmark_settings()
-    return spec_for(device, role, chosen, settings, threads=torch.get_num_threads())
 
 
 def do_edits(family: Any, edits: Sequence[Edit], folder: Path) -> Done:
     """What the editor makes of each edit's source."""
-    defaults = best_match(load_benchmark_settings().editor.model_defaults, str(DEMO_EDITOR))
-    assert defaults is not None
-    fields = {k: v for k, v in defaults.model_dump(exclude={"match"}).items() if v is not None}
-    done = []
-    for number, edit in enumerate(edits):
-        source = folder / f"{number}.png"
-        edit.before().save(source)
-        sized = {"width": 128, "height": 128, **fields}
-        task = EditTask(edit.instruction, (str(source),), seed=number, **sized)
-        picture = family.run([Lease("-", 1, task, None, "-", "-")])[0]
-        done.append((edit, picture.image))
-    return done
-
-
-def scores(
-    family: Any, shown: Sequence[tuple[Image.Image, Image.Image, str]], folder: Path
-) -> list[float]:
-    """The judge's overall score of (before, after, instruction); -1 where it gave none."""
-    leases = []
-    for number, (before, after, words) in enumerate(shown):
-        files = [str(folder / f"judged-{number}-{name}.png") for name in ("before", "after")]
-        before.save(files[0])
-        after.save(files[1])
-        leases.append(Lease("-", 1, ScoreTask(words, (files[0],), files[1]), None, "-", "-"))
-    values: list[float] = []
-    for start in range(0, len(leases), GROUP):
-        for verdict in family.run(leases[start : start + GROUP]):
-            found = verdict.used["scores"]
-            values.append(-1.0 if found is None else found["O"])
-    return values
+    return [(edit, do_edit(family, edit, n, folder)) for n, edit in enumerate(edits)]
 
 
 def area_under_curve(right: Sequence[float], wrong: Sequence[float]) -> float:
@@ -111,52 +49,61 @@ def editor_rows(done: Done) -> list[str]:
         chosen = [(e, i) for e, i in done if category in (e.category, "all")]
         share = Share(category, sum(edit_right(i, e) for e, i in chosen), len(chosen))
         kept = np.mean([kept_difference(i, e) for e, i in chosen])
-        rows.append(f"| {category} | {share} | {kept:.1f} | {share.total} |")
+        drawn = np.mean([thing_difference(i, (e.target, e.target_shifts)) for e, i in chosen])
+        rows.append(f"| {category} | {share} | {kept:.1f} | {drawn:.1f} | {share.total} |")
         print(rows[-1], flush=True)
     return rows
 
 
 def judge_rows(family: Any, done: Done, samples: int, folder: Path) -> list[str]:
     """Right edits against each kind of wrong one: by the renderer, and by the editor."""
-    rng = random.Random(4)
-    by_deed = {
-        deed: [sample_judged(rng, deed, damaged=False) for _ in range(samples)] for deed in DEEDS
-    }
-    rendered = {
-        deed: scores(family, [_shown(j) for j in judged], folder)
-        for deed, judged in by_deed.items()
-    }
-    edited = [(e, i) for e, i in done if edit_right(i, e)]
-    right = scores(family, [(e.before(), i, e.instruction) for e, i in edited], folder)
-    unedited = scores(family, [(e.before(), e.before(), e.instruction) for e, _ in edited], folder)
-    words = [e.instruction for e, _ in edited]
-    moved = [_first_other(words, n) for n in range(len(words))]
-    shuffled = scores(
-        family,
-        [(e.before(), i, w) for (e, i), w in zip(edited, moved, strict=True)],
-        folder,
-    )
-    wrong = [(e, i) for e, i in done if not edit_right(i, e)]
-    failed = scores(family, [(e.before(), i, e.instruction) for e, i in wrong], folder)
-    compare: list[tuple[str, list[float], list[float]]] = [
-        ("renders: another edit than asked for", rendered["right"], rendered["other"]),
-        ("renders: source unedited", rendered["right"], rendered["unedited"]),
-        ("renders: something else changed, too", rendered["right"], rendered["too_much"]),
-        ("the editor's: source unedited", right, unedited),
-        ("the editor's: instructions shuffled", right, shuffled),
-        ("the editor's: its failures", right, failed),
-    ]
-    rows = [
-        f"| {name} | {area_under_curve(a, b):.3f} | {len(a)} + {len(b)} |"
-        for name, a, b in compare
-        if a and b
-    ]
+    rows = [*_render_rows(family, samples, folder), *_edited_rows(family, done, folder)]
     print("\n".join(rows), flush=True)
     return rows
 
 
-def _shown(judged: JudgedEdit) -> tuple[Image.Image, Image.Image, str]:
-    return judged.before, judged.after, judged.edit.instruction
+def _render_rows(family: Any, samples: int, folder: Path) -> list[str]:
+    rng = random.Random(4)
+    found = {}
+    for deed in DEEDS:
+        judged = [sample_judged(rng, deed, damaged=False) for _ in range(samples)]
+        found[deed] = scores(
+            family, [(j.before, j.after, j.edit.instruction) for j in judged], folder
+        )
+    return [
+        _row("renders: another edit than asked for", found["right"], found["other"]),
+        _row("renders: source unedited", found["right"], found["unedited"]),
+        _row("renders: something else changed, too", found["right"], found["too_much"]),
+    ]
+
+
+def _edited_rows(family: Any, done: Done, folder: Path) -> list[str]:
+    right = [(e, i) for e, i in done if edit_right(i, e)]
+    wrong = [(e, i) for e, i in done if not edit_right(i, e)]
+    missed = [(e, i) for e, i in wrong if read_picture(i, e)[0] != e.target]
+    spoilt = [(e, i) for e, i in wrong if read_picture(i, e)[0] == e.target]
+    words = [e.instruction for e, _ in right]
+
+    def of(edits: Done) -> list[float]:
+        return scores(family, [(e.before(), i, e.instruction) for e, i in edits], folder)
+
+    unedited = of([(e, e.before()) for e, _ in right])
+    others = [(replace(e, instruction=_first_other(words, n)), i) for n, (e, i) in enumerate(right)]
+    compare = {
+        "source unedited": unedited,
+        "instructions shuffled": of(others),
+        "its failures: not what was asked for": of(missed),
+        "its failures: badly drawn, or the rest not kept": of(spoilt),
+    }
+    best = of(right)
+    return [_row(f"the editor's: {name}", best, them) for name, them in compare.items() if them]
+
+
+def _row(name: str, right: Sequence[float], wrong: Sequence[float]) -> str:
+    means = f"{np.mean(right):.1f} | {np.mean(wrong):.1f}"
+    return (
+        f"| {name} | {area_under_curve(right, wrong):.3f} | {means} | {len(right)} + {len(wrong)} |"
+    )
 
 
 def _first_other(words: Sequence[str], number: int) -> str:
@@ -178,12 +125,13 @@ def figures(samples: int, seed: int) -> str:
     megabytes = sum(f.stat().st_size for f in weights) / 1e6
     return "\n".join(
         [
-            "| instructions never trained | right (95 % interval) | rest differs by, of 255 | n |",
-            "| --- | --- | --- | --- |",
+            "| instructions never trained | right (95 % interval) | rest differs by, of 255 "
+            "| worst object | n |",
+            "| --- | --- | --- | --- | --- |",
             *edit_rows,
             "",
-            "| the judge ranks right edits above | AUC | n |",
-            "| --- | --- | --- |",
+            "| the judge ranks right edits above | AUC | mean score | of these | n |",
+            "| --- | --- | --- | --- | --- |",
             *scored,
             "",
             f"Editor and judge together: {megabytes:.1f} MB.",

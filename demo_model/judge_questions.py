@@ -1,8 +1,9 @@
 """The demo judge's training questions: token ids, labels and patches.
 
 Scores alone teach its eyes next to nothing: after 2,000 steps its guesses were those of a blind
-judge. So its reasoning comes first: what the two pictures show, which change was asked for, and
-which was made. It is also asked, by a picture without words, to name what there is to see.
+judge. So its reasoning comes first: what there is before and after, side by side, which change
+was made, and which was asked for. It is also asked, by a picture without words, to name what
+there is to see.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,8 @@ import torch
 
 from core.judge import JudgeCall
 from demo_model.judge_parts import PATCH
-from demo_model.judged_edits import JudgedEdit
-from demo_model.scenes import POSITIONS, Scene, Thing
+from demo_model.judged_edits import JudgedEdit, aligned, changes
+from demo_model.scenes import KINDS, Scene
 
 SIDE = 128  # pixels
 PATCHES = (SIDE // PATCH) ** 2  # of a picture
@@ -71,16 +72,14 @@ class Questions:
         seen = tuple(example.before if w == "source" else example.after for w in call.sees)
         words = call.question(judged.edit.instruction)
         if name == "SC":
-            edit = judged.edit
-            reasoning = "; ".join(
-                [
-                    names(edit.source),
-                    names(judged.shown),
-                    changes(edit.source, edit.target),
-                    changes(edit.source, judged.shown),
-                ]
+            edit, shown = judged.edit, judged.shown
+            parts = (
+                pairs(edit.source, shown),
+                news(edit.source, shown),
+                news(edit.source, edit.target),
             )
-            answer = f'{{"reasoning": "{reasoning}", "score": {list(judged.consistency)}}}'
+            score = list(judged.consistency)
+            answer = f'{{"reasoning": "{"; ".join(parts)}", "score": {score}}}'
         else:
             answer = f'{{"score": {list(judged.quality)}}}'
         return Question(seen, words, answer)
@@ -114,27 +113,25 @@ class Questions:
 
 def names(scene: Scene) -> str:
     """Sky, ground, then from left to right colour, kind and place of each object."""
-    words = [w for thing in _from_left(scene) for w in (thing.colour, thing.kind, thing.position)]
+    things = [thing for thing, _ in aligned(scene, scene)]
+    words = [w for thing in things for w in (thing.colour, thing.kind, thing.position)]
     return ", ".join([scene.sky, scene.ground, *words])
 
 
-def changes(before: Scene, after: Scene) -> str:
+def pairs(before: Scene, after: Scene) -> str:
+    """As `names`, but each followed by what it is afterwards."""
+    words = [f"{before.sky} {after.sky}", f"{before.ground} {after.ground}"]
+    for thing, now in aligned(before, after):
+        colour, place = (now.colour, now.position) if now else ("remove", "remove")
+        words.append(f"{thing.kind} {thing.colour} {colour} {thing.position} {place}")
+    return ", ".join(words)
+
+
+def news(before: Scene, after: Scene) -> str:
     """What is new: sky, ground, then each object that has another colour or place, or is gone."""
-    words = [after.sky] * (after.sky != before.sky)
-    words += [after.ground] * (after.ground != before.ground)
-    left = {thing.kind: thing for thing in after.things}
-    for thing in _from_left(before):
-        now = left.get(thing.kind)
-        if now is None:
-            words += ["remove", thing.kind]
-            continue
-        words += [thing.kind, now.colour] * (now.colour != thing.colour)
-        words += [thing.kind, now.position] * (now.position != thing.position)
-    return ", ".join(words or ["no"])
-
-
-def _from_left(scene: Scene) -> list[Thing]:
-    return sorted(scene.things, key=lambda thing: POSITIONS[thing.position])
+    order = ["sky", "ground", *(thing.kind for thing, _ in aligned(before, after))]
+    found = sorted(changes(before, after), key=lambda new: (order.index(new[0]), new[1]))
+    return ", ".join(f"{of} {new}" if of in KINDS else new for of, new in found) or "no"
 
 
 def patches(pictures: torch.Tensor, mean: list[float], std: list[float]) -> torch.Tensor:

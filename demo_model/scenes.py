@@ -8,7 +8,7 @@ same scene, caption and picture.
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from PIL import Image, ImageDraw
@@ -78,6 +78,11 @@ class Scene:
     ground: str
     things: tuple[Thing, ...]
     backdrop: str = "none"
+
+    def with_thing(self, index: int, thing: Thing | None) -> "Scene":
+        """With another thing in place of one, or without it."""
+        put = () if thing is None else (thing,)
+        return replace(self, things=(*self.things[:index], *put, *self.things[index + 1 :]))
 
 
 def held_out(colour: str, kind: str) -> bool:

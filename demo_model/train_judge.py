@@ -1,12 +1,13 @@
 """Trains the demo judge: `python -m demo_model.train_judge --out FOLDER [--vae FOLDER]`.
 
 A tiny Qwen3-VL learns to write the JSON that `config/judges/demo.yaml` asks for. Half of the
-pictures go through the editor's autoencoder first, so that it judges the edit and not the
-renderer's sharpness.
+renders go through the editor's autoencoder first, so that it judges the edit and not the
+renderer's sharpness; with `--pictures` it learns from what editors made, too.
 """
 
 import argparse
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,20 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from core.benchmark.settings import load_benchmark_settings
 from core.judge import load_judge
+from demo_model.editor_pictures import load_pictures
 from demo_model.fast_attention import install_vision
 from demo_model.judge_parts import build_judge
 from demo_model.judge_questions import IGNORED, NAMING, PATCHES, Example, Questions
-from demo_model.judged_edits import WORST, sample_judged
+from demo_model.judged_edits import WORST, judge_picture, sample_judged
 from demo_model.qwen_vae import FrameVae, flat_convolutions
 from demo_model.train_vae import compiled_blocks, to_model_range, update
 from demo_model.training_loop import Loop, course
 from demo_model.training_set import pixels_of
 
-BATCH = 32
+BATCH = {"SC": 32, "PQ": 64, NAMING: 32}
 PEAK_RATE = 1e-3
-SHARES = {"SC": 0.6, "PQ": 0.3, NAMING: 0.1}  # of the questions
+SHARES = {"SC": 0.6, "PQ": 0.3, NAMING: 0.1}  # of the steps
+PICTURES = 0.4  # of a batch are an editor's, where there are such
 
 
 def examples(count: int, seed: int, vae: FrameVae | None) -> list[Example]:
@@ -41,6 +44,13 @@ def examples(count: int, seed: int, vae: FrameVae | None) -> list[Example]:
         for pictures in (before, after):
             pictures[::2] = _through(vae, pictures[::2])
     return [Example(*parts) for parts in zip(judged, before, after, strict=True)]
+
+
+def edited_examples(folder: Path, seed: int) -> list[Example]:
+    """What editors made, as `editor_pictures` keeps it."""
+    rng = random.Random(seed)
+    judged = [judge_picture(edit, image, rng) for edit, image in load_pictures(folder)]
+    return [Example(j, pixels_of(j.before), pixels_of(j.after)) for j in judged]
 
 
 @torch.no_grad()
@@ -57,7 +67,7 @@ def _through(vae: FrameVae, pictures: torch.Tensor) -> torch.Tensor:
 def train(
     model: Any,
     questions: Questions,
-    data: list[Example],
+    sources: Sequence[Sequence[Example]],
     steps: int,
     seed: int,
     state: Path,
@@ -66,10 +76,12 @@ def train(
     """In place.
 
     Args:
+        sources: renders, then what editors made, if there is any.
         quality_first: steps in the beginning that ask for PQ alone, of the best and the worst
-            pictures. Without them, one question among others, it is answered blindly.
+            renders. Without them, one question among others, it is answered blindly.
     """
-    clear = [example for example in data if example.judged.severity in (0, WORST)]
+    clear = [[e for e in sources[0] if e.judged.severity in (0, WORST)]]
+    shares = [1 - PICTURES, PICTURES] if len(sources) == 2 else [1.0]
     model.train()
     model.set_attn_implementation("eager")  # the fused one's way back is slow on a CPU
     install_vision(model.model.visual, PATCHES)
@@ -78,10 +90,11 @@ def train(
     )
     loop = Loop("judge", steps, seed, {"model": model, "optimizer": optimizer}, state)
     for step in loop:
-        name, among = loop.rng.choices(list(SHARES), list(SHARES.values()))[0], data
+        name, among, parts = _pick(loop.rng, SHARES), sources, shares
         if step < quality_first:
-            name, among = "PQ", clear
-        inputs = questions(loop.rng.choices(among, k=BATCH), name)
+            name, among, parts = "PQ", clear, [1.0]
+        origins = loop.rng.choices(among, parts, k=BATCH[name])
+        inputs = questions([loop.rng.choice(origin) for origin in origins], name)
         labels = inputs.pop("labels")
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(**inputs).logits
@@ -93,10 +106,15 @@ def train(
     model.eval()
 
 
+def _pick(rng: random.Random, shares: Mapping[str, float]) -> str:
+    return rng.choices(list(shares), list(shares.values()))[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--vae", type=Path, help="the editor's, through which pictures go")
+    parser.add_argument("--pictures", type=Path, help="made by `editor_pictures`")
     parser.add_argument("--first", type=Path, help="a judge to go on from")
     parser.add_argument("--steps", type=int, default=6_000)
     parser.add_argument("--quality-first", type=int, default=0, help="steps of PQ alone")
@@ -115,11 +133,13 @@ def main() -> None:
     if options.vae:
         vae = FrameVae(AutoencoderKLQwenImage.from_pretrained(options.vae).eval())
     with flat_convolutions(), compiled_blocks(vae or torch.nn.Identity()):
-        data = examples(options.examples, options.seed, vae)
-    print(f"{len(data)} examples", flush=True)
+        sources = [examples(options.examples, options.seed, vae)]
+    if options.pictures:
+        sources.append(edited_examples(options.pictures, options.seed))
+    print(*map(len, sources), "examples", flush=True)
     state = options.out.with_suffix(".state")
     questions = Questions(processor, calls)
-    train(model, questions, data, options.steps, options.seed, state, options.quality_first)
+    train(model, questions, sources, options.steps, options.seed, state, options.quality_first)
     model.to(torch.bfloat16).save_pretrained(options.out, safe_serialization=True)
     processor.save_pretrained(options.out)
 

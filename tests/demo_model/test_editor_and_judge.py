@@ -9,14 +9,10 @@ from typing import Any
 import pytest
 
 from core.benchmark.models import DEMO_EDITOR, DEMO_JUDGE
-from demo_model.edits import CATEGORIES, edit_right, untrained
-from demo_model.evaluate_editor import (
-    area_under_curve,
-    do_edits,
-    editor,
-    judge,
-    scores,
-)
+from demo_model.demo_workers import editor, judge, scores
+from demo_model.edit_checker import edit_right
+from demo_model.edits import CATEGORIES, untrained
+from demo_model.evaluate_editor import area_under_curve, do_edits
 from demo_model.judged_edits import WORST, damage, sample_judged
 from tests.conftest import BENCHMARK, Project
 

@@ -2,14 +2,21 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
+from demo_model.edit_checker import edit_right, read_picture
 from demo_model.editor_parts import DROPPED, PICTURE, TEMPLATE, build_pipeline
-from demo_model.edits import CATEGORIES, edit_right, instruction_words, sample_edit, untrained
+from demo_model.edits import CATEGORIES, Edit, instruction_words, sample_edit, untrained
 from demo_model.judge_parts import build_judge
-from demo_model.judged_edits import DEEDS, DESERVED, sample_judged
+from demo_model.judged_edits import DEEDS, SPOILT, WORST, Deed, judge_picture, sample_judged
+from demo_model.scenes import SKIES, render
+
+# Success and over-editing; 0 is bad, 10 is good.
+DESERVED = {"right": (10, 10), "unedited": (0, 10), "other": (0, 4), "too_much": (10, 4)}
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -26,6 +33,22 @@ def test_an_edit_that_spoils_the_rest_is_not_right() -> None:
     edit = sample_edit(random.Random(1), "colour")
     spoilt = edit.after().point(lambda value: min(255, value + 40))
     assert not edit_right(spoilt, edit)
+
+
+def test_an_edit_that_spoils_an_object_is_not_right() -> None:
+    edit = sample_edit(random.Random(1), "sky")
+    assert not edit_right(_smeared(edit), edit)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_the_scene_that_an_editor_drew_is_read_from_its_picture(category: str) -> None:
+    rng = random.Random(6)
+    for _ in range(2):
+        edit = sample_edit(rng, category)
+        for scene, shifts in (edit.target, edit.target_shifts), (edit.source, edit.shifts):
+            for changed in scene, replace(scene, sky=rng.choice(list(SKIES))):
+                picture = render(changed, shifts=shifts)
+                assert read_picture(picture, edit) == (changed, shifts)
 
 
 def test_held_out_combinations_are_never_trained() -> None:
@@ -56,12 +79,35 @@ def test_the_editors_template_is_longer_than_what_the_pipeline_drops() -> None:
 
 
 @pytest.mark.parametrize("deed", DEEDS)
-def test_a_judged_edit_shows_what_it_deserves(deed: str) -> None:
+def test_a_judged_edit_shows_what_it_deserves(deed: Deed) -> None:
     rng = random.Random(4)
     for _ in range(6):
-        judged = sample_judged(rng, deed, damaged=False)  # type: ignore[arg-type]
-        assert judged.consistency == DESERVED[judged.deed] and judged.quality == (10, 10)
+        judged = sample_judged(rng, deed, damaged=False)
+        assert judged.consistency == DESERVED[deed] and judged.quality == (10, 10)
         assert edit_right(judged.after, judged.edit) == (deed == "right")
+
+
+def test_an_editors_picture_gets_what_it_deserves() -> None:
+    rng = random.Random(5)
+    edit = sample_edit(rng, "colour")
+    rng.random = lambda: 1.0  # type: ignore[method-assign]  # with the instruction it was given
+    fine = judge_picture(edit, edit.after(), rng)
+    assert fine.consistency == (10, 10) and fine.quality == (10, 10)
+    lazy = judge_picture(edit, edit.before(), rng)
+    assert lazy.consistency == (0, 10) and lazy.quality == (10, 10)
+    poor = judge_picture(edit, _smeared(edit), rng)
+    assert poor.severity > 0 and poor.quality == (10 - poor.severity,) * 2
+    assert 2 * len(SPOILT) == WORST
+    rng.random = lambda: 0.0  # type: ignore[method-assign]  # with another
+    assert judge_picture(edit, edit.after(), rng).consistency[0] == 0
+
+
+def _smeared(edit: Edit) -> Image.Image:
+    """As asked for, with the lower half, where objects stand, out of focus."""
+    picture = edit.after()
+    box = (0, picture.height // 2, picture.width, picture.height)
+    picture.paste(picture.crop(box).filter(ImageFilter.GaussianBlur(16)), box)
+    return picture
 
 
 def test_the_judges_answer_comes_back_as_json() -> None:

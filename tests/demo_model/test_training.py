@@ -15,7 +15,7 @@ from demo_model.architecture import build_pipeline
 from demo_model.editor_parts import build_transformer
 from demo_model.fast_attention import install, install_joint, install_vision
 from demo_model.judge_parts import build_judge
-from demo_model.judge_questions import IGNORED, Example, Questions, changes, names
+from demo_model.judge_questions import IGNORED, Example, Questions, news, pairs
 from demo_model.judged_edits import DEEDS, JudgedEdit, sample_judged
 from demo_model.training_loop import Loop
 from demo_model.training_set import pixels_of
@@ -94,6 +94,8 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(
     assert (tmp_path / "model.state").exists()
     assert torch.equal(_train(tmp_path / "model.state", None, monkeypatch), whole)
     assert list(tmp_path.iterdir()) == []
+    smallest = torch.tensor(5e-324, dtype=torch.float64)
+    assert (smallest * 1).item() > 0, "arithmetic is as before"
 
 
 def test_training_sees_what_qwen3_vl_sees() -> None:
@@ -126,11 +128,10 @@ def test_the_judge_is_trained_on_what_its_processor_makes() -> None:
     assert torch.allclose(batch["pixel_values"], made.pixel_values, atol=1e-5)
     learnt = batch["labels"][0][batch["labels"][0] != IGNORED]
     answer = json.loads(processor.tokenizer.decode(learnt).removesuffix("<|im_end|>"))
-    before, after, asked, done = answer["reasoning"].split(";")
+    seen, done, asked = answer["reasoning"].split(";")
     edit = judged.edit
-    assert before == names(edit.source).replace(" ", "")
-    assert after == names(edit.target).replace(" ", "")
-    assert asked == done == changes(edit.source, edit.target).replace(" ", "")
+    assert seen == pairs(edit.source, edit.target).replace(" ", "")
+    assert asked == done == news(edit.source, edit.target).replace(" ", "")
     assert answer["score"] == [10, 10]
 
 
@@ -139,8 +140,8 @@ def test_the_judge_learns_to_tell_what_was_done_from_what_was_asked_for() -> Non
     for deed in DEEDS:
         for _ in range(20):
             judged = sample_judged(rng, deed)
-            asked = changes(judged.edit.source, judged.edit.target)
-            done = changes(judged.edit.source, judged.shown)
+            asked = news(judged.edit.source, judged.edit.target)
+            done = news(judged.edit.source, judged.shown)
             assert (asked == done) is (deed == "right")
             assert (done == "no") is (deed == "unedited")
 
