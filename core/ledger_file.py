@@ -1,8 +1,10 @@
 """The SQLite file of a ledger: its schema, and whether a file is one, sound and of this format."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 
 from core.errors import LedgerError, StorageError
@@ -57,8 +59,7 @@ CREATE INDEX IF NOT EXISTS tasks_without_output ON tasks (key) WHERE output_path
 
 
 # Views and triggers would run what somebody else wrote; indexes are SQLite's to check.
-TABLES = [("table", "leases"), ("table", "tasks")]
-_TABLES = "SELECT type, name FROM sqlite_master WHERE type != 'index' ORDER BY name"
+_TABLES = "SELECT type, name, sql FROM sqlite_master WHERE type != 'index' ORDER BY name"
 
 
 class DamagedLedger(LedgerError):
@@ -109,7 +110,7 @@ def check(file: Path) -> None:
     try:
         with closing(_read_only(file)) as db:
             _check_format(db, file)
-            if [tuple(row) for row in db.execute(_TABLES)] != TABLES:
+            if _tables(db) != _our_tables():
                 raise DamagedLedger("its tables are not a ledger's")
             found = str(db.execute("PRAGMA integrity_check(1)").fetchone()[0])
             if found != "ok":
@@ -129,6 +130,21 @@ def check(file: Path) -> None:
         raise _damaged(file, error) from None
     except (sqlite3.DatabaseError, ValueError) as error:
         raise _damaged(file, error) from None
+
+
+def _tables(db: sqlite3.Connection) -> list[tuple[str, ...]]:
+    """Kind, name and definition of each; comments and spaces are no part of it."""
+    return [
+        (kind, name, " ".join(re.sub("--.*", "", sql or "").split()))
+        for kind, name, sql in db.execute(_TABLES)
+    ]
+
+
+@cache
+def _our_tables() -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(SCHEMA)
+        return _tables(db)
 
 
 def _read_only(file: Path) -> sqlite3.Connection:
