@@ -40,7 +40,8 @@ def _judge_of_editors(work: Path, seed: int) -> None:
         editors = ("--editors", work / "editor", work / "editor_first")
         stage("editor_pictures", *editors, "--out", work / "pictures", "--seed", seed + 7)
     rest = ("--first", work / "judge_first", "--pictures", work / "pictures")
-    _train(work, "judge", "train_judge", seed + 1, *rest, "--quality-first", 200, "--steps", 7000)
+    sizes = ("--quality-first", 300, "--steps", 5000, "--examples", 6000)
+    _train(work, "judge", "train_judge", seed + 1, *rest, *sizes)
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ from demo_model.qwen_vision import build_processor, build_tokenizer
 
 PATCH = 16  # pixels
 HEAD_DIM = 32
+EDGES = 48  # filters of its eyes that see edges
+EDGE_GAIN = 10.0  # of each, in each of a picture's two equal frames
 ANSWER = '{"score": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10], "yes no reasoning": "; "}'
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
@@ -86,3 +88,22 @@ def build_judge(
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     processor = build_processor("Qwen3VLProcessor", tokenizer, PATCH, 256 * 256, CHAT_TEMPLATE)
     return model, processor
+
+
+def give_edges(model: Qwen3VLForConditionalGeneration, seed: int = 0) -> None:
+    """Make some of its eyes' filters answer to edges and noise: Laplacians at random places.
+
+    Random filters answer to the mean of a patch a hundred times as strongly as to its noise, and
+    training then takes long to see blur or noise at all.
+    """
+    places = torch.Generator().manual_seed(seed)
+    filters = model.model.visual.patch_embed.proj
+    assert filters.bias is not None
+    with torch.no_grad():
+        for channel in range(filters.out_channels - EDGES, filters.out_channels):
+            y, x = torch.randint(1, PATCH - 1, (2,), generator=places).tolist()
+            filters.weight[channel] = 0
+            filters.bias[channel] = 0
+            filters.weight[channel, ..., y, x] = EDGE_GAIN
+            for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+                filters.weight[channel, ..., y + down, x + right] = -EDGE_GAIN / 4

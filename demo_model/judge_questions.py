@@ -2,8 +2,8 @@
 
 Scores alone teach its eyes next to nothing: after 2,000 steps its guesses were those of a blind
 judge. So its reasoning comes first: what there is before and after, side by side, which change
-was made, and which was asked for. It is also asked, by a picture without words, to name what
-there is to see.
+was made, and which was asked for; of quality, how much is wrong in each part of the picture. It
+is also asked, by a picture without words, to name what there is to see.
 """
 
 from collections.abc import Sequence
@@ -78,11 +78,9 @@ class Questions:
                 news(edit.source, shown),
                 news(edit.source, edit.target),
             )
-            score = list(judged.consistency)
-            answer = f'{{"reasoning": "{"; ".join(parts)}", "score": {score}}}'
-        else:
-            answer = f'{{"score": {list(judged.quality)}}}'
-        return Question(seen, words, answer)
+            return Question(seen, words, _json("; ".join(parts), judged.consistency))
+        rows = [" ".join(map(str, row)) for row in judged.damage]
+        return Question(seen, words, _json(", ".join(rows), judged.quality))
 
     def _prompt(self, question: Question) -> str:
         content: list[dict[str, str]] = [{"type": "image"} for _ in question.pictures]
@@ -109,6 +107,10 @@ class Questions:
             "labels": labels,
             "mm_token_type_ids": (ids == image_token).int(),
         }
+
+
+def _json(reasoning: str, score: Sequence[int]) -> str:
+    return f'{{"reasoning": "{reasoning}", "score": {list(score)}}}'
 
 
 def names(scene: Scene) -> str:

@@ -8,12 +8,13 @@ are renders, some an editor's work.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from demo_model.edit_checker import Drawn, read_picture, thing_difference
+from demo_model.edit_checker import Drawn, read_picture
 from demo_model.edits import CATEGORIES, Edit, edit_scene, sample_edit
 from demo_model.scenes import COLOURS, GROUNDS, POSITIONS, SKIES, Scene, Thing, render
 
@@ -21,9 +22,9 @@ Deed = Literal["right", "unedited", "other", "too_much"]
 DEEDS: Sequence[Deed] = ("right", "unedited", "other", "too_much")
 SHARES = (0.35, 0.2, 0.25, 0.2)
 WORST = 8  # severities of damage: 0 is none
-# Of 255, of an editor's worst drawn object: from each on, its picture counts as damaged by 2
-# more. Nine in ten renders that went through the editor's autoencoder lie below the first.
-SPOILT = (20.0, 26.0, 33.0, 42.0)
+GRID = 4  # cells along a side, of which each is judged for itself
+# Of 255: from each on, a cell's mean difference to what it should be counts 2 more.
+SPOILT = (4.0, 8.0, 13.0, 20.0)
 OTHERWISE = 0.25  # of an editor's pictures are shown with an instruction that it was not given
 
 
@@ -33,14 +34,14 @@ class JudgedEdit:
 
     Attributes:
         shown: the scene of `after`.
-        severity: of the damage to `after`, 0 to WORST.
+        clean: `shown` as it would be without damage.
     """
 
     edit: Edit
     shown: Scene
     before: Image.Image
     after: Image.Image
-    severity: int
+    clean: Image.Image
 
     @property
     def consistency(self) -> tuple[int, int]:
@@ -49,10 +50,21 @@ class JudgedEdit:
         done = changes(self.edit.source, self.shown)
         return 10 if asked <= done else 0, 10 if done <= asked else 4
 
+    @cached_property
+    def damage(self) -> list[list[int]]:
+        """Severity of each cell, row by row, 0 to WORST."""
+        difference = np.abs(_pixels(self.after) - _pixels(self.clean)).mean(2)
+        height, width = (side // GRID for side in difference.shape)
+        cells = difference.reshape(GRID, height, GRID, width).mean((1, 3))
+        return [
+            [2 * sum(float(cell) >= limit for limit in SPOILT) for cell in row] for row in cells
+        ]
+
     @property
     def quality(self) -> tuple[int, int]:
-        """Naturalness and freedom from artifacts."""
-        return (10 - self.severity, 10 - self.severity)
+        """Naturalness and freedom from artifacts: what the worst cell leaves of 10."""
+        left = 10 - max(max(row) for row in self.damage)
+        return left, left
 
 
 def aligned(before: Scene, after: Scene) -> list[tuple[Thing, Thing | None]]:
@@ -80,17 +92,15 @@ def sample_judged(rng: random.Random, deed: Deed | None = None, damaged: bool = 
     edit = sample_edit(rng)
     shown, shifts = _done(edit, deed or rng.choices(DEEDS, SHARES)[0], rng)
     severity = rng.choice([0, 0, 0, *range(2, WORST + 1, 2)]) if damaged else 0
-    after = damage(render(shown, shifts=shifts), severity, rng)
-    return JudgedEdit(edit, shown, edit.before(), after, severity)
+    clean = render(shown, shifts=shifts)
+    return JudgedEdit(edit, shown, edit.before(), damage(clean, severity, rng), clean)
 
 
 def judge_picture(edit: Edit, image: Image.Image, rng: random.Random) -> JudgedEdit:
     """What an editor made of an edit; now and then as the answer to another instruction."""
-    drawn = read_picture(image, edit)
-    spoilt = thing_difference(image, drawn)
-    severity = 2 * sum(spoilt >= limit for limit in SPOILT)
+    scene, shifts = read_picture(image, edit)
     asked = edit if rng.random() >= OTHERWISE else _another(edit, rng)
-    return JudgedEdit(asked, drawn[0], edit.before(), image, severity)
+    return JudgedEdit(asked, scene, edit.before(), image, render(scene, shifts=shifts))
 
 
 def _done(edit: Edit, deed: Deed, rng: random.Random) -> Drawn:
@@ -155,3 +165,7 @@ def _damaged(image: Image.Image, severity: int, rng: random.Random) -> Image.Ima
     small = max(8, image.width // (1 + severity))
     shrunk = image.resize((small, small), Image.Resampling.BOX)
     return shrunk.resize(image.size, Image.Resampling.NEAREST)
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(np.float32)

@@ -8,21 +8,23 @@ renderer's sharpness; with `--pictures` it learns from what editors made, too.
 import argparse
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLQwenImage
+from PIL import Image
 from transformers import Qwen3VLForConditionalGeneration
 
 from core.benchmark.settings import load_benchmark_settings
 from core.judge import load_judge
 from demo_model.editor_pictures import load_pictures
 from demo_model.fast_attention import install_vision
-from demo_model.judge_parts import build_judge
+from demo_model.judge_parts import build_judge, give_edges
 from demo_model.judge_questions import IGNORED, NAMING, PATCHES, Example, Questions
-from demo_model.judged_edits import WORST, judge_picture, sample_judged
+from demo_model.judged_edits import judge_picture, sample_judged
 from demo_model.qwen_vae import FrameVae, flat_convolutions
 from demo_model.train_vae import compiled_blocks, to_model_range, update
 from demo_model.training_loop import Loop, course
@@ -46,10 +48,16 @@ def examples(count: int, seed: int, vae: FrameVae | None) -> list[Example]:
     return [Example(*parts) for parts in zip(judged, before, after, strict=True)]
 
 
-def edited_examples(folder: Path, seed: int) -> list[Example]:
-    """What editors made, as `editor_pictures` keeps it."""
+def edited_examples(folder: Path, seed: int, vae: FrameVae | None) -> list[Example]:
+    """What editors made, as `editor_pictures` keeps it; none draws better than its `vae`."""
     rng = random.Random(seed)
     judged = [judge_picture(edit, image, rng) for edit, image in load_pictures(folder)]
+    if vae is not None:
+        best = _through(vae, torch.stack([pixels_of(j.clean) for j in judged]))
+        judged = [
+            replace(j, clean=Image.fromarray(clean.numpy()))
+            for j, clean in zip(judged, best, strict=True)
+        ]
     return [Example(j, pixels_of(j.before), pixels_of(j.after)) for j in judged]
 
 
@@ -77,11 +85,11 @@ def train(
 
     Args:
         sources: renders, then what editors made, if there is any.
-        quality_first: steps in the beginning that ask for PQ alone, of the best and the worst
-            renders. Without them, one question among others, it is answered blindly.
+        quality_first: steps in the beginning that ask for PQ alone. Without them, one question
+            among others, it is answered blindly.
     """
-    clear = [[e for e in sources[0] if e.judged.severity in (0, WORST)]]
     shares = [1 - PICTURES, PICTURES] if len(sources) == 2 else [1.0]
+    give_edges(model)
     model.train()
     model.set_attn_implementation("eager")  # the fused one's way back is slow on a CPU
     install_vision(model.model.visual, PATCHES)
@@ -90,10 +98,8 @@ def train(
     )
     loop = Loop("judge", steps, seed, {"model": model, "optimizer": optimizer}, state)
     for step in loop:
-        name, among, parts = _pick(loop.rng, SHARES), sources, shares
-        if step < quality_first:
-            name, among, parts = "PQ", clear, [1.0]
-        origins = loop.rng.choices(among, parts, k=BATCH[name])
+        name = "PQ" if step < quality_first else _pick(loop.rng, SHARES)
+        origins = loop.rng.choices(sources, shares, k=BATCH[name])
         inputs = questions([loop.rng.choice(origin) for origin in origins], name)
         labels = inputs.pop("labels")
         with torch.autocast("cpu", torch.bfloat16):
@@ -135,7 +141,7 @@ def main() -> None:
     with flat_convolutions(), compiled_blocks(vae or torch.nn.Identity()):
         sources = [examples(options.examples, options.seed, vae)]
     if options.pictures:
-        sources.append(edited_examples(options.pictures, options.seed))
+        sources.append(edited_examples(options.pictures, options.seed, vae))
     print(*map(len, sources), "examples", flush=True)
     state = options.out.with_suffix(".state")
     questions = Questions(processor, calls)

@@ -12,7 +12,15 @@ from demo_model.edit_checker import edit_right, read_picture
 from demo_model.editor_parts import DROPPED, PICTURE, TEMPLATE, build_pipeline
 from demo_model.edits import CATEGORIES, Edit, instruction_words, sample_edit, untrained
 from demo_model.judge_parts import build_judge
-from demo_model.judged_edits import DEEDS, SPOILT, WORST, Deed, judge_picture, sample_judged
+from demo_model.judged_edits import (
+    DEEDS,
+    GRID,
+    SPOILT,
+    WORST,
+    Deed,
+    judge_picture,
+    sample_judged,
+)
 from demo_model.scenes import SKIES, render
 
 # Success and over-editing; 0 is bad, 10 is good.
@@ -96,8 +104,8 @@ def test_an_editors_picture_gets_what_it_deserves() -> None:
     lazy = judge_picture(edit, edit.before(), rng)
     assert lazy.consistency == (0, 10) and lazy.quality == (10, 10)
     poor = judge_picture(edit, _smeared(edit), rng)
-    assert poor.severity > 0 and poor.quality == (10 - poor.severity,) * 2
-    assert 2 * len(SPOILT) == WORST
+    assert poor.quality == (10 - max(map(max, poor.damage)),) * 2 < (10, 10)
+    assert poor.damage[0] == [0] * GRID and 2 * len(SPOILT) == WORST, "only below it is smeared"
     rng.random = lambda: 0.0  # type: ignore[method-assign]  # with another
     assert judge_picture(edit, edit.after(), rng).consistency[0] == 0
 
