@@ -40,7 +40,7 @@ def _judge_of_editors(work: Path, seed: int) -> None:
         editors = ("--editors", work / "editor", work / "editor_first")
         stage("editor_pictures", *editors, "--out", work / "pictures", "--seed", seed + 7)
     rest = ("--first", work / "judge_first", "--pictures", work / "pictures")
-    sizes = ("--quality-first", 300, "--steps", 5000, "--examples", 6000)
+    sizes = ("--quality-first", 300, "--steps", 7000, "--examples", 6000)
     _train(work, "judge", "train_judge", seed + 1, *rest, *sizes)
 
 

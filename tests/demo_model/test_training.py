@@ -14,8 +14,8 @@ from core.judge import load_judge
 from demo_model.architecture import build_pipeline
 from demo_model.editor_parts import build_transformer
 from demo_model.fast_attention import install, install_joint, install_vision
-from demo_model.judge_parts import build_judge
-from demo_model.judge_questions import IGNORED, Example, Questions, news, pairs
+from demo_model.judge_parts import EDGES, build_judge, give_edges
+from demo_model.judge_questions import IGNORED, Example, Questions, news, pairs, patches
 from demo_model.judged_edits import DEEDS, JudgedEdit, sample_judged
 from demo_model.training_loop import Loop
 from demo_model.training_set import pixels_of
@@ -108,6 +108,19 @@ def test_training_sees_what_qwen3_vl_sees() -> None:
         found = visual(patches, grid).pooler_output
     for a, b in zip(expected, found, strict=True):
         assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_some_of_its_filters_see_noise_and_nothing_of_the_light() -> None:
+    model, _ = build_judge(["how good"], 64, 1, 64, 1)
+    give_edges(model)
+    filters = model.model.visual.patch_embed
+    grey = torch.full((1, 128, 128, 3), 120, dtype=torch.uint8)
+    noisy = (grey + torch.randint(-20, 20, grey.shape)).byte()
+    dark, usual, spoilt = (
+        filters(patches(p, [0.5] * 3, [0.5] * 3))[:, -EDGES:] for p in (grey // 2, grey, noisy)
+    )
+    assert torch.allclose(dark, usual, atol=1e-4)
+    assert (spoilt - usual).abs().mean() > 0.5
 
 
 def test_the_judge_is_trained_on_what_its_processor_makes() -> None:
