@@ -58,9 +58,8 @@ def thing_difference(image: Image.Image, drawn: Drawn) -> float:
     whole = _pixels(render(scene, *image.size, shifts=shifts))
     worst = 0.0
     for index in range(len(scene.things)):
-        others = (*shifts[:index], *shifts[index + 1 :])
-        bare = render(scene.with_thing(index, None), *image.size, shifts=others)
-        shape = _changed(_pixels(bare), whole)
+        bare, others = _without(drawn, index)
+        shape = _changed(_pixels(render(bare, *image.size, shifts=others)), whole)
         if shape.any():
             worst = max(worst, float(np.abs(_pixels(image) - whole).mean(2)[shape].mean()))
     return worst
@@ -76,9 +75,15 @@ def read_picture(image: Image.Image, edit: Edit) -> Drawn:
     else:
         best = edit.source, edit.shifts
     picture = _pixels(image)
-    for candidates in (_other_skies, _other_grounds, _other_places, _other_colours):
+    for candidates in (_other_skies, _other_grounds, _moved_or_gone, _other_colours):
         best = min([best, *candidates(best)], key=lambda drawn: _distance(picture, drawn))
     return best
+
+
+def _without(drawn: Drawn, index: int) -> Drawn:
+    """The scene without one of its objects."""
+    scene, shifts = drawn
+    return scene.with_thing(index, None), (*shifts[:index], *shifts[index + 1 :])
 
 
 def _distance(picture: np.ndarray, drawn: Drawn) -> float:
@@ -97,10 +102,11 @@ def _other_grounds(drawn: Drawn) -> Iterator[Drawn]:
     return ((replace(scene, ground=ground), shifts) for ground in GROUNDS)
 
 
-def _other_places(drawn: Drawn) -> Iterator[Drawn]:
+def _moved_or_gone(drawn: Drawn) -> Iterator[Drawn]:
     scene, shifts = drawn
     taken = {thing.position for thing in scene.things}
     for index, thing in enumerate(scene.things):
+        yield _without(drawn, index)
         for place in POSITIONS:
             if place not in taken:
                 yield scene.with_thing(index, replace(thing, position=place)), shifts

@@ -21,7 +21,7 @@ from demo_model.judged_edits import (
     judge_picture,
     sample_judged,
 )
-from demo_model.scenes import SKIES, render
+from demo_model.scenes import POSITIONS, SKIES, render
 
 # Success and over-editing; 0 is bad, 10 is good.
 DESERVED = {"right": (10, 10), "unedited": (0, 10), "other": (0, 4), "too_much": (10, 4)}
@@ -57,6 +57,18 @@ def test_the_scene_that_an_editor_drew_is_read_from_its_picture(category: str) -
             for changed in scene, replace(scene, sky=rng.choice(list(SKIES))):
                 picture = render(changed, shifts=shifts)
                 assert read_picture(picture, edit) == (changed, shifts)
+
+
+def test_the_wrong_object_removed_or_moved_is_read_as_that() -> None:
+    rng = random.Random(7)
+    edits = [sample_edit(rng, "remove") for _ in range(20)]
+    edit = next(e for e in edits if len(e.source.things) == 2)
+    [kept] = [i for i, thing in enumerate(edit.source.things) if thing in edit.target.things]
+    gone, shifts = edit.source.with_thing(kept, None), (edit.shifts[1 - kept],)
+    assert read_picture(render(gone, shifts=shifts), edit) == (gone, shifts)
+    [free] = set(POSITIONS) - {thing.position for thing in edit.source.things}
+    moved = edit.source.with_thing(kept, replace(edit.source.things[kept], position=free))
+    assert read_picture(render(moved, shifts=edit.shifts), edit) == (moved, edit.shifts)
 
 
 def test_held_out_combinations_are_never_trained() -> None:
