@@ -1,7 +1,9 @@
 """Which task next, for which worker. Pure: no clock, no process, no I/O.
 
 Policy, in this order:
-1. A LoRA whose tasks were passed over `max_passed_over` times is due, whoever asks.
+1. A LoRA whose tasks were passed over `max_passed_over` times is due. A worker turns to it
+   once it has had its share of leases without a load; where more LoRAs are due than there are
+   workers, that is `max_passed_over`, or every task would cost a load.
 2. Tasks without a LoRA, or whose LoRA the asking worker holds: longest expected work first.
 3. LoRAs that no worker holds before those that another one does; most remaining work first.
 4. Retries, after all fresh tasks.
@@ -147,6 +149,7 @@ class Scheduler:
         # Counted, not summed up: another thread may ask while this one changes the queues.
         self._count = 0
         self._max_passed_over = max_passed_over
+        self._since_load: dict[str, int] = {}  # leases by worker
         for task in tasks:
             self.add(task)
 
@@ -166,6 +169,8 @@ class Scheduler:
                 worker, lambda t: share is None or t.position in share
             )
             if task is not None:
+                held = lora is None or lora in worker.loras
+                self._since_load[worker.name] = held * self._since_load.get(worker.name, 0) + 1
                 self._note_taken(lora)
                 return task
         return None
@@ -196,10 +201,15 @@ class Scheduler:
         return share_out(waiting, worker.peers)[worker.name]
 
     def _preference(self, worker: Worker) -> list[str | None]:
+        due = {n for n, q in self._queues.items() if q.passed_over >= self._max_passed_over}
+        workers = len(worker.others | {worker.name})
+        share = self._max_passed_over * min(1.0, len(due) / workers)
+        turns = self._since_load.get(worker.name, 0) >= share
+
         def rank(lora: str | None) -> tuple[int, float]:
             queue = self._queues[lora]
             retry, shortest_last, _ = queue.best
-            if queue.passed_over >= self._max_passed_over:
+            if turns and lora in due:
                 return (0, -queue.passed_over)
             if retry:
                 return (3 + retry, shortest_last)

@@ -54,6 +54,46 @@ def test_no_lora_waits_longer_than_its_bound() -> None:
     assert order.index(100) == bound
 
 
+def leases_in_turns(tasks: list[Pending], workers: int, bound: int) -> list[tuple[str, Pending]]:
+    """Equally fast workers, each of which keeps one LoRA, with what they got."""
+    scheduler, names = Scheduler(tasks, bound), [f"w{n}" for n in range(workers)]
+    held: dict[str, str | None] = dict.fromkeys(names)
+    given = []
+    while scheduler:
+        for name in names:
+            elsewhere = {lora for other, lora in held.items() if other != name and lora}
+            own = frozenset({lora for lora in [held[name]] if lora})
+            worker = Worker(name, own, frozenset(names) - {name}, frozenset(elsewhere))
+            task = scheduler.take(worker)
+            if task is not None:
+                given.append((name, task))
+                held[name] = task.lora or held[name]
+    return given
+
+
+@pytest.mark.parametrize("loras", [8, 64, 200])
+def test_many_waiting_loras_cost_hardly_more_than_a_load_each(loras: int) -> None:
+    rng = random.Random(loras)
+    tasks = [Pending(i, 1.0, str(rng.randrange(loras))) for i in range(1000)]
+    last: dict[str, str | None] = {}
+    loads = 0
+    for worker, task in leases_in_turns(tasks, 8, 32):
+        loads += last.get(worker) != task.lora
+        last[worker] = task.lora
+    assert loads <= loras + 16
+
+
+@pytest.mark.parametrize("rare", [1, 30])
+def test_with_several_workers_no_lora_waits_longer_than_its_bound(rare: int) -> None:
+    bound, workers = 32, 4
+    tasks = [Pending(i, 5.0, "popular") for i in range(3000)]
+    tasks += [Pending(3000 + i, 1.0, f"rare {i}") for i in range(rare)]
+    order = [task.position for _, task in leases_in_turns(tasks, workers, bound)]
+    waited = max(order.index(3000 + i) for i in range(rare))
+    # Until it is due, until a worker has had its share, and behind those that are due with it.
+    assert waited <= bound + bound * workers + bound * rare
+
+
 def test_a_retry_goes_behind_fresh_tasks() -> None:
     scheduler = Scheduler([Pending(0, 1.0), Pending(1, 1.0, "lora")])
     scheduler.add(Pending(2, 99.0, retry=1))
