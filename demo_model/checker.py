@@ -37,7 +37,7 @@ Pixels = np.ndarray  # [height, width, 3] float32
 
 def check(image: Image.Image, scene: Scene, style: str | None = None) -> dict[str, bool]:
     """Which attributes of `scene` the picture shows; for two objects, both have to be right."""
-    seen = _Seen(_pixels(image), scene, style)
+    seen = _Seen(float_pixels(image), scene, style)
     found = {
         "sky": seen.is_nearest(scene, [replace(scene, sky=s) for s in SKIES]),
         "ground": seen.is_nearest(scene, [replace(scene, ground=g) for g in GROUNDS]),
@@ -126,9 +126,10 @@ def _shifted(picture: Pixels, rows: slice, columns: slice, down: int, right: int
 @lru_cache(maxsize=4096)
 def _reference(scene: Scene, width: int, height: int, style: str | None) -> Pixels:
     if style:
-        return _pixels(render_styled(scene, style, width, height))
-    return _pixels(render(scene, width, height))
+        return float_pixels(render_styled(scene, style, width, height))
+    return float_pixels(render(scene, width, height))
 
 
-def _pixels(image: Image.Image) -> Pixels:
+def float_pixels(image: Image.Image) -> Pixels:
+    """[height, width, 3] of 0 to 255."""
     return np.asarray(image.convert("RGB")).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,19 @@ def _spec(model: Path, role: Any) -> WorkerSpec:
 
 def do_edit(family: Any, edit: Edit, seed: int, folder: Path) -> Image.Image:
     """What the editor makes of the edit's source, with the shipped editor's settings."""
+    source = folder / f"source-{seed}.png"
+    edit.before().save(source)
+    task = EditTask(edit.instruction, (str(source),), seed=seed, **_editor_settings())
+    image: Image.Image = family.run([Lease("-", 1, task, None, "-", "-")])[0].image
+    return image
+
+
+@cache
+def _editor_settings() -> dict[str, Any]:
     defaults = best_match(load_benchmark_settings().editor.model_defaults, str(DEMO_EDITOR))
     assert defaults is not None
     fields = {k: v for k, v in defaults.model_dump(exclude={"match"}).items() if v is not None}
-    source = folder / f"source-{seed}.png"
-    edit.before().save(source)
-    sized = {"width": 128, "height": 128, **fields}
-    task = EditTask(edit.instruction, (str(source),), seed=seed, **sized)
-    image: Image.Image = family.run([Lease("-", 1, task, None, "-", "-")])[0].image
-    return image
+    return {"width": 128, "height": 128, **fields}
 
 
 def scores(

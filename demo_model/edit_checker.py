@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageFilter
 
-from demo_model.checker import all_right
+from demo_model.checker import all_right, float_pixels
 from demo_model.edits import Edit
 from demo_model.scenes import COLOURS, GROUNDS, POSITIONS, SKIES, Scene, Shift, render
 
@@ -35,33 +35,33 @@ def edit_right(image: Image.Image, edit: Edit) -> bool:
 
 def nearer_to_target(image: Image.Image, edit: Edit) -> bool:
     """Where the edit changes something, the picture is nearer to the target than to the source."""
-    before, after = _pixels(edit.before(*image.size)), _pixels(edit.after(*image.size))
+    before, after = float_pixels(edit.before(*image.size)), float_pixels(edit.after(*image.size))
     changed = _changed(before, after)
-    picture = _pixels(image)
+    picture = float_pixels(image)
     to_target = np.abs(picture - after).mean(2)[changed].mean()
     return bool(to_target < np.abs(picture - before).mean(2)[changed].mean())
 
 
 def kept_difference(image: Image.Image, edit: Edit) -> float:
     """Mean difference, of 255, where the edit changes nothing that shows; 0 if that is nowhere."""
-    before, after = _pixels(edit.before(*image.size)), _pixels(edit.after(*image.size))
+    before, after = float_pixels(edit.before(*image.size)), float_pixels(edit.after(*image.size))
     touched = Image.fromarray(_changed(before, after)).convert("L")
     untouched = np.asarray(touched.filter(ImageFilter.MaxFilter(2 * MARGIN + 1))) == 0
     if untouched.mean() < REST:
         return 0.0
-    return float(np.abs(_pixels(image) - after).mean(2)[untouched].mean())
+    return float(np.abs(float_pixels(image) - after).mean(2)[untouched].mean())
 
 
 def thing_difference(image: Image.Image, drawn: Drawn) -> float:
     """Mean difference, of 255, of the object that differs most from its render."""
     scene, shifts = drawn
-    whole = _pixels(render(scene, *image.size, shifts=shifts))
+    whole = float_pixels(render(scene, *image.size, shifts=shifts))
     worst = 0.0
     for index in range(len(scene.things)):
         bare, others = _without(drawn, index)
-        shape = _changed(_pixels(render(bare, *image.size, shifts=others)), whole)
+        shape = _changed(float_pixels(render(bare, *image.size, shifts=others)), whole)
         if shape.any():
-            worst = max(worst, float(np.abs(_pixels(image) - whole).mean(2)[shape].mean()))
+            worst = max(worst, float(np.abs(float_pixels(image) - whole).mean(2)[shape].mean()))
     return worst
 
 
@@ -74,7 +74,7 @@ def read_picture(image: Image.Image, edit: Edit) -> Drawn:
         best = edit.target, edit.target_shifts
     else:
         best = edit.source, edit.shifts
-    picture = _pixels(image)
+    picture = float_pixels(image)
     for candidates in (_other_skies, _other_grounds, _moved_or_gone, _other_colours):
         best = min([best, *candidates(best)], key=lambda drawn: _distance(picture, drawn))
     return best
@@ -88,7 +88,7 @@ def _without(drawn: Drawn, index: int) -> Drawn:
 
 def _distance(picture: np.ndarray, drawn: Drawn) -> float:
     height, width = picture.shape[:2]
-    reference = _pixels(render(drawn[0], width, height, shifts=drawn[1]))
+    reference = float_pixels(render(drawn[0], width, height, shifts=drawn[1]))
     return float(np.abs(picture - reference).mean())
 
 
@@ -122,7 +122,3 @@ def _other_colours(drawn: Drawn) -> Iterator[Drawn]:
 def _changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """[height, width] bool."""
     return np.asarray(np.abs(before - after).max(2) > CHANGED)
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    return np.asarray(image.convert("RGB")).astype(np.float32)

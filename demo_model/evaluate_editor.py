@@ -44,13 +44,23 @@ def area_under_curve(right: Sequence[float], wrong: Sequence[float]) -> float:
 
 def editor_rows(done: Done) -> list[str]:
     """Share of right edits per category and over all, and how much of the rest was kept."""
+    figures_of = [
+        (
+            edit.category,
+            edit_right(image, edit),
+            kept_difference(image, edit),
+            thing_difference(image, (edit.target, edit.target_shifts)),
+        )
+        for edit, image in done
+    ]
     rows = []
     for category in (*CATEGORIES, "all"):
-        chosen = [(e, i) for e, i in done if category in (e.category, "all")]
-        share = Share(category, sum(edit_right(i, e) for e, i in chosen), len(chosen))
-        kept = np.mean([kept_difference(i, e) for e, i in chosen])
-        drawn = np.mean([thing_difference(i, (e.target, e.target_shifts)) for e, i in chosen])
-        rows.append(f"| {category} | {share} | {kept:.1f} | {drawn:.1f} | {share.total} |")
+        chosen = [rest for name, *rest in figures_of if category in (name, "all")]
+        right, kept, drawn = zip(*chosen, strict=True)
+        share = Share(category, sum(right), len(chosen))
+        rows.append(
+            f"| {category} | {share} | {np.mean(kept):.1f} | {np.mean(drawn):.1f} | {share.total} |"
+        )
         print(rows[-1], flush=True)
     return rows
 
@@ -78,10 +88,16 @@ def _render_rows(family: Any, samples: int, folder: Path) -> list[str]:
 
 
 def _edited_rows(family: Any, done: Done, folder: Path) -> list[str]:
-    right = [(e, i) for e, i in done if edit_right(i, e)]
-    wrong = [(e, i) for e, i in done if not edit_right(i, e)]
-    missed = [(e, i) for e, i in wrong if read_picture(i, e)[0] != e.target]
-    spoilt = [(e, i) for e, i in wrong if read_picture(i, e)[0] == e.target]
+    right: Done = []
+    missed: Done = []
+    spoilt: Done = []
+    for e, i in done:
+        if edit_right(i, e):
+            right.append((e, i))
+        elif read_picture(i, e)[0] == e.target:
+            spoilt.append((e, i))
+        else:
+            missed.append((e, i))
     words = [e.instruction for e, _ in right]
 
     def of(edits: Done) -> list[float]:

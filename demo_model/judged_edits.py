@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from demo_model.checker import float_pixels
 from demo_model.edit_checker import Drawn, read_picture
 from demo_model.edits import CATEGORIES, Edit, edit_scene, sample_edit
 from demo_model.scenes import COLOURS, GROUNDS, POSITIONS, SKIES, Scene, Thing, render
@@ -53,7 +54,7 @@ class JudgedEdit:
     @cached_property
     def damage(self) -> list[list[int]]:
         """Severity of each cell, row by row, 0 to WORST."""
-        difference = np.abs(_pixels(self.after) - _pixels(self.clean)).mean(2)
+        difference = np.abs(float_pixels(self.after) - float_pixels(self.clean)).mean(2)
         height, width = (side // GRID for side in difference.shape)
         cells = difference.reshape(GRID, height, GRID, width).mean((1, 3))
         return [
@@ -165,7 +166,3 @@ def _damaged(image: Image.Image, severity: int, rng: random.Random) -> Image.Ima
     small = max(8, image.width // (1 + severity))
     shrunk = image.resize((small, small), Image.Resampling.BOX)
     return shrunk.resize(image.size, Image.Resampling.NEAREST)
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    return np.asarray(image).astype(np.float32)

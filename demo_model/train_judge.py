@@ -7,7 +7,7 @@ renderer's sharpness; with `--pictures` it learns from what editors made, too.
 
 import argparse
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,9 @@ def train(
     )
     loop = Loop("judge", steps, seed, {"model": model, "optimizer": optimizer}, state)
     for step in loop:
-        name = "PQ" if step < quality_first else _pick(loop.rng, SHARES)
+        name = "PQ"
+        if step >= quality_first:
+            name = loop.rng.choices(list(SHARES), list(SHARES.values()))[0]
         origins = loop.rng.choices(sources, shares, k=BATCH[name])
         inputs = questions([loop.rng.choice(origin) for origin in origins], name)
         labels = inputs.pop("labels")
@@ -110,10 +112,6 @@ def train(
         update(optimizer, loss, PEAK_RATE * course(step, steps, warm_up=200))
         loop.note(loss.item(), name)
     model.eval()
-
-
-def _pick(rng: random.Random, shares: Mapping[str, float]) -> str:
-    return rng.choices(list(shares), list(shares.values()))[0]
 
 
 def main() -> None:
