@@ -24,6 +24,7 @@ _STARTS_FROM_PICTURE = re.compile(
 
 
 CAPTION_BUCKET = 32  # tokens: Z-Image fills captions up to multiples of this, and attends to it
+Encoded = dict[str, list[torch.Tensor]]  # by lease: prompt, negative prompt; [tokens, width] each
 
 
 class NativeImageGenerator(DiffusersPipeline):
@@ -40,14 +41,15 @@ class NativeImageGenerator(DiffusersPipeline):
     def run(self, leases: Sequence[Lease]) -> list[Product]:
         """Leases that come together agree in all but prompt and seed (`core.grouping`)."""
         drawn: dict[str, Product] = {}
-        for group in self._of_like_captions(leases):
+        encoded = self._encoded(leases) if len(leases) > 1 else {}
+        for group in _of_like_captions(leases, encoded):
             while group:
                 task = _task_of(group[0])
                 pixels = (task.width or 1) * (task.height or 1)
                 chunk = group[: self._limit.pictures(pixels)]
                 group = group[len(chunk) :]
                 self._limit.begin(len(chunk))
-                pictures = self._together(chunk) if len(chunk) > 1 else super().run(chunk)
+                pictures = self._together(chunk, encoded) if len(chunk) > 1 else super().run(chunk)
                 self._limit.end(pixels)
                 drawn |= {a.lease_id: p for a, p in zip(chunk, pictures, strict=True)}
         return [drawn[lease.lease_id] for lease in leases]
@@ -56,38 +58,32 @@ class NativeImageGenerator(DiffusersPipeline):
         self._limit.out_of_memory()
         self.empty_cache()
 
-    def _of_like_captions(self, leases: Sequence[Lease]) -> list[list[Lease]]:
-        """Grouped so that no caption is filled up further than it would be alone."""
-        if len(leases) == 1 or not self._takes_encoded_prompts:
-            return [list(leases)]
-        groups: dict[tuple[int, ...], list[Lease]] = {}
+    def _encoded(self, leases: Sequence[Lease]) -> Encoded:
+        """Empty but for Z-Image, which encodes each prompt to a tensor of its own length."""
+        if not self.pipeline_name.startswith("ZImage"):
+            return {}
+        encoded = {}
         for lease in leases:
-            key = tuple(-(-len(x) // CAPTION_BUCKET) for x in self._encoded(_task_of(lease)))
-            groups.setdefault(key, []).append(lease)
-        return list(groups.values())
+            arguments = self.arguments(lease)
+            texts = [arguments["prompt"]]
+            if self._value(arguments, "guidance_scale") > 0:
+                texts.append(arguments.get("negative_prompt") or "")
+            encoded[lease.lease_id] = [
+                self.pipeline._encode_prompt([text], self._device)[0] for text in texts
+            ]
+        return encoded
 
-    @property
-    def _takes_encoded_prompts(self) -> bool:
-        """Z-Image encodes each prompt to a tensor of its own length."""
-        return self.pipeline_name.startswith("ZImage")
-
-    def _encoded(self, task: GenerateTask) -> list[torch.Tensor]:
-        """Prompt and negative prompt, [tokens, width] each."""
-        texts = (task.prompt, task.negative_prompt or "")
-        return [self.pipeline._encode_prompt([text], self._device)[0] for text in texts]
-
-    def _together(self, leases: Sequence[Lease]) -> list[Product]:
+    def _together(self, leases: Sequence[Lease], encoded: Encoded) -> list[Product]:
         """Several pictures in one call."""
-        tasks = [_task_of(lease) for lease in leases]
         each = [self.arguments(lease) for lease in leases]
         arguments = dict(each[0])
         for name in ("prompt", "negative_prompt"):
             if name in arguments:
                 arguments[name] = [own[name] for own in each]
-        if self._takes_encoded_prompts:
-            encoded = zip(*(self._encoded(task) for task in tasks), strict=True)
-            prompts, negatives = (list(texts) for texts in encoded)
-            arguments |= {"prompt_embeds": prompts, "negative_prompt_embeds": negatives}
+        if encoded:
+            embeddings = zip(*(encoded[lease.lease_id] for lease in leases), strict=True)
+            names = ("prompt_embeds", "negative_prompt_embeds")  # the second where guidance asks
+            arguments |= {k: list(texts) for k, texts in zip(names, embeddings, strict=False)}
             arguments |= {"prompt": None, "negative_prompt": None}
         return [
             Picture({**used, "pictures_at_once": len(leases)}, image)
@@ -112,6 +108,16 @@ class NativeImageGenerator(DiffusersPipeline):
 def _task_of(lease: Lease) -> GenerateTask:
     assert isinstance(lease.task, GenerateTask)
     return lease.task
+
+
+def _of_like_captions(leases: Sequence[Lease], encoded: Encoded) -> list[list[Lease]]:
+    """Grouped so that no caption is filled up further than it would be alone."""
+    groups: dict[tuple[int, ...], list[Lease]] = {}
+    for lease in leases:
+        texts = encoded.get(lease.lease_id, [])
+        buckets = tuple(-(-len(text) // CAPTION_BUCKET) for text in texts)
+        groups.setdefault(buckets, []).append(lease)
+    return list(groups.values())
 
 
 def _draws_from_a_prompt(name: str, parameters: Mapping[str, inspect.Parameter]) -> bool:
