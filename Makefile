@@ -24,7 +24,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)  ## what benchmarks/RESULTS.md shows of a machine without GPU
-	for name in encode start one_worker command judging scheduling; do \
+	for name in encode start one_worker command judging scheduling memory; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

@@ -7,7 +7,7 @@ task is in `core.task_kinds`.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.errors import InputError
@@ -122,7 +122,7 @@ class Admission:
 
 def fingerprint(task: Task, contents: Contents, model: str, dtype: str) -> str:
     """Equal for tasks that give the same result: a hash of all that decides it."""
-    decides = {k: v for k, v in asdict(task).items() if k not in _UNDECIDING}
+    decides = {k: v for k, v in vars(task).items() if k not in _UNDECIDING}
     if contents.lora is None:
         decides["lora_strength"] = None
     decides.update(
@@ -145,7 +145,7 @@ def _check_task_id(task_id: str | None) -> None:
 
 def _check_size(task: Task) -> None:
     try:
-        size = len(json.dumps(asdict(task), allow_nan=False))
+        size = len(json.dumps(vars(task), allow_nan=False))
     except (TypeError, ValueError, RecursionError):
         raise InputError("metadata: must be plain JSON values (no NaN, no objects).") from None
     if size > MAX_TASK_BYTES:

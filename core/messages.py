@@ -6,7 +6,7 @@ that the kernel writes it whole or not at all, however the worker dies.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from core.tasks import Task, task_from_json, task_to_json
@@ -135,7 +135,7 @@ _TYPES = {
 
 
 def encode(message: ToWorker | ToMain) -> bytes:
-    fields = asdict(message)
+    fields = dict(vars(message))  # `asdict` would copy every value, at ten times the cost
     if isinstance(message, Lease):
         fields["task"] = task_to_json(message.task)
     return json.dumps({"type": type(message).__name__, **fields}).encode()

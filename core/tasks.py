@@ -223,7 +223,7 @@ _KINDS: dict[str, type[Task]] = {t.__name__: t for t in (GenerateTask, EditTask,
 
 def task_to_json(task: Task) -> dict[str, Any]:
     """All fields, and under `kind` the name of the class."""
-    return {"kind": type(task).__name__, **asdict(task)}
+    return {"kind": type(task).__name__, **vars(task)}
 
 
 def task_from_json(data: Mapping[str, Any]) -> Task:
