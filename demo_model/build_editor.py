@@ -35,13 +35,15 @@ def _judge(work: Path, seed: int) -> None:
 
 
 def _judge_of_editors(work: Path, seed: int) -> None:
-    """The same of pictures that both editors made, and how well they are drawn."""
+    """The same of pictures that both editors made, and how well they are drawn; in two courses."""
     if not (work / "judge").exists():
         editors = ("--editors", work / "editor", work / "editor_first")
         stage("editor_pictures", *editors, "--out", work / "pictures", "--seed", seed + 7)
-    rest = ("--first", work / "judge_first", "--pictures", work / "pictures")
-    sizes = ("--quality-first", 300, "--steps", 7000, "--examples", 6000)
-    _train(work, "judge", "train_judge", seed + 1, *rest, *sizes)
+    shared = ("--pictures", work / "pictures", "--examples", 6000)
+    quality = ("--first", work / "judge_first", "--steps", 7000, "--quality-first", 300)
+    _train(work, "judge_second", "train_judge", seed + 1, *shared, *quality)
+    rest = ("--first", work / "judge_second", "--steps", 14_000)
+    _train(work, "judge", "train_judge", seed + 2, *shared, *rest)
 
 
 def main() -> None:

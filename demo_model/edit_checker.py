@@ -54,15 +54,20 @@ def kept_difference(image: Image.Image, edit: Edit) -> float:
 
 def thing_difference(image: Image.Image, drawn: Drawn) -> float:
     """Mean difference, of 255, of the object that differs most from its render."""
+    return max(thing_differences(image, drawn), default=0.0)
+
+
+def thing_differences(image: Image.Image, drawn: Drawn) -> list[float]:
+    """Mean difference, of 255, of each object to its render; 0 if nothing of it shows."""
     scene, shifts = drawn
     whole = float_pixels(render(scene, *image.size, shifts=shifts))
-    worst = 0.0
+    difference = np.abs(float_pixels(image) - whole).mean(2)
+    found = []
     for index in range(len(scene.things)):
-        bare, others = _without(drawn, index)
+        bare, others = without(drawn, index)
         shape = _changed(float_pixels(render(bare, *image.size, shifts=others)), whole)
-        if shape.any():
-            worst = max(worst, float(np.abs(float_pixels(image) - whole).mean(2)[shape].mean()))
-    return worst
+        found.append(float(difference[shape].mean()) if shape.any() else 0.0)
+    return found
 
 
 def read_picture(image: Image.Image, edit: Edit) -> Drawn:
@@ -80,7 +85,7 @@ def read_picture(image: Image.Image, edit: Edit) -> Drawn:
     return best
 
 
-def _without(drawn: Drawn, index: int) -> Drawn:
+def without(drawn: Drawn, index: int) -> Drawn:
     """The scene without one of its objects."""
     scene, shifts = drawn
     return scene.with_thing(index, None), (*shifts[:index], *shifts[index + 1 :])
@@ -106,7 +111,7 @@ def _moved_or_gone(drawn: Drawn) -> Iterator[Drawn]:
     scene, shifts = drawn
     taken = {thing.position for thing in scene.things}
     for index, thing in enumerate(scene.things):
-        yield _without(drawn, index)
+        yield without(drawn, index)
         for place in POSITIONS:
             if place not in taken:
                 yield scene.with_thing(index, replace(thing, position=place)), shifts

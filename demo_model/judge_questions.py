@@ -2,8 +2,8 @@
 
 Scores alone teach its eyes next to nothing: after 2,000 steps its guesses were those of a blind
 judge. So its reasoning comes first: what there is before and after, side by side, which change
-was made, and which was asked for; of quality, how much is wrong in each part of the picture. It
-is also asked, by a picture without words, to name what there is to see.
+was made, and which was asked for; of quality, how much is wrong with each object and in each part
+of the picture. It is also asked, by a picture without words, to name what there is to see.
 """
 
 from collections.abc import Sequence
@@ -80,7 +80,8 @@ class Questions:
             )
             return Question(seen, words, _json("; ".join(parts), judged.consistency))
         rows = [" ".join(map(str, row)) for row in judged.damage]
-        return Question(seen, words, _json(", ".join(rows), judged.quality))
+        reasoning = f"{drawing(judged)}; {', '.join(rows)}"
+        return Question(seen, words, _json(reasoning, judged.quality))
 
     def _prompt(self, question: Question) -> str:
         content: list[dict[str, str]] = [{"type": "image"} for _ in question.pictures]
@@ -134,6 +135,13 @@ def news(before: Scene, after: Scene) -> str:
     order = ["sky", "ground", *(thing.kind for thing, _ in aligned(before, after))]
     found = sorted(changes(before, after), key=lambda new: (order.index(new[0]), new[1]))
     return ", ".join(f"{of} {new}" if of in KINDS else new for of, new in found) or "no"
+
+
+def drawing(judged: JudgedEdit) -> str:
+    """How badly each object is drawn, from left to right."""
+    severity = dict(zip(judged.shown.things, judged.malformed, strict=True))
+    order = [thing for thing, _ in aligned(judged.shown, judged.shown)]
+    return ", ".join(f"{thing.kind} {severity[thing]}" for thing in order) or "no"
 
 
 def patches(pictures: torch.Tensor, mean: list[float], std: list[float]) -> torch.Tensor:

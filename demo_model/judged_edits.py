@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from demo_model.checker import float_pixels
-from demo_model.edit_checker import Drawn, read_picture
+from demo_model.edit_checker import DRAWN, Drawn, read_picture, thing_differences, without
 from demo_model.edits import CATEGORIES, Edit, edit_scene, sample_edit
-from demo_model.scenes import COLOURS, GROUNDS, POSITIONS, SKIES, Scene, Thing, render
+from demo_model.scenes import COLOURS, GROUNDS, POSITIONS, SKIES, Scene, Shift, Thing, render
 
 Deed = Literal["right", "unedited", "other", "too_much"]
 DEEDS: Sequence[Deed] = ("right", "unedited", "other", "too_much")
@@ -26,6 +26,9 @@ WORST = 8  # severities of damage: 0 is none
 GRID = 4  # cells along a side, of which each is judged for itself
 # Of 255: from each on, a cell's mean difference to what it should be counts 2 more.
 SPOILT = (4.0, 8.0, 13.0, 20.0)
+# The same of an object, which counts 1 more; the autoencoder alone makes 13 of its edges.
+MALFORMED = (14.0, 18.0, 22.0, 25.0, 28.0, 31.0, DRAWN, 42.0)
+MISTAKEN = 0.5  # of other edits than asked for are the right change to the wrong object
 OTHERWISE = 0.25  # of an editor's pictures are shown with an instruction that it was not given
 
 
@@ -35,11 +38,13 @@ class JudgedEdit:
 
     Attributes:
         shown: the scene of `after`.
+        shifts: where its objects stand beside their places.
         clean: `shown` as it would be without damage.
     """
 
     edit: Edit
     shown: Scene
+    shifts: tuple[Shift, ...]
     before: Image.Image
     after: Image.Image
     clean: Image.Image
@@ -61,11 +66,16 @@ class JudgedEdit:
             [2 * sum(float(cell) >= limit for limit in SPOILT) for cell in row] for row in cells
         ]
 
+    @cached_property
+    def malformed(self) -> list[int]:
+        """Severity of each object of `shown`, 0 to WORST."""
+        differences = thing_differences(self.after, (self.shown, self.shifts))
+        return [sum(d >= limit for limit in MALFORMED) for d in differences]
+
     @property
     def quality(self) -> tuple[int, int]:
-        """Naturalness and freedom from artifacts: what the worst cell leaves of 10."""
-        left = 10 - max(max(row) for row in self.damage)
-        return left, left
+        """Naturalness, freedom from artifacts: what the worst object, and cell, leave of 10."""
+        return 10 - max(self.malformed, default=0), 10 - max(map(max, self.damage))
 
 
 def aligned(before: Scene, after: Scene) -> list[tuple[Thing, Thing | None]]:
@@ -94,14 +104,15 @@ def sample_judged(rng: random.Random, deed: Deed | None = None, damaged: bool = 
     shown, shifts = _done(edit, deed or rng.choices(DEEDS, SHARES)[0], rng)
     severity = rng.choice([0, 0, 0, *range(2, WORST + 1, 2)]) if damaged else 0
     clean = render(shown, shifts=shifts)
-    return JudgedEdit(edit, shown, edit.before(), damage(clean, severity, rng), clean)
+    return JudgedEdit(edit, shown, shifts, edit.before(), damage(clean, severity, rng), clean)
 
 
 def judge_picture(edit: Edit, image: Image.Image, rng: random.Random) -> JudgedEdit:
     """What an editor made of an edit; now and then as the answer to another instruction."""
     scene, shifts = read_picture(image, edit)
     asked = edit if rng.random() >= OTHERWISE else _another(edit, rng)
-    return JudgedEdit(asked, scene, edit.before(), image, render(scene, shifts=shifts))
+    clean = render(scene, shifts=shifts)
+    return JudgedEdit(asked, scene, shifts, edit.before(), image, clean)
 
 
 def _done(edit: Edit, deed: Deed, rng: random.Random) -> Drawn:
@@ -110,31 +121,54 @@ def _done(edit: Edit, deed: Deed, rng: random.Random) -> Drawn:
     if deed == "unedited":
         return edit.source, edit.shifts
     if deed == "too_much":
-        return _changed_further(edit.target, edit.category, rng), edit.target_shifts
+        return _changed_further(edit, rng)
+    mistaken = _mistaken(edit, rng)
+    if mistaken and rng.random() < MISTAKEN:
+        return mistaken
     other = _another(edit, rng)
     return other.target, other.target_shifts
 
 
 def _another(edit: Edit, rng: random.Random) -> Edit:
-    """Another edit of the same source."""
+    """Another edit of the same source, more often than not of the same category."""
     while True:
-        other = edit_scene(edit.source, edit.shifts, rng.choice(CATEGORIES), rng)
+        category = rng.choice([edit.category, rng.choice(CATEGORIES)])
+        other = edit_scene(edit.source, edit.shifts, category, rng)
         if other.target != edit.target:
             return other
 
 
-def _changed_further(scene: Scene, category: str, rng: random.Random) -> Scene:
+def _mistaken(edit: Edit, rng: random.Random) -> Drawn | None:
+    """What was asked for, done to another object; None where there is none."""
+    source, target = edit.source, edit.target
+    others = [i for i, thing in enumerate(source.things) if thing in target.things]
+    if not others or len(others) == len(source.things):
+        return None
+    index = rng.choice(others)
+    if edit.category == "remove":
+        return without((source, edit.shifts), index)
+    changed = next(thing for thing in target.things if thing not in source.things)
+    name = "colour" if edit.category == "colour" else "position"
+    thing = replace(source.things[index], **{name: getattr(changed, name)})
+    return None if thing in source.things else (source.with_thing(index, thing), edit.shifts)
+
+
+def _changed_further(edit: Edit, rng: random.Random) -> Drawn:
     """One thing more changed than was asked for."""
-    choices = [c for c in ("sky", "ground", "colour") if c != category]
-    what = rng.choice(choices if scene.things else [c for c in choices if c != "colour"])
+    scene, shifts = edit.target, edit.target_shifts
+    others = [i for i, thing in enumerate(scene.things) if thing in edit.source.things]
+    choices = [c for c in ("sky", "ground") if c != edit.category]
+    what = rng.choice([*choices, *(("colour", "gone") if others else ())])
     if what == "sky":
-        return replace(scene, sky=rng.choice([s for s in SKIES if s != scene.sky]))
+        return replace(scene, sky=rng.choice([s for s in SKIES if s != scene.sky])), shifts
     if what == "ground":
-        return replace(scene, ground=rng.choice([g for g in GROUNDS if g != scene.ground]))
-    index = rng.randrange(len(scene.things))
+        return replace(scene, ground=rng.choice([g for g in GROUNDS if g != scene.ground])), shifts
+    index = rng.choice(others)
+    if what == "gone":
+        return without((scene, shifts), index)
     thing = scene.things[index]
     colours = [c for c in COLOURS if c != thing.colour]
-    return scene.with_thing(index, replace(thing, colour=rng.choice(colours)))
+    return scene.with_thing(index, replace(thing, colour=rng.choice(colours))), shifts
 
 
 def damage(image: Image.Image, severity: int, rng: random.Random) -> Image.Image:

@@ -23,8 +23,8 @@ from core.judge import load_judge
 from demo_model.editor_pictures import load_pictures
 from demo_model.fast_attention import install_vision
 from demo_model.judge_parts import build_judge, give_edges
-from demo_model.judge_questions import IGNORED, NAMING, PATCHES, Example, Questions
-from demo_model.judged_edits import judge_picture, sample_judged
+from demo_model.judge_questions import IGNORED, NAMING, PATCHES, SIDE, Example, Questions
+from demo_model.judged_edits import JudgedEdit, judge_picture, sample_judged
 from demo_model.qwen_vae import FrameVae, flat_convolutions
 from demo_model.train_vae import compiled_blocks, to_model_range, update
 from demo_model.training_loop import Loop, course
@@ -33,32 +33,46 @@ from demo_model.training_set import pixels_of
 BATCH = {"SC": 32, "PQ": 64, NAMING: 32}
 PEAK_RATE = 1e-3
 SHARES = {"SC": 0.6, "PQ": 0.3, NAMING: 0.1}  # of the steps
-PICTURES = 0.4  # of a batch are an editor's, where there are such
+SHARES_OF_EDITED = {"SC": 0.5, "PQ": 0.45, NAMING: 0.05}  # the same with pictures by editors
+# Of a batch: renders, what editors made, and of that again what they missed.
+SOURCES = (0.5, 0.25, 0.25)
+MOVED = 4  # pixels at most by which an example is moved, so that it is not learnt by heart
 
 
 def examples(count: int, seed: int, vae: FrameVae | None) -> list[Example]:
-    """Judged edits; of every second one both pictures go through `vae`."""
+    """Judged edits; of every second one the pictures go through `vae`."""
     rng = random.Random(seed)
     judged = [sample_judged(rng) for _ in range(count)]
-    before = torch.stack([pixels_of(j.before) for j in judged])
-    after = torch.stack([pixels_of(j.after) for j in judged])
     if vae is not None:
-        for pictures in (before, after):
-            pictures[::2] = _through(vae, pictures[::2])
-    return [Example(*parts) for parts in zip(judged, before, after, strict=True)]
-
-
-def edited_examples(folder: Path, seed: int, vae: FrameVae | None) -> list[Example]:
-    """What editors made, as `editor_pictures` keeps it; none draws better than its `vae`."""
-    rng = random.Random(seed)
-    judged = [judge_picture(edit, image, rng) for edit, image in load_pictures(folder)]
-    if vae is not None:
-        best = _through(vae, torch.stack([pixels_of(j.clean) for j in judged]))
-        judged = [
-            replace(j, clean=Image.fromarray(clean.numpy()))
-            for j, clean in zip(judged, best, strict=True)
-        ]
+        judged[::2] = _redrawn(judged[::2], vae, ("before", "after", "clean"))
     return [Example(j, pixels_of(j.before), pixels_of(j.after)) for j in judged]
+
+
+def edited_examples(
+    folder: Path, seed: int, vae: FrameVae | None
+) -> tuple[list[Example], list[Example]]:
+    """All that editors made, as `editor_pictures` keeps it, and of that what they missed."""
+    rng = random.Random(seed)
+    pictures = load_pictures(folder)
+    judged = [judge_picture(edit, image, rng) for edit, image in pictures]
+    if vae is not None:
+        judged = _redrawn(judged, vae, ("clean",))  # no editor draws better than its `vae`
+    made = [Example(j, pixels_of(j.before), pixels_of(j.after)) for j in judged]
+    missed = [
+        example
+        for example, (edit, _) in zip(made, pictures, strict=True)
+        if example.judged.edit is edit and example.judged.consistency != (10, 10)
+    ]
+    return made, missed
+
+
+def _redrawn(judged: Sequence[JudgedEdit], vae: FrameVae, names: Sequence[str]) -> list[JudgedEdit]:
+    """With these of their pictures as `vae` draws them."""
+    for name in names:
+        drawn = _through(vae, torch.stack([pixels_of(getattr(j, name)) for j in judged]))
+        pictures: list[dict[str, Any]] = [{name: Image.fromarray(one.numpy())} for one in drawn]
+        judged = [replace(j, **one) for j, one in zip(judged, pictures, strict=True)]
+    return list(judged)
 
 
 @torch.no_grad()
@@ -84,12 +98,11 @@ def train(
     """In place.
 
     Args:
-        sources: renders, then what editors made, if there is any.
+        sources: renders, then what editors made and missed, if there is any.
         quality_first: steps in the beginning that ask for PQ alone. Without them, one question
             among others, it is answered blindly.
     """
-    shares = [1 - PICTURES, PICTURES] if len(sources) == 2 else [1.0]
-    give_edges(model)
+    shares = SHARES if len(sources) == 1 else SHARES_OF_EDITED
     model.train()
     model.set_attn_implementation("eager")  # the fused one's way back is slow on a CPU
     install_vision(model.model.visual, PATCHES)
@@ -100,9 +113,9 @@ def train(
     for step in loop:
         name = "PQ"
         if step >= quality_first:
-            name = loop.rng.choices(list(SHARES), list(SHARES.values()))[0]
-        origins = loop.rng.choices(sources, shares, k=BATCH[name])
-        inputs = questions([loop.rng.choice(origin) for origin in origins], name)
+            name = loop.rng.choices(list(shares), list(shares.values()))[0]
+        origins = loop.rng.choices(sources, SOURCES[: len(sources)], k=BATCH[name])
+        inputs = questions([_moved(loop.rng.choice(o), loop.rng) for o in origins], name)
         labels = inputs.pop("labels")
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(**inputs).logits
@@ -112,6 +125,15 @@ def train(
         update(optimizer, loss, PEAK_RATE * course(step, steps, warm_up=200))
         loop.note(loss.item(), name)
     model.eval()
+
+
+def _moved(example: Example, rng: random.Random) -> Example:
+    """Both pictures, their edges repeated."""
+    down, right = rng.randint(-MOVED, MOVED), rng.randint(-MOVED, MOVED)
+    pixels = torch.arange(SIDE)
+    rows, columns = (pixels - down).clamp(0, SIDE - 1), (pixels - right).clamp(0, SIDE - 1)
+    before, after = (p[rows][:, columns] for p in (example.before, example.after))
+    return replace(example, before=before, after=after)
 
 
 def main() -> None:
@@ -130,6 +152,7 @@ def main() -> None:
     settings = load_benchmark_settings().judge.model_copy(update={"prompts": "demo.yaml"})
     calls = load_judge(settings).prompts.calls
     model, processor = build_judge([call.text for call in calls], seed=options.seed)
+    give_edges(model)
     if options.first:
         trained = Qwen3VLForConditionalGeneration.from_pretrained(options.first)
         model.load_state_dict(trained.state_dict())
@@ -139,7 +162,7 @@ def main() -> None:
     with flat_convolutions(), compiled_blocks(vae or torch.nn.Identity()):
         sources = [examples(options.examples, options.seed, vae)]
     if options.pictures:
-        sources.append(edited_examples(options.pictures, options.seed, vae))
+        sources += edited_examples(options.pictures, options.seed, vae)
     print(*map(len, sources), "examples", flush=True)
     state = options.out.with_suffix(".state")
     questions = Questions(processor, calls)

@@ -37,7 +37,7 @@ def test_the_judge_ranks_right_edits_above_the_others(tmp_path: Path) -> None:
 
     right = of("right")
     assert min(right) >= 0, "every answer is in form"
-    for deed, least in (("unedited", 0.9), ("other", 0.9), ("too_much", 0.75)):
+    for deed, least in (("unedited", 0.9), ("other", 0.85), ("too_much", 0.85)):
         assert area_under_curve(right, of(deed)) >= least, deed  # the card says it of 100
 
 
@@ -49,7 +49,7 @@ def test_a_badly_drawn_edit_scores_less(tmp_path: Path) -> None:
         scores(family, [(j.before, j.after, j.edit.instruction) for j in judged], tmp_path)
         for judged in (fine, bad)
     ]
-    assert area_under_curve(*by_quality) >= 0.75
+    assert area_under_curve(*by_quality) >= 0.85
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda folder: folder.name)

@@ -15,6 +15,7 @@ from demo_model.judge_parts import build_judge
 from demo_model.judged_edits import (
     DEEDS,
     GRID,
+    MALFORMED,
     SPOILT,
     WORST,
     Deed,
@@ -116,8 +117,10 @@ def test_an_editors_picture_gets_what_it_deserves() -> None:
     lazy = judge_picture(edit, edit.before(), rng)
     assert lazy.consistency == (0, 10) and lazy.quality == (10, 10)
     poor = judge_picture(edit, _smeared(edit), rng)
-    assert poor.quality == (10 - max(map(max, poor.damage)),) * 2 < (10, 10)
-    assert poor.damage[0] == [0] * GRID and 2 * len(SPOILT) == WORST, "only below it is smeared"
+    assert poor.quality == (10 - max(poor.malformed), 10 - max(map(max, poor.damage)))
+    assert max(poor.quality) < 10
+    assert poor.damage[0] == [0] * GRID, "only below it is smeared"
+    assert 2 * len(SPOILT) == len(MALFORMED) == WORST
     rng.random = lambda: 0.0  # type: ignore[method-assign]  # with another
     assert judge_picture(edit, edit.after(), rng).consistency[0] == 0
 

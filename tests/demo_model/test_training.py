@@ -3,20 +3,25 @@
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import ImageFilter
 
 from core.benchmark.settings import load_benchmark_settings
 from core.judge import load_judge
 from demo_model.architecture import build_pipeline
 from demo_model.editor_parts import build_transformer
+from demo_model.editor_pictures import edit_of
 from demo_model.fast_attention import install, install_joint, install_vision
 from demo_model.judge_parts import EDGES, build_judge, give_edges
 from demo_model.judge_questions import IGNORED, Example, Questions, news, pairs, patches
 from demo_model.judged_edits import DEEDS, JudgedEdit, sample_judged
+from demo_model.scenes import POSITIONS
+from demo_model.train_judge import edited_examples
 from demo_model.training_loop import Loop
 from demo_model.training_set import pixels_of
 
@@ -157,6 +162,43 @@ def test_the_judge_learns_to_tell_what_was_done_from_what_was_asked_for() -> Non
             done = news(judged.edit.source, judged.shown)
             assert (asked == done) is (deed == "right")
             assert (done == "no") is (deed == "unedited")
+
+
+def test_the_judge_says_of_each_object_how_badly_it_is_drawn() -> None:
+    calls = load_judge(load_benchmark_settings({"judge": {"prompts": "demo.yaml"}}).judge).prompts
+    _, processor = build_judge([call.text for call in calls.calls])
+    fine = _with_the_right_object_first(random.Random(6))
+    second, first = fine.shown.things
+    bad = replace(fine, after=fine.after.filter(ImageFilter.GaussianBlur(8)))
+    for judged in (fine, bad):
+        example = Example(judged, pixels_of(judged.before), pixels_of(judged.after))
+        labels = Questions(processor, calls.calls)([example], "PQ")["labels"][0]
+        words = processor.tokenizer.decode(labels[labels != IGNORED]).removesuffix("<|im_end|>")
+        drawn = json.loads(words)["reasoning"].split(";")[0]
+        severity = dict(zip(judged.shown.things, judged.malformed, strict=True))
+        expected = f"{first.kind}{severity[first]},{second.kind}{severity[second]}"
+        assert drawn == expected and len(words) < 200
+    assert max(fine.malformed) == 0 < max(bad.malformed)
+
+
+def _with_the_right_object_first(rng: random.Random) -> JudgedEdit:
+    while True:
+        judged = sample_judged(rng, "right", damaged=False)
+        places = [POSITIONS[thing.position] for thing in judged.shown.things]
+        if len(places) == 2 and places[0] > places[1]:
+            return judged
+
+
+def test_what_editors_missed_is_shown_more_often(tmp_path: Path) -> None:
+    edits = [edit_of(3, number) for number in range(4)]
+    pictures = [edits[0].after(), edits[1].before(), edits[2].after(), edits[3].before()]
+    for number, picture in enumerate(pictures):
+        picture.save(tmp_path / f"3-{number:05d}.png")
+    made, missed = edited_examples(tmp_path, seed=1, vae=None)
+    assert len(made) == 4
+    asked_of = [example.judged.edit for example in made]
+    assert [e.judged.edit for e in missed] == [e for e in asked_of if e in (edits[1], edits[3])]
+    assert missed and all(e.judged.consistency[0] == 0 for e in missed)
 
 
 def _asked(judged: JudgedEdit) -> str:
