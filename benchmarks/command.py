@@ -34,7 +34,8 @@ def contenders(folder: Path) -> dict[str, list[str]]:
         ],
         "the command, 1 worker": [*command, "1", *options, str(folder / "one")],
         "the command, 2 workers": [*command, "2", *options, str(folder / "two")],
-        "the same, max_batch: auto": [*command, "2", *batched, str(folder / "auto")],
+        "max_batch: auto, 1 worker": [*command, "1", *batched, str(folder / "auto1")],
+        "max_batch: auto, 2 workers": [*command, "2", *batched, str(folder / "auto2")],
     }  # fmt: skip
 
 
