@@ -60,6 +60,19 @@ def test_a_picture_is_the_same_alone_and_in_company(
     assert "pictures_at_once" not in alone[0].used
 
 
+def test_words_are_encoded_once_alone_and_in_company(family: Any) -> None:
+    family.free_memory()
+    seen: list[int] = []
+    hook = family.pipeline.text_encoder.register_forward_hook(lambda *_: seen.append(1))
+    one, other, longer = (
+        replace(lease(prompt=p, guidance_scale=0.0), lease_id=p) for p in ("a", "b", LONG)
+    )
+    family.run([one, other, longer])  # the longer one is drawn by itself
+    family.run([one])
+    hook.remove()
+    assert len(seen) == 3
+
+
 def test_like_pictures_are_drawn_together_when_asked_for(
     tiny_model: Path, tiny_loras: list[Path], tmp_path: Path
 ) -> None:

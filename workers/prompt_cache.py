@@ -1,5 +1,6 @@
 """Remembers what the text encoder made of a prompt: many tasks share one, or its negative."""
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -34,8 +35,12 @@ class PromptCache:
         self._kept.clear()
 
     def _in_front_of(self, encode: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(encode)
+
         def encoded(*args: Any, **kwargs: Any) -> Any:
-            key = None if self._has_adapters() else _key(args, kwargs)
+            call = signature.bind(*args, **kwargs)
+            call.apply_defaults()  # the pipeline's calls and ours differ in form alone
+            key = None if self._has_adapters() else _key(call.args, call.kwargs)
             if key is None:
                 return encode(*args, **kwargs)
             if key not in self._kept:
