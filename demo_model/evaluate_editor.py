@@ -42,16 +42,16 @@ def area_under_curve(right: Sequence[float], wrong: Sequence[float]) -> float:
     return float((a > b).mean() + 0.5 * (a == b).mean())
 
 
-def editor_rows(done: Done) -> list[str]:
+def editor_rows(done: Done, rights: Sequence[bool]) -> list[str]:
     """Share of right edits per category and over all, and how much of the rest was kept."""
     figures_of = [
         (
             edit.category,
-            edit_right(image, edit),
+            is_right,
             kept_difference(image, edit),
             thing_difference(image, (edit.target, edit.target_shifts)),
         )
-        for edit, image in done
+        for (edit, image), is_right in zip(done, rights, strict=True)
     ]
     rows = []
     for category in (*CATEGORIES, "all"):
@@ -65,9 +65,11 @@ def editor_rows(done: Done) -> list[str]:
     return rows
 
 
-def judge_rows(family: Any, done: Done, samples: int, folder: Path) -> list[str]:
+def judge_rows(
+    family: Any, done: Done, rights: Sequence[bool], samples: int, folder: Path
+) -> list[str]:
     """Right edits against each kind of wrong one: by the renderer, and by the editor."""
-    rows = [*_render_rows(family, samples, folder), *_edited_rows(family, done, folder)]
+    rows = [*_render_rows(family, samples, folder), *_edited_rows(family, done, rights, folder)]
     print("\n".join(rows), flush=True)
     return rows
 
@@ -87,12 +89,12 @@ def _render_rows(family: Any, samples: int, folder: Path) -> list[str]:
     ]
 
 
-def _edited_rows(family: Any, done: Done, folder: Path) -> list[str]:
+def _edited_rows(family: Any, done: Done, rights: Sequence[bool], folder: Path) -> list[str]:
     right: Done = []
     missed: Done = []
     spoilt: Done = []
-    for e, i in done:
-        if edit_right(i, e):
+    for (e, i), is_right in zip(done, rights, strict=True):
+        if is_right:
             right.append((e, i))
         elif read_picture(i, e)[0] == e.target:
             spoilt.append((e, i))
@@ -135,8 +137,9 @@ def figures(samples: int, seed: int) -> str:
     with TemporaryDirectory() as name:
         folder = Path(name)
         done = do_edits(editor(), edits, folder)
-        edit_rows = editor_rows(done)
-        scored = judge_rows(judge(), done, max(30, samples // 3), folder)
+        rights = [edit_right(image, edit) for edit, image in done]
+        edit_rows = editor_rows(done, rights)
+        scored = judge_rows(judge(), done, rights, max(30, samples // 3), folder)
     weights = [f for m in (DEMO_EDITOR, DEMO_JUDGE) for f in m.rglob("*.safetensors")]
     megabytes = sum(f.stat().st_size for f in weights) / 1e6
     return "\n".join(

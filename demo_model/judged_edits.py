@@ -141,7 +141,7 @@ def _another(edit: Edit, rng: random.Random) -> Edit:
 def _mistaken(edit: Edit, rng: random.Random) -> Drawn | None:
     """What was asked for, done to another object; None where there is none."""
     source, target = edit.source, edit.target
-    others = [i for i, thing in enumerate(source.things) if thing in target.things]
+    others = _shared(source, target)
     if not others or len(others) == len(source.things):
         return None
     index = rng.choice(others)
@@ -156,7 +156,7 @@ def _mistaken(edit: Edit, rng: random.Random) -> Drawn | None:
 def _changed_further(edit: Edit, rng: random.Random) -> Drawn:
     """One thing more changed than was asked for."""
     scene, shifts = edit.target, edit.target_shifts
-    others = [i for i, thing in enumerate(scene.things) if thing in edit.source.things]
+    others = _shared(scene, edit.source)
     choices = [c for c in ("sky", "ground") if c != edit.category]
     what = rng.choice([*choices, *(("colour", "gone") if others else ())])
     if what == "sky":
@@ -169,6 +169,11 @@ def _changed_further(edit: Edit, rng: random.Random) -> Drawn:
     thing = scene.things[index]
     colours = [c for c in COLOURS if c != thing.colour]
     return scene.with_thing(index, replace(thing, colour=rng.choice(colours))), shifts
+
+
+def _shared(scene: Scene, other: Scene) -> list[int]:
+    """Which objects of `scene` are in the other one, too."""
+    return [i for i, thing in enumerate(scene.things) if thing in other.things]
 
 
 def damage(image: Image.Image, severity: int, rng: random.Random) -> Image.Image:

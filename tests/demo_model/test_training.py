@@ -129,11 +129,10 @@ def test_some_of_its_filters_see_noise_and_nothing_of_the_light() -> None:
 
 
 def test_the_judge_is_trained_on_what_its_processor_makes() -> None:
-    calls = load_judge(load_benchmark_settings({"judge": {"prompts": "demo.yaml"}}).judge).prompts
-    _, processor = build_judge([call.text for call in calls.calls])
+    processor, questions = _demo_questions()
     judged = sample_judged(random.Random(1), "right", damaged=False)
     pictures = [pixels_of(image) for image in (judged.before, judged.after)]
-    batch = Questions(processor, calls.calls)([Example(judged, *pictures)], "SC")
+    batch = questions([Example(judged, *pictures)], "SC")
     content = [{"type": "image"}, {"type": "image"}]
     text = processor.apply_chat_template(
         [{"role": "user", "content": [*content, {"type": "text", "text": _asked(judged)}]}],
@@ -165,14 +164,13 @@ def test_the_judge_learns_to_tell_what_was_done_from_what_was_asked_for() -> Non
 
 
 def test_the_judge_says_of_each_object_how_badly_it_is_drawn() -> None:
-    calls = load_judge(load_benchmark_settings({"judge": {"prompts": "demo.yaml"}}).judge).prompts
-    _, processor = build_judge([call.text for call in calls.calls])
+    processor, questions = _demo_questions()
     fine = _with_the_right_object_first(random.Random(6))
     second, first = fine.shown.things
     bad = replace(fine, after=fine.after.filter(ImageFilter.GaussianBlur(8)))
     for judged in (fine, bad):
         example = Example(judged, pixels_of(judged.before), pixels_of(judged.after))
-        labels = Questions(processor, calls.calls)([example], "PQ")["labels"][0]
+        labels = questions([example], "PQ")["labels"][0]
         words = processor.tokenizer.decode(labels[labels != IGNORED]).removesuffix("<|im_end|>")
         drawn = json.loads(words)["reasoning"].split(";")[0]
         severity = dict(zip(judged.shown.things, judged.malformed, strict=True))
@@ -199,6 +197,14 @@ def test_what_editors_missed_is_shown_more_often(tmp_path: Path) -> None:
     asked_of = [example.judged.edit for example in made]
     assert [e.judged.edit for e in missed] == [e for e in asked_of if e in (edits[1], edits[3])]
     assert missed and all(e.judged.consistency[0] == 0 for e in missed)
+
+
+def _demo_questions() -> tuple[Any, Questions]:
+    """With the processor that they are for."""
+    settings = load_benchmark_settings({"judge": {"prompts": "demo.yaml"}}).judge
+    calls = load_judge(settings).prompts.calls
+    _, processor = build_judge([call.text for call in calls])
+    return processor, Questions(processor, calls)
 
 
 def _asked(judged: JudgedEdit) -> str:
