@@ -144,10 +144,7 @@ def _check_task_id(task_id: str | None) -> None:
 
 
 def _check_size(task: Task) -> None:
-    try:
-        size = len(json.dumps(vars(task), allow_nan=False))
-    except (TypeError, ValueError, RecursionError):
-        raise InputError("metadata: must be plain JSON values (no NaN, no objects).") from None
+    size = len(json.dumps(vars(task)))
     if size > MAX_TASK_BYTES:
         raise InputError(
             f"The task takes {size} bytes with its prompt and metadata; the most is "

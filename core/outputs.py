@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from core.errors import InputError, StorageError
@@ -84,9 +85,9 @@ class OutputRoot:
         """Whether `file` stays inside, where it has to, and whether it is a folder."""
         try:
             return not self.confined or self._stays_inside(file), file.is_dir()
-        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
-            reason = getattr(error, "strerror", None) or "a loop of symbolic links"
-            raise InputError(f"output_path: {shown(output_path)}: {reason}.") from None
+        except OSError as error:
+            reason = "a loop of symbolic links" if error.errno == errno.ELOOP else error.strerror
+            raise InputError(f"output_path: {shown(output_path)}: {reason or error}.") from None
 
     def _check_confined(self, output_path: str, pure: PurePosixPath) -> None:
         drive = len(output_path) > 1 and output_path[1] == ":"
@@ -103,9 +104,14 @@ class OutputRoot:
             )
 
     def _stays_inside(self, file: Path) -> bool:
-        if file.is_symlink():
+        if os.path.islink(file):
             return False
-        return file.parent.resolve().is_relative_to(self.folder.resolve())
+        return f"{_real_path(file.parent)}/".startswith(self._real_prefix)
+
+    @cached_property
+    def _real_prefix(self) -> str:
+        """Of all paths inside, links resolved; looked up once, for it is not to change."""
+        return os.path.join(_real_path(self.folder), "")
 
     def partial(self, path: OutputPath, lease_id: str) -> Path:
         """Where a worker writes the picture of a lease; its folder is made here.
@@ -113,8 +119,13 @@ class OutputRoot:
         Raises:
             StorageError: the folder cannot be made, or has since come to lead outside.
         """
-        make_folder(path.file.parent)
-        if self.confined and not self._stays_inside(path.file):
+        if not os.path.isdir(path.file.parent):
+            make_folder(path.file.parent)
+        try:
+            outside = self.confined and not self._stays_inside(path.file)
+        except OSError as error:
+            raise storage_error(error, path.file) from None
+        if outside:
             raise StorageError(f"{path.file} has come to lead out of {self.folder}.")
         return path.file.with_name(f"{PARTIAL_PREFIX}{lease_id}")
 
@@ -126,6 +137,14 @@ class OutputRoot:
         file = Path(os.path.normpath(self.folder / partial))
         if file.name.startswith(PARTIAL_PREFIX) and self._stays_inside(file):
             discard(file)
+
+
+def _real_path(folder: Path) -> str:
+    """Without links, as far as it exists; OSError for a loop of them."""
+    try:
+        return os.path.realpath(folder, strict=True)
+    except FileNotFoundError:
+        return os.path.realpath(folder)
 
 
 def _check_name(output_path: str, pure: PurePosixPath, suffixes: Sequence[str]) -> None:

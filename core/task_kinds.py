@@ -1,7 +1,7 @@
 """What differs between kinds of task before they run: fields, defaults, files, expected work."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -85,7 +85,7 @@ class GenerateKind:
         return task
 
     def complete(self, task: GenerateTask) -> tuple[GenerateTask, Contents]:
-        values = asdict(task)
+        values = dict(vars(task))
         for layer in self._layers:
             guided = any(values[name] is not None for name in _GUIDANCE)
             _fill(values, layer, skipped=_GUIDANCE if guided else ())
@@ -111,7 +111,7 @@ class EditKind:
         return _parse(EditTask, given, needed="instruction")
 
     def complete(self, task: EditTask) -> tuple[EditTask, Contents]:
-        values = asdict(task)
+        values = dict(vars(task))
         for layer in self._layers:
             _fill(values, layer)
         pictures = {path: inspect_image(path) for path in task.source_images}
@@ -161,7 +161,7 @@ def _fill(values: dict[str, Any], layer: Any, skipped: Sequence[str] = ()) -> No
 def _parse(kind: type[T], given: object, needed: str) -> T:
     names = [f.name for f in fields(kind)]
     if isinstance(given, kind):
-        given = asdict(given)
+        given = vars(given)
     if not isinstance(given, Mapping):
         raise InputError(f"Expected a task with {_a(needed)}, found {shown(given)}.")
     # Real files leave fields empty where they mean "not set".

@@ -1,5 +1,6 @@
 """The words that cross a process boundary and reach the user: tasks and results."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, Literal
@@ -40,6 +41,16 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _own_json(value: dict[str, Any]) -> dict[str, Any]:
+    """A copy: the caller may go on to change what it gave."""
+    if not value:
+        return {}
+    try:
+        return dict(json.loads(json.dumps(value, allow_nan=False)))
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("must be plain JSON values, without NaN, objects or loops") from None
+
+
 Text = Annotated[str, BeforeValidator(_plain_text)]
 Prompt = Annotated[Text, AfterValidator(_stripped)]
 Side = Annotated[
@@ -51,6 +62,7 @@ Area = Annotated[
 Steps = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=1000)]
 Scale = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=100, allow_inf_nan=False)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**63)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_own_json)]
 Strength = Annotated[float, BeforeValidator(_no_bool), Field(ge=-10, le=10, allow_inf_nan=False)]
 
 
@@ -89,7 +101,7 @@ class GenerateTask:
     lora_strength: Strength = 1.0
     output_path: Text | None = None
     task_id: Text | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
 
 
 Source = Annotated[Text, AfterValidator(_stripped)]
@@ -137,7 +149,7 @@ class EditTask:
     lora_strength: Strength = 1.0
     output_path: Text | None = None
     task_id: Text | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,7 +174,7 @@ class ScoreTask:
     seed: Seed | None = None
     output_path: Text | None = None
     task_id: Text | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
 
 
 Task = GenerateTask | EditTask | ScoreTask

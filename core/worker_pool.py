@@ -5,7 +5,6 @@ timers together, so no worker can delay what another one needs. Nothing is share
 workers; see `core.worker_handle`.
 """
 
-import contextlib
 import math
 import signal
 import threading
@@ -13,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from multiprocessing import Pipe, connection
 from typing import Any, Protocol
 
 from loguru import logger
@@ -41,6 +39,7 @@ from core.outlook import Outlook
 from core.pace import Pace
 from core.scheduler import TAIL, Worker
 from core.settings import SchedulingSettings, SupervisionSettings, WorkerSettings
+from core.sources import Sources
 from core.tasks import Status
 from core.worker_handle import State, WorkerHandle
 from core.worker_spec import WorkerSpec
@@ -106,7 +105,8 @@ class WorkerPool:
         self.waits: deque[float] = deque(maxlen=1000)  # of devices, before their newest tasks
         self._commands: deque[Callable[[], None]] = deque()
         self._checked_at = self._next_check = math.inf  # monotonic times of looks at deadlines
-        self._wake_reader, self._wake_writer = Pipe(duplex=False)
+        self._sources = Sources()
+        self._endings: deque[tuple[WorkerHandle, Done | Failed]] = deque()  # not settled yet
         self._thread = threading.Thread(target=self._run, name="worker-pool", daemon=True)
         self._starter = starter_for(
             settings.workers.start_method,
@@ -185,8 +185,7 @@ class WorkerPool:
 
     def _post(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
-        with contextlib.suppress(OSError):  # the pool is gone, and its batch is closed
-            self._wake_writer.send_bytes(b"")
+        self._sources.wake()
 
     # -- the pool's thread ---------------------------------------------------
 
@@ -209,12 +208,12 @@ class WorkerPool:
                     self._commands.popleft()()
                 except Exception:
                     logger.exception("A command to the worker pool failed after its end.")
-        self._wake_reader.close()
-        self._wake_writer.close()
+        self._sources.close()
 
     def _turn(self) -> None:
-        for handle in self._wait():
+        for handle in self._sources.wait(self._seconds_to_next_timer()):
             self._collect(handle)
+        self._settle_endings()
         while self._commands:
             self._commands.popleft()()
         now = self._checked_at = time.monotonic()
@@ -227,20 +226,6 @@ class WorkerPool:
         for handle in list(self._handles):
             self._lease_to(handle)
             self._let_go_if_dismissed(handle)
-
-    def _wait(self) -> list[WorkerHandle]:
-        """Sleep until a message, a death, a command or a timer; return whom it concerns."""
-        sources: dict[Any, WorkerHandle | None] = {self._wake_reader: None}
-        for handle in self._handles:
-            if handle.process is not None:
-                if not handle.hung_up:
-                    sources[handle.from_worker] = handle
-                sources[handle.process.sentinel] = handle
-        ready = connection.wait(list(sources), timeout=self._seconds_to_next_timer())
-        if self._wake_reader in ready:
-            self._wake_reader.recv_bytes()
-        concerned = [sources[r] for r in ready]
-        return [h for h in self._handles if h in concerned]
 
     def _seconds_to_next_timer(self) -> float:
         now = time.monotonic()
@@ -255,15 +240,33 @@ class WorkerPool:
             timers.append(now + self._rules.load_stall_timeout / STALL_CHECKS)
         if self._waits():
             timers.append(now + IDLE_TURN)
-        return max(0.0, min(timers) - now)
+        return max(0.0, min(timers) - now) if not self._endings else 0.0
 
     def _collect(self, handle: WorkerHandle) -> None:
         """Read what a worker sent; a dead one's last words count before its death does."""
         died = handle.exit_code is not None
         for message in handle.receive():
-            self._receive(handle, message)
+            if isinstance(message, Done | Failed):
+                self._endings.append((handle, message))
+            else:
+                self._receive(handle, message)
+        if handle.hung_up:
+            self._sources.drop_messages(handle)
         if died:
+            while self._endings:
+                self._receive(*self._endings.popleft())
             self._bury(handle)
+
+    def _settle_endings(self) -> None:
+        """To publish and to record waits for the disk: devices that ask for work come between.
+
+        What comes meanwhile is for the next turn, so that commands and deadlines have theirs.
+        """
+        for _ in range(len(self._endings)):
+            for handle in self._sources.wait(0):
+                self._collect(handle)
+            if self._endings:
+                self._receive(*self._endings.popleft())
 
     def _receive(self, handle: WorkerHandle, message: Any) -> None:
         match message:
@@ -343,7 +346,6 @@ class WorkerPool:
         if handle.running or handle.on_its_way_out:
             return
         handle.set_deadline(self._rules.task_timeout_minimum)
-        # The device first: publishing another worker's picture may wait for the disk.
         if not active.alone:
             self._lease_to(handle)
 
@@ -448,7 +450,7 @@ class WorkerPool:
             handle.forgive(seconds)
 
     def _check_deadline(self, handle: WorkerHandle, now: float) -> None:
-        if handle.deadline is None or now < handle.deadline or handle.has_unread_words:
+        if handle.deadline is None or now < handle.deadline or self._has_word_from(handle):
             return
         if handle.kill_reason is not None:  # killed, and still not dead: stuck in the kernel
             self._retire(handle, "it does not react to SIGKILL")
@@ -460,12 +462,16 @@ class WorkerPool:
         handle.kill(reason)
         handle.set_deadline(KILL_GRACE)
 
+    def _has_word_from(self, handle: WorkerHandle) -> bool:
+        """It said something that main did not act on yet, or hung up."""
+        return handle.has_unread_words or any(handle is h for h, _ in self._endings)
+
     def _check_load(self, handle: WorkerHandle, now: float) -> None:
         """A load may take an hour, but not stand still: others may be waiting for their turn."""
         if handle.state is not State.LOADING or handle.kill_reason is not None:
             return
         assert handle.load_watch is not None
-        if handle.has_unread_words:
+        if self._has_word_from(handle):
             return
         if handle.load_watch.idle_for(now) >= self._rules.load_stall_timeout:
             handle.kill("loading the model made no progress")
@@ -485,6 +491,7 @@ class WorkerPool:
         undelivered = handle.undelivered
         running = {i: held for i, held in handle.running.items() if i not in undelivered}
         handle.running, handle.saving, handle.undelivered = {}, {}, set()
+        self._sources.drop(handle)
         handle.bury()
         if not expected:
             logger.warning(f"{handle.name}: {reason}.")
@@ -533,6 +540,7 @@ class WorkerPool:
             logger.warning(f"{handle.name}: could not be started: {error}")
             self._plan_restart(handle, f"could not be started: {error}")
             return
+        self._sources.add(handle)
         fault_point("main.boot")
         handle.set_deadline(self._rules.boot_timeout)
         self._change(handle, State.BOOTING)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -78,6 +79,8 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"task_id": "x" * 201}, "task_id"),
     ({"metadata": {"a": float("nan")}}, "metadata: must be plain JSON"),
     ({"metadata": {"a": object()}}, "metadata: must be plain JSON"),
+    ({"metadata": {"a": Lock()}}, "metadata: must be plain JSON"),
+    ({"metadata": {"a": {"b"}}}, "metadata: must be plain JSON"),
     ({"metadata": {"a": "x" * 40_000}}, "32768"),
     ({"metadata": [1]}, "metadata"),
     ({"output_path": "../a.png"}, "leads outside with '..'"),
