@@ -203,6 +203,12 @@ class WorkerHandle:
         return [*self.running.values(), *self.saving.values()]
 
     @property
+    def loras_soon(self) -> frozenset[str]:
+        """Those that it holds, and what it is loading for the task that it was given."""
+        coming = {active.job.lora_sha256 for _, active in self.running.values()}
+        return self.loras | {lora for lora in coming if lora is not None}
+
+    @property
     def work(self) -> float:
         """Expected work of what it runs."""
         return sum(active.job.work for _, active in self.running.values())

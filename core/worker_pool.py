@@ -397,7 +397,7 @@ class WorkerPool:
     def _next_leases(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
         serving = self._serving()
         others = frozenset(h.name for h in serving if h is not handle)
-        held = frozenset(lora for h in self._handles if h is not handle for lora in h.loras)
+        held = frozenset(lora for h in self._handles if h is not handle for lora in h.loras_soon)
         in_tail = batch.waiting <= TAIL * len(serving) and not self.barrier
         peers = self._outlook.peers(serving, time.monotonic()) if in_tail else ()
         worker = Worker(handle.name, handle.loras, others, held, peers)

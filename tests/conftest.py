@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,11 @@ def write_safetensors(file: Path, name: str = "x.lora_A.weight", size: int = 4) 
     raw = json.dumps(header).encode()
     file.write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(size))
     return file
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    """Threads that a test does not wait for."""
+    executor = ThreadPoolExecutor()
+    yield executor
+    executor.shutdown(wait=False)

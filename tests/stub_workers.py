@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from core.messages import Done, Generated, Lease, Load, Loaded, Ready, Stop, ToMain, decode, encode
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.tasks import Result
 from core.worker_start import WorkerMain
 from tests.conftest import PATIENCE, wait_until
 
@@ -122,3 +125,18 @@ class StubStarter:
         started = self.started.setdefault(name, [])
         wait_until(lambda: len(started) >= incarnation, f"{name}'s start number {incarnation}")
         return started[incarnation - 1]
+
+
+def submitted(
+    executor: ThreadPoolExecutor, generator: MultiGPUImageGenerator, n: int
+) -> "Future[list[Result]]":
+    """A batch of `n` tasks, on its way."""
+    tasks = [{"prompt": f"{i}", "output_path": f"{i}.png"} for i in range(n)]
+    return executor.submit(generator.generate_batch, tasks)
+
+
+def finish_all(worker: StubWorker, count: int) -> None:
+    """Play it to the end of a batch of which it gets `count` tasks more."""
+    for _ in range(count):
+        worker.finish(worker.hear_lease())
+    worker.leave_when_asked()

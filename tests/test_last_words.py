@@ -2,9 +2,7 @@
 
 import os
 import signal
-import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,10 @@ from core.events import Event, TaskStarted
 from core.ledger import Ledger
 from core.messages import Failed, Ready, Stop
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.outputs import publish
-from core.tasks import Result
 from tests.conftest import PATIENCE, simulated, wait_until
-from tests.stub_workers import StubStarter, StubWorker
+from tests.stub_workers import StubStarter, finish_all, submitted
 
 SHORT = 0.3  # seconds of patience with a worker that is to leave
-Batch = Future[list[Result]]
 
 
 @pytest.fixture
@@ -29,21 +24,9 @@ def starter(monkeypatch: pytest.MonkeyPatch) -> StubStarter:
     return StubStarter.installed(monkeypatch)
 
 
-@pytest.fixture
-def executor() -> Iterator[ThreadPoolExecutor]:
-    executor = ThreadPoolExecutor()
-    yield executor
-    executor.shutdown(wait=False)
-
-
 def generator_for(folder: Path, workers: int = 1, **rules: Any) -> MultiGPUImageGenerator:
     config = simulated(supervision=rules, scheduling={"speculative_copies": False})
     return MultiGPUImageGenerator(workers, config=config, output_dir=folder)
-
-
-def submitted(executor: ThreadPoolExecutor, generator: MultiGPUImageGenerator, n: int) -> Batch:
-    tasks = [{"prompt": f"{i}", "output_path": f"{i}.png"} for i in range(n)]
-    return executor.submit(generator.generate_batch, tasks)
 
 
 def outcomes(folder: Path) -> list[tuple[str, str]]:
@@ -162,44 +145,3 @@ def test_a_task_that_did_not_reach_its_worker_is_not_blamed_for_its_death(
         ("1.png", "done"),
         ("1.png", "released"),
     ]
-
-
-def finish_all(worker: StubWorker, count: int) -> None:
-    for _ in range(count):
-        worker.finish(worker.hear_lease())
-    worker.leave_when_asked()
-
-
-def test_devices_that_wait_get_work_before_pictures_are_published(
-    tmp_path: Path,
-    starter: StubStarter,
-    executor: ThreadPoolExecutor,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A disk may take long to sync, and main has one thread for all devices."""
-    order: list[str] = []
-    published, disk_is_free = threading.Event(), threading.Event()
-
-    def publish_slowly(partial: Path, final: Path, size: int) -> None:
-        publish(partial, final, size)
-        order.append("published")
-        published.set()
-        assert disk_is_free.wait(PATIENCE)
-
-    monkeypatch.setattr("core.batch.publish", publish_slowly)
-    with generator_for(tmp_path, workers=3) as generator:
-        generator.listener = lambda e: order.append("given") if isinstance(e, TaskStarted) else None
-        batch = submitted(executor, generator, 6)
-        workers = [starter.worker(f"cpu{n}").serve() for n in range(3)]
-        first, *others = [(worker, worker.hear_lease()) for worker in workers]
-        order.clear()
-        first[0].finish(first[1])
-        assert published.wait(PATIENCE)
-        for worker, lease in others:  # both while main waits for the disk
-            worker.finish(lease)
-        disk_is_free.set()
-        for worker in workers:
-            worker.finish(worker.hear_lease())
-            worker.leave_when_asked()
-        assert all(r.success for r in batch.result(PATIENCE))
-    assert order[:6] == ["given", "published", "given", "given", "published", "published"]
