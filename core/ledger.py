@@ -39,7 +39,8 @@ class Ledger:
         self._db = connection
         self._lock = lock
         self._batch = 0
-        self._in_use = threading.Lock()  # two pools may report to one ledger
+        # Two pools may report to one ledger, and SQLite crashes if one closes what another reads.
+        self._in_use = threading.Lock()
 
     @classmethod
     def open(cls, folder: Path) -> "Ledger":
@@ -81,7 +82,8 @@ class Ledger:
         return cls(connect(None), None)
 
     def close(self) -> None:
-        self._db.close()
+        with self._in_use:
+            self._db.close()
         if self._lock:
             self._lock.release()
 

@@ -137,16 +137,20 @@ class MultiGPUImageGenerator:
             self._pool.start()
 
     def stop(self, at_once: bool = False) -> None:
-        """Stop the workers by poison pill (or at once, by SIGKILL) and close the ledger."""
+        """Stop the workers by poison pill (or at once, by SIGKILL) and close the ledger.
+
+        A batch that another thread still runs ends as interrupted, with all its records.
+        """
         if self._pool is not None:
             self._pool.stop(at_once)
             self._lora_counts = self.lora_counts
-        if self._batch is not None:
-            self._batch.sweep()
-        if self._ledger is not None:
-            self._ledger.close()
-        self._pool = self._ledger = self._tables = self._batch = None
-        self._stopping = False
+        with self._one_batch:
+            if self._batch is not None:
+                self._batch.sweep()
+            if self._ledger is not None:
+                self._ledger.close()
+            self._pool = self._ledger = self._tables = self._batch = None
+            self._stopping = False
 
     def generate_batch(
         self,

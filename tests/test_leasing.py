@@ -47,8 +47,8 @@ def test_devices_that_wait_get_work_before_pictures_are_published(
         for worker, lease in others:  # both while main waits for the disk
             worker.finish(lease)
         disk_is_free.set()
-        for worker in workers:
-            worker.finish(worker.hear_lease())
+        for worker, lease in [(worker, worker.hear_lease()) for worker in workers]:
+            worker.finish(lease)
             worker.leave_when_asked()
         assert all(r.success for r in batch.result(PATIENCE))
     assert order[:6] == ["given", "published", "given", "given", "published", "published"]

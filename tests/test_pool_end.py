@@ -6,7 +6,8 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 
 from core.batch import Batch
 from core.events import ignore
+from core.metadata import Tables
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.planning import Plan
 from core.tasks import Result
 from core.worker_pool import WorkerPool
 from core.worker_start import Spawning
@@ -157,3 +160,26 @@ def test_a_job_added_after_the_pools_end_has_its_record(
         wait_until(lambda: not pool._thread.is_alive(), "the pool's end")
         pool.extend(second)
         assert [r.status for r in batch.results()] == ["failed"] * 2
+
+
+def test_the_ledger_stays_open_until_the_last_batch_has_written_its_tables(
+    tmp_path: Path, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread stops the generator meanwhile; to close what it reads crashed the process."""
+    stopped: list[Future[None]] = []
+    write = Tables.write
+
+    def write_while_it_stops(tables: Tables, plan: Plan, results: Sequence[Result]) -> None:
+        stopped.append(executor.submit(generator.stop))
+        wait_until(
+            lambda: not [t for t in threading.enumerate() if t.name == "worker-pool"], "the end"
+        )
+        wait(stopped, timeout=0.2)  # as long as a close without regard would take
+        write(tables, plan, results)
+
+    monkeypatch.setattr(Tables, "write", write_while_it_stops)
+    generator = MultiGPUImageGenerator(1, config=simulated(), output_dir=tmp_path)
+    assert [r.status for r in generator.generate_batch(TASKS)] == ["done", "done"]
+    stopped[0].result(PATIENCE)
+    assert generator.tables_error is None
+    assert len((tmp_path / "metadata.jsonl").read_text().splitlines()) == 2
