@@ -236,3 +236,40 @@ def test_only_so_many_prompts_are_kept(family: Any) -> None:
     for n in range(9):
         family.run([lease(prompt=f"{n}")])
     assert len(family._prompts) == family.spec.max_cached_prompts == 4
+
+
+# The tiny tokenizer makes at least a token of a word; the pipeline cuts off behind 512.
+@pytest.mark.parametrize(
+    ("words", "length"),
+    [(0, 64), (5, 64), (40, 128), (450, 512), (2000, 512)],
+)
+def test_a_prompt_is_encoded_at_its_own_length_to_the_same_bits(
+    family: Any, words: int, length: int
+) -> None:
+    import torch
+
+    lengths: list[int] = []
+
+    def note(module: Any, args: Any, given: dict[str, Any]) -> None:
+        lengths.append(given["input_ids"].shape[1])
+
+    family.pipeline.text_encoder.register_forward_pre_hook(note, with_kwargs=True)
+    texts = [" ".join(["house"] * words), "a red house"]
+    found = family.pipeline._encode_prompt(texts, family._device)
+    assert lengths == [length]
+    expected = type(family.pipeline)._encode_prompt(family.pipeline, list(texts), family._device)
+    assert [len(e) for e in found] == [len(e) for e in expected]
+    assert all(map(torch.equal, found, expected))
+
+
+def test_a_prompt_that_its_template_makes_long_is_encoded_whole(
+    family: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More words of the template than room was left for: nothing may be cut off for it."""
+    import torch
+
+    monkeypatch.setattr("workers.models.z_image.ROOM", -60)
+    found = family.pipeline._encode_prompt(" ".join(["house"] * 100), family._device)
+    monkeypatch.undo()
+    expected = family.pipeline._encode_prompt(" ".join(["house"] * 100), family._device)
+    assert torch.equal(found[0], expected[0])

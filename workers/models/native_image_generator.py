@@ -12,6 +12,7 @@ from core.messages import Lease
 from core.tasks import GenerateTask
 from core.worker_spec import WorkerSpec
 from workers.batch_limit import BatchLimit
+from workers.models import z_image
 from workers.models.base import Log, Picture, Product
 from workers.models.diffusers_pipeline import DiffusersPipeline
 from workers.models.guidance import guidance_arguments
@@ -23,7 +24,6 @@ _STARTS_FROM_PICTURE = re.compile(
 )
 
 
-CAPTION_BUCKET = 32  # tokens: Z-Image fills captions up to multiples of this, and attends to it
 Encoded = dict[str, list[torch.Tensor]]  # by lease: prompt, negative prompt; [tokens, width] each
 
 
@@ -33,6 +33,12 @@ class NativeImageGenerator(DiffusersPipeline):
     def __init__(self, spec: WorkerSpec, log: Log) -> None:
         super().__init__(spec, log)
         self._limit = BatchLimit(self._device)
+
+    def load(self) -> str:
+        name = super().load()
+        if name.startswith(z_image.PREFIX):
+            z_image.encode_at_own_length(self.pipeline)
+        return name
 
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
         if not _draws_from_a_prompt(name, parameters):
@@ -60,7 +66,7 @@ class NativeImageGenerator(DiffusersPipeline):
 
     def _encoded(self, leases: Sequence[Lease]) -> Encoded:
         """Empty but for Z-Image, which encodes each prompt to a tensor of its own length."""
-        if not self.pipeline_name.startswith("ZImage"):
+        if not self.pipeline_name.startswith(z_image.PREFIX):
             return {}
         encoded = {}
         for lease in leases:
@@ -115,7 +121,7 @@ def _of_like_captions(leases: Sequence[Lease], encoded: Encoded) -> list[list[Le
     groups: dict[tuple[int, ...], list[Lease]] = {}
     for lease in leases:
         texts = encoded.get(lease.lease_id, [])
-        buckets = tuple(-(-len(text) // CAPTION_BUCKET) for text in texts)
+        buckets = tuple(-(-len(text) // z_image.CAPTION_BUCKET) for text in texts)
         groups.setdefault(buckets, []).append(lease)
     return list(groups.values())
 
