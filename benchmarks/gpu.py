@@ -30,7 +30,7 @@ from core.settings import PROJECT_DIR
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
 
 
-def ladder(place: Place, pictures: int, rounds: int, most: int) -> None:
+def ladder(place: Place, pictures: int, rounds: int) -> None:
     """One table: each step of the worker against the plain loop."""
     plain = plain_loop(place)
     with FlopCounterMode(display=False) as counter:
@@ -43,7 +43,7 @@ def ladder(place: Place, pictures: int, rounds: int, most: int) -> None:
         "worker, 2 LoRAs resident": lambda: worker(place, loras=True),
         "worker, compiled, 2 LoRAs": lambda: worker(place, loras=True, compile="always"),
     }
-    for n in (2, 4, 8)[: most.bit_length() - 1]:
+    for n in (2, 4, 8):
         contenders[f"worker, {n} at once"] = lambda n=n: worker(place, batch=n)  # type: ignore[misc]
     print(f"\n{place.side}x{place.side}, {STEPS} steps, {flops / 1e12:.2f} TFLOP a picture\n")
     print("| contender | s a picture | pictures/s | times faster than the plain loop | MFU |")
@@ -122,7 +122,7 @@ def pictures_tables(options: argparse.Namespace, device: str) -> None:
     del transformer
     for side in map(int, options.sides.split(",")):
         place = Place(model, side, device, loras, options.work)
-        ladder(place, options.pictures, options.rounds, most=8 if side <= 512 else 1)
+        ladder(place, options.pictures, options.rounds)
         whole_command(place, 8 * options.pictures)
 
 

@@ -158,8 +158,9 @@ SCENARIOS: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scenarios", nargs="*", choices=[*SCENARIOS, []], default=[*SCENARIOS])
-    for name in parser.parse_args().scenarios:
+    # argparse looks for what stands for none of them among the choices, too.
+    parser.add_argument("scenarios", nargs="*", choices=[*SCENARIOS, []], metavar="SCENARIO")
+    for name in parser.parse_args().scenarios or SCENARIOS:
         SCENARIOS[name]()
 
 

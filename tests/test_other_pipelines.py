@@ -71,6 +71,16 @@ def test_each_family_draws_the_asked_size_from_prompt_and_seed(family: Any) -> N
     assert not np.array_equal(picture, drawn(family, **asked, prompt="a blue tree"))
 
 
+def test_a_picture_has_the_pixels_that_diffusers_gives_it(family: Any) -> None:
+    import torch
+
+    found = drawn(family)
+    arguments = family.arguments(lease())
+    noise = torch.Generator().manual_seed(lease().task.seed or 0)
+    [picture] = family.pipeline(**arguments, generator=noise, output_type="pil").images
+    assert np.array_equal(found, np.asarray(picture))
+
+
 def test_used_names_the_pipeline_its_sampler_and_the_steps(family: Any) -> None:
     used = family.run([lease(num_inference_steps=3)])[0].used
     sampler = {"StableDiffusionXLPipeline": "EulerDiscrete"}

@@ -6,13 +6,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 from transformers.utils import is_torchvision_available
 
-from core.errors import MultiGPUError
 from core.messages import Lease
 from core.tasks import EditTask, GenerateTask, Task
 from core.worker_spec import WorkerSpec
@@ -20,6 +18,7 @@ from workers.compilation import Compilation, compiler_failed
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
 from workers.models.base import Log, ModelFamily, Picture, Product
+from workers.pixels import quantise_on_device, to_image
 from workers.processors import load_processor
 from workers.prompt_cache import PromptCache
 from workers.reproducible import make_reproducible
@@ -73,6 +72,7 @@ class DiffusersPipeline(ModelFamily):
         self.check_pipeline(name, self.parameters)
         if self._device.type == "cpu":
             make_reproducible(pipeline)
+        quantise_on_device(pipeline)
         self.pipeline = pipeline
         if self.spec.attention_backend != "auto":
             set_attention(self._denoiser, self.spec.attention_backend)
@@ -127,7 +127,7 @@ class DiffusersPipeline(ModelFamily):
                 raise
             self._compilation.give_up(" ".join(str(error).split())[:300])
             output = self._call(leases, arguments)
-        images = [_to_image(pixels) for pixels in output.images]
+        images = [to_image(pixels) for pixels in output.images]
         return [(self._used(arguments, image), image) for image in images]
 
     def _call(self, leases: Sequence[Lease], arguments: dict[str, Any]) -> Any:
@@ -222,14 +222,3 @@ def _shape(leases: Sequence[Lease], arguments: Mapping[str, Any]) -> Hashable:
 def _seed(task: Task) -> int:
     assert isinstance(task, GenerateTask | EditTask) and task.seed is not None
     return task.seed
-
-
-def _to_image(pixels: Any) -> Image.Image:
-    """[height, width, 3] floats in 0..1 to 8 bits, as diffusers' own output_type="pil" does.
-
-    Raises:
-        MultiGPUError: the numbers are not finite; diffusers would have drawn them black.
-    """
-    if not np.isfinite(pixels).all():
-        raise MultiGPUError("The model computed NaN instead of a picture; try dtype float32.")
-    return Image.fromarray((pixels * 255).round().astype("uint8"))
