@@ -77,6 +77,15 @@ class WorkerHandle:
         return self.kill_reason is not None or self.state is State.STOPPING
 
     @property
+    def takes_leases(self) -> bool:
+        """It is free, and nothing speaks against another task."""
+        if self.state is not State.SERVING or self.running or self.dismissed:
+            return False
+        if self.on_its_way_out or self.exit_code is not None:
+            return False
+        return not any(active.alone for _, active in self.saving.values())
+
+    @property
     def exit_code(self) -> int | None:
         """Of the incarnation; None while it runs."""
         return self.process.exit_code if self.process else None

@@ -18,10 +18,11 @@ from loguru import logger
 
 from core.admission import Job
 from core.barrier import Barrier
-from core.batch import ActiveLease, Batch, WorkerLoss
+from core.batch import Batch, WorkerLoss
 from core.devices import Device
 from core.events import Listener, WorkerState, ignore
 from core.fault_points import fault_point
+from core.leasing import Leasing
 from core.loading import loads_at_once
 from core.messages import (
     Compiling,
@@ -35,9 +36,8 @@ from core.messages import (
     Ready,
     Stop,
 )
-from core.outlook import Outlook
 from core.pace import Pace
-from core.scheduler import TAIL, Worker
+from core.restarts import Restarts
 from core.settings import SchedulingSettings, SupervisionSettings, WorkerSettings
 from core.sources import Sources
 from core.tasks import Status
@@ -51,8 +51,6 @@ BUSY_WAIT = 1.0  # the same while a worker has a deadline: a later turn shows th
 IDLE_TURN = 0.2  # seconds between turns while a worker waits for another one's task
 STALL_CHECKS = 4  # looks at a loading worker within the time in which it has to get on
 KILL_GRACE = 5.0  # seconds for the kernel to end a killed process
-LAST_WORKER_PATIENCE = 3  # times as many restarts before the last worker is given up
-FORGIVEN_PER_TASK = 0.5  # deaths: who gets fewer than two tasks done per death is flapping
 
 
 class PoolSettings(Protocol):
@@ -92,8 +90,7 @@ class WorkerPool:
         self.barrier = Barrier() if in_step else None
         self._on_dismissed = on_dismissed
         self._pace = Pace(self._rules)
-        self._outlook = Outlook(self._pace)
-        self._speculative = settings.scheduling.speculative_copies
+        self._restarts = Restarts(self._rules)
         self._batch: Batch | None = None
         self._closing = False
         self._gone = False  # the thread has ended, or is about to, and reads no command more
@@ -115,6 +112,8 @@ class WorkerPool:
             on_ready=lambda: self._post(lambda: None),
         )
         self._handles = [self._handle(device, spec) for device, spec in specs]
+        copies = settings.scheduling.speculative_copies
+        self._leasing = Leasing(self._handles, self._pace, self.barrier, copies)
 
     def _handle(self, device: Device, spec: WorkerSpec) -> WorkerHandle:
         return WorkerHandle(device, run_worker, spec, self._starter)
@@ -238,7 +237,7 @@ class WorkerPool:
             timers += [h.start_at for h in self._handles if h.state is State.DOWN]
         if any(h.state is State.LOADING for h in self._handles):
             timers.append(now + self._rules.load_stall_timeout / STALL_CHECKS)
-        if self._waits():
+        if self._unfinished and self._leasing.may_come_to_idle():
             timers.append(now + IDLE_TURN)
         return max(0.0, min(timers) - now) if not self._endings else 0.0
 
@@ -332,9 +331,8 @@ class WorkerPool:
 
     def _generated(self, handle: WorkerHandle, message: Generated) -> None:
         handle.loras = frozenset(message.resident_loras)
-        handle.deaths_in_row = 0
         handle.fresh = False
-        handle.strikes = max(0.0, handle.strikes - FORGIVEN_PER_TASK)
+        self._restarts.after_task(handle)
         self.lora_loads += message.lora_loads
         self.lora_switches += message.lora_switches
         self.waits.append(message.waited)
@@ -372,19 +370,11 @@ class WorkerPool:
 
     def _lease_to(self, handle: WorkerHandle) -> None:
         batch = self._batch
-        if batch is None or handle.state is not State.SERVING or handle.running:
+        if batch is None or not handle.takes_leases:
             return
-        if handle.on_its_way_out or handle.exit_code is not None:
-            return
-        if handle.dismissed or any(active.alone for _, active in handle.saving.values()):
-            return
-        if self.barrier and not self.barrier.may_start(handle.name, self._busy()):
-            return
-        group = self._next_leases(handle, batch) or self._copy(handle, batch)
+        group = self._leasing.group_for(handle, batch)
         if not group:
             return
-        if self.barrier:
-            self.barrier.started(handle.name)
         handle.running = {active.lease.lease_id: (batch, active) for active in group}
         handle.busy_since = time.monotonic()
         allowed = self._pace.allowed(handle.name, handle.work, handle.may_compile)
@@ -393,43 +383,6 @@ class WorkerPool:
         for active in group:
             if not handle.send(replace(active.lease, more_follow=active is not group[-1])):
                 handle.undelivered.add(active.lease.lease_id)
-
-    def _next_leases(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
-        serving = self._serving()
-        others = frozenset(h.name for h in serving if h is not handle)
-        held = frozenset(lora for h in self._handles if h is not handle for lora in h.loras_soon)
-        in_tail = batch.waiting <= TAIL * len(serving) and not self.barrier
-        peers = self._outlook.peers(serving, time.monotonic()) if in_tail else ()
-        worker = Worker(handle.name, handle.loras, others, held, peers)
-        # The last tasks are shared out, so that no worker idles beside a full group.
-        most = min(handle.group_size, -(-batch.waiting // len(serving)))
-        return batch.next_leases(worker, most, busy_saving=bool(handle.saving))
-
-    def _copy(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
-        """A second run of somebody's last task, where this worker would only wait for it."""
-        if batch.waiting or self.barrier or not self._speculative:
-            return []
-        for lease_id in self._outlook.worth_copying(handle, self._serving(), time.monotonic()):
-            copy = batch.copy(lease_id, handle.name)
-            if copy is not None:
-                return [copy]
-        return []
-
-    def _serving(self) -> list[WorkerHandle]:
-        """Those that take leases."""
-        return [h for h in self._handles if h.state is State.SERVING and not h.dismissed]
-
-    def _waits(self) -> bool:
-        """Somebody is idle and might get a task by the passing of time alone."""
-        if not self._unfinished or self.barrier:
-            return False
-        serving = self._serving()
-        idle = [h for h in serving if not h.running]
-        return 0 < len(idle) < len(serving)
-
-    def _busy(self) -> frozenset[str]:
-        """Workers that have a lease."""
-        return frozenset(h.name for h in self._handles if h.leases())
 
     def _grant_loads(self) -> None:
         loading = sum(h.state is State.LOADING for h in self._handles)
@@ -511,19 +464,12 @@ class WorkerPool:
             self._plan_restart(handle, reason)
 
     def _plan_restart(self, handle: WorkerHandle, reason: str) -> None:
-        limit = self._rules.restarts_before_retirement
-        handle.deaths_in_row += 1
-        handle.strikes = min(handle.strikes + 1, limit + 1)
-        if any(h is not handle and h.state is not State.RETIRED for h in self._handles):
-            worn_out = handle.strikes > limit
-        else:  # the last one is kept as long as it gets anything done
-            worn_out = handle.deaths_in_row > limit * LAST_WORKER_PATIENCE
-        if worn_out:
+        is_last = all(h is handle or h.state is State.RETIRED for h in self._handles)
+        wait = self._restarts.after_death(handle, is_last)
+        if wait is None:
             self._retire(handle, f"it dies again and again, the last time: {reason}")
             return
-        doublings = max(handle.deaths_in_row, handle.strikes) - 2  # the first is immediate
-        wait = 0.0 if doublings < 0 else self._rules.restart_backoff * 2.0 ** min(doublings, 30)
-        handle.start_at = time.monotonic() + min(wait, self._rules.restart_backoff_maximum)
+        handle.start_at = time.monotonic() + wait
         self._change(handle, State.DOWN)
 
     def _start_if_due(self, handle: WorkerHandle, now: float) -> None:

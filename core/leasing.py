@@ -1,0 +1,72 @@
+"""What a free worker gets now: the next tasks, a copy of somebody's last one, or nothing yet."""
+
+import time
+from collections.abc import Sequence
+
+from core.barrier import Barrier
+from core.batch import ActiveLease, Batch
+from core.outlook import Outlook
+from core.pace import Pace
+from core.scheduler import TAIL, Worker
+from core.worker_handle import State, WorkerHandle
+
+
+class Leasing:
+    """Asks the batch for leases, with what is known of all workers.
+
+    Args:
+        handles: of all workers; the pool's own list, which changes.
+        barrier: where workers wait for each other after every task.
+        copies: the last tasks may run twice.
+    """
+
+    def __init__(
+        self, handles: Sequence[WorkerHandle], pace: Pace, barrier: Barrier | None, copies: bool
+    ) -> None:
+        self._handles = handles
+        self._outlook = Outlook(pace)
+        self._barrier = barrier
+        self._copies = copies
+
+    def group_for(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
+        """Leases that `handle` shall run together; empty if it has to wait."""
+        if self._barrier is None:
+            return self._next(handle, batch) or self._copy(handle, batch)
+        busy = frozenset(h.name for h in self._handles if h.leases())
+        if not self._barrier.may_start(handle.name, busy):
+            return []
+        group = self._next(handle, batch)
+        if group:
+            self._barrier.started(handle.name)
+        return group
+
+    def may_come_to_idle(self) -> bool:
+        """Somebody is idle and might get a task by the passing of time alone."""
+        serving = self._serving()
+        idle = [h for h in serving if not h.running]
+        return self._barrier is None and 0 < len(idle) < len(serving)
+
+    def _next(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
+        serving = self._serving()
+        others = frozenset(h.name for h in serving if h is not handle)
+        held = frozenset(lora for h in self._handles if h is not handle for lora in h.loras_soon)
+        in_tail = batch.waiting <= TAIL * len(serving) and self._barrier is None
+        peers = self._outlook.peers(serving, time.monotonic()) if in_tail else ()
+        worker = Worker(handle.name, handle.loras, others, held, peers)
+        # The last tasks are shared out, so that no worker idles beside a full group.
+        most = min(handle.group_size, -(-batch.waiting // len(serving)))
+        return batch.next_leases(worker, most, busy_saving=bool(handle.saving))
+
+    def _copy(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
+        """A second run of somebody's last task, where this worker would only wait for it."""
+        if batch.waiting or not self._copies:
+            return []
+        for lease_id in self._outlook.worth_copying(handle, self._serving(), time.monotonic()):
+            copy = batch.copy(lease_id, handle.name)
+            if copy is not None:
+                return [copy]
+        return []
+
+    def _serving(self) -> list[WorkerHandle]:
+        """Those that take leases."""
+        return [h for h in self._handles if h.state is State.SERVING and not h.dismissed]
