@@ -75,18 +75,6 @@ def memory_in_use(devices: Sequence[Device]) -> int | None:
     return bytes_in_use([mask for device in devices for mask in device.mask.split(",")])
 
 
-def visible_devices(gpus: Sequence[Gpu], inherited: str | None) -> list[Device]:
-    """The CUDA devices that this process may use, in the order of their ids.
-
-    The id of one with a fault is left out, so that the others' do not depend on it.
-
-    Args:
-        gpus: what NVML lists.
-        inherited: `CUDA_VISIBLE_DEVICES` of this process; None if unset.
-    """
-    return _usable(_seen(gpus, inherited))
-
-
 def _seen(gpus: Sequence[Gpu], inherited: str | None) -> list[tuple[str, Gpu]]:
     """What this process sees, by id, with the mask that names it to CUDA."""
     if inherited is None:
@@ -96,6 +84,7 @@ def _seen(gpus: Sequence[Gpu], inherited: str | None) -> list[tuple[str, Gpu]]:
 
 
 def _usable(seen: Sequence[tuple[str, Gpu]]) -> list[Device]:
+    """The id of one with a fault is left out, so that the others' do not depend on it."""
     return [
         Device("cuda", i, mask, gpu.memory)
         for i, (mask, gpu) in enumerate(seen)

@@ -1,8 +1,10 @@
 """Which devices a run uses, through every kind of inherited mask."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from core.devices import Device, choose_devices, in_groups, visible_devices
+from core.devices import Device, choose_devices, in_groups
 from core.errors import DeviceError
 from core.nvml import Gpu
 
@@ -12,6 +14,16 @@ SLICES = [Gpu(0, f"MIG-{i}-cccc", "H", 10 * 1024**3, mig=True) for i in range(3)
 
 def masks(devices: list[Device]) -> list[str]:
     return [d.mask for d in devices]
+
+
+def seen_under(mask: str | None, gpus: Sequence[Gpu] = GPUS) -> list[Device]:
+    """All CUDA devices of a process that inherited `mask`."""
+    environ = {} if mask is None else {"CUDA_VISIBLE_DEVICES": mask}
+    try:
+        return choose_devices(kind="cuda", environ=environ, probe=lambda: list(gpus))
+    except DeviceError as error:
+        assert "no CUDA device is visible" in str(error)
+        return []
 
 
 @pytest.mark.parametrize(
@@ -30,12 +42,12 @@ def masks(devices: list[Device]) -> list[str]:
     ],
 )
 def test_an_inherited_mask_is_mapped_through(inherited: str | None, expected: list[str]) -> None:
-    assert masks(visible_devices(GPUS, inherited)) == expected
+    assert masks(seen_under(inherited)) == expected
 
 
 def test_mig_slices_are_devices_of_their_own() -> None:
-    assert masks(visible_devices(SLICES, None)) == [s.uuid for s in SLICES]
-    assert masks(visible_devices(SLICES, "MIG-1-cccc")) == ["MIG-1-cccc"]
+    assert masks(seen_under(None, SLICES)) == [s.uuid for s in SLICES]
+    assert masks(seen_under("MIG-1-cccc", SLICES)) == ["MIG-1-cccc"]
 
 
 def test_ids_count_what_this_process_may_see() -> None:
@@ -86,13 +98,13 @@ def test_cuda_that_was_asked_for_is_never_replaced() -> None:
 
 
 def test_a_model_may_be_spread_over_groups_of_gpus() -> None:
-    first, second = in_groups(visible_devices(GPUS, None), 2)
+    first, second = in_groups(seen_under(None), 2)
     uuids = [gpu.uuid for gpu in GPUS]
     assert (first.label, first.mask, first.count) == ("gpu0+1", ",".join(uuids[:2]), 2)
     assert (second.label, second.memory) == ("gpu2+3", 160 * 1024**3)
     assert second.mask == ",".join(uuids[2:])
     with pytest.raises(DeviceError, match="3 GPUs cannot be shared out in groups of 2"):
-        in_groups(visible_devices(GPUS, "0,1,2"), 2)
+        in_groups(seen_under("0,1,2"), 2)
 
 
 def test_cpu_workers_are_never_grouped() -> None:
