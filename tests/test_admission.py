@@ -211,6 +211,17 @@ def test_a_task_object_is_checked_like_a_dict(tmp_path: Path) -> None:
     assert isinstance(bad, Rejected) and bad.task_id == "mine"
 
 
+@pytest.mark.parametrize("as_task", [False, True])
+def test_what_the_caller_does_to_its_metadata_later_changes_no_task(
+    tmp_path: Path, as_task: bool
+) -> None:
+    tags = ["calm"]
+    fields: dict[str, Any] = {"prompt": "a", "metadata": {"tags": tags}}
+    job = accepted(admission(tmp_path).admit(0, GenerateTask(**fields) if as_task else fields))
+    tags.append("wild")
+    assert job.task.metadata == {"tags": ["calm"]}
+
+
 def test_python_code_may_give_any_path(tmp_path: Path) -> None:
     path = tmp_path / "elsewhere" / "a.png"
     job = accepted(admission(tmp_path / "x", confined=False).admit(0, {
