@@ -265,7 +265,9 @@ class WorkerPool:
             for handle in self._sources.wait(0):
                 self._collect(handle)
             if self._endings:
-                self._receive(*self._endings.popleft())
+                handle, message = self._endings.popleft()
+                self._receive(handle, message)
+                self._lease_to(handle)
 
     def _receive(self, handle: WorkerHandle, message: Any) -> None:
         match message:
@@ -344,8 +346,7 @@ class WorkerPool:
         if handle.running or handle.on_its_way_out:
             return
         handle.set_deadline(self._rules.task_timeout_minimum)
-        if not active.alone:
-            self._lease_to(handle)
+        self._lease_to(handle)
 
     def _release(self, handle: WorkerHandle, lease_id: str) -> Batch | None:
         """Take a lease off its worker; returns the batch that it belongs to."""

@@ -67,3 +67,38 @@ def test_a_lora_that_one_worker_is_loading_is_not_loaded_by_the_next(
         leases = [worker.hear_lease() for worker in workers]
         assert len({lease.lora_sha256 for lease in leases}) == 3
     assert {r.status for r in batch.result(PATIENCE)} == {"interrupted"}
+
+
+def test_devices_do_not_run_ahead_of_the_disk(
+    tmp_path: Path,
+    starter: StubStarter,
+    executor: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A picture that is not published is drawn again if main is killed."""
+    publishing, may_go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def publish_when_told(partial: Path, final: Path, size: int) -> None:
+        publishing.release()
+        assert may_go_on.acquire(timeout=PATIENCE)
+        publish(partial, final, size)
+
+    monkeypatch.setattr("core.batch.publish", publish_when_told)
+    with MultiGPUImageGenerator(3, config=simulated(), output_dir=tmp_path) as generator:
+        batch = submitted(executor, generator, 90)
+        workers = [starter.worker(f"cpu{n}").serve() for n in range(3)]
+        given = 3
+        for worker in workers:
+            worker.finish(worker.hear_lease())
+        for published in range(12):
+            assert publishing.acquire(timeout=PATIENCE)
+            for worker in workers:  # main waits for the disk, and has given what it could
+                if worker.reader.poll():
+                    worker.finish(worker.hear_lease())
+                    given += 1
+            # On the device, being saved, and one whose end main was told a moment ago.
+            assert given - published <= 3 * (1 + generator.settings.workers.max_pending_saves + 1)
+            may_go_on.release()
+        may_go_on.release(90)
+        generator.stop(at_once=True)
+    assert {r.status for r in batch.result(PATIENCE)} == {"done", "interrupted"}
