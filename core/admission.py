@@ -17,7 +17,7 @@ from core.tasks import MAX_TASK_BYTES, EditTask, GenerateTask, ScoreTask, Task
 from core.validation import shown
 
 # Raise a kind's when its tasks come to give another result than before.
-FINGERPRINT_VERSIONS = {GenerateTask: 2, EditTask: 3, ScoreTask: 3}
+FINGERPRINT_VERSIONS = {GenerateTask: 3, EditTask: 3, ScoreTask: 3}
 MAX_TASK_ID = 200  # characters
 # Names and places decide nothing; the content of the files behind them does.
 _UNDECIDING = (

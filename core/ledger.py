@@ -39,8 +39,9 @@ class Ledger:
         self._db = connection
         self._lock = lock
         self._batch = 0
-        # Two pools may report to one ledger, and SQLite crashes if one closes what another reads.
-        self._in_use = threading.Lock()
+        # Two pools may report to one ledger, and SQLite crashes if one thread closes what another
+        # reads. A signal handler that closes it interrupts its own thread: that may not wait.
+        self._in_use = threading.RLock()
 
     @classmethod
     def open(cls, folder: Path) -> "Ledger":

@@ -86,7 +86,8 @@ class MultiGPUImageGenerator:
         self._batch: Batch | None = None
         self._stopping = False
         self._lora_counts = (0, 0)
-        self._one_batch = threading.Lock()  # batches from several threads follow each other
+        # Batches from several threads follow each other, and the last one's records the stop.
+        self._one_batch = threading.RLock()
         self.tables_error: StorageError | LedgerError | None = None  # of the newest batch
         self._named = 0  # tasks that got a default name so far
         # Not by the clock alone: it may be set back, and two runs may start in one second.
@@ -139,12 +140,15 @@ class MultiGPUImageGenerator:
     def stop(self, at_once: bool = False) -> None:
         """Stop the workers by poison pill (or at once, by SIGKILL) and close the ledger.
 
-        A batch that another thread still runs ends as interrupted, with all its records.
+        A batch that another thread runs or prepares ends as interrupted, with all its records.
         """
+        self._stopping = True
         if self._pool is not None:
             self._pool.stop(at_once)
-            self._lora_counts = self.lora_counts
         with self._one_batch:
+            if self._pool is not None:  # perhaps one that was started meanwhile
+                self._pool.stop(at_once)
+                self._lora_counts = self.lora_counts
             if self._batch is not None:
                 self._batch.sweep()
             if self._ledger is not None:
@@ -206,6 +210,10 @@ class MultiGPUImageGenerator:
 
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:
         """Run a prepared batch on the started workers; see `generate_batch`."""
+        with self._one_batch:
+            return self._execute(plan, timeout)
+
+    def _execute(self, plan: Plan, timeout: float | None) -> list[Result]:
         assert self._ledger is not None
         batch = self._batch = Batch(
             plan.jobs,

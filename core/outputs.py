@@ -135,8 +135,9 @@ class OutputRoot:
         The path comes from a file that could have been tampered with: nothing else goes.
         """
         file = Path(os.path.normpath(self.folder / partial))
-        if file.name.startswith(PARTIAL_PREFIX) and self._stays_inside(file):
-            discard(file)
+        with contextlib.suppress(OSError, ValueError):  # what cannot be looked at stays
+            if file.name.startswith(PARTIAL_PREFIX) and self._stays_inside(file):
+                discard(file)
 
 
 def _real_path(folder: Path) -> str:

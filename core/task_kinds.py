@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -168,7 +169,9 @@ def _parse(kind: type[T], given: object, needed: str) -> T:
     data = {k: v for k, v in given.items() if v is not None and v != ""}
     data = {k: str(v) if isinstance(v, Path) else v for k, v in data.items()}
     if needed not in data:
-        raise InputError(f"{needed}: is missing or empty.")
+        near = get_close_matches(needed, [k for k in data if isinstance(k, str)], 1)
+        hint = f"; is {shown(near[0])} misspelt?" if near and near[0] not in names else "."
+        raise InputError(f"{needed}: is missing or empty{hint}")
     try:
         return cast(T, _VALIDATORS[kind].validate_python(data))
     except ValidationError as error:

@@ -12,8 +12,9 @@ A file that cannot be read at all raises; an entry that cannot be used becomes a
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ _GENERATION = {  # key in `generation_params`: field of GenerateTask
     "guidance_scale": "guidance_scale",
     "seed": "seed",
 }
+
+
+_LORA = ("model_path", "strength")
+ALIKE = 0.8  # of two keys, as difflib measures it: one is the other misspelt
 
 
 class BadTweet(InputError):
@@ -200,6 +205,7 @@ class _Reader:
         fields: dict[str, Any] = {"prompt": self._prompt({**tweet, **_set_only(image)})}
         for layer in (self._persona, image):
             parameters = _section(layer, "generation_params")
+            _check_spelling("generation_params", parameters, _GENERATION)
             given = {v: parameters[k] for k, v in _GENERATION.items() if _is_set(parameters.get(k))}
             if "cfg" in given or "guidance_scale" in given:  # one setting, two spellings
                 fields.pop("cfg", None)
@@ -220,6 +226,10 @@ class _Reader:
     def _lora(self, image: Mapping[str, Any]) -> dict[str, Any]:
         """The tweet's LoRA, else the persona's; a tweet may change the strength alone."""
         own, persona = _section(image, "lora_params"), _section(self._persona, "lora")
+        for name, section in (("lora_params", own), ("lora", persona)):
+            _check_spelling(name, section, _LORA)
+            if "model_path" not in section and set(_set_only(section)) - set(_LORA):
+                raise InputError(f"{name}: has no model_path (found {shown(list(section)[:6])}).")
         chosen = own if _is_set(own.get("model_path")) else persona
         if not _is_set(chosen.get("model_path")):
             return {}
@@ -233,7 +243,9 @@ class _Reader:
         for name in self._fields:
             if _is_set(source.get(name)):
                 return source[name]
-        raise InputError(f"has no prompt: {' / '.join(self._fields)} missing or empty.")
+        near = [n for n in source for _ in get_close_matches(n, self._fields, 1, ALIKE)]
+        hint = f"; is {shown(near[0])} misspelt?" if near and near[0] not in self._fields else "."
+        raise InputError(f"has no prompt: {' / '.join(self._fields)} missing or empty{hint}")
 
 
 def _section(holder: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -244,6 +256,14 @@ def _section(holder: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{key}: expected an object, found {shown(value)}.")
     return value
+
+
+def _check_spelling(name: str, section: Mapping[str, Any], known: Collection[str]) -> None:
+    """Real files have keys of other programs, too: only what looks like one of ours is refused."""
+    for key in section:
+        near = get_close_matches(key, known, 1, ALIKE)
+        if near and key not in known and near[0] not in section:
+            raise InputError(f"{name}.{key}: unknown key; did you mean {near[0]!r}?")
 
 
 def _is_set(value: Any) -> bool:

@@ -245,6 +245,8 @@ class WorkerPool:
         """Read what a worker sent; a dead one's last words count before its death does."""
         died = handle.exit_code is not None
         for message in handle.receive():
+            if isinstance(message, Failed):
+                self._failed(handle, message)
             if isinstance(message, Done | Failed):
                 self._endings.append((handle, message))
             else:
@@ -253,7 +255,7 @@ class WorkerPool:
             self._sources.drop_messages(handle)
         if died:
             while self._endings:
-                self._receive(*self._endings.popleft())
+                self._settle(*self._endings.popleft())
             self._bury(handle)
 
     def _settle_endings(self) -> None:
@@ -266,8 +268,18 @@ class WorkerPool:
                 self._collect(handle)
             if self._endings:
                 handle, message = self._endings.popleft()
-                self._receive(handle, message)
+                self._settle(handle, message)
                 self._lease_to(handle)
+
+    def _settle(self, handle: WorkerHandle, message: Done | Failed) -> None:
+        """Publish and record it, if its batch still wants it."""
+        batch, _ = handle.saving.pop(message.lease_id, (None, None))
+        if not handle.leases() and not handle.on_its_way_out:
+            handle.set_deadline(None)
+        if batch is not None and isinstance(message, Done):
+            batch.done(message)
+        elif batch is not None and isinstance(message, Failed):
+            batch.failed(message)
 
     def _receive(self, handle: WorkerHandle, message: Any) -> None:
         match message:
@@ -282,18 +294,6 @@ class WorkerPool:
                     handle.set_deadline(self._pace.allowed(handle.name, handle.work, True))
             case Generated():
                 self._generated(handle, message)
-            case Done():
-                batch = self._release(handle, message.lease_id)
-                if batch is not None:
-                    batch.done(message)
-            case Failed():
-                if message.lease_id in handle.running:
-                    handle.loras = frozenset(message.resident_loras)
-                batch = self._release(handle, message.lease_id)
-                if message.leaving:
-                    self._expect_to_leave(handle, message.error)
-                if batch is not None:
-                    batch.failed(message)
             case Log():
                 logger.log(message.level, f"{handle.name}: {message.text}")
 
@@ -340,21 +340,23 @@ class WorkerPool:
         self.waits.append(message.waited)
         if message.lease_id not in handle.running:
             return
-        handle.saving[message.lease_id] = handle.running.pop(message.lease_id)
-        _, active = handle.saving[message.lease_id]
+        _, active = handle.running[message.lease_id]
         self._pace.learn(handle.name, active.job.work, message.seconds)
-        if handle.running or handle.on_its_way_out:
-            return
-        handle.set_deadline(self._rules.task_timeout_minimum)
-        self._lease_to(handle)
+        self._leave_device(handle, message.lease_id)
 
-    def _release(self, handle: WorkerHandle, lease_id: str) -> Batch | None:
-        """Take a lease off its worker; returns the batch that it belongs to."""
-        held = handle.running if lease_id in handle.running else handle.saving
-        batch, _ = held.pop(lease_id, (None, None))
-        if not handle.leases() and not handle.on_its_way_out:
-            handle.set_deadline(None)
-        return batch
+    def _failed(self, handle: WorkerHandle, message: Failed) -> None:
+        if message.leaving:
+            self._expect_to_leave(handle, message.error)
+        if message.lease_id in handle.running:  # and not with its picture drawn already
+            handle.loras = frozenset(message.resident_loras)
+            self._leave_device(handle, message.lease_id)
+
+    def _leave_device(self, handle: WorkerHandle, lease_id: str) -> None:
+        """The device is done with a lease; when with all of its group, it needs another."""
+        handle.saving[lease_id] = handle.running.pop(lease_id)
+        if not handle.running and not handle.on_its_way_out:
+            handle.set_deadline(self._rules.task_timeout_minimum)
+            self._lease_to(handle)
 
     # -- giving out work -----------------------------------------------------
 

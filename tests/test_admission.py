@@ -58,6 +58,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"width": 1e999}, "width"),
     ({"width": float("nan")}, "width"),
     ({"width": True}, "width: expected a number, not true or false"),
+    ({"prompt": "", "promt": "a"}, "prompt: is missing or empty; is 'promt' misspelt?"),
     ({"width": "wide"}, "width"),
     ({"width": 16_000}, "width: input should be less than or equal to 8192"),
     ({"height": 64.5}, "height"),
@@ -268,6 +269,14 @@ def test_a_sweep_removes_unfinished_files_of_the_run_alone(
     file.write_text("x")
     OutputRoot(root).sweep(partial)
     assert file.exists() is not goes
+
+
+@pytest.mark.parametrize("partial", ["file/.partial-a", "loop/.partial-a", "sub\0/.partial-a"])
+def test_a_sweep_passes_over_what_it_cannot_look_at(tmp_path: Path, partial: str) -> None:
+    """Or no later run could begin in this folder."""
+    (tmp_path / "file").write_text("where a folder was")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    OutputRoot(tmp_path).sweep(partial)
 
 
 def test_a_root_given_with_dots_is_the_folder_that_they_mean(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.events import TaskStarted
+from core.messages import Failed
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.outputs import publish
 from tests.conftest import PATIENCE, simulated, write_safetensors
@@ -52,6 +53,40 @@ def test_devices_that_wait_get_work_before_pictures_are_published(
             worker.leave_when_asked()
         assert all(r.success for r in batch.result(PATIENCE))
     assert order[:6] == ["given", "published", "given", "given", "published", "published"]
+
+
+def test_a_device_whose_task_failed_does_not_wait_for_the_disk_either(
+    tmp_path: Path,
+    starter: StubStarter,
+    executor: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
+    publishing, disk_is_free = threading.Event(), threading.Event()
+
+    def publish_slowly(partial: Path, final: Path, size: int) -> None:
+        publish(partial, final, size)
+        order.append("published")
+        publishing.set()
+        assert disk_is_free.wait(PATIENCE)
+
+    monkeypatch.setattr("core.batch.publish", publish_slowly)
+    with MultiGPUImageGenerator(2, config=simulated(), output_dir=tmp_path) as generator:
+        generator.listener = lambda e: order.append("given") if isinstance(e, TaskStarted) else None
+        batch = submitted(executor, generator, 20)
+        drawing, failing = (starter.worker(f"cpu{n}").serve() for n in range(2))
+        bad = failing.hear_lease()
+        drawing.finish(drawing.hear_lease())
+        assert publishing.wait(PATIENCE)
+        drawing.finish(drawing.hear_lease())  # both while main waits for the disk
+        failing.say(Failed(bad.lease_id, "error", "simulated"))
+        order.clear()
+        disk_is_free.set()
+        for worker in (drawing, failing):
+            worker.hear_lease()
+        generator.stop(at_once=True)
+    assert len(batch.result(PATIENCE)) == 20
+    assert order[:3] == ["given", "given", "published"]
 
 
 def test_a_lora_that_one_worker_is_loading_is_not_loaded_by_the_next(

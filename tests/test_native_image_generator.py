@@ -273,3 +273,21 @@ def test_a_prompt_that_its_template_makes_long_is_encoded_whole(
     monkeypatch.undo()
     expected = family.pipeline._encode_prompt(" ".join(["house"] * 100), family._device)
     assert torch.equal(found[0], expected[0])
+
+
+def test_a_relative_of_z_image_encodes_in_its_own_way(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from diffusers import DiffusionPipeline, ZImageOmniPipeline, ZImagePipeline
+
+    from workers.models.native_image_generator import NativeImageGenerator
+
+    plain = ZImagePipeline.from_pretrained(tiny_model, dtype=torch.float32)
+    omni = ZImageOmniPipeline(**plain.components, siglip=None, siglip_processor=None)
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", lambda *_, **__: omni)
+    native = NativeImageGenerator(spec_for(str(tiny_model)), lambda level, text: None)
+    assert native.load() == "ZImageOmniPipeline"
+    pictures = [drawn(native, prompt=prompt) for prompt in ("a red house", "a blue house")]
+    assert pictures[0].shape == (64, 64, 3) and not np.array_equal(pictures[0], pictures[1])
+    assert np.array_equal(drawn(native), pictures[0]), "from the remembered prompt"

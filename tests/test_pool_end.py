@@ -170,10 +170,10 @@ def test_the_ledger_stays_open_until_the_last_batch_has_written_its_tables(
     write = Tables.write
 
     def write_while_it_stops(tables: Tables, plan: Plan, results: Sequence[Result]) -> None:
+        assert generator._pool is not None
+        thread = generator._pool._thread
         stopped.append(executor.submit(generator.stop))
-        wait_until(
-            lambda: not [t for t in threading.enumerate() if t.name == "worker-pool"], "the end"
-        )
+        thread.join(PATIENCE)
         wait(stopped, timeout=0.2)  # as long as a close without regard would take
         write(tables, plan, results)
 
@@ -183,3 +183,59 @@ def test_the_ledger_stays_open_until_the_last_batch_has_written_its_tables(
     stopped[0].result(PATIENCE)
     assert generator.tables_error is None
     assert len((tmp_path / "metadata.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_stop_while_a_batch_is_prepared_ends_it_and_leaves_no_worker(
+    tmp_path: Path, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers are started behind the preparation, and the stop comes before there are any."""
+    prepare = MultiGPUImageGenerator.prepare
+    pools: list[WorkerPool] = []
+    stopped: list[Future[None]] = []
+
+    def prepare_while_it_stops(generator: MultiGPUImageGenerator, *args: Any) -> Plan:
+        stopped.append(executor.submit(generator.stop))
+        wait_until(lambda: generator._stopping, "the stop")
+        return prepare(generator, *args)
+
+    def note_pool(pool: WorkerPool) -> None:
+        pools.append(pool)
+        start(pool)
+
+    start = WorkerPool.start
+    monkeypatch.setattr(MultiGPUImageGenerator, "prepare", prepare_while_it_stops)
+    monkeypatch.setattr(WorkerPool, "start", note_pool)
+    generator = MultiGPUImageGenerator(1, config=simulated(), output_dir=tmp_path)
+    tasks = [{"prompt": f"{n}", "output_path": f"{n}.png"} for n in range(500)]
+    results = in_background(lambda: generator.generate_batch(tasks))
+    stopped[0].result(PATIENCE)
+    assert len(results) == 500 and results[-1].status == "interrupted"
+    assert not any(pool._thread.is_alive() for pool in pools)
+
+
+def test_a_signal_handler_may_stop_the_generator(tmp_path: Path) -> None:
+    """It interrupts the very thread that runs the batch."""
+    script = """
+        import os, signal
+        from core.events import TaskEnded
+        from core.multi_gpu_image_generator import MultiGPUImageGenerator
+
+        def end(event):
+            if isinstance(event, TaskEnded) and event.result.position == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        config = {"model": "simulated"}
+        generator = MultiGPUImageGenerator(1, config=config, output_dir="o", listener=end)
+        signal.signal(signal.SIGTERM, lambda *_: generator.stop(at_once=True))
+        tasks = [{"prompt": f"{n}"} for n in range(500)]
+        print(generator.generate_batch(tasks)[-1].status)
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        text=True,
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    assert done.stdout == "interrupted\n", done.stderr

@@ -102,6 +102,38 @@ def test_the_persona_gives_what_the_tweet_leaves_open(tmp_path: Path) -> None:
     assert (third["lora_path"], third["lora_strength"]) == ("face.safetensors", 0.2)
 
 
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ({"generation_params": {"stepps": 8}}, "generation_params.stepps: unknown key; did you"),
+        ({"lora_params": {"model_pth": "a"}}, "lora_params.model_pth: unknown key; did you mean"),
+        ({"lora_params": {"path": "a", "strength": 1}}, "lora_params: has no model_path (found"),
+        ({"positive_prompt": "", "positve_prompt": "a"}, "is 'positve_prompt' misspelt?"),
+    ],
+)
+def test_a_misspelt_setting_is_not_passed_over(
+    tmp_path: Path, image: dict[str, Any], message: str
+) -> None:
+    [entry] = read(tmp_path, persona_file(tweet(**{"positive_prompt": "a", **image})))
+    assert isinstance(entry, InputError) and message in str(entry)
+
+
+def test_keys_of_other_programs_are_passed_over(tmp_path: Path) -> None:
+    [task] = read(
+        tmp_path,
+        persona_file(
+            tweet(
+                positive_prompt="a",
+                prompt_notes="b",
+                generation_params={"steps": 4, "sampler_name": "euler", "batch_size": 1},
+                lora_params={"model_path": "", "trigger_word": "mira"},
+            ),
+            lora={"strength": 0.5},
+        ),
+    )
+    assert isinstance(task, dict) and task["num_inference_steps"] == 4 and "lora_path" not in task
+
+
 def test_the_text_of_a_tweet_is_no_prompt_unless_asked(tmp_path: Path) -> None:
     file = persona_file(tweet(), tweet(positive_prompt="a boat"))
     missing, given = read(tmp_path, file)

@@ -465,6 +465,28 @@ def test_a_worker_ignores_the_terminals_signals(tmp_path: Path) -> None:
         assert [w.pid for w in worker_processes(os.getpid())] == [worker.pid]
 
 
+def test_a_worker_owns_no_semaphore_that_would_outlive_it(tiny_model: Path, tmp_path: Path) -> None:
+    """Python would speak of leaked ones at main's end; progress bars make one."""
+    script = f"""
+        from core.multi_gpu_image_generator import MultiGPUImageGenerator
+
+        config = {{"model": {str(tiny_model)!r}, "device": "cpu"}}
+        generator = MultiGPUImageGenerator(1, config=config)
+        task = {{"prompt": "a", "width": 64, "height": 64, "num_inference_steps": 2}}
+        print(generator.generate_batch([task])[0].status)
+        generator.stop(at_once=True)
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        text=True,
+        capture_output=True,
+        timeout=2 * PATIENCE,
+    )
+    assert done.stdout == "done\n" and "leaked" not in done.stderr, done.stderr
+
+
 def test_saving_happens_behind_the_next_task(tmp_path: Path) -> None:
     """The device gets its next task before the picture of the last one is published."""
     events: list[Event] = []

@@ -73,4 +73,4 @@ def _own_lists(result: Any) -> Any:
     """The same tensors in lists that the pipeline may change."""
     if isinstance(result, tuple):
         return tuple(_own_lists(part) for part in result)
-    return list(result) if isinstance(result, list) else result
+    return [_own_lists(part) for part in result] if isinstance(result, list) else result

@@ -1,10 +1,12 @@
 """One worker's device in torch's words."""
 
 import platform
+import threading
 from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
+from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers.utils import logging as transformers_logging
 
 from core.errors import InputError
@@ -15,6 +17,8 @@ def prepare_torch(spec: WorkerSpec) -> None:
     """Threads, no gradients, and libraries that print nothing."""
     torch.set_num_threads(spec.threads)
     torch.set_grad_enabled(False)
+    # Its own lock is a semaphore of the whole system, which a killed worker would leave behind.
+    tqdm.set_lock(threading.RLock())
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
         library.set_verbosity_error()

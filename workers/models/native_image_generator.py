@@ -36,7 +36,7 @@ class NativeImageGenerator(DiffusersPipeline):
 
     def load(self) -> str:
         name = super().load()
-        if name.startswith(z_image.PREFIX):
+        if name == z_image.PIPELINE:
             z_image.encode_at_own_length(self.pipeline)
         return name
 
@@ -66,7 +66,7 @@ class NativeImageGenerator(DiffusersPipeline):
 
     def _encoded(self, leases: Sequence[Lease]) -> Encoded:
         """Empty but for Z-Image, which encodes each prompt to a tensor of its own length."""
-        if not self.pipeline_name.startswith(z_image.PREFIX):
+        if self.pipeline_name != z_image.PIPELINE:
             return {}
         encoded = {}
         for lease in leases:
