@@ -283,6 +283,8 @@ def test_an_error_while_loading_that_stays_ends_the_batch_by_the_breaker(
         (OSError(errno.EIO, "Input/output error"), "error"),
         (LocalEntryNotFoundError("The hub answered with 503"), "error"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), "device"),
+        (OSError("a/b does not appear to have a file named model_index.json."), "input"),
+        (OSError("a/b is not a local folder and is not a valid model identifier"), "input"),
         (FileNotFoundError(errno.ENOENT, "No such file"), "input"),
         (OSError("Error no file named model.safetensors found in directory"), "input"),
         (AttributeError("module diffusers has no attribute NoSuchPipeline"), "input"),
@@ -292,6 +294,18 @@ def test_only_what_no_other_try_would_change_is_the_inputs_fault(
     error: Exception, kind: str
 ) -> None:
     assert classify(error)[0] == kind
+
+
+def test_a_hub_that_is_out_of_reach_is_said_to_be() -> None:
+    """diffusers says then that the model has no such file."""
+    try:
+        try:
+            raise LocalEntryNotFoundError("cannot find it") from ConnectionError("no route")
+        except LocalEntryNotFoundError as error:
+            raise OSError("a/b does not appear to have a file named model_index.json.") from error
+    except OSError as error:
+        kind, text = classify(error)
+    assert kind == "error" and text.startswith("The hub cannot be reached (no route): a/b")
 
 
 def test_loras_are_loaded_once_and_their_tasks_kept_together(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import logging
 import re
 import warnings
+from collections.abc import Iterator
 
 from core.errors import InputError, LoraError, MultiGPUError
 from core.messages import FailureKind
@@ -15,7 +16,10 @@ _DETERMINISTIC = (
 )
 # Of the hub's client, although it is a FileNotFoundError: the hub did not answer as it should.
 _UNREACHABLE = "LocalEntryNotFoundError"
-_NO_SUCH_FILE = "no file named"  # diffusers and transformers say it in a plain OSError
+# diffusers and transformers say it in a plain OSError, also where the hub did not answer.
+_NO_SUCH_FILE = re.compile(
+    "no file named|does not appear to have a file named|not a valid model identifier"
+)
 # What CUDA and its libraries say through torch and Triton, which have no classes for all of it.
 _OUT_OF_MEMORY = re.compile(
     r"(CUDA( driver)? error|Triton Error \[CUDA\]): out of memory"
@@ -43,10 +47,19 @@ def classify(error: BaseException) -> tuple[FailureKind, str]:
         return "out_of_memory", f"Out of memory: {text}"
     if name == "AcceleratorError" or _DEVICE.search(text):
         return "device", f"The device failed: {text}"
-    lasting = isinstance(error, _DETERMINISTIC) and name != _UNREACHABLE
-    if lasting or (isinstance(error, OSError) and _NO_SUCH_FILE in text):
-        return "input", f"{name}: {text}"
-    return "error", f"{name}: {text}"
+    causes = list(_causes(error))
+    if any(type(cause).__name__ == _UNREACHABLE for cause in causes):
+        return "error", f"The hub cannot be reached ({causes[-1]}): {text}"
+    missing = isinstance(error, OSError) and _NO_SUCH_FILE.search(text)
+    kind: FailureKind = "input" if missing or isinstance(error, _DETERMINISTIC) else "error"
+    return kind, f"{name}: {text}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """It, and what led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def blames_no_file(error: Exception) -> bool:
