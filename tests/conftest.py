@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,18 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
             return value
         time.sleep(0.01)
     raise AssertionError(f"waited {PATIENCE:g} s for {what}")
+
+
+def run_script(script: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run Python code, as indented as it stands, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        text=True,
+        capture_output=True,
+        timeout=2 * PATIENCE,
+    )
 
 
 def worker_processes(main_pid: int) -> list[psutil.Process]:

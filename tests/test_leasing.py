@@ -2,11 +2,12 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from core.events import TaskStarted
+from core.events import Event, TaskStarted
 from core.messages import Failed
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.outputs import publish
@@ -19,74 +20,74 @@ def starter(monkeypatch: pytest.MonkeyPatch) -> StubStarter:
     return StubStarter.installed(monkeypatch)
 
 
+@dataclass
+class SlowDisk:
+    """What main does, in order: it gives leases, and publishes until it waits for the disk."""
+
+    order: list[str] = field(default_factory=list)
+    waited_for: threading.Event = field(default_factory=threading.Event)
+    free: threading.Event = field(default_factory=threading.Event)
+
+    def publish(self, partial: Path, final: Path, size: int) -> None:
+        publish(partial, final, size)
+        self.order.append("published")
+        self.waited_for.set()
+        assert self.free.wait(PATIENCE)
+
+    def listen(self, event: Event) -> None:
+        if isinstance(event, TaskStarted):
+            self.order.append("given")
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
+    disk = SlowDisk()
+    monkeypatch.setattr("core.batch.publish", disk.publish)
+    return disk
+
+
 def test_devices_that_wait_get_work_before_pictures_are_published(
-    tmp_path: Path,
-    starter: StubStarter,
-    executor: ThreadPoolExecutor,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, starter: StubStarter, executor: ThreadPoolExecutor, disk: SlowDisk
 ) -> None:
     """A disk may take long to sync, and main has one thread for all devices."""
-    order: list[str] = []
-    published, disk_is_free = threading.Event(), threading.Event()
-
-    def publish_slowly(partial: Path, final: Path, size: int) -> None:
-        publish(partial, final, size)
-        order.append("published")
-        published.set()
-        assert disk_is_free.wait(PATIENCE)
-
-    monkeypatch.setattr("core.batch.publish", publish_slowly)
     config = simulated(scheduling={"speculative_copies": False})
     with MultiGPUImageGenerator(3, config=config, output_dir=tmp_path) as generator:
-        generator.listener = lambda e: order.append("given") if isinstance(e, TaskStarted) else None
+        generator.listener = disk.listen
         batch = submitted(executor, generator, 6)
         workers = [starter.worker(f"cpu{n}").serve() for n in range(3)]
         first, *others = [(worker, worker.hear_lease()) for worker in workers]
-        order.clear()
+        disk.order.clear()
         first[0].finish(first[1])
-        assert published.wait(PATIENCE)
+        assert disk.waited_for.wait(PATIENCE)
         for worker, lease in others:  # both while main waits for the disk
             worker.finish(lease)
-        disk_is_free.set()
+        disk.free.set()
         for worker, lease in [(worker, worker.hear_lease()) for worker in workers]:
             worker.finish(lease)
             worker.leave_when_asked()
         assert all(r.success for r in batch.result(PATIENCE))
-    assert order[:6] == ["given", "published", "given", "given", "published", "published"]
+    assert disk.order[:6] == ["given", "published", "given", "given", "published", "published"]
 
 
 def test_a_device_whose_task_failed_does_not_wait_for_the_disk_either(
-    tmp_path: Path,
-    starter: StubStarter,
-    executor: ThreadPoolExecutor,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, starter: StubStarter, executor: ThreadPoolExecutor, disk: SlowDisk
 ) -> None:
-    order: list[str] = []
-    publishing, disk_is_free = threading.Event(), threading.Event()
-
-    def publish_slowly(partial: Path, final: Path, size: int) -> None:
-        publish(partial, final, size)
-        order.append("published")
-        publishing.set()
-        assert disk_is_free.wait(PATIENCE)
-
-    monkeypatch.setattr("core.batch.publish", publish_slowly)
     with MultiGPUImageGenerator(2, config=simulated(), output_dir=tmp_path) as generator:
-        generator.listener = lambda e: order.append("given") if isinstance(e, TaskStarted) else None
+        generator.listener = disk.listen
         batch = submitted(executor, generator, 20)
         drawing, failing = (starter.worker(f"cpu{n}").serve() for n in range(2))
         bad = failing.hear_lease()
         drawing.finish(drawing.hear_lease())
-        assert publishing.wait(PATIENCE)
+        assert disk.waited_for.wait(PATIENCE)
         drawing.finish(drawing.hear_lease())  # both while main waits for the disk
         failing.say(Failed(bad.lease_id, "error", "simulated"))
-        order.clear()
-        disk_is_free.set()
+        disk.order.clear()
+        disk.free.set()
         for worker in (drawing, failing):
             worker.hear_lease()
         generator.stop(at_once=True)
     assert len(batch.result(PATIENCE)) == 20
-    assert order[:3] == ["given", "given", "published"]
+    assert disk.order[:3] == ["given", "given", "published"]
 
 
 def test_a_lora_that_one_worker_is_loading_is_not_loaded_by_the_next(

@@ -1,10 +1,6 @@
 """A pool that cannot start workers, or breaks down, or is stopped: every batch gets its answer."""
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -21,7 +17,7 @@ from core.planning import Plan
 from core.tasks import Result
 from core.worker_pool import WorkerPool
 from core.worker_start import Spawning
-from tests.conftest import PATIENCE, PROJECT, simulated, wait_until
+from tests.conftest import PATIENCE, run_script, simulated, wait_until
 
 TASKS = [{"prompt": "a"}, {"prompt": "b"}]
 
@@ -53,14 +49,7 @@ def test_in_a_daemonic_process_which_may_have_no_children_every_task_has_its_rec
         process.start()
         process.join()
         """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
-        text=True,
-        capture_output=True,
-        timeout=PATIENCE,
-    )
+    done = run_script(script, tmp_path)
     results = json.loads(done.stdout)
     assert [r["status"] for r in results] == ["failed"] * 2
     assert "daemonic processes are not allowed to have children" in results[0]["error"]
@@ -230,12 +219,5 @@ def test_a_signal_handler_may_stop_the_generator(tmp_path: Path) -> None:
         tasks = [{"prompt": f"{n}"} for n in range(500)]
         print(generator.generate_batch(tasks)[-1].status)
         """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
-        text=True,
-        capture_output=True,
-        timeout=PATIENCE,
-    )
+    done = run_script(script, tmp_path)
     assert done.stdout == "interrupted\n", done.stderr

@@ -24,7 +24,15 @@ from core.events import Event, TaskEnded, TaskStarted, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import read_provenance
 from core.tasks import Result
-from tests.conftest import PATIENCE, PROJECT, fork_server, simulated, wait_until, worker_processes
+from tests.conftest import (
+    PATIENCE,
+    PROJECT,
+    fork_server,
+    run_script,
+    simulated,
+    wait_until,
+    worker_processes,
+)
 from tests.fault_tickets import arm_in_children
 from workers.errors import classify
 
@@ -490,14 +498,7 @@ def test_a_worker_owns_no_semaphore_that_would_outlive_it(tiny_model: Path, tmp_
         print(generator.generate_batch([task])[0].status)
         generator.stop(at_once=True)
         """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
-        text=True,
-        capture_output=True,
-        timeout=2 * PATIENCE,
-    )
+    done = run_script(script, tmp_path)
     assert done.stdout == "done\n" and "leaked" not in done.stderr, done.stderr
 
 
