@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -14,7 +13,7 @@ from core.outputs import PICTURE_SUFFIXES
 from core.settings import EditDefaults, GenerationDefaults
 from core.source_images import inspect_image, size_for
 from core.tasks import EditTask, GenerateTask, ScoreTask, Task
-from core.validation import describe, shown
+from core.validation import describe, misspelt, shown
 
 TaskInput = Mapping[str, Any] | Task | InputError
 """What may stand for a task in a batch; an InputError is a task that its reader gave up on."""
@@ -169,9 +168,7 @@ def _parse(kind: type[T], given: object, needed: str) -> T:
     data = {k: v for k, v in given.items() if v is not None and v != ""}
     data = {k: str(v) if isinstance(v, Path) else v for k, v in data.items()}
     if needed not in data:
-        near = get_close_matches(needed, [k for k in data if isinstance(k, str)], 1)
-        hint = f"; is {shown(near[0])} misspelt?" if near and near[0] not in names else "."
-        raise InputError(f"{needed}: is missing or empty{hint}")
+        raise InputError(f"{needed}: is missing or empty{misspelt(data, [needed], names)}")
     try:
         return cast(T, _VALIDATORS[kind].validate_python(data))
     except ValidationError as error:

@@ -20,7 +20,7 @@ from typing import Any
 
 from core.errors import InputError
 from core.task_kinds import TaskInput
-from core.validation import shown
+from core.validation import misspelt, shown
 
 MAX_FILE_BYTES = 1_000_000_000
 MAX_NAME = 100  # characters of a persona's name in file names
@@ -36,8 +36,6 @@ _GENERATION = {  # key in `generation_params`: field of GenerateTask
     "guidance_scale": "guidance_scale",
     "seed": "seed",
 }
-
-
 _LORA = ("model_path", "strength")
 ALIKE = 0.8  # of two keys, as difflib measures it: one is the other misspelt
 
@@ -243,8 +241,7 @@ class _Reader:
         for name in self._fields:
             if _is_set(source.get(name)):
                 return source[name]
-        near = [n for n in source for _ in get_close_matches(n, self._fields, 1, ALIKE)]
-        hint = f"; is {shown(near[0])} misspelt?" if near and near[0] not in self._fields else "."
+        hint = misspelt(source, self._fields, PROMPT_SOURCES, ALIKE)
         raise InputError(f"has no prompt: {' / '.join(self._fields)} missing or empty{hint}")
 
 

@@ -1,5 +1,6 @@
 """Pydantic's errors in this project's words: field, value, what would be right."""
 
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from reprlib import Repr
 from typing import Any
@@ -29,6 +30,21 @@ def _describe_one(e: dict[str, Any], known: list[str]) -> str:
         return f"{key}: is missing"
     message = e["msg"].removeprefix("Value error, ")
     return f"{key}: {message[:1].lower()}{message[1:]} (found {shown(e['input'])})"
+
+
+def misspelt(
+    given: Iterable[object], wanted: Collection[str], known: Collection[str], alike: float = 0.6
+) -> str:
+    """The end of a sentence that misses one of `wanted`: the key that may have been meant for it.
+
+    Args:
+        known: keys that mean something else.
+        alike: of two keys, as difflib measures it.
+    """
+    for key in given:
+        if isinstance(key, str) and key not in known and get_close_matches(key, wanted, 1, alike):
+            return f"; is {shown(key)} misspelt?"
+    return "."
 
 
 def shown(value: Any) -> str:
