@@ -51,7 +51,6 @@ class WorkerHandle:
         self.strikes = 0.0  # incarnations lost, less what finished tasks made up for
         self.loras: frozenset[str] = frozenset()
         self.group_size = spec.group_size
-        self._most_saving = max(spec.max_pending_saves, spec.group_size)
         self.fresh = True  # this incarnation has not finished a task yet
         self.dismissed = False  # to leave when its leases are done
         self.leaves_because: str | None = None  # this incarnation said that it will end itself
@@ -85,7 +84,7 @@ class WorkerHandle:
         if self.on_its_way_out or self.exit_code is not None:
             return False
         # What it saves, and what main has not published yet, would be lost with main.
-        if len(self.saving) > self._most_saving:
+        if len(self.saving) > self._spec.most_saving:
             return False
         return not any(active.alone for _, active in self.saving.values())
 

@@ -53,6 +53,11 @@ class WorkerSpec:
     judge: Judge | None = None
 
     @property
+    def most_saving(self) -> int:
+        """Results that may wait to be saved: a whole group's at least, which come together."""
+        return max(self.max_pending_saves, self.group_size)
+
+    @property
     def may_compile(self) -> bool:
         """Its first task may have to wait for a compiler (`workers.compilation`)."""
         return self.compile == "always" or (self.compile == "auto" and self.device == "cuda")

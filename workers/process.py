@@ -63,7 +63,7 @@ class _Worker:
         self._spec = spec
         self._channel = channel
         self._family = family
-        self._saver = ResultSaver(channel, max(spec.max_pending_saves, spec.group_size))
+        self._saver = ResultSaver(channel, spec.most_saving)
         self._free_since = time.monotonic()
         family.before_compiling(lambda: channel.send(Compiling()))
 
