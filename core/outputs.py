@@ -53,6 +53,7 @@ class OutputRoot:
     def __init__(self, folder: Path, confined: bool = True) -> None:
         self.folder = Path(os.path.abspath(folder))  # without "..", as the paths below it are
         self.confined = confined
+        self._seen_inside: set[str] = set()  # folders, by `place`; `partial` looks again
 
     def place(self, output_path: str, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> OutputPath:
         """Check `output_path` and say which file it means.
@@ -64,30 +65,33 @@ class OutputRoot:
         _check_name(output_path, pure, suffixes)
         if self.confined:
             self._check_confined(output_path, pure)
-        file = Path(os.path.normpath(self.folder / pure))
-        if len(os.fsencode(file)) > MAX_PATH_BYTES:
+        path = os.path.normpath(os.path.join(self.folder, pure))
+        if len(os.fsencode(path)) > MAX_PATH_BYTES:
             raise InputError(f"output_path: {shown(output_path)} is too long a path.")
-        inside, folder = self._look(output_path, file)
-        if not inside:
+        try:
+            self._look(output_path, path)
+        except OSError as error:
+            reason = "a loop of symbolic links" if error.errno == errno.ELOOP else error.strerror
+            raise InputError(f"output_path: {shown(output_path)}: {reason or error}.") from None
+        name = path.removeprefix(os.path.join(self.folder, ""))
+        return OutputPath(name, Path(path), output_key(name))
+
+    def _look(self, output_path: str, path: str) -> None:
+        """Refuse a `path` that does not stay inside, where it has to, or is a folder."""
+        if self.confined and (os.path.islink(path) or not self._is_inside(os.path.dirname(path))):
             raise InputError(
                 f"output_path: {shown(output_path)} leads out of {self.folder} "
                 "through a symbolic link."
             )
-        if folder:
+        if os.path.isdir(path):
             raise InputError(
                 f"output_path: {shown(output_path)} is a folder; a file name is needed."
             )
-        below = file.is_relative_to(self.folder)
-        name = str(file.relative_to(self.folder)) if below else str(file)
-        return OutputPath(name, file, output_key(name))
 
-    def _look(self, output_path: str, file: Path) -> tuple[bool, bool]:
-        """Whether `file` stays inside, where it has to, and whether it is a folder."""
-        try:
-            return not self.confined or self._stays_inside(file), file.is_dir()
-        except OSError as error:
-            reason = "a loop of symbolic links" if error.errno == errno.ELOOP else error.strerror
-            raise InputError(f"output_path: {shown(output_path)}: {reason or error}.") from None
+    def _is_inside(self, folder: str) -> bool:
+        if folder not in self._seen_inside and self._lies_inside(folder):
+            self._seen_inside.add(folder)
+        return folder in self._seen_inside
 
     def _check_confined(self, output_path: str, pure: PurePosixPath) -> None:
         drive = len(output_path) > 1 and output_path[1] == ":"
@@ -103,10 +107,8 @@ class OutputRoot:
                 f"output_path: {shown(output_path)} is absolute; give a path below {self.folder}."
             )
 
-    def _stays_inside(self, file: Path) -> bool:
-        if os.path.islink(file):
-            return False
-        return f"{_real_path(file.parent)}/".startswith(self._real_prefix)
+    def _lies_inside(self, folder: str) -> bool:
+        return f"{_real_path(folder)}/".startswith(self._real_prefix)
 
     @cached_property
     def _real_prefix(self) -> str:
@@ -122,7 +124,7 @@ class OutputRoot:
         if not os.path.isdir(path.file.parent):
             make_folder(path.file.parent)
         try:
-            outside = self.confined and not self._stays_inside(path.file)
+            outside = self.confined and not self._lies_inside(os.path.dirname(path.file))
         except OSError as error:
             raise storage_error(error, path.file) from None
         if outside:
@@ -136,11 +138,11 @@ class OutputRoot:
         """
         file = Path(os.path.normpath(self.folder / partial))
         with contextlib.suppress(OSError, ValueError):  # what cannot be looked at stays
-            if file.name.startswith(PARTIAL_PREFIX) and self._stays_inside(file):
+            if file.name.startswith(PARTIAL_PREFIX) and self._lies_inside(os.path.dirname(file)):
                 discard(file)
 
 
-def _real_path(folder: Path) -> str:
+def _real_path(folder: str | Path) -> str:
     """Without links, as far as it exists; OSError for a loop of them."""
     try:
         return os.path.realpath(folder, strict=True)

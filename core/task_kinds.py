@@ -51,7 +51,7 @@ class TaskKind(Protocol):
 
 
 class LoraFinder:
-    """Finds and checks LoRA files.
+    """Finds and checks LoRA files, each once: one finder is for one batch.
 
     Args:
         folders: where relative paths are looked up, in this order.
@@ -60,13 +60,16 @@ class LoraFinder:
     def __init__(self, folders: Sequence[Path], inspector: LoraInspector) -> None:
         self._folders = folders
         self._inspector = inspector
+        self._found: dict[str, tuple[str, str]] = {}
 
     def find(self, path: str | None) -> tuple[str | None, str | None]:
         """The file and its content hash; None for none."""
         if path is None:
             return None, None
-        file = find_lora(path, self._folders)
-        return str(file), self._inspector.sha256(file)
+        if path not in self._found:
+            file = find_lora(path, self._folders)
+            self._found[path] = str(file), self._inspector.sha256(file)
+        return self._found[path]
 
 
 class GenerateKind:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
@@ -213,7 +213,7 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields and `success`, ready for JSON."""
-        return {"success": self.success, **asdict(self)}
+        return {"success": self.success, **vars(self)}
 
     def __getitem__(self, key: str) -> Any:
         if key not in self.keys():
