@@ -69,5 +69,6 @@ def test_an_architecture_survives_saving_and_loading(tmp_path: Path) -> None:
     pictures = []
     for pipe in (built, loaded):
         pipe.set_progress_bar_config(disable=True)
-        pictures.append(np.asarray(draw(pipe, ["a red house"], 1)[0]))
-    assert np.array_equal(pictures[0], pictures[1])
+        pictures.append(np.asarray(draw(pipe, ["a red house"], 1)[0], dtype=int))
+    # Where a tensor lies in memory decides the order of some CPUs' sums.
+    assert abs(pictures[0] - pictures[1]).max() <= 1
