@@ -18,11 +18,17 @@ STEP = 0.001  # seconds
 
 
 class Engine(AbstractContextManager["Engine"]):
-    """Warm workers in a folder of their own; every run is a resumable batch."""
+    """Warm workers in a folder of their own; every run is a resumable batch.
 
-    def __init__(self, workers: int, resident: int = 1, **settings: Any) -> None:
+    Args:
+        resident: LoRAs that a worker keeps.
+        loras: how many different ones the tasks may name.
+    """
+
+    def __init__(self, workers: int, resident: int = 1, loras: int = 0, **settings: Any) -> None:
         logger.remove()
         self._folder = TemporaryDirectory(prefix="bench-")
+        self._loras = [self._lora(number) for number in range(loras)]
         self._runs = 0
         self.generator = MultiGPUImageGenerator(
             workers,
@@ -60,12 +66,11 @@ class Engine(AbstractContextManager["Engine"]):
             "width": SIDE,
             "height": SIDE,
             "num_inference_steps": round(work.seconds / STEP),
-            "lora_path": None if work.lora is None else str(self._lora(work.lora)),
+            "lora_path": None if work.lora is None else self._loras[work.lora],
         }
 
-    def _lora(self, number: int) -> Path:
+    def _lora(self, number: int) -> str:
         file = Path(self._folder.name) / f"{number}.safetensors"
-        if not file.exists():
-            tensor = np.full((1, 1), number, np.float32)
-            save_file({"transformer.x.lora_A.weight": tensor}, file)
-        return file
+        tensor = np.full((1, 1), number, np.float32)
+        save_file({"transformer.x.lora_A.weight": tensor}, file)
+        return str(file)

@@ -29,7 +29,7 @@ from core.tasks import Result, Status, task_to_json
 INTERRUPTED = "Not tried: the run was interrupted."
 # Failures that another try, on another worker or with more free memory, may not repeat.
 PASSING: frozenset[FailureKind] = frozenset({"out_of_memory", "device", "error"})
-MOST_BYTES = 32 * 1024  # of leases sent together: a pipe takes 64 KiB without waiting
+MOST_BYTES = 24 * 1024  # of leases before the last one: a pipe takes 64 KiB without waiting
 
 
 @dataclass
@@ -143,16 +143,16 @@ class Batch:
         """Tasks that wait for a lease."""
         return len(self._scheduler)
 
-    def next_leases(self, worker: Worker, most: int, busy_saving: bool) -> list[ActiveLease]:
+    def next_leases(self, worker: Worker, most: int, has_others: bool) -> list[ActiveLease]:
         """Up to `most` attempts that may run together; a suspect comes alone."""
-        first = self.next_lease(worker, busy_saving)
+        first = self.next_lease(worker, has_others)
         if first is None:
             return []
         if most == 1:
             return [first]
         group, size = [first], len(encode(first.lease))
         while len(group) < most and not first.alone and size < MOST_BYTES:
-            active = self.next_lease(worker, busy_saving=True, beside=first.job)
+            active = self.next_lease(worker, has_others=True, beside=first.job)
             if active is None:
                 break
             group.append(active)
@@ -160,12 +160,12 @@ class Batch:
         return group
 
     def next_lease(
-        self, worker: Worker, busy_saving: bool, beside: Job | None = None
+        self, worker: Worker, has_others: bool, beside: Job | None = None
     ) -> ActiveLease | None:
         """The next attempt for `worker`, recorded; None if it has to wait or nothing is left.
 
         Args:
-            busy_saving: the worker still writes a picture, so a suspect has to wait.
+            has_others: the worker has something else to draw or to save, so a suspect has to wait.
             beside: with which it has to run together.
         """
         while self._leasing and not self.finished:
@@ -177,7 +177,7 @@ class Batch:
             if pending is None:
                 return None
             task = self._tasks[pending.position]
-            if task.alone and busy_saving:
+            if task.alone and has_others:
                 self._scheduler.add(pending)
                 return None
             try:

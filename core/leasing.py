@@ -1,4 +1,4 @@
-"""What a free worker gets now: the next tasks, a copy of somebody's last one, or nothing yet."""
+"""What a worker gets now: the next tasks, a copy of somebody's last one, or nothing yet."""
 
 import time
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ from core.outlook import Outlook
 from core.pace import Pace
 from core.scheduler import TAIL, Worker
 from core.worker_handle import State, WorkerHandle
+
+SHORT = 2.0  # seconds of expected work behind which more may wait in a worker
 
 
 class Leasing:
@@ -24,6 +26,7 @@ class Leasing:
         self, handles: Sequence[WorkerHandle], pace: Pace, barrier: Barrier | None, copies: bool
     ) -> None:
         self._handles = handles
+        self._pace = pace
         self._outlook = Outlook(pace)
         self._barrier = barrier
         self._copies = copies
@@ -40,11 +43,26 @@ class Leasing:
             self._barrier.started(handle.name)
         return group
 
+    def group_ahead_for(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
+        """Leases that busy `handle` shall go on with, so that its device need not wait for main.
+
+        Only behind short ones, for no slow worker, and while there are plenty: what is given is
+        not taken back, neither for a better worker nor when the user interrupts.
+        """
+        if self._barrier is not None or batch.waiting <= TAIL * len(self._serving()):
+            return []
+        rate = self._pace.seconds_per_work(handle.name)
+        if rate is None or handle.work * rate > SHORT or not self._pace.keeps_up(handle.name):
+            return []
+        if not handle.loras_soon <= handle.loras:
+            return []  # it is loading one, and which it will hold then it alone knows
+        return self._next(handle, batch)
+
     def may_come_to_idle(self) -> bool:
         """Somebody is idle and might get a task by the passing of time alone."""
         serving = self._serving()
-        idle = [h for h in serving if not h.running]
-        return self._barrier is None and 0 < len(idle) < len(serving)
+        someone_idle = any(not h.running for h in serving)
+        return self._barrier is None and someone_idle and any(h.leases() for h in serving)
 
     def _next(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
         serving = self._serving()
@@ -52,10 +70,11 @@ class Leasing:
         held = frozenset(lora for h in self._handles if h is not handle for lora in h.loras_soon)
         in_tail = batch.waiting <= TAIL * len(serving) and self._barrier is None
         peers = self._outlook.peers(serving, time.monotonic()) if in_tail else ()
-        worker = Worker(handle.name, handle.loras, others, held, peers)
+        load_seconds = self._pace.load_seconds
+        worker = Worker(handle.name, handle.loras, others, held, peers, load_seconds)
         # The last tasks are shared out, so that no worker idles beside a full group.
         most = min(handle.group_size, -(-batch.waiting // len(serving)))
-        return batch.next_leases(worker, most, busy_saving=bool(handle.saving))
+        return batch.next_leases(worker, most, has_others=bool(handle.leases()))
 
     def _copy(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
         """A second run of somebody's last task, where this worker would only wait for it."""

@@ -7,6 +7,7 @@ from core.scheduler import Peer
 from core.worker_handle import WorkerHandle
 
 WORTH_A_COPY = 0.8  # of the time that the first run should still take
+LATE_SAVING = 5.0  # seconds: a slow disk takes one or two, and a stuck worker for ever
 
 
 class Outlook:
@@ -24,10 +25,14 @@ class Outlook:
         rate = self._pace.seconds_per_work(worker.name)
         if rate is None:
             return None
-        return Peer(worker.name, self._busy_for(worker, rate, now), rate)
+        return Peer(worker.name, self._busy_for(worker, rate, now), rate, worker.loras_soon)
 
     def _busy_for(self, worker: WorkerHandle, rate: float, now: float) -> float:
-        """Seconds that its task should still take; what is late may be as late again."""
+        """Seconds that its tasks should still take."""
+        return self._left(worker, rate, now) + worker.work_ahead * rate
+
+    def _left(self, worker: WorkerHandle, rate: float, now: float) -> float:
+        """The same of what is on the device; what is late may be as late again."""
         if not worker.running:
             return 0.0
         return abs(worker.work * rate - (now - worker.busy_since))
@@ -39,11 +44,28 @@ class Outlook:
         own = self._pace.seconds_per_work(idle.name)
         if own is None:
             return
-        busy = [w for w in workers if len(w.running) == 1 and w is not idle]
-        rest = {w.name: self._busy_for(w, self._rate(w, own), now) for w in busy}
-        for worker in sorted(busy, key=lambda w: rest[w.name], reverse=True):
-            if worker.work * own <= WORTH_A_COPY * rest[worker.name]:
-                yield next(iter(worker.running))
+        ends = [
+            found
+            for worker in workers
+            if worker is not idle
+            for found in self._ends(worker, self._pace.seconds_per_work(worker.name) or own, now)
+        ]
+        for seconds, work, lease_id in sorted(ends, reverse=True):
+            if work * own <= WORTH_A_COPY * seconds:
+                yield lease_id
 
-    def _rate(self, worker: WorkerHandle, otherwise: float) -> float:
-        return self._pace.seconds_per_work(worker.name) or otherwise
+    def _ends(
+        self, worker: WorkerHandle, rate: float, now: float
+    ) -> Iterator[tuple[float, float, str]]:
+        """Seconds that each lease should still take, its work and its id; not those of groups."""
+        for held, seconds in (
+            (worker.running, self._left(worker, rate, now)),
+            (worker.ahead, self._busy_for(worker, rate, now)),
+        ):
+            if len(held) == 1:
+                lease_id, (_, active) = next(iter(held.items()))
+                yield seconds, active.job.work, lease_id
+        saving = now - worker.saving_since
+        for lease_id, (_, active) in worker.saving.items():
+            if saving > LATE_SAVING:
+                yield saving, active.job.work, lease_id

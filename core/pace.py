@@ -3,6 +3,7 @@
 from collections import deque
 from statistics import median
 
+from core.scheduler import SAME_SPEED
 from core.settings import SupervisionSettings
 
 MEMORY = 64  # tasks: enough for a median that one slow task does not move
@@ -17,18 +18,37 @@ class Pace:
         self._rules = rules
         self._rates: deque[float] = deque(maxlen=MEMORY)
         self._own: dict[str, deque[float]] = {}
+        self._own_median: dict[str, float] = {}  # of those that have finished enough
+        self._loads: deque[float] = deque(maxlen=MEMORY)  # seconds for a LoRA
 
-    def learn(self, worker: str, work: float, seconds: float) -> None:
-        """Note a finished task."""
+    def learn(self, worker: str, work: float, seconds: float, loads: int = 0) -> None:
+        """Note a finished task, and how many LoRAs were loaded for it."""
+        usual = self.seconds_per_work(worker)
+        if loads and usual is not None:
+            self._loads.append(max(0.0, seconds - usual * work) / loads)
         rate = seconds / max(work, 1e-9)
         self._rates.append(rate)
-        self._own.setdefault(worker, deque(maxlen=OWN_MEMORY)).append(rate)
+        own = self._own.setdefault(worker, deque(maxlen=OWN_MEMORY))
+        own.append(rate)
+        if len(own) >= OWN_ENOUGH:
+            self._own_median[worker] = median(own)
 
     def seconds_per_work(self, worker: str) -> float | None:
         """Of this worker, or of all while it has finished few; None while nobody has any."""
-        own = self._own.get(worker, ())
-        known = own if len(own) >= OWN_ENOUGH else self._rates
-        return median(known) if known else None
+        if worker in self._own_median:
+            return self._own_median[worker]
+        return median(self._rates) if self._rates else None
+
+    @property
+    def load_seconds(self) -> float:
+        """What a LoRA takes to load, over the time of its task; 0 while nobody knows."""
+        return median(self._loads) if self._loads else 0.0
+
+    def keeps_up(self, worker: str) -> bool:
+        """It is known to be about as fast as the fastest."""
+        if worker not in self._own_median:
+            return False
+        return self._own_median[worker] <= SAME_SPEED * min(self._own_median.values())
 
     def allowed(self, worker: str, work: float, may_compile: bool = False) -> float:
         """Seconds after which a task of this much work counts as hung on this worker.

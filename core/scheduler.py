@@ -7,8 +7,9 @@ Policy, in this order:
 2. Tasks without a LoRA, or whose LoRA the asking worker holds: longest expected work first.
 3. LoRAs that no worker holds before those that another one does; most remaining work first.
 4. Retries, after all fresh tasks.
-5. The last tasks, where workers differ in speed: each goes to the worker that should finish
-   it first, so a slow one may get nothing although tasks are waiting.
+5. The last tasks, where workers differ in speed or LoRAs take time to load: each goes to the
+   worker that should finish it first, so one that is slow, or would have to load, may get
+   nothing although tasks are waiting.
 
 Longest-first keeps the makespan within (4/3 - 1/(3m)) of the optimum on m equal workers
 (Graham 1969, "Bounds on multiprocessing timing anomalies") and, with rule 5, within 2 on
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 
 LOOK_AT = 64  # tasks, for one that fits into a group
 TAIL = 3  # tasks per worker: with no more waiting, rule 5 counts
-SAME_SPEED = 1.15  # how much slower a worker may be before rule 5 counts
+SAME_SPEED = 1.15  # how much slower a worker may be before it counts as slower
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,12 @@ class Pending:
 
 @dataclass(frozen=True)
 class Peer:
-    """A worker as the others see it: when it should be free, and how fast it is."""
+    """A worker as the others see it: when it should be free, how fast it is, what it holds then."""
 
     name: str
     free_in: float  # seconds
     seconds_per_work: float
+    loras: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Worker:
     Attributes:
         others: names of the other workers that take leases now.
         peers: it and the others with their speed; none where speeds are not known yet.
+        load_seconds: what it takes to load a LoRA.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Worker:
     others: frozenset[str] = frozenset()
     loras_elsewhere: frozenset[str] = frozenset()
     peers: tuple[Peer, ...] = ()
+    load_seconds: float = 0.0
 
 
 _Item = tuple[tuple[int, float, int], Pending]
@@ -193,12 +197,13 @@ class Scheduler:
     def _share_of(self, worker: Worker) -> Collection[int] | None:
         """Rule 5; None while every task may go to anybody."""
         speeds = [peer.seconds_per_work for peer in worker.peers]
-        if not speeds or max(speeds) <= SAME_SPEED * min(speeds):
+        if not speeds or len(self) > TAIL * len(speeds):
             return None
-        if len(self) > TAIL * len(speeds):
+        loads = worker.load_seconds > 0 and any(lora is not None for lora in self._queues)
+        if not loads and max(speeds) <= SAME_SPEED * min(speeds):
             return None
         waiting = [task for queue in self._queues.values() for task in queue.tasks]
-        return share_out(waiting, worker.peers)[worker.name]
+        return share_out(waiting, worker.peers, worker.load_seconds)[worker.name]
 
     def _preference(self, worker: Worker) -> list[str | None]:
         due = {n for n, q in self._queues.items() if q.passed_over >= self._max_passed_over}
@@ -227,14 +232,50 @@ class Scheduler:
             del self._queues[taken]
 
 
-def share_out(tasks: Iterable[Pending], peers: Sequence[Peer]) -> dict[str, set[int]]:
-    """Positions by worker: longest task first, each to whom it should be finished by first."""
-    ends = {peer.name: peer.free_in for peer in peers}
-    speed = {peer.name: peer.seconds_per_work for peer in peers}
-    shares: dict[str, set[int]] = {peer.name: set() for peer in peers}
-    for task in sorted(tasks, key=lambda t: t.order):
-        able = ends.keys() - task.avoid or ends.keys()
-        best = min(able, key=lambda name: (ends[name] + task.work * speed[name], name))
-        ends[best] += task.work * speed[best]
-        shares[best].add(task.position)
-    return shares
+def share_out(
+    tasks: Iterable[Pending], peers: Sequence[Peer], load_seconds: float = 0.0
+) -> dict[str, set[int]]:
+    """Positions by worker: longest task first, each to whom it should be finished by first.
+
+    Where that ends later than it would with all tasks of a LoRA in one piece, so it is done.
+    """
+    ordered = sorted(tasks, key=lambda t: (t.retry, -t.work, t.lora or "", t.position))
+    deals = [_Deal([[task] for task in ordered], peers, load_seconds)]
+    if load_seconds:
+        pieces: dict[Hashable, list[Pending]] = {}
+        for task in ordered:
+            pieces.setdefault(task.lora or task.position, []).append(task)
+        longest = sorted(pieces.values(), key=lambda piece: -sum(t.work for t in piece))
+        deals.append(_Deal(longest, peers, load_seconds))
+    return min(deals, key=lambda deal: deal.end).shares
+
+
+class _Deal:
+    """Pieces of work dealt out in order, each to the worker that should finish it first."""
+
+    def __init__(
+        self, pieces: Iterable[Sequence[Pending]], peers: Sequence[Peer], load_seconds: float
+    ) -> None:
+        self._load_seconds = load_seconds
+        self._ends = {peer.name: peer.free_in for peer in peers}
+        self._speed = {peer.name: peer.seconds_per_work for peer in peers}
+        self._loras: dict[str, set[str | None]] = {p.name: {None, *p.loras} for p in peers}
+        self.shares: dict[str, set[int]] = {peer.name: set() for peer in peers}
+        for piece in pieces:
+            self._deal(piece)
+
+    @property
+    def end(self) -> float:
+        return max(self._ends.values())
+
+    def _deal(self, piece: Sequence[Pending]) -> None:
+        avoid = frozenset().union(*[task.avoid for task in piece])
+        able = self._ends.keys() - avoid or self._ends.keys()
+        best = min(able, key=lambda name: (self._end_of(piece, name), name))
+        self._ends[best] = self._end_of(piece, best)
+        self._loras[best].add(piece[0].lora)
+        self.shares[best] |= {task.position for task in piece}
+
+    def _end_of(self, piece: Sequence[Pending], name: str) -> float:
+        load = 0.0 if piece[0].lora in self._loras[name] else self._load_seconds
+        return self._ends[name] + load + sum(task.work for task in piece) * self._speed[name]

@@ -4,8 +4,11 @@ An incarnation's pipes are its own and have one writer and one reader each, so a
 worker can neither hold a lock that another one needs nor leave half a message for it.
 """
 
+import array
+import fcntl
 import os
 import signal
+import termios
 import time
 from collections.abc import Iterator
 from enum import Enum
@@ -57,8 +60,10 @@ class WorkerHandle:
         self.hung_up = False  # this incarnation says nothing more; it may still be there
         self.busy_since = 0.0  # monotonic time at which it got what it runs
         self.running: dict[str, tuple[Batch, ActiveLease]] = {}
+        self.ahead: dict[str, tuple[Batch, ActiveLease]] = {}  # begun when `running` is done
         self.saving: dict[str, tuple[Batch, ActiveLease]] = {}
-        self.undelivered: set[str] = set()  # leases of `running` that it never got
+        self.saving_since = 0.0  # monotonic time at which the newest of them was drawn
+        self.undelivered: set[str] = set()  # leases that were sent and never got there
         self.kill_reason: str | None = None  # set when main itself ordered the death
         self.process: WorkerProcess | None = None
         self._starter = starter
@@ -79,14 +84,34 @@ class WorkerHandle:
     @property
     def takes_leases(self) -> bool:
         """It is free, and nothing speaks against another task."""
-        if self.state is not State.SERVING or self.running or self.dismissed:
+        return not self.running and self._is_open_for_leases
+
+    @property
+    def takes_leases_ahead(self) -> bool:
+        """It is busy, has nothing to go on with, and could be sent something."""
+        if not self.running or self.ahead or not self._is_open_for_leases:
+            return False
+        return not self._has_unread_orders  # or the pipe might be full, and main would wait
+
+    @property
+    def _is_open_for_leases(self) -> bool:
+        if self.state is not State.SERVING or self.dismissed:
             return False
         if self.on_its_way_out or self.exit_code is not None:
             return False
         # What it saves, and what main has not published yet, would be lost with main.
-        if len(self.saving) > self._spec.most_saving:
+        unpublished = len(self.saving) + len(self.running)
+        if unpublished > self._spec.most_saving:
             return False
-        return not any(active.alone for _, active in self.saving.values())
+        held = [*self.running.values(), *self.saving.values()]
+        return not any(active.alone for _, active in held)
+
+    @property
+    def _has_unread_orders(self) -> bool:
+        assert self._to_worker is not None
+        unread = array.array("i", [0])  # bytes in the pipe
+        fcntl.ioctl(self._to_worker.fileno(), termios.FIONREAD, unread)
+        return unread[0] > 0
 
     @property
     def exit_code(self) -> int | None:
@@ -211,19 +236,25 @@ class WorkerHandle:
         self._to_worker = self.from_worker = None
 
     def leases(self) -> list[tuple[Batch, ActiveLease]]:
-        """Every lease that is out, those on the device first."""
-        return [*self.running.values(), *self.saving.values()]
+        """Every lease that is out, in the order in which it got to them, those being saved last."""
+        return [*self.running.values(), *self.ahead.values(), *self.saving.values()]
 
     @property
     def loras_soon(self) -> frozenset[str]:
         """Those that it holds, and what it is loading for the task that it was given."""
-        coming = {active.job.lora_sha256 for _, active in self.running.values()}
+        given = [*self.running.values(), *self.ahead.values()]
+        coming = {active.job.lora_sha256 for _, active in given}
         return self.loras | {lora for lora in coming if lora is not None}
 
     @property
     def work(self) -> float:
         """Expected work of what it runs."""
         return sum(active.job.work for _, active in self.running.values())
+
+    @property
+    def work_ahead(self) -> float:
+        """The same of what it begins then."""
+        return sum(active.job.work for _, active in self.ahead.values())
 
     @property
     def may_compile(self) -> bool:
@@ -236,6 +267,7 @@ class WorkerHandle:
     def forgive(self, seconds: float) -> None:
         """Do as if that time had not passed."""
         self.busy_since += seconds
+        self.saving_since += seconds
         if self.deadline is not None:
             self.deadline += seconds
         if self.load_watch is not None:

@@ -18,7 +18,7 @@ from loguru import logger
 
 from core.admission import Job
 from core.barrier import Barrier
-from core.batch import Batch, WorkerLoss
+from core.batch import ActiveLease, Batch, WorkerLoss
 from core.devices import Device
 from core.events import Listener, WorkerState, ignore
 from core.fault_points import fault_point
@@ -341,7 +341,7 @@ class WorkerPool:
         if message.lease_id not in handle.running:
             return
         _, active = handle.running[message.lease_id]
-        self._pace.learn(handle.name, active.job.work, message.seconds)
+        self._pace.learn(handle.name, active.job.work, message.seconds, message.lora_loads)
         self._leave_device(handle, message.lease_id)
 
     def _failed(self, handle: WorkerHandle, message: Failed) -> None:
@@ -354,8 +354,12 @@ class WorkerPool:
     def _leave_device(self, handle: WorkerHandle, lease_id: str) -> None:
         """The device is done with a lease; when with all of its group, it needs another."""
         handle.saving[lease_id] = handle.running.pop(lease_id)
+        handle.saving_since = time.monotonic()
         if not handle.running and not handle.on_its_way_out:
             handle.set_deadline(self._rules.task_timeout_minimum)
+            if handle.ahead:
+                handle.running, handle.ahead = handle.ahead, {}
+                self._has_begun(handle)
             self._lease_to(handle)
 
     # -- giving out work -----------------------------------------------------
@@ -373,15 +377,26 @@ class WorkerPool:
 
     def _lease_to(self, handle: WorkerHandle) -> None:
         batch = self._batch
-        if batch is None or not handle.takes_leases:
+        if batch is None:
             return
-        group = self._leasing.group_for(handle, batch)
-        if not group:
-            return
-        handle.running = {active.lease.lease_id: (batch, active) for active in group}
+        if handle.takes_leases:
+            group = self._leasing.group_for(handle, batch)
+            handle.running = {active.lease.lease_id: (batch, active) for active in group}
+            if group:
+                self._has_begun(handle)
+                self._send(handle, group)
+        if handle.takes_leases_ahead:
+            group = self._leasing.group_ahead_for(handle, batch)
+            handle.ahead = {active.lease.lease_id: (batch, active) for active in group}
+            self._send(handle, group)
+
+    def _has_begun(self, handle: WorkerHandle) -> None:
+        """What is on the device now is new there."""
         handle.busy_since = time.monotonic()
         allowed = self._pace.allowed(handle.name, handle.work, handle.may_compile)
         handle.set_deadline(allowed)
+
+    def _send(self, handle: WorkerHandle, group: Sequence[ActiveLease]) -> None:
         fault_point("main.lease")
         for active in group:
             if not handle.send(replace(active.lease, more_follow=active is not group[-1])):
@@ -444,9 +459,9 @@ class WorkerPool:
         # Who announced its leaving has named the culprit; who lost its server knows none.
         orphaned = handle.process is not None and handle.process.orphaned
         innocent = orphaned or handle.leaves_because is not None
-        undelivered = handle.undelivered
-        running = {i: held for i, held in handle.running.items() if i not in undelivered}
-        handle.running, handle.saving, handle.undelivered = {}, {}, set()
+        never_begun = handle.undelivered | handle.ahead.keys()
+        running = {i: held for i, held in handle.running.items() if i not in never_begun}
+        handle.running, handle.ahead, handle.saving, handle.undelivered = {}, {}, {}, set()
         self._sources.drop(handle)
         handle.bury()
         if not expected:
@@ -456,7 +471,7 @@ class WorkerPool:
             lease_id = active.lease.lease_id
             # A crash may come of a picture that is being saved, too; a deadline is the task's own.
             suspect = not running or lease_id in running or not hung
-            blamed = suspect and not innocent and lease_id not in undelivered
+            blamed = suspect and not innocent and lease_id not in never_begun
             batch.worker_lost(lease_id, loss, blamed)
         if self._closing:
             self._change(handle, State.STOPPED)

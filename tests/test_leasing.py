@@ -1,18 +1,26 @@
 """Who gets which task, and when. The workers are played by the tests."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from core.events import Event, TaskStarted
-from core.messages import Failed
+from core.messages import Failed, Lease, Log
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.outputs import publish
-from tests.conftest import PATIENCE, simulated, write_safetensors
-from tests.stub_workers import StubStarter, submitted
+from core.pace import OWN_ENOUGH
+from core.scheduler import TAIL
+from core.tasks import Result
+from core.worker_handle import WorkerHandle
+from tests.conftest import PATIENCE, simulated, wait_until, write_safetensors
+from tests.stub_workers import StubStarter, StubWorker, submitted
+
+TASKS = 20  # of a batch with one worker
 
 
 @pytest.fixture
@@ -103,6 +111,108 @@ def test_a_lora_that_one_worker_is_loading_is_not_loaded_by_the_next(
         leases = [worker.hear_lease() for worker in workers]
         assert len({lease.lora_sha256 for lease in leases}) == 3
     assert {r.status for r in batch.result(PATIENCE)} == {"interrupted"}
+
+
+def warmed_up(worker: StubWorker, seconds: float = 0.001) -> Lease:
+    """It has shown how fast it is, and has a lease more."""
+    for _ in range(OWN_ENOUGH):
+        lease = worker.hear_lease()
+        worker.draw(lease, seconds)
+        worker.save(lease)
+    return worker.hear_lease()
+
+
+@dataclass
+class Alone:
+    """A generator of one worker, which the test plays, amid a batch."""
+
+    generator: MultiGPUImageGenerator
+    starter: StubStarter
+    batch: "Future[list[Result]]"
+
+    def worker(self, incarnation: int = 1) -> StubWorker:
+        return self.starter.worker(incarnation=incarnation).serve()
+
+    @property
+    def handle(self) -> WorkerHandle:
+        """The worker as main sees it."""
+        assert self.generator._pool is not None
+        return self.generator._pool._handles[0]
+
+    def wait_until_all_is_given(self, worker: StubWorker) -> None:
+        """Main has turned to the worker again after its last picture was published."""
+        wait_until(lambda: not self.handle.saving, "what it drew is published")
+        read = threading.Event()
+        sink = logger.add(lambda line: read.set() if "a word" in line else None, level="INFO")
+        worker.say(Log("INFO", "a word"))
+        assert read.wait(PATIENCE)
+        logger.remove(sink)
+
+    def outcome(self, lease: Lease) -> str:
+        assert self.generator._ledger is not None
+        query = "SELECT outcome FROM leases WHERE lease_id = ?"
+        return str(self.generator._ledger._db.execute(query, (lease.lease_id,)).fetchone()[0])
+
+
+@pytest.fixture
+def alone(tmp_path: Path, starter: StubStarter, executor: ThreadPoolExecutor) -> Iterator[Alone]:
+    with MultiGPUImageGenerator(1, config=simulated(), output_dir=tmp_path) as generator:
+        yield Alone(generator, starter, submitted(executor, generator, TASKS))
+        generator.stop(at_once=True)
+
+
+def test_a_device_goes_on_with_short_work_without_a_word_from_main(alone: Alone) -> None:
+    worker = alone.worker()
+    first = warmed_up(worker)
+    second = worker.hear_lease()  # before it is done with the first
+    alone.wait_until_all_is_given(worker)
+    assert not worker.reader.poll()
+    worker.finish(first)
+    third = worker.hear_lease()
+    for lease in (second, third):
+        worker.finish(lease)
+    worker.hear_lease()
+
+
+def test_nothing_waits_behind_long_work(alone: Alone) -> None:
+    worker = alone.worker()
+    warmed_up(worker, seconds=10.0)
+    alone.wait_until_all_is_given(worker)
+    assert not worker.reader.poll()
+
+
+def test_the_last_tasks_go_to_whoever_is_free_first(alone: Alone) -> None:
+    worker = alone.worker()
+    held, given = [warmed_up(worker)], OWN_ENOUGH + 1
+    while given < TASKS:
+        if TASKS - given > TAIL or not held:
+            held.append(worker.hear_lease())
+            given += 1
+        else:
+            alone.wait_until_all_is_given(worker)
+            assert not worker.reader.poll()
+        worker.finish(held.pop(0))
+
+
+def test_a_worker_that_does_not_read_is_sent_nothing_more(alone: Alone) -> None:
+    """Its pipe would fill up, and main would wait for it."""
+    worker = alone.worker()
+    running = warmed_up(worker)
+    wait_until(worker.reader.poll, "what it goes on with")  # and does not read
+    worker.finish(running)
+    alone.wait_until_all_is_given(worker)
+    assert alone.handle.running and not alone.handle.ahead
+    worker.hear_lease()
+    wait_until(lambda: bool(alone.handle.ahead), "main's next look at it")
+
+
+def test_what_a_dead_worker_had_not_begun_is_not_to_blame(alone: Alone) -> None:
+    worker = alone.worker()
+    running, ahead = warmed_up(worker), worker.hear_lease()
+    worker.die()
+    alone.worker(incarnation=2).hear_lease()
+    assert alone.outcome(running).startswith("crash")
+    assert alone.outcome(ahead) == "released"
 
 
 def test_devices_do_not_run_ahead_of_the_disk(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.scheduler import Peer, Pending, Scheduler, Worker
+from core.scheduler import Peer, Pending, Scheduler, Worker, share_out
 
 ALONE = Worker("w0")
 
@@ -226,6 +226,27 @@ def test_workers_of_mixed_speed_end_close_together(seed: int) -> None:
     bound = sum(work) / sum(1 / s for s in speeds)
     assert finish(work, speeds) <= 1.08 * bound
     assert finish(work, speeds) <= finish(work, speeds, rule_5=False) * 1.001
+
+
+def test_a_worker_loads_no_lora_that_its_holder_would_be_done_with_first() -> None:
+    tasks = [Pending(0, 1.0, "a"), Pending(1, 1.0, "a")]
+    holder = Peer("w0", 0.5, 1.0, frozenset({"a"}))
+    free = Peer("w1", 0.0, 1.0, frozenset({"b"}))
+
+    def asks(load_seconds: float) -> Pending | None:
+        idle = Worker(
+            "w1", free.loras, frozenset({"w0"}), holder.loras, (holder, free), load_seconds
+        )
+        return Scheduler(tasks).take(idle)
+
+    assert asks(load_seconds=2.0) is None
+    assert asks(load_seconds=1.0) is not None
+
+
+def test_of_the_last_tasks_each_worker_loads_as_few_loras_as_it_can() -> None:
+    tasks = [Pending(n, 1.0, "ab"[n % 2]) for n in range(8)]
+    shares = share_out(tasks, [Peer("w0", 0.0, 1.0), Peer("w1", 0.0, 1.0)], load_seconds=3.0)
+    assert sorted(shares.values(), key=min) == [{0, 2, 4, 6}, {1, 3, 5, 7}]
 
 
 def test_a_retry_goes_to_another_worker_even_to_a_slow_one() -> None:

@@ -41,6 +41,20 @@ def test_a_stuck_workers_task_is_done_by_another(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".partial*"))
 
 
+def test_what_waits_behind_a_stuck_task_is_done_by_another(tmp_path: Path) -> None:
+    """Short tasks are given out before their turn; and the last picture may not be saved yet."""
+    with MultiGPUImageGenerator(
+        2, config=simulated(simulated=FAST), output_dir=tmp_path
+    ) as generator:
+        prompts = [f"{n}" for n in range(40)]
+        prompts[15] = "!stop:1"
+        results = generator.generate_batch(tasks(*prompts), timeout=30)
+        assert {r.status for r in results} == {"done"}
+        twice = [r.attempts for r in results].count(2)
+        assert results[15].attempts == 2 and twice in (2, 3)
+    assert outcomes(tmp_path) == ["done"] * 40 + ["superseded"] * twice
+
+
 def test_a_late_result_is_thrown_away(tmp_path: Path) -> None:
     with MultiGPUImageGenerator(
         2, config=simulated(simulated=FAST), output_dir=tmp_path

@@ -1,0 +1,35 @@
+"""What is learned of workers from the tasks that they finish."""
+
+from core.pace import OWN_ENOUGH, Pace
+from core.settings import load_settings
+
+
+def learned(**seconds: float) -> Pace:
+    """Every worker finished enough tasks of one unit in its `seconds`."""
+    pace = Pace(load_settings().supervision)
+    for worker, each in seconds.items():
+        for _ in range(OWN_ENOUGH):
+            pace.learn(worker, 1.0, each)
+    return pace
+
+
+def test_a_worker_is_taken_to_be_as_fast_as_the_others_until_it_has_shown_its_own_speed() -> None:
+    pace = learned(fast=1.0, faster=1.0)
+    assert pace.seconds_per_work("new") == 1.0
+    for _ in range(OWN_ENOUGH):
+        assert not pace.keeps_up("new")
+        pace.learn("new", 1.0, 3.0)
+    assert pace.seconds_per_work("new") == 3.0
+
+
+def test_a_slow_worker_does_not_keep_up_and_an_equal_one_does() -> None:
+    pace = learned(one=1.0, other=1.05, slow=1.5)
+    assert [pace.keeps_up(name) for name in ("one", "other", "slow")] == [True, True, False]
+
+
+def test_what_a_lora_takes_to_load_is_what_its_task_took_longer() -> None:
+    pace = learned(w=1.0)
+    assert pace.load_seconds == 0.0
+    for seconds, loads in ((1.5, 1), (2.0, 2), (1.0, 0)):
+        pace.learn("w", 1.0, seconds, loads)
+    assert pace.load_seconds == 0.5
