@@ -73,7 +73,8 @@ class Admission:
         self._kind = kind
         self._identity = identity
         self._dtype = dtype
-        self._root = root
+        # One of its own: it looks once at each folder of a batch.
+        self._root = OutputRoot(root.folder, root.confined)
         self._default_name = default_name
         self._first_seed = first_seed
         self._taken: dict[str, int] = {}

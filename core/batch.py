@@ -29,7 +29,7 @@ from core.tasks import Result, Status, task_to_json
 INTERRUPTED = "Not tried: the run was interrupted."
 # Failures that another try, on another worker or with more free memory, may not repeat.
 PASSING: frozenset[FailureKind] = frozenset({"out_of_memory", "device", "error"})
-MOST_BYTES = 24 * 1024  # of leases before the last one: a pipe takes 64 KiB without waiting
+MOST_BYTES = 24 * 1024  # of leases that another one may follow; see `core.worker_handle`
 
 
 @dataclass
@@ -143,29 +143,26 @@ class Batch:
         """Tasks that wait for a lease."""
         return len(self._scheduler)
 
-    def next_leases(self, worker: Worker, most: int, has_others: bool) -> list[ActiveLease]:
+    def next_leases(self, worker: Worker, most: int) -> list[ActiveLease]:
         """Up to `most` attempts that may run together; a suspect comes alone."""
-        first = self.next_lease(worker, has_others)
+        first = self.next_lease(worker)
         if first is None:
             return []
         if most == 1:
             return [first]
         group, size = [first], len(encode(first.lease))
         while len(group) < most and not first.alone and size < MOST_BYTES:
-            active = self.next_lease(worker, has_others=True, beside=first.job)
+            active = self.next_lease(worker, beside=first.job)
             if active is None:
                 break
             group.append(active)
             size += len(encode(active.lease))
         return group
 
-    def next_lease(
-        self, worker: Worker, has_others: bool, beside: Job | None = None
-    ) -> ActiveLease | None:
+    def next_lease(self, worker: Worker, beside: Job | None = None) -> ActiveLease | None:
         """The next attempt for `worker`, recorded; None if it has to wait or nothing is left.
 
         Args:
-            has_others: the worker has something else to draw or to save, so a suspect has to wait.
             beside: with which it has to run together.
         """
         while self._leasing and not self.finished:
@@ -177,9 +174,6 @@ class Batch:
             if pending is None:
                 return None
             task = self._tasks[pending.position]
-            if task.alone and has_others:
-                self._scheduler.add(pending)
-                return None
             try:
                 return self._give(task, worker.name)
             except (StorageError, LedgerError) as error:
@@ -503,4 +497,5 @@ def _pending(task: _Task) -> Pending:
         avoid=frozenset(task.avoid),
         # What failed in company tries alone: one bad task must not fail the others with it.
         group=None if retry else group_of(task.job),
+        suspect=task.alone,
     )

@@ -1,5 +1,6 @@
 """What a worker gets now: the next tasks, a copy of somebody's last one, or nothing yet."""
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from core.pace import Pace
 from core.scheduler import TAIL, Worker
 from core.worker_handle import State, WorkerHandle
 
-SHORT = 2.0  # seconds of expected work behind which more may wait in a worker
+SHORT = 2.0  # seconds of expected work that may wait in a worker, and that it may wait behind
 
 
 class Leasing:
@@ -46,17 +47,22 @@ class Leasing:
     def group_ahead_for(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
         """Leases that busy `handle` shall go on with, so that its device need not wait for main.
 
-        Only behind short ones, for no slow worker, and while there are plenty: what is given is
-        not taken back, neither for a better worker nor when the user interrupts.
+        Only short ones behind short ones, for no slow worker, and while there are plenty: what is
+        given is not taken back, neither for a better worker nor when the user interrupts.
         """
-        if self._barrier is not None or batch.waiting <= TAIL * len(self._serving()):
+        serving = self._serving()
+        plenty = max(TAIL, 2 * handle.group_size) * len(serving)
+        if self._barrier is not None or batch.waiting <= plenty:
             return []
         rate = self._pace.seconds_per_work(handle.name)
-        if rate is None or handle.work * rate > SHORT or not self._pace.keeps_up(handle.name):
+        if rate is None or handle.work * rate > SHORT or handle.may_compile:
+            return []
+        if not self._pace.keeps_up(handle.name, [h.name for h in serving]):
             return []
         if not handle.loras_soon <= handle.loras:
             return []  # it is loading one, and which it will hold then it alone knows
-        return self._next(handle, batch)
+        most_work = SHORT / handle.group_size / rate if rate else math.inf
+        return self._next(handle, batch, most_work)
 
     def may_come_to_idle(self) -> bool:
         """Somebody is idle and might get a task by the passing of time alone."""
@@ -64,17 +70,27 @@ class Leasing:
         someone_idle = any(not h.running for h in serving)
         return self._barrier is None and someone_idle and any(h.leases() for h in serving)
 
-    def _next(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
+    def _next(
+        self, handle: WorkerHandle, batch: Batch, most_work: float = math.inf
+    ) -> list[ActiveLease]:
         serving = self._serving()
         others = frozenset(h.name for h in serving if h is not handle)
         held = frozenset(lora for h in self._handles if h is not handle for lora in h.loras_soon)
         in_tail = batch.waiting <= TAIL * len(serving) and self._barrier is None
         peers = self._outlook.peers(serving, time.monotonic()) if in_tail else ()
-        load_seconds = self._pace.load_seconds
-        worker = Worker(handle.name, handle.loras, others, held, peers, load_seconds)
+        worker = Worker(
+            handle.name,
+            handle.loras,
+            others,
+            held,
+            peers,
+            self._pace.load_seconds,
+            has_others=bool(handle.leases()),
+            most_work=most_work,
+        )
         # The last tasks are shared out, so that no worker idles beside a full group.
         most = min(handle.group_size, -(-batch.waiting // len(serving)))
-        return batch.next_leases(worker, most, has_others=bool(handle.leases()))
+        return batch.next_leases(worker, most)
 
     def _copy(self, handle: WorkerHandle, batch: Batch) -> list[ActiveLease]:
         """A second run of somebody's last task, where this worker would only wait for it."""

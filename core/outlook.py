@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
+from core.admission import Job
 from core.pace import Pace
 from core.scheduler import Peer
 from core.worker_handle import WorkerHandle
 
 WORTH_A_COPY = 0.8  # of the time that the first run should still take
-LATE_SAVING = 5.0  # seconds: a slow disk takes one or two, and a stuck worker for ever
+LATE_SAVING = 5.0  # seconds: a large picture on a slow disk takes two or three
 
 
 class Outlook:
@@ -50,22 +51,24 @@ class Outlook:
             if worker is not idle
             for found in self._ends(worker, self._pace.seconds_per_work(worker.name) or own, now)
         ]
-        for seconds, work, lease_id in sorted(ends, reverse=True):
-            if work * own <= WORTH_A_COPY * seconds:
+        for seconds, lease_id, job in sorted(ends, key=lambda end: end[0], reverse=True):
+            held = job.lora_sha256 is None or job.lora_sha256 in idle.loras
+            load = 0.0 if held else self._pace.load_seconds
+            if load + job.work * own <= WORTH_A_COPY * seconds:
                 yield lease_id
 
     def _ends(
         self, worker: WorkerHandle, rate: float, now: float
-    ) -> Iterator[tuple[float, float, str]]:
-        """Seconds that each lease should still take, its work and its id; not those of groups."""
+    ) -> Iterator[tuple[float, str, Job]]:
+        """Seconds that each lease should still take, its id and its job; not those of groups."""
         for held, seconds in (
             (worker.running, self._left(worker, rate, now)),
             (worker.ahead, self._busy_for(worker, rate, now)),
         ):
             if len(held) == 1:
                 lease_id, (_, active) = next(iter(held.items()))
-                yield seconds, active.job.work, lease_id
+                yield seconds, lease_id, active.job
         saving = now - worker.saving_since
         for lease_id, (_, active) in worker.saving.items():
-            if saving > LATE_SAVING:
-                yield saving, active.job.work, lease_id
+            if saving > LATE_SAVING and lease_id not in worker.told:
+                yield saving, lease_id, active.job

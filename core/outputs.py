@@ -121,14 +121,14 @@ class OutputRoot:
         Raises:
             StorageError: the folder cannot be made, or has since come to lead outside.
         """
-        if not os.path.isdir(path.file.parent):
-            make_folder(path.file.parent)
         try:
             outside = self.confined and not self._lies_inside(os.path.dirname(path.file))
         except OSError as error:
             raise storage_error(error, path.file) from None
         if outside:
             raise StorageError(f"{path.file} has come to lead out of {self.folder}.")
+        if not os.path.isdir(path.file.parent):
+            make_folder(path.file.parent)
         return path.file.with_name(f"{PARTIAL_PREFIX}{lease_id}")
 
     def sweep(self, partial: str) -> None:

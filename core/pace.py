@@ -1,6 +1,8 @@
 """How long tasks take here, learned from those before: deadlines and forecasts."""
 
+import math
 from collections import deque
+from collections.abc import Iterable
 from statistics import median
 
 from core.scheduler import SAME_SPEED
@@ -21,11 +23,19 @@ class Pace:
         self._own_median: dict[str, float] = {}  # of those that have finished enough
         self._loads: deque[float] = deque(maxlen=MEMORY)  # seconds for a LoRA
 
-    def learn(self, worker: str, work: float, seconds: float, loads: int = 0) -> None:
-        """Note a finished task, and how many LoRAs were loaded for it."""
+    def learn(
+        self, worker: str, work: float, seconds: float, loads: int = 0, together: int = 1
+    ) -> None:
+        """Note a finished task.
+
+        Args:
+            seconds: its share of the device's time.
+            loads: LoRAs that were loaded for it and those that ran with it.
+            together: how many that were.
+        """
         usual = self.seconds_per_work(worker)
         if loads and usual is not None:
-            self._loads.append(max(0.0, seconds - usual * work) / loads)
+            self._loads.append(max(0.0, seconds - usual * work) * together / loads)
         rate = seconds / max(work, 1e-9)
         self._rates.append(rate)
         own = self._own.setdefault(worker, deque(maxlen=OWN_MEMORY))
@@ -44,11 +54,12 @@ class Pace:
         """What a LoRA takes to load, over the time of its task; 0 while nobody knows."""
         return median(self._loads) if self._loads else 0.0
 
-    def keeps_up(self, worker: str) -> bool:
-        """It is known to be about as fast as the fastest."""
+    def keeps_up(self, worker: str, others: Iterable[str]) -> bool:
+        """It is known to be about as fast as the fastest of all."""
         if worker not in self._own_median:
             return False
-        return self._own_median[worker] <= SAME_SPEED * min(self._own_median.values())
+        known = [self._own_median[name] for name in others if name in self._own_median]
+        return self._own_median[worker] <= SAME_SPEED * min(known, default=math.inf)
 
     def allowed(self, worker: str, work: float, may_compile: bool = False) -> float:
         """Seconds after which a task of this much work counts as hung on this worker.

@@ -18,6 +18,7 @@ processors"); the LoRA order saves loads.
 """
 
 import heapq
+import math
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -37,6 +38,7 @@ class Pending:
         retry: how often it was tried; retries go behind all fresh tasks of their LoRA.
         avoid: workers that should rather not run it again.
         group: equal for tasks that may run together; None for one that runs alone.
+        suspect: it must not run while its worker has anything else.
     """
 
     position: int
@@ -45,6 +47,7 @@ class Pending:
     retry: int = 0
     avoid: frozenset[str] = frozenset()
     group: Hashable | None = None
+    suspect: bool = False
 
     @property
     def order(self) -> tuple[int, float, int]:
@@ -69,6 +72,8 @@ class Worker:
         others: names of the other workers that take leases now.
         peers: it and the others with their speed; none where speeds are not known yet.
         load_seconds: what it takes to load a LoRA.
+        has_others: it has something else to draw or to save.
+        most_work: of a task that it may be given; where the next one is longer, it gets none.
     """
 
     name: str
@@ -77,6 +82,11 @@ class Worker:
     loras_elsewhere: frozenset[str] = frozenset()
     peers: tuple[Peer, ...] = ()
     load_seconds: float = 0.0
+    has_others: bool = False
+    most_work: float = math.inf
+
+    def may_have(self, task: Pending) -> bool:
+        return task.work <= self.most_work and not (task.suspect and self.has_others)
 
 
 _Item = tuple[tuple[int, float, int], Pending]
@@ -172,6 +182,9 @@ class Scheduler:
             task = self._queues[lora].pop_for(
                 worker, lambda t: share is None or t.position in share
             )
+            if task is not None and not worker.may_have(task):
+                self._queues[lora].push(task)
+                return None
             if task is not None:
                 held = lora is None or lora in worker.loras
                 self._since_load[worker.name] = held * self._since_load.get(worker.name, 0) + 1
@@ -237,21 +250,25 @@ def share_out(
 ) -> dict[str, set[int]]:
     """Positions by worker: longest task first, each to whom it should be finished by first.
 
-    Where that ends later than it would with all tasks of a LoRA in one piece, so it is done.
+    All tasks of a LoRA stay together where everything ends sooner so.
     """
     ordered = sorted(tasks, key=lambda t: (t.retry, -t.work, t.lora or "", t.position))
     deals = [_Deal([[task] for task in ordered], peers, load_seconds)]
     if load_seconds:
         pieces: dict[Hashable, list[Pending]] = {}
         for task in ordered:
-            pieces.setdefault(task.lora or task.position, []).append(task)
+            alike = (task.lora, task.avoid) if task.lora else task.position
+            pieces.setdefault(alike, []).append(task)
         longest = sorted(pieces.values(), key=lambda piece: -sum(t.work for t in piece))
         deals.append(_Deal(longest, peers, load_seconds))
     return min(deals, key=lambda deal: deal.end).shares
 
 
 class _Deal:
-    """Pieces of work dealt out in order, each to the worker that should finish it first."""
+    """Pieces of work dealt out in order, each to the worker that should finish it first.
+
+    The tasks of a piece agree in LoRA and in whom they avoid.
+    """
 
     def __init__(
         self, pieces: Iterable[Sequence[Pending]], peers: Sequence[Peer], load_seconds: float
@@ -269,13 +286,13 @@ class _Deal:
         return max(self._ends.values())
 
     def _deal(self, piece: Sequence[Pending]) -> None:
-        avoid = frozenset().union(*[task.avoid for task in piece])
-        able = self._ends.keys() - avoid or self._ends.keys()
-        best = min(able, key=lambda name: (self._end_of(piece, name), name))
-        self._ends[best] = self._end_of(piece, best)
-        self._loras[best].add(piece[0].lora)
+        work, lora, avoid = sum(task.work for task in piece), piece[0].lora, piece[0].avoid
+        able = [name for name in self._ends if name not in avoid] or [*self._ends]
+        end, best = min((self._end_of(name, work, lora), name) for name in able)
+        self._ends[best] = end
+        self._loras[best].add(lora)
         self.shares[best] |= {task.position for task in piece}
 
-    def _end_of(self, piece: Sequence[Pending], name: str) -> float:
-        load = 0.0 if piece[0].lora in self._loras[name] else self._load_seconds
-        return self._ends[name] + load + sum(task.work for task in piece) * self._speed[name]
+    def _end_of(self, name: str, work: float, lora: str | None) -> float:
+        load = 0.0 if lora in self._loras[name] else self._load_seconds
+        return self._ends[name] + load + work * self._speed[name]

@@ -11,6 +11,7 @@ import signal
 import termios
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import Enum
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -23,6 +24,10 @@ from core.messages import ToWorker, decode, encode
 from core.stall import StallWatch
 from core.worker_spec import WorkerSpec
 from core.worker_start import Starter, WorkerMain, WorkerProcess
+
+# Of a worker's pipe: a group of leases that it does not read, which take a page (4 KiB) each at
+# least, must not keep main waiting.
+ORDERS_BYTES = 256 * 1024
 
 
 class State(Enum):
@@ -58,11 +63,12 @@ class WorkerHandle:
         self.dismissed = False  # to leave when its leases are done
         self.leaves_because: str | None = None  # this incarnation said that it will end itself
         self.hung_up = False  # this incarnation says nothing more; it may still be there
-        self.busy_since = 0.0  # monotonic time at which it got what it runs
+        self.busy_since = 0.0  # monotonic time at which it began what it runs
         self.running: dict[str, tuple[Batch, ActiveLease]] = {}
         self.ahead: dict[str, tuple[Batch, ActiveLease]] = {}  # begun when `running` is done
         self.saving: dict[str, tuple[Batch, ActiveLease]] = {}
         self.saving_since = 0.0  # monotonic time at which the newest of them was drawn
+        self.told: set[str] = set()  # leases of `saving` whose end main has read
         self.undelivered: set[str] = set()  # leases that were sent and never got there
         self.kill_reason: str | None = None  # set when main itself ordered the death
         self.process: WorkerProcess | None = None
@@ -125,6 +131,8 @@ class WorkerHandle:
             Exception: no process can be started now; AssertionError: nor ever.
         """
         task_reader, self._to_worker = Pipe(duplex=False)
+        with suppress(OSError):  # where the user has many large pipes already
+            fcntl.fcntl(self._to_worker.fileno(), fcntl.F_SETPIPE_SZ, ORDERS_BYTES)
         self.from_worker, result_writer = Pipe(duplex=False)
         try:
             self.process = self._starter.start(
@@ -236,15 +244,18 @@ class WorkerHandle:
         self._to_worker = self.from_worker = None
 
     def leases(self) -> list[tuple[Batch, ActiveLease]]:
-        """Every lease that is out, in the order in which it got to them, those being saved last."""
+        """Every lease that is out: on the device, behind that, and being saved."""
         return [*self.running.values(), *self.ahead.values(), *self.saving.values()]
 
     @property
     def loras_soon(self) -> frozenset[str]:
         """Those that it holds, and what it is loading for the task that it was given."""
         given = [*self.running.values(), *self.ahead.values()]
-        coming = {active.job.lora_sha256 for _, active in given}
-        return self.loras | {lora for lora in coming if lora is not None}
+        coming = frozenset(
+            active.job.lora_sha256 for _, active in given if active.job.lora_sha256 is not None
+        )
+        soon = self.loras | coming
+        return soon if len(soon) <= self._spec.max_resident_loras else coming
 
     @property
     def work(self) -> float:

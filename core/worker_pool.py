@@ -248,6 +248,7 @@ class WorkerPool:
             if isinstance(message, Failed):
                 self._failed(handle, message)
             if isinstance(message, Done | Failed):
+                handle.told.add(message.lease_id)
                 self._endings.append((handle, message))
             else:
                 self._receive(handle, message)
@@ -273,6 +274,7 @@ class WorkerPool:
 
     def _settle(self, handle: WorkerHandle, message: Done | Failed) -> None:
         """Publish and record it, if its batch still wants it."""
+        handle.told.discard(message.lease_id)
         batch, _ = handle.saving.pop(message.lease_id, (None, None))
         if not handle.leases() and not handle.on_its_way_out:
             handle.set_deadline(None)
@@ -341,7 +343,8 @@ class WorkerPool:
         if message.lease_id not in handle.running:
             return
         _, active = handle.running[message.lease_id]
-        self._pace.learn(handle.name, active.job.work, message.seconds, message.lora_loads)
+        loads, together = message.lora_loads, len(handle.running)
+        self._pace.learn(handle.name, active.job.work, message.seconds, loads, together)
         self._leave_device(handle, message.lease_id)
 
     def _failed(self, handle: WorkerHandle, message: Failed) -> None:
@@ -388,7 +391,8 @@ class WorkerPool:
         if handle.takes_leases_ahead:
             group = self._leasing.group_ahead_for(handle, batch)
             handle.ahead = {active.lease.lease_id: (batch, active) for active in group}
-            self._send(handle, group)
+            if group:
+                self._send(handle, group)
 
     def _has_begun(self, handle: WorkerHandle) -> None:
         """What is on the device now is new there."""

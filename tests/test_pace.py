@@ -17,14 +17,16 @@ def test_a_worker_is_taken_to_be_as_fast_as_the_others_until_it_has_shown_its_ow
     pace = learned(fast=1.0, faster=1.0)
     assert pace.seconds_per_work("new") == 1.0
     for _ in range(OWN_ENOUGH):
-        assert not pace.keeps_up("new")
+        assert not pace.keeps_up("new", ["new", "fast", "faster"])
         pace.learn("new", 1.0, 3.0)
     assert pace.seconds_per_work("new") == 3.0
 
 
 def test_a_slow_worker_does_not_keep_up_and_an_equal_one_does() -> None:
     pace = learned(one=1.0, other=1.05, slow=1.5)
-    assert [pace.keeps_up(name) for name in ("one", "other", "slow")] == [True, True, False]
+    everybody = ("one", "other", "slow")
+    assert [pace.keeps_up(name, everybody) for name in everybody] == [True, True, False]
+    assert pace.keeps_up("slow", ["slow"])  # the others have left
 
 
 def test_what_a_lora_takes_to_load_is_what_its_task_took_longer() -> None:
@@ -33,3 +35,9 @@ def test_what_a_lora_takes_to_load_is_what_its_task_took_longer() -> None:
     for seconds, loads in ((1.5, 1), (2.0, 2), (1.0, 0)):
         pace.learn("w", 1.0, seconds, loads)
     assert pace.load_seconds == 0.5
+
+
+def test_a_load_is_told_of_by_the_first_of_those_that_run_together() -> None:
+    pace = learned(w=1.0)
+    pace.learn("w", 1.0, 1.5, loads=1, together=8)  # an eighth of the load each
+    assert pace.load_seconds == 4.0

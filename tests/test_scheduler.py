@@ -249,6 +249,42 @@ def test_of_the_last_tasks_each_worker_loads_as_few_loras_as_it_can() -> None:
     assert sorted(shares.values(), key=min) == [{0, 2, 4, 6}, {1, 3, 5, 7}]
 
 
+@pytest.mark.parametrize("seed", range(100))
+def test_of_idle_workers_there_is_always_one_that_gets_a_waiting_task(seed: int) -> None:
+    """Or the batch would never end."""
+    rng = random.Random(seed)
+    names = [f"w{n}" for n in range(rng.randint(1, 4))]
+    tasks = [
+        Pending(
+            position,
+            rng.choice([0.5, 1.0, 2.0]),
+            rng.choice([None, "a", "b"]),
+            avoid=frozenset(rng.sample(names, rng.randint(0, len(names)))),
+        )
+        for position in range(rng.randint(1, 4))
+    ]
+    peers = tuple(
+        Peer(name, 0.0, rng.choice([1.0, 3.0]), frozenset(rng.choice(["", "a", "b"])))
+        for name in names
+    )
+    taken = [
+        Scheduler(tasks).take(
+            Worker(p.name, p.loras, frozenset(names) - {p.name}, peers=peers, load_seconds=3.0)
+        )
+        for p in peers
+    ]
+    assert any(taken)
+
+
+def test_a_task_that_a_worker_may_not_have_yet_counts_as_no_lease() -> None:
+    tasks = [Pending(0, 9.0, "a", suspect=True), Pending(1, 1.0, "b")]
+    scheduler = Scheduler(tasks, max_passed_over=3)
+    for _ in range(9):
+        assert scheduler.take(Worker("w0", frozenset({"a"}), has_others=True)) is None
+        assert scheduler.take(Worker("w0", frozenset({"a"}), most_work=5.0)) is None
+    assert drain(scheduler, Worker("w0", frozenset({"a"}))) == [0, 1]
+
+
 def test_a_retry_goes_to_another_worker_even_to_a_slow_one() -> None:
     scheduler = Scheduler([Pending(0, 1.0, retry=1, avoid=frozenset({"w0"}))])
     peers = (Peer("w0", 0.0, 1.0), Peer("w1", 0.0, 9.0))

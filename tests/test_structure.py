@@ -50,5 +50,5 @@ def test_core_names_workers_at_one_place() -> None:
 
 
 def test_the_scheduler_is_pure() -> None:
-    allowed = {"heapq", "collections.abc", "dataclasses"}
+    allowed = {"heapq", "math", "collections.abc", "dataclasses"}
     assert imports_of(PROJECT / "core" / "scheduler.py") <= allowed

@@ -37,7 +37,7 @@ class InlinePool:
 
     def submit(self, batch: Batch) -> None:
         worker = Worker("inline", frozenset(), frozenset(), frozenset(), ())
-        while (active := batch.next_lease(worker, has_others=False)) is not None:
+        while (active := batch.next_lease(worker)) is not None:
             message = self._draw(active.lease)
             if isinstance(message, Done):
                 batch.done(message)
