@@ -50,12 +50,13 @@ class Leasing:
         Only short ones behind short ones, for no slow worker, and while there are plenty: what is
         given is not taken back, neither for a better worker nor when the user interrupts.
         """
-        serving = self._serving()
-        plenty = max(TAIL, 2 * handle.group_size) * len(serving)
-        if self._barrier is not None or batch.waiting <= plenty:
-            return []
         rate = self._pace.seconds_per_work(handle.name)
-        if rate is None or handle.work * rate > SHORT or handle.may_compile:
+        if self._barrier is not None or rate is None or handle.may_compile:
+            return []
+        if handle.work * rate > SHORT:  # first: long tasks are asked about in every turn of main
+            return []
+        serving = self._serving()
+        if batch.waiting <= max(TAIL, 2 * handle.group_size) * len(serving):
             return []
         if not self._pace.keeps_up(handle.name, [h.name for h in serving]):
             return []

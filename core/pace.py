@@ -1,6 +1,5 @@
 """How long tasks take here, learned from those before: deadlines and forecasts."""
 
-import math
 from collections import deque
 from collections.abc import Iterable
 from statistics import median
@@ -55,11 +54,11 @@ class Pace:
         return median(self._loads) if self._loads else 0.0
 
     def keeps_up(self, worker: str, others: Iterable[str]) -> bool:
-        """It is known to be about as fast as the fastest of all."""
-        if worker not in self._own_median:
-            return False
-        known = [self._own_median[name] for name in others if name in self._own_median]
-        return self._own_median[worker] <= SAME_SPEED * min(known, default=math.inf)
+        """It is known to be about as fast as the fastest of them."""
+        own = self._own_median.get(worker)
+        return own is not None and all(
+            own <= SAME_SPEED * self._own_median.get(name, own) for name in others
+        )
 
     def allowed(self, worker: str, work: float, may_compile: bool = False) -> float:
         """Seconds after which a task of this much work counts as hung on this worker.

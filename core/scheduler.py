@@ -86,6 +86,7 @@ class Worker:
     most_work: float = math.inf
 
     def may_have(self, task: Pending) -> bool:
+        """The task may be given to it now."""
         return task.work <= self.most_work and not (task.suspect and self.has_others)
 
 

@@ -68,7 +68,7 @@ class WorkerHandle:
         self.ahead: dict[str, tuple[Batch, ActiveLease]] = {}  # begun when `running` is done
         self.saving: dict[str, tuple[Batch, ActiveLease]] = {}
         self.saving_since = 0.0  # monotonic time at which the newest of them was drawn
-        self.told: set[str] = set()  # leases of `saving` whose end main has read
+        self.told: set[str] = set()  # leases whose end main has read, and not settled yet
         self.undelivered: set[str] = set()  # leases that were sent and never got there
         self.kill_reason: str | None = None  # set when main itself ordered the death
         self.process: WorkerProcess | None = None
@@ -109,8 +109,7 @@ class WorkerHandle:
         unpublished = len(self.saving) + len(self.running)
         if unpublished > self._spec.most_saving:
             return False
-        held = [*self.running.values(), *self.saving.values()]
-        return not any(active.alone for _, active in held)
+        return not any(active.alone for _, active in self.leases())
 
     @property
     def _has_unread_orders(self) -> bool:

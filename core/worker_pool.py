@@ -382,17 +382,13 @@ class WorkerPool:
         batch = self._batch
         if batch is None:
             return
-        if handle.takes_leases:
-            group = self._leasing.group_for(handle, batch)
-            handle.running = {active.lease.lease_id: (batch, active) for active in group}
-            if group:
-                self._has_begun(handle)
-                self._send(handle, group)
-        if handle.takes_leases_ahead:
-            group = self._leasing.group_ahead_for(handle, batch)
-            handle.ahead = {active.lease.lease_id: (batch, active) for active in group}
-            if group:
-                self._send(handle, group)
+        if handle.takes_leases and (group := self._leasing.group_for(handle, batch)):
+            handle.running = _held(batch, group)
+            self._has_begun(handle)
+            self._send(handle, group)
+        if handle.takes_leases_ahead and (group := self._leasing.group_ahead_for(handle, batch)):
+            handle.ahead = _held(batch, group)
+            self._send(handle, group)
 
     def _has_begun(self, handle: WorkerHandle) -> None:
         """What is on the device now is new there."""
@@ -439,7 +435,7 @@ class WorkerPool:
 
     def _has_word_from(self, handle: WorkerHandle) -> bool:
         """It said something that main did not act on yet, or hung up."""
-        return handle.has_unread_words or any(handle is h for h, _ in self._endings)
+        return handle.has_unread_words or bool(handle.told)
 
     def _check_load(self, handle: WorkerHandle, now: float) -> None:
         """A load may take an hour, but not stand still: others may be waiting for their turn."""
@@ -594,3 +590,7 @@ class WorkerPool:
     def _change(self, handle: WorkerHandle, state: State) -> None:
         handle.state = state
         self._listener(WorkerState(handle.name, state.value))
+
+
+def _held(batch: Batch, group: Sequence[ActiveLease]) -> dict[str, tuple[Batch, ActiveLease]]:
+    return {active.lease.lease_id: (batch, active) for active in group}

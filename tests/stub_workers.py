@@ -86,8 +86,8 @@ class StubWorker:
         Path(lease.partial_path).write_bytes(PICTURE)
         self.say(Done(lease.lease_id, len(PICTURE), "0" * 64, 0.0))
 
-    def finish(self, lease: Lease) -> None:
-        self.draw(lease)
+    def finish(self, lease: Lease, seconds: float = 0.001) -> None:
+        self.draw(lease, seconds)
         self.save(lease)
 
     def leave_when_asked(self) -> None:

@@ -116,9 +116,7 @@ def test_a_lora_that_one_worker_is_loading_is_not_loaded_by_the_next(
 def warmed_up(worker: StubWorker, seconds: float = 0.001) -> Lease:
     """It has shown how fast it is, and has a lease more."""
     for _ in range(OWN_ENOUGH):
-        lease = worker.hear_lease()
-        worker.draw(lease, seconds)
-        worker.save(lease)
+        worker.finish(worker.hear_lease(), seconds)
     return worker.hear_lease()
 
 
