@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
+READY_TO_TEST := $(VENV)/.dev-requirements-installed
 
 .PHONY: demo edit-demo test chaos fuzz check bench demo-model demo-editor clean
 
@@ -12,13 +13,13 @@ demo: $(READY)  ## draw the example persona's tweets on two workers
 edit-demo: $(READY)  ## 50 example edits by the demo editor, scored by the demo judge, and the table
 	$(BIN)/python run_edit_benchmark.py --config config/edit_benchmark.yaml
 
-test: $(READY) check  ## lint, type hints and the whole test suite
+test: $(READY_TO_TEST) check  ## lint, type hints and the whole test suite
 	$(BIN)/python -m pytest
 
-chaos: $(READY)  ## every kill, hang and signal of docs/RELIABILITY.md, with a table at the end
+chaos: $(READY_TO_TEST)  ## every kill, hang and signal of docs/RELIABILITY.md, with a table at the end
 	CHAOS=full $(BIN)/python -m pytest -n 3 tests/chaos/test_kills.py tests/chaos
 
-check: $(READY)
+check: $(READY_TO_TEST)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -31,7 +32,7 @@ bench: $(READY)  ## what benchmarks/RESULTS.md shows of a machine without GPU
 SECONDS_EACH ?= 60
 TARGETS ?= tweets settings ledger lora image provenance pairs re_edit verdict
 
-fuzz: $(READY)  ## coverage-guided fuzzing of every reader; not part of the suite
+fuzz: $(READY_TO_TEST)  ## coverage-guided fuzzing of every reader; not part of the suite
 	$(BIN)/pip install --quiet atheris==3.0.0
 	for target in $(TARGETS); do $(BIN)/python -m tests.hostile.fuzz $$target $(SECONDS_EACH) || exit 1; done
 
@@ -44,6 +45,10 @@ demo-editor: $(READY)  ## train the embedded demo editor and judge again, from a
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -r requirements.txt
+	touch $@
+
+$(READY_TO_TEST): $(READY) requirements-dev.txt
+	$(BIN)/pip install --quiet -r requirements-dev.txt
 	touch $@
 
 clean:
