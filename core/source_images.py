@@ -158,7 +158,8 @@ def _formats_of(file: Path) -> tuple[str, ...]:
         start = stream.read(_START)
     if start[4:8] != b"ftyp":
         return FORMATS
-    if b"avif" in start or b"avis" in start:
+    brand = start[8:12]
+    if not brand.startswith(b"he") and (b"avif" in start or b"avis" in start):
         return ("AVIF",)
     _register_heif()
     return ("HEIF",)

@@ -403,6 +403,26 @@ def test_a_mark_that_cannot_be_read_fails_its_pair_alone(tmp_path: Path, value: 
     assert good.problem is None and good.intersection_exist is True
 
 
+def test_what_fails_counts_where_its_row_places_it(tmp_path: Path) -> None:
+    """A pair that cannot be used adds no language to data of another one."""
+    rows = [
+        gedit_row("a/cn/k", "", Intersection_exist=False),
+        gedit_row("a/cn/gone", Intersection_exist=True),
+        {"instruction": "x"},
+    ]
+    pairs = read(gedit(tmp_path, ["a/cn/k"], rows)).pairs
+    assert all(p.problem for p in pairs)
+    assert [(p.language, p.intersection_exist) for p in pairs] == [
+        ("cn", False), ("cn", True), ("", None),
+    ]  # fmt: skip
+    row = {"input_file_name": "a.png", "instruction": "x", "language": "cn", "pair_id": "1"}
+    folder = imagefolder(tmp_path, row, row, {**row, "instruction": ""}, "{no json")
+    assert [p.language for p in read(folder).pairs] == ["cn", "cn", "cn", ""]
+    embedded = {"src_img_b64": "%%%", "edit_instruction_cn": "x"}
+    pairs = read(re_edit(tmp_path, embedded, {}, "no row")).pairs
+    assert [p.language for p in pairs] == ["cn", "", ""]
+
+
 def test_gedit_takes_numbers_for_keys_and_types(tmp_path: Path) -> None:
     row = {"task_type": 3, "instruction_language": "en", "key": 17, "instruction": "x"}
     first, second = read(gedit(tmp_path, ["3/en/17"], [row, {**row, "key": 18.0}])).pairs

@@ -1,11 +1,13 @@
 """How the edits of a run were made: the editor with all its settings that decide a picture."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 _MAX_VALUES = 5  # of a setting, that are listed one by one
+_MOST_SHOWN = 40  # characters of a text in the table's line
 
 # Of a task, and of what the model says that it used; the order is that of the table's line.
 SETTINGS = (
@@ -103,8 +105,11 @@ def _in_short(values: Sequence[Any]) -> Any:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        short = value if len(value) <= _MOST_SHOWN else value[: _MOST_SHOWN - 1] + "…"
+        return short if re.fullmatch(r"[\w.-]+", short) else repr(short)
     if not isinstance(value, dict):
-        return repr(value) if value == "" or value != str(value).strip() else str(value)
+        return str(value)
     if "lowest" in value:
         return f"{value['lowest']} to {value['highest']}"
     return f"of {value['different']} kinds"

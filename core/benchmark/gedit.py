@@ -115,7 +115,7 @@ def _pair(row: dict[str, Any], picture: _Picture) -> Pair:
             metadata={"key": picture.key},
         )
     except InputError as problem:
-        return _failed(picture, problem)
+        return _failed(picture, problem, row)
 
 
 def _without_picture(row: dict[str, Any]) -> Pair:
@@ -123,14 +123,25 @@ def _without_picture(row: dict[str, Any]) -> Pair:
     language = text_of(row, "instruction_language", "")
     place = f"fullset/{label_of(row, 'task_type', '*')}/{language or '*'}/{key}{SUFFIX}"
     wanted = _Picture(Path(place), category, language, key)
-    return _failed(wanted, InputError(f"key: {key!r} has no picture: {place!r} is missing."))
+    return _failed(wanted, InputError(f"key: {key!r} has no picture: {place!r} is missing."), row)
 
 
 def _unknown(picture: _Picture) -> Pair:
-    return _failed(picture, InputError(f"key: {picture.key!r} is not in metadata.jsonl."))
+    return _failed(picture, InputError(f"key: {picture.key!r} is not in metadata.jsonl."), {})
 
 
-def _failed(picture: _Picture, problem: InputError) -> Pair:
+def _failed(picture: _Picture, problem: InputError, row: dict[str, Any]) -> Pair:
+    """Counted where its row places it, as far as that can be read."""
     name = f"{picture.language or 'en'}_{picture.key}"
-    category, language = picture.task_type, picture.language
-    return Pair(file_name(name), category, problem=problem, language=language, given_id=name)
+    try:
+        intersection = _is_in_intersection(row) if row else None
+    except InputError:
+        intersection = None
+    return Pair(
+        file_name(name),
+        picture.task_type,
+        problem=problem,
+        language=picture.language,
+        intersection_exist=intersection,
+        given_id=name,
+    )

@@ -42,11 +42,11 @@ def read_imagefolder(folder: Path) -> list[Pair]:
 def _pair(row: dict[str, Any] | InputError, folder: Path, position: int) -> Pair:
     name = f"pair_{position:04d}"
     if isinstance(row, InputError):
-        return Pair(name, UNSORTED, problem=row)
-    category = UNSORTED
+        return Pair(name, UNSORTED, problem=row, language="")
+    category, language = UNSORTED, ""
     given_id: str | None = None
     try:
-        category = category_of(row, "category")
+        category, language = category_of(row, "category"), text_of(row, "language", "en")
         files = row.get("input_file_names") or [
             text_of(row, "input_file_name", hints=PICTURE_HINTS)
         ]
@@ -60,12 +60,12 @@ def _pair(row: dict[str, Any] | InputError, folder: Path, position: int) -> Pair
             category,
             text_of(row, "instruction", hints=INSTRUCTION_HINTS),
             sources,
-            language=text_of(row, "language", "en"),
+            language=language,
             given_id=given_id,
             metadata=kept({k: v for k, v in row.items() if k not in _OURS}),
         )
     except InputError as problem:
-        return Pair(name, category, problem=problem, given_id=given_id)
+        return Pair(name, category, problem=problem, language=language, given_id=given_id)
 
 
 def inside(folder: Path, name: str, what: str) -> Path:

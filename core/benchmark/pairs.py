@@ -145,4 +145,4 @@ def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
 
 def _given_twice(pair: Pair) -> Pair:
     problem = InputError(f"Pair {pair.given_id!r} of {pair.category!r} is given twice.")
-    return Pair(pair.pair_id, pair.category, problem=problem)
+    return replace(pair, problem=problem, given_id=None)

@@ -39,7 +39,7 @@ def read_re_edit(file: Path, work_folder: Path) -> list[Pair]:
 
 
 def _pair(row: Any, file: Path, work_folder: Path, position: int) -> Pair:
-    name, category = f"pair_{position:04d}", UNSORTED
+    name, category, language = f"pair_{position:04d}", UNSORTED, ""
     try:
         if not isinstance(row, Mapping):
             raise InputError(f"Expected an object, found {shown(row)}.")
@@ -48,17 +48,18 @@ def _pair(row: Any, file: Path, work_folder: Path, position: int) -> Pair:
         if given:
             name = f"{position:04d}_{file_name(Path(given).stem)}"
         field = next((f for f in _INSTRUCTIONS if row.get(f)), _INSTRUCTIONS[0])
+        language = "cn" if field.endswith("_cn") else "en" if row.get(field) else ""
         instruction = text_of(row, field, hints=INSTRUCTION_HINTS)
         return Pair(
             name,
             category,
             instruction,
             (_source(row, given, file, work_folder),),
-            language="cn" if field.endswith("_cn") else "en",
+            language=language,
             metadata=kept({k: row[k] for k in _KEPT if k in row}),
         )
     except InputError as problem:
-        return Pair(name, category, problem=problem)
+        return Pair(name, category, problem=problem, language=language)
 
 
 def _source(row: Mapping[str, Any], given: str, file: Path, work_folder: Path) -> str:

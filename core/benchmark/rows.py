@@ -142,7 +142,7 @@ def truth_of(row: Mapping[str, Any], name: str, default: bool) -> bool:
 
 def hint(row: Mapping[str, Any], name: str, names: Sequence[str]) -> str:
     """The end of a sentence that misses a column: the one that may have been meant for it."""
-    found = next((n for n in names if isinstance(row.get(n), str) and row[n].strip()), None)
+    found = next((n for n in names if not _is_empty(row.get(n))), None)
     if found is not None:
         return f"; did you mean {found!r}? Here that column is called {name!r}."
     return misspelt(row, [name], known=[name], alike=ALIKE)

@@ -81,7 +81,7 @@ def _subset(line: CategoryLine) -> Subset | None:
 
 def _part(language: str | None, subset: Subset | None) -> str:
     """A language, and the subset where it is not all of it."""
-    shown = one_line(language or NONE)
+    shown = _cut(one_line(language or NONE), LEAST_NAME)
     return f"{shown}, {subset}" if subset == "intersection" else shown
 
 
