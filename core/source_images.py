@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from loguru import logger
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from core import jp2, srgb
 from core.eight_bits import depth_of
@@ -29,6 +29,9 @@ SIZE_STEP = 32  # pixels: sizes that every known editing model takes
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 are turned by a quarter
 _QUARTER_TURNS = range(5, 9)
 _START = 64  # bytes of a file that hold its container's brands
+# Pillow refuses a PNG whose profile is larger than this, and has one megabyte of its own: printers'
+# profiles have more. What all texts of a file may take together stays as it is.
+PngImagePlugin.MAX_TEXT_CHUNK = srgb.MAX_PROFILE_BYTES
 _HEIF_OPTIONS = {"thumbnails": False, "depth_images": False, "aux_images": False}
 
 

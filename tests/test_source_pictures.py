@@ -146,6 +146,13 @@ def test_transparency_of_a_wide_gamut_picture_lies_on_white(tmp_path: Path, mode
     assert read.getpixel((1, 0)) == (255, 255, 255)
 
 
+def test_a_profile_of_megabytes_is_followed(tmp_path: Path) -> None:
+    colours().save(tmp_path / "a.png", icc_profile=P3_PROFILE + bytes(3_000_000))
+    colours().save(tmp_path / "b.png", icc_profile=P3_PROFILE)
+    assert inspect_image(tmp_path / "a.png").reading
+    assert difference(read_image(tmp_path / "a.png"), read_image(tmp_path / "b.png")) == 0
+
+
 BROKEN = {
     "no profile": b"not a profile at all" * 20,
     "cut short": P3_PROFILE[:300],
