@@ -7,8 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
+from core.devices import Device
+from core.events import Event, WorkerState
+from core.model_choice import DEMO_MODEL
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import PROJECT
+
+GPU = Device("cuda", 0, "GPU-0000", 80 * 1024**3)
 
 # As much of NVML as torch asks: users are counted, and the device is open while there are any.
 DRIVER = r"""
@@ -95,3 +102,24 @@ def test_a_fork_server_with_an_open_device_refuses_and_says_which(
 ) -> None:
     said = warmed_up({**driver, "STAND_IN_STAYS_OPEN": "1"}, tmp_path)
     assert said[0].startswith("cuda False") and "nvidiactl is open" in said[0]
+
+
+def test_a_gpu_that_torch_cannot_use_is_said_in_one_line_and_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("core.multi_gpu_image_generator.choose_devices", lambda *_: [GPU])
+    told: list[str] = []
+    sink = logger.add(lambda line: told.append(str(line)), level="WARNING", format="{message}")
+    generator = MultiGPUImageGenerator(
+        gpu_ids=[0], config={"model": str(DEMO_MODEL)}, output_dir=tmp_path
+    )
+    starts: list[Event] = []
+    generator.listener = starts.append
+    with generator:
+        results = generator.generate_batch([{"prompt": "a red house"}])
+    logger.remove(sink)
+    assert results[0].status == "failed"
+    assert "gpu0: it cannot use its device" in str(results[0].error)
+    assert "not compiled with CUDA" in str(results[0].error)
+    assert "Traceback" not in "".join(told)
+    assert starts.count(WorkerState("gpu0", "starting")) == 1

@@ -55,6 +55,21 @@ def classify(error: BaseException) -> tuple[FailureKind, str]:
     return kind, f"{name}: {text}"
 
 
+# What CUDA says of a machine on which it will never work as it stands.
+_HOPELESS = re.compile(
+    r"not compiled with CUDA|no NVIDIA driver|driver on your system is too old"
+    r"|driver version is insufficient|no kernel image is available"
+    r"|No CUDA GPUs are available|you might not have a CUDA gpu",
+    re.IGNORECASE,
+)
+
+
+def classify_at_boot(error: BaseException) -> tuple[FailureKind, str]:
+    """As `classify`; `input` for what no other try on this machine can change."""
+    kind, text = classify(error)
+    return "input" if _HOPELESS.search(text) else kind, text
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """It, and what led to it."""
     while error is not None:
