@@ -24,6 +24,9 @@ _NO_SUCH_FILE = re.compile(
 _OUT_OF_MEMORY = re.compile(
     r"(CUDA( driver)? error|Triton Error \[CUDA\]): out of memory"
     r"|\bCU[A-Z]+_\w*ALLOC(ATION)?_FAILED"
+    # torch's allocator asks NVML how much memory is left before it says that there is none, and
+    # fails this assertion where NVML does not answer, as under MIG and in some containers.
+    r"|NVML_SUCCESS == r INTERNAL ASSERT"
 )
 _DEVICE = re.compile(
     r"\b((CUDA( driver)?|cuDNN( Frontend)?|cuBLAS|cuSOLVER|cuSPARSE|cuDSS|cuFFT|NCCL) error"
