@@ -147,7 +147,7 @@ class ScoreKind:
         return task, Contents(None, hashes)
 
     def work(self, task: ScoreTask) -> float:
-        return float(1 + len(task.source_images))
+        return float((1 + len(task.source_images)) * (1 + task.more_asks))
 
 
 def _megapixel_steps(task: GenerateTask | EditTask) -> float:

@@ -33,7 +33,11 @@ class ScoreLine:
 
 @dataclass(frozen=True)
 class CategoryLine:
-    """One row of the table. `failed`: no edit, or no verdict; `unparsed`: a verdict out of form."""
+    """One row of the table. `failed`: no edit, or no verdict; `unparsed`: a verdict out of form.
+
+    `mass`: by call the mean probability of the score tokens, for judges of type vlm_logits, over
+    all verdicts, also those that have no score because of it.
+    """
 
     category: str
     n: int
@@ -42,6 +46,7 @@ class CategoryLine:
     unparsed: int
     not_tried: int
     scores: dict[str, ScoreLine]
+    mass: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,9 @@ def _line(
         if interval is not None:
             middle, spread = median(values), pstdev(values)
             scores[name] = ScoreLine(interval.mean, middle, spread, interval.low, interval.high)
-    return CategoryLine(category=category, scores=scores, **_counts(records))
+    return CategoryLine(
+        category=category, scores=scores, mass=_mean_mass(records), **_counts(records)
+    )
 
 
 def _overall(
@@ -143,7 +150,18 @@ def _overall(
             scores[name] = ScoreLine(
                 interval.mean, median(means), pstdev(means), interval.low, interval.high
             )
-    return CategoryLine(category=OVERALL, scores=scores, **_counts(records))
+    return CategoryLine(
+        category=OVERALL, scores=scores, mass=_mean_mass(records), **_counts(records)
+    )
+
+
+def _mean_mass(records: Sequence[Record]) -> dict[str, float]:
+    """Over all verdicts, by call; overall it is no mean of means, as it is no score."""
+    masses: dict[str, list[float]] = {}
+    for record in records:
+        for name, mass in (record.mass or {}).items():
+            masses.setdefault(name, []).append(mass)
+    return {name: mean(values) for name, values in masses.items()}
 
 
 def to_json(summary: Summary) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +19,8 @@ def print_summary(summary: Summary, folder: Path) -> None:
     """Where everything lies, who judged, and last the scores per category and overall.
 
     The overall score's spread stands at the end: its median, deviation and 95 % interval.
-    Pairs that were not tried have a column if there are any.
+    Pairs that were not tried have a column if there are any, and so has the score tokens' mean
+    probability, over all calls, for judges that read it.
     """
     last = summary.names[-1]
     print(one_line(f"edits, verdicts and results: {folder}"))
@@ -28,11 +30,13 @@ def print_summary(summary: Summary, folder: Path) -> None:
     spread = [f"{last} median", f"{last} std", f"{last} 95 %"]
     interrupted = summary.overall.not_tried > 0
     counts = ["n", *(["not tried"] if interrupted else []), "failed", "unparsed"]
-    table = _table(["category", *counts, *summary.names, *spread])
+    mass = ["mass"] if summary.overall.mass else []
+    table = _table(["category", *counts, *summary.names, *spread, *mass])
     for line in [*summary.categories, summary.overall]:
         if line is summary.overall:
             table.add_section()
-        table.add_row(_plain(line.category), *_cells(line, summary.names, interrupted))
+        cells = _cells(line, summary.names, interrupted)
+        table.add_row(_plain(line.category), *cells, *([_mass(line)] if mass else []))
     _print(table)
 
 
@@ -45,6 +49,10 @@ def _cells(line: CategoryLine, names: Sequence[str], interrupted: bool) -> list[
     if last is not None:
         spread = [f"{last.median:.2f}", f"{last.std:.2f}", f"{last.low:.2f} to {last.high:.2f}"]
     return [*map(str, counts), *means, *spread]
+
+
+def _mass(line: CategoryLine) -> str:
+    return f"{mean(line.mass.values()):.2g}" if line.mass else NONE
 
 
 def print_comparison(comparison: Comparison) -> None:
