@@ -187,9 +187,8 @@ def _value(found: re.Match[str]) -> object:
 
 def _last_members(text: str, start: int, unsure: int, names: Sequence[str]) -> _Members:
     """Scores behind a text whose end is unsure: they end the object, and the answer with it."""
-    for comma in _TAIL.finditer(text, unsure):
-        if "{" in text[start + 1 : comma.start()]:  # perhaps an example in the text
-            break
+    brace = text.find("{", start + 1)  # perhaps of an example in the text
+    for comma in _TAIL.finditer(text, unsure, len(text) if brace < 0 else brace):
         members, here = _members_at(text, comma.end())
         if not members or _plain(members[0][0]) not in names:
             continue
@@ -229,8 +228,9 @@ def _scores_of(members: _Members, form: Form) -> tuple[float, ...]:
     for key, value in members:
         given.setdefault(_plain(key), []).append(value)
     found = {_one_per_part(value, form) for value in given.get(SCORE, [])}
-    if not found:
-        found = set(_by_name(given, form))
+    # Beside `score` a part may have a remark of its own, but no other number.
+    if not found or all(_is_number(v) for part in form.parts for v in given.get(_plain(part), [])):
+        found |= set(_by_name(given, form))
     if not found:
         raise _NoScore(f'the JSON object has no "{SCORE}"')
     if len(found) > 1:
@@ -270,8 +270,12 @@ def _yes_or_no(value: object) -> float:
     return answer
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _number(value: object, form: Form) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float) or not _is_number(value):
         raise _NoScore(f"{shown(value)} is not a number")
     if not form.lowest <= value <= form.highest:
         raise _NoScore(f"{shown(value)} is outside {form.lowest:g} to {form.highest:g}")

@@ -45,7 +45,8 @@ def _unknown_in(text: str) -> list[str]:
     """Placeholders that are not `{instruction}`, each once."""
     marks = [found.group() for found in _IN_BRACES.finditer(text)]
     marks += [m.group() for m in _ELSEWHERE.finditer(text) if not _sets_off(m.group(), text)]
-    return [mark for mark in dict.fromkeys(marks) if mark != INSTRUCTION]
+    wrong = [mark for mark in dict.fromkeys(marks) if mark != INSTRUCTION]
+    return [mark for mark in wrong if not any(mark != other and mark in other for other in wrong)]
 
 
 def _sets_off(mark: str, text: str) -> bool:
