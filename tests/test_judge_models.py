@@ -204,7 +204,10 @@ def test_a_cut_answer_is_asked_for_again_with_twice_the_tokens(
     verdict = judge.run([lease(pictures, 0, task_id="score sky/001")])[0]
     assert [t.max_new_tokens for t in took] == [30, 60, 30, 30]
     problem = verdict.details["calls"][0]["problem"]
-    assert problem == "cut at max_new_tokens=60: there is no JSON object in the answer"
+    reason = "there is no JSON object in the answer"
+    assert problem == f"cut at max_new_tokens=30: {reason}, then cut at max_new_tokens=60: {reason}"
+    first, second = verdict.details["calls"][0]["raw"]
+    assert second.startswith(first), "it goes on"
     assert lines == [f"WARNING score sky/001: no score: SC: {problem}"]
     assert not any(t.do_sample for t in took)
 
@@ -220,18 +223,27 @@ def test_scores_before_the_cut_are_taken(
     assert "blue" not in verdict.details["calls"][0]["raw"][0]
 
 
-def test_more_asks_draw_other_answers_and_keep_what_was_said(
-    loaded: Loaded, pictures: list[str]
-) -> None:
-    judge = loaded()
-    first = judge.run([lease(pictures, 0)])[0].details["calls"]
+def test_more_asks_let_a_cut_answer_go_on(loaded: Loaded, pictures: list[str]) -> None:
+    judge = loaded()  # random weights: they never come to an end
     more = judge.run([lease(pictures, 0, more_asks=2), lease(pictures, 1)])
-    again = judge.run([lease(pictures, 0, more_asks=2)])
-    for call, longer in zip(first, more[0].details["calls"], strict=True):
-        assert len(longer["raw"]) == 4 and longer["raw"][:2] == call["raw"]
-        assert longer["raw"][2] != longer["raw"][3][: len(longer["raw"][2])]
-    assert again[0].details == more[0].details
+    for call in more[0].details["calls"]:
+        one, *others = call["raw"]
+        assert len(others) == 3 and all(longer.startswith(one) for longer in others)
+        assert call["problem"].count("cut at max_new_tokens=") == 4
+        assert "max_new_tokens=48" in call["problem"]
     assert all(len(call["raw"]) == 2 for call in more[1].details["calls"])
+    first = judge.run([lease(pictures, 0)])[0].details["calls"]
+    assert [c["raw"] for c in first] == [c["raw"][:2] for c in more[0].details["calls"]]
+
+
+def test_more_asks_draw_another_answer_where_it_was_whole(
+    loaded: Loaded, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = loaded(max_new_tokens=200)
+    took = says(judge, monkeypatch, *4 * ["no JSON"], RIGHT, RIGHT)
+    verdict = judge.run([lease(pictures, 0, more_asks=3)])[0].details["calls"][0]
+    assert len(verdict["raw"]) == 5 and verdict["parts"] == {"success": 2, "over_editing": 3}
+    assert [t.do_sample for t in took[:5]] == [False, False, True, True, True]
 
 
 def test_a_vlms_words_do_not_depend_on_its_batch(loaded: Loaded, pictures: list[str]) -> None:

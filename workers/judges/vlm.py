@@ -1,9 +1,10 @@
 """The judge that answers in words: JSON, read by `core.judge_answer`.
 
-An answer that cannot be read is asked for once more, with a reminder of its form, and with twice
-as many tokens if it was cut. `ScoreTask.more_asks` goes on from there: at temperature 0 the same
-question would get the same answer, so that those answers are drawn, from the task's seed. Asks that
-gave no score come first each time, so that a question that was answered keeps its score.
+An answer that cannot be read is asked for once more: if it was cut, by the same question with twice
+as many tokens, so that it goes on; else with a reminder of its form. `ScoreTask.more_asks` goes on
+like this. As a greedy judge would say the same each time, answers after the reminded one are
+drawn, from the task's seed. All asks are gone through each time, so that a question that was
+answered before keeps its score.
 """
 
 from collections.abc import Sequence
@@ -51,20 +52,32 @@ class Ask(JudgeCall):
 class _Asked:
     """One call about one edit: what was said so far, and what it is worth."""
 
-    asks: int
+    asks_left: int
     limit: int  # tokens of the next answer
+    manner: int = 0  # of the next ask: 0 plain, 1 with a reminder, from 2 on drawn, too
     raws: list[str] = field(default_factory=list)
     parts: dict[str, float] | None = None
-    problem: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def problem(self) -> str | None:
+        """Why there is no score, of every ask."""
+        return None if self.parts is not None else ", then ".join(dict.fromkeys(self.problems))
 
     def hear(self, words: str, call: JudgeCall) -> None:
         cut = getattr(words, "cut", False)
         reading = read_answer(words, call.form, cut)
+        self.asks_left -= 1
         self.raws.append(words)
-        self.parts, self.problem = reading.parts, reading.problem
-        if cut and reading.parts is None:
-            self.problem = f"cut at max_new_tokens={self.limit}: {reading.problem}"
+        self.parts = reading.parts
+        if reading.problem is None:
+            self.asks_left = 0
+        elif cut:
+            self.problems.append(f"cut at max_new_tokens={self.limit}: {reading.problem}")
             self.limit *= 2
+        else:
+            self.problems.append(reading.problem)
+            self.manner += 1
 
 
 class VlmJudge(ChatModel):
@@ -75,15 +88,16 @@ class VlmJudge(ChatModel):
     ) -> list[dict[str, Any]]:
         limit = self.first_ask(call).limit
         asked = [_Asked(USUAL_ASKS + _more_asks(lease), limit) for lease in leases]
-        for number in range(max(a.asks for a in asked)):
-            waiting = [i for i, a in enumerate(asked) if a.parts is None and number < a.asks]
-            # An answer's limit is its own, whatever was cut beside it.
-            for limit in sorted({asked[i].limit for i in waiting}):
-                chosen = [i for i in waiting if asked[i].limit == limit]
-                ask = self._nth_ask(call, number, limit)
+        while waiting := [i for i, a in enumerate(asked) if a.asks_left]:
+            # How an edit is asked about depends on its own answers, whatever was cut beside it.
+            for manner, limit in sorted({(asked[i].manner, asked[i].limit) for i in waiting}):
+                chosen = [
+                    i for i in waiting if (asked[i].manner, asked[i].limit) == (manner, limit)
+                ]
                 shown = [leases[i] for i in chosen], [pictures[i] for i in chosen]
-                for i, words in zip(chosen, self._ask(ask, *shown), strict=True):
-                    asked[i].hear(words, call)
+                words = self._ask(self._ask_of(call, manner, limit), *shown)
+                for i, said in zip(chosen, words, strict=True):
+                    asked[i].hear(said, call)
         return [
             {
                 "name": call.name,
@@ -97,13 +111,13 @@ class VlmJudge(ChatModel):
 
     def first_ask(self, call: JudgeCall) -> Ask:
         """A call as it is asked at first."""
-        return self._nth_ask(call, 0, self.judge.settings.max_new_tokens or USUAL_ANSWER)
+        return self._ask_of(call, 0, self.judge.settings.max_new_tokens or USUAL_ANSWER)
 
-    def _nth_ask(self, call: JudgeCall, number: int, limit: int) -> Ask:
+    def _ask_of(self, call: JudgeCall, manner: int, limit: int) -> Ask:
         temperature, draw = self.judge.settings.temperature, 0
-        if number >= USUAL_ASKS:
-            temperature, draw = temperature or DRAWN_AT, number
-        text = call.text + REMINDER if number else call.text
+        if manner > 1:
+            temperature, draw = temperature or DRAWN_AT, manner
+        text = call.text + REMINDER if manner else call.text
         changed = {"text": text, "limit": limit, "temperature": temperature, "draw": draw}
         return Ask(**{**dict(call), **changed})
 
