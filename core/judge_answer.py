@@ -8,9 +8,9 @@
    each part's own name. Case does not count. Each has to be a number, not text, in its range.
 4. Several objects, or a key that is given twice, have to give the same scores.
 5. In an object that is not valid JSON (a comma too many, single quotes, quotes inside a text, the
-   end missing) scores count where no text can be mistaken for them: before the first text
-   whose end is unsure, or as the last members before the closing brace. Whatever else in the
-   answer looks like a score has to agree, and a number at the answer's end may be half of one.
+   end missing) scores count where no text can be mistaken for them: before the first text whose
+   end is unsure, or as the last members before the closing brace. Whatever else in the answer
+   looks like a score has to agree, and a number at the answer's end may be half of one.
 """
 
 import json
@@ -126,7 +126,7 @@ def _scores_in(text: str, form: Form, cut: bool) -> tuple[float, ...]:
     found: set[tuple[float, ...]] = set()
     position = 0
     while start := _OBJECT.search(text, position):
-        members, end = _object_at(text, start.start(), form)
+        members, end = _object_at(text, start.start(), form, cut)
         position = len(text) if end is None else end
         found.add(_scores_of(members, form))
     if not found:
@@ -139,7 +139,7 @@ def _scores_in(text: str, form: Form, cut: bool) -> tuple[float, ...]:
     return found.pop()
 
 
-def _object_at(text: str, start: int, form: Form) -> tuple[_Members, int | None]:
+def _object_at(text: str, start: int, form: Form, cut: bool) -> tuple[_Members, int | None]:
     """The members that are certain, and where the object ends; None: nowhere, or it is unsure."""
     try:
         members, end = _DECODER.raw_decode(text, start)
@@ -152,7 +152,7 @@ def _object_at(text: str, start: int, form: Form) -> tuple[_Members, int | None]
         return members, end_of_object.end()
     names = _names(form)
     if not any(_plain(key) in names for key, _ in members):
-        members = _last_members(text, start, here, names)
+        members = _last_members(text, start, here, names, cut)
     _check_that_all_agree(text, here, members, names)
     return members, None
 
@@ -185,15 +185,19 @@ def _value(found: re.Match[str]) -> object:
             return found[str(found.lastgroup)]
 
 
-def _last_members(text: str, start: int, unsure: int, names: Sequence[str]) -> _Members:
-    """Scores behind a text whose end is unsure: they end the object, and the answer with it."""
+def _last_members(text: str, start: int, unsure: int, names: Sequence[str], cut: bool) -> _Members:
+    """Scores behind a text whose end is unsure: they end the object.
+
+    Where the answer was cut or has no closing brace they have to end it, too: else they might be
+    words of the text, and the scores might have come later.
+    """
     brace = text.find("{", start + 1)  # perhaps of an example in the text
     for comma in _TAIL.finditer(text, unsure, len(text) if brace < 0 else brace):
         members, here = _members_at(text, comma.end())
         if not members or _plain(members[0][0]) not in names:
             continue
         end = _END.match(text, here)
-        if _NOTHING_MORE.match(text, end.end() if end else here):
+        if (end and not cut) or _NOTHING_MORE.match(text, end.end() if end else here):
             return members
     raise _NoScore(f'the JSON object cannot be read, and no "{SCORE}" in it is certain')
 

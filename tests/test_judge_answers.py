@@ -123,6 +123,7 @@ def test_a_reason_in_bad_json_costs_no_score(text: str, order: str, comma: str) 
         '{"reasoning": "says "OPEN" now", "success": 8, "over_editing": 9}',
         '{"score": [8, 9], "success": "yes", "over_editing": "a little"}',
         '[{"score": [8, 9]}]',
+        '{"reasoning": "says "OPEN"", "score": [8, 9]} I hope this helps.',
         '||V^=^V||\n{"score" : [8, 9]}\n||V^=^V||',
     ],
 )
@@ -144,6 +145,11 @@ def test_a_number_at_the_end_may_be_half_of_one() -> None:
     assert taken('{"score": 8, "reas', ONE) == [8]
     assert taken('{"score": "yes', YES_NO) is None
     assert taken('{"score": "yes"', YES_NO) == [1]
+
+
+def test_what_looks_like_an_end_in_a_cut_text_is_no_score() -> None:
+    raw = '{"reasoning": "it should be "x", "score": [8, 9]} but the boat'
+    assert taken(raw, cut=True) is None
 
 
 def test_a_judge_that_went_on_after_its_scores_may_have_changed_them() -> None:

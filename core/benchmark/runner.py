@@ -179,15 +179,12 @@ class EditBenchmark:
         """The same with one ask more, if its verdict has no score and the user wants one."""
         if not self._retry_unparsed or self._stopping:
             return None
-        try:
-            verdict = read_provenance(self.root.folder / str(task.output_path))
-        except ValueError:
-            return None
+        verdict = read_provenance(self.root.folder / str(task.output_path))
         if verdict["used"]["scores"] is not None:
             return None
         more = verdict["task"].get("more_asks", 0) + 1
         again = self._score_admission.admit(edit.position, replace(task, more_asks=more))
-        if not isinstance(again, Job):
+        if not isinstance(again, Job):  # asked as often as a task can say
             return None
         self._ledger.set_state(job_entry(again, "pending"))
         return again

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from core.judge import JudgeCall
-from core.judge_answer import left_open
+from core.judge_answer import closing, left_open
 from core.messages import Lease
 from core.source_images import read_image
 from core.tasks import ScoreTask
@@ -27,7 +27,7 @@ class ChatModel(JudgeFamily):
     def __init__(self, spec: WorkerSpec, log: Log) -> None:
         super().__init__(spec, log)
         self.processor: Any = None
-        self.opened = ""  # the mark of a thought that the chat template opens before the answer
+        self.opened = ""  # the mark of a thought that the newest prompt opens before the answer
 
     def load(self) -> str:
         experts = self.judge.settings.experts_implementation
@@ -42,7 +42,6 @@ class ChatModel(JudgeFamily):
         self.processor = load_processor(self.spec.model, self.spec.revision)
         # New tokens follow the last one: what is shorter is filled up in front.
         self.processor.tokenizer.padding_side = "left"
-        self.opened = left_open(self._chat([_said_by_user([{"type": "text", "text": "-"}])]))
         return type(self.model).__name__
 
     def run(self, leases: Sequence[Lease]) -> list[Product]:
@@ -83,7 +82,11 @@ class ChatModel(JudgeFamily):
             shown = [picture for what in call.sees for picture in seen[what]]
             content: list[dict[str, Any]] = [{"type": "image"} for _ in shown]
             content.append({"type": "text", "text": call.question(lease.task.instruction)})
-            texts.append(self._chat([_said_by_user(content)]) + suffix)
+            text = self._chat([{"role": "user", "content": content}])
+            self.opened = left_open(text)
+            # An answer stands behind the thought: one that the template opens is ended at once.
+            end = f"\n\n{closing(self.opened)}\n\n" if self.opened and suffix else ""
+            texts.append(text + end + suffix)
             images.append(shown)
         inputs = self.processor(text=texts, images=images, padding=True, return_tensors="pt")
         return inputs.to(self.model.device, self.model.dtype)
@@ -109,10 +112,6 @@ class ChatModel(JudgeFamily):
             problems = [f"{a['name']}: {a['problem']}" for a in answers if a["value"] is None]
             self.log("WARNING", f"{lease.task.task_id}: no score: {'; '.join(problems)}")
         return self.verdict(scores, answers)
-
-
-def _said_by_user(content: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"role": "user", "content": content}
 
 
 def _pictures(lease: Lease, area: int | None) -> dict[str, list[Image.Image]]:

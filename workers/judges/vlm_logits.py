@@ -12,7 +12,6 @@ from PIL import Image
 
 from core.errors import InputError
 from core.judge import JudgeCall
-from core.judge_answer import closing
 from core.messages import Lease
 from workers.judges.chat_model import ChatModel
 
@@ -27,9 +26,7 @@ class VlmLogitsJudge(ChatModel):
         pictures: Sequence[dict[str, list[Image.Image]]],
     ) -> list[dict[str, Any]]:
         ids, values = self._score_tokens(call)
-        # Scores stand behind the thought: one that the chat template opens is ended at once.
-        start = f"\n\n{closing(self.opened)}\n\n" if self.opened else ""
-        inputs = self.inputs(call, leases, pictures, suffix=start + call.prefix)
+        inputs = self.inputs(call, leases, pictures, suffix=call.prefix)
         logits = self.model(**inputs, logits_to_keep=1).logits[:, -1].float()
         every = logits.log_softmax(-1)[:, ids]
         among = every.softmax(-1)
