@@ -13,7 +13,7 @@ from core.outputs import OutputRoot
 FILE_NAME = "results.jsonl"
 
 Outcome = Literal["scored", "unparsed", "score_failed", "edit_failed", "not_tried"]
-"""unparsed: the judge answered, and not in form. not_tried: the run ended before."""
+"""unparsed: the judge's answer gave no score. not_tried: the run ended before."""
 
 
 @dataclass(frozen=True)
