@@ -21,7 +21,7 @@ FINGERPRINT_VERSIONS = {GenerateTask: 3, EditTask: 3, ScoreTask: 3}
 MAX_TASK_ID = 200  # characters
 # Names and places decide nothing; the content of the files behind them does.
 _UNDECIDING = (
-    "output_path", "task_id", "metadata", "lora_path", "source_images", "edited_image",
+    "output_path", "task_id", "metadata", "lora_path", "source_images", "edited_image", "more_asks",
 )  # fmt: skip
 
 

@@ -108,6 +108,7 @@ class JudgeSettings(Section):
     max_new_tokens: Count | None
     image_area: Area | None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+    minimum_mass: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     experts_implementation: str | None
 
 

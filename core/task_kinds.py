@@ -151,7 +151,7 @@ class ScoreKind:
         return task, _contents(pictures)
 
     def work(self, task: ScoreTask) -> float:
-        return float(1 + len(task.source_images))
+        return float((1 + len(task.source_images)) * (1 + task.more_asks))
 
 
 def _contents(pictures: Mapping[str, SourceImage], lora: str | None = None) -> Contents:

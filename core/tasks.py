@@ -161,6 +161,8 @@ class ScoreTask:
         source_images: the pictures before, as in the edit's task.
         edited_image: the picture after.
         seed: for judges that sample.
+        more_asks: how often a judge of type vlm is asked beyond the usual twice while its answer
+            cannot be read; which answers it gave before does not depend on it.
         output_path: where the verdict goes, a JSON file.
         task_id: the name of the task in results and logs.
         metadata: anything JSON; kept with the verdict and never interpreted.
@@ -172,6 +174,7 @@ class ScoreTask:
     source_images: Sources
     edited_image: Source
     seed: Seed | None = None
+    more_asks: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=100)] = 0
     output_path: Text | None = None
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)

@@ -15,7 +15,7 @@ from typing import Any
 from loguru import logger
 
 from core.admission import Admission, Job, Rejected
-from core.batch import Batch
+from core.batch import Batch, job_entry
 from core.benchmark.editing import Edit
 from core.benchmark.models import EDITOR, judge_model
 from core.benchmark.pairs import Pair, PairSet
@@ -28,6 +28,7 @@ from core.lora_files import LoraInspector
 from core.model_choice import ModelChoice, choose_model
 from core.outputs import OutputRoot
 from core.planning import Planner
+from core.provenance import read_provenance
 from core.task_kinds import EditKind, LoraFinder, ScoreKind
 from core.tasks import EditTask, Result, ScoreTask
 from core.worker_pool import WorkerPool
@@ -62,6 +63,7 @@ class EditBenchmark:
     Args:
         device_ids: which of the visible GPUs, instead of the settings'.
         config_folder: where the judge's prompt file is looked up first.
+        retry_unparsed: ask the judge once more than before where its verdict has no score.
         listener: called with events (`core.events`) from the pools' threads.
 
     Raises:
@@ -77,6 +79,7 @@ class EditBenchmark:
         config_folder: Path | None = None,
         overwrite: bool = False,
         retry_quarantined: bool = False,
+        retry_unparsed: bool = False,
     ) -> None:
         self.settings = settings
         self.devices = _devices(settings, device_ids)
@@ -94,6 +97,10 @@ class EditBenchmark:
         self.root = OutputRoot(output_folder)
         self._ledger = Ledger.open(self.root.folder)
         self._planner = Planner(self._ledger, self.root, overwrite, retry_quarantined)
+        self._retry_unparsed = retry_unparsed and self.judge.settings.type == "vlm"
+        if retry_unparsed and not self._retry_unparsed:
+            kind = self.judge.settings.type
+            logger.warning(f"--retry-unparsed: a judge of type {kind} says the same each time.")
         self._inspector = LoraInspector()
         self._events: queue.SimpleQueue[PoolEvent] = queue.SimpleQueue()
         self._pools: dict[Role, WorkerPool] = {}
@@ -164,11 +171,27 @@ class EditBenchmark:
             metadata={"category": pair.category},
         )
         item = self._planner.add(self._score_admission.admit(edit.position, task))
+        if isinstance(item, Result) and item.status == "skipped":
+            item = self._asked_again(edit, task) or item
         if isinstance(item, Job):
             return item
         self._scores[item.position] = item
         self.listener(TaskEnded(item))
         return None
+
+    def _asked_again(self, edit: Result, task: ScoreTask) -> Job | None:
+        """The same with one ask more, if its verdict has no score and the user wants one."""
+        if not self._retry_unparsed or self._stopping:
+            return None
+        verdict = read_provenance(self.root.folder / str(task.output_path))
+        if verdict["used"]["scores"] is not None:
+            return None
+        more = verdict["task"].get("more_asks", 0) + 1
+        again = self._score_admission.admit(edit.position, replace(task, more_asks=more))
+        if not isinstance(again, Job):  # asked as often as a task can say
+            return None
+        self._ledger.set_state(job_entry(again, "pending"))
+        return again
 
     def _verdict_of(self, pair: Pair) -> str:
         """Where the judge's verdict lies, relative to the results' folder."""
@@ -247,7 +270,11 @@ class EditBenchmark:
             verdict = self.root.folder / self._verdict_of(self._pairs[edit.position])
             if not self._stopping or verdict.exists():
                 jobs.append(self._score_job(edit))
-        return [job for job in jobs if job is not None]
+        due = [job for job in jobs if job is not None]
+        again = sum(isinstance(j.task, ScoreTask) and j.task.more_asks > 0 for j in due)
+        if again:
+            logger.info(f"{again} verdicts without a score are asked for again.")
+        return due
 
     def start_pool(
         self, role: Role, devices: list[Device], jobs: list[Job], open_ended: bool = False
