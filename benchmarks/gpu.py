@@ -127,7 +127,7 @@ def pictures_tables(options: argparse.Namespace, device: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--only", default="z-image,qwen3-vl,qwen-image-edit")
     parser.add_argument("--sides", default="1024,512", help="of the pictures, in pixels")

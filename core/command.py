@@ -44,6 +44,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         description="Draw a picture for every tweet of a file, on all GPUs of this machine.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add(
