@@ -8,7 +8,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from core.arguments import LOG_LEVELS, gpu_ids, positive
+from core.arguments import LOG_LEVELS, gpu_ids, positive, seed
 from core.errors import DeviceError, MultiGPUError, one_line
 from core.events import Event
 from core.interrupts import Interrupts
@@ -87,7 +87,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="try tweets again that crashed their workers in an earlier run",
     )
     add("--limit", type=positive, metavar="N", help="only the first N tweets")
-    add("--seed", type=int, metavar="S", help="tweet i gets seed S + i (default: 42)")
+    add(
+        "--seed",
+        type=seed,
+        metavar="S",
+        help="tweet i gets seed S + i (default: 42); -1: each one at random, kept by a rerun",
+    )
     add(
         "--prompt-from",
         choices=PROMPT_SOURCES,
