@@ -123,6 +123,8 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
     settings = _settings(options)
     suffix = settings.workers.picture_suffix
     tweets = read_tweets(options.tweets, options.prompt_from, options.limit, suffix)
+    if tweets.passed_over is not None:
+        logger.warning(tweets.passed_over)
     generator = _create_generator(options, settings, tweets)
     relay = _Relay()
     generator.listener = relay

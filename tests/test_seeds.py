@@ -15,6 +15,7 @@ from core.metadata import MOST_OF_A_COLUMN
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.seeds import MAX_SEED, read_seed
 from core.settings import load_settings
+from core.tasks import Result
 from tests.conftest import Project, simulated, wait_until
 
 SLOW = simulated(simulated={"seconds_per_megapixel_step": 10.0})
@@ -24,6 +25,10 @@ RANDOM_TWEETS = [{"prompt": f"picture {i}", "width": 128, "height": 128} for i i
 def seeds(project: Project) -> list[int]:
     """Of the newest run's records."""
     return [int(str(r["seed"])) for r in project.records()]
+
+
+def seeds_of(results: list[Result]) -> list[int]:
+    return [result.seed for result in results if result.seed is not None]
 
 
 def said_by_pictures(project: Project) -> list[int]:
@@ -46,18 +51,15 @@ def test_a_random_seed_is_recorded_and_a_rerun_keeps_it(project: Project) -> Non
     assert seeds(project) == chosen
 
 
-@pytest.mark.parametrize("lost", [["ledger.sqlite"], ["ledger.sqlite", "*.lock", ".*lock*"]])
-def test_pictures_say_their_random_seeds_where_the_ledger_is_lost(
-    project: Project, lost: list[str]
-) -> None:
+def test_pictures_say_their_random_seeds_where_the_ledger_is_lost(project: Project) -> None:
     file = project.write_tweets([{**tweet, "seed": -1} for tweet in RANDOM_TWEETS])
     project.run([file])
     chosen = seeds(project)
-    for pattern in lost:
-        for path in project.pictures.glob(pattern):
-            path.unlink()
-    assert project.run([file]).output.startswith("3 tweets: 3 skipped")
-    assert seeds(project) == chosen
+    for lost in (["ledger.sqlite"], ["ledger.sqlite", "ledger.lock"]):
+        for name in lost:
+            (project.pictures / name).unlink()
+        assert project.run([file]).output.startswith("3 tweets: 3 skipped"), lost
+        assert seeds(project) == chosen
 
 
 def test_a_killed_run_goes_on_with_the_seeds_that_it_chose(project: Project) -> None:
@@ -86,17 +88,14 @@ def test_what_is_overwritten_gets_a_new_random_seed(project: Project) -> None:
     assert seeds(project) == chosen
 
 
-@pytest.mark.parametrize("by", ["command line", "settings"])
 def test_random_for_the_whole_run_is_random_for_every_tweet_without_a_seed(
-    project: Project, by: str
+    project: Project,
 ) -> None:
     file = project.write_tweets([*RANDOM_TWEETS, {"prompt": "fixed", "seed": 7}])
-    arguments = ["--seed", "-1"] if by == "command line" else []
-    settings = simulated(**({"seed": -1} if by == "settings" else {}))
-    assert project.run([file, *arguments], settings).output.startswith("4 tweets: 4 done")
+    assert project.run([file, "--seed", "-1"]).output.startswith("4 tweets: 4 done")
     chosen = seeds(project)
     assert len(set(chosen)) == 4 and chosen[3] == 7 and chosen[0] != 42
-    assert project.run([file, *arguments], settings).output.startswith("4 tweets: 4 skipped")
+    assert project.run([file, "--seed", "random"]).output.startswith("4 tweets: 4 skipped")
     assert seeds(project) == chosen
 
 
@@ -110,17 +109,23 @@ def test_a_seed_that_was_asked_for_is_not_a_random_one(project: Project) -> None
     assert run.output.startswith("1 tweets: 1 skipped")
 
 
-def test_python_tasks_may_have_random_seeds(tmp_path: Path) -> None:
-    tasks = [{"prompt": "a", "seed": -1}, {"prompt": "b", "seed": "random"}, {"prompt": "c"}]
+def test_python_tasks_and_settings_may_ask_for_random_seeds(tmp_path: Path) -> None:
+    tasks: list[dict[str, Any]] = [
+        {"prompt": "a", "seed": -1},
+        {"prompt": "b", "seed": "random"},
+        {"prompt": "c"},
+        {"prompt": "d", "seed": 44},
+    ]
     runs = []
     for _ in range(2):
-        with MultiGPUImageGenerator(1, config=simulated(), output_dir=tmp_path) as generator:
+        config = simulated(seed=-1)
+        with MultiGPUImageGenerator(1, config=config, output_dir=tmp_path) as generator:
             runs.append(generator.generate_batch(tasks))
     first, second = runs
-    assert [r.status for r in first] == ["done"] * 3
-    assert [r.status for r in second] == ["skipped"] * 3
+    assert [r.status for r in first] == ["done"] * 4
+    assert [r.status for r in second] == ["skipped"] * 4
     assert [r.seed for r in first] == [r.seed for r in second]
-    assert first[2].seed == 44
+    assert len({r.seed for r in first}) == 4 and first[3].seed == 44 and min(seeds_of(first)) >= 0
 
 
 def test_a_picture_of_every_seed_up_to_the_largest_is_drawn(
@@ -189,7 +194,9 @@ def test_a_benchmark_has_no_random_seed() -> None:
         load_benchmark_settings({"seed": -1})
 
 
-def test_seeds_count_on_from_zero_past_the_largest(project: Project) -> None:
-    file = project.write_tweets(RANDOM_TWEETS)
-    assert project.run([file, "--seed", str(MAX_SEED)]).process.returncode == 0
-    assert seeds(project) == [MAX_SEED, 0, 1]
+def test_seeds_count_on_from_zero_past_the_largest(tmp_path: Path) -> None:
+    config = simulated(seed=MAX_SEED)
+    generator = MultiGPUImageGenerator(1, config=config, output_dir=tmp_path)
+    plan = generator.prepare(RANDOM_TWEETS, [])
+    generator.stop()
+    assert [job.task.seed for job in plan.jobs] == [MAX_SEED, 0, 1]
