@@ -71,6 +71,11 @@ def is_set(value: Any) -> bool:
     return value is not None and not (isinstance(value, str) and not value.strip())
 
 
+def is_empty(value: Any) -> bool:
+    """An object or list without content; PHP writes both as `[]`."""
+    return isinstance(value, (list, Mapping)) and not value
+
+
 def read_layer(holder: Mapping[Any, Any], free: bool = False, of_persona: bool = False) -> Layer:
     """The settings of an object with all that stands inside of it.
 
@@ -165,10 +170,10 @@ class _Reader:
         """What `holder` says itself; sections of the kinds `inside` are read elsewhere."""
         place = Place()
         for key, value in holder.items():
-            section = isinstance(value, Mapping) or value == []
+            section = isinstance(value, Mapping) or is_empty(value)
             if not is_set(value) or (section and spellings.container(key) in inside):
                 continue
-            if not self.take(place, key, value, holder) and value not in ([], {}):
+            if not self.take(place, key, value, holder) and not is_empty(value):
                 self._pass_over(key, holder)
         return place
 
@@ -191,9 +196,7 @@ class _Reader:
         if name == "size":
             for side, length in _sides(given):
                 place.put(side, Given(length, given.key))
-        elif name == "metadata" and given.value == []:
-            return
-        else:
+        elif name != "metadata" or not is_empty(given.value):
             place.put(name, given)
 
     def _put_prompt(self, place: Place, source: str, key: str, value: Any) -> None:
@@ -211,7 +214,7 @@ class _Reader:
         elif isinstance(value, Mapping):
             yield from self._lora_object(value, key)
         elif isinstance(value, list):
-            loras = [part for part in value if is_set(part) and part not in ({}, [])]
+            loras = [part for part in value if is_set(part) and not is_empty(part)]
             if len(loras) == 1 and isinstance(loras[0], list):
                 loras = loras[0]
             if len(loras) == 2 and isinstance(loras[0], str) and _is_number(loras[1]):
@@ -296,7 +299,7 @@ class _Reader:
 def _sections(holder: Mapping[Any, Any], kind: str) -> Iterator[tuple[str, Any]]:
     """Objects inside of `holder` that are of a kind; empty ones count as left out."""
     for key, value in holder.items():
-        if spellings.container(key) == kind and is_set(value) and value != []:
+        if spellings.container(key) == kind and is_set(value) and not is_empty(value):
             if isinstance(value, Mapping):
                 yield key, value
             elif spellings.plain(key) == spellings.plain(kind):
@@ -348,7 +351,7 @@ def _sides(given: Given) -> Iterable[tuple[str, Any]]:
             return [(str(side), length) for side, length in sides.items()]
     if _is_number(value) and not isinstance(value, str):
         return (("width", value), ("height", value))
-    if value in ([], {}):
+    if is_empty(value):
         return ()
     raise InputError(f"{given.key}: expected a size such as '512x768' (found {shown(value)}).")
 

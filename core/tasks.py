@@ -45,7 +45,7 @@ def _listed(value: Any) -> Any:
 
 def _php_object(value: Any) -> Any:
     """PHP writes an empty object as `[]`."""
-    return {} if value == [] else value
+    return {} if isinstance(value, list) and not value else value
 
 
 def _own_json(value: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from core import spellings
 from core.errors import InputError, one_line
-from core.picture_settings import Layer, is_set, merged, read_layer
+from core.picture_settings import Layer, is_empty, is_set, merged, read_layer
 from core.spellings import ALIKE
 from core.task_kinds import TaskInput
 from core.tweet_entries import Entries, read_entries
@@ -137,7 +137,7 @@ class _Reader:
     def _fields(self, entry: Any) -> dict[str, Any]:
         if isinstance(entry, str):  # a prompt by itself, whatever it is called elsewhere
             entry = {self._sources[0]: entry}
-        if entry == []:
+        if is_empty(entry):  # PHP's empty object, too
             entry = {}
         if not isinstance(entry, dict):
             raise InputError(f"expected an object or a prompt, found {shown(entry)}.")
