@@ -4,32 +4,21 @@ An object (a tweet, a persona, a task) has several places for settings, one insi
 Each place says a setting once; the innermost place that says it wins.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
 from core import spellings
 from core.errors import InputError
-from core.seeds import read_seed
+from core.setting_values import Given, is_empty, is_number, is_seed, is_set, is_size, same, sides
 from core.validation import shown
 
 USUAL_NAMES = [names[0] for names in spellings.SETTINGS.values()]  # that messages suggest
 GUIDANCE = ("cfg", "guidance_scale")  # one setting in two meanings: a place sets one of them
 _LORA = ("lora_path", "lora_strength")
-_SIZE = re.compile(r"\s*([0-9]{1,6})\s*(?:px)?\s*[x×*,]\s*([0-9]{1,6})\s*(?:px)?\s*", re.IGNORECASE)
-_SIDE = re.compile(r"\s*([0-9]{1,6})\s*(?:px)?\s*")
 _OWN_NAMES = {*spellings.SETTINGS, *spellings.PROMPTS, *spellings.CONTAINERS, "lora_params"}
 _MOST_OF_A_BODY = 256  # a person's height in centimetres is less, a picture's in pixels is not
-
-
-@dataclass(frozen=True)
-class Given:
-    """A value, and how its key is written where it stands."""
-
-    value: Any
-    key: str
 
 
 @dataclass
@@ -51,7 +40,7 @@ class Place:
             InputError: the place says something else already.
         """
         before = self.settings.setdefault(name, given)
-        if not _same(before.value, given.value):
+        if not same(before.value, given.value):
             raise InputError(
                 f"{before.key} is {shown(before.value)} and {given.key} is {shown(given.value)}; "
                 "they are one setting: give one of them."
@@ -64,16 +53,6 @@ class Layer:
 
     places: list[Place] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
-
-
-def is_set(value: Any) -> bool:
-    """Real files leave fields empty where they mean "not set"."""
-    return value is not None and not (isinstance(value, str) and not value.strip())
-
-
-def is_empty(value: Any) -> bool:
-    """An object or list without content; PHP writes both as `[]`."""
-    return isinstance(value, (list, Mapping)) and not value
 
 
 def read_layer(holder: Mapping[Any, Any], free: bool = False, of_persona: bool = False) -> Layer:
@@ -194,7 +173,7 @@ class _Reader:
 
     def _put(self, place: Place, name: str, given: Given) -> None:
         if name == "size":
-            for side, length in _sides(given):
+            for side, length in sides(given):
                 place.put(side, Given(length, given.key))
         elif name != "metadata" or not is_empty(given.value):
             place.put(name, given)
@@ -217,7 +196,7 @@ class _Reader:
             loras = [part for part in value if is_set(part) and not is_empty(part)]
             if len(loras) == 1 and isinstance(loras[0], list):
                 loras = loras[0]
-            if len(loras) == 2 and isinstance(loras[0], str) and _is_number(loras[1]):
+            if len(loras) == 2 and isinstance(loras[0], str) and is_number(loras[1]):
                 yield "lora_path", Given(loras[0], key)
                 yield "lora_strength", Given(loras[1], key)
             elif len(loras) == 1 and not isinstance(loras[0], list):
@@ -279,18 +258,18 @@ class _Reader:
         value = given.value
         if name == "height" and self._of_persona and holder is not None:
             beside = any(
-                spellings.setting(k) in ("width", "size") and _is_size(Given(v, str(k)))
+                spellings.setting(k) in ("width", "size") and is_size(Given(v, str(k)))
                 for k, v in holder.items()
             )
-            return beside or (_is_number(value) and float(value) >= _MOST_OF_A_BODY)
+            return beside or (is_number(value) and float(value) >= _MOST_OF_A_BODY)
         if name == "size":
-            return not _is_number(value) and _is_size(given)  # 38 is a size of clothes
+            return not is_number(value) and is_size(given)  # 38 is a size of clothes
         if not _is_alias(key):
             return True
         if name == "seed":
-            return _is_seed(value)
+            return is_seed(value)
         if name in (*GUIDANCE, "width", "height", "num_inference_steps", "lora_strength"):
-            return _is_number(value)
+            return is_number(value)
         if name == "lora":
             return isinstance(value, (str, list, Mapping))
         return isinstance(value, str)
@@ -332,62 +311,3 @@ def _name_in(model: Mapping[Any, Any]) -> Any:
             if spellings.lora_field(key) == wanted and is_set(value):
                 return value
     return None
-
-
-def _sides(given: Given) -> Iterable[tuple[str, Any]]:
-    """Width and height from such as "512x768", [512, 768], {"width": 512, "height": 768} or 512."""
-    value = given.value
-    if isinstance(value, str) and value.strip().lower() == "auto":  # OpenAI's "as the model likes"
-        return ()
-    if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
-        return (("width", int(match[1])), ("height", int(match[2])))
-    if isinstance(value, str) and (match := _SIDE.fullmatch(value)):
-        value = int(match[1])
-    if isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)):
-        return (("width", value[0]), ("height", value[1]))
-    if isinstance(value, Mapping):
-        sides = {spellings.setting(k): v for k, v in value.items() if is_set(v)}
-        if sides and set(sides) <= {"width", "height"}:
-            return [(str(side), length) for side, length in sides.items()]
-    if _is_number(value) and not isinstance(value, str):
-        return (("width", value), ("height", value))
-    if is_empty(value):
-        return ()
-    raise InputError(f"{given.key}: expected a size such as '512x768' (found {shown(value)}).")
-
-
-def _is_size(given: Given) -> bool:
-    try:
-        return bool(list(_sides(given)))
-    except InputError:
-        return False
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return False
-    try:
-        float(value)
-    except (ValueError, OverflowError):
-        return False
-    return True
-
-
-def _is_seed(value: Any) -> bool:
-    try:
-        read_seed(value)
-    except ValueError:
-        return False
-    return True
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two spellings of a setting say the same, as 512 and "512" do."""
-    if one is other:
-        return True
-    if _is_number(one) and _is_number(other):
-        exact = isinstance(one, int) and isinstance(other, int)
-        return one == other if exact else float(one) == float(other)
-    if isinstance(one, str) and isinstance(other, str):
-        return one.strip() == other.strip()
-    return False

@@ -20,7 +20,8 @@ from typing import Any
 
 from core import spellings
 from core.errors import InputError, one_line
-from core.picture_settings import Layer, is_empty, is_set, merged, read_layer
+from core.picture_settings import Layer, merged, read_layer
+from core.setting_values import is_empty, is_set
 from core.spellings import ALIKE
 from core.task_kinds import TaskInput
 from core.tweet_entries import Entries, read_entries
