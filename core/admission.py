@@ -145,7 +145,7 @@ def fingerprint(task: Task, contents: Contents, model: str, dtype: str) -> str:
     decides.update(
         kind=type(task).__name__,
         lora=contents.lora,
-        pictures=list(contents.pictures.values()),
+        pictures=[*contents.pictures.values(), *contents.readings],
         model=model,
         dtype=dtype,
         version=FINGERPRINT_VERSIONS[type(task)],
