@@ -16,6 +16,7 @@ from core.batch import Batch
 from core.devices import choose_devices
 from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
+from core.kept_seeds import KeptSeeds
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
 from core.metadata import Tables
@@ -48,7 +49,8 @@ class MultiGPUImageGenerator:
             nothing is written outside it, its ledger remembers what is done, and unchanged
             pictures are not drawn again. Without it output paths are taken as Python takes
             paths, and existing files are replaced.
-        overwrite: draw pictures that are done too, and replace files of unknown origin.
+        overwrite: draw pictures that are done too (of those whose seed is random, with new
+            seeds), and replace files of unknown origin.
         retry_quarantined: try tasks again that killed their workers in an earlier run.
         listener: called with events (`core.events`) from the pool's thread.
 
@@ -202,6 +204,7 @@ class MultiGPUImageGenerator:
             self._root,
             self._default_name,
             self.settings.seed,
+            None if self._overwrite else KeptSeeds(ledger).of,
         )
         admitted: list[Job | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
         self._named += len(inputs)

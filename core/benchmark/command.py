@@ -44,6 +44,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         description="Edit pictures by instruction on all GPUs, then have a judge score them.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--config", metavar="FILE", help="YAML settings over config/edit_benchmark.yaml")
@@ -74,7 +75,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} compare", description="Paired differences of two result folders, B - A."
+        prog=f"{PROGRAM} compare",
+        description="Paired differences of two result folders, B - A.",
+        allow_abbrev=False,
     )
     parser.add_argument("a", metavar="A", type=Path)
     parser.add_argument("b", metavar="B", type=Path)

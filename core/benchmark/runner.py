@@ -29,6 +29,7 @@ from core.model_choice import ModelChoice, choose_model
 from core.outputs import OutputRoot
 from core.planning import Planner
 from core.provenance import read_provenance
+from core.seeds import seed_of_task
 from core.task_kinds import EditKind, LoraFinder, ScoreKind
 from core.tasks import EditTask, Result, ScoreTask
 from core.worker_pool import WorkerPool
@@ -165,7 +166,7 @@ class EditBenchmark:
             pair.instruction,
             pair.source_images,
             str(edit.output_path),
-            seed=self.settings.seed + pair.index,
+            seed=seed_of_task(self.settings.seed, pair.index),
             output_path=self._verdict_of(pair),
             task_id=f"score {pair.name}",
             metadata={"category": pair.category},
@@ -437,7 +438,7 @@ def _edit_input(pair: Pair, first_seed: int, suffix: str) -> Any:
     return EditTask(
         pair.instruction,
         pair.source_images,
-        seed=first_seed + pair.index,  # the same whatever part of the data is run
+        seed=seed_of_task(first_seed, pair.index),  # the same whatever part of the data is run
         output_path=f"edits/{pair.name}{suffix}",
         task_id=pair.name,
         metadata={"category": pair.category, **pair.metadata},
