@@ -11,7 +11,6 @@ A file that cannot be read at all raises; an entry that cannot be used becomes a
 """
 
 import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InputError
+from core.names import cleaned, cut, distinct
 from core.task_kinds import TaskInput
 from core.validation import misspelt, shown
 
 MAX_FILE_BYTES = 1_000_000_000
-MAX_NAME = 100  # characters of a persona's name in file names
+MAX_NAME = 100  # characters of a persona's or a file's name in file names
+MAX_RUN_BYTES = 200  # of a run's folder: `datasets` makes longer names of it for its cache
 PROMPT_FIELDS = ("prompt", "positive_prompt", "scene_hint")  # the first that is not empty
 PROMPT_SOURCES = (*PROMPT_FIELDS, "tweet_text")
 _KEPT = ("slot", "tweet_text", "content_type", "subtype", "mood")  # as metadata of the picture
@@ -82,7 +83,7 @@ def read_tweets(
         raise InputError(f"{path}: holds no tweets.")
     reader = _Reader(path, persona, name, prompt_from, suffix)
     inputs = [reader.task(i, entry) for i, entry in enumerate(entries[:limit])]
-    return TweetFile(_file_name(path.stem) or "run", path.resolve().parent, inputs)
+    return TweetFile(_run_name(path.stem), path.resolve().parent, inputs)
 
 
 def _read_text(path: Path) -> str:
@@ -272,7 +273,12 @@ def _set_only(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _file_name(name: Any) -> str:
-    """`name` as part of a file name: letters and digits of any script, the rest as `_`."""
-    if not isinstance(name, str):
-        return ""
-    return re.sub(r"[^\w-]+", "_", name).strip("_")[:MAX_NAME]
+    """`name` as part of a file name: letters, marks and digits of any script, the rest as `_`."""
+    return cut(cleaned(name, "-").strip("_"), MAX_NAME) if isinstance(name, str) else ""
+
+
+def _run_name(stem: str) -> str:
+    """The folder of a file's pictures. One that is cut, or has nothing to show, tells by a hash."""
+    name = cleaned(stem, "-").strip("_")
+    short = cut(name, MAX_NAME, MAX_RUN_BYTES)
+    return name if name and short == name else distinct(stem, short or "run", MAX_RUN_BYTES)

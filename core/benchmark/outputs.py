@@ -12,6 +12,7 @@ from core.benchmark.records import Record, categories_of, lines, read_verdict
 from core.benchmark.statistics import rank_correlation
 from core.benchmark.summary import FILE_NAME as SUMMARY
 from core.benchmark.summary import Summary, to_json
+from core.names import bounded
 from core.outputs import make_folder, remove, write_atomically
 
 # GEdit-Bench's columns, as its calculate_statistics reads them, its spelling included.
@@ -23,6 +24,7 @@ OUR_COLUMNS = ("overall_score", "category", "pair_id")
 SCORES = "scores.csv"
 GEDIT_FOLDER = "gedit"
 GEDIT_SUFFIX = "_gpt_score.csv"
+MAX_TABLE_BYTES = 232  # of a table's name: it gets that suffix and, while it is written, a prefix
 
 
 def write_outputs(folder: Path, records: Sequence[Record], summary: Summary) -> None:
@@ -47,7 +49,7 @@ def _write_gedit(
     GEdit-Bench's statistics read whatever lies there.
     """
     tables = {
-        f"{run}_{category_folder(category)}{GEDIT_SUFFIX}": [
+        f"{bounded(f'{run}_{category_folder(category)}', MAX_TABLE_BYTES)}{GEDIT_SUFFIX}": [
             r for r in scored if r.category == category
         ]
         for category in categories

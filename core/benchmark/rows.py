@@ -1,17 +1,16 @@
 """What the three input forms have in common: JSON rows, their fields, names fit for files."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from core.errors import InputError
+from core.names import cleaned, cut
 from core.validation import shown
 
 MAX_FILE_BYTES = 4_000_000_000
 MAX_ID = 80  # characters
-_UNFIT = re.compile(r"[^\w.-]+")  # \w is any script's letters: 颜色 stays as it is
 
 
 def json_lines(file: Path) -> Iterator[dict[str, Any] | InputError]:
@@ -80,4 +79,4 @@ def text_of(row: Mapping[str, Any], name: str, default: str | None = None) -> st
 
 def file_name(text: str, most: int = MAX_ID) -> str:
     """`text` as one path component, readable in its own script."""
-    return _UNFIT.sub("_", text.strip())[:most].strip("._") or "pair"
+    return cut(cleaned(text.strip(), "-."), most).strip("._") or "pair"
