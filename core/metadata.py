@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from core.imagefolder import settle, whole_numbers
 from core.ledger import Entry, Ledger
 from core.outputs import append, write_atomically
 from core.planning import Plan
@@ -38,6 +39,8 @@ class Tables:
         self._folder = folder
         self._ledger = ledger
         self._written: tuple[int, tuple[int, ...]] | None = None  # last batch, and the file then
+        self._seeds_are_numbers = True  # in the file
+        self._interrupted = False  # the last batch was
 
     def write(self, plan: Plan, results: Sequence[Result]) -> None:
         """Bring the tables up to date with a batch that has just ended.
@@ -46,25 +49,45 @@ class Tables:
             LedgerError, StorageError: the disk refuses, or the ledger is damaged.
         """
         file = self._folder / "metadata.jsonl"
-        if not plan.renews and self._written == (plan.batch - 1, _stamp(file)):
-            added = self._ledger.entries_of(plan.keys).values()
-            done = sorted((e for e in added if e.state == "done"), key=lambda e: e.position)
-            self._written = None  # until all of it is there
-            append(file, self._picture_lines(done))
-        else:
-            self._written = None
-            write_atomically(file, self._picture_lines(self._ledger.finished()))
+        adds_only = not plan.renews and self._written == (plan.batch - 1, _stamp(file))
+        self._written = None  # until all of it is there
+        if not (adds_only and self._add(plan, file)):
+            rows = self._picture_rows(self._ledger.finished())
+            self._seeds_are_numbers = _seeds_are_numbers(rows)
+            write_atomically(file, _lines(rows))
         self._written = (plan.batch, _stamp(file))
+        self._interrupted = any(result.status == "interrupted" for result in results)
         write_atomically(
             self._folder / "results.jsonl", _lines(result.as_dict() for result in results)
         )
 
-    def _picture_lines(self, entries: Iterable[Entry]) -> str:
-        return _lines(
-            _picture_row(entry)
-            for entry in entries
-            if (self._folder / str(entry.output_path)).is_file()
-        )
+    def close(self) -> None:
+        """Prepare the folder for readers that need more than the table."""
+        if self._written is not None:
+            settle(self._folder, self._interrupted)
+
+    def _add(self, plan: Plan, file: Path) -> bool:
+        """Add the batch's pictures to the table; False if its columns do not take them."""
+        added = self._ledger.entries_of(plan.keys).values()
+        done = sorted((e for e in added if e.state == "done"), key=lambda e: e.position)
+        rows = self._picture_rows(done)
+        if self._seeds_are_numbers and not _seeds_are_numbers(rows):
+            return False
+        if not self._seeds_are_numbers:
+            rows = [{**row, "seed": str(row["seed"])} for row in rows]
+        append(file, _lines(rows))
+        return True
+
+    def _picture_rows(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+        there = (e for e in entries if (self._folder / str(e.output_path)).is_file())
+        rows = [_picture_row(entry) for entry in there]
+        for row, seed in zip(rows, whole_numbers(row["seed"] for row in rows), strict=True):
+            row["seed"] = seed
+        return rows
+
+
+def _seeds_are_numbers(rows: Sequence[dict[str, Any]]) -> bool:
+    return not any(isinstance(row["seed"], str) for row in rows)
 
 
 def _stamp(file: Path) -> tuple[int, ...]:
