@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.imagefolder import settle, whole_numbers
+from core.dataset_folder import settle, whole_numbers
 from core.ledger import Entry, Ledger
 from core.outputs import append, write_atomically
 from core.planning import Plan

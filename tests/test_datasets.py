@@ -1,6 +1,7 @@
 """Folders of results as `datasets` of Hugging Face loads them, in both of its forms."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from core.imagefolder import settle, whole_numbers
+from core.dataset_folder import settle, whole_numbers
 from tests.conftest import Project, simulated
 from tests.edit_world import Bench, pair
 
@@ -104,6 +105,13 @@ def test_words_for_splits_in_paths_hide_nothing(
     assert [row["seed"] for row in rows] == list(range(len(names)))
     assert [row["image"].getpixel((0, 0))[0] for row in rows] == list(range(len(names)))
     assert all((folder / name).is_file() and not (folder / name).is_symlink() for name in names)
+
+
+def test_a_picture_from_before_1980_is_loaded(tmp_path: Path, load: Load) -> None:
+    folder = made(tmp_path / "out", "test/a.png", "b.png")
+    os.utime(folder / "b.png", (0, 0))
+    settle(folder)
+    assert len(load(folder)) == 2
 
 
 @pytest.mark.parametrize("names", WORDS[:2])

@@ -12,7 +12,7 @@ from core.benchmark.records import Record, categories_of, lines, read_verdict
 from core.benchmark.statistics import rank_correlation
 from core.benchmark.summary import FILE_NAME as SUMMARY
 from core.benchmark.summary import Summary, to_json
-from core.imagefolder import settle, whole_numbers
+from core.dataset_folder import settle, whole_numbers
 from core.names import bounded
 from core.outputs import make_folder, remove, write_atomically
 

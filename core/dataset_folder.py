@@ -224,7 +224,8 @@ def _pack_all(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     make_folder(archive.parent)
     partial = archive.with_name(f"{PARTIAL_PREFIX}{archive.name}")
     try:
-        with zipfile.ZipFile(partial, "w") as pack:  # pictures are compressed already
+        # Pictures are compressed already; and ZIP knows no times before 1980.
+        with zipfile.ZipFile(partial, "w", strict_timestamps=False) as pack:
             pack.comment = comment
             pack.writestr(TABLE, table)
             for file, name in zip(files, names, strict=True):
