@@ -34,14 +34,14 @@ def parameters_text(
     prompt = task.prompt if isinstance(task, GenerateTask) else task.instruction
     lines = [_line_by_line(prompt)]
     if lora is not None:
-        lines[0] += f" <lora:{lora}:{_plain(task.lora_strength)}>"
+        lines[0] += f" <lora:{lora}:{_digits(task.lora_strength).removesuffix('.0')}>"
     if task.negative_prompt:
         lines.append(f"{_NEGATIVE} {_line_by_line(task.negative_prompt)}")
     settings = {
         "Steps": used.get("num_inference_steps"),
         "Sampler": used.get("sampler"),
-        "CFG scale": _plain(used.get("cfg")),
-        "Distilled CFG Scale": _plain(used.get("distilled_cfg")),
+        "CFG scale": _digits(used["cfg"]) if "cfg" in used else None,
+        "Distilled CFG Scale": _digits(used["distilled_cfg"]) if "distilled_cfg" in used else None,
         "Seed": task.seed,
         "Size": f"{used.get('width')}x{used.get('height')}",
         "Model": used.get("model"),
@@ -64,12 +64,9 @@ def _line_by_line(prompt: str) -> str:
     return _READ_AS_NEGATIVE.sub(" ", prompt)
 
 
-def _plain(number: float | None) -> str | None:
-    """All digits, and neither an exponent nor an idle `.0`: 3.5, 1, 0.00001."""
-    if number is None:
-        return None
-    text = f"{Decimal(repr(number)):f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+def _digits(number: float) -> str:
+    """All of its digits, and never an exponent, which readers do not expect: 0.00001."""
+    return f"{Decimal(repr(float(number))):f}"
 
 
 def _quoted(value: object) -> str:

@@ -183,7 +183,7 @@ def test_what_a_picture_says_of_itself_draws_it_again(tmp_path: Path) -> None:
     with MultiGPUImageGenerator(1, config=CPU, output_dir=tmp_path / "out") as generator:
         drawn = _drawn(generator, tmp_path / "first.json", tweets)
         again = [_tweet_of(read_by_sd_parsers(file)) for file in drawn]
-        assert [t["cfg"] for t in again[:4]] == ["3.5", "2.5", "1", "2.7"]
+        assert [t["cfg"] for t in again[:4]] == ["3.5", "2.5", "1.0", "2.7"]
         drawn_again = _drawn(generator, tmp_path / "again.json", again)
     pixels = [_pixels(file) for file in drawn]
     assert len(set(pixels[:3])) == 3  # guidance makes a difference
