@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.dataset_folder import settle, whole_numbers
+from core.dataset_folder import in_readable_order, settle, whole_numbers
 from core.ledger import Entry, Ledger
 from core.outputs import append, write_atomically
 from core.planning import Plan
@@ -25,6 +25,7 @@ _USED_COLUMNS = (
     "guidance_scale",
     "true_cfg_scale",
 )
+_FRACTIONS = ("guidance_scale", "true_cfg_scale")  # also where a pipeline's default is an integer
 
 
 class Tables:
@@ -40,6 +41,7 @@ class Tables:
         self._ledger = ledger
         self._written: tuple[int, tuple[int, ...]] | None = None  # last batch, and the file then
         self._seeds_are_numbers = True  # in the file
+        self._empty: set[str] = set()  # its columns without any value
         self._interrupted = False  # the last batch was
 
     def write(self, plan: Plan, results: Sequence[Result]) -> None:
@@ -54,7 +56,8 @@ class Tables:
         if not (adds_only and self._add(plan, file)):
             rows = self._picture_rows(self._ledger.finished())
             self._seeds_are_numbers = _seeds_are_numbers(rows)
-            write_atomically(file, _lines(rows))
+            self._empty = {name for name in _columns(rows) if all(r[name] is None for r in rows)}
+            write_atomically(file, _lines(in_readable_order(rows)))
         self._written = (plan.batch, _stamp(file))
         self._interrupted = any(result.status == "interrupted" for result in results)
         write_atomically(
@@ -73,6 +76,8 @@ class Tables:
         rows = self._picture_rows(done)
         if self._seeds_are_numbers and not _seeds_are_numbers(rows):
             return False
+        if any(row[name] is not None for row in rows for name in self._empty):
+            return False
         if not self._seeds_are_numbers:
             rows = [{**row, "seed": str(row["seed"])} for row in rows]
         append(file, _lines(rows))
@@ -84,6 +89,10 @@ class Tables:
         for row, seed in zip(rows, whole_numbers(row["seed"] for row in rows), strict=True):
             row["seed"] = seed
         return rows
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return list(rows[0]) if rows else []
 
 
 def _seeds_are_numbers(rows: Sequence[dict[str, Any]]) -> bool:
@@ -108,6 +117,7 @@ def _picture_row(entry: Entry) -> dict[str, Any]:
         **{name: entry.task.get(name) for name in _TASK_COLUMNS if name != "metadata"},
         "lora": Path(lora).name if lora else None,
         **{name: entry.used.get(name) for name in _USED_COLUMNS},
+        **{n: float(v) for n in _FRACTIONS if (v := entry.used.get(n)) is not None},
         "sha256": entry.sha256,
         "fingerprint": entry.fingerprint,
         # Free-form values differ in type from row to row: one JSON text each.

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from core.dataset_folder import settle, whole_numbers
+from core.dataset_folder import in_readable_order, settle, whole_numbers
 from tests.conftest import Project, simulated
 from tests.edit_world import Bench, pair
 
@@ -213,6 +213,21 @@ def test_large_seeds_are_loaded_to_the_last_digit(tmp_path: Path, load: Load, la
     settle(folder)
     found = [row["seed"] for row in load(folder)]
     assert [None if seed is None else int(seed) for seed in found] == [42, None, largest]
+
+
+def test_a_column_that_begins_empty_is_loaded_however_long_the_table(
+    tmp_path: Path, load: Load
+) -> None:
+    folder = made(tmp_path / "out", "a.png")
+    row = {"file_name": "a.png", "prompt": "x" * 20_000, "lora": None, "seed": 1}
+    rows = [dict(row) for _ in range(600)]
+    rows[590]["lora"] = "ink.safetensors"
+    text = "".join(json.dumps(r) + "\n" for r in in_readable_order(rows))
+    (folder / "metadata.jsonl").write_text(text)
+    settle(folder)
+    loaded = load(folder)
+    assert len(loaded) == 600 and loaded[0]["lora"] == "ink.safetensors"
+    assert in_readable_order(rows[580:]) == rows[580:]  # a short one stays as it is
 
 
 @pytest.mark.parametrize("categories", [("sky", "颜色"), ("test", "dev station")])
