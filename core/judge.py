@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 from core.errors import InputError
 from core.judge_answer import Form, read_answer
 from core.judge_prompt import INSTRUCTION, placeholder_problem
+from core.names import bounded, cleaned, cut, distinct
 from core.settings import PROJECT_DIR, JudgeSettings, Section
 from core.validation import describe
 from core.yaml_files import parse_yaml
@@ -106,8 +107,10 @@ class Judge:
     def name(self, model_identity: str) -> str:
         """Of its folder of verdicts: type, prompts and model, such as vlm-viescore-Qwen3-VL-8B."""
         model = re.sub(r"[#@].*", "", model_identity).rpartition("/")[2]
-        model = re.sub(r"[^\w.-]+", "-", model)[:MAX_MODEL_NAME]
-        return f"{self.settings.type}-{self.prompts.name}-{model}"
+        fit = cleaned(model, "-.", "-")
+        short = cut(fit, MAX_MODEL_NAME)
+        shown = fit if short == fit else distinct(model, short)
+        return bounded(f"{self.settings.type}-{self.prompts.name}-{shown}")
 
     @property
     def deciding(self) -> dict[str, Any]:

@@ -153,6 +153,8 @@ class MultiGPUImageGenerator:
                 self._lora_counts = self.lora_counts
             if self._batch is not None:
                 self._batch.sweep()
+            if self._tables is not None:
+                self._tables.close()
             if self._ledger is not None:
                 self._ledger.close()
             self._pool = self._ledger = self._tables = self._batch = None

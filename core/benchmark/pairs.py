@@ -19,6 +19,7 @@ from typing import Any
 
 from core.benchmark.categories import category_folder
 from core.errors import InputError
+from core.names import MAX_BYTES, cut
 from core.outputs import output_key
 from core.settings import PROJECT_DIR
 
@@ -136,8 +137,11 @@ def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
             if key in given:
                 pair = _given_twice(pair)
             given.add(key)
+        own, numbers = pair.pair_id, ""
         while output_key(pair.name) in taken:
-            pair = replace(pair, pair_id=f"{pair.pair_id}_{position:04d}")
+            numbers += f"_{position:04d}"
+            shortened = cut(own, len(own), MAX_BYTES - len(numbers))
+            pair = replace(pair, pair_id=f"{shortened}{numbers}")
         taken.add(output_key(pair.name))
         unique.append(replace(pair, index=position))
     return unique
