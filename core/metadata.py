@@ -12,6 +12,7 @@ from typing import Any
 
 from core.ledger import Entry, Ledger
 from core.outputs import append, write_atomically
+from core.paths import on_disk
 from core.planning import Plan
 from core.tasks import Result
 
@@ -63,7 +64,7 @@ class Tables:
         return _lines(
             _picture_row(entry)
             for entry in entries
-            if (self._folder / str(entry.output_path)).is_file()
+            if (self._folder / on_disk(str(entry.output_path))).is_file()
         )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from core.errors import InputError
+from core.paths import user_path
 from core.validation import shown
 
 MAX_PIXELS = 100_000_000  # far above any camera's picture, far below what fills memory
@@ -45,7 +46,7 @@ def inspect_image(path: str | Path, what: str = "source_images") -> SourceImage:
         InputError: no readable picture, or one that is too large.
     """
     try:
-        file = Path(path)
+        file = user_path(path, what)
         if not file.is_file():
             raise InputError(f"{what}: {shown(str(path))} is not a file.")
         if file.stat().st_size > MAX_BYTES:
@@ -73,7 +74,7 @@ def read_image(
     Raises:
         InputError: damaged, cut short, too large, or changed since it was checked.
     """
-    file = Path(path)
+    file = user_path(path, what)
     try:
         if sha256 is not None:
             with file.open("rb") as stream:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InputError
+from core.paths import as_text, user_path
 from core.task_kinds import TaskInput
 from core.validation import misspelt, shown
 
@@ -75,14 +76,15 @@ def read_tweets(
     Raises:
         InputError: unreadable, not UTF-8, not JSON, of no known form, or without entries.
     """
-    text = _read_text(path)
+    path = user_path(path, "TWEETS")
+    text, stem = _read_text(path), as_text(path.stem)
     persona, entries = _parse(path, text)
-    name = _file_name(persona.get("name")) or _file_name(path.stem) or "image"
+    name = _file_name(persona.get("name")) or _file_name(stem) or "image"
     if not entries:
         raise InputError(f"{path}: holds no tweets.")
     reader = _Reader(path, persona, name, prompt_from, suffix)
     inputs = [reader.task(i, entry) for i, entry in enumerate(entries[:limit])]
-    return TweetFile(_file_name(path.stem) or "run", path.resolve().parent, inputs)
+    return TweetFile(_file_name(stem) or "run", path.resolve().parent, inputs)
 
 
 def _read_text(path: Path) -> str:

@@ -26,6 +26,7 @@ from core.ledger import Ledger
 from core.lora_files import LoraInspector
 from core.model_choice import ModelChoice, choose_model
 from core.outputs import OutputRoot
+from core.paths import as_text, on_disk, user_path
 from core.planning import Planner
 from core.task_kinds import EditKind, LoraFinder, ScoreKind
 from core.tasks import EditTask, Result, ScoreTask
@@ -122,7 +123,9 @@ class EditBenchmark:
     def prepare(self, pair_set: PairSet) -> None:
         """Check every pair and compare with what earlier runs left."""
         self._pairs = pair_set.pairs
-        loras = LoraFinder([Path.cwd(), Path(self.settings.lora_dir)], self._inspector)
+        loras = LoraFinder(
+            [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")], self._inspector
+        )
         kind = EditKind(self.settings.editor.layers(self.editor.path_or_id), loras)
         admission = Admission(
             kind,
@@ -153,7 +156,7 @@ class EditBenchmark:
         task = ScoreTask(
             pair.instruction,
             pair.source_images,
-            str(edit.output_path),
+            as_text(str(edit.output_path)),
             seed=self.settings.seed + pair.index,
             output_path=self._verdict_of(pair),
             task_id=f"score {pair.name}",
@@ -234,7 +237,7 @@ class EditBenchmark:
         """
         jobs = []
         for edit in self.finished_edits():
-            verdict = self.root.folder / self._verdict_of(self._pairs[edit.position])
+            verdict = self.root.folder / on_disk(self._verdict_of(self._pairs[edit.position]))
             if not self._stopping or verdict.exists():
                 jobs.append(self._score_job(edit))
         return [job for job in jobs if job is not None]
