@@ -23,6 +23,7 @@ from core.outputs import OutputRoot
 from core.paths import as_text, user_path
 from core.planning import Plan, Planner
 from core.settings import Settings, load_settings
+from core.streams import occupy_standard_descriptors
 from core.task_kinds import GenerateKind, LoraFinder, TaskInput
 from core.tasks import GenerateTask, Result
 from core.worker_pool import WorkerPool
@@ -69,6 +70,7 @@ class MultiGPUImageGenerator:
         retry_quarantined: bool = False,
         listener: Listener = ignore,
     ) -> None:
+        occupy_standard_descriptors()
         self.settings = load_settings(config)
         self.devices = choose_devices(num_gpus, gpu_ids, self.settings.device)
         self.model = choose_model(

@@ -7,7 +7,8 @@ fresh interpreter: right for simulated devices, which import nothing, and where 
 cannot be had.
 
 Neither imports the user's main script: it may have no main guard, or look at CUDA before the
-worker's device mask is set.
+worker's device mask is set. Nor does either take over anything else of the caller's, such as a
+start method of another library (joblib's `loky`), which a worker does not know.
 """
 
 import multiprocessing
@@ -18,7 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker, spawn
 from multiprocessing.connection import Connection
@@ -42,6 +43,8 @@ _CHILDREN: set[Any] = getattr(multiprocessing.process, "_children", set())
 _SPAWN = multiprocessing.get_context("spawn")
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _environment_lock = threading.Lock()
+_daemonic_lock = threading.Lock()
+_preparing = threading.local()
 
 
 class WorkerProcess:
@@ -91,7 +94,6 @@ class Starter(Protocol):
         Linux sends a child's parent-death signal when the *thread* that started it ends.
 
         Raises:
-            AssertionError: this process may not have children, because it is a daemonic one.
             Exception: no process can be started now (OSError; RuntimeError for threads).
         """
 
@@ -107,7 +109,7 @@ class Spawning:
         process = _new_process(_SPAWN, target, arguments, name)
         _block_terminal_signals()
         with _environment(environment):
-            process.start()
+            _start(process)
         return WorkerProcess(process)
 
 
@@ -156,7 +158,8 @@ class Forking:
             raise OSError("the fork server has died, and is started again")
         with _environment_lock:
             whole = {**os.environ, **environment}
-        process = _new_process(_FORKSERVER, _in_environment, (whole, target, arguments), name)
+        surroundings = (whole, _current_folder(), target, arguments)
+        process = _new_process(_FORKSERVER, _in_surroundings, surroundings, name)
         try:
             _keeper.start(process)
         except TimeoutError:
@@ -195,6 +198,10 @@ class _Keeper:
         self._errands = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
+    @property
+    def in_use(self) -> bool:
+        return self._thread is not None
+
     def server(self, role: str) -> "Future[_Server | None]":
         """The server, warmed up for `role` if there is none yet; None if it cannot be had."""
         with self._lock:
@@ -214,7 +221,7 @@ class _Keeper:
                 finds its pipes closed and leaves.
         """
         try:
-            self._errand(process.start).result(FORK_TIMEOUT)
+            self._errand(lambda: _start(process)).result(FORK_TIMEOUT)
         except EOFError:
             raise OSError("the fork server has died") from None
 
@@ -244,13 +251,13 @@ def _warm_up(role: str) -> _Server | None:
     probe = _new_process(_FORKSERVER, _tell_server, (writer,), "probe")
     server = None
     try:
-        with _environment(_server_environment(role)):
+        with _environment(_server_environment(role)), _preparing_the_server():
             forkserver.ensure_running()
-        probe.start()
+        _start(probe)
         writer.close()
         server = _Server(reader.recv())
         probe.join()
-    except Exception as error:  # in a daemonic process an AssertionError
+    except Exception as error:
         logger.debug(f"The fork server could not be started: {error!r}")
     if server is None:
         logger.warning(f"The fork server cannot be used. {SPAWNED}")
@@ -280,10 +287,23 @@ def _tell_server(writer: Connection) -> None:
         writer.send(os.getppid())
 
 
-def _in_environment(environment: dict[str, str], target: WorkerMain, arguments: Any) -> None:
-    """A forked worker's first act."""
+def _current_folder() -> str | None:
+    """None if it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+def _in_surroundings(
+    environment: dict[str, str], folder: str | None, target: WorkerMain, arguments: Any
+) -> None:
+    """A forked worker's first act: to look as if main had started it, and not the server."""
     os.environ.clear()
     os.environ.update(environment)
+    if folder is not None:
+        with suppress(OSError):
+            os.chdir(folder)
     target(*arguments)
 
 
@@ -293,19 +313,53 @@ def _new_process(
     return context.Process(target=target, args=arguments, name=_PROCESS_NAME + name, daemon=True)
 
 
-def _without_main_script(original: Callable[[str], dict[str, Any]]) -> Any:
-    """Have workers not import the main script, for which multiprocessing has no option."""
+def _start(process: Any) -> None:
+    """Start a worker, from a daemonic process too.
+
+    multiprocessing forbids those children, because it ends them without a chance to end theirs.
+    A worker ends with its parent all the same: the kernel sees to it.
+    """
+    current = multiprocessing.current_process()
+    with _daemonic_lock:
+        daemonic = current.daemon
+        if daemonic:
+            current.daemon = False
+        try:
+            process.start()
+        finally:
+            if daemonic:
+                current.daemon = True
+
+
+def _without_the_callers(original: Callable[[str], dict[str, Any]]) -> Any:
+    """Have workers and their server be told only where modules are.
+
+    multiprocessing would tell them the caller's start method and main script, and has no option
+    against it. To ask for the start method also settles it: the caller could set none later.
+    """
 
     def get_preparation_data(name: str) -> dict[str, Any]:
-        data = original(name)
-        if name.startswith(_PROCESS_NAME):
-            data = {key: data[key] for key in data if not key.startswith("init_main")}
-        return data
+        ours = name.startswith(_PROCESS_NAME) or getattr(_preparing, "server", False)
+        importing_main = getattr(multiprocessing.current_process(), "_inheriting", False)
+        if not ours or importing_main:  # which `original` refuses: it would go on for ever
+            return original(name)
+        here = getattr(multiprocessing.process, "ORIGINAL_DIR", None) or os.curdir
+        return {"name": name, "sys_path": [path or here for path in sys.path]}
 
     return get_preparation_data
 
 
-spawn.get_preparation_data = _without_main_script(spawn.get_preparation_data)
+@contextmanager
+def _preparing_the_server() -> Iterator[None]:
+    """In this thread the data is for our fork server, under whatever name."""
+    _preparing.server = True
+    try:
+        yield
+    finally:
+        _preparing.server = False
+
+
+spawn.get_preparation_data = _without_the_callers(spawn.get_preparation_data)
 
 
 def _block_terminal_signals() -> None:
@@ -314,9 +368,11 @@ def _block_terminal_signals() -> None:
     A Ctrl-C that meets a worker while it is being born would end it with a traceback; the
     worker unblocks the signals once it ignores them (`workers.boot`).
     """
-    # It unblocks SIGINT when it starts its helper process, so it has to come first.
+    # multiprocessing's helper process ignores only the others.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
+    # It unblocks SIGINT when it starts that process, so it has to come first.
     resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 @contextmanager
@@ -335,7 +391,22 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                     os.environ[key] = value
 
 
+def _forget_the_parents() -> None:
+    """In a fork of this program: the keeper's thread and its server stayed with the parent."""
+    global _environment_lock, _daemonic_lock, _keeper
+    _environment_lock, _daemonic_lock = threading.Lock(), threading.Lock()
+    if _keeper.in_use:
+        # multiprocessing would ask for the exit code of a server that is no child of this process.
+        server: Any = forkserver._forkserver
+        alive = server._forkserver_alive_fd
+        server.__init__()
+        if alive is not None:
+            os.close(alive)
+        _keeper = _Keeper()
+
+
 _keeper = _Keeper()
+os.register_at_fork(after_in_child=_forget_the_parents)
 
 
 def starter_for(

@@ -28,6 +28,7 @@ from core.model_choice import ModelChoice, choose_model
 from core.outputs import OutputRoot
 from core.paths import as_text, on_disk, user_path
 from core.planning import Planner
+from core.streams import occupy_standard_descriptors
 from core.task_kinds import EditKind, LoraFinder, ScoreKind
 from core.tasks import EditTask, Result, ScoreTask
 from core.worker_pool import WorkerPool
@@ -78,6 +79,7 @@ class EditBenchmark:
         overwrite: bool = False,
         retry_quarantined: bool = False,
     ) -> None:
+        occupy_standard_descriptors()
         self.settings = settings
         self.devices = _devices(settings, device_ids)
         self.editor = choose_model(
