@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker, spawn
+from multiprocessing import forkserver, resource_tracker, spawn, util
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Protocol
@@ -43,8 +43,7 @@ _CHILDREN: set[Any] = getattr(multiprocessing.process, "_children", set())
 _SPAWN = multiprocessing.get_context("spawn")
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _environment_lock = threading.Lock()
-_daemonic_lock = threading.Lock()
-_preparing = threading.local()
+_thread = threading.local()
 
 
 class WorkerProcess:
@@ -251,7 +250,7 @@ def _warm_up(role: str) -> _Server | None:
     probe = _new_process(_FORKSERVER, _tell_server, (writer,), "probe")
     server = None
     try:
-        with _environment(_server_environment(role)), _preparing_the_server():
+        with _environment(_server_environment(role)), _for_us():
             forkserver.ensure_running()
         _start(probe)
         writer.close()
@@ -314,21 +313,54 @@ def _new_process(
 
 
 def _start(process: Any) -> None:
-    """Start a worker, from a daemonic process too.
+    """Start a worker, whatever kind of process this is."""
+    with _daemons, _for_us():
+        process.start()
 
-    multiprocessing forbids those children, because it ends them without a chance to end theirs.
-    A worker ends with its parent all the same: the kernel sees to it.
+
+class _Daemons:
+    """A context in which a daemonic process may have children.
+
+    multiprocessing forbids them, because it ends such a process without a chance to end its
+    children. A worker ends with its parent all the same: the kernel sees to it.
     """
-    current = multiprocessing.current_process()
-    with _daemonic_lock:
-        daemonic = current.daemon
-        if daemonic:
-            current.daemon = False
-        try:
-            process.start()
-        finally:
-            if daemonic:
-                current.daemon = True
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0  # threads; one may be held up for long
+        self._daemonic = False
+
+    def __enter__(self) -> None:
+        current = multiprocessing.current_process()
+        with self._lock:
+            if not self._inside:
+                self._daemonic = current.daemon
+            self._inside += 1
+            if self._daemonic:
+                current.daemon = False
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside and self._daemonic:
+                multiprocessing.current_process().daemon = True
+
+
+_daemons = _Daemons()
+
+
+@contextmanager
+def _for_us() -> Iterator[None]:
+    """What multiprocessing starts in this thread meanwhile is ours, and not the caller's."""
+    _thread.starts_ours = True
+    try:
+        yield
+    finally:
+        _thread.starts_ours = False
+
+
+def _is_ours() -> bool:
+    return getattr(_thread, "starts_ours", False)
 
 
 def _without_the_callers(original: Callable[[str], dict[str, Any]]) -> Any:
@@ -339,9 +371,8 @@ def _without_the_callers(original: Callable[[str], dict[str, Any]]) -> Any:
     """
 
     def get_preparation_data(name: str) -> dict[str, Any]:
-        ours = name.startswith(_PROCESS_NAME) or getattr(_preparing, "server", False)
         importing_main = getattr(multiprocessing.current_process(), "_inheriting", False)
-        if not ours or importing_main:  # which `original` refuses: it would go on for ever
+        if not _is_ours() or importing_main:  # which `original` refuses: it would go on for ever
             return original(name)
         here = getattr(multiprocessing.process, "ORIGINAL_DIR", None) or os.curdir
         return {"name": name, "sys_path": [path or here for path in sys.path]}
@@ -349,17 +380,23 @@ def _without_the_callers(original: Callable[[str], dict[str, Any]]) -> Any:
     return get_preparation_data
 
 
-@contextmanager
-def _preparing_the_server() -> Iterator[None]:
-    """In this thread the data is for our fork server, under whatever name."""
-    _preparing.server = True
-    try:
-        yield
-    finally:
-        _preparing.server = False
+def _unless_for_us(original: Callable[[], None]) -> Callable[[], None]:
+    """Have a caller's full or broken standard output keep no worker from its start.
+
+    multiprocessing flushes it, so that no fork of this process would print its buffer again; ours
+    are no such forks.
+    """
+
+    def flush_std_streams() -> None:
+        if not _is_ours():
+            original()
+
+    return flush_std_streams
 
 
 spawn.get_preparation_data = _without_the_callers(spawn.get_preparation_data)
+_util: Any = util  # typeshed knows nothing of its private part
+_util._flush_std_streams = _unless_for_us(_util._flush_std_streams)
 
 
 def _block_terminal_signals() -> None:
@@ -393,8 +430,8 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 def _forget_the_parents() -> None:
     """In a fork of this program: the keeper's thread and its server stayed with the parent."""
-    global _environment_lock, _daemonic_lock, _keeper
-    _environment_lock, _daemonic_lock = threading.Lock(), threading.Lock()
+    global _environment_lock, _daemons, _keeper
+    _environment_lock, _daemons = threading.Lock(), _Daemons()
     if _keeper.in_use:
         # multiprocessing would ask for the exit code of a server that is no child of this process.
         server: Any = forkserver._forkserver
