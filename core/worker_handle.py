@@ -127,7 +127,7 @@ class WorkerHandle:
         """Start a new incarnation. Call it from a thread that outlives the worker.
 
         Raises:
-            Exception: no process can be started now; AssertionError: nor ever.
+            Exception: no process can be started now.
         """
         task_reader, self._to_worker = Pipe(duplex=False)
         with suppress(OSError):  # where the user has many large pipes already
