@@ -14,6 +14,7 @@ from core.events import Event
 from core.interrupts import Interrupts
 from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.paths import as_text
 from core.planning import Plan
 from core.progress import View, create_view, set_up_logging
 from core.settings import Settings, load_settings
@@ -214,4 +215,4 @@ def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator)
     loads, switches = generator.lora_counts
     loras = f"; {loads} LoRA loads, {switches} switches" if switches else ""
     print(f"{len(results)} tweets: {parts}{loras}")
-    print(one_line(f"pictures and results: {generator.output_folder}"))
+    print(one_line(f"pictures and results: {as_text(generator.output_folder)}"))

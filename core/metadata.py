@@ -12,7 +12,7 @@ from typing import Any
 
 from core.ledger import Entry, Ledger
 from core.outputs import append, write_atomically
-from core.paths import on_disk
+from core.paths import on_disk, printable
 from core.planning import Plan
 from core.tasks import Result
 
@@ -84,7 +84,7 @@ def _picture_row(entry: Entry) -> dict[str, Any]:
         "file_name": entry.output_path,
         "task_id": entry.task_id,
         **{name: entry.task.get(name) for name in _TASK_COLUMNS if name != "metadata"},
-        "lora": Path(lora).name if lora else None,
+        "lora": printable(Path(lora).name) if lora else None,
         **{name: entry.used.get(name) for name in _USED_COLUMNS},
         "sha256": entry.sha256,
         "fingerprint": entry.fingerprint,

@@ -5,6 +5,7 @@ UTF-8 here, so a run goes on under every locale, and the next one finds its file
 """
 
 import os
+import sys
 from pathlib import Path
 
 from core.errors import InputError
@@ -35,10 +36,10 @@ def readings(text: str | Path, what: str) -> list[Path]:
         InputError: as `user_path`.
     """
     given = _possible(str(text), what)
-    if not given.startswith("~"):
-        return [Path(given)]
-    home = os.path.expanduser(given)  # as it is, where there is no such home
-    return [Path(given)] if home == given else [Path(home), Path(given)]
+    names = [given, _in_utf8(str(text))]  # which other programs wrote, whatever the locale here
+    if given.startswith("~"):
+        names.insert(0, os.path.expanduser(given))  # as it is, where there is no such home
+    return [Path(name) for name in dict.fromkeys(names)]
 
 
 def on_disk(name: str) -> str:
@@ -56,8 +57,12 @@ def _part_on_disk(part: str) -> str:
     try:
         os.fsencode(part)
     except UnicodeEncodeError:
-        return os.fsdecode(part.encode("utf-8", "surrogateescape"))
+        return _in_utf8(part)
     return part
+
+
+def _in_utf8(name: str) -> str:
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
 
 
 def as_text(path: str | Path) -> str:
@@ -79,6 +84,21 @@ def _part_as_text(part: str) -> str:
 def printable(path: str | Path) -> str:
     """The same for metadata and tables, which hold nothing but text."""
     return as_text(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+# Native libraries take a path for UTF-8, whatever the locale, and a worker has to load models: it
+# is started in Python's UTF-8 mode, unless options of the command line speak against it.
+WORKERS_DIFFER = (
+    sys.getfilesystemencoding() != "utf-8"
+    and not sys.flags.ignore_environment
+    and "utf8" not in sys._xoptions
+)
+UTF8_MODE = {"PYTHONUTF8": "1"} if WORKERS_DIFFER else {}
+
+
+def for_worker(path: str) -> str:
+    """A path of this process as a worker has to be given it."""
+    return os.fsencode(path).decode("utf-8", "surrogateescape") if WORKERS_DIFFER else path
 
 
 def _current() -> str:

@@ -28,6 +28,7 @@ from typing import Any, Protocol
 
 from loguru import logger
 
+from core.paths import UTF8_MODE, for_worker
 from core.settings import PROJECT_DIR
 from core.worker_spec import WorkerSpec
 
@@ -277,6 +278,7 @@ def _server_environment(role: str) -> dict[str, str]:
         "MKL_CBWR": os.environ.get("MKL_CBWR", "AUTO,STRICT"),
         # Ask NVML instead of CUDA whether there are GPUs: CUDA does not survive it, either.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        **UTF8_MODE,
     }
 
 
@@ -287,9 +289,9 @@ def _tell_server(writer: Connection) -> None:
 
 
 def _current_folder() -> str | None:
-    """None if it was removed."""
+    """As a worker has to be given it; None if it was removed."""
     try:
-        return os.getcwd()
+        return for_worker(os.getcwd())
     except OSError:
         return None
 
@@ -375,7 +377,7 @@ def _without_the_callers(original: Callable[[str], dict[str, Any]]) -> Any:
         if not _is_ours() or importing_main:  # which `original` refuses: it would go on for ever
             return original(name)
         here = getattr(multiprocessing.process, "ORIGINAL_DIR", None) or os.curdir
-        return {"name": name, "sys_path": [path or here for path in sys.path]}
+        return {"name": name, "sys_path": [for_worker(path or here) for path in sys.path]}
 
     return get_preparation_data
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from core.benchmark.compare import Comparison
 from core.benchmark.summary import CategoryLine, Summary
 from core.errors import one_line
+from core.paths import as_text
 
 NONE = "-"
 
@@ -21,7 +22,7 @@ def print_summary(summary: Summary, folder: Path) -> None:
     Pairs that were not tried have a column if there are any.
     """
     last = summary.names[-1]
-    print(one_line(f"edits, verdicts and results: {folder}"))
+    print(one_line(f"edits, verdicts and results: {as_text(folder)}"))
     print(one_line(f"judge: {summary.judged_by.identity}, seed {summary.judged_by.seed}"))
     for judge, rho in summary.rank_correlations.items():
         print(f"rank correlation with {judge}: {rho:.2f}")
