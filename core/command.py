@@ -148,6 +148,8 @@ def _settings(options: argparse.Namespace) -> Settings:
     settings = load_settings(options.config)
     changes = {"model": options.model, "output_dir": options.output_dir, "seed": options.seed}
     given = {key: value for key, value in changes.items() if value is not None}
+    # Bytes that the locale has no letters for came in as surrogates, which are no text.
+    given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}
     return load_settings({**settings.model_dump(exclude_unset=True), **given})
 
 

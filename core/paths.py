@@ -98,7 +98,9 @@ UTF8_MODE = {"PYTHONUTF8": "1"} if WORKERS_DIFFER else {}
 
 def for_worker(path: str) -> str:
     """A path of this process as a worker has to be given it."""
-    return os.fsencode(path).decode("utf-8", "surrogateescape") if WORKERS_DIFFER else path
+    if not WORKERS_DIFFER:
+        return path
+    return os.fsencode(on_disk(path)).decode("utf-8", "surrogateescape")
 
 
 def _current() -> str:
