@@ -158,6 +158,7 @@ class Forking:
             raise OSError("the fork server has died, and is started again")
         with _environment_lock:
             whole = {**os.environ, **environment}
+        whole = {name: for_worker(value) for name, value in whole.items()}
         surroundings = (whole, _current_folder(), target, arguments)
         process = _new_process(_FORKSERVER, _in_surroundings, surroundings, name)
         try:
@@ -353,7 +354,7 @@ _daemons = _Daemons()
 
 @contextmanager
 def _for_us() -> Iterator[None]:
-    """What multiprocessing starts in this thread meanwhile is ours, and not the caller's."""
+    """Mark what multiprocessing starts in this thread meanwhile as ours, not the caller's."""
     _thread.starts_ours = True
     try:
         yield

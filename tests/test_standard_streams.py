@@ -17,6 +17,7 @@ from tests.conftest import (
     PATIENCE,
     PROJECT,
     Project,
+    run_script,
     simulated,
     wait_until,
     worker_processes,
@@ -74,6 +75,22 @@ def test_help_ends_with_zero_wherever_its_words_go(
     code, said = in_shell(tmp_path, f"{sys.executable} {script} --help", redirection)
     assert code == 0
     assert_no_complaint(said)
+
+
+def test_a_pipe_that_somebody_made_impatient_loses_no_word(tmp_path: Path) -> None:
+    """Whoever shares a pipe or terminal may have set it to refuse rather than wait."""
+    done = run_script(
+        """
+        import os
+        from core.streams import protect_standard_streams
+
+        protect_standard_streams()
+        os.set_blocking(1, False)
+        print("x" * 1_000_000)
+        """,
+        tmp_path,
+    )
+    assert done.returncode == 0 and len(done.stdout) == 1_000_001, done.stderr
 
 
 def test_without_standard_streams_no_file_of_the_run_takes_their_numbers(tmp_path: Path) -> None:
