@@ -13,6 +13,7 @@ from typing import Any
 from core.dataset_folder import in_readable_order, settle, whole_numbers
 from core.ledger import Entry, Ledger
 from core.outputs import append, write_atomically
+from core.paths import on_disk, printable
 from core.planning import Plan
 from core.tasks import Result
 
@@ -84,7 +85,7 @@ class Tables:
         return True
 
     def _picture_rows(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
-        there = (e for e in entries if (self._folder / str(e.output_path)).is_file())
+        there = (e for e in entries if (self._folder / on_disk(str(e.output_path))).is_file())
         rows = [_picture_row(entry) for entry in there]
         for row, seed in zip(rows, whole_numbers(row["seed"] for row in rows), strict=True):
             row["seed"] = seed
@@ -115,7 +116,7 @@ def _picture_row(entry: Entry) -> dict[str, Any]:
         "file_name": entry.output_path,
         "task_id": entry.task_id,
         **{name: entry.task.get(name) for name in _TASK_COLUMNS if name != "metadata"},
-        "lora": Path(lora).name if lora else None,
+        "lora": printable(Path(lora).name) if lora else None,
         **{name: entry.used.get(name) for name in _USED_COLUMNS},
         **{n: float(v) for n in _FRACTIONS if (v := entry.used.get(n)) is not None},
         "sha256": entry.sha256,

@@ -1,6 +1,5 @@
 """`MultiGPUImageGenerator`: batches of pictures on warm, supervised workers."""
 
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -22,8 +21,10 @@ from core.lora_files import LoraInspector
 from core.metadata import Tables
 from core.model_choice import choose_model
 from core.outputs import OutputRoot
+from core.paths import as_text, user_path
 from core.planning import Plan, Planner
 from core.settings import Settings, load_settings
+from core.streams import occupy_standard_descriptors
 from core.task_kinds import GenerateKind, LoraFinder, TaskInput
 from core.tasks import GenerateTask, Result
 from core.worker_pool import WorkerPool
@@ -71,6 +72,7 @@ class MultiGPUImageGenerator:
         retry_quarantined: bool = False,
         listener: Listener = ignore,
     ) -> None:
+        occupy_standard_descriptors()
         self.settings = load_settings(config)
         self.devices = choose_devices(num_gpus, gpu_ids, self.settings.device)
         self.model = choose_model(
@@ -197,7 +199,7 @@ class MultiGPUImageGenerator:
             lora_folders: where relative LoRA paths are looked up before the configured folder.
         """
         ledger = self._ledger or self._open_ledger()
-        folders = [*lora_folders, Path(self.settings.lora_dir)]
+        folders = [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")]
         layers = [self.settings.defaults, self.settings.defaults_for(self.model.path_or_id)]
         admission = Admission(
             GenerateKind(layers, LoraFinder(folders, self._inspector)),
@@ -270,7 +272,8 @@ class MultiGPUImageGenerator:
         name = f"image_{self._named + position:04d}{self.settings.workers.picture_suffix}"
         if self._resumable:
             return name
-        return os.path.join(self.settings.output_dir, self._session, name)
+        folder = user_path(self.settings.output_dir, "output_dir")
+        return as_text(folder / self._session / name)
 
     def _open_ledger(self) -> Ledger:
         if self._resumable:

@@ -20,6 +20,7 @@ from typing import Any
 from core import spellings
 from core.errors import InputError, one_line
 from core.names import cleaned, cut, distinct
+from core.paths import as_text, user_path
 from core.picture_settings import Layer, merged, read_layer
 from core.setting_values import is_empty, is_set
 from core.spellings import ALIKE
@@ -73,13 +74,14 @@ def read_tweets(
     Raises:
         InputError: unreadable, not UTF-8, not JSON, of no known form, or without entries.
     """
-    found = read_entries(path)
-    name = _file_name(found.persona.get("name")) or _file_name(path.stem) or "image"
+    path = user_path(path, "TWEETS")
+    found, stem = read_entries(path), as_text(path.stem)
+    name = _file_name(found.persona.get("name")) or _file_name(stem) or "image"
     if not found.entries:
         raise InputError(f"{path}: holds no tweets.")
     reader = _Reader(path, found, name, prompt_from, suffix)
     inputs = [reader.task(i, entry) for i, entry in enumerate(found.entries[:limit])]
-    return TweetFile(_run_name(path.stem), path.resolve().parent, inputs, reader.passed_over())
+    return TweetFile(_run_name(stem), path.resolve().parent, inputs, reader.passed_over())
 
 
 class _Reader:

@@ -5,7 +5,7 @@ from typing import Any
 
 from core.benchmark.rows import file_name, label_of
 from core.names import distinct
-from core.outputs import MAX_NAME_BYTES
+from core.paths import MAX_NAME_BYTES
 
 UNSORTED = "unsorted"  # the category of a pair that names none
 MAX_FOLDER = 60  # characters

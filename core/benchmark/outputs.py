@@ -15,6 +15,7 @@ from core.benchmark.summary import Summary, to_json
 from core.dataset_folder import settle, whole_numbers
 from core.names import bounded
 from core.outputs import make_folder, remove, write_atomically
+from core.paths import as_text, on_disk
 
 # GEdit-Bench's columns, as its calculate_statistics reads them, its spelling included.
 GEDIT_COLUMNS = (
@@ -51,9 +52,9 @@ def _write_gedit(
     GEdit-Bench's statistics read whatever lies there.
     """
     tables = {
-        f"{bounded(f'{run}_{category_folder(category)}', MAX_TABLE_BYTES)}{GEDIT_SUFFIX}": [
-            r for r in scored if r.category == category
-        ]
+        on_disk(
+            f"{bounded(f'{run}_{category_folder(category)}', MAX_TABLE_BYTES)}{GEDIT_SUFFIX}"
+        ): [r for r in scored if r.category == category]
         for category in categories
     }
     make_folder(folder)
@@ -113,17 +114,18 @@ def correlations(folder: Path, records: Sequence[Record], judge: str) -> dict[st
     """Spearman's rho of the overall score with that of every other judge of the same edits."""
     found = {}
     scored = {(r.category, r.pair_id): r for r in records if r.scores}
-    here = folder / "scores" / judge
+    here = folder / "scores" / on_disk(judge)
     for other in sorted(p for p in (folder / "scores").glob("*") if p.is_dir() and p != here):
         ours, theirs = [], []
         for (category, pair_id), record in scored.items():
-            verdict = _same_edit(here, other, f"{category_folder(category)}/{pair_id}.json")
+            name = on_disk(f"{category_folder(category)}/{pair_id}.json")
+            verdict = _same_edit(here, other, name)
             if verdict is not None and record.scores and "O" in record.scores:
                 ours.append(record.scores["O"])
                 theirs.append(verdict)
         rho = rank_correlation(ours, theirs)
         if rho is not None:
-            found[other.name] = rho
+            found[as_text(other.name)] = rho
     return found
 
 
