@@ -7,6 +7,7 @@ from typing import assert_never
 
 from core.fault_points import fault_point
 from core.messages import (
+    MAX_NAME_BYTES,
     Compiling,
     Failed,
     FailureKind,
@@ -15,13 +16,14 @@ from core.messages import (
     Load,
     Loaded,
     LoadFailed,
+    PromptCut,
     Ready,
     Stop,
     clip,
 )
 from core.worker_spec import WorkerSpec
 from workers.boot import bind_to_parent, ignore_terminal_signals
-from workers.channel import Channel
+from workers.channel import Channel, work_on
 from workers.models.base import ModelFamily, Product
 from workers.result_saver import ResultSaver
 
@@ -38,10 +40,10 @@ def run_worker(spec: WorkerSpec, reader: Connection, writer: Connection) -> None
     fault_point("worker.boot")
 
     # Only now what takes seconds to import or could hang.
-    from workers.errors import set_up_logging
+    from workers.library_warnings import pass_on
     from workers.models.registry import create_family
 
-    set_up_logging(channel)
+    pass_on(channel.send)
     family = create_family(spec, channel.log)
     name, uuid = family.device_identity()
     channel.send(
@@ -86,16 +88,30 @@ class _Worker:
         started = time.monotonic()
         try:
             fault_point("worker.load")
-            model_class = self._family.load()
+            model_class = self._load_with_patience()
         except Exception as error:
             from workers.errors import classify
+            from workers.hub import HubError
 
             kind, text = classify(error)
-            self._channel.send(LoadFailed(kind, clip(text)))
-            if kind != "input":  # a fresh process may find network, disk and device mended
-                os._exit(LEAVING_EXIT)
+            everywhere = isinstance(error, HubError)
+            self._channel.send(LoadFailed(kind, clip(text), everywhere))
+            if kind != "input" and not everywhere:
+                os._exit(LEAVING_EXIT)  # a fresh process may find disk and device mended
             return
         self._channel.send(Loaded(model_class, time.monotonic() - started))
+
+    def _load_with_patience(self) -> str:
+        """Load; what the model hub refuses for the moment is asked for again."""
+        spec = self._spec
+        if spec.model == "simulated" or os.path.isdir(spec.model):
+            return self._family.load()
+        from workers.hub import HubModel, load_from_hub
+
+        index = "config.json" if spec.role == "score" else "model_index.json"
+        return load_from_hub(
+            HubModel(spec.model, spec.revision, index), self._family.load, self._channel.log
+        )
 
     def _group(self, first: Lease) -> list[Lease]:
         """`first` and the leases that main sent right behind it."""
@@ -107,6 +123,7 @@ class _Worker:
         return leases
 
     def _run(self, leases: list[Lease]) -> None:
+        work_on([lease.task_name for lease in leases])
         started = time.monotonic()
         waited = started - self._free_since
         try:
@@ -121,6 +138,8 @@ class _Worker:
             self._free_since = time.monotonic()
         seconds = (self._free_since - started) / len(leases)
         for lease, product in zip(leases, products, strict=True):
+            for remark in product.remarks:
+                self._channel.send(PromptCut(clip(remark), clip(lease.task_name, MAX_NAME_BYTES)))
             self._saver.reserve()  # a slow disk holds the device back here, before memory fills up
             counts = self._family.take_lora_counts()
             loras = self._family.resident_loras()
@@ -128,6 +147,7 @@ class _Worker:
                 Generated(lease.lease_id, seconds, waited, counts.loads, counts.switches, loras)
             )
             self._saver.save(lease, product, seconds)
+        work_on([])
 
     def _run_one_by_one(self, leases: list[Lease], error: Exception) -> None:
         from workers.errors import classify
