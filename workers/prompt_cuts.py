@@ -14,6 +14,7 @@ from typing import Any
 from core.errors import one_line
 
 MOST_REMEMBERED = 4096  # texts; those of remembered prompts are never encoded, and so cut, again
+LIKENESS = 0.8  # of a text's length is left when a pipeline cleans it; other texts are not taken
 SHOWN = 48  # characters before the cut
 _FAMILY = re.compile("Text|Encoder|Model|For")  # where an encoder's class name goes on
 
@@ -98,8 +99,8 @@ class PromptCuts:
     def _own_text_in(self, text: str) -> str | None:
         """The user's text; `text` may have a template around it, or be a cleaned form of it."""
         found = [own for own in self._expected if _find(own, text) is not None]
-        if not found and len(self._expected) == 1:
-            return self._expected[0]
+        if not found and len(self._expected) == 1 and len(text) > LIKENESS * len(self._expected[0]):
+            found = self._expected
         return found[0] if found else None
 
     def _remember(self, own: str, name: str, cut: Cut | None) -> None:
