@@ -150,7 +150,8 @@ def test_qwen_image_takes_1024_tokens(qwen_image: Any) -> None:
     assert not np.array_equal(whole, cut)
     [said] = remarks(qwen_image, prompt=letters(1300))
     assert "prompt has 1300 tokens, the model takes 878 (1058 with its own marks)" in said
-    assert np.array_equal(*(drawn(qwen_image, prompt=letters(n)) for n in (1300, 878)))
+    long, taken = (drawn(qwen_image, prompt=letters(n)) for n in (1300, 878))
+    assert np.array_equal(long, taken)
 
 
 def test_a_clip_tokenizer_without_a_length_cuts_at_its_encoders_positions(tmp_path: Path) -> None:
@@ -166,22 +167,24 @@ def test_a_clip_tokenizer_without_a_length_cuts_at_its_encoders_positions(tmp_pa
 # -- the command -------------------------------------------------------------------------------
 
 
-def test_long_prompts_are_drawn_and_each_task_is_named_in_few_lines(
-    project: Project, tiny_model: Path
+def test_each_task_whose_prompt_is_cut_is_named_in_few_lines(
+    project: Project, tmp_path: Path
 ) -> None:
     tweets = project.write_tweets(
         [
-            *({"prompt": f"{n} {words(700)}", "task_id": f"long {n:02}"} for n in range(14)),
+            *({"prompt": f"{letters(90)} {n}", "task_id": f"long {n:02}"} for n in range(14)),
+            *({"prompt": letters(99), "task_id": f"same {n}"} for n in range(2)),
             {"prompt": "short", "task_id": "short"},
         ]
     )
-    settings = {"model": str(tiny_model), "defaults": SMALL}
+    settings = {"model": str(save("sdxl", tmp_path)), "defaults": SMALL}
     run = project.run([tweets, 1], settings)
     assert run.process.returncode == 0, run.errors
-    lines = [line for line in run.errors.splitlines() if "WARNING" in line]
-    assert len(lines) == 11
-    assert "cpu0, long 00: prompt has 701 tokens, the model takes 478" in lines[0]
-    assert lines[-1].endswith(
-        "Prompts of 4 more tasks were longer than the model takes and were cut: "
-        "long 10, long 11, long 12, long 13. --log-level DEBUG shows where."
+    lines = [line for line in run.errors.splitlines() if "INFO" not in line]
+    assert len(lines) == 11, run.errors
+    assert re.search(
+        r"WARNING cpu0, long \d\d: prompt has 9\d tokens, the model takes 75", lines[0]
     )
+    named = re.findall(r"long \d\d|same \d", "\n".join(lines))
+    assert len(named) == len({*named}) == 16
+    assert "Prompts of 6 more tasks were longer than the model takes and were cut: " in lines[10]

@@ -98,9 +98,10 @@ def _load_once(model: HubModel, load: Callable[[], T], log: Log) -> T:
     try:
         _ask_for(model)
     except Exception as error:
-        if not _may_be_cached(error, model):
+        refusal = refusal_of(error, model)
+        if refusal is None or not refusal.pauses or not _is_cached(model):
             raise
-        log("WARNING", f"{model.name}: {_brief(error)} It is loaded from the cache.")
+        log("WARNING", f"{model.name}: {refusal.reason} It is loaded from the cache.")
         constants.HF_HUB_OFFLINE = True  # or every file of it would wait for the hub
         try:
             return load()
@@ -119,12 +120,9 @@ def _ask_for(model: HubModel) -> None:
     get_hf_file_metadata(url, timeout=REQUEST_TIMEOUT)
 
 
-def _may_be_cached(error: Exception, model: HubModel) -> bool:
-    refusal = refusal_of(error, model)
-    if refusal is None or not refusal.pauses:
-        return False
-    cached = try_to_load_from_cache(model.name, model.index_file, revision=model.revision)
-    return isinstance(cached, str)
+def _is_cached(model: HubModel) -> bool:
+    found = try_to_load_from_cache(model.name, model.index_file, revision=model.revision)
+    return isinstance(found, str)
 
 
 def refusal_of(error: BaseException, model: HubModel | None = None) -> Refusal | None:
@@ -187,7 +185,10 @@ def _lasting(error: BaseException, model: HubModel | None) -> str | None:
         case hub_errors.HFValidationError():
             return "that is no name of a model on the hub; give one like 'owner/name', or a folder."
         case hub_errors.HfHubHTTPError() if error.response.status_code == 401:
-            return f"the hub does not accept the access token. Renew it: {_LOG_IN}."
+            return (
+                f"{constants.ENDPOINT} asks who wants it: the name is misspelt, the model is "
+                f"private, or the access token is not valid. Check the name, and {_LOG_IN}."
+            )
         case hub_errors.HfHubHTTPError() if error.response.status_code == 403:
             return (
                 f"the access token may not read the model. Ask for access at {page}, or "
