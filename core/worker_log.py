@@ -1,6 +1,7 @@
 """What workers have to say, as lines of the log: whose, about which task, and nothing twice."""
 
 import re
+import threading
 
 from loguru import logger
 
@@ -15,9 +16,10 @@ _CHANGING = re.compile(r"0x[0-9a-fA-F]+|\b[0-9a-f]{8,}\b|\d+")
 
 
 class WorkerLog:
-    """The log of all workers of a run. Call it from one thread at a time."""
+    """The log of all workers of a run, whichever pool they belong to. Safe in any thread."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._said: set[str] = set()  # library warnings, but for what changes in them
         self._untold = 0  # library warnings beyond the limit
         self._cuts: set[tuple[str, str]] = set()  # task and text: a retry says it again
@@ -25,13 +27,14 @@ class WorkerLog:
         self._unshown: list[str] = []  # tasks whose cut has no line of its own
 
     def write(self, worker: str, message: Log | LibraryWarning | PromptCut) -> None:
-        match message:
-            case Log():
-                _log(message.level, worker, message.task, message.text)
-            case LibraryWarning():
-                self._library(worker, message)
-            case PromptCut():
-                self._cut(worker, message)
+        with self._lock:
+            match message:
+                case Log():
+                    _log(message.level, worker, message.task, message.text)
+                case LibraryWarning():
+                    self._library(worker, message)
+                case PromptCut():
+                    self._cut(worker, message)
 
     def close(self) -> None:
         """Say what was held back, once."""
