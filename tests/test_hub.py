@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import ModelLoadError
 from tests.conftest import Project, Run
 from tests.hub_server import MODEL, HubServer
 from tests.test_native_image_generator import SMALL
@@ -87,10 +88,8 @@ def test_what_lasts_is_said_after_one_request_with_what_to_do(
     code: str,
     said: str,
 ) -> None:
-    from workers.hub import HubError
-
     refuse(hub, status, code)
-    with pytest.raises(HubError, match=said):
+    with pytest.raises(ModelLoadError, match=said):
         fetch(hub, monkeypatch, tmp_path, [])
     assert len(hub.requests) == 1
 
@@ -113,11 +112,9 @@ def test_what_passes_is_asked_for_again_and_the_log_says_when(
 def test_what_does_not_pass_ends_after_its_tries(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from workers.hub import HubError
-
     refuse(hub, 500)
     said: list[str] = []
-    with pytest.raises(HubError, match=r"after 4 tries: The hub answered with HTTP 500\."):
+    with pytest.raises(ModelLoadError, match=r"after 4 tries: The hub answered with HTTP 500\."):
         fetch(hub, monkeypatch, tmp_path, said)
     assert len(said) == 3 and len(hub.requests) == 4
 

@@ -16,7 +16,7 @@ from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.constants import is_offline_mode
 
-from core.errors import MultiGPUError
+from core.errors import ModelLoadError
 
 Log = Callable[[str, str], None]
 T = TypeVar("T")
@@ -30,10 +30,6 @@ LONGEST_PAUSE = 60.0  # seconds, if the hub asks for a longer one; less than a l
 GOT_ON = 60.0  # seconds after which a try counts as progress, and the tries begin anew
 _PASSING_STATUS = (408, 425, 429)  # and all of 500 and above
 _LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
-
-
-class HubError(MultiGPUError):
-    """A hub model cannot be loaded by any worker, now or again; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ def load_from_hub(model: HubModel, load: Callable[[], T], log: Log) -> T:
     """Call `load`, which fetches `model` from the hub; tries again what passes.
 
     Raises:
-        HubError: the hub refuses, or did not answer for too long.
+        ModelLoadError: the hub refuses, or did not answer for too long.
         Exception: whatever else `load` raises.
     """
     _limit_every_request()
@@ -82,7 +78,7 @@ def load_from_hub(model: HubModel, load: Callable[[], T], log: Log) -> T:
             tries += 1
             if tries > len(refusal.pauses):
                 times = f" after {tries} tries" if tries > 1 else ""
-                raise HubError(f"{model.name}{times}: {refusal.reason}") from error
+                raise ModelLoadError(f"{model.name}{times}: {refusal.reason}") from error
         pause = max(refusal.pauses[tries - 1], min(refusal.wait, LONGEST_PAUSE))
         log(
             "WARNING",
@@ -125,7 +121,7 @@ def _is_cached(model: HubModel) -> bool:
     return isinstance(found, str)
 
 
-def refusal_of(error: BaseException, model: HubModel | None = None) -> Refusal | None:
+def refusal_of(error: BaseException, model: HubModel) -> Refusal | None:
     """What the hub's client said, if it takes part in `error`, however it was wrapped."""
     causes = list(causes_of(error))
     for cause in causes:  # the latest first
@@ -151,10 +147,9 @@ def causes_of(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _lasting(error: BaseException, model: HubModel | None) -> str | None:
+def _lasting(error: BaseException, model: HubModel) -> str | None:
     """What to do about a refusal that no other try would change."""
-    name = model.name if model else "the model"
-    page = f"{constants.ENDPOINT}/{name}" if model else constants.ENDPOINT
+    page = f"{constants.ENDPOINT}/{model.name}"
     # Every class before those that it is derived from.
     match error:
         case hub_errors.OfflineModeIsEnabled():
@@ -170,11 +165,9 @@ def _lasting(error: BaseException, model: HubModel | None) -> str | None:
                 f"a folder of that name. Check the spelling; for a private model {_LOG_IN}."
             )
         case hub_errors.RevisionNotFoundError():
-            asked = f" {model.revision!r}" if model and model.revision else " of that name"
-            return f"the model has no revision{asked}. Its branches and tags: {page}/tree/main."
+            asked = model.revision or constants.DEFAULT_REVISION
+            return f"the model has no revision {asked!r}. Its branches and tags: {page}/tree/main."
         case hub_errors.RemoteEntryNotFoundError():
-            if model is None:
-                return "the model lacks a file that it needs."
             kind = "diffusers" if model.index_file == "model_index.json" else "transformers"
             return (
                 f"the model lacks a file that a {kind} model has ({_file_of(error)}). Give one "
@@ -199,12 +192,11 @@ def _lasting(error: BaseException, model: HubModel | None) -> str | None:
     return None
 
 
-def _offline(model: HubModel | None) -> str:
-    name = model.name if model else "NAME"
+def _offline(model: HubModel) -> str:
     return (
-        f"HF_HUB_OFFLINE is set, and the model is not, or not wholly, in the cache "
-        f"({constants.HF_HUB_CACHE}). Unset it, run `hf download {name}` where there is a network, "
-        "or give the model's folder."
+        "HF_HUB_OFFLINE is set, and the model is not, or not wholly, in the cache "
+        f"({constants.HF_HUB_CACHE}). Unset it, run `hf download {model.name}` where there is a "
+        "network, or give the model's folder."
     )
 
 

@@ -94,6 +94,10 @@ class _Lines(io.TextIOBase):
     def writable(self) -> bool:
         return True
 
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
     def fileno(self) -> int:
         """Of the real stream, which child processes may inherit."""
         if self._instead_of is None:

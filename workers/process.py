@@ -5,6 +5,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import assert_never
 
+from core.errors import ModelLoadError
 from core.fault_points import fault_point
 from core.messages import (
     MAX_NAME_BYTES,
@@ -91,10 +92,9 @@ class _Worker:
             model_class = self._load_with_patience()
         except Exception as error:
             from workers.errors import classify
-            from workers.hub import HubError
 
             kind, text = classify(error)
-            everywhere = isinstance(error, HubError)
+            everywhere = isinstance(error, ModelLoadError)
             self._channel.send(LoadFailed(kind, clip(text), everywhere))
             if kind != "input" and not everywhere:
                 os._exit(LEAVING_EXIT)  # a fresh process may find disk and device mended

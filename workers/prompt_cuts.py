@@ -13,7 +13,7 @@ from typing import Any
 
 from core.errors import one_line
 
-MOST_REMEMBERED = 4096  # texts; those of remembered prompts are never encoded, and so cut, again
+MOST_REMEMBERED = 1024  # texts; those of remembered prompts are never encoded, and so cut, again
 LIKENESS = 0.8  # of a text's length is left when a pipeline cleans it; other texts are not taken
 SHOWN = 48  # characters before the cut
 _FAMILY = re.compile("Text|Encoder|Model|For")  # where an encoder's class name goes on
@@ -26,13 +26,13 @@ class Cut:
     Attributes:
         limit: tokens that the model takes, its own marks and template included.
         tokens: of the user's text; `taken`: those of them that are before the cut.
-        kept: the user's text before the cut.
+        end: the last words before the cut, in quotation marks.
     """
 
     limit: int
     tokens: int
     taken: int
-    kept: str
+    end: str
 
     @property
     def marks(self) -> str:
@@ -71,10 +71,9 @@ class PromptCuts:
         if len(set(cuts.values())) == 1 and len(cuts) == len(found):
             cut = next(iter(cuts.values()))
             taken = f"the model takes {cut.taken}{cut.marks}"
-            return f"{what} has {cut.tokens} tokens, {taken}: cut after {_end_of(cut.kept)}"
+            return f"{what} has {cut.tokens} tokens, {taken}: cut after {cut.end}"
         parts = [
-            f"{name} takes {cut.taken} of {cut.tokens} tokens{cut.marks}, cut after "
-            f"{_end_of(cut.kept)}"
+            f"{name} takes {cut.taken} of {cut.tokens} tokens{cut.marks}, cut after {cut.end}"
             for name, cut in cuts.items()
         ]
         whole = [f"{name} takes all of it" for name in found if name not in cuts]
@@ -174,7 +173,7 @@ def _cut_of(tokenizer: Any, text: str, own: str, given: dict[str, Any]) -> Cut |
     if len(taken) >= len(tokens):
         return None
     cut_at = max((stop for _, stop in taken), default=begin)
-    return Cut(int(limit), len(tokens), len(taken), text[begin:cut_at])
+    return Cut(int(limit), len(tokens), len(taken), _end_of(text[begin:cut_at]))
 
 
 def _cut_without_offsets(
@@ -187,7 +186,7 @@ def _cut_without_offsets(
         return None
     left = tokenizer(text, truncation=True, max_length=limit, verbose=False, **marks)["input_ids"]
     kept = tokenizer.tokenizer.decode(left, skip_special_tokens=True)
-    return Cut(int(limit), len(whole), len(left), kept)
+    return Cut(int(limit), len(whole), len(left), _end_of(kept))
 
 
 def _inside(offsets: Iterable[tuple[int, int]], begin: int, end: int) -> list[tuple[int, int]]:
