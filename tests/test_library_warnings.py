@@ -12,8 +12,9 @@ from loguru import logger
 from core.messages import LibraryWarning, PromptCut
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.worker_log import MOST_WARNINGS, WorkerLog
-from tests.conftest import PROJECT, simulated
+from tests.conftest import PROJECT, Project, simulated
 from tests.stub_workers import StubStarter, submitted
+from tests.test_native_image_generator import SMALL
 
 
 @pytest.fixture
@@ -96,6 +97,7 @@ logging.getLogger("accelerate").warning("offloaded")
 logging.getLogger("torch._dynamo").warning("recompiled")
 print("a library's print")
 print("an error's print", file=sys.stderr)
+sys.stderr.write("\\rLoading:  50%|#####     | 1/2\\n")
 for message in said:
     sys.__stdout__.write(f"{message.level} {message.task!r} {message.text}\\n")
 """
@@ -119,4 +121,16 @@ def test_a_worker_prints_nothing_and_sends_everything() -> None:
         f"WARNING {whose} torch: recompiled",
         f"DEBUG {whose} a library's print",
         f"WARNING {whose} an error's print",
+        f"DEBUG {whose} Loading: 50%|##### | 1/2",
     ]
+
+
+def test_a_healthy_run_with_loras_warns_of_nothing(
+    project: Project, tiny_model: Path, tiny_loras: list[Path]
+) -> None:
+    tweets = project.write_tweets(
+        [{"prompt": f"house {n}", "lora_path": str(tiny_loras[n % 2])} for n in range(4)]
+    )
+    run = project.run([tweets, 1], {"model": str(tiny_model), "defaults": SMALL})
+    assert run.process.returncode == 0, run.errors
+    assert [line for line in run.errors.splitlines() if "INFO" not in line] == []

@@ -24,11 +24,16 @@ _DEPRECATED = re.compile("deprecat", re.IGNORECASE)  # also where it is said wit
 _CUT_PROMPT = re.compile(
     r"part of your input was truncated|Token indices sequence length is longer than"
 )
-# Libraries without torchvision take Pillow, as `workers.processors` has them do.
-_AS_INTENDED = re.compile(r"requires torchvision \(not installed\); falling back to")
+# Asked for here: Pillow where torchvision is missing (`workers.processors`), several LoRAs in one
+# model, and LoRAs for the denoiser alone. `workers.lora_manager` looks at what fits by itself.
+_AS_INTENDED = re.compile(
+    r"requires torchvision \(not installed\); falling back to"
+    r"|Already found a `peft_config` attribute|No LoRA keys associated to .* safe to ignore"
+)
 # How one library calls another: nothing that a user could change.
 _BETWEEN_LIBRARIES = re.compile(r"`max_length` is ignored when `padding`=`True`")
-_QUIET = (_DEPRECATED, _CUT_PROMPT, _AS_INTENDED, _BETWEEN_LIBRARIES)
+_PROGRESS_BAR = re.compile(r"\d+%\|.*\|")
+_QUIET = (_DEPRECATED, _CUT_PROMPT, _AS_INTENDED, _BETWEEN_LIBRARIES, _PROGRESS_BAR)
 
 
 class _Collector(logging.Handler):
