@@ -12,7 +12,7 @@ MOST_WARNINGS = 50  # different ones of libraries; those that follow are for --l
 MOST_CUTS = 10  # lines about prompts that were cut; the others are named together at the end
 MOST_NAMES = 20  # tasks in the line that names them
 # What differs when a library says the same again: addresses, numbers, ids.
-_CHANGING = re.compile(r"0x[0-9a-fA-F]+|\b[0-9a-f]{8,}\b|\d+")
+_CHANGING = re.compile(r"0x[0-9a-fA-F]+|[0-9a-f]{8,}|\d+")
 
 
 class WorkerLog:
