@@ -28,7 +28,8 @@ _CUT_PROMPT = re.compile(
 # model, and LoRAs for the denoiser alone. `workers.lora_manager` looks at what fits by itself.
 _AS_INTENDED = re.compile(
     r"requires torchvision \(not installed\); falling back to"
-    r"|Already found a `peft_config` attribute|was active which is now deleted|No LoRA keys associated to .* safe to ignore"
+    r"|Already found a `peft_config` attribute|was active which is now deleted"
+    r"|No LoRA keys associated to .* safe to ignore"
 )
 # How one library calls another: nothing that a user could change.
 _BETWEEN_LIBRARIES = re.compile(r"`max_length` is ignored when `padding`=`True`")
