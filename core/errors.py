@@ -26,7 +26,7 @@ class DeviceError(InputError):
 
 
 class ModelLoadError(MultiGPUError):
-    """No worker could load the model."""
+    """No worker could load the model, now or again; the message says what to do about it."""
 
 
 class LedgerError(MultiGPUError):

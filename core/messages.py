@@ -7,11 +7,13 @@ that the kernel writes it whole or not at all, however the worker dies.
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from core.tasks import Task, task_from_json, task_to_json
 
 MAX_TEXT_BYTES = 2_000  # of one free text in a worker's message, after JSON escapes
+MAX_NAME_BYTES = 600  # of a task's name beside such a text
 
 FailureKind = Literal["input", "lora", "out_of_memory", "device", "storage", "error"]
 """device: the CUDA context is lost and the worker must go. storage: the disk refused a write."""
@@ -42,6 +44,11 @@ class Lease:
     files: dict[str, str] = field(default_factory=dict)
     more_follow: bool = False
     waiting: int = 0
+
+    @property
+    def task_name(self) -> str:
+        """What users call the task."""
+        return self.task.task_id or Path(self.task.output_path or self.partial_path).stem
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,11 @@ class Loaded:
 
 @dataclass(frozen=True)
 class LoadFailed:
+    """The model could not be loaded. `everywhere`: no worker of this run could load it."""
+
     kind: FailureKind
     error: str
+    everywhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,18 +136,51 @@ class Failed:
 
 @dataclass(frozen=True)
 class Log:
+    """A line of the worker's own for the log; `task` is what it was about, or empty."""
+
     level: str
     text: str
+    task: str = ""
+
+
+@dataclass(frozen=True)
+class LibraryWarning:
+    """What a library had to say while `task` ran; main logs each text once."""
+
+    level: str
+    text: str
+    task: str = ""
+
+
+@dataclass(frozen=True)
+class PromptCut:
+    """A text of `task` is longer than the model takes; `text` says where it is cut."""
+
+    text: str
+    task: str
 
 
 ToWorker = Load | Lease | Stop
-ToMain = Ready | BootFailed | Loaded | LoadFailed | Compiling | Generated | Done | Failed | Log
+ToMain = (
+    Ready
+    | BootFailed
+    | Loaded
+    | LoadFailed
+    | Compiling
+    | Generated
+    | Done
+    | Failed
+    | Log
+    | LibraryWarning
+    | PromptCut
+)
 
 _TYPES = {
     t.__name__: t
     for t in (
         *(Load, Lease, Stop),
-        *(Ready, BootFailed, Loaded, LoadFailed, Compiling, Generated, Done, Failed, Log),
+        *(Ready, BootFailed, Loaded, LoadFailed, Compiling, Generated, Done, Failed),
+        *(Log, LibraryWarning, PromptCut),
     )
 }
 

@@ -31,10 +31,12 @@ from core.messages import (
     Failed,
     FailureKind,
     Generated,
+    LibraryWarning,
     Load,
     Loaded,
     LoadFailed,
     Log,
+    PromptCut,
     Ready,
     Stop,
 )
@@ -44,6 +46,7 @@ from core.settings import SchedulingSettings, SupervisionSettings, WorkerSetting
 from core.sources import Sources
 from core.tasks import Status
 from core.worker_handle import State, WorkerHandle
+from core.worker_log import WorkerLog
 from core.worker_spec import WorkerSpec
 from core.worker_start import starter_for
 from workers.process import run_worker
@@ -74,6 +77,7 @@ class WorkerPool:
         listener: told of worker states; called from the pool's thread.
         in_step: workers wait for each other after every task (`enable_batch_sync`).
         on_dismissed: told the device of a worker that left by `dismiss`.
+        log: where workers' words go, for pools that share one; by default a log of its own.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class WorkerPool:
         listener: Listener = ignore,
         in_step: bool = False,
         on_dismissed: Callable[[Device], None] = lambda device: None,
+        log: WorkerLog | None = None,
     ) -> None:
         self._rules = settings.supervision
         self._listener = listener
@@ -91,6 +96,8 @@ class WorkerPool:
         )
         self.barrier = Barrier() if in_step else None
         self._on_dismissed = on_dismissed
+        self._log = log if log is not None else WorkerLog()
+        self._closes_log = log is None
         self._pace = Pace(self._rules)
         self._restarts = Restarts(self._rules)
         self._batch: Batch | None = None
@@ -210,6 +217,8 @@ class WorkerPool:
                 except Exception:
                     logger.exception("A command to the worker pool failed after its end.")
         self._sources.close()
+        if self._closes_log:
+            self._log.close()
 
     def _turn(self) -> None:
         for handle in self._sources.wait(self._seconds_to_next_timer()):
@@ -293,15 +302,16 @@ class WorkerPool:
                 self._cannot_serve(handle, kind, f"it cannot use its device: {error}")
             case Loaded():
                 self._loaded(handle, message)
-            case LoadFailed(kind, error):
-                self._cannot_serve(handle, kind, f"the model could not be loaded: {error}")
+            case LoadFailed(kind, error, everywhere):
+                reason = f"the model could not be loaded: {error}"
+                self._cannot_serve(handle, kind, reason, everywhere)
             case Compiling():
                 if handle.running and not handle.on_its_way_out:
                     handle.set_deadline(self._pace.allowed(handle.name, handle.work, True))
             case Generated():
                 self._generated(handle, message)
-            case Log():
-                logger.log(message.level, f"{handle.name}: {message.text}")
+            case Log() | LibraryWarning() | PromptCut():
+                self._log.write(handle.name, message)
 
     def _ready(self, handle: WorkerHandle, message: Ready) -> None:
         logger.debug(
@@ -320,13 +330,17 @@ class WorkerPool:
             self._change(handle, State.SERVING)
             self._lease_to(handle)
 
-    def _cannot_serve(self, handle: WorkerHandle, kind: FailureKind, reason: str) -> None:
-        logger.error(f"{handle.name}: {reason}")
+    def _cannot_serve(
+        self, handle: WorkerHandle, kind: FailureKind, reason: str, everywhere: bool = False
+    ) -> None:
         if handle.on_its_way_out:
-            return
-        if kind == "input":  # no other try would change anything
+            logger.error(f"{handle.name}: {reason}")
+        elif everywhere and not self.has_served:
+            self._retire_all(handle, reason)
+        elif kind == "input" or everywhere:  # no other try would change anything
             self._retire(handle, reason)
         else:
+            logger.error(f"{handle.name}: {reason}")
             self._expect_to_leave(handle, reason)
 
     def _expect_to_leave(self, handle: WorkerHandle, reason: str) -> None:
@@ -490,6 +504,9 @@ class WorkerPool:
         if wait is None:
             self._retire(handle, f"it dies again and again, the last time: {reason}")
             return
+        if wait > 0:
+            count = handle.deaths_in_row
+            logger.warning(f"{handle.name}: start {count + 1} in a row follows in {wait:.1f} s.")
         handle.start_at = time.monotonic() + wait
         self._change(handle, State.DOWN)
 
@@ -513,12 +530,23 @@ class WorkerPool:
         """Give a worker up for good."""
         if handle.state is State.RETIRED:
             return
+        self._use_no_more(handle, reason)
+        logger.error(f"{handle.name} is given up: {reason}")
+        self._mind_the_batch(f"{handle.name}: {reason}")
+
+    def _retire_all(self, handle: WorkerHandle, reason: str) -> None:
+        """What `handle` met would stop every worker: that is said once."""
+        for each in self._handles:
+            if each.state is not State.RETIRED:
+                self._use_no_more(each, reason)
+        logger.error(f"{handle.name}: {reason} All workers are given up.")
+        self._mind_the_batch(f"{handle.name}: {reason}")
+
+    def _use_no_more(self, handle: WorkerHandle, reason: str) -> None:
         self._change(handle, State.RETIRED)
         if handle.alive and handle.kill_reason is None:
             handle.kill(reason)
             handle.set_deadline(KILL_GRACE)
-        logger.error(f"{handle.name} is given up: {reason}")
-        self._mind_the_batch(f"{handle.name}: {reason}")
 
     def _mind_the_batch(self, last_loss: str) -> None:
         """A worker left for good: somebody has to stay for the batch, or it is closed."""

@@ -53,7 +53,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def edited(editor: Any, sources: list[str], **fields: Any) -> Any:
-    task = EditTask("make it night", tuple(sources), **{**SMALL, **fields})
+    given = {"instruction": "make it night", **SMALL, **fields}
+    task = EditTask(source_images=tuple(sources), **given)
     return editor.run([Lease("id", 1, task, None, "fingerprint", "unused.png")])[0]
 
 
@@ -135,3 +136,23 @@ def test_a_source_that_broke_since_it_was_checked_is_named(loaded: Loaded, tmp_p
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
     with pytest.raises(InputError, match=r"x\.png"):
         edited(loaded("qwen_image_edit_plus"), [str(tmp_path / "x.png")])
+
+
+@pytest.mark.parametrize("name", ["qwen_image_edit_plus", "qwen_image_edit"])
+def test_an_instruction_is_cut_where_the_transformer_has_no_more_positions(
+    loaded: Loaded, pictures: list[str], name: str
+) -> None:
+    editor = loaded(name)
+    long = edited(editor, pictures[:1], instruction="make it red " * 1600, num_inference_steps=1)
+    [said] = long.remarks
+    assert said.startswith("instruction has 4800 tokens, the model takes 3")
+    taken = int(said.partition("takes ")[2].split()[0])
+    words = ("make it red " * 1600).split()[:taken]
+    cut = edited(editor, pictures[:1], instruction=" ".join(words), num_inference_steps=1)
+    assert cut.remarks == () and np.array_equal(np.asarray(long.image), np.asarray(cut.image))
+
+
+def test_kontext_says_where_an_instruction_is_cut(loaded: Loaded, pictures: list[str]) -> None:
+    [said] = edited(loaded("flux_kontext"), pictures[:1], instruction="ab" * 60).remarks
+    assert said.startswith("instruction: CLIP takes 75 of 120 tokens")
+    assert edited(loaded("flux_kontext"), pictures[:1]).remarks == ()

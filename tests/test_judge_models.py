@@ -361,9 +361,13 @@ def test_sampling_draws_by_the_tasks_seed_whatever_the_batch(
 def test_clip_compares_embeddings(loaded: Loaded, pictures: list[str]) -> None:
     judge = loaded("clip", type="clip")
     same = ScoreTask("make it night", (pictures[0],), pictures[0])
+    long = ScoreTask("make it night " * 9, (pictures[0],), pictures[0])
+    [said] = judge.run([Lease("s", 1, long, None, "f", "x")])[0].remarks
+    assert said.startswith("instruction has 27 tokens, the model takes 16")
     verdicts = judge.run(
         [Lease("s", 1, same, None, "f", "x"), *(lease(pictures, i) for i in range(3))]
     )
     assert verdicts[0].used["scores"]["image_image"] == pytest.approx(1, abs=1e-5)
     alone = judge.run([lease(pictures, 1)])[0].used["scores"]
     assert verdicts[2].used["scores"] == pytest.approx(alone, abs=NEIGHBOURS)
+    assert not any(verdict.remarks for verdict in verdicts)

@@ -3,12 +3,27 @@
 import os
 import queue
 import threading
+from collections.abc import Sequence
+from contextvars import ContextVar
 from multiprocessing.connection import Connection
 
 from core.fault_points import fault_point, send_half
-from core.messages import Log, ToMain, ToWorker, clip, decode, encode
+from core.messages import MAX_NAME_BYTES, Log, ToMain, ToWorker, clip, decode, encode
 
 PIPE_BUF = 4096  # bytes that Linux writes to a pipe whole or not at all
+
+_at_work_on: ContextVar[str] = ContextVar("at_work_on", default="")
+
+
+def work_on(tasks: Sequence[str]) -> None:
+    """Name the tasks that what this thread logs from now on is about."""
+    more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
+    _at_work_on.set(clip(tasks[0], MAX_NAME_BYTES) + more if tasks else "")
+
+
+def at_work_on() -> str:
+    """The task that this thread is at work on, by name; empty while there is none."""
+    return _at_work_on.get()
 
 
 class Channel:
@@ -52,4 +67,4 @@ class Channel:
 
     def log(self, level: str, text: str) -> None:
         """Have main log a line under this worker's name."""
-        self.send(Log(level, clip(text)))
+        self.send(Log(level, clip(text), at_work_on()))

@@ -1,13 +1,10 @@
 """What an exception in a worker means for its task and for the worker."""
 
-import logging
 import re
-import warnings
 from collections.abc import Iterator
 
 from core.errors import InputError, LoraError, MultiGPUError
 from core.messages import FailureKind
-from workers.channel import Channel
 
 # Exceptions that another try with the same task or model would only repeat.
 _DETERMINISTIC = (
@@ -83,21 +80,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def blames_no_file(error: Exception) -> bool:
     """Whether loading a file ended in an error of memory, device or disk, and may work again."""
     return isinstance(error, OSError) or classify(error)[0] in ("out_of_memory", "device")
-
-
-class _ToMain(logging.Handler):
-    def __init__(self, channel: Channel) -> None:
-        super().__init__(logging.WARNING)
-        self._channel = channel
-
-    def emit(self, record: logging.LogRecord) -> None:
-        # Libraries warn freely; only main's own log level decides who wants to read it.
-        self._channel.log("DEBUG", f"{record.name}: {record.getMessage()}")
-
-
-def set_up_logging(channel: Channel) -> None:
-    """Nothing is printed from a worker: libraries' warnings become debug lines in main."""
-    logging.captureWarnings(True)
-    warnings.simplefilter("default")
-    root = logging.getLogger()
-    root.handlers = [_ToMain(channel)]

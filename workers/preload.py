@@ -25,8 +25,10 @@ def _preload() -> None:
     boot.bind_to_parent(int(parent))
     gc.disable()  # while importing: a tenth sooner
     if role != "simulated":
+        from workers.library_warnings import collect
         from workers.models.registry import import_for
 
+        collect()
         import_for(role)
         _shut_nvml_down()
         _check_cuda()

@@ -5,8 +5,10 @@ import time
 from multiprocessing.connection import Connection
 from typing import assert_never
 
+from core.errors import ModelLoadError
 from core.fault_points import fault_point
 from core.messages import (
+    MAX_NAME_BYTES,
     BootFailed,
     Compiling,
     Failed,
@@ -16,13 +18,14 @@ from core.messages import (
     Load,
     Loaded,
     LoadFailed,
+    PromptCut,
     Ready,
     Stop,
     clip,
 )
 from core.worker_spec import WorkerSpec
 from workers.boot import bind_to_parent, ignore_terminal_signals
-from workers.channel import Channel
+from workers.channel import Channel, work_on
 from workers.models.base import ModelFamily, Product
 from workers.result_saver import ResultSaver
 
@@ -39,9 +42,9 @@ def run_worker(spec: WorkerSpec, reader: Connection, writer: Connection) -> None
     fault_point("worker.boot")
 
     # Only now what takes seconds to import or could hang.
-    from workers.errors import set_up_logging
+    from workers.library_warnings import pass_on
 
-    set_up_logging(channel)
+    pass_on(channel.send)
     try:
         from workers.models.registry import create_family
 
@@ -95,16 +98,29 @@ class _Worker:
         started = time.monotonic()
         try:
             fault_point("worker.load")
-            model_class = self._family.load()
+            model_class = self._load_with_patience()
         except Exception as error:
             from workers.errors import classify
 
             kind, text = classify(error)
-            self._channel.send(LoadFailed(kind, clip(text)))
-            if kind != "input":  # a fresh process may find network, disk and device mended
-                os._exit(LEAVING_EXIT)
+            everywhere = isinstance(error, ModelLoadError)
+            self._channel.send(LoadFailed(kind, clip(text), everywhere))
+            if kind != "input" and not everywhere:
+                os._exit(LEAVING_EXIT)  # a fresh process may find disk and device mended
             return
         self._channel.send(Loaded(model_class, time.monotonic() - started))
+
+    def _load_with_patience(self) -> str:
+        """Load; what the model hub refuses for the moment is asked for again."""
+        spec = self._spec
+        if spec.model == "simulated" or os.path.isdir(spec.model):
+            return self._family.load()
+        from workers.hub import HubModel, load_from_hub
+
+        index = "config.json" if spec.role == "score" else "model_index.json"
+        return load_from_hub(
+            HubModel(spec.model, spec.revision, index), self._family.load, self._channel.log
+        )
 
     def _group(self, first: Lease) -> list[Lease]:
         """`first` and the leases that main sent right behind it."""
@@ -116,6 +132,7 @@ class _Worker:
         return leases
 
     def _run(self, leases: list[Lease]) -> None:
+        work_on([lease.task_name for lease in leases])
         started = time.monotonic()
         waited = started - self._free_since
         try:
@@ -130,6 +147,8 @@ class _Worker:
             self._free_since = time.monotonic()
         seconds = (self._free_since - started) / len(leases)
         for lease, product in zip(leases, products, strict=True):
+            for remark in product.remarks:
+                self._channel.send(PromptCut(clip(remark), clip(lease.task_name, MAX_NAME_BYTES)))
             self._saver.reserve()  # a slow disk holds the device back here, before memory fills up
             counts = self._family.take_lora_counts()
             loras = self._family.resident_loras()
@@ -137,6 +156,7 @@ class _Worker:
                 Generated(lease.lease_id, seconds, waited, counts.loads, counts.switches, loras)
             )
             self._saver.save(lease, product, seconds)
+        work_on([])
 
     def _run_one_by_one(self, leases: list[Lease], error: Exception) -> None:
         from workers.errors import classify

@@ -10,7 +10,7 @@ from pathlib import Path
 from core.fault_points import fault_point
 from core.messages import Done, Failed, FailureKind, Lease, clip
 from core.outputs import FATAL_ERRNOS
-from workers.channel import Channel
+from workers.channel import Channel, work_on
 from workers.models.base import Product
 
 
@@ -40,6 +40,7 @@ class ResultSaver:
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
             lease, product, seconds = item
+            work_on([lease.task_name])
             try:
                 self._save(lease, product, seconds)
             finally:

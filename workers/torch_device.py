@@ -11,17 +11,18 @@ from transformers.utils import logging as transformers_logging
 
 from core.errors import InputError
 from core.worker_spec import WorkerSpec
+from workers.library_warnings import take_over_handlers
 
 
 def prepare_torch(spec: WorkerSpec) -> None:
-    """Threads, no gradients, and libraries that print nothing."""
+    """Threads, no gradients, and libraries that print nothing: what they say goes to the log."""
     torch.set_num_threads(spec.threads)
     torch.set_grad_enabled(False)
     # Its own lock is a semaphore of the whole system, which a killed worker would leave behind.
     tqdm.set_lock(threading.RLock())
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
-        library.set_verbosity_error()
+    take_over_handlers()
 
 
 def torch_device(spec: WorkerSpec) -> torch.device:

@@ -34,6 +34,7 @@ from core.seeds import seed_of_task
 from core.streams import occupy_standard_descriptors
 from core.task_kinds import EditKind, LoraFinder, ScoreKind
 from core.tasks import EditTask, Result, ScoreTask
+from core.worker_log import WorkerLog
 from core.worker_pool import WorkerPool
 from core.worker_spec import Role, WorkerSpec, spec_for
 
@@ -108,6 +109,7 @@ class EditBenchmark:
         self._inspector = LoraInspector()
         self._events: queue.SimpleQueue[PoolEvent] = queue.SimpleQueue()
         self._pools: dict[Role, WorkerPool] = {}
+        self._log = WorkerLog()
         self._batches: dict[Role, Batch] = {}
         self._pairs: list[Pair] = []
         self._edits: dict[int, Result] = {}
@@ -128,6 +130,7 @@ class EditBenchmark:
         """Kill what still runs and close the ledger."""
         for role in list(self._pools):
             self._stop_pool(role, at_once=True)
+        self._log.close()
         self._ledger.close()
 
     # -- planning ----------------------------------------------------------
@@ -294,6 +297,7 @@ class EditBenchmark:
             self._told(role),
             self.settings.enable_batch_sync,
             lambda device: self._events.put(PoolEvent(role, device=device)),
+            self._log,
         )
         batch = Batch(
             jobs,

@@ -1,6 +1,7 @@
 """The judge that compares embeddings: any CLIP or SigLIP."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from core.source_images import read_image
 from core.tasks import ScoreTask
 from workers.judges.base import JudgeFamily
 from workers.models.base import Product
+from workers.prompt_cuts import PromptCuts
 from workers.torch_device import device_map, dtype_of
 
 
@@ -31,18 +33,22 @@ class ClipJudge(JudgeFamily):
         backend = "torchvision" if is_torchvision_available() else "pil"
         self._pixels = AutoImageProcessor.from_pretrained(name, revision=revision, backend=backend)
         self._tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        self._cuts = PromptCuts({"the judge": self._tokenizer})
         return type(self.model).__name__
 
     def run(self, leases: Sequence[Lease]) -> list[Product]:
         tasks = [lease.task for lease in leases if isinstance(lease.task, ScoreTask)]
+        self._cuts.expect(task.instruction for task in tasks)
         texts = self._embed_texts([task.instruction for task in tasks])
         sources = self._embed_images([_read(x, x.task.source_images[0]) for x in leases])  # type: ignore[union-attr]
         edited = self._embed_images([_read(x, x.task.edited_image) for x in leases])  # type: ignore[union-attr]
         to_text, to_source = (texts * edited).sum(-1), (sources * edited).sum(-1)
-        return [
+        verdicts = [
             self.verdict({"text_image": float(t), "image_image": float(i)}, [])
             for t, i in zip(to_text, to_source, strict=True)
         ]
+        said = [self._cuts.of(task.instruction, "instruction") for task in tasks]
+        return [replace(v, remarks=(s,) if s else ()) for v, s in zip(verdicts, said, strict=True)]
 
     def _embed_texts(self, texts: list[str]) -> torch.Tensor:
         """[n, width], of length 1."""

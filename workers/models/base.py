@@ -4,7 +4,7 @@ import gc
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL.Image import Image
@@ -19,9 +19,15 @@ Log = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Product(ABC):
-    """A finished result and the settings that were really used, for its provenance."""
+    """A finished result.
+
+    Attributes:
+        used: the settings that were really used, for its provenance.
+        remarks: what the user should know of it, such as where its prompt was cut.
+    """
 
     used: dict[str, Any]
+    remarks: tuple[str, ...] = field(default=(), kw_only=True)
 
     @abstractmethod
     def encode(self, lease: Lease) -> bytes:

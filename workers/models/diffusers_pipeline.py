@@ -4,10 +4,12 @@ import gc
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from huggingface_hub.constants import is_offline_mode
 from PIL import Image
 from transformers.utils import is_torchvision_available
 
@@ -19,9 +21,11 @@ from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
 from workers.models.base import Log, ModelFamily, Picture, Product
 from workers.models.guidance import usual_guidance
+from workers.models.prompt_limits import fit_clip_tokenizers
 from workers.pixels import quantise_on_device, to_image
 from workers.processors import load_processor
 from workers.prompt_cache import PromptCache
+from workers.prompt_cuts import PromptCuts, tokenizers_of
 from workers.reproducible import make_reproducible
 from workers.torch_device import (
     device_map,
@@ -49,6 +53,7 @@ class DiffusersPipeline(ModelFamily):
         self._compilation: Compilation | None = None
         self._tell_compiling: Callable[[], None] = lambda: None
         self._prompts: PromptCache | None = None
+        self.cuts = PromptCuts({})
         self.parameters: dict[str, inspect.Parameter] = {}
         prepare_torch(spec)
 
@@ -65,6 +70,7 @@ class DiffusersPipeline(ModelFamily):
             dtype=dtype_of(self.spec, self._device),
             use_safetensors=True,
             device_map=device_map(self.spec),
+            local_files_only=is_offline_mode(),
             **self._parts_without_torchvision(),
         )
         pipeline.set_progress_bar_config(disable=True)
@@ -79,6 +85,8 @@ class DiffusersPipeline(ModelFamily):
             set_attention(self._denoiser, self.spec.attention_backend)
         self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
         self._compilation = Compilation(self._denoiser, self.spec.compile, self._device, self._log)
+        fit_clip_tokenizers(pipeline)
+        self.cuts = PromptCuts(tokenizers_of(pipeline))
         self._prompts = PromptCache(pipeline, self.spec.max_cached_prompts)
         return name
 
@@ -101,6 +109,21 @@ class DiffusersPipeline(ModelFamily):
         """Keyword arguments of the pipeline for one picture, but for the generator."""
 
     def run(self, leases: Sequence[Lease]) -> list[Product]:
+        texts = [_texts(lease) for lease in leases]
+        self.cuts.expect(text for of_lease in texts for text in of_lease.values())
+        products = self.draw_all(leases)
+        return [
+            replace(product, remarks=self._remarks(of_lease))
+            for product, of_lease in zip(products, texts, strict=True)
+        ]
+
+    def _remarks(self, texts: dict[str, str]) -> tuple[str, ...]:
+        """Where a task's texts are cut."""
+        told = [self.cuts.of(text, what) for what, text in texts.items()]
+        return tuple(sentence for sentence in told if sentence is not None)
+
+    def draw_all(self, leases: Sequence[Lease]) -> list[Product]:
+        """One product per lease."""
         return [Picture(*self.draw([lease], self.arguments(lease))[0]) for lease in leases]
 
     def draw(
@@ -135,6 +158,10 @@ class DiffusersPipeline(ModelFamily):
         # Noise from the CPU's generator is the same on every device.
         generators = [torch.Generator("cpu").manual_seed(_seed(lease.task)) for lease in leases]
         one_or_all = generators if len(leases) > 1 else generators[0]
+        takes_cfg = "true_cfg_scale" in self.parameters and "true_cfg_scale" not in arguments
+        if takes_cfg and arguments.get("negative_prompt") is None:
+            # The default of some, which has no effect then; they would warn of that each time.
+            arguments = {**arguments, "true_cfg_scale": 1.0}
         return self.pipeline(generator=one_or_all, output_type="np", **arguments)
 
     def _begin_compilation(self) -> None:
@@ -213,6 +240,18 @@ class DiffusersPipeline(ModelFamily):
         if name not in self.parameters:
             return None
         return arguments.get(name, self.parameters[name].default)
+
+
+def _texts(lease: Lease) -> dict[str, str]:
+    """What a text encoder may get to see of a task, by what users call it."""
+    task = lease.task
+    assert isinstance(task, GenerateTask | EditTask)
+    if isinstance(task, EditTask):
+        texts = {"instruction": task.instruction}
+    else:
+        texts = {"prompt": task.prompt}
+    texts["negative prompt"] = task.negative_prompt or ""
+    return {what: text for what, text in texts.items() if text.strip()}
 
 
 def _work(arguments: Mapping[str, Any]) -> float:

@@ -29,6 +29,7 @@ class NativeImageEditor(DiffusersPipeline):
         name = super().load()
         if name.startswith(qwen_image_edit.PREFIX):
             qwen_image_edit.mark_pictures(self.pipeline.text_encoder)
+            qwen_image_edit.cut_at_positions(self.pipeline, self.cuts)
         return name
 
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:

@@ -16,6 +16,7 @@ from workers.models import z_image
 from workers.models.base import Log, Picture, Product
 from workers.models.diffusers_pipeline import DiffusersPipeline
 from workers.models.guidance import guidance_arguments
+from workers.models.prompt_limits import sequence_length
 
 # In class names of pipelines that change or follow a picture.
 _STARTS_FROM_PICTURE = re.compile(
@@ -44,7 +45,7 @@ class NativeImageGenerator(DiffusersPipeline):
         if not _draws_from_a_prompt(name, parameters):
             raise InputError(f"{self.spec.model} is a {name}, which draws nothing from a prompt.")
 
-    def run(self, leases: Sequence[Lease]) -> list[Product]:
+    def draw_all(self, leases: Sequence[Lease]) -> list[Product]:
         """Leases that come together agree in all but prompt and seed (`core.grouping`)."""
         drawn: dict[str, Product] = {}
         encoded = self._encoded(leases) if len(leases) > 1 else {}
@@ -55,7 +56,8 @@ class NativeImageGenerator(DiffusersPipeline):
                 chunk = group[: self._limit.pictures(pixels)]
                 group = group[len(chunk) :]
                 self._limit.begin(len(chunk))
-                pictures = self._together(chunk, encoded) if len(chunk) > 1 else super().run(chunk)
+                together = len(chunk) > 1
+                pictures = self._together(chunk, encoded) if together else super().draw_all(chunk)
                 self._limit.end(pixels)
                 drawn |= {a.lease_id: p for a, p in zip(chunk, pictures, strict=True)}
         return [drawn[lease.lease_id] for lease in leases]
@@ -69,13 +71,14 @@ class NativeImageGenerator(DiffusersPipeline):
         if self.pipeline_name != z_image.PIPELINE:
             return {}
         encoded = {}
+        length = sequence_length(self.pipeline)
         for lease in leases:
             arguments = self.arguments(lease)
             texts = [arguments["prompt"]]
             if self._value(arguments, "guidance_scale") > 0:
                 texts.append(arguments.get("negative_prompt") or "")
             encoded[lease.lease_id] = [
-                self.pipeline._encode_prompt([text], self._device)[0] for text in texts
+                self.pipeline._encode_prompt([text], self._device, **length)[0] for text in texts
             ]
         return encoded
 
@@ -107,6 +110,7 @@ class NativeImageGenerator(DiffusersPipeline):
                 height=task.height,
                 num_inference_steps=task.num_inference_steps,
             ),
+            **self.taken(**sequence_length(self.pipeline)),
             **guidance_arguments(self.pipeline_name, self.parameters, task),
         }
 

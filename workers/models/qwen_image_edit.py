@@ -5,6 +5,9 @@ Their working resolution is a constant in diffusers:
 encoder at `CONDITION_IMAGE_SIZE`, both module constants; `QwenImageEditPipeline` resizes its
 source to 1024 * 1024 in its own code, by its module's `calculate_dimensions`.
 
+They encode an instruction however long it is, and their transformer breaks where its table of
+positions ends.
+
 And their text encoder is told which tokens are pictures: transformers 5 places tokens in three
 dimensions, as the model was trained, only where it is, and diffusers does not pass that on.
 """
@@ -12,9 +15,11 @@ dimensions, as the model was trained, only where it is, and diffusers does not p
 import sys
 from typing import Any
 
-from core.tasks import EditTask
+from core.tasks import MAX_SIDE, EditTask
+from workers.prompt_cuts import PromptCuts
 
 PREFIX = "QwenImageEdit"  # of the pipelines' class names
+PATCH = 16  # pixels that a position of the transformer stands for
 
 
 def set_working_resolution(pipeline: Any, task: EditTask) -> None:
@@ -30,6 +35,22 @@ def set_working_resolution(pipeline: Any, task: EditTask) -> None:
 def mark_pictures(text_encoder: Any) -> None:
     """Add `mm_token_type_ids` to every call that comes with pictures and without them."""
     text_encoder.register_forward_pre_hook(_with_token_types, with_kwargs=True)
+
+
+def cut_at_positions(pipeline: Any, cuts: PromptCuts) -> None:
+    """Drop tokens for which the transformer has no positions, as Qwen-Image's pipeline does."""
+    positions = pipeline.transformer.pos_embed.pos_freqs.shape[0]
+    room = positions - MAX_SIDE // PATCH  # text follows the largest picture's half side
+    encode = pipeline.encode_prompt
+
+    def encoded(*args: Any, **given: Any) -> tuple[Any, Any]:
+        embeddings, mask = encode(*args, **given)
+        if embeddings.shape[1] > room:
+            cuts.note_dropped_behind(room + pipeline.prompt_template_encode_start_idx)
+            embeddings, mask = embeddings[:, :room], None if mask is None else mask[:, :room]
+        return embeddings, mask
+
+    pipeline.encode_prompt = encoded
 
 
 def _with_token_types(
