@@ -18,6 +18,7 @@ from typing import Any
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
+from core.lora_files import lora_name
 from core.messages import Lease
 from core.tasks import EditTask, GenerateTask, task_to_json
 
@@ -70,7 +71,7 @@ def parameters_text(
     """The A1111 text of one picture."""
     prompt = task.prompt if isinstance(task, GenerateTask) else task.instruction
     if task.lora_path:
-        prompt += f" <lora:{Path(task.lora_path).stem}:{task.lora_strength:g}>"
+        prompt += f" <lora:{lora_name(task.lora_path)}:{task.lora_strength:g}>"
     lines = [prompt]
     if task.negative_prompt:
         lines.append(f"Negative prompt: {task.negative_prompt}")
@@ -84,7 +85,7 @@ def parameters_text(
         "Model hash": used.get("model_hash"),
     }
     if task.lora_path and lora_sha256:
-        settings["Lora hashes"] = f'"{Path(task.lora_path).stem}: {lora_sha256[:12]}"'
+        settings["Lora hashes"] = f'"{lora_name(task.lora_path)}: {lora_sha256[:12]}"'
     lines.append(", ".join(f"{k}: {v}" for k, v in settings.items() if v is not None))
     return "\n".join(lines)
 
