@@ -23,8 +23,7 @@ _WRAPPERS = ("base_model_model", "base_model", "lycoris", "module", "pipe")
 _ENCODER_PREFIXES = {
     "text_encoder": ("lora_te", "lora_te1", "lora_text_encoder", "lora_text_encoder_1",
                      "text_encoder", "text_encoder_1", "text_encoders_clip_l_transformer",
-                     "text_encoders_qwen3_4b_transformer", "text_encoders_qwen25_7b_transformer",
-                     "clip_l", "lora_te1_clip_l"),
+                     "text_encoders", "clip_l", "conditioner_embedders_0_transformer"),
     "text_encoder_2": ("lora_te2", "lora_text_encoder_2", "text_encoder_2",
                        "text_encoders_clip_g_transformer", "text_encoders_t5xxl_transformer",
                        "clip_g", "t5xxl"),
