@@ -1,6 +1,8 @@
 """A LoRA file is applied whole, or its task fails and nothing of it is left behind."""
 
 import hashlib
+import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -287,3 +289,22 @@ def test_a_refused_file_is_read_once(
         ):
             kept.loras.use(sha256, str(tiny_loras[0]), 1.0)
     assert len(reads) == 1
+
+
+@pytest.mark.parametrize("way", ["kept", "exchanged"])
+def test_nothing_is_warned_of_where_nothing_is_wrong(
+    way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such warnings would hide those that mean something."""
+    diffusers = logging.getLogger("diffusers")
+    diffusers.addHandler(caplog.handler)
+    kept = Kept(FAMILIES["FLUX"], way)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for number, prefix in enumerate(["transformer.", "", "pipe.dit.", "unet."]):
+            writer = Writer(FAMILIES["FLUX"])
+            named(prefix, ranks=(2 + number,))(writer)
+            kept.use(writer.save(tmp_path / f"{number}.safetensors"))
+    diffusers.removeHandler(caplog.handler)
+    assert [str(w.message) for w in warned if issubclass(w.category, UserWarning)] == []
+    assert caplog.records == []

@@ -4,7 +4,11 @@ diffusers gets its own names and factors alone, so that none of its converters f
 alpha says is set on PEFT's layers afterwards.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,14 @@ from workers.lora_targets import Layer, Targets
 from workers.lora_updates import LowRank, Update
 from workers.lora_variants import is_plain, variant_for
 from workers.lora_weights import LoraWeights, first_of, weights_for
+
+# What diffusers and PEFT warn of although it is meant: several adapters, one taken off, a part of
+# the pipeline that a file leaves alone, and an exchange that needs a slot of its own.
+_USUAL = re.compile(
+    "Already found a `peft_config` attribute|Adapter .* was active which is now deleted"
+    "|No LoRA keys associated to|Hotswapping .* was unsuccessful"
+)
+_LOGGERS = ("diffusers.loaders.peft", "diffusers.loaders.lora_base")
 
 Key = tuple[str, str]  # a part of the pipeline, and the name of a layer in it
 
@@ -104,7 +116,10 @@ def put_on(
     for (part, layer), (down, up) in factors.items():
         state[f"{part}.{layer}.lora_A.weight"] = down
         state[f"{part}.{layer}.lora_B.weight"] = up
-    pipeline.load_lora_weights(state, adapter_name=name, **({"hotswap": True} if hotswap else {}))
+    with _usual_warnings_left_out():
+        pipeline.load_lora_weights(
+            state, adapter_name=name, **({"hotswap": True} if hotswap else {})
+        )
     layers = layers_with(pipeline, name)
     _check(layers, factors, name, others_are_zero=hotswap)
     scales = []
@@ -123,7 +138,8 @@ def take_off(pipeline: Any, name: str) -> None:
     """Delete the adapter `name`."""
     for layer in layers_with(pipeline, name).values():
         layer.lora_variant.pop(name, None)
-    pipeline.delete_adapters(name)
+    with _usual_warnings_left_out():
+        pipeline.delete_adapters(name)
 
 
 def layers_with(pipeline: Any, name: str) -> dict[Key, Any]:
@@ -135,6 +151,23 @@ def layers_with(pipeline: Any, name: str) -> dict[Key, Any]:
             if name in getattr(module, "lora_A", ()):
                 found[(part, layer)] = module
     return found
+
+
+@contextmanager
+def _usual_warnings_left_out() -> Iterator[None]:
+    def unusual(record: logging.LogRecord) -> bool:
+        return not _USUAL.match(record.getMessage())
+
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addFilter(unusual)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _USUAL.pattern)
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(unusual)
 
 
 def _check(

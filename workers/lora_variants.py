@@ -41,10 +41,10 @@ class Dora(LoraVariant):  # type: ignore[misc]
         length = changed.transpose(0, across).flatten(1).norm(dim=1)
         factor = update.magnitude.to(length) / length.clamp_min(torch.finfo(length.dtype).tiny)
         factor = factor[:, None, None] if isinstance(base, nn.Conv2d) else factor
-        # One less, taken before it is rounded: it is small.
-        self._factor = factor.to(weight.dtype)
+        # Numbers in tensors: for others each layer would be compiled by itself.
+        self._scaled = (factor * update.scale).to(weight.dtype)
         self._less_one = (factor - 1).to(weight.dtype)
-        self._by_input, self._scale = update.by_input, update.scale
+        self._by_input = update.by_input
 
     def forward(
         self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any
@@ -53,10 +53,10 @@ class Dora(LoraVariant):  # type: ignore[misc]
         down, up = module.lora_A[active_adapter], module.lora_B[active_adapter]
         if self._by_input:
             change = _without_bias(base, base(self._less_one * x))
-            change = change + up(down(self._factor * x)) * self._scale
+            change = change + up(down(self._scaled * x))
         else:
             change = self._less_one * _without_bias(base, result)
-            change = change + self._factor * (up(down(x)) * self._scale)
+            change = change + self._scaled * up(down(x))
         changed: Tensor = result + change * strength
         return changed
 
@@ -70,9 +70,10 @@ class LoKr(LoraVariant):  # type: ignore[misc]
         # Of a fused layer's product only the rows that this layer needs.
         height = self._inner.shape[0]
         first, last = target.start // height, -(-target.end // height)
-        self._outer = update.w1[first:last].to(weight.device, weight.dtype)
+        outer = update.w1[first:last].float() * update.scale
+        self._outer = outer.to(weight.device, weight.dtype)
         self._rows = slice(target.start - first * height, target.end - first * height)
-        self._swapped, self._scale = target.swapped, update.scale
+        self._swapped = target.swapped
 
     def forward(
         self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any
@@ -85,7 +86,7 @@ class LoKr(LoraVariant):  # type: ignore[misc]
             rows = (self._outer @ (blocks @ self._inner.T)).flatten(-2)[..., self._rows]
         if self._swapped:
             rows = torch.cat(rows.chunk(2, dim=-1)[::-1], dim=-1)
-        changed: Tensor = result + rows * (self._scale * module.scaling[active_adapter])
+        changed: Tensor = result + rows * module.scaling[active_adapter]
         return changed
 
     def _convolved(self, base: nn.Conv2d, x: Tensor) -> Tensor:
