@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from core.errors import LoraError
+from tests.conftest import PROJECT
 from tests.lora_layouts import FAMILIES, LAYOUTS, Family, Writer, build, layers_of
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraManager, Loras
@@ -134,3 +135,28 @@ def test_a_layout_changes_every_layer_as_it_says(
         kept.check(writer.deltas, strength)
     kept.loras.use(None, None, 1.0)
     kept.check({}, 1.0)
+
+
+def table() -> list[str]:
+    """What `test_a_layout_changes_every_layer_as_it_says` holds, as docs/LORAS.md shows it."""
+    columns = {
+        "Z-Image": "Z-Image",
+        "Qwen-Image": "Qwen-Image(-Edit)",
+        "FLUX": "FLUX",
+        "SDXL": "SDXL",
+    }
+    rows = [["layout", *columns.values()], ["---", *["---"] * len(columns)]]
+    for layout in LAYOUTS:
+        cells = [
+            "-" if (f, layout) in NO_SUCH_LAYER else "refused" if layout in REFUSED else "applied"
+            for f in columns
+        ]
+        rows.append([layout, *cells])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def test_the_page_shows_what_is_tried_here() -> None:
+    page = (PROJECT / "docs" / "LORAS.md").read_text("utf-8").splitlines()
+    start = page.index("<!-- from tests/test_lora_layouts.py -->") + 1
+    end = page.index("<!-- end -->")
+    assert page[start:end] == table(), "should be:\n" + "\n".join(table())
