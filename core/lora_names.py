@@ -57,8 +57,10 @@ _UNSUPPORTED = {
 _METHODS = {end: method for method, ends in _UNSUPPORTED.items() for end in ends}
 _TEXTUAL_INVERSION = ("bundle_emb.", "emb_params", "clip_l_emb", "clip_g_emb")
 _LONGEST_END = 3  # parts between dots: `lora.down.weight`
-# PEFT's name for an adapter, which raw state dicts keep.
-_ADAPTER = re.compile(r"\.default(?=(\.weight|\.bias)?$)")
+# PEFT's name for an adapter, mostly "default", which raw state dicts keep.
+_ADAPTER = re.compile(
+    r"\.(lora_A|lora_B|lora_down|lora_up|lora_magnitude_vector)\.(?!weight$|bias$|alpha$)[^.]+(?=$|\.\w+$)"
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def take_apart(name: str) -> TensorName:
     """The layer and the role of a tensor; neither role nor method where its name says nothing."""
     if name.startswith(_TEXTUAL_INVERSION):
         return TensorName(name, None, "textual inversion")
-    parts = _ADAPTER.sub("", name).split(".")
+    parts = _ADAPTER.sub(r".\1", name).split(".")
     for count in range(_LONGEST_END, 0, -1):  # `lora.down.weight` before `weight`
         module, end = ".".join(parts[:-count]), ".".join(parts[-count:])
         if module and end in _ROLES:

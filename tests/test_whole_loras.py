@@ -18,6 +18,7 @@ from tests.lora_layouts import FAMILIES, Writer, named
 from tests.test_lora_layouts import Kept
 from tests.test_native_image_generator import drawn, spec_for
 from workers.lora_hotswap import HotswapLoras
+from workers.lora_manager import LoraManager
 
 Tensors = dict[str, Tensor]
 LAYER = "transformer.layers.0.attention.to_q"
@@ -307,4 +308,56 @@ def test_nothing_is_warned_of_where_nothing_is_wrong(
             kept.use(writer.save(tmp_path / f"{number}.safetensors"))
     diffusers.removeHandler(caplog.handler)
     assert [str(w.message) for w in warned if issubclass(w.category, UserWarning)] == []
-    assert caplog.records == []
+    assert [r for r in caplog.records if r.name.startswith(("diffusers", "peft"))] == []
+
+
+# -- other models ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flux2() -> Any:
+    """A pipeline of a family whose other names are known to diffusers' converters alone."""
+    from diffusers import (
+        FlowMatchEulerDiscreteScheduler,
+        Flux2KleinPipeline,
+        Flux2Transformer2DModel,
+    )
+
+    torch.manual_seed(0)
+    transformer = Flux2Transformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+    )
+    others = {"vae": None, "text_encoder": None, "tokenizer": None}
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    return Flux2KleinPipeline(scheduler=scheduler, transformer=transformer.eval(), **others)
+
+
+def test_other_models_take_what_diffusers_converts_whole(flux2: Any, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    qkv = "diffusion_model.double_blocks.0.img_attn.qkv"
+    down, up = torch.randn(4, 32), torch.randn(96, 4)
+    tensors = {f"{qkv}.lora_A.weight": down, f"{qkv}.lora_B.weight": up}
+    loras = LoraManager(flux2, 2, lambda level, text: None)
+
+    def use(name: str) -> None:
+        file = tmp_path / name
+        save_file(tensors, file)
+        loras.use(hashlib.sha256(file.read_bytes()).hexdigest(), str(file), 0.5)
+
+    use("style.safetensors")
+    for place, name in enumerate(("to_q", "to_k", "to_v")):
+        layer = flux2.transformer.get_submodule(f"transformer_blocks.0.attn.{name}")
+        x = torch.randn(3, 32)
+        change = 0.5 * up[32 * place : 32 * place + 32] @ down
+        assert torch.allclose(layer(x) - layer.base_layer(x), x @ change.T, atol=1e-4)
+    tensors |= {k.replace("qkv", "unheard_of"): v + 1 for k, v in tensors.items()}
+    with pytest.raises(LoraError, match=r"modules cannot be applied: .*unheard_of"):
+        use("more.safetensors")

@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import pad
 
+from core.lora_names import take_apart
+from workers.errors import blames_no_file
 from workers.lora_targets import Layer, Targets
 from workers.lora_updates import LowRank, Update
 from workers.lora_variants import is_plain, variant_for
@@ -70,7 +72,14 @@ class LoraReader:
 
     def understand(self, path: Path, state: Mapping[str, Tensor]) -> LoraWeights:
         """What the tensors of a file are for the pipeline. Raises ValueError."""
-        weights = weights_for(state, metadata_of(path), self._targets)
+        metadata = metadata_of(path)
+        try:
+            weights = weights_for(state, metadata, self._targets)
+        except ValueError:
+            converted = None if self._targets.all_names_known else self._converted(state)
+            if converted is None:
+                raise
+            weights = weights_for(converted, metadata, self._targets)
         if weights.left_out:
             text = (
                 f"LoRA {path.name}: {len(weights.left_out)} of {len(state)} tensors are for a text "
@@ -81,6 +90,34 @@ class LoraReader:
                 self._told.add(text)
                 self._log("WARNING", text)
         return weights
+
+    def _converted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """The file in diffusers' names by its own converters, for models whose others are not ours.
+
+        None where they cannot, or where not every number of the file is there afterwards: they
+        pass over what they do not know. They only split rows and scale, so outputs are counted.
+        """
+        roles = {take_apart(name).role for name in state}
+        if not roles <= {"down", "up", "alpha"}:
+            return None
+        try:
+            converted, *alphas = _as_tuple(self._pipeline.lora_state_dict(dict(state)))
+            converted |= {
+                k: torch.tensor(float(v)) for k, v in (alphas[0] if alphas else {}).items()
+            }
+            return converted if _outputs(converted) == _outputs(state) else None
+        except Exception as error:
+            if blames_no_file(error):
+                raise
+            return None
+
+
+def _as_tuple(found: Any) -> tuple[Any, ...]:
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _outputs(state: Mapping[str, Tensor]) -> int:
+    return sum(t.numel() for name, t in state.items() if take_apart(name).role == "up")
 
 
 def metadata_of(path: Path) -> Mapping[str, str]:

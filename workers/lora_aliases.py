@@ -186,6 +186,12 @@ def _resnet(ours: str, others: str) -> dict[str, str]:
     return {f"{ours}.{part}": f"{others}.{other}" for part, other in _RESNET.items()}
 
 
+def knows(model: Any) -> bool:
+    """Whether every usual name of its layers is here."""
+    return type(model).__name__ in _BY_CLASS or type(model).__name__ in _WITHOUT_OTHERS
+
+
+_WITHOUT_OTHERS = ("QwenImageTransformer2DModel",)  # its own repository names it as diffusers does
 _BY_CLASS = {
     "ZImageTransformer2DModel": _z_image,
     "FluxTransformer2DModel": _flux,

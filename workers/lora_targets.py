@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from workers.lora_aliases import Rows, aliases_of
+from workers.lora_aliases import Rows, aliases_of, knows
 
 # In front of a denoiser's names, or of another prefix. Underscores stand for dots, too.
 _DENOISER_PREFIXES = (
@@ -89,6 +89,11 @@ class Targets:
     def take_words(self) -> bool:
         """Whether a text encoder of the pipeline takes LoRAs."""
         return len(self._denoisers) < len(self._parts)
+
+    @property
+    def all_names_known(self) -> bool:
+        """Whether `workers.lora_aliases` has whatever the denoiser's layers are called."""
+        return all(knows(self._parts[name]) for name in self._denoisers)
 
     def find(self, name: str) -> tuple[Target, ...]:
         """The layers that a file means by `name`; empty for none, or if it may mean several."""
