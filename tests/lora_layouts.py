@@ -418,6 +418,37 @@ def dora(end: str, shape: Callable[[int, int, int], tuple[int, ...]], by_input: 
     return write
 
 
+def fused_dora(writer: Writer) -> None:
+    """A magnitude for each row of a fused projection."""
+    for name, layers in writer.family.fused.items():
+        down = torch.randn(4, writer.weight(layers[0]).shape[1])
+        ups, magnitudes = [], []
+        for layer in layers:
+            weight = writer.weight(layer)
+            ups.append(torch.randn(len(weight), 4))
+            changed = weight + 2.0 / 4 * ups[-1] @ down
+            length = changed.norm(dim=1, keepdim=True)
+            magnitudes.append(length * (0.5 + torch.rand_like(length)))
+            writer.change(layer, changed * magnitudes[-1] / length - weight)
+        name = f"diffusion_model.{name}"
+        writer.tensors |= {
+            f"{name}.lora_A.weight": down,
+            f"{name}.lora_B.weight": torch.cat(ups),
+            f"{name}.dora_scale": torch.cat(magnitudes),
+            f"{name}.alpha": torch.tensor(2.0),
+        }
+
+
+def processors(writer: Writer) -> None:
+    """Attention in diffusers' names of 2023."""
+    for layer in writer.family.layers:
+        attention, _, projection = layer.removesuffix(".0").rpartition(".")
+        if projection in ("to_q", "to_k", "to_v", "to_out"):
+            lora = writer.lora(layer)
+            name = f"{writer.family.denoiser}.{attention}.processor.{projection}_lora"
+            writer.tensors |= {f"{name}.down.weight": lora.down, f"{name}.up.weight": lora.up}
+
+
 def lokr(prefix: str, flat: bool, decomposed: bool) -> Layout:
     def write(writer: Writer) -> None:
         for layer in writer.family.layers:
@@ -511,6 +542,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "`unet.`, `lora.down/up`": named("unet.", "lora.down"),
     "`transformer.`, `lora_down/up`, alpha": named("transformer.", "lora_down", True),
+    "diffusers of 2023: `.processor.to_q_lora.down`": processors,
     "PEFT: `base_model.model.`": named("base_model.model."),
     "PEFT: `base_model.model.transformer.`": named("base_model.model.transformer.", alpha=True),
     "PEFT's raw names: `.default.`": named("", "default"),
@@ -542,6 +574,7 @@ LAYOUTS: dict[str, Layout] = {
         lambda rows, _, dims: (rows,) if dims == 2 else (1, rows, 1, 1),
         by_input=False,
     ),
+    "DoRA of fused `qkv`": fused_dora,
     "LoKr, whole factors": lokr("diffusion_model.", flat=False, decomposed=False),
     "LoKr, `lycoris_`, factors of factors": lokr("lycoris_", flat=True, decomposed=True),
     "LoKr of fused `qkv`": fused_lokr,

@@ -250,6 +250,17 @@ def test_words_of_an_encoder_that_takes_no_lora_are_not_left_out_of_one_that_doe
         Kept(FAMILIES["FLUX"], "kept").use(writer.save(tmp_path / "t5.safetensors"))
 
 
+def test_settings_of_peft_that_are_not_read_are_named_in_one_warning(tmp_path: Path) -> None:
+    writer = Writer(FAMILIES["Z-Image"])
+    named("base_model.model.")(writer)
+    kept = Kept(FAMILIES["Z-Image"], "kept")
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 32, "r": 4}')
+    kept.use(writer.save(tmp_path / "adapter_model.safetensors"))
+    kept.check(writer.deltas, 1.0)
+    [warning] = [line for line in kept.log if line.startswith("WARNING")]
+    assert "adapter_config.json beside it is not read" in warning
+
+
 # -- exchange in place -------------------------------------------------------------------------
 
 

@@ -34,6 +34,8 @@ _USUAL = re.compile(
 )
 _LOGGERS = ("diffusers.loaders.peft", "diffusers.loaders.lora_base")
 
+PEFT_FILE, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+
 Key = tuple[str, str]  # a part of the pipeline, and the name of a layer in it
 
 
@@ -81,15 +83,22 @@ class LoraReader:
                 raise
             weights = weights_for(converted, metadata, self._targets)
         if weights.left_out:
-            text = (
+            self._warn(
                 f"LoRA {path.name}: {len(weights.left_out)} of {len(state)} tensors are for a text "
                 f"encoder, and {type(self._pipeline).__name__} takes LoRAs for its "
                 f"denoiser alone: {first_of(weights.left_out)}"
             )
-            if text not in self._told:
-                self._told.add(text)
-                self._log("WARNING", text)
+        if path.name == PEFT_FILE and path.with_name(PEFT_SETTINGS).exists():
+            self._warn(
+                f"LoRA {path}: {PEFT_SETTINGS} beside it is not read; where the file itself says "
+                "no alpha, alpha counts as equal to the rank"
+            )
         return weights
+
+    def _warn(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._log("WARNING", text)
 
     def _converted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """The file in diffusers' names by its own converters, for models whose others are not ours.

@@ -47,7 +47,9 @@ class Layer:
     @property
     def rows(self) -> int:
         """Outputs."""
-        return int(self.module.weight.shape[0])
+        if isinstance(self.module, nn.Conv2d):
+            return self.module.out_channels
+        return self.module.out_features
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,9 @@ class Targets:
         names = getattr(pipeline, "_lora_loadable_modules", [])
         self._parts = {n: p for n in names if (p := getattr(pipeline, n, None)) is not None}
         self._denoisers = [name for name in self._parts if not name.startswith("text_encoder")]
-        self.layers: dict[tuple[str, str], Layer] = {}
         self._index: dict[str, dict[str, tuple[Target, ...]]] = {}
         for part, model in self._parts.items():
             layers = {name: Layer(part, name, module) for name, module in _layers_of(model)}
-            self.layers |= {(part, name): layer for name, layer in layers.items()}
             index = {_flat(name): _in_turn((Rows(name),), layers) for name in layers}
             for alias, rows in aliases_of(model, layers):
                 if all(row.layer in layers for row in rows):

@@ -105,7 +105,8 @@ def _kronecker(tensors: Tensors, targets: tuple[Target, ...]) -> Iterator[Kronec
         raise ValueError(f"LoKr factors of {_shape(w1)} and {_shape(w2)} do not go together")
     _check_rows(w1.shape[0] * w2.shape[0], targets[-1].end)
     inputs = _inputs(layer)
-    if w1.shape[1] * w2.shape[1] != inputs[0] or prod(w2.shape[2:]) != prod(inputs[1:]):
+    kernel = tuple(w2.shape[2:])
+    if w1.shape[1] * w2.shape[1] != inputs[0] or not _same_kernel(kernel, inputs[1:]):
         raise ValueError(f"LoKr factors of {_shape(w1)} and {_shape(w2)} for {_of(layer)}")
     w2 = w2.reshape(*w2.shape[:2], *inputs[1:])
     # Whole factors have no rank, and then alpha means nothing.
@@ -154,14 +155,13 @@ def _with_middle(down: Tensor, mid: Tensor) -> Tensor:
 def _of_layer(down: Tensor, layer: Layer) -> Tensor:
     """In the form that PEFT wants: kernels of one pixel may be written with or without them."""
     inputs = _inputs(layer)
-    given = tuple(down.shape[1:])
-    if (
-        given[:1] != inputs[:1]
-        or prod(given[1:]) != prod(inputs[1:])
-        or (prod(given[1:]) > 1 and given != inputs)
-    ):
+    if tuple(down.shape[1:2]) != inputs[:1] or not _same_kernel(tuple(down.shape[2:]), inputs[1:]):
         raise ValueError(f"lora_A of {_shape(down)} for {_of(layer)}")
     return down.reshape(down.shape[0], *inputs)
+
+
+def _same_kernel(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return given == wanted or prod(given) == prod(wanted) == 1
 
 
 def _inputs(layer: Layer) -> tuple[int, ...]:
