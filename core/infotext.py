@@ -9,9 +9,9 @@ import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
+from core.lora_files import lora_name
 from core.paths import printable
 from core.tasks import EditTask, GenerateTask
 
@@ -58,7 +58,7 @@ def _lora_name(task: GenerateTask | EditTask) -> str | None:
     """What the text calls the task's LoRA: its file's name, as far as a tag can hold it."""
     if not task.lora_path:
         return None
-    return printable(Path(task.lora_path).stem).translate(_UNFIT_FOR_LORA) or "lora"
+    return printable(lora_name(task.lora_path)).translate(_UNFIT_FOR_LORA) or "lora"
 
 
 def _line_by_line(prompt: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from core.errors import LoraError
+from core.lora_names import holds_lora, unsupported_method
 from core.paths import readings
 from core.validation import shown
 
@@ -14,6 +15,7 @@ MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 MAX_BYTES = 32 * 1024**3  # more than any LoRA, and read in a bearable time
 LENGTH_BYTES = 8  # a safetensors file begins with its header's length, little-endian
 PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # bare pickle, and the zip that torch.save writes
+WEIGHTS_ENDINGS = ("safetensors", "sft", "st", "ckpt", "pt", "pth", "bin")
 
 
 def find_lora(path: str, folders: Sequence[Path]) -> Path:
@@ -30,12 +32,19 @@ def find_lora(path: str, folders: Sequence[Path]) -> Path:
     for place in places:
         try:
             if place.is_file():
-                return place.resolve()
+                return place.absolute()  # a link keeps the name that the user knows it by
         except (OSError, ValueError):  # a name too long for the file system
             continue
     tried = ", ".join(str(folder) for folder in folders)
     where = f" (looked in {tried})" if relative else ""
     raise LoraError(f"lora_path: {shown(path)} is not a file{where}.")
+
+
+def lora_name(path: str) -> str:
+    """What pictures call a LoRA: its file's name, less an ending that weights' files have."""
+    name = path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    stem, _, ending = name.rpartition(".")
+    return stem if stem and ending.lower() in WEIGHTS_ENDINGS else name
 
 
 class LoraInspector:
@@ -80,15 +89,18 @@ def _read_header(path: Path, size: int) -> dict[str, object]:
     Format: https://huggingface.co/docs/safetensors/index#format
     """
     with path.open("rb") as stream:
-        start = stream.read(LENGTH_BYTES)
-        if start.startswith(PICKLE_STARTS):
+        start = stream.read(LENGTH_BYTES + 1)
+        length = int.from_bytes(start[:LENGTH_BYTES], "little")
+        plausible = 2 <= length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES)
+        # The length of one header in 32 begins as a pickle does: its first bracket decides.
+        if not (plausible and start.endswith(b"{")) and start.startswith(PICKLE_STARTS):
             raise LoraError(
                 f"lora_path: {path} is a pickle file whatever its name says, and pickle can run "
                 "code; convert it to safetensors."
             )
-        length = int.from_bytes(start, "little")
-        if len(start) < LENGTH_BYTES or not 2 <= length <= min(MAX_HEADER_BYTES, size):
+        if not plausible:
             raise LoraError(f"lora_path: {path} is not a safetensors file, or is cut short.")
+        stream.seek(LENGTH_BYTES)
         raw = stream.read(length)
     try:
         header = json.loads(raw)
@@ -103,11 +115,11 @@ def _read_header(path: Path, size: int) -> dict[str, object]:
 def _check_tensors(path: Path, header: dict[str, object], size: int) -> None:
     data_start = header.pop("__end__")
     assert isinstance(data_start, int)
-    names = [name.lower() for name in header if name != "__metadata__"]
-    if any("hada_" in name for name in names):
-        raise LoraError(f"lora_path: {path} is a LoHa file, which diffusers cannot load.")
-    # LoKr is let through: diffusers loads it for some models, and says so where it does not.
-    if not any("lora" in name or "lokr_" in name for name in names):
+    names = [name for name in header if name != "__metadata__"]
+    method = unsupported_method(names)
+    if method:
+        raise LoraError(f"lora_path: {path}: {method} is not supported; LoRA, DoRA and LoKr are.")
+    if not holds_lora(names):
         raise LoraError(f"lora_path: {path} holds no LoRA tensors; is it a whole model?")
     ends = [0]
     for name, entry in header.items():

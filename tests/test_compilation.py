@@ -78,16 +78,19 @@ def test_compiled_pictures_are_the_same_and_loras_are_exchanged_without_compilin
     assert used["compiled"] is True and "compiled" not in plain.run([lease(first)])[0].used
 
 
+@pytest.mark.parametrize("kind", ["TorchDynamoException", "FailOnRecompileLimitHit"])
 def test_without_a_working_compiler_pictures_come_all_the_same(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    error: type[Exception] = getattr(torch._dynamo.exc, kind)
+
     def broken(*args: Any, **kwargs: Any) -> Any:
-        raise torch._dynamo.exc.TorchDynamoException("no compiler here")
+        raise error("no compiler here")
 
     lines: list[str] = []
     family = generator_for(tiny_model, lines, compile="always")
     monkeypatch.setattr(type(family._denoiser), "forward", broken)
-    with pytest.raises(torch._dynamo.exc.TorchDynamoException):
+    with pytest.raises(error):
         family.run([lease()])  # not the compiler's fault: it fails uncompiled, too
     monkeypatch.undo()
     assert any("not compiled: no compiler here" in line for line in lines)

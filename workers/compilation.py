@@ -107,6 +107,6 @@ class _Speed:
 
 def compiler_failed(error: Exception) -> bool:
     """Whether it is the compiler that failed, and not the model."""
-    from torch._dynamo.exc import TorchDynamoException
+    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
-    return isinstance(error, TorchDynamoException)
+    return isinstance(error, TorchDynamoException | FailOnRecompileLimitHit)

@@ -3,13 +3,17 @@
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import LoraError
 from workers.errors import blames_no_file, classify
+
+LONGEST_REASON = 1000  # characters
 
 
 @dataclass
@@ -42,17 +46,45 @@ class Loras(Protocol):
         """Drop every LoRA that is not in use; returns how many."""
 
 
+class LoraFile(Protocol):
+    """A LoRA that was read, and that fits the pipeline."""
+
+    def put_on(self, name: str) -> None:
+        """Load it as the adapter `name`."""
+
+
+class LoraLoader(Protocol):
+    """What the manager needs of `workers.lora_adapter`, which needs torch."""
+
+    def read(self, path: Path) -> LoraFile:
+        """Raises whatever is wrong with the file; the pipeline is as before."""
+
+    def remove(self, name: str) -> None:
+        """Take the adapter `name` off the pipeline."""
+
+
 class LoraManager:
     """Up to `capacity` adapters of one pipeline, known by content hash, least recently used out.
 
     The strength belongs to the task, not to the cache: it is set for every picture. Without
     a LoRA the adapters are disabled, which leaves exactly the base layers' arithmetic.
+
+    Args:
+        loader: for stand-ins of pipelines.
     """
 
-    def __init__(self, pipeline: Any, capacity: int, log: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        capacity: int,
+        log: Callable[[str, str], None],
+        loader: LoraLoader | None = None,
+    ) -> None:
         self._pipeline = pipeline
         self._capacity = capacity
         self._log = log
+        self._given_loader = loader
+        self._refusals = Refusals(pipeline)
         self._resident: OrderedDict[str, str] = OrderedDict()  # sha256 -> adapter name
         self._active: str | None = None
         self._enabled = True
@@ -96,26 +128,19 @@ class LoraManager:
         if not hasattr(self._pipeline, "load_lora_weights"):
             raise LoraError(f"{type(self._pipeline).__name__} takes no LoRAs.")
         check_unchanged(path, sha256)
+        started = time.monotonic()
+        with self._refusals.noted(sha256, path):
+            file = self._loader.read(path)
         while len(self._resident) >= self._capacity:
             self._drop(next(iter(self._resident)))
-        started = time.monotonic()
         name = f"lora_{sha256[:16]}"
         try:
-            self._pipeline.load_lora_weights(
-                str(path.parent),
-                weight_name=path.name,
-                adapter_name=name,
-                use_safetensors=True,  # without it diffusers falls back to pickle
-                local_files_only=True,
-            )
-            if not any(name in names for names in self._pipeline.get_list_adapters().values()):
-                raise ValueError("none of its tensors belongs to this model")
+            with self._refusals.noted(sha256, path):
+                file.put_on(name)
         except Exception as error:
             if classify(error)[0] != "device":  # a lost context has nothing to be cleaned
                 self._forget_failed(name)
-            if blames_no_file(error):
-                raise
-            raise does_not_fit(path, self._pipeline, error) from error
+            raise
         self._resident[sha256] = name
         self._counts.loads += 1
         seconds = time.monotonic() - started
@@ -123,13 +148,21 @@ class LoraManager:
             "DEBUG", f"LoRA {path.name} loaded in {seconds:.2f} s, {len(self._resident)} held"
         )
 
+    @cached_property
+    def _loader(self) -> LoraLoader:
+        if self._given_loader is not None:
+            return self._given_loader
+        from workers.lora_adapter import PeftLoader  # torch and PEFT, which stand-ins do without
+
+        return PeftLoader(self._pipeline, self._log)
+
     def _drop(self, sha256: str) -> None:
-        self._pipeline.delete_adapters(self._resident.pop(sha256))
+        self._loader.remove(self._resident.pop(sha256))
 
     def _forget_failed(self, name: str) -> None:
         """A load that broke half-way may have left layers of the adapter behind."""
         try:
-            self._pipeline.delete_adapters(name)
+            self._loader.remove(name)
         except Exception:
             # What is half there cannot be removed by name: start from a clean pipeline.
             self._pipeline.unload_lora_weights()
@@ -137,9 +170,34 @@ class LoraManager:
             self._active, self._enabled = None, True
 
 
-def does_not_fit(path: Path, pipeline: Any, error: Exception) -> LoraError:
-    """What loading raised, in one line."""
-    reason = " ".join(str(error).split())[:500]
+class Refusals:
+    """Files that a pipeline refused, so that many tasks with one of them do not read it again."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+        self._reasons: dict[str, str] = {}  # by sha256
+
+    @contextmanager
+    def noted(self, sha256: str, path: Path) -> Iterator[None]:
+        """Raises LoraError for what goes wrong inside, unless memory, device or disk are to blame.
+
+        A file that was refused before is refused at once.
+        """
+        if sha256 in self._reasons:
+            raise does_not_fit(path, self._pipeline, self._reasons[sha256])
+        try:
+            yield
+        except Exception as error:
+            if blames_no_file(error):
+                raise
+            reason = " ".join(str(error).split())[:LONGEST_REASON] or repr(error)
+            if isinstance(error, ValueError):  # it would be the same again
+                self._reasons[sha256] = reason
+            raise does_not_fit(path, self._pipeline, reason) from error
+
+
+def does_not_fit(path: Path, pipeline: Any, reason: str) -> LoraError:
+    """Why a file cannot be used, in one line."""
     return LoraError(f"lora_path: {path} does not fit {type(pipeline).__name__}: {reason}")
 
 

@@ -22,6 +22,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from PIL import Image
@@ -48,8 +49,9 @@ class SimulatedGpu(ModelFamily):
         self._spec = spec
         self._times = spec.simulated
         self._tell_compiling: Callable[[], None] = lambda: None
+        pipeline = _SimulatedPipeline(self._times.lora_load_seconds)
         self._loras = LoraManager(
-            _SimulatedPipeline(self._times.lora_load_seconds), spec.max_resident_loras, log
+            pipeline, spec.max_resident_loras, log, _SimulatedLoader(pipeline)
         )
 
     def device_identity(self) -> tuple[str, str]:
@@ -159,12 +161,9 @@ class _SimulatedPipeline:
         self._load_seconds = load_seconds
         self._names: set[str] = set()
 
-    def load_lora_weights(self, folder: str, *, adapter_name: str, **_: Any) -> None:
+    def load_lora_weights(self, name: str) -> None:
         time.sleep(self._load_seconds)
-        self._names.add(adapter_name)
-
-    def get_list_adapters(self) -> dict[str, list[str]]:
-        return {"transformer": sorted(self._names)}
+        self._names.add(name)
 
     def delete_adapters(self, name: str) -> None:
         self._names.discard(name)
@@ -175,6 +174,22 @@ class _SimulatedPipeline:
     def enable_lora(self) -> None: ...
 
     def disable_lora(self) -> None: ...
+
+
+class _SimulatedLoader:
+    """Takes every file for a LoRA."""
+
+    def __init__(self, pipeline: _SimulatedPipeline) -> None:
+        self._pipeline = pipeline
+
+    def read(self, path: Path) -> "_SimulatedLoader":
+        return self
+
+    def put_on(self, name: str) -> None:
+        self._pipeline.load_lora_weights(name)
+
+    def remove(self, name: str) -> None:
+        self._pipeline.delete_adapters(name)
 
 
 def _fault(prompt: str, attempt: int) -> str:

@@ -1,0 +1,140 @@
+"""LoRA files are known by their content, and pictures call them by the name that the user gave."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from core.errors import LoraError
+from core.lora_files import LoraInspector, find_lora, lora_name
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from tests.test_native_image_generator import SMALL
+
+PICKLE = b"\x80\x04\x95\x0c\x00\x00\x00\x00\x00\x00\x00\x8c\x08rubbish\x94."
+
+
+def header_length(file: Path) -> int:
+    return int.from_bytes(file.read_bytes()[:8], "little")
+
+
+def with_header_of(length: int, source: Path, target: Path) -> Path:
+    """The same file with spaces behind its header, which the format allows."""
+    data = source.read_bytes()
+    old = header_length(source)
+    header = data[8 : 8 + old].rstrip()
+    assert len(header) <= length
+    target.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + data[8 + old :])
+    return target
+
+
+@pytest.fixture
+def cached(tiny_loras: list[Path], tmp_path: Path) -> Path:
+    """A LoRA as the Hugging Face cache has it: a link to a file that is called by its hash."""
+    folder = tmp_path / "hub" / "models--somebody--style"
+    blob = folder / "blobs" / ("0a1b" * 16)
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(tiny_loras[0].read_bytes())
+    link = folder / "snapshots" / ("c0de" * 10) / "style.v2.safetensors"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(os.path.relpath(blob, link.parent))
+    return link
+
+
+def test_whatever_a_lora_is_called_it_is_loaded_and_called_so_in_its_picture(
+    tiny_model: Path, tiny_loras: list[Path], cached: Path, tmp_path: Path
+) -> None:
+    content = tiny_loras[0].read_bytes()
+    names = {
+        "STYLE.SAFETENSORS": "STYLE",
+        "no_ending_v1.5": "no_ending_v1.5",
+        "style.ckpt": "style",
+        "style two.pt": "style two",
+    }
+    for name in names:
+        (tmp_path / name).write_bytes(content)
+    # Lengths that begin as pickles of old and new protocols do, and as a zip.
+    length = header_length(tiny_loras[0])
+    as_pickle = with_header_of(-(-length // 256) * 256 + 0x80, tiny_loras[0], tmp_path / "0x80.st")
+    assert as_pickle.read_bytes()[:1] == b"\x80"
+    names |= {str(cached): "style.v2", str(as_pickle): "0x80"}
+    tasks: list[dict[str, Any]] = [
+        {"prompt": "a red house", "seed": 1, "lora_path": str(tmp_path / name)} for name in names
+    ]
+    config = {"model": str(tiny_model), "defaults": SMALL}
+    folder = tmp_path / "out"
+    with MultiGPUImageGenerator(1, config=config, output_dir=folder) as generator:
+        results = generator.generate_batch([*tasks, {**tasks[0], "lora_strength": 0.0}])
+    assert [r.error for r in results] == [None] * len(results)
+    *pictures, plain = [np.asarray(Image.open(str(r.output_path))) for r in results]
+    for result, picture, name in zip(results, pictures, names.values(), strict=False):
+        assert np.array_equal(picture, pictures[0]) and not np.array_equal(picture, plain)
+        text = Image.open(str(result.output_path)).info["parameters"]
+        assert f"<lora:{name}:1>" in text and f'Lora hashes: "{name}: ' in text
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    wanted = [Path(name).name for name in names]
+    assert [row["lora"] for row in rows] == [*wanted, wanted[0]]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/a/b/style.safetensors", "style"),
+        ("STYLE.SafeTensors", "STYLE"),
+        ("folder\\style.safetensors", "style"),
+        ("style.v1.5", "style.v1.5"),
+        ("style.sft", "style"),
+        (".safetensors", ".safetensors"),
+        ("c0dec0de", "c0dec0de"),
+    ],
+)
+def test_a_lora_is_called_by_its_file_less_the_ending_of_weights(path: str, name: str) -> None:
+    assert lora_name(path) == name
+
+
+def test_a_link_keeps_its_name_and_means_its_file(cached: Path, tmp_path: Path) -> None:
+    found = find_lora(cached.name, [cached.parent])
+    assert found == cached and found.is_absolute()
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(cached.read_bytes())
+    inspector = LoraInspector()
+    assert inspector.sha256(found) == inspector.sha256(other)
+
+
+@pytest.mark.parametrize("content", [PICKLE, b"\x80\x02}q\x00.", b"PK\x03\x04" + b"\0" * 40])
+def test_a_pickle_is_refused_whatever_it_is_called(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "style.safetensors"
+    file.write_bytes(content * 40)
+    with pytest.raises(LoraError, match="is a pickle file whatever its name says"):
+        LoraInspector().sha256(file)
+
+
+def test_a_pickle_with_a_bracket_where_a_header_would_begin_is_no_lora(tmp_path: Path) -> None:
+    file = tmp_path / "style.safetensors"
+    file.write_bytes(b"\x80\x02\0\0\0\0\0\0{" + b"0" * 1000)
+    with pytest.raises(LoraError, match="damaged safetensors header"):
+        LoraInspector().sha256(file)
+
+
+@pytest.mark.parametrize(
+    ("end", "method"),
+    [
+        ("hada_w1_a", "LoHa"),
+        ("oft_blocks", "OFT"),
+        ("on_input", r"\(IA\)3"),
+        ("diff", "full weight difference"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_its_name_before_anything_is_drawn(
+    tiny_loras: list[Path], tmp_path: Path, end: str, method: str
+) -> None:
+    tensors = load_file(tiny_loras[0])
+    [*_, last] = tensors
+    file = tmp_path / "style.safetensors"
+    save_file({**tensors, f"layers.0.attention.to_k.{end}": tensors[last] + 1}, file)
+    with pytest.raises(LoraError, match=f"{method} is not supported"):
+        LoraInspector().sha256(file)

@@ -1,0 +1,382 @@
+"""A LoRA file is applied whole, or its task fails and nothing of it is left behind."""
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from core.errors import LoraError
+from tests.lora_layouts import FAMILIES, Writer, named
+from tests.test_lora_layouts import Kept
+from tests.test_native_image_generator import drawn, spec_for
+from workers.lora_hotswap import HotswapLoras
+from workers.lora_manager import LoraManager
+
+Tensors = dict[str, Tensor]
+LAYER = "transformer.layers.0.attention.to_q"
+
+
+@pytest.fixture(params=["kept", "exchanged"])
+def family(tiny_model: Path, request: pytest.FixtureRequest) -> Any:
+    """With LoRAs kept as adapters of their own, or exchanged in place as for compiled blocks."""
+    from workers.models.native_image_generator import NativeImageGenerator
+
+    native = NativeImageGenerator(spec_for(str(tiny_model)), lambda level, text: None)
+    native.load()
+    if request.param == "exchanged":
+        pipeline, cpu = native.pipeline, torch.device("cpu")
+        native._loras = HotswapLoras(pipeline, pipeline.transformer, 2, cpu, native._log)
+    return native
+
+
+def without(name: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {k: v for k, v in tensors.items() if k != name}
+
+
+def renamed(old: str, new: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {k.replace(old, new): v for k, v in tensors.items()}
+
+
+def with_value(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {k: change(v) if k == name else v for k, v in tensors.items()}
+
+
+def one_is(number: float) -> Callable[[Tensor], Tensor]:
+    def changed(tensor: Tensor) -> Tensor:
+        tensor = tensor.clone()
+        tensor[0, -1] = number
+        return tensor
+
+    return changed
+
+
+def more(**tensors: Tensor) -> Callable[[Tensors], Tensors]:
+    return lambda found: found | {k.replace("__", "."): v for k, v in tensors.items()}
+
+
+# What is done to a healthy file of 12 layers, and what is said then.
+DAMAGE: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
+    "no lora_A": (without(f"{LAYER}.lora_A.weight"), rf"1 of \d+ modules .*{LAYER} .*lora_A is mi"),
+    "no lora_B": (without(f"{LAYER}.lora_B.weight"), rf"1 of \d+ modules .*{LAYER} .*lora_B is mi"),
+    "a layer that the model has not": (
+        renamed(LAYER, "transformer.layers.7.attention.to_q"),
+        r"1 of \d+ modules .*transformer\.layers\.7\.attention\.to_q \(no layer of the model",
+    ),
+    "another shape": (
+        with_value(f"{LAYER}.lora_A.weight", lambda t: torch.cat([t, t], dim=1)),
+        rf"1 of \d+ modules .*{LAYER} \(lora_A of \[4, 128\] for a layer of \[64, 64\]",
+    ),
+    "more outputs": (
+        with_value(f"{LAYER}.lora_B.weight", lambda t: torch.cat([t, t])),
+        rf"1 of \d+ modules .*{LAYER} \(has 128 outputs, the model 64",
+    ),
+    "ranks that differ": (
+        with_value(f"{LAYER}.lora_B.weight", lambda t: t[:, :2].contiguous()),
+        rf"1 of \d+ modules .*{LAYER} \(factors of \[4, 64\] and \[64, 2\]",
+    ),
+    "a layer twice": (
+        lambda t: (
+            t | {k.replace("transformer.", "unet."): v + 1 for k, v in t.items() if LAYER in k}
+        ),
+        rf"1 of \d+ modules .*the same layer as {LAYER}",
+    ),
+    "NaN": (
+        with_value(f"{LAYER}.lora_A.weight", one_is(float("nan"))),
+        rf"1 of \d+ tensors hold NaN or infinite numbers: {LAYER}\.lora_A",
+    ),
+    "infinity": (
+        with_value(f"{LAYER}.lora_B.weight", one_is(float("-inf"))),
+        rf"1 of \d+ tensors hold NaN or infinite numbers: {LAYER}\.lora_B",
+    ),
+    "an alpha that is none": (
+        more(**{f"{LAYER.replace('.', '__')}__alpha": torch.tensor(float("nan"))}),
+        r"hold NaN or infinite numbers: .*alpha",
+    ),
+    "integers": (
+        with_value(f"{LAYER}.lora_A.weight", lambda t: t.to(torch.int8)),
+        rf"{LAYER}\.lora_A\.weight holds int8, expected floating point",
+    ),
+    "a norm's weight": (
+        more(transformer__layers__0__attention_norm1__weight=torch.ones(64)),
+        r"1 of \d+ tensors are none of a LoRA: transformer\.layers\.0\.attention_norm1\.weight",
+    ),
+    "both DoRA and LoKr": (
+        more(
+            transformer__layers__1__attention__to_k__lokr_w1=torch.ones(2, 2),
+            transformer__layers__1__attention__to_k__lokr_w2=torch.ones(32, 32),
+            transformer__layers__1__attention__to_k__dora_scale=torch.ones(64, 1),
+        ),
+        r"to_k \(DoRA is not supported for LoKr",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_what_cannot_be_applied_whole_fails_and_leaves_no_trace(
+    family: Any, tiny_loras: list[Path], tmp_path: Path, what: str
+) -> None:
+    change, message = DAMAGE[what]
+    plain, styled = drawn(family), drawn(family, tiny_loras[1])
+    damaged = tmp_path / "damaged.safetensors"
+    save_file(change(load_file(tiny_loras[0])), damaged)
+    for _ in range(2):  # the second time from memory
+        with pytest.raises(LoraError, match=message) as caught:
+            drawn(family, damaged)
+        assert "does not fit ZImagePipeline" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert np.array_equal(plain, drawn(family))
+    assert np.array_equal(styled, drawn(family, tiny_loras[1]))
+    assert drawn(family, tiny_loras[0]).std() > 0
+
+
+def test_at_most_the_first_names_are_told(
+    family: Any, tiny_loras: list[Path], tmp_path: Path
+) -> None:
+    foreign = tmp_path / "foreign.safetensors"
+    save_file(renamed("attention", "elsewhere")(load_file(tiny_loras[0])), foreign)
+    with pytest.raises(LoraError, match=r": (\d+) of \1 modules .*, …$") as caught:
+        drawn(family, foreign)
+    assert str(caught.value).count("no layer of the model") == 3
+
+
+# -- text encoders -----------------------------------------------------------------------------
+
+
+def sdxl_writer() -> Writer:
+    writer = Writer(FAMILIES["SDXL"], torch.float32)
+    named("lora_unet_", "lora_down", alpha=True, flat=True)(writer)
+    return writer
+
+
+ENCODERS = {
+    "kohya": (
+        "lora_te1_text_model_encoder_layers_{n}_{flat}",
+        "lora_te2_text_model_encoder_layers_{n}_{flat}",
+        ("lora_down", "lora_up"),
+    ),
+    "diffusers": (
+        "text_encoder.text_model.encoder.layers.{n}.{dotted}",
+        "text_encoder_2.text_model.encoder.layers.{n}.{dotted}",
+        ("lora_A", "lora_B"),
+    ),
+    "ComfyUI": (
+        "text_encoders.clip_l.transformer.text_model.encoder.layers.{n}.{dotted}",
+        "text_encoders.clip_g.transformer.text_model.encoder.layers.{n}.{dotted}",
+        ("lora_A", "lora_B"),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", ["kept", "exchanged"])
+@pytest.mark.parametrize("layout", ENCODERS)
+def test_text_encoders_get_their_share(layout: str, way: str, tmp_path: Path) -> None:
+    *names, (down, up) = ENCODERS[layout]
+    writer = sdxl_writer()
+    for part, name in zip(("text_encoder", "text_encoder_2"), names, strict=True):
+        level = "" if part == "text_encoder" else "text_model."  # as transformers has it today
+        for n, layer in ((0, "self_attn.q_proj"), (0, "mlp.fc1"), (1, "self_attn.out_proj")):
+            lora = writer.lora(f"{level}encoder.layers.{n}.{layer}", 2 + 2 * n, 1.0 + n, part)
+            start = str(name).format(n=n, dotted=layer, flat=layer.replace(".", "_"))
+            writer.tensors |= {
+                f"{start}.{down}.weight": lora.down,
+                f"{start}.{up}.weight": lora.up,
+                f"{start}.alpha": torch.tensor(lora.alpha),
+            }
+    kept = Kept(FAMILIES["SDXL"], way)
+    file = writer.save(tmp_path / "words.safetensors")
+    for strength in (1.0, 0.5):
+        kept.use(file, strength)
+        kept.check(writer.deltas, strength)
+    kept.loras.use(None, None, 1.0)
+    kept.check({}, 1.0)
+    assert not [line for line in kept.log if "WARNING" in line]
+
+
+@pytest.mark.parametrize("way", ["kept", "exchanged"])
+@pytest.mark.parametrize("prefix", ["lora_te_", "lora_te1_", "text_encoder.", "text_encoders.x."])
+def test_words_for_a_model_without_such_layers_are_named_in_one_warning(
+    prefix: str, way: str, tmp_path: Path
+) -> None:
+    writer = Writer(FAMILIES["Z-Image"])
+    named("lora_unet_", "lora_down", alpha=True, flat=True)(writer)
+    name = f"{prefix}model.layers.0.self_attn.q_proj".replace("." if "lora" in prefix else "?", "_")
+    writer.tensors |= {
+        f"{name}.lora_down.weight": torch.ones(2, 128),
+        f"{name}.lora_up.weight": torch.ones(128, 2),
+    }
+    kept = Kept(FAMILIES["Z-Image"], way)
+    file = writer.save(tmp_path / "words.safetensors")
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(file.read_bytes())
+    for _ in range(2):
+        kept.use(file)
+        kept.check(writer.deltas, 1.0)
+        kept.loras.use(None, None, 1.0)
+        kept.loras.shrink()
+    [warning] = [line for line in kept.log if line.startswith("WARNING")]
+    assert f"2 of {len(writer.tensors)} tensors" in warning
+    assert "words.safetensors" in warning and f"{name}.lora_down.weight" in warning
+
+
+def test_a_file_for_nothing_but_words_is_refused_where_words_take_no_lora(tmp_path: Path) -> None:
+    file = tmp_path / "words.safetensors"
+    name = "lora_te_model_layers_0_self_attn_q_proj"
+    factors = {"lora_down": torch.ones(2, 128), "lora_up": torch.ones(128, 2)}
+    save_file({f"{name}.{k}.weight": v for k, v in factors.items()}, file)
+    with pytest.raises(LoraError, match="none of its tensors belongs to this model"):
+        Kept(FAMILIES["Z-Image"], "kept").use(file)
+
+
+def test_words_of_an_encoder_that_takes_no_lora_are_not_left_out_of_one_that_does(
+    tmp_path: Path,
+) -> None:
+    """FLUX's CLIP takes LoRAs; its T5 has layers, too, and none can be put there."""
+    writer = Writer(FAMILIES["FLUX"])
+    named("lora_unet_", "lora_down", flat=True)(writer)
+    name = "lora_te2_encoder_block_0_layer_0_SelfAttention_q"
+    writer.tensors |= {
+        f"{name}.lora_down.weight": torch.ones(2, 32),
+        f"{name}.lora_up.weight": torch.ones(16, 2),
+    }
+    with pytest.raises(LoraError, match=f"1 of .* modules .*{name}"):
+        Kept(FAMILIES["FLUX"], "kept").use(writer.save(tmp_path / "t5.safetensors"))
+
+
+def test_settings_of_peft_that_are_not_read_are_named_in_one_warning(tmp_path: Path) -> None:
+    writer = Writer(FAMILIES["Z-Image"])
+    named("base_model.model.")(writer)
+    kept = Kept(FAMILIES["Z-Image"], "kept")
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 32, "r": 4}')
+    kept.use(writer.save(tmp_path / "adapter_model.safetensors"))
+    kept.check(writer.deltas, 1.0)
+    [warning] = [line for line in kept.log if line.startswith("WARNING")]
+    assert "adapter_config.json beside it is not read" in warning
+
+
+# -- exchange in place -------------------------------------------------------------------------
+
+
+def test_loras_of_other_ranks_alphas_and_layouts_are_exchanged_in_place(tmp_path: Path) -> None:
+    """Another slot would have blocks compiled again."""
+    kept = Kept(FAMILIES["FLUX"], "exchanged")
+    for number, layout in enumerate(
+        [
+            named("transformer.", ranks=(8, 2)),
+            named("lora_unet_", "lora_down", alpha=True, flat=True, ranks=(4, 16, 2)),
+            named("", "default", ranks=(1,)),
+        ]
+    ):
+        writer = Writer(FAMILIES["FLUX"])
+        layout(writer)
+        kept.use(writer.save(tmp_path / f"{number}.safetensors"), 0.5)
+        kept.check(writer.deltas, 0.5)
+    slots = [line for line in kept.log if "slot" in line]
+    assert len(slots) == 1, slots
+
+
+def test_a_refused_file_is_read_once(
+    tiny_loras: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many tasks as use it fail without a look at the model."""
+    kept = Kept(FAMILIES["FLUX"], "kept")
+    reads: list[str] = []
+
+    def counted(path: str) -> Any:
+        reads.append(path)
+        return load_file(path)
+
+    monkeypatch.setattr("workers.lora_adapter.load_file", counted)
+    sha256 = hashlib.sha256(tiny_loras[0].read_bytes()).hexdigest()
+    for _ in range(3):
+        with pytest.raises(
+            LoraError, match=r"does not fit FluxPipeline: .*\(no layer of the model"
+        ):
+            kept.loras.use(sha256, str(tiny_loras[0]), 1.0)
+    assert len(reads) == 1
+
+
+@pytest.mark.parametrize("way", ["kept", "exchanged"])
+def test_nothing_is_warned_of_where_nothing_is_wrong(
+    way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such warnings would hide those that mean something."""
+    diffusers = logging.getLogger("diffusers")
+    diffusers.addHandler(caplog.handler)
+    kept = Kept(FAMILIES["FLUX"], way)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for number, prefix in enumerate(["transformer.", "", "pipe.dit.", "unet."]):
+            writer = Writer(FAMILIES["FLUX"])
+            named(prefix, ranks=(2 + number,))(writer)
+            kept.use(writer.save(tmp_path / f"{number}.safetensors"))
+    diffusers.removeHandler(caplog.handler)
+    assert [str(w.message) for w in warned if issubclass(w.category, UserWarning)] == []
+    assert [r for r in caplog.records if r.name.startswith(("diffusers", "peft"))] == []
+
+
+# -- other models ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flux2() -> Any:
+    """A pipeline of a family whose other names are known to diffusers' converters alone."""
+    from diffusers import (
+        FlowMatchEulerDiscreteScheduler,
+        Flux2KleinPipeline,
+        Flux2Transformer2DModel,
+    )
+
+    torch.manual_seed(0)
+    transformer = Flux2Transformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+    )
+    others = {"vae": None, "text_encoder": None, "tokenizer": None}
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    return Flux2KleinPipeline(scheduler=scheduler, transformer=transformer.eval(), **others)
+
+
+def test_other_models_take_what_diffusers_converts_whole(
+    flux2: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    qkv = "diffusion_model.double_blocks.0.img_attn.qkv"
+    down, up = torch.randn(4, 32), torch.randn(96, 4)
+    tensors = {f"{qkv}.lora_A.weight": down, f"{qkv}.lora_B.weight": up}
+    loras = LoraManager(flux2, 2, lambda level, text: None)
+
+    def use(name: str) -> None:
+        file = tmp_path / name
+        save_file(tensors, file)
+        loras.use(hashlib.sha256(file.read_bytes()).hexdigest(), str(file), 0.5)
+
+    use("style.safetensors")
+    for place, name in enumerate(("to_q", "to_k", "to_v")):
+        layer = flux2.transformer.get_submodule(f"transformer_blocks.0.attn.{name}")
+        x = torch.randn(3, 32)
+        change = 0.5 * up[32 * place : 32 * place + 32] @ down
+        assert torch.allclose(layer(x) - layer.base_layer(x), x @ change.T, atol=1e-4)
+    whole = type(flux2).lora_state_dict
+
+    def passing_over(state: Tensors) -> Tensors:
+        return {k: v for k, v in whole(state).items() if "to_v" not in k}
+
+    monkeypatch.setattr(flux2, "lora_state_dict", passing_over)
+    tensors[f"{qkv}.lora_A.weight"] = down + 1
+    with pytest.raises(LoraError, match=f"1 of 1 modules cannot be applied: {qkv}"):
+        use("other.safetensors")

@@ -1,0 +1,267 @@
+"""Puts a LoRA's updates onto a pipeline through diffusers and PEFT, and checks that they are on.
+
+diffusers gets its own names and factors alone, so that none of its converters finds work. Whatever
+alpha says is set on PEFT's layers afterwards.
+"""
+
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import pad
+
+from core.lora_names import take_apart
+from workers.errors import blames_no_file
+from workers.lora_targets import Layer, Targets
+from workers.lora_updates import LowRank, Update
+from workers.lora_variants import is_plain, variant_for
+from workers.lora_weights import LoraWeights, first_of, weights_for
+
+# What diffusers and PEFT warn of although it is meant: several adapters, one taken off, a part of
+# the pipeline that a file leaves alone, and an exchange that needs a slot of its own.
+_USUAL = re.compile(
+    "Already found a `peft_config` attribute|Adapter .* was active which is now deleted"
+    "|No LoRA keys associated to|Hotswapping .* was unsuccessful"
+)
+_LOGGERS = ("diffusers.loaders.peft", "diffusers.loaders.lora_base")
+
+PEFT_FILE, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+
+Key = tuple[str, str]  # a part of the pipeline, and the name of a layer in it
+
+
+class PeftLoader:
+    """`workers.lora_manager.LoraLoader` for diffusers' pipelines."""
+
+    def __init__(self, pipeline: Any, log: Callable[[str, str], None]) -> None:
+        self._pipeline = pipeline
+        self._reader = LoraReader(pipeline, log)
+
+    def read(self, path: Path) -> "_PeftFile":
+        return _PeftFile(self._pipeline, self._reader.understand(path, load_file(path)))
+
+    def remove(self, name: str) -> None:
+        take_off(self._pipeline, name)
+
+
+class _PeftFile:
+    def __init__(self, pipeline: Any, weights: LoraWeights) -> None:
+        self._pipeline, self._weights = pipeline, weights
+
+    def put_on(self, name: str) -> None:
+        put_on(self._pipeline, self._weights, name)
+
+
+class LoraReader:
+    """Knows a pipeline's layers, and says once of each file what is left out of it."""
+
+    def __init__(self, pipeline: Any, log: Callable[[str, str], None]) -> None:
+        self._pipeline, self._log = pipeline, log
+        self._told: set[str] = set()
+
+    @cached_property
+    def _targets(self) -> Targets:
+        return Targets(self._pipeline)
+
+    def understand(self, path: Path, state: Mapping[str, Tensor]) -> LoraWeights:
+        """What the tensors of a file are for the pipeline. Raises ValueError."""
+        metadata = metadata_of(path)
+        try:
+            weights = weights_for(state, metadata, self._targets)
+        except ValueError:
+            converted = None if self._targets.all_names_known else self._converted(state)
+            if converted is None:
+                raise
+            weights = weights_for(converted, metadata, self._targets)
+        if weights.left_out:
+            self._warn(
+                f"LoRA {path.name}: {len(weights.left_out)} of {len(state)} tensors are for a text "
+                f"encoder, and {type(self._pipeline).__name__} takes LoRAs for its "
+                f"denoiser alone: {first_of(weights.left_out)}"
+            )
+        if path.name == PEFT_FILE and path.with_name(PEFT_SETTINGS).exists():
+            self._warn(
+                f"LoRA {path}: {PEFT_SETTINGS} beside it is not read; where the file itself says "
+                "no alpha, alpha counts as equal to the rank"
+            )
+        return weights
+
+    def _warn(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._log("WARNING", text)
+
+    def _converted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """The file in diffusers' names by its own converters, for models whose others are not ours.
+
+        None where they cannot, or where not every number of the file is there afterwards: they
+        pass over what they do not know. They only split rows and scale, so outputs are counted.
+        """
+        roles = {take_apart(name).role for name in state}
+        if not roles <= {"down", "up", "alpha"}:
+            return None
+        try:
+            converted, *alphas = _as_tuple(self._pipeline.lora_state_dict(dict(state)))
+            converted |= {
+                k: torch.tensor(float(v)) for k, v in (alphas[0] if alphas else {}).items()
+            }
+            return converted if _outputs(converted) == _outputs(state) else None
+        except Exception as error:
+            if blames_no_file(error):
+                raise
+            return None
+
+
+def _as_tuple(found: Any) -> tuple[Any, ...]:
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _outputs(state: Mapping[str, Tensor]) -> int:
+    return sum(t.numel() for name, t in state.items() if take_apart(name).role == "up")
+
+
+def metadata_of(path: Path) -> Mapping[str, str]:
+    """The strings in a safetensors file's header."""
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+def has_variants(weights: LoraWeights) -> bool:
+    """Whether a layer has more than the two factors of a LoRA."""
+    return not all(map(is_plain, weights.updates))
+
+
+def put_on(
+    pipeline: Any, weights: LoraWeights, name: str, rank: int | None = None, hotswap: bool = False
+) -> list[tuple[Any, float]]:
+    """Load as the adapter `name`; returns its PEFT layers with their scale at strength 1.
+
+    Args:
+        rank: fill every layer up to this with zeros.
+        hotswap: exchange what is loaded under this name.
+
+    Raises:
+        ValueError: the pipeline does not have all of it afterwards.
+    """
+    factors = {_key(update.layer): _factors(update) for update in weights.updates}
+    for part in {part for part, _ in factors}:
+        # diffusers knows ranks that differ for denoisers alone.
+        if rank is not None or part.startswith("text_encoder"):
+            same = rank or max(d.shape[0] for (p, _), (d, _) in factors.items() if p == part)
+            factors |= {k: _filled(*v, same) for k, v in factors.items() if k[0] == part}
+    state = {}
+    for (part, layer), (down, up) in factors.items():
+        state[f"{part}.{layer}.lora_A.weight"] = down
+        state[f"{part}.{layer}.lora_B.weight"] = up
+    with _usual_warnings_left_out():
+        pipeline.load_lora_weights(
+            state, adapter_name=name, **({"hotswap": True} if hotswap else {})
+        )
+    layers = layers_with(pipeline, name)
+    _check(layers, factors, name, others_are_zero=hotswap)
+    scales = []
+    for update in weights.updates:
+        layer, scale = layers[_key(update.layer)], update.scale
+        variant = variant_for(update)
+        if variant is not None:
+            layer.lora_variant[name] = variant
+            scale = 1.0  # the variant has its own
+        layer.lora_alpha[name] = scale * layer.r[name]
+        scales.append((layer, scale))
+    return scales
+
+
+def take_off(pipeline: Any, name: str) -> None:
+    """Delete the adapter `name`."""
+    for layer in layers_with(pipeline, name).values():
+        layer.lora_variant.pop(name, None)
+    with _usual_warnings_left_out():
+        pipeline.delete_adapters(name)
+
+
+def layers_with(pipeline: Any, name: str) -> dict[Key, Any]:
+    """PEFT's layers that have the adapter `name`."""
+    found = {}
+    for part in pipeline._lora_loadable_modules:
+        model = getattr(pipeline, part, None)
+        for layer, module in model.named_modules() if model is not None else ():
+            if name in getattr(module, "lora_A", ()):
+                found[(part, layer)] = module
+    return found
+
+
+@contextmanager
+def _usual_warnings_left_out() -> Iterator[None]:
+    def unusual(record: logging.LogRecord) -> bool:
+        return not _USUAL.match(record.getMessage())
+
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addFilter(unusual)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _USUAL.pattern)
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(unusual)
+
+
+def _check(
+    layers: Mapping[Key, Any],
+    factors: Mapping[Key, tuple[Tensor, Tensor]],
+    name: str,
+    others_are_zero: bool,
+) -> None:
+    """Raises ValueError unless exactly these numbers are on exactly these layers."""
+    wrong = [key for key, (down, up) in factors.items() if not _holds(layers, key, name, down, up)]
+    extra = [
+        key
+        for key in layers.keys() - factors.keys()
+        if not (others_are_zero and not layers[key].lora_B[name].weight.any())
+    ]
+    if wrong or extra:
+        names = ", ".join(".".join(key) for key in (wrong or extra)[:3])
+        count = f"{len(wrong)} of {len(factors)}" if wrong else f"{len(extra)} more"
+        raise ValueError(f"{count} modules are not on the model as they are in the file: {names}")
+
+
+def _holds(layers: Mapping[Key, Any], key: Key, name: str, down: Tensor, up: Tensor) -> bool:
+    if key not in layers:
+        return False
+    for factor, tensor in ((layers[key].lora_A, down), (layers[key].lora_B, up)):
+        weight = factor[name].weight
+        if weight.is_meta or weight.shape != tensor.shape:
+            return False
+        if not torch.equal(weight, tensor.to(weight.device, weight.dtype)):
+            return False
+    return True
+
+
+def _key(layer: Layer) -> Key:
+    return layer.part, layer.name
+
+
+def _factors(update: Update) -> tuple[Tensor, Tensor]:
+    if isinstance(update, LowRank):
+        return update.down.contiguous(), update.up.contiguous()
+    # LoKr's own are in its variant; the layer below that needs some.
+    weight = update.layer.module.weight
+    return torch.zeros(1, *weight.shape[1:]), torch.zeros(len(weight), 1, *[1] * (weight.dim() - 2))
+
+
+def _filled(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """With zeros up to a rank."""
+    missing, kernel = rank - down.shape[0], [0, 0] * (down.dim() - 2)
+    if missing == 0:
+        return down, up
+    return pad(down, [*kernel, 0, 0, 0, missing]), pad(up, [*kernel, 0, missing])

@@ -1,0 +1,103 @@
+"""DoRA and LoKr as variants of PEFT's LoRA layers, with arithmetic of their own.
+
+PEFT's DoRA measures the weights anew in every step, and its change is not proportional to the
+strength; diffusers loads LoKr for a few models. Here, as in ComfyUI, strength multiplies the
+whole change of a weight.
+"""
+
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import LoraVariant
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from workers.lora_updates import Kronecker, LowRank, Update
+
+
+def is_plain(update: Update) -> bool:
+    """Whether the two factors of a LoRA are all there is."""
+    return isinstance(update, LowRank) and update.magnitude is None
+
+
+def variant_for(update: Update) -> "Dora | LoKr | None":
+    """None for a plain LoRA. Reads the layer's weight."""
+    if isinstance(update, Kronecker):
+        return LoKr(update)
+    return None if update.magnitude is None else Dora(update)
+
+
+class Dora(LoraVariant):  # type: ignore[misc]
+    """Brings each row or column of the changed weight to the length that was learned for it."""
+
+    def __init__(self, update: LowRank) -> None:
+        assert update.magnitude is not None
+        base = update.layer.module
+        weight = base.weight
+        down, up = (f.to(weight.device, torch.float32) for f in (update.down, update.up))
+        change = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+        changed = weight.detach().float() + update.scale * change
+        across = 1 if update.by_input else 0  # the dimension that keeps its entries
+        length = changed.transpose(0, across).flatten(1).norm(dim=1)
+        factor = update.magnitude.to(length) / length.clamp_min(torch.finfo(length.dtype).tiny)
+        factor = factor[:, None, None] if isinstance(base, nn.Conv2d) else factor
+        # Numbers in tensors: for others each layer would be compiled by itself.
+        self._scaled = (factor * update.scale).to(weight.dtype)
+        self._less_one = (factor - 1).to(weight.dtype)
+        self._by_input = update.by_input
+
+    def forward(
+        self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any
+    ) -> Tensor:
+        base, strength = module.get_base_layer(), module.scaling[active_adapter]
+        down, up = module.lora_A[active_adapter], module.lora_B[active_adapter]
+        if self._by_input:
+            change = _without_bias(base, base(self._less_one * x))
+            change = change + up(down(self._scaled * x))
+        else:
+            change = self._less_one * _without_bias(base, result)
+            change = change + self._scaled * up(down(x))
+        changed: Tensor = result + change * strength
+        return changed
+
+
+class LoKr(LoraVariant):  # type: ignore[misc]
+    """Multiplies with the two factors in turn: their product would be as large as the weight."""
+
+    def __init__(self, update: Kronecker) -> None:
+        target, weight = update.target, update.layer.module.weight
+        self._inner = update.w2.to(weight.device, weight.dtype)
+        # Of a fused layer's product only the rows that this layer needs.
+        height = self._inner.shape[0]
+        first, last = target.start // height, -(-target.end // height)
+        outer = update.w1[first:last].float() * update.scale
+        self._outer = outer.to(weight.device, weight.dtype)
+        self._rows = slice(target.start - first * height, target.end - first * height)
+        self._swapped = target.swapped
+
+    def forward(
+        self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any
+    ) -> Tensor:
+        base = module.get_base_layer()
+        if isinstance(base, nn.Conv2d):
+            rows = self._convolved(base, x)
+        else:
+            blocks = x.unflatten(-1, (self._outer.shape[1], self._inner.shape[1]))
+            rows = (self._outer @ (blocks @ self._inner.T)).flatten(-2)[..., self._rows]
+        if self._swapped:
+            rows = torch.cat(rows.chunk(2, dim=-1)[::-1], dim=-1)
+        changed: Tensor = result + rows * module.scaling[active_adapter]
+        return changed
+
+    def _convolved(self, base: nn.Conv2d, x: Tensor) -> Tensor:
+        blocks = x.unflatten(1, (self._outer.shape[1], self._inner.shape[1])).flatten(0, 1)
+        inner = conv2d(blocks, self._inner, None, base.stride, base.padding, base.dilation)
+        inner = inner.unflatten(0, (len(x), self._outer.shape[1]))
+        rows = torch.einsum("ab,nbchw->nachw", self._outer, inner)
+        return rows.flatten(1, 2)[:, self._rows]
+
+
+def _without_bias(base: nn.Linear | nn.Conv2d, result: Tensor) -> Tensor:
+    if base.bias is None:
+        return result
+    return result - (base.bias[:, None, None] if isinstance(base, nn.Conv2d) else base.bias)
