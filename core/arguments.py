@@ -2,6 +2,10 @@
 
 import argparse
 import csv
+import os
+import unicodedata
+
+from core.outputs import MAX_NAME_BYTES
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -31,3 +35,16 @@ def categories(text: str) -> list[str]:
     if not names:
         raise argparse.ArgumentTypeError(f"expected categories like sky,ground, found {text!r}")
     return names
+
+
+def folder_name(text: str) -> str:
+    """The name of one folder: no path, nothing hidden, nothing that cannot be shown."""
+    name = unicodedata.normalize("NFC", text)
+    usable = name.strip() == name and name.isprintable() and not {"/", "\\"} & set(name)
+    if not name or not usable or name.startswith("."):
+        raise argparse.ArgumentTypeError(
+            f"expected one folder's name without slashes, like trial_2, found {text!r}"
+        )
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        raise argparse.ArgumentTypeError(f"longer than {MAX_NAME_BYTES} bytes: {name[:40]!r}…")
+    return name

@@ -1,16 +1,18 @@
 """The two tables that a run leaves beside its pictures.
 
 `metadata.jsonl`: one line per picture, in the form that makes the folder a Hugging Face
-`imagefolder` dataset (`file_name` and free columns). `results.jsonl`: one line per input of
+`imagefolder` dataset (`file_name` and free columns). A picture that was to be replaced, and was
+not, keeps its line: it is what lies there. `results.jsonl`: one line per input of
 the newest batch, failures included, in input order.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.ledger import Entry, Ledger
+from core.ledger_recovery import entry_of_result
 from core.outputs import append, write_atomically
 from core.planning import Plan
 from core.tasks import Result
@@ -53,11 +55,25 @@ class Tables:
             append(file, self._picture_lines(done))
         else:
             self._written = None
-            write_atomically(file, self._picture_lines(self._ledger.finished()))
+            write_atomically(file, self._picture_lines(self._entries(plan)))
         self._written = (plan.batch, _stamp(file))
         write_atomically(
             self._folder / "results.jsonl", _lines(result.as_dict() for result in results)
         )
+
+    def _entries(self, plan: Plan) -> Iterator[Entry]:
+        """What lies in the folder, in the order in which it was asked for."""
+        for position, entry in enumerate(self._ledger.with_output()):
+            found: Entry | None = entry
+            if entry.state != "done":  # a failed or unfinished try leaves the old one in its place
+                found = plan.before.get(entry.key) or self._said_by_file(entry, position)
+            if found is not None:
+                yield found
+
+    def _said_by_file(self, entry: Entry, position: int) -> Entry | None:
+        shown = str(entry.output_path)
+        file = self._folder / shown
+        return entry_of_result(file, shown, position) if file.is_file() else None
 
     def _picture_lines(self, entries: Iterable[Entry]) -> str:
         return _lines(

@@ -7,7 +7,7 @@ thread; what the pools have to say arrives in one queue.
 import os
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,17 @@ from core.batch import Batch
 from core.benchmark.models import EDITOR, judge_model
 from core.benchmark.pairs import Pair, PairSet
 from core.benchmark.settings import BenchmarkSettings
+from core.changes import Change
 from core.devices import Device, choose_devices, in_groups, memory_in_use
 from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
+from core.folder_input import FolderInput
 from core.judge import Judge, load_judge
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
 from core.model_choice import ModelChoice, choose_model
 from core.outputs import OutputRoot
-from core.planning import Planner
+from core.plan_summary import PlanSummary
+from core.planning import Planner, tell_plan
 from core.task_kinds import EditKind, LoraFinder, ScoreKind
 from core.tasks import EditTask, Result, ScoreTask
 from core.worker_pool import WorkerPool
@@ -35,6 +38,7 @@ from core.worker_spec import Role, WorkerSpec, spec_for
 WAIT_SLICE = 0.5  # seconds between looks at an interrupt
 POLL = 0.1  # seconds between looks at GPU memory
 TOLERANCE = 256 * 1024**2  # bytes of GPU memory that may stay in use
+WHY_MOVED = "Pairs stand at other places in the data than before, and seeds go by the place."
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,13 @@ class EditBenchmark:
     Args:
         device_ids: which of the visible GPUs, instead of the settings'.
         config_folder: where the judge's prompt file is looked up first.
+        data: what the pairs are read from. The output folder remembers it, and refuses another
+            one, unless it is overwritten.
         listener: called with events (`core.events`) from the pools' threads.
 
     Raises:
-        InputError: settings, devices, models or prompts cannot be used as they stand.
+        InputError: settings, devices, models or prompts cannot be used as they stand, or the
+            output folder holds the results of other data.
         LedgerError, StorageError: the output folder cannot be used.
     """
 
@@ -76,6 +83,7 @@ class EditBenchmark:
         config_folder: Path | None = None,
         overwrite: bool = False,
         retry_quarantined: bool = False,
+        data: Path | None = None,
     ) -> None:
         self.settings = settings
         self.devices = _devices(settings, device_ids)
@@ -91,6 +99,9 @@ class EditBenchmark:
         self.judge_name = self.judge.name(self.judge_model.identity)
         self.listener: Listener = ignore
         self.root = OutputRoot(output_folder)
+        self._claim = FolderInput(self.root.folder, data, overwrite) if data else None
+        if self._claim is not None:
+            self._claim.check()  # before anything is touched; again when the folder is ours
         self._ledger = Ledger.open(self.root.folder)
         self._planner = Planner(self._ledger, self.root, overwrite, retry_quarantined)
         self._inspector = LoraInspector()
@@ -120,7 +131,11 @@ class EditBenchmark:
     # -- planning ----------------------------------------------------------
 
     def prepare(self, pair_set: PairSet) -> None:
-        """Check every pair and compare with what earlier runs left."""
+        """Check every pair and compare with what earlier runs left.
+
+        Raises:
+            InputError: what they left is of other data.
+        """
         self._pairs = pair_set.pairs
         loras = LoraFinder([Path.cwd(), Path(self.settings.lora_dir)], self._inspector)
         kind = EditKind(self.settings.editor.layers(self.editor.path_or_id), loras)
@@ -135,7 +150,8 @@ class EditBenchmark:
         suffix = self.settings.workers.picture_suffix
         inputs = [_edit_input(pair, self.settings.seed, suffix) for pair in self._pairs]
         admitted = [admission.admit(i, given) for i, given in enumerate(inputs)]
-        plan = self._planner.begin([_named(a, self._pairs) for a in admitted])
+        plan = self._planner.begin([_named(a, self._pairs) for a in admitted], self._claim)
+        self._plan = plan
         self._edit_jobs = plan.jobs
         self._edits = {r.position: r for r in plan.settled}
         self._score_admission = Admission(
@@ -147,8 +163,32 @@ class EditBenchmark:
             first_seed=self.settings.seed,
         )
 
-    def _score_job(self, edit: Result) -> Job | None:
-        """The job that scores a finished edit; None if its score is settled."""
+        # Hashed once: an edit that stays is looked at for the plan, and scored after it.
+        self._admitted = {edit.position: self._admit_score(edit) for edit in self.finished_edits()}
+        self._score_summary = self._summary_of_scores(list(self._admitted.values()))
+
+    def _summary_of_scores(self, admitted: Sequence[Job | Rejected]) -> PlanSummary:
+        """How the verdicts stand: those on edits that stay, and those on edits to be made."""
+        standings = self._planner.look(admitted)
+        for job in self._edit_jobs:
+            verdict = self.root.folder / self._verdict_of(self._pairs[job.position])
+            if not verdict.exists():
+                standings.append(("new", []))
+            elif self._plan.replaced is None:
+                standings.append(("again", []))
+            else:
+                standings.append(("changed", [Change("edited picture")]))
+        return PlanSummary.of(standings)
+
+    def _tell_plan(self) -> None:
+        """Say what is about to be done, where there is anything to do."""
+        if self._edit_jobs:
+            tell_plan(self._plan.summary, "pairs", WHY_MOVED, "Plan for edits")
+        to_score = self._score_summary
+        if to_score.counts.total() > to_score.counts["unchanged"]:
+            tell_plan(to_score, "pairs", WHY_MOVED, "Plan for scores")
+
+    def _admit_score(self, edit: Result) -> Job | Rejected:
         pair = self._pairs[edit.position]
         task = ScoreTask(
             pair.instruction,
@@ -159,7 +199,12 @@ class EditBenchmark:
             task_id=f"score {pair.name}",
             metadata={"category": pair.category},
         )
-        item = self._planner.add(self._score_admission.admit(edit.position, task))
+        return self._score_admission.admit(edit.position, task)
+
+    def _score_job(self, edit: Result) -> Job | None:
+        """The job that scores a finished edit; None if its score is settled."""
+        admitted = self._admitted.pop(edit.position, None) or self._admit_score(edit)
+        item = self._planner.add(admitted)
         if isinstance(item, Job):
             return item
         self._scores[item.position] = item
@@ -185,11 +230,14 @@ class EditBenchmark:
         there = len(self.finished_edits())
         if there:
             logger.info(f"{there} of {len(self._pairs)} edits are there already.")
+        self._tell_plan()
         overlapped = self.settings.stages == "overlapped"
         if overlapped and len(self.devices) == 1:
             logger.info("stages: one worker cannot be shared out; editing comes first.")
             overlapped = False
         (run_overlapped if overlapped else run_sequential)(self)
+        if self._plan.replaced is not None:
+            self._plan.replaced.write_tables()
         return self.results()
 
     def results(self) -> list[PairResult]:
@@ -261,6 +309,7 @@ class EditBenchmark:
             self.settings.scheduling.max_passed_over,
             self._told(role),
             open_ended,
+            self._plan.replaced,
         )
         self._pools[role], self._batches[role] = pool, batch
         pool.start()

@@ -1,0 +1,217 @@
+"""By what a task differs from the result that lies under its name.
+
+A result says which task it is of, which files it was made from, and its fingerprint. What it
+does not say (dtype, version of this program) is found by trying which of the possible values
+give that fingerprint.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+from core.admission import FINGERPRINT_VERSIONS, UNDECIDING, Job, fingerprint
+from core.settings import Dtype
+from core.task_kinds import Contents
+from core.tasks import EditTask, GenerateTask, ScoreTask, Task, task_from_json
+
+MOST_IN_VAIN = 200  # results that nothing explained: the others are taken to be like them
+TEXTS = ("prompt", "negative_prompt", "instruction")  # too long for a line: only counted
+_WORDS = {  # of fields that have other names in files than in tasks
+    "num_inference_steps": "steps",
+    "negative_prompt": "negative prompt",
+    "lora_strength": "LoRA strength",
+}
+_APART = {"width", "height", "lora_strength", *UNDECIDING}  # not compared field by field
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference; `values` are before and after, or None where they are not shown."""
+
+    what: str
+    values: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a result was made, as far as it says so.
+
+    Attributes:
+        files: content hashes of the pictures that it was made from.
+    """
+
+    task: Mapping[str, Any]
+    used: Mapping[str, Any]
+    lora_sha256: str | None
+    files: list[str]
+    fingerprint: str
+
+    @classmethod
+    def said_by(cls, provenance: Mapping[str, Any]) -> "Made":
+        """From what a result says, which may be anything."""
+        task, used, lora, files = (
+            provenance.get(name) for name in ("task", "used", "lora_sha256", "files")
+        )
+        return cls(
+            task if isinstance(task, dict) else {},
+            used if isinstance(used, dict) else {},
+            lora if isinstance(lora, str) else None,
+            [file for file in files if isinstance(file, str)] if isinstance(files, list) else [],
+            str(provenance.get("fingerprint")),
+        )
+
+    @property
+    def text(self) -> str | None:
+        """Prompt or instruction."""
+        text = self.task.get("prompt", self.task.get("instruction"))
+        return text if isinstance(text, str) else None
+
+    @property
+    def model(self) -> str | None:
+        """The model's identity."""
+        name, content = self.used.get("model"), self.used.get("model_hash")
+        if not isinstance(name, str):
+            return None
+        return f"{name}#{content}" if isinstance(content, str) else name
+
+
+class Comparison:
+    """Compares jobs with results. One for many: what explains one explains most."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, str, int] | None = None
+        self._in_vain = 0
+
+    def changes(self, job: Job, made: Made) -> list[Change]:
+        """What a job and the result under its name differ by; never empty."""
+        task = _task(made)
+        if task is None or type(task) is not type(job.task):
+            return [Change("another kind of task")]
+        found = [*_of_fields(job, task), *_of_lora(job, made), *_of_files(job, made)]
+        found += self._of_maker(job, made, task, explained=bool(found))
+        return found or [Change("another version of this program")]
+
+    def _of_maker(self, job: Job, made: Made, task: Task, explained: bool) -> list[Change]:
+        """Model, dtype, and this program."""
+        model, found = made.model, []
+        judged = isinstance(task, ScoreTask)
+        ours = model is None or job.model == model or job.model.startswith(f"{model} ")
+        if model is not None and not ours:
+            found.append(Change("model", _told_apart(model, job.model)))
+        maker = self._maker(made, task, job)
+        if maker is None:
+            return found if found or explained or not judged else [Change("judge")]
+        by, dtype, version = maker
+        if ours and by != job.model:
+            found.append(Change("attention backend", ("auto", job.model.rpartition(" ")[2])))
+        if dtype != job.dtype:
+            found.append(Change("dtype", (dtype, job.dtype)))
+        newest = FINGERPRINT_VERSIONS[type(task)]
+        if version != newest:
+            found.append(Change("drawing of this program", (f"{version}", f"{newest}")))
+        return found
+
+    def _maker(self, made: Made, task: Task, job: Job) -> tuple[str, str, int] | None:
+        """Model, dtype and version that give the result's fingerprint; None if none does."""
+        if self._in_vain > MOST_IN_VAIN:
+            return None
+        contents = Contents(made.lora_sha256, {str(i): f for i, f in enumerate(made.files)})
+        for maker in self._makers(made, task, job):
+            try:
+                if fingerprint(task, contents, *maker) == made.fingerprint:
+                    self._last = maker
+                    return maker
+            except (TypeError, ValueError, RecursionError):  # a stranger's task
+                return None
+        self._in_vain += 1
+        return None
+
+    def _makers(self, made: Made, task: Task, job: Job) -> Iterator[tuple[str, str, int]]:
+        if self._last is not None:
+            yield self._last
+        models = {job.model: None}
+        if made.model is not None and not isinstance(task, ScoreTask):
+            models[made.model] = None
+        newest = FINGERPRINT_VERSIONS[type(task)]
+        yield from product(models, {job.dtype: None, **dict.fromkeys(get_args(Dtype))},
+                           range(newest, 0, -1))  # fmt: skip
+
+
+def field_changes(job: Job, made: Made) -> list[Change]:
+    """The same by a task's own settings alone, for a result that lies under another name."""
+    task = _task(made)
+    if task is None or type(task) is not type(job.task):
+        return []
+    return [change for change in _of_fields(job, task) if change.what != "seed"]
+
+
+def _task(made: Made) -> Task | None:
+    try:
+        return task_from_json(made.task)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _of_fields(job: Job, before: Task) -> list[Change]:
+    found = []
+    after = vars(job.task)
+    for name, old in vars(before).items():
+        if name in _APART or old == after[name]:
+            continue
+        shown = None if name in TEXTS else (_shown(old), _shown(after[name]))
+        found.append(Change(_WORDS.get(name, name), shown))
+    if not isinstance(job.task, ScoreTask) and not isinstance(before, ScoreTask):
+        sizes = _size(before), _size(job.task)
+        if sizes[0] != sizes[1]:
+            found.append(Change("size", sizes))
+    return found
+
+
+def _of_lora(job: Job, made: Made) -> list[Change]:
+    if isinstance(job.task, ScoreTask):
+        return []
+    before, after = _lora_name(made.task.get("lora_path")), _lora_name(job.task.lora_path)
+    if made.lora_sha256 != job.lora_sha256:
+        if before == after:
+            return [Change(f"content of {after}")]
+        return [Change("LoRA", (before, after))]
+    strengths = made.task.get("lora_strength"), job.task.lora_strength
+    if job.lora_sha256 is not None and strengths[0] != strengths[1]:
+        return [Change("LoRA strength", (_shown(strengths[0]), _shown(strengths[1])))]
+    return []
+
+
+def _of_files(job: Job, made: Made) -> list[Change]:
+    before, after = made.files, list(job.contents.pictures.values())
+    found = []
+    if isinstance(job.task, ScoreTask):
+        if before[-1:] != after[-1:]:
+            found.append(Change("edited picture"))
+        before, after = before[:-1], after[:-1]
+    if before != after:
+        found.append(Change("source picture"))
+    return found
+
+
+def _size(task: GenerateTask | EditTask) -> str:
+    if task.width is None and task.height is None:
+        return "default"
+    return f"{_shown(task.width)}x{_shown(task.height)}"
+
+
+def _lora_name(path: Any) -> str:
+    return Path(path).name if isinstance(path, str) and path else "none"
+
+
+def _told_apart(before: str, after: str) -> tuple[str, str]:
+    """Names without the hash of their weights where the names alone differ."""
+    short = before.partition("#")[0], after.partition("#")[0]
+    return short if short[0] != short[1] else (before, after)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "default"
+    return f"{value:g}" if isinstance(value, float) else str(value)
