@@ -89,23 +89,24 @@ class Comparison:
         task = _task(made)
         if task is None or type(task) is not type(job.task):
             return [Change("another kind of task")]
-        found = [*_of_fields(job, task), *_of_lora(job, made), *_of_files(job, made)]
+        found = [*_of_fields(job, task, made), *_of_lora(job, made), *_of_files(job, made)]
         found += self._of_maker(job, made, task, explained=bool(found))
-        return found or [Change("another version of this program")]
+        return found or [Change("version or settings of this program")]
 
     def _of_maker(self, job: Job, made: Made, task: Task, explained: bool) -> list[Change]:
         """Model, dtype, and this program."""
-        model, found = made.model, []
-        judged = isinstance(task, ScoreTask)
-        ours = model is None or job.model == model or job.model.startswith(f"{model} ")
-        if model is not None and not ours:
-            found.append(Change("model", _told_apart(model, job.model)))
         maker = self._maker(made, task, job)
+        by = made.model if maker is None else maker[0]  # the fingerprint knows best
+        found = []
+        if by is not None and by != job.model:
+            if job.model.startswith(f"{by} "):
+                found.append(Change("attention backend", ("auto", job.model[len(by) + 1 :])))
+            elif not isinstance(task, ScoreTask):
+                found.append(Change("model", _told_apart(by, job.model)))
         if maker is None:
-            return found if found or explained or not judged else [Change("judge")]
-        by, dtype, version = maker
-        if ours and by != job.model:
-            found.append(Change("attention backend", ("auto", job.model.rpartition(" ")[2])))
+            judged = isinstance(task, ScoreTask) and not (found or explained)
+            return [Change("judge")] if judged else found
+        _, dtype, version = maker
         if dtype != job.dtype:
             found.append(Change("dtype", (dtype, job.dtype)))
         newest = FINGERPRINT_VERSIONS[type(task)]
@@ -132,8 +133,9 @@ class Comparison:
         if self._last is not None:
             yield self._last
         models = {job.model: None}
-        if made.model is not None and not isinstance(task, ScoreTask):
-            models[made.model] = None
+        if not isinstance(task, ScoreTask):
+            others = (made.model, job.model.rpartition(" ")[0])  # without its attention backend
+            models |= dict.fromkeys(model for model in others if model)
         newest = FINGERPRINT_VERSIONS[type(task)]
         yield from product(models, {job.dtype: None, **dict.fromkeys(get_args(Dtype))},
                            range(newest, 0, -1))  # fmt: skip
@@ -144,7 +146,7 @@ def field_changes(job: Job, made: Made) -> list[Change]:
     task = _task(made)
     if task is None or type(task) is not type(job.task):
         return []
-    return [change for change in _of_fields(job, task) if change.what != "seed"]
+    return [change for change in _of_fields(job, task, made) if change.what != "seed"]
 
 
 def _task(made: Made) -> Task | None:
@@ -154,18 +156,23 @@ def _task(made: Made) -> Task | None:
         return None
 
 
-def _of_fields(job: Job, before: Task) -> list[Change]:
+def _of_fields(job: Job, before: Task, made: Made) -> list[Change]:
+    """Differences of settings; where the old task left one to the model, what the model took."""
     found = []
     after = vars(job.task)
     for name, old in vars(before).items():
         if name in _APART or old == after[name]:
             continue
-        shown = None if name in TEXTS else (_shown(old), _shown(after[name]))
+        shown = (
+            None
+            if name in TEXTS
+            else (_shown(made.used.get(name) if old is None else old), _shown(after[name]))
+        )
         found.append(Change(_WORDS.get(name, name), shown))
-    if not isinstance(job.task, ScoreTask) and not isinstance(before, ScoreTask):
-        sizes = _size(before), _size(job.task)
-        if sizes[0] != sizes[1]:
-            found.append(Change("size", sizes))
+    if isinstance(job.task, ScoreTask) or isinstance(before, ScoreTask):
+        return found
+    if (before.width, before.height) != (job.task.width, job.task.height):
+        found.append(Change("size", (_size(before, made.used), _size(job.task, {}))))
     return found
 
 
@@ -195,10 +202,12 @@ def _of_files(job: Job, made: Made) -> list[Change]:
     return found
 
 
-def _size(task: GenerateTask | EditTask) -> str:
-    if task.width is None and task.height is None:
-        return "default"
-    return f"{_shown(task.width)}x{_shown(task.height)}"
+def _size(task: GenerateTask | EditTask, used: Mapping[str, Any]) -> str:
+    width, height = (
+        used.get(name) if given is None else given
+        for name, given in (("width", task.width), ("height", task.height))
+    )
+    return "default" if width is None and height is None else f"{_shown(width)}x{_shown(height)}"
 
 
 def _lora_name(path: Any) -> str:

@@ -81,6 +81,8 @@ class Replaced:
         if self._folder is not None:
             entries = [(o.shown, self._entry(i, o)) for i, o in enumerate(self._kept)]
             _close(self._folder, entries)
+            with contextlib.suppress(OSError):  # there is something in it, as usual
+                self._folder.parent.rmdir()
             self._folder, self._kept = None, []
 
     def _entry(self, position: int, output: OutputPath) -> Entry | None:
@@ -142,10 +144,10 @@ def recover_replaced(folder: Path) -> None:
                 _recover(kept_in, folder)
             elif not any(kept_in.iterdir()):  # its run died before it was marked
                 kept_in.rmdir()
-        if not any(base.iterdir()):
-            base.rmdir()
     except OSError as error:
         raise storage_error(error, base) from None
+    with contextlib.suppress(OSError):  # there is something in it
+        base.rmdir()
 
 
 def _recover(kept_in: Path, folder: Path) -> None:
@@ -243,5 +245,3 @@ def _remove_empty(folder: Path) -> None:
     for place, _, _ in sorted(os.walk(folder), reverse=True):
         with contextlib.suppress(OSError):
             os.rmdir(place)
-    with contextlib.suppress(OSError):
-        os.rmdir(folder.parent)
