@@ -18,6 +18,8 @@ from core.tasks import EditTask, GenerateTask, ScoreTask, Task, task_from_json
 
 MOST_IN_VAIN = 200  # results that nothing explained: the others are taken to be like them
 TEXTS = ("prompt", "negative_prompt", "instruction")  # too long for a line: only counted
+BACKEND, MODEL, DTYPE, DRAWING = "attention backend", "model", "dtype", "drawing of this program"
+OF_THE_MAKER = (BACKEND, MODEL, DTYPE, DRAWING)  # changes that are the same for all of a run
 _WORDS = {  # of fields that have other names in files than in tasks
     "num_inference_steps": "steps",
     "negative_prompt": "negative prompt",
@@ -100,18 +102,18 @@ class Comparison:
         found = []
         if by is not None and by != job.model:
             if job.model.startswith(f"{by} "):
-                found.append(Change("attention backend", ("auto", job.model[len(by) + 1 :])))
+                found.append(Change(BACKEND, ("auto", job.model[len(by) + 1 :])))
             elif not isinstance(task, ScoreTask):
-                found.append(Change("model", _told_apart(by, job.model)))
+                found.append(Change(MODEL, _told_apart(by, job.model)))
         if maker is None:
             judged = isinstance(task, ScoreTask) and not (found or explained)
-            return [Change("judge")] if judged else found
+            return [Change("judge's settings")] if judged else found
         _, dtype, version = maker
         if dtype != job.dtype:
-            found.append(Change("dtype", (dtype, job.dtype)))
+            found.append(Change(DTYPE, (dtype, job.dtype)))
         newest = FINGERPRINT_VERSIONS[type(task)]
         if version != newest:
-            found.append(Change("drawing of this program", (f"{version}", f"{newest}")))
+            found.append(Change(DRAWING, (f"{version}", f"{newest}")))
         return found
 
     def _maker(self, made: Made, task: Task, job: Job) -> tuple[str, str, int] | None:

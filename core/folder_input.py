@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -132,11 +133,14 @@ class FolderInput:
         return self._sha256
 
     def _refusal(self, what: str, record: str | None = None) -> InputError:
-        name = shlex.quote(f"{self._source.parent.name}_{self._source.stem}".lstrip("._-"))
+        name = f"{self._source.parent.name}_{self._source.stem}".lstrip("._-")
+        if name == self._folder.name:
+            name += "_2"
         same = f"if it is the same one, moved and changed, delete {record} there; " * bool(record)
         return InputError(
             f"{self._folder} {what}, not of {self._source}. Give this input a folder of its own: "
-            f"--name {name}, or another --output-dir ({same}--overwrite replaces what is there)."
+            f"--name {shlex.quote(name)}, or another --output-dir ({same}--overwrite replaces "
+            "what is there)."
         )
 
 
@@ -157,7 +161,8 @@ def content_of(source: Path) -> str:
                 file = Path(place, name)
                 if file.is_file():
                     digest.update(os.fsencode(f"{file.relative_to(source)}\n"))
-                    _add_ends(digest, file)
+                    with suppress(OSError):  # that pair fails, and no other
+                        _add_ends(digest, file)
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {error.strerror or error}.") from None
     return digest.hexdigest()

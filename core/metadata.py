@@ -66,7 +66,9 @@ class Tables:
         for position, entry in enumerate(self._ledger.with_output()):
             found: Entry | None = entry
             if entry.state != "done":  # a failed or unfinished try leaves the old one in its place
-                found = plan.before.get(entry.key) or self._said_by_file(entry, position)
+                renewed = plan.replaced is not None and plan.replaced.has_kept(entry.key)
+                before = None if renewed else plan.before.get(entry.key)
+                found = before or self._said_by_file(entry, position)
             if found is not None:
                 yield found
 

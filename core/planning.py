@@ -11,7 +11,7 @@ from loguru import logger
 
 from core.admission import Job, Rejected
 from core.batch import job_entry
-from core.changes import TEXTS, Change, Comparison, Made, field_changes
+from core.changes import OF_THE_MAKER, TEXTS, Change, Comparison, Made, field_changes
 from core.folder_input import FolderInput
 from core.ledger import Entry, Ledger
 from core.outputs import OutputRoot
@@ -214,7 +214,8 @@ class _Moves:
             if origin is None:
                 return changes
             seed = "seed" if origin.task.get("seed") != one.item.task.seed else "name"
-            return [Change(f"{seed} {MOVED}"), *field_changes(one.item, origin)]
+            made = [change for change in changes if change.what in OF_THE_MAKER]
+            return [Change(f"{seed} {MOVED}"), *field_changes(one.item, origin), *made]
         entry = self._known.get(one.item.output.key)
         if "seed" in changed and entry is not None and entry.fingerprint == one.made.fingerprint:
             seeds = one.made.task.get("seed"), one.item.task.seed

@@ -54,7 +54,7 @@ class Replaced:
         self._root = root
         self._before = before
         self._folder: Path | None = None
-        self._kept: list[OutputPath] = []
+        self._kept: dict[str, OutputPath] = {}
         self._one_at_a_time = threading.Lock()
 
     def publish(self, partial: Path, output: OutputPath, size: int) -> None:
@@ -70,7 +70,11 @@ class Replaced:
             publish(partial, output.file, size)
         finally:
             if kept is not None and _is_replaced(kept, output.file):
-                self._kept.append(output)
+                self._kept[output.key] = output
+
+    def has_kept(self, key: str) -> bool:
+        """Whether the result under a name is a new one, whatever the ledger came to record."""
+        return key in self._kept
 
     def write_tables(self) -> None:
         """Say what was kept, when the batch has ended.
@@ -79,11 +83,11 @@ class Replaced:
             StorageError: the disk refuses; the next run writes them.
         """
         if self._folder is not None:
-            entries = [(o.shown, self._entry(i, o)) for i, o in enumerate(self._kept)]
+            entries = [(o.shown, self._entry(i, o)) for i, o in enumerate(self._kept.values())]
             _close(self._folder, entries)
             with contextlib.suppress(OSError):  # there is something in it, as usual
                 self._folder.parent.rmdir()
-            self._folder, self._kept = None, []
+            self._folder, self._kept = None, {}
 
     def _entry(self, position: int, output: OutputPath) -> Entry | None:
         assert self._folder is not None

@@ -59,6 +59,7 @@ REPLACING: dict[str, tuple[str, str]] = {
     "main links the old picture": ("link", r"/\.replaced/"),
     "main renames the new picture": ("replace", r"tweets/(sub/)?\d\.png$"),
     "main writes the table": ("write", r"/\.replaced/.*\.partial-metadata\.jsonl$"),
+    "ledger ends a lease": ("sqlite", "^UPDATE leases SET ended = ., outcome = . WHERE"),
     "main renames the table": ("replace", r"/\.replaced/.*/metadata\.jsonl$"),
 }
 
@@ -154,6 +155,9 @@ def test_a_refusal_while_results_are_replaced_loses_none(
         assert len(errors.splitlines()) <= 3 * len(TWEETS), errors
     names = {p.relative_to(out) for p in out.rglob("*.png") if ".replaced" not in p.parts}
     assert names == {Path(t["output_path"]) for t in TWEETS}, "there is one under every name"
+    for row in map(json.loads, (out / "metadata.jsonl").read_text().splitlines()):
+        made = read_provenance(out / row["file_name"])
+        assert row["fingerprint"] == made["fingerprint"], "the table says what lies there"
     assert old <= {read_provenance(p)["fingerprint"] for p in out.rglob("*.png")}
     assert command(inline) == 0, capfd.readouterr().err
     kept = [read_provenance(p)["fingerprint"] for p in (out / ".replaced").rglob("*.png")]
