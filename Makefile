@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 READY_TO_TEST := $(VENV)/.dev-requirements-installed
 
-.PHONY: demo edit-demo test chaos fuzz check bench demo-model demo-editor clean
+.PHONY: demo edit-demo test chaos fuzz check bench gpu-wheels demo-model demo-editor clean
 
 demo: $(READY)  ## draw the example persona's tweets on two workers
 	$(BIN)/python generate_images_from_tweets.py examples/persona_tweets.json 2
@@ -28,6 +28,14 @@ bench: $(READY)  ## what benchmarks/RESULTS.md shows of a machine without GPU
 	for name in encode start one_worker command judging scheduling memory; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
+
+# What a machine with torch, transformers, accelerate and numpy usually lacks.
+GPU_WHEELS := diffusers loguru pydantic peft rich PyYAML nvidia-ml-py importlib-metadata \
+  pydantic-core annotated-types typing-inspection markdown-it-py mdurl zipp pytest-xdist torchao
+
+gpu-wheels: $(READY_TO_TEST)  ## wheels/ for benchmarks/gpu.py on a machine without a network
+	rm -rf wheels
+	$(BIN)/python -m benchmarks.gpu_wheels wheels $(GPU_WHEELS)
 
 SECONDS_EACH ?= 60
 TARGETS ?= tweets settings ledger lora image provenance pairs re_edit verdict

@@ -1,60 +1,73 @@
-"""The worker's editor against a plain diffusers loop, for `benchmarks.gpu`."""
+"""Qwen-Image-Edit at full size in `benchmarks.gpu`: the worker's editor on a pipeline made here.
 
-from pathlib import Path
+Its checkpoint would take 57 GB; the pipeline is made on the device instead of being loaded.
+"""
+
+import time
+from typing import Any
+from unittest.mock import patch
 
 import torch
-from diffusers import QwenImageEditPlusPipeline
-from PIL import Image
+from diffusers import DiffusionPipeline
 
-from benchmarks.turns import Turn, noise, say, table, worker_spec
+from benchmarks import full_size
+from benchmarks.gpu_parts import Place
+from benchmarks.gpu_rows import Row, add
+from benchmarks.turns import noise, say
 from core.benchmark.settings import load_benchmark_settings
+from core.devices import choose_devices
 from core.messages import Lease
+from core.model_choice import ModelChoice
 from core.tasks import EditTask
+from core.worker_spec import spec_for
 from workers.models.native_image_editor import NativeImageEditor
-from workers.processors import load_processor
 
-WORDS = "make it night"
-STEPS = 8
+STEPS = 4
 
 
-def edit_table(model: Path, work: Path, device: str, side: int, rounds: int) -> None:
-    """One edit at a time of a picture of `side` pixels."""
-    source = noise(work / "source.png", side)
-    plain = QwenImageEditPlusPipeline.from_pretrained(
-        model,
-        dtype=torch.bfloat16,
-        device_map=device,
-        processor=load_processor(str(model), None, "processor"),  # without torchvision
-    )
-    plain.set_progress_bar_config(disable=True)
-    task = EditTask(
-        WORDS,
-        (str(source),),
-        seed=0,
-        width=side,
-        height=side,
-        num_inference_steps=STEPS,
-        true_cfg_scale=1.0,
-        working_area=side * side,
-    )
-    lease = Lease("-", 1, task, None, "-", "-")
+class MadeHere(NativeImageEditor):
+    """The worker's editor, with a pipeline that is not loaded from a checkpoint."""
 
-    def script() -> None:
-        image = Image.open(source).convert("RGB")
-        plain(
-            image=[image],
-            prompt=WORDS,
+    def take(self, pipeline: Any) -> None:
+        """Load as always, from `pipeline`."""
+        with patch.object(DiffusionPipeline, "from_pretrained", lambda *_, **__: pipeline):
+            self.load()
+
+    def _parts_without_torchvision(self) -> dict[str, Any]:
+        return {}  # it has its processor
+
+
+def on_gpu(place: Place) -> None:
+    """Edits of a square picture, one pass a step and two."""
+    torch.set_grad_enabled(False)
+    started = time.monotonic()
+    pipeline = full_size.tiny_editor() if place.tiny else full_size.qwen_image_edit(place.device)
+    made = time.monotonic() - started
+    [device] = choose_devices(1, None, place.device)  # type: ignore[arg-type]
+    settings = load_benchmark_settings()
+    choice = ModelChoice("made here", "made-here#0", "")
+    family = MadeHere(spec_for(device, "edit", choice, settings, threads=8), say)
+    family.take(pipeline)
+    side = 128 if place.tiny else 1024
+    source = str(noise(place.work / "source.png", side))
+    for scale, passes in ((1.0, 1), (4.0, 2)):
+        task = EditTask(
+            "make it night",
+            (source,),
+            seed=0,
             width=side,
             height=side,
             num_inference_steps=STEPS,
-            true_cfg_scale=1.0,
-            generator=torch.Generator("cpu").manual_seed(0),
+            negative_prompt=" " if passes == 2 else None,
+            true_cfg_scale=scale,
+            working_area=side * side,
         )
-
-    turns: dict[str, Turn] = {"plain diffusers loop": script}
-    for name, compiled in (("worker", "never"), ("worker, compiled", "always")):
-        settings = load_benchmark_settings({"workers": {"compile": compiled}})
-        family = NativeImageEditor(worker_spec(model, device, "edit", settings), say)
-        family.load()
-        turns[name] = lambda family=family: family.run([lease])  # type: ignore[misc]
-    table(f"Editing, {side}x{side}, {STEPS} steps", turns, 1, rounds)
+        leases = [Lease("-", 1, task, None, "-", "-")]
+        family.run(leases)
+        started = time.perf_counter()
+        family.run(leases)
+        took = time.perf_counter() - started
+        peak = torch.cuda.max_memory_allocated() / 1024**3 if torch.cuda.is_available() else None
+        values = {"s an edit": took, "s a step": took / STEPS, "peak GiB": peak, "made, s": made}
+        table = f"Qwen-Image-Edit-2511, {side} x {side}, {STEPS} steps, bfloat16"
+        add(place.out, Row(table, f"worker, {passes} passes a step", values))

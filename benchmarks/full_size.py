@@ -1,10 +1,10 @@
-"""Checkpoints of full size with random weights, made on the device and saved as diffusers do.
+"""Models of full size with random weights, made on the device.
 
 Speed does not depend on what the weights are. Sizes are those of the public configs of
 Tongyi-MAI/Z-Image-Turbo, Qwen/Qwen-Image-Edit-2509 and Qwen/Qwen3-VL-8B-Instruct.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,8 @@ def made_on(device: str) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def z_image(folder: Path, device: str) -> None:
-    """6B transformer, 4B text encoder."""
+def z_image(device: str) -> Any:
+    """Pipeline with a 6B transformer and a 4B text encoder."""
     tokenizer = architecture.build_tokenizer()
     with made_on(device):
         text_encoder = Qwen3Model(
@@ -77,17 +77,17 @@ def z_image(folder: Path, device: str) -> None:
             use_quant_conv=False,
             use_post_quant_conv=False,
         )
-    ZImagePipeline(
+    return ZImagePipeline(
         scheduler=architecture.build_scheduler(),
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         transformer=transformer,
-    ).save_pretrained(folder)
+    )
 
 
-def qwen_image_edit(folder: Path, device: str) -> None:
-    """20B transformer, 7B text encoder that sees."""
+def qwen_image_edit(device: str) -> Any:
+    """Pipeline with a 20B transformer and a 7B text encoder that sees."""
     tokenizer = build_tokenizer(
         [editor_parts.TEMPLATE, editor_parts.PICTURE, " ".join(instruction_words()), "0123456789"]
     )
@@ -119,18 +119,18 @@ def qwen_image_edit(folder: Path, device: str) -> None:
         text_encoder = Qwen2_5_VLForConditionalGeneration(config)
         transformer = QwenImageTransformer2DModel()
         vae = AutoencoderKLQwenImage()
-    QwenImageEditPlusPipeline(
+    return QwenImageEditPlusPipeline(
         scheduler=editor_parts.build_scheduler(),
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         processor=build_processor("Qwen2VLProcessor", tokenizer, editor_parts.PATCH, 12845056),
         transformer=transformer,
-    ).save_pretrained(folder)
+    )
 
 
-def qwen3_vl(folder: Path, device: str) -> None:
-    """8B, dense."""
+def qwen3_vl(device: str) -> tuple[Any, Any]:
+    """Model (8B, dense) and processor."""
     model, processor = judge_parts.build_judge(_questions())
     config = model.config
     _resize(
@@ -160,26 +160,23 @@ def qwen3_vl(folder: Path, device: str) -> None:
     with made_on(device):
         full = Qwen3VLForConditionalGeneration(config)
     full.generation_config.eos_token_id = processor.tokenizer.eos_token_id
-    full.save_pretrained(folder)
     processor.image_processor.size = {"shortest_edge": 65536, "longest_edge": 16777216}
-    processor.save_pretrained(folder)
+    return full, processor
 
 
-def tiny_z_image(folder: Path, device: str) -> None:
+def tiny_z_image() -> Any:
     """To try the benchmark itself where there is no GPU."""
-    architecture.build_pipeline(dim=64, layers=2, vae_widths=(8, 16, 16, 16)).save_pretrained(
-        folder
-    )
+    return architecture.build_pipeline(dim=64, layers=2, vae_widths=(8, 16, 16, 16))
 
 
-def tiny_editor(folder: Path, device: str) -> None:
-    editor_parts.build_pipeline(dim=64, layers=2, vae_base=8).save_pretrained(folder)
+def tiny_editor() -> Any:
+    """The editor, likewise."""
+    return editor_parts.build_pipeline(dim=64, layers=2, vae_base=8)
 
 
-def tiny_judge(folder: Path, device: str) -> None:
-    model, processor = judge_parts.build_judge(_questions(), width=64, vision_width=64)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+def tiny_judge() -> tuple[Any, Any]:
+    """The judge and its processor, likewise."""
+    return judge_parts.build_judge(_questions(), width=64, vision_width=64)
 
 
 def _questions() -> list[str]:
@@ -190,17 +187,6 @@ def _questions() -> list[str]:
 def _resize(config: Any, **sizes: Any) -> None:
     for name, value in sizes.items():
         setattr(config, name, value)
-
-
-def make(folder: Path, build: Callable[[Path, str], None], device: str) -> Path:
-    """`folder`, with the checkpoint in it; an earlier one is used again."""
-    if not folder.exists():
-        draft = folder.with_name(folder.name + ".draft")
-        build(draft, device)
-        draft.rename(folder)
-        if device == "cuda":
-            torch.cuda.empty_cache()
-    return folder
 
 
 def lora(transformer: Any, file: Path, seed: int) -> Path:

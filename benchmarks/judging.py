@@ -3,6 +3,9 @@
 A tiny Qwen3-VL with random weights on a CPU; `benchmarks.gpu` does the same in full size.
 """
 
+import gc
+import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,8 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from benchmarks import full_size
+from benchmarks.gpu_parts import Place
+from benchmarks.gpu_rows import Row, add
 from benchmarks.turns import Turn, noise, say, table, worker_spec
 from core.benchmark.settings import load_benchmark_settings
 from core.judge import load_judge
@@ -53,6 +58,51 @@ def score_table(model: Path, work: Path, device: str, side: int, rounds: int) ->
     table(f"Judging SC, two pictures of {side}x{side}", turns, TOGETHER, rounds)
 
 
+def on_gpu(place: Place) -> None:
+    """The same for `benchmarks.gpu`: a row each, as soon as it is measured."""
+    torch.set_grad_enabled(False)
+    folder = place.work / "checkpoints"
+    shutil.rmtree(folder / "z-image", ignore_errors=True)  # there is room for one
+    model, processor = full_size.tiny_judge() if place.tiny else full_size.qwen3_vl(place.device)
+    _save(model, processor, folder / "qwen3-vl")
+    del model
+    side = 128 if place.tiny else 1024
+    picture = str(noise(place.work / "judged.png", side))
+    leases = [
+        Lease(str(n), 1, ScoreTask("make it night", (picture,), picture), None, "-", "-")
+        for n in range(TOGETHER)
+    ]
+    table = f"Judging SC with Qwen3-VL-8B, two pictures of {side} x {side}"
+    for kind, family, prompts, word in (
+        ("vlm_logits", VlmLogitsJudge, "viescore_logits.yaml", "one forward pass"),
+        ("vlm", LongAnswers, "viescore.yaml", f"{ANSWER_TOKENS} tokens"),
+    ):
+        judge = _judge(family, folder / "qwen3-vl", place.device, kind, prompts)
+        for together in (TOGETHER, 1):
+            chosen = leases if together > 1 else leases[: 1 + (kind == "vlm_logits")]
+            turn = _asked(judge, chosen, together)
+            turn()
+            started = time.perf_counter()
+            turn()
+            each = (time.perf_counter() - started) / len(chosen)
+            peak = (
+                torch.cuda.max_memory_allocated() / 1024**3 if torch.cuda.is_available() else None
+            )
+            values = {"s an edit": each, "peak GiB": peak}
+            add(place.out, Row(table, f"{word}, {together} at once", values))
+        judge.model = judge.processor = None  # no two models at once
+        del judge, turn
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _save(model: Any, processor: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
 def _asked(family: Any, leases: Sequence[Lease], together: int) -> Turn:
     """The first question about every edit; what is wrong in form is not asked for again."""
     call = family.judge.prompts.calls[0]
@@ -88,7 +138,7 @@ def main() -> None:
     torch.set_grad_enabled(False)
     torch.set_num_threads(1)
     with TemporaryDirectory() as work:
-        model = full_size.make(Path(work) / "judge", full_size.tiny_judge, "cpu")
+        model = _save(*full_size.tiny_judge(), Path(work) / "judge")
         score_table(model, Path(work), "cpu", 128, rounds=3)
 
 

@@ -139,7 +139,7 @@ def fingerprint(
     decides.update(
         kind=type(task).__name__,
         lora=contents.lora,
-        pictures=list(contents.pictures.values()),
+        pictures=[*contents.pictures.values(), *contents.readings],
         model=model,
         dtype=dtype,
         version=FINGERPRINT_VERSIONS[type(task)] if version is None else version,

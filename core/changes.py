@@ -79,11 +79,28 @@ class Made:
         return f"{name}#{content}" if isinstance(content, str) else name
 
 
+@dataclass(frozen=True)
+class _Maker:
+    """What decides a result beside its task and the files that it was made from."""
+
+    model: str
+    dtype: str
+    version: int
+    readings: tuple[str, ...]  # see `core.task_kinds.Contents`
+
+    def gives(self, made: Made, task: Task) -> bool:
+        """Whether a result's fingerprint is of this maker."""
+        files = {str(i): file for i, file in enumerate(made.files)}
+        contents = Contents(made.lora_sha256, files, readings=self.readings)
+        found = fingerprint(task, contents, self.model, self.dtype, self.version)
+        return found == made.fingerprint
+
+
 class Comparison:
     """Compares jobs with results. One for many: what explains one explains most."""
 
     def __init__(self) -> None:
-        self._last: tuple[str, str, int] | None = None
+        self._last: _Maker | None = None
         self._in_vain = 0
 
     def changes(self, job: Job, made: Made) -> list[Change]:
@@ -98,7 +115,7 @@ class Comparison:
     def _of_maker(self, job: Job, made: Made, task: Task, explained: bool) -> list[Change]:
         """Model, dtype, and this program."""
         maker = self._maker(made, task, job)
-        by = made.model if maker is None else maker[0]  # the fingerprint knows best
+        by = made.model if maker is None else maker.model  # the fingerprint knows best
         found = []
         if by is not None and by != job.model:
             if job.model.startswith(f"{by} "):
@@ -108,22 +125,22 @@ class Comparison:
         if maker is None:
             judged = isinstance(task, ScoreTask) and not (found or explained)
             return [Change("judge's settings")] if judged else found
-        _, dtype, version = maker
-        if dtype != job.dtype:
-            found.append(Change(DTYPE, (dtype, job.dtype)))
+        if maker.dtype != job.dtype:
+            found.append(Change(DTYPE, (maker.dtype, job.dtype)))
         newest = FINGERPRINT_VERSIONS[type(task)]
-        if version != newest:
-            found.append(Change(DRAWING, (f"{version}", f"{newest}")))
+        if maker.version != newest:
+            found.append(Change(DRAWING, (f"{maker.version}", f"{newest}")))
+        if maker.readings != job.contents.readings and not explained:
+            found.append(Change("reading of source pictures"))
         return found
 
-    def _maker(self, made: Made, task: Task, job: Job) -> tuple[str, str, int] | None:
-        """Model, dtype and version that give the result's fingerprint; None if none does."""
+    def _maker(self, made: Made, task: Task, job: Job) -> _Maker | None:
+        """The maker that gives the result's fingerprint; None if none does."""
         if self._in_vain > MOST_IN_VAIN:
             return None
-        contents = Contents(made.lora_sha256, {str(i): f for i, f in enumerate(made.files)})
         for maker in self._makers(made, task, job):
             try:
-                if fingerprint(task, contents, *maker) == made.fingerprint:
+                if maker.gives(made, task):
                     self._last = maker
                     return maker
             except (TypeError, ValueError, RecursionError):  # a stranger's task
@@ -131,16 +148,18 @@ class Comparison:
         self._in_vain += 1
         return None
 
-    def _makers(self, made: Made, task: Task, job: Job) -> Iterator[tuple[str, str, int]]:
+    def _makers(self, made: Made, task: Task, job: Job) -> Iterator[_Maker]:
         if self._last is not None:
             yield self._last
         models = {job.model: None}
         if not isinstance(task, ScoreTask):
             others = (made.model, job.model.rpartition(" ")[0])  # without its attention backend
             models |= dict.fromkeys(model for model in others if model)
-        newest = FINGERPRINT_VERSIONS[type(task)]
-        yield from product(models, {job.dtype: None, **dict.fromkeys(get_args(Dtype))},
-                           range(newest, 0, -1))  # fmt: skip
+        dtypes = dict.fromkeys((job.dtype, *get_args(Dtype)))
+        versions = range(FINGERPRINT_VERSIONS[type(task)], 0, -1)
+        readings = dict.fromkeys((job.contents.readings, ()))
+        for values in product(readings, models, dtypes, versions):
+            yield _Maker(*values[1:], readings=values[0])
 
 
 def field_changes(job: Job, made: Made) -> list[Change]:

@@ -13,7 +13,7 @@ from typing import Literal
 from loguru import logger
 
 from core.errors import DeviceError
-from core.nvml import Gpu, bytes_in_use, list_gpus
+from core.nvml import Gpu, Unlisted, bytes_in_use, list_gpus, unlisted_gpus
 
 MAX_CPU_WORKERS = 64
 
@@ -121,11 +121,12 @@ def choose_devices(
     kind: Literal["auto", "cuda", "cpu"] = "auto",
     environ: Mapping[str, str] = os.environ,
     probe: Callable[[], list[Gpu]] = list_gpus,
+    probe_unlisted: Callable[[], Unlisted | None] = unlisted_gpus,
 ) -> list[Device]:
     """One device per worker.
 
     Without CUDA, `num_gpus` CPU workers stand in (one by default), or one per id; not where
-    there are GPUs and none of them works.
+    there are GPUs and none of them works, or none can be listed.
 
     Raises:
         DeviceError: an id twice, an id or a number beyond what is visible, or no GPU works.
@@ -133,10 +134,11 @@ def choose_devices(
     _check_request(num_gpus, gpu_ids)
     if kind == "cpu":
         return _cpu_devices(num_gpus, gpu_ids, hide_gpus=True)
-    seen = _seen(probe(), environ.get("CUDA_VISIBLE_DEVICES"))
+    gpus, inherited = probe(), environ.get("CUDA_VISIBLE_DEVICES")
+    seen = _seen(gpus, inherited)
     if not seen:
-        if kind == "cuda":
-            raise DeviceError("device: cuda was asked for, but no CUDA device is visible.")
+        unlisted = None if gpus or inherited in ("", "-1") else probe_unlisted()
+        _mind_unlisted(unlisted, kind)
         return _cpu_devices(num_gpus, gpu_ids, hide_gpus=False)
     faults = {i: gpu.fault for i, (_, gpu) in enumerate(seen) if gpu.fault is not None}
     shown = "; ".join(f"GPU {i}: {fault}" for i, fault in faults.items())
@@ -152,6 +154,18 @@ def choose_devices(
     if faults:
         logger.warning(f"Not every GPU can be used ({shown}).")
     return usable[:num_gpus]
+
+
+def _mind_unlisted(unlisted: Unlisted | None, kind: str) -> None:
+    """GPUs that are there are never passed over in silence."""
+    because = f": {unlisted.reason}" if unlisted else ""
+    if kind == "cuda":
+        raise DeviceError(f"device: cuda was asked for, but no CUDA device is visible{because}.")
+    if unlisted is None:
+        return
+    if unlisted.usable:
+        raise DeviceError(f"No GPU can be used{because}. For CPU workers, set device: cpu.")
+    logger.warning(f"The CPU is used{because}. To have no such line, set device: cpu.")
 
 
 def _with_ids(

@@ -61,6 +61,14 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class BootFailed:
+    """The worker cannot use its device, or cannot import its model's code; it ends itself."""
+
+    kind: FailureKind
+    error: str
+
+
+@dataclass(frozen=True)
 class Loaded:
     model_class: str
     seconds: float
@@ -123,13 +131,13 @@ class Log:
 
 
 ToWorker = Load | Lease | Stop
-ToMain = Ready | Loaded | LoadFailed | Compiling | Generated | Done | Failed | Log
+ToMain = Ready | BootFailed | Loaded | LoadFailed | Compiling | Generated | Done | Failed | Log
 
 _TYPES = {
     t.__name__: t
     for t in (
         *(Load, Lease, Stop),
-        *(Ready, Loaded, LoadFailed, Compiling, Generated, Done, Failed, Log),
+        *(Ready, BootFailed, Loaded, LoadFailed, Compiling, Generated, Done, Failed, Log),
     )
 }
 

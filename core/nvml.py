@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import pynvml  # type: ignore[import-untyped]
 from loguru import logger
@@ -44,6 +45,39 @@ def list_gpus() -> list[Gpu]:
         return _none_listed(error)
     finally:
         pynvml.nvmlShutdown()
+
+
+@dataclass(frozen=True)
+class Unlisted:
+    """GPUs that are there and not listed.
+
+    Attributes:
+        reason: what is there, why it is not used, and what to do.
+        usable: torch could use them, if they were listed.
+    """
+
+    reason: str
+    usable: bool
+
+
+def unlisted_gpus(dev: Path = Path("/dev")) -> Unlisted | None:
+    """What the system's device files say where `list_gpus` finds nothing; None for no GPUs."""
+    build = version("torch").partition("+")[2]
+    nvidia = sorted(file for file in dev.glob("nvidia*") if file.name[6:].isdecimal())
+    amd = dev / "kfd"
+    if nvidia and build != "cpu" and not build.startswith("rocm"):
+        return Unlisted(
+            f"there are GPUs ({nvidia[0]}), but the driver's library NVML is missing or does not "
+            "answer; in a container, start it with NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+            usable=True,
+        )
+    if amd.exists() and build.startswith("rocm"):
+        return Unlisted(f"AMD GPUs ({amd}) are not supported yet", usable=True)
+    found = nvidia[0] if nvidia else amd
+    if nvidia or amd.exists():
+        made_for = "CPUs alone" if build == "cpu" else "other devices"
+        return Unlisted(f"there are GPUs ({found}), but this torch is built for {made_for}", False)
+    return None
 
 
 def _list_gpus() -> list[Gpu]:

@@ -9,30 +9,46 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from loguru import logger
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from core import jp2, srgb
+from core.eight_bits import depth_of
 from core.errors import InputError
 from core.validation import shown
 
 MAX_PIXELS = 100_000_000  # far above any camera's picture, far below what fills memory
 MAX_BYTES = 512 * 1024**2
 MAX_REASON = 200  # characters of Pillow's words that a message repeats
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000")
+CONTAINED = ("AVIF", "HEIF")  # told apart by the brands in the first bytes of their container
 SIZE_STEP = 32  # pixels: sizes that every known editing model takes
-WHITE_16 = 0xFFFF  # of 16-bit grey
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 are turned by a quarter
 _QUARTER_TURNS = range(5, 9)
+_START = 64  # bytes of a file that hold its container's brands
+# Pillow refuses a PNG whose profile is larger than this, and has one megabyte of its own: printers'
+# profiles have more. What all texts of a file may take together stays as it is.
+PngImagePlugin.MAX_TEXT_CHUNK = srgb.MAX_PROFILE_BYTES
+_HEIF_OPTIONS = {"thumbnails": False, "depth_images": False, "aux_images": False}
 
 
 @dataclass(frozen=True)
 class SourceImage:
-    """What main knows of a picture: its content's hash and its size in pixels, as displayed."""
+    """What main knows of a picture.
+
+    Attributes:
+        sha256: of the file.
+        width, height: pixels, as displayed.
+        reading: the rules by which its numbers become colours; empty where they are sRGB.
+    """
 
     sha256: str
     width: int
     height: int
+    reading: str = ""
 
 
 def inspect_image(path: str | Path, what: str = "source_images") -> SourceImage:
@@ -53,19 +69,25 @@ def inspect_image(path: str | Path, what: str = "source_images") -> SourceImage:
         with _quiet(), _opened(file, what) as image:
             width, height = image.size
             turned = _orientation(image) in _QUARTER_TURNS
+            problem = srgb.colours_of(image).problem
+            reading = "" if srgb.is_plain(image) else f"colours {srgb.VERSION}"
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except InputError:
         raise
     except Exception as error:  # whatever Pillow's readers trip over
         raise InputError(f"{what}: {shown(str(path))} cannot be read: {_line(error)}.") from None
-    return SourceImage(digest, height, width) if turned else SourceImage(digest, width, height)
+    if problem is not None:
+        _warn_once(f"{what}: {path}: its colour profile is passed over: {problem}.")
+    if turned:
+        width, height = height, width
+    return SourceImage(digest, width, height, reading)
 
 
 def read_image(
     path: str | Path, sha256: str | None = None, what: str = "source_images"
 ) -> Image.Image:
-    """The whole picture in RGB, as displayed; transparency lies on white.
+    """The whole picture in sRGB, as displayed; transparency lies on white.
 
     Args:
         sha256: what the content must hash to.
@@ -80,8 +102,9 @@ def read_image(
                 if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
                     raise InputError(f"{what}: {path} changed during the run; run again.")
         with _quiet(), _opened(file, what) as image:
+            depth = depth_of(image)
             upright = ImageOps.exif_transpose(image)
-            return _on_white(upright)
+            return srgb.to_srgb(upright, depth)
     except InputError:
         raise
     except Exception as error:  # whatever Pillow's readers trip over
@@ -111,42 +134,52 @@ def _orientation(image: Image.Image) -> int | None:
     """Of the header alone: for a PNG without EXIF in front Pillow would decode the picture."""
     if image.format == "PNG" and "exif" not in image.info:
         return None
+    if image.format == "TIFF":  # Pillow gives its size as displayed
+        return None
     return image.getexif().get(_ORIENTATION)
 
 
 def _opened(file: Path, what: str) -> Image.Image:
     try:
-        image = Image.open(file, formats=FORMATS)
+        image = Image.open(file, formats=_formats_of(file))
     except UnidentifiedImageError:
-        raise InputError(f"{what}: {file} is no picture ({', '.join(FORMATS)}).") from None
+        kinds = ", ".join((*FORMATS, *CONTAINED))
+        raise InputError(f"{what}: {file} is no picture that is read here ({kinds}).") from None
     except Image.DecompressionBombError:
         raise InputError(_too_large(file, what)) from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise InputError(_too_large(file, what))
+    if image.format == "JPEG2000" and "icc_profile" not in image.info:
+        image.info["icc_profile"] = jp2.icc_profile(file)  # which Pillow leaves out
     return image
+
+
+def _formats_of(file: Path) -> tuple[str, ...]:
+    """What a file can be: AVIF and HEIC share a container, and reading one needs a library."""
+    with file.open("rb") as stream:
+        start = stream.read(_START)
+    if start[4:8] != b"ftyp":
+        return FORMATS
+    brand = start[8:12]
+    if not brand.startswith(b"he") and (b"avif" in start or b"avis" in start):
+        return ("AVIF",)
+    _register_heif()
+    return ("HEIF",)
+
+
+@cache
+def _register_heif() -> None:
+    import pillow_heif  # only where there is such a picture
+
+    pillow_heif.register_heif_opener(**_HEIF_OPTIONS)
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """The same picture is looked at for its edit and for its score."""
+    logger.warning(text)
 
 
 def _too_large(file: Path, what: str) -> str:
     return f"{what}: {file} has more than {MAX_PIXELS // 10**6} megapixels."
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        image = _eight_bits(image)
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey by its high bytes, as Pillow reads 16-bit colour: converting would clip it."""
-    import numpy as np  # main, which decodes nothing, starts without it
-
-    levels = np.asarray(image)
-    transparent = image.info.get("transparency")
-    if transparent is not None:
-        levels = np.where(levels == transparent, WHITE_16, levels)
-    return Image.fromarray((levels >> 8).astype(np.uint8))

@@ -11,7 +11,7 @@ from core.errors import InputError
 from core.lora_files import LoraInspector, find_lora
 from core.outputs import PICTURE_SUFFIXES
 from core.settings import EditDefaults, GenerationDefaults
-from core.source_images import inspect_image, size_for
+from core.source_images import SourceImage, inspect_image, size_for
 from core.tasks import EditTask, GenerateTask, ScoreTask, Task
 from core.validation import describe, misspelt, shown
 
@@ -29,10 +29,15 @@ _GUIDANCE = ("guidance_scale", "cfg")  # two spellings of one setting: a layer s
 
 @dataclass(frozen=True)
 class Contents:
-    """Content hashes of the files that a task reads; pictures by their path."""
+    """Content hashes of the files that a task reads; pictures by their path.
+
+    Attributes:
+        readings: rules by which pictures are read whose numbers are not plain sRGB.
+    """
 
     lora: str | None = None
     pictures: dict[str, str] = field(default_factory=dict)
+    readings: tuple[str, ...] = ()
 
 
 class TaskKind(Protocol):
@@ -123,8 +128,7 @@ class EditKind:
         if area is not None and values["width"] is None and values["height"] is None:
             values["width"], values["height"] = size_for(first.width, first.height, area)
         values["lora_path"], lora = self._loras.find(task.lora_path)
-        hashes = {path: picture.sha256 for path, picture in pictures.items()}
-        return EditTask(**values), Contents(lora, hashes)
+        return EditTask(**values), _contents(pictures, lora)
 
     def work(self, task: EditTask) -> float:
         """Megapixels x steps x passes x pictures that attention sees."""
@@ -142,12 +146,17 @@ class ScoreKind:
         return _parse(ScoreTask, given, needed="instruction")
 
     def complete(self, task: ScoreTask) -> tuple[ScoreTask, Contents]:
-        hashes = {path: inspect_image(path).sha256 for path in task.source_images}
-        hashes[task.edited_image] = inspect_image(task.edited_image, "edited_image").sha256
-        return task, Contents(None, hashes)
+        pictures = {path: inspect_image(path) for path in task.source_images}
+        pictures[task.edited_image] = inspect_image(task.edited_image, "edited_image")
+        return task, _contents(pictures)
 
     def work(self, task: ScoreTask) -> float:
         return float(1 + len(task.source_images))
+
+
+def _contents(pictures: Mapping[str, SourceImage], lora: str | None = None) -> Contents:
+    hashes = {path: picture.sha256 for path, picture in pictures.items()}
+    return Contents(lora, hashes, tuple(p.reading for p in pictures.values() if p.reading))
 
 
 def _megapixel_steps(task: GenerateTask | EditTask) -> float:

@@ -25,9 +25,11 @@ from core.fault_points import fault_point
 from core.leasing import Leasing
 from core.loading import loads_at_once
 from core.messages import (
+    BootFailed,
     Compiling,
     Done,
     Failed,
+    FailureKind,
     Generated,
     Load,
     Loaded,
@@ -287,10 +289,12 @@ class WorkerPool:
         match message:
             case Ready():
                 self._ready(handle, message)
+            case BootFailed(kind, error):
+                self._cannot_serve(handle, kind, f"it cannot use its device: {error}")
             case Loaded():
                 self._loaded(handle, message)
-            case LoadFailed():
-                self._load_failed(handle, message)
+            case LoadFailed(kind, error):
+                self._cannot_serve(handle, kind, f"the model could not be loaded: {error}")
             case Compiling():
                 if handle.running and not handle.on_its_way_out:
                     handle.set_deadline(self._pace.allowed(handle.name, handle.work, True))
@@ -316,12 +320,11 @@ class WorkerPool:
             self._change(handle, State.SERVING)
             self._lease_to(handle)
 
-    def _load_failed(self, handle: WorkerHandle, message: LoadFailed) -> None:
-        reason = f"the model could not be loaded: {message.error}"
+    def _cannot_serve(self, handle: WorkerHandle, kind: FailureKind, reason: str) -> None:
         logger.error(f"{handle.name}: {reason}")
         if handle.on_its_way_out:
             return
-        if message.kind == "input":  # no other try would change anything
+        if kind == "input":  # no other try would change anything
             self._retire(handle, reason)
         else:
             self._expect_to_leave(handle, reason)

@@ -242,19 +242,23 @@ def _warm_up(role: str) -> _Server | None:
     _FORKSERVER.set_forkserver_preload([PRELOAD])
     reader, writer = _FORKSERVER.Pipe(duplex=False)
     probe = _new_process(_FORKSERVER, _tell_server, (writer,), "probe")
-    server = None
+    pid, refusal = None, None
     try:
         with _environment(_server_environment(role)):
             forkserver.ensure_running()
         probe.start()
         writer.close()
-        server = _Server(reader.recv())
+        pid, refusal = reader.recv()
         probe.join()
     except Exception as error:  # in a daemonic process an AssertionError
         logger.debug(f"The fork server could not be started: {error!r}")
-    if server is None:
-        logger.warning(f"The fork server cannot be used. {SPAWNED}")
-    return server
+    if pid is not None and refusal is None:
+        return _Server(pid)
+    if pid is not None:  # it would only hold memory
+        os.kill(pid, signal.SIGKILL)
+    why = f": {refusal}" if refusal else ""
+    logger.warning(f"The fork server cannot be used{why}. {SPAWNED}")
+    return None
 
 
 def _server_environment(role: str) -> dict[str, str]:
@@ -275,9 +279,10 @@ def _server_environment(role: str) -> dict[str, str]:
 
 
 def _tell_server(writer: Connection) -> None:
-    """In a fork of the server: its pid, if it is ours and has imported everything."""
-    if getattr(sys.modules.get(PRELOAD), "complete", False):
-        writer.send(os.getppid())
+    """In a fork of the server: its pid, and why it may not be forked, if it is ours."""
+    preload = sys.modules.get(PRELOAD)
+    if preload is not None and (preload.complete or preload.refusal):
+        writer.send((os.getppid(), preload.refusal))
 
 
 def _in_environment(environment: dict[str, str], target: WorkerMain, arguments: Any) -> None:

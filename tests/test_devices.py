@@ -1,12 +1,14 @@
 """Which devices a run uses, through every kind of inherited mask."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from core.devices import Device, choose_devices, in_groups
 from core.errors import DeviceError
-from core.nvml import Gpu
+from core.nvml import Gpu, Unlisted, unlisted_gpus
 
 GPUS = [Gpu(i, f"GPU-{i}{i}{i}{i}aaaa-bbbb", "H", 80 * 1024**3) for i in range(4)]
 SLICES = [Gpu(0, f"MIG-{i}-cccc", "H", 10 * 1024**3, mig=True) for i in range(3)]
@@ -110,3 +112,55 @@ def test_a_model_may_be_spread_over_groups_of_gpus() -> None:
 def test_cpu_workers_are_never_grouped() -> None:
     devices = choose_devices(num_gpus=3, kind="cpu")
     assert in_groups(devices, 2) == devices
+
+
+def with_device_files(folder: Path, *names: str) -> Unlisted | None:
+    for name in names:
+        (folder / name).touch()
+    return unlisted_gpus(folder)
+
+
+def chosen_without_nvml(unlisted: Unlisted | None, mask: str | None = None) -> list[Device]:
+    environ = {} if mask is None else {"CUDA_VISIBLE_DEVICES": mask}
+    return choose_devices(environ=environ, probe=list, probe_unlisted=lambda: unlisted)
+
+
+@pytest.mark.parametrize(
+    ("build", "file", "words"),
+    [
+        ("2.13.0", "nvidia0", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
+        ("2.13.0+cu130", "nvidia7", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
+        ("2.13.0+rocm7.1", "kfd", "AMD GPUs"),
+    ],
+)
+def test_gpus_that_cannot_be_listed_are_refused_and_not_replaced_by_the_cpu(
+    build: str, file: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.nvml.version", lambda package: build)
+    unlisted = with_device_files(tmp_path, file, "nvidiactl")
+    with pytest.raises(DeviceError, match=words) as refused:
+        chosen_without_nvml(unlisted)
+    assert "set device: cpu" in str(refused.value)
+    assert [d.kind for d in chosen_without_nvml(unlisted, mask="")] == ["cpu"]  # hidden on purpose
+
+
+@pytest.mark.parametrize(
+    ("build", "file"), [("2.13.0+cpu", "nvidia0"), ("2.13.0+cpu", "kfd"), ("2.13.0", "kfd")]
+)
+def test_gpus_that_this_torch_cannot_use_are_named_in_a_warning(
+    build: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.nvml.version", lambda package: build)
+    told: list[str] = []
+    sink = logger.add(lambda line: told.append(str(line)), level="WARNING", format="{message}")
+    devices = chosen_without_nvml(with_device_files(tmp_path, file))
+    logger.remove(sink)
+    assert [d.kind for d in devices] == ["cpu"]
+    assert str(tmp_path / file) in "".join(told)
+
+
+def test_a_machine_without_gpus_runs_on_its_cpu_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.nvml.version", lambda package: "2.13.0")
+    assert with_device_files(tmp_path, "nvidiactl", "nvidia-uvm", "null") is None

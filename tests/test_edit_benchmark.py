@@ -27,8 +27,9 @@ def test_every_pair_is_edited_and_scored_and_the_table_is_printed_last(bench: Be
     assert bench.outcomes() == ["scored"] * 6
     assert len(bench.edits()) == len(bench.verdicts()) == 6
     assert [c["category"] for c in bench.summary()["categories"]] == ["sky", "颜色"]
-    where, judge, *table = run.output.splitlines()
+    where, editor, judge, *table = run.output.splitlines()
     assert str(bench.results) in where
+    assert editor.startswith("editor: simulated, num_inference_steps 1, ")
     assert bench.summary()["judged_by"]["prompt_hash"] in judge and "seed 42" in judge
     columns = ["category", "n", "failed", "unparsed", "SC", "PQ", "O", "O", "median", "O", "std"]
     assert table[0].split()[:11] == columns
@@ -48,6 +49,44 @@ def test_scores_come_in_the_columns_of_gedit_bench(bench: Bench) -> None:
     ]  # fmt: skip
     # An empty score would spoil the means of GEdit-Bench's own statistics.
     assert len(rows) == 2 and float(rows[1][3]) >= 0 and rows[1][6] == "en"
+
+
+def test_a_run_in_two_languages_has_figures_for_each_and_says_how_it_edited(bench: Bench) -> None:
+    data = bench.project.folder / "gedit"
+    rows = []
+    for number in range(8):
+        language, task_type = ["en", "cn"][number % 2], ["color_alter", "ps_human"][number // 4]
+        file = data / "fullset" / task_type / language / f"{number}_SRCIMG.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48), (number, 0, 0)).save(file)
+        rows.append(
+            {
+                "key": number, "task_type": task_type, "instruction_language": language,
+                "instruction": f"line one\rline {number}", "scores": float("nan"),
+                "Intersection_exist": "False" if number < 2 else "True",
+            }
+        )  # fmt: skip
+    (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    bench.results = bench.project.folder / "out" / "gedit"
+    for steps in (8, 1):
+        run = bench.run("--data", str(data), editor={"defaults": {"num_inference_steps": steps}})
+        assert run.process.returncode == 0, run.errors
+        _, editor, _, *table = run.output.splitlines()
+        assert f"num_inference_steps {steps}, " in editor and "seed 42" in editor
+        assert bench.summary()["edited_by"]["settings"]["num_inference_steps"] == steps
+    ends = [line.split()[:3] for line in table if line.startswith("overall")]
+    assert ends[:4] == [
+        ["overall", "en", "4"], ["overall", "en,", "intersection"],
+        ["overall", "cn", "4"], ["overall", "cn,", "intersection"],
+    ]  # fmt: skip
+    parts = bench.summary()["parts"]
+    assert [(p["language"], p["subset"], p["overall"]["n"]) for p in parts] == [
+        ("en", "full", 4), ("en", "intersection", 3), ("cn", "full", 4), ("cn", "intersection", 3),
+    ]  # fmt: skip
+    with (bench.results / "scores.csv").open(newline="") as stream:
+        read = list(csv.DictReader(stream))
+    assert [r["instruction"] for r in read] == [row["instruction"] for row in rows]
+    assert [r["intersection_exist"] for r in read] == ["False"] * 2 + ["True"] * 6
 
 
 def test_what_cannot_be_edited_is_a_failed_record_and_is_counted(bench: Bench) -> None:
@@ -236,7 +275,7 @@ def test_an_interrupt_while_editing_keeps_the_scores_of_an_earlier_run(bench: Be
     assert [r["scores"] for r in bench.records()[:4]] == [r["scores"] for r in scored]
     assert len((bench.results / "scores.csv").read_text().splitlines()) == 1 + 4
     assert len(bench.verdicts()) == 4, "no new scores after an interrupt"
-    table = run.output.splitlines()[2:]
+    table = run.output.splitlines()[3:]
     assert table[0].split()[:6] == ["category", "n", "not", "tried", "failed", "unparsed"]
     assert table[-1].split()[:4] == ["overall", "12", "8", "0"]
 

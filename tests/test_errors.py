@@ -41,6 +41,10 @@ def test_an_error_that_ends_the_device_context_is_the_devices(text: str) -> None
         RuntimeError("Triton Error [CUDA]: out of memory"),
         RuntimeError("CUDA driver error: out of memory"),
         AcceleratorError("CUDA error: out of memory"),
+        RuntimeError(
+            "NVML_SUCCESS == r INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp:1131, please "
+            "report a bug to PyTorch."
+        ),
     ],
 )
 def test_too_little_memory_is_no_broken_device(error: Exception) -> None:

@@ -12,11 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from core.admission import Admission, Job
 from core.benchmark.categories import category_folder
 from core.benchmark.command import parse_arguments
 from core.benchmark.pairs import Pair, PairSet, read_pairs
 from core.errors import InputError
+from core.lora_files import LoraInspector
+from core.outputs import OutputRoot
 from core.source_images import inspect_image, read_image
+from core.task_kinds import EditKind, LoraFinder
+from core.tasks import EditTask
 
 
 def png(colour: str = "red", size: tuple[int, int] = (32, 24)) -> bytes:
@@ -105,6 +110,22 @@ def test_a_file_of_no_pairs_is_refused(tmp_path: Path, text: str) -> None:
         read(tmp_path / "x.json")
 
 
+def test_re_edit_takes_numbers_for_names_and_hints_at_other_columns(tmp_path: Path) -> None:
+    embedded = {"src_img_b64": base64.b64encode(png()).decode()}
+    good, other, lost = read(
+        re_edit(
+            tmp_path,
+            {**embedded, "subset": 3, "edit_instruction_en": "x", "rationale_short_en": NAN},
+            {**embedded, "prompt": "make it blue"},
+            {"edit_instruction_en": "x", "image": "a.png"},
+        )
+    ).pairs
+    assert (good.problem, good.category) == (None, "3")
+    assert good.metadata == {"rationale_short_en": None}
+    assert "did you mean 'prompt'?" in str(other.problem)
+    assert "did you mean 'image'?" in str(lost.problem)
+
+
 # -- imagefolder -------------------------------------------------------------
 
 
@@ -127,6 +148,90 @@ def test_an_imagefolder_with_several_pictures_a_pair(tmp_path: Path) -> None:
     pair = only(imagefolder(tmp_path, row))
     assert len(pair.source_images) == 2 and pair.category == "Mix & match"
     assert pair.metadata == {"mood": "calm"}
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"), [(3, "3"), (0, "0"), (-1, "-1"), (3.0, "3"), (2.5, "2.5"), (2**70, None)]
+)
+def test_numbers_are_taken_as_names(tmp_path: Path, given: float, taken: str | None) -> None:
+    row = {"input_file_name": "a.png", "instruction": "x", "category": given, "pair_id": given}
+    pair = only(imagefolder(tmp_path, row))
+    assert pair.problem is None
+    assert (pair.category, pair.pair_id) == (taken or str(given), (taken or str(given)).strip("._"))
+
+
+def test_a_name_that_is_neither_text_nor_a_number_is_refused(tmp_path: Path) -> None:
+    row = {"input_file_name": "a.png", "instruction": "x"}
+    for value in (True, ["a"], {"a": 1}, float("inf")):
+        pair = only(imagefolder(tmp_path, {**row, "category": value}))
+        assert "category: expected text" in str(pair.problem), value
+
+
+def test_no_number_is_no_name(tmp_path: Path) -> None:
+    """Tables write NaN where a cell is empty."""
+    row = {"input_file_name": "a.png", "instruction": "x", "category": NAN, "language": NAN}
+    pair = only(imagefolder(tmp_path, row))
+    assert (pair.problem, pair.category, pair.language) == (None, "unsorted", "en")
+    pair = only(imagefolder(tmp_path, {**row, "instruction": NAN}))
+    assert "instruction: is missing or empty" in str(pair.problem)
+
+
+UNUSUAL: dict[str, Any] = {
+    "NaN": {"score": NAN, "deep": {"a": [1, float("inf")]}},
+    "40 kB": {"notes": "x" * 40_000},
+    "many columns": {f"column {i}": "y" * 1_000 for i in range(60)},
+    "our words": {"task_id": "a/b", "seed": -1, "prompt": "p", "output_path": "../x.png"},
+    "odd names": {"": 1, "🌧": [None], "a\nb": {"c": []}, "__index_level_0__": 7},
+    "deep": {"deep": json.loads("[" * 400 + "]" * 400)},
+    "halves": {"text": "\ud800"},
+}
+
+
+@pytest.mark.parametrize("case", UNUSUAL)
+def test_columns_that_nothing_reads_are_taken(tmp_path: Path, case: str) -> None:
+    """They become a task, whatever they hold, and travel with it as far as they are small."""
+    row = {"input_file_name": "a.png", "instruction": "x", "mood": "calm"}
+    pair = only(imagefolder(tmp_path, {**row, **UNUSUAL[case]}))
+    assert pair.problem is None and pair.metadata["mood"] == "calm"
+    kind = EditKind([], LoraFinder([tmp_path], LoraInspector()))
+    admission = Admission(kind, "m", "float32", OutputRoot(tmp_path / "out"), lambda _: "e.png", 42)
+    task = EditTask(
+        pair.instruction, pair.source_images, metadata={"category": "c"} | pair.metadata
+    )
+    job = admission.admit(0, task)
+    assert isinstance(job, Job), job
+    if case == "NaN":
+        assert pair.metadata["score"] is None and pair.metadata["deep"] == {"a": [1, None]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "field", "meant"),
+    [
+        ({"prompt": "x"}, "instruction", "prompt"),
+        ({"edit_instruction": "x", "text": "y"}, "instruction", "edit_instruction"),
+        ({"edit_prompt": "x"}, "instruction", "edit_prompt"),
+        ({"instruction": "", "edit": "x"}, "instruction", "edit"),
+        ({"prompt": "", "instruction_en": "x"}, "instruction", "instruction_en"),
+        ({"instruction": "x", "input_file_name": None, "file_name": "a.png"}, "input_file_name",
+         "file_name"),
+        ({"instruction": "x", "input_file_name": "", "image": "a.png"}, "input_file_name", "image"),
+    ],
+)  # fmt: skip
+def test_a_column_under_another_name_is_hinted_at(
+    tmp_path: Path, columns: dict[str, Any], field: str, meant: str
+) -> None:
+    pair = only(imagefolder(tmp_path, {"input_file_name": "a.png", **columns}))
+    assert f"{field}: is missing or empty; did you mean {meant!r}?" in str(pair.problem)
+
+
+def test_a_misspelt_column_is_hinted_at(tmp_path: Path) -> None:
+    pair = only(imagefolder(tmp_path, {"input_file_name": "a.png", "instrution": "x"}))
+    assert "is 'instrution' misspelt?" in str(pair.problem)
+    pair = only(imagefolder(tmp_path, {"input_file_name": "a.png", "instruction": "", "mood": "x"}))
+    assert str(pair.problem) == "instruction: is missing or empty."
 
 
 def test_a_downloaded_dataset_of_links_is_read(tmp_path: Path) -> None:
@@ -269,6 +374,62 @@ def test_gedits_layout_on_disk(tmp_path: Path) -> None:
     ]
     assert [p.intersection_exist for p in pairs] == [True, False, True]
     assert [p.pair_id for p in pairs] == ["en_k", "cn_k", "en_k"]
+
+
+@pytest.mark.parametrize(
+    ("value", "read_as"),
+    [
+        (True, True), ("True", True), ("true", True), (" TRUE ", True), (1, True), ("1", True),
+        ("yes", True), (1.0, True), ("np.True_", True), ("t", True),
+        (False, False), ("False", False), ("false", False), (0, False), ("0", False),
+        ("no", False), (None, False), ("", False), (NAN, False), ("nan", False), (0.0, False),
+        ("np.False_", False), ("N", False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("column", ["Intersection_exist", "intersection_exist"])
+def test_the_mark_of_the_intersection_is_read_as_tables_write_it(
+    tmp_path: Path, value: object, read_as: bool, column: str
+) -> None:
+    row = {**gedit_row("a/en/k"), column: value}
+    pair = only(gedit(tmp_path, ["a/en/k"], [row]))
+    assert (pair.problem, pair.intersection_exist) == (None, read_as)
+
+
+@pytest.mark.parametrize("value", ["maybe", 2, -1, [True], {"a": 1}, "TrueFalse"])
+def test_a_mark_that_cannot_be_read_fails_its_pair_alone(tmp_path: Path, value: object) -> None:
+    rows = [gedit_row("a/en/k", Intersection_exist=value), gedit_row("a/en/m")]
+    bad, good = read(gedit(tmp_path, ["a/en/k", "a/en/m"], rows)).pairs
+    assert "Intersection_exist: expected true or false (found" in str(bad.problem)
+    assert good.problem is None and good.intersection_exist is True
+
+
+def test_what_fails_counts_where_its_row_places_it(tmp_path: Path) -> None:
+    """A pair that cannot be used adds no language to data of another one."""
+    rows = [
+        gedit_row("a/cn/k", "", Intersection_exist=False),
+        gedit_row("a/cn/gone", Intersection_exist=True),
+        {"instruction": "x"},
+    ]
+    pairs = read(gedit(tmp_path, ["a/cn/k"], rows)).pairs
+    assert all(p.problem for p in pairs)
+    assert [(p.language, p.intersection_exist) for p in pairs] == [
+        ("cn", False), ("cn", True), ("", None),
+    ]  # fmt: skip
+    row = {"input_file_name": "a.png", "instruction": "x", "language": "cn", "pair_id": "1"}
+    folder = imagefolder(tmp_path, row, row, {**row, "instruction": ""}, "{no json")
+    assert [p.language for p in read(folder).pairs] == ["cn", "cn", "cn", ""]
+    embedded = {"src_img_b64": "%%%", "edit_instruction_cn": "x"}
+    pairs = read(re_edit(tmp_path, embedded, {}, "no row")).pairs
+    assert [p.language for p in pairs] == ["cn", "", ""]
+
+
+def test_gedit_takes_numbers_for_keys_and_types(tmp_path: Path) -> None:
+    row = {"task_type": 3, "instruction_language": "en", "key": 17, "instruction": "x"}
+    first, second = read(gedit(tmp_path, ["3/en/17"], [row, {**row, "key": 18.0}])).pairs
+    assert (first.problem, first.category, first.pair_id) == (None, "3", "en_17")
+    assert "'18' has no picture" in str(second.problem)
+    hinted = gedit_row("3/en/17", "", edit_instruction="x")
+    assert "did you mean 'edit_instruction'?" in str(only(gedit(tmp_path, [], [hinted])).problem)
 
 
 def test_a_row_that_leaves_columns_out_means_every_picture_of_its_key(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ _NO_SUCH_FILE = re.compile(
 _OUT_OF_MEMORY = re.compile(
     r"(CUDA( driver)? error|Triton Error \[CUDA\]): out of memory"
     r"|\bCU[A-Z]+_\w*ALLOC(ATION)?_FAILED"
+    # torch's allocator asks NVML how much memory is left before it says that there is none, and
+    # fails this assertion where NVML does not answer, as under MIG and in some containers.
+    r"|NVML_SUCCESS == r INTERNAL ASSERT"
 )
 _DEVICE = re.compile(
     r"\b((CUDA( driver)?|cuDNN( Frontend)?|cuBLAS|cuSOLVER|cuSPARSE|cuDSS|cuFFT|NCCL) error"
@@ -53,6 +56,21 @@ def classify(error: BaseException) -> tuple[FailureKind, str]:
     missing = isinstance(error, OSError) and _NO_SUCH_FILE.search(text)
     kind: FailureKind = "input" if missing or isinstance(error, _DETERMINISTIC) else "error"
     return kind, f"{name}: {text}"
+
+
+# What CUDA says of a machine on which it will never work as it stands.
+_HOPELESS = re.compile(
+    r"not compiled with CUDA|no NVIDIA driver|driver on your system is too old"
+    r"|driver version is insufficient|no kernel image is available"
+    r"|No CUDA GPUs are available|you might not have a CUDA gpu",
+    re.IGNORECASE,
+)
+
+
+def classify_at_boot(error: BaseException) -> tuple[FailureKind, str]:
+    """As `classify`; `input` for what no other try on this machine can change."""
+    kind, text = classify(error)
+    return "input" if _HOPELESS.search(text) else kind, text
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,8 +1,10 @@
 """What the fork server imports, once for all workers. `core.worker_start` starts the server.
 
-The server must stay fit to be forked: one thread, and no CUDA. `complete` says that it is.
+The server must stay fit to be forked: one thread, and no CUDA. `complete` says that it is,
+`refusal` why not.
 """
 
+import ctypes
 import gc
 import os
 
@@ -10,6 +12,9 @@ from core.worker_start import PRELOAD_PARENT, PRELOAD_ROLE
 from workers import boot
 
 complete = False
+refusal: str | None = None
+NVML = "libnvidia-ml.so.1"
+MOST_NVML_USERS = 64  # libraries that asked NVML and did not shut it down again
 
 
 def _preload() -> None:
@@ -23,6 +28,7 @@ def _preload() -> None:
         from workers.models.registry import import_for
 
         import_for(role)
+        _shut_nvml_down()
         _check_cuda()
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
@@ -32,16 +38,36 @@ def _preload() -> None:
     boot.fork_server = os.getpid()
 
 
+def _shut_nvml_down() -> None:
+    """Close what torch left open when diffusers, as it was imported, asked whether there are GPUs.
+
+    torch asks NVML (PYTORCH_NVML_BASED_CUDA_CHECK) and never shuts it down. NVML counts its users.
+    The devices may not be hidden from the import instead: diffusers remembers the answer, and
+    would refuse `device_map="cuda"` in every fork.
+    """
+    try:
+        library = ctypes.CDLL(NVML, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+    except OSError:  # nobody has loaded it
+        return
+    for _ in range(MOST_NVML_USERS):
+        if library.nvmlShutdown() != 0:  # NVML_ERROR_UNINITIALIZED: that was the last one
+            return
+
+
 def _check_cuda() -> None:
     import torch
 
     if torch.cuda.is_initialized():
         raise RuntimeError("CUDA is initialized: forks of this process cannot use it")
     opened = {os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")}
-    devices = sorted(name for name in opened if name.startswith("/dev/nvidia"))
+    devices = sorted(name for name in opened if "/dev/nvidia" in name)
     if devices:
         raise RuntimeError(f"{', '.join(devices)} is open: forks would share it")
 
 
-_preload()
+try:
+    _preload()
+except Exception as error:
+    # Raised on, it would end the server with a traceback that says nothing to its user.
+    refusal = " ".join(str(error).split()) or repr(error)
 complete = boot.fork_server is not None

@@ -7,6 +7,7 @@ from typing import assert_never
 
 from core.fault_points import fault_point
 from core.messages import (
+    BootFailed,
     Compiling,
     Failed,
     FailureKind,
@@ -39,11 +40,19 @@ def run_worker(spec: WorkerSpec, reader: Connection, writer: Connection) -> None
 
     # Only now what takes seconds to import or could hang.
     from workers.errors import set_up_logging
-    from workers.models.registry import create_family
 
     set_up_logging(channel)
-    family = create_family(spec, channel.log)
-    name, uuid = family.device_identity()
+    try:
+        from workers.models.registry import create_family
+
+        family = create_family(spec, channel.log)
+        name, uuid = family.device_identity()
+    except Exception as error:
+        from workers.errors import classify_at_boot
+
+        kind, text = classify_at_boot(error)
+        channel.send(BootFailed(kind, clip(text)))
+        os._exit(LEAVING_EXIT)
     channel.send(
         Ready(
             pid=os.getpid(),

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from core.benchmark.rows import file_name, text_of
+from core.benchmark.rows import file_name, label_of
 
 UNSORTED = "unsorted"  # the category of a pair that names none
 MAX_FOLDER = 60  # characters
@@ -14,9 +14,9 @@ def category_of(row: Mapping[str, Any], field: str) -> str:
     """The category that a row names.
 
     Raises:
-        InputError: no text.
+        InputError: neither text nor a number.
     """
-    return text_of(row, field, "").strip() or UNSORTED
+    return label_of(row, field, "").strip() or UNSORTED
 
 
 def category_folder(category: str) -> str:

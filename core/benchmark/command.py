@@ -9,6 +9,7 @@ from loguru import logger
 
 from core.arguments import LOG_LEVELS, categories, folder_name, gpu_ids, positive
 from core.benchmark.compare import compare
+from core.benchmark.editing import EditedBy, loras_of, settings_of
 from core.benchmark.outputs import correlations, write_outputs
 from core.benchmark.pairs import find_data, read_pairs
 from core.benchmark.records import Record, record_of
@@ -168,4 +169,18 @@ def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
         run.editor.identity,
         run.settings.bootstrap_samples,
         correlations(run.root.folder, records, name),
+        _edited_by(run),
+    )
+
+
+def _edited_by(run: EditBenchmark) -> EditedBy:
+    edits, settings = run.edits_made(), run.settings
+    attention = settings.workers.attention_backend
+    return EditedBy(
+        run.editor.identity,
+        settings.editor.dtype,
+        settings.seed,
+        {} if attention == "auto" else {"attention_backend": attention},
+        settings_of(edits),
+        loras_of(edits),
     )

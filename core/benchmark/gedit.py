@@ -12,10 +12,19 @@ from typing import Any
 
 from core.benchmark.categories import UNSORTED, category_of
 from core.benchmark.pairs import Pair
-from core.benchmark.rows import file_name, json_lines, text_of
+from core.benchmark.rows import (
+    INSTRUCTION_HINTS,
+    file_name,
+    json_lines,
+    label_of,
+    text_of,
+    truth_of,
+)
 from core.errors import InputError
 
 SUFFIX = "_SRCIMG.png"
+# In the data set, and in the tables that its own scripts write.
+_INTERSECTION = ("Intersection_exist", "intersection_exist")
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ def read_gedit(folder: Path) -> list[Pair]:
                 raise row
             found = _pictures_of(row, pictures)
         except InputError as problem:
-            pairs.append(Pair(name, UNSORTED, problem=problem))
+            pairs.append(Pair(name, UNSORTED, problem=problem, language=""))
             continue
         known.update(picture.file for picture in found)
         pairs += [_pair(row, picture) for picture in found] or [_without_picture(row)]
@@ -74,7 +83,7 @@ def _pictures_of(row: dict[str, Any], pictures: Mapping[str, list[_Picture]]) ->
     Raises:
         InputError: no key, or something in its columns that is no text.
     """
-    task_type, language = text_of(row, "task_type", ""), text_of(row, "instruction_language", "")
+    task_type, language = label_of(row, "task_type", ""), text_of(row, "instruction_language", "")
     return [
         picture
         for picture in pictures.get(_key(row), [])
@@ -83,8 +92,13 @@ def _pictures_of(row: dict[str, Any], pictures: Mapping[str, list[_Picture]]) ->
 
 
 def _key(row: dict[str, Any]) -> str:
-    key = row.get("key")
-    return str(key) if isinstance(key, int) else text_of(row, "key")
+    return label_of(row, "key")
+
+
+def _is_in_intersection(row: dict[str, Any]) -> bool:
+    """Whether GEdit-Bench has the pair in every language; it has what nothing is said of."""
+    name = next((n for n in _INTERSECTION if n in row), _INTERSECTION[0])
+    return truth_of(row, name, True)
 
 
 def _pair(row: dict[str, Any], picture: _Picture) -> Pair:
@@ -93,30 +107,41 @@ def _pair(row: dict[str, Any], picture: _Picture) -> Pair:
         return Pair(
             file_name(name),
             picture.task_type,
-            text_of(row, "instruction"),
+            text_of(row, "instruction", hints=INSTRUCTION_HINTS),
             (str(picture.file),),
             language=picture.language,
-            intersection_exist=bool(row.get("Intersection_exist", True)),
+            intersection_exist=_is_in_intersection(row),
             given_id=name,
             metadata={"key": picture.key},
         )
     except InputError as problem:
-        return _failed(picture, problem)
+        return _failed(picture, problem, row)
 
 
 def _without_picture(row: dict[str, Any]) -> Pair:
     key, category = _key(row), category_of(row, "task_type")
     language = text_of(row, "instruction_language", "")
-    place = f"fullset/{text_of(row, 'task_type', '*')}/{language or '*'}/{key}{SUFFIX}"
-    wanted = _Picture(Path(place), category, language or "en", key)
-    return _failed(wanted, InputError(f"key: {key!r} has no picture: {place!r} is missing."))
+    place = f"fullset/{label_of(row, 'task_type', '*')}/{language or '*'}/{key}{SUFFIX}"
+    wanted = _Picture(Path(place), category, language, key)
+    return _failed(wanted, InputError(f"key: {key!r} has no picture: {place!r} is missing."), row)
 
 
 def _unknown(picture: _Picture) -> Pair:
-    return _failed(picture, InputError(f"key: {picture.key!r} is not in metadata.jsonl."))
+    return _failed(picture, InputError(f"key: {picture.key!r} is not in metadata.jsonl."), {})
 
 
-def _failed(picture: _Picture, problem: InputError) -> Pair:
-    name = f"{picture.language}_{picture.key}"
-    category, language = picture.task_type, picture.language
-    return Pair(file_name(name), category, problem=problem, language=language, given_id=name)
+def _failed(picture: _Picture, problem: InputError, row: dict[str, Any]) -> Pair:
+    """Counted where its row places it, as far as that can be read."""
+    name = f"{picture.language or 'en'}_{picture.key}"
+    try:
+        intersection = _is_in_intersection(row) if row else None
+    except InputError:
+        intersection = None
+    return Pair(
+        file_name(name),
+        picture.task_type,
+        problem=problem,
+        language=picture.language,
+        intersection_exist=intersection,
+        given_id=name,
+    )

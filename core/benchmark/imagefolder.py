@@ -6,7 +6,15 @@ from typing import Any
 
 from core.benchmark.categories import UNSORTED, category_of
 from core.benchmark.pairs import Pair
-from core.benchmark.rows import file_name, json_lines, text_of
+from core.benchmark.rows import (
+    INSTRUCTION_HINTS,
+    PICTURE_HINTS,
+    file_name,
+    json_lines,
+    kept,
+    label_of,
+    text_of,
+)
 from core.errors import InputError
 
 _OURS = ("input_file_name", "input_file_names", "instruction", "category", "pair_id", "language")
@@ -16,7 +24,8 @@ def read_imagefolder(folder: Path) -> list[Pair]:
     """One pair per row of `metadata.jsonl`.
 
     Columns: `input_file_name` (or a list, `input_file_names`), `instruction`, and optionally
-    `category`, `pair_id` (else the picture's name), `language`; others are kept as metadata.
+    `category`, `pair_id` (else the picture's name), `language`; others are kept as metadata, as
+    far as they are small.
 
     Raises:
         InputError: no such file.
@@ -33,28 +42,30 @@ def read_imagefolder(folder: Path) -> list[Pair]:
 def _pair(row: dict[str, Any] | InputError, folder: Path, position: int) -> Pair:
     name = f"pair_{position:04d}"
     if isinstance(row, InputError):
-        return Pair(name, UNSORTED, problem=row)
-    category = UNSORTED
+        return Pair(name, UNSORTED, problem=row, language="")
+    category, language = UNSORTED, ""
     given_id: str | None = None
     try:
-        category = category_of(row, "category")
-        files = row.get("input_file_names") or [text_of(row, "input_file_name")]
+        category, language = category_of(row, "category"), text_of(row, "language", "en")
+        files = row.get("input_file_names") or [
+            text_of(row, "input_file_name", hints=PICTURE_HINTS)
+        ]
         if not isinstance(files, list) or not all(isinstance(f, str) and f for f in files):
             raise InputError("input_file_names: expected a list of file names.")
-        given_id = text_of(row, "pair_id", "").strip() or None
+        given_id = label_of(row, "pair_id", "").strip() or None
         name = file_name(given_id or Path(files[0]).stem)
         sources = tuple(str(inside(folder, f, "input_file_name")) for f in files)
         return Pair(
             name,
             category,
-            text_of(row, "instruction"),
+            text_of(row, "instruction", hints=INSTRUCTION_HINTS),
             sources,
-            language=text_of(row, "language", "en"),
+            language=language,
             given_id=given_id,
-            metadata={k: v for k, v in row.items() if k not in _OURS},
+            metadata=kept({k: v for k, v in row.items() if k not in _OURS}),
         )
     except InputError as problem:
-        return Pair(name, category, problem=problem, given_id=given_id)
+        return Pair(name, category, problem=problem, language=language, given_id=given_id)
 
 
 def inside(folder: Path, name: str, what: str) -> Path:

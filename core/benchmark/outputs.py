@@ -63,10 +63,11 @@ def _write_gedit(
 def scores_csv(records: Sequence[Record]) -> str:
     """One row per scored pair: pairs without a score are in results.jsonl and the summary.
 
-    GEdit-Bench's statistics would take an empty score for a number and spoil every mean.
+    GEdit-Bench's statistics would take an empty score for a number and spoil every mean. All texts
+    are quoted: a carriage return in one would end its row otherwise.
     """
     stream = StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow([*GEDIT_COLUMNS, *OUR_COLUMNS])
     for r in records:
         assert r.scores is not None
@@ -77,7 +78,7 @@ def scores_csv(records: Sequence[Record]) -> str:
                 r.instruction,
                 r.scores["SC"],
                 r.scores["PQ"],
-                r.intersection_exist,
+                r.intersection_exist is not False,
                 r.language,
                 r.scores["O"],
                 r.category,

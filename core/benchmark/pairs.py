@@ -32,8 +32,9 @@ class Pair:
         category: as the data gives it; in paths it is its `category_folder`.
         given_id: the id that the data gives it, if it gives one.
         problem: why the pair cannot be used, if it cannot.
-        language: of the instruction, as GEdit-Bench says it: en or cn.
-        intersection_exist: GEdit-Bench's mark of pairs that it has in every language.
+        language: of the instruction, as GEdit-Bench says it: en or cn; empty where unknown.
+        intersection_exist: GEdit-Bench's mark of pairs that it has in every language; None where
+            the data has no such marks.
         index: its place in the whole input, whatever part of it is run.
     """
 
@@ -43,7 +44,7 @@ class Pair:
     source_images: tuple[str, ...] = ()
     problem: InputError | None = None
     language: str = "en"
-    intersection_exist: bool = True
+    intersection_exist: bool | None = None
     index: int = 0
     given_id: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -144,4 +145,4 @@ def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
 
 def _given_twice(pair: Pair) -> Pair:
     problem = InputError(f"Pair {pair.given_id!r} of {pair.category!r} is given twice.")
-    return Pair(pair.pair_id, pair.category, problem=problem)
+    return replace(pair, problem=problem, given_id=None)

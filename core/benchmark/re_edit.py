@@ -10,7 +10,15 @@ from typing import Any
 from core.benchmark.categories import UNSORTED, category_of
 from core.benchmark.imagefolder import inside
 from core.benchmark.pairs import Pair
-from core.benchmark.rows import file_name, json_list, text_of
+from core.benchmark.rows import (
+    INSTRUCTION_HINTS,
+    PICTURE_HINTS,
+    file_name,
+    hint,
+    json_list,
+    kept,
+    text_of,
+)
 from core.errors import InputError
 from core.outputs import make_folder, write_atomically
 from core.source_images import MAX_BYTES
@@ -31,7 +39,7 @@ def read_re_edit(file: Path, work_folder: Path) -> list[Pair]:
 
 
 def _pair(row: Any, file: Path, work_folder: Path, position: int) -> Pair:
-    name, category = f"pair_{position:04d}", UNSORTED
+    name, category, language = f"pair_{position:04d}", UNSORTED, ""
     try:
         if not isinstance(row, Mapping):
             raise InputError(f"Expected an object, found {shown(row)}.")
@@ -40,17 +48,18 @@ def _pair(row: Any, file: Path, work_folder: Path, position: int) -> Pair:
         if given:
             name = f"{position:04d}_{file_name(Path(given).stem)}"
         field = next((f for f in _INSTRUCTIONS if row.get(f)), _INSTRUCTIONS[0])
-        instruction = text_of(row, field)
+        language = "cn" if field.endswith("_cn") else "en" if row.get(field) else ""
+        instruction = text_of(row, field, hints=INSTRUCTION_HINTS)
         return Pair(
             name,
             category,
             instruction,
             (_source(row, given, file, work_folder),),
-            language="cn" if field.endswith("_cn") else "en",
-            metadata={k: row[k] for k in _KEPT if k in row},
+            language=language,
+            metadata=kept({k: row[k] for k in _KEPT if k in row}),
         )
     except InputError as problem:
-        return Pair(name, category, problem=problem)
+        return Pair(name, category, problem=problem, language=language)
 
 
 def _source(row: Mapping[str, Any], given: str, file: Path, work_folder: Path) -> str:
@@ -58,7 +67,8 @@ def _source(row: Mapping[str, Any], given: str, file: Path, work_folder: Path) -
     if row.get("src_img_b64"):
         return _unpacked(text_of(row, "src_img_b64"), work_folder)
     if not given:
-        raise InputError("src_img_b64: is missing, and so is original_image_path.")
+        hinted = hint(row, "original_image_path", ("input_file_name", *PICTURE_HINTS))
+        raise InputError(f"src_img_b64: is missing, and so is original_image_path{hinted}")
     path = inside(file.parent, given, "original_image_path")
     return str(path)
 

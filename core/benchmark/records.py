@@ -24,6 +24,9 @@ class Record:
         edited_image: relative to the results' folder.
         scores: by name, such as SC, PQ and O.
         error: why there is no edit or no score.
+        language: of the instruction; empty where unknown.
+        intersection_exist: GEdit-Bench's mark of pairs that it has in every language; null where
+            the data has no such marks.
     """
 
     pair_id: str
@@ -38,7 +41,7 @@ class Record:
     edit_seconds: float
     score_seconds: float
     seed: int | None
-    intersection_exist: bool = True
+    intersection_exist: bool | None = None
 
 
 def record_of(result: PairResult, root: OutputRoot) -> Record:

@@ -1,16 +1,35 @@
 """What the three input forms have in common: JSON rows, their fields, names fit for files."""
 
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from loguru import logger
+
 from core.errors import InputError
-from core.validation import shown
+from core.validation import misspelt, shown
 
 MAX_FILE_BYTES = 4_000_000_000
 MAX_ID = 80  # characters
+ALIKE = 0.8  # of 1: from here on a column's name is a misspelling of another
+MAX_KEPT_BYTES = 8_000  # of a row's other columns: they travel with its task, and into its picture
+_YES = ("true", "t", "yes", "y", "on", "1", "1.0")
+# An empty cell says no, as null does.
+_NO = ("false", "f", "no", "n", "off", "0", "0.0", "", "null", "none", "nan", "<na>")
+_NUMPY = re.compile(r"^(?:np|numpy)\.(true|false)_?$")
+# Columns that other data sets have for what is asked for here, the likeliest first.
+INSTRUCTION_HINTS = (
+    "edit_instruction", "prompt", "edit_prompt", "instruction_en", "edit_instruction_en", "edit",
+    "instructions", "editing_instruction", "edit_text", "text", "caption", "instruction_cn",
+)  # fmt: skip
+PICTURE_HINTS = (
+    "file_name", "image", "source", "source_image", "input_image", "input", "image_path",
+    "input_path", "source_path", "image_file", "original_image", "original_image_path", "img",
+)  # fmt: skip
 _UNFIT = re.compile(r"[^\w.-]+")  # \w is any script's letters: 颜色 stays as it is
 
 
@@ -62,20 +81,115 @@ def _text(file: Path) -> str:
         raise InputError(f"{file}: not UTF-8 text (byte {error.start}).") from None
 
 
-def text_of(row: Mapping[str, Any], name: str, default: str | None = None) -> str:
+def text_of(
+    row: Mapping[str, Any], name: str, default: str | None = None, hints: Sequence[str] = ()
+) -> str:
     """A text field; `default` where it is missing or empty.
+
+    Args:
+        hints: columns that may hold what is missing, for the error.
 
     Raises:
         InputError: no text, or missing without a default.
     """
     value = row.get(name)
-    if value is None or value == "":
+    if _is_empty(value):
         if default is None:
-            raise InputError(f"{name}: is missing or empty.")
+            raise InputError(f"{name}: is missing or empty{hint(row, name, hints)}")
         return default
     if not isinstance(value, str):
         raise InputError(f"{name}: expected text (found {shown(value)}).")
     return value
+
+
+def label_of(row: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    """A name, such as a category or an id; a number is taken as its text, 5.0 as 5.
+
+    Raises:
+        InputError: neither text nor a number, or missing without a default.
+    """
+    value = row.get(name)
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.0f}" if value.is_integer() else repr(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text_of(row, name, default)
+
+
+def truth_of(row: Mapping[str, Any], name: str, default: bool) -> bool:
+    """A mark, also as tables and other tools write it: "False", "no", 0; empty means no.
+
+    Args:
+        default: where the row has no such column.
+
+    Raises:
+        InputError: neither yes nor no.
+    """
+    if name not in row:
+        return default
+    value = row[name]
+    if _is_empty(value):
+        return False
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str):
+        text = value.strip().lower()
+        text = _NUMPY.sub(r"\1", text)
+        if text in _YES or text in _NO:
+            return text in _YES
+    raise InputError(f"{name}: expected true or false (found {shown(value)}).")
+
+
+def hint(row: Mapping[str, Any], name: str, names: Sequence[str]) -> str:
+    """The end of a sentence that misses a column: the one that may have been meant for it."""
+    found = next((n for n in names if not _is_empty(row.get(n))), None)
+    if found is not None:
+        return f"; did you mean {found!r}? Here that column is called {name!r}."
+    return misspelt(row, [name], known=[name], alike=ALIKE)
+
+
+def kept(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns that nothing here reads, as far as they can be kept with a picture.
+
+    What is no number becomes null; columns that are too large together are left out.
+    """
+    small: dict[str, Any] = {}
+    room = MAX_KEPT_BYTES
+    for name, value in columns.items():
+        try:
+            plain = _without_nan(value)
+            size = len(json.dumps({name: plain}, allow_nan=False))
+        except (RecursionError, ValueError):
+            continue
+        if size > room:
+            _tell_left_out(name)
+            continue
+        small[name] = plain
+        room -= size
+    return small
+
+
+@cache
+def _tell_left_out(name: str) -> None:
+    logger.info(
+        f"Column {shown(name)} is too large to be kept with every picture; that is "
+        f"{MAX_KEPT_BYTES} bytes a row."
+    )
+
+
+def _without_nan(value: Any) -> Any:
+    """A copy of a JSON value with null for what is no finite number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [_without_nan(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    return value
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def file_name(text: str, most: int = MAX_ID) -> str:

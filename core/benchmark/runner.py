@@ -16,6 +16,7 @@ from loguru import logger
 
 from core.admission import Admission, Job, Rejected
 from core.batch import Batch
+from core.benchmark.editing import Edit
 from core.benchmark.models import EDITOR, judge_model
 from core.benchmark.pairs import Pair, PairSet
 from core.benchmark.settings import BenchmarkSettings
@@ -112,6 +113,7 @@ class EditBenchmark:
         self._edits: dict[int, Result] = {}
         self._scores: dict[int, Result] = {}
         self._edit_jobs: list[Job] = []
+        self._edit_loras: dict[str, str | None] = {}  # by the key of the edit's output
         self._stopping = False
         # Both roles together share this machine's cores.
         self._threads = max(1, len(os.sched_getaffinity(0)) // len(self.devices))
@@ -150,6 +152,8 @@ class EditBenchmark:
         suffix = self.settings.workers.picture_suffix
         inputs = [_edit_input(pair, self.settings.seed, suffix) for pair in self._pairs]
         admitted = [admission.admit(i, given) for i, given in enumerate(inputs)]
+        jobs = [item for item in admitted if isinstance(item, Job)]
+        self._edit_loras = {job.output.key: job.lora_sha256 for job in jobs}
         plan = self._planner.begin([_named(a, self._pairs) for a in admitted], self._claim)
         self._plan = plan
         self._edit_jobs = plan.jobs
@@ -258,6 +262,12 @@ class EditBenchmark:
         self._stopping = True
         for pool in list(self._pools.values()):
             pool.abandon("interrupted", "Not finished: the run was interrupted.")
+
+    def edits_made(self) -> list[Edit]:
+        """How each finished edit was made."""
+        entries = self._ledger.entries_of(list(self._edit_loras)).values()
+        done = (entry for entry in entries if entry.state == "done")
+        return [Edit(e.task, e.used, self._edit_loras[e.key]) for e in done]
 
     # -- for the stages ----------------------------------------------------
 

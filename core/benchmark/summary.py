@@ -2,16 +2,19 @@
 
 As in VIEScore and GEdit-Bench, a category's score is the mean over its scored pairs, and the
 overall score the mean over the categories. Pairs without a score are counted beside it and
-never enter a mean.
+never enter a mean, and so are categories without any. Languages and GEdit-Bench's subsets have
+figures of their own (`core.benchmark.parts`), equal to those of its calculate_statistics.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median, pstdev
-from typing import Any
+from typing import Any, TypedDict
 
+from core.benchmark.editing import EditedBy
+from core.benchmark.parts import Part, Subset, parts_of
 from core.benchmark.records import Record, categories_of
 from core.benchmark.statistics import bootstrap_mean, bootstrap_mean_of_means
 from core.errors import InputError
@@ -33,7 +36,10 @@ class ScoreLine:
 
 @dataclass(frozen=True)
 class CategoryLine:
-    """One row of the table. `failed`: no edit, or no verdict; `unparsed`: a verdict out of form."""
+    """One row of the table. `failed`: no edit, or no verdict; `unparsed`: a verdict out of form.
+
+    `language` is given where the data has parts.
+    """
 
     category: str
     n: int
@@ -42,6 +48,33 @@ class CategoryLine:
     unparsed: int
     not_tried: int
     scores: dict[str, ScoreLine]
+    language: str | None = None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Over how many of a part's categories an overall score is: some may have no scored pair."""
+
+    scored: int
+    of: int
+
+
+@dataclass(frozen=True)
+class OverallLine(CategoryLine):
+    """The figures of a whole part, or of all data where it has no parts."""
+
+    over: Coverage = Coverage(0, 0)
+    subset: Subset | None = None
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """One language, whole or its intersection subset."""
+
+    language: str
+    subset: Subset
+    categories: list[CategoryLine]
+    overall: OverallLine
 
 
 @dataclass(frozen=True)
@@ -63,12 +96,28 @@ class JudgedBy:
 
 @dataclass(frozen=True)
 class Summary:
+    """The table.
+
+    Attributes:
+        editor: the identity of its model.
+        categories: one line per category, and per language where the data has several.
+        overall: counts of all pairs; scores only if they are of one language.
+        parts: one per language and subset; empty where `overall` says it all.
+    """
+
     judged_by: JudgedBy
     editor: str
     names: list[str]
     categories: list[CategoryLine]
-    overall: CategoryLine
+    overall: OverallLine
     rank_correlations: dict[str, float]
+    edited_by: EditedBy | None = None
+    parts: list[PartSummary] = field(default_factory=list)
+
+    @property
+    def overalls(self) -> list[OverallLine]:
+        """The last lines of the table: one per part."""
+        return [part.overall for part in self.parts] or [self.overall]
 
 
 def summarise(
@@ -78,6 +127,7 @@ def summarise(
     editor: str,
     samples: int,
     rank_correlations: dict[str, float] | None = None,
+    edited_by: EditedBy | None = None,
 ) -> Summary:
     """The table of a run.
 
@@ -85,19 +135,56 @@ def summarise(
         names: of the scores, in the order of the columns.
         samples: resamplings behind an interval.
     """
-    groups = {c: [r for r in records if r.category == c] for c in categories_of(records)}
-    rows = [_line(c, group, names, samples) for c, group in groups.items()]
+    found = parts_of(records)
+    parts = [_part(part, records, names, samples) for part in found]
+    overall = _overall(records, categories_of(records), names, samples)
+    if parts:
+        whole = [part for part in parts if part.subset == "full"]
+        rows = [line for part in whole for line in part.categories]
+        unknown = [r for r in records if not r.language]
+        rows += _lines(unknown, categories_of(unknown), names, samples, language="")
+        if len(whole) > 1:
+            overall = replace(overall, scores={})
+    else:
+        rows = _lines(records, categories_of(records), names, samples)
     return Summary(
         judged_by,
         editor,
         list(names),
         rows,
-        _overall(records, list(groups.values()), names, samples),
+        overall,
         rank_correlations or {},
+        edited_by,
+        parts,
     )
 
 
-def _counts(records: Sequence[Record]) -> dict[str, int]:
+def _part(part: Part, records: Sequence[Record], names: Sequence[str], samples: int) -> PartSummary:
+    """A category of the language that has no pair in a subset is one without a score there."""
+    mine = [r for r in records if part.holds(r)]
+    categories = categories_of([r for r in records if r.language == part.language])
+    overall = _overall(mine, categories, names, samples)
+    return PartSummary(
+        part.language,
+        part.subset,
+        _lines(mine, categories, names, samples, part.language),
+        replace(overall, language=part.language, subset=part.subset),
+    )
+
+
+def _of(records: Sequence[Record], category: str) -> list[Record]:
+    return [r for r in records if r.category == category]
+
+
+class _Counts(TypedDict):
+    n: int
+    scored: int
+    failed: int
+    unparsed: int
+    not_tried: int
+
+
+def _counts(records: Sequence[Record]) -> _Counts:
     def count(*outcomes: str) -> int:
         return sum(r.outcome in outcomes for r in records)
 
@@ -115,6 +202,17 @@ def values_of(records: Sequence[Record], name: str) -> list[float]:
     return [r.scores[name] for r in records if r.scores is not None and name in r.scores]
 
 
+def _lines(
+    records: Sequence[Record],
+    categories: Sequence[str],
+    names: Sequence[str],
+    samples: int,
+    language: str | None = None,
+) -> list[CategoryLine]:
+    lines = [_line(c, _of(records, c), names, samples) for c in categories]
+    return [replace(line, language=language) for line in lines]
+
+
 def _line(
     category: str, records: Sequence[Record], names: Sequence[str], samples: int
 ) -> CategoryLine:
@@ -130,10 +228,13 @@ def _line(
 
 def _overall(
     records: Sequence[Record],
-    groups: Sequence[Sequence[Record]],
+    categories: Sequence[str],
     names: Sequence[str],
     samples: int,
-) -> CategoryLine:
+) -> OverallLine:
+    # By name, as GEdit-Bench lists its own: the last digit of a mean goes by the order.
+    groups = [_of(records, category) for category in sorted(categories)]
+    scored = sum(any(r.scores is not None for r in group) for group in groups)
     scores = {}
     for name in names:
         by_group = [values_of(group, name) for group in groups]
@@ -143,7 +244,8 @@ def _overall(
             scores[name] = ScoreLine(
                 interval.mean, median(means), pstdev(means), interval.low, interval.high
             )
-    return CategoryLine(category=OVERALL, scores=scores, **_counts(records))
+    over = Coverage(scored, len(groups))
+    return OverallLine(category=OVERALL, scores=scores, over=over, **_counts(records))
 
 
 def to_json(summary: Summary) -> str:
@@ -151,8 +253,16 @@ def to_json(summary: Summary) -> str:
     return json.dumps(asdict(summary), ensure_ascii=False, indent=1) + "\n"
 
 
-def read_judged_by(folder: Path) -> JudgedBy:
-    """What judged the results in a folder.
+@dataclass(frozen=True)
+class Makers:
+    """Who judged the results in a folder, and how they were edited."""
+
+    judged_by: JudgedBy
+    edited_by: str
+
+
+def read_makers(folder: Path) -> Makers:
+    """From the summary of a run.
 
     Raises:
         InputError: no summary there, or a damaged one.
@@ -160,7 +270,9 @@ def read_judged_by(folder: Path) -> JudgedBy:
     file = folder / FILE_NAME
     try:
         data: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        return JudgedBy(**data["judged_by"])
+        edited = data.get("edited_by")  # earlier versions wrote the model's name alone
+        line = EditedBy(**edited).line if edited else str(data.get("editor"))
+        return Makers(JudgedBy(**data["judged_by"]), line)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
     except (ValueError, TypeError, KeyError) as error:

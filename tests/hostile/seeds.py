@@ -4,12 +4,16 @@ import json
 import tempfile
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import pillow_heif
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from core.ledger import FILE_NAME, Entry, Ledger
 from core.settings import DEFAULT_FILE
+from core.source_images import CONTAINED, FORMATS
+from tests.icc_profiles import DISPLAY_P3, rgb_profile
 
 TWEET = {
     "tweet_text": "t",
@@ -38,7 +42,13 @@ def seeds(target: str) -> list[bytes]:
                 lora({"x.lora_A.weight": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}})
             ]
         case "image":
-            return [picture(kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")]
+            pillow_heif.register_heif_opener()
+            deep = Image.linear_gradient("L").resize((8, 6)).convert("F")
+            return [
+                *(picture(kind) for kind in (*FORMATS, *CONTAINED)),
+                *(picture(kind, profile=rgb_profile(DISPLAY_P3)) for kind in ("PNG", "TIFF")),
+                _saved(deep, "TIFF"),
+            ]
         case "provenance":
             return [picture("PNG"), _json({"fingerprint": "f", "task": {}})]
         case "pairs":
@@ -59,13 +69,18 @@ def lora(header: object, data: bytes = b"data") -> bytes:
     return len(raw).to_bytes(8, "little") + raw + data
 
 
-def picture(kind: str, size: tuple[int, int] = (8, 6)) -> bytes:
-    stream = BytesIO()
+def picture(kind: str, size: tuple[int, int] = (8, 6), profile: bytes | None = None) -> bytes:
     info = PngInfo()
     info.add_text("generate_task", '{"fingerprint": "f", "task": {}}')
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", size, "red").save(stream, kind, pnginfo=info, exif=exif.tobytes())
+    tagged = {"icc_profile": profile} if profile else {}
+    return _saved(Image.new("RGB", size, "red"), kind, pnginfo=info, exif=exif.tobytes(), **tagged)
+
+
+def _saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = BytesIO()
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 

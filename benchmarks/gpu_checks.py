@@ -1,0 +1,154 @@
+"""Parts of `benchmarks.gpu` that say whether the engine works there at all."""
+
+import os
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+from loguru import logger
+
+from benchmarks.gpu_parts import Place
+from benchmarks.gpu_rows import Row, add
+from core.devices import choose_devices
+from core.events import Event, TaskEnded
+from core.model_choice import DEMO_MODEL
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.settings import PROJECT_DIR
+
+TABLE = "Does it work"
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow")
+
+
+def machine(place: Place) -> None:
+    """What this machine is."""
+    from core.nvml import list_gpus
+
+    for gpu in list_gpus():
+        memory = f"{gpu.memory / 1024**3:.0f} GiB"
+        add(place.out, Row("Machine", gpu.name, {"value": memory, "fault": gpu.fault}))
+    for package in PACKAGES:
+        add(place.out, Row("Machine", package, {"value": version(package)}))
+    if not place.tiny:
+        import torch
+
+        add(place.out, Row("Machine", "torch's device", {"value": torch.cuda.get_device_name()}))
+        add(place.out, Row("Machine", "torch's CUDA", {"value": str(torch.version.cuda)}))
+
+
+def fork_server(place: Place) -> None:
+    """Workers are forks of the server, and neither it nor main has a GPU open."""
+    said: list[str] = []
+    logger.remove()
+    logger.add(lambda line: said.append(str(line)), level="DEBUG", format="{message}")
+    ends: list[float] = []
+
+    def listener(event: Event) -> None:
+        if isinstance(event, TaskEnded):
+            ends.append(time.monotonic() - started)
+
+    started = time.monotonic()
+    with MultiGPUImageGenerator(
+        1,
+        config={"model": str(DEMO_MODEL), "device": place.device},
+        output_dir=place.work / "fork-server",
+        overwrite=True,
+        listener=listener,
+    ) as generator:
+        tasks = [{"prompt": "a red house on the left on grass at day", "seed": n} for n in range(8)]
+        results = generator.generate_batch(tasks)
+        servers = [
+            child
+            for child in psutil.Process().children()
+            if "forkserver" in " ".join(child.cmdline())
+        ]
+        forks = [fork for server in servers for fork in server.children()]
+        open_devices = {
+            "main": _devices_of(os.getpid()),
+            **{f"server {s.pid}": _devices_of(s.pid) for s in servers},
+        }
+    done = sum(r.success for r in results)
+    errors = "; ".join(dict.fromkeys(str(r.error) for r in results if not r.success))
+    add(place.out, Row(TABLE, "demo pictures done", {"value": f"{done} of 8", "why": errors}))
+    forked = f"{len(servers)} server, {len(forks)} forks"
+    add(place.out, Row(TABLE, "workers are forks", {"value": forked}))
+    for name, devices in open_devices.items():
+        shown = ", ".join(devices) or "none"
+        add(place.out, Row(TABLE, f"GPU devices open in {name.split()[0]}", {"value": shown}))
+    add(place.out, Row(TABLE, "first picture, s", {"value": ends[0] if ends else None}))
+    add(place.out, Row(TABLE, "all 8 pictures, s", {"value": ends[-1] if ends else None}))
+    for line in said:
+        print(line, end="", flush=True)
+    assert done == 8, errors
+    assert forks, "the workers were spawned"
+    assert not any(open_devices.values()), open_devices
+
+
+def _devices_of(pid: int) -> list[str]:
+    folder = Path(f"/proc/{pid}/fd")
+    opened = {os.path.realpath(fd) for fd in folder.iterdir()}
+    return sorted(name for name in opened if "/dev/nvidia" in name)
+
+
+def cuda_tests(place: Place) -> None:
+    """The tests that only a GPU can run."""
+    environment = {**os.environ, "CUDA_TESTS_ON_CPU": "1"} if place.tiny else dict(os.environ)
+    line = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-q"]
+    done = subprocess.run(
+        [*line, "-m", "cuda", "--tb=short", "tests/cuda"],
+        cwd=PROJECT_DIR,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    print(done.stdout, flush=True)
+    lines = done.stdout.strip().splitlines() or ["no output"]
+    for failed in (said for said in lines if said.startswith(("FAILED", "ERROR"))):
+        add(place.out, Row(TABLE, "cuda test", {"value": failed[:300]}))
+    add(place.out, Row(TABLE, "tests marked cuda", {"value": lines[-1].strip("= ")}))
+    assert done.returncode == 0, lines[-1]
+
+
+def multi_gpu(place: Place) -> None:
+    """The check that a user runs first."""
+    count = ["1"] if place.tiny else [str(len(choose_devices()))]
+    done = subprocess.run(
+        [sys.executable, "test_multi_gpu.py", *count],
+        cwd=PROJECT_DIR,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    print(done.stdout, flush=True)
+    for line in done.stdout.splitlines():
+        if line.strip().startswith(("ok", "FAILED")):
+            verdict, _, text = line.strip().partition(" ")
+            add(place.out, Row(TABLE, "test_multi_gpu.py", {"value": verdict, "why": text.strip()}))
+    assert done.returncode == 0
+
+
+def edit_demo(place: Place) -> None:
+    """Edits and scores by the demo models."""
+    settings = place.work / "edit-demo.yaml"
+    folder = PROJECT_DIR / "demo_model"
+    settings.write_text(
+        f"editor: {{model: {folder / 'editor'}}}\njudge: {{model: {folder / 'judge'}}}\n"
+        f"device: {place.device}\n"
+    )
+    started = time.monotonic()
+    line = [sys.executable, "run_edit_benchmark.py", "--config", str(settings), "--limit", "10"]
+    done = subprocess.run(
+        [*line, "--output-dir", str(place.work / "edit-demo"), "--overwrite"],
+        cwd=PROJECT_DIR,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    print(done.stdout, flush=True)
+    overall = next((x for x in done.stdout.splitlines() if x.strip().startswith("overall")), "-")
+    took = time.monotonic() - started
+    add(place.out, Row(TABLE, "10 demo edits, scored", {"value": took, "why": overall.strip()}))
+    assert done.returncode in (0, 1), done.stdout[-300:]  # 1: a pair without a score

@@ -1,0 +1,122 @@
+"""What only a real GPU shows; `CUDA_TESTS_ON_CPU=1` tries the tests themselves on a CPU."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.devices import choose_devices, memory_in_use
+from core.model_choice import DEMO_MODEL
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.provenance import read_provenance
+from core.tasks import Result
+
+ON_CPU = os.environ.get("CUDA_TESTS_ON_CPU") == "1"
+# Not torch.cuda.is_available(): CUDA in this process would hide what main does to it.
+HAS_GPU = torch.version.cuda is not None and Path("/dev/nvidiactl").exists()
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not (HAS_GPU or ON_CPU), reason="needs a GPU"),
+]
+DEVICE = "cpu" if ON_CPU else "cuda"
+SNOW = str(DEMO_MODEL.parent / "loras" / "snow.safetensors")
+NEON = str(DEMO_MODEL.parent / "loras" / "neon.safetensors")
+HOUSE = {"prompt": "a red house on the left on grass at day", "seed": 1}
+
+
+def generator(folder: Path, **settings: Any) -> MultiGPUImageGenerator:
+    config = {"model": str(DEMO_MODEL), "device": DEVICE, **settings}
+    return MultiGPUImageGenerator(1, config=config, output_dir=folder)
+
+
+@pytest.fixture
+def warm(tmp_path: Path) -> Iterator[MultiGPUImageGenerator]:
+    with generator(tmp_path / "out") as generated:
+        yield generated
+
+
+def pixels(result: Result) -> bytes:
+    from PIL import Image
+
+    assert result.success, result.error
+    with Image.open(str(result.output_path)) as image:
+        return image.tobytes()
+
+
+def test_main_opens_no_gpu(warm: MultiGPUImageGenerator) -> None:
+    assert warm.generate_batch([HOUSE])[0].success
+    opened = {os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")}
+    assert not [name for name in opened if "/dev/nvidia" in name]
+    assert not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+
+
+def test_a_picture_is_the_same_in_the_next_process(tmp_path: Path) -> None:
+    drawn = []
+    for name in ("first", "second"):
+        with generator(tmp_path / name) as generated:
+            drawn.append(pixels(generated.generate_batch([HOUSE])[0]))
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) > 16  # and it is a picture
+
+
+def test_a_gpu_computes_in_bfloat16(warm: MultiGPUImageGenerator) -> None:
+    [result] = warm.generate_batch([HOUSE])
+    said = read_provenance(Path(str(result.output_path)))
+    assert said["used"]["width"] == 128
+    if not ON_CPU:
+        assert torch.version.cuda is not None
+
+
+def test_loras_leave_no_trace_and_come_back_the_same(warm: MultiGPUImageGenerator) -> None:
+    tasks = [
+        HOUSE,
+        {**HOUSE, "lora_path": SNOW, "task_id": "snow"},
+        {**HOUSE, "lora_path": NEON, "task_id": "neon"},
+        {**HOUSE, "lora_path": SNOW, "task_id": "snow again"},
+        {**HOUSE, "task_id": "none again"},
+    ]
+    named = [{**task, "output_path": f"{n}.png"} for n, task in enumerate(tasks)]
+    plain, snow, neon, snow_again, plain_again = map(pixels, warm.generate_batch(named))
+    assert plain == plain_again
+    assert snow == snow_again
+    assert len({plain, snow, neon}) == 3
+
+
+def test_several_at_once_differ_little_from_one_by_one(tmp_path: Path) -> None:
+    tasks = [{**HOUSE, "seed": n} for n in range(4)]
+    with generator(tmp_path / "one") as alone:
+        one = [pixels(r) for r in alone.generate_batch(tasks)]
+    with generator(tmp_path / "four", workers={"max_batch": 4}) as together:
+        four = [pixels(r) for r in together.generate_batch(tasks)]
+    for a, b in zip(one, four, strict=True):
+        moved = sum(abs(x - y) for x, y in zip(a, b, strict=True)) / len(a)
+        assert moved < 2  # of 255, in bfloat16
+
+
+def test_a_picture_too_large_for_the_gpu_fails_alone(warm: MultiGPUImageGenerator) -> None:
+    if ON_CPU:
+        pytest.skip("a CPU would take the host's memory")
+    huge = {**HOUSE, "width": 16384, "height": 16384, "num_inference_steps": 1}
+    good, bad, after = warm.generate_batch(
+        [HOUSE, {**huge, "output_path": "huge.png"}, {**HOUSE, "output_path": "after.png"}]
+    )
+    assert pixels(good) == pixels(after)
+    assert bad.status in ("failed", "done")  # on a GPU with enough memory it is drawn
+
+
+def test_a_stopped_worker_gives_its_memory_back(tmp_path: Path) -> None:
+    devices = choose_devices(1, None, DEVICE)  # type: ignore[arg-type]
+    before = memory_in_use(devices)
+    with generator(tmp_path) as generated:
+        assert generated.generate_batch([HOUSE])[0].success
+        during = memory_in_use(devices)
+    after = memory_in_use(devices)
+    if before is None:
+        assert ON_CPU
+        return
+    assert during is not None and after is not None
+    assert during > before + 100 * 1024**2  # a context and a model
+    assert after < before + 50 * 1024**2

@@ -1,0 +1,372 @@
+"""What a benchmark's figures are over, and that every reader finds the same ones."""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas  # type: ignore[import-untyped]
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.benchmark.compare import compare
+from core.benchmark.editing import Edit, EditedBy, loras_of, settings_of
+from core.benchmark.outputs import scores_csv, write_outputs
+from core.benchmark.records import Outcome, Record
+from core.benchmark.summary import JudgedBy, Summary, summarise
+from core.benchmark.table import print_comparison, print_summary
+
+NAMES = ["SC", "PQ", "O"]
+JUDGED_BY = JudgedBy("judge", "model", "hash", {}, 42)
+# GEdit-Bench's groups, in the order of its scripts.
+GROUPS = [
+    "background_change", "color_alter", "material_alter", "motion_change", "ps_human",
+    "style_change", "subject-add", "subject-remove", "subject-replace", "text_change",
+    "tone_transfer",
+]  # fmt: skip
+
+
+def record(
+    category: str,
+    number: int = 0,
+    scores: tuple[float, float] | None = (8.0, 6.0),
+    language: str = "en",
+    intersection: bool | None = None,
+    instruction: str = "make it blue",
+    outcome: Outcome | None = None,
+) -> Record:
+    values = None
+    if scores is not None:
+        values = {"SC": scores[0], "PQ": scores[1], "O": math.sqrt(scores[0] * scores[1])}
+    return Record(
+        f"{language}_{number}", category, instruction, language, ("a.png",), "edits/a.png",
+        outcome or ("unparsed" if values is None else "scored"), values, None, 0, 0, 42,
+        intersection,
+    )  # fmt: skip
+
+
+def summary_of(records: Sequence[Record], **more: Any) -> Summary:
+    return summarise(records, NAMES, JUDGED_BY, "editor", 100, **more)
+
+
+def gedit_records() -> list[Record]:
+    """Its groups in both languages, from the last to the first, some out of the intersection."""
+    random = np.random.default_rng(3)
+    return [
+        record(
+            group, i, (float(random.integers(0, 21)) / 2, float(random.integers(0, 11))),
+            language, bool((i + len(group)) % 3),
+        )
+        for group in reversed(GROUPS) for i in range(7) for language in ("en", "cn")
+    ]  # fmt: skip
+
+
+# -- languages and subsets -----------------------------------------------------
+
+
+def gedits_own(folder: Path, run: str, language: str) -> dict[str, list[float]]:
+    """Averages of GEdit-Bench's calculate_statistics: group by group, then over the groups."""
+    figures: dict[str, list[list[float]]] = {"full": [], "intersection": []}
+    for group in GROUPS:
+        table = pandas.read_csv(folder / f"{run}_{group}_gpt_score.csv")
+        rows: dict[str, list[tuple[float, float, float]]] = {"full": [], "intersection": []}
+        for _, row in table.iterrows():
+            if row["instruction_language"] != language:
+                continue
+            consistency, quality = row["sementics_score"], row["quality_score"]
+            scores = (consistency, quality, math.sqrt(consistency * quality))
+            rows["full"].append(scores)
+            if row["intersection_exist"]:
+                rows["intersection"].append(scores)
+        for subset, found in rows.items():
+            figures[subset].append([float(np.mean([r[i] for r in found])) for i in range(3)])
+    return {
+        subset: [float(np.mean([group[i] for group in groups])) for i in range(3)]
+        for subset, groups in figures.items()
+    }
+
+
+def test_figures_are_gedit_benchs_own_to_the_last_digit(tmp_path: Path) -> None:
+    records = gedit_records()
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    write_outputs(folder, records, summary_of(records))
+    written = json.loads((folder / "summary.json").read_text("utf-8"))
+    parts = {(p["language"], p["subset"]): p for p in written["parts"]}
+    assert set(parts) == {(la, s) for la in ("en", "cn") for s in ("full", "intersection")}
+    for language in ("en", "cn"):
+        for subset, own in gedits_own(folder / "gedit", "mine", language).items():
+            part = parts[language, subset]
+            ours = [part["overall"]["scores"][name]["mean"] for name in NAMES]
+            assert ours == own, f"{language}, {subset}"
+            assert part["overall"]["over"] == {"scored": 11, "of": 11}
+            tables = [line for line in part["categories"] if line["category"] == "ps_human"]
+            rows = [
+                r.scores["O"] for r in records
+                if r.scores and r.category == "ps_human" and r.language == language
+                and (subset == "full" or r.intersection_exist)
+            ]  # fmt: skip
+            assert [t["scores"]["O"]["mean"] for t in tables] == [float(np.mean(rows))]
+
+
+def test_no_figure_mixes_languages(capsys: pytest.CaptureFixture[str]) -> None:
+    records = [
+        *(record("sky", i, (8, 8), "en", i > 0) for i in range(2)),
+        *(record("sky", i, (2, 2), "cn", i > 0) for i in range(2)),
+    ]
+    summary = summary_of(records)
+    assert summary.overall.scores == {} and summary.overall.n == 4
+    print_summary(summary, Path("out"))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[3:]]
+    assert [line.rsplit(" to ", 1)[0] for line in lines if line] == [
+        "sky en 2 0 0 8.00 8.00 8.00 8.00 0.00 8.00",
+        "sky cn 2 0 0 2.00 2.00 2.00 2.00 0.00 2.00",
+        "overall en 2 0 0 8.00 8.00 8.00 8.00 0.00 8.00",
+        "overall en, intersection 1 0 0 8.00 8.00 8.00 8.00 0.00 8.00",
+        "overall cn 2 0 0 2.00 2.00 2.00 2.00 0.00 2.00",
+        "overall cn, intersection 1 0 0 2.00 2.00 2.00 2.00 0.00 2.00",
+    ]
+
+
+def test_data_of_one_language_without_subsets_has_one_overall_line() -> None:
+    summary = summary_of([record("sky", i) for i in range(3)])
+    assert summary.parts == [] and summary.overalls == [summary.overall]
+    assert summary.categories[0].language is None
+
+
+def test_two_languages_without_subsets_are_two_lines() -> None:
+    summary = summary_of([record("sky", language="en"), record("sky", language="cn")])
+    assert [(line.language, line.subset) for line in summary.overalls] == [
+        ("en", "full"), ("cn", "full"),
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_read_is_counted_and_is_of_no_language() -> None:
+    broken = record("unsorted", 9, None, "", outcome="edit_failed")
+    summary = summary_of([record("sky", 0, (8, 6), "cn", True), broken])
+    assert {part.language for part in summary.parts} == {"cn"}
+    assert summary.overall.failed == 1 and summary.overall.scores["SC"].mean == 8
+    assert [line.category for line in summary.categories] == ["sky", "unsorted"]
+
+
+def test_a_category_without_a_score_is_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [record(c, 0, None if c == "c" else (8, 6)) for c in "abcde"]
+    summary = summary_of(records)
+    write_outputs(tmp_path, records, summary)
+    written = json.loads((tmp_path / "summary.json").read_text("utf-8"))
+    assert written["overall"]["over"] == {"scored": 4, "of": 5}
+    print_summary(summary, Path("out"))
+    out = capsys.readouterr().out
+    assert "over 4 of 5" in out.splitlines()[-1] and out.count("over ") == 1
+    print_summary(summary_of(records[:2]), Path("out"))
+    assert "over " not in capsys.readouterr().out
+
+
+def test_a_group_without_pairs_in_the_intersection_is_marked_there() -> None:
+    records = [record("a", 0, (8, 6), "en", True), record("b", 0, (4, 4), "en", False)]
+    full, intersection = summary_of(records).overalls
+    assert (full.over.scored, full.over.of) == (2, 2)
+    assert (intersection.over.scored, intersection.over.of) == (1, 2)
+
+
+def results(folder: Path, records: Sequence[Record], **more: Any) -> Path:
+    folder.mkdir()
+    write_outputs(folder, records, summary_of(records, **more))
+    return folder
+
+
+def test_a_comparison_mixes_no_languages(tmp_path: Path) -> None:
+    before = [
+        record("sky", i, (4, 4), language, i > 0) for i in range(3) for language in ("en", "cn")
+    ]
+    after = [
+        record("sky", i, (8, 8) if language == "en" else (3, 3), language, i > 0)
+        for i in range(3) for language in ("en", "cn")
+    ]  # fmt: skip
+    a, b = results(tmp_path / "a", before), results(tmp_path / "b", after)
+    lines = compare(a, b, "O", 100).lines
+    assert [(n.category, n.language, n.subset, n.pairs, n.difference.mean) for n in lines] == [
+        ("sky", "en", None, 3, 4.0),
+        ("sky", "cn", None, 3, -1.0),
+        ("overall", "en", "full", 3, 4.0),
+        ("overall", "en", "intersection", 2, 4.0),
+        ("overall", "cn", "full", 3, -1.0),
+        ("overall", "cn", "intersection", 2, -1.0),
+    ]
+
+
+def test_results_of_earlier_versions_are_compared(tmp_path: Path) -> None:
+    """They marked every pair of any data, and did not say how edits were made."""
+    a = results(tmp_path / "a", [record("sky", i, (4, 4), intersection=True) for i in range(3)])
+    summary = json.loads((a / "summary.json").read_text("utf-8"))
+    for new in ("edited_by", "parts"):
+        del summary[new]
+    (a / "summary.json").write_text(json.dumps(summary), "utf-8")
+    comparison = compare(a, a, "O", 100)
+    assert [(line.category, line.language) for line in comparison.lines] == [
+        ("sky", None), ("overall", None),
+    ]  # fmt: skip
+    assert comparison.edited_a == "editor"
+
+
+# -- scores.csv ----------------------------------------------------------------
+
+TEXTS = [
+    "a\rb", "a\r\nb", "a\nb", "\r", "a\rb,c", 'say "no"\r', "tab\there", "a\x0b\x0c\x1cb", "a\x85b",
+    "a\u2028b", "=1+1", "+1", "@x", " blank ", "'", "\\", "颜色", "a;b", "#no comment", "\ufeffx",
+    "half \ud800", "a\x00b",
+]  # fmt: skip
+
+
+def rows_of_csv(file: Path) -> list[list[str]]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return [[r["instruction"], r["category"]] for r in csv.DictReader(stream)]
+
+
+def rows_of_pandas(file: Path) -> list[list[str]]:
+    table = pandas.read_csv(file)
+    return [[r["instruction"], r["category"]] for _, r in table.iterrows()]
+
+
+@pytest.mark.parametrize("read", [rows_of_csv, rows_of_pandas])
+def test_whatever_an_instruction_holds_is_one_row_for_every_reader(
+    tmp_path: Path, read: Callable[[Path], list[list[str]]]
+) -> None:
+    records = [record(text, i, instruction=text) for i, text in enumerate(TEXTS)]
+    write_outputs(tmp_path, records, summary_of(records))
+    right = [t.encode("utf-8", "backslashreplace").decode() for t in TEXTS]
+    assert read(tmp_path / "scores.csv") == [[text, text] for text in right]
+    marks = pandas.read_csv(tmp_path / "scores.csv")["intersection_exist"]
+    assert marks.dtype == bool and marks.all()
+
+
+def test_a_reader_that_translates_line_breaks_finds_as_many_rows(tmp_path: Path) -> None:
+    """GEdit-Bench opens its tables as text."""
+    (tmp_path / "scores.csv").write_bytes(
+        scores_csv([record("c", i, instruction=t) for i, t in enumerate(TEXTS[:8])]).encode()
+    )
+    with (tmp_path / "scores.csv").open() as stream:
+        table = pandas.read_csv(stream)
+    assert len(table) == 8 and set(table["sementics_score"]) == {8.0}
+
+
+# -- the table -----------------------------------------------------------------
+
+LONG = "a category whose name is longer than any terminal is wide " * 4
+CATEGORIES = ["sky", LONG, "颜色和材质的改变以及背景替换" * 6, "x" * 300, "🌧 rain " * 40]
+
+
+def figures_in(text: str) -> list[str]:
+    return [word for word in text.split() if word.replace(".", "").isdigit()]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 200, None])
+def test_names_give_way_and_figures_never(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int | None
+) -> None:
+    from rich.cells import cell_len
+
+    if columns:
+        monkeypatch.setenv("COLUMNS", str(columns))
+    else:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    scores = [(10.0, 9.96), (4.32, 4.33), (1.23, 7.89), (0, 0), (6.78, 9.87)]
+    records = [
+        record(c, i, s, language, intersection=True)
+        for i, (c, s) in enumerate(zip(CATEGORIES, scores, strict=True))
+        for language in ("en", "cn")
+    ]
+    print_summary(summary_of(records), Path("out"))
+    table = capsys.readouterr().out.split("\n", 2)[2]
+    for consistency, quality in scores:
+        for figure in (consistency, quality, math.sqrt(consistency * quality)):
+            assert f" {figure:.2f}" in table
+    lines = table.splitlines()
+    assert max(map(cell_len, lines)) <= (columns or 100)
+    assert "…" in table and not any("…" in word for word in figures_in(table))
+    assert not any(c.isdigit() and after == "…" for c, after in pairwise(table))
+    for line in lines:
+        if line.strip() and "category" not in line:
+            assert line.split()[-1] != "…"
+
+
+def test_a_comparison_keeps_its_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    a = results(tmp_path / "a", [record(LONG, i, (4, 4)) for i in range(3)])
+    b = results(tmp_path / "b", [record(LONG, i, (8, 8)) for i in range(3)])
+    print_comparison(compare(a, b, "O", 100))
+    rows = capsys.readouterr().out.splitlines()[1:3]
+    assert all("4.00  8.00  +4.00  +4.00 to +4.00" in row and len(row) <= 60 for row in rows)
+    assert "…" in rows[0]
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.text(min_size=1, max_size=40), min_size=1, max_size=4, unique=True),
+    st.integers(40, 120),
+)
+def test_any_name_leaves_the_figures_whole(names: list[str], columns: int) -> None:
+    import contextlib
+    import io
+    import os
+    from unittest.mock import patch
+
+    summary = summary_of([record(name, i, (7.89, 7.89)) for i, name in enumerate(names)])
+    out = io.StringIO()
+    with patch.dict(os.environ, COLUMNS=str(columns)), contextlib.redirect_stdout(out):
+        print_summary(summary, Path("out"))
+    assert out.getvalue().count("7.89 to 7.89") >= len(names)
+
+
+# -- how edits were made -------------------------------------------------------
+
+
+def edit(steps: int, width: int = 64, **more: Any) -> Edit:
+    task = {"num_inference_steps": steps, "negative_prompt": " ", "lora_strength": 1.0, **more}
+    return Edit(task, {"num_inference_steps": steps, "width": width, "sampler": "Euler"})
+
+
+def made(*edits: Edit) -> EditedBy:
+    return EditedBy("a/model@main", "auto", 42, {}, settings_of(edits), loras_of(edits))
+
+
+def test_a_summary_tells_8_steps_from_1(tmp_path: Path) -> None:
+    records = [record("sky", i) for i in range(2)]
+    a = results(tmp_path / "a", records, edited_by=made(edit(8), edit(8)))
+    b = results(tmp_path / "b", records, edited_by=made(edit(1), edit(1)))
+    written = [json.loads((f / "summary.json").read_text("utf-8"))["edited_by"] for f in (a, b)]
+    assert [w["settings"]["num_inference_steps"] for w in written] == [8, 1]
+    assert written[0]["model"] == "a/model@main" and written[0]["seed"] == 42
+    comparison = compare(a, b, "O", 100)
+    assert "num_inference_steps 8" in comparison.edited_a
+    assert "num_inference_steps 1" in comparison.edited_b
+
+
+def test_settings_that_differ_between_pairs_are_said_so() -> None:
+    by = made(edit(8), edit(4), edit(30), Edit({"negative_prompt": "rain"}, {}))
+    assert by.settings["num_inference_steps"] == {
+        "different": 4, "lowest": 4, "highest": 30, "without": 1,
+    }  # fmt: skip
+    assert by.settings["negative_prompt"] == {"different": 2, "values": [" ", "rain"]}
+    assert "num_inference_steps 4 to 30" in by.line and "negative_prompt of 2 kinds" in by.line
+
+
+def test_loras_are_named_with_content_and_strength(capsys: pytest.CaptureFixture[str]) -> None:
+    tuned = Edit({"lora_path": "/x/style.safetensors", "lora_strength": 0.8}, {}, "ab" * 32)
+    by = made(edit(8), tuned, tuned)
+    assert by.loras == [
+        {"name": "style.safetensors", "sha256": "ab" * 32, "strength": 0.8, "edits": 2}
+    ]
+    print_summary(summary_of([record("sky")], edited_by=by), Path("out"))
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.startswith("editor: a/model@main, ")
+    assert "LoRA style.safetensors #abababab at 0.8 (2 edits)" in line and "seed 42" in line

@@ -1,0 +1,125 @@
+"""What happens on a machine with an NVIDIA driver, played by a library of NVML's name."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from loguru import logger
+
+from core.devices import Device
+from core.events import Event, WorkerState
+from core.model_choice import DEMO_MODEL
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from tests.conftest import PROJECT
+
+GPU = Device("cuda", 0, "GPU-0000", 80 * 1024**3)
+
+# As much of NVML as torch asks: users are counted, and the device is open while there are any.
+DRIVER = r"""
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+static int users = 0, device = -1;
+int nvmlInit(void) {
+    if (users++ == 0) device = open(getenv("STAND_IN_DEVICE"), O_RDWR | O_CREAT, 0600);
+    return 0;
+}
+int nvmlInit_v2(void) { return nvmlInit(); }
+int nvmlShutdown(void) {
+    if (users == 0 || getenv("STAND_IN_STAYS_OPEN")) return 1;
+    if (--users == 0) close(device);
+    return 0;
+}
+int nvmlDeviceGetCount_v2(int *count) { *count = 2; return 0; }
+"""
+# A CPU build of torch that answers as a build with CUDA does: it asks NVML.
+CUDA_BUILD = """
+import os, torch
+torch.cuda._is_compiled = lambda: True
+torch._C._cuda_getCurrentRawStream = lambda device: 0
+torch.accelerator.is_available = torch.cuda.is_available
+torch.accelerator.current_accelerator = lambda check_available=False: torch.device("cuda")
+os.environ.update(PYTORCH_NVML_BASED_CUDA_CHECK="1", WORKER_PRELOAD_ROLE="generate")
+os.environ["WORKER_PRELOAD_PARENT"] = str(os.getppid())
+import workers.preload
+from diffusers.utils.torch_utils import get_device
+opened = {os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")}
+print(get_device(), workers.preload.complete, workers.preload.refusal)
+print(*(name for name in opened if "nvidia" in name))
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which the driver's library and device are there."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    folder = tmp_path_factory.mktemp("driver")
+    (folder / "nvml.c").write_text(DRIVER)
+    (folder / "dev").mkdir()
+    library = folder / "libnvidia-ml.so.1"
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", str(library), str(folder / "nvml.c")], check=True
+    )
+    return {
+        **os.environ,
+        "LD_LIBRARY_PATH": str(folder),
+        "STAND_IN_DEVICE": str(folder / "dev" / "nvidiactl"),
+        "PYTHONPATH": str(PROJECT),
+        "OMP_NUM_THREADS": "1",  # as main starts the server
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def warmed_up(environment: dict[str, str], folder: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", CUDA_BUILD],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Traceback" not in done.stderr
+    return done.stdout.split("\n")
+
+
+def test_a_fork_server_sees_the_gpus_and_leaves_no_device_open(
+    driver: dict[str, str], tmp_path: Path
+) -> None:
+    said = warmed_up(driver, tmp_path)
+    assert said[0] == "cuda True None"
+    assert said[1] == ""
+
+
+def test_a_fork_server_with_an_open_device_refuses_and_says_which(
+    driver: dict[str, str], tmp_path: Path
+) -> None:
+    said = warmed_up({**driver, "STAND_IN_STAYS_OPEN": "1"}, tmp_path)
+    assert said[0].startswith("cuda False") and "nvidiactl is open" in said[0]
+
+
+def test_a_gpu_that_torch_cannot_use_is_said_in_one_line_and_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("core.multi_gpu_image_generator.choose_devices", lambda *_: [GPU])
+    told: list[str] = []
+    sink = logger.add(lambda line: told.append(str(line)), level="WARNING", format="{message}")
+    generator = MultiGPUImageGenerator(
+        gpu_ids=[0], config={"model": str(DEMO_MODEL)}, output_dir=tmp_path
+    )
+    starts: list[Event] = []
+    generator.listener = starts.append
+    with generator:
+        results = generator.generate_batch([{"prompt": "a red house"}])
+    logger.remove(sink)
+    assert results[0].status == "failed"
+    assert "gpu0: it cannot use its device" in str(results[0].error)
+    assert "not compiled with CUDA" in str(results[0].error)
+    assert "Traceback" not in "".join(told)
+    assert starts.count(WorkerState("gpu0", "starting")) == 1
