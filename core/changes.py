@@ -158,8 +158,8 @@ class Comparison:
         dtypes = dict.fromkeys((job.dtype, *get_args(Dtype)))
         versions = range(FINGERPRINT_VERSIONS[type(task)], 0, -1)
         readings = dict.fromkeys((job.contents.readings, ()))
-        for values in product(readings, models, dtypes, versions):
-            yield _Maker(*values[1:], readings=values[0])
+        for read, model, dtype, version in product(readings, models, dtypes, versions):
+            yield _Maker(model, dtype, version, read)
 
 
 def field_changes(job: Job, made: Made) -> list[Change]:
