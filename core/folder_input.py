@@ -42,8 +42,8 @@ class FolderInput:
 
     Args:
         folder: the output folder; it need not exist.
-        source: the file or folder that is read. A pipe has no name that means anything later:
-            it is not remembered.
+        source: the file or folder that is read. A pipe is not remembered, for it has no name
+            that means anything later, and is no folder's input that has one.
         take_over: replace whatever the folder belongs to.
     """
 
@@ -52,6 +52,7 @@ class FolderInput:
         self._source = Path(os.path.realpath(source))
         self._take_over = take_over
         self._lasting = self._source.is_file() or self._source.is_dir()
+        self._shown = self._source if self._lasting else source
         self._sha256: str | None = None
 
     def check(self) -> bool:
@@ -64,9 +65,9 @@ class FolderInput:
             InputError: it belongs to another one.
         """
         known = self._read()
-        if known is None or not self._lasting:
+        if known is None:
             return False
-        if not (self._take_over or self._is_at(known) or known.sha256 == self._content()):
+        if not (self._take_over or (self._lasting and self._is_same(known))):
             raise self._refusal(f"holds the results of {known.path}", FILE_NAME)
         return True
 
@@ -116,6 +117,9 @@ class FolderInput:
             return None
         return InputRecord(*values)
 
+    def _is_same(self, known: InputRecord) -> bool:
+        return self._is_at(known) or known.sha256 == self._content()
+
     def _is_at(self, known: InputRecord) -> bool:
         if str(self._source) == known.path or self._relative() == known.relative:
             return True
@@ -133,12 +137,12 @@ class FolderInput:
         return self._sha256
 
     def _refusal(self, what: str, record: str | None = None) -> InputError:
-        name = f"{self._source.parent.name}_{self._source.stem}".lstrip("._-")
+        name = f"{self._shown.parent.name}_{self._shown.stem}".lstrip("._-")
         if name == self._folder.name:
             name += "_2"
         same = f"if it is the same one, moved and changed, delete {record} there; " * bool(record)
         return InputError(
-            f"{self._folder} {what}, not of {self._source}. Give this input a folder of its own: "
+            f"{self._folder} {what}, not of {self._shown}. Give this input a folder of its own: "
             f"--name {shlex.quote(name)}, or another --output-dir ({same}--overwrite replaces "
             "what is there)."
         )

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,23 @@ def test_overwrite_takes_the_folder_over(command: InlineCommand) -> None:
     assert not (command.out / "tweets" / ".replaced").exists()
     assert command.run(bob)[0] == 0
     assert command.run(alice)[0] == 2
+
+
+def test_a_pipe_is_not_the_input_of_a_folder_that_has_one(command: InlineCommand) -> None:
+    pipe = command.folder / "pipe"
+    os.mkfifo(pipe)
+
+    def run_piped(content: object, *arguments: str) -> tuple[int, str]:
+        with ThreadPoolExecutor() as writers:
+            writers.submit(pipe.write_text, json.dumps(content))
+            return command.run(pipe, *arguments)
+
+    assert run_piped(ALICE)[0] == 0
+    assert run_piped(ALICE + BOB)[0] == 0, "it continues"
+    code, errors = run_piped([{"prompt": "something else"}])
+    assert code == 2 and f"of other prompts, not of {pipe}" in errors
+    command.run(command.write("tweets.json", ALICE))
+    assert run_piped(ALICE, "--name", "tweets")[0] == 2
 
 
 @pytest.mark.parametrize(

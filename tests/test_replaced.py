@@ -227,8 +227,10 @@ def test_pictures_wait_for_their_successors(project: Project) -> None:
     assert len(rows(old["0.png"].parent / "metadata.jsonl")) == len(done)
 
 
-@pytest.mark.parametrize("links", [True, False], ids=["links", "copies"])
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    ("point", "links"),
+    [*((point, True) for point in POINTS), ("main.before-keep", False), ("main.after-keep", False)],
+)
 def test_a_death_anywhere_leaves_the_old_or_the_new(
     command: InlineCommand, monkeypatch: pytest.MonkeyPatch, point: str, links: bool
 ) -> None:
