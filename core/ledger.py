@@ -61,8 +61,8 @@ class Ledger:
             lock.release()
             raise
         try:
+            recover_replaced(folder)
             if lived_in:
-                recover_replaced(folder)
                 ledger._adopt(folder)
         except BaseException:
             ledger.close()

@@ -157,10 +157,14 @@ class Planner:
 
     def _remember(self, one: Assessed, known: Mapping[str, Entry]) -> None:
         """Keep the entry of a finished result that a job will replace."""
-        if one.made is None or not isinstance(one.item, Job):
+        if one.entry.state != "pending" or not isinstance(one.item, Job):
             return
         entry = known.get(one.item.output.key)
-        if entry is None or entry.state != "done" or entry.fingerprint != one.made.fingerprint:
+        if self._overwrite:  # without a look at the file
+            entry = entry if entry is not None and entry.state == "done" else None
+        elif one.made is None:
+            entry = None
+        elif entry is None or entry.state != "done" or entry.fingerprint != one.made.fingerprint:
             entry = _entry_of(one.item, one.made)
         if entry is not None:
             self._before[entry.key] = entry
