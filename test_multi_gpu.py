@@ -135,7 +135,7 @@ def test_this_machine(tmp_path: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument(
         "num_gpus", nargs="?", type=int, help="default: every visible GPU, or 2 CPU workers"
     )

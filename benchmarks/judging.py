@@ -24,7 +24,7 @@ from core.benchmark.settings import load_benchmark_settings
 from core.judge import load_judge
 from core.messages import Lease
 from core.tasks import ScoreTask
-from workers.judges.vlm import VlmJudge
+from workers.judges.vlm import Ask, VlmJudge
 from workers.judges.vlm_logits import VlmLogitsJudge
 
 ANSWER_TOKENS = 256
@@ -34,8 +34,8 @@ TOGETHER = 8  # edits that a judge sees at once
 class LongAnswers(VlmJudge):
     """A model with random weights might fall silent at once; an answer with reasons is long."""
 
-    def _generation(self) -> GenerationConfig:
-        generation = super()._generation()
+    def _generation(self, ask: Ask) -> GenerationConfig:
+        generation = super()._generation(ask)
         generation.min_new_tokens = generation.max_new_tokens = ANSWER_TOKENS
         return generation
 
@@ -106,7 +106,9 @@ def _save(model: Any, processor: Any, folder: Path) -> Path:
 def _asked(family: Any, leases: Sequence[Lease], together: int) -> Turn:
     """The first question about every edit; what is wrong in form is not asked for again."""
     call = family.judge.prompts.calls[0]
-    ask = family._generate if isinstance(family, VlmJudge) else family.answers
+    ask = family.answers
+    if isinstance(family, VlmJudge):
+        call, ask = family.first_ask(call), family._generate
 
     def turn() -> None:
         for start in range(0, len(leases), together):

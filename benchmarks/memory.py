@@ -21,7 +21,7 @@ def megabytes(process: psutil.Process) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--tasks", type=int, default=100_000)
     tasks = parser.parse_args().tasks
     here = psutil.Process()

@@ -162,7 +162,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     # argparse looks for what stands for none of them among the choices, too.
     parser.add_argument("scenarios", nargs="*", choices=[*SCENARIOS, []], metavar="SCENARIO")
     for name in parser.parse_args().scenarios or SCENARIOS:

@@ -116,7 +116,7 @@ def _send(contender: str, workers: int, writer: Any) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("workers", nargs="?", type=int, default=4)
     workers = parser.parse_args().workers
     found: dict[str, list[Measured]] = {name: [] for name in CONTENDERS}

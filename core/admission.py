@@ -12,6 +12,7 @@ from pathlib import Path
 
 from core.errors import InputError
 from core.outputs import OutputPath, OutputRoot
+from core.seeds import RANDOM, random_seed, seed_of_task
 from core.task_kinds import Contents, TaskInput, TaskKind
 from core.tasks import MAX_TASK_BYTES, EditTask, GenerateTask, ScoreTask, Task
 from core.validation import shown
@@ -22,6 +23,7 @@ MAX_TASK_ID = 200  # characters
 # Names and places decide nothing; the content of the files behind them does.
 UNDECIDING = (
     "output_path", "task_id", "metadata", "lora_path", "source_images", "edited_image",
+    "seed_is_random", "more_asks",
 )  # fmt: skip
 
 
@@ -60,7 +62,8 @@ class Admission:
     Args:
         identity: of the model, with everything about it that decides results.
         default_name: output path of a task that gives none, from its position.
-        first_seed: what the task at position 0 gets if it has none.
+        first_seed: what the task at position 0 gets if it has none; RANDOM for any.
+        kept_seed: the seed that an earlier run drew at random for an output, if one did.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Admission:
         root: OutputRoot,
         default_name: Callable[[int], str],
         first_seed: int,
+        kept_seed: Callable[[OutputPath], int | None] | None = None,
     ) -> None:
         self._kind = kind
         self._identity = identity
@@ -79,6 +83,7 @@ class Admission:
         self._root = OutputRoot(root.folder, root.confined)
         self._default_name = default_name
         self._first_seed = first_seed
+        self._kept_seed = kept_seed
         self._taken: dict[str, int] = {}
 
     def admit(self, position: int, given: TaskInput) -> Job | Rejected:
@@ -101,9 +106,9 @@ class Admission:
             task,
             output_path=output_path,
             task_id=task.task_id or Path(output_path).stem,
-            seed=self._first_seed + position if task.seed is None else task.seed,
         )
         output = self._root.place(output_path, self._kind.suffixes)
+        task = self._seeded(task, position, output)
         task, contents = self._kind.complete(task)
         _check_size(task)
         first = self._taken.setdefault(output.key, position)
@@ -123,6 +128,17 @@ class Admission:
             model=self._identity,
             dtype=self._dtype,
         )
+
+    def _seeded(self, task: Task, position: int, output: OutputPath) -> Task:
+        wanted = self._first_seed if task.seed is None else task.seed
+        if isinstance(task, GenerateTask) and wanted == RANDOM:
+            kept = self._kept_seed(output) if self._kept_seed else None
+            seed = random_seed() if kept is None else kept
+            return replace(task, seed=seed, seed_is_random=True)
+        seed = seed_of_task(self._first_seed, position) if task.seed is None else wanted
+        if isinstance(task, GenerateTask):
+            return replace(task, seed=seed, seed_is_random=False)
+        return replace(task, seed=seed)
 
 
 def fingerprint(

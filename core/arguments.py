@@ -6,6 +6,7 @@ import os
 import unicodedata
 
 from core.outputs import MAX_NAME_BYTES
+from core.seeds import read_seed
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -23,6 +24,14 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number of 1 or more, found {text!r}")
     return int(text)
+
+
+def seed(text: str) -> int:
+    """A seed as `core.seeds` takes it."""
+    try:
+        return read_seed(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, found {text!r}") from None
 
 
 def categories(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from core.arguments import LOG_LEVELS, folder_name, gpu_ids, positive
+from core.arguments import LOG_LEVELS, folder_name, gpu_ids, positive, seed
 from core.errors import DeviceError, MultiGPUError, one_line
 from core.events import Event
 from core.interrupts import Interrupts
@@ -49,6 +49,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         description="Draw a picture for every tweet of a file, on all GPUs of this machine.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add(
@@ -98,7 +99,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="try tweets again that crashed their workers in an earlier run",
     )
     add("--limit", type=positive, metavar="N", help="only the first N tweets")
-    add("--seed", type=int, metavar="S", help="tweet i gets seed S + i (default: 42)")
+    add(
+        "--seed",
+        type=seed,
+        metavar="S",
+        help="tweet i gets seed S + i (default: 42); -1: each one at random, kept by a rerun",
+    )
     add(
         "--prompt-from",
         choices=PROMPT_SOURCES,
@@ -129,6 +135,8 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
     settings = _settings(options)
     suffix = settings.workers.picture_suffix
     tweets = read_tweets(options.tweets, options.prompt_from, options.limit, suffix)
+    if tweets.passed_over is not None:
+        logger.warning(tweets.passed_over)
     generator = _create_generator(options, settings, tweets)
     relay = _Relay()
     generator.listener = relay

@@ -19,6 +19,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from core.errors import InputError
+from core.judge_answer import Form, read_answer
+from core.judge_prompt import INSTRUCTION, placeholder_problem
 from core.settings import PROJECT_DIR, JudgeSettings, Section
 from core.validation import describe
 from core.yaml_files import parse_yaml
@@ -26,7 +28,8 @@ from core.yaml_files import parse_yaml
 JUDGES_DIR = PROJECT_DIR / "config" / "judges"
 OVERALL = "O"
 MAX_MODEL_NAME = 60  # characters of it in a folder's name
-YES_NO = {"yes": 1.0, "no": 0.0}
+# Raise it when answers come to be asked for or read in another way, so that they are asked again.
+PROTOCOL = 2
 
 
 class JudgeCall(Section):
@@ -62,7 +65,12 @@ class JudgeCall(Section):
 
     def question(self, instruction: str) -> str:
         """Braces of a JSON example in the text stay as they are."""
-        return self.text.replace("{instruction}", instruction)
+        return self.text.replace(INSTRUCTION, instruction)
+
+    @property
+    def form(self) -> Form:
+        """What an answer has to give."""
+        return Form(self.parts, self.lowest, self.highest, self.answer == "yes_no")
 
 
 class JudgePrompts(Section):
@@ -104,7 +112,11 @@ class Judge:
     @property
     def deciding(self) -> dict[str, Any]:
         """Its settings that decide scores; the batch size does so by rounding only."""
-        return self.settings.model_dump(exclude={"model", "prompts", "batch_size"})
+        undeciding = {"model", "prompts", "batch_size"}
+        if self.settings.type != "vlm_logits":
+            undeciding.add("minimum_mass")
+        deciding = self.settings.model_dump(exclude=undeciding)
+        return deciding if self.settings.type == "clip" else {**deciding, "protocol": PROTOCOL}
 
     def identity(self, model_identity: str) -> str:
         """All about it that decides scores."""
@@ -140,6 +152,9 @@ def load_judge(settings: JudgeSettings, folder: Path | None = None) -> Judge:
         raise InputError(f"{file}: {describe(error)}") from None
     except ValueError as error:
         raise InputError(f"{file}: {error}.") from None
+    problem = placeholder_problem([(call.name, call.text) for call in prompts.calls])
+    if problem is not None:
+        raise InputError(f"{file}: {problem}")
     if settings.type == "vlm_logits" and not all(c.prefix and c.tokens for c in prompts.calls):
         raise InputError(f"{file}: vlm_logits needs `prefix` and `tokens` in every call.")
     return Judge(settings, prompts, hashlib.sha256(text.encode()).hexdigest()[:16])
@@ -147,32 +162,4 @@ def load_judge(settings: JudgeSettings, folder: Path | None = None) -> Judge:
 
 def parse_answer(raw: str, call: JudgeCall) -> dict[str, float] | None:
     """The parts of an answer, or None: nothing is guessed from an answer out of form."""
-    data = _json_object(raw)
-    if data is None:
-        return None
-    score = data.get("score")
-    if call.answer == "yes_no":
-        value = YES_NO.get(score.strip().lower()) if isinstance(score, str) else None
-        return None if value is None else {call.parts[0]: value}
-    numbers = score if isinstance(score, list) else [score]
-    if len(numbers) != len(call.parts) or not all(_is_score(n, call) for n in numbers):
-        return None
-    return {part: float(n) for part, n in zip(call.parts, numbers, strict=True)}
-
-
-def _is_score(value: object, call: JudgeCall) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return call.lowest <= value <= call.highest
-
-
-def _json_object(raw: str) -> dict[str, object] | None:
-    """The one JSON object of an answer; fences and words around it are let be."""
-    start = raw.find("{")
-    if start < 0:
-        return None
-    try:
-        data, _ = json.JSONDecoder().raw_decode(raw[start:])
-    except (ValueError, RecursionError):
-        return None
-    return data if isinstance(data, dict) else None
+    return read_answer(raw, call.form).parts

@@ -17,6 +17,10 @@ from core.outputs import append, write_atomically
 from core.planning import Plan
 from core.tasks import Result
 
+# A dataset's column has one type, and Arrow's int64 ends here. One larger seed in a folder would
+# make all of them rounded floats, so that they all are text then.
+MOST_OF_A_COLUMN = 2**63 - 1
+
 _TASK_COLUMNS = ("prompt", "negative_prompt", "seed", "lora_strength", "metadata")
 _USED_COLUMNS = (
     "model",
@@ -40,6 +44,7 @@ class Tables:
         self._folder = folder
         self._ledger = ledger
         self._written: tuple[int, tuple[int, ...]] | None = None  # last batch, and the file then
+        self._seeds_as_text = False  # in the file
 
     def write(self, plan: Plan, results: Sequence[Result]) -> None:
         """Bring the tables up to date with a batch that has just ended.
@@ -48,14 +53,14 @@ class Tables:
             LedgerError, StorageError: the disk refuses, or the ledger is damaged.
         """
         file = self._folder / "metadata.jsonl"
-        if not plan.renews and self._written == (plan.batch - 1, _stamp(file)):
-            added = self._ledger.entries_of(plan.keys).values()
-            done = sorted((e for e in added if e.state == "done"), key=lambda e: e.position)
-            self._written = None  # until all of it is there
-            append(file, self._picture_lines(done))
+        added = self._added(plan, file)
+        self._written = None  # until all of it is there
+        if added is not None:
+            append(file, self._picture_lines(added))
         else:
-            self._written = None
-            write_atomically(file, self._picture_lines(self._entries(plan)))
+            entries = list(self._entries(plan))
+            self._seeds_as_text = any(map(_has_large_seed, entries))
+            write_atomically(file, self._picture_lines(entries))
         self._written = (plan.batch, _stamp(file))
         write_atomically(
             self._folder / "results.jsonl", _lines(result.as_dict() for result in results)
@@ -77,9 +82,19 @@ class Tables:
         file = self._folder / shown
         return entry_of_result(file, shown, position) if file.is_file() else None
 
+    def _added(self, plan: Plan, file: Path) -> list[Entry] | None:
+        """What to add to the table; None if the table has to be written anew."""
+        if plan.renews or self._written != (plan.batch - 1, _stamp(file)):
+            return None
+        added = self._ledger.entries_of(plan.keys).values()
+        done = sorted((e for e in added if e.state == "done"), key=lambda e: e.position)
+        if not self._seeds_as_text and any(map(_has_large_seed, done)):
+            return None
+        return done
+
     def _picture_lines(self, entries: Iterable[Entry]) -> str:
         return _lines(
-            _picture_row(entry)
+            _picture_row(entry, self._seeds_as_text)
             for entry in entries
             if (self._folder / str(entry.output_path)).is_file()
         )
@@ -94,13 +109,21 @@ def _stamp(file: Path) -> tuple[int, ...]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def _picture_row(entry: Entry) -> dict[str, Any]:
+def _has_large_seed(entry: Entry) -> bool:
+    seed = entry.task.get("seed")
+    return isinstance(seed, int) and seed > MOST_OF_A_COLUMN
+
+
+def _picture_row(entry: Entry, seed_as_text: bool) -> dict[str, Any]:
     """One picture. The same columns in every row, because a dataset's columns have one type."""
     lora = entry.task.get("lora_path")
+    columns = {name: entry.task.get(name) for name in _TASK_COLUMNS if name != "metadata"}
+    if seed_as_text and columns["seed"] is not None:
+        columns["seed"] = str(columns["seed"])
     return {
         "file_name": entry.output_path,
         "task_id": entry.task_id,
-        **{name: entry.task.get(name) for name in _TASK_COLUMNS if name != "metadata"},
+        **columns,
         "lora": Path(lora).name if lora else None,
         **{name: entry.used.get(name) for name in _USED_COLUMNS},
         "sha256": entry.sha256,

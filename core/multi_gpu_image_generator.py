@@ -17,6 +17,7 @@ from core.devices import choose_devices
 from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
 from core.folder_input import FolderInput
+from core.kept_seeds import KeptSeeds
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
 from core.metadata import Tables
@@ -52,8 +53,8 @@ class MultiGPUImageGenerator:
             replaced.
         input_file: what the tasks are read from, if it is a file or folder. `output_dir`
             remembers it, and refuses another one.
-        overwrite: draw pictures that are done too, and replace files of unknown origin, and
-            what another `input_file` left.
+        overwrite: draw pictures that are done too (of those whose seed is random, with new
+            seeds), and replace files of unknown origin and what another `input_file` left.
         retry_quarantined: try tasks again that killed their workers in an earlier run.
         listener: called with events (`core.events`) from the pool's thread.
 
@@ -217,6 +218,7 @@ class MultiGPUImageGenerator:
             self._root,
             self._default_name,
             self.settings.seed,
+            None if self._overwrite else KeptSeeds(ledger).of,
         )
         admitted: list[Job | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
         self._named += len(inputs)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import InputError
-from core.tasks import Area, Scale, Seed, Side, Steps, Text
+from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Text
 from core.validation import describe
 from core.yaml_files import parse_yaml
 
@@ -108,6 +108,7 @@ class JudgeSettings(Section):
     max_new_tokens: Count | None
     image_area: Area | None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+    minimum_mass: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     experts_implementation: str | None
 
 
@@ -152,7 +153,7 @@ class Settings(Section):
     device: Literal["auto", "cuda", "cpu"]
     output_dir: Annotated[str, Field(min_length=1)]
     lora_dir: Annotated[str, Field(min_length=1)]
-    seed: Seed
+    seed: SeedOrRandom
     defaults: GenerationDefaults
     model_defaults: list[ModelDefaults]
     workers: WorkerSettings

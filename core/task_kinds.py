@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from core.errors import InputError
 from core.lora_files import LoraInspector, find_lora
 from core.outputs import PICTURE_SUFFIXES
+from core.picture_settings import USUAL_NAMES, named_fields
 from core.settings import EditDefaults, GenerationDefaults
 from core.source_images import SourceImage, inspect_image, size_for
 from core.tasks import EditTask, GenerateTask, ScoreTask, Task
@@ -23,6 +24,8 @@ T = TypeVar("T", GenerateTask, EditTask, ScoreTask)
 _VALIDATORS: dict[Any, TypeAdapter[Any]] = {
     kind: TypeAdapter(kind) for kind in (GenerateTask, EditTask, ScoreTask)
 }
+_PICTURE_FIELDS = {f.name for f in fields(GenerateTask)}
+_OTHER_NAMES: dict[Any, list[str]] = {GenerateTask: USUAL_NAMES}  # that hints may name
 USUAL_STEPS = 30
 _GUIDANCE = ("guidance_scale", "cfg")  # two spellings of one setting: a layer sets one of them
 
@@ -87,6 +90,8 @@ class GenerateKind:
         self._loras = loras
 
     def parse(self, given: Mapping[str, Any] | Task) -> GenerateTask:
+        if isinstance(given, Mapping) and not given.keys() <= _PICTURE_FIELDS:
+            given = named_fields(given)
         task = _parse(GenerateTask, given, needed="prompt")
         if task.guidance_scale is not None and task.cfg is not None:
             raise InputError("cfg: give either cfg or guidance_scale, not both.")
@@ -151,7 +156,7 @@ class ScoreKind:
         return task, _contents(pictures)
 
     def work(self, task: ScoreTask) -> float:
-        return float(1 + len(task.source_images))
+        return float((1 + len(task.source_images)) * (1 + task.more_asks))
 
 
 def _contents(pictures: Mapping[str, SourceImage], lora: str | None = None) -> Contents:
@@ -171,7 +176,7 @@ def _fill(values: dict[str, Any], layer: Any, skipped: Sequence[str] = ()) -> No
 
 
 def _parse(kind: type[T], given: object, needed: str) -> T:
-    names = [f.name for f in fields(kind)]
+    names: list[str] = [f.name for f in fields(kind)]
     if isinstance(given, kind):
         given = vars(given)
     if not isinstance(given, Mapping):
@@ -184,7 +189,7 @@ def _parse(kind: type[T], given: object, needed: str) -> T:
     try:
         return cast(T, _VALIDATORS[kind].validate_python(data))
     except ValidationError as error:
-        raise InputError(f"{describe(error, names)}.") from None
+        raise InputError(f"{describe(error, [*names, *_OTHER_NAMES.get(kind, [])])}.") from None
     except RecursionError:
         raise InputError("The task is nested too deeply.") from None
 

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
+
+from core.seeds import fixed_seed, read_seed
 
 MIN_SIDE = 16  # pixels: one latent patch of the families that we know
 MAX_SIDE = 8192  # pixels: 64 megapixels, past any model that is served here
@@ -41,6 +43,11 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _php_object(value: Any) -> Any:
+    """PHP writes an empty object as `[]`."""
+    return {} if isinstance(value, list) and not value else value
+
+
 def _own_json(value: dict[str, Any]) -> dict[str, Any]:
     """A copy: the caller may go on to change what it gave."""
     if not value:
@@ -61,8 +68,9 @@ Area = Annotated[
 ]
 Steps = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=1000)]
 Scale = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=100, allow_inf_nan=False)]
-Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**63)]
-Metadata = Annotated[dict[str, Any], AfterValidator(_own_json)]
+Seed = Annotated[int, PlainValidator(fixed_seed)]
+SeedOrRandom = Annotated[int, PlainValidator(read_seed)]  # or core.seeds.RANDOM
+Metadata = Annotated[dict[str, Any], BeforeValidator(_php_object), AfterValidator(_own_json)]
 Strength = Annotated[float, BeforeValidator(_no_bool), Field(ge=-10, le=10, allow_inf_nan=False)]
 
 
@@ -79,12 +87,14 @@ class GenerateTask:
         guidance_scale: in the meaning of the pipeline's own `guidance_scale`.
         cfg: guidance as ComfyUI writes it (1.0 = none), translated for each pipeline;
             give either this or `guidance_scale`.
-        seed: of the initial noise; default `seed` of the settings + position.
+        seed: of the initial noise, up to 2**64 - 1; -1 is one at random, which a rerun keeps;
+            default `seed` of the settings + position.
         lora_path: a LoRA in safetensors form.
         lora_strength: 1.0 is the LoRA as trained, 0.0 is without it.
         output_path: where the PNG goes; see `core.outputs`.
         task_id: the name of the task in results and logs.
         metadata: anything JSON; kept with the picture and never interpreted.
+        seed_is_random: set by admission where it chose `seed` itself, because -1 was asked for.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=False)
@@ -96,12 +106,13 @@ class GenerateTask:
     num_inference_steps: Steps | None = None
     guidance_scale: Scale | None = None
     cfg: Scale | None = None
-    seed: Seed | None = None
+    seed: SeedOrRandom | None = None
     lora_path: Text | None = None
     lora_strength: Strength = 1.0
     output_path: Text | None = None
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)
+    seed_is_random: bool = False
 
 
 Source = Annotated[Text, AfterValidator(_stripped)]
@@ -161,6 +172,8 @@ class ScoreTask:
         source_images: the pictures before, as in the edit's task.
         edited_image: the picture after.
         seed: for judges that sample.
+        more_asks: how often a judge of type vlm is asked beyond the usual twice while its answer
+            cannot be read; which answers it gave before does not depend on it.
         output_path: where the verdict goes, a JSON file.
         task_id: the name of the task in results and logs.
         metadata: anything JSON; kept with the verdict and never interpreted.
@@ -172,6 +185,7 @@ class ScoreTask:
     source_images: Sources
     edited_image: Source
     seed: Seed | None = None
+    more_asks: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=100)] = 0
     output_path: Text | None = None
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)

@@ -261,7 +261,7 @@ def write_card(table: str, start: str, end: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--samples", type=int, default=300, help="prompts per group")
     parser.add_argument("--seed", type=int, default=12345)
     parser.add_argument("--card", action="store_true", help="write the figures into README.md")

@@ -159,7 +159,7 @@ def figures(samples: int, seed: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--samples", type=int, default=300, help="edits")
     parser.add_argument("--seed", type=int, default=54321)
     parser.add_argument("--card", action="store_true", help="write the figures into README.md")

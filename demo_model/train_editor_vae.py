@@ -12,7 +12,7 @@ from demo_model.tune_decoder import tune
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=5_000)
     parser.add_argument("--decoder-steps", type=int, default=2_000)

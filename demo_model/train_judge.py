@@ -137,7 +137,7 @@ def _moved(example: Example, rng: random.Random) -> Example:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--vae", type=Path, help="the editor's, through which pictures go")
     parser.add_argument("--pictures", type=Path, help="made by `editor_pictures`")

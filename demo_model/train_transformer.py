@@ -179,7 +179,7 @@ def train(trainer: Trainer, training_set: TrainingSet, phase: Phase, out: Path) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=7_000, help="at the usual size")

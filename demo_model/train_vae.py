@@ -178,7 +178,7 @@ def psnr(vae: Any, pictures: torch.Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=6_000)
     parser.add_argument("--pictures", type=int, default=12_000)

@@ -67,7 +67,7 @@ def _loss(vae: Any, latents: torch.Tensor, x: torch.Tensor, noise: float) -> tor
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=5_000)

@@ -27,7 +27,7 @@ def sample_pairs(seed: int = SEED, each: int = EACH) -> list[Edit]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, default=PAIRS)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

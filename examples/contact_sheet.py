@@ -54,7 +54,7 @@ def _write(draw: ImageDraw.ImageDraw, row: dict[str, Any], x: int, y: int) -> No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("folder", type=Path)
     parser.add_argument("sheet", type=Path)
     options = parser.parse_args()

@@ -19,6 +19,8 @@ import yaml
 PROJECT = Path(__file__).resolve().parent.parent
 COMMAND = PROJECT / "generate_images_from_tweets.py"
 BENCHMARK = PROJECT / "run_edit_benchmark.py"
+for name in ("COLUMNS", "LINES"):  # set where tests run in parallel; tables go by them
+    os.environ.pop(name, None)
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
 
 

@@ -185,7 +185,7 @@ def test_a_second_run_on_the_folder_is_refused(project: Project) -> None:
         ('[{"prompt": "a"}]', ["--gpu-ids", "0,0"], "given twice"),
         ('[{"prompt": "a"}]', ["--model", "/no/such/folder"], "not a diffusers model folder"),
         ('[{"prompt": "a"}]', ["--model", "no such model"], "neither an existing folder nor"),
-        ('[{"prompt": "a"}]', ["--seed", "-1"], "seed"),
+        ('[{"prompt": "a"}]', ["--seed", "-2"], "or -1 for a random one"),
         ('[{"prompt": "a"}]', ["--limit", "0"], "expected a number of 1 or more"),
         ('[{"prompt": "a"}]', ["--gpu-ids", "a"], "expected ids like 0,2,4"),
     ],

@@ -354,7 +354,9 @@ def test_a_folder_in_use_is_left_alone(bench: Bench) -> None:
 
 def test_a_prompt_file_beside_the_settings_is_found(bench: Bench) -> None:
     bench.write_pairs([pair(0)])
-    text = "name: mine\ncalls:\n  - name: SC\n    sees: [source, edited]\n    text: Good?\n"
+    text = (
+        "name: mine\ncalls:\n  - name: SC\n    sees: [edited]\n    text: '{instruction}. Good?'\n"
+    )
     (bench.project.folder / "mine.yaml").write_text(text)
     assert bench.run(judge={"prompts": "mine.yaml"}).process.returncode == 0
     assert os.listdir(bench.results / "scores") == ["vlm-mine-simulated"]

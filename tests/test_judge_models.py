@@ -1,5 +1,6 @@
 """Judges on real model classes with random weights."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,13 @@ def build_dense(folder: Path) -> None:
     model, processor = build_judge(questions, 64, 2, 32, 1)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def build_thinker(folder: Path) -> None:
+    """A judge whose chat template opens a thought, as Qwen3-VL-Thinking's does."""
+    build_dense(folder)
+    with (folder / "chat_template.jinja").open("a") as stream:
+        stream.write("{{ '<think>\\n' }}")
 
 
 def build_experts(folder: Path) -> None:
@@ -135,6 +143,109 @@ def test_what_a_vlm_says_becomes_scores(
     assert verdict.details["calls"][0]["raw"] == ["no JSON", '{"score": [6, 9]}']
 
 
+def says(judge: Any, monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[Any]:
+    """Have the judge's model write `answers` one by one, each to its end; returns what it took."""
+    import torch
+
+    texts, taken, tokenizer = iter(answers), [], judge.processor.tokenizer
+    tokenizer.add_tokens(["[THINK]", "[/THINK]"], special_tokens=True)  # as Magistral has them
+    tokenizer.add_tokens(sorted(set(re.findall(r"\w+|\W", "".join(answers)))))
+
+    def generate(input_ids: Any, generation_config: Any, **_: Any) -> Any:
+        taken.append(generation_config)
+        new = tokenizer(next(texts), add_special_tokens=False).input_ids
+        new = [*new, generation_config.eos_token_id][: generation_config.max_new_tokens]
+        return torch.cat([input_ids, torch.tensor([new])], -1)
+
+    monkeypatch.setattr(judge.model, "generate", generate)
+    return taken
+
+
+DRAFT, RIGHT = '{"score": [9, 9]}', '{"score": [2, 3]}'
+
+
+def test_a_draft_is_not_scored(
+    loaded: Loaded, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = loaded(max_new_tokens=200)
+    says(judge, monkeypatch, f"[THINK]{DRAFT}[/THINK]{RIGHT}", f"{DRAFT}</think>{RIGHT}")
+    assert judge.run([lease(pictures, 0)])[0].used["scores"] == {"SC": 2, "PQ": 2, "O": 2}
+
+
+def test_a_thought_that_the_template_opens_is_no_answer(
+    loaded: Loaded, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = loaded("thinker", max_new_tokens=200)
+    says(judge, monkeypatch, DRAFT, DRAFT, f"{DRAFT}</think>{RIGHT}")
+    calls = judge.run([lease(pictures, 0)])[0].details["calls"]
+    assert "thought has no end" in calls[0]["problem"] and calls[0]["value"] is None
+    assert calls[1]["parts"] == {"naturalness": 2, "artifacts": 3}
+    read = loaded("thinker", type="vlm_logits", prompts="viescore_logits.yaml")
+    seen: list[str] = []
+    original = read.processor.__class__.__call__
+
+    def spy(self: Any, text: Any = None, **kwargs: Any) -> Any:
+        seen.extend(text)
+        return original(self, text=text, **kwargs)
+
+    monkeypatch.setattr(read.processor.__class__, "__call__", spy)
+    read.run([lease(pictures, 0)])
+    assert seen[0].endswith('<think>\n\n\n</think>\n\n{"score": ')
+
+
+def test_a_cut_answer_is_asked_for_again_with_twice_the_tokens(
+    loaded: Loaded, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    judge = loaded(max_new_tokens=30)
+    judge.log = lambda level, text: lines.append(f"{level} {text}")
+    long = "It is a picture of a house in the snow, " + 20 * "and so on "
+    took = says(judge, monkeypatch, long, long, "no JSON", RIGHT)
+    verdict = judge.run([lease(pictures, 0, task_id="score sky/001")])[0]
+    assert [t.max_new_tokens for t in took] == [30, 60, 30, 30]
+    problem = verdict.details["calls"][0]["problem"]
+    reason = "there is no JSON object in the answer"
+    assert problem == f"cut at max_new_tokens=30: {reason}, then cut at max_new_tokens=60: {reason}"
+    first, second = verdict.details["calls"][0]["raw"]
+    assert second.startswith(first), "it goes on"
+    assert lines == [f"WARNING score sky/001: no score: SC: {problem}"]
+    assert not any(t.do_sample for t in took)
+
+
+def test_scores_before_the_cut_are_taken(
+    loaded: Loaded, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = loaded(max_new_tokens=22)
+    answer = '{"score": [8, 9], "reasoning": "the house is blue"}'
+    says(judge, monkeypatch, answer, answer)
+    verdict = judge.run([lease(pictures, 0)])[0]
+    assert verdict.used["scores"] == {"SC": 8, "PQ": 8, "O": 8}
+    assert "blue" not in verdict.details["calls"][0]["raw"][0]
+
+
+def test_more_asks_let_a_cut_answer_go_on(loaded: Loaded, pictures: list[str]) -> None:
+    judge = loaded()  # random weights: they never come to an end
+    more = judge.run([lease(pictures, 0, more_asks=2), lease(pictures, 1)])
+    for call in more[0].details["calls"]:
+        one, *others = call["raw"]
+        assert len(others) == 3 and all(longer.startswith(one) for longer in others)
+        assert call["problem"].count("cut at max_new_tokens=") == 4
+        assert "max_new_tokens=48" in call["problem"]
+    assert all(len(call["raw"]) == 2 for call in more[1].details["calls"])
+    first = judge.run([lease(pictures, 0)])[0].details["calls"]
+    assert [c["raw"] for c in first] == [c["raw"][:2] for c in more[0].details["calls"]]
+
+
+def test_more_asks_draw_another_answer_where_it_was_whole(
+    loaded: Loaded, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = loaded(max_new_tokens=200)
+    took = says(judge, monkeypatch, *4 * ["no JSON"], RIGHT, RIGHT)
+    verdict = judge.run([lease(pictures, 0, more_asks=3)])[0].details["calls"][0]
+    assert len(verdict["raw"]) == 5 and verdict["parts"] == {"success": 2, "over_editing": 3}
+    assert [t.do_sample for t in took[:5]] == [False, False, True, True, True]
+
+
 def test_a_vlms_words_do_not_depend_on_its_batch(loaded: Loaded, pictures: list[str]) -> None:
     judge = loaded()
     together = judge.run([lease(pictures, i) for i in range(4)])
@@ -171,6 +282,27 @@ def test_one_forward_pass_scores_a_batch_as_it_scores_each(
         assert sum(call["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert 0 < call["mass"] < 1 and 0 <= call["value"] <= 9
     assert len({v.used["scores"]["O"] for v in together}) == 4
+
+
+def test_score_tokens_of_next_to_no_probability_are_no_score(
+    loaded: Loaded, pictures: list[str]
+) -> None:
+    judge = loaded(type="vlm_logits", prompts="viescore_logits.yaml")
+    ids, _ = judge._score_tokens(judge.judge.prompts.calls[0])
+
+    def push_down(module: Any, inputs: Any, logits: Any) -> Any:
+        logits[..., ids] -= 15.0
+        return logits
+
+    hook = judge.model.lm_head.register_forward_hook(push_down)
+    verdict = judge.run([lease(pictures, 0)])[0]
+    hook.remove()
+    call = verdict.details["calls"][0]
+    assert verdict.used["scores"] is None and call["value"] is None and call["mass"] < 1e-6
+    assert f"{call['mass']:.2g} together, below judge.minimum_mass 0.01" in call["problem"]
+    assert judge.run([lease(pictures, 0)])[0].used["scores"] is not None
+    strict = loaded(type="vlm_logits", prompts="viescore_logits.yaml", minimum_mass=0.9)
+    assert strict.run([lease(pictures, 0)])[0].used["scores"] is None
 
 
 def test_experts_are_implemented_as_asked(loaded: Loaded) -> None:

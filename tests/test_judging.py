@@ -89,6 +89,11 @@ def test_what_decides_scores_is_in_the_judges_identity() -> None:
     for change in ({"prompts": "yes_no.yaml"}, {"temperature": 0.5}, {"image_area": 999}):
         assert load_judge(settings.model_copy(update=change)).identity("model") != first
     assert load_judge(settings).identity("other") != first
+    more = {"minimum_mass": 0.5}
+    assert load_judge(settings.model_copy(update=more)).identity("model") == first  # not its matter
+    logits = settings.model_copy(update={"type": "vlm_logits", "prompts": "viescore_logits.yaml"})
+    stricter = load_judge(logits.model_copy(update=more)).identity("model")
+    assert stricter != load_judge(logits).identity("model")
 
 
 def test_a_judges_verdicts_lie_apart_from_those_of_other_models() -> None:

@@ -34,7 +34,7 @@ def test_a_user_file_needs_only_what_differs(tmp_path: Path) -> None:
     [
         ("sed: 7", ["sed", "unknown key"]),
         ("seed: seven", ["seed", "'seven'"]),
-        ("seed: -1", ["seed", "greater than or equal to 0", "-1"]),
+        ("seed: -2", ["seed", "from 0 to 18446744073709551615", "-2"]),
         ("workers: {picture_format: jpg}", ["workers.picture_format", "jpg"]),
         ("workers: 3", ["workers", "3"]),
         ("device: tpu", ["device", "'cuda'", "'tpu'"]),

@@ -107,7 +107,7 @@ def test_the_persona_gives_what_the_tweet_leaves_open(tmp_path: Path) -> None:
     [
         ({"generation_params": {"stepps": 8}}, "generation_params.stepps: unknown key; did you"),
         ({"lora_params": {"model_pth": "a"}}, "lora_params.model_pth: unknown key; did you mean"),
-        ({"lora_params": {"path": "a", "strength": 1}}, "lora_params: has no model_path (found"),
+        ({"lora_params": {"href": "a", "strength": 1}}, "lora_params: has no model_path (found"),
         ({"positive_prompt": "", "positve_prompt": "a"}, "is 'positve_prompt' misspelt?"),
     ],
 )
@@ -163,6 +163,98 @@ def test_jsonl_has_one_object_per_line(tmp_path: Path) -> None:
     assert read(tmp_path, '{"prompt": "only"}')[0]["prompt"] == "only"
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        '{"prompt": "a red house"',
+        '{"prompt": "a red house",',
+        '{"prompt": "a red',
+        "{",
+        "garbage",
+        "\0",
+        "{}",
+        "null",
+        '{"tweets": [',
+        '{"prompt": "a"}{"prompt": "b"}',
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_damaged_first_line_fails_alone(tmp_path: Path, first: str, end: str) -> None:
+    lines = ["\ufeff" + first, '{"prompt": "b"}', "", '{"prompt": "c"}', ""]
+    bad, *good = read(tmp_path, end.join(lines).encode())
+    assert isinstance(bad, BadTweet) and "tweet 0: " in str(bad)
+    assert [task["prompt"] for task in good] == ["b", "c"]
+
+
+def test_one_whole_line_after_a_damaged_one_is_enough(tmp_path: Path) -> None:
+    bad, good = read(tmp_path, '{"prompt": "a red house"\n{"prompt": "b"}\n')
+    assert isinstance(bad, BadTweet) and good["prompt"] == "b"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[\n{"prompt": "a"},\n{"prompt": "b"}\n',
+        '[{"prompt": "a"},\n {"prompt": "b"}\n',
+        '[\n{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "c"}\n]',
+        '{"version": "2.0", "tweets": [\n{"prompt": "a"},\n{"prompt": "b"}\n]\n',
+        '{\n "tweets": [\n  {"prompt": "a"}\n ]\n',
+        '["a",\n"b",\n"c"\n',
+        '{"prompt": "a", "seed": }',
+        "a red house\na blue boat\n",
+    ],
+)
+def test_a_damaged_document_is_one_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match="not valid JSON"):
+        read(tmp_path, text)
+
+
+def test_comments_and_byte_order_marks_between_lines_are_no_entries(tmp_path: Path) -> None:
+    text = '# two tweets\n{"prompt": "a"}\n// and\n\ufeff{"prompt": "b"}\n'
+    assert [task["prompt"] for task in read(tmp_path, text)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ["a", "b"],
+        [{"prompt": "a"}, "b"],
+        '"a"\n"b"\n',
+        '{"prompt": "a"}\n"b"\n',
+        {"prompts": ["a", {"prompt": "b"}]},
+        {"tweets": ["a", {"tweet_text": "t", "image_generation": {"positive_prompt": "b"}}]},
+    ],
+)
+def test_a_text_is_a_prompt(tmp_path: Path, content: Any) -> None:
+    assert [task["prompt"] for task in read(tmp_path, content)] == ["a", "b"]
+
+
+def test_what_php_writes_for_an_empty_object_is_empty(tmp_path: Path) -> None:
+    image = {"positive_prompt": "a", "generation_params": [], "lora_params": [], "lora": []}
+    tweet_ = {"image_generation": image, "metadata": [], "generation_params": []}
+    persona = {"name": "M", "lora": [], "generation_params": [], "image_generation": []}
+    plain = {"prompt": "a", "metadata": [], "lora": [], "image_generation": []}
+    for content in (
+        {"persona": persona, "tweets": [tweet_]},
+        {"persona": [], "tweets": [tweet_]},
+        [plain],
+    ):
+        [task] = read(tmp_path, content)
+        assert set(task) <= {"prompt", "task_id", "output_path", "metadata"}, task
+        assert task.get("metadata", {}) in ({}, {"persona": "M"})
+
+
+def test_metadata_of_a_tweet_are_kept_with_its_texts(tmp_path: Path) -> None:
+    [task] = read(tmp_path, persona_file({**tweet(prompt="a"), "metadata": {"likes": 3}}))
+    assert task["metadata"] == {
+        "slot": 1,
+        "tweet_text": "Good morning!",
+        "mood": "calm",
+        "likes": 3,
+        "persona": "Mira Vale",
+    }
+
+
 def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path) -> None:
     assert read(tmp_path, b'\xef\xbb\xbf[{"prompt": "a"}]')[0]["prompt"] == "a"
 
@@ -207,7 +299,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [None, 5, "text", [], {}, {"image_generation": "x"}, {"image_generation": []}]
+    "entry", [None, 5, "  ", [], {}, {"image_generation": "x"}, {"image_generation": []}]
 )
 def test_an_unusable_entry_keeps_its_place(tmp_path: Path, entry: Any) -> None:
     tasks = read(tmp_path, persona_file(tweet(prompt="a"), entry, tweet(prompt="c")))
@@ -224,7 +316,8 @@ def test_limit_takes_the_first(tmp_path: Path) -> None:
 
 
 KEYS = """version persona name lora tweets image_generation prompt positive_prompt scene_hint
-tweet_text lora_params model_path strength generation_params width cfg steps"""
+tweet_text lora_params model_path strength generation_params width cfg steps prompts loras path
+weight size height Seed CFG noise_seed guidance metadata sampler params task_id output_path"""
 keys = st.sampled_from(KEYS.split())
 documents = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

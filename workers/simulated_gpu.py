@@ -18,6 +18,7 @@ request: a prompt or instruction `!fault`, `!fault:3` (only in the first 3 attem
 import errno
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ from workers.models.base import Log, ModelFamily, Picture, Product, Verdict
 
 COMPILING = 4.0  # seconds
 SAVING = 0.1  # seconds until the saver crashes
+USUAL_ASKS = 2  # of a judge
 SIDE = 64  # pixels of a picture whose task gives no size
 
 
@@ -133,11 +135,17 @@ def _words(lease: Lease) -> str:
 
 
 def _verdict(lease: Lease) -> Verdict:
-    """Scores that depend on instruction and seed; `!unparsed` in an instruction gives none."""
+    """Scores that depend on instruction and seed.
+
+    `!unparsed` in an instruction gives none, `!unparsed:3` none in the first 3 asks.
+    """
     for path, sha256 in lease.files.items():
         read_image(path, sha256)
-    if "!unparsed" in _words(lease):
-        return Verdict({"scores": None}, {"calls": [{"name": "SC", "raw": "no idea"}]})
+    unparsed = re.search(r"!unparsed(?::(\d+))?", _words(lease))
+    assert isinstance(lease.task, ScoreTask)
+    if unparsed and (unparsed[1] is None or USUAL_ASKS + lease.task.more_asks <= int(unparsed[1])):
+        call = {"name": "SC", "value": None, "problem": "no JSON object", "raw": "no idea"}
+        return Verdict({"scores": None}, {"calls": [call]})
     draw = random.Random(f"{_words(lease)} {lease.task.seed}")
     consistency, quality = draw.randint(0, 10), draw.randint(0, 10)
     scores = {"SC": consistency, "PQ": quality, "O": (consistency * quality) ** 0.5}

@@ -45,6 +45,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         description="Edit pictures by instruction on all GPUs, then have a judge score them.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--config", metavar="FILE", help="YAML settings over config/edit_benchmark.yaml")
@@ -75,13 +76,20 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="try pairs again that crashed their workers in an earlier run",
     )
+    add(
+        "--retry-unparsed",
+        action="store_true",
+        help="have the judge asked again, once more than before, where it gave no readable score",
+    )
     add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
     return parser.parse_args(argv)
 
 
 def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} compare", description="Paired differences of two result folders, B - A."
+        prog=f"{PROGRAM} compare",
+        description="Paired differences of two result folders, B - A.",
+        allow_abbrev=False,
     )
     parser.add_argument("a", metavar="A", type=Path)
     parser.add_argument("b", metavar="B", type=Path)
@@ -129,6 +137,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
         config_folder,
         options.overwrite,
         options.retry_quarantined,
+        options.retry_unparsed,
         data,
     ) as run:
         pairs = read_pairs(data, run.root.folder / "sources").selected(
@@ -144,10 +153,24 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
         records = [record_of(result, run.root) for result in results]
         summary = _summary(run, records)
         write_outputs(run.root.folder, records, summary)
+    _tell_unparsed(records, run.judge.settings.type == "vlm")
     print_summary(summary, run.root.folder)
     if interrupts.count:
         return INTERRUPTED
     return ALL_SCORED if all(r.outcome == "scored" for r in records) else SOME_FAILED
+
+
+def _tell_unparsed(records: Sequence[Record], may_differ: bool) -> None:
+    """Say how many answers gave no score. `may_differ`: another ask may give another answer."""
+    unparsed = [r for r in records if r.outcome == "unparsed"]
+    if unparsed:
+        first = unparsed[0]
+        way_out = "; --retry-unparsed asks for them alone again" if may_differ else ""
+        logger.warning(
+            f"{len(unparsed)} edits have no score because of the judge's answers{way_out}. The "
+            f"reasons are in results.jsonl; the first, {first.category}/{first.pair_id}: "
+            f"{first.error}"
+        )
 
 
 def _settings(options: argparse.Namespace) -> BenchmarkSettings:

@@ -13,7 +13,7 @@ from core.outputs import OutputRoot
 FILE_NAME = "results.jsonl"
 
 Outcome = Literal["scored", "unparsed", "score_failed", "edit_failed", "not_tried"]
-"""unparsed: the judge answered, and not in form. not_tried: the run ended before."""
+"""unparsed: the judge's answer gave no score. not_tried: the run ended before."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Record:
         language: of the instruction; empty where unknown.
         intersection_exist: GEdit-Bench's mark of pairs that it has in every language; null where
             the data has no such marks.
+        mass: for judges of type vlm_logits, the score tokens' probability together, by call.
     """
 
     pair_id: str
@@ -42,13 +43,19 @@ class Record:
     score_seconds: float
     seed: int | None
     intersection_exist: bool | None = None
+    mass: dict[str, float] | None = None
 
 
 def record_of(result: PairResult, root: OutputRoot) -> Record:
     """The record of one pair; scores are read from the judge's verdict."""
     pair, edit, score = result.pair, result.edit, result.score
     edited = Path(edit.output_path).relative_to(root.folder) if edit.output_path else None
-    outcome, scores, error = _outcome(result)
+    file = Path(str(score.output_path)) if score is not None and score.success else None
+    verdict = read_verdict(file) if file is not None else {}
+    outcome, scores, error = _outcome(result, verdict)
+    if outcome == "unparsed" and file is not None:
+        error = f"{error} The judge's words are in {file.relative_to(root.folder).as_posix()}."
+    mass = {call["name"]: call["mass"] for call in verdict.get("calls", []) if "mass" in call}
     return Record(
         pair.pair_id,
         pair.category,
@@ -63,10 +70,13 @@ def record_of(result: PairResult, root: OutputRoot) -> Record:
         score.elapsed if score else 0.0,
         edit.seed,
         pair.intersection_exist,
+        mass or None,
     )
 
 
-def _outcome(result: PairResult) -> tuple[Outcome, dict[str, float] | None, str | None]:
+def _outcome(
+    result: PairResult, verdict: dict[str, Any]
+) -> tuple[Outcome, dict[str, float] | None, str | None]:
     edit, score = result.edit, result.score
     if not edit.success:
         passing = edit.status in ("interrupted", "timeout")
@@ -76,10 +86,11 @@ def _outcome(result: PairResult) -> tuple[Outcome, dict[str, float] | None, str 
     if not score.success:
         passing = score.status in ("interrupted", "timeout")
         return "not_tried" if passing else "score_failed", None, score.error
-    scores = read_verdict(Path(str(score.output_path)))["used"]["scores"]
-    if scores is None:
-        return "unparsed", None, "The judge's answer was not in form; its words are kept."
-    return "scored", scores, None
+    if verdict["used"]["scores"] is None:
+        calls = [call for call in verdict.get("calls", []) if call.get("problem")]
+        problems = "; ".join(f"{call['name']}: {call['problem']}" for call in calls)
+        return "unparsed", None, f"No score: {problems or 'the answer was not in form'}."
+    return "scored", verdict["used"]["scores"], None
 
 
 def read_verdict(file: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from loguru import logger
 
 from core.admission import Admission, Job, Rejected
-from core.batch import Batch
+from core.batch import Batch, job_entry
 from core.benchmark.editing import Edit
 from core.benchmark.models import EDITOR, judge_model
 from core.benchmark.pairs import Pair, PairSet
@@ -29,8 +29,10 @@ from core.ledger import Ledger
 from core.lora_files import LoraInspector
 from core.model_choice import ModelChoice, choose_model
 from core.outputs import OutputRoot
-from core.plan_summary import PlanSummary
+from core.plan_summary import PlanSummary, Standing
 from core.planning import Planner, tell_plan
+from core.provenance import read_provenance
+from core.seeds import seed_of_task
 from core.task_kinds import EditKind, LoraFinder, ScoreKind
 from core.tasks import EditTask, Result, ScoreTask
 from core.worker_pool import WorkerPool
@@ -66,6 +68,7 @@ class EditBenchmark:
     Args:
         device_ids: which of the visible GPUs, instead of the settings'.
         config_folder: where the judge's prompt file is looked up first.
+        retry_unparsed: ask the judge once more than before where its verdict has no score.
         data: what the pairs are read from. The output folder remembers it, and refuses another
             one, unless it is overwritten.
         listener: called with events (`core.events`) from the pools' threads.
@@ -84,6 +87,7 @@ class EditBenchmark:
         config_folder: Path | None = None,
         overwrite: bool = False,
         retry_quarantined: bool = False,
+        retry_unparsed: bool = False,
         data: Path | None = None,
     ) -> None:
         self.settings = settings
@@ -105,6 +109,10 @@ class EditBenchmark:
             self._claim.check()  # before anything is touched; again when the folder is ours
         self._ledger = Ledger.open(self.root.folder)
         self._planner = Planner(self._ledger, self.root, overwrite, retry_quarantined)
+        self._retry_unparsed = retry_unparsed and self.judge.settings.type == "vlm"
+        if retry_unparsed and not self._retry_unparsed:
+            kind = self.judge.settings.type
+            logger.warning(f"--retry-unparsed: a judge of type {kind} says the same each time.")
         self._inspector = LoraInspector()
         self._events: queue.SimpleQueue[PoolEvent] = queue.SimpleQueue()
         self._pools: dict[Role, WorkerPool] = {}
@@ -173,7 +181,11 @@ class EditBenchmark:
 
     def _summary_of_scores(self, admitted: Sequence[Job | Rejected]) -> PlanSummary:
         """How the verdicts stand: those on edits that stay, and those on edits to be made."""
-        standings = self._planner.look(admitted)
+        standings: list[tuple[Standing, list[Change]]] = []
+        for item, (standing, changes) in zip(admitted, self._planner.look(admitted), strict=True):
+            if standing == "unchanged" and isinstance(item, Job) and self._lacks_score(item):
+                standing, changes = "changed", [Change("unparsed, asked again")]
+            standings.append((standing, changes))
         for job in self._edit_jobs:
             verdict = self.root.folder / self._verdict_of(self._pairs[job.position])
             if not verdict.exists():
@@ -198,7 +210,7 @@ class EditBenchmark:
             pair.instruction,
             pair.source_images,
             str(edit.output_path),
-            seed=self.settings.seed + pair.index,
+            seed=seed_of_task(self.settings.seed, pair.index),
             output_path=self._verdict_of(pair),
             task_id=f"score {pair.name}",
             metadata={"category": pair.category},
@@ -209,11 +221,32 @@ class EditBenchmark:
         """The job that scores a finished edit; None if its score is settled."""
         admitted = self._admitted.pop(edit.position, None) or self._admit_score(edit)
         item = self._planner.add(admitted)
+        if isinstance(item, Result) and item.status == "skipped" and isinstance(admitted, Job):
+            item = self._asked_again(admitted) or item
         if isinstance(item, Job):
             return item
         self._scores[item.position] = item
         self.listener(TaskEnded(item))
         return None
+
+    def _asked_again(self, scored: Job) -> Job | None:
+        """The same with one ask more, if its verdict has no score and the user wants one."""
+        if self._stopping or not self._lacks_score(scored):
+            return None
+        assert isinstance(scored.task, ScoreTask)
+        verdict = read_provenance(scored.output.file)
+        more = verdict["task"].get("more_asks", 0) + 1
+        again = self._score_admission.admit(scored.position, replace(scored.task, more_asks=more))
+        if not isinstance(again, Job):  # asked as often as a task can say
+            return None
+        self._ledger.set_state(job_entry(again, "pending"))
+        return again
+
+    def _lacks_score(self, scored: Job) -> bool:
+        """Whether a verdict is to be asked for again."""
+        if not self._retry_unparsed:
+            return False
+        return read_provenance(scored.output.file)["used"]["scores"] is None
 
     def _verdict_of(self, pair: Pair) -> str:
         """Where the judge's verdict lies, relative to the results' folder."""
@@ -295,7 +328,11 @@ class EditBenchmark:
             verdict = self.root.folder / self._verdict_of(self._pairs[edit.position])
             if not self._stopping or verdict.exists():
                 jobs.append(self._score_job(edit))
-        return [job for job in jobs if job is not None]
+        due = [job for job in jobs if job is not None]
+        again = sum(isinstance(j.task, ScoreTask) and j.task.more_asks > 0 for j in due)
+        if again:
+            logger.info(f"{again} verdicts without a score are asked for again.")
+        return due
 
     def start_pool(
         self, role: Role, devices: list[Device], jobs: list[Job], open_ended: bool = False
@@ -459,7 +496,7 @@ def _edit_input(pair: Pair, first_seed: int, suffix: str) -> Any:
     return EditTask(
         pair.instruction,
         pair.source_images,
-        seed=first_seed + pair.index,  # the same whatever part of the data is run
+        seed=seed_of_task(first_seed, pair.index),  # the same whatever part of the data is run
         output_path=f"edits/{pair.name}{suffix}",
         task_id=pair.name,
         metadata={"category": pair.category, **pair.metadata},

@@ -38,7 +38,9 @@ class ScoreLine:
 class CategoryLine:
     """One row of the table. `failed`: no edit, or no verdict; `unparsed`: a verdict out of form.
 
-    `language` is given where the data has parts.
+    `mass`: by call the mean probability of the score tokens, for judges of type vlm_logits, over
+    all verdicts, also those that have no score because of it. `language` is given where the data
+    has parts.
     """
 
     category: str
@@ -48,6 +50,7 @@ class CategoryLine:
     unparsed: int
     not_tried: int
     scores: dict[str, ScoreLine]
+    mass: dict[str, float]
     language: str | None = None
 
 
@@ -223,7 +226,9 @@ def _line(
         if interval is not None:
             middle, spread = median(values), pstdev(values)
             scores[name] = ScoreLine(interval.mean, middle, spread, interval.low, interval.high)
-    return CategoryLine(category=category, scores=scores, **_counts(records))
+    return CategoryLine(
+        category=category, scores=scores, mass=_mean_mass(records), **_counts(records)
+    )
 
 
 def _overall(
@@ -244,8 +249,22 @@ def _overall(
             scores[name] = ScoreLine(
                 interval.mean, median(means), pstdev(means), interval.low, interval.high
             )
-    over = Coverage(scored, len(groups))
-    return OverallLine(category=OVERALL, scores=scores, over=over, **_counts(records))
+    return OverallLine(
+        category=OVERALL,
+        scores=scores,
+        mass=_mean_mass(records),
+        over=Coverage(scored, len(groups)),
+        **_counts(records),
+    )
+
+
+def _mean_mass(records: Sequence[Record]) -> dict[str, float]:
+    """Over all verdicts, by call; overall it is no mean of means, as it is no score."""
+    masses: dict[str, list[float]] = {}
+    for record in records:
+        for name, mass in (record.mass or {}).items():
+            masses.setdefault(name, []).append(mass)
+    return {name: mean(values) for name, values in masses.items()}
 
 
 def to_json(summary: Summary) -> str:

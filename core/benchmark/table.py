@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Literal
 
 from rich.cells import cell_len, set_cell_size
@@ -39,7 +40,7 @@ def print_summary(summary: Summary, folder: Path) -> None:
     The scores stand per category and overall, per language and subset where the data has them.
     The overall score's spread stands at the end: its median, deviation and 95 % interval.
     Pairs that were not tried have a column if there are any, and so have categories without a
-    score.
+    score, and the score tokens' mean probability, over all calls, for judges that read it.
     """
     last = summary.names[-1]
     print(one_line(f"edits, verdicts and results: {folder}"))
@@ -53,6 +54,7 @@ def print_summary(summary: Summary, folder: Path) -> None:
     counts = ["n", *(["not tried"] if interrupted else []), "failed", "unparsed"]
     lines = [*summary.categories, *summary.overalls]
     parts, uncovered = bool(summary.parts), any(map(_covered, lines))
+    read_mass = bool(summary.overall.mass)
     rows = [
         _Row(
             line.category,
@@ -60,11 +62,13 @@ def print_summary(summary: Summary, folder: Path) -> None:
                 *([_part(line.language, _subset(line))] if parts else []),
                 *_cells(line, summary.names, interrupted),
                 *([_covered(line)] if uncovered else []),
+                *([_mass(line)] if read_mass else []),
             ],
         )
         for line in lines
     ]
     figures = [*counts, *summary.names, *spread, *(["categories"] if uncovered else [])]
+    figures += ["mass"] if read_mass else []
     _print(["category", *(["language"] if parts else [])], figures, rows)
 
 
@@ -94,6 +98,10 @@ def _cells(line: CategoryLine, names: Sequence[str], interrupted: bool) -> list[
     if last is not None:
         spread = [f"{last.median:.2f}", f"{last.std:.2f}", f"{last.low:.2f} to {last.high:.2f}"]
     return [*map(str, counts), *means, *spread]
+
+
+def _mass(line: CategoryLine) -> str:
+    return f"{mean(line.mass.values()):.2g}" if line.mass else NONE
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -57,7 +57,12 @@ def seeds(target: str) -> list[bytes]:
             row = {"subset": "s", "edit_instruction_en": "i", "original_image_path": "a.png"}
             return [_json([row]), _json([{**row, "src_img_b64": "aGVsbG8="}])]
         case _:
-            return [b'{"score": [1], "reasoning": "r"}']
+            return [
+                b'{"score": [1], "reasoning": "r"}',
+                b'<think>{"score": [1, 2]}</think>{"score": [3, 4], "reasoning": "a "b" c"}',
+                b"{'reasoning': 'it's', 'score': [3, 4],}",
+                b'{"a": 3, "b": 4, "reasoning": "cut',
+            ]
 
 
 def _json(data: object) -> bytes:

@@ -11,7 +11,8 @@ from pathlib import Path
 from core.admission import Admission, Job, Rejected
 from core.benchmark.pairs import read_pairs
 from core.errors import MultiGPUError
-from core.judge import CLIP_PROMPTS, parse_answer
+from core.judge import CLIP_PROMPTS
+from core.judge_answer import Form, read_answer
 from core.ledger_file import FILE_NAME
 from core.ledger_recovery import connect_or_recover
 from core.lora_files import LoraInspector
@@ -107,7 +108,10 @@ def re_edit(content: bytes, folder: Path) -> None:
 
 
 def verdict(content: bytes, folder: Path) -> None:
-    parse_answer(content.decode("utf-8", "replace"), CLIP_PROMPTS.calls[0])
+    words = content.decode("utf-8", "replace")
+    for form in (CLIP_PROMPTS.calls[0].form, Form(("a", "b"), 0, 10), Form(("a",), 0, 1, True)):
+        parts = read_answer(words, form, cut=True).parts or {}
+        assert all(form.lowest <= value <= form.highest for value in parts.values())
 
 
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {

@@ -16,6 +16,7 @@ class JudgeFamily(ModelFamily):
     def __init__(self, spec: WorkerSpec, log: Log) -> None:
         assert spec.judge is not None
         self.spec = spec
+        self.log = log
         self.judge: Judge = spec.judge
         self.device = torch_device(spec)
         self.model: Any = None

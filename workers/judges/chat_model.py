@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from core.judge import JudgeCall
+from core.judge_answer import closing, left_open
 from core.messages import Lease
 from core.source_images import read_image
 from core.tasks import ScoreTask
@@ -26,6 +27,7 @@ class ChatModel(JudgeFamily):
     def __init__(self, spec: WorkerSpec, log: Log) -> None:
         super().__init__(spec, log)
         self.processor: Any = None
+        self.opened = ""  # the mark of a thought that the newest prompt opens before the answer
 
     def load(self) -> str:
         experts = self.judge.settings.experts_implementation
@@ -45,7 +47,10 @@ class ChatModel(JudgeFamily):
     def run(self, leases: Sequence[Lease]) -> list[Product]:
         pictures = [_pictures(lease, self.judge.settings.image_area) for lease in leases]
         answers = [self.answers(call, leases, pictures) for call in self.judge.prompts.calls]
-        return [self._verdict([of_call[i] for of_call in answers]) for i in range(len(leases))]
+        return [
+            self._verdict(lease, [of_call[i] for of_call in answers])
+            for i, lease in enumerate(leases)
+        ]
 
     @abstractmethod
     def answers(
@@ -54,7 +59,10 @@ class ChatModel(JudgeFamily):
         leases: Sequence[Lease],
         pictures: Sequence[dict[str, list[Image.Image]]],
     ) -> list[dict[str, Any]]:
-        """For each lease what the judge said, with `value`: the call's score or None."""
+        """For each lease what the judge said, with `value`: the call's score or None.
+
+        Where it is None, `problem` says why.
+        """
 
     def inputs(
         self,
@@ -74,8 +82,11 @@ class ChatModel(JudgeFamily):
             shown = [picture for what in call.sees for picture in seen[what]]
             content: list[dict[str, Any]] = [{"type": "image"} for _ in shown]
             content.append({"type": "text", "text": call.question(lease.task.instruction)})
-            messages = [{"role": "user", "content": content}]
-            texts.append(self._chat(messages) + suffix)
+            text = self._chat([{"role": "user", "content": content}])
+            self.opened = left_open(text)
+            # An answer stands behind the thought: one that the template opens is ended at once.
+            end = f"\n\n{closing(self.opened)}\n\n" if self.opened and suffix else ""
+            texts.append(text + end + suffix)
             images.append(shown)
         inputs = self.processor(text=texts, images=images, padding=True, return_tensors="pt")
         return inputs.to(self.model.device, self.model.dtype)
@@ -95,8 +106,11 @@ class ChatModel(JudgeFamily):
         )
         return text
 
-    def _verdict(self, answers: list[dict[str, Any]]) -> Verdict:
+    def _verdict(self, lease: Lease, answers: list[dict[str, Any]]) -> Verdict:
         scores = self.judge.prompts.scores({a["name"]: a["value"] for a in answers})
+        if scores is None:
+            problems = [f"{a['name']}: {a['problem']}" for a in answers if a["value"] is None]
+            self.log("WARNING", f"{lease.task.task_id}: no score: {'; '.join(problems)}")
         return self.verdict(scores, answers)
 
 

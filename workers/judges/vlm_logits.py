@@ -31,15 +31,27 @@ class VlmLogitsJudge(ChatModel):
         every = logits.log_softmax(-1)[:, ids]
         among = every.softmax(-1)
         expected = (among * torch.tensor(values, device=among.device)).sum(-1)
+        masses = every.exp().sum(-1)
         return [
             {
                 "name": call.name,
-                "value": float(score),
+                **self._value(float(score), float(mass)),
                 "probabilities": dict(zip(call.tokens, map(float, shares), strict=True)),
-                "mass": float(whole.exp().sum()),
+                "mass": float(mass),
             }
-            for score, shares, whole in zip(expected, among, every, strict=True)
+            for score, shares, mass in zip(expected, among, masses, strict=True)
         ]
+
+    def _value(self, score: float, mass: float) -> dict[str, Any]:
+        """No score where the judge would hardly have answered with any of the score tokens."""
+        least = self.judge.settings.minimum_mass
+        if mass < least:
+            problem = (
+                f"the score tokens have a probability of {mass:.2g} together, below "
+                f"judge.minimum_mass {least:g}"
+            )
+            return {"value": None, "problem": problem}
+        return {"value": score, "problem": None}
 
     def _score_tokens(self, call: JudgeCall) -> tuple[list[int], list[float]]:
         """Token ids and values; the token as it follows the prefix."""

@@ -1,0 +1,56 @@
+"""Where an edit's instruction stands in the questions of a judge's prompt file."""
+
+import re
+from collections.abc import Sequence
+
+INSTRUCTION = "{instruction}"
+RIGHT = f"the edit's instruction stands where the text has {INSTRUCTION}"
+
+# A name in braces, as `str.format` and Jinja have it; a JSON example has quotes or colons there.
+_IN_BRACES = re.compile(r"\{\{\s*[^\W\d][\w.\-]*\s*\}\}|\{\s*[^\W\d][\w.\-]*(?:![rsa])?\s*\}")
+# How other templates write it.
+_NAME = r"(?:[\w\-]*[_\-])?instruct(?:ion)?s?"
+_ELSEWHERE = re.compile(
+    rf"""\{{[\s$]*[\w.\-\ ]*instruct[\w.\-\ ]*(?:[!|:][\w\ ]*)?\}}
+      | <<?\s*{_NAME}\s*>>? | \[\[?\s*{_NAME}\s*\]\]?
+      | \$\{{?\w*instruct\w*\}}? | %\(\w*\)s | %s\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# What else may have been meant, where nothing is right.
+_GUESSES = re.compile(r"\{\d*\}|\$\{?[^\W\d]\w*\}?|<[^\W\d]\w*>|\[[^\W\d]\w*\]|｛\w*｝")
+
+
+def placeholder_problem(calls: Sequence[tuple[str, str]]) -> str | None:
+    """Why the questions of a prompt file cannot be asked as they stand; None if they can.
+
+    Braces that hold a bare name are a placeholder, and `{instruction}` is the only one. A
+    question about the edited picture alone needs none, but one question of a file does.
+
+    Args:
+        calls: name and text of each.
+    """
+    for number, (name, text) in enumerate(calls):
+        unknown = _unknown_in(text)
+        if unknown:
+            what = "placeholder" if len(unknown) == 1 else "placeholders"
+            return f"calls.{number}.text ({name}): unknown {what} {', '.join(unknown)}; {RIGHT}."
+    if any(INSTRUCTION in text for _, text in calls):
+        return None
+    found = [m.group() for _, text in calls for m in _GUESSES.finditer(text)]
+    hint = f" (found {', '.join(dict.fromkeys(found[:3]))})" if found else ""
+    return f"no text of `calls` has a placeholder{hint}; {RIGHT}."
+
+
+def _unknown_in(text: str) -> list[str]:
+    """Placeholders that are not `{instruction}`, each once."""
+    marks = [found.group() for found in _IN_BRACES.finditer(text)]
+    marks += [m.group() for m in _ELSEWHERE.finditer(text) if not _sets_off(m.group(), text)]
+    wrong = [mark for mark in dict.fromkeys(marks) if mark != INSTRUCTION]
+    return [mark for mark in wrong if not any(mark != other and mark in other for other in wrong)]
+
+
+def _sets_off(mark: str, text: str) -> bool:
+    """Whether `mark` is a heading or a tag around the instruction: [instruction], <instruction>."""
+    if INSTRUCTION not in text:
+        return False
+    return mark.startswith("[") or f"</{mark.strip('< >')}>" in text

@@ -1,0 +1,58 @@
+"""Options of every script of the project: taken as they are written, or refused."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BENCHMARK, COMMAND, PROJECT, Project
+
+# In the project's own folders: an environment may lie beside them.
+SCRIPTS = [*PROJECT.glob("*.py"), *PROJECT.glob("[a-z]*/**/*.py")]
+
+
+def parsers(file: Path) -> Iterator[ast.Call]:
+    """Where a file makes an argument parser, one of a subcommand included."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name in ("ArgumentParser", "add_parser"):
+                yield node
+
+
+def takes_abbreviations(parser: ast.Call) -> bool:
+    given = {k.arg: k.value for k in parser.keywords}.get("allow_abbrev")
+    return not (isinstance(given, ast.Constant) and given.value is False)
+
+
+def test_no_parser_takes_abbreviations() -> None:
+    found = {file: list(parsers(file)) for file in SCRIPTS}
+    assert {COMMAND.parent / "core" / "command.py", PROJECT / "test_multi_gpu.py"} <= {
+        file for file, calls in found.items() if calls
+    }
+    lax = [
+        f"{file.relative_to(PROJECT)}:{call.lineno}"
+        for file, calls in found.items()
+        for call in calls
+        if takes_abbreviations(call)
+    ]
+    assert lax == []
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "refused"),
+    [
+        (COMMAND, ["tweets.json", "--gpu", "2"], "--gpu"),
+        (COMMAND, ["tweets.json", "--prompt", "x"], "--prompt"),
+        (BENCHMARK, ["--out", "here"], "--out"),
+        (BENCHMARK, ["compare", "a", "b", "--sample", "9"], "--sample"),
+        (PROJECT / "test_multi_gpu.py", ["--hel"], "--hel"),
+    ],
+)
+def test_the_beginning_of_an_option_is_not_that_option(
+    project: Project, script: Path, arguments: list[str], refused: str
+) -> None:
+    run = project.execute(script, arguments)
+    assert run.finish() == 2
+    assert f"unrecognized arguments: {refused}" in run.errors

@@ -1,0 +1,92 @@
+"""Prompt files without the instruction are refused before anything is edited."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from core.benchmark.settings import load_benchmark_settings
+from core.errors import InputError
+from core.judge import JUDGES_DIR, Judge, load_judge
+from tests.conftest import Project
+from tests.edit_world import Bench, pair
+
+JUDGE = load_benchmark_settings().judge
+ASKED = 'Answer with {"score": [success, over_editing], "reasoning": "in one sentence"}'
+
+
+def load(folder: Path, *texts: str) -> Judge:
+    names = ["SC", "PQ"]
+    calls = [{"name": n, "sees": ["edited"], "text": t} for n, t in zip(names, texts, strict=False)]
+    (folder / "mine.yaml").write_text(yaml.safe_dump({"name": "mine", "calls": calls}), "utf-8")
+    return load_judge(JUDGE.model_copy(update={"prompts": "mine.yaml"}), folder)
+
+
+@pytest.mark.parametrize("file", sorted(JUDGES_DIR.glob("*.yaml")), ids=lambda f: f.name)
+def test_the_shipped_prompt_files_ask_about_the_instruction(file: Path) -> None:
+    prompts = load_judge(JUDGE.model_copy(update={"prompts": file.name})).prompts
+    assert "make it night" in prompts.calls[0].question("make it night")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Do "{instruction}". {"score": [a, b]}',
+        "<instruction>{instruction}</instruction> Good?",
+        "[Instruction]\n{instruction}\n\nGood?",
+        "{instruction} {score: 1, reasoning: how the instruction was followed}",
+        '{instruction}? {"a": {"b": {}}} costs $5, 100% sure <image>',
+    ],
+)
+def test_braces_of_an_example_stay_as_they_are(tmp_path: Path, text: str) -> None:
+    question = load(tmp_path, text).prompts.calls[0].question("make it night")
+    assert question == text.replace("{instruction}", "make it night")
+
+
+def test_a_question_about_quality_alone_needs_no_instruction(tmp_path: Path) -> None:
+    load(tmp_path, "{instruction} " + ASKED, "How good does it look? " + ASKED)
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "<instruction>", "{instruct}", "{{instruction}}", "{{ instruction }}", "{Instruction}",
+        "{ instruction }", "$instruction", "${instruction}", "%s", "%(instruction)s", "{source}",
+        "[instruction]", "<<edit_instruction>>", "{instruction!r}", "{instruction:s}", "{指令}",
+    ],
+)  # fmt: skip
+def test_a_placeholder_of_another_name_is_refused_by_name(tmp_path: Path, mark: str) -> None:
+    with pytest.raises(InputError) as error:
+        load(tmp_path, f'The editor was asked: "{mark}". {ASKED}')
+    message = str(error.value)
+    assert f"mine.yaml: calls.0.text (SC): unknown placeholder {mark};" in message
+    assert "{instruction}" in message.split(";")[1]
+    with pytest.raises(InputError, match=r"calls\.1\.text \(PQ\)"):
+        load(tmp_path, "{instruction} " + ASKED, f"How well was {mark} done? {ASKED}")
+
+
+def test_all_unknown_placeholders_of_a_question_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"placeholders \{source\}, \{edited\};"):
+        load(tmp_path, "{instruction}: {source}, {edited}, {source}")
+
+
+@pytest.mark.parametrize(("text", "found"), [("Good?", ""), ("{}?", "{}"), ("<prompt>?", "<pro")])
+def test_a_file_that_never_says_the_instruction_is_refused(
+    tmp_path: Path, text: str, found: str
+) -> None:
+    with pytest.raises(InputError, match=r"mine\.yaml: no text of `calls` has a place") as error:
+        load(tmp_path, text, "How good does it look?")
+    assert found in str(error.value)
+
+
+def test_a_bad_prompt_file_ends_the_command_before_anything_is_edited(project: Project) -> None:
+    bench = Bench(project)
+    bench.write_pairs([pair(0)])
+    text = (
+        "name: mine\ncalls:\n  - name: SC\n    sees: [edited]\n    text: Was <instruction> done?\n"
+    )
+    (project.folder / "mine.yaml").write_text(text)
+    run = bench.run(judge={"prompts": "mine.yaml"})
+    assert run.process.returncode == 2
+    assert "unknown placeholder <instruction>" in run.errors and "Traceback" not in run.errors
+    assert not bench.results.exists() or bench.edits() == []
