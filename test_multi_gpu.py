@@ -22,6 +22,7 @@ from core.events import Event, TaskEnded, TaskStarted
 from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import read_provenance
+from core.streams import protect_standard_streams
 from core.tasks import Result
 
 PICTURES_PER_WORKER = 4
@@ -161,4 +162,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    protect_standard_streams()
     sys.exit(main())

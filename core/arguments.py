@@ -2,10 +2,9 @@
 
 import argparse
 import csv
-import os
 import unicodedata
 
-from core.outputs import MAX_NAME_BYTES
+from core.paths import MAX_NAME_BYTES
 from core.seeds import read_seed
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -54,6 +53,6 @@ def folder_name(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"expected one folder's name without slashes, like trial_2, found {text!r}"
         )
-    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+    if len(name.encode()) > MAX_NAME_BYTES:
         raise argparse.ArgumentTypeError(f"longer than {MAX_NAME_BYTES} bytes: {name[:40]!r}…")
     return name

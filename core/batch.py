@@ -22,6 +22,7 @@ from core.grouping import group_of
 from core.ledger import Entry, Ledger, State
 from core.messages import Done, Failed, FailureKind, Lease, encode
 from core.outputs import OutputRoot, discard, publish
+from core.paths import as_text
 from core.replaced import Replaced
 from core.scheduler import Pending, Scheduler, Worker
 from core.settings import SupervisionSettings
@@ -205,7 +206,7 @@ class Batch:
         job = task.job
         partial = self._root.partial(job.output, lease_id)
         # Relative, so that a folder may be moved between runs.
-        name = os.path.relpath(partial, self._root.folder)
+        name = as_text(os.path.relpath(partial, self._root.folder))
         self._ledger.lease(lease_id, job.output.key, task.attempts + 1, worker, name)
         task.attempts += 1
         lease = Lease(

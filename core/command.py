@@ -14,6 +14,7 @@ from core.events import Event
 from core.interrupts import Interrupts
 from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.paths import as_text
 from core.planning import Plan, tell_plan
 from core.progress import View, create_view, set_up_logging
 from core.settings import Settings, load_settings
@@ -167,6 +168,8 @@ def _settings(options: argparse.Namespace) -> Settings:
     settings = load_settings(options.config)
     changes = {"model": options.model, "output_dir": options.output_dir, "seed": options.seed}
     given = {key: value for key, value in changes.items() if value is not None}
+    # Bytes that the locale has no letters for came in as surrogates, which are no text.
+    given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}
     return load_settings({**settings.model_dump(exclude_unset=True), **given})
 
 
@@ -233,4 +236,4 @@ def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator)
     loads, switches = generator.lora_counts
     loras = f"; {loads} LoRA loads, {switches} switches" if switches else ""
     print(f"{len(results)} tweets: {parts}{loras}")
-    print(one_line(f"pictures and results: {generator.output_folder}"))
+    print(one_line(f"pictures and results: {as_text(generator.output_folder)}"))

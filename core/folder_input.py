@@ -14,6 +14,7 @@ from pathlib import Path
 
 from core.errors import InputError
 from core.outputs import write_atomically
+from core.paths import as_text, on_disk
 
 FILE_NAME = ".input.json"  # hidden: `datasets` passes over it
 EDGE = 64 * 1024  # bytes at either end of a file of a data set; the middle is not read
@@ -94,13 +95,13 @@ class FolderInput:
         known = self._read()
         content = self._content()
         if known is not None:
-            if known.sha256 == content and known.path == str(self._source):
+            if known.sha256 == content and known.path == as_text(self._source):
                 return
             original = Path(known.path)
             if not self._take_over and not self._is_at(known) and original.exists():
                 return
         record = InputRecord(
-            str(self._source), self._relative(), content, time.strftime("%Y-%m-%d %H:%M:%S")
+            as_text(self._source), self._relative(), content, time.strftime("%Y-%m-%d %H:%M:%S")
         )
         write_atomically(self._folder / FILE_NAME, json.dumps(asdict(record), indent=1) + "\n")
 
@@ -121,15 +122,15 @@ class FolderInput:
         return self._is_at(known) or known.sha256 == self._content()
 
     def _is_at(self, known: InputRecord) -> bool:
-        if str(self._source) == known.path or self._relative() == known.relative:
+        if as_text(self._source) == known.path or self._relative() == known.relative:
             return True
         try:
-            return os.path.samefile(self._source, known.path)
-        except OSError:
+            return os.path.samefile(self._source, on_disk(known.path))
+        except (OSError, ValueError):  # ValueError: written under another locale
             return False
 
     def _relative(self) -> str:
-        return os.path.relpath(self._source, os.path.realpath(self._folder))
+        return as_text(os.path.relpath(self._source, os.path.realpath(self._folder)))
 
     def _content(self) -> str:
         if self._sha256 is None:
@@ -142,9 +143,9 @@ class FolderInput:
             name += "_2"
         same = f"if it is the same one, moved and changed, delete {record} there; " * bool(record)
         return InputError(
-            f"{self._folder} {what}, not of {self._shown}. Give this input a folder of its own: "
-            f"--name {shlex.quote(name)}, or another --output-dir ({same}--overwrite replaces "
-            "what is there)."
+            f"{as_text(self._folder)} {what}, not of {as_text(self._shown)}. "
+            f"Give this input a folder of its own: --name {shlex.quote(name)}, or another "
+            f"--output-dir ({same}--overwrite replaces what is there)."
         )
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal, as a long run should take them."""
+"""Ctrl-C, SIGTERM, SIGUSR1 and a closed terminal, as a long run should take them."""
 
 import os
 import shlex
@@ -12,8 +12,13 @@ from typing import Any, NoReturn, Protocol
 
 from loguru import logger
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STANDARD_STREAMS = (0, 1, 2)
+from core.streams import STANDARD, protect_standard_streams
+
+# SIGUSR1 is what Slurm's `--signal=USR1@120` sends 120 s before a job's time is up.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+# Whoever started the program with these ignored wants it to go on: nohup, for one.
+IGNORABLE = (signal.SIGHUP, signal.SIGUSR1)
+_whole_program = False  # nothing comes after the run but the interpreter's end
 
 
 class Stoppable(Protocol):
@@ -35,18 +40,18 @@ class Interrupts:
         self.run: Stoppable | None = None
         self._resume = shlex.join([Path(sys.executable).name, sys.argv[0], *argv])
         self._before: dict[int, Any] = {}
-        self._terminals = [fd for fd in STANDARD_STREAMS if os.isatty(fd)]
+        self._terminals = [fd for fd in STANDARD if os.isatty(fd)]
 
     def __enter__(self) -> "Interrupts":
         for number in SIGNALS:
-            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # nohup: the run shall outlive its terminal
+            if number in IGNORABLE and signal.getsignal(number) is signal.SIG_IGN:
+                continue
             self._before[number] = signal.signal(number, self._interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if _whole_program else handler)
 
     def tell_how_to_continue(self) -> None:
         """For a run that was interrupted before there was anything to finish."""
@@ -85,6 +90,9 @@ def run_script(main: Callable[[], int]) -> NoReturn:
 
     What takes long to import belongs into `main`: a Ctrl-C there ends the program without words.
     """
+    global _whole_program
+    _whole_program = True
+    protect_standard_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     code = main()

@@ -10,6 +10,7 @@ call's score is the least of its parts, the overall score O = sqrt(SC * PQ).
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from pydantic import Field, ValidationError, model_validator
 from core.errors import InputError
 from core.judge_answer import Form, read_answer
 from core.judge_prompt import INSTRUCTION, placeholder_problem
+from core.names import bounded, cleaned, cut, distinct
+from core.paths import readings
 from core.settings import PROJECT_DIR, JudgeSettings, Section
 from core.validation import describe
 from core.yaml_files import parse_yaml
@@ -106,8 +109,10 @@ class Judge:
     def name(self, model_identity: str) -> str:
         """Of its folder of verdicts: type, prompts and model, such as vlm-viescore-Qwen3-VL-8B."""
         model = re.sub(r"[#@].*", "", model_identity).rpartition("/")[2]
-        model = re.sub(r"[^\w.-]+", "-", model)[:MAX_MODEL_NAME]
-        return f"{self.settings.type}-{self.prompts.name}-{model}"
+        fit = cleaned(model, "-.", "-")
+        short = cut(fit, MAX_MODEL_NAME)
+        shown = fit if short == fit else distinct(model, short)
+        return bounded(f"{self.settings.type}-{self.prompts.name}-{shown}")
 
     @property
     def deciding(self) -> dict[str, Any]:
@@ -140,12 +145,17 @@ def load_judge(settings: JudgeSettings, folder: Path | None = None) -> Judge:
         return Judge(settings, CLIP_PROMPTS, "none")
     if settings.prompts is None:
         raise InputError(f"judge.prompts: a judge of type {settings.type} needs a prompt file.")
-    places = [*([folder / settings.prompts] if folder else []), JUDGES_DIR / settings.prompts]
-    file = next((p for p in places if p.is_file()), None)
+    names = readings(settings.prompts, "judge.prompts")
+    folders = [*([folder] if folder else []), JUDGES_DIR]
+    places = [folder / name for name in names for folder in folders]
+    file = next((place for place in places if os.path.isfile(place)), None)
     if file is None:
-        looked = ", ".join(str(p.parent) for p in places)
+        looked = ", ".join(dict.fromkeys(str(place.parent) for place in places))
         raise InputError(f"judge.prompts: {settings.prompts!r} is no file (looked in {looked}).")
-    text = file.read_text("utf-8", errors="replace")
+    try:
+        text = file.read_text("utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
     try:
         prompts = JudgePrompts.model_validate(parse_yaml(text))
     except ValidationError as error:

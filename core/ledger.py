@@ -9,6 +9,7 @@ may take the last commits and a torn WAL all since its last checkpoint; what the
 found again, because a picture is synced before it is recorded and says what it is.
 """
 
+import os
 import sqlite3
 import threading
 import time
@@ -39,6 +40,7 @@ class Ledger:
     def __init__(self, connection: sqlite3.Connection, lock: RunLock | None) -> None:
         self._db = connection
         self._lock = lock
+        self._pid = os.getpid()
         self._batch = 0
         # Two pools may report to one ledger, and SQLite crashes if one thread closes what another
         # reads. A signal handler that closes it interrupts its own thread: that may not wait.
@@ -85,6 +87,9 @@ class Ledger:
         return cls(connect(None), None)
 
     def close(self) -> None:
+        """Close the file and give its folder free; only the process that opened it may do so."""
+        if os.getpid() != self._pid:
+            return
         with self._in_use:
             self._db.close()
         if self._lock:

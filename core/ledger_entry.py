@@ -5,6 +5,8 @@ import sqlite3
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from core.paths import printable
+
 State = Literal["pending", "leased", "done", "failed", "quarantined"]
 
 
@@ -57,6 +59,8 @@ def to_row(entry: Entry, batch: int, now: float) -> list[Any]:
         **vars(entry),
         "batch": batch,
         "updated": now,
+        # An error may quote a path that is no text, which SQLite would refuse.
+        "error": entry.error and printable(entry.error),
         "task": json.dumps(entry.task),
         "used": json.dumps(entry.used),
     }

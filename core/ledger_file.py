@@ -1,7 +1,9 @@
 """The SQLite file of a ledger: its schema, and whether a file is one, sound and of this format."""
 
 import re
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
@@ -76,16 +78,55 @@ def connect(file: Path | None) -> sqlite3.Connection:
     """
     shown = str(file or "in-memory ledger")
     with _opening(shown):
-        if file is not None and file.exists() and file.stat().st_size:
-            check(file)
-        # One thread at a time uses the connection, but it is made in another than it serves in.
-        db = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False)
-        db.row_factory = sqlite3.Row
+        if file is not None:
+            _check_or_create(file)
         try:
-            _prepare(db)
-        except BaseException:
-            db.close()
+            return _open(file)
+        except sqlite3.OperationalError as error:
+            if not _has_no_shared_memory(error):
+                raise
+        return _open(file, alone=True)
+
+
+def _check_or_create(file: Path) -> None:
+    if not file.exists():
+        file.touch()  # with the umask's permissions, which SQLite gives its other files, too
+    if not file.stat().st_size:
+        return
+    try:
+        check(file)
+    except sqlite3.OperationalError as error:
+        if not _has_no_shared_memory(error):
             raise
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / file.name
+            for original, copied in ((file, copy), (wal_of(file), wal_of(copy))):
+                if original.exists():
+                    shutil.copyfile(original, copied)
+            check(copy, shown=file)
+
+
+def _has_no_shared_memory(error: sqlite3.OperationalError) -> bool:
+    """Some network, FUSE and 9p file systems cannot map files for WAL's index."""
+    return getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR_SHM")
+
+
+def _open(file: Path | None, alone: bool = False) -> sqlite3.Connection:
+    """
+    Args:
+        alone: keep WAL's index in this process, which is sound where nobody else opens the file:
+            the run's lock keeps other runs out.
+    """
+    # One thread at a time uses the connection, but it is made in another than it serves in.
+    db = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False)
+    db.row_factory = sqlite3.Row
+    try:
+        if alone:
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        _prepare(db)
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
@@ -101,15 +142,18 @@ def _prepare(db: sqlite3.Connection) -> None:
     db.executescript(INDEXES)
 
 
-def check(file: Path) -> None:
+def check(file: Path, shown: Path | None = None) -> None:
     """See that an existing file is a sound ledger, without a change to it.
+
+    Args:
+        shown: the file of which `file` is a copy, with which anything may be done.
 
     Raises:
         DamagedLedger, LedgerError, sqlite3.OperationalError.
     """
     try:
-        with closing(_read_only(file)) as db:
-            _check_format(db, file)
+        with closing(_read_only(file) if shown is None else _open_copy(file)) as db:
+            _check_format(db, shown or file)
             if _tables(db) != _our_tables():
                 raise DamagedLedger("its tables are not a ledger's")
             found = str(db.execute("PRAGMA integrity_check(1)").fetchone()[0])
@@ -127,9 +171,9 @@ def check(file: Path) -> None:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # none: text not in UTF-8
         if code & 0xFF != sqlite3.SQLITE_ERROR:  # the disk, not the content
             raise
-        raise _damaged(file, error) from None
+        raise _damaged(shown or file, error) from None
     except (sqlite3.DatabaseError, ValueError) as error:
-        raise _damaged(file, error) from None
+        raise _damaged(shown or file, error) from None
 
 
 def _tables(db: sqlite3.Connection) -> list[tuple[str, ...]]:
@@ -152,6 +196,13 @@ def _read_only(file: Path) -> sqlite3.Connection:
     immutable = "" if wal_of(file).exists() else "&immutable=1"
     db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro{immutable}", uri=True)
     db.row_factory = sqlite3.Row
+    return db
+
+
+def _open_copy(file: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(file)
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")  # without shared memory
     return db
 
 

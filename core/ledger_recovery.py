@@ -31,6 +31,7 @@ from core.outputs import (
     storage_error,
     sync_folder,
 )
+from core.paths import as_text
 from core.provenance import read_provenance
 
 MAX_MISSES = 500  # tries to read on behind an illegible row, at a fraction of a millisecond each
@@ -160,7 +161,7 @@ def results_beyond(folder: Path, recorded: Container[str]) -> Iterator[Entry]:
             if name.startswith(PARTIAL_PREFIX):
                 discard(file)
             elif file.suffix.lower() in (*PICTURE_SUFFIXES, ".json"):
-                shown = str(file.relative_to(folder))
+                shown = as_text(file.relative_to(folder))
                 if output_key(shown) not in recorded and not file.is_symlink():
                     entry = entry_of_result(file, shown, position)
                     if entry is not None:

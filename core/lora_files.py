@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from core.errors import LoraError
+from core.paths import readings
 from core.validation import shown
 
 MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
@@ -20,9 +21,12 @@ def find_lora(path: str, folders: Sequence[Path]) -> Path:
 
     Raises:
         LoraError: nowhere to be found; names every place that was tried.
+        InputError: no file can have such a path.
     """
-    wanted = Path(path.replace("\\", "/")).expanduser()
-    places = [wanted] if wanted.is_absolute() else [folder / wanted for folder in folders]
+    wanted = readings(path.replace("\\", "/"), "lora_path")
+    relative = [name for name in wanted if not name.is_absolute()]
+    places = [name for name in wanted if name.is_absolute()]
+    places += [folder / name for name in relative for folder in folders]
     for place in places:
         try:
             if place.is_file():
@@ -30,7 +34,7 @@ def find_lora(path: str, folders: Sequence[Path]) -> Path:
         except (OSError, ValueError):  # a name too long for the file system
             continue
     tried = ", ".join(str(folder) for folder in folders)
-    where = "" if wanted.is_absolute() else f" (looked in {tried})"
+    where = f" (looked in {tried})" if relative else ""
     raise LoraError(f"lora_path: {shown(path)} is not a file{where}.")
 
 

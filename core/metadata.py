@@ -11,15 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from core.dataset_folder import in_readable_order, settle, whole_numbers
 from core.ledger import Entry, Ledger
 from core.ledger_recovery import entry_of_result
 from core.outputs import append, write_atomically
+from core.paths import on_disk, printable
 from core.planning import Plan
 from core.tasks import Result
-
-# A dataset's column has one type, and Arrow's int64 ends here. One larger seed in a folder would
-# make all of them rounded floats, so that they all are text then.
-MOST_OF_A_COLUMN = 2**63 - 1
 
 _TASK_COLUMNS = ("prompt", "negative_prompt", "seed", "lora_strength", "metadata")
 _USED_COLUMNS = (
@@ -30,6 +28,7 @@ _USED_COLUMNS = (
     "guidance_scale",
     "true_cfg_scale",
 )
+_FRACTIONS = ("guidance_scale", "true_cfg_scale")  # also where a pipeline's default is an integer
 
 
 class Tables:
@@ -44,7 +43,9 @@ class Tables:
         self._folder = folder
         self._ledger = ledger
         self._written: tuple[int, tuple[int, ...]] | None = None  # last batch, and the file then
-        self._seeds_as_text = False  # in the file
+        self._seeds_are_numbers = True  # in the file
+        self._empty: set[str] = set()  # its columns without any value
+        self._interrupted = False  # the last batch was
 
     def write(self, plan: Plan, results: Sequence[Result]) -> None:
         """Bring the tables up to date with a batch that has just ended.
@@ -53,15 +54,15 @@ class Tables:
             LedgerError, StorageError: the disk refuses, or the ledger is damaged.
         """
         file = self._folder / "metadata.jsonl"
-        added = self._added(plan, file)
+        adds_only = not plan.renews and self._written == (plan.batch - 1, _stamp(file))
         self._written = None  # until all of it is there
-        if added is not None:
-            append(file, self._picture_lines(added))
-        else:
-            entries = list(self._entries(plan))
-            self._seeds_as_text = any(map(_has_large_seed, entries))
-            write_atomically(file, self._picture_lines(entries))
+        if not (adds_only and self._add(plan, file)):
+            rows = self._picture_rows(self._entries(plan))
+            self._seeds_are_numbers = _seeds_are_numbers(rows)
+            self._empty = {name for name in _columns(rows) if all(r[name] is None for r in rows)}
+            write_atomically(file, _lines(in_readable_order(rows)))
         self._written = (plan.batch, _stamp(file))
+        self._interrupted = any(result.status == "interrupted" for result in results)
         write_atomically(
             self._folder / "results.jsonl", _lines(result.as_dict() for result in results)
         )
@@ -79,25 +80,42 @@ class Tables:
 
     def _said_by_file(self, entry: Entry, position: int) -> Entry | None:
         shown = str(entry.output_path)
-        file = self._folder / shown
+        file = self._folder / on_disk(shown)
         return entry_of_result(file, shown, position) if file.is_file() else None
 
-    def _added(self, plan: Plan, file: Path) -> list[Entry] | None:
-        """What to add to the table; None if the table has to be written anew."""
-        if plan.renews or self._written != (plan.batch - 1, _stamp(file)):
-            return None
+    def close(self) -> None:
+        """Prepare the folder for readers that need more than the table."""
+        if self._written is not None:
+            settle(self._folder, self._interrupted)
+
+    def _add(self, plan: Plan, file: Path) -> bool:
+        """Add the batch's pictures to the table; False if its columns do not take them."""
         added = self._ledger.entries_of(plan.keys).values()
         done = sorted((e for e in added if e.state == "done"), key=lambda e: e.position)
-        if not self._seeds_as_text and any(map(_has_large_seed, done)):
-            return None
-        return done
+        rows = self._picture_rows(done)
+        if self._seeds_are_numbers and not _seeds_are_numbers(rows):
+            return False
+        if any(row[name] is not None for row in rows for name in self._empty):
+            return False
+        if not self._seeds_are_numbers:
+            rows = [{**row, "seed": str(row["seed"])} for row in rows]
+        append(file, _lines(rows))
+        return True
 
-    def _picture_lines(self, entries: Iterable[Entry]) -> str:
-        return _lines(
-            _picture_row(entry, self._seeds_as_text)
-            for entry in entries
-            if (self._folder / str(entry.output_path)).is_file()
-        )
+    def _picture_rows(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+        there = (e for e in entries if (self._folder / on_disk(str(e.output_path))).is_file())
+        rows = [_picture_row(entry) for entry in there]
+        for row, seed in zip(rows, whole_numbers(row["seed"] for row in rows), strict=True):
+            row["seed"] = seed
+        return rows
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return list(rows[0]) if rows else []
+
+
+def _seeds_are_numbers(rows: Sequence[dict[str, Any]]) -> bool:
+    return not any(isinstance(row["seed"], str) for row in rows)
 
 
 def _stamp(file: Path) -> tuple[int, ...]:
@@ -109,23 +127,16 @@ def _stamp(file: Path) -> tuple[int, ...]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def _has_large_seed(entry: Entry) -> bool:
-    seed = entry.task.get("seed")
-    return isinstance(seed, int) and seed > MOST_OF_A_COLUMN
-
-
-def _picture_row(entry: Entry, seed_as_text: bool) -> dict[str, Any]:
+def _picture_row(entry: Entry) -> dict[str, Any]:
     """One picture. The same columns in every row, because a dataset's columns have one type."""
     lora = entry.task.get("lora_path")
-    columns = {name: entry.task.get(name) for name in _TASK_COLUMNS if name != "metadata"}
-    if seed_as_text and columns["seed"] is not None:
-        columns["seed"] = str(columns["seed"])
     return {
         "file_name": entry.output_path,
         "task_id": entry.task_id,
-        **columns,
-        "lora": Path(lora).name if lora else None,
+        **{name: entry.task.get(name) for name in _TASK_COLUMNS if name != "metadata"},
+        "lora": printable(Path(lora).name) if lora else None,
         **{name: entry.used.get(name) for name in _USED_COLUMNS},
+        **{n: float(v) for n in _FRACTIONS if (v := entry.used.get(n)) is not None},
         "sha256": entry.sha256,
         "fingerprint": entry.fingerprint,
         # Free-form values differ in type from row to row: one JSON text each.

@@ -1,6 +1,7 @@
 """Which model a run draws with, and the identity by which its pictures are told apart."""
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +9,14 @@ from pathlib import Path
 
 from core.devices import Device
 from core.errors import InputError
+from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, Dtype
 
 Z_IMAGE_TURBO = "Tongyi-MAI/Z-Image-Turbo"
 Z_IMAGE_TURBO_BYTES = 20 * 1024**3  # of GPU memory: 6B transformer + 4B text encoder, bf16
 DEMO_MODEL = PROJECT_DIR / "demo_model" / "checkpoint"
 SIMULATED = "simulated"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def choose_model(
             )
         identity = f"{name}@{revision}" if revision else name
         return ModelChoice(name, identity, f"Model: {name} ({why}).", revision, dtype)
-    folder = Path(name).expanduser().resolve()
+    folder = Path(os.path.realpath(user_path(name, "model")))
     is_demo = folder == automatic.demo
     identity = _folder_identity(folder, automatic.demo_identity if is_demo else None, index_file)
     shown = f"the embedded {automatic.demo_identity.replace('-', ' ')}" if is_demo else name
@@ -94,7 +96,7 @@ def _automatic(devices: Sequence[Device], automatic: Automatic) -> tuple[str, st
 
 
 def _looks_like_folder(name: str) -> bool:
-    return Path(name).expanduser().exists() or name.startswith((".", "/", "~"))
+    return os.path.exists(user_path(name, "model")) or name.startswith((".", "/", "~"))
 
 
 def _folder_identity(folder: Path, name: str | None, index_file: str) -> str:
@@ -102,16 +104,16 @@ def _folder_identity(folder: Path, name: str | None, index_file: str) -> str:
 
     Weight files are told apart by their safetensors header and their first and last MiB.
     """
-    if not (folder / index_file).is_file():
+    if not os.path.isfile(folder / index_file):
         kind = "diffusers" if index_file == "model_index.json" else "transformers"
         raise InputError(f"model: {folder} is not a {kind} model folder: it has no {index_file}.")
     digest = hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         size = file.stat().st_size
-        digest.update(f"{file.relative_to(folder).as_posix()}:{size}\n".encode())
+        digest.update(os.fsencode(f"{file.relative_to(folder).as_posix()}:{size}\n"))
         with file.open("rb") as stream:
             digest.update(stream.read(1024**2))
             if size > 1024**2:
                 stream.seek(max(1024**2, size - 1024**2))
                 digest.update(stream.read())
-    return f"{name or folder.name}#{digest.hexdigest()[:16]}"
+    return f"{name or printable(folder.name)}#{digest.hexdigest()[:16]}"

@@ -1,6 +1,5 @@
 """`MultiGPUImageGenerator`: batches of pictures on warm, supervised workers."""
 
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -23,8 +22,10 @@ from core.lora_files import LoraInspector
 from core.metadata import Tables
 from core.model_choice import choose_model
 from core.outputs import OutputRoot
+from core.paths import as_text, user_path
 from core.planning import Plan, Planner, tell_plan
 from core.settings import Settings, load_settings
+from core.streams import occupy_standard_descriptors
 from core.task_kinds import GenerateKind, LoraFinder, TaskInput
 from core.tasks import GenerateTask, Result
 from core.worker_pool import WorkerPool
@@ -77,6 +78,7 @@ class MultiGPUImageGenerator:
         retry_quarantined: bool = False,
         listener: Listener = ignore,
     ) -> None:
+        occupy_standard_descriptors()
         self.settings = load_settings(config)
         self.devices = choose_devices(num_gpus, gpu_ids, self.settings.device)
         self.model = choose_model(
@@ -89,7 +91,8 @@ class MultiGPUImageGenerator:
         self._root = OutputRoot(Path(output_dir or "."), confined=self._resumable)
         self._claim: FolderInput | None = None
         if output_dir is not None and input_file is not None:
-            self._claim = FolderInput(self._root.folder, Path(input_file), overwrite)
+            source = user_path(input_file, "input_file")
+            self._claim = FolderInput(self._root.folder, source, overwrite)
         self._ledger: Ledger | None = None
         self._tables: Tables | None = None  # where batches are resumable
         self._inspector = LoraInspector()
@@ -162,6 +165,8 @@ class MultiGPUImageGenerator:
                 self._lora_counts = self.lora_counts
             if self._batch is not None:
                 self._batch.sweep()
+            if self._tables is not None:
+                self._tables.close()
             if self._ledger is not None:
                 self._ledger.close()
             self._pool = self._ledger = self._tables = self._batch = None
@@ -209,7 +214,7 @@ class MultiGPUImageGenerator:
             lora_folders: where relative LoRA paths are looked up before the configured folder.
         """
         ledger = self._ledger or self._open_ledger()
-        folders = [*lora_folders, Path(self.settings.lora_dir)]
+        folders = [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")]
         layers = [self.settings.defaults, self.settings.defaults_for(self.model.path_or_id)]
         admission = Admission(
             GenerateKind(layers, LoraFinder(folders, self._inspector)),
@@ -283,7 +288,8 @@ class MultiGPUImageGenerator:
         name = f"image_{self._named + position:04d}{self.settings.workers.picture_suffix}"
         if self._resumable:
             return name
-        return os.path.join(self.settings.output_dir, self._session, name)
+        folder = user_path(self.settings.output_dir, "output_dir")
+        return as_text(folder / self._session / name)
 
     def _open_ledger(self) -> Ledger:
         if self._resumable:

@@ -11,10 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from core.errors import InputError, StorageError
 from core.fault_points import fault_point
+from core.paths import MAX_NAME_BYTES, MAX_PATH_BYTES, as_text, on_disk, user_path
 from core.validation import shown
 
-MAX_NAME_BYTES = 255  # of one path component, on every common Linux file system
-MAX_PATH_BYTES = 4000  # PATH_MAX less room for the temporary name
 # With these no later picture can be saved either; others concern one path.
 FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
 PICTURE_SUFFIXES = (".png", ".webp")
@@ -52,7 +51,8 @@ class OutputRoot:
     """
 
     def __init__(self, folder: Path, confined: bool = True) -> None:
-        self.folder = Path(os.path.abspath(folder))  # without "..", as the paths below it are
+        # Without "..", as the paths below it are.
+        self.folder = Path(os.path.abspath(user_path(folder, "output_dir")))
         self.confined = confined
         self._seen_inside: set[str] = set()  # folders, by `place`; `partial` looks again
 
@@ -62,7 +62,7 @@ class OutputRoot:
         Raises:
             InputError: leads outside, cannot be a file name, or ends in none of `suffixes`.
         """
-        pure = PurePosixPath(output_path)
+        pure = PurePosixPath(_encodable(output_path))
         _check_name(output_path, pure, suffixes)
         if self.confined:
             self._check_confined(output_path, pure)
@@ -74,7 +74,7 @@ class OutputRoot:
         except OSError as error:
             reason = "a loop of symbolic links" if error.errno == errno.ELOOP else error.strerror
             raise InputError(f"output_path: {shown(output_path)}: {reason or error}.") from None
-        name = path.removeprefix(os.path.join(self.folder, ""))
+        name = as_text(path.removeprefix(os.path.join(self.folder, "")))
         return OutputPath(name, Path(path), output_key(name))
 
     def _look(self, output_path: str, path: str) -> None:
@@ -145,8 +145,8 @@ class OutputRoot:
 
         The path comes from a file that could have been tampered with: nothing else goes.
         """
-        file = Path(os.path.normpath(self.folder / partial))
         with contextlib.suppress(OSError, ValueError):  # what cannot be looked at stays
+            file = Path(os.path.normpath(self.folder / on_disk(partial)))
             if file.name.startswith(PARTIAL_PREFIX) and self._lies_inside(os.path.dirname(file)):
                 discard(file)
 
@@ -157,6 +157,13 @@ def _real_path(folder: str | Path) -> str:
         return os.path.realpath(folder, strict=True)
     except FileNotFoundError:
         return os.path.realpath(folder)
+
+
+def _encodable(output_path: str) -> str:
+    try:
+        return on_disk(output_path)
+    except UnicodeEncodeError:
+        raise InputError(f"output_path: {shown(output_path)} is not valid text.") from None
 
 
 def _check_name(output_path: str, pure: PurePosixPath, suffixes: Sequence[str]) -> None:

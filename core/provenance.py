@@ -1,13 +1,13 @@
 """Picture files that say how they were made: A1111's `parameters` text and our own JSON.
 
-`parameters` follows the web UI of AUTOMATIC1111, which most viewers and ComfyUI nodes read:
-prompt, `Negative prompt:` line, then `Steps: 9, Sampler: …, CFG scale: …, Seed: …, Size: WxH`.
-Nothing is ever written under `prompt` or `workflow`, where ComfyUI expects its own JSON.
-A PNG has both as text chunks. A WebP has them in EXIF: `parameters` as the user comment, where
-that web UI has it, too, and the JSON as the image description.
+`parameters` (`core.infotext`) is what most viewers and ComfyUI nodes read. Nothing is ever written
+under `prompt` or `workflow`, where ComfyUI expects its own JSON. A PNG has both as text chunks. A
+WebP has them in EXIF: `parameters` as the user comment, where A1111 has it, too, and the JSON as
+the image description.
 """
 
 import json
+import struct
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -15,15 +15,19 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image
+from PIL import Image
+from PIL.ExifTags import Base
 from PIL.PngImagePlugin import PngInfo
+from PIL.TiffTags import ASCII, LONG, UNDEFINED
 
+from core.infotext import parameters_text
 from core.messages import Lease
 from core.tasks import EditTask, GenerateTask, task_to_json
 
 WEBP = ".webp"
 PARAMETERS_KEY = "parameters"
 TASK_KEY = "generate_task"
+TIFF_HEADER, IFD, ENTRY = 8, 6, 12  # bytes: of EXIF's header, an empty directory, an entry of one
 
 
 def encode_picture(image: Image.Image, lease: Lease, used: Mapping[str, Any]) -> bytes:
@@ -38,10 +42,7 @@ def encode_picture(image: Image.Image, lease: Lease, used: Mapping[str, Any]) ->
     own = json.dumps(record(lease, used))  # in ASCII, which every kind of text field can hold
     stream = BytesIO()
     if (lease.task.output_path or "").lower().endswith(WEBP):
-        exif = Image.Exif()
-        exif[ExifTags.Base.ImageDescription] = own
-        comment = b"UNICODE\0" + parameters.encode("utf-16-be")
-        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+        exif = _exif(own, parameters)
         # For lossless files "quality" is effort: more of it takes four times as long for nothing.
         image.save(stream, "WEBP", lossless=True, method=1, quality=20, exif=exif)
     else:
@@ -64,29 +65,29 @@ def record(lease: Lease, used: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def parameters_text(
-    task: GenerateTask | EditTask, used: Mapping[str, Any], lora_sha256: str | None
-) -> str:
-    """The A1111 text of one picture."""
-    prompt = task.prompt if isinstance(task, GenerateTask) else task.instruction
-    if task.lora_path:
-        prompt += f" <lora:{Path(task.lora_path).stem}:{task.lora_strength:g}>"
-    lines = [prompt]
-    if task.negative_prompt:
-        lines.append(f"Negative prompt: {task.negative_prompt}")
-    settings = {
-        "Steps": used.get("num_inference_steps"),
-        "Sampler": used.get("sampler"),
-        "CFG scale": used.get("true_cfg_scale", used.get("guidance_scale")),
-        "Seed": task.seed,
-        "Size": f"{used.get('width')}x{used.get('height')}",
-        "Model": used.get("model"),
-        "Model hash": used.get("model_hash"),
-    }
-    if task.lora_path and lora_sha256:
-        settings["Lora hashes"] = f'"{Path(task.lora_path).stem}: {lora_sha256[:12]}"'
-    lines.append(", ".join(f"{k}: {v}" for k, v in settings.items() if v is not None))
-    return "\n".join(lines)
+def _exif(description: str, comment: str) -> bytes:
+    """EXIF of an image description and a user comment, in the types that its standard gives.
+
+    Pillow would write the comment as BYTE, which piexif, and so A1111, cannot read.
+    """
+    ascii_text = description.encode("ascii") + b"\0"
+    padding = b"\0" * (len(ascii_text) % 2)  # values begin at even places
+    undefined = b"UNICODE\0" + comment.encode("utf-16-be")
+    details, values = TIFF_HEADER + IFD + 2 * ENTRY, TIFF_HEADER + 2 * IFD + 3 * ENTRY
+    place = values + len(ascii_text) + len(padding)
+    return b"".join(
+        (
+            struct.pack(">2sHI", b"MM", 42, TIFF_HEADER),
+            struct.pack(">H", 2),
+            struct.pack(">HHII", Base.ImageDescription, ASCII, len(ascii_text), values),
+            struct.pack(">HHII", Base.ExifOffset, LONG, 1, details),
+            struct.pack(">IH", 0, 1),  # no other directory follows; the comment's has one entry
+            struct.pack(">HHII", Base.UserComment, UNDEFINED, len(undefined), place),
+            struct.pack(">I", 0),
+            ascii_text + padding,
+            undefined,
+        )
+    )
 
 
 def read_provenance(file: Path) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def _text_in(file: Path) -> str:
     ):
         if image.format == "WEBP":
             image.load()  # WebP has no checksums: what is not torn counts as whole
-            return str(image.getexif()[ExifTags.Base.ImageDescription])
+            return str(image.getexif()[Base.ImageDescription])
         text = str(image.info[TASK_KEY])
         image.verify()
         return text

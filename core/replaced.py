@@ -35,6 +35,7 @@ from core.outputs import (
     sync_folder,
     write_atomically,
 )
+from core.paths import as_text, on_disk, printable
 
 # In a folder whose tables are not written yet. Temporary like all files of this prefix.
 _OPEN = f"{PARTIAL_PREFIX}batch"
@@ -92,7 +93,9 @@ class Replaced:
     def _entry(self, position: int, output: OutputPath) -> Entry | None:
         assert self._folder is not None
         known = self._before.get(output.key)
-        return known or entry_of_result(self._folder / output.shown, output.shown, position)
+        return known or entry_of_result(
+            self._folder / on_disk(output.shown), output.shown, position
+        )
 
     def _keep(self, output: OutputPath) -> Path | None:
         """A second name for the file that is there; None if none is."""
@@ -101,7 +104,7 @@ class Replaced:
         try:
             if self._folder is None:
                 self._folder = self._begin()
-            kept = self._folder / output.shown
+            kept = self._folder / on_disk(output.shown)
             self._root.check_inside(kept)
             _make_folders(kept.parent, self._folder)
             fault_point("main.before-keep")
@@ -164,7 +167,10 @@ def _recover(kept_in: Path, folder: Path) -> None:
             discard(file)
         elif _is_replaced(file, folder / name):
             names.append(name)
-    _close(kept_in, [(n, entry_of_result(kept_in / n, n, i)) for i, n in enumerate(names)])
+    _close(
+        kept_in,
+        [(as_text(n), entry_of_result(kept_in / n, as_text(n), i)) for i, n in enumerate(names)],
+    )
 
 
 def _is_replaced(kept: Path, current: Path) -> bool:
@@ -197,7 +203,7 @@ def _rows(entries: Sequence[tuple[str, Entry | None]]) -> Iterator[dict[str, Any
         task: Mapping[str, Any] = entry.task if entry else {}
         used: Mapping[str, Any] = entry.used if entry else {}
         yield {
-            "file_name": name,
+            "file_name": printable(name),
             "task_id": entry.task_id if entry else None,
             "prompt": task.get("prompt", task.get("instruction")),
             "seed": task.get("seed"),

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import InputError
+from core.paths import user_path
 from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Text
 from core.validation import describe
 from core.yaml_files import parse_yaml
@@ -199,7 +200,8 @@ def overlaid(
         return _validate(kind, base, files[-1].name)
     if isinstance(source, Mapping):
         return _validate(kind, _overlay(base, source), "config")
-    return _validate(kind, _overlay(base, _read_yaml(Path(source))), str(source))
+    given = _read_yaml(user_path(source, "config"))
+    return _validate(kind, _overlay(base, given), str(source))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

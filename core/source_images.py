@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from core import jp2, srgb
 from core.eight_bits import depth_of
 from core.errors import InputError
+from core.paths import user_path
 from core.validation import shown
 
 MAX_PIXELS = 100_000_000  # far above any camera's picture, far below what fills memory
@@ -61,7 +62,7 @@ def inspect_image(path: str | Path, what: str = "source_images") -> SourceImage:
         InputError: no readable picture, or one that is too large.
     """
     try:
-        file = Path(path)
+        file = user_path(path, what)
         if not file.is_file():
             raise InputError(f"{what}: {shown(str(path))} is not a file.")
         if file.stat().st_size > MAX_BYTES:
@@ -95,7 +96,7 @@ def read_image(
     Raises:
         InputError: damaged, cut short, too large, or changed since it was checked.
     """
-    file = Path(path)
+    file = user_path(path, what)
     try:
         if sha256 is not None:
             with file.open("rb") as stream:

@@ -11,7 +11,6 @@ A file that cannot be read at all raises; an entry that cannot be used becomes a
 docs/TWEETS.md says which names and places of a setting count.
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from typing import Any
 
 from core import spellings
 from core.errors import InputError, one_line
+from core.names import cleaned, cut, distinct
+from core.paths import as_text, user_path
 from core.picture_settings import Layer, merged, read_layer
 from core.setting_values import is_empty, is_set
 from core.spellings import ALIKE
@@ -27,7 +28,8 @@ from core.task_kinds import TaskInput
 from core.tweet_entries import Entries, read_entries
 from core.validation import MAX_SHOWN, misspelt, shown
 
-MAX_NAME = 100  # characters of a persona's name in file names
+MAX_NAME = 100  # characters of a persona's or a file's name in file names
+MAX_RUN_BYTES = 200  # of a run's folder: `datasets` makes longer names of it for its cache
 MAX_PASSED_OVER = 20  # keys that one line names
 PROMPT_FIELDS = ("prompt", "positive_prompt", "scene_hint")  # the first that is not empty
 PROMPT_SOURCES = (*PROMPT_FIELDS, "tweet_text")
@@ -72,15 +74,14 @@ def read_tweets(
     Raises:
         InputError: unreadable, not UTF-8, not JSON, of no known form, or without entries.
     """
-    found = read_entries(path)
-    name = _file_name(found.persona.get("name")) or _file_name(path.stem) or "image"
+    path = user_path(path, "TWEETS")
+    found, stem = read_entries(path), as_text(path.stem)
+    name = _file_name(found.persona.get("name")) or _file_name(stem) or "image"
     if not found.entries:
         raise InputError(f"{path}: holds no tweets.")
     reader = _Reader(path, found, name, prompt_from, suffix)
     inputs = [reader.task(i, entry) for i, entry in enumerate(found.entries[:limit])]
-    return TweetFile(
-        _file_name(path.stem) or "run", path.resolve().parent, inputs, reader.passed_over()
-    )
+    return TweetFile(_run_name(stem), path.resolve().parent, inputs, reader.passed_over())
 
 
 class _Reader:
@@ -193,7 +194,12 @@ def _short(key: str) -> str:
 
 
 def _file_name(name: Any) -> str:
-    """`name` as part of a file name: letters and digits of any script, the rest as `_`."""
-    if not isinstance(name, str):
-        return ""
-    return re.sub(r"[^\w-]+", "_", name).strip("_")[:MAX_NAME]
+    """`name` as part of a file name: letters, marks and digits of any script, the rest as `_`."""
+    return cut(cleaned(name, "-").strip("_"), MAX_NAME) if isinstance(name, str) else ""
+
+
+def _run_name(stem: str) -> str:
+    """The folder of a file's pictures. One that is cut, or has nothing to show, tells by a hash."""
+    name = cleaned(stem, "-").strip("_")
+    short = cut(name, MAX_NAME, MAX_RUN_BYTES)
+    return name if name and short == name else distinct(stem, short or "run", MAX_RUN_BYTES)

@@ -12,6 +12,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from enum import Enum
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -20,8 +21,10 @@ from typing import Any
 from core.batch import ActiveLease, Batch
 from core.devices import Device
 from core.fault_points import fault_point, send_half
-from core.messages import ToWorker, decode, encode
+from core.messages import Lease, ToWorker, decode, encode
+from core.paths import UTF8_MODE, WORKERS_DIFFER, for_worker, user_path
 from core.stall import StallWatch
+from core.tasks import EditTask, GenerateTask, ScoreTask
 from core.worker_spec import WorkerSpec
 from core.worker_start import Starter, WorkerMain, WorkerProcess
 
@@ -127,7 +130,7 @@ class WorkerHandle:
         """Start a new incarnation. Call it from a thread that outlives the worker.
 
         Raises:
-            Exception: no process can be started now; AssertionError: nor ever.
+            Exception: no process can be started now.
         """
         task_reader, self._to_worker = Pipe(duplex=False)
         with suppress(OSError):  # where the user has many large pipes already
@@ -136,7 +139,11 @@ class WorkerHandle:
         try:
             self.process = self._starter.start(
                 self._target,
-                (self._spec, task_reader, result_writer),
+                (
+                    replace(self._spec, model=for_worker(self._spec.model)),
+                    task_reader,
+                    result_writer,
+                ),
                 self.name,
                 self._birth_environment(),
             )
@@ -162,6 +169,7 @@ class WorkerHandle:
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            **UTF8_MODE,
         }
         if self.device.kind == "cpu":
             # The same sums whatever the number of threads; see workers.reproducible.
@@ -174,6 +182,8 @@ class WorkerHandle:
     def send(self, message: ToWorker) -> bool:
         """Send a message; False if the worker is gone (its sentinel will tell)."""
         assert self._to_worker is not None
+        if WORKERS_DIFFER and isinstance(message, Lease):
+            message = _with_workers_paths(message)
         pipe, data = self._to_worker, encode(message)
         fault_point("main.mid-send", lambda: send_half(pipe, data))
         try:
@@ -282,3 +292,25 @@ class WorkerHandle:
             self.deadline += seconds
         if self.load_watch is not None:
             self.load_watch.forgive(seconds)
+
+
+def _with_workers_paths(lease: Lease) -> Lease:
+    """The same files, named for a process with another encoding of names."""
+
+    def named(path: str) -> str:
+        return for_worker(str(user_path(path, "path")))
+
+    changed: dict[str, Any] = {}
+    task = lease.task
+    if isinstance(task, GenerateTask | EditTask) and task.lora_path:
+        changed["lora_path"] = named(task.lora_path)
+    if isinstance(task, EditTask | ScoreTask):
+        changed["source_images"] = tuple(map(named, task.source_images))
+    if isinstance(task, ScoreTask):
+        changed["edited_image"] = named(task.edited_image)
+    return replace(
+        lease,
+        task=replace(task, **changed),
+        partial_path=for_worker(lease.partial_path),
+        files={named(path): sha256 for path, sha256 in lease.files.items()},
+    )

@@ -500,9 +500,6 @@ class WorkerPool:
             return
         try:
             handle.start()
-        except AssertionError as error:  # how multiprocessing refuses; it will do so again
-            self._retire(handle, f"it cannot be started: {error}")
-            return
         except Exception as error:  # out of processes, threads, memory or file descriptors
             logger.warning(f"{handle.name}: could not be started: {error}")
             self._plan_restart(handle, f"could not be started: {error}")

@@ -7,7 +7,8 @@ fresh interpreter: right for simulated devices, which import nothing, and where 
 cannot be had.
 
 Neither imports the user's main script: it may have no main guard, or look at CUDA before the
-worker's device mask is set.
+worker's device mask is set. Nor does either take over anything else of the caller's, such as a
+start method of another library (joblib's `loky`), which a worker does not know.
 """
 
 import multiprocessing
@@ -18,15 +19,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker, spawn
+from multiprocessing import forkserver, resource_tracker, spawn, util
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Protocol
 
 from loguru import logger
 
+from core.paths import UTF8_MODE, for_worker
 from core.settings import PROJECT_DIR
 from core.worker_spec import WorkerSpec
 
@@ -42,6 +44,7 @@ _CHILDREN: set[Any] = getattr(multiprocessing.process, "_children", set())
 _SPAWN = multiprocessing.get_context("spawn")
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _environment_lock = threading.Lock()
+_thread = threading.local()
 
 
 class WorkerProcess:
@@ -91,7 +94,6 @@ class Starter(Protocol):
         Linux sends a child's parent-death signal when the *thread* that started it ends.
 
         Raises:
-            AssertionError: this process may not have children, because it is a daemonic one.
             Exception: no process can be started now (OSError; RuntimeError for threads).
         """
 
@@ -107,7 +109,7 @@ class Spawning:
         process = _new_process(_SPAWN, target, arguments, name)
         _block_terminal_signals()
         with _environment(environment):
-            process.start()
+            _start(process)
         return WorkerProcess(process)
 
 
@@ -156,7 +158,9 @@ class Forking:
             raise OSError("the fork server has died, and is started again")
         with _environment_lock:
             whole = {**os.environ, **environment}
-        process = _new_process(_FORKSERVER, _in_environment, (whole, target, arguments), name)
+        whole = {name: for_worker(value) for name, value in whole.items()}
+        surroundings = (whole, _current_folder(), target, arguments)
+        process = _new_process(_FORKSERVER, _in_surroundings, surroundings, name)
         try:
             _keeper.start(process)
         except TimeoutError:
@@ -195,6 +199,10 @@ class _Keeper:
         self._errands = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
+    @property
+    def in_use(self) -> bool:
+        return self._thread is not None
+
     def server(self, role: str) -> "Future[_Server | None]":
         """The server, warmed up for `role` if there is none yet; None if it cannot be had."""
         with self._lock:
@@ -214,7 +222,7 @@ class _Keeper:
                 finds its pipes closed and leaves.
         """
         try:
-            self._errand(process.start).result(FORK_TIMEOUT)
+            self._errand(lambda: _start(process)).result(FORK_TIMEOUT)
         except EOFError:
             raise OSError("the fork server has died") from None
 
@@ -244,13 +252,13 @@ def _warm_up(role: str) -> _Server | None:
     probe = _new_process(_FORKSERVER, _tell_server, (writer,), "probe")
     pid, refusal = None, None
     try:
-        with _environment(_server_environment(role)):
+        with _environment(_server_environment(role)), _for_us():
             forkserver.ensure_running()
-        probe.start()
+        _start(probe)
         writer.close()
         pid, refusal = reader.recv()
         probe.join()
-    except Exception as error:  # in a daemonic process an AssertionError
+    except Exception as error:
         logger.debug(f"The fork server could not be started: {error!r}")
     if pid is not None and refusal is None:
         return _Server(pid)
@@ -275,6 +283,7 @@ def _server_environment(role: str) -> dict[str, str]:
         "MKL_CBWR": os.environ.get("MKL_CBWR", "AUTO,STRICT"),
         # Ask NVML instead of CUDA whether there are GPUs: CUDA does not survive it, either.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        **UTF8_MODE,
     }
 
 
@@ -285,10 +294,23 @@ def _tell_server(writer: Connection) -> None:
         writer.send((os.getppid(), preload.refusal))
 
 
-def _in_environment(environment: dict[str, str], target: WorkerMain, arguments: Any) -> None:
-    """A forked worker's first act."""
+def _current_folder() -> str | None:
+    """As a worker has to be given it; None if it was removed."""
+    try:
+        return for_worker(os.getcwd())
+    except OSError:
+        return None
+
+
+def _in_surroundings(
+    environment: dict[str, str], folder: str | None, target: WorkerMain, arguments: Any
+) -> None:
+    """A forked worker's first act: to look as if main had started it, and not the server."""
     os.environ.clear()
     os.environ.update(environment)
+    if folder is not None:
+        with suppress(OSError):
+            os.chdir(folder)
     target(*arguments)
 
 
@@ -298,19 +320,91 @@ def _new_process(
     return context.Process(target=target, args=arguments, name=_PROCESS_NAME + name, daemon=True)
 
 
-def _without_main_script(original: Callable[[str], dict[str, Any]]) -> Any:
-    """Have workers not import the main script, for which multiprocessing has no option."""
+def _start(process: Any) -> None:
+    """Start a worker, whatever kind of process this is."""
+    with _daemons, _for_us():
+        process.start()
+
+
+class _Daemons:
+    """A context in which a daemonic process may have children.
+
+    multiprocessing forbids them, because it ends such a process without a chance to end its
+    children. A worker ends with its parent all the same: the kernel sees to it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0  # threads; one may be held up for long
+        self._daemonic = False
+
+    def __enter__(self) -> None:
+        current = multiprocessing.current_process()
+        with self._lock:
+            if not self._inside:
+                self._daemonic = current.daemon
+            self._inside += 1
+            if self._daemonic:
+                current.daemon = False
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside and self._daemonic:
+                multiprocessing.current_process().daemon = True
+
+
+_daemons = _Daemons()
+
+
+@contextmanager
+def _for_us() -> Iterator[None]:
+    """Mark what multiprocessing starts in this thread meanwhile as ours, not the caller's."""
+    _thread.starts_ours = True
+    try:
+        yield
+    finally:
+        _thread.starts_ours = False
+
+
+def _is_ours() -> bool:
+    return getattr(_thread, "starts_ours", False)
+
+
+def _without_the_callers(original: Callable[[str], dict[str, Any]]) -> Any:
+    """Have workers and their server be told only where modules are.
+
+    multiprocessing would tell them the caller's start method and main script, and has no option
+    against it. To ask for the start method also settles it: the caller could set none later.
+    """
 
     def get_preparation_data(name: str) -> dict[str, Any]:
-        data = original(name)
-        if name.startswith(_PROCESS_NAME):
-            data = {key: data[key] for key in data if not key.startswith("init_main")}
-        return data
+        importing_main = getattr(multiprocessing.current_process(), "_inheriting", False)
+        if not _is_ours() or importing_main:  # which `original` refuses: it would go on for ever
+            return original(name)
+        here = getattr(multiprocessing.process, "ORIGINAL_DIR", None) or os.curdir
+        return {"name": name, "sys_path": [for_worker(path or here) for path in sys.path]}
 
     return get_preparation_data
 
 
-spawn.get_preparation_data = _without_main_script(spawn.get_preparation_data)
+def _unless_for_us(original: Callable[[], None]) -> Callable[[], None]:
+    """Have a caller's full or broken standard output keep no worker from its start.
+
+    multiprocessing flushes it, so that no fork of this process would print its buffer again; ours
+    are no such forks.
+    """
+
+    def flush_std_streams() -> None:
+        if not _is_ours():
+            original()
+
+    return flush_std_streams
+
+
+spawn.get_preparation_data = _without_the_callers(spawn.get_preparation_data)
+_util: Any = util  # typeshed knows nothing of its private part
+_util._flush_std_streams = _unless_for_us(_util._flush_std_streams)
 
 
 def _block_terminal_signals() -> None:
@@ -319,9 +413,11 @@ def _block_terminal_signals() -> None:
     A Ctrl-C that meets a worker while it is being born would end it with a traceback; the
     worker unblocks the signals once it ignores them (`workers.boot`).
     """
-    # It unblocks SIGINT when it starts its helper process, so it has to come first.
+    # multiprocessing's helper process ignores only the others.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
+    # It unblocks SIGINT when it starts that process, so it has to come first.
     resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 @contextmanager
@@ -340,7 +436,22 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                     os.environ[key] = value
 
 
+def _forget_the_parents() -> None:
+    """In a fork of this program: the keeper's thread and its server stayed with the parent."""
+    global _environment_lock, _daemons, _keeper
+    _environment_lock, _daemons = threading.Lock(), _Daemons()
+    if _keeper.in_use:
+        # multiprocessing would ask for the exit code of a server that is no child of this process.
+        server: Any = forkserver._forkserver
+        alive = server._forkserver_alive_fd
+        server.__init__()
+        if alive is not None:
+            os.close(alive)
+        _keeper = _Keeper()
+
+
 _keeper = _Keeper()
+os.register_at_fork(after_in_child=_forget_the_parents)
 
 
 def starter_for(

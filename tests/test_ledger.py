@@ -28,6 +28,13 @@ def test_a_finished_task_is_there_after_a_restart(tmp_path: Path) -> None:
     reopened.close()
 
 
+def test_an_error_that_quotes_a_path_which_is_no_text_is_recorded(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path)
+    ledger.begin_batch([replace(ENTRY, state="failed", error="cannot read b\udcff.png")])
+    assert ledger.entries()["a.png"].error == "cannot read b\\udcff.png"
+    ledger.close()
+
+
 def test_an_open_lease_is_found_and_its_task_is_pending_again(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path)
     ledger.begin_batch([ENTRY])

@@ -57,7 +57,7 @@ def test_provenance_says_how_the_picture_was_made(tiny_model: Path, tmp_path: Pa
     lines = text.splitlines()
     assert lines[:2] == ["a red house — ☃", "Negative prompt: rain"]
     assert lines[2].startswith(
-        "Steps: 2, Sampler: FlowMatchEulerDiscrete, CFG scale: 0.0, Seed: 5, Size: 64x64, "
+        "Steps: 2, Sampler: FlowMatchEulerDiscrete, CFG scale: 1.0, Seed: 5, Size: 64x64, "
         "Model: tiny, Model hash: "
     )
     full = read_provenance(file)

@@ -1,6 +1,5 @@
 """A pool that cannot start workers, or breaks down, or is stopped: every batch gets its answer."""
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -28,31 +27,6 @@ def in_background(call: Callable[[], list[Result]]) -> list[Result]:
     threading.Thread(target=lambda: found.append(call()), daemon=True).start()
     wait_until(lambda: found, "the end of the batch")
     return found[0]
-
-
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_in_a_daemonic_process_which_may_have_no_children_every_task_has_its_record(
-    tmp_path: Path, method: str
-) -> None:
-    script = f"""
-        import json
-        import multiprocessing
-        from core.multi_gpu_image_generator import MultiGPUImageGenerator
-
-        def generate():
-            config = {{"model": "simulated", "workers": {{"start_method": "{method}"}}}}
-            with MultiGPUImageGenerator(2, config=config) as generator:
-                results = generator.generate_batch({TASKS})
-            print(json.dumps([r.as_dict() for r in results]), flush=True)
-
-        process = multiprocessing.get_context("fork").Process(target=generate, daemon=True)
-        process.start()
-        process.join()
-        """
-    done = run_script(script, tmp_path)
-    results = json.loads(done.stdout)
-    assert [r["status"] for r in results] == ["failed"] * 2
-    assert "daemonic processes are not allowed to have children" in results[0]["error"]
 
 
 def test_a_worker_that_cannot_be_started_now_is_started_later(

@@ -10,8 +10,8 @@ from PIL import Image
 
 from core.arguments import seed as seed_argument
 from core.benchmark.settings import load_benchmark_settings
+from core.dataset_folder import MAX_NUMBER
 from core.errors import InputError
-from core.metadata import MOST_OF_A_COLUMN
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.seeds import MAX_SEED, read_seed
 from core.settings import load_settings
@@ -132,7 +132,7 @@ def test_a_picture_of_every_seed_up_to_the_largest_is_drawn(
     tmp_path: Path, tiny_model: Path
 ) -> None:
     config = {"model": str(tiny_model), "device": "cpu", "dtype": "float32"}
-    wanted = [7, 2**53 + 5, MOST_OF_A_COLUMN + 2, MAX_SEED]
+    wanted = [7, 2**53 + 5, MAX_NUMBER + 2, MAX_SEED]
     tasks = [{"prompt": "a", "width": 32, "height": 32, "num_inference_steps": 1, "seed": s}
              for s in wanted]  # fmt: skip
     with MultiGPUImageGenerator(1, config=config, output_dir=tmp_path) as generator:

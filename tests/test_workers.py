@@ -481,7 +481,7 @@ def test_a_worker_ignores_the_terminals_signals(tmp_path: Path) -> None:
     with Generator(1, config=config, output_dir=tmp_path) as generator:
         generator.generate_batch(prompts("a"))
         [worker] = worker_processes(os.getpid())
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             worker.send_signal(number)
         assert statuses(generator.generate_batch(prompts("b"))) == ["done"]
         assert [w.pid for w in worker_processes(os.getpid())] == [worker.pid]

@@ -21,11 +21,11 @@ def bind_to_parent(parent_pid: int) -> None:
 
 
 def ignore_terminal_signals() -> None:
-    """Ctrl-C and a closed terminal reach the whole group; main alone decides what they mean.
+    """Ctrl-C, a closed terminal and Slurm's signals reach all; main decides what they mean.
 
     Main had them blocked when it started this process; what came since is thrown away.
     """
-    signals = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM}
+    signals = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1}
     for number in signals:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)

@@ -1,10 +1,11 @@
 """Categories: shown, chosen and counted as the data gives them; only paths need another form."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from core.benchmark.rows import file_name, label_of
+from core.names import distinct
+from core.paths import MAX_NAME_BYTES
 
 UNSORTED = "unsorted"  # the category of a pair that names none
 MAX_FOLDER = 60  # characters
@@ -25,6 +26,4 @@ def category_folder(category: str) -> str:
     What is fit for a path stays as it is, the rest gets a hash of what was lost.
     """
     name = file_name(category, MAX_FOLDER)
-    if name == category:
-        return name
-    return f"{name}-{hashlib.sha256(category.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    return name if name == category else distinct(category, name, MAX_NAME_BYTES)

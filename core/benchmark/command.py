@@ -19,6 +19,7 @@ from core.benchmark.summary import JudgedBy, Summary, summarise
 from core.benchmark.table import print_comparison, print_summary
 from core.errors import MultiGPUError
 from core.interrupts import Interrupts
+from core.paths import user_path
 from core.progress import create_view, set_up_logging
 
 ALL_SCORED, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -105,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv[:1] == ["compare"]:
             options = parse_compare_arguments(argv[1:])
             set_up_logging("INFO")
-            print_comparison(compare(options.a, options.b, options.score, options.samples))
+            a, b = user_path(options.a, "A"), user_path(options.b, "B")
+            print_comparison(compare(a, b, options.score, options.samples))
             return ALL_SCORED
         options = parse_arguments(argv)
         set_up_logging(options.log_level)
@@ -129,7 +131,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
     data = find_data(settings.data)
     name = options.name or (data.stem if data.is_file() else data.name)
     folder = Path(settings.output_dir) / name
-    config_folder = Path(options.config).parent if options.config else None
+    config_folder = user_path(options.config, "config").parent if options.config else None
     with EditBenchmark(
         settings,
         folder,

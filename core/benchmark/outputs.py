@@ -12,7 +12,10 @@ from core.benchmark.records import Record, categories_of, lines, read_verdict
 from core.benchmark.statistics import rank_correlation
 from core.benchmark.summary import FILE_NAME as SUMMARY
 from core.benchmark.summary import Summary, to_json
+from core.dataset_folder import settle, whole_numbers
+from core.names import bounded
 from core.outputs import make_folder, remove, write_atomically
+from core.paths import as_text, on_disk
 
 # GEdit-Bench's columns, as its calculate_statistics reads them, its spelling included.
 GEDIT_COLUMNS = (
@@ -23,6 +26,7 @@ OUR_COLUMNS = ("overall_score", "category", "pair_id")
 SCORES = "scores.csv"
 GEDIT_FOLDER = "gedit"
 GEDIT_SUFFIX = "_gpt_score.csv"
+MAX_TABLE_BYTES = 232  # of a table's name: it gets that suffix and, while it is written, a prefix
 
 
 def write_outputs(folder: Path, records: Sequence[Record], summary: Summary) -> None:
@@ -37,6 +41,7 @@ def write_outputs(folder: Path, records: Sequence[Record], summary: Summary) -> 
     write_atomically(folder / SCORES, scores_csv(scored))
     _write_gedit(folder / GEDIT_FOLDER, folder.name, categories_of(records), scored)
     write_atomically(folder / SUMMARY, to_json(summary))
+    settle(folder, interrupted=any(r.outcome == "not_tried" for r in records))
 
 
 def _write_gedit(
@@ -47,9 +52,9 @@ def _write_gedit(
     GEdit-Bench's statistics read whatever lies there.
     """
     tables = {
-        f"{run}_{category_folder(category)}{GEDIT_SUFFIX}": [
-            r for r in scored if r.category == category
-        ]
+        on_disk(
+            f"{bounded(f'{run}_{category_folder(category)}', MAX_TABLE_BYTES)}{GEDIT_SUFFIX}"
+        ): [r for r in scored if r.category == category]
         for category in categories
     }
     make_folder(folder)
@@ -90,17 +95,17 @@ def scores_csv(records: Sequence[Record]) -> str:
 
 def _imagefolder(records: Sequence[Record]) -> str:
     """metadata.jsonl: the edited pictures as a Hugging Face imagefolder."""
+    edited = [r for r in records if r.edited_image is not None]
     rows = (
         {
             "file_name": r.edited_image,
             "pair_id": r.pair_id,
             "category": r.category,
             "instruction": r.instruction,
-            "seed": r.seed,
+            "seed": seed,
             "scores": json.dumps(r.scores),
         }
-        for r in records
-        if r.edited_image is not None
+        for r, seed in zip(edited, whole_numbers(r.seed for r in edited), strict=True)
     )
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -109,17 +114,18 @@ def correlations(folder: Path, records: Sequence[Record], judge: str) -> dict[st
     """Spearman's rho of the overall score with that of every other judge of the same edits."""
     found = {}
     scored = {(r.category, r.pair_id): r for r in records if r.scores}
-    here = folder / "scores" / judge
+    here = folder / "scores" / on_disk(judge)
     for other in sorted(p for p in (folder / "scores").glob("*") if p.is_dir() and p != here):
         ours, theirs = [], []
         for (category, pair_id), record in scored.items():
-            verdict = _same_edit(here, other, f"{category_folder(category)}/{pair_id}.json")
+            name = on_disk(f"{category_folder(category)}/{pair_id}.json")
+            verdict = _same_edit(here, other, name)
             if verdict is not None and record.scores and "O" in record.scores:
                 ours.append(record.scores["O"])
                 theirs.append(verdict)
         rho = rank_correlation(ours, theirs)
         if rho is not None:
-            found[other.name] = rho
+            found[as_text(other.name)] = rho
     return found
 
 

@@ -19,8 +19,11 @@ from typing import Any
 
 from core.benchmark.categories import category_folder
 from core.errors import InputError
+from core.names import MAX_BYTES, cut
 from core.outputs import output_key
+from core.paths import as_text, readings
 from core.settings import PROJECT_DIR
+from core.validation import shown
 
 
 @dataclass(frozen=True)
@@ -114,11 +117,11 @@ def read_pairs(data: str | Path, work_folder: Path) -> PairSet:
 
 def find_data(data: str | Path) -> Path:
     """From the current folder, then from this project's."""
-    given = Path(data).expanduser()
-    for path in (given, PROJECT_DIR / given):
-        if path.exists():
+    given = readings(data, "data")
+    for path in (*given, *(PROJECT_DIR / path for path in given)):
+        if os.path.exists(path):
             return Path(os.path.abspath(path))  # without "..": what lies below is compared by text
-    raise InputError(f"data: {str(data)!r} is neither a file nor a folder.")
+    raise InputError(f"data: {shown(str(data))} is neither a file nor a folder.")
 
 
 def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
@@ -136,10 +139,14 @@ def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
             if key in given:
                 pair = _given_twice(pair)
             given.add(key)
+        own, numbers = pair.pair_id, ""
         while output_key(pair.name) in taken:
-            pair = replace(pair, pair_id=f"{pair.pair_id}_{position:04d}")
+            numbers += f"_{position:04d}"
+            shortened = cut(own, len(own), MAX_BYTES - len(numbers))
+            pair = replace(pair, pair_id=f"{shortened}{numbers}")
         taken.add(output_key(pair.name))
-        unique.append(replace(pair, index=position))
+        sources = tuple(map(as_text, pair.source_images))
+        unique.append(replace(pair, index=position, source_images=sources))
     return unique
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from core.benchmark.runner import PairResult
 from core.errors import InputError
 from core.outputs import OutputRoot
+from core.paths import as_text
 
 FILE_NAME = "results.jsonl"
 
@@ -62,7 +63,7 @@ def record_of(result: PairResult, root: OutputRoot) -> Record:
         pair.instruction,
         pair.language,
         pair.source_images,
-        edited.as_posix() if edited else None,
+        as_text(edited) if edited else None,
         outcome,
         scores,
         error,

@@ -11,6 +11,7 @@ from typing import Any
 from loguru import logger
 
 from core.errors import InputError
+from core.names import cleaned, cut
 from core.validation import misspelt, shown
 
 MAX_FILE_BYTES = 4_000_000_000
@@ -30,7 +31,6 @@ PICTURE_HINTS = (
     "file_name", "image", "source", "source_image", "input_image", "input", "image_path",
     "input_path", "source_path", "image_file", "original_image", "original_image_path", "img",
 )  # fmt: skip
-_UNFIT = re.compile(r"[^\w.-]+")  # \w is any script's letters: 颜色 stays as it is
 
 
 def json_lines(file: Path) -> Iterator[dict[str, Any] | InputError]:
@@ -194,4 +194,4 @@ def _is_empty(value: Any) -> bool:
 
 def file_name(text: str, most: int = MAX_ID) -> str:
     """`text` as one path component, readable in its own script."""
-    return _UNFIT.sub("_", text.strip())[:most].strip("._") or "pair"
+    return cut(cleaned(text.strip(), "-."), most).strip("._") or "pair"

@@ -29,10 +29,12 @@ from core.ledger import Ledger
 from core.lora_files import LoraInspector
 from core.model_choice import ModelChoice, choose_model
 from core.outputs import OutputRoot
+from core.paths import as_text, on_disk, user_path
 from core.plan_summary import PlanSummary, Standing
 from core.planning import Planner, tell_plan
 from core.provenance import read_provenance
 from core.seeds import seed_of_task
+from core.streams import occupy_standard_descriptors
 from core.task_kinds import EditKind, LoraFinder, ScoreKind
 from core.tasks import EditTask, Result, ScoreTask
 from core.worker_pool import WorkerPool
@@ -90,6 +92,7 @@ class EditBenchmark:
         retry_unparsed: bool = False,
         data: Path | None = None,
     ) -> None:
+        occupy_standard_descriptors()
         self.settings = settings
         self.devices = _devices(settings, device_ids)
         self.editor = choose_model(
@@ -147,7 +150,9 @@ class EditBenchmark:
             InputError: what they left is of other data.
         """
         self._pairs = pair_set.pairs
-        loras = LoraFinder([Path.cwd(), Path(self.settings.lora_dir)], self._inspector)
+        loras = LoraFinder(
+            [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")], self._inspector
+        )
         kind = EditKind(self.settings.editor.layers(self.editor.path_or_id), loras)
         admission = Admission(
             kind,
@@ -209,7 +214,7 @@ class EditBenchmark:
         task = ScoreTask(
             pair.instruction,
             pair.source_images,
-            str(edit.output_path),
+            as_text(str(edit.output_path)),
             seed=seed_of_task(self.settings.seed, pair.index),
             output_path=self._verdict_of(pair),
             task_id=f"score {pair.name}",
@@ -325,7 +330,7 @@ class EditBenchmark:
         """
         jobs = []
         for edit in self.finished_edits():
-            verdict = self.root.folder / self._verdict_of(self._pairs[edit.position])
+            verdict = self.root.folder / on_disk(self._verdict_of(self._pairs[edit.position]))
             if not self._stopping or verdict.exists():
                 jobs.append(self._score_job(edit))
         due = [job for job in jobs if job is not None]

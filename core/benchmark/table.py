@@ -20,6 +20,7 @@ from core.benchmark.compare import Comparison
 from core.benchmark.parts import Subset
 from core.benchmark.summary import CategoryLine, OverallLine, Summary
 from core.errors import one_line
+from core.paths import as_text
 
 NONE = "-"
 PIPED = 100  # columns where there is no terminal, and COLUMNS says nothing
@@ -43,7 +44,7 @@ def print_summary(summary: Summary, folder: Path) -> None:
     score, and the score tokens' mean probability, over all calls, for judges that read it.
     """
     last = summary.names[-1]
-    print(one_line(f"edits, verdicts and results: {folder}"))
+    print(one_line(f"edits, verdicts and results: {as_text(folder)}"))
     if summary.edited_by is not None:
         print(one_line(f"editor: {summary.edited_by.line}"))
     print(one_line(f"judge: {summary.judged_by.identity}, seed {summary.judged_by.seed}"))

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGHUP and a closed terminal at random moments of a run."""
+"""Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and a closed terminal at random moments of a run."""
 
 import fcntl
 import os
@@ -80,7 +80,7 @@ def judge_words(engine: RealEngine, verdict: Verdict) -> None:
 
 
 @pytest.mark.parametrize("seed", range(RUNS))
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_one_signal_ends_a_run_in_order(
     tmp_path: Path, report: Report, number: signal.Signals, seed: int
 ) -> None:

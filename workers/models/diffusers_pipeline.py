@@ -18,6 +18,7 @@ from workers.compilation import Compilation, compiler_failed
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
 from workers.models.base import Log, ModelFamily, Picture, Product
+from workers.models.guidance import usual_guidance
 from workers.pixels import quantise_on_device, to_image
 from workers.processors import load_processor
 from workers.prompt_cache import PromptCache
@@ -197,8 +198,15 @@ class DiffusersPipeline(ModelFamily):
             "width": image.width,
             "height": image.height,
             "compiled": (self._compilation is not None and self._compilation.active) or None,
+            **self._usual_guidance(arguments),
         }
         return {k: v for k, v in used.items() if v is not None}
+
+    def _usual_guidance(self, arguments: dict[str, Any]) -> dict[str, float]:
+        names = ("guidance_scale", "true_cfg_scale", "negative_prompt")
+        taken = {name: self._value(arguments, name) for name in names}
+        guided = getattr(self.pipeline, "do_classifier_free_guidance", True)
+        return usual_guidance(self.pipeline_name, taken, guided is not False)
 
     def _value(self, arguments: dict[str, Any], name: str) -> Any:
         """What the pipeline took: our argument, or its own default."""

@@ -12,7 +12,7 @@ ComfyUI's, uncond + cfg * (cond - uncond), so 1.0 means none. Pipelines differ:
 - all others use ComfyUI's formula.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from core.errors import InputError
@@ -48,3 +48,28 @@ def guidance_arguments(
         negative = {"negative_prompt": task.negative_prompt or " "} if task.cfg > 1.0 else {}
         return {"true_cfg_scale": task.cfg, **negative}
     return {"guidance_scale": task.cfg} if "guidance_scale" in parameters else {}
+
+
+def usual_guidance(
+    pipeline_class: str, taken: Mapping[str, Any], guided: bool = True
+) -> dict[str, float]:
+    """A call's guidance as AUTOMATIC1111 and ComfyUI mean it, whatever the pipeline calls it.
+
+    Args:
+        taken: what the pipeline took of `guidance_scale`, `true_cfg_scale` and
+            `negative_prompt`, its own defaults included; without those that it does not have.
+        guided: False if the pipeline says of itself that it did without.
+
+    Returns:
+        `cfg` (1.0 = none), and `distilled_cfg`, which Forge calls "Distilled CFG Scale", for
+        models that take guidance as an input; nothing for a pipeline without guidance.
+    """
+    scale, true_scale = taken.get("guidance_scale"), taken.get("true_cfg_scale")
+    if true_scale is not None or pipeline_class in _DISTILLED:
+        cfg = true_scale if true_scale and taken.get("negative_prompt") is not None else 1.0
+        distilled = {} if scale is None else {"distilled_cfg": float(scale)}
+        return {"cfg": max(1.0, float(cfg)), **distilled}
+    if scale is None:
+        return {}
+    cfg = scale + 1 if pipeline_class.startswith(_OFFSET_FORMULA) else scale
+    return {"cfg": max(1.0, float(cfg)) if guided else 1.0}

@@ -1,0 +1,119 @@
+"""A generator inside of processes that other libraries started: their ways are not its workers'."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import run_script
+
+# What a caller runs in its processes, and what it gets back.
+DRAW = """
+import json
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+
+
+def draw(method):
+    config = {"model": "simulated", "workers": {"start_method": method}}
+    with MultiGPUImageGenerator(2, config=config, output_dir=f"out_{method}") as generator:
+        tasks = [{"prompt": "a", "output_path": "a.png"}, {"prompt": "b", "output_path": "b.png"}]
+        return [result.as_dict() for result in generator.generate_batch(tasks)]
+"""
+METHODS = ["spawn", "forkserver"]
+
+
+def run_caller(folder: Path, script: str) -> list[list[dict[str, Any]]]:
+    """The results of each call that `script` printed."""
+    (folder / "drawing.py").write_text(DRAW)
+    done = run_script(f"import json, sys; sys.path.insert(0, '')\n{script}", folder)
+    assert done.returncode == 0 and "fork server" not in done.stderr, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def assert_drawn(batches: list[list[dict[str, Any]]], count: int) -> None:
+    found = [(r["status"], r["error"]) for results in batches for r in results]
+    assert found == [("done", None)] * 2 * count
+
+
+def test_in_workers_of_joblib_every_process_is_born(tmp_path: Path) -> None:
+    """Their start method is `loky`, which only they know."""
+    script = f"""
+from joblib import Parallel, delayed
+from drawing import draw
+for results in Parallel(n_jobs=2)(delayed(draw)(method) for method in {METHODS}):
+    print(json.dumps(results))
+"""
+    assert_drawn(run_caller(tmp_path, script), 2)
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+def test_in_an_executor_of_any_kind_every_process_is_born(tmp_path: Path, context: str) -> None:
+    (tmp_path / "caller.py").write_text(f"""
+import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from drawing import draw
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("{context}")
+    with ProcessPoolExecutor(1) as executor:
+        for results in executor.map(draw, {METHODS}):
+            print(json.dumps(results))
+""")
+    script = "import runpy; runpy.run_path('caller.py', run_name='__main__')"
+    assert_drawn(run_caller(tmp_path, script), 2)
+
+
+def test_in_a_daemonic_process_every_process_is_born(tmp_path: Path) -> None:
+    """multiprocessing allows such a process no children, for a reason that is none here."""
+    script = f"""
+import multiprocessing
+from drawing import draw
+with multiprocessing.Pool(1) as pool:
+    for results in pool.map(draw, {METHODS}):
+        print(json.dumps(results))
+"""
+    assert_drawn(run_caller(tmp_path, script), 2)
+
+
+def test_in_a_fork_of_a_process_that_has_drawn_every_process_is_born(tmp_path: Path) -> None:
+    """The fork has neither the thread nor the server that its parent started workers with."""
+    script = f"""
+import multiprocessing
+from drawing import draw
+for method in {METHODS}:
+    print(json.dumps(draw(method)), flush=True)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        print(json.dumps(pool.map(draw, [method])[0]).replace("skipped", "done"), flush=True)
+        assert pool.apply(draw, [method])[0]["success"]
+"""
+    assert_drawn(run_caller(tmp_path, script), 4)
+
+
+def test_a_caller_may_choose_its_start_method_after_a_batch(tmp_path: Path) -> None:
+    script = f"""
+import multiprocessing
+from drawing import draw
+for method in {METHODS}:
+    print(json.dumps(draw(method)))
+multiprocessing.set_start_method("spawn")
+"""
+    assert_drawn(run_caller(tmp_path, script), 2)
+
+
+def test_a_callers_full_standard_output_keeps_no_worker_from_its_start(tmp_path: Path) -> None:
+    """What the caller printed waits in a buffer that cannot be written."""
+    script = f"""
+import os
+from drawing import draw
+kept = os.dup(1)
+os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+sys.stdout.reconfigure(line_buffering=False, write_through=False)
+print("[]")
+found = [draw(method) for method in {METHODS}]
+os.dup2(kept, 1)
+for results in found:
+    print(json.dumps(results))
+"""
+    assert_drawn(run_caller(tmp_path, script)[1:], 2)
