@@ -18,6 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from core.dataset_folder import in_readable_order, whole_numbers
 from core.fault_points import fault_point
 from core.ledger_entry import Entry
 from core.ledger_recovery import entry_of_result
@@ -187,6 +188,9 @@ def _is_replaced(kept: Path, current: Path) -> bool:
 def _close(kept_in: Path, entries: Sequence[tuple[str, Entry | None]]) -> None:
     """Write the tables of a folder and take its mark away; without any result it goes, too."""
     pictures = [row for row in _rows(entries) if _is_picture(row["file_name"])]
+    for row, seed in zip(pictures, whole_numbers(row["seed"] for row in pictures), strict=True):
+        row["seed"] = seed
+    pictures = in_readable_order(pictures)
     verdicts = [row for row in _rows(entries) if not _is_picture(row["file_name"])]
     for name, rows in ((PICTURES, pictures), (VERDICTS, verdicts)):
         if rows:
@@ -206,7 +210,7 @@ def _rows(entries: Sequence[tuple[str, Entry | None]]) -> Iterator[dict[str, Any
             "file_name": printable(name),
             "task_id": entry.task_id if entry else None,
             "prompt": task.get("prompt", task.get("instruction")),
-            "seed": task.get("seed"),
+            "seed": task["seed"] if isinstance(task.get("seed"), int) else None,
             **{column: used.get(column) for column in _SETTINGS},
             **({} if _is_picture(name) else {"scores": used.get("scores")}),
             "sha256": entry.sha256 if entry else None,
