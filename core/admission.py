@@ -21,7 +21,7 @@ from core.validation import shown
 FINGERPRINT_VERSIONS = {GenerateTask: 3, EditTask: 3, ScoreTask: 3}
 MAX_TASK_ID = 200  # characters
 # Names and places decide nothing; the content of the files behind them does.
-_UNDECIDING = (
+UNDECIDING = (
     "output_path", "task_id", "metadata", "lora_path", "source_images", "edited_image",
     "seed_is_random", "more_asks",
 )  # fmt: skip
@@ -38,6 +38,8 @@ class Job:
     fingerprint: str
     contents: Contents
     work: float  # expected work, in a unit of the task's kind
+    model: str  # its identity, as in the fingerprint
+    dtype: str
 
     @property
     def lora_sha256(self) -> str | None:
@@ -123,6 +125,8 @@ class Admission:
             fingerprint=fingerprint(task, contents, self._identity, self._dtype),
             contents=contents,
             work=self._kind.work(task),
+            model=self._identity,
+            dtype=self._dtype,
         )
 
     def _seeded(self, task: Task, position: int, output: OutputPath) -> Task:
@@ -137,9 +141,15 @@ class Admission:
         return replace(task, seed=seed)
 
 
-def fingerprint(task: Task, contents: Contents, model: str, dtype: str) -> str:
-    """Equal for tasks that give the same result: a hash of all that decides it."""
-    decides = {k: v for k, v in vars(task).items() if k not in _UNDECIDING}
+def fingerprint(
+    task: Task, contents: Contents, model: str, dtype: str, version: int | None = None
+) -> str:
+    """Equal for tasks that give the same result: a hash of all that decides it.
+
+    Args:
+        version: of this program's way to make them, one of `FINGERPRINT_VERSIONS`; today's.
+    """
+    decides = {k: v for k, v in vars(task).items() if k not in UNDECIDING}
     if contents.lora is None:
         decides["lora_strength"] = None
     decides.update(
@@ -148,7 +158,7 @@ def fingerprint(task: Task, contents: Contents, model: str, dtype: str) -> str:
         pictures=[*contents.pictures.values(), *contents.readings],
         model=model,
         dtype=dtype,
-        version=FINGERPRINT_VERSIONS[type(task)],
+        version=FINGERPRINT_VERSIONS[type(task)] if version is None else version,
     )
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 

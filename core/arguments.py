@@ -2,7 +2,9 @@
 
 import argparse
 import csv
+import unicodedata
 
+from core.paths import MAX_NAME_BYTES
 from core.seeds import read_seed
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -41,3 +43,16 @@ def categories(text: str) -> list[str]:
     if not names:
         raise argparse.ArgumentTypeError(f"expected categories like sky,ground, found {text!r}")
     return names
+
+
+def folder_name(text: str) -> str:
+    """The name of one folder: no path, nothing hidden, nothing that cannot be shown."""
+    name = unicodedata.normalize("NFC", text)
+    usable = name.strip() == name and name.isprintable() and not {"/", "\\"} & set(name)
+    if not name or not usable or name.startswith("."):
+        raise argparse.ArgumentTypeError(
+            f"expected one folder's name without slashes, like trial_2, found {text!r}"
+        )
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise argparse.ArgumentTypeError(f"longer than {MAX_NAME_BYTES} bytes: {name[:40]!r}…")
+    return name

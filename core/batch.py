@@ -23,6 +23,7 @@ from core.ledger import Entry, Ledger, State
 from core.messages import Done, Failed, FailureKind, Lease, encode
 from core.outputs import OutputRoot, discard, publish
 from core.paths import as_text
+from core.replaced import Replaced
 from core.scheduler import Pending, Scheduler, Worker
 from core.settings import SupervisionSettings
 from core.tasks import Result, Status, task_to_json
@@ -74,6 +75,7 @@ class Batch:
     Args:
         settled: results known before the start (rejected inputs, pictures already there).
         open_ended: jobs may be added while it runs, until it is sealed.
+        replaced: keeps results that this batch replaces; None if they need not be kept.
     """
 
     def __init__(
@@ -86,7 +88,9 @@ class Batch:
         max_passed_over: int,
         listener: Listener,
         open_ended: bool = False,
+        replaced: Replaced | None = None,
     ) -> None:
+        self._replaced = replaced
         self._sealed = not open_ended
         self._tasks = {job.position: _Task(job) for job in jobs}
         self._settled = list(settled)
@@ -231,7 +235,10 @@ class Batch:
         task = self._tasks[active.job.position]
         partial = Path(active.lease.partial_path)
         try:
-            publish(partial, active.job.output.file, message.size)
+            if self._replaced is not None:
+                self._replaced.publish(partial, active.job.output, message.size)
+            else:
+                publish(partial, active.job.output.file, message.size)
             entry = self._entry(
                 task,
                 "done",

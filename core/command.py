@@ -8,14 +8,14 @@ from pathlib import Path
 
 from loguru import logger
 
-from core.arguments import LOG_LEVELS, gpu_ids, positive, seed
+from core.arguments import LOG_LEVELS, folder_name, gpu_ids, positive, seed
 from core.errors import DeviceError, MultiGPUError, one_line
 from core.events import Event
 from core.interrupts import Interrupts
 from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.paths import as_text
-from core.planning import Plan
+from core.planning import Plan, tell_plan
 from core.progress import View, create_view, set_up_logging
 from core.settings import Settings, load_settings
 from core.tasks import GenerateTask, Result
@@ -24,6 +24,10 @@ from demo_model.vocabulary import unknown_words
 
 ALL_DONE, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
 MAX_SHOWN_WORDS = 20
+WHY_MOVED = (
+    "Tweets stand at other places in the file than before, and default seeds and names go by the "
+    "place: a tweet with a seed and an output_path of its own keeps its picture wherever it stands."
+)
 
 EXAMPLES = """\
 examples:
@@ -34,7 +38,8 @@ examples:
   python generate_images_from_tweets.py tweets.json --limit 3 --output-dir trial
       try the first three tweets
 
-Run the same command again to continue: what is done and unchanged is not drawn again.
+Run the same command again to continue: what is done and unchanged is not drawn again, and what
+is drawn anew because it changed is kept in .replaced, unless --overwrite is given.
 exit codes: 0 all pictures and tables are there, 1 some failed, 2 unusable input, 130 interrupted
 """
 
@@ -78,9 +83,16 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--output-dir", metavar="DIR", help="pictures go to DIR/<name of TWEETS> (default: outputs)"
     )
     add(
+        "--name",
+        type=folder_name,
+        metavar="NAME",
+        help="pictures go to DIR/NAME, so that two files of one name do not share a folder",
+    )
+    add(
         "--overwrite",
         action="store_true",
-        help="draw again what is done, and replace files that this program did not make",
+        help="draw again what is done and keep nothing of it; also replace what another TWEETS or "
+        "another program left",
     )
     add(
         "--retry-quarantined",
@@ -170,7 +182,8 @@ def _create_generator(
         options.num_gpus,
         options.gpu_ids,
         settings,
-        output_dir=Path(settings.output_dir) / tweets.name_of_run,
+        output_dir=Path(settings.output_dir) / (options.name or tweets.name_of_run),
+        input_file=options.tweets,
         overwrite=options.overwrite,
         retry_quarantined=options.retry_quarantined,
     )
@@ -186,9 +199,7 @@ def _draw(
     for result in plan.settled:
         if not result.success:
             logger.error(f"{result.task_id}: {result.status}: {result.error}")
-    skipped = sum(r.success for r in plan.settled)
-    if skipped:
-        logger.info(f"{skipped} of {skipped + len(plan.jobs)} pictures are there already.")
+    tell_plan(plan.summary, "tweets", WHY_MOVED)
     if not plan.jobs:
         return generator.execute(plan)
     _tell_unknown_words(generator, plan)

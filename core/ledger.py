@@ -22,6 +22,7 @@ from core.ledger_entry import UPSERT, Entry, State, from_row, to_row
 from core.ledger_file import FILE_NAME, LOCK_NAME, connect, in_our_words
 from core.ledger_recovery import connect_or_recover, results_beyond
 from core.outputs import make_folder
+from core.replaced import recover_replaced
 from core.run_lock import RunLock
 
 __all__ = ["FILE_NAME", "Entry", "Ledger", "State"]
@@ -62,6 +63,7 @@ class Ledger:
             lock.release()
             raise
         try:
+            recover_replaced(folder)
             if lived_in:
                 ledger._adopt(folder)
         except BaseException:
@@ -179,6 +181,14 @@ class Ledger:
         with self._use():
             rows = self._db.execute(
                 "SELECT * FROM tasks WHERE state = 'done' ORDER BY batch, position"
+            )
+            return [from_row(row) for row in rows]
+
+    def with_output(self) -> list[Entry]:
+        """All tasks that have a place for a result, in the order in which they were asked for."""
+        with self._use():
+            rows = self._db.execute(
+                "SELECT * FROM tasks WHERE output_path IS NOT NULL ORDER BY batch, position"
             )
             return [from_row(row) for row in rows]
 

@@ -25,6 +25,7 @@ from core.ledger_file import FILE_NAME, LOCK_NAME, DamagedLedger, connect, wal_o
 from core.outputs import (
     PARTIAL_PREFIX,
     PICTURE_SUFFIXES,
+    REPLACED,
     discard,
     output_key,
     storage_error,
@@ -152,7 +153,9 @@ def results_beyond(folder: Path, recorded: Container[str]) -> Iterator[Entry]:
     """
     position = 0
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _has_ledger(Path(place, name)))
+        folders[:] = sorted(
+            name for name in folders if name != REPLACED and not _has_ledger(Path(place, name))
+        )
         for name in sorted(names):
             file = Path(place, name)
             if name.startswith(PARTIAL_PREFIX):
@@ -160,7 +163,7 @@ def results_beyond(folder: Path, recorded: Container[str]) -> Iterator[Entry]:
             elif file.suffix.lower() in (*PICTURE_SUFFIXES, ".json"):
                 shown = as_text(file.relative_to(folder))
                 if output_key(shown) not in recorded and not file.is_symlink():
-                    entry = _entry_of(file, shown, position)
+                    entry = entry_of_result(file, shown, position)
                     if entry is not None:
                         position += 1
                         yield entry
@@ -170,7 +173,7 @@ def _has_ledger(folder: Path) -> bool:
     return any((folder / name).exists() for name in (FILE_NAME, LOCK_NAME))
 
 
-def _entry_of(file: Path, shown: str, position: int) -> Entry | None:
+def entry_of_result(file: Path, shown: str, position: int) -> Entry | None:
     """What a result says of itself; None if it is none, or was made for another place."""
     try:
         size = file.stat().st_size

@@ -1,17 +1,19 @@
 """The two tables that a run leaves beside its pictures.
 
 `metadata.jsonl`: one line per picture, in the form that makes the folder a Hugging Face
-`imagefolder` dataset (`file_name` and free columns). `results.jsonl`: one line per input of
+`imagefolder` dataset (`file_name` and free columns). A picture that was to be replaced, and was
+not, keeps its line: it is what lies there. `results.jsonl`: one line per input of
 the newest batch, failures included, in input order.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.dataset_folder import in_readable_order, settle, whole_numbers
 from core.ledger import Entry, Ledger
+from core.ledger_recovery import entry_of_result
 from core.outputs import append, write_atomically
 from core.paths import on_disk, printable
 from core.planning import Plan
@@ -55,7 +57,7 @@ class Tables:
         adds_only = not plan.renews and self._written == (plan.batch - 1, _stamp(file))
         self._written = None  # until all of it is there
         if not (adds_only and self._add(plan, file)):
-            rows = self._picture_rows(self._ledger.finished())
+            rows = self._picture_rows(self._entries(plan))
             self._seeds_are_numbers = _seeds_are_numbers(rows)
             self._empty = {name for name in _columns(rows) if all(r[name] is None for r in rows)}
             write_atomically(file, _lines(in_readable_order(rows)))
@@ -64,6 +66,22 @@ class Tables:
         write_atomically(
             self._folder / "results.jsonl", _lines(result.as_dict() for result in results)
         )
+
+    def _entries(self, plan: Plan) -> Iterator[Entry]:
+        """What lies in the folder, in the order in which it was asked for."""
+        for position, entry in enumerate(self._ledger.with_output()):
+            found: Entry | None = entry
+            if entry.state != "done":  # a failed or unfinished try leaves the old one in its place
+                renewed = plan.replaced is not None and plan.replaced.has_kept(entry.key)
+                before = None if renewed else plan.before.get(entry.key)
+                found = before or self._said_by_file(entry, position)
+            if found is not None:
+                yield found
+
+    def _said_by_file(self, entry: Entry, position: int) -> Entry | None:
+        shown = str(entry.output_path)
+        file = self._folder / on_disk(shown)
+        return entry_of_result(file, shown, position) if file.is_file() else None
 
     def close(self) -> None:
         """Prepare the folder for readers that need more than the table."""

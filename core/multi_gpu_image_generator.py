@@ -15,6 +15,7 @@ from core.batch import Batch
 from core.devices import choose_devices
 from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
+from core.folder_input import FolderInput
 from core.kept_seeds import KeptSeeds
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
@@ -22,7 +23,7 @@ from core.metadata import Tables
 from core.model_choice import choose_model
 from core.outputs import OutputRoot
 from core.paths import as_text, user_path
-from core.planning import Plan, Planner
+from core.planning import Plan, Planner, tell_plan
 from core.settings import Settings, load_settings
 from core.streams import occupy_standard_descriptors
 from core.task_kinds import GenerateKind, LoraFinder, TaskInput
@@ -48,15 +49,19 @@ class MultiGPUImageGenerator:
         config: a YAML file, a mapping of settings, or Settings; laid over config/default.yaml.
         output_dir: makes batches resumable: relative output paths lie below this folder,
             nothing is written outside it, its ledger remembers what is done, and unchanged
-            pictures are not drawn again. Without it output paths are taken as Python takes
-            paths, and existing files are replaced.
+            pictures are not drawn again; what changed tasks replace is kept in `.replaced`.
+            Without it output paths are taken as Python takes paths, and existing files are
+            replaced.
+        input_file: what the tasks are read from, if it is a file or folder. `output_dir`
+            remembers it, and refuses another one.
         overwrite: draw pictures that are done too (of those whose seed is random, with new
-            seeds), and replace files of unknown origin.
+            seeds), and replace files of unknown origin and what another `input_file` left.
         retry_quarantined: try tasks again that killed their workers in an earlier run.
         listener: called with events (`core.events`) from the pool's thread.
 
     Raises:
-        InputError: settings, devices or model cannot be used as they stand.
+        InputError: settings, devices or model cannot be used as they stand, or `output_dir`
+            holds the results of another input.
         LedgerError: `output_dir` is in use by another run, or its ledger is damaged.
         StorageError: `output_dir` cannot be written.
     """
@@ -68,6 +73,7 @@ class MultiGPUImageGenerator:
         config: str | Path | Mapping[str, Any] | Settings | None = None,
         *,
         output_dir: str | Path | None = None,
+        input_file: str | Path | None = None,
         overwrite: bool = False,
         retry_quarantined: bool = False,
         listener: Listener = ignore,
@@ -83,6 +89,10 @@ class MultiGPUImageGenerator:
         self._retry_quarantined = retry_quarantined
         self.listener = listener
         self._root = OutputRoot(Path(output_dir or "."), confined=self._resumable)
+        self._claim: FolderInput | None = None
+        if output_dir is not None and input_file is not None:
+            source = user_path(input_file, "input_file")
+            self._claim = FolderInput(self._root.folder, source, overwrite)
         self._ledger: Ledger | None = None
         self._tables: Tables | None = None  # where batches are resumable
         self._inspector = LoraInspector()
@@ -180,10 +190,15 @@ class MultiGPUImageGenerator:
             exception.
 
         Raises:
+            InputError: the output folder holds the results of another input; nothing ran.
             LedgerError, StorageError: the output folder cannot be used; nothing ran.
         """
         with self._one_batch:
             plan = self.prepare(tasks, [Path.cwd()])
+            if self._resumable:
+                tell_plan(
+                    plan.summary, "tasks", "Without a seed of its own a task gets one by its place."
+                )
             self.start()
             return self.execute(plan, timeout)
 
@@ -213,7 +228,7 @@ class MultiGPUImageGenerator:
         admitted: list[Job | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
         self._named += len(inputs)
         planner = Planner(ledger, self._root, self._overwrite, self._retry_quarantined)
-        return planner.begin(admitted)
+        return planner.begin(admitted, self._claim)
 
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:
         """Run a prepared batch on the started workers; see `generate_batch`."""
@@ -230,6 +245,7 @@ class MultiGPUImageGenerator:
             self.settings.supervision,
             self.settings.scheduling.max_passed_over,
             self._tell,
+            replaced=plan.replaced if self._resumable else None,
         )
         if plan.jobs:
             assert self._pool is not None
@@ -277,6 +293,8 @@ class MultiGPUImageGenerator:
 
     def _open_ledger(self) -> Ledger:
         if self._resumable:
+            if self._claim is not None:
+                self._claim.check()  # before anything is touched; again when the folder is ours
             self._ledger = Ledger.open(self._root.folder)
             self._tables = Tables(self._root.folder, self._ledger)
         else:
@@ -289,6 +307,8 @@ class MultiGPUImageGenerator:
             return
         try:
             self._tables.write(plan, results)
+            if plan.replaced is not None:
+                plan.replaced.write_tables()
         except (StorageError, LedgerError) as error:
             self.tables_error = error
             logger.error(f"The metadata could not be written: {error}")

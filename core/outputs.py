@@ -18,6 +18,7 @@ from core.validation import shown
 FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
 PICTURE_SUFFIXES = (".png", ".webp")
 PARTIAL_PREFIX = ".partial-"  # hidden and without suffix: never mistaken for a picture
+REPLACED = ".replaced"  # the folder of results that others took the place of; see `core.replaced`
 
 
 @dataclass(frozen=True)
@@ -121,15 +122,23 @@ class OutputRoot:
         Raises:
             StorageError: the folder cannot be made, or has since come to lead outside.
         """
-        try:
-            outside = self.confined and not self._lies_inside(os.path.dirname(path.file))
-        except OSError as error:
-            raise storage_error(error, path.file) from None
-        if outside:
-            raise StorageError(f"{path.file} has come to lead out of {self.folder}.")
+        self.check_inside(path.file)
         if not os.path.isdir(path.file.parent):
             make_folder(path.file.parent)
         return path.file.with_name(f"{PARTIAL_PREFIX}{lease_id}")
+
+    def check_inside(self, file: Path) -> None:
+        """See that a file is written inside, if that is asked for.
+
+        Raises:
+            StorageError: its folder leads outside through a link.
+        """
+        try:
+            outside = self.confined and not self._lies_inside(os.path.dirname(file))
+        except OSError as error:
+            raise storage_error(error, file) from None
+        if outside:
+            raise StorageError(f"{file} has come to lead out of {self.folder}.")
 
     def sweep(self, partial: str) -> None:
         """Remove an unfinished file that a dead run left, by its path relative to the root.
@@ -167,6 +176,8 @@ def _check_name(output_path: str, pure: PurePosixPath, suffixes: Sequence[str]) 
         )
     if pure.name.startswith(PARTIAL_PREFIX):
         raise InputError(f"output_path: names may not begin with {PARTIAL_PREFIX!r}.")
+    if REPLACED in map(str.casefold, pure.parts):
+        raise InputError(f"output_path: {REPLACED!r} is kept for results that were replaced.")
     if pure.suffix.lower() not in suffixes:
         raise InputError(f"output_path: {shown(output_path)} must end in {' or '.join(suffixes)}.")
 

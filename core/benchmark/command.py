@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from core.arguments import LOG_LEVELS, categories, gpu_ids, positive
+from core.arguments import LOG_LEVELS, categories, folder_name, gpu_ids, positive
 from core.benchmark.compare import compare
 from core.benchmark.editing import EditedBy, loras_of, settings_of
 from core.benchmark.outputs import correlations, write_outputs
@@ -34,7 +34,8 @@ examples:
       paired differences of two runs on the same pairs
 
 Run the same command again to continue: what is done and unchanged is not done again, and
-another judge scores the same edits.
+another judge scores the same edits. Edits and verdicts that are made anew because something
+changed are kept in .replaced, unless --overwrite is given.
 exit codes: 0 every pair has a score, 1 some have none, 2 unusable input, 130 interrupted
 """
 
@@ -59,7 +60,18 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--gpu-ids", type=gpu_ids, metavar="0,2,4", help="which of the visible GPUs")
     add("--data", metavar="PATH", help="pairs, instead of the settings'")
     add("--output-dir", metavar="DIR", help="results go to DIR/<name of the data>")
-    add("--overwrite", action="store_true", help="edit and score again what is done")
+    add(
+        "--name",
+        type=folder_name,
+        metavar="NAME",
+        help="results go to DIR/NAME, so that two data sets of one name do not share a folder",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="edit and score again what is done and keep nothing of it; also replace what other "
+        "data left",
+    )
     add(
         "--retry-quarantined",
         action="store_true",
@@ -117,7 +129,8 @@ def _run_interruptibly(options: argparse.Namespace, interrupts: Interrupts) -> i
 def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
     settings = _settings(options)
     data = find_data(settings.data)
-    folder = Path(settings.output_dir) / (data.stem if data.is_file() else data.name)
+    name = options.name or (data.stem if data.is_file() else data.name)
+    folder = Path(settings.output_dir) / name
     config_folder = user_path(options.config, "config").parent if options.config else None
     with EditBenchmark(
         settings,
@@ -127,6 +140,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
         options.overwrite,
         options.retry_quarantined,
         options.retry_unparsed,
+        data,
     ) as run:
         pairs = read_pairs(data, run.root.folder / "sources").selected(
             options.categories, options.limit

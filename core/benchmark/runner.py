@@ -7,7 +7,7 @@ thread; what the pools have to say arrives in one queue.
 import os
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,18 @@ from core.benchmark.editing import Edit
 from core.benchmark.models import EDITOR, judge_model
 from core.benchmark.pairs import Pair, PairSet
 from core.benchmark.settings import BenchmarkSettings
+from core.changes import Change
 from core.devices import Device, choose_devices, in_groups, memory_in_use
 from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
+from core.folder_input import FolderInput
 from core.judge import Judge, load_judge
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
 from core.model_choice import ModelChoice, choose_model
 from core.outputs import OutputRoot
 from core.paths import as_text, on_disk, user_path
-from core.planning import Planner
+from core.plan_summary import PlanSummary, Standing
+from core.planning import Planner, tell_plan
 from core.provenance import read_provenance
 from core.seeds import seed_of_task
 from core.streams import occupy_standard_descriptors
@@ -41,6 +44,7 @@ from core.worker_spec import Role, WorkerSpec, spec_for
 WAIT_SLICE = 0.5  # seconds between looks at an interrupt
 POLL = 0.1  # seconds between looks at GPU memory
 TOLERANCE = 256 * 1024**2  # bytes of GPU memory that may stay in use
+WHY_MOVED = "Pairs stand at other places in the data than before, and seeds go by the place."
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,13 @@ class EditBenchmark:
         device_ids: which of the visible GPUs, instead of the settings'.
         config_folder: where the judge's prompt file is looked up first.
         retry_unparsed: ask the judge once more than before where its verdict has no score.
+        data: what the pairs are read from. The output folder remembers it, and refuses another
+            one, unless it is overwritten.
         listener: called with events (`core.events`) from the pools' threads.
 
     Raises:
-        InputError: settings, devices, models or prompts cannot be used as they stand.
+        InputError: settings, devices, models or prompts cannot be used as they stand, or the
+            output folder holds the results of other data.
         LedgerError, StorageError: the output folder cannot be used.
     """
 
@@ -84,6 +91,7 @@ class EditBenchmark:
         overwrite: bool = False,
         retry_quarantined: bool = False,
         retry_unparsed: bool = False,
+        data: Path | None = None,
     ) -> None:
         occupy_standard_descriptors()
         self.settings = settings
@@ -100,6 +108,9 @@ class EditBenchmark:
         self.judge_name = self.judge.name(self.judge_model.identity)
         self.listener: Listener = ignore
         self.root = OutputRoot(output_folder)
+        self._claim = FolderInput(self.root.folder, data, overwrite) if data else None
+        if self._claim is not None:
+            self._claim.check()  # before anything is touched; again when the folder is ours
         self._ledger = Ledger.open(self.root.folder)
         self._planner = Planner(self._ledger, self.root, overwrite, retry_quarantined)
         self._retry_unparsed = retry_unparsed and self.judge.settings.type == "vlm"
@@ -136,7 +147,11 @@ class EditBenchmark:
     # -- planning ----------------------------------------------------------
 
     def prepare(self, pair_set: PairSet) -> None:
-        """Check every pair and compare with what earlier runs left."""
+        """Check every pair and compare with what earlier runs left.
+
+        Raises:
+            InputError: what they left is of other data.
+        """
         self._pairs = pair_set.pairs
         loras = LoraFinder(
             [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")], self._inspector
@@ -155,7 +170,8 @@ class EditBenchmark:
         admitted = [admission.admit(i, given) for i, given in enumerate(inputs)]
         jobs = [item for item in admitted if isinstance(item, Job)]
         self._edit_loras = {job.output.key: job.lora_sha256 for job in jobs}
-        plan = self._planner.begin([_named(a, self._pairs) for a in admitted])
+        plan = self._planner.begin([_named(a, self._pairs) for a in admitted], self._claim)
+        self._plan = plan
         self._edit_jobs = plan.jobs
         self._edits = {r.position: r for r in plan.settled}
         self._score_admission = Admission(
@@ -167,8 +183,36 @@ class EditBenchmark:
             first_seed=self.settings.seed,
         )
 
-    def _score_job(self, edit: Result) -> Job | None:
-        """The job that scores a finished edit; None if its score is settled."""
+        # Hashed once: an edit that stays is looked at for the plan, and scored after it.
+        self._admitted = {edit.position: self._admit_score(edit) for edit in self.finished_edits()}
+        self._score_summary = self._summary_of_scores(list(self._admitted.values()))
+
+    def _summary_of_scores(self, admitted: Sequence[Job | Rejected]) -> PlanSummary:
+        """How the verdicts stand: those on edits that stay, and those on edits to be made."""
+        standings: list[tuple[Standing, list[Change]]] = []
+        for item, (standing, changes) in zip(admitted, self._planner.look(admitted), strict=True):
+            if standing == "unchanged" and isinstance(item, Job) and self._lacks_score(item):
+                standing, changes = "changed", [Change("unparsed, asked again")]
+            standings.append((standing, changes))
+        for job in self._edit_jobs:
+            verdict = self.root.folder / self._verdict_of(self._pairs[job.position])
+            if not verdict.exists():
+                standings.append(("new", []))
+            elif self._plan.replaced is None:
+                standings.append(("again", []))
+            else:
+                standings.append(("changed", [Change("edited picture")]))
+        return PlanSummary.of(standings)
+
+    def _tell_plan(self) -> None:
+        """Say what is about to be done, where there is anything to do."""
+        if self._edit_jobs:
+            tell_plan(self._plan.summary, "pairs", WHY_MOVED, "Plan for edits")
+        to_score = self._score_summary
+        if to_score.counts.total() > to_score.counts["unchanged"]:
+            tell_plan(to_score, "pairs", WHY_MOVED, "Plan for scores")
+
+    def _admit_score(self, edit: Result) -> Job | Rejected:
         pair = self._pairs[edit.position]
         task = ScoreTask(
             pair.instruction,
@@ -179,28 +223,38 @@ class EditBenchmark:
             task_id=f"score {pair.name}",
             metadata={"category": pair.category},
         )
-        item = self._planner.add(self._score_admission.admit(edit.position, task))
-        if isinstance(item, Result) and item.status == "skipped":
-            item = self._asked_again(edit, task) or item
+        return self._score_admission.admit(edit.position, task)
+
+    def _score_job(self, edit: Result) -> Job | None:
+        """The job that scores a finished edit; None if its score is settled."""
+        admitted = self._admitted.pop(edit.position, None) or self._admit_score(edit)
+        item = self._planner.add(admitted)
+        if isinstance(item, Result) and item.status == "skipped" and isinstance(admitted, Job):
+            item = self._asked_again(admitted) or item
         if isinstance(item, Job):
             return item
         self._scores[item.position] = item
         self.listener(TaskEnded(item))
         return None
 
-    def _asked_again(self, edit: Result, task: ScoreTask) -> Job | None:
+    def _asked_again(self, scored: Job) -> Job | None:
         """The same with one ask more, if its verdict has no score and the user wants one."""
-        if not self._retry_unparsed or self._stopping:
+        if self._stopping or not self._lacks_score(scored):
             return None
-        verdict = read_provenance(self.root.folder / str(task.output_path))
-        if verdict["used"]["scores"] is not None:
-            return None
+        assert isinstance(scored.task, ScoreTask)
+        verdict = read_provenance(scored.output.file)
         more = verdict["task"].get("more_asks", 0) + 1
-        again = self._score_admission.admit(edit.position, replace(task, more_asks=more))
+        again = self._score_admission.admit(scored.position, replace(scored.task, more_asks=more))
         if not isinstance(again, Job):  # asked as often as a task can say
             return None
         self._ledger.set_state(job_entry(again, "pending"))
         return again
+
+    def _lacks_score(self, scored: Job) -> bool:
+        """Whether a verdict is to be asked for again."""
+        if not self._retry_unparsed:
+            return False
+        return read_provenance(scored.output.file)["used"]["scores"] is None
 
     def _verdict_of(self, pair: Pair) -> str:
         """Where the judge's verdict lies, relative to the results' folder."""
@@ -221,11 +275,14 @@ class EditBenchmark:
         there = len(self.finished_edits())
         if there:
             logger.info(f"{there} of {len(self._pairs)} edits are there already.")
+        self._tell_plan()
         overlapped = self.settings.stages == "overlapped"
         if overlapped and len(self.devices) == 1:
             logger.info("stages: one worker cannot be shared out; editing comes first.")
             overlapped = False
         (run_overlapped if overlapped else run_sequential)(self)
+        if self._plan.replaced is not None:
+            self._plan.replaced.write_tables()
         return self.results()
 
     def results(self) -> list[PairResult]:
@@ -308,6 +365,7 @@ class EditBenchmark:
             self.settings.scheduling.max_passed_over,
             self._told(role),
             open_ended,
+            self._plan.replaced,
         )
         self._pools[role], self._batches[role] = pool, batch
         pool.start()

@@ -1,5 +1,6 @@
 """Attacks on an engine, and the judgement of what it left. The same code for every engine."""
 
+import json
 import random
 import time
 from collections import Counter
@@ -137,3 +138,20 @@ def judge_poison(engine: RealEngine, verdict: Verdict, poison: Collection[int]) 
         )
         assert crashes, f"{name} is in the ledger under another name"
         verdict.found("crash", len(crashes) - CRASHES_ALLOWED)
+
+
+def judge_replaced(engine: RealEngine, verdict: Verdict) -> None:
+    """Of every input, the picture of the first run is kept once, whole and with one line."""
+    folder = engine.pictures / ".replaced"
+    kept = Counter(file.name for file in folder.glob("*/*.png"))
+    told = Counter(
+        json.loads(line)["file_name"]
+        for table in folder.glob("*/metadata.jsonl")
+        for line in table.read_text("utf-8").splitlines()
+    )
+    verdict.found("lost", len(engine.tasks) - len(kept))
+    for counts in (kept, told):
+        verdict.found("duplicate", counts.total() - len(counts))
+    verdict.found("wrong", len(kept.keys() ^ told.keys()))
+    for file in folder.glob("*/*.png"):
+        _judge_picture(file, verdict)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core import fault_points
-from tests.chaos.checks import judge, pictures_to_draw
+from tests.chaos.checks import judge, judge_replaced, pictures_to_draw
 from tests.chaos.engines import RealEngine
 from tests.chaos.scale import scaled
 from tests.chaos.verdict import Verdict
@@ -38,6 +38,13 @@ MAIN_POINTS = {
     "main.before-commit": 3 * OFTEN,
     "main.after-commit": 3 * OFTEN,
     "main.mid-write": 2,  # metadata.jsonl and results.jsonl
+}
+REPLACING_POINTS = {
+    "main.before-keep": OFTEN,
+    "main.after-keep": OFTEN,
+    "main.before-rename": OFTEN,
+    "main.after-rename": OFTEN,
+    "main.mid-write": 3,  # with the table of what was replaced
 }
 FEW_WORKER_POINTS = ["worker.boot", "worker.mid-write", "worker.mid-send"]
 FEW_MAIN_POINTS = ["main.lease", "main.after-rename", "main.before-commit", "main.mid-write"]
@@ -72,7 +79,8 @@ def test_a_main_that_dies_there_costs_no_record(tmp_path: Path, report: Report, 
         folders += 1
         assert folders <= KILLS, "the point is never passed"
         with RealEngine(tmp_path / str(folders), pictures_to_draw(30), 2) as engine:
-            while verdict.attempts < KILLS and kill_at(engine, point, rng, verdict):
+            most = MAIN_POINTS[point]
+            while verdict.attempts < KILLS and kill_at(engine, point, most, rng, verdict):
                 pass
             engine.disarm()
             engine.start()
@@ -81,9 +89,40 @@ def test_a_main_that_dies_there_costs_no_record(tmp_path: Path, report: Report, 
     assert not report(verdict).violations
 
 
-def kill_at(engine: RealEngine, point: str, rng: random.Random, verdict: Verdict) -> bool:
-    """Run with one ticket; False when the command came to its end without passing the point."""
-    engine.arm(f"{point}:{rng.randint(1, MAIN_POINTS[point])}", 1)
+@pytest.mark.parametrize("point", scaled(["main.after-keep"], [*REPLACING_POINTS]))
+def test_a_main_that_dies_while_it_replaces_costs_no_picture(
+    tmp_path: Path, report: Report, point: str
+) -> None:
+    verdict = Verdict("one new and one old picture per input (main dies at a point)", point)
+    rng = random.Random(point)
+    folders = 0
+    while verdict.attempts < KILLS:
+        folders += 1
+        assert folders <= KILLS, "the point is never passed"
+        with RealEngine(tmp_path / str(folders), pictures_to_draw(30), 2) as engine:
+            engine.start()
+            engine.wait()
+            engine.project.write_tweets([{**t, "seed": 7} for t in engine.tasks])
+            most = REPLACING_POINTS[point]
+            while verdict.attempts < KILLS and kill_at(engine, point, most, rng, verdict):
+                pass
+            engine.disarm()
+            engine.start()
+            engine.wait()
+            judge(engine, verdict)
+            judge_replaced(engine, verdict)
+    assert not report(verdict).violations
+
+
+def kill_at(
+    engine: RealEngine, point: str, most: int, rng: random.Random, verdict: Verdict
+) -> bool:
+    """Run with one ticket; False when the command came to its end without passing the point.
+
+    Args:
+        most: passages before the kill.
+    """
+    engine.arm(f"{point}:{rng.randint(1, most)}", 1)
     engine.start()
     engine.wait()
     if engine.tickets_left:

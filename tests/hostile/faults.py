@@ -32,7 +32,7 @@ class Fault:
     """From its `first` matching call on, an operation fails with `number`.
 
     Attributes:
-        operation: open, write, fsync, replace, mkdir, folder (an open of one) or sqlite.
+        operation: open, write, fsync, replace, link, mkdir, folder (an open of one) or sqlite.
         where: a pattern of the path, or of the statement.
     """
 
@@ -127,11 +127,11 @@ def _patches(fault: Fault, counter: "Counter") -> list[tuple[Any, str, Callable[
                 real_sync(descriptor)
 
             return [(os, "fsync", fsync)]
-        case "replace" | "mkdir":
+        case "replace" | "link" | "mkdir":
             real = getattr(os, fault.operation)
 
             def call(*arguments: Any, **options: Any) -> Any:
-                counter.check(arguments[-1] if fault.operation == "replace" else arguments[0])
+                counter.check(arguments[0] if fault.operation == "mkdir" else arguments[-1])
                 return real(*arguments, **options)
 
             return [(os, fault.operation, call)]

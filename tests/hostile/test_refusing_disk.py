@@ -51,6 +51,19 @@ POINTS: dict[str, tuple[str, str]] = {
 }
 
 
+REPLACING: dict[str, tuple[str, str]] = {
+    "main makes the folder": ("mkdir", r"/\.replaced$"),
+    "main makes a batch's folder": ("mkdir", r"/\.replaced/[^/]*$"),
+    "main makes a folder in it": ("mkdir", r"/\.replaced/.*/sub$"),
+    "main syncs the batch's folder": ("fsync", r"/\.replaced/[^/]*$"),
+    "main links the old picture": ("link", r"/\.replaced/"),
+    "main renames the new picture": ("replace", r"tweets/(sub/)?\d\.png$"),
+    "main writes the table": ("write", r"/\.replaced/.*\.partial-metadata\.jsonl$"),
+    "ledger ends a lease": ("sqlite", "^UPDATE leases SET ended = ., outcome = . WHERE"),
+    "main renames the table": ("replace", r"/\.replaced/.*/metadata\.jsonl$"),
+}
+
+
 def cases() -> Iterator[Fault]:
     """The first call, and later ones in the middle of the run, where there are as many."""
     for place, (operation, where) in enumerate(POINTS.values()):
@@ -122,6 +135,36 @@ def test_a_refused_call_is_told_once_and_the_next_run_continues(
     assert not list(out.rglob(".partial*"))
     assert len((out / "metadata.jsonl").read_text().splitlines()) == len(TWEETS)
     check_tables(out)
+
+
+@pytest.mark.parametrize("first", [1, 3])
+@pytest.mark.parametrize("point", REPLACING)
+def test_a_refusal_while_results_are_replaced_loses_none(
+    inline: Path, point: str, first: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = inline / "out" / "tweets"
+    assert command(inline) == 0
+    old = {read_provenance(p)["fingerprint"] for p in whole_pictures(out)}
+    (inline / "tweets.json").write_text(json.dumps([{**t, "seed": 7} for t in TWEETS]))
+    fault = Fault(*REPLACING[point], ERRNOS[first % len(ERRNOS)], first)
+    with failing(fault) as counter:
+        code = command(inline)
+    errors = capfd.readouterr().err
+    if counter.calls >= first:
+        assert code == 1 and fault.words in errors and "Traceback" not in errors, errors
+        assert len(errors.splitlines()) <= 3 * len(TWEETS), errors
+    names = {p.relative_to(out) for p in out.rglob("*.png") if ".replaced" not in p.parts}
+    assert names == {Path(t["output_path"]) for t in TWEETS}, "there is one under every name"
+    for row in map(json.loads, (out / "metadata.jsonl").read_text().splitlines()):
+        made = read_provenance(out / row["file_name"])
+        assert row["fingerprint"] == made["fingerprint"], "the table says what lies there"
+    assert old <= {read_provenance(p)["fingerprint"] for p in out.rglob("*.png")}
+    assert command(inline) == 0, capfd.readouterr().err
+    kept = [read_provenance(p)["fingerprint"] for p in (out / ".replaced").rglob("*.png")]
+    assert sorted(kept) == sorted(old), "each is kept once"
+    tables = [table.read_text() for table in (out / ".replaced").rglob("metadata.jsonl")]
+    assert sum(len(table.splitlines()) for table in tables) == len(old)
+    assert not list(out.rglob(".partial*"))
 
 
 END_TO_END = {

@@ -1,0 +1,247 @@
+"""By what a task differs from the result that lies under its name.
+
+A result says which task it is of, which files it was made from, and its fingerprint. What it
+does not say (dtype, version of this program) is found by trying which of the possible values
+give that fingerprint.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+from core.admission import FINGERPRINT_VERSIONS, UNDECIDING, Job, fingerprint
+from core.settings import Dtype
+from core.task_kinds import Contents
+from core.tasks import EditTask, GenerateTask, ScoreTask, Task, task_from_json
+
+MOST_IN_VAIN = 200  # results that nothing explained: the others are taken to be like them
+TEXTS = ("prompt", "negative_prompt", "instruction")  # too long for a line: only counted
+BACKEND, MODEL, DTYPE, DRAWING = "attention backend", "model", "dtype", "drawing of this program"
+OF_THE_MAKER = (BACKEND, MODEL, DTYPE, DRAWING)  # changes that are the same for all of a run
+_WORDS = {  # of fields that have other names in files than in tasks
+    "num_inference_steps": "steps",
+    "negative_prompt": "negative prompt",
+    "lora_strength": "LoRA strength",
+}
+_APART = {"width", "height", "lora_strength", *UNDECIDING}  # not compared field by field
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference; `values` are before and after, or None where they are not shown."""
+
+    what: str
+    values: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a result was made, as far as it says so.
+
+    Attributes:
+        files: content hashes of the pictures that it was made from.
+    """
+
+    task: Mapping[str, Any]
+    used: Mapping[str, Any]
+    lora_sha256: str | None
+    files: list[str]
+    fingerprint: str
+
+    @classmethod
+    def said_by(cls, provenance: Mapping[str, Any]) -> "Made":
+        """From what a result says, which may be anything."""
+        task, used, lora, files = (
+            provenance.get(name) for name in ("task", "used", "lora_sha256", "files")
+        )
+        return cls(
+            task if isinstance(task, dict) else {},
+            used if isinstance(used, dict) else {},
+            lora if isinstance(lora, str) else None,
+            [file for file in files if isinstance(file, str)] if isinstance(files, list) else [],
+            str(provenance.get("fingerprint")),
+        )
+
+    @property
+    def text(self) -> str | None:
+        """Prompt or instruction."""
+        text = self.task.get("prompt", self.task.get("instruction"))
+        return text if isinstance(text, str) else None
+
+    @property
+    def model(self) -> str | None:
+        """The model's identity."""
+        name, content = self.used.get("model"), self.used.get("model_hash")
+        if not isinstance(name, str):
+            return None
+        return f"{name}#{content}" if isinstance(content, str) else name
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """What decides a result beside its task and the files that it was made from."""
+
+    model: str
+    dtype: str
+    version: int
+    readings: tuple[str, ...]  # see `core.task_kinds.Contents`
+
+    def gives(self, made: Made, task: Task) -> bool:
+        """Whether a result's fingerprint is of this maker."""
+        files = {str(i): file for i, file in enumerate(made.files)}
+        contents = Contents(made.lora_sha256, files, readings=self.readings)
+        found = fingerprint(task, contents, self.model, self.dtype, self.version)
+        return found == made.fingerprint
+
+
+class Comparison:
+    """Compares jobs with results. One for many: what explains one explains most."""
+
+    def __init__(self) -> None:
+        self._last: _Maker | None = None
+        self._in_vain = 0
+
+    def changes(self, job: Job, made: Made) -> list[Change]:
+        """What a job and the result under its name differ by; never empty."""
+        task = _task(made)
+        if task is None or type(task) is not type(job.task):
+            return [Change("another kind of task")]
+        found = [*_of_fields(job, task, made), *_of_lora(job, made), *_of_files(job, made)]
+        found += self._of_maker(job, made, task, explained=bool(found))
+        return found or [Change("version or settings of this program")]
+
+    def _of_maker(self, job: Job, made: Made, task: Task, explained: bool) -> list[Change]:
+        """Model, dtype, and this program."""
+        maker = self._maker(made, task, job)
+        by = made.model if maker is None else maker.model  # the fingerprint knows best
+        found = []
+        if by is not None and by != job.model:
+            if job.model.startswith(f"{by} "):
+                found.append(Change(BACKEND, ("auto", job.model[len(by) + 1 :])))
+            elif not isinstance(task, ScoreTask):
+                found.append(Change(MODEL, _told_apart(by, job.model)))
+        if maker is None:
+            judged = isinstance(task, ScoreTask) and not (found or explained)
+            return [Change("judge's settings")] if judged else found
+        if maker.dtype != job.dtype:
+            found.append(Change(DTYPE, (maker.dtype, job.dtype)))
+        newest = FINGERPRINT_VERSIONS[type(task)]
+        if maker.version != newest:
+            found.append(Change(DRAWING, (f"{maker.version}", f"{newest}")))
+        if maker.readings != job.contents.readings and not explained:
+            found.append(Change("reading of source pictures"))
+        return found
+
+    def _maker(self, made: Made, task: Task, job: Job) -> _Maker | None:
+        """The maker that gives the result's fingerprint; None if none does."""
+        if self._in_vain > MOST_IN_VAIN:
+            return None
+        for maker in self._makers(made, task, job):
+            try:
+                if maker.gives(made, task):
+                    self._last = maker
+                    return maker
+            except (TypeError, ValueError, RecursionError):  # a stranger's task
+                return None
+        self._in_vain += 1
+        return None
+
+    def _makers(self, made: Made, task: Task, job: Job) -> Iterator[_Maker]:
+        if self._last is not None:
+            yield self._last
+        models = {job.model: None}
+        if not isinstance(task, ScoreTask):
+            others = (made.model, job.model.rpartition(" ")[0])  # without its attention backend
+            models |= dict.fromkeys(model for model in others if model)
+        dtypes = dict.fromkeys((job.dtype, *get_args(Dtype)))
+        versions = range(FINGERPRINT_VERSIONS[type(task)], 0, -1)
+        readings = dict.fromkeys((job.contents.readings, ()))
+        for read, model, dtype, version in product(readings, models, dtypes, versions):
+            yield _Maker(model, dtype, version, read)
+
+
+def field_changes(job: Job, made: Made) -> list[Change]:
+    """The same by a task's own settings alone, for a result that lies under another name."""
+    task = _task(made)
+    if task is None or type(task) is not type(job.task):
+        return []
+    return [change for change in _of_fields(job, task, made) if change.what != "seed"]
+
+
+def _task(made: Made) -> Task | None:
+    try:
+        return task_from_json(made.task)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _of_fields(job: Job, before: Task, made: Made) -> list[Change]:
+    """Differences of settings; where the old task left one to the model, what the model took."""
+    found = []
+    after = vars(job.task)
+    for name, old in vars(before).items():
+        if name in _APART or old == after[name]:
+            continue
+        shown = (
+            None
+            if name in TEXTS
+            else (_shown(made.used.get(name) if old is None else old), _shown(after[name]))
+        )
+        found.append(Change(_WORDS.get(name, name), shown))
+    if isinstance(job.task, ScoreTask) or isinstance(before, ScoreTask):
+        return found
+    if (before.width, before.height) != (job.task.width, job.task.height):
+        found.append(Change("size", (_size(before, made.used), _size(job.task, {}))))
+    return found
+
+
+def _of_lora(job: Job, made: Made) -> list[Change]:
+    if isinstance(job.task, ScoreTask):
+        return []
+    before, after = _lora_name(made.task.get("lora_path")), _lora_name(job.task.lora_path)
+    if made.lora_sha256 != job.lora_sha256:
+        if before == after:
+            return [Change(f"content of {after}")]
+        return [Change("LoRA", (before, after))]
+    strengths = made.task.get("lora_strength"), job.task.lora_strength
+    if job.lora_sha256 is not None and strengths[0] != strengths[1]:
+        return [Change("LoRA strength", (_shown(strengths[0]), _shown(strengths[1])))]
+    return []
+
+
+def _of_files(job: Job, made: Made) -> list[Change]:
+    before, after = made.files, list(job.contents.pictures.values())
+    found = []
+    if isinstance(job.task, ScoreTask):
+        if before[-1:] != after[-1:]:
+            found.append(Change("edited picture"))
+        before, after = before[:-1], after[:-1]
+    if before != after:
+        found.append(Change("source picture"))
+    return found
+
+
+def _size(task: GenerateTask | EditTask, used: Mapping[str, Any]) -> str:
+    width, height = (
+        used.get(name) if given is None else given
+        for name, given in (("width", task.width), ("height", task.height))
+    )
+    return "default" if width is None and height is None else f"{_shown(width)}x{_shown(height)}"
+
+
+def _lora_name(path: Any) -> str:
+    return Path(path).name if isinstance(path, str) and path else "none"
+
+
+def _told_apart(before: str, after: str) -> tuple[str, str]:
+    """Names without the hash of their weights where the names alone differ."""
+    short = before.partition("#")[0], after.partition("#")[0]
+    return short if short[0] != short[1] else (before, after)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "default"
+    return f"{value:g}" if isinstance(value, float) else str(value)
