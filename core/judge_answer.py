@@ -24,15 +24,29 @@ SCORE = "score"
 YES_NO = {"yes": 1.0, "no": 0.0}
 
 # How models mark their thoughts: Qwen, GLM, InternVL, MiMo, Cosmos (<think>), Seed (<seed:think>),
-# Magistral ([THINK]), Kimi-VL (◁think▷), Gemma 4 (<|channel>thought … <channel|>), gpt-oss.
-_NAME = r"(?:\w+:)?(?:think|thinking|thought|thoughts|reason|reasoning)"
-_OPENED = rf"<{_NAME}>|\[THINK\]|◁think▷|<\|channel>(?:thought)?|<\|channel\|>analysis"
-_CLOSED = rf"</{_NAME}>|\[/THINK\]|◁/think▷|<channel\|>|<\|channel\|>final"
+# Magistral ([THINK]), Kimi-VL (◁think▷), Gemma 4 (<|channel>thought … <channel|>), gpt-oss,
+# LongCat (<longcat_think>), MedGemma (<unused94>thought … <unused95>), Cohere, OpenThinker.
+_NAME = r"(?:\w+[:_])?(?:think|thinking|thought|thoughts|reason|reasoning|scratchpad)"
+_OPENED = (
+    rf"<{_NAME}>|\[THINK\]|◁think▷|<\|channel>(?:thought)?|<\|channel\|>analysis"
+    r"|<unused94>(?:thought)?|<\|(?:start_thinking|begin_of_thought)\|>"
+)
+_CLOSED = (
+    rf"</{_NAME}>|\[/THINK\]|◁/think▷|<channel\|>|<\|channel\|>final"
+    r"|<unused95>|<\|(?:end_thinking|end_of_thought)\|>"
+)
 _OPENING = re.compile(_OPENED, re.IGNORECASE)
 _CLOSING = re.compile(_CLOSED, re.IGNORECASE)
 _LEFT_OPEN = re.compile(rf"(?:{_OPENED})\s*\Z", re.IGNORECASE)
 _ANSWER = re.compile(r"<answer>", re.IGNORECASE)
 _ANSWER_END = re.compile(r"</answer>", re.IGNORECASE)
+
+_ENDS = {  # of marks that a slash does not end
+    "<|channel": "<channel|>",
+    "<unused94>": "<unused95>",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+    "<|begin_of_thought|>": "<|end_of_thought|>",
+}
 
 _QUOTE = "[\"'“”‘’]"
 _COMMA, _COLON = r"\s*+[,，]", r"\s*+[:：]\s*+"
@@ -106,7 +120,10 @@ def left_open(prompt: str) -> str:
 
 def closing(mark: str) -> str:
     """What ends the thought that `mark` opened."""
-    return "<channel|>" if mark.startswith("<|") else f"{mark[0]}/{mark[1:]}"
+    for start, end in _ENDS.items():
+        if mark.startswith(start):
+            return end
+    return f"{mark[0]}/{mark[1:]}"
 
 
 def _after_thought(raw: str) -> str:
@@ -232,9 +249,14 @@ def _scores_of(members: _Members, form: Form) -> tuple[float, ...]:
     for key, value in members:
         given.setdefault(_plain(key), []).append(value)
     found = {_one_per_part(value, form) for value in given.get(SCORE, [])}
-    # Beside `score` a part may have a remark of its own, but no other number.
-    if not found or all(_is_number(v) for part in form.parts for v in given.get(_plain(part), [])):
-        found |= set(_by_name(given, form))
+    for scores in set(found):
+        # Beside `score` a part may have a remark of its own, but no other number.
+        for part, score in zip(form.parts, scores, strict=True):
+            beside = [] if _plain(part) == SCORE else given.get(_plain(part), [])
+            if any(_is_number(value) and value != score for value in beside):
+                raise _NoScore("the answer gives several different scores")
+    if not found:
+        found = set(_by_name(given, form))
     if not found:
         raise _NoScore(f'the JSON object has no "{SCORE}"')
     if len(found) > 1:
