@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from loguru import logger
+
 from core.benchmark.runner import PairResult
 from core.errors import InputError
 from core.outputs import OutputRoot
@@ -58,6 +60,7 @@ def record_of(result: PairResult, root: OutputRoot) -> Record:
     except ValueError as damage:
         verdict, scores = {}, None
         outcome, error = "score_failed", f"{damage}; delete it, and its edit is scored again."
+        logger.error(f"score {pair.name}: {error}")
     if outcome == "unparsed" and file is not None:
         error = f"{error} The judge's words are in {file.relative_to(root.folder).as_posix()}."
     mass = {call["name"]: call["mass"] for call in verdict.get("calls", []) if "mass" in call}

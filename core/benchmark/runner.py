@@ -233,6 +233,8 @@ class EditBenchmark:
             item = self._asked_again(admitted) or item
         if isinstance(item, Job):
             return item
+        if not item.success:
+            logger.error(f"{item.task_id}: {item.status}: {item.error}")
         self._scores[item.position] = item
         self.listener(TaskEnded(item))
         return None
