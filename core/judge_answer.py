@@ -11,6 +11,7 @@
    end missing) scores count where no text can be mistaken for them: before the first text whose
    end is unsure, or as the last members before the closing brace. Whatever else in the answer
    looks like a score has to agree, and a number at the answer's end may be half of one.
+6. So has what looks like a score outside of all objects.
 """
 
 import json
@@ -141,8 +142,12 @@ def _after_thought(raw: str) -> str:
 
 def _scores_in(text: str, form: Form, cut: bool) -> tuple[float, ...]:
     found: set[tuple[float, ...]] = set()
+    outside: list[str] = []
     position = 0
     while start := _OBJECT.search(text, position):
+        outside.append(text[position : start.start()])
+        if _opens_an_object(outside[-1]):
+            raise _NoScore("the JSON object cannot be read from its beginning")
         members, end = _object_at(text, start.start(), form, cut)
         position = len(text) if end is None else end
         found.add(_scores_of(members, form))
@@ -153,7 +158,35 @@ def _scores_in(text: str, form: Form, cut: bool) -> tuple[float, ...]:
     if cut and not _NOTHING_MORE.match(text, position):
         # Perhaps a draft: a judge that thinks aloud without marks goes on like this.
         raise _NoScore("the answer went on after its scores and has no end")
-    return found.pop()
+    scores = found.pop()
+    for words in (*outside, text[position:]):
+        _check_that_nothing_differs(words, scores, form)
+    return scores
+
+
+def _opens_an_object(words: str) -> bool:
+    """Whether members follow a brace that stays open: an object inside is not the answer."""
+    opened: list[int] = []
+    for brace in re.finditer("[{}]", words):
+        if brace.group() == "{":
+            opened.append(brace.end())
+        elif opened:
+            opened.pop()
+    return bool(opened) and re.search("[:：]", words[opened[-1] :]) is not None
+
+
+def _check_that_nothing_differs(words: str, scores: tuple[float, ...], form: Form) -> None:
+    """Outside of objects, too, what looks like a member with a score says the same."""
+    for member in _looks_like(_names(form)).finditer(words):
+        value, name = _VALUE.match(words, member.end()), _plain(member[1])
+        if name == SCORE:
+            same = value is not None and _one_per_part(_value(value), form) == scores
+        else:
+            given = _value(value) if value else None
+            wanted = scores[[part.casefold() for part in form.parts].index(name)]
+            same = not _is_number(given) or given == wanted
+        if not same:
+            raise _NoScore("the answer gives several different scores")
 
 
 def _object_at(text: str, start: int, form: Form, cut: bool) -> tuple[_Members, int | None]:
@@ -224,15 +257,19 @@ def _check_that_all_agree(
 ) -> None:
     """What looks like a score from `position` on says the same as the certain members."""
     certain = {_plain(key): value for key, value in members}
-    looks = re.compile(
-        rf"(?:{_QUOTE}|{{\s*+)({'|'.join(map(re.escape, names))}){_QUOTE}?+{_COLON}", re.IGNORECASE
-    )
-    for other in looks.finditer(text, position):
+    for other in _looks_like(names).finditer(text, position):
         value, name = _VALUE.match(text, other.end()), _plain(other[1])
         if name not in certain and name != SCORE:
             continue
         if not value or _value(value) != certain.get(name):
             raise _NoScore("the answer gives several different scores")
+
+
+def _looks_like(names: Sequence[str]) -> re.Pattern[str]:
+    """A member of one of these names, however it is quoted."""
+    return re.compile(
+        rf"(?:{_QUOTE}|{{\s*+)({'|'.join(map(re.escape, names))}){_QUOTE}?+{_COLON}", re.IGNORECASE
+    )
 
 
 def _names(form: Form) -> list[str]:

@@ -80,6 +80,10 @@ def test_a_thought_without_an_answer_is_no_score(raw: str) -> None:
         '{"reasoning": "says "A", "score": [9, 9]", "score": [2, 3]}',
         '{"score": [success, over_editing]} {"score": [2, 3]}',
         f'{{"thoughts": "first the boat"}} {RIGHT}',
+        '{score": [2, 3], "reasoning": [{"score": [9, 9]}]}',
+        '"score": [2, 3], "reasoning": {"a": 1, "score": [9, 9]}',
+        '{"s"core": [2, 3], "reasoning": [{"score": [9, 9]}]}',
+        '{""reasoning": {"a": 1, "score": [9, 9]}, "score": [2, 3]}',
     ],
 )
 def test_different_answers_are_no_score(raw: str) -> None:
