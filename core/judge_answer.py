@@ -9,9 +9,10 @@
 4. Several objects, or a key that is given twice, have to give the same scores.
 5. In an object that is not valid JSON (a comma too many, single quotes, quotes inside a text, the
    end missing) scores count where no text can be mistaken for them: before the first text whose
-   end is unsure, or as the last members before the closing brace. Whatever else in the answer
-   looks like a score has to agree, and a number at the answer's end may be half of one.
-6. So has what looks like a score outside of all objects.
+   end is unsure, or as the last members before the closing brace. A number at the answer's end
+   may be half of one.
+6. Whatever else in the answer looks like a score has to agree. An object inside one whose
+   beginning cannot be read is not the answer.
 """
 
 import json
@@ -177,14 +178,14 @@ def _opens_an_object(words: str) -> bool:
 
 def _check_that_nothing_differs(words: str, scores: tuple[float, ...], form: Form) -> None:
     """Outside of objects, too, what looks like a member with a score says the same."""
+    wanted = {part.casefold(): score for part, score in zip(form.parts, scores, strict=True)}
     for member in _looks_like(_names(form)).finditer(words):
         value, name = _VALUE.match(words, member.end()), _plain(member[1])
         if name == SCORE:
             same = value is not None and _one_per_part(_value(value), form) == scores
         else:
             given = _value(value) if value else None
-            wanted = scores[[part.casefold() for part in form.parts].index(name)]
-            same = not _is_number(given) or given == wanted
+            same = not _is_number(given) or given == wanted.get(name)
         if not same:
             raise _NoScore("the answer gives several different scores")
 
