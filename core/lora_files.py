@@ -15,6 +15,8 @@ MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 MAX_BYTES = 32 * 1024**3  # more than any LoRA, and read in a bearable time
 LENGTH_BYTES = 8  # a safetensors file begins with its header's length, little-endian
 PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # bare pickle, and the zip that torch.save writes
+PEFT_FILE, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+MAX_SETTINGS_BYTES = 10_000_000  # PEFT writes a few kB
 WEIGHTS_ENDINGS = ("safetensors", "sft", "st", "ckpt", "pt", "pth", "bin")
 
 
@@ -47,11 +49,34 @@ def lora_name(path: str) -> str:
     return stem if stem and ending.lower() in WEIGHTS_ENDINGS else name
 
 
+def settings_beside(path: Path) -> bytes:
+    """PEFT's settings of the adapter in a file, which are half of it: alpha stands there alone.
+
+    Empty where there are none.
+    """
+    settings = path.with_name(PEFT_SETTINGS)
+    if path.name != PEFT_FILE or not settings.is_file():
+        return b""
+    with settings.open("rb") as stream:
+        content = stream.read(MAX_SETTINGS_BYTES + 1)
+    if len(content) > MAX_SETTINGS_BYTES:
+        raise LoraError(f"lora_path: {settings} is larger than PEFT's settings can be.")
+    return content
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a LoRA file, followed by PEFT's settings where these are beside it."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+    digest.update(settings_beside(path))
+    return digest.hexdigest()
+
+
 class LoraInspector:
     """Checks each LoRA file once and remembers its hash until the file changes."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int, int], str | LoraError] = {}
+        self._known: dict[tuple[str, int, int, bytes], str | LoraError] = {}
 
     def sha256(self, path: Path) -> str:
         """Content hash of a valid LoRA file.
@@ -61,7 +86,7 @@ class LoraInspector:
         """
         try:
             stat = path.stat()
-            key = (str(path), stat.st_size, stat.st_mtime_ns)
+            key = (str(path), stat.st_size, stat.st_mtime_ns, settings_beside(path))
             if stat.st_size > MAX_BYTES:
                 raise LoraError(f"lora_path: {path} is larger than {MAX_BYTES // 1024**3} GiB.")
             if key not in self._known:
@@ -79,8 +104,7 @@ def _inspect(path: Path, size: int) -> str | LoraError:
         _check_tensors(path, _read_header(path, size), size)
     except LoraError as error:
         return error
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return content_hash(path)
 
 
 def _read_header(path: Path, size: int) -> dict[str, object]:

@@ -89,9 +89,11 @@ def take_apart(name: str) -> TensorName:
             return TensorName(module, _ROLES[end])
         if module and end in _METHODS:
             return TensorName(module, None, _METHODS[end])
-        # diffusers once wrote `attn1.processor.to_q_lora.down.weight`.
-        if module.endswith("_lora") and f"lora.{end}" in _ROLES:
-            return TensorName(module.removesuffix("_lora"), _ROLES[f"lora.{end}"])
+        # diffusers once wrote `attn1.processor.to_q_lora.down.weight`, and XLabs, where one
+        # processor serves pictures and words, `processor.qkv_lora1.down.weight`.
+        stem, found, stream = module.rpartition("_lora")
+        if found and stream in ("", "1", "2") and f"lora.{end}" in _ROLES:
+            return TensorName(stem + stream, _ROLES[f"lora.{end}"])
     return TensorName(name, None)
 
 

@@ -1,6 +1,7 @@
 """A LoRA file is applied whole, or its task fails and nothing of it is left behind."""
 
 import hashlib
+import json
 import logging
 import warnings
 from collections.abc import Callable
@@ -10,15 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.errors import LoraError
-from tests.lora_layouts import FAMILIES, Writer, named
+from core.lora_files import content_hash
+from tests.lora_layouts import FAMILIES, Lora, Writer, build, named
 from tests.test_lora_layouts import Kept
 from tests.test_native_image_generator import drawn, spec_for
 from workers.lora_hotswap import HotswapLoras
-from workers.lora_manager import LoraManager
+from workers.lora_manager import LoraManager, check_unchanged
 
 Tensors = dict[str, Tensor]
 LAYER = "transformer.layers.0.attention.to_q"
@@ -250,15 +253,117 @@ def test_words_of_an_encoder_that_takes_no_lora_are_not_left_out_of_one_that_doe
         Kept(FAMILIES["FLUX"], "kept").use(writer.save(tmp_path / "t5.safetensors"))
 
 
-def test_settings_of_peft_that_are_not_read_are_named_in_one_warning(tmp_path: Path) -> None:
-    writer = Writer(FAMILIES["Z-Image"])
-    named("base_model.model.")(writer)
-    kept = Kept(FAMILIES["Z-Image"], "kept")
-    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 32, "r": 4}')
-    kept.use(writer.save(tmp_path / "adapter_model.safetensors"))
+@pytest.mark.parametrize("way", ["kept", "exchanged"])
+def test_what_peft_saves_counts_with_the_settings_beside_it(way: str, tmp_path: Path) -> None:
+    """Written by PEFT itself. alpha stands in its settings alone, so equal tensors may differ."""
+    kept = Kept(FAMILIES["Z-Image"], way)
+    torch.manual_seed(3)
+    config = LoraConfig(
+        r=4,
+        lora_alpha=6,
+        alpha_pattern={r"layers\.\d+\.attention\.to_k": 2},
+        rank_pattern={"feed_forward.w1": 2},
+        target_modules=["to_q", "to_k", "w1"],
+        init_lora_weights=False,
+    )
+    model = get_peft_model(build("Z-Image").transformer, config)
+    deltas = {
+        f"transformer.{name.removeprefix('base_model.model.')}": layer.get_delta_weight("default")
+        for name, layer in model.named_modules()
+        if hasattr(layer, "lora_A")
+    }
+    folders = [tmp_path / "half", tmp_path / "whole"]
+    for folder, factor in zip(folders, (1, 2), strict=True):
+        model.save_pretrained(folder)
+        settings = json.loads((folder / "adapter_config.json").read_text())
+        settings["lora_alpha"] *= factor
+        settings["alpha_pattern"] = {k: v * factor for k, v in settings["alpha_pattern"].items()}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+    for folder, strength in zip([*folders, folders[0]], (1.0, 2.0, 1.0), strict=True):
+        kept.use(folder / "adapter_model.safetensors")
+        kept.check(deltas, strength)
+    assert not [line for line in kept.log if line.startswith("WARNING")]
+    (folders[0] / "adapter_config.json").write_text('{"peft_type": "LOKR", "alpha": 3}')
+    with pytest.raises(LoraError, match="PEFT's LOKR is not supported"):
+        kept.use(folders[0] / "adapter_model.safetensors")
+    seen = content_hash(folders[1] / "adapter_model.safetensors")
+    (folders[1] / "adapter_config.json").write_text("{}")
+    with pytest.raises(LoraError, match="changed during the run"):
+        kept.loras.use(None, None, 1.0)
+        kept.loras.shrink()
+        check_unchanged(folders[1] / "adapter_model.safetensors", seen)
+
+
+@pytest.mark.parametrize("way", ["kept", "exchanged"])
+def test_a_fused_layer_beside_its_parts_counts_once_if_they_say_the_same(
+    way: str, tmp_path: Path
+) -> None:
+    kept, writer = Kept(FAMILIES["Z-Image"], way), Writer(FAMILIES["Z-Image"])
+    loras = [writer.lora(f"layers.0.attention.to_{x}") for x in "qkv"]
+    for lora, name in zip(loras, "qkv", strict=True):
+        layer = f"layers.0.attention.to_{name}"
+        writer.change(layer, Lora(loras[0].down.float(), lora.up.float(), 4.0).delta())
+        name = f"lora_unet_{layer.replace('.', '_')}"
+        writer.tensors |= {
+            f"{name}.lora_down.weight": loras[0].down.clone(),
+            f"{name}.lora_up.weight": lora.up.clone(),
+        }
+    name = "lora_unet_layers_0_attention_qkv"
+    writer.tensors |= {
+        f"{name}.lora_down.weight": loras[0].down,
+        f"{name}.lora_up.weight": torch.cat([lora.up for lora in loras]),
+    }
+    kept.use(writer.save(tmp_path / "twice.safetensors"))
     kept.check(writer.deltas, 1.0)
-    [warning] = [line for line in kept.log if line.startswith("WARNING")]
-    assert "adapter_config.json beside it is not read" in warning
+    writer.tensors[f"{name}.alpha"] = torch.tensor(2.0)
+    with pytest.raises(LoraError, match="the same layer as lora_unet_layers_0_attention_"):
+        kept.use(writer.save(tmp_path / "differing.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transformer._orig_mod.layers.0.attention.to_q",  # saved from a compiled model
+        "_orig_mod.layers.0._orig_mod.attention.to_q",
+        "lora_unet_layers_0_attention_to_q_",
+    ],
+)
+def test_what_saving_leaves_in_names_does_not_matter(name: str, tmp_path: Path) -> None:
+    kept, writer = Kept(FAMILIES["Z-Image"], "kept"), Writer(FAMILIES["Z-Image"])
+    lora = writer.lora("layers.0.attention.to_q")
+    writer.tensors = {f"{name}.lora_A.weight": lora.down, f"{name}.lora_B.weight": lora.up}
+    kept.use(writer.save(tmp_path / "style.safetensors"))
+    kept.check(writer.deltas, 1.0)
+
+
+@pytest.mark.parametrize("way", ["kept", "exchanged"])
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_{}", "encoder.layers.0.mlp.fc1"),
+        (
+            "text_encoder.text_model.encoder.layers.1.self_attn.to_out_lora.{}",
+            "encoder.layers.1.self_attn.out_proj",
+        ),
+    ],
+)
+def test_a_few_layers_of_a_text_encoder_are_a_lora_too(
+    name: str, layer: str, way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept, writer = Kept(FAMILIES["SDXL"], way), sdxl_writer()
+    file = tmp_path / "words.safetensors"
+    libraries = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    for library in libraries:
+        library.addHandler(caplog.handler)
+    for number in range(2):  # with another one held
+        lora = writer.lora(layer, 2, 2.0, "text_encoder")
+        ends = {"down": lora.down, "up": lora.up}
+        writer.tensors |= {name.format(end) + ".weight": t for end, t in ends.items()}
+        kept.use(writer.save(file.with_stem(f"words{number}")))
+        kept.check(writer.deltas, 1.0)
+    for library in libraries:
+        library.removeHandler(caplog.handler)
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
 # -- exchange in place -------------------------------------------------------------------------

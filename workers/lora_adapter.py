@@ -19,22 +19,29 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import pad
 
+from core.lora_files import settings_beside
 from core.lora_names import take_apart
 from workers.errors import blames_no_file
 from workers.lora_targets import Layer, Targets
 from workers.lora_updates import LowRank, Update
 from workers.lora_variants import is_plain, variant_for
-from workers.lora_weights import LoraWeights, first_of, weights_for
+from workers.lora_weights import SETTINGS, LoraWeights, first_of, weights_for
 
-# What diffusers and PEFT warn of although it is meant: several adapters, one taken off, a part of
-# the pipeline that a file leaves alone, and an exchange that needs a slot of its own.
+# What libraries warn of although it is meant: several adapters, one taken off, a part of the
+# pipeline that a file leaves alone, an exchange that needs a slot of its own. And what is not so:
+# transformers misses a text encoder's other adapters in the new one's file, and leaves them as
+# they are. The new one's numbers are checked here.
 _USUAL = re.compile(
     "Already found a `peft_config` attribute|Adapter .* was active which is now deleted"
-    "|No LoRA keys associated to|Hotswapping .* was unsuccessful"
+    "|No LoRA keys associated to|Hotswapping .* was unsuccessful|.* LOAD REPORT"
 )
-_LOGGERS = ("diffusers.loaders.peft", "diffusers.loaders.lora_base")
+_LOGGERS = (
+    *("diffusers.loaders.peft", "diffusers.loaders.lora_base"),
+    *("transformers.integrations.peft", "transformers.utils.loading_report"),
+)
 
-PEFT_FILE, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+_OF_DENOISER = ("lora_A", "lora_B")
+_OF_TEXT_ENCODER = ("lora_linear_layer.down", "lora_linear_layer.up")
 
 Key = tuple[str, str]  # a part of the pipeline, and the name of a layer in it
 
@@ -88,11 +95,6 @@ class LoraReader:
                 f"encoder, and {type(self._pipeline).__name__} takes LoRAs for its "
                 f"denoiser alone: {first_of(weights.left_out)}"
             )
-        if path.name == PEFT_FILE and path.with_name(PEFT_SETTINGS).exists():
-            self._warn(
-                f"LoRA {path}: {PEFT_SETTINGS} beside it is not read; where the file itself says "
-                "no alpha, alpha counts as equal to the rank"
-            )
         return weights
 
     def _warn(self, text: str) -> None:
@@ -130,9 +132,12 @@ def _outputs(state: Mapping[str, Tensor]) -> int:
 
 
 def metadata_of(path: Path) -> Mapping[str, str]:
-    """The strings in a safetensors file's header."""
+    """The strings in a safetensors file's header; PEFT's settings, where it has these beside it."""
     with safe_open(path, "pt") as file:
-        return dict(file.metadata() or {})
+        metadata = dict(file.metadata() or {})
+    if settings := settings_beside(path):
+        metadata.setdefault(SETTINGS, settings.decode("utf-8", "replace"))
+    return metadata
 
 
 def has_variants(weights: LoraWeights) -> bool:
@@ -158,10 +163,13 @@ def put_on(
         if rank is not None or part.startswith("text_encoder"):
             same = rank or max(d.shape[0] for (p, _), (d, _) in factors.items() if p == part)
             factors |= {k: _filled(*v, same) for k, v in factors.items() if k[0] == part}
-    state = {}
+    state: dict[str, Tensor] = {}
     for (part, layer), (down, up) in factors.items():
-        state[f"{part}.{layer}.lora_A.weight"] = down
-        state[f"{part}.{layer}.lora_B.weight"] = up
+        # diffusers knows a text encoder's LoRA by its attention, or else by these names.
+        ends = _OF_TEXT_ENCODER if part.startswith("text_encoder") else _OF_DENOISER
+        state |= {
+            f"{part}.{layer}.{end}.weight": t for end, t in zip(ends, (down, up), strict=True)
+        }
     with _usual_warnings_left_out():
         pipeline.load_lora_weights(
             state, adapter_name=name, **({"hotswap": True} if hotswap else {})
