@@ -387,6 +387,21 @@ def test_loras_of_other_ranks_alphas_and_layouts_are_exchanged_in_place(tmp_path
     assert len(slots) == 1, slots
 
 
+def test_a_lora_that_is_held_is_itself_again_after_another(tmp_path: Path) -> None:
+    """In the model's own type and with nothing to fill up, its tensors could become the model's."""
+    kept = Kept(FAMILIES["FLUX"], "exchanged")
+    files = []
+    for number, rank in enumerate((40, 4)):
+        writer = Writer(FAMILIES["FLUX"], torch.float32)
+        torch.manual_seed(number)
+        named("transformer.", ranks=(rank,))(writer)
+        files.append((writer.save(tmp_path / f"{number}.safetensors"), writer.deltas))
+    for place in (0, 1, 0, 1):
+        file, deltas = files[place]
+        kept.use(file)
+        kept.check(deltas, 1.0)
+
+
 def test_a_refused_file_is_read_once(
     tiny_loras: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,12 +433,22 @@ def test_nothing_is_warned_of_where_nothing_is_wrong(
     kept = Kept(FAMILIES["FLUX"], way)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
+        for layer in ("proj_out", "x_embedder"):  # each alone; one ends as other layers do
+            writer = Writer(FAMILIES["FLUX"])
+            lora = writer.lora(layer)
+            writer.tensors = {
+                f"{layer}.lora_A.weight": lora.down,
+                f"{layer}.lora_B.weight": lora.up,
+            }
+            kept.use(writer.save(tmp_path / f"{layer}.safetensors"))
+            kept.check(writer.deltas, 1.0)
         for number, prefix in enumerate(["transformer.", "", "pipe.dit.", "unet."]):
             writer = Writer(FAMILIES["FLUX"])
             named(prefix, ranks=(2 + number,))(writer)
             kept.use(writer.save(tmp_path / f"{number}.safetensors"))
     diffusers.removeHandler(caplog.handler)
-    assert [str(w.message) for w in warned if issubclass(w.category, UserWarning)] == []
+    for_users = (UserWarning, RuntimeWarning)
+    assert [str(w.message) for w in warned if issubclass(w.category, for_users)] == []
     assert [r for r in caplog.records if r.name.startswith(("diffusers", "peft"))] == []
 
 

@@ -29,11 +29,12 @@ from workers.lora_weights import SETTINGS, LoraWeights, first_of, weights_for
 
 # What libraries warn of although it is meant: several adapters, one taken off, a part of the
 # pipeline that a file leaves alone, an exchange that needs a slot of its own. And what is not so:
-# transformers misses a text encoder's other adapters in the new one's file, and leaves them as
-# they are. The new one's numbers are checked here.
+# transformers misses a text encoder's other adapters in the new one's file, PEFT layers whose
+# names end alike, and both leave them as they are. What is on the model is checked here.
 _USUAL = re.compile(
     "Already found a `peft_config` attribute|Adapter .* was active which is now deleted"
-    "|No LoRA keys associated to|Hotswapping .* was unsuccessful|.* LOAD REPORT"
+    "|No LoRA keys associated to|(Hotswapping|Loading) .* was unsuccessful|.* LOAD REPORT"
+    "|While injecting the PEFT adapters, an inconsistency was discovered"
 )
 _LOGGERS = (
     *("diffusers.loaders.peft", "diffusers.loaders.lora_base"),
@@ -167,9 +168,10 @@ def put_on(
     for (part, layer), (down, up) in factors.items():
         # diffusers knows a text encoder's LoRA by its attention, or else by these names.
         ends = _OF_TEXT_ENCODER if part.startswith("text_encoder") else _OF_DENOISER
-        state |= {
-            f"{part}.{layer}.{end}.weight": t for end, t in zip(ends, (down, up), strict=True)
-        }
+        for end, tensor in zip(ends, (down, up), strict=True):
+            # They become the model's own, and the next LoRA is written into them: `weights` has to
+            # stay as it is, and fused layers share a factor.
+            state[f"{part}.{layer}.{end}.weight"] = tensor if rank is None else tensor.clone()
     with _usual_warnings_left_out():
         pipeline.load_lora_weights(
             state, adapter_name=name, **({"hotswap": True} if hotswap else {})
