@@ -366,6 +366,23 @@ def test_a_few_layers_of_a_text_encoder_are_a_lora_too(
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
+@pytest.mark.parametrize("way", ["kept", "exchanged"])
+def test_what_is_written_to_a_file_later_changes_no_lora_that_is_held(
+    way: str, tmp_path: Path
+) -> None:
+    """As `cp` does: into the same file. The next load says that it changed."""
+    kept, writer = Kept(FAMILIES["Z-Image"], way), Writer(FAMILIES["Z-Image"], torch.float32)
+    named("transformer.", ranks=(40,))(writer)
+    file = writer.save(tmp_path / "style.safetensors")
+    kept.use(file)
+    sha256, content = content_hash(file), file.read_bytes()
+    with file.open("r+b") as stream:
+        stream.seek(len(content) // 2)
+        stream.write(bytes(len(content) - len(content) // 2))
+    kept.loras.use(sha256, str(file), 0.5)
+    kept.check(writer.deltas, 0.5)
+
+
 # -- exchange in place -------------------------------------------------------------------------
 
 

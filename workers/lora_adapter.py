@@ -55,7 +55,10 @@ class PeftLoader:
         self._reader = LoraReader(pipeline, log)
 
     def read(self, path: Path) -> "_PeftFile":
-        return _PeftFile(self._pipeline, self._reader.understand(path, load_file(path)))
+        state = load_file(path)
+        if self._pipeline.device.type == "cpu":  # elsewhere they are copied anyway
+            state = off_the_file(state)
+        return _PeftFile(self._pipeline, self._reader.understand(path, state))
 
     def remove(self, name: str) -> None:
         take_off(self._pipeline, name)
@@ -130,6 +133,15 @@ def _as_tuple(found: Any) -> tuple[Any, ...]:
 
 def _outputs(state: Mapping[str, Tensor]) -> int:
     return sum(t.numel() for name, t in state.items() if take_apart(name).role == "up")
+
+
+def off_the_file(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors in memory of their own.
+
+    On a CPU they are read as they are used: what is written to the file later would change them,
+    and a file that is cut would kill the worker.
+    """
+    return {name: t.clone() if t.device.type == "cpu" else t for name, t in state.items()}
 
 
 def metadata_of(path: Path) -> Mapping[str, str]:
