@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TypeGuard
 
 from core.errors import LoraError
-from core.lora_names import holds_lora, unsupported_method
+from core.lora_names import holds_lora, is_added, unsupported_method
 from core.paths import readings
 from core.validation import shown
 
 MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 MAX_BYTES = 32 * 1024**3  # more than any LoRA, and read in a bearable time
+CHUNK = 1024**2
 LENGTH_BYTES = 8  # a safetensors file begins with its header's length, little-endian
 PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # bare pickle, and the zip that torch.save writes
 PEFT_FILE, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -140,12 +141,10 @@ def _check_tensors(path: Path, header: dict[str, object], size: int) -> None:
     data_start = header.pop("__end__")
     assert isinstance(data_start, int)
     names = [name for name in header if name != "__metadata__"]
-    method = unsupported_method(names)
-    if method:
-        raise LoraError(f"lora_path: {path}: {method} is not supported; LoRA, DoRA and LoKr are.")
-    if not holds_lora(names):
+    if not unsupported_method(names) and not holds_lora(names):
         raise LoraError(f"lora_path: {path} holds no LoRA tensors; is it a whole model?")
     ends = [0]
+    zeros = set()
     for name, entry in header.items():
         if name == "__metadata__":
             continue
@@ -153,8 +152,24 @@ def _check_tensors(path: Path, header: dict[str, object], size: int) -> None:
         if not _valid_offsets(offsets, size - data_start):
             raise LoraError(f"lora_path: {path} is cut short or damaged at tensor {name[:80]!r}.")
         ends.append(offsets[1])
+        if is_added(name) and _only_zeros(path, data_start + offsets[0], data_start + offsets[1]):
+            zeros.add(name)
+    method = unsupported_method(name for name in names if name not in zeros)
+    if method:
+        raise LoraError(f"lora_path: {path}: {method} is not supported; LoRA, DoRA and LoKr are.")
     if max(ends) != size - data_start:  # the format has no holes; what is more is something else
         raise LoraError(f"lora_path: {path} holds more than its tensors; is it damaged?")
+
+
+def _only_zeros(path: Path, start: int, end: int) -> bool:
+    with path.open("rb") as stream:
+        stream.seek(start)
+        while start < end:
+            chunk = stream.read(min(CHUNK, end - start))
+            if not chunk or chunk.strip(b"\0"):
+                return False
+            start += len(chunk)
+    return True
 
 
 def _valid_offsets(offsets: object, available: int) -> TypeGuard[list[int]]:

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.errors import LoraError
-from core.lora_files import content_hash
-from tests.lora_layouts import FAMILIES, Lora, Writer, build, named
+from core.lora_files import LoraInspector, content_hash
+from tests.lora_layouts import FAMILIES, Lora, Writer, build, named, original
 from tests.test_lora_layouts import Kept
 from tests.test_native_image_generator import drawn, spec_for
 from workers.lora_hotswap import HotswapLoras
@@ -318,6 +318,27 @@ def test_a_fused_layer_beside_its_parts_counts_once_if_they_say_the_same(
     writer.tensors[f"{name}.alpha"] = torch.tensor(2.0)
     with pytest.raises(LoraError, match="the same layer as lora_unet_layers_0_attention_"):
         kept.use(writer.save(tmp_path / "differing.safetensors"))
+
+
+def test_differences_that_are_zero_are_taken_and_others_refused(tmp_path: Path) -> None:
+    """ComfyUI saves those of biases and norms, too, which mostly nobody trained."""
+    kept, writer = Kept(FAMILIES["FLUX"], "kept"), Writer(FAMILIES["FLUX"])
+    original("diffusion_model.")(writer)
+    block = "diffusion_model.double_blocks.0.img_attn"
+    zeros = {f"{block}.proj.diff_b": 32, f"{block}.norm.key_norm.diff": 16}
+    writer.tensors |= {name: torch.zeros(size) for name, size in zeros.items()}
+    file = writer.save(tmp_path / "comfy.safetensors")
+    assert LoraInspector().sha256(file) == content_hash(file)
+    kept.use(file)
+    kept.check(writer.deltas, 1.0)
+    for name in zeros:
+        writer.tensors[name][-1] = 1e-6
+        file = writer.save(tmp_path / "trained.safetensors")
+        with pytest.raises(LoraError, match="full weight difference is not supported"):
+            LoraInspector().sha256(file)
+        with pytest.raises(LoraError, match="full weight difference is not supported"):
+            kept.use(file)
+        writer.tensors[name][-1] = 0
 
 
 @pytest.mark.parametrize(

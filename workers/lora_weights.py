@@ -14,7 +14,7 @@ import torch
 from peft.utils.other import get_pattern_key
 from torch import Tensor
 
-from core.lora_names import Role, take_apart, unsupported_method
+from core.lora_names import Role, is_added, take_apart, unsupported_method
 from workers.lora_targets import Layer, Targets
 from workers.lora_updates import LowRank, Update, same_change, updates_of
 
@@ -57,6 +57,8 @@ def weights_for(
     Raises:
         ValueError: not all of it can be applied exactly; says what and why.
     """
+    # ComfyUI writes differences of biases and norms that nobody trained.
+    state = {n: t for n, t in state.items() if not is_added(n) or bool(_wide(t).any())}
     method = unsupported_method(state)
     if method:
         names = [name for name in state if take_apart(name).method == method]
@@ -150,9 +152,10 @@ def _settings_in(metadata: Mapping[str, str]) -> "_Settings":
     except (ValueError, RecursionError):
         raise ValueError("PEFT's settings of it are not JSON") from None
     settings = found if isinstance(found, dict) else {}
-    kind = settings.get("peft_type", "LORA")
-    if kind != "LORA":  # PEFT's others have alpha under other names, and arithmetic of their own
-        raise ValueError(f"PEFT's {str(kind)[:LONGEST_SHOWN]} is not supported")
+    for name, kind in settings.items():
+        # PEFT's others have alpha under other names, and arithmetic of their own.
+        if name.rpartition(".")[2] == "peft_type" and kind != "LORA":
+            raise ValueError(f"PEFT's {str(kind)[:LONGEST_SHOWN]} is not supported")
     return _Settings(settings)
 
 
