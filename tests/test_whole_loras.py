@@ -283,6 +283,10 @@ def test_what_peft_saves_counts_with_the_settings_beside_it(way: str, tmp_path: 
         kept.use(folder / "adapter_model.safetensors")
         kept.check(deltas, strength)
     assert not [line for line in kept.log if line.startswith("WARNING")]
+    (folders[0] / "adapter_config.json").rename(tmp_path / "moved.json")
+    kept.use(folders[0] / "adapter_model.safetensors")
+    [warning] = [line for line in kept.log if line.startswith("WARNING")]
+    assert "adapter_config.json is not beside it, so alpha counts as equal to the rank" in warning
     (folders[0] / "adapter_config.json").write_text('{"peft_type": "LOKR", "alpha": 3}')
     with pytest.raises(LoraError, match="PEFT's LOKR is not supported"):
         kept.use(folders[0] / "adapter_model.safetensors")

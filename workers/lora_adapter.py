@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import pad
 
-from core.lora_files import settings_beside
+from core.lora_files import PEFT_FILE, PEFT_SETTINGS, settings_beside
 from core.lora_names import take_apart
 from workers.errors import blames_no_file
 from workers.lora_targets import Layer, Targets
@@ -98,6 +98,14 @@ class LoraReader:
                 f"LoRA {path.name}: {len(weights.left_out)} of {len(state)} tensors are for a text "
                 f"encoder, and {type(self._pipeline).__name__} takes LoRAs for its "
                 f"denoiser alone: {first_of(weights.left_out)}"
+            )
+        alpha_is_told = SETTINGS in metadata or any(
+            take_apart(name).role == "alpha" for name in state
+        )
+        if path.name == PEFT_FILE and not alpha_is_told:
+            self._warn(
+                f"LoRA {path}: {PEFT_SETTINGS} is not beside it, so alpha counts as equal to the "
+                "rank"
             )
         return weights
 
