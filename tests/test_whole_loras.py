@@ -287,9 +287,13 @@ def test_what_peft_saves_counts_with_the_settings_beside_it(way: str, tmp_path: 
     kept.use(folders[0] / "adapter_model.safetensors")
     [warning] = [line for line in kept.log if line.startswith("WARNING")]
     assert "adapter_config.json is not beside it, so alpha counts as equal to the rank" in warning
-    (folders[0] / "adapter_config.json").write_text('{"peft_type": "LOKR", "alpha": 3}')
-    with pytest.raises(LoraError, match="PEFT's LOKR is not supported"):
-        kept.use(folders[0] / "adapter_model.safetensors")
+    for settings, why in (
+        ('{"peft_type": "LOKR", "alpha": 3}', "PEFT's LOKR is not supported"),
+        ("[]", "PEFT's settings of it are no JSON object"),
+    ):
+        (folders[0] / "adapter_config.json").write_text(settings)
+        with pytest.raises(LoraError, match=why):
+            kept.use(folders[0] / "adapter_model.safetensors")
     seen = content_hash(folders[1] / "adapter_model.safetensors")
     (folders[1] / "adapter_config.json").write_text("{}")
     with pytest.raises(LoraError, match="changed during the run"):

@@ -150,13 +150,14 @@ def _settings_in(metadata: Mapping[str, str]) -> "_Settings":
     try:
         found = json.loads(metadata.get(SETTINGS, "{}"))
     except (ValueError, RecursionError):
-        raise ValueError("PEFT's settings of it are not JSON") from None
-    settings = found if isinstance(found, dict) else {}
-    for name, kind in settings.items():
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError("PEFT's settings of it are no JSON object")
+    for name, kind in found.items():
         # PEFT's others have alpha under other names, and arithmetic of their own.
         if name.rpartition(".")[2] == "peft_type" and kind != "LORA":
             raise ValueError(f"PEFT's {str(kind)[:LONGEST_SHOWN]} is not supported")
-    return _Settings(settings)
+    return _Settings(found)
 
 
 class _Settings:
