@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TypeGuard
 
 from core.errors import LoraError
-from core.lora_names import holds_lora, unsupported_method
+from core.lora_names import holds_lora, is_added, unsupported_method
 from core.paths import readings
 from core.validation import shown
 
 MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 MAX_BYTES = 32 * 1024**3  # more than any LoRA, and read in a bearable time
+CHUNK = 1024**2
 LENGTH_BYTES = 8  # a safetensors file begins with its header's length, little-endian
 PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # bare pickle, and the zip that torch.save writes
+PEFT_FILE, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+MAX_SETTINGS_BYTES = 10_000_000  # PEFT writes a few kB
 WEIGHTS_ENDINGS = ("safetensors", "sft", "st", "ckpt", "pt", "pth", "bin")
 
 
@@ -47,11 +50,34 @@ def lora_name(path: str) -> str:
     return stem if stem and ending.lower() in WEIGHTS_ENDINGS else name
 
 
+def settings_beside(path: Path) -> bytes:
+    """PEFT's settings of the adapter in a file, which are half of it: alpha stands there alone.
+
+    Empty where there are none.
+    """
+    settings = path.with_name(PEFT_SETTINGS)
+    if path.name != PEFT_FILE or not settings.is_file():
+        return b""
+    with settings.open("rb") as stream:
+        content = stream.read(MAX_SETTINGS_BYTES + 1)
+    if len(content) > MAX_SETTINGS_BYTES:
+        raise LoraError(f"lora_path: {settings} is larger than PEFT's settings can be.")
+    return content
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a LoRA file, followed by PEFT's settings where these are beside it."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+    digest.update(settings_beside(path))
+    return digest.hexdigest()
+
+
 class LoraInspector:
     """Checks each LoRA file once and remembers its hash until the file changes."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int, int], str | LoraError] = {}
+        self._known: dict[tuple[str, int, int, bytes], str | LoraError] = {}
 
     def sha256(self, path: Path) -> str:
         """Content hash of a valid LoRA file.
@@ -61,7 +87,7 @@ class LoraInspector:
         """
         try:
             stat = path.stat()
-            key = (str(path), stat.st_size, stat.st_mtime_ns)
+            key = (str(path), stat.st_size, stat.st_mtime_ns, settings_beside(path))
             if stat.st_size > MAX_BYTES:
                 raise LoraError(f"lora_path: {path} is larger than {MAX_BYTES // 1024**3} GiB.")
             if key not in self._known:
@@ -79,8 +105,7 @@ def _inspect(path: Path, size: int) -> str | LoraError:
         _check_tensors(path, _read_header(path, size), size)
     except LoraError as error:
         return error
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return content_hash(path)
 
 
 def _read_header(path: Path, size: int) -> dict[str, object]:
@@ -116,12 +141,10 @@ def _check_tensors(path: Path, header: dict[str, object], size: int) -> None:
     data_start = header.pop("__end__")
     assert isinstance(data_start, int)
     names = [name for name in header if name != "__metadata__"]
-    method = unsupported_method(names)
-    if method:
-        raise LoraError(f"lora_path: {path}: {method} is not supported; LoRA, DoRA and LoKr are.")
-    if not holds_lora(names):
+    if not unsupported_method(names) and not holds_lora(names):
         raise LoraError(f"lora_path: {path} holds no LoRA tensors; is it a whole model?")
     ends = [0]
+    zeros = set()
     for name, entry in header.items():
         if name == "__metadata__":
             continue
@@ -129,8 +152,24 @@ def _check_tensors(path: Path, header: dict[str, object], size: int) -> None:
         if not _valid_offsets(offsets, size - data_start):
             raise LoraError(f"lora_path: {path} is cut short or damaged at tensor {name[:80]!r}.")
         ends.append(offsets[1])
+        if is_added(name) and _only_zeros(path, data_start + offsets[0], data_start + offsets[1]):
+            zeros.add(name)
+    method = unsupported_method(name for name in names if name not in zeros)
+    if method:
+        raise LoraError(f"lora_path: {path}: {method} is not supported; LoRA, DoRA and LoKr are.")
     if max(ends) != size - data_start:  # the format has no holes; what is more is something else
         raise LoraError(f"lora_path: {path} holds more than its tensors; is it damaged?")
+
+
+def _only_zeros(path: Path, start: int, end: int) -> bool:
+    with path.open("rb") as stream:
+        stream.seek(start)
+        while start < end:
+            chunk = stream.read(min(CHUNK, end - start))
+            if not chunk or chunk.strip(b"\0"):
+                return False
+            start += len(chunk)
+    return True
 
 
 def _valid_offsets(offsets: object, available: int) -> TypeGuard[list[int]]:

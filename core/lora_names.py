@@ -55,6 +55,7 @@ _UNSUPPORTED = {
     "LoRA of an embedding": ("lora_embedding_A", "lora_embedding_B"),
 }  # fmt: skip
 _METHODS = {end: method for method, ends in _UNSUPPORTED.items() for end in ends}
+_ADDED = ("diff", "diff.weight", "diff_b")
 _TEXTUAL_INVERSION = ("bundle_emb.", "emb_params", "clip_l_emb", "clip_g_emb")
 _LONGEST_END = 3  # parts between dots: `lora.down.weight`
 # PEFT's name for an adapter, mostly "default", which raw state dicts keep.
@@ -89,10 +90,17 @@ def take_apart(name: str) -> TensorName:
             return TensorName(module, _ROLES[end])
         if module and end in _METHODS:
             return TensorName(module, None, _METHODS[end])
-        # diffusers once wrote `attn1.processor.to_q_lora.down.weight`.
-        if module.endswith("_lora") and f"lora.{end}" in _ROLES:
-            return TensorName(module.removesuffix("_lora"), _ROLES[f"lora.{end}"])
+        # diffusers once wrote `attn1.processor.to_q_lora.down.weight`, and XLabs, where one
+        # processor serves pictures and words, `processor.qkv_lora1.down.weight`.
+        stem, found, stream = module.rpartition("_lora")
+        if found and stream in ("", "1", "2") and f"lora.{end}" in _ROLES:
+            return TensorName(stem + stream, _ROLES[f"lora.{end}"])
     return TensorName(name, None)
+
+
+def is_added(name: str) -> bool:
+    """Whether a tensor is added to the model's own as it is, so that zeros in it mean nothing."""
+    return name.endswith(tuple(f".{end}" for end in _ADDED))
 
 
 def unsupported_method(names: Iterable[str]) -> str | None:

@@ -376,6 +376,44 @@ def original(prefix: str, flat: bool = False, blocks: bool = False) -> Layout:
     return write
 
 
+def xlabs(writer: Writer) -> None:
+    """FLUX's attention as x-flux writes it: one processor, numbers for pictures and words."""
+    if writer.family.name != "FLUX":
+        return
+    attention = {
+        "double_blocks.0.processor.qkv_lora1": [f"{_DOUBLE}.attn.to_{x}" for x in "qkv"],
+        "double_blocks.0.processor.qkv_lora2": [f"{_DOUBLE}.attn.add_{x}_proj" for x in "qkv"],
+        "double_blocks.0.processor.proj_lora1": [f"{_DOUBLE}.attn.to_out.0"],
+        "double_blocks.0.processor.proj_lora2": [f"{_DOUBLE}.attn.to_add_out"],
+        "single_blocks.0.processor.qkv_lora": [f"{_SINGLE}.attn.to_{x}" for x in "qkv"],
+        "single_blocks.0.processor.proj_lora": [f"{_SINGLE}.proj_out"],
+    }
+    for name, layers in attention.items():
+        loras = [writer.lora(layer) for layer in layers]
+        for layer, lora in zip(layers, loras, strict=True):
+            writer.change(layer, Lora(loras[0].down.float(), lora.up.float(), 4.0).delta())
+        writer.tensors |= {
+            f"{name}.down.weight": loras[0].down,
+            f"{name}.up.weight": torch.cat([lora.up for lora in loras]),
+        }
+
+
+def numbered_parts(writer: Writer) -> None:
+    """FLUX's own names, and numbers for the parts of what is fused there."""
+    if writer.family.name != "FLUX":
+        return
+    originals = dict(writer.family.originals) | {"x_embedder": "img_in.proj"}
+    for fused, layers in writer.family.fused.items():
+        originals |= {layer: f"{fused}.{place}" for place, layer in enumerate(layers)}
+    for layer, name in originals.items():
+        lora = writer.lora(layer, 4, 3.0)
+        writer.tensors |= {
+            f"transformer.{name}.lora_down.weight": lora.down,
+            f"transformer.{name}.lora_up.weight": lora.up,
+            f"transformer.{name}.alpha": torch.tensor(lora.alpha),
+        }
+
+
 def settings_of_peft(root: bool) -> Layout:
     """alpha in the settings that diffusers saves, where no tensor says it."""
 
@@ -458,10 +496,11 @@ def lokr(prefix: str, flat: bool, decomposed: bool) -> Layout:
             name = prefix + (layer.replace(".", "_") if flat else layer)
             height = len(weight) // factor
             alpha, rank = 3.0, 2
-            if decomposed and weight.dim() == 2:
-                a, b = torch.randn(height, rank), torch.randn(rank, inner)
+            if decomposed:
+                kernel = weight.shape[2:]  # unrolled
+                a, b = torch.randn(height, rank), torch.randn(rank, inner * kernel.numel())
                 writer.tensors |= {f"{name}.lokr_w2_a": a, f"{name}.lokr_w2_b": b}
-                block, scale = a @ b, alpha / rank
+                block, scale = (a @ b).reshape(height, inner, *kernel), alpha / rank
             else:
                 block, scale = torch.randn(height, inner, *weight.shape[2:]), 1.0
                 writer.tensors[f"{name}.lokr_w2"] = block
@@ -559,6 +598,8 @@ LAYOUTS: dict[str, Layout] = {
         "diffusion_model.", blocks=True
     ),
     "kohya with the model's own names, fused `qkv`": original("lora_unet_", flat=True),
+    "XLabs: `processor.qkv_lora1`": xlabs,
+    "OneTrainer (OMI): `qkv.0`": numbered_parts,
     "fp32": in_type(torch.float32),
     "fp16": in_type(torch.float16),
     "fp8 (e4m3)": in_type(torch.float8_e4m3fn),

@@ -1,6 +1,5 @@
 """Every layout of LoRA files does to every layer exactly what it says, or is refused by name."""
 
-import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from core.errors import LoraError
+from core.lora_files import content_hash
 from tests.conftest import PROJECT
 from tests.lora_layouts import FAMILIES, LAYOUTS, Family, Writer, build, layers_of
 from workers.lora_hotswap import HotswapLoras
@@ -23,8 +23,13 @@ REFUSED = {
 }  # fmt: skip
 
 
+ONLY_FOR = {
+    "convolutions with `lora_mid`": "SDXL",
+    "XLabs: `processor.qkv_lora1`": "FLUX",
+    "OneTrainer (OMI): `qkv.0`": "FLUX",
+}
 NO_SUCH_LAYER = {
-    (family, "convolutions with `lora_mid`") for family in FAMILIES if family != "SDXL"
+    (family, layout) for layout, only in ONLY_FOR.items() for family in FAMILIES if family != only
 }
 
 
@@ -46,7 +51,7 @@ class Kept:
         self.log.append(f"{level} {text}")
 
     def use(self, file: Path, strength: float = 1.0) -> None:
-        self.loras.use(hashlib.sha256(file.read_bytes()).hexdigest(), str(file), strength)
+        self.loras.use(content_hash(file), str(file), strength)
 
     def check(self, deltas: dict[str, Tensor], strength: float) -> None:
         """Every layer's output is that of its weight plus strength times the change."""

@@ -1,6 +1,7 @@
 """A LoRA file is applied whole, or its task fails and nothing of it is left behind."""
 
 import hashlib
+import json
 import logging
 import warnings
 from collections.abc import Callable
@@ -10,15 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.errors import LoraError
-from tests.lora_layouts import FAMILIES, Writer, named
+from core.lora_files import LoraInspector, content_hash
+from tests.lora_layouts import FAMILIES, Lora, Writer, build, named, original
 from tests.test_lora_layouts import Kept
 from tests.test_native_image_generator import drawn, spec_for
 from workers.lora_hotswap import HotswapLoras
-from workers.lora_manager import LoraManager
+from workers.lora_manager import LoraManager, check_unchanged
 
 Tensors = dict[str, Tensor]
 LAYER = "transformer.layers.0.attention.to_q"
@@ -250,15 +253,163 @@ def test_words_of_an_encoder_that_takes_no_lora_are_not_left_out_of_one_that_doe
         Kept(FAMILIES["FLUX"], "kept").use(writer.save(tmp_path / "t5.safetensors"))
 
 
-def test_settings_of_peft_that_are_not_read_are_named_in_one_warning(tmp_path: Path) -> None:
-    writer = Writer(FAMILIES["Z-Image"])
-    named("base_model.model.")(writer)
-    kept = Kept(FAMILIES["Z-Image"], "kept")
-    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 32, "r": 4}')
-    kept.use(writer.save(tmp_path / "adapter_model.safetensors"))
-    kept.check(writer.deltas, 1.0)
+@pytest.mark.parametrize("way", ["kept", "exchanged"])
+def test_what_peft_saves_counts_with_the_settings_beside_it(way: str, tmp_path: Path) -> None:
+    """Written by PEFT itself. alpha stands in its settings alone, so equal tensors may differ."""
+    kept = Kept(FAMILIES["Z-Image"], way)
+    torch.manual_seed(3)
+    config = LoraConfig(
+        r=4,
+        lora_alpha=6,
+        alpha_pattern={r"layers\.\d+\.attention\.to_k": 2},
+        rank_pattern={"feed_forward.w1": 2},
+        target_modules=["to_q", "to_k", "w1"],
+        init_lora_weights=False,
+    )
+    model = get_peft_model(build("Z-Image").transformer, config)
+    deltas = {
+        f"transformer.{name.removeprefix('base_model.model.')}": layer.get_delta_weight("default")
+        for name, layer in model.named_modules()
+        if hasattr(layer, "lora_A")
+    }
+    folders = [tmp_path / "half", tmp_path / "whole"]
+    for folder, factor in zip(folders, (1, 2), strict=True):
+        model.save_pretrained(folder)
+        settings = json.loads((folder / "adapter_config.json").read_text())
+        settings["lora_alpha"] *= factor
+        settings["alpha_pattern"] = {k: v * factor for k, v in settings["alpha_pattern"].items()}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+    for folder, strength in zip([*folders, folders[0]], (1.0, 2.0, 1.0), strict=True):
+        kept.use(folder / "adapter_model.safetensors")
+        kept.check(deltas, strength)
+    assert not [line for line in kept.log if line.startswith("WARNING")]
+    (folders[0] / "adapter_config.json").rename(tmp_path / "moved.json")
+    kept.use(folders[0] / "adapter_model.safetensors")
     [warning] = [line for line in kept.log if line.startswith("WARNING")]
-    assert "adapter_config.json beside it is not read" in warning
+    assert "adapter_config.json is not beside it, so alpha counts as equal to the rank" in warning
+    for settings, why in (
+        ('{"peft_type": "LOKR", "alpha": 3}', "PEFT's LOKR is not supported"),
+        ("[]", "PEFT's settings of it are no JSON object"),
+    ):
+        (folders[0] / "adapter_config.json").write_text(settings)
+        with pytest.raises(LoraError, match=why):
+            kept.use(folders[0] / "adapter_model.safetensors")
+    seen = content_hash(folders[1] / "adapter_model.safetensors")
+    (folders[1] / "adapter_config.json").write_text("{}")
+    with pytest.raises(LoraError, match="changed during the run"):
+        kept.loras.use(None, None, 1.0)
+        kept.loras.shrink()
+        check_unchanged(folders[1] / "adapter_model.safetensors", seen)
+
+
+@pytest.mark.parametrize("way", ["kept", "exchanged"])
+def test_a_fused_layer_beside_its_parts_counts_once_if_they_say_the_same(
+    way: str, tmp_path: Path
+) -> None:
+    kept, writer = Kept(FAMILIES["Z-Image"], way), Writer(FAMILIES["Z-Image"])
+    loras = [writer.lora(f"layers.0.attention.to_{x}") for x in "qkv"]
+    for lora, name in zip(loras, "qkv", strict=True):
+        layer = f"layers.0.attention.to_{name}"
+        writer.change(layer, Lora(loras[0].down.float(), lora.up.float(), 4.0).delta())
+        name = f"lora_unet_{layer.replace('.', '_')}"
+        writer.tensors |= {
+            f"{name}.lora_down.weight": loras[0].down.clone(),
+            f"{name}.lora_up.weight": lora.up.clone(),
+        }
+    name = "lora_unet_layers_0_attention_qkv"
+    writer.tensors |= {
+        f"{name}.lora_down.weight": loras[0].down,
+        f"{name}.lora_up.weight": torch.cat([lora.up for lora in loras]),
+    }
+    kept.use(writer.save(tmp_path / "twice.safetensors"))
+    kept.check(writer.deltas, 1.0)
+    writer.tensors[f"{name}.alpha"] = torch.tensor(2.0)
+    with pytest.raises(LoraError, match="the same layer as lora_unet_layers_0_attention_"):
+        kept.use(writer.save(tmp_path / "differing.safetensors"))
+
+
+def test_differences_that_are_zero_are_taken_and_others_refused(tmp_path: Path) -> None:
+    """ComfyUI saves those of biases and norms, too, which mostly nobody trained."""
+    kept, writer = Kept(FAMILIES["FLUX"], "kept"), Writer(FAMILIES["FLUX"])
+    original("diffusion_model.")(writer)
+    block = "diffusion_model.double_blocks.0.img_attn"
+    zeros = {f"{block}.proj.diff_b": 32, f"{block}.norm.key_norm.diff": 16}
+    writer.tensors |= {name: torch.zeros(size) for name, size in zeros.items()}
+    file = writer.save(tmp_path / "comfy.safetensors")
+    assert LoraInspector().sha256(file) == content_hash(file)
+    kept.use(file)
+    kept.check(writer.deltas, 1.0)
+    for name in zeros:
+        writer.tensors[name][-1] = 1e-6
+        file = writer.save(tmp_path / "trained.safetensors")
+        with pytest.raises(LoraError, match="full weight difference is not supported"):
+            LoraInspector().sha256(file)
+        with pytest.raises(LoraError, match="full weight difference is not supported"):
+            kept.use(file)
+        writer.tensors[name][-1] = 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transformer._orig_mod.layers.0.attention.to_q",  # saved from a compiled model
+        "_orig_mod.layers.0._orig_mod.attention.to_q",
+        "lora_unet_layers_0_attention_to_q_",
+    ],
+)
+def test_what_saving_leaves_in_names_does_not_matter(name: str, tmp_path: Path) -> None:
+    kept, writer = Kept(FAMILIES["Z-Image"], "kept"), Writer(FAMILIES["Z-Image"])
+    lora = writer.lora("layers.0.attention.to_q")
+    writer.tensors = {f"{name}.lora_A.weight": lora.down, f"{name}.lora_B.weight": lora.up}
+    kept.use(writer.save(tmp_path / "style.safetensors"))
+    kept.check(writer.deltas, 1.0)
+
+
+@pytest.mark.parametrize("way", ["kept", "exchanged"])
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_{}", "encoder.layers.0.mlp.fc1"),
+        (
+            "text_encoder.text_model.encoder.layers.1.self_attn.to_out_lora.{}",
+            "encoder.layers.1.self_attn.out_proj",
+        ),
+    ],
+)
+def test_a_few_layers_of_a_text_encoder_are_a_lora_too(
+    name: str, layer: str, way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept, writer = Kept(FAMILIES["SDXL"], way), sdxl_writer()
+    file = tmp_path / "words.safetensors"
+    libraries = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    for library in libraries:
+        library.addHandler(caplog.handler)
+    for number in range(2):  # with another one held
+        lora = writer.lora(layer, 2, 2.0, "text_encoder")
+        ends = {"down": lora.down, "up": lora.up}
+        writer.tensors |= {name.format(end) + ".weight": t for end, t in ends.items()}
+        kept.use(writer.save(file.with_stem(f"words{number}")))
+        kept.check(writer.deltas, 1.0)
+    for library in libraries:
+        library.removeHandler(caplog.handler)
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("way", ["kept", "exchanged"])
+def test_what_is_written_to_a_file_later_changes_no_lora_that_is_held(
+    way: str, tmp_path: Path
+) -> None:
+    """As `cp` does: into the same file. The next load says that it changed."""
+    kept, writer = Kept(FAMILIES["Z-Image"], way), Writer(FAMILIES["Z-Image"], torch.float32)
+    named("transformer.", ranks=(40,))(writer)
+    file = writer.save(tmp_path / "style.safetensors")
+    kept.use(file)
+    sha256, content = content_hash(file), file.read_bytes()
+    with file.open("r+b") as stream:
+        stream.seek(len(content) // 2)
+        stream.write(bytes(len(content) - len(content) // 2))
+    kept.loras.use(sha256, str(file), 0.5)
+    kept.check(writer.deltas, 0.5)
 
 
 # -- exchange in place -------------------------------------------------------------------------
@@ -280,6 +431,21 @@ def test_loras_of_other_ranks_alphas_and_layouts_are_exchanged_in_place(tmp_path
         kept.check(writer.deltas, 0.5)
     slots = [line for line in kept.log if "slot" in line]
     assert len(slots) == 1, slots
+
+
+def test_a_lora_that_is_held_is_itself_again_after_another(tmp_path: Path) -> None:
+    """In the model's own type and with nothing to fill up, its tensors could become the model's."""
+    kept = Kept(FAMILIES["FLUX"], "exchanged")
+    files = []
+    for number, rank in enumerate((40, 4)):
+        writer = Writer(FAMILIES["FLUX"], torch.float32)
+        torch.manual_seed(number)
+        named("transformer.", ranks=(rank,))(writer)
+        files.append((writer.save(tmp_path / f"{number}.safetensors"), writer.deltas))
+    for place in (0, 1, 0, 1):
+        file, deltas = files[place]
+        kept.use(file)
+        kept.check(deltas, 1.0)
 
 
 def test_a_refused_file_is_read_once(
@@ -313,12 +479,22 @@ def test_nothing_is_warned_of_where_nothing_is_wrong(
     kept = Kept(FAMILIES["FLUX"], way)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
+        for layer in ("proj_out", "x_embedder"):  # each alone; one ends as other layers do
+            writer = Writer(FAMILIES["FLUX"])
+            lora = writer.lora(layer)
+            writer.tensors = {
+                f"{layer}.lora_A.weight": lora.down,
+                f"{layer}.lora_B.weight": lora.up,
+            }
+            kept.use(writer.save(tmp_path / f"{layer}.safetensors"))
+            kept.check(writer.deltas, 1.0)
         for number, prefix in enumerate(["transformer.", "", "pipe.dit.", "unet."]):
             writer = Writer(FAMILIES["FLUX"])
             named(prefix, ranks=(2 + number,))(writer)
             kept.use(writer.save(tmp_path / f"{number}.safetensors"))
     diffusers.removeHandler(caplog.handler)
-    assert [str(w.message) for w in warned if issubclass(w.category, UserWarning)] == []
+    for_users = (UserWarning, RuntimeWarning)
+    assert [str(w.message) for w in warned if issubclass(w.category, for_users)] == []
     assert [r for r in caplog.records if r.name.startswith(("diffusers", "peft"))] == []
 
 

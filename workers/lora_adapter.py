@@ -19,22 +19,30 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import pad
 
+from core.lora_files import PEFT_FILE, PEFT_SETTINGS, settings_beside
 from core.lora_names import take_apart
 from workers.errors import blames_no_file
 from workers.lora_targets import Layer, Targets
 from workers.lora_updates import LowRank, Update
 from workers.lora_variants import is_plain, variant_for
-from workers.lora_weights import LoraWeights, first_of, weights_for
+from workers.lora_weights import SETTINGS, LoraWeights, first_of, weights_for
 
-# What diffusers and PEFT warn of although it is meant: several adapters, one taken off, a part of
-# the pipeline that a file leaves alone, and an exchange that needs a slot of its own.
+# What libraries warn of although it is meant: several adapters, one taken off, a part of the
+# pipeline that a file leaves alone, an exchange that needs a slot of its own. And what is not so:
+# transformers misses a text encoder's other adapters in the new one's file, PEFT layers whose
+# names end alike, and both leave them as they are. What is on the model is checked here.
 _USUAL = re.compile(
     "Already found a `peft_config` attribute|Adapter .* was active which is now deleted"
-    "|No LoRA keys associated to|Hotswapping .* was unsuccessful"
+    "|No LoRA keys associated to|(Hotswapping|Loading) .* was unsuccessful|.* LOAD REPORT"
+    "|While injecting the PEFT adapters, an inconsistency was discovered"
 )
-_LOGGERS = ("diffusers.loaders.peft", "diffusers.loaders.lora_base")
+_LOGGERS = (
+    *("diffusers.loaders.peft", "diffusers.loaders.lora_base"),
+    *("transformers.integrations.peft", "transformers.utils.loading_report"),
+)
 
-PEFT_FILE, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+_OF_DENOISER = ("lora_A", "lora_B")
+_OF_TEXT_ENCODER = ("lora_linear_layer.down", "lora_linear_layer.up")
 
 Key = tuple[str, str]  # a part of the pipeline, and the name of a layer in it
 
@@ -47,7 +55,10 @@ class PeftLoader:
         self._reader = LoraReader(pipeline, log)
 
     def read(self, path: Path) -> "_PeftFile":
-        return _PeftFile(self._pipeline, self._reader.understand(path, load_file(path)))
+        state = load_file(path)
+        if self._pipeline.device.type == "cpu":  # elsewhere they are copied anyway
+            state = off_the_file(state)
+        return _PeftFile(self._pipeline, self._reader.understand(path, state))
 
     def remove(self, name: str) -> None:
         take_off(self._pipeline, name)
@@ -88,10 +99,13 @@ class LoraReader:
                 f"encoder, and {type(self._pipeline).__name__} takes LoRAs for its "
                 f"denoiser alone: {first_of(weights.left_out)}"
             )
-        if path.name == PEFT_FILE and path.with_name(PEFT_SETTINGS).exists():
+        alpha_is_told = SETTINGS in metadata or any(
+            take_apart(name).role == "alpha" for name in state
+        )
+        if path.name == PEFT_FILE and not alpha_is_told:
             self._warn(
-                f"LoRA {path}: {PEFT_SETTINGS} beside it is not read; where the file itself says "
-                "no alpha, alpha counts as equal to the rank"
+                f"LoRA {path}: {PEFT_SETTINGS} is not beside it, so alpha counts as equal to the "
+                "rank"
             )
         return weights
 
@@ -129,10 +143,22 @@ def _outputs(state: Mapping[str, Tensor]) -> int:
     return sum(t.numel() for name, t in state.items() if take_apart(name).role == "up")
 
 
+def off_the_file(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors in memory of their own.
+
+    On a CPU they are read as they are used: what is written to the file later would change them,
+    and a file that is cut would kill the worker.
+    """
+    return {name: t.clone() if t.device.type == "cpu" else t for name, t in state.items()}
+
+
 def metadata_of(path: Path) -> Mapping[str, str]:
-    """The strings in a safetensors file's header."""
+    """The strings in a safetensors file's header; PEFT's settings, where it has these beside it."""
     with safe_open(path, "pt") as file:
-        return dict(file.metadata() or {})
+        metadata = dict(file.metadata() or {})
+    if settings := settings_beside(path):
+        metadata.setdefault(SETTINGS, settings.decode("utf-8", "replace"))
+    return metadata
 
 
 def has_variants(weights: LoraWeights) -> bool:
@@ -158,10 +184,14 @@ def put_on(
         if rank is not None or part.startswith("text_encoder"):
             same = rank or max(d.shape[0] for (p, _), (d, _) in factors.items() if p == part)
             factors |= {k: _filled(*v, same) for k, v in factors.items() if k[0] == part}
-    state = {}
+    state: dict[str, Tensor] = {}
     for (part, layer), (down, up) in factors.items():
-        state[f"{part}.{layer}.lora_A.weight"] = down
-        state[f"{part}.{layer}.lora_B.weight"] = up
+        # diffusers knows a text encoder's LoRA by its attention, or else by these names.
+        ends = _OF_TEXT_ENCODER if part.startswith("text_encoder") else _OF_DENOISER
+        for end, tensor in zip(ends, (down, up), strict=True):
+            # They become the model's own, and the next LoRA is written into them: `weights` has to
+            # stay as it is, and fused layers share a factor.
+            state[f"{part}.{layer}.{end}.weight"] = tensor if rank is None else tensor.clone()
     with _usual_warnings_left_out():
         pipeline.load_lora_weights(
             state, adapter_name=name, **({"hotswap": True} if hotswap else {})

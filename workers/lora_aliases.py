@@ -42,15 +42,26 @@ def aliases_of(model: Any, layers: Mapping[str, Any]) -> Iterator[Alias]:
         # Old files of diffusers speak of the attention's processor, without the list's number.
         if name.endswith(".to_out.0"):
             yield _same(name.removesuffix(".0"), name)
-        # transformers dropped this level of CLIP's text models, and kept it in some.
-        if name.startswith("text_model."):
-            yield _same(name.removeprefix("text_model."), name)
-        elif name.startswith("encoder.layers."):
-            yield _same(f"text_model.{name}", name)
+        for usual in (name, _as_in_2023(name)):
+            yield _same(usual, name)
+            # transformers dropped this level of CLIP's text models, and kept it in some.
+            if usual.startswith("text_model."):
+                yield _same(usual.removeprefix("text_model."), name)
+            elif usual.startswith("encoder.layers."):
+                yield _same(f"text_model.{usual}", name)
     yield from _fused(layers)
     own = _BY_CLASS.get(type(model).__name__)
     if own is not None:
         yield from own(model, layers)
+
+
+def _as_in_2023(name: str) -> str:
+    """diffusers then called the projections of text encoders as those of its own attention."""
+    for ours, others in (("q_proj", "to_q"), ("k_proj", "to_k"), ("v_proj", "to_v"),
+                         ("out_proj", "to_out")):  # fmt: skip
+        if name.endswith(f".self_attn.{ours}"):
+            return name.removesuffix(ours) + others
+    return name
 
 
 def _same(alias: str, layer: str) -> Alias:
@@ -105,6 +116,7 @@ def _flux(model: Any, layers: Mapping[str, Any]) -> Iterator[Alias]:
             },
         },
     )
+    yield _same("img_in.proj", "x_embedder")  # OneTrainer's
     # Shift comes before scale in the original, and behind it in diffusers.
     yield "final_layer.adaLN_modulation.1", (Rows("norm_out.linear", swapped=True),)
     for number in range(len(model.transformer_blocks)):
@@ -122,9 +134,13 @@ def _flux(model: Any, layers: Mapping[str, Any]) -> Iterator[Alias]:
                 f"{ours}.norm1_context.linear": f"{others}.txt_mod.lin",
             },
         )
-        for stream, parts in (("img", _QKV), ("txt", _ADDED_QKV)):
+        streams = (("img", "1", _QKV, "to_out.0"), ("txt", "2", _ADDED_QKV, "to_add_out"))
+        for stream, of_xlabs, parts, out in streams:
             rows = tuple(Rows(f"{ours}.attn.{part}") for part in parts)
             yield f"{others}.{stream}_attn.qkv", rows
+            yield from _numbered(f"{others}.{stream}_attn.qkv", rows)
+            yield f"{others}.qkv{of_xlabs}", rows
+            yield _same(f"{others}.proj{of_xlabs}", f"{ours}.attn.{out}")
     for number in range(len(model.single_transformer_blocks)):
         ours, others = f"single_transformer_blocks.{number}", f"single_blocks.{number}"
         yield from _renamed(
@@ -136,6 +152,15 @@ def _flux(model: Any, layers: Mapping[str, Any]) -> Iterator[Alias]:
         )
         rows = tuple(Rows(f"{ours}.attn.{part}") for part in _QKV)
         yield f"{others}.linear1", (*rows, Rows(f"{ours}.proj_mlp"))
+        yield from _numbered(f"{others}.linear1", (*rows, Rows(f"{ours}.proj_mlp")))
+        yield f"{others}.qkv", rows  # XLabs'
+        yield _same(f"{others}.proj", f"{ours}.proj_out")
+
+
+def _numbered(alias: str, rows: tuple[Rows, ...]) -> Iterator[Alias]:
+    """OneTrainer's names (OMI) for the parts of a fused projection."""
+    for place, row in enumerate(rows):
+        yield f"{alias}.{place}", (row,)
 
 
 _RESNET = {

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from core.errors import LoraError
 from workers.errors import blames_no_file, classify
-from workers.lora_adapter import LoraReader, has_variants, layers_with, put_on
+from workers.lora_adapter import LoraReader, has_variants, layers_with, off_the_file, put_on
 from workers.lora_manager import LoraCounts, Refusals, check_unchanged
 from workers.lora_weights import LoraWeights
 from workers.models.base import Log
@@ -79,7 +79,7 @@ class HotswapLoras:
         if sha256 not in self._files:
             check_unchanged(path, sha256)
             with self._refusals.noted(sha256, path):
-                state = load_file(path, device=str(self._device))
+                state = off_the_file(load_file(path, device=str(self._device)))
                 weights = self._reader.understand(path, state)
             while len(self._files) >= self._capacity:
                 self._files.popitem(last=False)

@@ -1,6 +1,5 @@
 """Keeps LoRA adapters in memory and switches between them."""
 
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import LoraError
+from core.lora_files import content_hash
 from workers.errors import blames_no_file, classify
 
 LONGEST_REASON = 1000  # characters
@@ -204,8 +204,7 @@ def does_not_fit(path: Path, pipeline: Any, reason: str) -> LoraError:
 def check_unchanged(path: Path, sha256: str) -> None:
     """Raises LoraError if the file is not the one that main checked; OSError if the disk fails."""
     try:
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = content_hash(path)
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise LoraError(f"lora_path: {path} cannot be read: {error.strerror}.") from None
     if found != sha256:

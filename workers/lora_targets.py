@@ -5,6 +5,7 @@ dots. So names are compared without that difference, with every prefix that may 
 off: a name stands for what the model then has by it, and for nothing if that is not one layer.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,9 +27,10 @@ _ENCODER_PREFIXES = {
                      "text_encoders", "clip_l", "conditioner_embedders_0_transformer"),
     "text_encoder_2": ("lora_te2", "lora_text_encoder_2", "text_encoder_2",
                        "text_encoders_clip_g_transformer", "text_encoders_t5xxl_transformer",
-                       "clip_g", "t5xxl"),
+                       "clip_g", "t5xxl", "t5"),
     "text_encoder_3": ("lora_te3", "lora_text_encoder_3", "text_encoder_3"),
 }  # fmt: skip
+_LEVELS = re.compile(r"\.(processor|_orig_mod|_fsdp_wrapped_module)(?=\.)")
 _PREFIXES: tuple[tuple[str, str | None], ...] = (
     *((wrapper, None) for wrapper in _WRAPPERS),
     *((prefix, "denoiser") for prefix in _DENOISER_PREFIXES),
@@ -140,7 +142,9 @@ def _in_turn(rows: tuple[Rows, ...], layers: dict[str, Layer]) -> tuple[Target, 
 
 
 def _flat(name: str) -> str:
-    return name.replace(".processor.", ".").replace(".", "_")
+    # torch.compile and FSDP leave levels of their own in a model's names; some files of FLUX have
+    # an underscore too many at the end.
+    return _LEVELS.sub("", f".{name}")[1:].replace(".", "_").rstrip("_")
 
 
 @lru_cache(maxsize=8192)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from core.lora_names import Role
 from workers.lora_targets import Layer, Target
 
+ROUNDING = 1e-4  # of the largest number
 Tensors = Mapping[Role, Tensor]
 Scale = Callable[[Layer, int], float]
 """alpha / rank of a layer, where no tensor says it."""
@@ -71,6 +72,18 @@ def updates_of(
         yield from _kronecker(tensors, targets)
 
 
+def same_change(one: Update, other: Update) -> bool:
+    """Whether two LoRAs of a layer change it alike, but for what rounding makes of a scale."""
+    if not (isinstance(one, LowRank) and isinstance(other, LowRank)):
+        return False
+    if one.magnitude is not None or other.magnitude is not None:
+        return False
+    changes = [
+        u.scale * (u.up.float().flatten(1) @ u.down.float().flatten(1)) for u in (one, other)
+    ]
+    return bool((changes[0] - changes[1]).abs().max() <= ROUNDING * changes[0].abs().max())
+
+
 def _low_rank(
     tensors: Tensors, targets: tuple[Target, ...], usual_scale: Scale
 ) -> Iterator[LowRank]:
@@ -105,6 +118,9 @@ def _kronecker(tensors: Tensors, targets: tuple[Target, ...]) -> Iterator[Kronec
         raise ValueError(f"LoKr factors of {_shape(w1)} and {_shape(w2)} do not go together")
     _check_rows(w1.shape[0] * w2.shape[0], targets[-1].end)
     inputs = _inputs(layer)
+    if rank2 is not None and prod(inputs[1:]) > 1 and w2.shape[1] % prod(inputs[1:]) == 0:
+        # LyCORIS unrolls a convolution's kernel into the columns of the last factor.
+        w2 = w2.reshape(len(w2), -1, *inputs[1:])
     kernel = tuple(w2.shape[2:])
     if w1.shape[1] * w2.shape[1] != inputs[0] or not _same_kernel(kernel, inputs[1:]):
         raise ValueError(f"LoKr factors of {_shape(w1)} and {_shape(w2)} for {_of(layer)}")

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from peft.utils.other import get_pattern_key
 from torch import Tensor
 
-from core.lora_names import Role, take_apart, unsupported_method
+from core.lora_names import Role, is_added, take_apart, unsupported_method
 from workers.lora_targets import Layer, Targets
-from workers.lora_updates import LowRank, Update, updates_of
+from workers.lora_updates import LowRank, Update, same_change, updates_of
 
 SHOWN = 3  # names in a message
 LONGEST_SHOWN = 200  # characters of one
@@ -56,6 +57,8 @@ def weights_for(
     Raises:
         ValueError: not all of it can be applied exactly; says what and why.
     """
+    # ComfyUI writes differences of biases and norms that nobody trained.
+    state = {n: t for n, t in state.items() if not is_added(n) or bool(_wide(t).any())}
     method = unsupported_method(state)
     if method:
         names = [name for name in state if take_apart(name).method == method]
@@ -73,7 +76,7 @@ def _updates(
     modules: Mapping[str, _Module], settings: "_Settings", targets: Targets
 ) -> LoraWeights:
     weights, problems = LoraWeights(), dict[str, str]()
-    taken: dict[Layer, str] = {}
+    taken: dict[Layer, tuple[str, Update]] = {}
     for name, module in modules.items():
         found = targets.find(name)
         if not found and targets.part_of(name) and not targets.take_words:
@@ -82,10 +85,13 @@ def _updates(
         try:
             if not found:
                 raise ValueError("no layer of the model")
-            for target in found:
-                if taken.setdefault(target.layer, name) != name:
-                    raise ValueError(f"the same layer as {taken[target.layer][:LONGEST_SHOWN]}")
-            weights.updates += updates_of(module.tensors, found, settings.scale)
+            for update in updates_of(module.tensors, found, settings.scale):
+                other, known = taken.setdefault(update.layer, (name, update))
+                if known is update:
+                    weights.updates.append(update)
+                # Some files have fused projections and their parts, which say the same.
+                elif not same_change(known, update):
+                    raise ValueError(f"the same layer as {other[:LONGEST_SHOWN]}")
         except ValueError as error:
             problems[name] = str(error)
     if problems:
@@ -144,8 +150,14 @@ def _settings_in(metadata: Mapping[str, str]) -> "_Settings":
     try:
         found = json.loads(metadata.get(SETTINGS, "{}"))
     except (ValueError, RecursionError):
-        raise ValueError(f"its {SETTINGS} is not JSON") from None
-    return _Settings(found if isinstance(found, dict) else {})
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError("PEFT's settings of it are no JSON object")
+    for name, kind in found.items():
+        # PEFT's others have alpha under other names, and arithmetic of their own.
+        if name.rpartition(".")[2] == "peft_type" and kind != "LORA":
+            raise ValueError(f"PEFT's {str(kind)[:LONGEST_SHOWN]} is not supported")
+    return _Settings(found)
 
 
 class _Settings:
@@ -158,10 +170,8 @@ class _Settings:
         """alpha / rank of a layer whose alpha is no tensor: 1 unless the settings say otherwise."""
         alpha = self._get(layer, "lora_alpha", rank)
         patterns = self._get(layer, "alpha_pattern", {})
-        for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
-            if f".{layer.name}".endswith(f".{pattern.removeprefix('^')}"):
-                alpha = value
-                break
+        if isinstance(patterns, dict):
+            alpha = patterns.get(get_pattern_key(list(patterns), layer.name), alpha)
         if type(alpha) not in (int, float) or not math.isfinite(alpha):
             raise ValueError(f"lora_alpha is {str(alpha)[:LONGEST_SHOWN]}, expected a number")
         by_root = self._get(layer, "use_rslora", False) is True
