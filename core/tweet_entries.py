@@ -141,7 +141,7 @@ def _json_lines(text: str) -> list[Any] | None:
         return None
     entries = [_entry(number, line) for number, line in lines]
     if not isinstance(entries[0], (dict, str)):
-        if lines[0][1].startswith("["):
+        if lines[0][1].startswith("[") and isinstance(entries[0], InputError):
             return None
         whole = sum(isinstance(entry, (dict, str)) for entry in entries)
         if whole <= sum(_is_part(line, e) for (_, line), e in zip(lines, entries, strict=True)):

@@ -175,6 +175,7 @@ def test_jsonl_has_one_object_per_line(tmp_path: Path) -> None:
         "{}",
         "null",
         '{"tweets": [',
+        '[{"prompt": "a"}]',
         '{"prompt": "a"}{"prompt": "b"}',
     ],
 )
