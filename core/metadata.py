@@ -17,7 +17,7 @@ from core.ledger import Entry, Ledger
 from core.ledger_file import LOCK_NAME
 from core.ledger_recovery import entry_of_result
 from core.outputs import append, write_atomically
-from core.paths import on_disk, printable
+from core.paths import as_text, on_disk, printable
 from core.planning import Plan
 from core.tasks import MAX_TASK_BYTES, Result
 
@@ -46,7 +46,7 @@ def refuse_foreign_tables(folder: Path) -> None:
         first = _first_line(folder / name)
         if first and f'"{column}": ' not in first:
             raise InputError(
-                f"{folder / name} was not made by this program, and a run would replace it; "
+                f"{as_text(folder / name)} was not made by this program, and would be replaced; "
                 "move it away, choose another folder (--name, --output-dir), or use --overwrite."
             )
 

@@ -310,7 +310,7 @@ class MultiGPUImageGenerator:
         try:
             self._tables.write(plan, results)
             if plan.replaced is not None:
-                plan.replaced.write_tables()
+                plan.replaced.write_tables(any(r.status == "interrupted" for r in results))
         except (StorageError, LedgerError) as error:
             self.tables_error = error
             logger.error(f"The metadata could not be written: {error}")

@@ -79,15 +79,18 @@ class Replaced:
         """Whether the result under a name is a new one, whatever the ledger came to record."""
         return key in self._kept
 
-    def write_tables(self) -> None:
+    def write_tables(self, interrupted: bool = False) -> None:
         """Say what was kept, when the batch has ended.
+
+        Args:
+            interrupted: as in `core.dataset_folder.settle`.
 
         Raises:
             StorageError: the disk refuses; the next run writes them.
         """
         if self._folder is not None:
             entries = [(o.shown, self._entry(i, o)) for i, o in enumerate(self._kept.values())]
-            _close(self._folder, entries)
+            _close(self._folder, entries, interrupted)
             with contextlib.suppress(OSError):  # there is something in it, as usual
                 self._folder.parent.rmdir()
             self._folder, self._kept = None, {}
@@ -191,7 +194,9 @@ def _is_replaced(kept: Path, current: Path) -> bool:
     return not same
 
 
-def _close(kept_in: Path, entries: Sequence[tuple[str, Entry | None]]) -> None:
+def _close(
+    kept_in: Path, entries: Sequence[tuple[str, Entry | None]], interrupted: bool = False
+) -> None:
     """Write the tables of a folder and take its mark away; without any result it goes, too."""
     pictures = [row for row in _rows(entries) if _is_picture(row["file_name"])]
     for row, seed in zip(pictures, whole_numbers(row["seed"] for row in pictures), strict=True):
@@ -203,7 +208,7 @@ def _close(kept_in: Path, entries: Sequence[tuple[str, Entry | None]]) -> None:
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             write_atomically(kept_in / name, text)
     if pictures:
-        settle(kept_in)
+        settle(kept_in, interrupted)
     discard(kept_in / _OPEN)
     if not entries:
         _remove_empty(kept_in)
