@@ -184,16 +184,18 @@ def _of_fields(job: Job, before: Task, made: Made) -> list[Change]:
     for name, old in vars(before).items():
         if name in _APART or old == after[name]:
             continue
-        shown = (
-            None
-            if name in TEXTS
-            else (_shown(made.used.get(name) if old is None else old), _shown(after[name]))
-        )
+        taken = made.used.get(name) if old is None else old
+        if old is None and taken == after[name]:
+            taken = None  # what was the default is asked for now
+        shown = None if name in TEXTS else (_shown(taken), _shown(after[name]))
         found.append(Change(_WORDS.get(name, name), shown))
     if isinstance(job.task, ScoreTask) or isinstance(before, ScoreTask):
         return found
     if (before.width, before.height) != (job.task.width, job.task.height):
-        found.append(Change("size", (_size(before, made.used), _size(job.task, {}))))
+        sizes = _size(before, made.used), _size(job.task, {})
+        if sizes[0] == sizes[1]:
+            sizes = _size(before, {}), sizes[1]
+        found.append(Change("size", sizes))
     return found
 
 
@@ -244,4 +246,4 @@ def _told_apart(before: str, after: str) -> tuple[str, str]:
 def _shown(value: Any) -> str:
     if value is None:
         return "default"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.12g}" if isinstance(value, float) else str(value)

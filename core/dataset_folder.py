@@ -15,6 +15,7 @@ What is written here is recognised as such, brought up to date, and removed when
 Nobody else's file is replaced.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -198,9 +199,8 @@ def _link_all(folder: Path, rows: Sequence[dict[str, Any]]) -> bool:
     for link in wanted:
         if not link.is_symlink():
             make_folder(link.parent)
-            target = os.path.relpath(folder / link.relative_to(links), link.parent)
             try:
-                link.symlink_to(target)
+                link.symlink_to(_target(links, link))
             except OSError:  # a file system without them
                 return False
     text = _lines(rows)
@@ -217,10 +217,21 @@ def _links_in(links: Path) -> Iterator[Path]:
 def _only_links(links: Path) -> bool:
     """Nothing of anybody else's is in it."""
     return all(
-        Path(where, name).is_symlink() or name == TABLE or name.startswith(PARTIAL_PREFIX)
-        for where, _, names in os.walk(links)
-        for name in names
+        _is_made_here(Path(where, name), links)
+        for where, folders, names in os.walk(links)
+        for name in [*folders, *names]
     )
+
+
+def _is_made_here(file: Path, links: Path) -> bool:
+    if file.is_symlink():
+        return os.readlink(file) == _target(links, file)
+    return file.is_dir() or file.name == TABLE or file.name.startswith(PARTIAL_PREFIX)
+
+
+def _target(links: Path, link: Path) -> str:
+    """Where a link of ours leads: to the file of its name in the folder above `links`."""
+    return os.path.relpath(links.parent / link.relative_to(links), link.parent)
 
 
 def _remove_links(folder: Path) -> None:
@@ -242,6 +253,10 @@ def _pack_all(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     comment = f"{MARK} {hashlib.sha256(f'{table}{stats}'.encode()).hexdigest()}".encode()
     if _comment_of(archive) == comment:
         return
+    size = sum(size for _, size, _ in stats)
+    if shutil.disk_usage(folder).free < 2 * size:  # others need room, too
+        _remove_archive(folder)  # of what was there before
+        raise OSError(errno.ENOSPC, f"too little room for a copy of {size / 1e9:.1f} GB")
     make_folder(archive.parent)
     partial = archive.with_name(f"{PARTIAL_PREFIX}{archive.name}")
     try:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from core.dataset_folder import in_readable_order, settle, whole_numbers
+from core.errors import InputError
 from core.ledger import Entry, Ledger
+from core.ledger_file import LOCK_NAME
 from core.ledger_recovery import entry_of_result
 from core.outputs import append, write_atomically
-from core.paths import on_disk, printable
+from core.paths import as_text, on_disk, printable
 from core.planning import Plan
-from core.tasks import Result
+from core.tasks import MAX_TASK_BYTES, Result
 
 _TASK_COLUMNS = ("prompt", "negative_prompt", "seed", "lora_strength", "metadata")
 _USED_COLUMNS = (
@@ -28,7 +30,33 @@ _USED_COLUMNS = (
     "guidance_scale",
     "true_cfg_scale",
 )
+_OURS = {"metadata.jsonl": "fingerprint", "results.jsonl": "status"}  # a column of each
 _FRACTIONS = ("guidance_scale", "true_cfg_scale")  # also where a pipeline's default is an integer
+
+
+def refuse_foreign_tables(folder: Path) -> None:
+    """See that a first run here takes the place of nobody else's table; nothing is written.
+
+    Raises:
+        InputError: it would.
+    """
+    if (folder / LOCK_NAME).exists():
+        return
+    for name, column in _OURS.items():
+        first = _first_line(folder / name)
+        if first and f'"{column}": ' not in first:
+            raise InputError(
+                f"{as_text(folder / name)} was not made by this program, and would be replaced; "
+                "move it away, choose another folder (--name, --output-dir), or use --overwrite."
+            )
+
+
+def _first_line(file: Path) -> str:
+    try:
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            return lines.readline(MAX_TASK_BYTES * 4).strip()
+    except OSError:  # none, or what cannot be written either
+        return ""
 
 
 class Tables:

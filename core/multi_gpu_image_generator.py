@@ -19,7 +19,7 @@ from core.folder_input import FolderInput
 from core.kept_seeds import KeptSeeds
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
-from core.metadata import Tables
+from core.metadata import Tables, refuse_foreign_tables
 from core.model_choice import choose_model
 from core.outputs import OutputRoot
 from core.paths import as_text, user_path
@@ -61,7 +61,7 @@ class MultiGPUImageGenerator:
 
     Raises:
         InputError: settings, devices or model cannot be used as they stand, or `output_dir`
-            holds the results of another input.
+            holds the results of another input, or another program's tables.
         LedgerError: `output_dir` is in use by another run, or its ledger is damaged.
         StorageError: `output_dir` cannot be written.
     """
@@ -295,6 +295,8 @@ class MultiGPUImageGenerator:
         if self._resumable:
             if self._claim is not None:
                 self._claim.check()  # before anything is touched; again when the folder is ours
+            if not self._overwrite:
+                refuse_foreign_tables(self._root.folder)
             self._ledger = Ledger.open(self._root.folder)
             self._tables = Tables(self._root.folder, self._ledger)
         else:
@@ -308,7 +310,7 @@ class MultiGPUImageGenerator:
         try:
             self._tables.write(plan, results)
             if plan.replaced is not None:
-                plan.replaced.write_tables()
+                plan.replaced.write_tables(any(r.status == "interrupted" for r in results))
         except (StorageError, LedgerError) as error:
             self.tables_error = error
             logger.error(f"The metadata could not be written: {error}")

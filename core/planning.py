@@ -280,7 +280,7 @@ def _judge(job: Job, known: Entry | None, retry_quarantined: bool) -> Assessed:
         return Assessed(job, pending, _without_file(job, known))
     provenance = _provenance(file)
     if provenance is None:
-        if known is not None:
+        if known is not None and known.state not in ("failed", "quarantined"):
             return Assessed(job, pending, "altered")
         error = (
             f"{job.output.shown} exists and was not made by this program; "

@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from core.dataset_folder import in_readable_order, whole_numbers
+from core.dataset_folder import in_readable_order, settle, whole_numbers
 from core.fault_points import fault_point
 from core.ledger_entry import Entry
 from core.ledger_recovery import entry_of_result
@@ -42,6 +42,7 @@ from core.paths import as_text, on_disk, printable
 _OPEN = f"{PARTIAL_PREFIX}batch"
 _COPY = f"{PARTIAL_PREFIX}copy"
 PICTURES, VERDICTS = "metadata.jsonl", "results.jsonl"
+_SUFFIXES = (*PICTURE_SUFFIXES, ".json")  # of results
 _SETTINGS = ("model", "width", "height", "num_inference_steps", "guidance_scale")
 
 
@@ -78,15 +79,18 @@ class Replaced:
         """Whether the result under a name is a new one, whatever the ledger came to record."""
         return key in self._kept
 
-    def write_tables(self) -> None:
+    def write_tables(self, interrupted: bool = False) -> None:
         """Say what was kept, when the batch has ended.
+
+        Args:
+            interrupted: as in `core.dataset_folder.settle`.
 
         Raises:
             StorageError: the disk refuses; the next run writes them.
         """
         if self._folder is not None:
             entries = [(o.shown, self._entry(i, o)) for i, o in enumerate(self._kept.values())]
-            _close(self._folder, entries)
+            _close(self._folder, entries, interrupted)
             with contextlib.suppress(OSError):  # there is something in it, as usual
                 self._folder.parent.rmdir()
             self._folder, self._kept = None, {}
@@ -162,16 +166,21 @@ def _recover(kept_in: Path, folder: Path) -> None:
     names = []
     for file in sorted(kept_in.rglob("*")):
         name = str(file.relative_to(kept_in))
-        if file.is_dir() or name in (PICTURES, VERDICTS, _OPEN):
+        if file.is_dir() or name == _OPEN:
             continue
         if file.name.startswith(PARTIAL_PREFIX):
             discard(file)
-        elif _is_replaced(file, folder / name):
+        elif _may_be_result(file) and _is_replaced(file, folder / name):
             names.append(name)
     _close(
         kept_in,
         [(as_text(n), entry_of_result(kept_in / n, as_text(n), i)) for i, n in enumerate(names)],
     )
+
+
+def _may_be_result(file: Path) -> bool:
+    """Tables lie beside results, and what `settle` makes of them."""
+    return not file.is_symlink() and file.suffix.lower() in _SUFFIXES
 
 
 def _is_replaced(kept: Path, current: Path) -> bool:
@@ -185,7 +194,9 @@ def _is_replaced(kept: Path, current: Path) -> bool:
     return not same
 
 
-def _close(kept_in: Path, entries: Sequence[tuple[str, Entry | None]]) -> None:
+def _close(
+    kept_in: Path, entries: Sequence[tuple[str, Entry | None]], interrupted: bool = False
+) -> None:
     """Write the tables of a folder and take its mark away; without any result it goes, too."""
     pictures = [row for row in _rows(entries) if _is_picture(row["file_name"])]
     for row, seed in zip(pictures, whole_numbers(row["seed"] for row in pictures), strict=True):
@@ -196,6 +207,8 @@ def _close(kept_in: Path, entries: Sequence[tuple[str, Entry | None]]) -> None:
         if rows:
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             write_atomically(kept_in / name, text)
+    if pictures:
+        settle(kept_in, interrupted)
     discard(kept_in / _OPEN)
     if not entries:
         _remove_empty(kept_in)

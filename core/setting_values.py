@@ -1,5 +1,6 @@
 """Values of settings as people write them: what is set, what is a number, what is a size."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ class Given:
 
 def is_set(value: Any) -> bool:
     """Real files leave fields empty where they mean "not set"."""
+    if isinstance(value, float) and math.isnan(value):  # as tables have it
+        return False
     return value is not None and not (isinstance(value, str) and not value.strip())
 
 

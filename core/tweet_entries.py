@@ -35,6 +35,12 @@ class Entries:
     around: Mapping[str, Any] = field(default_factory=dict)
     of_persona: bool = False
 
+    @property
+    def name(self) -> Any:
+        """The persona's."""
+        names = {spellings.plain(str(key)): value for key, value in self.persona.items()}
+        return self.persona.get("name", names.get("name"))
+
 
 def read_entries(path: Path) -> Entries:
     """Read a tweets file of any form.
@@ -42,9 +48,18 @@ def read_entries(path: Path) -> Entries:
     Raises:
         InputError: unreadable, not UTF-8, not JSON, or of no known form.
     """
-    text = _read_text(path)
+    content = _read(path)
     try:
-        data = json.loads(text)
+        text = _decoded(content)
+    except UnicodeDecodeError as error:
+        lines = _json_lines(_decoded(content, "surrogateescape"))
+        if lines is not None and not all(isinstance(line, InputError) for line in lines):
+            return Entries(lines)
+        raise InputError(
+            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8."
+        ) from None
+    try:
+        data = _parsed(text)
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError):
             lines = _json_lines(text)
@@ -54,20 +69,21 @@ def read_entries(path: Path) -> Entries:
     return _of_document(path, data)
 
 
-def _read_text(path: Path) -> str:
+def _read(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; a JSON or JSONL file is needed.")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise InputError(f"{path}: larger than 1 GB; split it.")
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8."
-        ) from None
+        return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read: {reason}.") from None
+
+
+def _decoded(content: bytes, errors: str = "strict") -> str:
+    """As text, with line feeds alone between lines."""
+    return content.decode("utf-8-sig", errors).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _of_document(path: Path, data: Any) -> Entries:
@@ -79,16 +95,24 @@ def _of_document(path: Path, data: Any) -> Entries:
         raise _unknown_form(path, "none")
     keys = {spellings.plain(key): key for key in reversed(data)}
     entries = keys.get("tweets", keys.get("prompts", ""))
-    if isinstance(data.get(entries), list):
+    listed = _listed(data.get(entries))
+    if listed is not None:
         persona = data.get(keys.get("persona", ""))
         if persona and not isinstance(persona, dict):
             raise InputError(f"{path}: persona: expected an object, found {shown(persona)}.")
         around = {k: v for k, v in data.items() if k not in (entries, keys.get("persona"))}
         of_persona = bool(persona) or "tweets" in keys
-        return Entries(data[entries], persona or {}, around, of_persona)
+        return Entries(listed, persona or {}, around, of_persona)
     if "tweets" not in keys and any(map(_asks_for_a_picture, data)):
         return Entries([data])  # JSONL of one line
     raise _unknown_form(path, f"an object with the keys {shown(list(data)[:6])}")
+
+
+def _listed(value: Any) -> list[Any] | None:
+    """A list; PHP writes one with gaps as an object of numbers."""
+    if isinstance(value, dict) and value and all(key.isdecimal() for key in value):
+        return list(value.values())
+    return value if isinstance(value, list) else None
 
 
 def _unknown_form(path: Path, found: str) -> InputError:
@@ -117,7 +141,7 @@ def _json_lines(text: str) -> list[Any] | None:
         return None
     entries = [_entry(number, line) for number, line in lines]
     if not isinstance(entries[0], (dict, str)):
-        if lines[0][1].startswith("["):
+        if lines[0][1].startswith("[") and isinstance(entries[0], InputError):
             return None
         whole = sum(isinstance(entry, (dict, str)) for entry in entries)
         if whole <= sum(_is_part(line, e) for (_, line), e in zip(lines, entries, strict=True)):
@@ -127,9 +151,17 @@ def _json_lines(text: str) -> list[Any] | None:
 
 def _entry(number: int, line: str) -> Any:
     try:
-        return json.loads(line)
+        line.encode()
+        return _parsed(line)
+    except UnicodeEncodeError:  # bytes that are none of UTF-8's
+        return InputError(f"line {number}: not UTF-8 text.")
     except (ValueError, RecursionError) as error:
         return InputError(f"line {number}: not valid JSON: {_reason(error)}.")
+
+
+def _parsed(text: str) -> Any:
+    """A JSON value. NaN, as tables write it where a cell is empty, counts as left out."""
+    return json.loads(text, parse_constant=lambda name: None if name == "NaN" else float(name))
 
 
 def _is_part(line: str, entry: Any) -> bool:

@@ -33,7 +33,9 @@ MAX_RUN_BYTES = 200  # of a run's folder: `datasets` makes longer names of it fo
 MAX_PASSED_OVER = 20  # keys that one line names
 PROMPT_FIELDS = ("prompt", "positive_prompt", "scene_hint")  # the first that is not empty
 PROMPT_SOURCES = (*PROMPT_FIELDS, "tweet_text")
-_KEPT = ("slot", "tweet_text", "content_type", "subtype", "mood")  # as metadata of the picture
+_KEPT = {  # as metadata of the picture
+    spellings.plain(key): key for key in ("slot", "tweet_text", "content_type", "subtype", "mood")
+}
 _OF_ONE_ENTRY = ("output_path", "task_id", "metadata")
 
 
@@ -76,7 +78,7 @@ def read_tweets(
     """
     path = user_path(path, "TWEETS")
     found, stem = read_entries(path), as_text(path.stem)
-    name = _file_name(found.persona.get("name")) or _file_name(stem) or "image"
+    name = _file_name(found.name) or _file_name(stem) or "image"
     if not found.entries:
         raise InputError(f"{path}: holds no tweets.")
     reader = _Reader(path, found, name, prompt_from, suffix)
@@ -152,9 +154,10 @@ class _Reader:
         if self._unusable is not None:
             raise self._unusable
         fields = {"prompt": prompt, **merged([layer, *self._shared])}
-        metadata = {key: entry[key] for key in _KEPT if is_set(entry.get(key))}
-        if is_set(self._found.persona.get("name")):
-            metadata["persona"] = self._found.persona["name"]
+        texts = {_KEPT.get(spellings.plain(k)): text for k, text in entry.items() if is_set(text)}
+        metadata = {key: texts[key] for key in _KEPT.values() if key in texts}
+        if is_set(self._found.name):
+            metadata["persona"] = self._found.name
         own = fields.pop("metadata", {})
         if isinstance(own, dict):
             metadata |= own

@@ -88,11 +88,25 @@ def test_a_file_of_unknown_origin_is_kept(project: Project) -> None:
     file = project.write_tweets(tweets(2))
     project.pictures.mkdir(parents=True)
     (project.pictures / "tweets_00.png").write_bytes(b"mine")
-    run = project.run([file])
-    assert run.process.returncode == 1
-    assert "was not made by this program" in str(project.records()[0]["error"])
-    assert (project.pictures / "tweets_00.png").read_bytes() == b"mine"
+    for _ in range(2):
+        run = project.run([file])
+        assert run.process.returncode == 1
+        assert "was not made by this program" in str(project.records()[0]["error"])
+        assert (project.pictures / "tweets_00.png").read_bytes() == b"mine"
     assert project.run([file, "--overwrite"]).process.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "results.jsonl"])
+def test_a_table_of_another_program_is_kept(project: Project, name: str) -> None:
+    file = project.write_tweets(tweets(1))
+    project.pictures.mkdir(parents=True)
+    table = project.pictures / name
+    table.write_text('{"file_name": "cat.png", "text": "my cat"}\n')
+    run = project.run([file])
+    assert run.process.returncode == 2 and f"{name} was not made by this program" in run.errors
+    assert "cat" in table.read_text() and len(list(project.pictures.iterdir())) == 1
+    assert project.run([file, "--overwrite"]).process.returncode == 0
+    assert "cat" not in table.read_text()
 
 
 def test_pictures_are_recognised_without_their_ledger(project: Project) -> None:

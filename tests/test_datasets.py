@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,29 @@ def test_what_a_user_keeps_in_the_folder_stays(tmp_path: Path) -> None:
     for name in ("README.md", ".huggingface.yaml", "data/train-00000-of-00001.zip"):
         assert (folder / name).read_text() == "mine"
     assert [p.name for p in (folder / "train-links").iterdir()] == ["mine.txt"]
+
+
+def test_links_of_a_users_own_stay(tmp_path: Path) -> None:
+    folder = made(tmp_path / "out", "a.png", "b.png")
+    links = folder / "train-links"
+    links.mkdir()
+    (links / "mine.png").symlink_to("../a.png")
+    settle(folder)
+    assert (links / "mine.png").is_symlink()
+
+
+def test_a_copy_of_the_pictures_is_made_only_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made(tmp_path / "out", "test/a.png", "b.png")
+    archive = folder / "data" / "train-00000-of-00001.zip"
+    settle(folder)
+    assert archive.exists()
+    made(folder, "test/a.png", "b.png", "c.png")
+    room = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: room)
+    settle(folder)
+    assert not archive.exists(), "what is there no longer tells the truth"
 
 
 def test_configs_of_a_users_own_count(tmp_path: Path) -> None:

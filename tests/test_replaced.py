@@ -125,6 +125,24 @@ def test_datasets_sees_what_is_current_and_nothing_else(command: InlineCommand) 
     assert sorted(before["prompt"]) == [f"picture {i}" for i in range(4)]
 
 
+@pytest.mark.parametrize("name", ["test_tubes.png", "dev/a.png"])
+def test_words_for_splits_hide_nothing_that_is_kept(command: InlineCommand, name: str) -> None:
+    from datasets import load_dataset
+
+    content = [*tweets(2), {"prompt": "picture 2", "output_path": name}]
+    file = command.write("tweets.json", content)
+    command.plan(file)
+    command.plan(file, defaults={"num_inference_steps": 4})
+    old = str(next((command.out / "tweets" / ".replaced").iterdir()))
+    cache = str(command.folder / "cache")
+    for found in (
+        load_dataset("imagefolder", data_dir=old, cache_dir=cache),
+        load_dataset(old, cache_dir=cache),
+    ):
+        assert list(found) == ["train"]
+        assert sorted(found["train"]["prompt"]) == [f"picture {i}" for i in range(3)]
+
+
 @pytest.mark.parametrize("name", [".replaced/x.png", "a/.replaced/x.png", ".Replaced/x.png"])
 def test_no_picture_may_be_named_into_the_folder(command: InlineCommand, name: str) -> None:
     file = command.write("tweets.json", [{"prompt": "a", "output_path": name}])

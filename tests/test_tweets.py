@@ -175,6 +175,7 @@ def test_jsonl_has_one_object_per_line(tmp_path: Path) -> None:
         "{}",
         "null",
         '{"tweets": [',
+        '[{"prompt": "a"}]',
         '{"prompt": "a"}{"prompt": "b"}',
     ],
 )
@@ -309,6 +310,48 @@ def test_an_unusable_entry_keeps_its_place(tmp_path: Path, entry: Any) -> None:
 def test_a_line_separator_inside_text_ends_no_entry(tmp_path: Path) -> None:
     tasks = read(tmp_path, '{"prompt": "a\u2028b\x85c"}\n' * 2)
     assert [task["prompt"] for task in tasks] == ["a\u2028b\x85c"] * 2
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+@pytest.mark.parametrize("cut", [b'{"prompt": "\xe3\x83\x9f\xe3\x83', b'{"prompt": "caf\xe9"}'])
+def test_a_line_that_is_no_utf8_fails_alone(tmp_path: Path, place: int, cut: bytes) -> None:
+    lines = [b'{"prompt": "a"}', '{"prompt": "ミラ"}'.encode(), b'{"prompt": "c"}']
+    tasks = read(tmp_path, b"\n".join([*lines[:place], cut, *lines[place:]]))
+    bad = tasks.pop(place)
+    assert isinstance(bad, BadTweet) and f"line {place + 1}: not UTF-8 text" in str(bad)
+    assert [task["prompt"] for task in tasks] == ["a", "ミラ", "c"]
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"prompt": "caf\xe9"}\n' * 2, b'[\n{"prompt": "caf\xe9"},\n{"prompt": "b"}\n]']
+)
+def test_a_file_of_another_encoding_is_one_error(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InputError, match="save it as UTF-8"):
+        read(tmp_path, content)
+
+
+def test_empty_cells_of_a_table_are_left_out(tmp_path: Path) -> None:
+    nan = float("nan")  # Python's json writes it as NaN
+    plain = {"prompt": "a", "seed": nan, "width": nan, "negative_prompt": nan, "lora_path": nan}
+    [task] = read(tmp_path, [{**plain, "mood": nan, "metadata": {"x": nan}}])
+    assert task["prompt"] == "a" and task["metadata"] == {"x": None}
+    assert not {"seed", "width", "negative_prompt", "lora_path"} & set(task)
+    image = {"positive_prompt": "b", "generation_params": nan, "lora_params": nan}
+    tweets = [{"tweet_text": nan, "prompt": nan, "image_generation": image}]
+    assert read(tmp_path, {"persona": nan, "tweets": tweets})[0]["prompt"] == "b"
+
+
+@pytest.mark.parametrize("key", ["tweets", "prompts"])
+def test_a_list_with_gaps_as_php_writes_it_is_a_list(tmp_path: Path, key: str) -> None:
+    tasks = read(tmp_path, {key: {"0": {"prompt": "a"}, "2": {"prompt": "b"}}})
+    assert [task["prompt"] for task in tasks] == ["a", "b"]
+
+
+def test_no_key_depends_on_how_its_words_are_joined(tmp_path: Path) -> None:
+    tweets = [{"TweetText": "t", "contentType": "c", "ImageGeneration": {"PositivePrompt": "a"}}]
+    [task] = read(tmp_path, {"Persona": {"Name": "Mira"}, "Tweets": tweets})
+    assert task["output_path"] == "Mira_00.png"
+    assert task["metadata"] == {"tweet_text": "t", "content_type": "c", "persona": "Mira"}
 
 
 def test_limit_takes_the_first(tmp_path: Path) -> None:
