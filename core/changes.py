@@ -1,4 +1,4 @@
-"""By what a task differs from the result that lies under its name.
+"""What a task and the result that lies under its name differ by.
 
 A result says which task it is of, which files it was made from, and its fingerprint. What it
 does not say (dtype, version of this program) is found by trying which of the possible values
@@ -163,7 +163,7 @@ class Comparison:
 
 
 def field_changes(job: Job, made: Made) -> list[Change]:
-    """The same by a task's own settings alone, for a result that lies under another name."""
+    """Differences in a task's own settings alone, from a result that lies under another name."""
     task = _task(made)
     if task is None or type(task) is not type(job.task):
         return []

@@ -91,6 +91,7 @@ def test_a_file_of_unknown_origin_is_kept(project: Project) -> None:
     run = project.run([file])
     assert run.process.returncode == 1
     assert "was not made by this program" in str(project.records()[0]["error"])
+    assert project.run([file]).process.returncode == 1  # the same command again
     assert (project.pictures / "tweets_00.png").read_bytes() == b"mine"
     assert project.run([file, "--overwrite"]).process.returncode == 0
 
