@@ -25,6 +25,7 @@ class Device:
     Attributes:
         memory: bytes; 0 = unknown.
         more_ids: further GPUs of a worker whose model is spread over several.
+        free: bytes of its memory that nobody used when the run began; None = unknown.
     """
 
     kind: Literal["cuda", "cpu"]
@@ -32,6 +33,7 @@ class Device:
     mask: str
     memory: int = 0
     more_ids: tuple[int, ...] = ()
+    free: int | None = None
 
     @property
     def label(self) -> str:
@@ -63,6 +65,7 @@ def in_groups(devices: Sequence[Device], size: int) -> list[Device]:
             ",".join(d.mask for d in group),
             sum(d.memory for d in group) if all(d.memory for d in group) else 0,
             tuple(d.id for d in group[1:]),
+            None if any(d.free is None for d in group) else sum(d.free or 0 for d in group),
         )
         for group in groups
     ]
@@ -86,7 +89,7 @@ def _seen(gpus: Sequence[Gpu], inherited: str | None) -> list[tuple[str, Gpu]]:
 def _usable(seen: Sequence[tuple[str, Gpu]]) -> list[Device]:
     """The id of one with a fault is left out, so that the others' do not depend on it."""
     return [
-        Device("cuda", i, mask, gpu.memory)
+        Device("cuda", i, mask, gpu.memory, free=gpu.free)
         for i, (mask, gpu) in enumerate(seen)
         if gpu.fault is None
     ]

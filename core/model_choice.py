@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.devices import Device
-from core.errors import InputError
+from core.errors import DeviceError, InputError
 from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, Dtype
 
@@ -62,6 +62,7 @@ def choose_model(
 
     Raises:
         InputError: neither a model folder nor a hub id.
+        DeviceError: others use the memory that the automatic choice needs.
     """
     why = "as asked for"
     if name == "auto":
@@ -88,11 +89,28 @@ def _automatic(devices: Sequence[Device], automatic: Automatic) -> tuple[str, st
     gpus = [d for d in devices if d.kind == "cuda"]
     enough = f"{automatic.needed_bytes // 1024**3} GiB"
     if gpus and min(d.memory for d in gpus) >= automatic.needed_bytes:
+        _check_free(gpus, automatic, enough)
         return automatic.hub_id, f"auto: every chosen GPU has {enough} or more"
     why = f"a chosen GPU has less than {enough}" if gpus else "no GPU is visible"
     if any(d.memory == 0 for d in gpus):
         why = f"a chosen GPU does not say whether it has {enough}"
     return str(automatic.demo), f"auto: {why}, which {automatic.hub_id} needs"
+
+
+def _check_free(gpus: Sequence[Device], automatic: Automatic, enough: str) -> None:
+    """Raises DeviceError where others use what the model needs.
+
+    The demo model does not stand in then: a run that goes on while a GPU is busy would draw with
+    another model than before.
+    """
+    for gpu in gpus:
+        if gpu.free is not None and gpu.free < automatic.needed_bytes:
+            free, total = (round(size / 1024**3) for size in (gpu.free, gpu.memory))
+            raise DeviceError(
+                f"model: auto means {automatic.hub_id} here, which needs {enough}, but only {free} "
+                f"of the {total} GiB of {gpu.label} are free. Wait, choose other GPUs, or name a "
+                f"model, such as {automatic.demo}."
+            )
 
 
 def _looks_like_folder(name: str) -> bool:

@@ -15,6 +15,7 @@ class Gpu:
 
     Attributes:
         memory: bytes in all; 0 = unknown.
+        free: bytes that nobody uses; None = unknown.
         fault: why it cannot be used; its other attributes may be unknown then.
     """
 
@@ -23,6 +24,7 @@ class Gpu:
     name: str
     memory: int
     mig: bool = False
+    free: int | None = None
     fault: str | None = None
 
 
@@ -148,22 +150,26 @@ def _mig_slices(handle: object) -> list[object] | None:
 
 def _describe(index: int, handle: object, mig: bool) -> Gpu:
     try:
+        memory, free = _memory(handle)
         return Gpu(
             index=index,
             uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
             name=_text(pynvml.nvmlDeviceGetName(handle)),
-            memory=_memory(handle),
+            memory=memory,
             mig=mig,
+            free=free,
         )
     except pynvml.NVMLError as error:
         return _faulty(index, str(error))
 
 
-def _memory(handle: object) -> int:
+def _memory(handle: object) -> tuple[int, int | None]:
+    """In all, and free."""
     try:
-        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+        info = pynvml.nvmlDeviceGetMemoryInfo(handle)
     except pynvml.NVMLError_NotSupported:  # as where the GPU shares the host's memory
-        return 0
+        return 0, None
+    return int(info.total), int(info.free)
 
 
 def _faulty(index: int, fault: str) -> Gpu:

@@ -74,7 +74,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"lora_strength": 1e999}, "lora_strength"),
     ({"lora_strength": "strong"}, "lora_strength"),
     ({"lora_path": "absent.safetensors"}, "lora_path: 'absent.safetensors' is not a file"),
-    ({"lora_path": "x" * 5000}, "is not a file"),
+    ({"lora_path": "x" * 5000}, "has a name of 5000 bytes; 255 is the most"),
     ({"lora_path": 5}, "lora_path"),
     ({"task_id": "a\nb"}, "task_id"),
     ({"task_id": "x" * 201}, "task_id"),

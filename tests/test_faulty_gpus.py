@@ -26,6 +26,7 @@ class Driver:
     count: int = 3
     faults: dict[tuple[str, int], Exception] = field(default_factory=dict)
     mig: set[int] = field(default_factory=set)
+    free: list[int] = field(default_factory=lambda: [79 * GIB] * 3)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def ask(name: str, answer: Callable[[int], Any]) -> None:
@@ -45,7 +46,7 @@ class Driver:
         ask("MaxMigDeviceCount", lambda index: 0)
         ask("UUID", lambda index: f"GPU-{index}")
         ask("Name", lambda index: "H")
-        ask("MemoryInfo", lambda index: SimpleNamespace(total=80 * GIB))
+        ask("MemoryInfo", lambda index: SimpleNamespace(total=80 * GIB, free=self.free[index]))
 
 
 @pytest.fixture
@@ -119,6 +120,18 @@ def test_a_gpu_that_does_not_tell_its_memory_is_used_but_chooses_no_large_model(
     assert choose_model("auto", None, "auto", devices[:2]).identity == "Tongyi-MAI/Z-Image-Turbo"
     unknown = Device("cuda", 3, "GPU-3")
     assert in_groups([devices[0], unknown], 2)[0].memory == 0
+
+
+def test_memory_that_others_use_is_not_there_for_a_large_model(driver: Driver) -> None:
+    driver.free[1] = 12 * GIB
+    devices = choose_devices(environ={}, probe=list_gpus)
+    with pytest.raises(DeviceError, match="only 12 of the 80 GiB of gpu1 are free"):
+        choose_model("auto", None, "auto", devices)
+    free = [devices[0], devices[2]]
+    assert choose_model("auto", None, "auto", free).identity == "Tongyi-MAI/Z-Image-Turbo"
+    named = choose_model("Qwen/Qwen-Image", None, "auto", devices)
+    assert named.identity == "Qwen/Qwen-Image"  # whoever names a model has reasons
+    assert in_groups(devices[:2], 2)[0].free == (79 + 12) * GIB
 
 
 def test_a_driver_that_cannot_list_its_gpus_is_named(

@@ -50,7 +50,7 @@ class SlowDisk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
     disk = SlowDisk()
-    monkeypatch.setattr("core.batch.publish", disk.publish)
+    monkeypatch.setattr("core.replaced.publish", disk.publish)
     return disk
 
 
@@ -227,7 +227,7 @@ def test_devices_do_not_run_ahead_of_the_disk(
         assert may_go_on.acquire(timeout=PATIENCE)
         publish(partial, final, size)
 
-    monkeypatch.setattr("core.batch.publish", publish_when_told)
+    monkeypatch.setattr("core.replaced.publish", publish_when_told)
     with MultiGPUImageGenerator(3, config=simulated(), output_dir=tmp_path) as generator:
         batch = submitted(executor, generator, 90)
         workers = [starter.worker(f"cpu{n}").serve() for n in range(3)]

@@ -233,3 +233,32 @@ def test_a_pipeline_that_draws_nothing_from_a_prompt_is_refused_by_name(
 def test_a_pipeline_that_can_do_without_its_image_is_taken(save_model: SaveModel) -> None:
     kontext = loaded(save_model("flux_kontext"))
     assert name_of(kontext) == "FluxKontextPipeline"
+
+
+def test_a_picture_that_a_safety_checker_painted_black_is_no_success(
+    family: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = type(family.pipeline).__call__
+
+    def flagged(pipeline: Any, **arguments: Any) -> Any:
+        output = draw(pipeline, **arguments)
+        output.nsfw_content_detected = [True]
+        return output
+
+    monkeypatch.setattr(type(family.pipeline), "__call__", flagged)
+    with pytest.raises(InputError, match="safety checker"):
+        drawn(family)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [((7, 5), "float16"), ((8, 0), "bfloat16"), ((12, 0), "bfloat16")]
+)
+def test_auto_dtype_is_what_the_gpu_computes_in(
+    capability: tuple[int, int], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from workers.torch_device import dtype_of
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert dtype_of(spec_for("-"), torch.device("cuda")) == getattr(torch, dtype)

@@ -13,6 +13,8 @@ from core.errors import InputError
 from core.worker_spec import WorkerSpec
 from workers.library_warnings import take_over_handlers
 
+BFLOAT16_SINCE = (8, 0)  # compute capability: Ampere; before, it is emulated, many times slower
+
 
 def prepare_torch(spec: WorkerSpec) -> None:
     """Threads, no gradients, and libraries that print nothing: what they say goes to the log."""
@@ -38,9 +40,12 @@ def identity_of(device: torch.device, spec: WorkerSpec) -> tuple[str, str]:
 
 
 def dtype_of(spec: WorkerSpec, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU and float32 on a CPU."""
+    """`auto` is bfloat16 on a GPU, float16 on one that only emulates that, float32 on a CPU."""
     if spec.dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        if device.type != "cuda":
+            return torch.float32
+        computes_bfloat16 = torch.cuda.get_device_capability(device) >= BFLOAT16_SINCE
+        return torch.bfloat16 if computes_bfloat16 else torch.float16
     return {
         "bfloat16": torch.bfloat16,
         "float16": torch.float16,

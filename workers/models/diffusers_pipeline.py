@@ -13,6 +13,7 @@ from huggingface_hub.constants import is_offline_mode
 from PIL import Image
 from transformers.utils import is_torchvision_available
 
+from core.errors import InputError
 from core.messages import Lease
 from core.tasks import EditTask, GenerateTask, Task
 from core.worker_spec import WorkerSpec
@@ -40,7 +41,7 @@ from workers.torch_device import (
 class DiffusersPipeline(ModelFamily):
     """Loads with `DiffusionPipeline.from_pretrained` and draws one picture at a time.
 
-    Weights go straight to the device in bfloat16 on a GPU and float32 on a CPU, unless
+    Weights go straight to the device, in half precision on a GPU and float32 on a CPU, unless
     `dtype` says otherwise. Only safetensors weights are read.
     """
 
@@ -151,6 +152,11 @@ class DiffusersPipeline(ModelFamily):
                 raise
             self._compilation.give_up(" ".join(str(error).split())[:300])
             output = self._call(leases, arguments)
+        if any(getattr(output, "nsfw_content_detected", None) or ()):
+            raise InputError(
+                "The model's safety checker painted the picture black: it took it for unsafe. "
+                "Another seed or prompt may pass."
+            )
         images = [to_image(pixels) for pixels in output.images]
         return [(self._used(arguments, image), image) for image in images]
 
