@@ -184,16 +184,13 @@ def _of_fields(job: Job, before: Task, made: Made) -> list[Change]:
     for name, old in vars(before).items():
         if name in _APART or old == after[name]:
             continue
-        shown = (
-            None
-            if name in TEXTS
-            else (_shown(made.used.get(name) if old is None else old), _shown(after[name]))
-        )
-        found.append(Change(_WORDS.get(name, name), shown))
+        values = _told_apart_from_default(old, made.used.get(name), after[name])
+        found.append(Change(_WORDS.get(name, name), None if name in TEXTS else values))
     if isinstance(job.task, ScoreTask) or isinstance(before, ScoreTask):
         return found
     if (before.width, before.height) != (job.task.width, job.task.height):
-        found.append(Change("size", (_size(before, made.used), _size(job.task, {}))))
+        sizes = _size(before, made.used), _size(job.task, {})
+        found.append(Change("size", sizes if sizes[0] != sizes[1] else (_shown(None), sizes[1])))
     return found
 
 
@@ -239,6 +236,12 @@ def _told_apart(before: str, after: str) -> tuple[str, str]:
     """Names without the hash of their weights where the names alone differ."""
     short = before.partition("#")[0], after.partition("#")[0]
     return short if short[0] != short[1] else (before, after)
+
+
+def _told_apart_from_default(before: Any, used: Any, after: Any) -> tuple[str, str]:
+    """What the model took counts as before, unless it is just what is asked for now."""
+    shown = _shown(used if before is None else before), _shown(after)
+    return shown if shown[0] != shown[1] else (_shown(before), shown[1])
 
 
 def _shown(value: Any) -> str:

@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from core.dataset_folder import in_readable_order, whole_numbers
+from core.dataset_folder import in_readable_order, whole_numbers, write_card
 from core.fault_points import fault_point
 from core.ledger_entry import Entry
 from core.ledger_recovery import entry_of_result
@@ -196,6 +196,8 @@ def _close(kept_in: Path, entries: Sequence[tuple[str, Entry | None]]) -> None:
         if rows:
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             write_atomically(kept_in / name, text)
+    if pictures:
+        write_card(kept_in)
     discard(kept_in / _OPEN)
     if not entries:
         _remove_empty(kept_in)
