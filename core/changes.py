@@ -124,7 +124,7 @@ class Comparison:
                 found.append(Change(MODEL, _told_apart(by, job.model)))
         if maker is None:
             judged = isinstance(task, ScoreTask) and not (found or explained)
-            return [Change("judge's settings")] if judged else found
+            return [Change("judge's settings or protocol")] if judged else found
         if maker.dtype != job.dtype:
             found.append(Change(DTYPE, (maker.dtype, job.dtype)))
         newest = FINGERPRINT_VERSIONS[type(task)]

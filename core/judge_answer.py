@@ -9,8 +9,10 @@
 4. Several objects, or a key that is given twice, have to give the same scores.
 5. In an object that is not valid JSON (a comma too many, single quotes, quotes inside a text, the
    end missing) scores count where no text can be mistaken for them: before the first text whose
-   end is unsure, or as the last members before the closing brace. Whatever else in the answer
-   looks like a score has to agree, and a number at the answer's end may be half of one.
+   end is unsure, or as the last members before the closing brace. A number at the answer's end
+   may be half of one.
+6. Whatever else in the answer looks like a score has to agree. An object inside one whose
+   beginning cannot be read is not the answer.
 """
 
 import json
@@ -24,15 +26,29 @@ SCORE = "score"
 YES_NO = {"yes": 1.0, "no": 0.0}
 
 # How models mark their thoughts: Qwen, GLM, InternVL, MiMo, Cosmos (<think>), Seed (<seed:think>),
-# Magistral ([THINK]), Kimi-VL (◁think▷), Gemma 4 (<|channel>thought … <channel|>), gpt-oss.
-_NAME = r"(?:\w+:)?(?:think|thinking|thought|thoughts|reason|reasoning)"
-_OPENED = rf"<{_NAME}>|\[THINK\]|◁think▷|<\|channel>(?:thought)?|<\|channel\|>analysis"
-_CLOSED = rf"</{_NAME}>|\[/THINK\]|◁/think▷|<channel\|>|<\|channel\|>final"
+# Magistral ([THINK]), Kimi-VL (◁think▷), Gemma 4 (<|channel>thought … <channel|>), gpt-oss,
+# LongCat (<longcat_think>), MedGemma (<unused94>thought … <unused95>), Cohere, OpenThinker.
+_NAME = r"(?:\w+[:_])?(?:think|thinking|thought|thoughts|reason|reasoning|scratchpad)"
+_OPENED = (
+    rf"<{_NAME}>|\[THINK\]|◁think▷|<\|channel>(?:thought)?|<\|channel\|>analysis"
+    r"|<unused94>(?:thought)?|<\|(?:start_thinking|begin_of_thought)\|>"
+)
+_CLOSED = (
+    rf"</{_NAME}>|\[/THINK\]|◁/think▷|<channel\|>|<\|channel\|>final"
+    r"|<unused95>|<\|(?:end_thinking|end_of_thought)\|>"
+)
 _OPENING = re.compile(_OPENED, re.IGNORECASE)
 _CLOSING = re.compile(_CLOSED, re.IGNORECASE)
 _LEFT_OPEN = re.compile(rf"(?:{_OPENED})\s*\Z", re.IGNORECASE)
 _ANSWER = re.compile(r"<answer>", re.IGNORECASE)
 _ANSWER_END = re.compile(r"</answer>", re.IGNORECASE)
+
+_ENDS = {  # of marks that a slash does not end
+    "<|channel": "<channel|>",
+    "<unused94>": "<unused95>",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+    "<|begin_of_thought|>": "<|end_of_thought|>",
+}
 
 _QUOTE = "[\"'“”‘’]"
 _COMMA, _COLON = r"\s*+[,，]", r"\s*+[:：]\s*+"
@@ -106,7 +122,10 @@ def left_open(prompt: str) -> str:
 
 def closing(mark: str) -> str:
     """What ends the thought that `mark` opened."""
-    return "<channel|>" if mark.startswith("<|") else f"{mark[0]}/{mark[1:]}"
+    for start, end in _ENDS.items():
+        if mark.startswith(start):
+            return end
+    return f"{mark[0]}/{mark[1:]}"
 
 
 def _after_thought(raw: str) -> str:
@@ -124,8 +143,12 @@ def _after_thought(raw: str) -> str:
 
 def _scores_in(text: str, form: Form, cut: bool) -> tuple[float, ...]:
     found: set[tuple[float, ...]] = set()
+    outside: list[str] = []
     position = 0
     while start := _OBJECT.search(text, position):
+        outside.append(text[position : start.start()])
+        if _opens_an_object(outside[-1]):
+            raise _NoScore("the JSON object cannot be read from its beginning")
         members, end = _object_at(text, start.start(), form, cut)
         position = len(text) if end is None else end
         found.add(_scores_of(members, form))
@@ -136,7 +159,35 @@ def _scores_in(text: str, form: Form, cut: bool) -> tuple[float, ...]:
     if cut and not _NOTHING_MORE.match(text, position):
         # Perhaps a draft: a judge that thinks aloud without marks goes on like this.
         raise _NoScore("the answer went on after its scores and has no end")
-    return found.pop()
+    scores = found.pop()
+    for words in (*outside, text[position:]):
+        _check_that_nothing_differs(words, scores, form)
+    return scores
+
+
+def _opens_an_object(words: str) -> bool:
+    """Whether members follow a brace that stays open: an object inside is not the answer."""
+    opened: list[int] = []
+    for brace in re.finditer("[{}]", words):
+        if brace.group() == "{":
+            opened.append(brace.end())
+        elif opened:
+            opened.pop()
+    return bool(opened) and re.search("[:：]", words[opened[-1] :]) is not None
+
+
+def _check_that_nothing_differs(words: str, scores: tuple[float, ...], form: Form) -> None:
+    """Outside of objects, too, what looks like a member with a score says the same."""
+    wanted = {part.casefold(): score for part, score in zip(form.parts, scores, strict=True)}
+    for member in _looks_like(_names(form)).finditer(words):
+        value, name = _VALUE.match(words, member.end()), _plain(member[1])
+        if name == SCORE:
+            same = value is not None and _one_per_part(_value(value), form) == scores
+        else:
+            given = _value(value) if value else None
+            same = not _is_number(given) or given == wanted.get(name)
+        if not same:
+            raise _NoScore("the answer gives several different scores")
 
 
 def _object_at(text: str, start: int, form: Form, cut: bool) -> tuple[_Members, int | None]:
@@ -207,15 +258,19 @@ def _check_that_all_agree(
 ) -> None:
     """What looks like a score from `position` on says the same as the certain members."""
     certain = {_plain(key): value for key, value in members}
-    looks = re.compile(
-        rf"(?:{_QUOTE}|{{\s*+)({'|'.join(map(re.escape, names))}){_QUOTE}?+{_COLON}", re.IGNORECASE
-    )
-    for other in looks.finditer(text, position):
+    for other in _looks_like(names).finditer(text, position):
         value, name = _VALUE.match(text, other.end()), _plain(other[1])
         if name not in certain and name != SCORE:
             continue
         if not value or _value(value) != certain.get(name):
             raise _NoScore("the answer gives several different scores")
+
+
+def _looks_like(names: Sequence[str]) -> re.Pattern[str]:
+    """A member of one of these names, however it is quoted."""
+    return re.compile(
+        rf"(?:{_QUOTE}|{{\s*+)({'|'.join(map(re.escape, names))}){_QUOTE}?+{_COLON}", re.IGNORECASE
+    )
 
 
 def _names(form: Form) -> list[str]:
@@ -232,9 +287,14 @@ def _scores_of(members: _Members, form: Form) -> tuple[float, ...]:
     for key, value in members:
         given.setdefault(_plain(key), []).append(value)
     found = {_one_per_part(value, form) for value in given.get(SCORE, [])}
-    # Beside `score` a part may have a remark of its own, but no other number.
-    if not found or all(_is_number(v) for part in form.parts for v in given.get(_plain(part), [])):
-        found |= set(_by_name(given, form))
+    for scores in set(found):
+        # Beside `score` a part may have a remark of its own, but no other number.
+        for part, score in zip(form.parts, scores, strict=True):
+            beside = [] if _plain(part) == SCORE else given.get(_plain(part), [])
+            if any(_is_number(value) and value != score for value in beside):
+                raise _NoScore("the answer gives several different scores")
+    if not found:
+        found = set(_by_name(given, form))
     if not found:
         raise _NoScore(f'the JSON object has no "{SCORE}"')
     if len(found) > 1:

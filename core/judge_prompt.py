@@ -12,10 +12,14 @@ _IN_BRACES = re.compile(r"\{\{\s*[^\W\d][\w.\-]*\s*\}\}|\{\s*[^\W\d][\w.\-]*(?:!
 _NAME = r"(?:[\w\-]*[_\-])?instruct(?:ion)?s?"
 _ELSEWHERE = re.compile(
     rf"""\{{[\s$]*[\w.\-\ ]*instruct[\w.\-\ ]*(?:[!|:][\w\ ]*)?\}}
+      | \{{\s*[\w.]*instruct\w*(?:\[[^\]{{}}]*\])+\s*\}} | \{{\s*\w+\[['"]\w*instruct\w*['"]\]\s*\}}
       | <<?\s*{_NAME}\s*>>? | \[\[?\s*{_NAME}\s*\]\]?
       | \$\{{?\w*instruct\w*\}}? | %\(\w*\)s | %s\b""",
     re.VERBOSE | re.IGNORECASE,
 )
+# Before the braces of LaTeX: \boxed{answer}, \frac{a}{b}, x_{i}.
+_LATEX = re.compile(r"(?:\\[A-Za-z]+\*?(?:\{[^{}]*\})*|[_^])\Z")
+_BEFORE = 80  # characters that are looked at
 # What else may have been meant, where nothing is right.
 _GUESSES = re.compile(r"\{\d*\}|\$\{?[^\W\d]\w*\}?|<[^\W\d]\w*>|\[[^\W\d]\w*\]|｛\w*｝")
 
@@ -43,10 +47,17 @@ def placeholder_problem(calls: Sequence[tuple[str, str]]) -> str | None:
 
 def _unknown_in(text: str) -> list[str]:
     """Placeholders that are not `{instruction}`, each once."""
-    marks = [found.group() for found in _IN_BRACES.finditer(text)]
+    marks = [m.group() for m in _IN_BRACES.finditer(text) if not _is_latex(text, m.start())]
     marks += [m.group() for m in _ELSEWHERE.finditer(text) if not _sets_off(m.group(), text)]
     wrong = [mark for mark in dict.fromkeys(marks) if mark != INSTRUCTION]
     return [mark for mark in wrong if not any(mark != other and mark in other for other in wrong)]
+
+
+def _is_latex(text: str, start: int) -> bool:
+    """Whether the braces at `start` belong to LaTeX; those of the instruction never do."""
+    if text.startswith(INSTRUCTION, start):
+        return False
+    return _LATEX.search(text[max(0, start - _BEFORE) : start]) is not None
 
 
 def _sets_off(mark: str, text: str) -> bool:

@@ -18,7 +18,7 @@ from core.outputs import OutputRoot
 from core.plan_summary import MOVED, PlanSummary, Standing
 from core.provenance import read_provenance
 from core.replaced import Replaced
-from core.tasks import GenerateTask, Result
+from core.tasks import GenerateTask, Result, ScoreTask
 
 # Standings of inputs with a line in the tables that this batch may change.
 _THERE: tuple[Standing, ...] = ("changed", "altered", "again", "unchanged")
@@ -336,8 +336,17 @@ def _entry_of(job: Job, made: Made) -> Entry | None:
 
 
 def _intact(job: Job, known: Entry) -> bool:
+    """Whether a result is as it was recorded: a picture by its size, a verdict by every byte.
+
+    Verdicts are small, and their scores go into the tables.
+    """
+    file = job.output.file
     try:
-        return job.output.file.stat().st_size == known.size
+        if file.stat().st_size != known.size:
+            return False
+        if known.sha256 is None or not isinstance(job.task, ScoreTask):
+            return True
+        return hashlib.sha256(file.read_bytes()).hexdigest() == known.sha256
     except OSError:
         return False
 

@@ -30,6 +30,7 @@ SIZE_STEP = 32  # pixels: sizes that every known editing model takes
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 are turned by a quarter
 _QUARTER_TURNS = range(5, 9)
 _START = 64  # bytes of a file that hold its container's brands
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Pillow refuses a PNG whose profile is larger than this, and has one megabyte of its own: printers'
 # profiles have more. What all texts of a file may take together stays as it is.
 PngImagePlugin.MAX_TEXT_CHUNK = srgb.MAX_PROFILE_BYTES
@@ -144,6 +145,11 @@ def _opened(file: Path, what: str) -> Image.Image:
     try:
         image = Image.open(file, formats=_formats_of(file))
     except UnidentifiedImageError:
+        if _start_of(file)[:4] in _TIFF_STARTS:
+            raise InputError(
+                f"{what}: {file} is a TIFF that is damaged, or of a kind that is not read here, "
+                "such as 64-bit numbers or several channels of floats."
+            ) from None
         kinds = ", ".join((*FORMATS, *CONTAINED))
         raise InputError(f"{what}: {file} is no picture that is read here ({kinds}).") from None
     except Image.DecompressionBombError:
@@ -158,8 +164,7 @@ def _opened(file: Path, what: str) -> Image.Image:
 
 def _formats_of(file: Path) -> tuple[str, ...]:
     """What a file can be: AVIF and HEIC share a container, and reading one needs a library."""
-    with file.open("rb") as stream:
-        start = stream.read(_START)
+    start = _start_of(file)
     if start[4:8] != b"ftyp":
         return FORMATS
     brand = start[8:12]
@@ -167,6 +172,11 @@ def _formats_of(file: Path) -> tuple[str, ...]:
         return ("AVIF",)
     _register_heif()
     return ("HEIF",)
+
+
+def _start_of(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(_START)
 
 
 @cache

@@ -299,7 +299,7 @@ class WorkerPool:
             case Ready():
                 self._ready(handle, message)
             case BootFailed(kind, error):
-                self._cannot_serve(handle, kind, f"it cannot use its device: {error}")
+                self._cannot_serve(handle, kind, f"it cannot start: {error}")
             case Loaded():
                 self._loaded(handle, message)
             case LoadFailed(kind, error, everywhere):

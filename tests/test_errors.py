@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from core.errors import InputError, LoraError
-from workers.errors import classify
+from workers.errors import classify, classify_at_boot
 
 
 class AcceleratorError(RuntimeError):
@@ -65,3 +65,23 @@ def test_too_little_memory_is_no_broken_device(error: Exception) -> None:
 )
 def test_other_errors_go_by_their_class(error: Exception, kind: str) -> None:
     assert classify(error)[0] == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "lasts"),
+    [
+        ("Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU", True),
+        ("The NVIDIA driver on your system is too old (found version 11040).", True),
+        ("CUDA error: CUDA driver version is insufficient for CUDA runtime version", True),
+        ("CUDA error: no kernel image is available for execution on the device", True),
+        ("No CUDA GPUs are available", True),
+        ("CUDA error: out of memory", False),  # for a context: somebody else may leave
+        ("CUDA error: all CUDA-capable devices are busy or unavailable", False),
+    ],
+)
+def test_a_start_that_no_other_try_can_change_is_told_from_one_that_may_pass(
+    text: str, lasts: bool
+) -> None:
+    kind, said = classify_at_boot(RuntimeError(text))
+    assert (kind == "input") == lasts
+    assert text in said and "\n" not in said

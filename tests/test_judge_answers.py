@@ -34,6 +34,12 @@ def taken(raw: str, form: Form = PAIR, cut: bool = False) -> list[float] | None:
         f"[THINK]{DRAFT}[/THINK]{RIGHT}",
         f"◁think▷{DRAFT}◁/think▷{RIGHT}",
         f"<|channel>thought\n{DRAFT}<channel|>{RIGHT}",
+        f"<|channel|>analysis<|message|>{DRAFT}<|end|><|channel|>final<|message|>{RIGHT}",
+        f"<longcat_think>{DRAFT}</longcat_think>{RIGHT}",
+        f"<unused94>thought\n{DRAFT}<unused95>{RIGHT}",
+        f"<|START_THINKING|>{DRAFT}<|END_THINKING|>{RIGHT}",
+        f"<|begin_of_thought|>{DRAFT}<|end_of_thought|>{RIGHT}",
+        f"<scratchpad>{DRAFT}</scratchpad>{RIGHT}",
         f"<think>{DRAFT}</think><answer><|begin_of_box|>{RIGHT}<|end_of_box|></answer>",
         f"Perhaps {DRAFT}. <answer>{RIGHT}</answer>",
     ],
@@ -65,6 +71,8 @@ def test_a_thought_without_an_answer_is_no_score(raw: str) -> None:
         '{"score": [9, 9], "Score": [2, 3]}',
         '{"score": [9, 9], "success": 2, "over_editing": 3}',
         '{"success": 9, "success": 2, "over_editing": 3}',
+        '{"score": [9, 9], "success": 2}',
+        '{"score": [9, 9], "success": 2, "over_editing": "a little"}',
         "{'score': [9, 9]} {'score': [2, 3]}",
         "{score: [9, 9]} {score: [2, 3]}",
         '{"score": [9, 9], "reasoning": "says "A"} {"score": [2, 3]}',
@@ -72,6 +80,10 @@ def test_a_thought_without_an_answer_is_no_score(raw: str) -> None:
         '{"reasoning": "says "A", "score": [9, 9]", "score": [2, 3]}',
         '{"score": [success, over_editing]} {"score": [2, 3]}',
         f'{{"thoughts": "first the boat"}} {RIGHT}',
+        '{score": [2, 3], "reasoning": [{"score": [9, 9]}]}',
+        '"score": [2, 3], "reasoning": {"a": 1, "score": [9, 9]}',
+        '{"s"core": [2, 3], "reasoning": [{"score": [9, 9]}]}',
+        '{""reasoning": {"a": 1, "score": [9, 9]}, "score": [2, 3]}',
     ],
 )
 def test_different_answers_are_no_score(raw: str) -> None:
@@ -218,6 +230,9 @@ def test_a_thought_that_a_prompt_opens_is_seen_and_can_be_ended() -> None:
         "[THINK]": "[/THINK]",
         "◁think▷": "◁/think▷",
         "<|channel>thought": "<channel|>",
+        "<unused94>thought": "<unused95>",
+        "<|START_THINKING|>": "<|END_THINKING|>",
+        "<longcat_think>": "</longcat_think>",
     }.items():
         assert left_open(f"<|im_start|>assistant\n{mark}\n") == mark
         assert closing(mark) == end

@@ -36,6 +36,7 @@ def test_the_shipped_prompt_files_ask_about_the_instruction(file: Path) -> None:
         "[Instruction]\n{instruction}\n\nGood?",
         "{instruction} {score: 1, reasoning: how the instruction was followed}",
         '{instruction}? {"a": {"b": {}}} costs $5, 100% sure <image>',
+        r"{instruction}? Answer with \boxed{score}, from $\frac{a}{b}$ and $x_{i}^{n}$",
     ],
 )
 def test_braces_of_an_example_stay_as_they_are(tmp_path: Path, text: str) -> None:
@@ -53,6 +54,7 @@ def test_a_question_about_quality_alone_needs_no_instruction(tmp_path: Path) -> 
         "<instruction>", "{instruct}", "{{instruction}}", "{{ instruction }}", "{Instruction}",
         "{ instruction }", "$instruction", "${instruction}", "%s", "%(instruction)s", "{source}",
         "[instruction]", "<<edit_instruction>>", "{instruction!r}", "{instruction:s}", "{指令}",
+        "{instruction[0]}", "{row['instruction']}",
     ],
 )  # fmt: skip
 def test_a_placeholder_of_another_name_is_refused_by_name(tmp_path: Path, mark: str) -> None:

@@ -13,7 +13,7 @@ from core.devices import Device
 from core.events import Event, WorkerState
 from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, run_script
 
 GPU = Device("cuda", 0, "GPU-0000", 80 * 1024**3)
 
@@ -119,7 +119,30 @@ def test_a_gpu_that_torch_cannot_use_is_said_in_one_line_and_not_tried_again(
         results = generator.generate_batch([{"prompt": "a red house"}])
     logger.remove(sink)
     assert results[0].status == "failed"
-    assert "gpu0: it cannot use its device" in str(results[0].error)
+    assert "gpu0: it cannot start" in str(results[0].error)
     assert "not compiled with CUDA" in str(results[0].error)
     assert "Traceback" not in "".join(told)
     assert starts.count(WorkerState("gpu0", "starting")) == 1
+
+
+def test_a_package_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
+    # peft's place is taken by one that cannot be imported, as where its own needs are missing.
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft" / "__init__.py").write_text("import no_such_package")
+    script = """
+        from core.events import WorkerState
+        from core.model_choice import DEMO_MODEL
+        from core.multi_gpu_image_generator import MultiGPUImageGenerator
+
+        starts = []
+        config = {"model": str(DEMO_MODEL), "device": "cpu", "workers": {"start_method": "spawn"}}
+        with MultiGPUImageGenerator(config=config, output_dir="out") as generator:
+            generator.listener = starts.append
+            [result] = generator.generate_batch([{"prompt": "a red house"}])
+        print(result["status"], starts.count(WorkerState("cpu0", "starting")), result["error"])
+    """
+    done = run_script(script, tmp_path)
+    assert done.stdout.startswith("failed "), done.stderr
+    assert int(done.stdout.split()[1]) <= 1
+    assert "No module named 'no_such_package'" in done.stdout
+    assert "Traceback" not in done.stderr

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loguru import logger
 from PIL import Image
 
 from core.admission import Admission, Job
@@ -207,6 +208,18 @@ def test_columns_that_nothing_reads_are_taken(tmp_path: Path, case: str) -> None
         assert pair.metadata["score"] is None and pair.metadata["deep"] == {"a": [1, None]}
 
 
+def test_columns_that_find_no_room_are_told_of_in_one_line(tmp_path: Path) -> None:
+    row = {"input_file_name": "a.png", "instruction": "x"}
+    many = {f"wide {i}": "y" * 1_000 for i in range(300)}
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), format="{message}")
+    try:
+        read(imagefolder(tmp_path, {**row, **many}, {**row, **many}))
+    finally:
+        logger.remove(sink)
+    assert len(lines) == 1 and lines[0].startswith("Columns 'wide 7' and others are not kept")
+
+
 @pytest.mark.parametrize(
     ("columns", "field", "meant"),
     [
@@ -395,6 +408,16 @@ def test_the_mark_of_the_intersection_is_read_as_tables_write_it(
     assert (pair.problem, pair.intersection_exist) == (None, read_as)
 
 
+@pytest.mark.parametrize(
+    "column", ["INTERSECTION_EXIST", "intersectionExist", "Intersection exist"]
+)
+def test_the_mark_of_the_intersection_counts_however_its_column_is_spelt(
+    tmp_path: Path, column: str
+) -> None:
+    row = {**gedit_row("a/en/k"), column: "False"}
+    assert only(gedit(tmp_path, ["a/en/k"], [row])).intersection_exist is False
+
+
 @pytest.mark.parametrize("value", ["maybe", 2, -1, [True], {"a": 1}, "TrueFalse"])
 def test_a_mark_that_cannot_be_read_fails_its_pair_alone(tmp_path: Path, value: object) -> None:
     rows = [gedit_row("a/en/k", Intersection_exist=value), gedit_row("a/en/m")]
@@ -418,6 +441,8 @@ def test_what_fails_counts_where_its_row_places_it(tmp_path: Path) -> None:
     row = {"input_file_name": "a.png", "instruction": "x", "language": "cn", "pair_id": "1"}
     folder = imagefolder(tmp_path, row, row, {**row, "instruction": ""}, "{no json")
     assert [p.language for p in read(folder).pairs] == ["cn", "cn", "cn", ""]
+    of_no_language = only(imagefolder(tmp_path, {**row, "category": "sky", "language": 5}))
+    assert of_no_language.problem and of_no_language.category == "sky"
     embedded = {"src_img_b64": "%%%", "edit_instruction_cn": "x"}
     pairs = read(re_edit(tmp_path, embedded, {}, "no row")).pairs
     assert [p.language for p in pairs] == ["cn", "", ""]

@@ -274,7 +274,7 @@ def test_edits_and_scores_are_planned_apart(project: Project) -> None:
     assert scores.endswith(f"Plan for scores: 1 new, 3 changed (edited picture: 3).{KEPT}")
     run = bench.run(editor={"defaults": {"num_inference_steps": 4}}, judge={"temperature": 0.5})
     [scores] = (line for line in run.errors.splitlines() if "Plan for" in line)
-    assert scores.endswith(f"Plan for scores: 4 changed (judge's settings: 4).{KEPT}")
+    assert scores.endswith(f"Plan for scores: 4 changed (judge's settings or protocol: 4).{KEPT}")
     bench.write_pairs([pair(9), *(pair(i) for i in range(4))])
     run = bench.run(editor={"defaults": {"num_inference_steps": 4}}, judge={"temperature": 0.5})
     assert "Plan for edits: 1 new, 4 changed (seed: 4 pairs moved)." in run.errors

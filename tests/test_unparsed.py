@@ -63,6 +63,39 @@ def test_a_judge_that_says_the_same_each_time_is_not_asked_again(bench: Bench) -
     assert bench.outcomes() == ["unparsed"]
 
 
+def test_a_damaged_verdict_is_asked_for_again_whatever_its_size(bench: Bench) -> None:
+    bench.write_pairs([pair(i) for i in range(3)])
+    bench.run()
+    before = bench.records()
+    first, second, _ = bench.verdicts()
+    first.write_bytes(b"\0" * first.stat().st_size)
+    changed = second.read_text("utf-8").replace('"scores"', '"stores"')
+    second.write_text(changed, "utf-8")
+    another = bench.results / "scores" / "another" / "sky" / "002.json"
+    another.parent.mkdir(parents=True)
+    another.write_text("{")
+    run = bench.run("--retry-unparsed")
+    assert "Plan for scores: 1 damaged or altered since, 2 unchanged." in run.errors
+    assert run.process.returncode == 1 and "Traceback" not in run.errors
+    assert "score sky/001: The verdict 001.json is damaged or gone" in run.errors
+    outcomes = [(r["outcome"], r["error"]) for r in bench.records()]
+    where = "The verdict 001.json is damaged or gone; delete it, and its edit is scored again."
+    assert outcomes == [("scored", None), ("score_failed", where), ("scored", None)]
+    second.unlink()
+    assert bench.run().process.returncode == 0
+    assert [r["scores"] for r in bench.records()] == [r["scores"] for r in before]
+
+
+def test_an_edit_that_cannot_be_read_any_more_is_told_of(bench: Bench) -> None:
+    bench.write_pairs([pair(0), pair(1)])
+    bench.run()
+    edit = bench.edits()[0]
+    edit.write_bytes(b"\0" * edit.stat().st_size)
+    run = bench.run()
+    assert run.process.returncode == 1 and bench.outcomes() == ["score_failed", "scored"]
+    assert "score sky/000: failed: edited_image" in run.errors
+
+
 JUDGED_BY = JudgedBy("judge", "model", "hash", {}, 1)
 SCORED = Record("p", "sky", "x", "en", ("a.png",), None, "scored", {"O": 5.0}, None, 0, 0, 1)
 

@@ -17,6 +17,8 @@ _UNREACHABLE = "LocalEntryNotFoundError"
 _NO_SUCH_FILE = re.compile(
     "no file named|does not appear to have a file named|not a valid model identifier"
 )
+# How diffusers and transformers begin what they raise, a RuntimeError, for an import that failed.
+_LAZY_IMPORT = "Failed to import "
 # What CUDA and its libraries say through torch and Triton, which have no classes for all of it.
 _OUT_OF_MEMORY = re.compile(
     r"(CUDA( driver)? error|Triton Error \[CUDA\]): out of memory"
@@ -50,6 +52,10 @@ def classify(error: BaseException) -> tuple[FailureKind, str]:
     causes = list(_causes(error))
     if any(type(cause).__name__ == _UNREACHABLE for cause in causes):
         return "error", f"The hub cannot be reached ({causes[-1]}): {text}"
+    not_imported = [cause for cause in causes if isinstance(cause, ImportError)]
+    if not_imported and (error in not_imported or text.startswith(_LAZY_IMPORT)):
+        # What is at the bottom says more than the three lines that diffusers puts around it.
+        return "input", f"A Python package is missing or of another version: {not_imported[-1]}"
     missing = isinstance(error, OSError) and _NO_SUCH_FILE.search(text)
     kind: FailureKind = "input" if missing or isinstance(error, _DETERMINISTIC) else "error"
     return kind, f"{name}: {text}"

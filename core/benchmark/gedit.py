@@ -4,6 +4,7 @@
 them; the dataset's other columns stand in a `metadata.jsonl` beside `fullset`.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from core.benchmark.rows import (
 from core.errors import InputError
 
 SUFFIX = "_SRCIMG.png"
-# In the data set, and in the tables that its own scripts write.
-_INTERSECTION = ("Intersection_exist", "intersection_exist")
+# As the data set spells it; the tables of its own scripts, and other copies, differ.
+_INTERSECTION = "Intersection_exist"
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,12 @@ def _key(row: dict[str, Any]) -> str:
 
 def _is_in_intersection(row: dict[str, Any]) -> bool:
     """Whether GEdit-Bench has the pair in every language; it has what nothing is said of."""
-    name = next((n for n in _INTERSECTION if n in row), _INTERSECTION[0])
+    name = next((n for n in row if _letters(n) == _letters(_INTERSECTION)), _INTERSECTION)
     return truth_of(row, name, True)
+
+
+def _letters(column: str) -> str:
+    return re.sub(r"[\W_]+", "", column).casefold()
 
 
 def _pair(row: dict[str, Any], picture: _Picture) -> Pair:

@@ -46,7 +46,8 @@ def _pair(row: dict[str, Any] | InputError, folder: Path, position: int) -> Pair
     category, language = UNSORTED, ""
     given_id: str | None = None
     try:
-        category, language = category_of(row, "category"), text_of(row, "language", "en")
+        category = category_of(row, "category")
+        language = text_of(row, "language", "en")
         files = row.get("input_file_names") or [
             text_of(row, "input_file_name", hints=PICTURE_HINTS)
         ]

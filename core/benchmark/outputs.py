@@ -133,8 +133,11 @@ def _same_edit(here: Path, other: Path, name: str) -> float | None:
     """The other judge's overall score, if it saw the same pictures."""
     if not (other / name).is_file():
         return None
-    mine, theirs = read_verdict(here / name), read_verdict(other / name)
+    try:
+        mine, theirs = read_verdict(here / name), read_verdict(other / name)
+    except ValueError:  # a damaged one says nothing
+        return None
     scores = theirs["used"]["scores"]
-    if mine["files"] != theirs["files"] or scores is None or "O" not in scores:
+    if mine.get("files") != theirs.get("files") or scores is None or "O" not in scores:
         return None
     return float(scores["O"])

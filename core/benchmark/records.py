@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from loguru import logger
+
 from core.benchmark.runner import PairResult
 from core.errors import InputError
 from core.outputs import OutputRoot
@@ -52,8 +54,13 @@ def record_of(result: PairResult, root: OutputRoot) -> Record:
     pair, edit, score = result.pair, result.edit, result.score
     edited = Path(edit.output_path).relative_to(root.folder) if edit.output_path else None
     file = Path(str(score.output_path)) if score is not None and score.success else None
-    verdict = read_verdict(file) if file is not None else {}
-    outcome, scores, error = _outcome(result, verdict)
+    try:
+        verdict = read_verdict(file) if file is not None else {}
+        outcome, scores, error = _outcome(result, verdict)
+    except ValueError as damage:
+        verdict, scores = {}, None
+        outcome, error = "score_failed", f"{damage}; delete it, and its edit is scored again."
+        logger.error(f"score {pair.name}: {error}")
     if outcome == "unparsed" and file is not None:
         error = f"{error} The judge's words are in {file.relative_to(root.folder).as_posix()}."
     mass = {call["name"]: call["mass"] for call in verdict.get("calls", []) if "mass" in call}
@@ -95,8 +102,21 @@ def _outcome(
 
 
 def read_verdict(file: Path) -> dict[str, Any]:
-    """A judge's verdict: `used` with the scores, `calls` with what it said."""
-    return dict(json.loads(file.read_text("utf-8")))
+    """A judge's verdict: `used` with the scores, `calls` with what it said.
+
+    Raises:
+        ValueError: somebody removed or damaged it.
+    """
+    try:
+        verdict = dict(json.loads(file.read_text("utf-8")))
+        scores, calls = verdict["used"]["scores"], verdict.get("calls", [])
+        if not all(isinstance(score, int | float) for score in (scores or {}).values()):
+            raise TypeError("scores")
+        if not all(isinstance(call["name"], str) for call in calls):
+            raise TypeError("calls")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"The verdict {file.name} is damaged or gone") from error
+    return verdict
 
 
 def lines(records: Iterable[Record]) -> str:

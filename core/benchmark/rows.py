@@ -154,6 +154,7 @@ def kept(columns: Mapping[str, Any]) -> dict[str, Any]:
     What is no number becomes null; columns that are too large together are left out.
     """
     small: dict[str, Any] = {}
+    left_out: list[str] = []
     room = MAX_KEPT_BYTES
     for name, value in columns.items():
         try:
@@ -162,18 +163,20 @@ def kept(columns: Mapping[str, Any]) -> dict[str, Any]:
         except (RecursionError, ValueError):
             continue
         if size > room:
-            _tell_left_out(name)
+            left_out.append(name)
             continue
         small[name] = plain
         room -= size
+    if left_out:
+        _tell_left_out(left_out[0], len(left_out) > 1)
     return small
 
 
 @cache
-def _tell_left_out(name: str) -> None:
+def _tell_left_out(name: str, others: bool) -> None:
+    columns = f"Columns {shown(name)} and others are" if others else f"Column {shown(name)} is"
     logger.info(
-        f"Column {shown(name)} is too large to be kept with every picture; that is "
-        f"{MAX_KEPT_BYTES} bytes a row."
+        f"{columns} not kept with every picture: there is room for {MAX_KEPT_BYTES} bytes a row."
     )
 
 

@@ -195,7 +195,7 @@ class EditBenchmark:
                 standing, changes = "changed", [Change("unparsed, asked again")]
             standings.append((standing, changes))
         for job in self._edit_jobs:
-            verdict = self.root.folder / self._verdict_of(self._pairs[job.position])
+            verdict = self.root.folder / on_disk(self._verdict_of(self._pairs[job.position]))
             if not verdict.exists():
                 standings.append(("new", []))
             elif self._plan.replaced is None:
@@ -233,6 +233,8 @@ class EditBenchmark:
             item = self._asked_again(admitted) or item
         if isinstance(item, Job):
             return item
+        if not item.success:
+            logger.error(f"{item.task_id}: {item.status}: {item.error}")
         self._scores[item.position] = item
         self.listener(TaskEnded(item))
         return None
@@ -254,7 +256,11 @@ class EditBenchmark:
         """Whether a verdict is to be asked for again."""
         if not self._retry_unparsed:
             return False
-        return read_provenance(scored.output.file)["used"]["scores"] is None
+        try:
+            used = read_provenance(scored.output.file).get("used")
+        except ValueError:  # removed or damaged since it was looked at
+            return False
+        return isinstance(used, dict) and used.get("scores", ()) is None
 
     def _verdict_of(self, pair: Pair) -> str:
         """Where the judge's verdict lies, relative to the results' folder."""
