@@ -84,7 +84,10 @@ def check_same_time(workers: int, folder: Path) -> str:
     assert overlap.most >= workers, f"at most {overlap.most} tasks ran at the same time"
     _, alone = draw(folder / "alone", 1, tasks)
     cores = len(os.sched_getaffinity(0))
-    return f"{alone / together:.2f} times as fast as one worker (this machine has {cores} cores)"
+    busy = "; it is busy with other things, too" if alone / together > workers else ""
+    return (
+        f"{alone / together:.2f} times as fast as one worker (this machine has {cores} cores{busy})"
+    )
 
 
 def check_lora(workers: int, folder: Path) -> str:

@@ -409,7 +409,9 @@ class Batch:
         self._active.clear()
         still_open = [task for task in self._tasks.values() if task.result is None]
         if still_open:
-            logger.warning(f"{len(still_open)} tasks are closed as {status}. {reason}")
+            left = f"{len(still_open)} task{'s' * (len(still_open) > 1)} left"
+            level = "ERROR" if status == "failed" else "WARNING"
+            logger.log(level, f"Stopped with {left}. {reason}")
         for task in still_open:
             self._close(task, status, None, reason)
         self._finish_if_complete()

@@ -1,4 +1,4 @@
-"""By what a task differs from the result that lies under its name.
+"""What a task and the result that lies under its name differ by.
 
 A result says which task it is of, which files it was made from, and its fingerprint. What it
 does not say (dtype, version of this program) is found by trying which of the possible values
@@ -163,7 +163,7 @@ class Comparison:
 
 
 def field_changes(job: Job, made: Made) -> list[Change]:
-    """The same by a task's own settings alone, for a result that lies under another name."""
+    """Differences in a task's own settings alone, from a result that lies under another name."""
     task = _task(made)
     if task is None or type(task) is not type(job.task):
         return []
@@ -184,18 +184,13 @@ def _of_fields(job: Job, before: Task, made: Made) -> list[Change]:
     for name, old in vars(before).items():
         if name in _APART or old == after[name]:
             continue
-        taken = made.used.get(name) if old is None else old
-        if old is None and taken == after[name]:
-            taken = None  # what was the default is asked for now
-        shown = None if name in TEXTS else (_shown(taken), _shown(after[name]))
-        found.append(Change(_WORDS.get(name, name), shown))
+        values = _told_apart_from_default(old, made.used.get(name), after[name])
+        found.append(Change(_WORDS.get(name, name), None if name in TEXTS else values))
     if isinstance(job.task, ScoreTask) or isinstance(before, ScoreTask):
         return found
     if (before.width, before.height) != (job.task.width, job.task.height):
         sizes = _size(before, made.used), _size(job.task, {})
-        if sizes[0] == sizes[1]:
-            sizes = _size(before, {}), sizes[1]
-        found.append(Change("size", sizes))
+        found.append(Change("size", sizes if sizes[0] != sizes[1] else (_shown(None), sizes[1])))
     return found
 
 
@@ -241,6 +236,12 @@ def _told_apart(before: str, after: str) -> tuple[str, str]:
     """Names without the hash of their weights where the names alone differ."""
     short = before.partition("#")[0], after.partition("#")[0]
     return short if short[0] != short[1] else (before, after)
+
+
+def _told_apart_from_default(before: Any, used: Any, after: Any) -> tuple[str, str]:
+    """What the model took counts as before, unless it is just what is asked for now."""
+    shown = _shown(used if before is None else before), _shown(after)
+    return shown if shown[0] != shown[1] else (_shown(before), shown[1])
 
 
 def _shown(value: Any) -> str:

@@ -80,10 +80,10 @@ def whole_numbers(values: Iterable[int | None]) -> Iterator[int | str | None]:
 
 
 def in_readable_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As they are, unless `datasets` would take a column for empty.
+    """Rows in their own order, unless `datasets` would take a column for empty.
 
-    It goes by the beginning of a table for the types of columns, and fails where a value follows
-    later. In a long table the first rows with a value in such columns come first.
+    `datasets` tells the types of columns by the beginning of a table, and fails where a value
+    follows later. In a long table the first rows with a value in such columns come first.
     """
     first: dict[int, None] = {}
     size = 0
@@ -215,7 +215,7 @@ def _links_in(links: Path) -> Iterator[Path]:
 
 
 def _only_links(links: Path) -> bool:
-    """Nothing of anybody else's is in it."""
+    """Whether the folder holds nothing but our links and our table."""
     return all(
         _is_made_here(Path(where, name), links)
         for where, folders, names in os.walk(links)

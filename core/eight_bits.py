@@ -46,7 +46,7 @@ def is_deep(mode: str) -> bool:
 
 
 def depth_of(image: Image.Image) -> Depth:
-    """Of a picture as it was opened: a turned copy has lost it."""
+    """What a picture's file says of its samples; a turned copy has lost it."""
     tags: Any = getattr(image, "tag_v2", None)
     if tags is None or not is_deep(image.mode):
         return Depth()

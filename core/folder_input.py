@@ -145,7 +145,7 @@ class FolderInput:
         return InputError(
             f"{as_text(self._folder)} {what}, not of {as_text(self._shown)}. "
             f"Give this input a folder of its own: --name {shlex.quote(name)}, or another "
-            f"--output-dir ({same}--overwrite replaces what is there)."
+            f"--output-dir ({same}--overwrite replaces what has the same names)."
         )
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 INSTRUCTION = "{instruction}"
-RIGHT = f"the edit's instruction stands where the text has {INSTRUCTION}"
+RIGHT = f"write {INSTRUCTION} where the edit's instruction belongs"
 
 # A name in braces, as `str.format` and Jinja have it; a JSON example has quotes or colons there.
 _IN_BRACES = re.compile(r"\{\{\s*[^\W\d][\w.\-]*\s*\}\}|\{\s*[^\W\d][\w.\-]*(?:![rsa])?\s*\}")

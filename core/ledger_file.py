@@ -112,7 +112,8 @@ def _has_no_shared_memory(error: sqlite3.OperationalError) -> bool:
 
 
 def _open(file: Path | None, alone: bool = False) -> sqlite3.Connection:
-    """
+    """A connection that is ready to be used.
+
     Args:
         alone: keep WAL's index in this process, which is sound where nobody else opens the file:
             the run's lock keeps other runs out.

@@ -82,7 +82,7 @@ def _part_as_text(part: str) -> str:
 
 
 def printable(path: str | Path) -> str:
-    """The same for metadata and tables, which hold nothing but text."""
+    """A path for metadata and tables, which hold nothing but text: other bytes are escaped."""
     return as_text(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 

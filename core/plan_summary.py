@@ -51,7 +51,7 @@ class PlanSummary:
 
     @property
     def moved(self) -> bool:
-        """Some only stand at another place in their input."""
+        """Whether some inputs have changed only because they stand at another place."""
         return any(change.what.endswith(MOVED) for change in self.reasons)
 
     def line(self, noun: str, title: str = "Plan") -> str:

@@ -97,7 +97,7 @@ class Planner:
         """Plan a new batch; what a dead run left unfinished is swept.
 
         Args:
-            claim: of the input that the batch comes from on the folder.
+            claim: holds the folder for the input that the batch comes from.
 
         Raises:
             InputError: the folder says nowhere whose it is, and its results are another input's.
@@ -280,7 +280,7 @@ def _judge(job: Job, known: Entry | None, retry_quarantined: bool) -> Assessed:
         return Assessed(job, pending, _without_file(job, known))
     provenance = _provenance(file)
     if provenance is None:
-        if known is not None and known.state not in ("failed", "quarantined"):
+        if known is not None and not _was_left_alone(known):
             return Assessed(job, pending, "altered")
         error = (
             f"{job.output.shown} exists and was not made by this program; "
@@ -294,6 +294,11 @@ def _judge(job: Job, known: Entry | None, retry_quarantined: bool) -> Assessed:
         if found is not None:
             return Assessed(job, replace(found, task=pending.task), "unchanged")
     return Assessed(job, pending, "changed", made)
+
+
+def _was_left_alone(known: Entry) -> bool:
+    """Whether no worker ever had the task: what lies under its name was there before."""
+    return known.state == "failed" and known.worker is None
 
 
 def _without_file(job: Job, known: Entry | None) -> Standing:

@@ -89,7 +89,7 @@ _held: "weakref.WeakSet[RunLock]" = weakref.WeakSet()
 
 
 def _let_go() -> None:
-    """In a fork of this program."""
+    """Let a fork of this program give up its share in every lock."""
     for lock in list(_held):
         lock.release()
 

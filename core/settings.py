@@ -3,15 +3,16 @@
 import copy
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import InputError
 from core.paths import user_path
 from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Text
-from core.validation import describe
+from core.validation import Place, describe
 from core.yaml_files import parse_yaml
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
@@ -236,4 +237,17 @@ def _validate(kind: type[S], data: Mapping[str, Any], origin: str) -> S:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{origin}: {describe(error)}") from None
+        raise InputError(f"{origin}: {describe(error, partial(_keys_at, kind))}") from None
+
+
+def _keys_at(kind: type[BaseModel], place: Place) -> list[str]:
+    """The keys that may stand beside the one at `place`."""
+    for part in place[:-1]:
+        if isinstance(part, str):
+            field = kind.model_fields.get(part)
+            inside = (field.annotation, *get_args(field.annotation)) if field else ()
+            models = [a for a in inside if isinstance(a, type) and issubclass(a, BaseModel)]
+            if not models:
+                return []
+            kind = models[0]
+    return list(kind.model_fields)

@@ -191,7 +191,7 @@ def _parse(kind: type[T], given: object, needed: str) -> T:
     try:
         return cast(T, _VALIDATORS[kind].validate_python(data))
     except ValidationError as error:
-        raise InputError(f"{describe(error, [*names, *_OTHER_NAMES.get(kind, [])])}.") from None
+        raise InputError(describe(error, [*names, *_OTHER_NAMES.get(kind, [])])) from None
     except RecursionError:
         raise InputError("The task is nested too deeply.") from None
 

@@ -1,6 +1,6 @@
 """Pydantic's errors in this project's words: field, value, what would be right."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from reprlib import Repr
 from typing import Any
@@ -15,9 +15,22 @@ _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 8
 _SHORT.maxlevel = 3
 
 
-def describe(error: ValidationError, known: list[str] | None = None) -> str:
-    """Every problem of `error` in one line; `known` names help with misspelt keys."""
-    return "; ".join(_describe_one(dict(e), known or []) for e in error.errors()[:5])
+Place = tuple[int | str, ...]  # of a key: the keys and indices that lead to it
+
+
+def describe(
+    error: ValidationError, known: list[str] | Callable[[Place], list[str]] | None = None
+) -> str:
+    """Every problem of `error` in one sentence.
+
+    Args:
+        known: names for misspelt keys, or what finds those that may stand at a key's place.
+    """
+    text = "; ".join(
+        _describe_one(dict(e), known(e["loc"]) if callable(known) else known or [])
+        for e in error.errors()[:5]
+    )
+    return text if text.endswith("?") else f"{text}."
 
 
 def _describe_one(e: dict[str, Any], known: list[str]) -> str:

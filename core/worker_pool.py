@@ -535,11 +535,12 @@ class WorkerPool:
         self._mind_the_batch(f"{handle.name}: {reason}")
 
     def _retire_all(self, handle: WorkerHandle, reason: str) -> None:
-        """What `handle` met would stop every worker: that is said once."""
+        """Give up all workers for what `handle` met and any other would meet, too; say so once."""
         for each in self._handles:
             if each.state is not State.RETIRED:
                 self._use_no_more(each, reason)
-        logger.error(f"{handle.name}: {reason} All workers are given up.")
+        if not self._unfinished:  # else the end of the batch says it
+            logger.error(f"{handle.name}: {reason} All workers are given up.")
         self._mind_the_batch(f"{handle.name}: {reason}")
 
     def _use_no_more(self, handle: WorkerHandle, reason: str) -> None:

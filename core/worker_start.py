@@ -288,14 +288,14 @@ def _server_environment(role: str) -> dict[str, str]:
 
 
 def _tell_server(writer: Connection) -> None:
-    """In a fork of the server: its pid, and why it may not be forked, if it is ours."""
+    """Send, from a fork of our server, the server's pid and why it may not be forked."""
     preload = sys.modules.get(PRELOAD)
     if preload is not None and (preload.complete or preload.refusal):
         writer.send((os.getppid(), preload.refusal))
 
 
 def _current_folder() -> str | None:
-    """As a worker has to be given it; None if it was removed."""
+    """The current folder as a worker has to be given it; None if it was removed."""
     try:
         return for_worker(os.getcwd())
     except OSError:
@@ -437,7 +437,7 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 def _forget_the_parents() -> None:
-    """In a fork of this program: the keeper's thread and its server stayed with the parent."""
+    """Begin anew in a fork of this program: the keeper's thread and server stayed behind."""
     global _environment_lock, _daemons, _keeper
     _environment_lock, _daemons = threading.Lock(), _Daemons()
     if _keeper.in_use:

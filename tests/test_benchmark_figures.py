@@ -304,8 +304,10 @@ def test_a_comparison_keeps_its_figures(
     a = results(tmp_path / "a", [record(LONG, i, (4, 4)) for i in range(3)])
     b = results(tmp_path / "b", [record(LONG, i, (8, 8)) for i in range(3)])
     print_comparison(compare(a, b, "O", 100))
-    rows = capsys.readouterr().out.splitlines()[1:3]
+    shown = capsys.readouterr().out.splitlines()
+    rows = shown[1:3]
     assert all("4.00  8.00  +4.00  +4.00 to +4.00" in row and len(row) <= 60 for row in rows)
+    assert [row for row in shown if "edited by" in row] == ["A and B edited by: editor"]
     assert "…" in rows[0]
 
 

@@ -265,3 +265,18 @@ def test_all_edits_of_a_benchmark_are_rows_with_columns(
     rows = load(bench.results.with_name("my-test"))
     assert [row["category"] for row in rows] == [categories[i % 2] for i in range(3)]
     assert set(rows[0]) == {"image", "pair_id", "category", "instruction", "seed", "scores"}
+
+
+def test_replaced_edits_are_loaded_though_verdicts_lie_beside_them(
+    project: Project, tmp_path: Path
+) -> None:
+    bench = Bench(project)
+    bench.write_pairs([pair(i) for i in range(3)])
+    for steps in (2, 4):
+        run = bench.run(editor={"defaults": {"num_inference_steps": steps}})
+        assert run.process.returncode == 0, run.errors
+    (kept,) = (bench.results / ".replaced").iterdir()
+    cache = str(tmp_path / "cache")
+    rows = datasets.load_dataset(str(kept), split="train", cache_dir=cache)
+    assert [row["num_inference_steps"] for row in rows] == [2, 2, 2]
+    assert all(row["image"].size == (64, 64) for row in rows)

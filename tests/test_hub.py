@@ -127,7 +127,8 @@ def test_a_gated_model_ends_the_run_at_once_with_one_line(project: Project, hub:
     run = draw(project, hub.url)
     assert run.process.returncode == 1
     [line] = lines(run, "ERROR")
-    assert "is gated. Accept its licence at http" in line
+    assert "is gated. Accept its licence at http" in line and "3 tasks left" in line
+    assert not any("is gated" in warning for warning in lines(run, "WARNING")), "said once"
     assert len(hub.requests) == 1 and starts(run) <= 2
     records = project.records()
     assert [r["status"] for r in records] == ["failed"] * 3

@@ -49,13 +49,15 @@ def test_one_changed_setting_is_named_with_both_values(command: InlineCommand) -
     assert plan == f"8 changed (size 64x64 -> 128x64).{KEPT}"
 
 
-def test_what_was_the_default_and_is_asked_for_now_is_no_change_to_itself(
+def test_a_default_that_is_now_asked_for_is_not_said_to_change_into_itself(
     command: InlineCommand,
 ) -> None:
     file = command.write("tweets.json", tweets(2))
     command.plan(file)
     plan = command.plan(file, defaults={"num_inference_steps": 1, "width": 64, "height": 64})
     assert plan == f"2 changed (steps default -> 1, size default -> 64x64).{KEPT}"
+    plan = command.plan(file, defaults={"num_inference_steps": 4, "width": 128, "height": 64})
+    assert plan.startswith("2 changed (steps 1 -> 4, size 64x64 -> 128x64).")
 
 
 def test_reasons_come_most_frequent_first_and_are_bounded(command: InlineCommand) -> None:

@@ -32,7 +32,10 @@ def test_a_user_file_needs_only_what_differs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("sed: 7", ["sed", "unknown key"]),
+        ("sed: 7", ["sed", "unknown key; did you mean 'seed'?"]),
+        ("width: 512", ["width", "unknown key."]),
+        ("defaults: {num_steps: 4}", ["defaults.num_steps", "did you mean 'num_inference_steps'?"]),
+        ("model_defaults: [{match: x, widht: 64}]", ["0.widht", "did you mean 'width'?"]),
         ("seed: seven", ["seed", "'seven'"]),
         ("seed: -2", ["seed", "from 0 to 18446744073709551615", "-2"]),
         ("workers: {picture_format: jpg}", ["workers.picture_format", "jpg"]),

@@ -290,7 +290,7 @@ def _factors(update: Update) -> tuple[Tensor, Tensor]:
 
 
 def _filled(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """With zeros up to a rank."""
+    """The two factors, filled with zeros up to a rank."""
     missing, kernel = rank - down.shape[0], [0, 0] * (down.dim() - 2)
     if missing == 0:
         return down, up

@@ -48,7 +48,7 @@ class Layer:
 
     @property
     def rows(self) -> int:
-        """Outputs."""
+        """The number of outputs."""
         if isinstance(self.module, nn.Conv2d):
             return self.module.out_channels
         return self.module.out_features

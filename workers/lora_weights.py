@@ -37,7 +37,7 @@ class LoraWeights:
 
     @property
     def rank(self) -> int:
-        """The largest."""
+        """The largest rank of the updates."""
         return max((u.down.shape[0] for u in self.updates if isinstance(u, LowRank)), default=1)
 
 
@@ -141,7 +141,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def first_of(names: Sequence[str]) -> str:
-    """The first of them, for a message."""
+    """The first few names, for a message."""
     shown = ", ".join(name[: 2 * LONGEST_SHOWN] for name in names[:SHOWN])
     return f"{shown}, …" if len(names) > SHOWN else shown
 
@@ -178,6 +178,6 @@ class _Settings:
         return float(alpha) / (math.sqrt(rank) if by_root else rank)
 
     def _get(self, layer: Layer, name: str, default: Any) -> Any:
-        """Of the layer's part, or of an adapter that was saved for one part alone."""
+        """A setting of the layer's part, or of an adapter that was saved for one part alone."""
         found = self._settings.get(f"{layer.part}.{name}", self._settings.get(name))
         return default if found is None else found

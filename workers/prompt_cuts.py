@@ -190,7 +190,7 @@ def _cut_without_offsets(
 
 
 def _inside(offsets: Iterable[tuple[int, int]], begin: int, end: int) -> list[tuple[int, int]]:
-    """Of the tokens that stand for characters between `begin` and `end`."""
+    """Tokens that stand for characters between `begin` and `end`."""
     return [(a, b) for a, b in offsets if a < end and b > begin and a < b]
 
 

@@ -58,7 +58,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     add("--limit", type=positive, metavar="N", help="only the first N pairs")
     add("--gpu-ids", type=gpu_ids, metavar="0,2,4", help="which of the visible GPUs")
-    add("--data", metavar="PATH", help="pairs, instead of the settings'")
+    add("--data", metavar="PATH", help="the pairs, instead of `data` in the settings")
     add("--output-dir", metavar="DIR", help="results go to DIR/<name of the data>")
     add(
         "--name",
@@ -92,10 +92,16 @@ def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
         description="Paired differences of two result folders, B - A.",
         allow_abbrev=False,
     )
-    parser.add_argument("a", metavar="A", type=Path)
-    parser.add_argument("b", metavar="B", type=Path)
+    parser.add_argument("a", metavar="A", type=Path, help="results folder of one run")
+    parser.add_argument("b", metavar="B", type=Path, help="results folder of another run")
     parser.add_argument("--score", default="O", help="which score (default: O, the overall one)")
-    parser.add_argument("--samples", type=positive, default=10_000, help="of the bootstrap")
+    parser.add_argument(
+        "--samples",
+        type=positive,
+        default=10_000,
+        metavar="N",
+        help="resamplings behind the intervals (default: 10000)",
+    )
     return parser.parse_args(argv)
 
 

@@ -279,7 +279,7 @@ class EditBenchmark:
                 self.listener(TaskSpared())
             self.listener(TaskEnded(result))
         there = len(self.finished_edits())
-        if there:
+        if there and not self._edit_jobs:  # else the plan says it
             logger.info(f"{there} of {len(self._pairs)} edits are there already.")
         self._tell_plan()
         overlapped = self.settings.stages == "overlapped"

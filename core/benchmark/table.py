@@ -127,6 +127,9 @@ def print_comparison(comparison: Comparison) -> None:
     left_out = comparison.without_both
     if left_out:
         print(f"{left_out} pairs without a score in both are left out.")
+    if comparison.edited_a == comparison.edited_b:
+        print(one_line(f"A and B edited by: {comparison.edited_a}"))
+        return
     for name, made in (("A", comparison.edited_a), ("B", comparison.edited_b)):
         print(one_line(f"{name} edited by: {made}"))
 
