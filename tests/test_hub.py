@@ -109,6 +109,31 @@ def test_what_passes_is_asked_for_again_and_the_log_says_when(
     ]
 
 
+@pytest.mark.parametrize("endpoint", ["hub.example.com", "ftp://hub.example.com"])
+def test_an_address_that_is_none_is_said_at_once(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, endpoint: str
+) -> None:
+    """As HF_ENDPOINT without its https://; no other try would change that."""
+    monkeypatch.setattr(hub, "url", endpoint)
+    said: list[str] = []
+    with pytest.raises(ModelLoadError, match=r"\(HF_ENDPOINT\); it has to begin with http://"):
+        fetch(hub, monkeypatch, tmp_path, said)
+    assert said == []
+
+
+def test_a_cache_that_cannot_be_used_is_said_at_once(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file"))
+    said: list[str] = []
+    with pytest.raises(ModelLoadError, match=r"cache \(.*file\) cannot be used \(Not a directory\)"):
+        fetch(hub, monkeypatch, tmp_path / "file", said)
+    assert said == []
+
+
 def test_what_does_not_pass_ends_after_its_tries(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

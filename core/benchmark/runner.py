@@ -195,7 +195,7 @@ class EditBenchmark:
                 standing, changes = "changed", [Change("unparsed, asked again")]
             standings.append((standing, changes))
         for job in self._edit_jobs:
-            verdict = self.root.folder / self._verdict_of(self._pairs[job.position])
+            verdict = self.root.folder / on_disk(self._verdict_of(self._pairs[job.position]))
             if not verdict.exists():
                 standings.append(("new", []))
             elif self._plan.replaced is None:
