@@ -36,7 +36,7 @@ def seed(text: str) -> int:
 def categories(text: str) -> list[str]:
     """Such as sky,ground or sky,"mist, fog"."""
     try:
-        fields = next(csv.reader([text], skipinitialspace=True), [])
+        fields = next(csv.reader([as_text(text)], skipinitialspace=True), [])
     except csv.Error:
         fields = []
     names = [field.strip() for field in fields if field.strip()]

@@ -129,7 +129,9 @@ def test_a_cache_that_cannot_be_used_is_said_at_once(
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file"))
     said: list[str] = []
-    with pytest.raises(ModelLoadError, match=r"cache \(.*file\) cannot be used \(Not a directory\)"):
+    with pytest.raises(
+        ModelLoadError, match=r"cache \(.*file\) cannot be used \(Not a directory\)"
+    ):
         fetch(hub, monkeypatch, tmp_path / "file", said)
     assert said == []
 
