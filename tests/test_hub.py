@@ -10,6 +10,7 @@ import pytest
 
 from core.errors import ModelLoadError
 from tests.conftest import Project, Run
+from tests.edit_world import Bench, pair
 from tests.hub_server import MODEL, HubServer
 from tests.test_native_image_generator import SMALL
 
@@ -155,6 +156,7 @@ def test_a_gated_model_ends_the_run_at_once_with_one_line(project: Project, hub:
     assert run.process.returncode == 1
     [line] = lines(run, "ERROR")
     assert "is gated. Accept its licence at http" in line
+    assert run.errors.count("is gated") == 1, "and no other line repeats it"
     assert len(hub.requests) == 1 and starts(run) <= 2
     records = project.records()
     assert [r["status"] for r in records] == ["failed"] * 3
@@ -206,3 +208,15 @@ def test_what_passes_is_tried_again_and_then_the_cache_does_without_the_hub(
     run = draw(project, hub.url, workers=1, word="tree")
     assert run.process.returncode == 0 and lines(run, "WARNING") == []
     assert len(hub.requests) == 1
+
+
+def test_a_judge_that_nobody_may_load_is_asked_for_once(project: Project, hub: HubServer) -> None:
+    """Where editors and judges share the devices, those of the editors would try again."""
+    refuse(hub, 403, "GatedRepo")
+    project.environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(project.folder / "hf")}
+    bench = Bench(project)
+    bench.write_pairs([pair(0), pair(1)])
+    run = bench.run(judge={"model": MODEL}, stages="overlapped")
+    assert run.process.returncode == 1
+    assert run.errors.count("is gated") == 1, run.errors
+    assert bench.outcomes() == ["score_failed"] * 2
