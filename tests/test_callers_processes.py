@@ -158,3 +158,20 @@ print(codes, [result.status for result in results])
 """
     done = run_script(script, tmp_path)
     assert done.stdout == "[4, 4, 5] ['done', 'done', 'done']\n", done.stderr
+
+
+def test_pictures_have_the_permissions_that_the_caller_asks_for_now(tmp_path: Path) -> None:
+    """The fork server is started once, and a caller may come to ask for others later."""
+    script = f"""
+import os
+from drawing import draw
+for umask in (0o022, 0o077, 0o002):
+    os.umask(umask)
+    for method in {METHODS}:
+        os.makedirs(str(umask), exist_ok=True)
+        os.chdir(str(umask))
+        print(json.dumps(draw(method)))
+        assert os.stat(f"out_{{method}}/a.png").st_mode & 0o777 == 0o666 & ~umask
+        os.chdir("..")
+"""
+    assert_drawn(run_caller(tmp_path, script), 6)
