@@ -166,4 +166,8 @@ def main() -> int:
 
 if __name__ == "__main__":
     protect_standard_streams()
-    sys.exit(main())
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)

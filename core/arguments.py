@@ -4,7 +4,7 @@ import argparse
 import csv
 import unicodedata
 
-from core.paths import MAX_NAME_BYTES
+from core.paths import MAX_NAME_BYTES, as_text
 from core.seeds import read_seed
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -36,7 +36,7 @@ def seed(text: str) -> int:
 def categories(text: str) -> list[str]:
     """Such as sky,ground or sky,"mist, fog"."""
     try:
-        fields = next(csv.reader([text], skipinitialspace=True), [])
+        fields = next(csv.reader([as_text(text)], skipinitialspace=True), [])
     except csv.Error:
         fields = []
     names = [field.strip() for field in fields if field.strip()]
@@ -47,7 +47,7 @@ def categories(text: str) -> list[str]:
 
 def folder_name(text: str) -> str:
     """The name of one folder: no path, nothing hidden, nothing that cannot be shown."""
-    name = unicodedata.normalize("NFC", text)
+    name = unicodedata.normalize("NFC", as_text(text))
     usable = name.strip() == name and name.isprintable() and not {"/", "\\"} & set(name)
     if not name or not usable or name.startswith("."):
         raise argparse.ArgumentTypeError(

@@ -396,10 +396,13 @@ class Batch:
         self._leasing = False
         self._settle_waiting_if_drained()
 
-    def abandon(self, status: Status, reason: str) -> None:
+    def abandon(self, status: Status, reason: str, brief: str | None = None) -> None:
         """Close every open task now; pictures that still arrive are thrown away.
 
         The ledger keeps these tasks as they are, so that a resumed run tries them.
+
+        Args:
+            brief: the reason for the log, if that has the whole already.
         """
         self._leasing, self._sealed = False, True
         self._closed_as = (status, reason)
@@ -410,8 +413,8 @@ class Batch:
         still_open = [task for task in self._tasks.values() if task.result is None]
         if still_open:
             left = f"{len(still_open)} task{'s' * (len(still_open) > 1)} left"
-            level = "ERROR" if status == "failed" else "WARNING"
-            logger.log(level, f"Stopped with {left}. {reason}")
+            level = "ERROR" if status == "failed" and brief is None else "WARNING"
+            logger.log(level, f"Stopped with {left}. {brief or reason}")
         for task in still_open:
             self._close(task, status, None, reason)
         self._finish_if_complete()

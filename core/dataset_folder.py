@@ -31,6 +31,7 @@ from loguru import logger
 
 from core.errors import StorageError
 from core.outputs import PARTIAL_PREFIX, make_folder, storage_error, write_atomically
+from core.paths import on_disk
 
 TABLE = "metadata.jsonl"
 CARD = ".huggingface.yaml"
@@ -184,13 +185,17 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     """The table's rows whose pictures are there."""
     text = _read(folder / TABLE) or ""
     rows = (json.loads(line) for line in text.split("\n") if line)
-    return [row for row in rows if (folder / str(row["file_name"])).is_file()]
+    return [row for row in rows if _file_of(folder, row).is_file()]
+
+
+def _file_of(folder: Path, row: dict[str, Any]) -> Path:
+    return folder / on_disk(str(row["file_name"]))
 
 
 def _link_all(folder: Path, rows: Sequence[dict[str, Any]]) -> bool:
     """`train-links/`: links to all pictures and their rows. False where links cannot be made."""
     links = folder / LINKS
-    wanted = {links / str(row["file_name"]) for row in rows}
+    wanted = {_file_of(links, row) for row in rows}
     if links.is_symlink() or (links.exists() and not _only_links(links)):
         return False
     for link in _links_in(links):
@@ -245,7 +250,7 @@ def _pack_all(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     archive = folder / ARCHIVE
     if archive.exists() and not _is_ours(archive):
         return
-    files = [folder / str(row["file_name"]) for row in rows]
+    files = [_file_of(folder, row) for row in rows]
     # Names of our own: `datasets` takes a path in a ZIP file for a part of a URL.
     names = [f"{i:06d}{file.suffix}" for i, file in enumerate(files)]
     table = _lines([{**r, "file_name": name} for r, name in zip(rows, names, strict=True)])

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from core.errors import InputError
+from core.names import bounded, cleaned
 from core.outputs import write_atomically
 from core.paths import as_text, on_disk
 
@@ -97,7 +98,7 @@ class FolderInput:
         if known is not None:
             if known.sha256 == content and known.path == as_text(self._source):
                 return
-            original = Path(known.path)
+            original = Path(on_disk(known.path))
             if not self._take_over and not self._is_at(known) and original.exists():
                 return
         record = InputRecord(
@@ -138,8 +139,9 @@ class FolderInput:
         return self._sha256
 
     def _refusal(self, what: str, record: str | None = None) -> InputError:
-        name = f"{self._shown.parent.name}_{self._shown.stem}".lstrip("._-")
-        if name == self._folder.name:
+        name = as_text(f"{self._shown.parent.name}_{self._shown.stem}")
+        name = bounded(cleaned(name, "-. ").strip().lstrip("._-"))  # as --name takes it
+        if name == as_text(self._folder.name):
             name += "_2"
         same = f"if it is the same one, moved and changed, delete {record} there; " * bool(record)
         return InputError(

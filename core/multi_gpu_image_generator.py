@@ -1,5 +1,6 @@
 """`MultiGPUImageGenerator`: batches of pictures on warm, supervised workers."""
 
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,7 @@ class MultiGPUImageGenerator:
         self._tables: Tables | None = None  # where batches are resumable
         self._inspector = LoraInspector()
         self._pool: WorkerPool | None = None
+        self._owner: int | None = None  # the process that has the pool's thread and the ledger
         self._batch: Batch | None = None
         self._stopping = False
         self._lora_counts = (0, 0)
@@ -142,6 +144,7 @@ class MultiGPUImageGenerator:
 
     def start(self) -> None:
         """Start the workers; returns at once, and does nothing the second time."""
+        self._own()
         if self._pool is None:
             logger.info(self.model.reason)
             self._pool = WorkerPool(
@@ -155,7 +158,11 @@ class MultiGPUImageGenerator:
         """Stop the workers by poison pill (or at once, by SIGKILL) and close the ledger.
 
         A batch that another thread runs or prepares ends as interrupted, with all its records.
+        In a fork of the process that works with it, nothing happens: workers and folder stay with
+        that one.
         """
+        if self._owner not in (None, os.getpid()):
+            return
         self._stopping = True
         if self._pool is not None:
             self._pool.stop(at_once)
@@ -169,7 +176,7 @@ class MultiGPUImageGenerator:
                 self._tables.close()
             if self._ledger is not None:
                 self._ledger.close()
-            self._pool = self._ledger = self._tables = self._batch = None
+            self._pool = self._ledger = self._tables = self._batch = self._owner = None
             self._stopping = False
 
     def generate_batch(
@@ -193,6 +200,7 @@ class MultiGPUImageGenerator:
             InputError: the output folder holds the results of another input; nothing ran.
             LedgerError, StorageError: the output folder cannot be used; nothing ran.
         """
+        self._own()
         with self._one_batch:
             plan = self.prepare(tasks, [Path.cwd()])
             if self._resumable:
@@ -213,6 +221,7 @@ class MultiGPUImageGenerator:
             inputs: tasks; an InputError stands for an input that its reader could not read.
             lora_folders: where relative LoRA paths are looked up before the configured folder.
         """
+        self._own()
         ledger = self._ledger or self._open_ledger()
         folders = [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")]
         layers = [self.settings.defaults, self.settings.defaults_for(self.model.path_or_id)]
@@ -256,6 +265,19 @@ class MultiGPUImageGenerator:
         results = batch.results()
         self._write_tables(plan, results)
         return results
+
+    def _own(self) -> None:
+        """Take it for this process, or say whose it is: neither workers nor ledger can be shared.
+
+        Raises:
+            LedgerError: this process is a fork of the one that works with it.
+        """
+        if self._owner not in (None, os.getpid()):
+            raise LedgerError(
+                f"This generator is in use by process {self._owner}, of which this one is a fork. "
+                "Make a generator of its own here, with another output folder."
+            )
+        self._owner = os.getpid()
 
     def stop_leasing(self) -> None:
         """Finish what runs and close the batch as interrupted; safe in a signal handler."""

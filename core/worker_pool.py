@@ -106,6 +106,7 @@ class WorkerPool:
         self._going = threading.Lock()  # so that nobody hands something over meanwhile
         self._give_up_reason: str | None = None
         self.has_served = False  # a worker loaded its model
+        self.cannot_load = False  # the model, in any worker
         self.lora_loads = 0
         self.lora_switches = 0
         self.waits: deque[float] = deque(maxlen=1000)  # of devices, before their newest tasks
@@ -536,11 +537,11 @@ class WorkerPool:
 
     def _retire_all(self, handle: WorkerHandle, reason: str) -> None:
         """Give up all workers for what `handle` met and any other would meet, too; say so once."""
+        self.cannot_load = True
         for each in self._handles:
             if each.state is not State.RETIRED:
                 self._use_no_more(each, reason)
-        if not self._unfinished:  # else the end of the batch says it
-            logger.error(f"{handle.name}: {reason} All workers are given up.")
+        logger.error(f"{handle.name}: {reason} All workers are given up.")
         self._mind_the_batch(f"{handle.name}: {reason}")
 
     def _use_no_more(self, handle: WorkerHandle, reason: str) -> None:
@@ -555,7 +556,7 @@ class WorkerPool:
         if not living:
             self._give_up_reason = f"No worker is left; the last one: {last_loss}"
             if self._batch:
-                self._batch.abandon("failed", self._give_up_reason)
+                self._batch.abandon("failed", self._give_up_reason, "No worker is left.")
         elif self._unfinished and all(h.dismissed for h in living):
             # Called back; one that is on its way out is started again.
             max(living, key=lambda h: h.state is State.SERVING).dismissed = False

@@ -159,7 +159,7 @@ class Forking:
         with _environment_lock:
             whole = {**os.environ, **environment}
         whole = {name: for_worker(value) for name, value in whole.items()}
-        surroundings = (whole, _current_folder(), target, arguments)
+        surroundings = (whole, _current_folder(), _umask(), target, arguments)
         process = _new_process(_FORKSERVER, _in_surroundings, surroundings, name)
         try:
             _keeper.start(process)
@@ -302,8 +302,21 @@ def _current_folder() -> str | None:
         return None
 
 
+def _umask() -> int | None:
+    """Of this process, without the moment of another one that `os.umask` takes to tell it."""
+    try:
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
+            return next(int(line.split()[1], 8) for line in status if line.startswith("Umask:"))
+    except (OSError, StopIteration):
+        return None
+
+
 def _in_surroundings(
-    environment: dict[str, str], folder: str | None, target: WorkerMain, arguments: Any
+    environment: dict[str, str],
+    folder: str | None,
+    umask: int | None,
+    target: WorkerMain,
+    arguments: Any,
 ) -> None:
     """A forked worker's first act: to look as if main had started it, and not the server."""
     os.environ.clear()
@@ -311,6 +324,8 @@ def _in_surroundings(
     if folder is not None:
         with suppress(OSError):
             os.chdir(folder)
+    if umask is not None:
+        os.umask(umask)
     target(*arguments)
 
 

@@ -117,3 +117,61 @@ for results in found:
     print(json.dumps(results))
 """
     assert_drawn(run_caller(tmp_path, script)[1:], 2)
+
+
+def test_a_fork_leaves_an_open_generator_to_its_parent(tmp_path: Path) -> None:
+    """As helpers of a caller do, which leave by its `with` or use what they were forked with."""
+    script = """
+import os, threading
+from core.errors import LedgerError
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+
+
+def in_fork(act):
+    child = os.fork()
+    if not child:
+        try:
+            code = act()
+        except LedgerError as error:
+            code = 5 if f"in use by process {os.getppid()}" in str(error) else 6
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def leave():
+    generator.stop(at_once=True)
+    return 4
+
+
+config = {"model": "simulated", "simulated": {"seconds_per_megapixel_step": 5.0}}
+tasks = [{"prompt": str(i), "output_path": f"{i}.png", "width": 512, "height": 512} for i in (1, 2)]
+with MultiGPUImageGenerator(1, config=config, output_dir="out") as generator:
+    codes = []
+    helper = threading.Timer(0.5, lambda: codes.append(in_fork(leave)))  # in the midst of a batch
+    helper.start()
+    results = generator.generate_batch(tasks)
+    helper.join()
+    codes.append(in_fork(leave))
+    codes.append(in_fork(lambda: len(generator.generate_batch(tasks))))
+    results += generator.generate_batch([{"prompt": "more", "output_path": "more.png"}])
+print(codes, [result.status for result in results])
+"""
+    done = run_script(script, tmp_path)
+    assert done.stdout == "[4, 4, 5] ['done', 'done', 'done']\n", done.stderr
+
+
+def test_pictures_have_the_permissions_that_the_caller_asks_for_now(tmp_path: Path) -> None:
+    """The fork server is started once, and a caller may come to ask for others later."""
+    script = f"""
+import os
+from drawing import draw
+for umask in (0o022, 0o077, 0o002):
+    os.umask(umask)
+    for method in {METHODS}:
+        os.makedirs(str(umask), exist_ok=True)
+        os.chdir(str(umask))
+        print(json.dumps(draw(method)))
+        assert os.stat(f"out_{{method}}/a.png").st_mode & 0o777 == 0o666 & ~umask
+        os.chdir("..")
+"""
+    assert_drawn(run_caller(tmp_path, script), 6)

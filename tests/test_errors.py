@@ -1,6 +1,8 @@
 """What an exception in a worker means: whether its task, or its device, is to blame."""
 
 import errno
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +87,27 @@ def test_a_start_that_no_other_try_can_change_is_told_from_one_that_may_pass(
     kind, said = classify_at_boot(RuntimeError(text))
     assert (kind == "input") == lasts
     assert text in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is damaged or not complete"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+    ],
+)
+@pytest.mark.parametrize("part", ["transformer/diffusion_pytorch_model", "text_encoder/model"])
+def test_weights_that_are_not_whole_are_no_matter_of_another_try(
+    tiny_model: Path, tmp_path: Path, part: str, content: bytes, said: str
+) -> None:
+    """As a download that was cut off leaves them, and a clone without Git LFS."""
+    from diffusers import DiffusionPipeline
+
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    (model / f"{part}.safetensors").write_bytes(content)
+    with pytest.raises(Exception) as failure:
+        DiffusionPipeline.from_pretrained(model, use_safetensors=True)
+    kind, text = classify(failure.value)
+    assert kind == "input", text
+    if part.startswith("transformer"):  # transformers says something of its own
+        assert said in text

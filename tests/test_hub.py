@@ -10,6 +10,7 @@ import pytest
 
 from core.errors import ModelLoadError
 from tests.conftest import Project, Run
+from tests.edit_world import Bench, pair
 from tests.hub_server import MODEL, HubServer
 from tests.test_native_image_generator import SMALL
 
@@ -109,6 +110,33 @@ def test_what_passes_is_asked_for_again_and_the_log_says_when(
     ]
 
 
+@pytest.mark.parametrize("endpoint", ["hub.example.com", "ftp://hub.example.com"])
+def test_an_address_that_is_none_is_said_at_once(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, endpoint: str
+) -> None:
+    """As HF_ENDPOINT without its https://; no other try would change that."""
+    monkeypatch.setattr(hub, "url", endpoint)
+    said: list[str] = []
+    with pytest.raises(ModelLoadError, match=r"\(HF_ENDPOINT\); it has to begin with http://"):
+        fetch(hub, monkeypatch, tmp_path, said)
+    assert said == []
+
+
+def test_a_cache_that_cannot_be_used_is_said_at_once(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file"))
+    said: list[str] = []
+    with pytest.raises(
+        ModelLoadError, match=r"cache \(.*file\) cannot be used \(Not a directory\)"
+    ):
+        fetch(hub, monkeypatch, tmp_path / "file", said)
+    assert said == []
+
+
 def test_what_does_not_pass_ends_after_its_tries(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -127,8 +155,8 @@ def test_a_gated_model_ends_the_run_at_once_with_one_line(project: Project, hub:
     run = draw(project, hub.url)
     assert run.process.returncode == 1
     [line] = lines(run, "ERROR")
-    assert "is gated. Accept its licence at http" in line and "3 tasks left" in line
-    assert not any("is gated" in warning for warning in lines(run, "WARNING")), "said once"
+    assert "is gated. Accept its licence at http" in line
+    assert run.errors.count("is gated") == 1, "and no other line repeats it"
     assert len(hub.requests) == 1 and starts(run) <= 2
     records = project.records()
     assert [r["status"] for r in records] == ["failed"] * 3
@@ -180,3 +208,15 @@ def test_what_passes_is_tried_again_and_then_the_cache_does_without_the_hub(
     run = draw(project, hub.url, workers=1, word="tree")
     assert run.process.returncode == 0 and lines(run, "WARNING") == []
     assert len(hub.requests) == 1
+
+
+def test_a_judge_that_nobody_may_load_is_asked_for_once(project: Project, hub: HubServer) -> None:
+    """Where editors and judges share the devices, those of the editors would try again."""
+    refuse(hub, 403, "GatedRepo")
+    project.environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(project.folder / "hf")}
+    bench = Bench(project)
+    bench.write_pairs([pair(0), pair(1)])
+    run = bench.run(judge={"model": MODEL}, stages="overlapped")
+    assert run.process.returncode == 1
+    assert run.errors.count("is gated") == 1, run.errors
+    assert bench.outcomes() == ["score_failed"] * 2

@@ -103,6 +103,34 @@ for message in said:
 """
 
 
+CARELESS = """
+import logging, sys
+from workers import library_warnings
+
+said = []
+library_warnings.pass_on(said.append)
+logging.getLogger("transformers.x").warning("`x` is gone", FutureWarning)
+logging.getLogger("peft.x").warning("%d of %d layers", 3)
+for _ in range(5000):
+    sys.stderr.write("no end of line, ever ")
+assert all(len(message.text) < 3000 for message in said)
+for message in said[:3]:
+    sys.__stdout__.write(message.text[:40] + "\\n")
+"""
+
+
+def test_careless_words_of_a_library_end_no_task() -> None:
+    """transformers gives a category to `logger.warning`, which takes it for an argument."""
+    done = subprocess.run(
+        [sys.executable, "-c", CARELESS], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "transformers: `x` is gone",
+        "peft: %d of %d layers",
+        "no end of line, ever no end of line, eve",
+    ]
+
+
 def test_a_worker_prints_nothing_and_sends_everything() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=PROJECT, capture_output=True, text=True, check=True

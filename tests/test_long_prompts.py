@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,38 @@ def test_a_clip_tokenizer_without_a_length_cuts_at_its_encoders_positions(tmp_pa
         tokenizer.model_max_length = int(1e30)
     pipeline.save_pretrained(tmp_path / "model")
     assert len(remarks(loaded(tmp_path / "model"), prompt=letters(200))) == 1
+
+
+def test_a_processor_in_a_tokenizers_place_works_and_says_where_it_cuts() -> None:
+    """FLUX.2 and Kandinsky 5 have one; its first argument is the pictures, not the text."""
+    from demo_model.qwen_vision import build_processor
+    from tests import tiny_pipelines
+    from workers.prompt_cuts import PromptCuts, tokenizers_of
+
+    tokenizer = tiny_pipelines.build_qwen_image().tokenizer
+    processor = build_processor("Qwen2VLProcessor", tokenizer, 14, 100_000)
+    cuts = PromptCuts(tokenizers_of(SimpleNamespace(tokenizer=processor)))
+    cuts.expect([letters(90)])
+    tokens = processor(
+        text=[f"xx{letters(90)}"], images=None, max_length=60, truncation=True, padding=True
+    )
+    assert len(tokens["input_ids"][0]) == 60
+    said = cuts.of(letters(90), "prompt")
+    assert said is not None and said.startswith("prompt has 90 tokens, the model takes 58 (60 with")
+
+
+def test_as_many_cut_prompts_are_known_as_embeddings_are_remembered() -> None:
+    from tests import tiny_pipelines
+    from workers.prompt_cuts import MOST_REMEMBERED, PromptCuts
+
+    count = MOST_REMEMBERED + 3
+    tokenizer = tiny_pipelines.build_sdxl().tokenizer
+    cuts = PromptCuts({"CLIP": tokenizer}, cached=count)
+    texts = [f"{n} {letters(90)}" for n in range(count)]
+    for text in texts:
+        cuts.expect([text])
+        tokenizer(text, truncation=True)
+    assert all(cuts.of(text, "prompt") for text in texts)
 
 
 # -- the command -------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import json
 import pwd
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from core.settings import load_settings
 from core.source_images import inspect_image
 from core.tweets import read_tweets
 from tests.conftest import PROJECT, Project, simulated, write_safetensors
+from tests.edit_world import Bench, pair
 from tests.hostile.inline_pool import InlinePool
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -187,6 +189,36 @@ def test_names_that_the_locale_cannot_encode_are_drawn_and_found_again(
     again = project.run([file, 2]).output.splitlines()[0]
     # The disk's bytes of `ü` are the locale's, where it has that letter.
     assert again == f"4 tweets: {'1 done, 3' if narrow != ASCII else '4'} skipped"
+
+
+def test_names_on_the_command_line_are_text_under_every_locale(
+    project: Project, narrow: dict[str, str]
+) -> None:
+    file = project.write_tweets([{"prompt": "a", "output_path": "test 雪/ü.png"}])
+    project.environment = narrow
+    run = project.run([file, 1, "--name", "प्रिया 雪"])
+    assert run.process.returncode == 0, run.errors
+    pictures = project.folder / "out" / "प्रिया 雪"
+    # For Hugging Face's datasets, as "test" in a name is a split for them.
+    with zipfile.ZipFile(pictures / "data" / "train-00000-of-00001.zip") as pack:
+        assert pack.namelist() == ["metadata.jsonl", "000000.png"]
+    other = project.write_tweets([{"prompt": "b"}], "夜.json")
+    run = project.run([other, 1, "--name", "प्रिया 雪"])
+    assert run.process.returncode == 2
+    assert r"_\u591c', or another" in run.errors, "the name that it proposes is text, too"
+
+
+def test_an_edit_benchmark_knows_its_categories_and_verdicts_under_every_locale(
+    project: Project, narrow: dict[str, str]
+) -> None:
+    bench = Bench(project)
+    bench.write_pairs([pair(0, category="Kat 雪"), pair(1, category="Land")])
+    project.environment = narrow
+    run = bench.run("--categories", "Kat 雪")
+    assert run.process.returncode == 0, run.errors
+    assert bench.outcomes() == ["scored"]
+    run = bench.run("--categories", "Kat 雪", seed=7)
+    assert "Plan for scores: 1 changed (edited picture: 1)" in run.errors
 
 
 def test_a_model_whose_path_the_locale_cannot_encode_is_loaded(

@@ -16,9 +16,11 @@ _UNREACHABLE = "LocalEntryNotFoundError"
 # diffusers and transformers say it in a plain OSError, also where the hub did not answer.
 _NO_SUCH_FILE = re.compile(
     "no file named|does not appear to have a file named|not a valid model identifier"
+    "|without having git-lfs installed"  # pointers to the files lie in their places
 )
 # How diffusers and transformers begin what they raise, a RuntimeError, for an import that failed.
 _LAZY_IMPORT = "Failed to import "
+_DAMAGED = "SafetensorError"  # what a file of weights is whose header or length is wrong
 # What CUDA and its libraries say through torch and Triton, which have no classes for all of it.
 _OUT_OF_MEMORY = re.compile(
     r"(CUDA( driver)? error|Triton Error \[CUDA\]): out of memory"
@@ -57,8 +59,11 @@ def classify(error: BaseException) -> tuple[FailureKind, str]:
         # What is at the bottom says more than the three lines that diffusers puts around it.
         return "input", f"A Python package is missing or of another version: {not_imported[-1]}"
     missing = isinstance(error, OSError) and _NO_SUCH_FILE.search(text)
-    kind: FailureKind = "input" if missing or isinstance(error, _DETERMINISTIC) else "error"
-    return kind, f"{name}: {text}"
+    damage = next((c for c in causes if type(c).__name__ == _DAMAGED), None)
+    lasting = missing or damage is not None or isinstance(error, _DETERMINISTIC)
+    kind: FailureKind = "input" if lasting else "error"
+    why = f" (the file is damaged or not complete: {damage})" if damage not in (None, error) else ""
+    return kind, f"{name}: {text}{why}"
 
 
 # What CUDA says of a machine on which it will never work as it stands.

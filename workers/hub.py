@@ -6,6 +6,7 @@ grow. One small question comes before each load, because the libraries would fir
 minutes on their own, and a hub that does not answer would hold them for ever.
 """
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -189,7 +190,27 @@ def _lasting(error: BaseException, model: HubModel) -> str | None:
             )
         case hub_errors.HfHubHTTPError() if not _passes(error.response.status_code):
             return f"the hub refuses it ({_brief(error)})."
+        case httpx2.UnsupportedProtocol():  # of TransportError, and yet no matter of time
+            return (
+                f"the hub's address is {constants.ENDPOINT!r} (HF_ENDPOINT); it has to begin with "
+                "http:// or https://."
+            )
+        case OSError() if _concerns_the_cache(error):
+            return (
+                f"the models' cache ({constants.HF_HUB_CACHE}) cannot be used "
+                f"({error.strerror}). Have HF_HOME name a folder with room that can be written, "
+                "or give the model's folder."
+            )
     return None
+
+
+def _concerns_the_cache(error: OSError) -> bool:
+    """Whether the disk refuses what would be written there; whoever waits meets it again."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return True
+    if error.errno not in (errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        return False
+    return str(error.filename).startswith((constants.HF_HOME, constants.HF_HUB_CACHE))
 
 
 def _offline(model: HubModel) -> str:

@@ -8,12 +8,13 @@ import io
 import logging
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any, TextIO
 
-from core.messages import LibraryWarning, clip
+from core.messages import MAX_TEXT_BYTES, LibraryWarning, clip
 from workers.channel import at_work_on
 
 Send = Callable[[LibraryWarning], None]
@@ -46,7 +47,11 @@ class _Collector(logging.Handler):
         self._kept: list[LibraryWarning] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.say("WARNING", f"{record.name.split('.')[0]}: {record.getMessage()}")
+        try:
+            text = record.getMessage()
+        except Exception:  # arguments that do not fit the text; no task fails for that
+            text = record.msg if isinstance(record.msg, str) else repr(record.msg)
+        self.say("WARNING", f"{record.name.split('.')[0]}: {text}")
 
     def show_warning(
         self,
@@ -89,9 +94,13 @@ class _Lines(io.TextIOBase):
         self._level = level
         self._collector = collector
         self._begun = ""
+        self._one_at_a_time = threading.Lock()
 
     def write(self, text: str) -> int:
-        *lines, self._begun = (self._begun + text).replace("\r", "\n").split("\n")
+        with self._one_at_a_time:  # or threads would say each other's words again
+            *lines, self._begun = (self._begun + text).replace("\r", "\n").split("\n")
+            if len(self._begun) > MAX_TEXT_BYTES:  # more than is shown of a line that has no end
+                lines, self._begun = [*lines, self._begun], ""
         for line in lines:
             if line.strip():
                 self._collector.say(self._level, line)

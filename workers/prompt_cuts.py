@@ -45,9 +45,11 @@ class PromptCuts:
 
     Args:
         tokenizers: by the name of the encoder that they serve.
+        cached: texts whose embeddings are kept elsewhere at most: they are not encoded again.
     """
 
-    def __init__(self, tokenizers: dict[str, Any]) -> None:
+    def __init__(self, tokenizers: dict[str, Any], cached: int = 0) -> None:
+        self._most = max(MOST_REMEMBERED, cached)
         self._expected: list[str] = []  # texts that are about to be encoded
         self._known: OrderedDict[str, dict[str, Cut | None]] = OrderedDict()
         self._last: dict[str, tuple[Any, Any]] = {}
@@ -106,7 +108,7 @@ class PromptCuts:
         # The last word counts: a shorter length may have been tried first.
         self._known.setdefault(own, {})[name] = cut
         self._known.move_to_end(own)
-        if len(self._known) > MOST_REMEMBERED:
+        if len(self._known) > self._most:
             self._known.popitem(last=False)
 
 
@@ -115,6 +117,9 @@ def tokenizers_of(pipeline: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for number in ("", "_2", "_3", "_4"):
         tokenizer = getattr(pipeline, f"tokenizer{number}", None)
+        # FLUX.2 and Kandinsky 5 have a processor in its place, which calls the tokenizer inside.
+        part = getattr(tokenizer, "tokenizer", None)
+        tokenizer = part if callable(part) else tokenizer
         if not callable(tokenizer):
             continue
         encoder = type(getattr(pipeline, f"text_encoder{number}", None)).__name__

@@ -22,6 +22,7 @@ from core.benchmark.rows import (
     truth_of,
 )
 from core.errors import InputError
+from core.paths import as_text
 
 SUFFIX = "_SRCIMG.png"
 # As the data set spells it; the tables of its own scripts, and other copies, differ.
@@ -73,8 +74,8 @@ def _pictures(folder: Path) -> Mapping[str, list[_Picture]]:
     """By key, which the languages of one pair may share."""
     pictures: dict[str, list[_Picture]] = defaultdict(list)
     for file in sorted((folder / "fullset").glob(f"*/*/*{SUFFIX}")):
-        key, language = file.name.removesuffix(SUFFIX), file.parent.name
-        pictures[key].append(_Picture(file, file.parent.parent.name, language, key))
+        key, language = as_text(file.name).removesuffix(SUFFIX), as_text(file.parent.name)
+        pictures[key].append(_Picture(file, as_text(file.parent.parent.name), language, key))
     return pictures
 
 

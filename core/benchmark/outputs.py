@@ -39,7 +39,7 @@ def write_outputs(folder: Path, records: Sequence[Record], summary: Summary) -> 
     write_atomically(folder / "metadata.jsonl", _imagefolder(records))
     scored = [r for r in records if r.scores and {"SC", "PQ"} <= r.scores.keys()]
     write_atomically(folder / SCORES, scores_csv(scored))
-    _write_gedit(folder / GEDIT_FOLDER, folder.name, categories_of(records), scored)
+    _write_gedit(folder / GEDIT_FOLDER, as_text(folder.name), categories_of(records), scored)
     write_atomically(folder / SUMMARY, to_json(summary))
     settle(folder, interrupted=any(r.outcome == "not_tried" for r in records))
 

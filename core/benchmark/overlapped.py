@@ -90,7 +90,7 @@ def run_overlapped(run: "EditBenchmark") -> None:
     run.stop_pool("edit")
     run.stop_pool("score")
     run.note_events()  # the last ones, which came at once
-    if scoring.gave_up and (editors_left or scoring.has_served):
+    if scoring.gave_up and not scoring.cannot_load and (editors_left or scoring.has_served):
         run.wait_for_memory(run.devices, before)
         run.score_again(run.batch("score").undecided())
 

@@ -87,7 +87,8 @@ class DiffusersPipeline(ModelFamily):
         self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
         self._compilation = Compilation(self._denoiser, self.spec.compile, self._device, self._log)
         fit_clip_tokenizers(pipeline)
-        self.cuts = PromptCuts(tokenizers_of(pipeline))
+        # A prompt and a negative one may be remembered as one.
+        self.cuts = PromptCuts(tokenizers_of(pipeline), 2 * self.spec.max_cached_prompts)
         self._prompts = PromptCache(pipeline, self.spec.max_cached_prompts)
         return name
 
