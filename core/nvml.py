@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pynvml  # type: ignore[import-untyped]
@@ -33,7 +33,7 @@ def list_gpus() -> list[Gpu]:
 
     One that does not answer is listed with its fault: it must not hide the others.
     """
-    if version("torch").endswith("+cpu"):
+    if _torch_build() == "cpu":
         return []  # a build without CUDA: the GPUs are there, but not for us
     try:
         pynvml.nvmlInit()
@@ -62,9 +62,17 @@ class Unlisted:
     usable: bool
 
 
+def _torch_build() -> str:
+    """What torch is built for, as its version says: cpu, cu130, rocm7.1; empty where unknown."""
+    try:
+        return version("torch").partition("+")[2]
+    except PackageNotFoundError:  # installed in a way that leaves no record
+        return ""
+
+
 def unlisted_gpus(dev: Path = Path("/dev")) -> Unlisted | None:
     """What the system's device files say where `list_gpus` finds nothing; None for no GPUs."""
-    build = version("torch").partition("+")[2]
+    build = _torch_build()
     nvidia = sorted(file for file in dev.glob("nvidia*") if file.name[6:].isdecimal())
     amd = dev / "kfd"
     if nvidia and build != "cpu" and not build.startswith("rocm"):

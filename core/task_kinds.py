@@ -12,7 +12,6 @@ from core.lora_files import LoraInspector, find_lora
 from core.outputs import PICTURE_SUFFIXES
 from core.paths import as_text
 from core.picture_settings import USUAL_NAMES, named_fields
-from core.setting_values import is_set
 from core.settings import EditDefaults, GenerationDefaults
 from core.source_images import SourceImage, inspect_image, size_for
 from core.tasks import EditTask, GenerateTask, ScoreTask, Task
@@ -184,7 +183,7 @@ def _parse(kind: type[T], given: object, needed: str) -> T:
     if not isinstance(given, Mapping):
         raise InputError(f"Expected a task with {_a(needed)}, found {shown(given)}.")
     # Real files leave fields empty where they mean "not set".
-    data = {k: v for k, v in given.items() if is_set(v) or (isinstance(v, str) and v)}
+    data = {k: v for k, v in given.items() if v is not None and v != ""}
     data = {k: as_text(v) if isinstance(v, Path) else v for k, v in data.items()}
     if needed not in data:
         raise InputError(f"{needed}: is missing or empty{misspelt(data, [needed], names)}")

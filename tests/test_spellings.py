@@ -319,14 +319,6 @@ def test_python_tasks_take_the_same_names(tmp_path: Path) -> None:
     assert (task.width, task.height) == (64, 96)
 
 
-def test_empty_cells_of_a_table_are_left_out_of_a_python_task(tmp_path: Path) -> None:
-    nan = float("nan")
-    row = {"prompt": "a", "seed": nan, "width": nan, "cfg": nan, "negative_prompt": nan}
-    with MultiGPUImageGenerator(1, config=simulated(), output_dir=tmp_path) as generator:
-        plan = generator.prepare([row, {**row, "Steps": nan}], [])
-    assert [job.task.seed for job in plan.jobs] == [42, 43]
-
-
 @pytest.mark.parametrize(
     ("task", "error"),
     [
