@@ -251,6 +251,9 @@ def write_atomically(file: Path, content: str | bytes) -> None:
     except OSError as error:
         discard(partial)
         raise storage_error(error, file) from None
+    except BaseException:  # a signal before there is a run to end
+        discard(partial)
+        raise
 
 
 def remove(file: Path) -> None:

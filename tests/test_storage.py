@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from core.outputs import write_atomically
 from tests.conftest import Project
 
 
@@ -46,3 +47,20 @@ def test_a_full_disk_loses_nothing_and_a_read_only_one_is_named(
     refused = project.run([file, 2])
     assert refused.process.returncode == 2
     assert "Read-only file system" in refused.errors and "Traceback" not in refused.errors
+
+
+def test_a_signal_while_a_table_is_written_leaves_no_unfinished_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before there is a run to end, Ctrl-C is a KeyboardInterrupt wherever main is."""
+    file = tmp_path / "table.jsonl"
+    file.write_text("old")
+
+    def interrupted(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(file, "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["table.jsonl"]
+    assert file.read_text() == "old"
