@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from benchmarks import full_size
 from benchmarks.gpu_parts import Place
 from benchmarks.gpu_rows import Row, add
-from benchmarks.turns import noise, say
+from benchmarks.turns import noise, peak_gib, say
 from core.benchmark.settings import load_benchmark_settings
 from core.devices import choose_devices
 from core.messages import Lease
@@ -67,7 +67,11 @@ def on_gpu(place: Place) -> None:
         started = time.perf_counter()
         family.run(leases)
         took = time.perf_counter() - started
-        peak = torch.cuda.max_memory_allocated() / 1024**3 if torch.cuda.is_available() else None
-        values = {"s an edit": took, "s a step": took / STEPS, "peak GiB": peak, "made, s": made}
+        values = {
+            "s an edit": took,
+            "s a step": took / STEPS,
+            "peak GiB": peak_gib(),
+            "made, s": made,
+        }
         table = f"Qwen-Image-Edit-2511, {side} x {side}, {STEPS} steps, bfloat16"
         add(place.out, Row(table, f"worker, {passes} passes a step", values))

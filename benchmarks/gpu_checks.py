@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from importlib.metadata import version
-from pathlib import Path
 
 import psutil
 from loguru import logger
@@ -17,6 +16,7 @@ from core.events import Event, TaskEnded
 from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.settings import PROJECT_DIR
+from workers.boot import open_gpus
 
 TABLE = "Does it work"
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow")
@@ -62,8 +62,8 @@ def fork_server(place: Place) -> None:
         servers = [p for p in psutil.Process().children() if _is_fork_server(p)]
         forks = [fork for server in servers for fork in server.children()]
         open_devices = {
-            "main": _devices_of(os.getpid()),
-            **{f"server {s.pid}": _devices_of(s.pid) for s in servers},
+            "main": open_gpus(),
+            **{f"server {s.pid}": open_gpus(s.pid) for s in servers},
         }
     done = sum(r.success for r in results)
     errors = "; ".join(dict.fromkeys(str(r.error) for r in results if not r.success))
@@ -87,12 +87,6 @@ def _is_fork_server(process: psutil.Process) -> bool:
         return "forkserver" in " ".join(process.cmdline())
     except psutil.Error:  # it has just ended
         return False
-
-
-def _devices_of(pid: int) -> list[str]:
-    folder = Path(f"/proc/{pid}/fd")
-    opened = {os.path.realpath(fd) for fd in folder.iterdir()}
-    return sorted(name for name in opened if "/dev/nvidia" in name)
 
 
 def cuda_tests(place: Place) -> None:

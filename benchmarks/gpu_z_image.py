@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import full_size
 from benchmarks.gpu_parts import Place
 from benchmarks.gpu_rows import Row, add, read
+from benchmarks.turns import peak_gib
 from core.devices import choose_devices
 from core.events import Event, TaskEnded
 from core.lora_files import LoraInspector
@@ -268,7 +269,6 @@ def _measure(
     count = max(2, _pictures(place, side) // at_once)
     each = median(draw(n) for n in range(2, 2 + count)) / at_once
     lowest = FLOOR[floor] if "H100" in _gpu() and side == 1024 else None
-    peak = torch.cuda.max_memory_allocated() / 1024**3 if torch.cuda.is_available() else None
     values = {
         "s a picture": each,
         "pictures/s": 1 / each,
@@ -277,7 +277,7 @@ def _measure(
         "times the floor": each / lowest if lowest else None,
         "first, s": first,
         "load, s": loaded,
-        "peak GiB": peak,
+        "peak GiB": peak_gib(),
     }
     add(place.out, Row(f"Z-Image, {side} x {side}, {STEPS} steps", name, values))
 

@@ -19,7 +19,7 @@ from transformers import GenerationConfig
 from benchmarks import full_size
 from benchmarks.gpu_parts import Place
 from benchmarks.gpu_rows import Row, add
-from benchmarks.turns import Turn, noise, say, table, worker_spec
+from benchmarks.turns import Turn, noise, peak_gib, say, table, worker_spec
 from core.benchmark.settings import load_benchmark_settings
 from core.judge import load_judge
 from core.messages import Lease
@@ -85,10 +85,7 @@ def on_gpu(place: Place) -> None:
             started = time.perf_counter()
             turn()
             each = (time.perf_counter() - started) / len(chosen)
-            peak = (
-                torch.cuda.max_memory_allocated() / 1024**3 if torch.cuda.is_available() else None
-            )
-            values = {"s an edit": each, "peak GiB": peak}
+            values = {"s an edit": each, "peak GiB": peak_gib()}
             add(place.out, Row(table, f"{word}, {together} at once", values))
         judge.model = judge.processor = None  # no two models at once
         del judge, turn

@@ -37,6 +37,11 @@ def table(title: str, turns: dict[str, Turn], count: int, rounds: int) -> None:
         )
 
 
+def peak_gib() -> float | None:
+    """The most GPU memory that this process held at once; None without a GPU."""
+    return torch.cuda.max_memory_allocated() / 1024**3 if torch.cuda.is_available() else None
+
+
 def worker_spec(model: Path, device: str, role: Any, settings: Any) -> WorkerSpec:
     """In bfloat16 on a GPU."""
     [chosen] = choose_devices(1, None, device)  # type: ignore[arg-type]

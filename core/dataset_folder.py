@@ -22,7 +22,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -73,11 +73,14 @@ configs:
 """
 
 
-def whole_numbers(values: Iterable[int | None]) -> Iterator[int | str | None]:
-    """A column of JSON numbers; as text if one is too large, or all would be rounded to floats."""
-    values = list(values)
-    exact = all(value is None or value <= MAX_NUMBER for value in values)
-    return (value if exact or value is None else str(value) for value in values)
+def with_exact_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows whose seeds are JSON numbers; all text if one is too large.
+
+    One that is would make `datasets` round all of them to floats.
+    """
+    if all(row["seed"] is None or row["seed"] <= MAX_NUMBER for row in rows):
+        return rows
+    return [{**row, "seed": None if row["seed"] is None else str(row["seed"])} for row in rows]
 
 
 def in_readable_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from core.errors import InputError
+from core.file_ends import add_ends
 from core.names import bounded, cleaned
 from core.outputs import write_atomically
 from core.paths import as_text, on_disk
@@ -168,18 +169,11 @@ def content_of(source: Path) -> str:
                 file = Path(place, name)
                 if file.is_file():
                     digest.update(os.fsencode(f"{file.relative_to(source)}\n"))
-                    with suppress(OSError):  # that pair fails, and no other
-                        _add_ends(digest, file)
+                    # One that cannot be read fails its own pair, and no other.
+                    with suppress(OSError), file.open("rb") as stream:
+                        size = os.fstat(stream.fileno()).st_size
+                        digest.update(f"{size}\n".encode())
+                        add_ends(digest, stream, size, EDGE)
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {error.strerror or error}.") from None
     return digest.hexdigest()
-
-
-def _add_ends(digest: "hashlib._Hash", file: Path) -> None:
-    with file.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        digest.update(f"{size}\n".encode())
-        digest.update(stream.read(EDGE))
-        if size > EDGE:
-            stream.seek(max(EDGE, size - EDGE))
-            digest.update(stream.read())

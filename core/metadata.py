@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.dataset_folder import in_readable_order, settle, whole_numbers
+from core.dataset_folder import in_readable_order, settle, with_exact_seeds
 from core.errors import InputError
 from core.ledger import Entry, Ledger
 from core.ledger_file import LOCK_NAME
 from core.ledger_recovery import entry_of_result
-from core.outputs import append, write_atomically
+from core.outputs import append, json_lines, write_atomically
 from core.paths import as_text, on_disk, printable
 from core.planning import Plan
 from core.tasks import MAX_TASK_BYTES, Result
@@ -88,11 +88,11 @@ class Tables:
             rows = self._picture_rows(self._entries(plan))
             self._seeds_are_numbers = _seeds_are_numbers(rows)
             self._empty = {name for name in _columns(rows) if all(r[name] is None for r in rows)}
-            write_atomically(file, _lines(in_readable_order(rows)))
+            write_atomically(file, json_lines(in_readable_order(rows)))
         self._written = (plan.batch, _stamp(file))
         self._interrupted = any(result.status == "interrupted" for result in results)
         write_atomically(
-            self._folder / "results.jsonl", _lines(result.as_dict() for result in results)
+            self._folder / "results.jsonl", json_lines(result.as_dict() for result in results)
         )
 
     def _entries(self, plan: Plan) -> Iterator[Entry]:
@@ -127,15 +127,12 @@ class Tables:
             return False
         if not self._seeds_are_numbers:
             rows = [{**row, "seed": str(row["seed"])} for row in rows]
-        append(file, _lines(rows))
+        append(file, json_lines(rows))
         return True
 
     def _picture_rows(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
         there = (e for e in entries if (self._folder / on_disk(str(e.output_path))).is_file())
-        rows = [_picture_row(entry) for entry in there]
-        for row, seed in zip(rows, whole_numbers(row["seed"] for row in rows), strict=True):
-            row["seed"] = seed
-        return rows
+        return with_exact_seeds([_picture_row(entry) for entry in there])
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -170,7 +167,3 @@ def _picture_row(entry: Entry) -> dict[str, Any]:
         # Free-form values differ in type from row to row: one JSON text each.
         "metadata": json.dumps(entry.task.get("metadata") or {}, ensure_ascii=False),
     }
-
-
-def _lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from core.devices import Device
 from core.errors import DeviceError, InputError
+from core.file_ends import add_ends
 from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, Dtype
 
@@ -130,8 +131,5 @@ def _folder_identity(folder: Path, name: str | None, index_file: str) -> str:
         size = file.stat().st_size
         digest.update(os.fsencode(f"{file.relative_to(folder).as_posix()}:{size}\n"))
         with file.open("rb") as stream:
-            digest.update(stream.read(1024**2))
-            if size > 1024**2:
-                stream.seek(max(1024**2, size - 1024**2))
-                digest.update(stream.read())
+            add_ends(digest, stream, size, 1024**2)
     return f"{name or printable(folder.name)}#{digest.hexdigest()[:16]}"

@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import json
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from core.errors import InputError, StorageError
 from core.fault_points import fault_point
@@ -230,6 +232,11 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The content of a JSONL file."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def write_atomically(file: Path, content: str | bytes) -> None:

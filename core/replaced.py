@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from core.dataset_folder import in_readable_order, settle, whole_numbers
+from core.dataset_folder import in_readable_order, settle, with_exact_seeds
 from core.fault_points import fault_point
 from core.ledger_entry import Entry
 from core.ledger_recovery import entry_of_result
@@ -30,6 +30,7 @@ from core.outputs import (
     OutputPath,
     OutputRoot,
     discard,
+    json_lines,
     make_folder,
     publish,
     storage_error,
@@ -198,15 +199,13 @@ def _close(
     kept_in: Path, entries: Sequence[tuple[str, Entry | None]], interrupted: bool = False
 ) -> None:
     """Write the tables of a folder and take its mark away; without any result it goes, too."""
-    pictures = [row for row in _rows(entries) if _is_picture(row["file_name"])]
-    for row, seed in zip(pictures, whole_numbers(row["seed"] for row in pictures), strict=True):
-        row["seed"] = seed
-    pictures = in_readable_order(pictures)
-    verdicts = [row for row in _rows(entries) if not _is_picture(row["file_name"])]
+    kept = list(_rows(entries))
+    pictures = [row for row in kept if _is_picture(row["file_name"])]
+    pictures = in_readable_order(with_exact_seeds(pictures))
+    verdicts = [row for row in kept if not _is_picture(row["file_name"])]
     for name, rows in ((PICTURES, pictures), (VERDICTS, verdicts)):
         if rows:
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            write_atomically(kept_in / name, text)
+            write_atomically(kept_in / name, json_lines(rows))
     if pictures:
         settle(kept_in, interrupted)
     discard(kept_in / _OPEN)

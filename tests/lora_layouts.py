@@ -627,3 +627,17 @@ LAYOUTS: dict[str, Layout] = {
     "full weight difference": with_tensors({"diff": (8, 8), "diff_b": (8,)}),
     "LoRA with biases": with_tensors({"lora_B.bias": (8,)}),
 }
+
+
+def family_with_loras(model: Path, exchanged: bool) -> Any:
+    """A loaded generator, with LoRAs kept as adapters, or exchanged as for compiled blocks."""
+    from tests.test_native_image_generator import spec_for
+    from workers.lora_hotswap import HotswapLoras
+    from workers.models.native_image_generator import NativeImageGenerator
+
+    native = NativeImageGenerator(spec_for(str(model)), lambda level, text: None)
+    native.load()
+    if exchanged:
+        pipeline, cpu = native.pipeline, torch.device("cpu")
+        native._loras = HotswapLoras(pipeline, pipeline.transformer, 2, cpu, native._log)
+    return native

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from core.dataset_folder import in_readable_order, settle, whole_numbers
+from core.dataset_folder import in_readable_order, settle, with_exact_seeds
 from tests.conftest import Project, simulated
 from tests.edit_world import Bench, pair
 
@@ -229,10 +229,8 @@ def test_a_read_me_beside_the_pictures_changes_nothing(tmp_path: Path, load: Loa
 @pytest.mark.parametrize("largest", [2**63 - 1, 2**64 - 1])
 def test_large_seeds_are_loaded_to_the_last_digit(tmp_path: Path, load: Load, largest: int) -> None:
     folder = made(tmp_path / "out", "a.png", "b.png", "c.png")
-    rows = [
-        {"file_name": f"{name}.png", "seed": seed}
-        for name, seed in zip("abc", whole_numbers([42, None, largest]), strict=True)
-    ]
+    seeds = zip("abc", [42, None, largest], strict=True)
+    rows = with_exact_seeds([{"file_name": f"{name}.png", "seed": seed} for name, seed in seeds])
     (folder / "metadata.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     settle(folder)
     found = [row["seed"] for row in load(folder)]

@@ -10,9 +10,9 @@ import torch
 
 from core.errors import LoraError
 from core.messages import FailureKind
-from tests.test_native_image_generator import drawn, spec_for
+from tests.lora_layouts import family_with_loras
+from tests.test_native_image_generator import drawn
 from workers.errors import classify
-from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import check_unchanged
 
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
@@ -23,14 +23,7 @@ STALE = OSError(errno.ESTALE, "Stale file handle")
 @pytest.fixture(params=["kept", "exchanged"])
 def family(tiny_model: Path, request: pytest.FixtureRequest) -> Any:
     """With LoRAs kept as adapters of their own, or exchanged in place as for compiled blocks."""
-    from workers.models.native_image_generator import NativeImageGenerator
-
-    native = NativeImageGenerator(spec_for(str(tiny_model)), lambda level, text: None)
-    native.load()
-    if request.param == "exchanged":
-        pipeline, cpu = native.pipeline, torch.device("cpu")
-        native._loras = HotswapLoras(pipeline, pipeline.transformer, 2, cpu, native._log)
-    return native
+    return family_with_loras(tiny_model, exchanged=request.param == "exchanged")
 
 
 def break_off(family: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from core.errors import LoraError
 from core.lora_files import LoraInspector, content_hash
-from tests.lora_layouts import FAMILIES, Lora, Writer, build, named, original
+from tests.lora_layouts import FAMILIES, Lora, Writer, build, family_with_loras, named, original
 from tests.test_lora_layouts import Kept
-from tests.test_native_image_generator import drawn, spec_for
-from workers.lora_hotswap import HotswapLoras
+from tests.test_native_image_generator import drawn
 from workers.lora_manager import LoraManager, check_unchanged
 
 Tensors = dict[str, Tensor]
@@ -30,14 +29,7 @@ LAYER = "transformer.layers.0.attention.to_q"
 @pytest.fixture(params=["kept", "exchanged"])
 def family(tiny_model: Path, request: pytest.FixtureRequest) -> Any:
     """With LoRAs kept as adapters of their own, or exchanged in place as for compiled blocks."""
-    from workers.models.native_image_generator import NativeImageGenerator
-
-    native = NativeImageGenerator(spec_for(str(tiny_model)), lambda level, text: None)
-    native.load()
-    if request.param == "exchanged":
-        pipeline, cpu = native.pipeline, torch.device("cpu")
-        native._loras = HotswapLoras(pipeline, pipeline.transformer, 2, cpu, native._log)
-    return native
+    return family_with_loras(tiny_model, exchanged=request.param == "exchanged")
 
 
 def without(name: str) -> Callable[[Tensors], Tensors]:

@@ -20,6 +20,13 @@ def bind_to_parent(parent_pid: int) -> None:
         os._exit(ORPHANED_EXIT)
 
 
+def open_gpus(pid: int | str = "self") -> list[str]:
+    """Device files of NVIDIA GPUs that a process has open."""
+    folder = f"/proc/{pid}/fd"
+    opened = {os.path.realpath(os.path.join(folder, number)) for number in os.listdir(folder)}
+    return sorted(name for name in opened if "/dev/nvidia" in name)
+
+
 def ignore_terminal_signals() -> None:
     """Ctrl-C, a closed terminal and Slurm's signals reach all; main decides what they mean.
 

@@ -25,13 +25,9 @@ _DEPRECATED = re.compile("deprecat", re.IGNORECASE)  # also where it is said wit
 _CUT_PROMPT = re.compile(
     r"part of your input was truncated|Token indices sequence length is longer than"
 )
-# Asked for here: Pillow where torchvision is missing (`workers.processors`), several LoRAs in one
-# model, and LoRAs for the denoiser alone. `workers.lora_manager` looks at what fits by itself.
-_AS_INTENDED = re.compile(
-    r"requires torchvision \(not installed\); falling back to"
-    r"|Already found a `peft_config` attribute|was active which is now deleted"
-    r"|No LoRA keys associated to .* safe to ignore"
-)
+# Asked for here: Pillow where torchvision is missing (`workers.processors`). What is said of LoRAs
+# as they are loaded is for `workers.lora_adapter`.
+_AS_INTENDED = re.compile(r"requires torchvision \(not installed\); falling back to")
 # How one library calls another: nothing that a user could change.
 _BETWEEN_LIBRARIES = re.compile(r"`max_length` is ignored when `padding`=`True`")
 _PROGRESS_BAR = re.compile(r"\d+%\|.*\|")

@@ -61,9 +61,7 @@ def _check_cuda() -> None:
 
     if torch.cuda.is_initialized():
         raise RuntimeError("CUDA is initialized: forks of this process cannot use it")
-    opened = {os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")}
-    devices = sorted(name for name in opened if "/dev/nvidia" in name)
-    if devices:
+    if devices := boot.open_gpus():
         raise RuntimeError(f"{', '.join(devices)} is open: forks would share it")
 
 

@@ -12,9 +12,9 @@ from core.benchmark.records import Record, categories_of, lines, read_verdict
 from core.benchmark.statistics import rank_correlation
 from core.benchmark.summary import FILE_NAME as SUMMARY
 from core.benchmark.summary import Summary, to_json
-from core.dataset_folder import settle, whole_numbers
+from core.dataset_folder import settle, with_exact_seeds
 from core.names import bounded
-from core.outputs import make_folder, remove, write_atomically
+from core.outputs import json_lines, make_folder, remove, write_atomically
 from core.paths import as_text, on_disk
 
 # GEdit-Bench's columns, as its calculate_statistics reads them, its spelling included.
@@ -95,19 +95,19 @@ def scores_csv(records: Sequence[Record]) -> str:
 
 def _imagefolder(records: Sequence[Record]) -> str:
     """metadata.jsonl: the edited pictures as a Hugging Face imagefolder."""
-    edited = [r for r in records if r.edited_image is not None]
-    rows = (
+    rows = [
         {
             "file_name": r.edited_image,
             "pair_id": r.pair_id,
             "category": r.category,
             "instruction": r.instruction,
-            "seed": seed,
+            "seed": r.seed,
             "scores": json.dumps(r.scores),
         }
-        for r, seed in zip(edited, whole_numbers(r.seed for r in edited), strict=True)
-    )
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        for r in records
+        if r.edited_image is not None
+    ]
+    return json_lines(with_exact_seeds(rows))
 
 
 def correlations(folder: Path, records: Sequence[Record], judge: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ from loguru import logger
 
 from core.benchmark.runner import PairResult
 from core.errors import InputError
-from core.outputs import OutputRoot
+from core.outputs import OutputRoot, json_lines
 from core.paths import as_text
 
 FILE_NAME = "results.jsonl"
@@ -121,7 +121,7 @@ def read_verdict(file: Path) -> dict[str, Any]:
 
 def lines(records: Iterable[Record]) -> str:
     """results.jsonl."""
-    return "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in records)
+    return json_lines(map(asdict, records))
 
 
 def read_records(folder: Path) -> list[Record]:

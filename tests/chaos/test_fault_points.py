@@ -1,7 +1,7 @@
 """Deaths at named points: nothing is lost wherever a process dies."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -73,19 +73,8 @@ def test_a_worker_that_dies_there_costs_no_record(
 @pytest.mark.parametrize("point", scaled(FEW_MAIN_POINTS, [*MAIN_POINTS]))
 def test_a_main_that_dies_there_costs_no_record(tmp_path: Path, report: Report, point: str) -> None:
     verdict = Verdict("one record per input (main dies at a point)", point)
-    rng = random.Random(point)
-    folders = 0
-    while verdict.attempts < KILLS:
-        folders += 1
-        assert folders <= KILLS, "the point is never passed"
-        with RealEngine(tmp_path / str(folders), pictures_to_draw(30), 2) as engine:
-            most = MAIN_POINTS[point]
-            while verdict.attempts < KILLS and kill_at(engine, point, most, rng, verdict):
-                pass
-            engine.disarm()
-            engine.start()
-            engine.wait()
-            judge(engine, verdict)
+    for engine in killed_at(tmp_path, point, MAIN_POINTS[point], verdict):
+        judge(engine, verdict)
     assert not report(verdict).violations
 
 
@@ -94,24 +83,39 @@ def test_a_main_that_dies_while_it_replaces_costs_no_picture(
     tmp_path: Path, report: Report, point: str
 ) -> None:
     verdict = Verdict("one new and one old picture per input (main dies at a point)", point)
+
+    def draw_and_change(engine: RealEngine) -> None:
+        engine.start()
+        engine.wait()
+        engine.project.write_tweets([{**t, "seed": 7} for t in engine.tasks])
+
+    for engine in killed_at(tmp_path, point, REPLACING_POINTS[point], verdict, draw_and_change):
+        judge(engine, verdict)
+        judge_replaced(engine, verdict)
+    assert not report(verdict).violations
+
+
+def killed_at(
+    folder: Path,
+    point: str,
+    most: int,
+    verdict: Verdict,
+    prepare: Callable[[RealEngine], None] = lambda engine: None,
+) -> Iterator[RealEngine]:
+    """Engines whose main died at the point again and again, and that then came to their end."""
     rng = random.Random(point)
     folders = 0
     while verdict.attempts < KILLS:
         folders += 1
         assert folders <= KILLS, "the point is never passed"
-        with RealEngine(tmp_path / str(folders), pictures_to_draw(30), 2) as engine:
-            engine.start()
-            engine.wait()
-            engine.project.write_tweets([{**t, "seed": 7} for t in engine.tasks])
-            most = REPLACING_POINTS[point]
+        with RealEngine(folder / str(folders), pictures_to_draw(30), 2) as engine:
+            prepare(engine)
             while verdict.attempts < KILLS and kill_at(engine, point, most, rng, verdict):
                 pass
             engine.disarm()
             engine.start()
             engine.wait()
-            judge(engine, verdict)
-            judge_replaced(engine, verdict)
-    assert not report(verdict).violations
+            yield engine
 
 
 def kill_at(
