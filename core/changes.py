@@ -36,6 +36,12 @@ class Change:
     values: tuple[str, str] | None = None
 
 
+def text_of(task: Mapping[str, Any]) -> str | None:
+    """A task's prompt or instruction."""
+    text = task.get("prompt", task.get("instruction"))
+    return text if isinstance(text, str) else None
+
+
 @dataclass(frozen=True)
 class Made:
     """How a result was made, as far as it says so.
@@ -67,8 +73,7 @@ class Made:
     @property
     def text(self) -> str | None:
         """Prompt or instruction."""
-        text = self.task.get("prompt", self.task.get("instruction"))
-        return text if isinstance(text, str) else None
+        return text_of(self.task)
 
     @property
     def model(self) -> str | None:

@@ -14,7 +14,6 @@ from PIL import Image
 if TYPE_CHECKING:
     import numpy as np
 
-WHITE_16 = 0xFFFF
 WHITES = (1, *(2**bits - 1 for bits in (8, 10, 12, 14, 16)))
 _HIGHLIGHTS = 4.0  # times white, in a picture of floats from 0 to 1
 _OVERSHOOT = 1.25  # times white, in other pictures of floats

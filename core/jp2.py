@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import BinaryIO
 
-MAX_PROFILE_BYTES = 16 * 1024**2
+from core.srgb import MAX_PROFILE_BYTES
+
 _PROFILES = (2, 3)  # ways of saying colours: restricted and any ICC profile
 _HEADER = b"jp2h"
 _COLOURS = b"colr"

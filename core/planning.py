@@ -11,7 +11,7 @@ from loguru import logger
 
 from core.admission import Job, Rejected
 from core.batch import job_entry
-from core.changes import OF_THE_MAKER, TEXTS, Change, Comparison, Made, field_changes
+from core.changes import OF_THE_MAKER, TEXTS, Change, Comparison, Made, field_changes, text_of
 from core.folder_input import FolderInput
 from core.ledger import Entry, Ledger
 from core.outputs import OutputRoot
@@ -183,9 +183,9 @@ class Planner:
         """Whether this input would replace results, and knows none of the folder's prompts."""
         if not any(one.standing == "changed" for one in assessed):
             return False
-        there = {_text(entry.task) for entry in self._ledger.finished()}
+        there = {text_of(entry.task) for entry in self._ledger.finished()}
         there |= {one.made.text for one in assessed if one.made is not None}
-        asked = {_text(one.entry.task) for one in assessed if isinstance(one.item, Job)}
+        asked = {text_of(one.entry.task) for one in assessed if isinstance(one.item, Job)}
         return not (asked & there)
 
 
@@ -204,7 +204,7 @@ class _Moves:
         self._ledger = ledger
         self._origins: dict[str, list[tuple[str, Made]]] | None = None
         self._now = {
-            one.item.output.key: _text(one.entry.task)
+            one.item.output.key: text_of(one.entry.task)
             for one in assessed
             if isinstance(one.item, Job)
         }
@@ -237,7 +237,7 @@ class _Moves:
             for key, made in self._results():
                 if made.text is not None:
                     self._origins.setdefault(made.text, []).append((key, made))
-        text = _text(vars(job.task))
+        text = text_of(vars(job.task))
         found = self._origins.get(text or "", [])
         return next((made for key, made in found if self._now.get(key) != text), None)
 
@@ -257,12 +257,6 @@ def _reasons(one: Assessed, comparison: Comparison) -> tuple[Standing, list[Chan
 
 def _runs(one: Assessed) -> bool:
     return one.entry.state == "pending"
-
-
-def _text(task: Mapping[str, Any]) -> str | None:
-    """Prompt or instruction."""
-    text = task.get("prompt", task.get("instruction"))
-    return text if isinstance(text, str) else None
 
 
 def _judge(job: Job, known: Entry | None, retry_quarantined: bool) -> Assessed:

@@ -51,7 +51,7 @@ def classify(error: BaseException) -> tuple[FailureKind, str]:
         return "out_of_memory", f"Out of memory: {text}"
     if name == "AcceleratorError" or _DEVICE.search(text):
         return "device", f"The device failed: {text}"
-    causes = list(_causes(error))
+    causes = list(causes_of(error))
     if any(type(cause).__name__ == _UNREACHABLE for cause in causes):
         return "error", f"The hub cannot be reached ({causes[-1]}): {text}"
     not_imported = [cause for cause in causes if isinstance(cause, ImportError)]
@@ -81,9 +81,11 @@ def classify_at_boot(error: BaseException) -> tuple[FailureKind, str]:
     return "input" if _HOPELESS.search(text) else kind, text
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """It, and what led to it."""
-    while error is not None:
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and all that led to it."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 

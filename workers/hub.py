@@ -8,7 +8,7 @@ minutes on their own, and a hub that does not answer would hold them for ever.
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.constants import is_offline_mode
 
 from core.errors import ModelLoadError
+from workers.errors import causes_of
 
 Log = Callable[[str, str], None]
 T = TypeVar("T")
@@ -137,15 +138,6 @@ def refusal_of(error: BaseException, model: HubModel) -> Refusal | None:
     if is_offline_mode():
         return Refusal(_offline(model))
     return Refusal(f"The hub did not answer ({_brief(causes[-1])}).", PAUSES_UNREACHABLE)
-
-
-def causes_of(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, and all that led to it."""
-    seen = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _lasting(error: BaseException, model: HubModel) -> str | None:
