@@ -186,25 +186,29 @@ def _unet(model: Any, layers: Mapping[str, Any]) -> Iterator[Alias]:
     }
     number = 1
     for index, block in enumerate(model.down_blocks):
+        ours = f"down_blocks.{index}"
         for place in range(len(block.resnets)):
-            ours = f"down_blocks.{index}"
-            renames |= _resnet(f"{ours}.resnets.{place}", f"input_blocks.{number}.0")
-            renames[f"{ours}.attentions.{place}"] = f"input_blocks.{number}.1"
+            renames |= _step(ours, place, f"input_blocks.{number}")
             number += 1
         if block.downsamplers:
             renames[f"{ours}.downsamplers.0.conv"] = f"input_blocks.{number}.0.op"
             number += 1
     number = 0
     for index, block in enumerate(model.up_blocks):
+        ours = f"up_blocks.{index}"
         for place in range(len(block.resnets)):
-            ours = f"up_blocks.{index}"
-            renames |= _resnet(f"{ours}.resnets.{place}", f"output_blocks.{number}.0")
-            renames[f"{ours}.attentions.{place}"] = f"output_blocks.{number}.1"
+            renames |= _step(ours, place, f"output_blocks.{number}")
             number += 1
         if block.upsamplers:
             behind = 2 if getattr(block, "attentions", None) else 1
             renames[f"{ours}.upsamplers.0.conv"] = f"output_blocks.{number - 1}.{behind}.conv"
     yield from _renamed(layers, renames)
+
+
+def _step(block: str, place: int, others: str) -> dict[str, str]:
+    """A resnet of a block and the attention behind it, which others count as one."""
+    resnet = _resnet(f"{block}.resnets.{place}", f"{others}.0")
+    return {**resnet, f"{block}.attentions.{place}": f"{others}.1"}
 
 
 def _resnet(ours: str, others: str) -> dict[str, str]:
