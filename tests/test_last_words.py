@@ -68,6 +68,8 @@ def test_a_worker_that_hangs_after_the_poison_pill_is_killed(
     worker = starter.worker().serve()
     lease = worker.hear_lease()
     worker.draw(lease)
+    # Before main has heard of that, it would take the worker for busy, and kill it at once.
+    wait_until(lambda: generator.device_waits, "main knows that the picture is drawn")
     stopping = executor.submit(generator.stop)
     assert isinstance(worker.hear(), Stop)
     worker.save(lease)
