@@ -10,6 +10,7 @@ from pathlib import Path
 from core.devices import Device
 from core.errors import DeviceError, InputError
 from core.file_ends import add_ends
+from core.memory_modes import Memory, Mode, changes_pixels
 from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, Dtype
 
@@ -26,6 +27,10 @@ class ModelChoice:
 
     `path_or_id` is what diffusers loads; `identity` goes into fingerprints: it is the same
     for the same weights and names no machine's folders; `reason` is a line for the log.
+
+    Attributes:
+        variant: of the weight files, such as fp16 for `….fp16.safetensors`.
+        memory: the memory mode in which every worker of the run loads it.
     """
 
     path_or_id: str
@@ -33,6 +38,18 @@ class ModelChoice:
     reason: str
     revision: str | None = None
     dtype: Dtype = "auto"
+    variant: str | None = None
+    memory: Mode = "full"
+
+    @property
+    def deciding(self) -> str:
+        """The identity with all about how the model is loaded that changes its pictures."""
+        parts = [self.identity]
+        if self.variant is not None:
+            parts.append(f"variant={self.variant}")
+        if changes_pixels(self.memory):
+            parts.append(f"memory={self.memory}")
+        return " ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -55,11 +72,16 @@ def choose_model(
     devices: Sequence[Device],
     automatic: Automatic = GENERATOR,
     index_file: str = "model_index.json",
+    *,
+    variant: str | None = None,
+    memory: Memory = "auto",
 ) -> ModelChoice:
     """Resolve a `model` setting; a model that is asked for by name is never replaced.
 
     Args:
         index_file: what a model's folder must hold.
+        variant: of its weight files.
+        memory: the mode that is asked for; `auto` takes the first that fits.
 
     Raises:
         InputError: neither a model folder nor a hub id.
@@ -77,12 +99,18 @@ def choose_model(
                 f"like {automatic.hub_id!r}."
             )
         identity = f"{name}@{revision}" if revision else name
-        return ModelChoice(name, identity, f"Model: {name} ({why}).", revision, dtype)
+        reason = f"Model: {name} ({why})."
+        return ModelChoice(name, identity, reason, revision, dtype, variant, _mode(memory))
     folder = Path(os.path.realpath(user_path(name, "model")))
     is_demo = folder == automatic.demo
     identity = _folder_identity(folder, automatic.demo_identity if is_demo else None, index_file)
     shown = f"the embedded {automatic.demo_identity.replace('-', ' ')}" if is_demo else name
-    return ModelChoice(str(folder), identity, f"Model: {shown} ({why}).", revision, dtype)
+    reason = f"Model: {shown} ({why})."
+    return ModelChoice(str(folder), identity, reason, revision, dtype, variant, _mode(memory))
+
+
+def _mode(memory: Memory) -> Mode:
+    return "full" if memory == "auto" else memory
 
 
 def _automatic(devices: Sequence[Device], automatic: Automatic) -> tuple[str, str]:

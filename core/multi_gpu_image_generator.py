@@ -83,7 +83,12 @@ class MultiGPUImageGenerator:
         self.settings = load_settings(config)
         self.devices = choose_devices(num_gpus, gpu_ids, self.settings.device)
         self.model = choose_model(
-            self.settings.model, self.settings.revision, self.settings.dtype, self.devices
+            self.settings.model,
+            self.settings.revision,
+            self.settings.dtype,
+            self.devices,
+            variant=self.settings.variant,
+            memory=self.settings.memory,
         )
         self._resumable = output_dir is not None
         self._overwrite = overwrite or not self._resumable
@@ -227,7 +232,7 @@ class MultiGPUImageGenerator:
         layers = [self.settings.defaults, self.settings.defaults_for(self.model.path_or_id)]
         admission = Admission(
             GenerateKind(layers, LoraFinder(folders, self._inspector)),
-            self.settings.workers.decisive(self.model.identity),
+            self.settings.workers.decisive(self.model.deciding),
             self.settings.dtype,
             self._root,
             self._default_name,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import InputError
+from core.memory_modes import Memory
 from core.paths import user_path
 from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Text
 from core.validation import Place, describe
@@ -30,6 +31,16 @@ Count = Annotated[int, Field(ge=1)]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class LoadedModel(Section):
+    """Which model a role loads, and how."""
+
+    model: Annotated[str, Field(min_length=1)]
+    revision: str | None
+    variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None
+    dtype: Dtype
+    memory: Memory
 
 
 class GenerationDefaults(Section):
@@ -98,13 +109,10 @@ class WorkerSettings(Section):
         return f".{self.picture_format}"
 
 
-class JudgeSettings(Section):
+class JudgeSettings(LoadedModel):
     """How edits are scored; see config/edit_benchmark.yaml."""
 
     type: Literal["vlm", "vlm_logits", "clip"]
-    model: Annotated[str, Field(min_length=1)]
-    revision: str | None
-    dtype: Dtype
     prompts: str | None
     batch_size: Count
     max_new_tokens: Count | None
@@ -146,12 +154,9 @@ class SimulatedSettings(Section):
     lost_while: dict[str, str]
 
 
-class Settings(Section):
+class Settings(LoadedModel):
     """All settings of a run; see config/default.yaml for what each one means."""
 
-    model: Annotated[str, Field(min_length=1)]
-    revision: str | None
-    dtype: Dtype
     device: Literal["auto", "cuda", "cpu"]
     output_dir: Annotated[str, Field(min_length=1)]
     lora_dir: Annotated[str, Field(min_length=1)]

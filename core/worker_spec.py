@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from core.devices import Device
 from core.judge import Judge
+from core.memory_modes import Mode
 from core.model_choice import ModelChoice
 from core.settings import Compile, Dtype, SimulatedSettings, WorkerSettings
 
@@ -30,6 +31,8 @@ class WorkerSpec:
         group_size: leases that it may be given at once; how many of them fit into the device's
             memory is for the worker to find out.
         judge: how it scores; None for other roles.
+        variant: of the model's weight files.
+        memory: how the model is made to fit into the device's memory.
     """
 
     name: str
@@ -51,6 +54,8 @@ class WorkerSpec:
     compile: Compile = "never"
     group_size: int = 1
     judge: Judge | None = None
+    variant: str | None = None
+    memory: Mode = "full"
 
     @property
     def most_saving(self) -> int:
@@ -114,6 +119,8 @@ def spec_for(
         compile=settings.workers.compile,
         group_size=_group_size(role, settings.workers, judge),
         judge=judge,
+        variant=model.variant,
+        memory=model.memory,
     )
 
 

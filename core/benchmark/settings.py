@@ -10,9 +10,9 @@ from core.settings import (
     DEFAULT_FILE,
     PROJECT_DIR,
     Count,
-    Dtype,
     EditDefaults,
     JudgeSettings,
+    LoadedModel,
     Matching,
     ModelEditDefaults,
     SchedulingSettings,
@@ -29,12 +29,9 @@ BENCHMARK_FILE = PROJECT_DIR / "config" / "edit_benchmark.yaml"
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
-class EditorSettings(Section):
+class EditorSettings(LoadedModel):
     """What edits, and with which fields where a pair gives none."""
 
-    model: Annotated[str, Field(min_length=1)]
-    revision: str | None
-    dtype: Dtype
     defaults: EditDefaults
     model_defaults: list[ModelEditDefaults]
 

@@ -8,10 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
-from huggingface_hub.constants import is_offline_mode
 from PIL import Image
-from transformers.utils import is_torchvision_available
 
 from core.errors import InputError
 from core.messages import Lease
@@ -22,15 +19,13 @@ from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
 from workers.models.base import Log, ModelFamily, Picture, Product
 from workers.models.guidance import usual_guidance
+from workers.models.loading import load_pipeline
 from workers.models.prompt_limits import fit_clip_tokenizers
 from workers.pixels import quantise_on_device, to_image
-from workers.processors import load_processor
 from workers.prompt_cache import PromptCache
 from workers.prompt_cuts import PromptCuts, tokenizers_of
 from workers.reproducible import make_reproducible
 from workers.torch_device import (
-    device_map,
-    dtype_of,
     identity_of,
     prepare_torch,
     set_attention,
@@ -65,16 +60,7 @@ class DiffusersPipeline(ModelFamily):
         self._tell_compiling = tell
 
     def load(self) -> str:
-        pipeline = DiffusionPipeline.from_pretrained(
-            self.spec.model,
-            revision=self.spec.revision,
-            dtype=dtype_of(self.spec, self._device),
-            use_safetensors=True,
-            device_map=device_map(self.spec),
-            local_files_only=is_offline_mode(),
-            **self._parts_without_torchvision(),
-        )
-        pipeline.set_progress_bar_config(disable=True)
+        pipeline = load_pipeline(self.spec, self._device)
         self.parameters = dict(inspect.signature(pipeline.__call__).parameters)
         name = type(pipeline).__name__
         self.check_pipeline(name, self.parameters)
@@ -91,16 +77,6 @@ class DiffusersPipeline(ModelFamily):
         self.cuts = PromptCuts(tokenizers_of(pipeline), 2 * self.spec.max_cached_prompts)
         self._prompts = PromptCache(pipeline, self.spec.max_cached_prompts)
         return name
-
-    def _parts_without_torchvision(self) -> dict[str, Any]:
-        """A vision-language text encoder's processor, which otherwise wants torchvision."""
-        if is_torchvision_available():
-            return {}
-        config = DiffusionPipeline.load_config(self.spec.model, revision=self.spec.revision)
-        if config.get("processor", [None])[0] != "transformers":
-            return {}
-        processor = load_processor(self.spec.model, self.spec.revision, "processor")
-        return {"processor": processor}
 
     @abstractmethod
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
