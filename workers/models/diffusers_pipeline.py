@@ -21,6 +21,7 @@ from workers.models.base import Log, ModelFamily, Picture, Product
 from workers.models.guidance import usual_guidance
 from workers.models.loading import load_pipeline
 from workers.models.prompt_limits import fit_clip_tokenizers
+from workers.models.vae_tiles import VaeTiles
 from workers.pixels import quantise_on_device, to_image
 from workers.prompt_cache import PromptCache
 from workers.prompt_cuts import PromptCuts, tokenizers_of
@@ -49,6 +50,7 @@ class DiffusersPipeline(ModelFamily):
         self._compilation: Compilation | None = None
         self._tell_compiling: Callable[[], None] = lambda: None
         self._prompts: PromptCache | None = None
+        self._vae = VaeTiles(None)
         self.cuts = PromptCuts({})
         self.parameters: dict[str, inspect.Parameter] = {}
         prepare_torch(spec)
@@ -67,6 +69,7 @@ class DiffusersPipeline(ModelFamily):
         if self._device.type == "cpu":
             make_reproducible(pipeline)
         quantise_on_device(pipeline)
+        self._vae = VaeTiles(getattr(pipeline, "vae", None))
         self.pipeline = pipeline
         if self.spec.attention_backend != "auto":
             set_attention(self._denoiser, self.spec.attention_backend)
@@ -121,6 +124,7 @@ class DiffusersPipeline(ModelFamily):
         if self._compilation.ahead_of(_shape(leases, arguments)):
             self._tell_compiling()
         self._loras.use(leases[0].lora_sha256, first.lora_path, first.lora_strength)
+        self._vae.begin()
         try:
             with self._compilation.timed(len(leases) * work):
                 output = self._call(leases, arguments)
@@ -175,17 +179,33 @@ class DiffusersPipeline(ModelFamily):
     def take_lora_counts(self) -> LoraCounts:
         return self._loras.take_counts() if self._loras else LoraCounts()
 
-    def free_memory(self) -> str:
-        dropped = self._loras.shrink() if self._loras else 0
+    def too_many(self) -> None:
+        if self._vae.short:
+            self._vae.slice()
+        self.empty_cache()
+
+    def free_memory(self, failures: int = 1) -> str | None:
+        """At first what changes no picture; then, if the VAE was short of it, tiles."""
+        if failures == 1:
+            return f"trying again with {self._give_back()}"
+        side = self._vae.cut()
+        if side is None:
+            return None
+        self.empty_cache()
+        return (
+            f"trying again with the VAE in tiles of {side} x {side} pixels, as all larger pictures "
+            "from now on; that changes their pixels a little"
+        )
+
+    def _give_back(self) -> str:
+        """What was given back, in words."""
+        dropped, kept = self._loras.shrink() if self._loras else (0, 0)
         if self._prompts:
             self._prompts.clear()
-        vae = getattr(self.pipeline, "vae", None)
-        tiled = vae is not None and hasattr(vae, "enable_tiling")
-        if vae is not None and tiled:
-            vae.enable_tiling()
         self.empty_cache()
-        tiling = ", decoding in tiles from now on" if tiled else ""
-        return f"trying again with {dropped} idle LoRAs dropped{tiling}"
+        if not dropped:
+            return "what was cached given back"
+        return f"{dropped} idle LoRAs dropped and at most {kept} kept from now on"
 
     def empty_cache(self) -> None:
         """Give memory that holds nothing back to the device."""
@@ -207,6 +227,7 @@ class DiffusersPipeline(ModelFamily):
             "true_cfg_scale": arguments.get("true_cfg_scale"),
             "width": image.width,
             "height": image.height,
+            "vae_tile": self._vae.side if self._vae.used else None,
             "compiled": (self._compilation is not None and self._compilation.active) or None,
             **self._usual_guidance(arguments),
         }
