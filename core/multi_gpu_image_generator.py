@@ -89,6 +89,7 @@ class MultiGPUImageGenerator:
             self.devices,
             variant=self.settings.variant,
             memory=self.settings.memory,
+            base_model=self.settings.base_model,
         )
         self._resumable = output_dir is not None
         self._overwrite = overwrite or not self._resumable
@@ -229,7 +230,7 @@ class MultiGPUImageGenerator:
         self._own()
         ledger = self._ledger or self._open_ledger()
         folders = [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")]
-        layers = [self.settings.defaults, self.settings.defaults_for(self.model.path_or_id)]
+        layers = [self.settings.defaults, self.settings.defaults_for(*self.model.names)]
         admission = Admission(
             GenerateKind(layers, LoraFinder(folders, self._inspector)),
             self.settings.workers.decisive(self.model.deciding),

@@ -43,6 +43,12 @@ class LoadedModel(Section):
     memory: Memory
 
 
+class DrawingModel(LoadedModel):
+    """The same of a model that draws."""
+
+    base_model: Annotated[str, Field(min_length=1)] | None
+
+
 class GenerationDefaults(Section):
     """Task fields that a layer of settings may fill in; None leaves them to the next layer."""
 
@@ -154,7 +160,7 @@ class SimulatedSettings(Section):
     lost_while: dict[str, str]
 
 
-class Settings(LoadedModel):
+class Settings(DrawingModel):
     """All settings of a run; see config/default.yaml for what each one means."""
 
     device: Literal["auto", "cuda", "cpu"]
@@ -168,15 +174,20 @@ class Settings(LoadedModel):
     scheduling: SchedulingSettings
     simulated: SimulatedSettings
 
-    def defaults_for(self, model: str) -> GenerationDefaults:
-        """The `model_defaults` entry for a model id or folder; an empty one if none fits."""
-        return best_match(self.model_defaults, model) or GenerationDefaults()
+    def defaults_for(self, *models: str) -> GenerationDefaults:
+        """The `model_defaults` entry for the names of a model; an empty one if none fits."""
+        return best_match(self.model_defaults, *models) or GenerationDefaults()
 
 
-def best_match(entries: Sequence[M], model: str) -> M | None:
-    """The first entry whose `match` fits a model id or folder."""
-    name = model.rstrip("/").lower()
-    return next((e for e in entries if fnmatch(name, e.match.lower())), None)
+def best_match(entries: Sequence[M], *models: str) -> M | None:
+    """The first entry whose `match` fits a model id, folder or file.
+
+    Args:
+        models: names of one model; where no entry fits the first, the next one counts.
+    """
+    names = [model.rstrip("/").lower() for model in models]
+    fitting = (e for name in names for e in entries if fnmatch(name, e.match.lower()))
+    return next(fitting, None)
 
 
 def load_settings(source: "str | Path | Mapping[str, Any] | Settings | None" = None) -> Settings:

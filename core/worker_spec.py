@@ -33,6 +33,7 @@ class WorkerSpec:
         judge: how it scores; None for other roles.
         variant: of the model's weight files.
         memory: how the model is made to fit into the device's memory.
+        base_model: where `model` is one file: hub id or folder of the model that has the rest.
     """
 
     name: str
@@ -56,6 +57,7 @@ class WorkerSpec:
     judge: Judge | None = None
     variant: str | None = None
     memory: Mode = "full"
+    base_model: str | None = None
 
     @property
     def most_saving(self) -> int:
@@ -121,6 +123,7 @@ def spec_for(
         judge=judge,
         variant=model.variant,
         memory=model.memory,
+        base_model=model.base_model,
     )
 
 

@@ -113,13 +113,14 @@ class _Worker:
     def _load_with_patience(self) -> str:
         """Load; what the model hub refuses for the moment is asked for again."""
         spec = self._spec
-        if spec.model == "simulated" or os.path.isdir(spec.model):
+        source = spec.base_model or spec.model
+        if source == "simulated" or os.path.isdir(source):
             return self._family.load()
         from workers.hub import HubModel, load_from_hub
 
         index = "config.json" if spec.role == "score" else "model_index.json"
         return load_from_hub(
-            HubModel(spec.model, spec.revision, index), self._family.load, self._channel.log
+            HubModel(source, spec.revision, index), self._family.load, self._channel.log
         )
 
     def _group(self, first: Lease) -> list[Lease]:

@@ -104,6 +104,7 @@ class EditBenchmark:
             EDITOR,
             variant=settings.editor.variant,
             memory=settings.editor.memory,
+            base_model=settings.editor.base_model,
         )
         self.judge_model, judge_settings = judge_model(settings, self.devices)
         self.judge: Judge = load_judge(judge_settings, config_folder)
@@ -158,7 +159,7 @@ class EditBenchmark:
         loras = LoraFinder(
             [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")], self._inspector
         )
-        kind = EditKind(self.settings.editor.layers(self.editor.path_or_id), loras)
+        kind = EditKind(self.settings.editor.layers(*self.editor.names), loras)
         admission = Admission(
             kind,
             self.settings.workers.decisive(self.editor.deciding),
