@@ -12,11 +12,13 @@ from typing import Any
 from core import spellings
 from core.errors import InputError
 from core.setting_values import Given, is_empty, is_number, is_seed, is_set, is_size, same, sides
+from core.tasks import Lora
 from core.validation import shown
 
 USUAL_NAMES = [names[0] for names in spellings.SETTINGS.values()]  # that messages suggest
 GUIDANCE = ("cfg", "guidance_scale")  # one setting in two meanings: a place sets one of them
-_LORA = ("lora_path", "lora_strength")
+_FILES = ("lora_path", "loras")  # one, or several: a place says one of them
+_LORA = (*_FILES, "lora_strength")
 _OWN_NAMES = {*spellings.SETTINGS, *spellings.PROMPTS, *spellings.CONTAINERS, "lora_params"}
 _MOST_OF_A_BODY = 256  # a person's height in centimetres is less, a picture's in pixels is not
 
@@ -39,7 +41,8 @@ class Place:
         Raises:
             InputError: the place says something else already.
         """
-        before = self.settings.setdefault(name, given)
+        other = {"lora_path": "loras", "loras": "lora_path"}.get(name, "")
+        before = self.settings.get(other) or self.settings.setdefault(name, given)
         if not same(before.value, given.value):
             raise InputError(
                 f"{before.key} is {shown(before.value)} and {given.key} is {shown(given.value)}; "
@@ -95,20 +98,52 @@ def merged(layers: Sequence[Layer]) -> dict[str, Any]:
 
 
 def _lora(layers: Sequence[Layer]) -> dict[str, Any]:
-    """The nearest LoRA, with the nearest strength that is not another LoRA's.
+    """The nearest LoRA or LoRAs, with the nearest strength that is not another LoRA's.
 
     A layer may change the strength of a farther layer's LoRA, not the reverse.
     """
-    found: dict[str, Any] = {}
+    strength: Given | None = None
     for layer in layers:
-        chosen = next((p for p in layer.places if "lora_path" in p.settings), None)
+        chosen = next((p for p in layer.places if _names_files(p)), None)
         for place in layer.places:
-            own = place is chosen or "lora_path" not in place.settings
-            if own and "lora_strength" in place.settings:
-                found.setdefault("lora_strength", place.settings["lora_strength"].value)
+            if place is chosen or not _names_files(place):
+                strength = strength or place.settings.get("lora_strength")
         if chosen is not None:
-            return {"lora_path": chosen.settings["lora_path"].value, **found}
+            return _with_strength(chosen, strength)
     return {}
+
+
+def _names_files(place: Place) -> bool:
+    return any(name in place.settings for name in _FILES)
+
+
+def _with_strength(place: Place, strength: Given | None) -> dict[str, Any]:
+    """The LoRAs that a place names, with a strength, or one of each, that stands elsewhere.
+
+    Raises:
+        InputError: there is no telling which of them it is for.
+    """
+    loras = place.settings["loras"].value if "loras" in place.settings else None
+    if strength is None:
+        return {"loras": loras} if loras else {"lora_path": place.settings["lora_path"].value}
+    each = strength.value if isinstance(strength.value, list) else [strength.value]
+    if loras is None and len(each) == 1:
+        return {"lora_path": place.settings["lora_path"].value, "lora_strength": each[0]}
+    beside = strength is place.settings.get("lora_strength")
+    if loras is None or len(each) != len(loras):
+        problem = f"{_counted(len(each), 'strength')} for {_counted(len(loras or [1]), 'LoRA')}"
+    elif beside and any("strength" in lora for lora in loras):
+        problem = "some of the LoRAs have a strength of their own"
+    else:
+        return {"loras": [{**x, "strength": s} for x, s in zip(loras, each, strict=True)]}
+    raise InputError(
+        f"{strength.key}: {shown(strength.value)}: {problem}; give each LoRA's strength beside its "
+        "path in `loras`."
+    )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count > 1)}"
 
 
 def named_fields(task: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -120,14 +155,17 @@ def named_fields(task: Mapping[Any, Any]) -> dict[Any, Any]:
     place, layer = Place(), Layer()
     reader, fields = _Reader("", layer), {}
     for key, value in task.items():
-        value = str(value) if isinstance(value, PurePath) else value
+        of_lora = spellings.container(key) == "lora" or spellings.setting(key) == "lora_path"
+        value = _as_in_a_file(value) if of_lora or isinstance(value, PurePath) else value
         if spellings.prompt_source(key) in ("scene_hint", "tweet_text"):
             fields[key] = value  # of tweets alone
         elif is_set(value) and not reader.take(place, key, value, task):
             fields[key] = value
     if layer.passed_over:
         raise InputError(f"lora: {shown(layer.passed_over[0])}: unknown key.")
-    fields |= {name: given.value for name, given in place.settings.items()}
+    named = _names_files(place)
+    fields |= {n: g.value for n, g in place.settings.items() if not (named and n in _LORA)}
+    fields |= _lora([Layer([place])])
     for source in ("positive_prompt", "prompt"):
         if source in place.prompts:
             fields["prompt"] = place.prompts[source]
@@ -160,9 +198,12 @@ class _Reader:
         """Take what `holder` says under `key`; False if it means nothing here."""
         given = Given(value, f"{self._prefix}{key}")
         name, source = spellings.setting(key), spellings.prompt_source(key)
-        if spellings.container(key) == "lora" and self._may_be(given, key, "lora"):
+        listed = name == "lora_path" and isinstance(value, list)
+        if listed or (spellings.container(key) == "lora" and self._may_be(given, key, "lora")):
             for part_name, part in self._lora_parts(given):
                 place.put(part_name, part)
+        elif spellings.holds_strengths(key) and _are_numbers(value):
+            place.put("lora_strength", given)
         elif name is not None and self._may_be(given, key, name, holder):
             self._put(place, name, given)
         elif source is not None and self._may_be(given, key, source):
@@ -186,25 +227,40 @@ class _Reader:
             place.prompts.setdefault(source, value)
 
     def _lora_parts(self, given: Given) -> Iterator[tuple[str, Given]]:
-        """File and strength of a LoRA in any of its usual forms."""
+        """File and strength of a LoRA in any of its usual forms; of several, the list of them."""
+        value, key = _by_name_or_number(given.value), given.key
+        if not isinstance(value, list):
+            yield from self._one_lora(given)
+            return
+        loras = [part for part in value if is_set(part) and not is_empty(part)]
+        if _is_pair(loras):
+            loras = [loras]
+        several = len(loras) > 1
+        found = [
+            list(self._one_lora(Given(part, f"{key}[{place}]" if several else key)))
+            for place, part in enumerate(loras)
+        ]
+        found = [parts for parts in found if parts]  # less those that are switched off
+        if len(found) == 1:
+            yield from found[0]
+        elif found:
+            yield "loras", Given([_as_object(parts) for parts in found], key)
+
+    def _one_lora(self, given: Given) -> Iterator[tuple[str, Given]]:
         value, key = given.value, given.key
         if isinstance(value, str):
             yield "lora_path", given
         elif isinstance(value, Mapping):
             yield from self._lora_object(value, key)
-        elif isinstance(value, list):
-            loras = [part for part in value if is_set(part) and not is_empty(part)]
-            if len(loras) == 1 and isinstance(loras[0], list):
-                loras = loras[0]
-            if len(loras) == 2 and isinstance(loras[0], str) and is_number(loras[1]):
-                yield "lora_path", Given(loras[0], key)
-                yield "lora_strength", Given(loras[1], key)
-            elif len(loras) == 1 and not isinstance(loras[0], list):
-                yield from self._lora_parts(Given(loras[0], key))
-            elif loras:
-                raise InputError(f"{key}: a picture takes one LoRA, found {shown(value)}.")
+        elif _is_pair(value):
+            yield "lora_path", Given(value[0], key)
+            yield "lora_strength", Given(value[1], key)
+        elif isinstance(value, list) and len(value) == 1 and not isinstance(value[0], list):
+            yield from self._one_lora(Given(value[0], key))
         else:
-            raise InputError(f"{key}: expected a path or an object, found {shown(value)}.")
+            raise InputError(
+                f"{key}: expected a path, an object, or [path, strength], found {shown(value)}."
+            )
 
     def _lora_object(self, value: Mapping[Any, Any], key: str) -> Iterator[tuple[str, Given]]:
         parts: dict[str, list[Given]] = {name: [] for name in spellings.LORA_FIELDS}
@@ -302,6 +358,54 @@ def _alike(near: str, key: Any, in_lora: bool) -> bool:
         spellings.setting, spellings.prompt_source, spellings.container
     ]  # fmt: skip
     return any(kind(near) is not None and kind(near) == kind(key) for kind in kinds)
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether it is a LoRA's path and its strength."""
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    return isinstance(value[0], str) and is_number(value[1])
+
+
+def _by_name_or_number(value: Any) -> Any:
+    """A list, if it is one in an object: {"ink": 0.8}, {"lora_1": {"path": …}}, or PHP's."""
+    if not isinstance(value, Mapping) or any(map(spellings.lora_field, value)):
+        return value
+    parts = list(value.values())
+    if value and all(
+        isinstance(part, Mapping) or str(key).isdecimal() for key, part in value.items()
+    ):
+        return parts
+    if any(_meant(name, in_lora=True) for name in value) or not _are_numbers(parts):
+        return value
+    return [list(pair) for pair in value.items()]
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(is_number, value))
+
+
+def _as_object(parts: Sequence[tuple[str, Given]]) -> dict[str, Any]:
+    """One LoRA among several, in the words of `core.tasks.Lora`."""
+    place = Place()
+    for name, given in parts:
+        place.put(name, given)
+    if "lora_path" not in place.settings:
+        raise InputError(f"{parts[0][1].key}: has no LoRA beside it.")
+    return {name.removeprefix("lora_"): given.value for name, given in place.settings.items()}
+
+
+def _as_in_a_file(value: Any) -> Any:
+    """What Python code gives, in JSON's types."""
+    if isinstance(value, Lora):
+        return {"path": value.path, "strength": value.strength}
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_as_in_a_file(part) for part in value]
+    if isinstance(value, Mapping):
+        return {key: _as_in_a_file(part) for key, part in value.items()}
+    return value
 
 
 def _name_in(model: Mapping[Any, Any]) -> Any:
