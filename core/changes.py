@@ -231,7 +231,8 @@ def _of_loras(job: Job, task: Task, made: Made) -> list[Change]:
     if before.keys() != after.keys():
         old_names, new_names = _names(before.values()), _names(after.values())
         if old_names == new_names:
-            return [Change(f"content of {new_names}")]
+            others = [after[sha256] for sha256 in after.keys() - before.keys()]
+            return [Change(f"content of {_names(others)}")]
         return [Change("LoRA", (old_names, new_names))]
     return [
         Change(f"strength of {_lora_name(new.path)}", (_shown(old.strength), _shown(new.strength)))
