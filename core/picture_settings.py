@@ -11,8 +11,15 @@ from typing import Any
 
 from core import spellings
 from core.errors import InputError
+from core.lora_values import (
+    are_numbers,
+    as_in_a_file,
+    is_pair,
+    listed,
+    only_strength,
+    with_strengths,
+)
 from core.setting_values import Given, is_empty, is_number, is_seed, is_set, is_size, same, sides
-from core.tasks import Lora
 from core.validation import shown
 
 USUAL_NAMES = [names[0] for names in spellings.SETTINGS.values()]  # that messages suggest
@@ -108,42 +115,17 @@ def _lora(layers: Sequence[Layer]) -> dict[str, Any]:
         for place in layer.places:
             if place is chosen or not _names_files(place):
                 strength = strength or place.settings.get("lora_strength")
+        if chosen is not None and "loras" in chosen.settings:
+            own = strength is chosen.settings.get("lora_strength")
+            return {"loras": with_strengths(chosen.settings["loras"].value, strength, own)}
         if chosen is not None:
-            return _with_strength(chosen, strength)
+            one = {"lora_path": chosen.settings["lora_path"].value}
+            return one if strength is None else {**one, "lora_strength": only_strength(strength)}
     return {}
 
 
 def _names_files(place: Place) -> bool:
     return any(name in place.settings for name in _FILES)
-
-
-def _with_strength(place: Place, strength: Given | None) -> dict[str, Any]:
-    """The LoRAs that a place names, with a strength, or one of each, that stands elsewhere.
-
-    Raises:
-        InputError: there is no telling which of them it is for.
-    """
-    loras = place.settings["loras"].value if "loras" in place.settings else None
-    if strength is None:
-        return {"loras": loras} if loras else {"lora_path": place.settings["lora_path"].value}
-    each = strength.value if isinstance(strength.value, list) else [strength.value]
-    if loras is None and len(each) == 1:
-        return {"lora_path": place.settings["lora_path"].value, "lora_strength": each[0]}
-    beside = strength is place.settings.get("lora_strength")
-    if loras is None or len(each) != len(loras):
-        problem = f"{_counted(len(each), 'strength')} for {_counted(len(loras or [1]), 'LoRA')}"
-    elif beside and any("strength" in lora for lora in loras):
-        problem = "some of the LoRAs have a strength of their own"
-    else:
-        return {"loras": [{**x, "strength": s} for x, s in zip(loras, each, strict=True)]}
-    raise InputError(
-        f"{strength.key}: {shown(strength.value)}: {problem}; give each LoRA's strength beside its "
-        "path in `loras`."
-    )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count > 1)}"
 
 
 def named_fields(task: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -156,7 +138,7 @@ def named_fields(task: Mapping[Any, Any]) -> dict[Any, Any]:
     reader, fields = _Reader("", layer), {}
     for key, value in task.items():
         of_lora = spellings.container(key) == "lora" or spellings.setting(key) == "lora_path"
-        value = _as_in_a_file(value) if of_lora or isinstance(value, PurePath) else value
+        value = as_in_a_file(value) if of_lora or isinstance(value, PurePath) else value
         if spellings.prompt_source(key) in ("scene_hint", "tweet_text"):
             fields[key] = value  # of tweets alone
         elif is_set(value) and not reader.take(place, key, value, task):
@@ -198,11 +180,11 @@ class _Reader:
         """Take what `holder` says under `key`; False if it means nothing here."""
         given = Given(value, f"{self._prefix}{key}")
         name, source = spellings.setting(key), spellings.prompt_source(key)
-        listed = name == "lora_path" and isinstance(value, list)
-        if listed or (spellings.container(key) == "lora" and self._may_be(given, key, "lora")):
+        several = name == "lora_path" and isinstance(value, list)
+        if several or (spellings.container(key) == "lora" and self._may_be(given, key, "lora")):
             for part_name, part in self._lora_parts(given):
                 place.put(part_name, part)
-        elif spellings.holds_strengths(key) and _are_numbers(value):
+        elif spellings.holds_strengths(key) and are_numbers(value):
             place.put("lora_strength", given)
         elif name is not None and self._may_be(given, key, name, holder):
             self._put(place, name, given)
@@ -228,12 +210,12 @@ class _Reader:
 
     def _lora_parts(self, given: Given) -> Iterator[tuple[str, Given]]:
         """File and strength of a LoRA in any of its usual forms; of several, the list of them."""
-        value, key = _by_name_or_number(given.value), given.key
+        value, key = listed(given.value), given.key
         if not isinstance(value, list):
             yield from self._one_lora(given)
             return
         loras = [part for part in value if is_set(part) and not is_empty(part)]
-        if _is_pair(loras):
+        if is_pair(loras):
             loras = [loras]
         several = len(loras) > 1
         found = [
@@ -252,7 +234,7 @@ class _Reader:
             yield "lora_path", given
         elif isinstance(value, Mapping):
             yield from self._lora_object(value, key)
-        elif _is_pair(value):
+        elif is_pair(value):
             yield "lora_path", Given(value[0], key)
             yield "lora_strength", Given(value[1], key)
         elif isinstance(value, list) and len(value) == 1 and not isinstance(value[0], list):
@@ -360,31 +342,6 @@ def _alike(near: str, key: Any, in_lora: bool) -> bool:
     return any(kind(near) is not None and kind(near) == kind(key) for kind in kinds)
 
 
-def _is_pair(value: Any) -> bool:
-    """Whether it is a LoRA's path and its strength."""
-    if not isinstance(value, list) or len(value) != 2:
-        return False
-    return isinstance(value[0], str) and is_number(value[1])
-
-
-def _by_name_or_number(value: Any) -> Any:
-    """A list, if it is one in an object: {"ink": 0.8}, {"lora_1": {"path": …}}, or PHP's."""
-    if not isinstance(value, Mapping) or any(map(spellings.lora_field, value)):
-        return value
-    parts = list(value.values())
-    if value and all(
-        isinstance(part, Mapping) or str(key).isdecimal() for key, part in value.items()
-    ):
-        return parts
-    if any(_meant(name, in_lora=True) for name in value) or not _are_numbers(parts):
-        return value
-    return [list(pair) for pair in value.items()]
-
-
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(is_number, value))
-
-
 def _as_object(parts: Sequence[tuple[str, Given]]) -> dict[str, Any]:
     """One LoRA among several, in the words of `core.tasks.Lora`."""
     place = Place()
@@ -393,19 +350,6 @@ def _as_object(parts: Sequence[tuple[str, Given]]) -> dict[str, Any]:
     if "lora_path" not in place.settings:
         raise InputError(f"{parts[0][1].key}: has no LoRA beside it.")
     return {name.removeprefix("lora_"): given.value for name, given in place.settings.items()}
-
-
-def _as_in_a_file(value: Any) -> Any:
-    """What Python code gives, in JSON's types."""
-    if isinstance(value, Lora):
-        return {"path": value.path, "strength": value.strength}
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [_as_in_a_file(part) for part in value]
-    if isinstance(value, Mapping):
-        return {key: _as_in_a_file(part) for key, part in value.items()}
-    return value
 
 
 def _name_in(model: Mapping[Any, Any]) -> Any:
