@@ -162,16 +162,16 @@ def fingerprint(
         version: of this program's way to make them, one of `FINGERPRINT_VERSIONS`; today's.
     """
     decides = {k: v for k, v in vars(task).items() if k not in UNDECIDING}
-    lora: str | list[tuple[str, float]] | None = contents.lora
+    loras: str | list[tuple[str, float]] | None = contents.lora
     strength = decides.get("lora_strength") if contents.lora is not None else None
     if contents.loras:
         stack = [(lora.sha256, lora.strength) for lora in _counting(task, contents)]
         # One that is left of a stack draws what it draws by itself.
-        lora, strength = stack[0] if len(stack) == 1 else (stack or None, None)
+        loras, strength = stack[0] if len(stack) == 1 else (stack or None, None)
     decides.update(
         kind=type(task).__name__,
         lora_strength=strength,
-        lora=lora,
+        lora=loras,
         pictures=[*contents.pictures.values(), *contents.readings],
         model=model,
         dtype=dtype,

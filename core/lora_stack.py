@@ -22,12 +22,11 @@ class CheckedLora:
 
 
 def fields_for(stack: Sequence[Lora]) -> dict[str, Any]:
-    """The fields of a task that has these LoRAs."""
+    """The fields of a task that has these LoRAs, one at least."""
     if len(stack) > 1:
         return {"lora_path": None, "lora_strength": 1.0, "loras": tuple(stack)}
-    if not stack:
-        return {"lora_path": None, "loras": ()}
-    return {"lora_path": stack[0].path, "lora_strength": stack[0].strength, "loras": ()}
+    [one] = stack
+    return {"lora_path": one.path, "lora_strength": one.strength, "loras": ()}
 
 
 def hashes_of(one: str | None, several: Sequence[str]) -> tuple[str, ...]:

@@ -50,16 +50,11 @@ class Lease:
     loras_sha256: tuple[str, ...] = ()
 
     @property
-    def lora_hashes(self) -> tuple[str, ...]:
-        """Content hashes of the task's LoRAs, in its order."""
-        return hashes_of(self.lora_sha256, self.loras_sha256)
-
-    @property
     def loras(self) -> tuple[CheckedLora, ...]:
         """Those that take part in the picture, in the order in which they are applied."""
         if isinstance(self.task, ScoreTask):
             return ()
-        return counting(self.task, self.lora_hashes)
+        return counting(self.task, hashes_of(self.lora_sha256, self.loras_sha256))
 
     @property
     def task_name(self) -> str:

@@ -115,6 +115,8 @@ def _lora(layers: Sequence[Layer]) -> dict[str, Any]:
         for place in layer.places:
             if place is chosen or not _names_files(place):
                 strength = strength or place.settings.get("lora_strength")
+            if place is chosen and _has_strengths(place):
+                break
         if chosen is not None and "loras" in chosen.settings:
             own = strength is chosen.settings.get("lora_strength")
             return {"loras": with_strengths(chosen.settings["loras"].value, strength, own)}
@@ -126,6 +128,12 @@ def _lora(layers: Sequence[Layer]) -> dict[str, Any]:
 
 def _names_files(place: Place) -> bool:
     return any(name in place.settings for name in _FILES)
+
+
+def _has_strengths(place: Place) -> bool:
+    """Whether it names several LoRAs with strengths beside them."""
+    loras = place.settings.get("loras")
+    return loras is not None and any("strength" in lora for lora in loras.value)
 
 
 def named_fields(task: Mapping[Any, Any]) -> dict[Any, Any]:

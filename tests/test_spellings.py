@@ -212,6 +212,11 @@ def test_the_nearest_loras_count_and_a_layer_may_change_the_strengths_of_a_farth
         {"loras": [{**STACK[0], "strength": 1}, {**STACK[1], "strength": 0.25}]},
     ]
     assert "lora_strength: 0.25: 1 strength for 2 LoRAs" in str(unclear)
+    inner = {"positive_prompt": "f", "loras": STACK}
+    [nearer] = read(
+        tmp_path, {"tweets": [{"image_generation": inner, "lora_strength": [3, 4]}]}
+    ).inputs
+    assert settings_of(nearer) == {"loras": STACK}, "strengths beside paths are nearer than others"
     one = {"name": "M", "lora": "a.safetensors"}
     [other] = read(tmp_path, {"persona": one, "tweets": [{"prompt": "a", "loras": STACK}]}).inputs
     assert settings_of(other) == {"loras": STACK}
