@@ -3,14 +3,17 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from core.devices import Device
 from core.errors import DeviceError, InputError
 from core.file_ends import add_ends
 from core.memory_modes import Memory, Mode, changes_pixels
+from core.model_identity import Identity
+from core.model_loras import ModelLora
 from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, Dtype
 
@@ -31,6 +34,8 @@ class ModelChoice:
     Attributes:
         variant: of the weight files, such as fp16 for `….fp16.safetensors`.
         memory: the memory mode in which every worker of the run loads it.
+        loras: that belong to it.
+        scheduler: settings over those of its own scheduler.
     """
 
     path_or_id: str
@@ -40,16 +45,26 @@ class ModelChoice:
     dtype: Dtype = "auto"
     variant: str | None = None
     memory: Mode = "full"
+    loras: tuple[ModelLora, ...] = ()
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def deciding(self) -> str:
         """The identity with all about how the model is loaded that changes its pictures."""
-        parts = [self.identity]
+        others = {}
         if self.variant is not None:
-            parts.append(f"variant={self.variant}")
+            others["variant"] = self.variant
         if changes_pixels(self.memory):
-            parts.append(f"memory={self.memory}")
-        return " ".join(parts)
+            others["memory"] = self.memory
+        loras = tuple(lora.identity for lora in self.loras)
+        return str(Identity(self.identity, others, loras, self.scheduler))
+
+    def drawing(self, loras: Sequence[ModelLora], scheduler: Mapping[str, Any]) -> "ModelChoice":
+        """The same model with LoRAs and a noise schedule of its own."""
+        reason = self.reason
+        if loras:
+            reason += f" Model LoRAs: {', '.join(lora.shown for lora in loras)}."
+        return replace(self, loras=tuple(loras), scheduler=dict(scheduler), reason=reason)
 
 
 @dataclass(frozen=True)

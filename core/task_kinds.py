@@ -127,13 +127,18 @@ class EditKind:
     def complete(self, task: EditTask) -> tuple[EditTask, Contents]:
         values = dict(vars(task))
         for layer in self._layers:
+            if values["lora_path"] is None and layer.lora_path is not None:
+                # The task's strength is of a LoRA that it does not have.
+                values["lora_strength"] = (
+                    1.0 if layer.lora_strength is None else layer.lora_strength
+                )
             _fill(values, layer)
         pictures = {path: inspect_image(path) for path in task.source_images}
         first = pictures[task.source_images[0]]
         area = values["working_area"]
         if area is not None and values["width"] is None and values["height"] is None:
             values["width"], values["height"] = size_for(first.width, first.height, area)
-        values["lora_path"], lora = self._loras.find(task.lora_path)
+        values["lora_path"], lora = self._loras.find(values["lora_path"])
         return EditTask(**values), _contents(pictures, lora)
 
     def work(self, task: EditTask) -> float:

@@ -140,7 +140,7 @@ class WorkerHandle:
             self.process = self._starter.start(
                 self._target,
                 (
-                    replace(self._spec, model=for_worker(self._spec.model)),
+                    self._spec.with_paths(for_worker),
                     task_reader,
                     result_writer,
                 ),

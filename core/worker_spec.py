@@ -1,14 +1,15 @@
 """Everything a worker is born knowing. Pickled once into the new process."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 from core.devices import Device
 from core.judge import Judge
 from core.memory_modes import Mode
 from core.model_choice import ModelChoice
+from core.model_loras import ModelLora
 from core.settings import Compile, Dtype, SimulatedSettings, WorkerSettings
 
 Role = Literal["generate", "edit", "score"]
@@ -33,6 +34,8 @@ class WorkerSpec:
         judge: how it scores; None for other roles.
         variant: of the model's weight files.
         memory: how the model is made to fit into the device's memory.
+        model_loras: LoRAs that every picture is drawn with.
+        scheduler: settings over those of the checkpoint's scheduler, in diffusers' names.
     """
 
     name: str
@@ -56,6 +59,13 @@ class WorkerSpec:
     judge: Judge | None = None
     variant: str | None = None
     memory: Mode = "full"
+    model_loras: tuple[ModelLora, ...] = ()
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_paths(self, change: Callable[[str], str]) -> "WorkerSpec":
+        """The same with every path as `change` says it."""
+        loras = tuple(replace(lora, path=change(lora.path)) for lora in self.model_loras)
+        return replace(self, model=change(self.model), model_loras=loras)
 
     @property
     def most_saving(self) -> int:
@@ -121,6 +131,8 @@ def spec_for(
         judge=judge,
         variant=model.variant,
         memory=model.memory,
+        model_loras=model.loras,
+        scheduler=model.scheduler,
     )
 
 

@@ -10,9 +10,9 @@ from core.settings import (
     DEFAULT_FILE,
     PROJECT_DIR,
     Count,
+    DrawingModel,
     EditDefaults,
     JudgeSettings,
-    LoadedModel,
     Matching,
     ModelEditDefaults,
     SchedulingSettings,
@@ -29,7 +29,7 @@ BENCHMARK_FILE = PROJECT_DIR / "config" / "edit_benchmark.yaml"
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
-class EditorSettings(LoadedModel):
+class EditorSettings(DrawingModel):
     """What edits, and with which fields where a pair gives none."""
 
     defaults: EditDefaults

@@ -17,7 +17,7 @@ from core.worker_spec import WorkerSpec
 from workers.compilation import Compilation, compiler_failed
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
-from workers.models.base import Log, ModelFamily, Picture, Product
+from workers.models.base import Log, ModelFamily, Picture, Product, model_settings
 from workers.models.guidance import usual_guidance
 from workers.models.loading import load_pipeline
 from workers.models.prompt_limits import fit_clip_tokenizers
@@ -60,7 +60,7 @@ class DiffusersPipeline(ModelFamily):
         self._tell_compiling = tell
 
     def load(self) -> str:
-        pipeline = load_pipeline(self.spec, self._device)
+        pipeline = load_pipeline(self.spec, self._device, self._log)
         self.parameters = dict(inspect.signature(pipeline.__call__).parameters)
         name = type(pipeline).__name__
         self.check_pipeline(name, self.parameters)
@@ -207,6 +207,7 @@ class DiffusersPipeline(ModelFamily):
             "true_cfg_scale": arguments.get("true_cfg_scale"),
             "width": image.width,
             "height": image.height,
+            **model_settings(self.spec),
             "compiled": (self._compilation is not None and self._compilation.active) or None,
             **self._usual_guidance(arguments),
         }

@@ -8,12 +8,19 @@ from huggingface_hub.constants import is_offline_mode
 from transformers.utils import is_torchvision_available
 
 from core.worker_spec import WorkerSpec
+from workers.model_loras import put_on_model_loras
+from workers.models.base import Log
+from workers.noise_schedule import check_schedule, set_schedule
 from workers.processors import load_processor
 from workers.torch_device import device_map, dtype_of
 
 
-def load_pipeline(spec: WorkerSpec, device: torch.device) -> Any:
-    """The pipeline of a model's folder or hub id, its weights on the device."""
+def load_pipeline(spec: WorkerSpec, device: torch.device, log: Log) -> Any:
+    """The pipeline of a model's folder or hub id, its weights on the device.
+
+    It has the LoRAs and the noise schedule that the settings give to the model.
+    """
+    check_schedule(spec.scheduler, spec.model, spec.revision)
     pipeline = DiffusionPipeline.from_pretrained(
         spec.model,
         revision=spec.revision,
@@ -25,6 +32,8 @@ def load_pipeline(spec: WorkerSpec, device: torch.device) -> Any:
         **_parts_without_torchvision(spec),
     )
     pipeline.set_progress_bar_config(disable=True)
+    set_schedule(pipeline, spec.scheduler)
+    put_on_model_loras(pipeline, spec.model_loras, device, log)
     return pipeline
 
 
