@@ -145,6 +145,8 @@ class DiffusersPipeline(ModelFamily):
         if takes_cfg and arguments.get("negative_prompt") is None:
             # The default of some, which has no effect then; they would warn of that each time.
             arguments = {**arguments, "true_cfg_scale": 1.0}
+        if (arguments.get("true_cfg_scale") or 2.0) <= 1.0:  # it takes no part, nor a warning
+            arguments = {k: v for k, v in arguments.items() if k != "negative_prompt"}
         return self.pipeline(generator=one_or_all, output_type="np", **arguments)
 
     def _begin_compilation(self) -> None:

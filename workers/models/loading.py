@@ -11,7 +11,7 @@ from core.worker_spec import WorkerSpec
 from workers.model_loras import put_on_model_loras
 from workers.models.base import Log
 from workers.noise_schedule import check_schedule, set_schedule
-from workers.processors import load_processor
+from workers.processors import load_processor, load_tokenizer_of, needs_torchvision
 from workers.torch_device import device_map, dtype_of
 
 
@@ -21,6 +21,7 @@ def load_pipeline(spec: WorkerSpec, device: torch.device, log: Log) -> Any:
     It has the LoRAs and the noise schedule that the settings give to the model.
     """
     check_schedule(spec.scheduler, spec.model, spec.revision)
+    parts = _parts_without_torchvision(spec)
     pipeline = DiffusionPipeline.from_pretrained(
         spec.model,
         revision=spec.revision,
@@ -29,8 +30,11 @@ def load_pipeline(spec: WorkerSpec, device: torch.device, log: Log) -> Any:
         use_safetensors=True,
         device_map=device_map(spec),
         local_files_only=is_offline_mode(),
-        **_parts_without_torchvision(spec),
+        **parts,
     )
+    if "tokenizer" in parts:
+        # FLUX.2 gives its processor words alone, which the tokenizer inside takes as well.
+        pipeline.tokenizer = load_tokenizer_of(spec.model, spec.revision, "tokenizer")
     pipeline.set_progress_bar_config(disable=True)
     set_schedule(pipeline, spec.scheduler)
     put_on_model_loras(pipeline, spec.model_loras, device, log)
@@ -42,6 +46,9 @@ def _parts_without_torchvision(spec: WorkerSpec) -> dict[str, Any]:
     if is_torchvision_available():
         return {}
     config = DiffusionPipeline.load_config(spec.model, revision=spec.revision)
-    if config.get("processor", [None])[0] != "transformers":
-        return {}
-    return {"processor": load_processor(spec.model, spec.revision, "processor")}
+    parts = {}
+    if config.get("processor", [None])[0] == "transformers":
+        parts["processor"] = load_processor(spec.model, spec.revision, "processor")
+    if needs_torchvision((config.get("tokenizer") or [None, None])[1]):
+        parts["tokenizer"] = None  # diffusers would refuse another class; it comes afterwards
+    return parts
