@@ -225,8 +225,10 @@ def _other_models(made: Made, now: Identity) -> Iterator[Identity]:
     said = made.identity
     if said is None:
         return
-    for others, backend in product((now.others, {}), (now.backend, None)):
-        yield replace(said, others=others, backend=backend)
+    for model, others, backend in product(
+        (said.model, now.model), (now.others, {}), (now.backend, None)
+    ):
+        yield replace(said, model=model, others=others, backend=backend)
 
 
 def field_changes(job: Job, made: Made) -> list[Change]:

@@ -16,7 +16,8 @@ from core.validation import shown
 
 CLASS = "class"
 MOST_KEYS, MOST_NUMBERS = 40, 1000
-# Those that go with pipelines of pictures: first those that know flow matching, then the others.
+# Those that go with pipelines of pictures: of flow-matching models, whose pipelines give sigmas and
+# a shift by the picture's size, and of the others.
 FLOW_CLASSES = ("FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler")
 OTHER_CLASSES = (
     "DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",

@@ -8,7 +8,7 @@ from typing import Any
 import diffusers
 
 from core.errors import InputError
-from core.noise_schedule import CLASS
+from core.noise_schedule import CLASS, FLOW_CLASSES, OTHER_CLASSES
 
 
 def check_schedule(settings: Mapping[str, Any], model: str, revision: str | None) -> None:
@@ -45,7 +45,7 @@ def set_schedule(pipeline: Any, settings: Mapping[str, Any]) -> None:
     kind = getattr(diffusers, settings[CLASS]) if CLASS in settings else type(own)
     over = {name: value for name, value in settings.items() if name != CLASS}
     _check_names(settings, kind)
-    _check_fit(own, kind, over)
+    _check_fit(own, kind)
     try:
         scheduler = kind.from_config({**own.config, **over})
     except (ValueError, TypeError, NotImplementedError) as error:
@@ -74,27 +74,18 @@ def _check_names(settings: Mapping[str, Any], kind: Any) -> None:
             raise InputError(f"scheduler.{name}: {kind.__name__} has no such setting; {hint}")
 
 
-def _check_fit(own: Any, kind: Any, over: Mapping[str, Any]) -> None:
+def _check_fit(own: Any, kind: Any) -> None:
     """Raises InputError for a class that computes with another kind of noise than the model."""
     if kind is type(own):
         return
-    takes = _takes_flow(kind)
-    if _takes_flow(type(own)):
-        # Those that know both have to be told.
-        known = inspect.signature(kind.__init__).parameters
-        if takes and ("use_flow_sigmas" not in known or over.get("use_flow_sigmas") is True):
-            return
-        need = "; with use_flow_sigmas: true it would" if takes else ""
-    elif "prediction_type" in inspect.signature(kind.__init__).parameters:
+    name, fitting = type(own).__name__, tuple[str, ...]()
+    if name.startswith("FlowMatch"):
+        fitting = FLOW_CLASSES
+    elif name in OTHER_CLASSES and own.config.get("prediction_type") != "flow_prediction":
+        fitting = OTHER_CLASSES
+    if kind.__name__ in fitting:
         return
-    else:
-        need = ""
     raise InputError(
         f"scheduler.class: {kind.__name__} does not go with a model whose own scheduler is "
-        f"{type(own).__name__}{need}."
+        f"{name}; these do: {', '.join(fitting) or name}."
     )
-
-
-def _takes_flow(kind: Any) -> bool:
-    """Whether pipelines of flow-matching models can set its steps: they give sigmas and a shift."""
-    return {"sigmas", "mu"} <= set(inspect.signature(kind.set_timesteps).parameters)
