@@ -39,9 +39,9 @@ def fetch_file(repository: str, file: str, revision: str | None, where: str) -> 
     except hub.RemoteEntryNotFoundError:
         reason = f"the repository has no such file. See {page}/tree/{revision or 'main'}."
     except hub.LocalEntryNotFoundError:
+        why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub does not answer"
         reason = (
-            "HF_HUB_OFFLINE is set, or the hub cannot be reached, and the file is not in the cache "
-            f"({constants.HF_HUB_CACHE}). Run `hf download {repository} {file}` where there is a "
+            f"{why}, and the file is not in the cache ({constants.HF_HUB_CACHE}). Run `hf download {repository} {file}` where there is a "
             "network, or give a local file."
         )
     except (hub.HfHubHTTPError, hub.HFValidationError, OSError) as error:

@@ -7,6 +7,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 
 from core.errors import InputError
@@ -18,6 +19,7 @@ from core.provenance import read_provenance
 from core.settings import load_settings
 from tests.conftest import Project, write_safetensors
 from tests.edit_world import Bench, pair
+from tests.hub_server import HubServer
 from tests.inline_command import InlineCommand
 from tests.test_native_image_generator import drawn, lease, spec_for
 from workers.models.native_image_generator import NativeImageGenerator
@@ -57,6 +59,46 @@ def test_what_cannot_be_used_is_said_with_its_place(tmp_path: Path, wanted: Any,
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04" + bytes(40))
     with pytest.raises(InputError, match=said):
         found(tmp_path, wanted)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (
+            401,
+            "GatedRepo",
+            r"the repository is gated\. Accept its licence at http.*/owner/name, then",
+        ),
+        (404, "RepoNotFound", r"there is no such repository, or it is private\."),
+        (404, "RevisionNotFound", r"the repository has no revision 'v9'\. See http"),
+        (
+            404,
+            "EntryNotFound",
+            r"the repository has no such file\. See http.*/owner/name/tree/v9\.",
+        ),
+        (
+            503,
+            "",
+            r"the hub cannot be reached, and the file is not in the cache .*hf download owner",
+        ),
+    ],
+)
+def test_what_the_hub_refuses_is_said_with_the_file_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, code: str, said: str
+) -> None:
+    """A status of 0 is a run that may not ask it."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", status == 0)
+    hub = HubServer(tmp_path)
+    hub.refusal = lambda n, path: (status, {"X-Error-Code": code} if code else {})
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    wanted = {"path": "owner/name", "file": "turbo.safetensors", "revision": "v9"}
+    try:
+        with pytest.raises(InputError, match=rf"model_loras\.0: turbo.* of owner/name: {said}"):
+            found(tmp_path, wanted)
+    finally:
+        hub.close()
 
 
 @pytest.mark.parametrize(
