@@ -41,8 +41,8 @@ def fetch_file(repository: str, file: str, revision: str | None, where: str) -> 
     except hub.LocalEntryNotFoundError:
         why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub does not answer"
         reason = (
-            f"{why}, and the file is not in the cache ({constants.HF_HUB_CACHE}). Run `hf download {repository} {file}` where there is a "
-            "network, or give a local file."
+            f"{why}, and the file is not in the cache ({constants.HF_HUB_CACHE}). Run `hf "
+            f"download {repository} {file}` where there is a network, or give a local file."
         )
     except (hub.HfHubHTTPError, hub.HFValidationError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
