@@ -45,11 +45,15 @@ class Identity:
     @classmethod
     def read(cls, text: str) -> "Identity":
         """The inverse of `str`; a model's name may hold spaces."""
-        words = text.split(" ")
-        backend = words.pop() if len(words) > 1 and _BACKEND.fullmatch(words[-1]) else None
+        words, backend = text.split(" "), None
         parts: list[tuple[str, str]] = []
-        while len(words) > 1 and (found := _PART.fullmatch(words[-1])):
-            parts.insert(0, (found[1], found[2]))
+        while len(words) > 1:
+            if found := _PART.fullmatch(words[-1]):
+                parts.insert(0, (found[1], found[2]))
+            elif backend is None and _BACKEND.fullmatch(words[-1]):
+                backend = words[-1]
+            else:
+                break
             words.pop()
         others = {name: value for name, value in parts if name not in (LORA, SCHEDULER)}
         loras = tuple(value for name, value in parts if name == LORA)

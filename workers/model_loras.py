@@ -52,7 +52,7 @@ def put_on_model_loras(
     """Have every picture drawn with `loras`; says in one line what was done.
 
     Args:
-        device: where the changes are computed.
+        device: where changes are computed of weights that wait in host memory.
 
     Raises:
         InputError: one does not fit the model, or cannot be put on weights as they are stored.
@@ -113,9 +113,9 @@ def _check(parts: Sequence[tuple[Update, ModelLora]]) -> None:
 
 
 def _fuse(parts: Sequence[tuple[Update, ModelLora]], device: torch.device) -> None:
-    module = parts[0][0].layer.module
-    weight = module.weight
-    whole = weight.detach().to(device, torch.float32)
+    weight = parts[0][0].layer.module.weight
+    where = device if weight.device.type == "cpu" else weight.device
+    whole = weight.detach().to(where, torch.float32)
     changed = whole.clone()
     for update, lora in parts:
         changed += lora.strength * _change(update, whole)

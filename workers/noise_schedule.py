@@ -23,7 +23,7 @@ def check_schedule(settings: Mapping[str, Any], model: str, revision: str | None
     if name is None:
         try:
             index = diffusers.DiffusionPipeline.load_config(model, revision=revision)
-        except OSError:
+        except (OSError, ValueError):
             return  # no index to look into: it is checked when the pipeline is there
         library, name = (index.get("scheduler") or [None, None])[:2]
         if library != "diffusers" or not hasattr(diffusers, str(name)):

@@ -115,6 +115,7 @@ class DiffusersPipeline(ModelFamily):
         first = leases[0].task
         assert self._loras is not None and self._compilation is not None
         assert isinstance(first, GenerateTask | EditTask)
+        self._check_steps(arguments)
         work = _work(arguments)
         if self._compilation.due(leases[0].waiting // self.spec.workers, work):
             self._begin_compilation()
@@ -148,6 +149,20 @@ class DiffusersPipeline(ModelFamily):
         if (arguments.get("true_cfg_scale") or 2.0) <= 1.0:  # it takes no part, nor a warning
             arguments = {k: v for k, v in arguments.items() if k != "negative_prompt"}
         return self.pipeline(generator=one_or_all, output_type="np", **arguments)
+
+    @property
+    def _own_steps(self) -> int | None:
+        """How many steps a checkpoint has that comes with a schedule of fixed steps."""
+        return len(self.pipeline.config.get("sample_sigmas") or ()) or None
+
+    def _check_steps(self, arguments: Mapping[str, Any]) -> None:
+        """Raises InputError for a number that the pipeline would pass over without a word."""
+        own, asked = self._own_steps, arguments.get("num_inference_steps")
+        if own is not None and asked not in (None, own):
+            raise InputError(
+                f"num_inference_steps: this checkpoint has a schedule of {own} steps of its own; "
+                f"give {own}, or none (found {asked})."
+            )
 
     def _begin_compilation(self) -> None:
         """LoRAs come by exchange from now on: for each other adapter blocks are compiled again."""
@@ -203,7 +218,7 @@ class DiffusersPipeline(ModelFamily):
             "model_hash": model_hash or None,
             "pipeline": self.pipeline_name,
             "sampler": scheduler.removesuffix("Scheduler"),
-            "num_inference_steps": self._value(arguments, "num_inference_steps"),
+            "num_inference_steps": self._own_steps or self._value(arguments, "num_inference_steps"),
             "guidance_scale": self._value(arguments, "guidance_scale"),
             # Left to its default it takes no part: that needs a negative prompt, too.
             "true_cfg_scale": arguments.get("true_cfg_scale"),
