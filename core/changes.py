@@ -23,16 +23,8 @@ MOST_IN_VAIN = 200  # results that nothing explained: the others are taken to be
 TEXTS = ("prompt", "negative_prompt", "instruction")  # too long for a line: only counted
 BACKEND, MODEL, DTYPE, DRAWING = "attention backend", "model", "dtype", "drawing of this program"
 MODEL_LORA, SCHEDULE, MEMORY, VARIANT = "model LoRA", "noise schedule", "memory", "variant"
-OF_THE_MAKER = (
-    BACKEND,
-    MODEL,
-    DTYPE,
-    DRAWING,
-    MODEL_LORA,
-    SCHEDULE,
-    MEMORY,
-    VARIANT,
-)  # changes that are the same for all of a run
+# Changes that are the same for all of a run.
+OF_THE_MAKER = (BACKEND, MODEL, DTYPE, DRAWING, MODEL_LORA, SCHEDULE, MEMORY, VARIANT)
 _WORDS = {  # of fields that have other names in files than in tasks
     "num_inference_steps": "steps",
     "negative_prompt": "negative prompt",
@@ -319,10 +311,12 @@ def _of_schedule(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
     ]
     if len(names) != 1:
         return Change(SCHEDULE)
+    name = names[0]
     values = [
-        json.dumps(of[names[0]]) if names[0] in of else "the model's own" for of in (before, after)
+        f"{name} {json.dumps(of[name])}" if name in of else f"{name} as the model's"
+        for of in (before, after)
     ]
-    return Change(f"{SCHEDULE}'s {names[0]}", (values[0], values[1]))
+    return Change(SCHEDULE, (values[0], values[1]))
 
 
 def _told_apart(before: str, after: str) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from loguru import logger
+
 from core.errors import InputError
 
 REQUEST_TIMEOUT = 10.0  # seconds for the hub's answer to what version of the file it has
@@ -18,11 +20,13 @@ def fetch_file(repository: str, file: str, revision: str | None, where: str) -> 
     Raises:
         InputError: there is no such file, it may not be read, or the hub cannot be reached.
     """
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub import errors as hub
 
     page = f"{constants.ENDPOINT}/{repository}"
     try:
+        if not isinstance(try_to_load_from_cache(repository, file, revision=revision), str):
+            logger.info(f"Downloading {file} of {repository} from the hub.")
         return Path(
             hf_hub_download(repository, file, revision=revision, etag_timeout=REQUEST_TIMEOUT)
         )
@@ -44,6 +48,6 @@ def fetch_file(repository: str, file: str, revision: str | None, where: str) -> 
             f"{why}, and the file is not in the cache ({constants.HF_HUB_CACHE}). Run `hf "
             f"download {repository} {file}` where there is a network, or give a local file."
         )
-    except (hub.HfHubHTTPError, hub.HFValidationError, OSError) as error:
+    except (hub.HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
     raise InputError(f"{where}: {file} of {repository}: {reason}")

@@ -69,5 +69,6 @@ SchedulerSettings = Annotated[dict[str, Any], AfterValidator(_checked)]
 
 
 def as_identity(settings: Mapping[str, Any]) -> str:
-    """The settings in one word, the same for the same ones."""
-    return json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    """The settings in one word, the same for the same ones: 3 is 3.0."""
+    numbers = {k: float(v) if type(v) is int else v for k, v in settings.items()}
+    return json.dumps(numbers, sort_keys=True, separators=(",", ":"))

@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import constants
 from PIL import Image
 
+from core.benchmark.editing import EditedBy
 from core.errors import InputError
 from core.lora_files import LoraInspector, content_hash
 from core.model_identity import Identity
@@ -211,16 +212,16 @@ def test_the_plan_names_the_models_own_loras_and_what_changed_of_the_schedule(
         "2 changed (model LoRA turbo.safetensors at 0.5 -> other.safetensors at 1"
     )
     assert plan("other.safetensors", turbo, scheduler={"shift": 3.0}) == (
-        f"2 changed (noise schedule's shift the model's own -> 3.0).{KEPT}"
+        f"2 changed (noise schedule shift as the model's -> shift 3.0).{KEPT}"
     )
     both = plan(
         "other.safetensors", scheduler={"shift": 1.0}, workers={"attention_backend": "sage"}
     )
-    for part in ("model LoRA ", "noise schedule's shift 3.0 -> 1.0", "backend auto -> sage"):
+    for part in ("model LoRA ", "noise schedule shift 3.0 -> shift 1.0", "backend auto -> sage"):
         assert part in both
     assert plan("other.safetensors", scheduler={"shift": 1.0, "shift_terminal": None},
                 workers={"attention_backend": "sage"}).startswith(
-        "2 changed (noise schedule's shift_terminal the model's own -> null)."
+        "2 changed (noise schedule shift_terminal as the model's -> shift_terminal null)."
     )  # fmt: skip
     end = plan(scheduler={"class": "DDIMScheduler", "beta_start": 1})
     assert "noise schedule: 2" in end and "model LoRA other.safetensors at 1 -> none" in end
@@ -275,6 +276,8 @@ def test_the_benchmarks_editor_takes_loras_in_its_settings(project: Project) -> 
         ("style.safetensors", 0.5, 2)
     ]
     assert edited_by["scheduler"] == {"shift": 3.0}
+    turbo = f"model LoRA turbo.safetensors #{edited_by['model_loras'][0]['sha256'][:8]} at 0.8"
+    assert f', {turbo}, scheduler {{"shift":3.0}}, ' in EditedBy(**edited_by).line
     provenance = read_provenance(bench.edits()[0])
     assert provenance["task"]["lora_strength"] == 0.5 and provenance["lora_sha256"]
     run = bench.run(editor={**editor, "defaults": {"lora_path": "none.safetensors"}})

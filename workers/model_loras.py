@@ -105,9 +105,9 @@ def _check(parts: Sequence[tuple[Update, ModelLora]]) -> None:
         if not is_plain(update) and not _is_exact(layer.module.weight):
             kind = "LoKr" if isinstance(update, Kronecker) else "DoRA"
             raise InputError(
-                f"model_loras: {lora.name} is a {kind}, which can only be fused into weights of "
-                f"whole numbers, and {layer.part}.{layer.name} is stored as "
-                f"{type(layer.module.weight).__name__} ({layer.module.weight.dtype}); load the "
+                f"model_loras: {lora.name} is a {kind}, which can only be fused into weights of 16 "
+                f"or 32 bits, and {layer.part}.{layer.name} is stored as "
+                f"{type(layer.module.weight).__name__} ({layer.module.weight.dtype}). Load the "
                 "model with `memory: full`, or use a plain LoRA."
             )
 

@@ -146,7 +146,8 @@ class DiffusersPipeline(ModelFamily):
         if takes_cfg and arguments.get("negative_prompt") is None:
             # The default of some, which has no effect then; they would warn of that each time.
             arguments = {**arguments, "true_cfg_scale": 1.0}
-        if (arguments.get("true_cfg_scale") or 2.0) <= 1.0:  # it takes no part, nor a warning
+        guided = arguments.get("true_cfg_scale")
+        if guided is not None and guided <= 1:  # what takes no part would be warned of each time
             arguments = {k: v for k, v in arguments.items() if k != "negative_prompt"}
         return self.pipeline(generator=one_or_all, output_type="np", **arguments)
 
