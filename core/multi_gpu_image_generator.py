@@ -22,6 +22,7 @@ from core.ledger import Ledger
 from core.lora_files import LoraInspector
 from core.metadata import Tables, refuse_foreign_tables
 from core.model_choice import choose_model
+from core.model_loras import find_model_loras
 from core.outputs import OutputRoot
 from core.paths import as_text, user_path
 from core.planning import Plan, Planner, tell_plan
@@ -82,6 +83,7 @@ class MultiGPUImageGenerator:
         occupy_standard_descriptors()
         self.settings = load_settings(config)
         self.devices = choose_devices(num_gpus, gpu_ids, self.settings.device)
+        self._inspector = LoraInspector()
         self.model = choose_model(
             self.settings.model,
             self.settings.revision,
@@ -90,6 +92,13 @@ class MultiGPUImageGenerator:
             variant=self.settings.variant,
             memory=self.settings.memory,
             base_model=self.settings.base_model,
+        ).drawing(
+            find_model_loras(
+                self.settings.model_loras,
+                [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")],
+                self._inspector,
+            ),
+            self.settings.scheduler,
         )
         self._resumable = output_dir is not None
         self._overwrite = overwrite or not self._resumable
@@ -102,7 +111,6 @@ class MultiGPUImageGenerator:
             self._claim = FolderInput(self._root.folder, source, overwrite)
         self._ledger: Ledger | None = None
         self._tables: Tables | None = None  # where batches are resumable
-        self._inspector = LoraInspector()
         self._pool: WorkerPool | None = None
         self._owner: int | None = None  # the process that has the pool's thread and the ledger
         self._batch: Batch | None = None
@@ -242,7 +250,9 @@ class MultiGPUImageGenerator:
         )
         admitted: list[Job | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
         self._named += len(inputs)
-        planner = Planner(ledger, self._root, self._overwrite, self._retry_quarantined)
+        planner = Planner(
+            ledger, self._root, self._overwrite, self._retry_quarantined, self.model.loras
+        )
         return planner.begin(admitted, self._claim)
 
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:

@@ -34,7 +34,7 @@ from core.source_images import read_image
 from core.tasks import EditTask, GenerateTask, ScoreTask
 from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraManager
-from workers.models.base import Log, ModelFamily, Picture, Product, Verdict
+from workers.models.base import Log, ModelFamily, Picture, Product, Verdict, model_settings
 
 COMPILING = 4.0  # seconds
 SAVING = 0.1  # seconds until the saver crashes
@@ -126,6 +126,7 @@ class SimulatedGpu(ModelFamily):
             "guidance_scale": task.guidance_scale or 0.0,
             "width": width,
             "height": height,
+            **model_settings(self._spec),
             "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "pid": os.getpid(),
         }

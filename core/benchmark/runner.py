@@ -22,18 +22,21 @@ from core.benchmark.pairs import Pair, PairSet
 from core.benchmark.settings import BenchmarkSettings
 from core.changes import Change
 from core.devices import Device, choose_devices, in_groups, memory_in_use
+from core.errors import InputError
 from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
 from core.folder_input import FolderInput
 from core.judge import Judge, load_judge
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
 from core.model_choice import ModelChoice, choose_model
+from core.model_loras import find_model_loras
 from core.outputs import OutputRoot
 from core.paths import as_text, on_disk, user_path
 from core.plan_summary import PlanSummary, Standing
 from core.planning import Planner, tell_plan
 from core.provenance import read_provenance
 from core.seeds import seed_of_task
+from core.settings import EditDefaults
 from core.streams import occupy_standard_descriptors
 from core.task_kinds import Contents, EditKind, LoraFinder, ScoreKind
 from core.tasks import EditTask, Result, ScoreTask
@@ -95,6 +98,7 @@ class EditBenchmark:
     ) -> None:
         occupy_standard_descriptors()
         self.settings = settings
+        self._inspector = LoraInspector()
         self.devices = _devices(settings, device_ids)
         self.editor = choose_model(
             settings.editor.model,
@@ -105,6 +109,14 @@ class EditBenchmark:
             variant=settings.editor.variant,
             memory=settings.editor.memory,
             base_model=settings.editor.base_model,
+        ).drawing(
+            find_model_loras(
+                settings.editor.model_loras,
+                self._lora_folders(),
+                self._inspector,
+                "editor.model_loras",
+            ),
+            settings.editor.scheduler,
         )
         self.judge_model, judge_settings = judge_model(settings, self.devices)
         self.judge: Judge = load_judge(judge_settings, config_folder)
@@ -115,12 +127,13 @@ class EditBenchmark:
         if self._claim is not None:
             self._claim.check()  # before anything is touched; again when the folder is ours
         self._ledger = Ledger.open(self.root.folder)
-        self._planner = Planner(self._ledger, self.root, overwrite, retry_quarantined)
+        self._planner = Planner(
+            self._ledger, self.root, overwrite, retry_quarantined, self.editor.loras
+        )
         self._retry_unparsed = retry_unparsed and self.judge.settings.type == "vlm"
         if retry_unparsed and not self._retry_unparsed:
             kind = self.judge.settings.type
             logger.warning(f"--retry-unparsed: a judge of type {kind} says the same each time.")
-        self._inspector = LoraInspector()
         self._events: queue.SimpleQueue[PoolEvent] = queue.SimpleQueue()
         self._pools: dict[Role, WorkerPool] = {}
         self._log = WorkerLog()
@@ -153,13 +166,13 @@ class EditBenchmark:
         """Check every pair and compare with what earlier runs left.
 
         Raises:
-            InputError: what they left is of other data.
+            InputError: what they left is of other data, or a LoRA of the settings is not there.
         """
         self._pairs = pair_set.pairs
-        loras = LoraFinder(
-            [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")], self._inspector
-        )
-        kind = EditKind(self.settings.editor.layers(*self.editor.names), loras)
+        loras = LoraFinder(self._lora_folders(), self._inspector)
+        layers = self.settings.editor.layers(*self.editor.names)
+        _check_default_loras(layers, loras)
+        kind = EditKind(layers, loras)
         admission = Admission(
             kind,
             self.settings.workers.decisive(self.editor.deciding),
@@ -189,6 +202,10 @@ class EditBenchmark:
         # Hashed once: an edit that stays is looked at for the plan, and scored after it.
         self._admitted = {edit.position: self._admit_score(edit) for edit in self.finished_edits()}
         self._score_summary = self._summary_of_scores(list(self._admitted.values()))
+
+    def _lora_folders(self) -> list[Path]:
+        """Where relative paths of LoRAs are looked up."""
+        return [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")]
 
     def _summary_of_scores(self, admitted: Sequence[Job | Rejected]) -> PlanSummary:
         """How the verdicts stand: those on edits that stay, and those on edits to be made."""
@@ -510,6 +527,15 @@ def _devices(settings: BenchmarkSettings, device_ids: list[int] | None) -> list[
     if settings.parallel_mode == "model_parallel":
         return in_groups(devices, settings.gpus_per_worker or len(devices))
     return devices
+
+
+def _check_default_loras(layers: Sequence[EditDefaults], loras: LoraFinder) -> None:
+    """Raises InputError once for a LoRA of the settings that would fail every pair."""
+    for layer in layers:
+        try:
+            loras.find(layer.lora_path)
+        except InputError as error:
+            raise InputError(f"editor.defaults.{error}") from None
 
 
 def _edit_input(pair: Pair, first_seed: int, suffix: str) -> Any:

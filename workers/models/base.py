@@ -11,6 +11,7 @@ from PIL.Image import Image
 
 from core.messages import Lease
 from core.provenance import encode_picture, record
+from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraCounts
 
 Log = Callable[[str, str], None]
@@ -54,6 +55,16 @@ class Verdict(Product):
         content = {**record(lease, self.used), **self.details}
         text = json.dumps(content, ensure_ascii=False, indent=1)
         return text.encode("utf-8", "backslashreplace")  # halves of characters: JSON's own escape
+
+
+def model_settings(spec: WorkerSpec) -> dict[str, Any]:
+    """What a picture says of the model's own LoRAs and noise schedule, where it has some."""
+    used: dict[str, Any] = {}
+    if spec.model_loras:
+        used["model_loras"] = [lora.record for lora in spec.model_loras]
+    if spec.scheduler:
+        used["scheduler"] = dict(spec.scheduler)
+    return used
 
 
 class ModelFamily(ABC):
