@@ -13,6 +13,20 @@ class TaskStarted:
 
 
 @dataclass(frozen=True)
+class TaskProgress:
+    """Steps of what a worker runs; it comes four times a second at most, and not for short tasks.
+
+    `together` counts the tasks that it runs as one.
+    """
+
+    task_id: str
+    worker: str
+    done: int
+    total: int
+    together: int = 1
+
+
+@dataclass(frozen=True)
 class TaskEnded:
     result: Result
 
@@ -35,7 +49,7 @@ class WorkerState:
     state: str
 
 
-Event = TaskStarted | TaskEnded | TaskSpared | TaskReopened | WorkerState
+Event = TaskStarted | TaskProgress | TaskEnded | TaskSpared | TaskReopened | WorkerState
 Listener = Callable[[Event], None]
 
 

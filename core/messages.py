@@ -96,6 +96,19 @@ class Compiling:
 
 
 @dataclass(frozen=True)
+class StepsDone:
+    """How far the device is with a lease, and with those that it draws together with it.
+
+    For the user's eyes alone: it comes rarely, is dropped where the pipe is full, and moves no
+    deadline.
+    """
+
+    lease_id: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Generated:
     """The device is done with this lease; its result is still being encoded and written.
 
@@ -167,6 +180,7 @@ ToMain = (
     | Loaded
     | LoadFailed
     | Compiling
+    | StepsDone
     | Generated
     | Done
     | Failed
@@ -179,7 +193,8 @@ _TYPES = {
     t.__name__: t
     for t in (
         *(Load, Lease, Stop),
-        *(Ready, BootFailed, Loaded, LoadFailed, Compiling, Generated, Done, Failed),
+        *(Ready, BootFailed, Loaded, LoadFailed, Compiling, StepsDone, Generated),
+        *(Done, Failed),
         *(Log, LibraryWarning, PromptCut),
     )
 }

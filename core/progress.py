@@ -18,7 +18,15 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from core.events import Event, TaskEnded, TaskReopened, TaskSpared, TaskStarted, WorkerState
+from core.events import (
+    Event,
+    TaskEnded,
+    TaskProgress,
+    TaskReopened,
+    TaskSpared,
+    TaskStarted,
+    WorkerState,
+)
 
 LOG_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
 _sinks = [0]  # of loguru, which starts with one
@@ -109,6 +117,9 @@ class TerminalView:
         self._batch = self._progress.add_task("pictures", total=total, state="")
         # A worker's bar is its share of the batch.
         self._lines = {w: self._progress.add_task(f"  {w}", total=total, state="") for w in workers}
+        # By worker: the task that it was given last, and the one whose steps its line shows.
+        self._newest: dict[str, str] = {}
+        self._stepping: dict[str, str] = {}
         self._failed = 0
         _log_to(self._write, log_level, colorize=True)
 
@@ -127,13 +138,19 @@ class TerminalView:
     def show(self, event: Event) -> None:
         match event:
             case TaskStarted(task_id, worker):
-                self._progress.update(self._lines[worker], state=escape(task_id))
+                self._newest[worker] = task_id
+                if worker not in self._stepping:  # else it is given ahead of that one's end
+                    self._progress.update(self._lines[worker], state=escape(task_id))
+            case TaskProgress(task_id, worker):
+                self._stepping[worker] = task_id
+                self._progress.update(self._lines[worker], state=_steps(event))
             case TaskEnded(result):
                 self._failed += not result.success
                 failed = f"[red]{self._failed} failed[/red]" if self._failed else ""
                 self._progress.update(self._batch, advance=1, state=failed)
                 if result.worker in self._lines:
                     self._progress.update(self._lines[result.worker], advance=1)
+                self._end_steps(result.task_id)
                 if not result.success:
                     logger.log(*_line(event, ""))
             case TaskSpared():
@@ -143,7 +160,19 @@ class TerminalView:
                 self._failed -= 1
                 self._progress.update(self._batch, advance=-1)
             case WorkerState(worker, state):
+                self._stepping.pop(worker, None)
                 self._progress.update(self._lines[worker], state=state)
+
+    def _end_steps(self, task_id: str) -> None:
+        """A task is over: its worker's line shows what that one was given last."""
+        for worker in [w for w, task in self._stepping.items() if task == task_id]:
+            del self._stepping[worker]
+            self._progress.update(self._lines[worker], state=escape(self._newest[worker]))
+
+
+def _steps(event: TaskProgress) -> str:
+    more = f" and {event.together - 1} more" if event.together > 1 else ""
+    return f"{event.done}/{event.total} steps  {escape(event.task_id)}{more}"
 
 
 def _line(event: TaskEnded, count: str) -> tuple[str, str]:

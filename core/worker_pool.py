@@ -20,7 +20,7 @@ from core.admission import Job
 from core.barrier import Barrier
 from core.batch import ActiveLease, Batch, WorkerLoss
 from core.devices import Device
-from core.events import Listener, WorkerState, ignore
+from core.events import Listener, TaskProgress, WorkerState, ignore
 from core.fault_points import fault_point
 from core.leasing import Leasing
 from core.loading import loads_at_once
@@ -38,6 +38,7 @@ from core.messages import (
     Log,
     PromptCut,
     Ready,
+    StepsDone,
     Stop,
 )
 from core.pace import Pace
@@ -309,6 +310,8 @@ class WorkerPool:
             case Compiling():
                 if handle.running and not handle.on_its_way_out:
                     handle.set_deadline(self._pace.allowed(handle.name, handle.work, True))
+            case StepsDone():
+                self._tell_steps(handle, message)
             case Generated():
                 self._generated(handle, message)
             case Log() | LibraryWarning() | PromptCut():
@@ -350,6 +353,14 @@ class WorkerPool:
         if not handle.on_its_way_out:
             handle.set_deadline(self._rules.stop_timeout)
             self._change(handle, State.STOPPING)
+
+    def _tell_steps(self, handle: WorkerHandle, message: StepsDone) -> None:
+        """For those who watch; whether it hangs is told by its deadline alone."""
+        if message.lease_id in handle.running:
+            _, active = handle.running[message.lease_id]
+            task, together = active.job.task_id, len(handle.running)
+            progress = TaskProgress(task, handle.name, message.done, message.total, together)
+            self._listener(progress)
 
     def _generated(self, handle: WorkerHandle, message: Generated) -> None:
         handle.loras = frozenset(message.resident_loras)

@@ -28,6 +28,7 @@ from workers.boot import bind_to_parent, ignore_terminal_signals
 from workers.channel import Channel, work_on
 from workers.models.base import ModelFamily, Product
 from workers.result_saver import ResultSaver
+from workers.steps import StepReporter
 
 LEAVING_EXIT = 3  # a worker that asked for its own replacement
 
@@ -78,6 +79,8 @@ class _Worker:
         self._saver = ResultSaver(channel, spec.most_saving)
         self._free_since = time.monotonic()
         family.before_compiling(lambda: channel.send(Compiling()))
+        self._steps = StepReporter(channel.offer)
+        family.on_steps(self._steps.tell)
 
     def serve(self) -> None:
         while True:
@@ -133,6 +136,7 @@ class _Worker:
 
     def _run(self, leases: list[Lease]) -> None:
         work_on([lease.task_name for lease in leases])
+        self._steps.begin(leases)
         started = time.monotonic()
         waited = started - self._free_since
         try:

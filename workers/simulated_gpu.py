@@ -35,6 +35,7 @@ from core.tasks import EditTask, GenerateTask, ScoreTask
 from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraManager
 from workers.models.base import Log, ModelFamily, Picture, Product, Verdict
+from workers.steps import SECONDS_BETWEEN, TellSteps
 
 COMPILING = 4.0  # seconds
 SAVING = 0.1  # seconds until the saver crashes
@@ -49,6 +50,7 @@ class SimulatedGpu(ModelFamily):
         self._spec = spec
         self._times = spec.simulated
         self._tell_compiling: Callable[[], None] = lambda: None
+        self._tell_steps: TellSteps = lambda done, total: None
         pipeline = _SimulatedPipeline(self._times.lora_load_seconds)
         self._loras = LoraManager(
             pipeline, spec.max_resident_loras, log, _SimulatedLoader(pipeline)
@@ -59,6 +61,9 @@ class SimulatedGpu(ModelFamily):
 
     def before_compiling(self, tell: Callable[[], None]) -> None:
         self._tell_compiling = tell
+
+    def on_steps(self, tell: TellSteps) -> None:
+        self._tell_steps = tell
 
     def load(self) -> str:
         self._break_if_lost()
@@ -91,7 +96,7 @@ class SimulatedGpu(ModelFamily):
         for path, sha256 in lease.files.items():
             read_image(path, sha256)
         self._loras.use(lease.lora_sha256, task.lora_path, task.lora_strength)
-        time.sleep(self._seconds(lease))
+        self._draw(self._seconds(lease), task.num_inference_steps or 1)
         width, height = task.width or SIDE, task.height or SIDE
         colour = tuple(bytes.fromhex(lease.fingerprint[:6]))
         image = Image.new("RGB", (width, height), colour)
@@ -99,6 +104,13 @@ class SimulatedGpu(ModelFamily):
         if fault in _SAVING_FAULTS:
             image.save = _SAVING_FAULTS[fault]  # type: ignore[method-assign]
         return Picture(self._used(task, width, height), image)
+
+    def _draw(self, seconds: float, steps: int) -> None:
+        """Take that long, in steps; short tasks at one go, which is more exact."""
+        started, steps_at_once = time.monotonic(), steps if seconds < SECONDS_BETWEEN else 1
+        for done in range(steps_at_once, steps + 1, steps_at_once):
+            time.sleep(max(0.0, started + seconds * done / steps - time.monotonic()))
+            self._tell_steps(done, steps)
 
     def resident_loras(self) -> list[str]:
         return self._loras.resident

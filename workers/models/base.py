@@ -12,6 +12,7 @@ from PIL.Image import Image
 from core.messages import Lease
 from core.provenance import encode_picture, record
 from workers.lora_manager import LoraCounts
+from workers.steps import TellSteps
 
 Log = Callable[[str, str], None]
 """Log a line in main: level and text."""
@@ -66,6 +67,10 @@ class ModelFamily(ABC):
     def before_compiling(self, tell: Callable[[], None]) -> None:
         """Have `tell` called before whatever has to be compiled first, which takes a while."""
         del tell  # most models are not compiled
+
+    def on_steps(self, tell: TellSteps) -> None:
+        """Have `tell` called after every step of what runs, if there are any."""
+        del tell
 
     @abstractmethod
     def load(self) -> str:

@@ -28,6 +28,7 @@ from workers.processors import load_processor
 from workers.prompt_cache import PromptCache
 from workers.prompt_cuts import PromptCuts, tokenizers_of
 from workers.reproducible import make_reproducible
+from workers.steps import TellSteps, count_steps
 from workers.torch_device import (
     device_map,
     dtype_of,
@@ -53,6 +54,7 @@ class DiffusersPipeline(ModelFamily):
         self._loras: Loras | None = None
         self._compilation: Compilation | None = None
         self._tell_compiling: Callable[[], None] = lambda: None
+        self._tell_steps: TellSteps = lambda done, total: None
         self._prompts: PromptCache | None = None
         self.cuts = PromptCuts({})
         self.parameters: dict[str, inspect.Parameter] = {}
@@ -63,6 +65,9 @@ class DiffusersPipeline(ModelFamily):
 
     def before_compiling(self, tell: Callable[[], None]) -> None:
         self._tell_compiling = tell
+
+    def on_steps(self, tell: TellSteps) -> None:
+        self._tell_steps = tell
 
     def load(self) -> str:
         pipeline = DiffusionPipeline.from_pretrained(
@@ -75,6 +80,7 @@ class DiffusersPipeline(ModelFamily):
             **self._parts_without_torchvision(),
         )
         pipeline.set_progress_bar_config(disable=True)
+        count_steps(pipeline, lambda done, total: self._tell_steps(done, total))
         self.parameters = dict(inspect.signature(pipeline.__call__).parameters)
         name = type(pipeline).__name__
         self.check_pipeline(name, self.parameters)
