@@ -49,7 +49,18 @@ class WorkerState:
     state: str
 
 
-Event = TaskStarted | TaskProgress | TaskEnded | TaskSpared | TaskReopened | WorkerState
+@dataclass(frozen=True)
+class ModelFetching:
+    """Bytes of a hub's model that are on this machine, of those that workers need to load it."""
+
+    model: str
+    done: int
+    total: int
+
+
+Event = (
+    TaskStarted | TaskProgress | TaskEnded | TaskSpared | TaskReopened | WorkerState | ModelFetching
+)
 Listener = Callable[[Event], None]
 
 

@@ -85,6 +85,11 @@ def choose_model(
     return ModelChoice(str(folder), identity, f"Model: {shown} ({why}).", revision, dtype)
 
 
+def is_hub_model(path_or_id: str) -> bool:
+    """Whether a chosen model's `path_or_id` is a hub id; folders have their whole path there."""
+    return _HUB_ID.fullmatch(path_or_id) is not None
+
+
 def _automatic(devices: Sequence[Device], automatic: Automatic) -> tuple[str, str]:
     """Name and reason."""
     gpus = [d for d in devices if d.kind == "cuda"]

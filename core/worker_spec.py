@@ -53,6 +53,17 @@ class WorkerSpec:
     judge: Judge | None = None
 
     @property
+    def index_file(self) -> str:
+        """A file that every model of its role's kind has."""
+        return "config.json" if self.role == "score" else "model_index.json"
+
+    @property
+    def model_name(self) -> str:
+        """What its user calls the model: hub id, or folder."""
+        name, has_hash, _ = self.model_identity.partition("#")
+        return self.model if has_hash else name
+
+    @property
     def most_saving(self) -> int:
         """Results that may wait to be saved: a whole group's at least, which come together."""
         return max(self.max_pending_saves, self.group_size)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.events import Event, TaskEnded, TaskProgress, TaskStarted, WorkerState
+from core.events import Event, ModelFetching, TaskEnded, TaskProgress, TaskStarted, WorkerState
 from core.messages import Lease, Log, StepsDone, decode
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.progress import create_view, set_up_logging
@@ -219,3 +219,41 @@ def test_a_line_shows_steps_of_what_runs_and_no_others(
         finally:
             monkeypatch.undo()
             set_up_logging("INFO")
+
+
+def test_a_download_has_a_bar_of_its_own_until_it_is_done(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with os.fdopen(terminal.theirs, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setenv("TERM", "xterm")
+        try:
+            with create_view(3, ["gpu0"], "INFO") as view:
+                view.show(ModelFetching("[a]/model", 5_125_000_000, 20_500_000_000))
+                time.sleep(0.3)
+                half = terminal.text
+                view.show(ModelFetching("[a]/model", 20_500_000_000, 20_500_000_000))
+                time.sleep(0.3)
+                after = terminal.text.rpartition("gpu0")[2]
+        finally:
+            monkeypatch.undo()
+            set_up_logging("INFO")
+    assert re.search(r"\[a\]/model +━.* 5\.12/20\.50 GB", half) and "0/3" in half
+    assert "[a]/model" not in after
+
+
+def test_without_a_terminal_a_download_has_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.progress.DOWNLOAD_PAUSE", 0.0)
+    try:
+        with create_view(3, ["gpu0"], "INFO") as view:
+            for hundredth in range(101):
+                view.show(ModelFetching("a/model", hundredth * 10**8, 10**10))
+        said = capsys.readouterr().err
+    finally:
+        monkeypatch.undo()
+        set_up_logging("INFO")
+    assert re.findall(r"a/model: (\d+\.00/10\.00 GB \(\d+ %\))", said) == [
+        f"{n}.00/10.00 GB ({n}0 %)" for n in range(1, 11)
+    ]

@@ -47,7 +47,7 @@ class SimulatedGpu(ModelFamily):
     """Needs no torch, so a test's worker is up in a fraction of a second."""
 
     def __init__(self, spec: WorkerSpec, log: Log) -> None:
-        self._spec = spec
+        self.spec = spec
         self._times = spec.simulated
         self._tell_compiling: Callable[[], None] = lambda: None
         self._tell_steps: TellSteps = lambda done, total: None
@@ -86,7 +86,7 @@ class SimulatedGpu(ModelFamily):
         return [self._picture(lease) for lease in leases]
 
     def _break_if_lost(self) -> None:
-        flag = self._times.lost_while.get(self._spec.name)
+        flag = self._times.lost_while.get(self.spec.name)
         if flag is not None and os.path.exists(flag):
             raise RuntimeError("CUDA error: device lost (simulated)")
 
@@ -124,7 +124,7 @@ class SimulatedGpu(ModelFamily):
         megapixels = (task.width or SIDE) * (task.height or SIDE) / 1e6
         steps = task.num_inference_steps or 1
         spread = random.Random(lease.fingerprint).uniform(-1, 1) * self._times.jitter
-        slowness = self._times.slowness.get(self._spec.name, 1.0)
+        slowness = self._times.slowness.get(self.spec.name, 1.0)
         if _fault(_words(lease), lease.attempt) == "slow":
             slowness *= 30
         rate = self._times.seconds_per_megapixel_step * slowness

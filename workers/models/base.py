@@ -4,13 +4,14 @@ import gc
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL.Image import Image
 
 from core.messages import Lease
 from core.provenance import encode_picture, record
+from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraCounts
 from workers.steps import TellSteps
 
@@ -59,6 +60,12 @@ class Verdict(Product):
 
 class ModelFamily(ABC):
     """One loaded model on one device. Methods raise whatever breaks; the caller classifies."""
+
+    spec: WorkerSpec
+
+    def model_is_at(self, folder: str) -> None:
+        """Load from there: what a hub's model was fetched to."""
+        self.spec = replace(self.spec, model=folder, revision=None)
 
     @abstractmethod
     def device_identity(self) -> tuple[str, str]:
