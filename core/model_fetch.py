@@ -37,9 +37,9 @@ class ModelFetch:
     Args:
         target: what the process runs.
         spec: of a worker that is to load the model.
-        on_change: called, from a thread of its own, when there is something new to read here.
 
     Attributes:
+        on_change: called, from a thread of its own, when there is something new to read here.
         folder: where its files lie, as workers have to be told; None until they are there.
         refusal: why it cannot be had, or None.
         transfers: bytes are coming, which may take long.
@@ -51,8 +51,8 @@ class ModelFetch:
         spec: WorkerSpec,
         rules: SupervisionSettings,
         listener: Listener,
-        on_change: Callable[[], None],
     ) -> None:
+        self.on_change: Callable[[], None] = lambda: None
         self.folder: str | None = None
         self.refusal: str | None = None
         self.transfers = False
@@ -60,13 +60,20 @@ class ModelFetch:
         self._spec = spec
         self._rules = rules
         self._listener = listener
-        self._on_change = on_change
         self._done = self._total = 0  # bytes
-        self._stopping = threading.Event()
+        self._stopping, self._over = threading.Event(), threading.Event()
+        self._after: ModelFetch | None = None
         self._thread = threading.Thread(target=self._run, name="model-fetch", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
+    def start(self, after: "ModelFetch | None" = None) -> None:
+        """Begin; does nothing the second time.
+
+        Args:
+            after: another model that has the whole line until it is there.
+        """
+        if self._thread.ident is None:
+            self._after = after
+            self._thread.start()
 
     def stop(self) -> None:
         """End it, wherever it is; what came stays for the next run."""
@@ -77,12 +84,16 @@ class ModelFetch:
     # -- the thread, which the process does not outlive ----------------------------------------
 
     def _run(self) -> None:
+        while self._after is not None and not self._after._over.wait(SLICE):
+            if self._stopping.is_set():
+                return
         try:
             self._fetch()
         except Exception as error:
             logger.exception("Fetching the model broke down; this is a defect, please report it.")
             self.refusal = f"{self._spec.model} could not be fetched ({error!r})."
-        self._on_change()
+        self._over.set()
+        self.on_change()
 
     def _fetch(self) -> None:
         began, tries = time.monotonic(), 0
@@ -179,6 +190,6 @@ class ModelFetch:
             self.transfers = True
             missing, whole = (size / 1e9 for size in (total - done, total))
             logger.info(f"{self._spec.model}: downloading {missing:.2f} of {whole:.2f} GB.")
-            self._on_change()
+            self.on_change()
         if self.transfers:
             self._listener(ModelFetching(self._spec.model, done, total))

@@ -74,6 +74,15 @@ class PoolSettings(Protocol):
     def scheduling(self) -> SchedulingSettings: ...
 
 
+def fetch_for(
+    spec: WorkerSpec, rules: SupervisionSettings, listener: Listener
+) -> ModelFetch | None:
+    """Of a hub's model, to be brought here or found here; None for other models."""
+    if not is_hub_model(spec.model):
+        return None
+    return ModelFetch(run_fetch, spec, rules, listener)
+
+
 class WorkerPool:
     """One supervised worker process per device.
 
@@ -83,6 +92,7 @@ class WorkerPool:
         in_step: workers wait for each other after every task (`enable_batch_sync`).
         on_dismissed: told the device of a worker that left by `dismiss`.
         log: where workers' words go, for pools that share one; by default a log of its own.
+        fetch: of the workers' model, where it began before.
     """
 
     def __init__(
@@ -93,13 +103,16 @@ class WorkerPool:
         in_step: bool = False,
         on_dismissed: Callable[[Device], None] = lambda device: None,
         log: WorkerLog | None = None,
+        fetch: ModelFetch | None = None,
     ) -> None:
         self._rules = settings.supervision
         self._listener = listener
         self._concurrent_loads = settings.workers.concurrent_loads
         self._workers = len(specs)
         self._model_folder = ""  # where a hub's model lies; empty for other models
-        self._fetch = self._fetch_of(specs[0][1])
+        self._fetch = fetch or fetch_for(specs[0][1], self._rules, listener)
+        if self._fetch is not None:
+            self._fetch.on_change = partial(self._post, lambda: None)
         self._loads_at_once = self._most_loads(specs[0][1].model)
         self.barrier = Barrier() if in_step else None
         self._on_dismissed = on_dismissed
@@ -131,13 +144,6 @@ class WorkerPool:
         self._handles = [self._handle(device, spec) for device, spec in specs]
         copies = settings.scheduling.speculative_copies
         self._leasing = Leasing(self._handles, self._pace, self.barrier, copies)
-
-    def _fetch_of(self, spec: WorkerSpec) -> ModelFetch | None:
-        """Of a model that is still to be brought here, or to be found here with the hub's help."""
-        if not is_hub_model(spec.model):
-            return None
-        wake = partial(self._post, lambda: None)
-        return ModelFetch(run_fetch, spec, self._rules, self._listener, wake)
 
     def _most_loads(self, model: str) -> int:
         return loads_at_once(self._concurrent_loads, model, self._workers)

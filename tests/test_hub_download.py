@@ -325,9 +325,10 @@ class Fetch(ModelFetch):
 
     def __init__(self, stall: float = 60.0) -> None:
         self.told: list[tuple[int, int]] = []
-        self._over = threading.Event()
+        self._end = threading.Event()
         rules = load_settings({"supervision": {"load_stall_timeout": stall}}).supervision
-        super().__init__(run_fetch, spec_for(MODEL), rules, self._listen, self._look)
+        super().__init__(run_fetch, spec_for(MODEL), rules, self._listen)
+        self.on_change = self._look
 
     def _listen(self, event: Event) -> None:
         assert isinstance(event, ModelFetching) and event.model == MODEL
@@ -335,10 +336,10 @@ class Fetch(ModelFetch):
 
     def _look(self) -> None:
         if self.folder is not None or self.refusal is not None:
-            self._over.set()
+            self._end.set()
 
     def end(self) -> "Fetch":
-        assert self._over.wait(PATIENCE)
+        assert self._end.wait(PATIENCE)
         return self
 
 

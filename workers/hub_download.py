@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from filelock import Timeout
 from huggingface_hub import (
     HfApi,
     constants,
@@ -266,7 +265,7 @@ class Download:
         with ExitStack() as stack:
             while True:
                 self._stop_if_ended()
-                with suppress(Timeout):
+                with suppress(TimeoutError):
                     lock = self._locks / f"{file.etag}.lock"
                     stack.enter_context(WeakFileLock(lock, timeout=2 * LOOK))
                     break
