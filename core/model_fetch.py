@@ -15,6 +15,7 @@ from typing import Any
 
 from loguru import logger
 
+from core.byte_sizes import shown_bytes
 from core.errors import one_line
 from core.events import Listener, ModelFetching
 from core.messages import Fetched, Fetching, FetchPause, FetchRefused, Log, decode
@@ -188,8 +189,8 @@ class ModelFetch:
         self._done, self._total = done, total
         if not self.transfers and done < total:
             self.transfers = True
-            missing, whole = (size / 1e9 for size in (total - done, total))
-            logger.info(f"{self._spec.model}: downloading {missing:.2f} of {whole:.2f} GB.")
+            missing, whole = shown_bytes(total - done), shown_bytes(total)
+            logger.info(f"{self._spec.model}: downloading {missing} of {whole}.")
             self.on_change()
         if self.transfers:
             self._listener(ModelFetching(self._spec.model, done, total))

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from core.byte_sizes import shown_bytes
 from core.events import (
     Event,
     ModelFetching,
@@ -106,7 +107,8 @@ class LineView:
         got_on = percent >= before + DOWNLOAD_STEP and now >= when + DOWNLOAD_PAUSE
         if got_on or now >= when + DOWNLOAD_SILENCE:
             self._fetching[event.model] = (now, percent)
-            logger.info(f"{event.model}: {_gigabytes(event.done, event.total)} ({percent} %)")
+            done, total = shown_bytes(event.done), shown_bytes(event.total)
+            logger.info(f"{event.model}: {done} of {total} ({percent} %)")
 
 
 class _TimeRemaining(TimeRemainingColumn):
@@ -123,7 +125,7 @@ class _Count(MofNCompleteColumn):
     def render(self, task: Task) -> Text:
         if not task.fields.get("is_download"):
             return super().render(task)
-        return Text(_gigabytes(int(task.completed), int(task.total or 0)))
+        return Text(f"{shown_bytes(task.completed)}/{shown_bytes(task.total or 0)}")
 
 
 class TerminalView:
@@ -201,11 +203,7 @@ class TerminalView:
         """A task is over: its worker's line shows what that one was given last."""
         for worker in [w for w, task in self._stepping.items() if task == task_id]:
             del self._stepping[worker]
-            self._progress.update(self._lines[worker], state=escape(self._newest[worker]))
-
-
-def _gigabytes(done: int, total: int) -> str:
-    return f"{done / 1e9:.2f}/{total / 1e9:.2f} GB"
+            self._progress.update(self._lines[worker], state=escape(self._newest.get(worker, "")))
 
 
 def _steps(event: TaskProgress) -> str:

@@ -21,7 +21,7 @@ from core.admission import Job
 from core.barrier import Barrier
 from core.batch import ActiveLease, Batch, WorkerLoss
 from core.devices import Device
-from core.events import Listener, TaskProgress, WorkerState, ignore
+from core.events import Event, Listener, TaskProgress, WorkerState, ignore
 from core.fault_points import fault_point
 from core.leasing import Leasing
 from core.loading import loads_at_once
@@ -110,7 +110,7 @@ class WorkerPool:
         self._concurrent_loads = settings.workers.concurrent_loads
         self._workers = len(specs)
         self._model_folder = ""  # where a hub's model lies; empty for other models
-        self._fetch = fetch or fetch_for(specs[0][1], self._rules, listener)
+        self._fetch = fetch or fetch_for(specs[0][1], self._rules, self._tell_later)
         if self._fetch is not None:
             self._fetch.on_change = partial(self._post, lambda: None)
         self._loads_at_once = self._most_loads(specs[0][1].model)
@@ -144,6 +144,10 @@ class WorkerPool:
         self._handles = [self._handle(device, spec) for device, spec in specs]
         copies = settings.scheduling.speculative_copies
         self._leasing = Leasing(self._handles, self._pace, self.barrier, copies)
+
+    def _tell_later(self, event: Event) -> None:
+        """From the pool's thread, as all other events."""
+        self._post(partial(self._listener, event))
 
     def _most_loads(self, model: str) -> int:
         return loads_at_once(self._concurrent_loads, model, self._workers)

@@ -212,6 +212,15 @@ def test_a_hostile_listing_writes_nothing_outside_the_cache(
     assert {p.name for p in tmp_path.iterdir()} == {"repository", "cache"}
 
 
+@pytest.mark.parametrize("commit", ["", "../../../up", "main"])
+def test_a_server_that_is_no_hub_is_said_at_once(hub: HubServer, commit: str) -> None:
+    hub.commit = commit
+    said = r"does not say which commit main is, as a model hub does \(HF_ENDPOINT\)"
+    with pytest.raises(ModelLoadError, match=said):
+        bring()
+    assert len(hub.requests) == 1
+
+
 @pytest.mark.parametrize("index", [b"[1]", b"<html>", b"\xff"])
 def test_an_index_that_is_none_is_said_at_once(hub: HubServer, index: bytes) -> None:
     (hub.folder / "model_index.json").write_bytes(index)
@@ -289,7 +298,7 @@ def test_a_killed_run_continues_in_the_middle_of_a_file_and_its_workers_ask_the_
     assert models.requests.count(question) == 1 and starts(run) == 2
     assert all(COMMIT in request for request in models.requests if request != question)
 
-    assert re.search(r"someone/model: downloading \d\.\d\d of 0\.00 GB\.", run.errors)
+    assert re.search(r"someone/model: downloading [\d.]+ MB of 4\.0 MB\.", run.errors)
     assert re.search(r"someone/model: downloaded in \d+ s\.", run.errors)
     assert "/snapshots/" not in run.errors, "users know the model by its name"
     for picture in (project.folder / "out").rglob("*.png"):

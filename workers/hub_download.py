@@ -38,6 +38,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils._fixes import WeakFileLock
 from huggingface_hub.utils._headers import build_hf_headers
 
+from core.byte_sizes import shown_bytes
 from core.errors import ModelLoadError
 from workers.hub import HubModel, Log, ask_for, load_from_hub, patiently
 from workers.hub_files import (
@@ -52,6 +53,7 @@ AT_ONCE = 8  # files
 HASHED_AT_ONCE = 16 * 1024**2  # bytes
 LOOK = 0.25  # seconds between looks at the disk
 SAID_ALREADY = 5.0  # seconds in which files that fail alike are one line of the log
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SAFE_ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _UNSAFE_NAME = re.compile(r"(^|/)\.\.?(/|$)|^/|//|[\\\0]")
 
@@ -119,7 +121,7 @@ class Download:
     def _bring(self) -> Path:
         if is_offline_mode():
             return self._cached()
-        if self._commit is None:
+        if self._commit is None or not _COMMIT.fullmatch(self._commit):
             raise ModelLoadError(
                 f"{self._model.name}: {constants.ENDPOINT} does not say which commit "
                 f"{self._model.revision or 'main'} is, as a model hub does (HF_ENDPOINT)."
@@ -206,8 +208,8 @@ class Download:
         free = shutil.disk_usage(place).free
         if needed > free:
             raise ModelLoadError(
-                f"{self._model.name}: {_gigabytes(needed)} of it are to be downloaded, but the "
-                f"models' cache ({constants.HF_HUB_CACHE}) has {_gigabytes(free)} free. Make "
+                f"{self._model.name}: {shown_bytes(needed)} of it are to be downloaded, but the "
+                f"models' cache ({constants.HF_HUB_CACHE}) has {shown_bytes(free)} free. Make "
                 "room, have HF_HOME name a folder with more, or give the model's folder."
             )
 
@@ -438,7 +440,3 @@ def _json_of(file: Path) -> Mapping[str, Any]:
     if not isinstance(content, dict):
         raise ModelLoadError(f"its {file.name} holds no JSON object.")
     return content
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
