@@ -82,7 +82,8 @@ class Download:
 
     Args:
         on_progress: told, from any thread, what is on the disk whenever that changed.
-        sleep: waits between two tries; woken early it must not return before that time.
+        sleep: waits between two tries, in any thread.
+        variant: of the weights, such as fp16.
     """
 
     def __init__(
@@ -308,7 +309,7 @@ class Download:
             goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {begun}-")
             if begun and not (response.status_code == 206 and goes_on):
                 begun = 0  # from the start again: this server does not do otherwise
-            with partial.open("ab" if begun else "wb", buffering=0) as stream:
+            with partial.open("ab" if begun else "wb") as stream:
                 for chunk in response.iter_bytes():  # as they come: a kill loses little
                     self._stop_if_ended()
                     begun += len(chunk)
