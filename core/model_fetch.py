@@ -92,7 +92,7 @@ class ModelFetch:
             self._fetch()
         except Exception as error:
             logger.exception("Fetching the model broke down; this is a defect, please report it.")
-            self.refusal = f"{self._spec.model} could not be fetched ({error!r})."
+            self.refusal = f"{self._spec.source} could not be fetched ({error!r})."
         self._over.set()
         self.on_change()
 
@@ -105,23 +105,23 @@ class ModelFetch:
                 break
             tries = 1 if self._done > before else tries + 1
             if tries > len(PAUSES):
-                self.refusal = f"{self._spec.model} after {tries} tries: {problem}"
+                self.refusal = f"{self._spec.source} after {tries} tries: {problem}"
                 return
             pause = PAUSES[tries - 1]
             logger.warning(
-                f"{self._spec.model}: {problem} Try {tries + 1} of {len(PAUSES) + 1} follows in "
+                f"{self._spec.source}: {problem} Try {tries + 1} of {len(PAUSES) + 1} follows in "
                 f"{pause:g} s, and goes on with what is there."
             )
             self._stopping.wait(pause)
         if self.folder is not None and self.transfers:
             self._tell(self._total, self._total)
             seconds = time.monotonic() - began
-            logger.info(f"{self._spec.model}: downloaded in {seconds:.0f} s.")
+            logger.info(f"{self._spec.source}: downloaded in {seconds:.0f} s.")
 
     def _try(self) -> str | None:
         """One process, to its end; returns why another one should follow, or None."""
         reader, writer = Pipe(duplex=False)
-        spec = replace(self._spec, model=for_worker(self._spec.model))
+        spec = replace(self._spec, model=for_worker(self._spec.model))  # a hub id is ASCII
         try:
             process = Spawning().start(
                 self._target, (spec, writer), f"fetch-{self._spec.role}", _ENVIRONMENT
@@ -190,7 +190,7 @@ class ModelFetch:
         if not self.transfers and done < total:
             self.transfers = True
             missing, whole = shown_bytes(total - done), shown_bytes(total)
-            logger.info(f"{self._spec.model}: downloading {missing} of {whole}.")
+            logger.info(f"{self._spec.source}: downloading {missing} of {whole}.")
             self.on_change()
         if self.transfers:
-            self._listener(ModelFetching(self._spec.model, done, total))
+            self._listener(ModelFetching(self._spec.source, done, total))

@@ -78,7 +78,7 @@ def fetch_for(
     spec: WorkerSpec, rules: SupervisionSettings, listener: Listener
 ) -> ModelFetch | None:
     """Of a hub's model, to be brought here or found here; None for other models."""
-    if not is_hub_model(spec.model):
+    if not is_hub_model(spec.source):
         return None
     return ModelFetch(run_fetch, spec, rules, listener)
 
@@ -113,7 +113,7 @@ class WorkerPool:
         self._fetch = fetch or fetch_for(specs[0][1], self._rules, self._tell_later)
         if self._fetch is not None:
             self._fetch.on_change = partial(self._post, lambda: None)
-        self._loads_at_once = self._most_loads(specs[0][1].model)
+        self._loads_at_once = self._most_loads(specs[0][1].source)
         self.barrier = Barrier() if in_step else None
         self._on_dismissed = on_dismissed
         self._log = log if log is not None else WorkerLog()

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from core.devices import Device
 from core.judge import Judge
+from core.memory_modes import Mode
 from core.model_choice import ModelChoice
 from core.settings import Compile, Dtype, SimulatedSettings, WorkerSettings
 
@@ -30,6 +31,9 @@ class WorkerSpec:
         group_size: leases that it may be given at once; how many of them fit into the device's
             memory is for the worker to find out.
         judge: how it scores; None for other roles.
+        variant: of the model's weight files.
+        memory: how the model is made to fit into the device's memory.
+        base_model: where `model` is one file: hub id or folder of the model that has the rest.
     """
 
     name: str
@@ -51,11 +55,19 @@ class WorkerSpec:
     compile: Compile = "never"
     group_size: int = 1
     judge: Judge | None = None
+    variant: str | None = None
+    memory: Mode = "full"
+    base_model: str | None = None
 
     @property
     def index_file(self) -> str:
         """A file that every model of its role's kind has."""
         return "config.json" if self.role == "score" else "model_index.json"
+
+    @property
+    def source(self) -> str:
+        """Where most of the model comes from: hub id, or folder; also where a part is in a file."""
+        return self.base_model or self.model
 
     @property
     def model_name(self) -> str:
@@ -125,6 +137,9 @@ def spec_for(
         compile=settings.workers.compile,
         group_size=_group_size(role, settings.workers, judge),
         judge=judge,
+        variant=model.variant,
+        memory=model.memory,
+        base_model=model.base_model,
     )
 
 

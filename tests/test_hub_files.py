@@ -116,6 +116,15 @@ def test_a_pipeline_without_such_weights_is_refused(
         pipeline_files([*SMALL, *names], INDEX, variant)
 
 
+def test_weights_that_the_user_has_in_a_file_are_left_out() -> None:
+    names = [*SMALL, *FP16, f"unet/{WEIGHTS}.bin"]  # the unet in another form only
+    names.remove(FP16[0])
+    rest = {*names} - {f"unet/{WEIGHTS}.bin", "README.md", ".gitattributes", "picture.png"}
+    assert set(pipeline_files(names, INDEX, "fp16", given="denoiser")) == rest
+    everything = set(pipeline_files(names, INDEX, "fp16", given="everything"))
+    assert everything == rest - {*FP16}
+
+
 def test_a_hostile_index_names_nothing_but_files_of_the_repository() -> None:
     index = {**INDEX, "..": ["diffusers", "X"], "": [], "/etc": [7], "*": [None], "a": "b"}
     files = set(pipeline_files([*SMALL, *USUAL], index))
@@ -149,3 +158,11 @@ def test_a_sharded_judges_weights_are_those_of_its_index() -> None:
         transformers_files([n for n in names if n != "model-2.safetensors"], read.__getitem__)
     with pytest.raises(ModelLoadError, match="no weights in safetensors format"):
         transformers_files(["config.json", "pytorch_model.bin"], read.__getitem__)
+
+
+def test_a_judges_variant_is_fetched_alone() -> None:
+    names = ["config.json", "model.safetensors", "model.fp16.safetensors"]
+    expected = ["config.json", "model.fp16.safetensors"]
+    assert transformers_files(names, lambda name: {}, "fp16") == expected
+    with pytest.raises(ModelLoadError, match="no weights of the variant 'bf16' in safetensors"):
+        transformers_files(names, lambda name: {}, "bf16")

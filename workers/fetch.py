@@ -7,11 +7,14 @@ import os
 import threading
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from core.errors import one_line
 from core.messages import Fetched, Fetching, FetchPause, FetchRefused, Log, ToMain, clip, encode
+from core.single_file import inspect_single_file
 from core.worker_spec import WorkerSpec
 from workers.boot import bind_to_parent, ignore_terminal_signals
+from workers.hub_files import Given
 
 SECONDS_BETWEEN = 0.25  # of two messages about bytes
 
@@ -47,12 +50,19 @@ def fetch(spec: WorkerSpec, writer: Connection) -> None:
         send(Fetching(progress.done, progress.total))
 
     hub_logging.set_verbosity_error()
-    model = HubModel(spec.model, spec.revision, spec.index_file)
+    model = HubModel(spec.source, spec.revision, spec.index_file)
     try:
-        folder = Download(model, log, tell, sleep).run()
+        folder = Download(model, log, tell, sleep, spec.variant, _given(spec)).run()
     except Exception as error:
         text = classify(error)[1]
-        named = text if text.startswith(spec.model) else f"{spec.model}: {text}"
+        named = text if text.startswith(spec.source) else f"{spec.source}: {text}"
         send(FetchRefused(clip(one_line(named))))
         return
     send(Fetched(str(folder)))
+
+
+def _given(spec: WorkerSpec) -> Given:
+    """What a file of the user's own has, so that it need not come from the hub."""
+    if spec.base_model is None:
+        return "nothing"
+    return "everything" if inspect_single_file(Path(spec.model)).whole else "denoiser"

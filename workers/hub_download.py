@@ -43,6 +43,8 @@ from core.errors import ModelLoadError
 from workers.hub import HubModel, Log, ask_for, load_from_hub, patiently
 from workers.hub_files import (
     PIPELINE_INDEX,
+    Given,
+    parts_given,
     parts_of,
     pipeline_files,
     shards_of,
@@ -84,6 +86,7 @@ class Download:
         on_progress: told, from any thread, what is on the disk whenever that changed.
         sleep: waits between two tries, in any thread.
         variant: of the weights, such as fp16.
+        given: whose weights are not needed.
     """
 
     def __init__(
@@ -93,9 +96,11 @@ class Download:
         on_progress: Callable[[Progress], None],
         sleep: Callable[[float], None],
         variant: str | None = None,
+        given: Given = "nothing",
     ) -> None:
         self._model = model
         self._variant = variant
+        self._given = given
         self._log = log
         self._on_progress = on_progress
         self._sleep = sleep
@@ -156,11 +161,30 @@ class Download:
             raise LocalEntryNotFoundError(f"{model.name} is not in the cache.")
         folder = Path(index).parent
         names = self._listed_before(folder.name)
-        needed = _expected(folder, model) if names is None else self._needed(names)
+        needed = self._needed(names) if names is not None else self._expected(folder)
         missing = [name for name in needed if not (folder / name).exists()]
         if missing:
             raise LocalEntryNotFoundError(f"{model.name} lacks {missing[0]} in the cache.")
         return folder
+
+    def _expected(self, folder: Path) -> list[str]:
+        """What a snapshot without its list of names has to hold at least."""
+        model = self._model
+        try:
+            index = _json_of(folder / model.index_file)
+        except ModelLoadError as error:
+            raise ModelLoadError(f"{model.name}: {error}") from None
+        parts = [*parts_of(index)] if model.index_file == PIPELINE_INDEX else ["."]
+        expected = [model.index_file]
+        for part in sorted({*parts} - parts_given(parts, self._given)):
+            place = folder / part if (folder / part).is_dir() else folder  # some lie in the root
+            inside = place.relative_to(folder)
+            indexes = place.glob("*.safetensors.index*.json")
+            shards = {shard for i in indexes for shard in shards_of(_json_of(i))}
+            expected += [str(inside / shard) for shard in shards]
+            if (place / "config.json").exists() and not any(place.glob("*.safetensors")):
+                expected.append(str(inside / "model.safetensors"))  # or a name like it
+        return expected
 
     def _needed(self, names: Sequence[str]) -> list[str]:
         """
@@ -169,8 +193,9 @@ class Download:
         """
         try:
             if self._model.index_file == PIPELINE_INDEX:
-                return pipeline_files(names, self._read(PIPELINE_INDEX), self._variant)
-            return transformers_files(names, self._read)
+                index = self._read(PIPELINE_INDEX)
+                return pipeline_files(names, index, self._variant, self._given)
+            return transformers_files(names, self._read, self._variant)
         except ModelLoadError as error:
             raise ModelLoadError(f"{self._model.name}: {error}") from None
 
@@ -412,25 +437,6 @@ def _file_of(entry: RepoFile) -> _File:
 def _without_doubles(files: Sequence[_File]) -> list[_File]:
     """One of those with the same content, which are one file in the cache."""
     return list({file.etag: file for file in files}.values())
-
-
-def _expected(folder: Path, model: HubModel) -> list[str]:
-    """What a snapshot without its list of names has to hold at least."""
-    try:
-        index = _json_of(folder / model.index_file)
-    except ModelLoadError as error:
-        raise ModelLoadError(f"{model.name}: {error}") from None
-    parts = [*parts_of(index)] if model.index_file == PIPELINE_INDEX else ["."]
-    expected = [model.index_file]
-    for part in parts:
-        place = folder / part if (folder / part).is_dir() else folder  # some lie in the root
-        indexes = list(place.glob("*.safetensors.index*.json"))
-        shards = {s for i in indexes for s in shards_of(_json_of(i))}
-        inside = place.relative_to(folder)
-        expected += [str(inside / shard) for shard in shards]
-        if (place / "config.json").exists() and not any(place.glob("*.safetensors")):
-            expected.append(str(inside / "model.safetensors"))
-    return expected
 
 
 def _json_of(file: Path) -> Mapping[str, Any]:
