@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from core.errors import ModelLoadError
 from tests.conftest import PROJECT
 from tests.hub_server import MODEL, HubServer
-from workers.hub_files import pipeline_files, transformers_files
+from tests.test_native_image_generator import drawn
+from tests.test_single_files import LAYOUTS, family_of
+from workers.hub_files import Given, pipeline_files, transformers_files
 
+FILE = "model.safetensors"
 WEIGHTS = "diffusion_pytorch_model"
 INDEX: dict[str, Any] = {
     "_class_name": "StableDiffusionXLPipeline",
@@ -166,3 +170,29 @@ def test_a_judges_variant_is_fetched_alone() -> None:
     assert transformers_files(names, lambda name: {}, "fp16") == expected
     with pytest.raises(ModelLoadError, match="no weights of the variant 'bf16' in safetensors"):
         transformers_files(names, lambda name: {}, "bf16")
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("Z-Image, its own names", "denoiser"), ("SDXL, the whole checkpoint", "everything")],
+)
+def test_a_model_in_one_file_loads_with_what_is_fetched_for_it(
+    name: str, given: Given, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    build, layout = LAYOUTS[name]
+    pipeline = build()
+    base = tmp_path / "base"
+    pipeline.save_pretrained(base)
+    save_file({k: v.contiguous().clone() for k, v in layout(pipeline).items()}, tmp_path / FILE)
+    names = [f.relative_to(base).as_posix() for f in base.rglob("*") if f.is_file()]
+    index = json.loads((base / "model_index.json").read_text())
+    fetched = pipeline_files(names, index, given=given)
+    weights = [n for n in fetched if n.endswith(".safetensors")]
+    assert bool(weights) == (given == "denoiser") and not any("transformer" in n for n in weights)
+    for part in fetched:
+        (tmp_path / "fetched" / part).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(base / part, tmp_path / "fetched" / part)
+    expected = drawn(family_of(base))
+    assert np.array_equal(drawn(family_of(tmp_path / FILE, tmp_path / "fetched")), expected)
