@@ -182,6 +182,11 @@ def _mode(memory: Memory) -> Mode:
     return "full" if memory == "auto" else memory
 
 
+def is_hub_model(path_or_id: str) -> bool:
+    """Whether a chosen model's `path_or_id` is a hub id; folders have their whole path there."""
+    return _HUB_ID.fullmatch(path_or_id) is not None
+
+
 def _automatic(devices: Sequence[Device], automatic: Automatic) -> tuple[str, str]:
     """Name and reason."""
     gpus = [d for d in devices if d.kind == "cuda"]

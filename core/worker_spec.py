@@ -71,6 +71,22 @@ class WorkerSpec:
         return replace(self, model=change(self.model), base_model=base, model_loras=loras)
 
     @property
+    def index_file(self) -> str:
+        """A file that every model of its role's kind has."""
+        return "config.json" if self.role == "score" else "model_index.json"
+
+    @property
+    def source(self) -> str:
+        """Where most of the model comes from: hub id, or folder; also where a part is in a file."""
+        return self.base_model or self.model
+
+    @property
+    def model_name(self) -> str:
+        """What its user calls the model: hub id, or folder."""
+        name, has_hash, _ = self.model_identity.partition("#")
+        return self.model if has_hash else name
+
+    @property
     def most_saving(self) -> int:
         """Results that may wait to be saved: a whole group's at least, which come together."""
         return max(self.max_pending_saves, self.group_size)

@@ -9,6 +9,7 @@ import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from core.judge import Judge, load_judge
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
 from core.model_choice import ModelChoice, choose_model
+from core.model_fetch import ModelFetch
 from core.model_loras import find_model_loras
 from core.outputs import OutputRoot
 from core.paths import as_text, on_disk, user_path
@@ -41,7 +43,7 @@ from core.streams import occupy_standard_descriptors
 from core.task_kinds import Contents, EditKind, LoraFinder, ScoreKind
 from core.tasks import EditTask, Result, ScoreTask
 from core.worker_log import WorkerLog
-from core.worker_pool import WorkerPool
+from core.worker_pool import WorkerPool, fetch_for
 from core.worker_spec import Role, WorkerSpec, spec_for
 
 WAIT_SLICE = 0.5  # seconds between looks at an interrupt
@@ -136,6 +138,7 @@ class EditBenchmark:
             logger.warning(f"--retry-unparsed: a judge of type {kind} says the same each time.")
         self._events: queue.SimpleQueue[PoolEvent] = queue.SimpleQueue()
         self._pools: dict[Role, WorkerPool] = {}
+        self._fetches: dict[Role, ModelFetch] = {}  # of roles that have no pool yet
         self._log = WorkerLog()
         self._batches: dict[Role, Batch] = {}
         self._pairs: list[Pair] = []
@@ -157,6 +160,8 @@ class EditBenchmark:
         """Kill what still runs and close the ledger."""
         for role in list(self._pools):
             self._stop_pool(role, at_once=True)
+        for fetch in self._fetches.values():
+            fetch.stop()
         self._log.close()
         self._ledger.close()
 
@@ -302,6 +307,7 @@ class EditBenchmark:
         if there and not self._edit_jobs:  # else the plan says it
             logger.info(f"{there} of {len(self._pairs)} edits are there already.")
         self._tell_plan()
+        self._begin_to_fetch()
         overlapped = self.settings.stages == "overlapped"
         if overlapped and len(self.devices) == 1:
             logger.info("stages: one worker cannot be shared out; editing comes first.")
@@ -377,6 +383,9 @@ class EditBenchmark:
     ) -> WorkerPool:
         """Workers for one role, at work on `jobs`."""
         model, _ = self._model(role)
+        fetch = self._fetches.pop(role, None)
+        if fetch is not None and fetch.refusal is not None:
+            fetch = None  # asked again: what it was refused for may be mended
         logger.info(model.reason.replace("Model:", f"{role.capitalize()} with:", 1))
         pool = WorkerPool(
             [(d, self._spec(d, role, len(devices))) for d in devices],
@@ -385,6 +394,7 @@ class EditBenchmark:
             self.settings.enable_batch_sync,
             lambda device: self._events.put(PoolEvent(role, device=device)),
             self._log,
+            fetch,
         )
         batch = Batch(
             jobs,
@@ -403,6 +413,26 @@ class EditBenchmark:
         if self._stopping:
             pool.stop_leasing()
         return pool
+
+    def _begin_to_fetch(self) -> None:
+        """Both hub models, one after the other: no device shall wait for the judge's later."""
+        roles: list[Role] = ["edit"] if self._edit_jobs else []
+        if self._score_summary.counts.total() > self._score_summary.counts["unchanged"]:
+            roles.append("score")
+        before: ModelFetch | None = None
+        for role in roles:
+            spec = self._spec(self.devices[0], role, len(self.devices))
+            fetch = fetch_for(spec, self.settings.supervision, self._told(role))
+            if fetch is not None:
+                self._fetches[role] = fetch
+                fetch.on_change = partial(self._warn_of_refusal, role, fetch)
+                fetch.start(before)
+                before = fetch
+
+    def _warn_of_refusal(self, role: Role, fetch: ModelFetch) -> None:
+        """While other work goes on, which leaves time to mend it."""
+        if fetch.refusal is not None and self._fetches.get(role) is fetch:
+            logger.warning(f"The model to {role} with cannot be had as yet: {fetch.refusal}")
 
     def move_to(self, role: Role, device: Device) -> None:
         """Give a device that became free to a role's pool."""

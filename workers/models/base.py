@@ -4,7 +4,7 @@ import gc
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL.Image import Image
@@ -13,6 +13,7 @@ from core.messages import Lease
 from core.provenance import encode_picture, record
 from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraCounts
+from workers.steps import TellSteps
 
 Log = Callable[[str, str], None]
 """Log a line in main: level and text."""
@@ -70,6 +71,15 @@ def model_settings(spec: WorkerSpec) -> dict[str, Any]:
 class ModelFamily(ABC):
     """One loaded model on one device. Methods raise whatever breaks; the caller classifies."""
 
+    spec: WorkerSpec
+
+    def model_is_at(self, folder: str) -> None:
+        """Load from there: what a hub's model was fetched to."""
+        if self.spec.base_model is None:
+            self.spec = replace(self.spec, model=folder, revision=None)
+        else:
+            self.spec = replace(self.spec, base_model=folder, revision=None)
+
     @abstractmethod
     def device_identity(self) -> tuple[str, str]:
         """Name and UUID of the device."""
@@ -77,6 +87,10 @@ class ModelFamily(ABC):
     def before_compiling(self, tell: Callable[[], None]) -> None:
         """Have `tell` called before whatever has to be compiled first, which takes a while."""
         del tell  # most models are not compiled
+
+    def on_steps(self, tell: TellSteps) -> None:
+        """Have `tell` called after every step of what runs, if there are any."""
+        del tell
 
     @abstractmethod
     def load(self) -> str:

@@ -26,6 +26,7 @@ from workers.pixels import quantise_on_device, to_image
 from workers.prompt_cache import PromptCache
 from workers.prompt_cuts import PromptCuts, tokenizers_of
 from workers.reproducible import make_reproducible
+from workers.steps import TellSteps, count_steps
 from workers.torch_device import (
     identity_of,
     prepare_torch,
@@ -49,6 +50,7 @@ class DiffusersPipeline(ModelFamily):
         self._loras: Loras | None = None
         self._compilation: Compilation | None = None
         self._tell_compiling: Callable[[], None] = lambda: None
+        self._tell_steps: TellSteps = lambda done, total: None
         self._prompts: PromptCache | None = None
         self._vae = VaeTiles(None)
         self.cuts = PromptCuts({})
@@ -61,8 +63,12 @@ class DiffusersPipeline(ModelFamily):
     def before_compiling(self, tell: Callable[[], None]) -> None:
         self._tell_compiling = tell
 
+    def on_steps(self, tell: TellSteps) -> None:
+        self._tell_steps = tell
+
     def load(self) -> str:
         pipeline = load_pipeline(self.spec, self._device, self._log)
+        count_steps(pipeline, lambda done, total: self._tell_steps(done, total))
         self.parameters = dict(inspect.signature(pipeline.__call__).parameters)
         name = type(pipeline).__name__
         self.check_pipeline(name, self.parameters)

@@ -35,7 +35,9 @@ class NativeImageEditor(DiffusersPipeline):
 
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
         if not {"image", "prompt"} <= set(parameters) or _NO_EDITOR.search(name):
-            raise InputError(f"{self.spec.model} is a {name}, which edits nothing by instruction.")
+            raise InputError(
+                f"{self.spec.model_name} is a {name}, which edits nothing by instruction."
+            )
 
     def arguments(self, lease: Lease) -> dict[str, Any]:
         task = lease.task
