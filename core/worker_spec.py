@@ -33,6 +33,8 @@ class WorkerSpec:
         judge: how it scores; None for other roles.
         variant: of the model's weight files.
         memory: how the model is made to fit into the device's memory.
+        sharers: workers that have the GPU together.
+        memory_share: bytes of a shared GPU's memory for this one; 0 = an equal part.
     """
 
     name: str
@@ -56,6 +58,8 @@ class WorkerSpec:
     judge: Judge | None = None
     variant: str | None = None
     memory: Mode = "full"
+    sharers: int = 1
+    memory_share: int = 0
 
     @property
     def most_saving(self) -> int:
@@ -121,6 +125,8 @@ def spec_for(
         judge=judge,
         variant=model.variant,
         memory=model.memory,
+        sharers=device.sharers,
+        memory_share=device.memory if device.free is None else device.free,
     )
 
 
