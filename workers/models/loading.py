@@ -22,13 +22,13 @@ def load_pipeline(spec: WorkerSpec, device: torch.device) -> Any:
         use_safetensors=True,
         device_map=device_map(spec),
         local_files_only=is_offline_mode(),
-        **_parts_without_torchvision(spec),
+        **parts_without_torchvision(spec),
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def _parts_without_torchvision(spec: WorkerSpec) -> dict[str, Any]:
+def parts_without_torchvision(spec: WorkerSpec) -> dict[str, Any]:
     """A vision-language text encoder's processor, which otherwise wants torchvision."""
     if is_torchvision_available():
         return {}
