@@ -23,7 +23,7 @@ from core.devices import Device
 from core.events import Listener, WorkerState, ignore
 from core.fault_points import fault_point
 from core.leasing import Leasing
-from core.loading import loads_at_once
+from core.loading import LoadTurns
 from core.messages import (
     BootFailed,
     Compiling,
@@ -91,9 +91,7 @@ class WorkerPool:
     ) -> None:
         self._rules = settings.supervision
         self._listener = listener
-        self._loads_at_once = loads_at_once(
-            settings.workers.concurrent_loads, specs[0][1].model, len(specs)
-        )
+        self._turns = LoadTurns(settings.workers.concurrent_loads, specs[0][1])
         self.barrier = Barrier() if in_step else None
         self._on_dismissed = on_dismissed
         self._log = log if log is not None else WorkerLog()
@@ -421,15 +419,16 @@ class WorkerPool:
                 handle.undelivered.add(active.lease.lease_id)
 
     def _grant_loads(self) -> None:
+        waiting = [h for h in self._handles if h.state is State.BOOTED]
+        if not waiting:
+            return
         loading = sum(h.state is State.LOADING for h in self._handles)
-        for handle in self._handles:
-            if handle.state is State.BOOTED and loading < self._loads_at_once:
-                fault_point("main.load")
-                handle.send(Load())
-                handle.set_deadline(self._rules.load_timeout)
-                handle.watch_load()
-                self._change(handle, State.LOADING)
-                loading += 1
+        for handle in waiting[: max(0, self._turns.at_once(self.has_served) - loading)]:
+            fault_point("main.load")
+            handle.send(Load())
+            handle.set_deadline(self._rules.load_timeout)
+            handle.watch_load()
+            self._change(handle, State.LOADING)
 
     # -- deaths --------------------------------------------------------------
 
