@@ -112,7 +112,7 @@ def pretend_memory(monkeypatch: pytest.MonkeyPatch, free: Sequence[int]) -> None
     """Have `torch.cuda` tell of GPUs with so many free bytes, of which nothing is ever used."""
 
     def index(device: Any = None) -> int:
-        return torch.device("cuda", 0).index if device is None else torch.device(device).index or 0
+        return 0 if device is None else _device(device).index or 0
 
     facts: dict[str, Callable[..., Any]] = {
         "mem_get_info": lambda device=None: (free[index(device)], free[index(device)]),
