@@ -8,22 +8,25 @@ from huggingface_hub.constants import is_offline_mode
 from transformers.utils import is_torchvision_available
 
 from core.worker_spec import WorkerSpec
+from workers.models import memory
 from workers.processors import load_processor
-from workers.torch_device import device_map, dtype_of
+from workers.torch_device import dtype_of
 
 
 def load_pipeline(spec: WorkerSpec, device: torch.device) -> Any:
-    """The pipeline of a model's folder or hub id, its weights on the device."""
+    """The pipeline of a model's folder or hub id, in memory as the worker's mode says."""
+    dtype = dtype_of(spec, device)
     pipeline = DiffusionPipeline.from_pretrained(
         spec.model,
         revision=spec.revision,
         variant=spec.variant,
-        dtype=dtype_of(spec, device),
+        dtype=dtype,
         use_safetensors=True,
-        device_map=device_map(spec),
         local_files_only=is_offline_mode(),
+        **memory.arguments(spec, dtype),
         **_parts_without_torchvision(spec),
     )
+    memory.settle(pipeline, spec.memory, dtype, device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
