@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import Any, get_args
 
 from core.admission import FINGERPRINT_VERSIONS, UNDECIDING, Job, fingerprint
+from core.deciding import BACKEND, FIRST, Deciding
 from core.settings import Dtype
 from core.task_kinds import Contents
 from core.tasks import EditTask, GenerateTask, ScoreTask, Task, task_from_json
 
 MOST_IN_VAIN = 200  # results that nothing explained: the others are taken to be like them
 TEXTS = ("prompt", "negative_prompt", "instruction")  # too long for a line: only counted
-BACKEND, MODEL, DTYPE, DRAWING = "attention backend", "model", "dtype", "drawing of this program"
-OF_THE_MAKER = (BACKEND, MODEL, DTYPE, DRAWING)  # changes that are the same for all of a run
+MODEL, DTYPE, DRAWING = "model", "dtype", "drawing of this program"
+# What a setting beside the model is called, and what it is where nothing is said of it.
+_BESIDE_MODEL = {
+    BACKEND: ("attention backend", "auto"),
+    "memory": ("memory mode", "full"),
+    "variant": ("variant", "none"),
+}
 _WORDS = {  # of fields that have other names in files than in tasks
     "num_inference_steps": "steps",
     "negative_prompt": "negative prompt",
@@ -30,10 +36,15 @@ _APART = {"width", "height", "lora_strength", *UNDECIDING}  # not compared field
 
 @dataclass(frozen=True)
 class Change:
-    """One difference; `values` are before and after, or None where they are not shown."""
+    """One difference; `values` are before and after, or None where they are not shown.
+
+    Attributes:
+        of_the_maker: it is the same for all of a run.
+    """
 
     what: str
     values: tuple[str, str] | None = None
+    of_the_maker: bool = False
 
 
 def text_of(task: Mapping[str, Any]) -> str | None:
@@ -83,6 +94,11 @@ class Made:
             return None
         return f"{name}#{content}" if isinstance(content, str) else name
 
+    @property
+    def beside_model(self) -> dict[str, str]:
+        """Settings beside the model that it says."""
+        return {key: value for key in FIRST if isinstance(value := self.used.get(key), str)}
+
 
 @dataclass(frozen=True)
 class _Maker:
@@ -120,21 +136,23 @@ class Comparison:
     def _of_maker(self, job: Job, made: Made, task: Task, explained: bool) -> list[Change]:
         """Model, dtype, and this program."""
         maker = self._maker(made, task, job)
-        by = made.model if maker is None else maker.model  # the fingerprint knows best
-        found = []
-        if by is not None and by != job.model:
-            if job.model.startswith(f"{by} "):
-                found.append(Change(BACKEND, ("auto", job.model[len(by) + 1 :])))
-            elif not isinstance(task, ScoreTask):
-                found.append(Change(MODEL, _told_apart(by, job.model)))
+        after = Deciding.read(job.model)
+        if maker is not None:  # the fingerprint knows best
+            before = Deciding.read(maker.model)
+        elif isinstance(task, ScoreTask):  # what else is in there is the judge's own
+            before = Deciding(after.identity, {**after.settings, "memory": "full"})
+            before = Deciding(after.identity, {**before.settings, **made.beside_model})
+        else:
+            before = Deciding(made.model or after.identity, made.beside_model)
+        found = _of_model(before, after)
         if maker is None:
             judged = isinstance(task, ScoreTask) and not (found or explained)
             return [Change("judge's settings or protocol")] if judged else found
         if maker.dtype != job.dtype:
-            found.append(Change(DTYPE, (maker.dtype, job.dtype)))
+            found.append(Change(DTYPE, (maker.dtype, job.dtype), True))
         newest = FINGERPRINT_VERSIONS[type(task)]
         if maker.version != newest:
-            found.append(Change(DRAWING, (f"{maker.version}", f"{newest}")))
+            found.append(Change(DRAWING, (f"{maker.version}", f"{newest}"), True))
         if maker.readings != job.contents.readings and not explained:
             found.append(Change("reading of source pictures"))
         return found
@@ -156,15 +174,40 @@ class Comparison:
     def _makers(self, made: Made, task: Task, job: Job) -> Iterator[_Maker]:
         if self._last is not None:
             yield self._last
-        models = {job.model: None}
+        models = dict.fromkeys([job.model])
         if not isinstance(task, ScoreTask):
-            others = (made.model, job.model.rpartition(" ")[0])  # without its attention backend
-            models |= dict.fromkeys(model for model in others if model)
+            models |= dict.fromkeys(_models(made, job))
         dtypes = dict.fromkeys((job.dtype, *get_args(Dtype)))
         versions = range(FINGERPRINT_VERSIONS[type(task)], 0, -1)
         readings = dict.fromkeys((job.contents.readings, ()))
         for read, model, dtype, version in product(readings, models, dtypes, versions):
             yield _Maker(model, dtype, version, read)
+
+
+def _models(made: Made, job: Job) -> Iterator[str]:
+    """Every model with settings beside it that may have made a result, the likely ones first."""
+    now = Deciding.read(job.model)
+    keys = list(dict.fromkeys((*FIRST, *now.settings)))
+    values = [
+        dict.fromkeys((made.beside_model.get(key), now.settings.get(key), None)) for key in keys
+    ]
+    for identity in dict.fromkeys((made.model or now.identity, now.identity)):
+        for chosen in product(*values):
+            settings = {k: v for k, v in zip(keys, chosen, strict=True) if v is not None}
+            yield str(Deciding(identity, settings))
+
+
+def _of_model(before: Deciding, after: Deciding) -> list[Change]:
+    found = []
+    if before.identity != after.identity:
+        values = _told_apart(before.identity, after.identity)
+        found.append(Change(MODEL, values, True))
+    for key in dict.fromkeys((*before.settings, *after.settings)):
+        word, usual = _BESIDE_MODEL.get(key, (key.replace("_", " "), "none"))
+        values = before.settings.get(key, usual), after.settings.get(key, usual)
+        if values[0] != values[1]:
+            found.append(Change(word, values, True))
+    return found
 
 
 def field_changes(job: Job, made: Made) -> list[Change]:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.deciding import Deciding
 from core.devices import Device
 from core.errors import DeviceError, InputError
 from core.file_ends import add_ends
-from core.memory_modes import Memory, Mode, changes_pixels
+from core.memory_modes import Memory, Mode, fp8_mode
 from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, Dtype
 
@@ -44,12 +45,7 @@ class ModelChoice:
     @property
     def deciding(self) -> str:
         """The identity with all about how the model is loaded that changes its pictures."""
-        parts = [self.identity]
-        if self.variant is not None:
-            parts.append(f"variant={self.variant}")
-        if changes_pixels(self.memory):
-            parts.append(f"memory={self.memory}")
-        return " ".join(parts)
+        return str(Deciding.of_model(self.identity, self.variant, self.memory))
 
 
 @dataclass(frozen=True)
@@ -90,6 +86,8 @@ def choose_model(
     why = "as asked for"
     if name == "auto":
         name, why = _automatic(devices, automatic)
+    mode = _mode(memory, dtype)
+    in_mode = "" if mode == "full" else f", memory mode {mode}"
     if name == SIMULATED:
         return ModelChoice(SIMULATED, SIMULATED, "Model: simulated device, as asked for.")
     if not _looks_like_folder(name):
@@ -99,17 +97,19 @@ def choose_model(
                 f"like {automatic.hub_id!r}."
             )
         identity = f"{name}@{revision}" if revision else name
-        reason = f"Model: {name} ({why})."
-        return ModelChoice(name, identity, reason, revision, dtype, variant, _mode(memory))
+        reason = f"Model: {name} ({why}{in_mode})."
+        return ModelChoice(name, identity, reason, revision, dtype, variant, mode)
     folder = Path(os.path.realpath(user_path(name, "model")))
     is_demo = folder == automatic.demo
     identity = _folder_identity(folder, automatic.demo_identity if is_demo else None, index_file)
     shown = f"the embedded {automatic.demo_identity.replace('-', ' ')}" if is_demo else name
-    reason = f"Model: {shown} ({why})."
-    return ModelChoice(str(folder), identity, reason, revision, dtype, variant, _mode(memory))
+    reason = f"Model: {shown} ({why}{in_mode})."
+    return ModelChoice(str(folder), identity, reason, revision, dtype, variant, mode)
 
 
-def _mode(memory: Memory) -> Mode:
+def _mode(memory: Memory, dtype: Dtype) -> Mode:
+    if memory == "fp8":
+        return fp8_mode(dtype, [None])
     return "full" if memory == "auto" else memory
 
 

@@ -9,6 +9,7 @@ from core.devices import Device
 from core.judge import Judge
 from core.memory_modes import Mode
 from core.model_choice import ModelChoice
+from core.optional_packages import packages_for
 from core.settings import Compile, Dtype, SimulatedSettings, WorkerSettings
 
 Role = Literal["generate", "edit", "score"]
@@ -33,6 +34,7 @@ class WorkerSpec:
         judge: how it scores; None for other roles.
         variant: of the model's weight files.
         memory: how the model is made to fit into the device's memory.
+        packages: optional ones that it needs; others are hidden from it.
     """
 
     name: str
@@ -56,6 +58,7 @@ class WorkerSpec:
     judge: Judge | None = None
     variant: str | None = None
     memory: Mode = "full"
+    packages: frozenset[str] = frozenset()
 
     @property
     def most_saving(self) -> int:
@@ -121,6 +124,7 @@ def spec_for(
         judge=judge,
         variant=model.variant,
         memory=model.memory,
+        packages=packages_for(model),
     )
 
 

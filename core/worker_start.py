@@ -481,6 +481,10 @@ def starter_for(
     """
     if method == "auto":
         method = "spawn" if spec.model == "simulated" else "forkserver"
+    if method != "spawn" and spec.packages:
+        names = " and ".join(sorted(spec.packages))
+        logger.info(f"{names} would open a GPU in a fork server. {SPAWNED}")
+        method = "spawn"
     if method == "spawn":
         return Spawning()
     return Forking("simulated" if spec.model == "simulated" else spec.role, patience, on_ready)

@@ -1,7 +1,7 @@
-"""Memory modes on a machine without a GPU: as if there were one, where only its absence stands in the way.
+"""Memory modes on a machine without a GPU, as if there were one.
 
-What computes is real: torchao and bitsandbytes have kernels for a CPU. They, diffusers and accelerate
-refuse to begin without a GPU, or take one for granted.
+What computes is real: torchao and bitsandbytes have kernels for a CPU. They, diffusers and
+accelerate refuse to begin without a GPU, or take one for granted.
 """
 
 from dataclasses import replace

@@ -27,6 +27,7 @@ from core.folder_input import FolderInput
 from core.judge import Judge, load_judge
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
+from core.memory_modes import refuse_unusable
 from core.model_choice import ModelChoice, choose_model
 from core.outputs import OutputRoot
 from core.paths import as_text, on_disk, user_path
@@ -106,6 +107,9 @@ class EditBenchmark:
             memory=settings.editor.memory,
         )
         self.judge_model, judge_settings = judge_model(settings, self.devices)
+        on_cpu = self.devices[0].kind == "cpu"
+        refuse_unusable(self.editor.memory, "edit", on_cpu, "editor.memory")
+        refuse_unusable(self.judge_model.memory, "score", on_cpu, "judge.memory")
         self.judge: Judge = load_judge(judge_settings, config_folder)
         self.judge_name = self.judge.name(self.judge_model.identity)
         self.listener: Listener = ignore

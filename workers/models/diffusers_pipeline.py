@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from core.deciding import loaded_as
 from core.errors import InputError
 from core.messages import Lease
 from core.tasks import EditTask, GenerateTask, Task
@@ -199,6 +200,7 @@ class DiffusersPipeline(ModelFamily):
         used = {
             "model": name,
             "model_hash": model_hash or None,
+            **loaded_as(self.spec.variant, self.spec.memory),
             "pipeline": self.pipeline_name,
             "sampler": scheduler.removesuffix("Scheduler"),
             "num_inference_steps": self._value(arguments, "num_inference_steps"),

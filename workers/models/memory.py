@@ -48,7 +48,7 @@ def settle(pipeline: Any, mode: Mode, dtype: torch.dtype, device: torch.device) 
     """
     if mode == "full":
         return
-    vae = getattr(pipeline, "vae", None)
+    vae: Any = getattr(pipeline, "vae", None)
     if hasattr(vae, "enable_slicing"):
         vae.enable_slicing()  # pictures that are drawn together are decoded one by one
     match mode:
@@ -133,7 +133,7 @@ def _quantised_components(spec: WorkerSpec) -> dict[str, tuple[str, str]]:
 
 def _kept_layers(spec: WorkerSpec, component: str, library: str, kind: str) -> list[str]:
     """Names of its linear layers that stay as they are, from its config alone."""
-    where = {"subfolder": component, "revision": spec.revision}
+    where: dict[str, Any] = {"subfolder": component, "revision": spec.revision}
     where["local_files_only"] = is_offline_mode()
     with torch.device("meta"):
         if library == "diffusers":
