@@ -87,7 +87,7 @@ def choose_model(
     if name == "auto":
         name, why = _automatic(devices, automatic)
     mode = _mode(memory, dtype)
-    in_mode = "" if mode == "full" else f", memory mode {mode}"
+    in_mode = "" if mode == "full" else f"; memory mode {mode}"
     if name == SIMULATED:
         return ModelChoice(SIMULATED, SIMULATED, "Model: simulated device, as asked for.")
     if not _looks_like_folder(name):

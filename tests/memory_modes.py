@@ -5,7 +5,6 @@ accelerate refuse to begin without a GPU, or take one for granted.
 """
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +43,13 @@ def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerate.hooks, "set_module_tensor_to_device", put_here)
 
 
-@cache
 def dtype_for(mode: Mode) -> Any:
     """float32 shows best that nothing but the mode rounds; torchao's fp8 is for bfloat16 alone."""
     return "bfloat16" if mode == "fp8" else "float32"
 
 
 def spec_in(mode: Mode, model: Path, **changes: Any) -> WorkerSpec:
-    return replace(spec_for(str(model)), memory=mode, dtype=dtype_for(mode), **changes)
+    return replace(spec_for(str(model)), **{"memory": mode, "dtype": dtype_for(mode), **changes})
 
 
 def saved(family: str, folder: Path) -> Path:

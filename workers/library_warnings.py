@@ -33,6 +33,7 @@ _BETWEEN_LIBRARIES = re.compile(
     r"`max_length` is ignored when `padding`=`True`"
     # Kernels of torchao and bitsandbytes for other devices, and other formats than ours.
     r"|Failed to load .*(torchao|CPU gemm_4bit_forward)|Unable to import `torchao` Tensor objects"
+    r"|Detected no triton"
     # Weight-only int8 computes in the model's own type, whichever that is.
     r"|only bfloat16 is supported right now"
     # Group offloading follows the layers as they run, and fetches at once what it did not expect.

@@ -7,9 +7,11 @@ from typing import Any
 from PIL import Image
 
 from core.batch import Batch
+from core.deciding import loaded_as
 from core.messages import Done, Lease
 from core.scheduler import Worker
 from core.tasks import Status
+from core.worker_spec import WorkerSpec
 from workers.models.base import Picture
 from workers.result_saver import ResultSaver
 
@@ -22,7 +24,9 @@ class InlinePool:
     lora_loads = lora_switches = 0
     waits: Sequence[float] = ()
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self, specs: Sequence[tuple[Any, WorkerSpec]] = (), *_: Any, **__: Any) -> None:
+        # How a worker says that its model was loaded.
+        self._loaded = [loaded_as(spec.variant, spec.memory) for _, spec in specs]
         self._sent: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._saver = ResultSaver(self, 1)  # type: ignore[arg-type]
 
@@ -48,6 +52,8 @@ class InlinePool:
         colour = tuple(bytes.fromhex(lease.fingerprint[:6]))
         self._saver.reserve()
         used = {"model": "inline", "width": SIZE[0], "height": SIZE[1]}
+        for loaded in self._loaded[:1]:
+            used |= loaded
         self._saver.save(lease, Picture(used, Image.new("RGB", SIZE, colour)), 0.0)
         return self._sent.get(timeout=60)
 

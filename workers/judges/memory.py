@@ -10,7 +10,7 @@ from huggingface_hub.constants import is_offline_mode
 
 from core.memory_modes import FACTS
 from core.worker_spec import WorkerSpec
-from workers.models.memory import group_offload, kept_linear_layers, quantization, store_in_8_bits
+from workers.models.memory import LinearLayers, group_offload, quantization, store_in_8_bits
 from workers.torch_device import device_map
 
 
@@ -24,8 +24,8 @@ def arguments(spec: WorkerSpec, kind: Any, dtype: torch.dtype) -> dict[str, Any]
         spec.model, revision=spec.revision, local_files_only=is_offline_mode()
     )
     with torch.device("meta"):
-        kept = kept_linear_layers(kind.from_config(config), "encoder")
-    quantised = quantization(transformers, spec.memory, dtype, kept)
+        layers = LinearLayers.of(kind.from_config(config), "encoder")
+    quantised = quantization(transformers, spec.memory, dtype, layers)
     return {"device_map": device_map(spec), "quantization_config": quantised}
 
 

@@ -3,7 +3,9 @@
 A mode is two steps: what `from_pretrained` is told, and what is done to the pipeline afterwards.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,10 +34,11 @@ def arguments(spec: WorkerSpec, dtype: torch.dtype) -> dict[str, Any]:
         # Into host memory, from which `settle` moves what belongs elsewhere. Not by a device map:
         # diffusers takes no hooks off a pipeline with one before it loads a LoRA.
         return {}
-    configs = {
-        name: _quantization(library, spec.memory, dtype, _kept_layers(spec, name, library, kind))
-        for name, (library, kind) in _quantised_components(spec).items()
-    }
+    configs = {}
+    for name, (library, kind) in _quantised_components(spec).items():
+        source = diffusers if library == "diffusers" else transformers
+        layers = _layers_of(spec, name, library, kind)
+        configs[name] = quantization(source, spec.memory, dtype, layers)
     quantised = PipelineQuantizationConfig(quant_mapping=configs)
     return {"device_map": device_map(spec), "quantization_config": quantised}
 
@@ -131,8 +134,35 @@ def _quantised_components(spec: WorkerSpec) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _kept_layers(spec: WorkerSpec, component: str, library: str, kind: str) -> list[str]:
-    """Names of its linear layers that stay as they are, from its config alone."""
+@dataclass(frozen=True)
+class LinearLayers:
+    """Names of a model's linear layers: what stays as it is in every mode, and what does not."""
+
+    kept: list[str]
+    stored: list[str]
+
+    @classmethod
+    def of(cls, model: nn.Module, part: Part) -> "LinearLayers":
+        names = [name for name, layer in _layers(model) if isinstance(layer, nn.Linear)]
+        stored = [name for name in names if _stored(model, part, name)]
+        return cls([name for name in names if name not in stored], stored)
+
+    @property
+    def kept_as_diffusers_reads_it(self) -> list[str]:
+        """Less those whose names diffusers would find in others, too.
+
+        To it FLUX's `proj_out` means a seventh of the model, by the names of its blocks' layers.
+        """
+        within = [f".{name}" for name in self.stored]
+        return [
+            name
+            for name in self.kept
+            if not any(f"{name}." in other or other.endswith(f".{name}") for other in within)
+        ]
+
+
+def _layers_of(spec: WorkerSpec, component: str, library: str, kind: str) -> LinearLayers:
+    """A component's linear layers, from its config alone."""
     where: dict[str, Any] = {"subfolder": component, "revision": spec.revision}
     where["local_files_only"] = is_offline_mode()
     with torch.device("meta"):
@@ -144,37 +174,22 @@ def _kept_layers(spec: WorkerSpec, component: str, library: str, kind: str) -> l
             model = cls(cls.config_class.from_pretrained(spec.model, **where))
     part = part_of(component, kind)
     assert part is not None
-    return kept_linear_layers(model, part)
+    return LinearLayers.of(model, part)
 
 
-def kept_linear_layers(model: nn.Module, part: Part) -> list[str]:
-    """Names of the linear layers of a model that stay as they are in every mode."""
-    linear = [name for name, layer in _layers(model) if isinstance(layer, nn.Linear)]
-    return [name for name in linear if not _stored(model, part, name)]
-
-
-def _quantization(library: str, mode: Mode, dtype: torch.dtype, kept: list[str]) -> Any:
-    """The library's config that stores linear layers, but for some, as the mode says."""
-    source: Any = diffusers if library == "diffusers" else transformers
-    return quantization(source, mode, dtype, kept)
-
-
-def quantization(source: Any, mode: Mode, dtype: torch.dtype, kept: list[str]) -> Any:
-    """A quantization config of diffusers or transformers.
-
-    Args:
-        source: the library.
-        kept: names of the layers that stay as they are.
-    """
+def quantization(source: Any, mode: Mode, dtype: torch.dtype, layers: LinearLayers) -> Any:
+    """A quantization config of diffusers or transformers, whichever is the `source`."""
     if mode == "nf4":
+        kept = layers.kept_as_diffusers_reads_it if source is diffusers else layers.kept
         return source.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=list(kept),
+            llm_int8_skip_modules=kept,
         )
     from torchao.quantization import (
         Float8DynamicActivationFloat8WeightConfig,
+        FqnToConfig,
         Int8WeightOnlyConfig,
         PerRow,
     )
@@ -188,4 +203,7 @@ def quantization(source: Any, mode: Mode, dtype: torch.dtype, kept: list[str]) -
         )
     else:
         how = Int8WeightOnlyConfig(set_inductor_config=False)
-    return source.TorchAoConfig(how, modules_to_not_convert=list(kept))
+    if source is diffusers:
+        by_name = OrderedDict[str, Any]((name, None) for name in layers.kept)
+        return diffusers.TorchAoConfig(FqnToConfig(by_name | {"_default": how}))
+    return source.TorchAoConfig(how, modules_to_not_convert=layers.kept)
