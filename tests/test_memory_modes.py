@@ -25,6 +25,7 @@ from core.model_choice import ModelChoice
 from core.optional_packages import packages_for
 from core.provenance import encode_picture, read_provenance
 from core.worker_start import PRELOAD_PARENT, PRELOAD_ROLE
+from tests import tiny_pipelines
 from tests.conftest import PROJECT
 from tests.inline_command import InlineCommand
 from tests.memory_modes import (
@@ -37,12 +38,13 @@ from tests.memory_modes import (
     spec_in,
     without_a_gpu,
 )
+from tests.test_editors import edited, pictures
 from tests.test_native_image_generator import drawn, lease
 from tests.test_plan_line import KEPT, command, model_folder, tweets
 from workers.base_layers import weight_of
 from workers.models.loading import load_pipeline
 
-__all__ = ["command"]  # a fixture
+__all__ = ["command", "pictures"]  # fixtures
 
 
 def generator(mode: Mode, model: Path, log: list[str] | None = None, **changes: Any) -> Any:
@@ -90,6 +92,28 @@ def test_where_weights_wait_pictures_are_those_of_full(
     without_a_gpu(monkeypatch)
     model = saved(family, tmp_path)
     assert np.array_equal(drawn(generator(mode, model)), drawn(generator("full", model)))
+
+
+@pytest.mark.parametrize("name", ["qwen_image_edit_plus", "flux_kontext"])
+def test_an_editor_edits_in_every_mode(
+    name: str, pictures: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workers.models.native_image_editor import NativeImageEditor
+
+    without_a_gpu(monkeypatch)
+    getattr(tiny_pipelines, f"build_{name}")().save_pretrained(tmp_path / name)
+
+    def edit(mode: Mode, dtype: Any) -> Any:
+        spec = replace(spec_in(mode, tmp_path / name), role="edit", dtype=dtype)
+        editor = NativeImageEditor(spec, lambda level, text: None)
+        editor.load()
+        return edited(editor, pictures[:1])
+
+    for mode in MODES:
+        found, full = edit(mode, dtype_for(mode)), edit("full", dtype_for(mode))
+        assert found.used["memory"] == mode
+        off = np.abs(np.asarray(found.image).astype(int) - np.asarray(full.image).astype(int))
+        assert off.mean() < 20 and (off.max() > 0) <= changes_pixels(mode), mode
 
 
 def test_several_pictures_at_once_come_out_in_every_mode(
@@ -161,7 +185,11 @@ def test_weights_take_the_bytes_that_main_counts_on(
                 found = stored_bytes(module.weight)
                 assert count * expected <= found + 1 <= count * expected + scales + 1, layer
                 weight, original = weight_of(module), before[layer].weight.float()
-                assert (weight - original).abs().mean() <= 0.25 * original.abs().mean(), layer
+                if (
+                    mode != "nf4" or count >= 4096
+                ):  # bitsandbytes' kernel for a CPU is for large ones
+                    off = (weight - original).abs().mean()
+                    assert off <= 0.15 * original.abs().mean(), layer
                 if isinstance(module, nn.Linear):
                     assert computes_with(module, weight, plain), layer
 
