@@ -14,7 +14,8 @@ def packages_for(model: ModelChoice) -> frozenset[str]:
     """That its worker has to import; all there are for a model that cannot be looked into."""
     needed = {FACTS[model.memory].package} - {None}
     there = {package for package in PACKAGES if installed(package)}
-    if there and model.path_or_id != SIMULATED:
+    in_one_file = os.path.isfile(model.path_or_id)  # these are never quantised by such a package
+    if there and model.path_or_id != SIMULATED and not in_one_file:
         folder = _folder_of(model)
         needed |= there if folder is None else there & _saved_with(folder)
     return frozenset(package for package in needed if package is not None)
@@ -24,8 +25,6 @@ def _folder_of(model: ModelChoice) -> Path | None:
     """Where its files lie; None if they are yet to be downloaded."""
     if os.path.isdir(model.path_or_id):
         return Path(model.path_or_id)
-    if os.path.exists(model.path_or_id):
-        return Path(model.path_or_id).parent
     from huggingface_hub import try_to_load_from_cache  # only where it is needed: it takes a moment
 
     for name in _INDEX_FILES:

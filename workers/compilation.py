@@ -20,11 +20,10 @@ JUDGED_AFTER = 3  # compiled pictures
 
 def compilable(spec: WorkerSpec, log: Log) -> Mode:
     """The setting `compile`, or `never` in a memory mode whose weights change within the blocks."""
-    if spec.compile == "never" or FACTS[spec.memory].compiles:
+    if not spec.may_compile or FACTS[spec.memory].compiles:
         return spec.compile
-    level = "WARNING" if spec.compile == "always" else "INFO"
     log(
-        level,
+        "WARNING" if spec.compile == "always" else "INFO",
         f"compile: blocks are not compiled with memory: {spec.memory}, "
         "which changes or moves their weights while they run",
     )
