@@ -11,12 +11,12 @@ from typing import Any
 from core.devices import Device
 from core.errors import DeviceError, InputError
 from core.file_ends import add_ends
-from core.memory_modes import Memory, Mode, changes_pixels
-from core.model_identity import Identity
+from core.memory_modes import FACTS, Memory, Mode, changes_pixels, fp8_mode
+from core.model_identity import Identity, loaded_as
 from core.model_loras import ModelLora
 from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, Dtype
-from core.single_file import base_of, inspect_single_file, is_single_file
+from core.single_file import GGUF, base_of, inspect_single_file, is_single_file
 from core.variants import check_variant
 
 Z_IMAGE_TURBO = "Tongyi-MAI/Z-Image-Turbo"
@@ -59,13 +59,9 @@ class ModelChoice:
     @property
     def deciding(self) -> str:
         """The identity with all about how the model is loaded that changes its pictures."""
-        others = {}
-        if self.variant is not None:
-            others["variant"] = self.variant
+        others = loaded_as(self.variant, self.memory if changes_pixels(self.memory) else "full")
         if self.base_identity is not None:
             others["base"] = "_".join(self.base_identity.split())  # a folder's name may hold spaces
-        if changes_pixels(self.memory):
-            others["memory"] = self.memory
         loras = tuple(lora.identity for lora in self.loras)
         return str(Identity(self.identity, others, loras, self.scheduler))
 
@@ -122,15 +118,16 @@ def choose_model(
     why = "as asked for"
     if name == "auto":
         name, why = _automatic(devices, automatic)
+    mode = _mode(memory, dtype)
+    in_mode = "" if mode == "full" else f"; memory mode {mode}"
     if name == SIMULATED:
         return ModelChoice(SIMULATED, SIMULATED, "Model: simulated device, as asked for.")
     if is_single_file(name) and not os.path.isdir(user_path(name, "model")):
         if index_file != INDEX_FILE:
             raise InputError(f"model: {name} is one file; a judge is a folder or a hub id.")
         choice = _in_one_file(name, base_model, variant, why)
-        return replace(
-            choice, revision=revision, dtype=dtype, variant=variant, memory=_mode(memory)
-        )
+        mode = _mode_of_one_file(choice.path_or_id, memory, mode)
+        return replace(choice, revision=revision, dtype=dtype, variant=variant, memory=mode)
     if base_model is not None:
         raise InputError(
             f"base_model: {base_model!r} gives the missing parts of a model in one file; "
@@ -143,15 +140,15 @@ def choose_model(
                 f"like {automatic.hub_id!r}."
             )
         identity = f"{name}@{revision}" if revision else name
-        reason = f"Model: {name} ({why})."
-        return ModelChoice(name, identity, reason, revision, dtype, variant, _mode(memory))
+        reason = f"Model: {name} ({why}{in_mode})."
+        return ModelChoice(name, identity, reason, revision, dtype, variant, mode)
     folder = Path(os.path.realpath(user_path(name, "model")))
     is_demo = folder == automatic.demo
     identity = _folder_identity(folder, automatic.demo_identity if is_demo else None, index_file)
     check_variant(folder, variant)
     shown = f"the embedded {automatic.demo_identity.replace('-', ' ')}" if is_demo else name
-    reason = f"Model: {shown} ({why})."
-    return ModelChoice(str(folder), identity, reason, revision, dtype, variant, _mode(memory))
+    reason = f"Model: {shown} ({why}{in_mode})."
+    return ModelChoice(str(folder), identity, reason, revision, dtype, variant, mode)
 
 
 def _in_one_file(name: str, base_model: str | None, variant: str | None, why: str) -> ModelChoice:
@@ -178,7 +175,27 @@ def _in_one_file(name: str, base_model: str | None, variant: str | None, why: st
     )
 
 
-def _mode(memory: Memory) -> Mode:
+def _mode_of_one_file(path: str, memory: Memory, mode: Mode) -> Mode:
+    """Raises InputError for a mode in which such a file cannot be loaded."""
+    if path.lower().endswith(GGUF):
+        if mode in ("full", "offload"):
+            return mode
+        raise InputError(
+            f"memory: {memory} is none for a GGUF file, whose weights are in fewer bits already; "
+            "full and offload are."
+        )
+    if FACTS[mode].package is None:
+        return mode
+    if memory == "fp8":
+        return "fp8_cast"
+    raise InputError(
+        f"memory: {memory} is none for a model in one file; full, fp8 and the offload modes are."
+    )
+
+
+def _mode(memory: Memory, dtype: Dtype) -> Mode:
+    if memory == "fp8":
+        return fp8_mode(dtype, [None])
     return "full" if memory == "auto" else memory
 
 

@@ -21,6 +21,7 @@ from core.folder_input import FolderInput
 from core.kept_seeds import KeptSeeds
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
+from core.memory_modes import refuse_unusable
 from core.metadata import Tables, refuse_foreign_tables
 from core.model_choice import choose_model
 from core.model_loras import find_model_loras
@@ -106,6 +107,7 @@ class MultiGPUImageGenerator:
             ),
             self.settings.scheduler,
         )
+        refuse_unusable(self.model.memory, "generate", self.devices[0].kind == "cpu")
         self._resumable = output_dir is not None
         self._overwrite = overwrite or not self._resumable
         self._retry_quarantined = retry_quarantined

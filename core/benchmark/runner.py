@@ -30,6 +30,7 @@ from core.folder_input import FolderInput
 from core.judge import Judge, load_judge
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
+from core.memory_modes import refuse_unusable
 from core.model_choice import ModelChoice, choose_model
 from core.model_fetch import ModelFetch
 from core.model_loras import find_model_loras
@@ -122,6 +123,9 @@ class EditBenchmark:
             settings.editor.scheduler,
         )
         self.judge_model, judge_settings = judge_model(settings, self.judge_devices)
+        on_cpu = self.devices[0].kind == "cpu"
+        refuse_unusable(self.editor.memory, "edit", on_cpu, "editor.memory")
+        refuse_unusable(self.judge_model.memory, "score", on_cpu, "judge.memory")
         self.judge: Judge = load_judge(judge_settings, config_folder)
         self.judge_name = self.judge.name(self.judge_model.identity)
         self.listener: Listener = ignore
