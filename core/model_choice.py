@@ -3,21 +3,28 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from core.devices import Device
 from core.errors import DeviceError, InputError
 from core.file_ends import add_ends
 from core.memory_modes import Memory, Mode, changes_pixels
+from core.model_identity import Identity
+from core.model_loras import ModelLora
 from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, Dtype
+from core.single_file import base_of, inspect_single_file, is_single_file
+from core.variants import check_variant
 
 Z_IMAGE_TURBO = "Tongyi-MAI/Z-Image-Turbo"
 Z_IMAGE_TURBO_BYTES = 20 * 1024**3  # of GPU memory: 6B transformer + 4B text encoder, bf16
 DEMO_MODEL = PROJECT_DIR / "demo_model" / "checkpoint"
 SIMULATED = "simulated"
+INDEX_FILE = "model_index.json"  # of a model's folder in diffusers' form
+EDGE = 1024**2  # bytes: of a file of weights, its header and its ends tell it apart
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -31,6 +38,10 @@ class ModelChoice:
     Attributes:
         variant: of the weight files, such as fp16 for `….fp16.safetensors`.
         memory: the memory mode in which every worker of the run loads it.
+        base_model: what gives the other parts of a model in one file: hub id or folder.
+        base_identity: the same for the same weights, as `identity`.
+        loras: that belong to it.
+        scheduler: settings over those of its own scheduler.
     """
 
     path_or_id: str
@@ -40,16 +51,35 @@ class ModelChoice:
     dtype: Dtype = "auto"
     variant: str | None = None
     memory: Mode = "full"
+    base_model: str | None = None
+    base_identity: str | None = None
+    loras: tuple[ModelLora, ...] = ()
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def deciding(self) -> str:
         """The identity with all about how the model is loaded that changes its pictures."""
-        parts = [self.identity]
+        others = {}
         if self.variant is not None:
-            parts.append(f"variant={self.variant}")
+            others["variant"] = self.variant
+        if self.base_identity is not None:
+            others["base"] = "_".join(self.base_identity.split())  # a folder's name may hold spaces
         if changes_pixels(self.memory):
-            parts.append(f"memory={self.memory}")
-        return " ".join(parts)
+            others["memory"] = self.memory
+        loras = tuple(lora.identity for lora in self.loras)
+        return str(Identity(self.identity, others, loras, self.scheduler))
+
+    def drawing(self, loras: Sequence[ModelLora], scheduler: Mapping[str, Any]) -> "ModelChoice":
+        """The same model with LoRAs and a noise schedule of its own."""
+        reason = self.reason
+        if loras:
+            reason += f" Model LoRAs: {', '.join(lora.shown for lora in loras)}."
+        return replace(self, loras=tuple(loras), scheduler=dict(scheduler), reason=reason)
+
+    @property
+    def names(self) -> list[str]:
+        """What defaults by model may fit, the first to count first."""
+        return [name for name in (self.path_or_id, self.base_model) if name is not None]
 
 
 @dataclass(frozen=True)
@@ -71,10 +101,11 @@ def choose_model(
     dtype: Dtype,
     devices: Sequence[Device],
     automatic: Automatic = GENERATOR,
-    index_file: str = "model_index.json",
+    index_file: str = INDEX_FILE,
     *,
     variant: str | None = None,
     memory: Memory = "auto",
+    base_model: str | None = None,
 ) -> ModelChoice:
     """Resolve a `model` setting; a model that is asked for by name is never replaced.
 
@@ -82,9 +113,10 @@ def choose_model(
         index_file: what a model's folder must hold.
         variant: of its weight files.
         memory: the mode that is asked for; `auto` takes the first that fits.
+        base_model: what gives the other parts of a model in one file.
 
     Raises:
-        InputError: neither a model folder nor a hub id.
+        InputError: neither a model folder, a file, nor a hub id.
         DeviceError: others use the memory that the automatic choice needs.
     """
     why = "as asked for"
@@ -92,6 +124,18 @@ def choose_model(
         name, why = _automatic(devices, automatic)
     if name == SIMULATED:
         return ModelChoice(SIMULATED, SIMULATED, "Model: simulated device, as asked for.")
+    if is_single_file(name) and not os.path.isdir(user_path(name, "model")):
+        if index_file != INDEX_FILE:
+            raise InputError(f"model: {name} is one file; a judge is a folder or a hub id.")
+        choice = _in_one_file(name, base_model, variant, why)
+        return replace(
+            choice, revision=revision, dtype=dtype, variant=variant, memory=_mode(memory)
+        )
+    if base_model is not None:
+        raise InputError(
+            f"base_model: {base_model!r} gives the missing parts of a model in one file; "
+            f"{name!r} is none."
+        )
     if not _looks_like_folder(name):
         if not _HUB_ID.fullmatch(name):
             raise InputError(
@@ -104,13 +148,43 @@ def choose_model(
     folder = Path(os.path.realpath(user_path(name, "model")))
     is_demo = folder == automatic.demo
     identity = _folder_identity(folder, automatic.demo_identity if is_demo else None, index_file)
+    check_variant(folder, variant)
     shown = f"the embedded {automatic.demo_identity.replace('-', ' ')}" if is_demo else name
     reason = f"Model: {shown} ({why})."
     return ModelChoice(str(folder), identity, reason, revision, dtype, variant, _mode(memory))
 
 
+def _in_one_file(name: str, base_model: str | None, variant: str | None, why: str) -> ModelChoice:
+    file = Path(os.path.realpath(user_path(name, "model")))
+    base = base_of(file, inspect_single_file(file), base_model)
+    digest = hashlib.sha256()
+    size = file.stat().st_size
+    digest.update(f"{size}\n".encode())
+    with file.open("rb") as stream:
+        add_ends(digest, stream, size, EDGE)
+    base_identity = base
+    if _looks_like_folder(base):
+        base = os.path.realpath(user_path(base, "base_model"))
+        base_identity = _folder_identity(Path(base), None, INDEX_FILE, "base_model")
+        check_variant(Path(base), variant)
+    elif not _HUB_ID.fullmatch(base):
+        raise InputError(f"base_model: {base!r} is neither an existing folder nor a hub id.")
+    return ModelChoice(
+        str(file),
+        f"{printable(file.name)}#{digest.hexdigest()[:16]}",
+        f"Model: {name} ({why}), the other parts from {base}.",
+        base_model=base,
+        base_identity=base_identity,
+    )
+
+
 def _mode(memory: Memory) -> Mode:
     return "full" if memory == "auto" else memory
+
+
+def is_hub_model(path_or_id: str) -> bool:
+    """Whether a chosen model's `path_or_id` is a hub id; folders have their whole path there."""
+    return _HUB_ID.fullmatch(path_or_id) is not None
 
 
 def _automatic(devices: Sequence[Device], automatic: Automatic) -> tuple[str, str]:
@@ -146,18 +220,22 @@ def _looks_like_folder(name: str) -> bool:
     return os.path.exists(user_path(name, "model")) or name.startswith((".", "/", "~"))
 
 
-def _folder_identity(folder: Path, name: str | None, index_file: str) -> str:
+def _folder_identity(
+    folder: Path, name: str | None, index_file: str, setting: str = "model"
+) -> str:
     """Hash of file names, sizes and small configs: cheap, and changes with retrained weights.
 
     Weight files are told apart by their safetensors header and their first and last MiB.
     """
     if not os.path.isfile(folder / index_file):
-        kind = "diffusers" if index_file == "model_index.json" else "transformers"
-        raise InputError(f"model: {folder} is not a {kind} model folder: it has no {index_file}.")
+        kind = "diffusers" if index_file == INDEX_FILE else "transformers"
+        raise InputError(
+            f"{setting}: {folder} is not a {kind} model folder: it has no {index_file}."
+        )
     digest = hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         size = file.stat().st_size
         digest.update(os.fsencode(f"{file.relative_to(folder).as_posix()}:{size}\n"))
         with file.open("rb") as stream:
-            add_ends(digest, stream, size, 1024**2)
+            add_ends(digest, stream, size, EDGE)
     return f"{name or printable(folder.name)}#{digest.hexdigest()[:16]}"

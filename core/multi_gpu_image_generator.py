@@ -23,6 +23,7 @@ from core.ledger import Ledger
 from core.lora_files import LoraInspector
 from core.metadata import Tables, refuse_foreign_tables
 from core.model_choice import choose_model
+from core.model_loras import find_model_loras
 from core.outputs import OutputRoot
 from core.paths import as_text, user_path
 from core.planning import Plan, Planner, tell_plan
@@ -82,6 +83,7 @@ class MultiGPUImageGenerator:
     ) -> None:
         occupy_standard_descriptors()
         self.settings = load_settings(config)
+        self._inspector = LoraInspector()
         self.devices = share_out(
             choose_devices(num_gpus, gpu_ids, self.settings.device),
             self.settings.gpus_per_worker or 1,
@@ -95,6 +97,14 @@ class MultiGPUImageGenerator:
             self.devices,
             variant=self.settings.variant,
             memory=self.settings.memory,
+            base_model=self.settings.base_model,
+        ).drawing(
+            find_model_loras(
+                self.settings.model_loras,
+                [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")],
+                self._inspector,
+            ),
+            self.settings.scheduler,
         )
         self._resumable = output_dir is not None
         self._overwrite = overwrite or not self._resumable
@@ -107,7 +117,6 @@ class MultiGPUImageGenerator:
             self._claim = FolderInput(self._root.folder, source, overwrite)
         self._ledger: Ledger | None = None
         self._tables: Tables | None = None  # where batches are resumable
-        self._inspector = LoraInspector()
         self._pool: WorkerPool | None = None
         self._owner: int | None = None  # the process that has the pool's thread and the ledger
         self._batch: Batch | None = None
@@ -235,7 +244,7 @@ class MultiGPUImageGenerator:
         self._own()
         ledger = self._ledger or self._open_ledger()
         folders = [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")]
-        layers = [self.settings.defaults, self.settings.defaults_for(self.model.path_or_id)]
+        layers = [self.settings.defaults, self.settings.defaults_for(*self.model.names)]
         admission = Admission(
             GenerateKind(layers, LoraFinder(folders, self._inspector)),
             self.settings.workers.decisive(self.model.deciding),
@@ -247,7 +256,9 @@ class MultiGPUImageGenerator:
         )
         admitted: list[Job | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
         self._named += len(inputs)
-        planner = Planner(ledger, self._root, self._overwrite, self._retry_quarantined)
+        planner = Planner(
+            ledger, self._root, self._overwrite, self._retry_quarantined, self.model.loras
+        )
         return planner.begin(admitted, self._claim)
 
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from loguru import logger
@@ -20,7 +21,7 @@ from core.admission import Job
 from core.barrier import Barrier
 from core.batch import ActiveLease, Batch, WorkerLoss
 from core.devices import Device
-from core.events import Listener, WorkerState, ignore
+from core.events import Event, Listener, TaskProgress, WorkerState, ignore
 from core.fault_points import fault_point
 from core.leasing import Leasing
 from core.loading import LoadTurns
@@ -38,9 +39,13 @@ from core.messages import (
     Log,
     PromptCut,
     Ready,
+    StepsDone,
     Stop,
 )
+from core.model_choice import is_hub_model
+from core.model_fetch import ModelFetch
 from core.pace import Pace
+from core.paths import user_path
 from core.restarts import Restarts
 from core.settings import SchedulingSettings, SupervisionSettings, WorkerSettings
 from core.sources import Sources
@@ -49,7 +54,7 @@ from core.worker_handle import State, WorkerHandle
 from core.worker_log import WorkerLog
 from core.worker_spec import WorkerSpec
 from core.worker_start import starter_for
-from workers.process import run_worker
+from workers.process import run_fetch, run_worker
 
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
 BUSY_WAIT = 1.0  # the same while a worker has a deadline: a later turn shows that main was held up
@@ -69,6 +74,15 @@ class PoolSettings(Protocol):
     def scheduling(self) -> SchedulingSettings: ...
 
 
+def fetch_for(
+    spec: WorkerSpec, rules: SupervisionSettings, listener: Listener
+) -> ModelFetch | None:
+    """Of a hub's model, to be brought here or found here; None for other models."""
+    if not is_hub_model(spec.source):
+        return None
+    return ModelFetch(run_fetch, spec, rules, listener)
+
+
 class WorkerPool:
     """One supervised worker process per device.
 
@@ -78,6 +92,7 @@ class WorkerPool:
         in_step: workers wait for each other after every task (`enable_batch_sync`).
         on_dismissed: told the device of a worker that left by `dismiss`.
         log: where workers' words go, for pools that share one; by default a log of its own.
+        fetch: of the workers' model, where it began before.
     """
 
     def __init__(
@@ -88,10 +103,17 @@ class WorkerPool:
         in_step: bool = False,
         on_dismissed: Callable[[Device], None] = lambda device: None,
         log: WorkerLog | None = None,
+        fetch: ModelFetch | None = None,
     ) -> None:
         self._rules = settings.supervision
         self._listener = listener
-        self._turns = LoadTurns(settings.workers.concurrent_loads, specs[0][1])
+        self._spec = specs[0][1]  # of a worker; all of a pool load one model
+        self._concurrent_loads = settings.workers.concurrent_loads
+        self._turns = LoadTurns(self._concurrent_loads, self._spec)
+        self._model_folder = ""  # where a hub's model lies; empty for other models
+        self._fetch = fetch or fetch_for(self._spec, self._rules, self._tell_later)
+        if self._fetch is not None:
+            self._fetch.on_change = partial(self._post, lambda: None)
         self.barrier = Barrier() if in_step else None
         self._on_dismissed = on_dismissed
         self._log = log if log is not None else WorkerLog()
@@ -123,6 +145,10 @@ class WorkerPool:
         copies = settings.scheduling.speculative_copies
         self._leasing = Leasing(self._handles, self._pace, self.barrier, copies)
 
+    def _tell_later(self, event: Event) -> None:
+        """From the pool's thread, as all other events."""
+        self._post(partial(self._listener, event))
+
     def _handle(self, device: Device, spec: WorkerSpec) -> WorkerHandle:
         return WorkerHandle(device, run_worker, spec, self._starter)
 
@@ -134,8 +160,10 @@ class WorkerPool:
         return self._give_up_reason is not None
 
     def start(self) -> None:
-        """Start the workers; returns at once."""
+        """Start the workers, after their model was fetched; returns at once."""
         self._thread.start()
+        if self._fetch is not None:
+            self._fetch.start()
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over; one at a time. Wait on the batch itself."""
@@ -215,6 +243,7 @@ class WorkerPool:
                     self._commands.popleft()()
                 except Exception:
                     logger.exception("A command to the worker pool failed after its end.")
+        self._end_fetch()
         self._sources.close()
         if self._closes_log:
             self._log.close()
@@ -227,6 +256,7 @@ class WorkerPool:
             self._commands.popleft()()
         now = self._checked_at = time.monotonic()
         self._forgive(max(0.0, now - self._next_check))
+        self._mind_the_fetch()
         for handle in list(self._handles):
             self._check_deadline(handle, now)
             self._check_load(handle, now)
@@ -243,7 +273,7 @@ class WorkerPool:
         self._next_check = min(now, self._checked_at) + (BUSY_WAIT if busy else IDLE_WAIT)
         timers = [self._next_check]
         timers += [h.deadline for h in self._handles if h.deadline is not None]
-        if not self._closing and self._starter.ready:
+        if not self._closing and self._may_start:
             timers += [h.start_at for h in self._handles if h.state is State.DOWN]
         if any(h.state is State.LOADING for h in self._handles):
             timers.append(now + self._rules.load_stall_timeout / STALL_CHECKS)
@@ -307,6 +337,8 @@ class WorkerPool:
             case Compiling():
                 if handle.running and not handle.on_its_way_out:
                     handle.set_deadline(self._pace.allowed(handle.name, handle.work, True))
+            case StepsDone():
+                self._tell_steps(handle, message)
             case Generated():
                 self._generated(handle, message)
             case Log() | LibraryWarning() | PromptCut():
@@ -335,7 +367,7 @@ class WorkerPool:
         if handle.on_its_way_out:
             logger.error(f"{handle.name}: {reason}")
         elif everywhere and not self.has_served:
-            self._retire_all(handle, reason)
+            self._retire_all(f"{handle.name}: {reason}")
         elif kind == "input" or everywhere:  # no other try would change anything
             self._retire(handle, reason)
         else:
@@ -348,6 +380,14 @@ class WorkerPool:
         if not handle.on_its_way_out:
             handle.set_deadline(self._rules.stop_timeout)
             self._change(handle, State.STOPPING)
+
+    def _tell_steps(self, handle: WorkerHandle, message: StepsDone) -> None:
+        """For those who watch; whether it hangs is told by its deadline alone."""
+        if message.lease_id in handle.running:
+            _, active = handle.running[message.lease_id]
+            task, together = active.job.task_id, len(handle.running)
+            progress = TaskProgress(task, handle.name, message.done, message.total, together)
+            self._listener(progress)
 
     def _generated(self, handle: WorkerHandle, message: Generated) -> None:
         handle.loras = frozenset(message.resident_loras)
@@ -420,15 +460,39 @@ class WorkerPool:
 
     def _grant_loads(self) -> None:
         waiting = [h for h in self._handles if h.state is State.BOOTED]
-        if not waiting:
+        if not waiting or self._fetch is not None:
             return
         loading = sum(h.state is State.LOADING for h in self._handles)
         for handle in waiting[: max(0, self._turns.at_once(self.has_served) - loading)]:
             fault_point("main.load")
-            handle.send(Load())
+            handle.send(Load(self._model_folder))
             handle.set_deadline(self._rules.load_timeout)
             handle.watch_load()
             self._change(handle, State.LOADING)
+
+    # -- the model's files ---------------------------------------------------
+
+    @property
+    def _may_start(self) -> bool:
+        """Workers boot while the hub is asked, and not while the model comes: that takes long."""
+        return self._starter.ready and not (self._fetch is not None and self._fetch.transfers)
+
+    def _mind_the_fetch(self) -> None:
+        """Once the model is there, or cannot be had."""
+        fetch = self._fetch
+        if fetch is None or self._closing:
+            return
+        if fetch.refusal is not None:
+            self._retire_all(f"The model could not be loaded: {fetch.refusal}")
+        elif fetch.folder is not None:
+            self._model_folder, self._fetch = fetch.folder, None
+            folder = str(user_path(fetch.folder, "model"))
+            self._turns = LoadTurns(self._concurrent_loads, replace(self._spec, model=folder))
+
+    def _end_fetch(self) -> None:
+        if self._fetch is not None:
+            self._fetch.stop()
+            self._fetch = None
 
     # -- deaths --------------------------------------------------------------
 
@@ -513,7 +577,7 @@ class WorkerPool:
     def _start_if_due(self, handle: WorkerHandle, now: float) -> None:
         if handle.state is not State.DOWN or self._closing or now < handle.start_at:
             return
-        if handle.dismissed or not self._starter.ready:
+        if handle.dismissed or not self._may_start:
             return
         try:
             handle.start()
@@ -534,14 +598,14 @@ class WorkerPool:
         logger.error(f"{handle.name} is given up: {reason}")
         self._mind_the_batch(f"{handle.name}: {reason}")
 
-    def _retire_all(self, handle: WorkerHandle, reason: str) -> None:
-        """Give up all workers for what `handle` met and any other would meet, too; say so once."""
+    def _retire_all(self, reason: str) -> None:
+        """Give up all workers for what each of them would meet; say so once."""
         self.cannot_load = True
         for each in self._handles:
             if each.state is not State.RETIRED:
                 self._use_no_more(each, reason)
-        logger.error(f"{handle.name}: {reason} All workers are given up.")
-        self._mind_the_batch(f"{handle.name}: {reason}")
+        logger.error(f"{reason} All workers are given up.")
+        self._mind_the_batch(reason)
 
     def _use_no_more(self, handle: WorkerHandle, reason: str) -> None:
         self._change(handle, State.RETIRED)
@@ -554,6 +618,7 @@ class WorkerPool:
         living = [h for h in self._handles if h.state is not State.RETIRED]
         if not living:
             self._give_up_reason = f"No worker is left; the last one: {last_loss}"
+            self._end_fetch()
             if self._batch:
                 self._batch.abandon("failed", self._give_up_reason, "No worker is left.")
         elif self._unfinished and all(h.dismissed for h in living):

@@ -21,7 +21,6 @@ from core.errors import InputError
 from core.worker_spec import WorkerSpec
 from workers.model_parts import classes_in, device_map, part_of, without_memory
 from workers.models.base import Log
-from workers.models.loading import parts_without_torchvision
 from workers.moves import compute_at_home, connect
 from workers.placement import GIB, HOME, Place, place
 from workers.torch_device import dtype_of, torch_devices
@@ -51,10 +50,13 @@ class Gpus:
         return room
 
 
-def load_spread_pipeline(spec: WorkerSpec, log: Log, gpus: Gpus | None = None) -> Any:
+def load_spread_pipeline(
+    spec: WorkerSpec, ready: Mapping[str, Any], log: Log, gpus: Gpus | None = None
+) -> Any:
     """A pipeline over all GPUs of a worker.
 
     Args:
+        ready: parts that are loaded already, by name.
         gpus: by default those that the worker has.
 
     Raises:
@@ -77,14 +79,13 @@ def load_spread_pipeline(spec: WorkerSpec, log: Log, gpus: Gpus | None = None) -
         )
         _connect(modules[name], places[name], gpus)
     pipeline = DiffusionPipeline.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, **modules, **parts_without_torchvision(spec)
+        folder, dtype=dtype, use_safetensors=True, **modules, **ready
     )
     loaded = {k: v for k, v in pipeline.components.items() if isinstance(v, nn.Module)}
     for name in loaded.keys() - modules.keys():  # of classes that diffusers alone knows
         loaded[name].to(gpus.devices[HOME])
     check_places(loaded, gpus.devices)
     compute_at_home(pipeline, gpus.devices[HOME])
-    pipeline.set_progress_bar_config(disable=True)
     log("INFO", f"spread over {len(gpus.devices)} GPUs: {told(places)}")
     return pipeline
 

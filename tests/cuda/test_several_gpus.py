@@ -53,7 +53,7 @@ SPLIT = """
     from dataclasses import replace
     from core.model_choice import DEMO_MODEL
     from tests.test_native_image_generator import drawn, spec_for
-    from workers.models import diffusers_pipeline
+    from workers.models import loading
     from workers.models.native_image_generator import NativeImageGenerator
     from workers.spread import ROOM_TO_DECODE, ROOM_TO_WORK, Gpus, load_spread_pipeline
     from pathlib import Path
@@ -65,7 +65,7 @@ SPLIT = """
         free = [number * 1024 + ROOM_TO_WORK for number in kib]
         free[0] += ROOM_TO_DECODE
         gpus = Gpus(devices, free)
-        diffusers_pipeline.load_spread_pipeline = lambda *a: load_spread_pipeline(*a, gpus)
+        loading.load_spread_pipeline = lambda *a: load_spread_pipeline(*a, gpus)
         spec = spec_for(str(DEMO_MODEL))
         spec = replace(spec, device="cuda", device_count=2, dtype="float32")
         made = NativeImageGenerator(spec, lambda level, text: print(text))

@@ -89,9 +89,9 @@ class ChatModel(JudgeFamily):
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def free_memory(self) -> str:
+    def free_memory(self, failures: int = 1) -> str | None:
         self.too_many()
-        return "trying again with fewer edits at once"
+        return super().free_memory(failures)
 
     def _chat(self, messages: list[dict[str, Any]]) -> str:
         text: str = self.processor.apply_chat_template(

@@ -18,15 +18,16 @@ from core.worker_spec import WorkerSpec
 from workers.compilation import Compilation, compiler_failed
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
-from workers.models.base import Log, ModelFamily, Picture, Product
+from workers.models.base import Log, ModelFamily, Picture, Product, model_settings
 from workers.models.guidance import usual_guidance
 from workers.models.loading import load_pipeline
 from workers.models.prompt_limits import fit_clip_tokenizers
+from workers.models.vae_tiles import VaeTiles
 from workers.pixels import quantise_on_device, to_image
 from workers.prompt_cache import PromptCache
 from workers.prompt_cuts import PromptCuts, tokenizers_of
 from workers.reproducible import make_reproducible
-from workers.spread import load_spread_pipeline
+from workers.steps import TellSteps, count_steps
 from workers.torch_device import (
     identity_of,
     prepare_torch,
@@ -50,7 +51,9 @@ class DiffusersPipeline(ModelFamily):
         self._loras: Loras | None = None
         self._compilation: Compilation | None = None
         self._tell_compiling: Callable[[], None] = lambda: None
+        self._tell_steps: TellSteps = lambda done, total: None
         self._prompts: PromptCache | None = None
+        self._vae = VaeTiles(None)
         self.cuts = PromptCuts({})
         self.parameters: dict[str, inspect.Parameter] = {}
         prepare_torch(spec)
@@ -61,17 +64,19 @@ class DiffusersPipeline(ModelFamily):
     def before_compiling(self, tell: Callable[[], None]) -> None:
         self._tell_compiling = tell
 
+    def on_steps(self, tell: TellSteps) -> None:
+        self._tell_steps = tell
+
     def load(self) -> str:
-        if self.spec.device_count > 1:
-            pipeline = load_spread_pipeline(self.spec, self._log)
-        else:
-            pipeline = load_pipeline(self.spec, self._device)
+        pipeline = load_pipeline(self.spec, self._device, self._log)
+        count_steps(pipeline, lambda done, total: self._tell_steps(done, total))
         self.parameters = dict(inspect.signature(pipeline.__call__).parameters)
         name = type(pipeline).__name__
         self.check_pipeline(name, self.parameters)
         if self._device.type == "cpu":
             make_reproducible(pipeline)
         quantise_on_device(pipeline)
+        self._vae = VaeTiles(getattr(pipeline, "vae", None))
         self.pipeline = pipeline
         if self.spec.attention_backend != "auto":
             set_attention(self._denoiser, self.spec.attention_backend)
@@ -125,17 +130,17 @@ class DiffusersPipeline(ModelFamily):
         """One call of the pipeline: what was used, and the picture, of each lease.
 
         Args:
-            leases: of one LoRA and strength.
+            leases: of the same LoRAs and strengths.
         """
-        first = leases[0].task
         assert self._loras is not None and self._compilation is not None
-        assert isinstance(first, GenerateTask | EditTask)
+        self._check_steps(arguments)
         work = _work(arguments)
         if self._compilation.due(leases[0].waiting // self.spec.workers, work):
             self._begin_compilation()
         if self._compilation.ahead_of(_shape(leases, arguments)):
             self._tell_compiling()
-        self._loras.use(leases[0].lora_sha256, first.lora_path, first.lora_strength)
+        self._loras.use_stack(leases[0].loras)
+        self._vae.begin()
         try:
             with self._compilation.timed(len(leases) * work):
                 output = self._call(leases, arguments)
@@ -160,7 +165,24 @@ class DiffusersPipeline(ModelFamily):
         if takes_cfg and arguments.get("negative_prompt") is None:
             # The default of some, which has no effect then; they would warn of that each time.
             arguments = {**arguments, "true_cfg_scale": 1.0}
+        guided = arguments.get("true_cfg_scale")
+        if guided is not None and guided <= 1:  # what takes no part would be warned of each time
+            arguments = {k: v for k, v in arguments.items() if k != "negative_prompt"}
         return self.pipeline(generator=one_or_all, output_type="np", **arguments)
+
+    @property
+    def _own_steps(self) -> int | None:
+        """How many steps a checkpoint has that comes with a schedule of fixed steps."""
+        return len(self.pipeline.config.get("sample_sigmas") or ()) or None
+
+    def _check_steps(self, arguments: Mapping[str, Any]) -> None:
+        """Raises InputError for a number that the pipeline would pass over without a word."""
+        own, asked = self._own_steps, arguments.get("num_inference_steps")
+        if own is not None and asked not in (None, own):
+            raise InputError(
+                f"num_inference_steps: this checkpoint has a schedule of {own} steps of its own; "
+                f"give {own}, or none (found {asked})."
+            )
 
     def _begin_compilation(self) -> None:
         """LoRAs come by exchange from now on: for each other adapter blocks are compiled again."""
@@ -190,17 +212,33 @@ class DiffusersPipeline(ModelFamily):
     def take_lora_counts(self) -> LoraCounts:
         return self._loras.take_counts() if self._loras else LoraCounts()
 
-    def free_memory(self) -> str:
-        dropped = self._loras.shrink() if self._loras else 0
+    def too_many(self) -> None:
+        if self._vae.short:
+            self._vae.slice()
+        self.empty_cache()
+
+    def free_memory(self, failures: int = 1) -> str | None:
+        """At first what changes no picture; then, if the VAE was short of it, tiles."""
+        if failures == 1:
+            return f"trying again with {self._give_back()}"
+        side = self._vae.cut()
+        if side is None:
+            return None
+        self.empty_cache()
+        return (
+            f"trying again with the VAE in tiles of {side} x {side} pixels, as all larger pictures "
+            "from now on; that changes their pixels a little"
+        )
+
+    def _give_back(self) -> str:
+        """What was given back, in words."""
+        dropped, kept = self._loras.shrink() if self._loras else (0, 0)
         if self._prompts:
             self._prompts.clear()
-        vae = getattr(self.pipeline, "vae", None)
-        tiled = vae is not None and hasattr(vae, "enable_tiling")
-        if vae is not None and tiled:
-            vae.enable_tiling()
         self.empty_cache()
-        tiling = ", decoding in tiles from now on" if tiled else ""
-        return f"trying again with {dropped} idle LoRAs dropped{tiling}"
+        if not dropped:
+            return "what was cached given back"
+        return f"{dropped} idle LoRAs dropped and at most {kept} kept from now on"
 
     def empty_cache(self) -> None:
         """Give memory that holds nothing back to the device."""
@@ -216,12 +254,14 @@ class DiffusersPipeline(ModelFamily):
             "model_hash": model_hash or None,
             "pipeline": self.pipeline_name,
             "sampler": scheduler.removesuffix("Scheduler"),
-            "num_inference_steps": self._value(arguments, "num_inference_steps"),
+            "num_inference_steps": self._own_steps or self._value(arguments, "num_inference_steps"),
             "guidance_scale": self._value(arguments, "guidance_scale"),
             # Left to its default it takes no part: that needs a negative prompt, too.
             "true_cfg_scale": arguments.get("true_cfg_scale"),
             "width": image.width,
             "height": image.height,
+            "vae_tile": self._vae.side if self._vae.used else None,
+            **model_settings(self.spec),
             "compiled": (self._compilation is not None and self._compilation.active) or None,
             **self._usual_guidance(arguments),
         }
@@ -261,7 +301,7 @@ def _work(arguments: Mapping[str, Any]) -> float:
 def _shape(leases: Sequence[Lease], arguments: Mapping[str, Any]) -> Hashable:
     """What compiled blocks depend on: tensors' sizes, and whether layers have LoRAs."""
     size = arguments.get("width"), arguments.get("height")
-    return len(leases), size, leases[0].lora_sha256 is not None
+    return len(leases), size, bool(leases[0].loras)
 
 
 def _seed(task: Task) -> int:

@@ -5,16 +5,46 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub.constants import is_offline_mode
-from transformers.utils import is_torchvision_available
 
+from core.errors import InputError
 from core.worker_spec import WorkerSpec
-from workers.processors import load_processor
+from workers.model_loras import put_on_model_loras
+from workers.models.base import Log
+from workers.models.single_file import load_single_file
+from workers.models.without_torchvision import parts_without_torchvision
+from workers.noise_schedule import check_schedule, set_schedule
+from workers.processors import load_tokenizer_of
+from workers.spread import load_spread_pipeline
 from workers.torch_device import device_map, dtype_of
 
 
-def load_pipeline(spec: WorkerSpec, device: torch.device) -> Any:
-    """The pipeline of a model's folder or hub id, its weights on the device."""
-    pipeline = DiffusionPipeline.from_pretrained(
+def load_pipeline(spec: WorkerSpec, device: torch.device, log: Log) -> Any:
+    """The pipeline of a model's folder, file or hub id, its weights on the device.
+
+    It has the LoRAs and the noise schedule that the settings give to the model.
+    """
+    source = spec.base_model or spec.model
+    check_schedule(spec.scheduler, source, spec.revision)
+    parts = parts_without_torchvision(source, spec.revision)
+    if spec.base_model is not None and spec.device_count > 1:
+        raise InputError("gpus_per_worker: a model in one file cannot be spread over several GPUs.")
+    if spec.base_model is not None:
+        pipeline = load_single_file(spec, device, parts)
+    elif spec.device_count > 1:
+        pipeline = load_spread_pipeline(spec, parts, log)
+    else:
+        pipeline = _of_folder(spec, parts, device)
+    if "tokenizer" in parts:
+        # FLUX.2 gives its processor words alone, which the tokenizer inside takes as well.
+        pipeline.tokenizer = load_tokenizer_of(source, spec.revision, "tokenizer")
+    pipeline.set_progress_bar_config(disable=True)
+    set_schedule(pipeline, spec.scheduler)
+    put_on_model_loras(pipeline, spec.model_loras, device, log)
+    return pipeline
+
+
+def _of_folder(spec: WorkerSpec, parts: dict[str, Any], device: torch.device) -> Any:
+    return DiffusionPipeline.from_pretrained(
         spec.model,
         revision=spec.revision,
         variant=spec.variant,
@@ -22,17 +52,5 @@ def load_pipeline(spec: WorkerSpec, device: torch.device) -> Any:
         use_safetensors=True,
         device_map=device_map(spec),
         local_files_only=is_offline_mode(),
-        **parts_without_torchvision(spec),
+        **parts,
     )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def parts_without_torchvision(spec: WorkerSpec) -> dict[str, Any]:
-    """A vision-language text encoder's processor, which otherwise wants torchvision."""
-    if is_torchvision_available():
-        return {}
-    config = DiffusionPipeline.load_config(spec.model, revision=spec.revision)
-    if config.get("processor", [None])[0] != "transformers":
-        return {}
-    return {"processor": load_processor(spec.model, spec.revision, "processor")}

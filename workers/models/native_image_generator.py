@@ -44,7 +44,9 @@ class NativeImageGenerator(DiffusersPipeline):
 
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
         if not _draws_from_a_prompt(name, parameters):
-            raise InputError(f"{self.spec.model} is a {name}, which draws nothing from a prompt.")
+            raise InputError(
+                f"{self.spec.model_name} is a {name}, which draws nothing from a prompt."
+            )
 
     def draw_all(self, leases: Sequence[Lease]) -> list[Product]:
         """Leases that come together agree in all but prompt and seed (`core.grouping`)."""
@@ -64,8 +66,8 @@ class NativeImageGenerator(DiffusersPipeline):
         return [drawn[lease.lease_id] for lease in leases]
 
     def too_many(self) -> None:
+        super().too_many()
         self._limit.out_of_memory()
-        self.empty_cache()
 
     def _encoded(self, leases: Sequence[Lease]) -> Encoded:
         """Empty but for Z-Image, which encodes each prompt to a tensor of its own length."""
