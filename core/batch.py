@@ -217,7 +217,6 @@ class Batch:
             job.fingerprint,
             str(partial),
             job.contents.pictures,
-            waiting=self.waiting,
         )
         active = ActiveLease(lease, job, worker, task.alone)
         self._active[lease_id] = active

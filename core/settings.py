@@ -7,7 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from core.errors import InputError
 from core.paths import user_path
@@ -20,12 +27,22 @@ DEFAULT_FILE = PROJECT_DIR / "config" / "default.yaml"
 MAX_FILE_BYTES = 200_000
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
-Compile = Literal["never", "auto", "always"]
 M = TypeVar("M", bound="Matching")
 S = TypeVar("S", bound=BaseModel)
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OptionalSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _known_mode(value: Any) -> Any:
+    if value == "auto":
+        raise ValueError(
+            "there is no auto any more, as no GPU has shown that it pays; write always or never"
+        )
+    return value
+
+
+Compile = Annotated[Literal["never", "always"], BeforeValidator(_known_mode)]
 
 
 class Section(BaseModel):
@@ -89,8 +106,8 @@ class WorkerSettings(Section):
 
     def decisive(self, identity: str) -> str:
         """A model's identity together with the settings here that change its pixels to the eye."""
-        chosen = self.attention_backend
-        return identity if chosen == "auto" else f"{identity} {chosen}"
+        chosen = [] if self.attention_backend == "auto" else [self.attention_backend]
+        return " ".join([identity, *chosen])
 
     @property
     def picture_suffix(self) -> str:

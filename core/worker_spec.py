@@ -22,7 +22,6 @@ class WorkerSpec:
         name: label in logs and results, such as `gpu0`.
         role: the kind of task that it serves.
         device: `cuda` (always `cuda:0` inside) or `cpu`.
-        workers: how many of them share the work.
         device_count: GPUs that one copy of the model is spread over.
         threads: CPU threads for this worker's arithmetic.
         model: hub id, folder, or `simulated`.
@@ -46,7 +45,6 @@ class WorkerSpec:
     max_cached_prompts: int
     max_pending_saves: int
     simulated: SimulatedSettings
-    workers: int = 1
     attention_backend: str = "auto"
     compile: Compile = "never"
     group_size: int = 1
@@ -60,7 +58,7 @@ class WorkerSpec:
     @property
     def may_compile(self) -> bool:
         """Its first task may have to wait for a compiler (`workers.compilation`)."""
-        return self.compile == "always" or (self.compile == "auto" and self.device == "cuda")
+        return self.compile == "always"
 
 
 class RunSettings(Protocol):
@@ -81,8 +79,7 @@ def specs_for(
 ) -> list[tuple[Device, WorkerSpec]]:
     """One worker per device, sharing this machine's cores."""
     threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
-    count = len(devices)
-    return [(d, spec_for(d, role, model, settings, threads, judge, count)) for d in devices]
+    return [(d, spec_for(d, role, model, settings, threads, judge)) for d in devices]
 
 
 def spec_for(
@@ -92,7 +89,6 @@ def spec_for(
     settings: RunSettings,
     threads: int,
     judge: Judge | None = None,
-    workers: int = 1,
 ) -> WorkerSpec:
     return WorkerSpec(
         name=device.label,
@@ -109,7 +105,6 @@ def spec_for(
         max_cached_prompts=settings.workers.max_cached_prompts,
         max_pending_saves=settings.workers.max_pending_saves,
         simulated=settings.simulated,
-        workers=workers,
         attention_backend=settings.workers.attention_backend,
         compile=settings.workers.compile,
         group_size=_group_size(role, settings.workers, judge),

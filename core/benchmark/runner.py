@@ -355,7 +355,7 @@ class EditBenchmark:
         model, _ = self._model(role)
         logger.info(model.reason.replace("Model:", f"{role.capitalize()} with:", 1))
         pool = WorkerPool(
-            [(d, self._spec(d, role, len(devices))) for d in devices],
+            [(d, self._spec(d, role)) for d in devices],
             self.settings,
             self._told(role),
             self.settings.enable_batch_sync,
@@ -382,11 +382,11 @@ class EditBenchmark:
 
     def move_to(self, role: Role, device: Device) -> None:
         """Give a device that became free to a role's pool."""
-        self._pools[role].adopt(device, self._spec(device, role, len(self.devices)))
+        self._pools[role].adopt(device, self._spec(device, role))
 
-    def _spec(self, device: Device, role: Role, workers: int) -> WorkerSpec:
+    def _spec(self, device: Device, role: Role) -> WorkerSpec:
         model, judge = self._model(role)
-        return spec_for(device, role, model, self.settings, self._threads, judge, workers)
+        return spec_for(device, role, model, self.settings, self._threads, judge)
 
     def _model(self, role: Role) -> tuple[ModelChoice, Judge | None]:
         return (self.judge_model, self.judge) if role == "score" else (self.editor, None)

@@ -18,7 +18,7 @@ from core.worker_spec import WorkerSpec
 from workers.judges.base import JudgeFamily
 from workers.models.base import Log, Product, Verdict
 from workers.processors import load_processor
-from workers.torch_device import device_map, dtype_of
+from workers.torch_device import device_map, dtype_of, freeze
 
 
 class ChatModel(JudgeFamily):
@@ -39,6 +39,7 @@ class ChatModel(JudgeFamily):
             device_map=device_map(self.spec),
             **({"experts_implementation": experts} if experts else {}),
         ).eval()
+        freeze(self.model)
         self.processor = load_processor(self.spec.model, self.spec.revision)
         # New tokens follow the last one: what is shorter is filled up in front.
         self.processor.tokenizer.padding_side = "left"

@@ -15,7 +15,7 @@ from core.tasks import ScoreTask
 from workers.judges.base import JudgeFamily
 from workers.models.base import Product
 from workers.prompt_cuts import PromptCuts
-from workers.torch_device import device_map, dtype_of
+from workers.torch_device import device_map, dtype_of, freeze
 
 
 class ClipJudge(JudgeFamily):
@@ -30,6 +30,7 @@ class ClipJudge(JudgeFamily):
             use_safetensors=True,
             device_map=device_map(self.spec),
         ).eval()
+        freeze(self.model)
         backend = "torchvision" if is_torchvision_available() else "pil"
         self._pixels = AutoImageProcessor.from_pretrained(name, revision=revision, backend=backend)
         self._tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)

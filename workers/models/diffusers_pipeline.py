@@ -3,7 +3,7 @@
 import gc
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from core.errors import InputError
 from core.messages import Lease
 from core.tasks import EditTask, GenerateTask, Task
 from core.worker_spec import WorkerSpec
+from workers.attention import choose_attention
 from workers.compilation import Compilation, compiler_failed
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
@@ -31,9 +32,9 @@ from workers.reproducible import make_reproducible
 from workers.torch_device import (
     device_map,
     dtype_of,
+    freeze,
     identity_of,
     prepare_torch,
-    set_attention,
     torch_device,
 )
 
@@ -74,6 +75,9 @@ class DiffusersPipeline(ModelFamily):
             local_files_only=is_offline_mode(),
             **self._parts_without_torchvision(),
         )
+        for part in pipeline.components.values():
+            if isinstance(part, torch.nn.Module):
+                freeze(part)
         pipeline.set_progress_bar_config(disable=True)
         self.parameters = dict(inspect.signature(pipeline.__call__).parameters)
         name = type(pipeline).__name__
@@ -82,10 +86,9 @@ class DiffusersPipeline(ModelFamily):
             make_reproducible(pipeline)
         quantise_on_device(pipeline)
         self.pipeline = pipeline
-        if self.spec.attention_backend != "auto":
-            set_attention(self._denoiser, self.spec.attention_backend)
+        choose_attention(self._denoiser, self.spec.attention_backend, self._log)
         self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
-        self._compilation = Compilation(self._denoiser, self.spec.compile, self._device, self._log)
+        self._compilation = Compilation(self._denoiser, self.spec.compile, self._log)
         fit_clip_tokenizers(pipeline)
         # A prompt and a negative one may be remembered as one.
         self.cuts = PromptCuts(tokenizers_of(pipeline), 2 * self.spec.max_cached_prompts)
@@ -139,20 +142,10 @@ class DiffusersPipeline(ModelFamily):
         first = leases[0].task
         assert self._loras is not None and self._compilation is not None
         assert isinstance(first, GenerateTask | EditTask)
-        work = _work(arguments)
-        if self._compilation.due(leases[0].waiting // self.spec.workers, work):
+        if self._compilation.due:
             self._begin_compilation()
-        if self._compilation.ahead_of(_shape(leases, arguments)):
-            self._tell_compiling()
         self._loras.use(leases[0].lora_sha256, first.lora_path, first.lora_strength)
-        try:
-            with self._compilation.timed(len(leases) * work):
-                output = self._call(leases, arguments)
-        except Exception as error:
-            if not (self._compilation.active and compiler_failed(error)):
-                raise
-            self._compilation.give_up(" ".join(str(error).split())[:300])
-            output = self._call(leases, arguments)
+        output = self._call_or_give_up_compiling(leases, arguments)
         if any(getattr(output, "nsfw_content_detected", None) or ()):
             raise InputError(
                 "The model's safety checker painted the picture black: it took it for unsafe. "
@@ -160,6 +153,18 @@ class DiffusersPipeline(ModelFamily):
             )
         images = [to_image(pixels) for pixels in output.images]
         return [(self._used(arguments, image), image) for image in images]
+
+    def _call_or_give_up_compiling(self, leases: Sequence[Lease], arguments: dict[str, Any]) -> Any:
+        assert self._compilation is not None
+        try:
+            with self._compilation.announced(self._tell_compiling):
+                return self._call(leases, arguments)
+        except Exception as error:
+            if not (self._compilation.active and compiler_failed(error)):
+                raise
+            self._compilation.give_up(" ".join(str(error).split())[:300])
+        # Outside of the except block, whose traceback kept the failed attempt's tensors alive.
+        return self._call(leases, arguments)
 
     def _call(self, leases: Sequence[Lease], arguments: dict[str, Any]) -> Any:
         # Noise from the CPU's generator is the same on every device.
@@ -259,18 +264,6 @@ def _texts(lease: Lease) -> dict[str, str]:
         texts = {"prompt": task.prompt}
     texts["negative prompt"] = task.negative_prompt or ""
     return {what: text for what, text in texts.items() if text.strip()}
-
-
-def _work(arguments: Mapping[str, Any]) -> float:
-    """Of one picture, in a unit of its own: pixels times steps, as far as they are known."""
-    pixels = (arguments.get("width") or 1) * (arguments.get("height") or 1)
-    return float(pixels * (arguments.get("num_inference_steps") or 1))
-
-
-def _shape(leases: Sequence[Lease], arguments: Mapping[str, Any]) -> Hashable:
-    """What compiled blocks depend on: tensors' sizes, and whether layers have LoRAs."""
-    size = arguments.get("width"), arguments.get("height")
-    return len(leases), size, leases[0].lora_sha256 is not None
 
 
 def _seed(task: Task) -> int:
