@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from core.devices import Device
 from core.judge import Judge
 from core.model_choice import ModelChoice
-from core.settings import Compile, Dtype, SimulatedSettings, WorkerSettings
+from core.settings import Compile, Dtype, SimulatedSettings, StepCache, WorkerSettings
 
 Role = Literal["generate", "edit", "score"]
 MOST_AT_ONCE = 8  # pictures: from there on batches gain little
@@ -47,6 +47,7 @@ class WorkerSpec:
     simulated: SimulatedSettings
     attention_backend: str = "auto"
     compile: Compile = "never"
+    step_cache: StepCache | None = None
     group_size: int = 1
     judge: Judge | None = None
 
@@ -107,6 +108,7 @@ def spec_for(
         simulated=settings.simulated,
         attention_backend=settings.workers.attention_backend,
         compile=settings.workers.compile,
+        step_cache=settings.workers.chosen_cache,
         group_size=_group_size(role, settings.workers, judge),
         judge=judge,
     )

@@ -206,12 +206,15 @@ def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
 
 def _edited_by(run: EditBenchmark) -> EditedBy:
     edits, settings = run.edits_made(), run.settings
-    attention = settings.workers.attention_backend
+    attention, cache = settings.workers.attention_backend, settings.workers.chosen_cache
     return EditedBy(
         run.editor.identity,
         settings.editor.dtype,
         settings.seed,
-        {} if attention == "auto" else {"attention_backend": attention},
+        {
+            **({} if attention == "auto" else {"attention_backend": attention}),
+            **({"step_cache": str(cache)} if cache else {}),
+        },
         settings_of(edits),
         loras_of(edits),
     )

@@ -29,6 +29,7 @@ from workers.processors import load_processor
 from workers.prompt_cache import PromptCache
 from workers.prompt_cuts import PromptCuts, tokenizers_of
 from workers.reproducible import make_reproducible
+from workers.step_cache import StepCaching
 from workers.torch_device import (
     device_map,
     dtype_of,
@@ -53,6 +54,7 @@ class DiffusersPipeline(ModelFamily):
         self.pipeline: Any = None
         self._loras: Loras | None = None
         self._compilation: Compilation | None = None
+        self._caching: StepCaching | None = None
         self._tell_compiling: Callable[[], None] = lambda: None
         self._prompts: PromptCache | None = None
         self.cuts = PromptCuts({})
@@ -86,6 +88,7 @@ class DiffusersPipeline(ModelFamily):
             make_reproducible(pipeline)
         quantise_on_device(pipeline)
         self.pipeline = pipeline
+        self._caching = StepCaching(pipeline, self._denoiser, self.spec.step_cache)
         choose_attention(self._denoiser, self.spec.attention_backend, self._log)
         self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
         self._compilation = Compilation(self._denoiser, self.spec.compile, self._log)
@@ -167,6 +170,7 @@ class DiffusersPipeline(ModelFamily):
         return self._call(leases, arguments)
 
     def _call(self, leases: Sequence[Lease], arguments: dict[str, Any]) -> Any:
+        assert self._caching is not None
         # Noise from the CPU's generator is the same on every device.
         generators = [torch.Generator("cpu").manual_seed(_seed(lease.task)) for lease in leases]
         one_or_all = generators if len(leases) > 1 else generators[0]
@@ -174,7 +178,8 @@ class DiffusersPipeline(ModelFamily):
         if takes_cfg and arguments.get("negative_prompt") is None:
             # The default of some, which has no effect then; they would warn of that each time.
             arguments = {**arguments, "true_cfg_scale": 1.0}
-        return self.pipeline(generator=one_or_all, output_type="np", **arguments)
+        with self._caching.fresh(self._value(arguments, "num_inference_steps")):
+            return self.pipeline(generator=one_or_all, output_type="np", **arguments)
 
     def _begin_compilation(self) -> None:
         """LoRAs come by exchange from now on: for each other adapter blocks are compiled again."""
@@ -237,6 +242,7 @@ class DiffusersPipeline(ModelFamily):
             "width": image.width,
             "height": image.height,
             "compiled": (self._compilation is not None and self._compilation.active) or None,
+            "step_cache": str(self.spec.step_cache) if self.spec.step_cache else None,
             **self._usual_guidance(arguments),
         }
         return {k: v for k, v in used.items() if v is not None}
