@@ -55,7 +55,7 @@ $(READY): requirements.txt
 	$(BIN)/pip install --quiet -r requirements.txt
 	touch $@
 
-$(READY_TO_TEST): $(READY) requirements-dev.txt
+$(READY_TO_TEST): $(READY) requirements-dev.txt requirements-extra.txt
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	touch $@
 

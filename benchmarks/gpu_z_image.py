@@ -132,7 +132,7 @@ def compiled(place: Place) -> None:
 
 def fp8(place: Place) -> None:
     """Weights and activations in float8, by torchao."""
-    from torchao.quantization import (  # type: ignore[import-not-found]
+    from torchao.quantization import (
         Float8DynamicActivationFloat8WeightConfig,
         PerRow,
         quantize_,

@@ -47,6 +47,7 @@ def parameters_text(
         "Size": f"{used.get('width')}x{used.get('height')}",
         "Model": used.get("model"),
         "Model hash": used.get("model_hash"),
+        "VAE tile": used.get("vae_tile"),
         "Lora hashes": f"{lora}: {lora_sha256[:12]}" if lora and lora_sha256 else None,
     }
     lines.append(", ".join(f"{k}: {_quoted(v)}" for k, v in settings.items() if v is not None))

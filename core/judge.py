@@ -117,7 +117,8 @@ class Judge:
     @property
     def deciding(self) -> dict[str, Any]:
         """Its settings that decide scores; the batch size does so by rounding only."""
-        undeciding = {"model", "prompts", "batch_size"}
+        # Of how its model is loaded the model's own identity tells.
+        undeciding = {"model", "prompts", "batch_size", "variant", "memory"}
         if self.settings.type != "vlm_logits":
             undeciding.add("minimum_mass")
         deciding = self.settings.model_dump(exclude=undeciding)

@@ -1,7 +1,6 @@
 """LoRA files as main sees them: where they lie, whether they are LoRAs, and their content hash."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeGuard
@@ -9,13 +8,11 @@ from typing import TypeGuard
 from core.errors import LoraError
 from core.lora_names import holds_lora, is_added, unsupported_method
 from core.paths import readings
+from core.safetensors_header import NotSafetensors, read_header
 from core.validation import shown
 
-MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 MAX_BYTES = 32 * 1024**3  # more than any LoRA, and read in a bearable time
 CHUNK = 1024**2
-LENGTH_BYTES = 8  # a safetensors file begins with its header's length, little-endian
-PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # bare pickle, and the zip that torch.save writes
 PEFT_FILE, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 MAX_SETTINGS_BYTES = 10_000_000  # PEFT writes a few kB
 WEIGHTS_ENDINGS = ("safetensors", "sft", "st", "ckpt", "pt", "pth", "bin")
@@ -102,44 +99,16 @@ class LoraInspector:
 
 def _inspect(path: Path, size: int) -> str | LoraError:
     try:
-        _check_tensors(path, _read_header(path, size), size)
+        header, data_start = read_header(path, size)
+        _check_tensors(path, header, data_start, size)
+    except NotSafetensors as error:
+        return LoraError(f"lora_path: {path} {error}")
     except LoraError as error:
         return error
     return content_hash(path)
 
 
-def _read_header(path: Path, size: int) -> dict[str, object]:
-    """The JSON header of a safetensors file.
-
-    Format: https://huggingface.co/docs/safetensors/index#format
-    """
-    with path.open("rb") as stream:
-        start = stream.read(LENGTH_BYTES + 1)
-        length = int.from_bytes(start[:LENGTH_BYTES], "little")
-        plausible = 2 <= length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES)
-        # The length of one header in 32 begins as a pickle does: its first bracket decides.
-        if not (plausible and start.endswith(b"{")) and start.startswith(PICKLE_STARTS):
-            raise LoraError(
-                f"lora_path: {path} is a pickle file whatever its name says, and pickle can run "
-                "code; convert it to safetensors."
-            )
-        if not plausible:
-            raise LoraError(f"lora_path: {path} is not a safetensors file, or is cut short.")
-        stream.seek(LENGTH_BYTES)
-        raw = stream.read(length)
-    try:
-        header = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise LoraError(f"lora_path: {path} has a damaged safetensors header.") from None
-    if not isinstance(header, dict):
-        raise LoraError(f"lora_path: {path} has a damaged safetensors header.")
-    header["__end__"] = LENGTH_BYTES + length
-    return header
-
-
-def _check_tensors(path: Path, header: dict[str, object], size: int) -> None:
-    data_start = header.pop("__end__")
-    assert isinstance(data_start, int)
+def _check_tensors(path: Path, header: dict[str, object], data_start: int, size: int) -> None:
     names = [name for name in header if name != "__metadata__"]
     if not unsupported_method(names) and not holds_lora(names):
         raise LoraError(f"lora_path: {path} holds no LoRA tensors; is it a whole model?")

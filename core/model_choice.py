@@ -4,19 +4,24 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.devices import Device
 from core.errors import DeviceError, InputError
 from core.file_ends import add_ends
+from core.memory_modes import Memory, Mode, changes_pixels
 from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, Dtype
+from core.single_file import base_of, inspect_single_file, is_single_file
+from core.variants import check_variant
 
 Z_IMAGE_TURBO = "Tongyi-MAI/Z-Image-Turbo"
 Z_IMAGE_TURBO_BYTES = 20 * 1024**3  # of GPU memory: 6B transformer + 4B text encoder, bf16
 DEMO_MODEL = PROJECT_DIR / "demo_model" / "checkpoint"
 SIMULATED = "simulated"
+INDEX_FILE = "model_index.json"  # of a model's folder in diffusers' form
+EDGE = 1024**2  # bytes: of a file of weights, its header and its ends tell it apart
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -26,6 +31,12 @@ class ModelChoice:
 
     `path_or_id` is what diffusers loads; `identity` goes into fingerprints: it is the same
     for the same weights and names no machine's folders; `reason` is a line for the log.
+
+    Attributes:
+        variant: of the weight files, such as fp16 for `….fp16.safetensors`.
+        memory: the memory mode in which every worker of the run loads it.
+        base_model: what gives the other parts of a model in one file: hub id or folder.
+        base_identity: the same for the same weights, as `identity`.
     """
 
     path_or_id: str
@@ -33,6 +44,27 @@ class ModelChoice:
     reason: str
     revision: str | None = None
     dtype: Dtype = "auto"
+    variant: str | None = None
+    memory: Mode = "full"
+    base_model: str | None = None
+    base_identity: str | None = None
+
+    @property
+    def deciding(self) -> str:
+        """The identity with all about how the model is loaded that changes its pictures."""
+        parts = [self.identity]
+        if self.variant is not None:
+            parts.append(f"variant={self.variant}")
+        if self.base_identity is not None:
+            parts.append(f"base={self.base_identity}")
+        if changes_pixels(self.memory):
+            parts.append(f"memory={self.memory}")
+        return " ".join(parts)
+
+    @property
+    def names(self) -> list[str]:
+        """What defaults by model may fit, the first to count first."""
+        return [name for name in (self.path_or_id, self.base_model) if name is not None]
 
 
 @dataclass(frozen=True)
@@ -54,15 +86,22 @@ def choose_model(
     dtype: Dtype,
     devices: Sequence[Device],
     automatic: Automatic = GENERATOR,
-    index_file: str = "model_index.json",
+    index_file: str = INDEX_FILE,
+    *,
+    variant: str | None = None,
+    memory: Memory = "auto",
+    base_model: str | None = None,
 ) -> ModelChoice:
     """Resolve a `model` setting; a model that is asked for by name is never replaced.
 
     Args:
         index_file: what a model's folder must hold.
+        variant: of its weight files.
+        memory: the mode that is asked for; `auto` takes the first that fits.
+        base_model: what gives the other parts of a model in one file.
 
     Raises:
-        InputError: neither a model folder nor a hub id.
+        InputError: neither a model folder, a file, nor a hub id.
         DeviceError: others use the memory that the automatic choice needs.
     """
     why = "as asked for"
@@ -70,6 +109,18 @@ def choose_model(
         name, why = _automatic(devices, automatic)
     if name == SIMULATED:
         return ModelChoice(SIMULATED, SIMULATED, "Model: simulated device, as asked for.")
+    if is_single_file(name) and not os.path.isdir(user_path(name, "model")):
+        if index_file != INDEX_FILE:
+            raise InputError(f"model: {name} is one file; a judge is a folder or a hub id.")
+        choice = _in_one_file(name, base_model, variant, why)
+        return replace(
+            choice, revision=revision, dtype=dtype, variant=variant, memory=_mode(memory)
+        )
+    if base_model is not None:
+        raise InputError(
+            f"base_model: {base_model!r} gives the missing parts of a model in one file; "
+            f"{name!r} is none."
+        )
     if not _looks_like_folder(name):
         if not _HUB_ID.fullmatch(name):
             raise InputError(
@@ -77,12 +128,43 @@ def choose_model(
                 f"like {automatic.hub_id!r}."
             )
         identity = f"{name}@{revision}" if revision else name
-        return ModelChoice(name, identity, f"Model: {name} ({why}).", revision, dtype)
+        reason = f"Model: {name} ({why})."
+        return ModelChoice(name, identity, reason, revision, dtype, variant, _mode(memory))
     folder = Path(os.path.realpath(user_path(name, "model")))
     is_demo = folder == automatic.demo
     identity = _folder_identity(folder, automatic.demo_identity if is_demo else None, index_file)
+    check_variant(folder, variant)
     shown = f"the embedded {automatic.demo_identity.replace('-', ' ')}" if is_demo else name
-    return ModelChoice(str(folder), identity, f"Model: {shown} ({why}).", revision, dtype)
+    reason = f"Model: {shown} ({why})."
+    return ModelChoice(str(folder), identity, reason, revision, dtype, variant, _mode(memory))
+
+
+def _in_one_file(name: str, base_model: str | None, variant: str | None, why: str) -> ModelChoice:
+    file = Path(os.path.realpath(user_path(name, "model")))
+    base = base_of(file, inspect_single_file(file), base_model)
+    digest = hashlib.sha256()
+    size = file.stat().st_size
+    digest.update(f"{size}\n".encode())
+    with file.open("rb") as stream:
+        add_ends(digest, stream, size, EDGE)
+    base_identity = base
+    if _looks_like_folder(base):
+        base = os.path.realpath(user_path(base, "base_model"))
+        base_identity = _folder_identity(Path(base), None, INDEX_FILE, "base_model")
+        check_variant(Path(base), variant)
+    elif not _HUB_ID.fullmatch(base):
+        raise InputError(f"base_model: {base!r} is neither an existing folder nor a hub id.")
+    return ModelChoice(
+        str(file),
+        f"{printable(file.name)}#{digest.hexdigest()[:16]}",
+        f"Model: {name} ({why}), the other parts from {base}.",
+        base_model=base,
+        base_identity=base_identity,
+    )
+
+
+def _mode(memory: Memory) -> Mode:
+    return "full" if memory == "auto" else memory
 
 
 def _automatic(devices: Sequence[Device], automatic: Automatic) -> tuple[str, str]:
@@ -118,18 +200,22 @@ def _looks_like_folder(name: str) -> bool:
     return os.path.exists(user_path(name, "model")) or name.startswith((".", "/", "~"))
 
 
-def _folder_identity(folder: Path, name: str | None, index_file: str) -> str:
+def _folder_identity(
+    folder: Path, name: str | None, index_file: str, setting: str = "model"
+) -> str:
     """Hash of file names, sizes and small configs: cheap, and changes with retrained weights.
 
     Weight files are told apart by their safetensors header and their first and last MiB.
     """
     if not os.path.isfile(folder / index_file):
-        kind = "diffusers" if index_file == "model_index.json" else "transformers"
-        raise InputError(f"model: {folder} is not a {kind} model folder: it has no {index_file}.")
+        kind = "diffusers" if index_file == INDEX_FILE else "transformers"
+        raise InputError(
+            f"{setting}: {folder} is not a {kind} model folder: it has no {index_file}."
+        )
     digest = hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         size = file.stat().st_size
         digest.update(os.fsencode(f"{file.relative_to(folder).as_posix()}:{size}\n"))
         with file.open("rb") as stream:
-            add_ends(digest, stream, size, 1024**2)
+            add_ends(digest, stream, size, EDGE)
     return f"{name or printable(folder.name)}#{digest.hexdigest()[:16]}"

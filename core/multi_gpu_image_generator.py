@@ -83,7 +83,13 @@ class MultiGPUImageGenerator:
         self.settings = load_settings(config)
         self.devices = choose_devices(num_gpus, gpu_ids, self.settings.device)
         self.model = choose_model(
-            self.settings.model, self.settings.revision, self.settings.dtype, self.devices
+            self.settings.model,
+            self.settings.revision,
+            self.settings.dtype,
+            self.devices,
+            variant=self.settings.variant,
+            memory=self.settings.memory,
+            base_model=self.settings.base_model,
         )
         self._resumable = output_dir is not None
         self._overwrite = overwrite or not self._resumable
@@ -224,10 +230,10 @@ class MultiGPUImageGenerator:
         self._own()
         ledger = self._ledger or self._open_ledger()
         folders = [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")]
-        layers = [self.settings.defaults, self.settings.defaults_for(self.model.path_or_id)]
+        layers = [self.settings.defaults, self.settings.defaults_for(*self.model.names)]
         admission = Admission(
             GenerateKind(layers, LoraFinder(folders, self._inspector)),
-            self.settings.workers.decisive(self.model.identity),
+            self.settings.workers.decisive(self.model.deciding),
             self.settings.dtype,
             self._root,
             self._default_name,

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from core.errors import InputError
+from core.memory_modes import Memory
 from core.paths import user_path
 from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Text
 from core.validation import Place, describe
@@ -50,6 +51,22 @@ Compile = Annotated[Literal["never", "always"], BeforeValidator(_known_mode)]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class LoadedModel(Section):
+    """Which model a role loads, and how."""
+
+    model: Annotated[str, Field(min_length=1)]
+    revision: str | None
+    variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None
+    dtype: Dtype
+    memory: Memory
+
+
+class DrawingModel(LoadedModel):
+    """The same of a model that draws."""
+
+    base_model: Annotated[str, Field(min_length=1)] | None
 
 
 class GenerationDefaults(Section):
@@ -174,13 +191,10 @@ class WorkerSettings(Section):
         return f".{self.picture_format}"
 
 
-class JudgeSettings(Section):
+class JudgeSettings(LoadedModel):
     """How edits are scored; see config/edit_benchmark.yaml."""
 
     type: Literal["vlm", "vlm_logits", "clip"]
-    model: Annotated[str, Field(min_length=1)]
-    revision: str | None
-    dtype: Dtype
     prompts: str | None
     batch_size: Count
     max_new_tokens: Count | None
@@ -222,12 +236,9 @@ class SimulatedSettings(Section):
     lost_while: dict[str, str]
 
 
-class Settings(Section):
+class Settings(DrawingModel):
     """All settings of a run; see config/default.yaml for what each one means."""
 
-    model: Annotated[str, Field(min_length=1)]
-    revision: str | None
-    dtype: Dtype
     device: Literal["auto", "cuda", "cpu"]
     output_dir: Annotated[str, Field(min_length=1)]
     lora_dir: Annotated[str, Field(min_length=1)]
@@ -239,15 +250,20 @@ class Settings(Section):
     scheduling: SchedulingSettings
     simulated: SimulatedSettings
 
-    def defaults_for(self, model: str) -> GenerationDefaults:
-        """The `model_defaults` entry for a model id or folder; an empty one if none fits."""
-        return best_match(self.model_defaults, model) or GenerationDefaults()
+    def defaults_for(self, *models: str) -> GenerationDefaults:
+        """The `model_defaults` entry for the names of a model; an empty one if none fits."""
+        return best_match(self.model_defaults, *models) or GenerationDefaults()
 
 
-def best_match(entries: Sequence[M], model: str) -> M | None:
-    """The first entry whose `match` fits a model id or folder."""
-    name = model.rstrip("/").lower()
-    return next((e for e in entries if fnmatch(name, e.match.lower())), None)
+def best_match(entries: Sequence[M], *models: str) -> M | None:
+    """The first entry whose `match` fits a model id, folder or file.
+
+    Args:
+        models: names of one model; where no entry fits the first, the next one counts.
+    """
+    names = [model.rstrip("/").lower() for model in models]
+    fitting = (e for name in names for e in entries if fnmatch(name, e.match.lower()))
+    return next(fitting, None)
 
 
 def load_settings(source: "str | Path | Mapping[str, Any] | Settings | None" = None) -> Settings:

@@ -126,6 +126,11 @@ class WorkerHandle:
         """Of the incarnation; None while it runs."""
         return self.process.exit_code if self.process else None
 
+    def _spec_for_worker(self) -> WorkerSpec:
+        spec = self._spec
+        base = None if spec.base_model is None else for_worker(spec.base_model)
+        return replace(spec, model=for_worker(spec.model), base_model=base)
+
     def start(self) -> None:
         """Start a new incarnation. Call it from a thread that outlives the worker.
 
@@ -140,7 +145,7 @@ class WorkerHandle:
             self.process = self._starter.start(
                 self._target,
                 (
-                    replace(self._spec, model=for_worker(self._spec.model)),
+                    self._spec_for_worker(),
                     task_reader,
                     result_writer,
                 ),

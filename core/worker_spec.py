@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from core.devices import Device
 from core.judge import Judge
+from core.memory_modes import Mode
 from core.model_choice import ModelChoice
 from core.settings import Compile, Dtype, SimulatedSettings, StepCache, WorkerSettings
 
@@ -29,6 +30,9 @@ class WorkerSpec:
         group_size: leases that it may be given at once; how many of them fit into the device's
             memory is for the worker to find out.
         judge: how it scores; None for other roles.
+        variant: of the model's weight files.
+        memory: how the model is made to fit into the device's memory.
+        base_model: where `model` is one file: hub id or folder of the model that has the rest.
     """
 
     name: str
@@ -50,6 +54,9 @@ class WorkerSpec:
     step_cache: StepCache | None = None
     group_size: int = 1
     judge: Judge | None = None
+    variant: str | None = None
+    memory: Mode = "full"
+    base_model: str | None = None
 
     @property
     def most_saving(self) -> int:
@@ -111,6 +118,9 @@ def spec_for(
         step_cache=settings.workers.chosen_cache,
         group_size=_group_size(role, settings.workers, judge),
         judge=judge,
+        variant=model.variant,
+        memory=model.memory,
+        base_model=model.base_model,
     )
 
 

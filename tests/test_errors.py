@@ -42,6 +42,10 @@ def test_an_error_that_ends_the_device_context_is_the_devices(text: str) -> None
         RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
         RuntimeError("Triton Error [CUDA]: out of memory"),
         RuntimeError("CUDA driver error: out of memory"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:135] err == 0. DefaultCPUAllocator: can't "
+            "allocate memory: you tried to allocate 1 bytes. Error code 12"
+        ),
         AcceleratorError("CUDA error: out of memory"),
         RuntimeError(
             "NVML_SUCCESS == r INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp:1131, please "

@@ -100,7 +100,7 @@ def test_each_family_draws_in_bfloat16(model: Path) -> None:
 
 
 def test_each_family_still_draws_after_it_freed_memory(family: Any) -> None:
-    assert family.free_memory().endswith("decoding in tiles from now on")
+    assert family.free_memory().startswith("trying again")
     assert drawn(family, width=128, height=64).shape == (64, 128, 3)
 
 

@@ -47,14 +47,15 @@ from transformers import (
 WIDTH = 32  # of every text encoder
 
 
-def sdxl_components() -> dict[str, Any]:
+def sdxl_components(second_width: int = WIDTH) -> dict[str, Any]:
+    """`second_width`: of the second text encoder, in the real one another than the first's."""
     torch.manual_seed(0)
     tokenizer = _clip_tokenizer()
     return {
         "tokenizer": tokenizer,
         "tokenizer_2": tokenizer,
         "text_encoder": CLIPTextModel(_clip_config(tokenizer)).eval(),
-        "text_encoder_2": CLIPTextModelWithProjection(_clip_config(tokenizer)).eval(),
+        "text_encoder_2": CLIPTextModelWithProjection(_clip_config(tokenizer, second_width)).eval(),
         "unet": UNet2DConditionModel(
             sample_size=16,
             in_channels=4,
@@ -70,8 +71,8 @@ def sdxl_components() -> dict[str, Any]:
             addition_time_embed_dim=8,
             transformer_layers_per_block=(1, 1),
             # Six size ids and the pooled text.
-            projection_class_embeddings_input_dim=6 * 8 + WIDTH,
-            cross_attention_dim=2 * WIDTH,
+            projection_class_embeddings_input_dim=6 * 8 + second_width,
+            cross_attention_dim=WIDTH + second_width,
         ).eval(),
         "vae": _vae(),
         "scheduler": EulerDiscreteScheduler(
@@ -268,12 +269,12 @@ def _numbered(words: list[str]) -> dict[str, int]:
     return {word: number for number, word in enumerate(words)}
 
 
-def _clip_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+def _clip_config(tokenizer: CLIPTokenizer, width: int = WIDTH) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        projection_dim=WIDTH,
-        intermediate_size=WIDTH,
+        hidden_size=width,
+        projection_dim=width,
+        intermediate_size=width,
         num_attention_heads=2,
         num_hidden_layers=2,
         bos_token_id=tokenizer.bos_token_id,

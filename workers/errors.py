@@ -28,6 +28,7 @@ _OUT_OF_MEMORY = re.compile(
     # torch's allocator asks NVML how much memory is left before it says that there is none, and
     # fails this assertion where NVML does not answer, as under MIG and in some containers.
     r"|NVML_SUCCESS == r INTERNAL ASSERT"
+    r"|DefaultCPUAllocator: (can't allocate|not enough) memory"
 )
 _DEVICE = re.compile(
     r"\b((CUDA( driver)?|cuDNN( Frontend)?|cuBLAS|cuSOLVER|cuSPARSE|cuDSS|cuFFT|NCCL) error"

@@ -30,8 +30,10 @@ _CUT_PROMPT = re.compile(
 _AS_INTENDED = re.compile(r"requires torchvision \(not installed\); falling back to")
 # How one library calls another: nothing that a user could change.
 _BETWEEN_LIBRARIES = re.compile(r"`max_length` is ignored when `padding`=`True`")
+# Said of models that have none of them, after a load from a single file (diffusers 0.42).
+_NOTHING_NAMED = re.compile(r"should be kept in float32: \[\]")
 _PROGRESS_BAR = re.compile(r"\d+%\|.*\|")
-_QUIET = (_DEPRECATED, _CUT_PROMPT, _AS_INTENDED, _BETWEEN_LIBRARIES, _PROGRESS_BAR)
+_QUIET = (_DEPRECATED, _CUT_PROMPT, _AS_INTENDED, _BETWEEN_LIBRARIES, _NOTHING_NAMED, _PROGRESS_BAR)
 
 
 class _Collector(logging.Handler):

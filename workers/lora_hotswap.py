@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from core.errors import LoraError
 from workers.errors import blames_no_file, classify
 from workers.lora_adapter import LoraReader, has_variants, layers_with, off_the_file, put_on
-from workers.lora_manager import LoraCounts, Refusals, check_unchanged
+from workers.lora_manager import LoraCounts, Refusals, check_unchanged, fewer
 from workers.lora_weights import LoraWeights
 from workers.models.base import Log
 
@@ -66,11 +66,12 @@ class HotswapLoras:
             else:
                 layer.scaling[SLOT] = strength * at_one
 
-    def shrink(self) -> int:
+    def shrink(self) -> tuple[int, int]:
+        self._capacity = fewer(self._capacity, len(self._files))
         idle = [sha256 for sha256 in self._files if sha256 != self._in_slot]
         for sha256 in idle:
             del self._files[sha256]
-        return len(idle)
+        return len(idle), self._capacity
 
     def _bring(self, sha256: str, path: Path) -> None:
         """Into the slot."""

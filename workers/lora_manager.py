@@ -42,8 +42,12 @@ class Loras(Protocol):
                 memory, device or disk are to blame for is raised as it is.
         """
 
-    def shrink(self) -> int:
-        """Drop every LoRA that is not in use; returns how many."""
+    def shrink(self) -> tuple[int, int]:
+        """Drop every LoRA that is not in use, and keep half as many from now on as there were.
+
+        Returns:
+            How many were dropped, and how many are kept at most.
+        """
 
 
 class LoraFile(Protocol):
@@ -112,11 +116,12 @@ class LoraManager:
         self._counts.switches += self._active != sha256
         self._active = sha256
 
-    def shrink(self) -> int:
+    def shrink(self) -> tuple[int, int]:
+        self._capacity = fewer(self._capacity, len(self._resident))
         idle = [sha256 for sha256 in self._resident if sha256 != self._active]
         for sha256 in idle:
             self._drop(sha256)
-        return len(idle)
+        return len(idle), self._capacity
 
     def _disable(self) -> None:
         if self._resident and self._enabled:
@@ -168,6 +173,11 @@ class LoraManager:
             self._pipeline.unload_lora_weights()
             self._resident.clear()
             self._active, self._enabled = None, True
+
+
+def fewer(capacity: int, resident: int) -> int:
+    """How many LoRAs to keep where so many were too many."""
+    return max(1, resident // 2) if resident else capacity
 
 
 class Refusals:

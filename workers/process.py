@@ -113,13 +113,14 @@ class _Worker:
     def _load_with_patience(self) -> str:
         """Load; what the model hub refuses for the moment is asked for again."""
         spec = self._spec
-        if spec.model == "simulated" or os.path.isdir(spec.model):
+        source = spec.base_model or spec.model
+        if source == "simulated" or os.path.isdir(source):
             return self._family.load()
         from workers.hub import HubModel, load_from_hub
 
         index = "config.json" if spec.role == "score" else "model_index.json"
         return load_from_hub(
-            HubModel(spec.model, spec.revision, index), self._family.load, self._channel.log
+            HubModel(source, spec.revision, index), self._family.load, self._channel.log
         )
 
     def _group(self, first: Lease) -> list[Lease]:
@@ -169,23 +170,28 @@ class _Worker:
         for lease in leases:
             self._run([lease])
 
-    def _products(self, leases: list[Lease]) -> list[Product]:
-        """Run; after an out-of-memory error free what can be freed and try smaller, once."""
-        from workers.errors import classify
+    def _products(self, leases: list[Lease], failures: int = 0) -> list[Product]:
+        """Run; after an out-of-memory error try smaller, for as long as the family knows how."""
+        from workers.errors import causes_of, classify
 
         try:
             return self._family.run(leases)
         except Exception as error:
             if classify(error)[0] != "out_of_memory":
                 raise
-        # Outside of the except block, whose traceback kept the failed attempt's tensors alive.
+            shortage = error
+        for cause in causes_of(shortage):
+            cause.__traceback__ = None  # it keeps the failed attempt's tensors alive
         if len(leases) > 1:
             self._channel.log("WARNING", f"out of memory with {len(leases)} at once; halving")
             self._family.too_many()
             middle = len(leases) // 2
             return self._products(leases[:middle]) + self._products(leases[middle:])
-        self._channel.log("WARNING", f"out of memory; {self._family.free_memory()}")
-        return self._family.run(leases)
+        remedy = self._family.free_memory(failures + 1)
+        if remedy is None:
+            raise shortage
+        self._channel.log("WARNING", f"out of memory; {remedy}")
+        return self._products(leases, failures + 1)
 
     def _report(self, lease: Lease, error: Exception, seconds: float) -> None:
         from workers.errors import classify

@@ -31,7 +31,14 @@ def judge_model(
     if judge.type == "vlm_logits" and judge.prompts is None:
         judge = judge.model_copy(update={"prompts": LOGITS_PROMPTS})
     model = choose_model(
-        judge.model, judge.revision, judge.dtype, devices, JUDGE, index_file="config.json"
+        judge.model,
+        judge.revision,
+        judge.dtype,
+        devices,
+        JUDGE,
+        index_file="config.json",
+        variant=judge.variant,
+        memory=judge.memory,
     )
     own = best_match(settings.judge_model_defaults, model.path_or_id) or ModelJudgeDefaults(
         match=""

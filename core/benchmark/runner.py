@@ -102,6 +102,9 @@ class EditBenchmark:
             settings.editor.dtype,
             self.devices,
             EDITOR,
+            variant=settings.editor.variant,
+            memory=settings.editor.memory,
+            base_model=settings.editor.base_model,
         )
         self.judge_model, judge_settings = judge_model(settings, self.devices)
         self.judge: Judge = load_judge(judge_settings, config_folder)
@@ -156,10 +159,10 @@ class EditBenchmark:
         loras = LoraFinder(
             [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")], self._inspector
         )
-        kind = EditKind(self.settings.editor.layers(self.editor.path_or_id), loras)
+        kind = EditKind(self.settings.editor.layers(*self.editor.names), loras)
         admission = Admission(
             kind,
-            self.settings.workers.decisive(self.editor.identity),
+            self.settings.workers.decisive(self.editor.deciding),
             self.editor.dtype,
             self.root,
             default_name=str,  # never needed: every pair names its output
@@ -176,7 +179,7 @@ class EditBenchmark:
         self._edits = {r.position: r for r in plan.settled}
         self._score_admission = Admission(
             ScoreKind(),
-            self.judge.identity(self.judge_model.identity),
+            self.judge.identity(self.judge_model.deciding),
             self.judge.settings.dtype,
             self.root,
             default_name=str,

@@ -10,7 +10,7 @@ from core.settings import (
     DEFAULT_FILE,
     PROJECT_DIR,
     Count,
-    Dtype,
+    DrawingModel,
     EditDefaults,
     JudgeSettings,
     Matching,
@@ -29,18 +29,15 @@ BENCHMARK_FILE = PROJECT_DIR / "config" / "edit_benchmark.yaml"
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
-class EditorSettings(Section):
+class EditorSettings(DrawingModel):
     """What edits, and with which fields where a pair gives none."""
 
-    model: Annotated[str, Field(min_length=1)]
-    revision: str | None
-    dtype: Dtype
     defaults: EditDefaults
     model_defaults: list[ModelEditDefaults]
 
-    def layers(self, model: str) -> list[EditDefaults]:
-        """Defaults for a model, the first to count first."""
-        return [self.defaults, best_match(self.model_defaults, model) or EditDefaults()]
+    def layers(self, *models: str) -> list[EditDefaults]:
+        """Defaults for the names of a model, the first to count first."""
+        return [self.defaults, best_match(self.model_defaults, *models) or EditDefaults()]
 
 
 class ModelJudgeDefaults(Matching):

@@ -7,7 +7,14 @@ from core.errors import MultiGPUError
 from core.judge import Judge
 from core.worker_spec import WorkerSpec
 from workers.models.base import Log, ModelFamily, Verdict
-from workers.torch_device import identity_of, prepare_torch, torch_device
+from workers.torch_device import (
+    device_map,
+    dtype_of,
+    freeze,
+    identity_of,
+    prepare_torch,
+    torch_device,
+)
 
 
 class JudgeFamily(ModelFamily):
@@ -24,6 +31,25 @@ class JudgeFamily(ModelFamily):
 
     def device_identity(self) -> tuple[str, str]:
         return identity_of(self.device, self.spec)
+
+    def load_model(self, kind: Any, **more: Any) -> Any:
+        """The judge's model, its weights on the device.
+
+        Args:
+            kind: the class of transformers that loads it.
+            more: arguments of its `from_pretrained`.
+        """
+        model = kind.from_pretrained(
+            self.spec.model,
+            revision=self.spec.revision,
+            variant=self.spec.variant,
+            dtype=dtype_of(self.spec, self.device),
+            use_safetensors=True,
+            device_map=device_map(self.spec),
+            **more,
+        ).eval()
+        freeze(model)
+        return model
 
     def verdict(self, scores: dict[str, float] | None, calls: list[dict[str, Any]]) -> Verdict:
         """Scores, and with them all about the judge that decides them.

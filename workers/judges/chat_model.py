@@ -18,7 +18,6 @@ from core.worker_spec import WorkerSpec
 from workers.judges.base import JudgeFamily
 from workers.models.base import Log, Product, Verdict
 from workers.processors import load_processor
-from workers.torch_device import device_map, dtype_of, freeze
 
 
 class ChatModel(JudgeFamily):
@@ -31,15 +30,8 @@ class ChatModel(JudgeFamily):
 
     def load(self) -> str:
         experts = self.judge.settings.experts_implementation
-        self.model = AutoModelForImageTextToText.from_pretrained(
-            self.spec.model,
-            revision=self.spec.revision,
-            dtype=dtype_of(self.spec, self.device),
-            use_safetensors=True,
-            device_map=device_map(self.spec),
-            **({"experts_implementation": experts} if experts else {}),
-        ).eval()
-        freeze(self.model)
+        more = {"experts_implementation": experts} if experts else {}
+        self.model = self.load_model(AutoModelForImageTextToText, **more)
         self.processor = load_processor(self.spec.model, self.spec.revision)
         # New tokens follow the last one: what is shorter is filled up in front.
         self.processor.tokenizer.padding_side = "left"
@@ -97,9 +89,9 @@ class ChatModel(JudgeFamily):
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def free_memory(self) -> str:
+    def free_memory(self, failures: int = 1) -> str | None:
         self.too_many()
-        return "trying again with fewer edits at once"
+        return super().free_memory(failures)
 
     def _chat(self, messages: list[dict[str, Any]]) -> str:
         text: str = self.processor.apply_chat_template(

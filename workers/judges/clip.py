@@ -15,7 +15,6 @@ from core.tasks import ScoreTask
 from workers.judges.base import JudgeFamily
 from workers.models.base import Product
 from workers.prompt_cuts import PromptCuts
-from workers.torch_device import device_map, dtype_of, freeze
 
 
 class ClipJudge(JudgeFamily):
@@ -23,14 +22,7 @@ class ClipJudge(JudgeFamily):
 
     def load(self) -> str:
         name, revision = self.spec.model, self.spec.revision
-        self.model = AutoModel.from_pretrained(
-            name,
-            revision=revision,
-            dtype=dtype_of(self.spec, self.device),
-            use_safetensors=True,
-            device_map=device_map(self.spec),
-        ).eval()
-        freeze(self.model)
+        self.model = self.load_model(AutoModel)
         backend = "torchvision" if is_torchvision_available() else "pil"
         self._pixels = AutoImageProcessor.from_pretrained(name, revision=revision, backend=backend)
         self._tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)

@@ -87,6 +87,13 @@ class ModelFamily(ABC):
         """So many leases at once did not fit into memory; fewer follow."""
         gc.collect()
 
-    def free_memory(self) -> str:
-        """Give back what can be given back after an out-of-memory error; says what it did."""
-        return "trying again"
+    def free_memory(self, failures: int = 1) -> str | None:
+        """Make another try more likely to fit after an out-of-memory error.
+
+        Args:
+            failures: of this task in a row, this one included.
+
+        Returns:
+            What it did; None if nothing is left to do.
+        """
+        return "trying again" if failures == 1 else None

@@ -8,10 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
-from huggingface_hub.constants import is_offline_mode
 from PIL import Image
-from transformers.utils import is_torchvision_available
 
 from core.errors import InputError
 from core.messages import Lease
@@ -23,17 +20,15 @@ from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
 from workers.models.base import Log, ModelFamily, Picture, Product
 from workers.models.guidance import usual_guidance
+from workers.models.loading import load_pipeline
 from workers.models.prompt_limits import fit_clip_tokenizers
+from workers.models.vae_tiles import VaeTiles
 from workers.pixels import quantise_on_device, to_image
-from workers.processors import load_processor
 from workers.prompt_cache import PromptCache
 from workers.prompt_cuts import PromptCuts, tokenizers_of
 from workers.reproducible import make_reproducible
 from workers.step_cache import StepCaching
 from workers.torch_device import (
-    device_map,
-    dtype_of,
-    freeze,
     identity_of,
     prepare_torch,
     torch_device,
@@ -57,6 +52,7 @@ class DiffusersPipeline(ModelFamily):
         self._caching: StepCaching | None = None
         self._tell_compiling: Callable[[], None] = lambda: None
         self._prompts: PromptCache | None = None
+        self._vae = VaeTiles(None)
         self.cuts = PromptCuts({})
         self.parameters: dict[str, inspect.Parameter] = {}
         prepare_torch(spec)
@@ -68,25 +64,14 @@ class DiffusersPipeline(ModelFamily):
         self._tell_compiling = tell
 
     def load(self) -> str:
-        pipeline = DiffusionPipeline.from_pretrained(
-            self.spec.model,
-            revision=self.spec.revision,
-            dtype=dtype_of(self.spec, self._device),
-            use_safetensors=True,
-            device_map=device_map(self.spec),
-            local_files_only=is_offline_mode(),
-            **self._parts_without_torchvision(),
-        )
-        for part in pipeline.components.values():
-            if isinstance(part, torch.nn.Module):
-                freeze(part)
-        pipeline.set_progress_bar_config(disable=True)
+        pipeline = load_pipeline(self.spec, self._device)
         self.parameters = dict(inspect.signature(pipeline.__call__).parameters)
         name = type(pipeline).__name__
         self.check_pipeline(name, self.parameters)
         if self._device.type == "cpu":
             make_reproducible(pipeline)
         quantise_on_device(pipeline)
+        self._vae = VaeTiles(getattr(pipeline, "vae", None))
         self.pipeline = pipeline
         self._caching = StepCaching(pipeline, self._denoiser, self.spec.step_cache)
         choose_attention(self._denoiser, self.spec.attention_backend, self._log)
@@ -97,16 +82,6 @@ class DiffusersPipeline(ModelFamily):
         self.cuts = PromptCuts(tokenizers_of(pipeline), 2 * self.spec.max_cached_prompts)
         self._prompts = PromptCache(pipeline, self.spec.max_cached_prompts)
         return name
-
-    def _parts_without_torchvision(self) -> dict[str, Any]:
-        """A vision-language text encoder's processor, which otherwise wants torchvision."""
-        if is_torchvision_available():
-            return {}
-        config = DiffusionPipeline.load_config(self.spec.model, revision=self.spec.revision)
-        if config.get("processor", [None])[0] != "transformers":
-            return {}
-        processor = load_processor(self.spec.model, self.spec.revision, "processor")
-        return {"processor": processor}
 
     @abstractmethod
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
@@ -148,6 +123,7 @@ class DiffusersPipeline(ModelFamily):
         if self._compilation.due:
             self._begin_compilation()
         self._loras.use(leases[0].lora_sha256, first.lora_path, first.lora_strength)
+        self._vae.begin()
         output = self._call_or_give_up_compiling(leases, arguments)
         if any(getattr(output, "nsfw_content_detected", None) or ()):
             raise InputError(
@@ -209,17 +185,33 @@ class DiffusersPipeline(ModelFamily):
     def take_lora_counts(self) -> LoraCounts:
         return self._loras.take_counts() if self._loras else LoraCounts()
 
-    def free_memory(self) -> str:
-        dropped = self._loras.shrink() if self._loras else 0
+    def too_many(self) -> None:
+        if self._vae.short:
+            self._vae.slice()
+        self.empty_cache()
+
+    def free_memory(self, failures: int = 1) -> str | None:
+        """At first what changes no picture; then, if the VAE was short of it, tiles."""
+        if failures == 1:
+            return f"trying again with {self._give_back()}"
+        side = self._vae.cut()
+        if side is None:
+            return None
+        self.empty_cache()
+        return (
+            f"trying again with the VAE in tiles of {side} x {side} pixels, as all larger pictures "
+            "from now on; that changes their pixels a little"
+        )
+
+    def _give_back(self) -> str:
+        """What was given back, in words."""
+        dropped, kept = self._loras.shrink() if self._loras else (0, 0)
         if self._prompts:
             self._prompts.clear()
-        vae = getattr(self.pipeline, "vae", None)
-        tiled = vae is not None and hasattr(vae, "enable_tiling")
-        if vae is not None and tiled:
-            vae.enable_tiling()
         self.empty_cache()
-        tiling = ", decoding in tiles from now on" if tiled else ""
-        return f"trying again with {dropped} idle LoRAs dropped{tiling}"
+        if not dropped:
+            return "what was cached given back"
+        return f"{dropped} idle LoRAs dropped and at most {kept} kept from now on"
 
     def empty_cache(self) -> None:
         """Give memory that holds nothing back to the device."""
@@ -241,6 +233,7 @@ class DiffusersPipeline(ModelFamily):
             "true_cfg_scale": arguments.get("true_cfg_scale"),
             "width": image.width,
             "height": image.height,
+            "vae_tile": self._vae.side if self._vae.used else None,
             "compiled": (self._compilation is not None and self._compilation.active) or None,
             "step_cache": str(self.spec.step_cache) if self.spec.step_cache else None,
             **self._usual_guidance(arguments),

@@ -63,8 +63,8 @@ class NativeImageGenerator(DiffusersPipeline):
         return [drawn[lease.lease_id] for lease in leases]
 
     def too_many(self) -> None:
+        super().too_many()
         self._limit.out_of_memory()
-        self.empty_cache()
 
     def _encoded(self, leases: Sequence[Lease]) -> Encoded:
         """Empty but for Z-Image, which encodes each prompt to a tensor of its own length."""
