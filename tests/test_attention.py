@@ -199,3 +199,23 @@ def test_a_layer_that_needs_a_mask_is_computed_with_torch(
     assert not chosen
     assert torch.allclose(layer(hidden), expected[0], atol=1e-6)
     assert chosen
+
+
+def test_what_is_in_front_of_a_module_outlasts_offloading() -> None:
+    """Its hooks take the place of `forward`, and give it back as they found it."""
+    from accelerate.hooks import (  # type: ignore[import-untyped]
+        ModelHook,
+        add_hook_to_module,
+        remove_hook_from_module,
+    )
+
+    from workers.calls import put_in_front
+
+    first, second = torch.nn.Identity(), torch.nn.Identity()
+    add_hook_to_module(first, ModelHook())
+    put_in_front(first, lambda call: lambda tensor: call(tensor) + 1)
+    assert first(torch.zeros(1)) == 1
+    remove_hook_from_module(first)
+    assert first(torch.zeros(1)) == 1
+    assert second(torch.zeros(1)) == 0, "another module of its class"
+    assert isinstance(first, torch.nn.Identity) and type(first).__name__ == "Identity"

@@ -171,10 +171,10 @@ def test_loras_come_and_go_beside_a_step_cache(
     order = [None, loras[0], loras[1], None, loras[0]]
     family = cached(folders(name), kind, max_resident_loras=1)
     pictures = [drawn(family, lora, **task) for lora in order]
-    alone = [drawn(cached(folders(name), kind), lora, **task) for lora in order[:3]]
-    for picture, expected in zip(pictures, [*alone, *alone[:2]], strict=True):
-        assert np.array_equal(picture, expected)
-    assert not np.array_equal(alone[0], alone[1]) and not np.array_equal(alone[1], alone[2])
+    alone = drawn(cached(folders(name), kind), loras[0], **task)
+    assert np.array_equal(pictures[0], pictures[3])
+    assert np.array_equal(pictures[1], alone) and np.array_equal(pictures[4], alone)
+    assert not np.array_equal(pictures[0], alone) and not np.array_equal(pictures[2], alone)
 
 
 def loras_for(model: Path, folder: Path) -> list[Path]:
@@ -227,8 +227,6 @@ def test_edits_are_the_same_whatever_was_edited_before(
     edited(editor, source, width=96, instruction=LONG, num_inference_steps=11)
     assert np.array_equal(edited(editor, source), first)
     assert np.array_equal(edited(editor_for(folders(name), kind), source), first)
-    plain = loaded(replace(spec_for(str(folders(name))), role="edit"))
-    assert not np.array_equal(edited(plain, source), first)
 
 
 @pytest.mark.parametrize("name", EDITORS)
@@ -252,11 +250,11 @@ def test_z_image_has_but_one_step_cache(tiny_model: Path, kind: str) -> None:
         cached(tiny_model, kind)
 
 
-@pytest.mark.parametrize("kind", EAGER)
-def test_a_model_without_step_caches_is_refused(tmp_path: Path, kind: str) -> None:
+def test_a_model_without_step_caches_is_refused(tmp_path: Path) -> None:
     tiny_pipelines.build_sdxl().save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=f"workers.step_cache: UNet2D.* none .*'{kind}'"):
-        cached(tmp_path, kind)
+    for kind in EAGER:
+        with pytest.raises(InputError, match=f"workers.step_cache: UNet2D.* none .*'{kind}'"):
+            cached(tmp_path, kind)
 
 
 def test_mag_needs_the_ratios_of_its_model(folders: Folders) -> None:

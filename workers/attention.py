@@ -18,6 +18,7 @@ import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
 from core.errors import InputError
+from workers.calls import Call, put_in_front
 from workers.models.base import Log
 from workers.models.z_image import CAPTION_BUCKET
 
@@ -51,7 +52,7 @@ def choose_attention(denoiser: Any, backend: str, log: Log) -> None:
         _leave_masks_to_torch(processor)
     apart = _APART.get(type(denoiser).__name__)
     if apart is not None:
-        denoiser.forward = apart(denoiser.forward)
+        put_in_front(denoiser, apart)
     elsewhere = "captions of different length are drawn one after the other, and " if apart else ""
     log("INFO", f"Attention: {name} takes no masks; {elsewhere}layers with a mask use native.")
 
@@ -105,10 +106,8 @@ def _aware_of_masks(kind: Any) -> type:
 
 # -- captions apart ----------------------------------------------------------------------------
 
-Forward = Callable[..., Any]
 
-
-def _z_image_apart(forward: Forward) -> Forward:
+def _z_image_apart(forward: Call) -> Call:
     """Z-Image: prompt and negative prompt come in one batch, as several pictures do."""
 
     @functools.wraps(forward)
@@ -137,7 +136,7 @@ def _z_image_apart(forward: Forward) -> Forward:
     return apart
 
 
-def _qwen_image_apart(forward: Forward) -> Forward:
+def _qwen_image_apart(forward: Call) -> Call:
     """Qwen-Image: several pictures at once, their captions filled up to the longest."""
     signature = inspect.signature(forward)
 
@@ -173,7 +172,7 @@ def _as_the_last(part: Any, sample: Any) -> Any:
     return (sample,) if type(part) is tuple else type(part)(sample=sample)
 
 
-_APART: dict[str, Callable[[Forward], Forward]] = {
+_APART: dict[str, Callable[[Call], Call]] = {
     "ZImageTransformer2DModel": _z_image_apart,
     "QwenImageTransformer2DModel": _qwen_image_apart,
 }

@@ -6,7 +6,7 @@ that are drawn apart) are kept apart by their order, because most pipelines do n
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -28,6 +28,7 @@ from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS
 
 from core.errors import InputError
 from core.settings import FirstBlockCache, MagCache, StepCache, TaylorSeerCache
+from workers.calls import Call, put_in_front
 
 # What diffusers' code does right, and tests here try. With others it hooks no layer, or breaks.
 _ABLE = {
@@ -57,7 +58,7 @@ class StepCaching:
         self._check(type(denoiser).__name__, cache)
         self._apply(type(pipeline).__name__, cache)
         denoiser.cache_context = self._named
-        denoiser.forward = self._in_own_context(denoiser.forward)
+        put_in_front(denoiser, self._in_own_context)
 
     def fresh(self, steps: int) -> AbstractContextManager[None]:
         """Around the drawing of one picture, or of several together."""
@@ -125,7 +126,7 @@ class StepCaching:
         finally:
             self._outer = ""
 
-    def _in_own_context(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def _in_own_context(self, forward: Call) -> Call:
         """The denoiser's forward pass, with what belongs to one of a step's passes."""
 
         @functools.wraps(forward)
