@@ -217,7 +217,6 @@ class Batch:
             job.fingerprint,
             str(partial),
             job.contents.pictures,
-            waiting=self.waiting,
             loras_sha256=job.contents.loras,
         )
         active = ActiveLease(lease, job, worker, task.alone)
