@@ -158,7 +158,6 @@ def test_diffusers_sees_it_in_a_fork_server_that_stays_fit_to_be_forked(
 
         from core.model_choice import DEMO_MODEL
 
-        
         child = os.fork()
         if child == 0:
             whole = ZImageTransformer2DModel.from_pretrained(DEMO_MODEL / "transformer")
