@@ -156,7 +156,8 @@ def test_diffusers_sees_it_in_a_fork_server_that_stays_fit_to_be_forked(
         from diffusers import ZImageTransformer2DModel
         from diffusers.utils.constants import HF_ENABLE_PARALLEL_LOADING
 
-        
+        from core.model_choice import DEMO_MODEL
+
         child = os.fork()
         if child == 0:
             whole = ZImageTransformer2DModel.from_pretrained(DEMO_MODEL / "transformer")

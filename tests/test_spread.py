@@ -24,8 +24,10 @@ from core.benchmark.models import DEMO_EDITOR, DEMO_JUDGE
 from core.benchmark.settings import load_benchmark_settings
 from core.errors import InputError
 from core.judge import load_judge
+from core.lora_files import content_hash
 from core.messages import Lease
 from core.model_choice import DEMO_MODEL
+from core.model_loras import ModelLora
 from core.tasks import EditTask, ScoreTask
 from core.worker_spec import WorkerSpec
 from tests.pretend_gpus import PretendGpus, pretend_memory
@@ -271,3 +273,19 @@ def test_the_pretended_gpus_refuse_what_real_ones_do(monkeypatch: pytest.MonkeyP
         unconnected = generator(spec)
         with pytest.raises(RuntimeError, match="expected all tensors on one device"):
             drawn(unconnected)
+
+
+def test_loras_of_the_model_are_fused_into_layers_on_every_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = LORAS[0]
+    lora = ModelLora(str(path), path.name, content_hash(path), 0.8)
+    spec = replace(spec_for(str(DEMO_MODEL)), model_loras=(lora,))
+    with PretendGpus():
+        expected = drawn(generator(on_gpus(monkeypatch, ONE, spec)))
+        on_three = on_gpus(monkeypatch, [7 * KIB, 5 * KIB, 5 * KIB], spec)
+        spread = generator(on_three)
+        assert np.array_equal(expected, drawn(spread))
+        assert len(places_of(spread.pipeline.transformer)) == 3
+        plain = generator(replace(on_three, model_loras=()))
+        assert not np.array_equal(expected, drawn(plain))
