@@ -7,9 +7,9 @@ from typing import Literal, Protocol
 
 from core.devices import Device
 from core.judge import Judge
-from core.memory_modes import Mode
+from core.memory_modes import FACTS, Mode
 from core.model_choice import ModelChoice
-from core.optional_packages import packages_for
+from core.optional_packages import saved_with
 from core.settings import Compile, Dtype, SimulatedSettings, WorkerSettings
 
 Role = Literal["generate", "edit", "score"]
@@ -34,7 +34,7 @@ class WorkerSpec:
         judge: how it scores; None for other roles.
         variant: of the model's weight files.
         memory: how the model is made to fit into the device's memory.
-        packages: optional ones that it needs; others are hidden from it.
+        saved_with: optional packages that the model's weights are of.
     """
 
     name: str
@@ -58,7 +58,13 @@ class WorkerSpec:
     judge: Judge | None = None
     variant: str | None = None
     memory: Mode = "full"
-    packages: frozenset[str] = frozenset()
+    saved_with: frozenset[str] = frozenset()
+
+    @property
+    def packages(self) -> frozenset[str]:
+        """Optional packages that it has to import; others are hidden from it."""
+        of_mode = FACTS[self.memory].package
+        return self.saved_with | {of_mode} if of_mode else self.saved_with
 
     @property
     def most_saving(self) -> int:
@@ -124,7 +130,7 @@ def spec_for(
         judge=judge,
         variant=model.variant,
         memory=model.memory,
-        packages=packages_for(model),
+        saved_with=saved_with(model),
     )
 
 

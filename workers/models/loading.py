@@ -26,7 +26,7 @@ def load_pipeline(spec: WorkerSpec, device: torch.device) -> Any:
         **memory.arguments(spec, dtype),
         **_parts_without_torchvision(spec),
     )
-    memory.settle(pipeline, spec.memory, dtype, device)
+    memory.settle(pipeline, spec, dtype, device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
