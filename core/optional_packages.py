@@ -1,24 +1,23 @@
-"""Which optional packages a model's worker needs: for its memory mode, or for how it was saved."""
+"""Which optional packages a model's worker needs for how the model was saved."""
 
 import json
 import os
 from pathlib import Path
 
-from core.memory_modes import FACTS, PACKAGES, installed
+from core.memory_modes import PACKAGES, installed
 from core.model_choice import SIMULATED, ModelChoice
 
 _INDEX_FILES = ("model_index.json", "config.json")
 
 
-def packages_for(model: ModelChoice) -> frozenset[str]:
-    """That its worker has to import; all there are for a model that cannot be looked into."""
-    needed = {FACTS[model.memory].package} - {None}
-    there = {package for package in PACKAGES if installed(package)}
-    in_one_file = os.path.isfile(model.path_or_id)  # these are never quantised by such a package
-    if there and model.path_or_id != SIMULATED and not in_one_file:
-        folder = _folder_of(model)
-        needed |= there if folder is None else there & _saved_with(folder)
-    return frozenset(package for package in needed if package is not None)
+def saved_with(model: ModelChoice) -> frozenset[str]:
+    """Installed packages that its weights are of; all of them if it cannot be looked into."""
+    there = frozenset(package for package in PACKAGES if installed(package))
+    # Models in one file are never quantised by such a package.
+    if not there or model.path_or_id == SIMULATED or os.path.isfile(model.path_or_id):
+        return frozenset()
+    folder = _folder_of(model)
+    return there if folder is None else there & _methods_in(folder)
 
 
 def _folder_of(model: ModelChoice) -> Path | None:
@@ -34,7 +33,7 @@ def _folder_of(model: ModelChoice) -> Path | None:
     return None
 
 
-def _saved_with(folder: Path) -> set[str]:
+def _methods_in(folder: Path) -> set[str]:
     """By the configs of a model and its components: how its weights were quantised."""
     methods = set()
     for config in (folder / "config.json", *folder.glob("*/config.json")):

@@ -7,10 +7,10 @@ from typing import Any, Literal, Protocol
 
 from core.devices import Device
 from core.judge import Judge
-from core.memory_modes import Mode
+from core.memory_modes import FACTS, Mode
 from core.model_choice import ModelChoice
 from core.model_loras import ModelLora
-from core.optional_packages import packages_for
+from core.optional_packages import saved_with
 from core.settings import Compile, Dtype, SimulatedSettings, StepCache, WorkerSettings
 
 Role = Literal["generate", "edit", "score"]
@@ -39,7 +39,7 @@ class WorkerSpec:
         scheduler: settings over those of the checkpoint's scheduler, in diffusers' names.
         sharers: workers that have the GPU together.
         memory_share: bytes of a shared GPU's memory for this one; 0 = an equal part.
-        packages: optional ones that it needs; others are hidden from it.
+        saved_with: optional packages that the model's weights are of.
     """
 
     name: str
@@ -68,7 +68,13 @@ class WorkerSpec:
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     sharers: int = 1
     memory_share: int = 0
-    packages: frozenset[str] = frozenset()
+    saved_with: frozenset[str] = frozenset()
+
+    @property
+    def packages(self) -> frozenset[str]:
+        """Optional packages that it has to import; others are hidden from it."""
+        of_mode = FACTS[self.memory].package
+        return self.saved_with | {of_mode} if of_mode else self.saved_with
 
     def with_paths(self, change: Callable[[str], str]) -> "WorkerSpec":
         """The same with every path as `change` says it."""
@@ -159,7 +165,7 @@ def spec_for(
         scheduler=model.scheduler,
         sharers=device.sharers,
         memory_share=device.memory if device.free is None else device.free,
-        packages=packages_for(model),
+        saved_with=saved_with(model),
     )
 
 

@@ -158,6 +158,8 @@ class Forking:
     def start(
         self, target: WorkerMain, arguments: Any, name: str, environment: Mapping[str, str]
     ) -> WorkerProcess:
+        if any(isinstance(given, WorkerSpec) and given.packages for given in arguments):
+            return Spawning().start(target, arguments, name, environment)
         server = None if self._instead is not None else self._server.result()
         if server is None:
             self._instead = self._instead or Spawning()
@@ -491,8 +493,8 @@ def starter_for(
     if method == "auto":
         method = "spawn" if spec.model == "simulated" else "forkserver"
     if method != "spawn" and spec.packages:
-        names = " and ".join(sorted(spec.packages))
-        logger.info(f"{names} would open a GPU in a fork server. {SPAWNED}")
+        # Forks of the server lack them, because they would open a GPU there.
+        logger.info(f"For {' and '.join(sorted(spec.packages))}: {SPAWNED.lower()}")
         method = "spawn"
     if method == "spawn":
         return Spawning()

@@ -22,9 +22,9 @@ from core.errors import InputError
 from core.memory_modes import FACTS, Mode, changes_pixels, fp8_mode, is_kept, part_of
 from core.model_choice import ModelChoice
 from core.model_identity import Identity
-from core.optional_packages import packages_for
+from core.optional_packages import saved_with
 from core.provenance import encode_picture, read_provenance
-from core.worker_start import PRELOAD_PARENT, PRELOAD_ROLE
+from core.worker_start import PRELOAD_PARENT, PRELOAD_ROLE, Forking, Spawning
 from tests import tiny_pipelines
 from tests.conftest import PROJECT
 from tests.inline_command import InlineCommand
@@ -311,6 +311,15 @@ def test_a_judge_is_one_component_and_cannot_wait_as_such() -> None:
     refuse_unusable("offload", "edit", on_cpu=False)
 
 
+def test_what_was_saved_in_fewer_bits_is_not_stored_so_again(tmp_path: Path) -> None:
+    model = saved("Z-Image", tmp_path)
+    file = model / "transformer" / "config.json"
+    said = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": said}))
+    with pytest.raises(InputError, match=r"memory: int8 cannot be used with .* whose transf"):
+        load_pipeline(spec_in("int8", model), CPU, no_log)
+
+
 WITHOUT = "import sys; [sys.modules.setdefault(p, None) for p in ('torchao', 'bitsandbytes')]; "
 
 
@@ -371,9 +380,27 @@ def test_a_worker_gets_the_packages_of_its_mode_and_of_its_checkpoint(tmp_path: 
     plain = checkpoint(tmp_path / "plain", _class_name="ZImageTransformer2DModel")
     method = {"quant_method": "bitsandbytes"}
     quantised = checkpoint(tmp_path / "quantised", quantization_config=method)
-    assert packages_for(plain) == frozenset()
-    assert packages_for(replace(plain, memory="int8")) == {"torchao"}
-    assert packages_for(quantised) == {"bitsandbytes"}
-    assert packages_for(ModelChoice("simulated", "simulated", "why")) == frozenset()
+    file = tmp_path / "one.safetensors"
+    file.touch()
+    simulated = ModelChoice("simulated", "simulated", "why")
+    for model in (plain, simulated, replace(plain, path_or_id=str(file))):
+        assert saved_with(model) == frozenset()
+    assert saved_with(quantised) == {"bitsandbytes"}
     unknown = ModelChoice("nobody/never-downloaded", "nobody/never-downloaded", "why")
-    assert packages_for(unknown) == {"torchao", "bitsandbytes"}, "its configs say, once it is here"
+    assert saved_with(unknown) == {"torchao", "bitsandbytes"}, "its configs say, once it is here"
+    spec = spec_in("full", Path(plain.path_or_id))
+    assert spec.packages == frozenset()
+    assert replace(spec, memory="int8").packages == {"torchao"}
+    later = replace(spec, memory="int8", saved_with=saved_with(quantised))
+    assert later.packages == {"torchao", "bitsandbytes"}
+
+
+def test_a_worker_that_comes_to_need_a_package_is_not_forked_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its memory ended while it loaded in a mode that needed none."""
+    started = object()
+    monkeypatch.setattr(Spawning, "start", lambda *args: started)
+    forking = Forking("simulated", 60.0, lambda: None, {})
+    spec = replace(spec_in("full", tmp_path), memory="int8")
+    assert forking.start(lambda *args: None, (spec, None, None), "gpu0", {}) is started

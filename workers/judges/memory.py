@@ -10,7 +10,13 @@ from huggingface_hub.constants import is_offline_mode
 
 from core.memory_modes import FACTS
 from core.worker_spec import WorkerSpec
-from workers.models.memory import LinearLayers, group_offload, quantization, store_in_8_bits
+from workers.models.memory import (
+    LinearLayers,
+    group_offload,
+    quantization,
+    refuse_twice,
+    store_in_8_bits,
+)
 from workers.torch_device import device_map
 
 
@@ -23,6 +29,7 @@ def arguments(spec: WorkerSpec, kind: Any, dtype: torch.dtype) -> dict[str, Any]
     config = transformers.AutoConfig.from_pretrained(
         spec.model, revision=spec.revision, local_files_only=is_offline_mode()
     )
+    refuse_twice(spec, "language model", getattr(config, "quantization_config", None))
     with torch.device("meta"):
         layers = LinearLayers.of(kind.from_config(config), "encoder")
     quantised = quantization(transformers, spec.memory, dtype, layers)
@@ -33,6 +40,7 @@ def settle(model: Any, spec: WorkerSpec, dtype: torch.dtype, device: torch.devic
     """The loaded model, its weights where the mode wants them; it computes on `device`."""
     match spec.memory:
         case "fp8_cast":
+            refuse_twice(spec, "language model", getattr(model, "hf_quantizer", None))
             store_in_8_bits(model, "encoder", dtype, device)
             model.to(device)
         case "group_offload":

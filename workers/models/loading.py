@@ -45,11 +45,11 @@ def load_pipeline(spec: WorkerSpec, device: torch.device, log: Log) -> Any:
     pipeline.set_progress_bar_config(disable=True)
     set_schedule(pipeline, spec.scheduler)
     if spec.memory == "fp8_cast":  # LoRAs stay beside weights of 8 bits, which would round them off
-        memory.settle(pipeline, spec.memory, dtype, device)
+        memory.settle(pipeline, spec, dtype, device)
         put_on_model_loras(pipeline, spec.model_loras, device, log)
     else:  # hooks that move weights keep copies of them
         put_on_model_loras(pipeline, spec.model_loras, device, log)
-        memory.settle(pipeline, spec.memory, dtype, device)
+        memory.settle(pipeline, spec, dtype, device)
     return pipeline
 
 

@@ -17,6 +17,7 @@ from diffusers.hooks import apply_layerwise_casting
 from huggingface_hub.constants import is_offline_mode
 from torch import nn
 
+from core.errors import InputError
 from core.memory_modes import FACTS, Mode, Part, is_kept, part_of
 from core.worker_spec import WorkerSpec
 from workers.torch_device import device_map
@@ -43,22 +44,23 @@ def arguments(spec: WorkerSpec, dtype: torch.dtype) -> dict[str, Any]:
     return {"device_map": device_map(spec), "quantization_config": quantised}
 
 
-def settle(pipeline: Any, mode: Mode, dtype: torch.dtype, device: torch.device) -> None:
+def settle(pipeline: Any, spec: WorkerSpec, dtype: torch.dtype, device: torch.device) -> None:
     """Put a loaded pipeline's weights where the mode wants them.
 
     Args:
         device: on which it computes.
     """
-    if mode == "full":
+    if spec.memory == "full":
         return
     vae: Any = getattr(pipeline, "vae", None)
     if hasattr(vae, "enable_slicing"):
         vae.enable_slicing()  # pictures that are drawn together are decoded one by one
-    match mode:
+    match spec.memory:
         case "fp8_cast":
             for name, component in pipeline.components.items():
                 part = part_of(name, type(component).__name__)
                 if part is not None and isinstance(component, nn.Module):
+                    refuse_twice(spec, name, getattr(component, "hf_quantizer", None))
                     store_in_8_bits(component, part, dtype, device)
             pipeline.to(device)
         case "offload":
@@ -165,16 +167,27 @@ def _layers_of(spec: WorkerSpec, component: str, library: str, kind: str) -> Lin
     """A component's linear layers, from its config alone."""
     where: dict[str, Any] = {"subfolder": component, "revision": spec.revision}
     where["local_files_only"] = is_offline_mode()
+    cls: Any = getattr(diffusers if library == "diffusers" else transformers, kind)
+    if library == "diffusers":
+        config: Any = cls.load_config(spec.model, **where)
+        refuse_twice(spec, component, config.get("quantization_config"))
+    else:
+        config = cls.config_class.from_pretrained(spec.model, **where)
+        refuse_twice(spec, component, getattr(config, "quantization_config", None))
     with torch.device("meta"):
-        if library == "diffusers":
-            cls = getattr(diffusers, kind)
-            model = cls.from_config(cls.load_config(spec.model, **where))
-        else:
-            cls = getattr(transformers, kind)
-            model = cls(cls.config_class.from_pretrained(spec.model, **where))
+        model = cls.from_config(config) if library == "diffusers" else cls(config)
     part = part_of(component, kind)
     assert part is not None
     return LinearLayers.of(model, part)
+
+
+def refuse_twice(spec: WorkerSpec, what: str, by: object) -> None:
+    """Raises InputError for what was saved in fewer bits, by a config or quantizer, if by any."""
+    if by is not None:
+        raise InputError(
+            f"memory: {spec.memory} cannot be used with {spec.model}, whose {what} was saved in "
+            "fewer bits already; use full, or a mode in which weights wait."
+        )
 
 
 def quantization(source: Any, mode: Mode, dtype: torch.dtype, layers: LinearLayers) -> Any:
