@@ -26,6 +26,7 @@ class Device:
         memory: bytes; 0 = unknown.
         more_ids: further GPUs of a worker whose model is spread over several.
         free: bytes of its memory that nobody used when the run began; None = unknown.
+        capability: CUDA's compute capability, of several GPUs the least; None = unknown.
     """
 
     kind: Literal["cuda", "cpu"]
@@ -34,6 +35,7 @@ class Device:
     memory: int = 0
     more_ids: tuple[int, ...] = ()
     free: int | None = None
+    capability: tuple[int, int] | None = None
 
     @property
     def label(self) -> str:
@@ -66,9 +68,16 @@ def in_groups(devices: Sequence[Device], size: int) -> list[Device]:
             sum(d.memory for d in group) if all(d.memory for d in group) else 0,
             tuple(d.id for d in group[1:]),
             None if any(d.free is None for d in group) else sum(d.free or 0 for d in group),
+            least_capability(group),
         )
         for group in groups
     ]
+
+
+def least_capability(devices: Sequence[Device]) -> tuple[int, int] | None:
+    """What every one of some CUDA devices can compute; None where one does not say."""
+    known = [d.capability for d in devices if d.capability is not None]
+    return min(known) if known and len(known) == len(devices) else None
 
 
 def memory_in_use(devices: Sequence[Device]) -> int | None:
@@ -89,7 +98,7 @@ def _seen(gpus: Sequence[Gpu], inherited: str | None) -> list[tuple[str, Gpu]]:
 def _usable(seen: Sequence[tuple[str, Gpu]]) -> list[Device]:
     """The id of one with a fault is left out, so that the others' do not depend on it."""
     return [
-        Device("cuda", i, mask, gpu.memory, free=gpu.free)
+        Device("cuda", i, mask, gpu.memory, free=gpu.free, capability=gpu.capability)
         for i, (mask, gpu) in enumerate(seen)
         if gpu.fault is None
     ]
