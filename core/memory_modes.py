@@ -1,4 +1,4 @@
-"""Memory modes: the ways in which a model takes less GPU memory, and what each one needs and changes.
+"""Memory modes: ways in which a model takes less GPU memory, what each needs and what it changes.
 
 Nothing here loads anything: workers do (`workers.models.memory`, `workers.judges.memory`), and main
 works out from these facts what fits.
@@ -85,7 +85,7 @@ def part_of(component: str, class_name: str) -> Part | None:
 
     CLIP's text encoders are kept: they are small, and LoRAs may change them.
     """
-    if re.fullmatch(r"transformer(_\d)?|unet|prior|decoder", component):
+    if re.fullmatch(r"transformer(_\d)?|unet", component):
         return "denoiser"
     if component.startswith("text_encoder") and not class_name.startswith("CLIP"):
         return "encoder"
