@@ -17,16 +17,18 @@ from loguru import logger
 from core.admission import Admission, Job, Rejected
 from core.batch import Batch, job_entry
 from core.benchmark.editing import Edit
-from core.benchmark.models import EDITOR, judge_model
+from core.benchmark.models import EDITOR, EDITOR_DEMAND, judge_demand, judge_model
 from core.benchmark.pairs import Pair, PairSet
 from core.benchmark.settings import BenchmarkSettings
 from core.changes import Change
+from core.checkpoint import MODEL_INDEX, PIPELINE_INDEX
 from core.devices import Device, choose_devices, in_groups, memory_in_use
 from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
 from core.folder_input import FolderInput
 from core.judge import Judge, load_judge
-from core.ledger import Ledger
+from core.ledger import Entry, Ledger
 from core.lora_files import LoraInspector
+from core.memory_choice import MemoryChoice, demand_of
 from core.model_choice import ModelChoice, choose_model
 from core.outputs import OutputRoot
 from core.paths import as_text, on_disk, user_path
@@ -96,7 +98,7 @@ class EditBenchmark:
         occupy_standard_descriptors()
         self.settings = settings
         self.devices = _devices(settings, device_ids)
-        self.editor = choose_model(
+        editor = choose_model(
             settings.editor.model,
             settings.editor.revision,
             settings.editor.dtype,
@@ -104,10 +106,29 @@ class EditBenchmark:
             EDITOR,
             variant=settings.editor.variant,
             memory=settings.editor.memory,
+            role="edit",
             base_model=settings.editor.base_model,
         )
-        self.judge_model, judge_settings = judge_model(settings, self.devices)
+        found_judge, judge_settings = judge_model(settings, self.devices)
         self.judge: Judge = load_judge(judge_settings, config_folder)
+        self._editor_memory = MemoryChoice(
+            editor,
+            settings.editor.memory,
+            self.devices,
+            "edit",
+            PIPELINE_INDEX,
+            lambda model: settings.workers.decisive(model.deciding),
+            "editor.memory",
+        )
+        self._judge_memory = MemoryChoice(
+            found_judge,
+            settings.judge.memory,
+            self.devices,
+            "score",
+            MODEL_INDEX,
+            lambda model: self.judge.identity(model.deciding),
+            "judge.memory",
+        )
         self.judge_name = self.judge.name(self.judge_model.identity)
         self.listener: Listener = ignore
         self.root = OutputRoot(output_folder)
@@ -115,6 +136,7 @@ class EditBenchmark:
         if self._claim is not None:
             self._claim.check()  # before anything is touched; again when the folder is ours
         self._ledger = Ledger.open(self.root.folder)
+        self._overwrite = overwrite
         self._planner = Planner(self._ledger, self.root, overwrite, retry_quarantined)
         self._retry_unparsed = retry_unparsed and self.judge.settings.type == "vlm"
         if retry_unparsed and not self._retry_unparsed:
@@ -133,6 +155,16 @@ class EditBenchmark:
         self._stopping = False
         # Both roles together share this machine's cores.
         self._threads = max(1, len(os.sched_getaffinity(0)) // len(self.devices))
+
+    @property
+    def editor(self) -> ModelChoice:
+        """The model that edits, and how it is loaded."""
+        return self._editor_memory.model
+
+    @property
+    def judge_model(self) -> ModelChoice:
+        """The model that scores, and how it is loaded."""
+        return self._judge_memory.model
 
     def __enter__(self) -> "EditBenchmark":
         return self
@@ -171,13 +203,28 @@ class EditBenchmark:
         suffix = self.settings.workers.picture_suffix
         inputs = [_edit_input(pair, self.settings.seed, suffix) for pair in self._pairs]
         admitted = [admission.admit(i, given) for i, given in enumerate(inputs)]
+        demand = demand_of(admitted, self.settings.workers.max_resident_loras)
+        admitted = self._editor_memory.settle(admitted, self._known(admitted), demand)
         jobs = [item for item in admitted if isinstance(item, Job)]
         self._edit_loras = {job.output.key: job.lora_sha256 for job in jobs}
         plan = self._planner.begin([_named(a, self._pairs) for a in admitted], self._claim)
         self._plan = plan
         self._edit_jobs = plan.jobs
         self._edits = {r.position: r for r in plan.settled}
-        self._score_admission = Admission(
+        self._score_admission = self._admission_of_scores()
+        # Hashed once: an edit that stays is looked at for the plan, and scored after it.
+        self._admitted = {edit.position: self._admit_score(edit) for edit in self.finished_edits()}
+        self._settle_judge()
+        self._score_summary = self._summary_of_scores(list(self._admitted.values()))
+
+    def _known(self, items: Sequence[Job | Rejected]) -> dict[str, Entry]:
+        """What the ledger has of them, if it counts."""
+        if self._overwrite:
+            return {}
+        return self._ledger.entries_of([i.output.key for i in items if isinstance(i, Job)])
+
+    def _admission_of_scores(self) -> Admission:
+        return Admission(
             ScoreKind(),
             self.judge.identity(self.judge_model.deciding),
             self.judge.settings.dtype,
@@ -186,9 +233,15 @@ class EditBenchmark:
             first_seed=self.settings.seed,
         )
 
-        # Hashed once: an edit that stays is looked at for the plan, and scored after it.
-        self._admitted = {edit.position: self._admit_score(edit) for edit in self.finished_edits()}
-        self._score_summary = self._summary_of_scores(list(self._admitted.values()))
+    def _settle_judge(self) -> None:
+        """Decide how the judges load their model, if any edit is to be scored."""
+        items = list(self._admitted.values())
+        demand = judge_demand(self.judge.settings)
+        settled = self._judge_memory.settle(items, self._known(items), demand)
+        self._admitted = dict(zip(self._admitted, settled, strict=True))
+        if self._edit_jobs:
+            self._judge_memory.ensure(demand)
+        self._score_admission = self._admission_of_scores()
 
     def _summary_of_scores(self, admitted: Sequence[Job | Rejected]) -> PlanSummary:
         """How the verdicts stand: those on edits that stay, and those on edits to be made."""
@@ -355,6 +408,8 @@ class EditBenchmark:
         self, role: Role, devices: list[Device], jobs: list[Job], open_ended: bool = False
     ) -> WorkerPool:
         """Workers for one role, at work on `jobs`."""
+        memory = self._judge_memory if role == "score" else self._editor_memory
+        memory.ensure(EDITOR_DEMAND)  # as where a result was removed after the planning
         model, _ = self._model(role)
         logger.info(model.reason.replace("Model:", f"{role.capitalize()} with:", 1))
         pool = WorkerPool(
@@ -364,6 +419,7 @@ class EditBenchmark:
             self.settings.enable_batch_sync,
             lambda device: self._events.put(PoolEvent(role, device=device)),
             self._log,
+            memory,
         )
         batch = Batch(
             jobs,
