@@ -24,7 +24,7 @@ from core.messages import Done, Failed, FailureKind, Lease, encode
 from core.outputs import OutputRoot, discard, publish
 from core.paths import as_text
 from core.replaced import Replaced
-from core.scheduler import Pending, Scheduler, Worker
+from core.scheduler import Pending, Scheduler, Stack, Worker
 from core.settings import SupervisionSettings
 from core.tasks import Result, Status, task_to_json
 
@@ -229,6 +229,7 @@ class Batch:
             str(partial),
             job.contents.pictures,
             waiting=self.waiting,
+            loras_sha256=job.contents.loras,
         )
         active = ActiveLease(lease, job, worker, task.alone)
         self._active[lease_id] = active
@@ -511,12 +512,16 @@ def job_entry(job: Job, state: State, **fields: object) -> Entry:
     )
 
 
+def _stack_of(job: Job) -> Stack:
+    return next(iter(job.loads)) if len(job.loads) == 1 else job.loads or None
+
+
 def _pending(task: _Task) -> Pending:
     retry = task.failures + task.crashes + task.kills
     return Pending(
         position=task.job.position,
         work=task.job.work,
-        lora=task.job.lora_sha256,
+        lora=_stack_of(task.job),
         retry=retry,
         avoid=frozenset(task.avoid),
         # What failed in company tries alone: one bad task must not fail the others with it.

@@ -5,13 +5,14 @@ does not say (dtype, version of this program) is found by trying which of the po
 give that fingerprint.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
 from core.admission import FINGERPRINT_VERSIONS, UNDECIDING, Job, fingerprint
+from core.lora_stack import CheckedLora, counting, hashes_of
 from core.settings import Dtype
 from core.task_kinds import Contents
 from core.tasks import EditTask, GenerateTask, ScoreTask, Task, task_from_json
@@ -47,6 +48,7 @@ class Made:
     """How a result was made, as far as it says so.
 
     Attributes:
+        loras_sha256: content hashes of the task's `loras`.
         files: content hashes of the pictures that it was made from.
     """
 
@@ -55,19 +57,22 @@ class Made:
     lora_sha256: str | None
     files: list[str]
     fingerprint: str
+    loras_sha256: tuple[str, ...] = ()
 
     @classmethod
     def said_by(cls, provenance: Mapping[str, Any]) -> "Made":
         """From what a result says, which may be anything."""
-        task, used, lora, files = (
-            provenance.get(name) for name in ("task", "used", "lora_sha256", "files")
+        task, used, lora, loras, files = (
+            provenance.get(name)
+            for name in ("task", "used", "lora_sha256", "loras_sha256", "files")
         )
         return cls(
             task if isinstance(task, dict) else {},
             used if isinstance(used, dict) else {},
             lora if isinstance(lora, str) else None,
-            [file for file in files if isinstance(file, str)] if isinstance(files, list) else [],
+            _texts(files),
             str(provenance.get("fingerprint")),
+            tuple(_texts(loras)),
         )
 
     @property
@@ -96,7 +101,7 @@ class _Maker:
     def gives(self, made: Made, task: Task) -> bool:
         """Whether a result's fingerprint is of this maker."""
         files = {str(i): file for i, file in enumerate(made.files)}
-        contents = Contents(made.lora_sha256, files, readings=self.readings)
+        contents = Contents(made.lora_sha256, files, self.readings, made.loras_sha256)
         found = fingerprint(task, contents, self.model, self.dtype, self.version)
         return found == made.fingerprint
 
@@ -113,7 +118,7 @@ class Comparison:
         task = _task(made)
         if task is None or type(task) is not type(job.task):
             return [Change("another kind of task")]
-        found = [*_of_fields(job, task, made), *_of_lora(job, made), *_of_files(job, made)]
+        found = [*_of_fields(job, task, made), *_of_loras(job, task, made), *_of_files(job, made)]
         found += self._of_maker(job, made, task, explained=bool(found))
         return found or [Change("version or settings of this program")]
 
@@ -213,6 +218,33 @@ def _of_lora(job: Job, made: Made) -> list[Change]:
     return []
 
 
+def _of_loras(job: Job, task: Task, made: Made) -> list[Change]:
+    """Differences of LoRAs; of stacks only those that take part in the pictures are compared."""
+    if isinstance(job.task, ScoreTask) or isinstance(task, ScoreTask):
+        return []
+    if not job.task.loras and not task.loras:
+        return _of_lora(job, made)
+    hashes = hashes_of(made.lora_sha256, made.loras_sha256)
+    if len(hashes) != len(task.lora_stack):  # what it says does not go together
+        return [Change("LoRA")]
+    before, after = ({lora.sha256: lora for lora in s} for s in (counting(task, hashes), job.loras))
+    if before.keys() != after.keys():
+        old_names, new_names = _names(before.values()), _names(after.values())
+        if old_names == new_names:
+            others = [after[sha256] for sha256 in after.keys() - before.keys()]
+            return [Change(f"content of {_names(others)}")]
+        return [Change("LoRA", (old_names, new_names))]
+    return [
+        Change(f"strength of {_lora_name(new.path)}", (_shown(old.strength), _shown(new.strength)))
+        for old, new in zip(before.values(), after.values(), strict=True)
+        if old.strength != new.strength
+    ]
+
+
+def _names(loras: Iterable[CheckedLora]) -> str:
+    return " + ".join(sorted(_lora_name(lora.path) for lora in loras)) or "none"
+
+
 def _of_files(job: Job, made: Made) -> list[Change]:
     before, after = made.files, list(job.contents.pictures.values())
     found = []
@@ -223,6 +255,10 @@ def _of_files(job: Job, made: Made) -> list[Change]:
     if before != after:
         found.append(Change("source picture"))
     return found
+
+
+def _texts(found: Any) -> list[str]:
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
 
 def _size(task: GenerateTask | EditTask, used: Mapping[str, Any]) -> str:

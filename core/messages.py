@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from core.tasks import Task, task_from_json, task_to_json
+from core.lora_stack import CheckedLora, counting, hashes_of
+from core.tasks import ScoreTask, Task, task_from_json, task_to_json
 
 MAX_TEXT_BYTES = 2_000  # of one free text in a worker's message, after JSON escapes
 MAX_NAME_BYTES = 600  # of a task's name beside such a text
@@ -29,10 +30,12 @@ class Lease:
     """One attempt at one task.
 
     Attributes:
+        lora_sha256: content hash of the task's `lora_path`.
         files: content hashes, by path, of the pictures that the task reads.
         partial_path: where the worker writes the result; only main gives it its final name.
         more_follow: the next lease is on its way and may run together with this one.
         waiting: tasks of the batch that no worker has yet.
+        loras_sha256: content hashes of the task's `loras`, in their order.
     """
 
     lease_id: str
@@ -44,6 +47,14 @@ class Lease:
     files: dict[str, str] = field(default_factory=dict)
     more_follow: bool = False
     waiting: int = 0
+    loras_sha256: tuple[str, ...] = ()
+
+    @property
+    def loras(self) -> tuple[CheckedLora, ...]:
+        """Those that take part in the picture, in the order in which they are applied."""
+        if isinstance(self.task, ScoreTask):
+            return ()
+        return counting(self.task, hashes_of(self.lora_sha256, self.loras_sha256))
 
     @property
     def task_name(self) -> str:
@@ -197,6 +208,7 @@ def decode(data: bytes) -> Any:
     kind = _TYPES[fields.pop("type")]
     if kind is Lease:
         fields["task"] = task_from_json(fields["task"])
+        fields["loras_sha256"] = tuple(fields["loras_sha256"])
     return kind(**fields)
 
 

@@ -277,9 +277,7 @@ class WorkerHandle:
     def loras_soon(self) -> frozenset[str]:
         """Those that it holds, and what it is loading for the task that it was given."""
         given = [*self.running.values(), *self.ahead.values()]
-        coming = frozenset(
-            active.job.lora_sha256 for _, active in given if active.job.lora_sha256 is not None
-        )
+        coming = frozenset[str]().union(*(active.job.loads for _, active in given))
         soon = self.loras | coming
         return soon if len(soon) <= self._spec.max_resident_loras else coming
 
@@ -321,6 +319,8 @@ def _with_workers_paths(lease: Lease) -> Lease:
     task = lease.task
     if isinstance(task, GenerateTask | EditTask) and task.lora_path:
         changed["lora_path"] = named(task.lora_path)
+    if isinstance(task, GenerateTask | EditTask) and task.loras:
+        changed["loras"] = tuple(replace(lora, path=named(lora.path)) for lora in task.loras)
     if isinstance(task, EditTask | ScoreTask):
         changed["source_images"] = tuple(map(named, task.source_images))
     if isinstance(task, ScoreTask):

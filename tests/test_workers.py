@@ -1,6 +1,7 @@
 """Real worker processes on simulated devices: isolation, deaths, hangs, faults, clean stops."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -324,6 +325,41 @@ def test_loras_are_loaded_once_and_their_tasks_kept_together(tmp_path: Path) -> 
     with Generator(1, config=simulated(), output_dir=tmp_path / "out") as generator:
         assert all(r.success for r in generator.generate_batch(tasks))
         assert generator.lora_counts == (3, 3)
+
+
+def test_a_stack_costs_the_loads_of_what_is_missing_and_is_recorded_whole(tmp_path: Path) -> None:
+    from tests.conftest import write_safetensors
+
+    for name in ("fast", "ink", "snow", "oil"):
+        write_safetensors(tmp_path / f"{name}.st", f"{name}.lora_A.weight")
+    fast = [str(tmp_path / "fast.st"), 1.0]
+    tasks: list[dict[str, Any]] = [
+        {
+            "prompt": f"{i}",
+            "output_path": f"{i:02d}.png",
+            "loras": [fast, [str(tmp_path / f"{style}.st"), 0.5]],
+        }
+        for i, style in enumerate(["ink", "snow", "oil"] * 8)
+    ]
+    out = tmp_path / "out"
+    # Fewer than a stack has: it is kept whole all the same.
+    settings = simulated(workers={"max_resident_loras": 1})
+    with Generator(1, config=settings, output_dir=out) as generator:
+        assert all(r.status == "done" for r in generator.generate_batch(tasks))
+        assert generator.lora_counts == (4, 3)
+        swapped = [{**task, "loras": list(reversed(task["loras"]))} for task in tasks]
+        assert all(r.status == "skipped" for r in generator.generate_batch(swapped))
+        tasks_and_bad = [*tasks[:4], {**tasks[4], "lora_path": fast[0]}]
+        results = generator.generate_batch(tasks_and_bad)
+        assert [r.success for r in results] == [True] * 4 + [False]
+    (out / "ledger.sqlite").unlink()  # pictures are recognised by what they say themselves
+    with Generator(1, config=settings, output_dir=out) as generator:
+        assert all(r.status == "skipped" for r in generator.generate_batch(tasks))
+    rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+    assert rows[0]["lora"] == "fast.st + ink.st" and rows[0]["lora_strength"] is None
+    assert json.loads(rows[1]["loras"]) == [
+        {"lora": "fast.st", "strength": 1.0}, {"lora": "snow.st", "strength": 0.5},
+    ]  # fmt: skip
 
 
 def script(tmp_path: Path, text: str) -> "subprocess.Popen[str]":

@@ -210,6 +210,13 @@ def put_on(
     return scales
 
 
+def activate(pipeline: Any, names: list[str]) -> None:
+    """Have the adapters `names` count together."""
+    for name in names:
+        for layer in layers_with(pipeline, name).values():
+            layer.set_adapter([n for n in names if n in layer.lora_A], inference_mode=True)
+
+
 def take_off(pipeline: Any, name: str) -> None:
     """Delete the adapter `name`."""
     for layer in layers_with(pipeline, name).values():

@@ -55,7 +55,8 @@ class Dora(LoraVariant):  # type: ignore[misc]
             change = _without_bias(base, base(self._less_one * x))
             change = change + up(down(self._scaled * x))
         else:
-            change = self._less_one * _without_bias(base, result)
+            own = _without_others(module, active_adapter, x, result)
+            change = self._less_one * _without_bias(base, own)
             change = change + self._scaled * up(down(x))
         changed: Tensor = result + change * strength
         return changed
@@ -95,6 +96,13 @@ class LoKr(LoraVariant):  # type: ignore[misc]
         inner = inner.unflatten(0, (len(x), self._outer.shape[1]))
         rows = torch.einsum("ab,nbchw->nachw", self._outer, inner)
         return rows.flatten(1, 2)[:, self._rows]
+
+
+def _without_others(module: Any, adapter: str, x: Tensor, result: Tensor) -> Tensor:
+    """What the layer gives without any LoRA: others of a stack may be in `result` by now."""
+    first = next(name for name in module.active_adapters if name in module.lora_A)
+    own: Tensor = result if first == adapter else module.get_base_layer()(x)
+    return own
 
 
 def _without_bias(base: nn.Linear | nn.Conv2d, result: Tensor) -> Tensor:

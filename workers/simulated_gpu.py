@@ -90,7 +90,7 @@ class SimulatedGpu(ModelFamily):
         assert isinstance(task, GenerateTask | EditTask)
         for path, sha256 in lease.files.items():
             read_image(path, sha256)
-        self._loras.use(lease.lora_sha256, task.lora_path, task.lora_strength)
+        self._loras.use_stack(lease.loras)
         time.sleep(self._seconds(lease))
         width, height = task.width or SIDE, task.height or SIDE
         colour = tuple(bytes.fromhex(lease.fingerprint[:6]))

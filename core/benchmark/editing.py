@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core.lora_stack import hashes_of
+
 _MAX_VALUES = 5  # of a setting, that are listed one by one
 _MOST_SHOWN = 40  # characters of a text in the table's line
 
@@ -24,11 +26,25 @@ class Edit:
         task: its fields, as the ledger has them.
         used: what the model said that it used.
         lora_sha256: of the LoRA's content, if it has one.
+        loras_sha256: of the contents of its `loras`, if it has several.
     """
 
     task: Mapping[str, Any]
     used: Mapping[str, Any]
     lora_sha256: str | None = None
+    loras_sha256: tuple[str, ...] = ()
+
+    @property
+    def loras(self) -> list[tuple[str, str, float]]:
+        """Name, content hash and strength of each of its LoRAs."""
+        stack = self.task.get("loras") or [
+            {"path": self.task.get("lora_path"), "strength": self.task.get("lora_strength", 1.0)}
+        ]
+        hashes = hashes_of(self.lora_sha256, self.loras_sha256)
+        return [
+            (Path(str(lora["path"])).name, sha256, float(lora["strength"]))
+            for lora, sha256 in zip(stack, hashes, strict=False)
+        ]
 
 
 @dataclass(frozen=True)
@@ -79,9 +95,7 @@ def loras_of(edits: Sequence[Edit]) -> list[dict[str, Any]]:
     """The LoRAs of the edits, in the order in which they first appear."""
     counts: dict[tuple[str, str, float], int] = {}
     for edit in edits:
-        if edit.lora_sha256 is not None:
-            name = Path(str(edit.task.get("lora_path"))).name
-            key = (name, edit.lora_sha256, float(edit.task.get("lora_strength", 1.0)))
+        for key in edit.loras:
             counts[key] = counts.get(key, 0) + 1
     return [
         {"name": name, "sha256": sha256, "strength": strength, "edits": edits_}

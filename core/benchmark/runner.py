@@ -37,7 +37,7 @@ from core.planning import Planner, tell_plan
 from core.provenance import read_provenance
 from core.seeds import seed_of_task
 from core.streams import occupy_standard_descriptors
-from core.task_kinds import EditKind, LoraFinder, ScoreKind
+from core.task_kinds import Contents, EditKind, LoraFinder, ScoreKind
 from core.tasks import EditTask, Result, ScoreTask
 from core.worker_log import WorkerLog
 from core.worker_pool import WorkerPool
@@ -151,7 +151,7 @@ class EditBenchmark:
         self._edits: dict[int, Result] = {}
         self._scores: dict[int, Result] = {}
         self._edit_jobs: list[Job] = []
-        self._edit_loras: dict[str, str | None] = {}  # by the key of the edit's output
+        self._edit_contents: dict[str, Contents] = {}  # by the key of the edit's output
         self._stopping = False
         # Both roles together share this machine's cores.
         self._threads = max(1, len(os.sched_getaffinity(0)) // len(self.devices))
@@ -206,7 +206,7 @@ class EditBenchmark:
         demand = demand_of(admitted, self.settings.workers.max_resident_loras)
         admitted = self._editor_memory.settle(admitted, self._known(admitted), demand)
         jobs = [item for item in admitted if isinstance(item, Job)]
-        self._edit_loras = {job.output.key: job.lora_sha256 for job in jobs}
+        self._edit_contents = {job.output.key: job.contents for job in jobs}
         plan = self._planner.begin([_named(a, self._pairs) for a in admitted], self._claim)
         self._plan = plan
         self._edit_jobs = plan.jobs
@@ -368,9 +368,13 @@ class EditBenchmark:
 
     def edits_made(self) -> list[Edit]:
         """How each finished edit was made."""
-        entries = self._ledger.entries_of(list(self._edit_loras)).values()
-        done = (entry for entry in entries if entry.state == "done")
-        return [Edit(e.task, e.used, self._edit_loras[e.key]) for e in done]
+        entries = self._ledger.entries_of(list(self._edit_contents)).values()
+        done = [(entry, self._edit_contents[entry.key]) for entry in entries]
+        return [
+            Edit(entry.task, entry.used, contents.lora, contents.loras)
+            for entry, contents in done
+            if entry.state == "done"
+        ]
 
     # -- for the stages ----------------------------------------------------
 

@@ -85,6 +85,17 @@ def test_loras_leave_no_trace_and_come_back_the_same(warm: MultiGPUImageGenerato
     assert len({plain, snow, neon}) == 3
 
 
+def test_a_stack_is_the_same_in_any_order_and_leaves_no_trace(warm: MultiGPUImageGenerator) -> None:
+    stack = [{"path": SNOW, "strength": 0.8}, {"path": NEON, "strength": 0.6}]
+    tasks: list[dict[str, Any]] = [
+        {"lora_path": NEON}, {"loras": stack}, {"lora_path": NEON}, {"loras": stack[::-1]}, {},
+    ]  # fmt: skip
+    named = [{**HOUSE, **task, "output_path": f"{n}.png"} for n, task in enumerate([{}, *tasks])]
+    plain, neon, both, neon_again, both_again, plain_again = map(pixels, warm.generate_batch(named))
+    assert (plain, neon, both) == (plain_again, neon_again, both_again)
+    assert len({plain, neon, both}) == 3
+
+
 def test_several_at_once_differ_little_from_one_by_one(tmp_path: Path) -> None:
     tasks = [{**HOUSE, "seed": n} for n in range(4)]
     with generator(tmp_path / "one") as alone:

@@ -113,17 +113,15 @@ class DiffusersPipeline(ModelFamily):
         """One call of the pipeline: what was used, and the picture, of each lease.
 
         Args:
-            leases: of one LoRA and strength.
+            leases: of the same LoRAs and strengths.
         """
-        first = leases[0].task
         assert self._loras is not None and self._compilation is not None
-        assert isinstance(first, GenerateTask | EditTask)
         work = _work(arguments)
         if self._compilation.due(leases[0].waiting // self.spec.workers, work):
             self._begin_compilation()
         if self._compilation.ahead_of(_shape(leases, arguments)):
             self._tell_compiling()
-        self._loras.use(leases[0].lora_sha256, first.lora_path, first.lora_strength)
+        self._loras.use_stack(leases[0].loras)
         self._vae.begin()
         try:
             with self._compilation.timed(len(leases) * work):
@@ -267,7 +265,7 @@ def _work(arguments: Mapping[str, Any]) -> float:
 def _shape(leases: Sequence[Lease], arguments: Mapping[str, Any]) -> Hashable:
     """What compiled blocks depend on: tensors' sizes, and whether layers have LoRAs."""
     size = arguments.get("width"), arguments.get("height")
-    return len(leases), size, leases[0].lora_sha256 is not None
+    return len(leases), size, bool(leases[0].loras)
 
 
 def _seed(task: Task) -> int:
