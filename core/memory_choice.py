@@ -183,14 +183,15 @@ def demand_of(items: Sequence[Item], resident_loras: int) -> Demand:
     pictures = [task for task in tasks if isinstance(task, GenerateTask | EditTask)]
     sizes = [(task.width or USUAL_SIDE, task.height or USUAL_SIDE) for task in pictures]
     width, height = max(sizes, key=lambda size: size[0] * size[1], default=(USUAL_SIDE,) * 2)
-    loras = {task.lora_path for task in pictures if task.lora_path}
-    largest = max(map(_size, loras), default=0)
+    stacks = [task.lora_stack for task in pictures]
+    at_once = max([resident_loras, *map(len, stacks)])
+    loras = sorted(map(_size, {lora.path for stack in stacks for lora in stack}))
     return Demand(
         width,
         height,
         sources=max((len(t.source_images) for t in pictures if isinstance(t, EditTask)), default=0),
         guided=any(_guided(task) is not False for task in pictures),
-        lora_bytes=min(resident_loras, len(loras)) * largest,
+        lora_bytes=sum(loras[-at_once:]),
     )
 
 
