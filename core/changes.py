@@ -5,14 +5,17 @@ does not say (dtype, version of this program) is found by trying which of the po
 give that fingerprint.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
 from core.admission import FINGERPRINT_VERSIONS, UNDECIDING, Job, fingerprint
 from core.lora_stack import CheckedLora, counting, hashes_of
+from core.model_identity import Identity
+from core.model_loras import identities_in
 from core.settings import Dtype
 from core.task_kinds import Contents
 from core.tasks import EditTask, GenerateTask, ScoreTask, Task, task_from_json
@@ -20,7 +23,9 @@ from core.tasks import EditTask, GenerateTask, ScoreTask, Task, task_from_json
 MOST_IN_VAIN = 200  # results that nothing explained: the others are taken to be like them
 TEXTS = ("prompt", "negative_prompt", "instruction")  # too long for a line: only counted
 BACKEND, MODEL, DTYPE, DRAWING = "attention backend", "model", "dtype", "drawing of this program"
-OF_THE_MAKER = (BACKEND, MODEL, DTYPE, DRAWING)  # changes that are the same for all of a run
+MODEL_LORA, SCHEDULE, MEMORY, VARIANT = "model LoRA", "noise schedule", "memory", "variant"
+# Changes that are the same for all of a run.
+OF_THE_MAKER = (BACKEND, MODEL, DTYPE, DRAWING, MODEL_LORA, SCHEDULE, MEMORY, VARIANT)
 _WORDS = {  # of fields that have other names in files than in tasks
     "num_inference_steps": "steps",
     "negative_prompt": "negative prompt",
@@ -88,6 +93,26 @@ class Made:
             return None
         return f"{name}#{content}" if isinstance(content, str) else name
 
+    @property
+    def identity(self) -> Identity | None:
+        """The model with its own LoRAs and noise schedule."""
+        model, loras = self.model, self.used.get("model_loras")
+        scheduler = self.used.get("scheduler")
+        if model is None:
+            return None
+        return Identity(
+            model,
+            loras=tuple(identities_in(loras if isinstance(loras, list) else [])),
+            scheduler=scheduler if isinstance(scheduler, dict) else {},
+        )
+
+    @property
+    def lora_names(self) -> dict[str, str]:
+        """What it calls the model's own LoRAs, by their identities."""
+        loras = self.used.get("model_loras")
+        named = [x for x in loras if isinstance(x, dict)] if isinstance(loras, list) else []
+        return {key: str(x.get("name")) for x in named for key in identities_in([x])}
+
 
 @dataclass(frozen=True)
 class _Maker:
@@ -107,9 +132,14 @@ class _Maker:
 
 
 class Comparison:
-    """Compares jobs with results. One for many: what explains one explains most."""
+    """Compares jobs with results. One for many: what explains one explains most.
 
-    def __init__(self) -> None:
+    Args:
+        lora_names: what the jobs' model LoRAs are called, by their identities.
+    """
+
+    def __init__(self, lora_names: Mapping[str, str] | None = None) -> None:
+        self._lora_names = dict(lora_names or {})
         self._last: _Maker | None = None
         self._in_vain = 0
 
@@ -125,13 +155,10 @@ class Comparison:
     def _of_maker(self, job: Job, made: Made, task: Task, explained: bool) -> list[Change]:
         """Model, dtype, and this program."""
         maker = self._maker(made, task, job)
-        by = made.model if maker is None else maker.model  # the fingerprint knows best
+        by = made.identity if maker is None else Identity.read(maker.model)  # which knows best
         found = []
-        if by is not None and by != job.model:
-            if job.model.startswith(f"{by} "):
-                found.append(Change(BACKEND, ("auto", job.model[len(by) + 1 :])))
-            elif not isinstance(task, ScoreTask):
-                found.append(Change(MODEL, _told_apart(by, job.model)))
+        if by is not None and not isinstance(task, ScoreTask):
+            found += self._of_model(by, Identity.read(job.model), made)
         if maker is None:
             judged = isinstance(task, ScoreTask) and not (found or explained)
             return [Change("judge's settings or protocol")] if judged else found
@@ -142,6 +169,24 @@ class Comparison:
             found.append(Change(DRAWING, (f"{maker.version}", f"{newest}")))
         if maker.readings != job.contents.readings and not explained:
             found.append(Change("reading of source pictures"))
+        return found
+
+    def _of_model(self, before: Identity, after: Identity, made: Made) -> list[Change]:
+        found = []
+        if before.model != after.model:
+            found.append(Change(MODEL, _told_apart(before.model, after.model)))
+        if before.loras != after.loras:
+            names = {**self._lora_names, **made.lora_names}
+            shown = (_loras_shown(identity.loras, names) for identity in (before, after))
+            found.append(Change(MODEL_LORA, (next(shown), next(shown))))
+        if before.scheduler != after.scheduler:
+            found.append(_of_schedule(before.scheduler, after.scheduler))
+        for name in dict.fromkeys((*before.others, *after.others)):
+            values = [identity.others.get(name, "none") for identity in (before, after)]
+            if values[0] != values[1]:
+                found.append(Change(name, (values[0], values[1])))
+        if before.backend != after.backend:
+            found.append(Change(BACKEND, (before.backend or "auto", after.backend or "auto")))
         return found
 
     def _maker(self, made: Made, task: Task, job: Job) -> _Maker | None:
@@ -163,13 +208,24 @@ class Comparison:
             yield self._last
         models = {job.model: None}
         if not isinstance(task, ScoreTask):
-            others = (made.model, job.model.rpartition(" ")[0])  # without its attention backend
-            models |= dict.fromkeys(model for model in others if model)
+            models |= dict.fromkeys(map(str, _other_models(made, Identity.read(job.model))))
         dtypes = dict.fromkeys((job.dtype, *get_args(Dtype)))
         versions = range(FINGERPRINT_VERSIONS[type(task)], 0, -1)
         readings = dict.fromkeys((job.contents.readings, ()))
         for read, model, dtype, version in product(readings, models, dtypes, versions):
             yield _Maker(model, dtype, version, read)
+
+
+def _other_models(made: Made, now: Identity) -> Iterator[Identity]:
+    """What the result may be of: what it does not say may be as it is now, or as usual."""
+    yield replace(now, backend=None)
+    said = made.identity
+    if said is None:
+        return
+    for model, others, backend in product(
+        (said.model, now.model), (now.others, {}), (now.backend, None)
+    ):
+        yield replace(said, model=model, others=others, backend=backend)
 
 
 def field_changes(job: Job, made: Made) -> list[Change]:
@@ -271,6 +327,32 @@ def _size(task: GenerateTask | EditTask, used: Mapping[str, Any]) -> str:
 
 def _lora_name(path: Any) -> str:
     return Path(path).name if isinstance(path, str) and path else "none"
+
+
+def _loras_shown(loras: tuple[str, ...], names: Mapping[str, str]) -> str:
+    """Such as `turbo.safetensors at 1`."""
+    shown = []
+    for lora in loras:
+        content, _, strength = lora.partition("@")
+        shown.append(f"{names.get(lora, f'#{content[:8]}')} at {strength.removesuffix('.0')}")
+    return " + ".join(shown) or "none"
+
+
+def _of_schedule(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
+    """With its values where one setting differs."""
+    names = [
+        name
+        for name in dict.fromkeys((*before, *after))
+        if name not in before or name not in after or before[name] != after[name]
+    ]
+    if len(names) != 1:
+        return Change(SCHEDULE)
+    name = names[0]
+    values = [
+        f"{name} {json.dumps(of[name])}" if name in of else f"{name} as the model's"
+        for of in (before, after)
+    ]
+    return Change(SCHEDULE, (values[0], values[1]))
 
 
 def _told_apart(before: str, after: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from itertools import zip_longest
 from typing import Any
 
 from core.lora_files import lora_name
@@ -21,6 +22,7 @@ _NEGATIVE = "Negative prompt:"
 _READ_AS_NEGATIVE = re.compile(rf"\s*\n\s*(?={_NEGATIVE})")
 # In the name of a LoRA these end it, or part it from its strength or hash.
 _UNFIT_FOR_LORA = str.maketrans("", "", ":,<>\r\n")
+_Lora = tuple[str, float, str | None]  # name, strength, content hash
 
 
 def parameters_text(
@@ -36,14 +38,14 @@ def parameters_text(
             none), and `distilled_cfg` an input of a distilled model.
         lora_sha256, loras_sha256: of the contents of its LoRAs, as in `core.messages.Lease`.
     """
-    loras = [(_lora_name(lora.path), lora.strength) for lora in task.lora_stack]
-    hashes = hashes_of(lora_sha256, loras_sha256)
+    loras = [*_model_loras(used), *_task_loras(task, hashes_of(lora_sha256, loras_sha256))]
     prompt = task.prompt if isinstance(task, GenerateTask) else task.instruction
     lines = [_line_by_line(prompt)]
-    for name, strength in loras:
+    for name, strength, _ in loras:
         lines[0] += f" <lora:{name}:{_digits(strength).removesuffix('.0')}>"
     if task.negative_prompt:
         lines.append(f"{_NEGATIVE} {_line_by_line(task.negative_prompt)}")
+    hashes = ", ".join(f"{name}: {sha256[:12]}" for name, _, sha256 in loras if sha256)
     settings = {
         "Steps": used.get("num_inference_steps"),
         "Sampler": used.get("sampler"),
@@ -54,14 +56,24 @@ def parameters_text(
         "Model": used.get("model"),
         "Model hash": used.get("model_hash"),
         "VAE tile": used.get("vae_tile"),
-        "Lora hashes": ", ".join(
-            f"{name}: {sha256[:12]}" for (name, _), sha256 in zip(loras, hashes, strict=False)
-        )
-        or None,
+        "Lora hashes": hashes or None,
     }
     lines.append(", ".join(f"{k}: {_quoted(v)}" for k, v in settings.items() if v is not None))
     # Names of files on old disks may hold bytes that are no text.
     return "\n".join(lines).encode("utf-8", "replace").decode()
+
+
+def _model_loras(used: Mapping[str, Any]) -> list[_Lora]:
+    """Those that the model has for every picture; the web UI knows them by their tags alone."""
+    return [
+        (_lora_name(lora["name"]), lora["strength"], lora["sha256"])
+        for lora in used.get("model_loras", ())
+    ]
+
+
+def _task_loras(task: GenerateTask | EditTask, hashes: Sequence[str]) -> list[_Lora]:
+    named = [(_lora_name(lora.path), lora.strength) for lora in task.lora_stack]
+    return [(*lora, sha256) for lora, sha256 in zip_longest(named, hashes[: len(named)])]
 
 
 def _lora_name(path: str) -> str:

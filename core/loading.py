@@ -12,8 +12,7 @@ def loads_at_once(setting: int | str, model: str, workers: int) -> int:
 
     Args:
         setting: a number, or `auto`.
-        model: folder or hub id; a hub model's size is unknown, and it may be downloaded
-            first, so it loads in one worker while the others wait for the cache.
+        model: its folder; of a hub model, the one that it was fetched to.
     """
     if isinstance(setting, int):
         return min(setting, workers)

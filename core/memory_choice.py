@@ -106,6 +106,8 @@ class MemoryChoice:
         """
         if self.model.path_or_id == SIMULATED:
             return
+        own = sum(_size(lora.path) for lora in self.model.loras)
+        demand = replace(demand, lora_bytes=demand.lora_bytes + own)
         on_gpu = any(device.kind == "cuda" for device in self._devices)
         checkpoint = checkpoint_of(self.model, self._index_file, ask_hub=on_gpu)
         self.fit = fit_memory(

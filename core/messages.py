@@ -1,8 +1,9 @@
 """What main and a worker say to each other: frozen dataclasses in code, JSON on the pipe.
 
 Named for their receiver's point of view: main sends `Load`, `Lease` and `Stop`; a worker
-answers with the others. A worker's message stays below PIPE_BUF (4,096 bytes on Linux), so
-that the kernel writes it whole or not at all, however the worker dies.
+answers with the others, and so does the process that fetches a model. A worker's message stays
+below PIPE_BUF (4,096 bytes on Linux), so that the kernel writes it whole or not at all, however
+the worker dies.
 """
 
 import json
@@ -22,7 +23,13 @@ FailureKind = Literal["input", "lora", "out_of_memory", "device", "storage", "er
 
 @dataclass(frozen=True)
 class Load:
-    """Permission to load the model; `Loaded` or `LoadFailed` gives the permission back."""
+    """Permission to load the model; `Loaded` or `LoadFailed` gives the permission back.
+
+    Attributes:
+        folder: where the files of a hub's model lie; empty for other models.
+    """
+
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,19 @@ class Compiling:
 
 
 @dataclass(frozen=True)
+class StepsDone:
+    """How far the device is with a lease, and with those that it draws together with it.
+
+    For the user's eyes alone: it comes rarely, is dropped where the pipe is full, and moves no
+    deadline.
+    """
+
+    lease_id: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Generated:
     """The device is done with this lease; its result is still being encoded and written.
 
@@ -171,6 +191,35 @@ class PromptCut:
     task: str
 
 
+@dataclass(frozen=True)
+class Fetching:
+    """Bytes of a hub's model that are on the disk, of those that are needed."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class FetchPause:
+    """The hub is asked again in so many seconds; nothing comes meanwhile."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The model's files lie in a folder, all of them."""
+
+    folder: str
+
+
+@dataclass(frozen=True)
+class FetchRefused:
+    """The model cannot be had; another try would not change it."""
+
+    error: str
+
+
 ToWorker = Load | Lease | Stop
 ToMain = (
     Ready
@@ -178,20 +227,27 @@ ToMain = (
     | Loaded
     | LoadFailed
     | Compiling
+    | StepsDone
     | Generated
     | Done
     | Failed
     | Log
     | LibraryWarning
     | PromptCut
+    | Fetching
+    | FetchPause
+    | Fetched
+    | FetchRefused
 )
 
 _TYPES = {
     t.__name__: t
     for t in (
         *(Load, Lease, Stop),
-        *(Ready, BootFailed, Loaded, LoadFailed, Compiling, Generated, Done, Failed),
+        *(Ready, BootFailed, Loaded, LoadFailed, Compiling, StepsDone, Generated),
+        *(Done, Failed),
         *(Log, LibraryWarning, PromptCut),
+        *(Fetching, FetchPause, Fetched, FetchRefused),
     )
 }
 

@@ -3,9 +3,10 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from core.checkpoint import PIPELINE_INDEX as INDEX_FILE
 from core.checkpoint import Checkpoint, checkpoint_of_folder, with_denoiser
@@ -17,6 +18,8 @@ from core.known_models import known_checkpoint
 from core.memory_abilities import Abilities
 from core.memory_modes import Memory, Mode, changes_pixels
 from core.memory_needs import GIB, Need, gib, needs_of
+from core.model_identity import Identity
+from core.model_loras import ModelLora
 from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, Dtype
 from core.single_file import base_of, inspect_single_file, is_single_file
@@ -42,6 +45,8 @@ class ModelChoice:
         memory: the memory mode in which every worker of the run loads it.
         base_model: what gives the other parts of a model in one file: hub id or folder.
         base_identity: the same for the same weights, as `identity`.
+        loras: that belong to it.
+        scheduler: settings over those of its own scheduler.
     """
 
     path_or_id: str
@@ -53,18 +58,28 @@ class ModelChoice:
     memory: Mode = "full"
     base_model: str | None = None
     base_identity: str | None = None
+    loras: tuple[ModelLora, ...] = ()
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def deciding(self) -> str:
         """The identity with all about how the model is loaded that changes its pictures."""
-        parts = [self.identity]
+        others = {}
         if self.variant is not None:
-            parts.append(f"variant={self.variant}")
+            others["variant"] = self.variant
         if self.base_identity is not None:
-            parts.append(f"base={self.base_identity}")
+            others["base"] = "_".join(self.base_identity.split())  # a folder's name may hold spaces
         if changes_pixels(self.memory):
-            parts.append(f"memory={self.memory}")
-        return " ".join(parts)
+            others["memory"] = self.memory
+        loras = tuple(lora.identity for lora in self.loras)
+        return str(Identity(self.identity, others, loras, self.scheduler))
+
+    def drawing(self, loras: Sequence[ModelLora], scheduler: Mapping[str, Any]) -> "ModelChoice":
+        """The same model with LoRAs and a noise schedule of its own."""
+        reason = self.reason
+        if loras:
+            reason += f" Model LoRAs: {', '.join(lora.shown for lora in loras)}."
+        return replace(self, loras=tuple(loras), scheduler=dict(scheduler), reason=reason)
 
     @property
     def names(self) -> list[str]:
@@ -204,6 +219,11 @@ def _in_one_file(name: str, base_model: str | None, variant: str | None, why: st
         base_model=base,
         base_identity=base_identity,
     )
+
+
+def is_hub_model(path_or_id: str) -> bool:
+    """Whether a chosen model's `path_or_id` is a hub id; folders have their whole path there."""
+    return _HUB_ID.fullmatch(path_or_id) is not None
 
 
 def _automatic(

@@ -24,6 +24,7 @@ from core.lora_files import LoraInspector
 from core.memory_choice import MemoryChoice, demand_of, usual_demand
 from core.metadata import Tables, refuse_foreign_tables
 from core.model_choice import ModelChoice, choose_model
+from core.model_loras import find_model_loras
 from core.outputs import OutputRoot
 from core.paths import as_text, user_path
 from core.planning import Plan, Planner, tell_plan
@@ -84,6 +85,7 @@ class MultiGPUImageGenerator:
         occupy_standard_descriptors()
         self.settings = load_settings(config)
         self.devices = choose_devices(num_gpus, gpu_ids, self.settings.device)
+        self._inspector = LoraInspector()
         model = choose_model(
             self.settings.model,
             self.settings.revision,
@@ -92,6 +94,13 @@ class MultiGPUImageGenerator:
             variant=self.settings.variant,
             memory=self.settings.memory,
             base_model=self.settings.base_model,
+        ).drawing(
+            find_model_loras(
+                self.settings.model_loras,
+                [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")],
+                self._inspector,
+            ),
+            self.settings.scheduler,
         )
         self._memory = MemoryChoice(
             model,
@@ -112,7 +121,6 @@ class MultiGPUImageGenerator:
             self._claim = FolderInput(self._root.folder, source, overwrite)
         self._ledger: Ledger | None = None
         self._tables: Tables | None = None  # where batches are resumable
-        self._inspector = LoraInspector()
         self._pool: WorkerPool | None = None
         self._owner: int | None = None  # the process that has the pool's thread and the ledger
         self._batch: Batch | None = None
@@ -281,7 +289,9 @@ class MultiGPUImageGenerator:
             known = {} if self._overwrite else ledger.entries_of(keys)
             demand = demand_of(admitted, self.settings.workers.max_resident_loras)
             admitted = self._memory.settle(admitted, known, demand)
-        planner = Planner(ledger, self._root, self._overwrite, self._retry_quarantined)
+        planner = Planner(
+            ledger, self._root, self._overwrite, self._retry_quarantined, self.model.loras
+        )
         plan = planner.begin(admitted, self._claim)
         self._prepared = bool(plan.jobs)
         return plan

@@ -1,18 +1,27 @@
 """The YAML settings as validated models. `config/default.yaml` holds every default."""
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from core.errors import InputError
 from core.memory_modes import Memory
+from core.noise_schedule import SchedulerSettings
 from core.paths import user_path
-from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Text
+from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Strength, Text
 from core.validation import Place, describe
 from core.yaml_files import parse_yaml
 
@@ -43,10 +52,40 @@ class LoadedModel(Section):
     memory: Memory
 
 
+class ModelLoraSettings(Section):
+    """One LoRA that belongs to the model: a local file, or a file of a repository on the hub."""
+
+    path: Annotated[Text, Field(min_length=1)]
+    file: Annotated[str, Field(pattern=r"^[\w.-][\w./ -]*\.safetensors$")] | None = None
+    revision: Annotated[str, Field(min_length=1)] | None = None
+    strength: Strength = 1.0
+
+    @property
+    def is_hub_id(self) -> bool:
+        return re.fullmatch(r"[\w.-]+/[\w.-]+", self.path, re.ASCII) is not None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "ModelLoraSettings":
+        if self.file is not None and not self.is_hub_id:
+            raise ValueError("with `file`, `path` is a repository on the hub, such as owner/name")
+        if self.file is None and self.revision is not None:
+            raise ValueError("`revision` is of a file on the hub: give `file`, too")
+        return self
+
+
+def _with_path(value: Any) -> Any:
+    """A path alone may stand for a LoRA."""
+    return {"path": value} if isinstance(value, str) else value
+
+
 class DrawingModel(LoadedModel):
-    """The same of a model that draws."""
+    """A model that draws or edits, with the LoRAs and the noise schedule that belong to it."""
 
     base_model: Annotated[str, Field(min_length=1)] | None
+    model_loras: Annotated[
+        list[Annotated[ModelLoraSettings, BeforeValidator(_with_path)]], Field(max_length=16)
+    ]
+    scheduler: SchedulerSettings
 
 
 class GenerationDefaults(Section):
@@ -87,6 +126,14 @@ class EditDefaults(Section):
     num_inference_steps: Steps | None = None
     guidance_scale: Scale | None = None
     true_cfg_scale: Scale | None = None
+    lora_path: Annotated[Text, Field(min_length=1)] | None = None
+    lora_strength: Strength | None = None
+
+    @model_validator(mode="after")
+    def _strength_of_a_lora(self) -> "EditDefaults":
+        if self.lora_strength is not None and self.lora_path is None:
+            raise ValueError("lora_strength is of a lora_path, which is missing here")
+        return self
 
 
 class ModelEditDefaults(Matching, EditDefaults):

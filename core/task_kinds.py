@@ -165,14 +165,20 @@ class EditKind:
     def complete(self, task: EditTask) -> tuple[EditTask, Contents]:
         values = dict(vars(task))
         for layer in self._layers:
-            _fill(values, layer)
+            if not task.loras and values["lora_path"] is None and layer.lora_path is not None:
+                # The task's strength is of a LoRA that it does not have.
+                values["lora_strength"] = (
+                    1.0 if layer.lora_strength is None else layer.lora_strength
+                )
+            _fill(values, layer, skipped=("lora_path",) if task.loras else ())
         pictures = {path: inspect_image(path) for path in task.source_images}
         first = pictures[task.source_images[0]]
         area = values["working_area"]
         if area is not None and values["width"] is None and values["height"] is None:
             values["width"], values["height"] = size_for(first.width, first.height, area)
-        loras, contents = self._loras.stack(task)
-        return EditTask(**{**values, **loras}), _contents(pictures, contents)
+        completed = EditTask(**values)
+        loras, contents = self._loras.stack(completed)
+        return replace(completed, **loras), _contents(pictures, contents)
 
     def work(self, task: EditTask) -> float:
         """Megapixels x steps x passes x pictures that attention sees."""

@@ -138,11 +138,6 @@ class WorkerHandle:
         """Of the incarnation; None while it runs."""
         return self.process.exit_code if self.process else None
 
-    def _spec_for_worker(self) -> WorkerSpec:
-        spec = self._spec
-        base = None if spec.base_model is None else for_worker(spec.base_model)
-        return replace(spec, model=for_worker(spec.model), base_model=base)
-
     def start(self) -> None:
         """Start a new incarnation. Call it from a thread that outlives the worker.
 
@@ -157,7 +152,7 @@ class WorkerHandle:
             self.process = self._starter.start(
                 self._target,
                 (
-                    self._spec_for_worker(),
+                    self._spec.with_paths(for_worker),
                     task_reader,
                     result_writer,
                 ),

@@ -1,14 +1,15 @@
 """Everything a worker is born knowing. Pickled once into the new process."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 from core.devices import Device
 from core.judge import Judge
 from core.memory_modes import Mode
 from core.model_choice import ModelChoice
+from core.model_loras import ModelLora
 from core.settings import Compile, Dtype, SimulatedSettings, WorkerSettings
 
 Role = Literal["generate", "edit", "score"]
@@ -34,6 +35,8 @@ class WorkerSpec:
         variant: of the model's weight files.
         memory: how the model is made to fit into the device's memory.
         base_model: where `model` is one file: hub id or folder of the model that has the rest.
+        model_loras: LoRAs that every picture is drawn with.
+        scheduler: settings over those of the checkpoint's scheduler, in diffusers' names.
     """
 
     name: str
@@ -58,6 +61,30 @@ class WorkerSpec:
     variant: str | None = None
     memory: Mode = "full"
     base_model: str | None = None
+    model_loras: tuple[ModelLora, ...] = ()
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_paths(self, change: Callable[[str], str]) -> "WorkerSpec":
+        """The same with every path as `change` says it."""
+        loras = tuple(replace(lora, path=change(lora.path)) for lora in self.model_loras)
+        base = None if self.base_model is None else change(self.base_model)
+        return replace(self, model=change(self.model), base_model=base, model_loras=loras)
+
+    @property
+    def index_file(self) -> str:
+        """A file that every model of its role's kind has."""
+        return "config.json" if self.role == "score" else "model_index.json"
+
+    @property
+    def source(self) -> str:
+        """Where most of the model comes from: hub id, or folder; also where a part is in a file."""
+        return self.base_model or self.model
+
+    @property
+    def model_name(self) -> str:
+        """What its user calls the model: hub id, or folder."""
+        name, has_hash, _ = self.model_identity.partition("#")
+        return self.model if has_hash else name
 
     @property
     def most_saving(self) -> int:
@@ -124,6 +151,8 @@ def spec_for(
         variant=model.variant,
         memory=model.memory,
         base_model=model.base_model,
+        model_loras=model.loras,
+        scheduler=model.scheduler,
     )
 
 

@@ -104,7 +104,7 @@ class Spawning:
     ready = True
 
     def start(
-        self, target: WorkerMain, arguments: Any, name: str, environment: Mapping[str, str]
+        self, target: Callable[..., None], arguments: Any, name: str, environment: Mapping[str, str]
     ) -> WorkerProcess:
         process = _new_process(_SPAWN, target, arguments, name)
         _block_terminal_signals()

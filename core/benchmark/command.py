@@ -214,4 +214,6 @@ def _edited_by(run: EditBenchmark) -> EditedBy:
         {} if attention == "auto" else {"attention_backend": attention},
         settings_of(edits),
         loras_of(edits),
+        [lora.record for lora in run.editor.loras],
+        dict(run.editor.scheduler),
     )

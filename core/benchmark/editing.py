@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.lora_stack import hashes_of
+from core.noise_schedule import as_identity
 
 _MAX_VALUES = 5  # of a setting, that are listed one by one
 _MOST_SHOWN = 40  # characters of a text in the table's line
@@ -59,6 +60,8 @@ class EditedBy:
         settings: by name the value that all edits have, or `{"different": how many, …}` with
             the lowest and the highest number, or with the first few texts.
         loras: name, content hash, strength, and the number of edits that were made with it.
+        model_loras: name, content hash and strength of those that every edit is made with.
+        scheduler: settings over those of the model's own scheduler.
     """
 
     model: str
@@ -67,16 +70,20 @@ class EditedBy:
     workers: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     loras: list[dict[str, Any]] = field(default_factory=list)
+    model_loras: list[dict[str, Any]] = field(default_factory=list)
+    scheduler: dict[str, Any] = field(default_factory=dict)
 
     @property
     def line(self) -> str:
         """All of it in one line."""
         parts = [self.model]
+        parts += [f"model LoRA {_lora_shown(lora)}" for lora in self.model_loras]
+        if self.scheduler:
+            parts.append(f"scheduler {as_identity(self.scheduler)}")
         for name, value in {**self.settings, "dtype": self.dtype, **self.workers}.items():
             parts.append(f"{name} {_shown(value)}")
         for lora in self.loras:
-            found = f"{lora['name']} #{str(lora['sha256'])[:8]} at {lora['strength']:g}"
-            parts.append(f"LoRA {found} ({lora['edits']} edits)")
+            parts.append(f"LoRA {_lora_shown(lora)} ({lora['edits']} edits)")
         return ", ".join([*parts, f"seed {self.seed}"])
 
 
@@ -101,6 +108,10 @@ def loras_of(edits: Sequence[Edit]) -> list[dict[str, Any]]:
         {"name": name, "sha256": sha256, "strength": strength, "edits": edits_}
         for (name, sha256, strength), edits_ in counts.items()
     ]
+
+
+def _lora_shown(lora: Mapping[str, Any]) -> str:
+    return f"{lora['name']} #{str(lora['sha256'])[:8]} at {lora['strength']:g}"
 
 
 def _in_short(values: Sequence[Any]) -> Any:

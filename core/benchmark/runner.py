@@ -9,6 +9,7 @@ import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from core.benchmark.settings import BenchmarkSettings
 from core.changes import Change
 from core.checkpoint import MODEL_INDEX, PIPELINE_INDEX
 from core.devices import Device, choose_devices, in_groups, memory_in_use
+from core.errors import InputError
 from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
 from core.folder_input import FolderInput
 from core.judge import Judge, load_judge
@@ -30,17 +32,20 @@ from core.ledger import Entry, Ledger
 from core.lora_files import LoraInspector
 from core.memory_choice import MemoryChoice, demand_of
 from core.model_choice import ModelChoice, choose_model
+from core.model_fetch import ModelFetch
+from core.model_loras import find_model_loras
 from core.outputs import OutputRoot
 from core.paths import as_text, on_disk, user_path
 from core.plan_summary import PlanSummary, Standing
 from core.planning import Planner, tell_plan
 from core.provenance import read_provenance
 from core.seeds import seed_of_task
+from core.settings import EditDefaults
 from core.streams import occupy_standard_descriptors
 from core.task_kinds import Contents, EditKind, LoraFinder, ScoreKind
 from core.tasks import EditTask, Result, ScoreTask
 from core.worker_log import WorkerLog
-from core.worker_pool import WorkerPool
+from core.worker_pool import WorkerPool, fetch_for
 from core.worker_spec import Role, WorkerSpec, spec_for
 
 WAIT_SLICE = 0.5  # seconds between looks at an interrupt
@@ -97,6 +102,7 @@ class EditBenchmark:
     ) -> None:
         occupy_standard_descriptors()
         self.settings = settings
+        self._inspector = LoraInspector()
         self.devices = _devices(settings, device_ids)
         editor = choose_model(
             settings.editor.model,
@@ -108,6 +114,14 @@ class EditBenchmark:
             memory=settings.editor.memory,
             role="edit",
             base_model=settings.editor.base_model,
+        ).drawing(
+            find_model_loras(
+                settings.editor.model_loras,
+                self._lora_folders(),
+                self._inspector,
+                "editor.model_loras",
+            ),
+            settings.editor.scheduler,
         )
         found_judge, judge_settings = judge_model(settings, self.devices)
         self.judge: Judge = load_judge(judge_settings, config_folder)
@@ -137,14 +151,16 @@ class EditBenchmark:
             self._claim.check()  # before anything is touched; again when the folder is ours
         self._ledger = Ledger.open(self.root.folder)
         self._overwrite = overwrite
-        self._planner = Planner(self._ledger, self.root, overwrite, retry_quarantined)
+        self._planner = Planner(
+            self._ledger, self.root, overwrite, retry_quarantined, self.editor.loras
+        )
         self._retry_unparsed = retry_unparsed and self.judge.settings.type == "vlm"
         if retry_unparsed and not self._retry_unparsed:
             kind = self.judge.settings.type
             logger.warning(f"--retry-unparsed: a judge of type {kind} says the same each time.")
-        self._inspector = LoraInspector()
         self._events: queue.SimpleQueue[PoolEvent] = queue.SimpleQueue()
         self._pools: dict[Role, WorkerPool] = {}
+        self._fetches: dict[Role, ModelFetch] = {}  # of roles that have no pool yet
         self._log = WorkerLog()
         self._batches: dict[Role, Batch] = {}
         self._pairs: list[Pair] = []
@@ -176,6 +192,8 @@ class EditBenchmark:
         """Kill what still runs and close the ledger."""
         for role in list(self._pools):
             self._stop_pool(role, at_once=True)
+        for fetch in self._fetches.values():
+            fetch.stop()
         self._log.close()
         self._ledger.close()
 
@@ -185,13 +203,13 @@ class EditBenchmark:
         """Check every pair and compare with what earlier runs left.
 
         Raises:
-            InputError: what they left is of other data.
+            InputError: what they left is of other data, or a LoRA of the settings is not there.
         """
         self._pairs = pair_set.pairs
-        loras = LoraFinder(
-            [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")], self._inspector
-        )
-        kind = EditKind(self.settings.editor.layers(*self.editor.names), loras)
+        loras = LoraFinder(self._lora_folders(), self._inspector)
+        layers = self.settings.editor.layers(*self.editor.names)
+        _check_default_loras(layers, loras)
+        kind = EditKind(layers, loras)
         admission = Admission(
             kind,
             self.settings.workers.decisive(self.editor.deciding),
@@ -242,6 +260,10 @@ class EditBenchmark:
         if self._edit_jobs:
             self._judge_memory.ensure(demand)
         self._score_admission = self._admission_of_scores()
+
+    def _lora_folders(self) -> list[Path]:
+        """Where relative paths of LoRAs are looked up."""
+        return [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")]
 
     def _summary_of_scores(self, admitted: Sequence[Job | Rejected]) -> PlanSummary:
         """How the verdicts stand: those on edits that stay, and those on edits to be made."""
@@ -338,6 +360,7 @@ class EditBenchmark:
         if there and not self._edit_jobs:  # else the plan says it
             logger.info(f"{there} of {len(self._pairs)} edits are there already.")
         self._tell_plan()
+        self._begin_to_fetch()
         overlapped = self.settings.stages == "overlapped"
         if overlapped and len(self.devices) == 1:
             logger.info("stages: one worker cannot be shared out; editing comes first.")
@@ -415,6 +438,9 @@ class EditBenchmark:
         memory = self._judge_memory if role == "score" else self._editor_memory
         memory.ensure(EDITOR_DEMAND)  # as where a result was removed after the planning
         model, _ = self._model(role)
+        fetch = self._fetches.pop(role, None)
+        if fetch is not None and fetch.refusal is not None:
+            fetch = None  # asked again: what it was refused for may be mended
         logger.info(model.reason.replace("Model:", f"{role.capitalize()} with:", 1))
         pool = WorkerPool(
             [(d, self._spec(d, role, len(devices))) for d in devices],
@@ -423,6 +449,7 @@ class EditBenchmark:
             self.settings.enable_batch_sync,
             lambda device: self._events.put(PoolEvent(role, device=device)),
             self._log,
+            fetch,
             memory,
         )
         batch = Batch(
@@ -442,6 +469,26 @@ class EditBenchmark:
         if self._stopping:
             pool.stop_leasing()
         return pool
+
+    def _begin_to_fetch(self) -> None:
+        """Both hub models, one after the other: no device shall wait for the judge's later."""
+        roles: list[Role] = ["edit"] if self._edit_jobs else []
+        if self._score_summary.counts.total() > self._score_summary.counts["unchanged"]:
+            roles.append("score")
+        before: ModelFetch | None = None
+        for role in roles:
+            spec = self._spec(self.devices[0], role, len(self.devices))
+            fetch = fetch_for(spec, self.settings.supervision, self._told(role))
+            if fetch is not None:
+                self._fetches[role] = fetch
+                fetch.on_change = partial(self._warn_of_refusal, role, fetch)
+                fetch.start(before)
+                before = fetch
+
+    def _warn_of_refusal(self, role: Role, fetch: ModelFetch) -> None:
+        """While other work goes on, which leaves time to mend it."""
+        if fetch.refusal is not None and self._fetches.get(role) is fetch:
+            logger.warning(f"The model to {role} with cannot be had as yet: {fetch.refusal}")
 
     def move_to(self, role: Role, device: Device) -> None:
         """Give a device that became free to a role's pool."""
@@ -566,6 +613,15 @@ def _devices(settings: BenchmarkSettings, device_ids: list[int] | None) -> list[
     if settings.parallel_mode == "model_parallel":
         return in_groups(devices, settings.gpus_per_worker or len(devices))
     return devices
+
+
+def _check_default_loras(layers: Sequence[EditDefaults], loras: LoraFinder) -> None:
+    """Raises InputError once for a LoRA of the settings that would fail every pair."""
+    for layer in layers:
+        try:
+            loras.find(layer.lora_path)
+        except InputError as error:
+            raise InputError(f"editor.defaults.{error}") from None
 
 
 def _edit_input(pair: Pair, first_seed: int, suffix: str) -> Any:

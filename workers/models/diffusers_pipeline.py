@@ -17,7 +17,7 @@ from core.worker_spec import WorkerSpec
 from workers.compilation import Compilation, compiler_failed
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
-from workers.models.base import Log, ModelFamily, Picture, Product
+from workers.models.base import Log, ModelFamily, Picture, Product, model_settings
 from workers.models.guidance import usual_guidance
 from workers.models.loading import load_pipeline
 from workers.models.prompt_limits import fit_clip_tokenizers
@@ -26,6 +26,7 @@ from workers.pixels import quantise_on_device, to_image
 from workers.prompt_cache import PromptCache
 from workers.prompt_cuts import PromptCuts, tokenizers_of
 from workers.reproducible import make_reproducible
+from workers.steps import TellSteps, count_steps
 from workers.torch_device import (
     identity_of,
     prepare_torch,
@@ -49,6 +50,7 @@ class DiffusersPipeline(ModelFamily):
         self._loras: Loras | None = None
         self._compilation: Compilation | None = None
         self._tell_compiling: Callable[[], None] = lambda: None
+        self._tell_steps: TellSteps = lambda done, total: None
         self._prompts: PromptCache | None = None
         self._vae = VaeTiles(None)
         self.cuts = PromptCuts({})
@@ -61,8 +63,12 @@ class DiffusersPipeline(ModelFamily):
     def before_compiling(self, tell: Callable[[], None]) -> None:
         self._tell_compiling = tell
 
+    def on_steps(self, tell: TellSteps) -> None:
+        self._tell_steps = tell
+
     def load(self) -> str:
-        pipeline = load_pipeline(self.spec, self._device)
+        pipeline = load_pipeline(self.spec, self._device, self._log)
+        count_steps(pipeline, lambda done, total: self._tell_steps(done, total))
         self.parameters = dict(inspect.signature(pipeline.__call__).parameters)
         name = type(pipeline).__name__
         self.check_pipeline(name, self.parameters)
@@ -116,6 +122,7 @@ class DiffusersPipeline(ModelFamily):
             leases: of the same LoRAs and strengths.
         """
         assert self._loras is not None and self._compilation is not None
+        self._check_steps(arguments)
         work = _work(arguments)
         if self._compilation.due(leases[0].waiting // self.spec.workers, work):
             self._begin_compilation()
@@ -147,7 +154,24 @@ class DiffusersPipeline(ModelFamily):
         if takes_cfg and arguments.get("negative_prompt") is None:
             # The default of some, which has no effect then; they would warn of that each time.
             arguments = {**arguments, "true_cfg_scale": 1.0}
+        guided = arguments.get("true_cfg_scale")
+        if guided is not None and guided <= 1:  # what takes no part would be warned of each time
+            arguments = {k: v for k, v in arguments.items() if k != "negative_prompt"}
         return self.pipeline(generator=one_or_all, output_type="np", **arguments)
+
+    @property
+    def _own_steps(self) -> int | None:
+        """How many steps a checkpoint has that comes with a schedule of fixed steps."""
+        return len(self.pipeline.config.get("sample_sigmas") or ()) or None
+
+    def _check_steps(self, arguments: Mapping[str, Any]) -> None:
+        """Raises InputError for a number that the pipeline would pass over without a word."""
+        own, asked = self._own_steps, arguments.get("num_inference_steps")
+        if own is not None and asked not in (None, own):
+            raise InputError(
+                f"num_inference_steps: this checkpoint has a schedule of {own} steps of its own; "
+                f"give {own}, or none (found {asked})."
+            )
 
     def _begin_compilation(self) -> None:
         """LoRAs come by exchange from now on: for each other adapter blocks are compiled again."""
@@ -219,13 +243,14 @@ class DiffusersPipeline(ModelFamily):
             "model_hash": model_hash or None,
             "pipeline": self.pipeline_name,
             "sampler": scheduler.removesuffix("Scheduler"),
-            "num_inference_steps": self._value(arguments, "num_inference_steps"),
+            "num_inference_steps": self._own_steps or self._value(arguments, "num_inference_steps"),
             "guidance_scale": self._value(arguments, "guidance_scale"),
             # Left to its default it takes no part: that needs a negative prompt, too.
             "true_cfg_scale": arguments.get("true_cfg_scale"),
             "width": image.width,
             "height": image.height,
             "vae_tile": self._vae.side if self._vae.used else None,
+            **model_settings(self.spec),
             "compiled": (self._compilation is not None and self._compilation.active) or None,
             **self._usual_guidance(arguments),
         }

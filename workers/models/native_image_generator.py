@@ -43,7 +43,9 @@ class NativeImageGenerator(DiffusersPipeline):
 
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
         if not _draws_from_a_prompt(name, parameters):
-            raise InputError(f"{self.spec.model} is a {name}, which draws nothing from a prompt.")
+            raise InputError(
+                f"{self.spec.model_name} is a {name}, which draws nothing from a prompt."
+            )
 
     def draw_all(self, leases: Sequence[Lease]) -> list[Product]:
         """Leases that come together agree in all but prompt and seed (`core.grouping`)."""
