@@ -14,6 +14,7 @@ from loguru import logger
 from core.admission import Admission, Job, Rejected
 from core.batch import Batch
 from core.checkpoint import PIPELINE_INDEX
+from core.device_sharing import share_out
 from core.devices import choose_devices
 from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
@@ -84,8 +85,13 @@ class MultiGPUImageGenerator:
     ) -> None:
         occupy_standard_descriptors()
         self.settings = load_settings(config)
-        self.devices = choose_devices(num_gpus, gpu_ids, self.settings.device)
         self._inspector = LoraInspector()
+        self.devices = share_out(
+            choose_devices(num_gpus, gpu_ids, self.settings.device),
+            self.settings.gpus_per_worker or 1,
+            self.settings.workers_per_gpu or 1,
+            asked_for=num_gpus is not None or gpu_ids is not None,
+        )
         model = choose_model(
             self.settings.model,
             self.settings.revision,
@@ -169,7 +175,7 @@ class MultiGPUImageGenerator:
         return list(self._pool.waits) if self._pool is not None else []
 
     def use_at_most(self, workers: int) -> None:
-        """Do without the last devices if fewer are needed; call it before `start`."""
+        """Do without the last workers if fewer are needed; call it before `start`."""
         self.devices = self.devices[: max(1, workers)]
 
     def start(self) -> None:

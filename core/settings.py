@@ -50,6 +50,33 @@ class LoadedModel(Section):
     variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None
     dtype: Dtype
     memory: Memory
+    gpus_per_worker: Count | None
+    workers_per_gpu: Annotated[int, Field(ge=1, le=16)] | None
+
+    @model_validator(mode="after")
+    def _one_kind_of_sharing(self) -> "LoadedModel":
+        check_sharing(self.gpus_per_worker or 1, self.workers_per_gpu or 1, self.memory)
+        return self
+
+
+def check_sharing(gpus_per_worker: int, workers_per_gpu: int, memory: Memory, of: str = "") -> None:
+    """Raises ValueError for settings of one model that exclude each other.
+
+    Args:
+        of: the section with its dot, where an error does not name it already.
+    """
+    if gpus_per_worker == 1:
+        return
+    if workers_per_gpu > 1:
+        raise ValueError(
+            f"gpus_per_worker: {gpus_per_worker} and {of}workers_per_gpu: {workers_per_gpu} "
+            "exclude each other: either a worker has several GPUs, or a GPU several workers"
+        )
+    if memory not in ("auto", "full"):
+        raise ValueError(
+            f"{of}memory: {memory} is for workers with one GPU; with gpus_per_worker: "
+            f"{gpus_per_worker} give full, or auto"
+        )
 
 
 class ModelLoraSettings(Section):

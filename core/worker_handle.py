@@ -21,6 +21,7 @@ from typing import Any
 from core.batch import ActiveLease, Batch
 from core.devices import Device
 from core.fault_points import fault_point, send_half
+from core.loading import loading_environment
 from core.memory_modes import Mode
 from core.messages import Lease, ToWorker, decode, encode
 from core.paths import UTF8_MODE, WORKERS_DIFFER, for_worker, user_path
@@ -181,6 +182,7 @@ class WorkerHandle:
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            **loading_environment(self._spec),
             **UTF8_MODE,
         }
         if self.device.kind == "cpu":

@@ -24,7 +24,7 @@ from core.devices import Device
 from core.events import Event, Listener, TaskProgress, WorkerState, ignore
 from core.fault_points import fault_point
 from core.leasing import Leasing
-from core.loading import loads_at_once
+from core.loading import LoadTurns
 from core.memory_choice import MemoryChoice
 from core.memory_modes import Mode
 from core.messages import (
@@ -114,13 +114,13 @@ class WorkerPool:
         self._remade: Callable[[Job], Job] = lambda job: job  # for the mode that all changed to
         self._rules = settings.supervision
         self._listener = listener
+        self._spec = specs[0][1]  # of a worker; all of a pool load one model
         self._concurrent_loads = settings.workers.concurrent_loads
-        self._workers = len(specs)
+        self._turns = LoadTurns(self._concurrent_loads, self._spec)
         self._model_folder = ""  # where a hub's model lies; empty for other models
-        self._fetch = fetch or fetch_for(specs[0][1], self._rules, self._tell_later)
+        self._fetch = fetch or fetch_for(self._spec, self._rules, self._tell_later)
         if self._fetch is not None:
             self._fetch.on_change = partial(self._post, lambda: None)
-        self._loads_at_once = self._most_loads(specs[0][1].source)
         self.barrier = Barrier() if in_step else None
         self._on_dismissed = on_dismissed
         self._log = log if log is not None else WorkerLog()
@@ -155,9 +155,6 @@ class WorkerPool:
     def _tell_later(self, event: Event) -> None:
         """From the pool's thread, as all other events."""
         self._post(partial(self._listener, event))
-
-    def _most_loads(self, model: str) -> int:
-        return loads_at_once(self._concurrent_loads, model, self._workers)
 
     def _handle(self, device: Device, spec: WorkerSpec) -> WorkerHandle:
         return WorkerHandle(device, run_worker, spec, self._starter)
@@ -512,17 +509,16 @@ class WorkerPool:
                 handle.undelivered.add(active.lease.lease_id)
 
     def _grant_loads(self) -> None:
+        waiting = [h for h in self._handles if h.state is State.BOOTED]
+        if not waiting or self._fetch is not None:
+            return
         loading = sum(h.state is State.LOADING for h in self._handles)
-        for handle in self._handles:
-            if self._fetch is not None:
-                return
-            if handle.state is State.BOOTED and loading < self._loads_at_once:
-                fault_point("main.load")
-                handle.send(Load(self._model_folder))
-                handle.set_deadline(self._rules.load_timeout)
-                handle.watch_load()
-                self._change(handle, State.LOADING)
-                loading += 1
+        for handle in waiting[: max(0, self._turns.at_once(self.has_served) - loading)]:
+            fault_point("main.load")
+            handle.send(Load(self._model_folder))
+            handle.set_deadline(self._rules.load_timeout)
+            handle.watch_load()
+            self._change(handle, State.LOADING)
 
     # -- the model's files ---------------------------------------------------
 
@@ -540,7 +536,8 @@ class WorkerPool:
             self._retire_all(f"The model could not be loaded: {fetch.refusal}")
         elif fetch.folder is not None:
             self._model_folder, self._fetch = fetch.folder, None
-            self._loads_at_once = self._most_loads(str(user_path(fetch.folder, "model")))
+            folder = str(user_path(fetch.folder, "model"))
+            self._turns = LoadTurns(self._concurrent_loads, replace(self._spec, model=folder))
 
     def _end_fetch(self) -> None:
         if self._fetch is not None:

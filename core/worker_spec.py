@@ -37,6 +37,8 @@ class WorkerSpec:
         base_model: where `model` is one file: hub id or folder of the model that has the rest.
         model_loras: LoRAs that every picture is drawn with.
         scheduler: settings over those of the checkpoint's scheduler, in diffusers' names.
+        sharers: workers that have the GPU together.
+        memory_share: bytes of a shared GPU's memory for this one; 0 = an equal part.
     """
 
     name: str
@@ -63,6 +65,8 @@ class WorkerSpec:
     base_model: str | None = None
     model_loras: tuple[ModelLora, ...] = ()
     scheduler: Mapping[str, Any] = field(default_factory=dict)
+    sharers: int = 1
+    memory_share: int = 0
 
     def with_paths(self, change: Callable[[str], str]) -> "WorkerSpec":
         """The same with every path as `change` says it."""
@@ -153,6 +157,8 @@ def spec_for(
         base_model=model.base_model,
         model_loras=model.loras,
         scheduler=model.scheduler,
+        sharers=device.sharers,
+        memory_share=device.memory if device.free is None else device.free,
     )
 
 

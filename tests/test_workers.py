@@ -10,7 +10,7 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from itertools import pairwise
 from pathlib import Path
@@ -462,7 +462,7 @@ def test_workers_are_spawned_when_the_fork_server_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Hanging:
-        def server(self, role: str) -> "Future[None]":
+        def server(self, role: str, environment: Mapping[str, str]) -> "Future[None]":
             return Future()  # what it imports never ends
 
     monkeypatch.setattr("core.worker_start._keeper", Hanging())

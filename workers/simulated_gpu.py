@@ -21,9 +21,10 @@ import random
 import re
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from string import ascii_lowercase
+from typing import Any, NoReturn, TypeVar
 
 from PIL import Image
 
@@ -37,6 +38,7 @@ from workers.lora_manager import LoraManager
 from workers.models.base import Log, ModelFamily, Picture, Product, Verdict, model_settings
 from workers.steps import SECONDS_BETWEEN, TellSteps
 
+V = TypeVar("V")
 COMPILING = 4.0  # seconds
 SAVING = 0.1  # seconds until the saver crashes
 USUAL_ASKS = 2  # of a judge
@@ -86,7 +88,7 @@ class SimulatedGpu(ModelFamily):
         return [self._picture(lease) for lease in leases]
 
     def _break_if_lost(self) -> None:
-        flag = self._times.lost_while.get(self.spec.name)
+        flag = _of_worker(self._times.lost_while, self.spec.name)
         if flag is not None and os.path.exists(flag):
             raise RuntimeError("CUDA error: device lost (simulated)")
 
@@ -124,7 +126,7 @@ class SimulatedGpu(ModelFamily):
         megapixels = (task.width or SIDE) * (task.height or SIDE) / 1e6
         steps = task.num_inference_steps or 1
         spread = random.Random(lease.fingerprint).uniform(-1, 1) * self._times.jitter
-        slowness = self._times.slowness.get(self.spec.name, 1.0)
+        slowness = _of_worker(self._times.slowness, self.spec.name) or 1.0
         if _fault(_words(lease), lease.attempt) == "slow":
             slowness *= 30
         rate = self._times.seconds_per_megapixel_step * slowness
@@ -142,6 +144,11 @@ class SimulatedGpu(ModelFamily):
             "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "pid": os.getpid(),
         }
+
+
+def _of_worker(values: Mapping[str, V], name: str) -> V | None:
+    """What is said of a worker, or of the GPU that it shares (gpu0 for gpu0b)."""
+    return values.get(name, values.get(name.rstrip(ascii_lowercase)))
 
 
 def _words(lease: Lease) -> str:

@@ -152,7 +152,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
             options.categories, options.limit
         )
         run.prepare(pairs)
-        labels = [device.label for device in run.devices]
+        labels = list(dict.fromkeys(d.label for d in (*run.devices, *run.judge_devices)))
         interrupts.run = run
         with create_view(2 * len(pairs.pairs), labels, options.log_level) as view:
             run.listener = view.show

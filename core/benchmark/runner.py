@@ -23,7 +23,8 @@ from core.benchmark.pairs import Pair, PairSet
 from core.benchmark.settings import BenchmarkSettings
 from core.changes import Change
 from core.checkpoint import MODEL_INDEX, PIPELINE_INDEX
-from core.devices import Device, choose_devices, in_groups, memory_in_use
+from core.device_sharing import share_out
+from core.devices import Device, choose_devices, memory_in_use
 from core.errors import InputError
 from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
 from core.folder_input import FolderInput
@@ -103,7 +104,7 @@ class EditBenchmark:
         occupy_standard_descriptors()
         self.settings = settings
         self._inspector = LoraInspector()
-        self.devices = _devices(settings, device_ids)
+        self.devices, self.judge_devices = _devices(settings, device_ids)
         editor = choose_model(
             settings.editor.model,
             settings.editor.revision,
@@ -123,7 +124,7 @@ class EditBenchmark:
             ),
             settings.editor.scheduler,
         )
-        found_judge, judge_settings = judge_model(settings, self.devices)
+        found_judge, judge_settings = judge_model(settings, self.judge_devices)
         self.judge: Judge = load_judge(judge_settings, config_folder)
         self._editor_memory = MemoryChoice(
             editor,
@@ -137,7 +138,7 @@ class EditBenchmark:
         self._judge_memory = MemoryChoice(
             found_judge,
             settings.judge.memory,
-            self.devices,
+            self.judge_devices,
             "score",
             MODEL_INDEX,
             lambda model: self.judge.identity(model.deciding),
@@ -169,8 +170,6 @@ class EditBenchmark:
         self._edit_jobs: list[Job] = []
         self._edit_contents: dict[str, Contents] = {}  # by the key of the edit's output
         self._stopping = False
-        # Both roles together share this machine's cores.
-        self._threads = max(1, len(os.sched_getaffinity(0)) // len(self.devices))
 
     @property
     def editor(self) -> ModelChoice:
@@ -496,7 +495,10 @@ class EditBenchmark:
 
     def _spec(self, device: Device, role: Role, workers: int) -> WorkerSpec:
         model, judge = self._model(role)
-        return spec_for(device, role, model, self.settings, self._threads, judge, workers)
+        # Where both roles are at work, they have as many workers together.
+        count = len(self.judge_devices if role == "score" else self.devices)
+        threads = max(1, len(os.sched_getaffinity(0)) // count)
+        return spec_for(device, role, model, self.settings, threads, judge, workers)
 
     def _model(self, role: Role) -> tuple[ModelChoice, Judge | None]:
         return (self.judge_model, self.judge) if role == "score" else (self.editor, None)
@@ -532,7 +534,7 @@ class EditBenchmark:
     def score(self, jobs: list[Job]) -> None:
         """Score with all devices, and nothing else; nothing new after an interrupt."""
         if jobs and not self._stopping:
-            self._score_on(self.devices[: len(jobs)], jobs)
+            self._score_on(self.judge_devices[: len(jobs)], jobs)
 
     def score_again(self, jobs: list[Job]) -> None:
         """Score what was closed because no judge was left, with fresh ones on all devices."""
@@ -540,7 +542,7 @@ class EditBenchmark:
             logger.warning(f"{len(jobs)} edits lost their judges; all devices score them now.")
             for _ in jobs:
                 self.listener(TaskReopened())
-            self._score_on(self.devices, jobs)
+            self._score_on(self.judge_devices, jobs)
 
     def _score_on(self, devices: list[Device], jobs: list[Job]) -> None:
         self.start_pool("score", devices, jobs)
@@ -602,17 +604,21 @@ class EditBenchmark:
         return tell
 
 
-def _devices(settings: BenchmarkSettings, device_ids: list[int] | None) -> list[Device]:
-    """One per worker."""
+def _devices(
+    settings: BenchmarkSettings, device_ids: list[int] | None
+) -> tuple[list[Device], list[Device]]:
+    """One per worker, of the editors and of the judges."""
     ids = device_ids if device_ids is not None else settings.device_ids
     devices = choose_devices(None, ids, settings.device)
     if devices[0].kind == "cpu" and ids is None:
         devices = choose_devices(settings.cpu_workers, None, settings.device)
-    if settings.parallel_mode == "single":
-        return devices[:1]
-    if settings.parallel_mode == "model_parallel":
-        return in_groups(devices, settings.gpus_per_worker or len(devices))
-    return devices
+    shares = [settings.shares_of(role) for role in (settings.editor, settings.judge)]
+    devices_of = {}
+    for gpus, workers in dict.fromkeys(shares):
+        chosen = devices[: gpus or 1] if settings.parallel_mode == "single" else devices
+        devices_of[gpus, workers] = share_out(chosen, gpus, workers, asked_for=ids is not None)
+    editors, judges = (devices_of[share] for share in shares)
+    return editors, judges
 
 
 def _check_default_loras(layers: Sequence[EditDefaults], loras: LoraFinder) -> None:

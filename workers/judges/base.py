@@ -7,6 +7,7 @@ from core.errors import MultiGPUError
 from core.judge import Judge
 from core.worker_spec import WorkerSpec
 from workers.models.base import Log, ModelFamily, Verdict
+from workers.spread import load_spread_model
 from workers.torch_device import device_map, dtype_of, identity_of, prepare_torch, torch_device
 
 
@@ -32,6 +33,8 @@ class JudgeFamily(ModelFamily):
             kind: the class of transformers that loads it.
             more: arguments of its `from_pretrained`.
         """
+        if self.spec.device_count > 1:
+            return load_spread_model(self.spec, kind, self.log, **more).eval()
         return kind.from_pretrained(
             self.spec.model,
             revision=self.spec.revision,

@@ -12,6 +12,7 @@ from PIL import Image
 
 from core.errors import InputError
 from core.messages import Lease
+from core.settings import Compile
 from core.tasks import EditTask, GenerateTask, Task
 from core.worker_spec import WorkerSpec
 from workers.compilation import Compilation, compiler_failed
@@ -80,12 +81,22 @@ class DiffusersPipeline(ModelFamily):
         if self.spec.attention_backend != "auto":
             set_attention(self._denoiser, self.spec.attention_backend)
         self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
-        self._compilation = Compilation(self._denoiser, self.spec.compile, self._device, self._log)
+        self._compilation = Compilation(self._denoiser, self._compile, self._device, self._log)
         fit_clip_tokenizers(pipeline)
         # A prompt and a negative one may be remembered as one.
         self.cuts = PromptCuts(tokenizers_of(pipeline), 2 * self.spec.max_cached_prompts)
         self._prompts = PromptCache(pipeline, self.spec.max_cached_prompts)
         return name
+
+    @property
+    def _compile(self) -> Compile:
+        """Blocks between which tensors change their GPU stay as they are."""
+        if self.spec.device_count == 1 or self.spec.compile == "never":
+            return self.spec.compile
+        self._log(
+            "WARNING", "workers.compile: nothing is compiled where gpus_per_worker is above 1"
+        )
+        return "never"
 
     @abstractmethod
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:

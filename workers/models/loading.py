@@ -5,14 +5,16 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub.constants import is_offline_mode
-from transformers.utils import is_torchvision_available
 
+from core.errors import InputError
 from core.worker_spec import WorkerSpec
 from workers.model_loras import put_on_model_loras
 from workers.models.base import Log
 from workers.models.single_file import load_single_file
+from workers.models.without_torchvision import parts_without_torchvision
 from workers.noise_schedule import check_schedule, set_schedule
-from workers.processors import load_processor, load_tokenizer_of, needs_torchvision
+from workers.processors import load_tokenizer_of
+from workers.spread import load_spread_pipeline
 from workers.torch_device import device_map, dtype_of
 
 
@@ -23,9 +25,13 @@ def load_pipeline(spec: WorkerSpec, device: torch.device, log: Log) -> Any:
     """
     source = spec.base_model or spec.model
     check_schedule(spec.scheduler, source, spec.revision)
-    parts = _parts_without_torchvision(source, spec.revision)
+    parts = parts_without_torchvision(source, spec.revision)
+    if spec.base_model is not None and spec.device_count > 1:
+        raise InputError("gpus_per_worker: a model in one file cannot be spread over several GPUs.")
     if spec.base_model is not None:
         pipeline = load_single_file(spec, device, parts)
+    elif spec.device_count > 1:
+        pipeline = load_spread_pipeline(spec, parts, log)
     else:
         pipeline = _of_folder(spec, parts, device)
     if "tokenizer" in parts:
@@ -48,16 +54,3 @@ def _of_folder(spec: WorkerSpec, parts: dict[str, Any], device: torch.device) ->
         local_files_only=is_offline_mode(),
         **parts,
     )
-
-
-def _parts_without_torchvision(source: str, revision: str | None) -> dict[str, Any]:
-    """A vision-language text encoder's processor, which otherwise wants torchvision."""
-    if is_torchvision_available():
-        return {}
-    config = DiffusionPipeline.load_config(source, revision=revision)
-    parts = {}
-    if config.get("processor", [None])[0] == "transformers":
-        parts["processor"] = load_processor(source, revision, "processor")
-    if needs_torchvision((config.get("tokenizer") or [None, None])[1]):
-        parts["tokenizer"] = None  # diffusers would refuse another class; it comes afterwards
-    return parts
