@@ -14,7 +14,8 @@ from typing import Any, get_args
 
 from core.admission import FINGERPRINT_VERSIONS, UNDECIDING, Job, fingerprint
 from core.lora_stack import CheckedLora, counting, hashes_of
-from core.model_identity import Identity
+from core.memory_modes import ALL_WEIGHTS_AS_THEY_ARE
+from core.model_identity import BACKEND, LOADED, Identity
 from core.model_loras import identities_in
 from core.settings import Dtype
 from core.task_kinds import Contents
@@ -22,10 +23,15 @@ from core.tasks import EditTask, GenerateTask, ScoreTask, Task, task_from_json
 
 MOST_IN_VAIN = 200  # results that nothing explained: the others are taken to be like them
 TEXTS = ("prompt", "negative_prompt", "instruction")  # too long for a line: only counted
-BACKEND, MODEL, DTYPE, DRAWING = "attention backend", "model", "dtype", "drawing of this program"
-MODEL_LORA, SCHEDULE, MEMORY, VARIANT = "model LoRA", "noise schedule", "memory", "variant"
-# Changes that are the same for all of a run.
-OF_THE_MAKER = (BACKEND, MODEL, DTYPE, DRAWING, MODEL_LORA, SCHEDULE, MEMORY, VARIANT)
+MODEL, DTYPE, DRAWING = "model", "dtype", "drawing of this program"
+MODEL_LORA, SCHEDULE = "model LoRA", "noise schedule"
+# What a setting beside the model is called, and what it is where nothing is said of it.
+_BESIDE_MODEL = {
+    BACKEND: ("attention backend", "auto"),
+    "memory": ("memory mode", "full"),
+    "variant": ("variant", "none"),
+    "base": ("base model", "none"),
+}
 _WORDS = {  # of fields that have other names in files than in tasks
     "num_inference_steps": "steps",
     "negative_prompt": "negative prompt",
@@ -36,10 +42,15 @@ _APART = {"width", "height", "lora_strength", *UNDECIDING}  # not compared field
 
 @dataclass(frozen=True)
 class Change:
-    """One difference; `values` are before and after, or None where they are not shown."""
+    """One difference; `values` are before and after, or None where they are not shown.
+
+    Attributes:
+        of_the_maker: it is the same for all of a run.
+    """
 
     what: str
     values: tuple[str, str] | None = None
+    of_the_maker: bool = False
 
 
 def text_of(task: Mapping[str, Any]) -> str | None:
@@ -102,6 +113,7 @@ class Made:
             return None
         return Identity(
             model,
+            self.beside_model,
             loras=tuple(identities_in(loras if isinstance(loras, list) else [])),
             scheduler=scheduler if isinstance(scheduler, dict) else {},
         )
@@ -112,6 +124,14 @@ class Made:
         loras = self.used.get("model_loras")
         named = [x for x in loras if isinstance(x, dict)] if isinstance(loras, list) else []
         return {key: str(x.get("name")) for x in named for key in identities_in([x])}
+
+    @property
+    def beside_model(self) -> dict[str, str]:
+        """Settings beside the model that it says, where they change its pixels."""
+        said = {key: value for key in LOADED if isinstance(value := self.used.get(key), str)}
+        if said.get("memory") in ALL_WEIGHTS_AS_THEY_ARE:
+            del said["memory"]
+        return said
 
 
 @dataclass(frozen=True)
@@ -155,18 +175,23 @@ class Comparison:
     def _of_maker(self, job: Job, made: Made, task: Task, explained: bool) -> list[Change]:
         """Model, dtype, and this program."""
         maker = self._maker(made, task, job)
-        by = made.identity if maker is None else Identity.read(maker.model)  # which knows best
-        found = []
-        if by is not None and not isinstance(task, ScoreTask):
-            found += self._of_model(by, Identity.read(job.model), made)
+        after = Identity.read(job.model)
+        if maker is not None:  # the fingerprint knows best
+            before = Identity.read(maker.model)
+        elif isinstance(task, ScoreTask):  # what else is in there is the judge's own
+            usual = {key: value for key, value in after.others.items() if key != "memory"}
+            before = replace(after, others=usual | made.beside_model)
+        else:
+            before = made.identity or after
+        found = self._of_model(before, after, made)
         if maker is None:
             judged = isinstance(task, ScoreTask) and not (found or explained)
             return [Change("judge's settings or protocol")] if judged else found
         if maker.dtype != job.dtype:
-            found.append(Change(DTYPE, (maker.dtype, job.dtype)))
+            found.append(Change(DTYPE, (maker.dtype, job.dtype), True))
         newest = FINGERPRINT_VERSIONS[type(task)]
         if maker.version != newest:
-            found.append(Change(DRAWING, (f"{maker.version}", f"{newest}")))
+            found.append(Change(DRAWING, (f"{maker.version}", f"{newest}"), True))
         if maker.readings != job.contents.readings and not explained:
             found.append(Change("reading of source pictures"))
         return found
@@ -174,19 +199,18 @@ class Comparison:
     def _of_model(self, before: Identity, after: Identity, made: Made) -> list[Change]:
         found = []
         if before.model != after.model:
-            found.append(Change(MODEL, _told_apart(before.model, after.model)))
+            found.append(Change(MODEL, _told_apart(before.model, after.model), True))
         if before.loras != after.loras:
             names = {**self._lora_names, **made.lora_names}
             shown = (_loras_shown(identity.loras, names) for identity in (before, after))
-            found.append(Change(MODEL_LORA, (next(shown), next(shown))))
+            found.append(Change(MODEL_LORA, (next(shown), next(shown)), True))
         if before.scheduler != after.scheduler:
             found.append(_of_schedule(before.scheduler, after.scheduler))
-        for name in dict.fromkeys((*before.others, *after.others)):
-            values = [identity.others.get(name, "none") for identity in (before, after)]
+        for name in dict.fromkeys((*before.beside, *after.beside)):
+            word, usual = _BESIDE_MODEL.get(name, (name.replace("_", " "), "none"))
+            values = before.beside.get(name, usual), after.beside.get(name, usual)
             if values[0] != values[1]:
-                found.append(Change(name, (values[0], values[1])))
-        if before.backend != after.backend:
-            found.append(Change(BACKEND, (before.backend or "auto", after.backend or "auto")))
+                found.append(Change(word, values, True))
         return found
 
     def _maker(self, made: Made, task: Task, job: Job) -> _Maker | None:
@@ -206,7 +230,7 @@ class Comparison:
     def _makers(self, made: Made, task: Task, job: Job) -> Iterator[_Maker]:
         if self._last is not None:
             yield self._last
-        models = {job.model: None}
+        models = dict.fromkeys([job.model])
         if not isinstance(task, ScoreTask):
             models |= dict.fromkeys(map(str, _other_models(made, Identity.read(job.model))))
         dtypes = dict.fromkeys((job.dtype, *get_args(Dtype)))
@@ -218,13 +242,12 @@ class Comparison:
 
 def _other_models(made: Made, now: Identity) -> Iterator[Identity]:
     """What the result may be of: what it does not say may be as it is now, or as usual."""
-    yield replace(now, backend=None)
-    said = made.identity
-    if said is None:
-        return
-    for model, others, backend in product(
-        (said.model, now.model), (now.others, {}), (now.backend, None)
-    ):
+    said = made.identity or now
+    keys = dict.fromkeys((*LOADED, *now.others))
+    values = [dict.fromkeys((said.others.get(key), now.others.get(key), None)) for key in keys]
+    models, backends = dict.fromkeys((said.model, now.model)), dict.fromkeys((now.backend, None))
+    for model, backend, chosen in product(models, backends, product(*values)):
+        others = {k: v for k, v in zip(keys, chosen, strict=True) if v is not None}
         yield replace(said, model=model, others=others, backend=backend)
 
 
@@ -346,13 +369,13 @@ def _of_schedule(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
         if name not in before or name not in after or before[name] != after[name]
     ]
     if len(names) != 1:
-        return Change(SCHEDULE)
+        return Change(SCHEDULE, None, True)
     name = names[0]
     values = [
         f"{name} {json.dumps(of[name])}" if name in of else f"{name} as the model's"
         for of in (before, after)
     ]
-    return Change(SCHEDULE, (values[0], values[1]))
+    return Change(SCHEDULE, (values[0], values[1]), True)
 
 
 def _told_apart(before: str, after: str) -> tuple[str, str]:

@@ -60,9 +60,8 @@ def in_groups(devices: Sequence[Device], size: int) -> list[Device]:
     if size == 1 or devices[0].kind == "cpu":
         return list(devices)
     if len(devices) % size:
-        raise DeviceError(
-            f"gpus_per_worker: {len(devices)} GPUs cannot be shared out in groups of {size}."
-        )
+        there = "1 GPU" if len(devices) == 1 else f"{len(devices)} GPUs"
+        raise DeviceError(f"gpus_per_worker: {there} cannot be shared out in groups of {size}.")
     slices = [d.label for d in devices if d.mask.upper().startswith("MIG-")]
     if slices:
         raise DeviceError(

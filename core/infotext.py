@@ -55,6 +55,8 @@ def parameters_text(
         "Size": f"{used.get('width')}x{used.get('height')}",
         "Model": used.get("model"),
         "Model hash": used.get("model_hash"),
+        "Variant": used.get("variant"),
+        "Memory mode": used.get("memory"),
         "VAE tile": used.get("vae_tile"),
         "Lora hashes": hashes or None,
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from core.devices import Device
 from core.host_memory import free_host_memory
@@ -15,6 +16,10 @@ ORDER: tuple[Mode, ...] = (
 """In which `auto` looks for the first that fits; of fp8's two kinds it takes one."""
 
 
+Form = Literal["parts", "file", "gguf", "clip"]
+"""A model's: component by component, in one file, such a file of GGUF; or a judge that embeds."""
+
+
 @dataclass(frozen=True)
 class Abilities:
     """What decides about modes beside GPU memory.
@@ -26,6 +31,7 @@ class Abilities:
         packages: installed, of those that modes need.
         host_free: bytes of host memory.
         gpus: of one worker; over several the model is spread whole.
+        form: of the model.
     """
 
     role: str
@@ -34,18 +40,27 @@ class Abilities:
     packages: frozenset[str]
     host_free: int
     gpus: int = 1
+    form: Form = "parts"
 
     @classmethod
-    def here(cls, devices: Sequence[Device], role: str, dtype: Dtype) -> "Abilities":
+    def here(
+        cls, devices: Sequence[Device], role: str, dtype: Dtype, form: Form = "parts"
+    ) -> "Abilities":
         packages = frozenset(name for name in PACKAGES if installed(name))
         capabilities = tuple(device.capability for device in devices)
         gpus = max(device.count for device in devices)
-        return cls(role, dtype, capabilities, packages, free_host_memory(), gpus)
+        return cls(role, dtype, capabilities, packages, free_host_memory(), gpus, form)
 
     def can(self, mode: Mode) -> bool:
         """Its package is there, every GPU computes so, and the role has such a mode."""
         facts = FACTS[mode]
         if self.gpus > 1 and mode != "full":
+            return False
+        if self.form == "gguf" and mode not in ("full", "offload"):
+            return False
+        if self.form == "file" and facts.package is not None:
+            return False
+        if self.form == "clip" and facts.weight_bytes is not None:
             return False
         if self.role == "score" and facts.held == "a component":
             return False

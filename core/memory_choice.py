@@ -10,11 +10,12 @@ from loguru import logger
 from core.admission import Job, Rejected, made_by
 from core.devices import Device
 from core.ledger import Entry
-from core.memory_abilities import ORDER, Abilities
+from core.memory_abilities import ORDER, Abilities, Form
 from core.memory_fit import MemoryFit, fit_memory
 from core.memory_modes import Memory, Mode, changes_pixels
 from core.model_choice import SIMULATED, ModelChoice, checkpoint_of
 from core.settings import GenerationDefaults
+from core.single_file import GGUF
 from core.tasks import EditTask, GenerateTask
 from core.working_memory import USUAL_SIDE, Demand
 
@@ -32,6 +33,7 @@ class MemoryChoice:
         index_file: what the model's folder holds.
         identity: all about a model that decides its results, as in fingerprints.
         key: the setting, as messages name it.
+        form: of the model, where its path does not tell.
     """
 
     def __init__(
@@ -43,8 +45,12 @@ class MemoryChoice:
         index_file: str,
         identity: Callable[[ModelChoice], str],
         key: str = "memory",
+        form: Form = "parts",
     ) -> None:
         self.model = model
+        self._form = form
+        if model.base_model is not None:
+            self._form = "gguf" if model.path_or_id.lower().endswith(GGUF) else "file"
         self.fit: MemoryFit | None = None  # once it is decided
         self._memory = memory
         self._devices = devices
@@ -116,7 +122,7 @@ class MemoryChoice:
             checkpoint,
             demand,
             self._devices,
-            Abilities.here(self._devices, self._role, self.model.dtype),
+            Abilities.here(self._devices, self._role, self.model.dtype, self._form),
             self._kept,
             self._key,
         )

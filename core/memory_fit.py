@@ -13,7 +13,7 @@ from core.checkpoint import Checkpoint
 from core.devices import Device
 from core.errors import DeviceError, InputError
 from core.memory_abilities import Abilities
-from core.memory_modes import FACTS, Memory, Mode, changes_pixels, refuse_unusable
+from core.memory_modes import FACTS, Memory, Mode, changes_pixels
 from core.memory_needs import Need, gib, needs_of
 from core.settings import Dtype
 from core.working_memory import Demand
@@ -127,12 +127,11 @@ def fit_memory(
         key: the setting, as messages name it.
 
     Raises:
-        InputError: the mode that is asked for cannot work here.
+        InputError: the mode that is asked for is none for a worker with several GPUs.
         DeviceError: no mode fits, or not the one that is asked for, or not that of the pictures.
     """
     asked, dtype = abilities.mode_of(memory), abilities.dtype
     gpus = [device for device in devices if device.kind == "cuda"]
-    refuse_unusable(asked, abilities.role, not gpus, key)
     if asked != "full" and abilities.gpus > 1:
         raise InputError(
             f"{key}: {_setting(asked)} is for workers with one GPU; with {abilities.gpus} GPUs per "

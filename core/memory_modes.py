@@ -40,6 +40,7 @@ class Facts:
             pipeline, or those of a few layers.
         capability: the least compute capability of its GPUs.
         on_cpu: it works without a GPU.
+        compiles: blocks may be compiled: their weights stay as and where they are as they run.
     """
 
     weight_bytes: float | None = None
@@ -48,23 +49,24 @@ class Facts:
     held: Held = "all"
     capability: Capability = (0, 0)
     on_cpu: bool = False
+    compiles: bool = True
 
 
 FACTS: dict[Mode, Facts] = {
     "full": Facts(on_cpu=True),
     # torch._scaled_mm computes in 8-bit floats from Ada and Hopper on.
     "fp8": Facts(1.0, package="torchao", capability=(8, 9)),
-    "fp8_cast": Facts(1.0, convolutions=True, on_cpu=True),
+    "fp8_cast": Facts(1.0, convolutions=True, on_cpu=True, compiles=False),
     "int8": Facts(1.0, package="torchao", on_cpu=True),
     # Half a byte, and a float32 scale for every 64 weights. diffusers refuses it on a CPU.
     "nf4": Facts(0.5 + 4 / 64, package="bitsandbytes"),
     "offload": Facts(held="a component"),
-    "group_offload": Facts(held="layers"),
-    "sequential_offload": Facts(held="layers"),
+    "group_offload": Facts(held="layers", compiles=False),
+    "sequential_offload": Facts(held="layers", compiles=False),
 }
 
 PACKAGES = {"torchao": "torchao==0.18.0", "bitsandbytes": "bitsandbytes==0.50.2"}
-"""What pip is asked for, as in requirements-memory.txt."""
+"""What pip is asked for, as in requirements-extra.txt."""
 
 Part = Literal["denoiser", "encoder"]
 

@@ -16,13 +16,13 @@ from core.file_ends import add_ends
 from core.host_memory import host_memory
 from core.known_models import known_checkpoint
 from core.memory_abilities import Abilities
-from core.memory_modes import Memory, Mode, changes_pixels
+from core.memory_modes import FACTS, Memory, Mode, changes_pixels
 from core.memory_needs import GIB, Need, gib, needs_of
-from core.model_identity import Identity
+from core.model_identity import Identity, loaded_as
 from core.model_loras import ModelLora
 from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, Dtype
-from core.single_file import base_of, inspect_single_file, is_single_file
+from core.single_file import GGUF, base_of, inspect_single_file, is_single_file
 from core.variants import check_variant
 from core.working_memory import Demand
 
@@ -64,13 +64,9 @@ class ModelChoice:
     @property
     def deciding(self) -> str:
         """The identity with all about how the model is loaded that changes its pictures."""
-        others = {}
-        if self.variant is not None:
-            others["variant"] = self.variant
+        others = loaded_as(self.variant, self.memory if changes_pixels(self.memory) else "full")
         if self.base_identity is not None:
             others["base"] = "_".join(self.base_identity.split())  # a folder's name may hold spaces
-        if changes_pixels(self.memory):
-            others["memory"] = self.memory
         loras = tuple(lora.identity for lora in self.loras)
         return str(Identity(self.identity, others, loras, self.scheduler))
 
@@ -143,12 +139,14 @@ def choose_model(
     if name == "auto":
         modes = abilities.modes() if memory == "auto" else [mode]
         name, why = _automatic(devices, automatic, modes, dtype, abilities.host_free)
+    in_mode = "" if mode == "full" else f"; memory mode {mode}"
     if name == SIMULATED:
         return ModelChoice(SIMULATED, SIMULATED, "Model: simulated device, as asked for.")
     if is_single_file(name) and not os.path.isdir(user_path(name, "model")):
         if index_file != INDEX_FILE:
             raise InputError(f"model: {name} is one file; a judge is a folder or a hub id.")
         choice = _in_one_file(name, base_model, variant, why)
+        mode = _mode_of_one_file(choice.path_or_id, memory, mode)
         return replace(choice, revision=revision, dtype=dtype, variant=variant, memory=mode)
     if base_model is not None:
         raise InputError(
@@ -162,14 +160,14 @@ def choose_model(
                 f"like {automatic.hub_id!r}."
             )
         identity = f"{name}@{revision}" if revision else name
-        reason = f"Model: {name} ({why})."
+        reason = f"Model: {name} ({why}{in_mode})."
         return ModelChoice(name, identity, reason, revision, dtype, variant, mode)
     folder = Path(os.path.realpath(user_path(name, "model")))
     is_demo = folder == automatic.demo
     identity = _folder_identity(folder, automatic.demo_identity if is_demo else None, index_file)
     check_variant(folder, variant)
     shown = f"the embedded {automatic.demo_identity.replace('-', ' ')}" if is_demo else name
-    reason = f"Model: {shown} ({why})."
+    reason = f"Model: {shown} ({why}{in_mode})."
     return ModelChoice(str(folder), identity, reason, revision, dtype, variant, mode)
 
 
@@ -218,6 +216,24 @@ def _in_one_file(name: str, base_model: str | None, variant: str | None, why: st
         f"Model: {name} ({why}), the other parts from {base}.",
         base_model=base,
         base_identity=base_identity,
+    )
+
+
+def _mode_of_one_file(path: str, memory: Memory, mode: Mode) -> Mode:
+    """Raises InputError for a mode in which such a file cannot be loaded."""
+    if path.lower().endswith(GGUF):
+        if mode in ("full", "offload"):
+            return mode
+        raise InputError(
+            f"memory: {memory} is none for a GGUF file, whose weights are in fewer bits already; "
+            "full and offload are."
+        )
+    if FACTS[mode].package is None:
+        return mode
+    if memory == "fp8":
+        return "fp8_cast"
+    raise InputError(
+        f"memory: {memory} is none for a model in one file; full, fp8 and the offload modes are."
     )
 
 

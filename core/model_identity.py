@@ -12,11 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.memory_modes import Mode
 from core.noise_schedule import as_identity
 
-LORA, SCHEDULER = "lora", "scheduler"
+LORA, SCHEDULER, BACKEND = "lora", "scheduler", "attention_backend"
+LOADED = ("variant", "memory")
+"""Keys that come first, in this order; results record them under the same names."""
 _PART = re.compile(r"([a-z_]+)=(\S+)")
-_BACKEND = re.compile(r"[a-z0-9_]+")
+_BACKEND_NAME = re.compile(r"[a-z0-9_]+")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Identity:
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     backend: str | None = None
 
+    @property
+    def beside(self) -> dict[str, str]:
+        """All that is said by a key and one value."""
+        return {**self.others, **({BACKEND: self.backend} if self.backend else {})}
+
     def __str__(self) -> str:
         parts = [self.model, *(f"{name}={value}" for name, value in self.others.items())]
         parts += [f"{LORA}={lora}" for lora in self.loras]
@@ -50,7 +58,7 @@ class Identity:
         while len(words) > 1:
             if found := _PART.fullmatch(words[-1]):
                 parts.insert(0, (found[1], found[2]))
-            elif backend is None and _BACKEND.fullmatch(words[-1]):
+            elif backend is None and _BACKEND_NAME.fullmatch(words[-1]):
                 backend = words[-1]
             else:
                 break
@@ -62,3 +70,9 @@ class Identity:
             scheduler = json.loads(dict(parts).get(SCHEDULER, "{}"))
         settings = scheduler if isinstance(scheduler, dict) else {}
         return cls(" ".join(words), others, loras, settings, backend)
+
+
+def loaded_as(variant: str | None, memory: Mode) -> dict[str, str]:
+    """How a model is loaded, where that is not as usual: results say so."""
+    told = {"variant": variant, "memory": None if memory == "full" else memory}
+    return {key: value for key, value in told.items() if value is not None}

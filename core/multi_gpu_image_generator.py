@@ -23,6 +23,7 @@ from core.kept_seeds import KeptSeeds
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
 from core.memory_choice import MemoryChoice, demand_of, usual_demand
+from core.memory_modes import refuse_unusable
 from core.metadata import Tables, refuse_foreign_tables
 from core.model_choice import ModelChoice, choose_model
 from core.model_loras import find_model_loras
@@ -116,6 +117,7 @@ class MultiGPUImageGenerator:
             PIPELINE_INDEX,
             lambda model: self.settings.workers.decisive(model.deciding),
         )
+        refuse_unusable(model.memory, "generate", self.devices[0].kind == "cpu")
         self._resumable = output_dir is not None
         self._overwrite = overwrite or not self._resumable
         self._retry_quarantined = retry_quarantined

@@ -11,7 +11,7 @@ from loguru import logger
 
 from core.admission import Job, Rejected
 from core.batch import job_entry
-from core.changes import OF_THE_MAKER, TEXTS, Change, Comparison, Made, field_changes, text_of
+from core.changes import TEXTS, Change, Comparison, Made, field_changes, text_of
 from core.folder_input import FolderInput
 from core.ledger import Entry, Ledger
 from core.model_loras import ModelLora
@@ -226,7 +226,7 @@ class _Moves:
             if origin is None:
                 return changes
             seed = "seed" if origin.task.get("seed") != one.item.task.seed else "name"
-            made = [change for change in changes if change.what in OF_THE_MAKER]
+            made = [change for change in changes if change.of_the_maker]
             return [Change(f"{seed} {MOVED}"), *field_changes(one.item, origin), *made]
         entry = self._known.get(one.item.output.key)
         if "seed" in changed and entry is not None and entry.fingerprint == one.made.fingerprint:

@@ -10,6 +10,7 @@ from core.judge import Judge
 from core.memory_modes import Mode
 from core.model_choice import ModelChoice
 from core.model_loras import ModelLora
+from core.optional_packages import packages_for
 from core.settings import Compile, Dtype, SimulatedSettings, WorkerSettings
 
 Role = Literal["generate", "edit", "score"]
@@ -39,6 +40,7 @@ class WorkerSpec:
         scheduler: settings over those of the checkpoint's scheduler, in diffusers' names.
         sharers: workers that have the GPU together.
         memory_share: bytes of a shared GPU's memory for this one; 0 = an equal part.
+        packages: optional ones that it needs; others are hidden from it.
     """
 
     name: str
@@ -67,6 +69,7 @@ class WorkerSpec:
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     sharers: int = 1
     memory_share: int = 0
+    packages: frozenset[str] = frozenset()
 
     def with_paths(self, change: Callable[[str], str]) -> "WorkerSpec":
         """The same with every path as `change` says it."""
@@ -159,6 +162,7 @@ def spec_for(
         scheduler=model.scheduler,
         sharers=device.sharers,
         memory_share=device.memory if device.free is None else device.free,
+        packages=packages_for(model),
     )
 
 

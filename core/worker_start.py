@@ -490,6 +490,10 @@ def starter_for(
     """
     if method == "auto":
         method = "spawn" if spec.model == "simulated" else "forkserver"
+    if method != "spawn" and spec.packages:
+        names = " and ".join(sorted(spec.packages))
+        logger.info(f"{names} would open a GPU in a fork server. {SPAWNED}")
+        method = "spawn"
     if method == "spawn":
         return Spawning()
     role = "simulated" if spec.model == "simulated" else spec.role

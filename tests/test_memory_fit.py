@@ -8,7 +8,7 @@ from core.checkpoint import Checkpoint, checkpoint_of_folder
 from core.devices import Device
 from core.errors import DeviceError, InputError
 from core.host_memory import free_host_memory, host_memory
-from core.memory_abilities import Abilities
+from core.memory_abilities import Abilities, Form
 from core.memory_fit import MemoryFit, fit_memory
 from core.memory_modes import Memory, Mode
 from core.working_memory import Demand
@@ -145,8 +145,20 @@ def test_weights_wait_in_host_memory_only_where_that_has_room(model: Checkpoint)
 
 def test_a_judge_is_one_component_and_not_offloaded_in_parts(model: Checkpoint) -> None:
     assert "offload" not in fitted(model, gpus(23.0), role="score").smaller
-    with pytest.raises(InputError, match="a judge is one component"):
-        fitted(model, gpus(23.0), "offload", role="score")
+    assert fitted(model, gpus(9.0), role="score").mode == "group_offload"
+
+
+@pytest.mark.parametrize(
+    ("form", "modes"),
+    [
+        ("file", ["full", "fp8_cast", "offload", "group_offload", "sequential_offload"]),
+        ("gguf", ["full", "offload"]),
+        ("clip", ["full", "offload", "group_offload", "sequential_offload"]),
+    ],
+)
+def test_some_models_have_fewer_modes(form: Form, modes: list[Mode]) -> None:
+    there = frozenset({"torchao", "bitsandbytes"})
+    assert Abilities("generate", "auto", (ADA,), there, 0, form=form).modes() == modes
 
 
 def test_what_nobody_knows_the_need_of_is_loaded_whole_and_said_to_be(model: Checkpoint) -> None:

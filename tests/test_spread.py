@@ -22,7 +22,7 @@ from torch import nn
 
 from core.benchmark.models import DEMO_EDITOR, DEMO_JUDGE
 from core.benchmark.settings import load_benchmark_settings
-from core.errors import InputError, MultiGPUError
+from core.errors import InputError
 from core.judge import load_judge
 from core.messages import Lease
 from core.model_choice import DEMO_MODEL
@@ -257,5 +257,17 @@ def test_what_is_compiled_by_wish_is_not_where_tensors_change_their_gpu(
 
 def test_a_tensor_that_is_on_no_gpu_is_named() -> None:
     part = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, device="meta"))
-    with pytest.raises(MultiGPUError, match=r"2 tensors of unet .* 1.weight, are on meta"):
+    with pytest.raises(InputError, match=r"2 tensors of unet .* 1.weight, are on meta"):
         check_places({"unet": part}, [torch.device("cpu")])
+
+
+def test_the_pretended_gpus_refuse_what_real_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the tests here could not fail."""
+    from workers import spread
+
+    monkeypatch.setattr(spread, "connect", lambda model, at, devices: None)
+    with PretendGpus():
+        spec = on_gpus(monkeypatch, [7 * KIB, 5 * KIB, 5 * KIB], spec_for(str(DEMO_MODEL)))
+        unconnected = generator(spec)
+        with pytest.raises(RuntimeError, match="expected all tensors on one device"):
+            drawn(unconnected)

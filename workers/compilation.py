@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import torch
 
+from core.memory_modes import FACTS
+from core.worker_spec import WorkerSpec
 from workers.models.base import Log
 
 Mode = Literal["never", "auto", "always"]
@@ -14,6 +16,18 @@ LIKELY_GAIN = 0.15  # of a picture's time; what is really gained is measured and
 LIKELY_COST = 90.0  # seconds
 MARGIN = 2.0  # times its cost must compiling be likely to save
 JUDGED_AFTER = 3  # compiled pictures
+
+
+def compilable(spec: WorkerSpec, log: Log) -> Mode:
+    """The setting `compile`, or `never` in a memory mode whose weights change within the blocks."""
+    if not spec.may_compile or FACTS[spec.memory].compiles:
+        return spec.compile
+    log(
+        "WARNING" if spec.compile == "always" else "INFO",
+        f"compile: blocks are not compiled with memory: {spec.memory}, "
+        "which changes or moves their weights while they run",
+    )
+    return "never"
 
 
 class Compilation:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModelMixin, pipelines
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
@@ -18,17 +18,22 @@ from workers.placement import Part, Place
 WORTH_SPLITTING = 0.2
 ROOM_FOR_LORAS = 0.05  # of a denoiser's bytes: one LoRA of rank 64 takes some 3 %
 _DENOISERS = ("transformer", "unet")
-_LIBRARIES = ("diffusers", "transformers")
 
 
 def classes_in(folder: Path) -> dict[str, Any]:
-    """By name, the classes of a pipeline's parts that are modules of the two libraries."""
+    """By name, the classes of a pipeline's parts that are models of diffusers or transformers."""
     found = {}
     for name, entry in DiffusionPipeline.load_config(folder).items():
-        if isinstance(entry, (list, tuple)) and entry and entry[0] in _LIBRARIES:
-            kind = getattr(importlib.import_module(entry[0]), str(entry[1]), None)
-            if isinstance(kind, type) and issubclass(kind, nn.Module):
-                found[name] = kind
+        if not isinstance(entry, (list, tuple)) or not all(isinstance(e, str) for e in entry):
+            continue
+        library, kind_name = entry
+        if library in ("diffusers", "transformers"):
+            module: Any = importlib.import_module(library)
+        else:  # a pipeline's own classes
+            module = getattr(pipelines, library, None)
+        kind = getattr(module, kind_name, None)
+        if isinstance(kind, type) and issubclass(kind, (ModelMixin, PreTrainedModel)):
+            found[name] = kind
     return found
 
 

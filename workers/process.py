@@ -43,8 +43,10 @@ def run_worker(spec: WorkerSpec, reader: Connection, writer: Connection) -> None
     fault_point("worker.boot")
 
     # Only now what takes seconds to import or could hang.
+    from workers.extras import hide_unneeded
     from workers.library_warnings import pass_on
 
+    hide_unneeded(spec.packages)
     pass_on(channel.send)
     try:
         from workers.models.registry import create_family

@@ -17,7 +17,7 @@ from diffusers import DiffusionPipeline
 from huggingface_hub.constants import is_offline_mode
 from torch import nn
 
-from core.errors import InputError, MultiGPUError
+from core.errors import InputError
 from core.worker_spec import WorkerSpec
 from workers.model_parts import classes_in, device_map, part_of, without_memory
 from workers.models.base import Log
@@ -82,7 +82,7 @@ def load_spread_pipeline(
         folder, dtype=dtype, use_safetensors=True, **modules, **ready
     )
     loaded = {k: v for k, v in pipeline.components.items() if isinstance(v, nn.Module)}
-    for name in loaded.keys() - modules.keys():  # small ones of a pipeline's own classes
+    for name in loaded.keys() - modules.keys():  # of classes that diffusers alone knows
         loaded[name].to(gpus.devices[HOME])
     check_places(loaded, gpus.devices)
     compute_at_home(pipeline, gpus.devices[HOME])
@@ -126,14 +126,14 @@ def load_spread_model(
 
 
 def check_places(parts: Mapping[str, nn.Module], devices: list[torch.device]) -> None:
-    """Raises MultiGPUError if a tensor of a part is on none of the GPUs."""
+    """Raises InputError if a tensor of a part is on none of the GPUs: it would be so again."""
     for name, part in parts.items():
         tensors = [*part.named_parameters(), *part.named_buffers()]
         astray = [(at, tensor) for at, tensor in tensors if tensor.device not in devices]
         if astray:
             size = sum(tensor.numel() * tensor.element_size() for _, tensor in astray)
             first, tensor = astray[0]
-            raise MultiGPUError(
+            raise InputError(
                 f"gpus_per_worker: {len(devices)}: {len(astray)} tensors of {name} "
                 f"({size / GIB:.2f} GiB), such as {first}, are on {tensor.device} instead of a GPU."
             )

@@ -56,7 +56,7 @@ class EditedBy:
         model: its identity.
         dtype: as set; auto is bfloat16 on a GPU and float32 on a CPU.
         seed: of the first pair; pair i has seed + i.
-        workers: settings of the workers that change pixels, such as the attention's backend.
+        workers: how its workers load and compute, where not as usual: memory mode, attention.
         settings: by name the value that all edits have, or `{"different": how many, …}` with
             the lowest and the highest number, or with the first few texts.
         loras: name, content hash, strength, and the number of edits that were made with it.

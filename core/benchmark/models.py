@@ -40,6 +40,11 @@ def judge_model(
     judge = settings.judge
     if judge.type == "clip" and judge.model == "auto":
         raise InputError("judge.model: auto is a chat model; for clip name a CLIP or SigLIP.")
+    if judge.type == "clip" and judge.memory in ("fp8", "int8", "nf4"):
+        raise InputError(
+            f"judge.memory: {judge.memory} is for chat models; transformers cannot store a CLIP or "
+            "SigLIP in fewer bits, and they are small: use full."
+        )
     if judge.type == "vlm_logits" and judge.prompts is None:
         judge = judge.model_copy(update={"prompts": LOGITS_PROMPTS})
     model = choose_model(

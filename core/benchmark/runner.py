@@ -32,6 +32,7 @@ from core.judge import Judge, load_judge
 from core.ledger import Entry, Ledger
 from core.lora_files import LoraInspector
 from core.memory_choice import MemoryChoice, demand_of
+from core.memory_modes import refuse_unusable
 from core.model_choice import ModelChoice, choose_model
 from core.model_fetch import ModelFetch
 from core.model_loras import find_model_loras
@@ -143,7 +144,11 @@ class EditBenchmark:
             MODEL_INDEX,
             lambda model: self.judge.identity(model.deciding),
             "judge.memory",
+            "clip" if self.judge.settings.type == "clip" else "parts",
         )
+        on_cpu = self.devices[0].kind == "cpu"
+        refuse_unusable(editor.memory, "edit", on_cpu, "editor.memory")
+        refuse_unusable(found_judge.memory, "score", on_cpu, "judge.memory")
         self.judge_name = self.judge.name(self.judge_model.identity)
         self.listener: Listener = ignore
         self.root = OutputRoot(output_folder)

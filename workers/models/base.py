@@ -10,6 +10,7 @@ from typing import Any
 from PIL.Image import Image
 
 from core.messages import Lease
+from core.model_identity import loaded_as
 from core.provenance import encode_picture, record
 from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraCounts
@@ -59,8 +60,8 @@ class Verdict(Product):
 
 
 def model_settings(spec: WorkerSpec) -> dict[str, Any]:
-    """What a picture says of the model's own LoRAs and noise schedule, where it has some."""
-    used: dict[str, Any] = {}
+    """What a picture says of how the model is loaded, its own LoRAs and its noise schedule."""
+    used: dict[str, Any] = dict(loaded_as(spec.variant, spec.memory))
     if spec.model_loras:
         used["model_loras"] = [lora.record for lora in spec.model_loras]
     if spec.scheduler:

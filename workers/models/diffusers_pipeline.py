@@ -15,7 +15,7 @@ from core.messages import Lease
 from core.settings import Compile
 from core.tasks import EditTask, GenerateTask, Task
 from core.worker_spec import WorkerSpec
-from workers.compilation import Compilation, compiler_failed
+from workers.compilation import Compilation, compilable, compiler_failed
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
 from workers.models.base import Log, ModelFamily, Picture, Product, model_settings
@@ -81,7 +81,8 @@ class DiffusersPipeline(ModelFamily):
         if self.spec.attention_backend != "auto":
             set_attention(self._denoiser, self.spec.attention_backend)
         self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
-        self._compilation = Compilation(self._denoiser, self._compile, self._device, self._log)
+        compiling = compilable(self.spec, self._log)
+        self._compilation = Compilation(self._denoiser, compiling, self._device, self._log)
         fit_clip_tokenizers(pipeline)
         # A prompt and a negative one may be remembered as one.
         self.cuts = PromptCuts(tokenizers_of(pipeline), 2 * self.spec.max_cached_prompts)

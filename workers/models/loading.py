@@ -9,20 +9,22 @@ from huggingface_hub.constants import is_offline_mode
 from core.errors import InputError
 from core.worker_spec import WorkerSpec
 from workers.model_loras import put_on_model_loras
+from workers.models import memory
 from workers.models.base import Log
 from workers.models.single_file import load_single_file
 from workers.models.without_torchvision import parts_without_torchvision
 from workers.noise_schedule import check_schedule, set_schedule
 from workers.processors import load_tokenizer_of
 from workers.spread import load_spread_pipeline
-from workers.torch_device import device_map, dtype_of
+from workers.torch_device import dtype_of
 
 
 def load_pipeline(spec: WorkerSpec, device: torch.device, log: Log) -> Any:
-    """The pipeline of a model's folder, file or hub id, its weights on the device.
+    """The pipeline of a model's folder, file or hub id, in memory as the worker's mode says.
 
     It has the LoRAs and the noise schedule that the settings give to the model.
     """
+    dtype = dtype_of(spec, device)
     source = spec.base_model or spec.model
     check_schedule(spec.scheduler, source, spec.revision)
     parts = parts_without_torchvision(source, spec.revision)
@@ -33,24 +35,29 @@ def load_pipeline(spec: WorkerSpec, device: torch.device, log: Log) -> Any:
     elif spec.device_count > 1:
         pipeline = load_spread_pipeline(spec, parts, log)
     else:
-        pipeline = _of_folder(spec, parts, device)
+        pipeline = _of_folder(spec, parts, dtype)
     if "tokenizer" in parts:
         # FLUX.2 gives its processor words alone, which the tokenizer inside takes as well.
         pipeline.tokenizer = load_tokenizer_of(source, spec.revision, "tokenizer")
     pipeline.set_progress_bar_config(disable=True)
     set_schedule(pipeline, spec.scheduler)
-    put_on_model_loras(pipeline, spec.model_loras, device, log)
+    if spec.memory == "fp8_cast":  # LoRAs stay beside weights of 8 bits, which would round them off
+        memory.settle(pipeline, spec.memory, dtype, device)
+        put_on_model_loras(pipeline, spec.model_loras, device, log)
+    else:  # hooks that move weights keep copies of them
+        put_on_model_loras(pipeline, spec.model_loras, device, log)
+        memory.settle(pipeline, spec.memory, dtype, device)
     return pipeline
 
 
-def _of_folder(spec: WorkerSpec, parts: dict[str, Any], device: torch.device) -> Any:
+def _of_folder(spec: WorkerSpec, parts: dict[str, Any], dtype: torch.dtype) -> Any:
     return DiffusionPipeline.from_pretrained(
         spec.model,
         revision=spec.revision,
         variant=spec.variant,
-        dtype=dtype_of(spec, device),
+        dtype=dtype,
         use_safetensors=True,
-        device_map=device_map(spec),
         local_files_only=is_offline_mode(),
+        **memory.arguments(spec, dtype),
         **parts,
     )
