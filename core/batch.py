@@ -228,7 +228,6 @@ class Batch:
             job.fingerprint,
             str(partial),
             job.contents.pictures,
-            waiting=self.waiting,
             loras_sha256=job.contents.loras,
         )
         active = ActiveLease(lease, job, worker, task.alone)

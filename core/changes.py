@@ -31,6 +31,7 @@ _BESIDE_MODEL = {
     "memory": ("memory mode", "full"),
     "variant": ("variant", "none"),
     "base": ("base model", "none"),
+    "step_cache": ("step cache", "none"),
 }
 _WORDS = {  # of fields that have other names in files than in tasks
     "num_inference_steps": "steps",

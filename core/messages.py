@@ -41,7 +41,6 @@ class Lease:
         files: content hashes, by path, of the pictures that the task reads.
         partial_path: where the worker writes the result; only main gives it its final name.
         more_follow: the next lease is on its way and may run together with this one.
-        waiting: tasks of the batch that no worker has yet.
         loras_sha256: content hashes of the task's `loras`, in their order.
     """
 
@@ -53,7 +52,6 @@ class Lease:
     partial_path: str
     files: dict[str, str] = field(default_factory=dict)
     more_follow: bool = False
-    waiting: int = 0
     loras_sha256: tuple[str, ...] = ()
 
     @property

@@ -3,10 +3,11 @@
 import copy
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -14,11 +15,14 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from core.errors import InputError
 from core.memory_modes import Memory
+from core.model_identity import Identity
 from core.noise_schedule import SchedulerSettings
 from core.paths import user_path
 from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Strength, Text
@@ -30,12 +34,23 @@ DEFAULT_FILE = PROJECT_DIR / "config" / "default.yaml"
 MAX_FILE_BYTES = 200_000
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
-Compile = Literal["never", "auto", "always"]
 M = TypeVar("M", bound="Matching")
 S = TypeVar("S", bound=BaseModel)
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OptionalSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Threshold = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _known_mode(value: Any) -> Any:
+    if value == "auto":
+        raise ValueError(
+            "there is no auto any more, as no GPU has shown that it pays; write always or never"
+        )
+    return value
+
+
+Compile = Annotated[Literal["never", "always"], BeforeValidator(_known_mode)]
 
 
 class Section(BaseModel):
@@ -167,12 +182,47 @@ class ModelEditDefaults(Matching, EditDefaults):
     """Defaults of the models that `match` fits."""
 
 
+class StepCache(Section):
+    """How a model leaves out work in some steps, in diffusers' words for it."""
+
+    kind: ClassVar[str]
+
+    def __str__(self) -> str:
+        """Its kind and settings in one word, for fingerprints and for a picture's record."""
+        settings = [f"{k}={v}".replace(" ", "") for k, v in self if v is not None]
+        return f"{self.kind}({','.join(settings)})"
+
+
+class FirstBlockCache(StepCache):
+    kind = "first_block"
+    threshold: Threshold
+
+
+class TaylorSeerCache(StepCache):
+    kind = "taylorseer"
+    cache_interval: Count
+    disable_cache_before_step: Count
+    max_order: Annotated[int, Field(ge=0, le=4)]
+
+
+class MagCache(StepCache):
+    kind = "mag"
+    threshold: Threshold
+    max_skip_steps: Count
+    retention_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    mag_ratios: Annotated[tuple[Threshold, ...], Field(min_length=2, max_length=1000)] | None
+
+
 class WorkerSettings(Section):
     start_method: Literal["auto", "forkserver", "spawn"]
     concurrent_loads: Literal["auto"] | Count
     max_batch: Literal["auto"] | Annotated[int, Field(ge=1, le=64)]
     attention_backend: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     compile: Compile
+    step_cache: Literal["none", "first_block", "taylorseer", "mag"]
+    first_block_cache: FirstBlockCache
+    taylorseer_cache: TaylorSeerCache
+    mag_cache: MagCache
     max_resident_loras: Annotated[int, Field(ge=1, le=24)]
     max_cached_prompts: Annotated[int, Field(ge=0, le=10_000)]
     max_pending_saves: Annotated[int, Field(ge=1, le=64)]
@@ -180,8 +230,32 @@ class WorkerSettings(Section):
 
     def decisive(self, identity: str) -> str:
         """A model's identity together with the settings here that change its pixels to the eye."""
-        chosen = self.attention_backend
-        return identity if chosen == "auto" else f"{identity} {chosen}"
+        known, others = Identity.read(identity), {}
+        if self.chosen_cache:
+            others["step_cache"] = str(self.chosen_cache)
+        backend = None if self.attention_backend == "auto" else self.attention_backend
+        return str(replace(known, others={**known.others, **others}, backend=backend))
+
+    @property
+    def chosen_cache(self) -> StepCache | None:
+        """The step cache that is on, with its settings."""
+        caches = (self.first_block_cache, self.taylorseer_cache, self.mag_cache)
+        return next((cache for cache in caches if cache.kind == self.step_cache), None)
+
+    @field_validator("step_cache")
+    @classmethod
+    def _goes_together(cls, value: str, others: ValidationInfo) -> str:
+        if value != "none" and others.data.get("compile") == "always":
+            raise ValueError(
+                "a step cache decides between the blocks whether to go on, which compiled blocks "
+                "(compile: always) do not allow; turn one of the two off"
+            )
+        if value == "first_block" and others.data.get("max_batch", 1) != 1:
+            raise ValueError(
+                "it decides for all pictures of a batch at once, so it needs max_batch: 1, not "
+                f"{others.data['max_batch']}"
+            )
+        return value
 
     @property
     def picture_suffix(self) -> str:

@@ -11,7 +11,7 @@ from core.memory_modes import Mode
 from core.model_choice import ModelChoice
 from core.model_loras import ModelLora
 from core.optional_packages import packages_for
-from core.settings import Compile, Dtype, SimulatedSettings, WorkerSettings
+from core.settings import Compile, Dtype, SimulatedSettings, StepCache, WorkerSettings
 
 Role = Literal["generate", "edit", "score"]
 MOST_AT_ONCE = 8  # pictures: from there on batches gain little
@@ -25,7 +25,6 @@ class WorkerSpec:
         name: label in logs and results, such as `gpu0`.
         role: the kind of task that it serves.
         device: `cuda` (always `cuda:0` inside) or `cpu`.
-        workers: how many of them share the work.
         device_count: GPUs that one copy of the model is spread over.
         threads: CPU threads for this worker's arithmetic.
         model: hub id, folder, or `simulated`.
@@ -57,9 +56,9 @@ class WorkerSpec:
     max_cached_prompts: int
     max_pending_saves: int
     simulated: SimulatedSettings
-    workers: int = 1
     attention_backend: str = "auto"
     compile: Compile = "never"
+    step_cache: StepCache | None = None
     group_size: int = 1
     judge: Judge | None = None
     variant: str | None = None
@@ -101,7 +100,7 @@ class WorkerSpec:
     @property
     def may_compile(self) -> bool:
         """Its first task may have to wait for a compiler (`workers.compilation`)."""
-        return self.compile == "always" or (self.compile == "auto" and self.device == "cuda")
+        return self.compile == "always"
 
 
 class RunSettings(Protocol):
@@ -122,8 +121,7 @@ def specs_for(
 ) -> list[tuple[Device, WorkerSpec]]:
     """One worker per device, sharing this machine's cores."""
     threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
-    count = len(devices)
-    return [(d, spec_for(d, role, model, settings, threads, judge, count)) for d in devices]
+    return [(d, spec_for(d, role, model, settings, threads, judge)) for d in devices]
 
 
 def spec_for(
@@ -133,7 +131,6 @@ def spec_for(
     settings: RunSettings,
     threads: int,
     judge: Judge | None = None,
-    workers: int = 1,
 ) -> WorkerSpec:
     return WorkerSpec(
         name=device.label,
@@ -150,9 +147,9 @@ def spec_for(
         max_cached_prompts=settings.workers.max_cached_prompts,
         max_pending_saves=settings.workers.max_pending_saves,
         simulated=settings.simulated,
-        workers=workers,
         attention_backend=settings.workers.attention_backend,
         compile=settings.workers.compile,
+        step_cache=settings.workers.chosen_cache,
         group_size=_group_size(role, settings.workers, judge),
         judge=judge,
         variant=model.variant,

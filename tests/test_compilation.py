@@ -1,4 +1,4 @@
-"""Compiled blocks, exchanged LoRAs, attention backends: the same pictures, and no surprises."""
+"""Compiled blocks and exchanged LoRAs: the same pictures, and no surprises."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,17 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from core.errors import InputError
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.planning import Plan
 from tests.conftest import simulated, wait_until
 from tests.stub_workers import StubStarter
 from tests.test_native_image_generator import drawn, lease, lease_of, spec_for
-from workers.compilation import JUDGED_AFTER, LIKELY_COST, LIKELY_GAIN, MARGIN, Compilation
+from workers.compilation import Compilation
 from workers.simulated_gpu import COMPILING
 
+LONG = "a red house on the left, on grass, under a night sky, and " + "a blue tree " * 12
 TOLERANCE = 2  # of 255: compiled arithmetic rounds elsewhere
-GPU = torch.device("cuda")
 
 
 def generator_for(model: Path, lines: list[str] | None = None, **workers: Any) -> Any:
@@ -30,6 +28,11 @@ def generator_for(model: Path, lines: list[str] | None = None, **workers: Any) -
     family = NativeImageGenerator(spec, lambda level, text: log.append(text))
     family.load()
     return family
+
+
+def graphs() -> int:
+    """Compiled so far in this process."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
 @pytest.fixture(scope="module")
@@ -106,86 +109,73 @@ def test_without_a_working_compiler_pictures_come_all_the_same(
     assert np.array_equal(drawn(family), expected)
 
 
-class Blocks(torch.nn.Module):
-    """A denoiser that counts how often it was compiled."""
-
-    _repeated_blocks = ("Block",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.compiled = 0
-
-    def compile_repeated_blocks(self, **kwargs: Any) -> None:
-        self.compiled += 1
-
-
-class Clock:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        monkeypatch.setattr("workers.compilation.time.monotonic", lambda: self.now)
-
-    def draw(self, compilation: Compilation, seconds: float, count: int = 1) -> None:
-        for _ in range(count):
-            with compilation.timed(1.0):
-                self.now += seconds
-
-
-def enough(seconds: float) -> int:
-    """Pictures ahead that make compiling pay by the rule of thumb."""
-    return int(MARGIN * LIKELY_COST / (LIKELY_GAIN * seconds)) + 1
-
-
-def test_auto_compiles_only_when_the_work_ahead_earns_it_back(
-    monkeypatch: pytest.MonkeyPatch,
+def test_each_compilation_is_announced_and_captions_of_any_length_share_one(
+    tiny_model: Path,
 ) -> None:
-    clock, lines = Clock(monkeypatch), list[str]()
-    auto = Compilation(Blocks(), "auto", GPU, lambda level, text: lines.append(text))
-    assert not auto.due(10_000, 1.0), "nothing is known yet"
-    clock.draw(auto, 30.0)  # the first picture warms up and says nothing
-    assert not auto.due(10_000, 1.0)
-    clock.draw(auto, 1.0)
-    assert not auto.due(enough(1.0) - 2, 1.0)
-    assert auto.due(enough(1.0), 1.0)
-    assert auto.due(enough(1.0) // 4 + 1, 4.0), "four times the size, a quarter of the pictures"
+    plain, compiled = generator_for(tiny_model), generator_for(tiny_model, compile="always")
+    announced: list[int] = []
+    compiled.before_compiling(lambda: announced.append(graphs()))
+    kinds: list[dict[str, Any]] = [
+        {"guidance_scale": 0.0}, {"guidance_scale": 2.0, "prompt": LONG},  # without and with a mask
+        {"guidance_scale": 0.0, "prompt": LONG}, {"guidance_scale": 2.0, "prompt": LONG[:90]},
+        {"guidance_scale": 2.0}, {"guidance_scale": 0.0, "width": 96}, {"prompt": LONG[:150]},
+    ]  # fmt: skip
+    compiled_for = []
+    for kind in kinds:
+        before, told = graphs(), len(announced)
+        found = drawn(compiled, **kind).astype(int)
+        assert np.abs(found - drawn(plain, **kind).astype(int)).max() <= TOLERANCE
+        compiled_for.append(graphs() > before)
+        assert announced[told:] == ([before] if graphs() > before else [])
+    assert not any(compiled_for[2:])
 
 
-def test_auto_goes_back_where_pictures_come_no_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    for compiled_seconds, stays in ((0.8, True), (1.1, False)):
-        clock, lines = Clock(monkeypatch), list[str]()
-        auto = Compilation(Blocks(), "auto", GPU, lambda level, text: lines.append(text))  # noqa: B023
-        clock.draw(auto, 1.0, count=3)
-        auto.begin()
-        clock.draw(auto, 40.0)
-        clock.draw(auto, compiled_seconds, count=JUDGED_AFTER - 1)
-        assert auto.active is stays
-        assert "compiled in 39 s" in lines[0] and "instead of 1.00 s" in lines[0]
-        assert not auto.due(10**9, 1.0)
+class Blocks(torch.nn.Module):
+    """A denoiser of one block, which is compiled anew for every `size`."""
+
+    _repeated_blocks = ("Blocks",)
+
+    def forward(self, tensor: torch.Tensor, size: int) -> torch.Tensor:
+        return tensor * size
+
+    def compile_repeated_blocks(self, fullgraph: bool) -> None:
+        self.compile(backend="eager", fullgraph=fullgraph, dynamic=False)
 
 
-def test_on_a_cpu_only_always_compiles() -> None:
-    cpu = torch.device("cpu")
-    assert not Compilation(Blocks(), "auto", cpu, lambda level, text: None).due(10**9, 1.0)
-    assert not Compilation(Blocks(), "never", GPU, lambda level, text: None).due(10**9, 1.0)
-    assert Compilation(Blocks(), "always", cpu, lambda level, text: None).due(0, 1.0)
+def test_a_block_may_have_more_versions_than_torch_allows_by_itself() -> None:
+    allowed = torch._dynamo.config.recompile_limit
+    blocks, announced = Blocks(), list[int]()
+    with torch._dynamo.config.patch(recompile_limit=8):
+        compilation = Compilation(blocks, "always", lambda level, text: None)
+        compilation.begin()
+        for size in range(2, 14):
+            with compilation.announced(lambda size=size: announced.append(size)):  # type: ignore[misc]
+                blocks(torch.ones(3), size)
+                blocks(torch.ones(3), size)
+    assert announced == list(range(2, 14))
+    assert torch._dynamo.config.recompile_limit == allowed
 
 
-def test_attention_backends_go_by_diffusers_names(tiny_model: Path) -> None:
-    assert np.array_equal(
-        drawn(generator_for(tiny_model, attention_backend="native")),
-        drawn(generator_for(tiny_model)),
-    )
-    with pytest.raises(InputError, match=r"workers.attention_backend: 'nativ': .*native"):
-        generator_for(tiny_model, attention_backend="nativ")
+def test_beyond_all_versions_pictures_come_uncompiled(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr("workers.compilation.MOST_VERSIONS", 1)
+    lines: list[str] = []
+    family = generator_for(tiny_model, lines, compile="always")
+    expected = drawn(generator_for(tiny_model))
+    with torch._dynamo.config.patch(recompile_limit=1):
+        assert np.array_equal(drawn(family), expected)
+        assert np.array_equal(drawn(family), expected)
+    assert sum("not compiled" in line for line in lines) == 1
+    assert "compiled" not in family.run([lease()])[0].used
 
 
-def test_a_picture_of_another_attention_backend_counts_as_changed(tmp_path: Path) -> None:
-    plans: list[Plan] = []
-    for backend in ("auto", "auto", "native"):
-        settings = simulated(workers={"attention_backend": backend})
-        with MultiGPUImageGenerator(1, config=settings, output_dir=tmp_path) as generator:
-            plans.append(generator.prepare([{"prompt": "a red house", "output_path": "a.png"}], []))
-            generator.execute(plans[-1])
-    assert [len(plan.jobs) for plan in plans] == [1, 0, 1]
+def test_no_weight_waits_to_be_trained(tiny_model: Path) -> None:
+    """Compiled code depends on it, and LoRAs change it for what they touch."""
+    pipeline = generator_for(tiny_model).pipeline
+    parts = [p for p in pipeline.components.values() if isinstance(p, torch.nn.Module)]
+    assert parts and not any(w.requires_grad for part in parts for w in part.parameters())
 
 
 def test_compiling_is_announced_and_is_not_taken_for_hanging(tmp_path: Path) -> None:

@@ -358,6 +358,12 @@ def test_sampling_draws_by_the_tasks_seed_whatever_the_batch(
     assert [v.details for v in together] == [v.details for v in alone]
 
 
+@pytest.mark.parametrize(("model", "kind"), [("dense", "vlm"), ("clip", "clip")])
+def test_no_weight_of_a_judge_waits_to_be_trained(loaded: Loaded, model: str, kind: str) -> None:
+    judge = loaded(model, type=kind)
+    assert not any(weight.requires_grad for weight in judge.model.parameters())
+
+
 def test_clip_compares_embeddings(loaded: Loaded, pictures: list[str]) -> None:
     judge = loaded("clip", type="clip")
     same = ScoreTask("make it night", (pictures[0],), pictures[0])

@@ -1,7 +1,6 @@
-"""Compiles a denoiser's repeated blocks, where that earns back what it costs."""
+"""Compiles a denoiser's repeated blocks, and says so before the compiler begins."""
 
-import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -11,11 +10,14 @@ from core.memory_modes import FACTS
 from core.worker_spec import WorkerSpec
 from workers.models.base import Log
 
-Mode = Literal["never", "auto", "always"]
-LIKELY_GAIN = 0.15  # of a picture's time; what is really gained is measured and logged
-LIKELY_COST = 90.0  # seconds
-MARGIN = 2.0  # times its cost must compiling be likely to save
-JUDGED_AFTER = 3  # compiled pictures
+Mode = Literal["never", "always"]
+# Versions of one block's code, of which torch allows 8. Z-Image makes up to 48: with and without
+# modulation, LoRA layers, several pictures at once and a mask for shorter captions, each of them
+# for a first size, a second one, and then for any.
+MOST_VERSIONS = 64
+# Captions of these have many lengths, so their blocks are compiled for any length at once. Others
+# fill captions up: for the one size that most runs have, a version for just that size is faster.
+_OF_ANY_LENGTH = ("ZImageTransformer2DModel", "QwenImageTransformer2DModel")
 
 
 def compilable(spec: WorkerSpec, log: Log) -> Mode:
@@ -31,92 +33,78 @@ def compilable(spec: WorkerSpec, log: Log) -> Mode:
 
 
 class Compilation:
-    """Whether blocks are compiled, and what that changes.
+    """Whether blocks are compiled."""
 
-    In mode `auto` it compiles once enough work lies ahead by the measured speed, and goes back
-    if the pictures do not come faster for it.
-    """
-
-    def __init__(self, denoiser: Any, mode: Mode, device: torch.device, log: Log) -> None:
+    def __init__(self, denoiser: Any, mode: Mode, log: Log) -> None:
         self._denoiser, self._log = denoiser, log
         able = bool(getattr(denoiser, "_repeated_blocks", None))
         if mode == "always" and not able:
             log("WARNING", f"{type(denoiser).__name__} names no blocks to compile")
-        # On a CPU compiled pictures are hardly faster: only by wish.
-        self._mode = mode if able and (mode == "always" or device.type == "cuda") else "never"
+        self.due = mode == "always" and able
         self.active = False
-        self._shapes: set[Hashable] = set()  # of calls since it is active
-        self._plain = _Speed()
-        self._compiled = _Speed()
-
-    def due(self, ahead: int, work: float) -> bool:
-        """Is it time to compile?
-
-        Args:
-            ahead: pictures that this worker has before it.
-            work: of one of them, in any unit.
-        """
-        if self.active or self._mode == "never":
-            return False
-        if self._mode == "always":
-            return True
-        saved = ahead * work * self._plain.seconds * LIKELY_GAIN
-        return saved > MARGIN * LIKELY_COST
 
     def begin(self) -> None:
         """From the next call on."""
-        self._denoiser.compile_repeated_blocks(fullgraph=True)
-        self.active, self._compiled = True, _Speed()
-        self._shapes.clear()
+        from torch._dynamo import config
 
-    def ahead_of(self, shape: Hashable) -> bool:
-        """Is something compiled before the next call, because none was of this shape so far?"""
-        if not self.active or shape in self._shapes:
-            return False
-        self._shapes.add(shape)
-        return True
+        config.recompile_limit = max(config.recompile_limit, MOST_VERSIONS)
+        self._denoiser.compile_repeated_blocks(fullgraph=True)
+        if type(self._denoiser).__name__ in _OF_ANY_LENGTH:
+            for block in self._denoiser.modules():
+                if block._compiled_call_impl is not None:
+                    block._compiled_call_impl = _of_any_length(block._compiled_call_impl)
+        self.due, self.active = False, True
 
     @contextmanager
-    def timed(self, work: float) -> Iterator[None]:
-        """Around the drawing of pictures."""
-        started = time.monotonic()
-        yield
-        seconds = time.monotonic() - started
-        (self._compiled if self.active else self._plain).add(seconds, work)
-        if self.active and self._compiled.count == JUDGED_AFTER:
-            self._judge(work)
+    def announced(self, tell: Callable[[], None]) -> Iterator[None]:
+        """Have `tell` called once, before the first of what is compiled inside."""
+        if not self.active:
+            yield
+            return
+        from torch._dynamo.callback import callback_handler
+
+        told: list[object] = []
+
+        def starts(compilation: object) -> None:
+            if not told:
+                told.append(compilation)
+                tell()
+
+        callback_handler.register_start_callback(starts)
+        try:
+            yield
+        finally:
+            callback_handler.remove_start_callback(starts)
 
     def give_up(self, reason: str) -> None:
         """Run the blocks as they are, for good."""
         for module in self._denoiser.modules():
             module._compiled_call_impl = None
-        self.active, self._mode = False, "never"
+        self.active = False
         self._log("WARNING", f"not compiled: {reason}")
 
-    def _judge(self, work: float) -> None:
-        first, now = self._compiled.first, self._compiled.seconds * work
-        before = self._plain.seconds * work
-        compared = f" instead of {before:.2f} s" if before else ""
-        self._log("INFO", f"compiled in {first - now:.0f} s; a picture takes {now:.2f} s{compared}")
-        if self._mode == "auto" and now >= before:
-            self.give_up("pictures came no faster for it")
+
+def _of_any_length(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled block that is told which sizes of its arguments vary from call to call."""
+    from torch._dynamo import maybe_mark_dynamic
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for tensor in _tensors([*args, *kwargs.values()]):
+            if tensor.is_complex() and tensor.dim() == 2:  # Qwen-Image's table of positions
+                maybe_mark_dynamic(tensor, 0)
+            elif tensor.dim() == 3 or (tensor.dim() == 2 and tensor.dtype is torch.bool):
+                maybe_mark_dynamic(tensor, 1)
+        return compiled(*args, **kwargs)
+
+    return call
 
 
-class _Speed:
-    """Seconds per unit of work; the first picture, which warms up, stays out."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first = 0.0
-        self.seconds = 0.0
-
-    def add(self, seconds: float, work: float) -> None:
-        if self.count == 0:
-            self.first = seconds
-        else:
-            latest = seconds / work
-            self.seconds = latest if self.count == 1 else 0.7 * self.seconds + 0.3 * latest
-        self.count += 1
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _tensors(value)
 
 
 def compiler_failed(error: Exception) -> bool:

@@ -2,14 +2,12 @@
 
 import platform
 import threading
-from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers.utils import logging as transformers_logging
 
-from core.errors import InputError
 from core.worker_spec import WorkerSpec
 from workers.library_warnings import take_over_handlers
 
@@ -88,10 +86,6 @@ def device_map(spec: WorkerSpec) -> str:
     return "balanced" if spec.device_count > 1 else "cuda"
 
 
-def set_attention(denoiser: Any, backend: str) -> None:
-    """Raises InputError if diffusers does not know it, or this machine cannot run it."""
-    try:
-        denoiser.set_attention_backend(backend)
-    except (AttributeError, ImportError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:500]
-        raise InputError(f"workers.attention_backend: {backend!r}: {reason}") from None
+def freeze(model: torch.nn.Module) -> None:
+    """Mark weights as not trained, as loading does not: compiled code depends on such marks."""
+    model.requires_grad_(False)

@@ -213,9 +213,10 @@ def _judge_settings(run: EditBenchmark) -> dict[str, Any]:
 
 def _edited_by(run: EditBenchmark) -> EditedBy:
     edits, settings = run.edits_made(), run.settings
-    attention = settings.workers.attention_backend
+    attention, cache = settings.workers.attention_backend, settings.workers.chosen_cache
     how = loaded_as(run.editor.variant, run.editor.memory)
     how |= {} if attention == "auto" else {"attention_backend": attention}
+    how |= {"step_cache": str(cache)} if cache else {}
     return EditedBy(
         run.editor.identity,
         settings.editor.dtype,

@@ -447,7 +447,7 @@ class EditBenchmark:
             fetch = None  # asked again: what it was refused for may be mended
         logger.info(model.reason.replace("Model:", f"{role.capitalize()} with:", 1))
         pool = WorkerPool(
-            [(d, self._spec(d, role, len(devices))) for d in devices],
+            [(d, self._spec(d, role)) for d in devices],
             self.settings,
             self._told(role),
             self.settings.enable_batch_sync,
@@ -481,7 +481,7 @@ class EditBenchmark:
             roles.append("score")
         before: ModelFetch | None = None
         for role in roles:
-            spec = self._spec(self.devices[0], role, len(self.devices))
+            spec = self._spec(self.devices[0], role)
             fetch = fetch_for(spec, self.settings.supervision, self._told(role))
             if fetch is not None:
                 self._fetches[role] = fetch
@@ -496,14 +496,14 @@ class EditBenchmark:
 
     def move_to(self, role: Role, device: Device) -> None:
         """Give a device that became free to a role's pool."""
-        self._pools[role].adopt(device, self._spec(device, role, len(self.devices)))
+        self._pools[role].adopt(device, self._spec(device, role))
 
-    def _spec(self, device: Device, role: Role, workers: int) -> WorkerSpec:
+    def _spec(self, device: Device, role: Role) -> WorkerSpec:
         model, judge = self._model(role)
         # Where both roles are at work, they have as many workers together.
         count = len(self.judge_devices if role == "score" else self.devices)
         threads = max(1, len(os.sched_getaffinity(0)) // count)
-        return spec_for(device, role, model, self.settings, threads, judge, workers)
+        return spec_for(device, role, model, self.settings, threads, judge)
 
     def _model(self, role: Role) -> tuple[ModelChoice, Judge | None]:
         return (self.judge_model, self.judge) if role == "score" else (self.editor, None)

@@ -126,6 +126,46 @@ def test_several_at_once_differ_little_from_one_by_one(tmp_path: Path) -> None:
         assert moved < 2  # of 255, in bfloat16
 
 
+def test_kernels_without_masks_draw_guided_pictures(tmp_path: Path) -> None:
+    """A prompt and a negative prompt of different length."""
+    task = {**HOUSE, "prompt": f"{HOUSE['prompt']}, " + "a blue tree " * 12, "guidance_scale": 2.0}
+    drawn = []
+    for backend in ("native", "_native_flash"):
+        with generator(tmp_path / backend, workers={"attention_backend": backend}) as generated:
+            drawn.append(pixels(generated.generate_batch([{**task, "negative_prompt": "rain"}])[0]))
+    moved = sum(abs(x - y) for x, y in zip(*drawn, strict=True)) / len(drawn[0])
+    assert moved < 2  # of 255, in bfloat16
+
+
+def test_compiled_blocks_draw_sizes_guidance_and_loras(tmp_path: Path) -> None:
+    """More versions of a block than torch allows by itself."""
+    long = f"{HOUSE['prompt']}, " + "a blue tree " * 12
+    tasks: list[dict[str, Any]] = [
+        {**HOUSE, "prompt": prompt, "guidance_scale": guidance, "width": width, **lora}
+        for prompt in (str(HOUSE["prompt"]), long)
+        for guidance in (0.0, 2.0)
+        for width in (128, 96)
+        for lora in ({}, {"lora_path": SNOW})
+    ]
+    drawn = []
+    for mode in ("never", "always"):
+        with generator(tmp_path / mode, workers={"compile": mode}) as generated:
+            drawn.append([pixels(result) for result in generated.generate_batch(tasks)])
+    for plain, compiled in zip(*drawn, strict=True):
+        moved = sum(abs(x - y) for x, y in zip(plain, compiled, strict=True)) / len(plain)
+        assert moved < 3  # of 255, in bfloat16
+
+
+def test_a_step_cache_takes_nothing_from_the_picture_before(tmp_path: Path) -> None:
+    task = {**HOUSE, "num_inference_steps": 16}
+    order = [task, {**task, "width": 96, "guidance_scale": 2.0}, {**task, "task_id": "again"}]
+    named = [{**one, "output_path": f"{n}.png"} for n, one in enumerate(order)]
+    cache = {"step_cache": "first_block", "first_block_cache": {"threshold": 0.2}}
+    with generator(tmp_path, workers=cache) as generated:
+        first, _, again = map(pixels, generated.generate_batch(named))
+    assert first == again
+
+
 def test_a_picture_too_large_for_the_gpu_fails_alone(warm: MultiGPUImageGenerator) -> None:
     if ON_CPU:
         pytest.skip("a CPU would take the host's memory")

@@ -10,7 +10,13 @@ from core.worker_spec import WorkerSpec
 from workers.judges import memory
 from workers.models.base import Log, ModelFamily, Verdict
 from workers.spread import load_spread_model
-from workers.torch_device import dtype_of, identity_of, prepare_torch, torch_device
+from workers.torch_device import (
+    dtype_of,
+    freeze,
+    identity_of,
+    prepare_torch,
+    torch_device,
+)
 
 
 class JudgeFamily(ModelFamily):
@@ -47,6 +53,7 @@ class JudgeFamily(ModelFamily):
             **memory.arguments(self.spec, kind, dtype),
             **more,
         ).eval()
+        freeze(model)
         return memory.settle(model, self.spec, dtype, self.device)
 
     def verdict(self, scores: dict[str, float] | None, calls: list[dict[str, Any]]) -> Verdict:

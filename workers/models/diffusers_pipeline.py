@@ -3,7 +3,7 @@
 import gc
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from core.messages import Lease
 from core.settings import Compile
 from core.tasks import EditTask, GenerateTask, Task
 from core.worker_spec import WorkerSpec
+from workers.attention import choose_attention
 from workers.compilation import Compilation, compilable, compiler_failed
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
@@ -27,11 +28,11 @@ from workers.pixels import quantise_on_device, to_image
 from workers.prompt_cache import PromptCache
 from workers.prompt_cuts import PromptCuts, tokenizers_of
 from workers.reproducible import make_reproducible
+from workers.step_cache import StepCaching
 from workers.steps import TellSteps, count_steps
 from workers.torch_device import (
     identity_of,
     prepare_torch,
-    set_attention,
     torch_device,
 )
 
@@ -50,6 +51,7 @@ class DiffusersPipeline(ModelFamily):
         self.pipeline: Any = None
         self._loras: Loras | None = None
         self._compilation: Compilation | None = None
+        self._caching: StepCaching | None = None
         self._tell_compiling: Callable[[], None] = lambda: None
         self._tell_steps: TellSteps = lambda done, total: None
         self._prompts: PromptCache | None = None
@@ -78,11 +80,11 @@ class DiffusersPipeline(ModelFamily):
         quantise_on_device(pipeline)
         self._vae = VaeTiles(getattr(pipeline, "vae", None))
         self.pipeline = pipeline
-        if self.spec.attention_backend != "auto":
-            set_attention(self._denoiser, self.spec.attention_backend)
+        self._caching = StepCaching(pipeline, self._denoiser, self.spec.step_cache)
+        choose_attention(self._denoiser, self.spec.attention_backend, self._log)
         self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
         compiling = compilable(self.spec, self._log)
-        self._compilation = Compilation(self._denoiser, compiling, self._device, self._log)
+        self._compilation = Compilation(self._denoiser, compiling, self._log)
         fit_clip_tokenizers(pipeline)
         # A prompt and a negative one may be remembered as one.
         self.cuts = PromptCuts(tokenizers_of(pipeline), 2 * self.spec.max_cached_prompts)
@@ -135,21 +137,11 @@ class DiffusersPipeline(ModelFamily):
         """
         assert self._loras is not None and self._compilation is not None
         self._check_steps(arguments)
-        work = _work(arguments)
-        if self._compilation.due(leases[0].waiting // self.spec.workers, work):
+        if self._compilation.due:
             self._begin_compilation()
-        if self._compilation.ahead_of(_shape(leases, arguments)):
-            self._tell_compiling()
         self._loras.use_stack(leases[0].loras)
         self._vae.begin()
-        try:
-            with self._compilation.timed(len(leases) * work):
-                output = self._call(leases, arguments)
-        except Exception as error:
-            if not (self._compilation.active and compiler_failed(error)):
-                raise
-            self._compilation.give_up(" ".join(str(error).split())[:300])
-            output = self._call(leases, arguments)
+        output = self._call_or_give_up_compiling(leases, arguments)
         if any(getattr(output, "nsfw_content_detected", None) or ()):
             raise InputError(
                 "The model's safety checker painted the picture black: it took it for unsafe. "
@@ -158,7 +150,20 @@ class DiffusersPipeline(ModelFamily):
         images = [to_image(pixels) for pixels in output.images]
         return [(self._used(arguments, image), image) for image in images]
 
+    def _call_or_give_up_compiling(self, leases: Sequence[Lease], arguments: dict[str, Any]) -> Any:
+        assert self._compilation is not None
+        try:
+            with self._compilation.announced(self._tell_compiling):
+                return self._call(leases, arguments)
+        except Exception as error:
+            if not (self._compilation.active and compiler_failed(error)):
+                raise
+            self._compilation.give_up(" ".join(str(error).split())[:300])
+        # Outside of the except block, whose traceback kept the failed attempt's tensors alive.
+        return self._call(leases, arguments)
+
     def _call(self, leases: Sequence[Lease], arguments: dict[str, Any]) -> Any:
+        assert self._caching is not None
         # Noise from the CPU's generator is the same on every device.
         generators = [torch.Generator("cpu").manual_seed(_seed(lease.task)) for lease in leases]
         one_or_all = generators if len(leases) > 1 else generators[0]
@@ -169,7 +174,8 @@ class DiffusersPipeline(ModelFamily):
         guided = arguments.get("true_cfg_scale")
         if guided is not None and guided <= 1:  # what takes no part would be warned of each time
             arguments = {k: v for k, v in arguments.items() if k != "negative_prompt"}
-        return self.pipeline(generator=one_or_all, output_type="np", **arguments)
+        with self._caching.fresh(self._value(arguments, "num_inference_steps")):
+            return self.pipeline(generator=one_or_all, output_type="np", **arguments)
 
     @property
     def _own_steps(self) -> int | None:
@@ -264,6 +270,7 @@ class DiffusersPipeline(ModelFamily):
             "vae_tile": self._vae.side if self._vae.used else None,
             **model_settings(self.spec),
             "compiled": (self._compilation is not None and self._compilation.active) or None,
+            "step_cache": str(self.spec.step_cache) if self.spec.step_cache else None,
             **self._usual_guidance(arguments),
         }
         return {k: v for k, v in used.items() if v is not None}
@@ -291,18 +298,6 @@ def _texts(lease: Lease) -> dict[str, str]:
         texts = {"prompt": task.prompt}
     texts["negative prompt"] = task.negative_prompt or ""
     return {what: text for what, text in texts.items() if text.strip()}
-
-
-def _work(arguments: Mapping[str, Any]) -> float:
-    """Of one picture, in a unit of its own: pixels times steps, as far as they are known."""
-    pixels = (arguments.get("width") or 1) * (arguments.get("height") or 1)
-    return float(pixels * (arguments.get("num_inference_steps") or 1))
-
-
-def _shape(leases: Sequence[Lease], arguments: Mapping[str, Any]) -> Hashable:
-    """What compiled blocks depend on: tensors' sizes, and whether layers have LoRAs."""
-    size = arguments.get("width"), arguments.get("height")
-    return len(leases), size, bool(leases[0].loras)
 
 
 def _seed(task: Task) -> int:

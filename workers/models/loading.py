@@ -16,7 +16,7 @@ from workers.models.without_torchvision import parts_without_torchvision
 from workers.noise_schedule import check_schedule, set_schedule
 from workers.processors import load_tokenizer_of
 from workers.spread import load_spread_pipeline
-from workers.torch_device import dtype_of
+from workers.torch_device import dtype_of, freeze
 
 
 def load_pipeline(spec: WorkerSpec, device: torch.device, log: Log) -> Any:
@@ -39,6 +39,9 @@ def load_pipeline(spec: WorkerSpec, device: torch.device, log: Log) -> Any:
     if "tokenizer" in parts:
         # FLUX.2 gives its processor words alone, which the tokenizer inside takes as well.
         pipeline.tokenizer = load_tokenizer_of(source, spec.revision, "tokenizer")
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            freeze(part)
     pipeline.set_progress_bar_config(disable=True)
     set_schedule(pipeline, spec.scheduler)
     if spec.memory == "fp8_cast":  # LoRAs stay beside weights of 8 bits, which would round them off

@@ -1,0 +1,178 @@
+"""Which kernels compute a denoiser's attention, and what is done where they take no mask.
+
+A mask hides what fills a shorter caption up to the longest of its batch. FlashAttention and
+SageAttention take none: diffusers refuses the picture, or gives them a mask that they misread
+(xformers adds True as 1.0; the `varlen` kinds count how many tokens a mask shows, and take as many
+from the beginning). So where such a backend is chosen, Z-Image and Qwen-Image draw captions of
+different length one after the other, which needs no mask and comes out the same; and a layer that
+is given a mask all the same is computed with torch's own attention.
+"""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+from core.errors import InputError
+from workers.calls import Call, put_in_front
+from workers.models.base import Log
+from workers.models.z_image import CAPTION_BUCKET
+
+_WITH_MASKS = {"native", "_native_cudnn", "_native_efficient", "_native_math", "flex"}
+
+
+def choose_attention(denoiser: Any, backend: str, log: Log) -> None:
+    """Have a denoiser, and nothing else in this process, use a backend by diffusers' name.
+
+    Args:
+        backend: `auto` for diffusers' own choice, which the environment may change.
+
+    Raises:
+        InputError: diffusers does not know it, or cannot use it here or with this model.
+    """
+    usual, _ = _AttentionBackendRegistry.get_active_backend()
+    if backend != "auto":
+        _check_choice(denoiser, backend)
+        try:
+            denoiser.set_attention_backend(backend)
+        except (AttributeError, ImportError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:500]
+            raise InputError(f"workers.attention_backend: {backend!r}: {reason}") from None
+        finally:
+            # diffusers makes it the default of all models in this process.
+            _AttentionBackendRegistry.set_active_backend(usual)
+    name = usual.value if backend == "auto" else backend
+    if name in _WITH_MASKS:
+        return
+    for processor in _processors(denoiser):
+        _leave_masks_to_torch(processor)
+    apart = _APART.get(type(denoiser).__name__)
+    if apart is not None:
+        put_in_front(denoiser, apart)
+    elsewhere = "captions of different length are drawn one after the other, and " if apart else ""
+    log("INFO", f"Attention: {name} takes no masks; {elsewhere}layers with a mask use native.")
+
+
+def _check_choice(denoiser: Any, backend: str) -> None:
+    """Raises InputError where diffusers would do nothing, without a word."""
+    if backend != "native" and not any(_processors(denoiser)):
+        raise InputError(
+            f"workers.attention_backend: {backend!r}: {type(denoiser).__name__} always computes "
+            "attention in torch's own way; write auto."
+        )
+
+
+def _processors(denoiser: Any) -> Iterator[Any]:
+    """What computes attention in its layers, where diffusers lets one choose how."""
+    for module in denoiser.modules():
+        processor = getattr(module, "processor", None)
+        if hasattr(processor, "_attention_backend"):
+            yield processor
+
+
+# -- layers with a mask ------------------------------------------------------------------------
+
+
+def _leave_masks_to_torch(processor: Any) -> None:
+    """Change what this one object does when it is called with a mask."""
+    if isinstance(processor, torch.nn.Module) or hasattr(processor, "for_masks"):
+        return
+    for_masks = copy.copy(processor)
+    for_masks._attention_backend = AttentionBackendName.NATIVE
+    processor.for_masks = for_masks
+    kind: Any = type(processor)
+    processor.__class__ = _aware_of_masks(kind)
+
+
+@functools.cache
+def _aware_of_masks(kind: Any) -> type:
+    """A subclass of an attention processor; it keeps the signature, which diffusers looks at."""
+    plain: Callable[..., Any] = kind.__call__
+    names = list(inspect.signature(plain).parameters)[1:]
+
+    @functools.wraps(plain)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        for name, value in [*zip(names, args, strict=False), *kwargs.items()]:
+            if "mask" in name and value is not None and value is not False:
+                return plain(self.for_masks, *args, **kwargs)
+        return plain(self, *args, **kwargs)
+
+    return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
+
+
+# -- captions apart ----------------------------------------------------------------------------
+
+
+def _z_image_apart(forward: Call) -> Call:
+    """Z-Image: prompt and negative prompt come in one batch, as several pictures do."""
+
+    @functools.wraps(forward)
+    def apart(x: Any, t: Any, cap_feats: Any, *args: Any, **kwargs: Any) -> Any:
+        like: dict[Any, list[int]] = {}
+        for index, (picture, caption) in enumerate(zip(x, cap_feats, strict=True)):
+            if isinstance(picture, list):  # of the model that sees pictures
+                return forward(x, t, cap_feats, *args, **kwargs)
+            bucket = -(-len(caption) // CAPTION_BUCKET)
+            like.setdefault((picture.shape, bucket), []).append(index)
+        if len(like) == 1:
+            return forward(x, t, cap_feats, *args, **kwargs)
+        drawn: list[Any] = [None] * len(x)
+        for indices in like.values():
+            part = forward(
+                [x[i] for i in indices],
+                t[indices],
+                [cap_feats[i] for i in indices],
+                *args,
+                **kwargs,
+            )
+            for index, sample in zip(indices, part[0], strict=True):
+                drawn[index] = sample
+        return _as_the_last(part, drawn)
+
+    return apart
+
+
+def _qwen_image_apart(forward: Call) -> Call:
+    """Qwen-Image: several pictures at once, their captions filled up to the longest."""
+    signature = inspect.signature(forward)
+
+    @functools.wraps(forward)
+    def apart(*args: Any, **kwargs: Any) -> Any:
+        call = signature.bind(*args, **kwargs)
+        mask = call.arguments.get("encoder_hidden_states_mask")
+        if mask is None:
+            return forward(*args, **kwargs)
+        parts = []
+        for row in range(len(mask)):
+            own = {name: _row(value, row, len(mask)) for name, value in call.arguments.items()}
+            length = int(mask[row].sum())
+            own["encoder_hidden_states"] = own["encoder_hidden_states"][:, :length]
+            own["encoder_hidden_states_mask"] = None
+            parts.append(forward(**own))
+        return _as_the_last(parts[-1], torch.cat([part[0] for part in parts]))
+
+    return apart
+
+
+def _row(value: Any, row: int, rows: int) -> Any:
+    """One picture's share of an argument."""
+    if isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == rows:
+        return value[row : row + 1]
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == rows:
+        return value[row : row + 1]
+    return value
+
+
+def _as_the_last(part: Any, sample: Any) -> Any:
+    """The whole result, in the form of a part's: a plain tuple, or diffusers' own."""
+    return (sample,) if type(part) is tuple else type(part)(sample=sample)
+
+
+_APART: dict[str, Callable[[Call], Call]] = {
+    "ZImageTransformer2DModel": _z_image_apart,
+    "QwenImageTransformer2DModel": _qwen_image_apart,
+}

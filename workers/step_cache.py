@@ -1,0 +1,150 @@
+"""Step caches of diffusers: what a denoiser leaves out in a step, it takes from the steps before.
+
+diffusers holds what it takes in the hooks of a model's layers. Here it begins afresh with every
+picture, however the one before ended; the passes of one step (prompt, negative prompt, captions
+that are drawn apart) are kept apart by their order, because most pipelines do not name them.
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from diffusers import (
+    CacheMixin,
+    FirstBlockCacheConfig,
+    MagCacheConfig,
+    TaylorSeerCacheConfig,
+)
+from diffusers.hooks import (
+    HookRegistry,
+    apply_first_block_cache,
+    apply_mag_cache,
+    apply_taylorseer_cache,
+)
+from diffusers.hooks._helpers import TransformerBlockRegistry
+from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS
+
+from core.errors import InputError
+from core.settings import FirstBlockCache, MagCache, StepCache, TaylorSeerCache
+from workers.calls import Call, put_in_front
+
+# What diffusers' code does right, and tests here try. With others it hooks no layer, or breaks.
+_ABLE = {
+    "FluxTransformer2DModel": {"first_block", "taylorseer", "mag"},
+    "QwenImageTransformer2DModel": {"first_block", "taylorseer", "mag"},
+    "ZImageTransformer2DModel": {"first_block"},
+}
+_OWN_RATIOS = {"FluxPipeline": FLUX_MAG_RATIOS}  # by pipeline: others need their own
+
+
+class StepCaching:
+    """One pipeline's step cache; nothing at all where `cache` is None.
+
+    Raises:
+        InputError: diffusers cannot do this with the model.
+    """
+
+    def __init__(self, pipeline: Any, denoiser: Any, cache: StepCache | None) -> None:
+        self._denoiser, self._cache = denoiser, cache
+        self._mag: MagCacheConfig | None = None
+        self._ratios: Any = None
+        self._outer = ""  # what the pipeline calls the pass
+        self._step: float | None = None
+        self._passes = 0  # of the step
+        if cache is None:
+            return
+        self._check(type(denoiser).__name__, cache)
+        self._apply(type(pipeline).__name__, cache)
+        denoiser.cache_context = self._named
+        put_in_front(denoiser, self._in_own_context)
+
+    def fresh(self, steps: int) -> AbstractContextManager[None]:
+        """Around the drawing of one picture, or of several together."""
+        return nullcontext() if self._cache is None else self._fresh(steps)
+
+    @contextmanager
+    def _fresh(self, steps: int) -> Iterator[None]:
+        if self._mag is not None:  # a new one fits the ratios to the number of steps
+            vars(self._mag).update(vars(self._mag_config(steps)))
+        self._reset()
+        try:
+            yield
+        finally:
+            self._reset()
+
+    def _reset(self) -> None:
+        registry = HookRegistry.check_if_exists_or_initialize(self._denoiser)
+        registry.reset_stateful_hooks(recurse=True)
+        self._step, self._passes = None, 0
+
+    # -- at load -----------------------------------------------------------
+
+    def _check(self, model: str, cache: StepCache) -> None:
+        able = _ABLE.get(model, set())
+        if cache.kind not in able:
+            others = f"{model} can do {', '.join(sorted(able))}" if able else f"{model} has none"
+            raise InputError(f"workers.step_cache: {others} (found {cache.kind!r}).")
+
+    def _apply(self, pipeline: str, cache: StepCache) -> None:
+        if type(self._denoiser).__name__ == "ZImageTransformer2DModel":
+            _name_z_images_argument()
+        if isinstance(cache, FirstBlockCache):
+            apply_first_block_cache(self._denoiser, FirstBlockCacheConfig(cache.threshold))
+        elif isinstance(cache, TaylorSeerCache):
+            half = self._denoiser.dtype != torch.float32
+            config = TaylorSeerCacheConfig(
+                **cache.model_dump(),
+                taylor_factors_dtype=torch.bfloat16 if half else torch.float32,
+            )
+            apply_taylorseer_cache(self._denoiser, config)
+        elif isinstance(cache, MagCache):
+            self._ratios = cache.mag_ratios or _OWN_RATIOS.get(pipeline)
+            if self._ratios is None:
+                raise InputError(
+                    f"workers.mag_cache.mag_ratios: {pipeline} needs ratios of its own model; "
+                    "docs/SPEED.md says how to measure them."
+                )
+            self._mag = self._mag_config(len(self._ratios))
+            apply_mag_cache(self._denoiser, self._mag)
+
+    def _mag_config(self, steps: int) -> MagCacheConfig:
+        assert isinstance(self._cache, MagCache)
+        given = {**self._cache.model_dump(), "mag_ratios": torch.as_tensor(self._ratios)}
+        return MagCacheConfig(**given, num_inference_steps=steps)
+
+    # -- passes ------------------------------------------------------------
+
+    @contextmanager
+    def _named(self, name: str, **where: Any) -> Iterator[None]:
+        """Stands in for the denoiser's `cache_context`, which pipelines call."""
+        del where
+        self._outer = name
+        try:
+            yield
+        finally:
+            self._outer = ""
+
+    def _in_own_context(self, forward: Call) -> Call:
+        """The denoiser's forward pass, with what belongs to one of a step's passes."""
+
+        @functools.wraps(forward)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            time = kwargs.get("timestep", kwargs.get("t"))
+            step = float((args[1] if time is None else time).flatten()[0])
+            if step != self._step:
+                self._step, self._passes = step, 0
+            self._passes += 1
+            with CacheMixin.cache_context(self._denoiser, f"{self._outer} {self._passes}"):
+                return forward(*args, **kwargs)
+
+        return call
+
+
+def _name_z_images_argument() -> None:
+    """Z-Image's blocks call `x` what diffusers' caches look for as `hidden_states`."""
+    from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
+
+    metadata = TransformerBlockRegistry.get(ZImageTransformerBlock)
+    metadata._cached_parameter_indices = {"hidden_states": 0, "x": 0}
