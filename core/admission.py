@@ -153,6 +153,12 @@ class Admission:
         return replace(task, seed=seed)
 
 
+def made_by(job: Job, identity: str) -> Job:
+    """The same job for another model, or for one that is loaded in another way."""
+    decides = fingerprint(job.task, job.contents, identity, job.dtype)
+    return replace(job, model=identity, fingerprint=decides)
+
+
 def fingerprint(
     task: Task, contents: Contents, model: str, dtype: str, version: int | None = None
 ) -> str:

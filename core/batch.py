@@ -8,7 +8,7 @@ that means for a task (done, again, alone, quarantined, failed).
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -134,6 +134,17 @@ class Batch:
             self._scheduler.add(_pending(task))
         else:
             self._close(task, self._closed_as[0], None, self._closed_as[1])
+
+    @property
+    def keeps_results(self) -> bool:
+        """Some of its inputs have results of earlier runs, which stay."""
+        return any(result.success for result in self._settled)
+
+    def remake(self, remade: Callable[[Job], Job]) -> None:
+        """Change jobs that nobody has begun, all in one way that leaves their work as it is."""
+        for task in self._tasks.values():
+            if task.attempts == 0:
+                task.job = remade(task.job)
 
     def seal(self) -> None:
         """No more jobs will come."""

@@ -26,6 +26,7 @@ class Device:
         memory: bytes; 0 = unknown.
         more_ids: further GPUs of a worker whose model is spread over several.
         free: bytes of its memory that nobody used when the run began; None = unknown.
+        capability: CUDA's compute capability, of several GPUs the least; None = unknown.
         sharers: workers that have this GPU together; `memory` and `free` are one's share.
         letter: which of them this is.
     """
@@ -36,6 +37,7 @@ class Device:
     memory: int = 0
     more_ids: tuple[int, ...] = ()
     free: int | None = None
+    capability: tuple[int, int] | None = None
     sharers: int = 1
     letter: str = ""
 
@@ -73,9 +75,16 @@ def in_groups(devices: Sequence[Device], size: int) -> list[Device]:
             memory=sum(d.memory for d in group) if all(d.memory for d in group) else 0,
             more_ids=tuple(d.id for d in group[1:]),
             free=None if any(d.free is None for d in group) else sum(d.free or 0 for d in group),
+            capability=least_capability(group),
         )
         for group in groups
     ]
+
+
+def least_capability(devices: Sequence[Device]) -> tuple[int, int] | None:
+    """What every one of some CUDA devices can compute; None where one does not say."""
+    known = [d.capability for d in devices if d.capability is not None]
+    return min(known) if known and len(known) == len(devices) else None
 
 
 def memory_in_use(devices: Sequence[Device]) -> int | None:
@@ -97,7 +106,7 @@ def _seen(gpus: Sequence[Gpu], inherited: str | None) -> list[tuple[str, Gpu]]:
 def _usable(seen: Sequence[tuple[str, Gpu]]) -> list[Device]:
     """The id of one with a fault is left out, so that the others' do not depend on it."""
     return [
-        Device("cuda", i, mask, gpu.memory, free=gpu.free)
+        Device("cuda", i, mask, gpu.memory, free=gpu.free, capability=gpu.capability)
         for i, (mask, gpu) in enumerate(seen)
         if gpu.fault is None
     ]

@@ -22,6 +22,7 @@ from core.batch import ActiveLease, Batch
 from core.devices import Device
 from core.fault_points import fault_point, send_half
 from core.loading import loading_environment
+from core.memory_modes import Mode
 from core.messages import Lease, ToWorker, decode, encode
 from core.paths import UTF8_MODE, WORKERS_DIFFER, for_worker, user_path
 from core.stall import StallWatch
@@ -64,6 +65,7 @@ class WorkerHandle:
         self.loras: frozenset[str] = frozenset()
         self.group_size = spec.group_size
         self.fresh = True  # this incarnation has not finished a task yet
+        self.has_changed_memory = False  # since out of memory at load: that is done once
         self.dismissed = False  # to leave when its leases are done
         self.leaves_because: str | None = None  # this incarnation said that it will end itself
         self.hung_up = False  # this incarnation says nothing more; it may still be there
@@ -81,6 +83,16 @@ class WorkerHandle:
         self._spec = spec
         self._to_worker: Connection | None = None
         self.from_worker: Connection | None = None
+
+    @property
+    def memory(self) -> Mode:
+        """The mode in which its next incarnation loads the model."""
+        return self._spec.memory
+
+    def load_smaller(self, mode: Mode) -> None:
+        """Have the next incarnation load the model in a mode that takes less memory."""
+        self._spec = replace(self._spec, memory=mode)
+        self.has_changed_memory = True
 
     @property
     def alive(self) -> bool:

@@ -25,6 +25,8 @@ from core.events import Event, Listener, TaskProgress, WorkerState, ignore
 from core.fault_points import fault_point
 from core.leasing import Leasing
 from core.loading import LoadTurns
+from core.memory_choice import MemoryChoice
+from core.memory_modes import Mode
 from core.messages import (
     BootFailed,
     Compiling,
@@ -91,6 +93,8 @@ class WorkerPool:
         listener: told of worker states; called from the pool's thread.
         in_step: workers wait for each other after every task (`enable_batch_sync`).
         on_dismissed: told the device of a worker that left by `dismiss`.
+        memory: how the model's memory mode was decided, for workers that run out of memory while
+            they load; without it they are given up.
         log: where workers' words go, for pools that share one; by default a log of its own.
         fetch: of the workers' model, where it began before.
     """
@@ -104,7 +108,10 @@ class WorkerPool:
         on_dismissed: Callable[[Device], None] = lambda device: None,
         log: WorkerLog | None = None,
         fetch: ModelFetch | None = None,
+        memory: MemoryChoice | None = None,
     ) -> None:
+        self._memory = memory
+        self._remade: Callable[[Job], Job] = lambda job: job  # for the mode that all changed to
         self._rules = settings.supervision
         self._listener = listener
         self._spec = specs[0][1]  # of a worker; all of a pool load one model
@@ -182,7 +189,7 @@ class WorkerPool:
 
     def extend(self, job: Job) -> None:
         """Add a job to the running batch, which was made open-ended."""
-        self._hand_over(lambda: self._batch.add(job) if self._batch else None)
+        self._hand_over(lambda: self._batch.add(self._remade(job)) if self._batch else None)
 
     def seal(self) -> None:
         """The running batch is complete when all its jobs are: no more will be added."""
@@ -333,7 +340,10 @@ class WorkerPool:
                 self._loaded(handle, message)
             case LoadFailed(kind, error, everywhere):
                 reason = f"the model could not be loaded: {error}"
-                self._cannot_serve(handle, kind, reason, everywhere)
+                if kind == "out_of_memory" and not handle.on_its_way_out:
+                    self._needs_less_memory(handle, reason)
+                else:
+                    self._cannot_serve(handle, kind, reason, everywhere)
             case Compiling():
                 if handle.running and not handle.on_its_way_out:
                     handle.set_deadline(self._pace.allowed(handle.name, handle.work, True))
@@ -373,6 +383,45 @@ class WorkerPool:
         else:
             logger.error(f"{handle.name}: {reason}")
             self._expect_to_leave(handle, reason)
+
+    def _needs_less_memory(self, handle: WorkerHandle, reason: str) -> None:
+        """Load once in a mode that takes less memory, or give up: a try more would end the same."""
+        fit = self._memory.fit if self._memory else None
+        may_change = fit is not None and not handle.has_changed_memory
+        if fit and may_change and fit.same_pixels:
+            mode = fit.same_pixels[0]
+            logger.warning(
+                f"{handle.name}: {reason} It loads the model in memory mode {mode} instead: the "
+                "same pictures, more slowly."
+            )
+            handle.load_smaller(mode)
+            self._expect_to_leave(handle, reason)
+        elif fit and may_change and fit.other_pixels and not self._has_results:
+            logger.warning(f"{handle.name}: {reason}")
+            self._expect_to_leave(handle, reason)
+            self._change_memory(fit.other_pixels)
+        else:
+            why = fit.refusal(handle.device, handle.memory) if fit else ""
+            self._retire(handle, f"{reason} {why}".rstrip())
+
+    @property
+    def _has_results(self) -> bool:
+        """Pictures are there, or may be, which belong to the memory mode of today."""
+        return self.has_served or (self._batch is not None and self._batch.keeps_results)
+
+    def _change_memory(self, mode: Mode) -> None:
+        """All workers load in another mode, so that a picture is the same whoever draws it."""
+        assert self._memory is not None
+        reason = f"all workers load the model in memory mode {mode} now"
+        logger.warning(f"Memory: {reason}; it was not enough for the one before.")
+        self._remade = self._memory.change_to(mode)
+        if self._batch is not None:
+            self._batch.remake(self._remade)
+        for handle in self._handles:
+            handle.load_smaller(mode)
+            if handle.alive and not handle.on_its_way_out:
+                handle.kill(reason)
+                handle.set_deadline(KILL_GRACE)
 
     def _expect_to_leave(self, handle: WorkerHandle, reason: str) -> None:
         """The worker said that it ends itself, to come again with a fresh device context."""
@@ -429,6 +478,7 @@ class WorkerPool:
 
     def _take(self, batch: Batch) -> None:
         self._batch = batch
+        batch.remake(self._remade)
         if self._give_up_reason is not None:
             batch.abandon("failed", self._give_up_reason)
         elif self._closing:

@@ -18,18 +18,20 @@ from loguru import logger
 from core.admission import Admission, Job, Rejected
 from core.batch import Batch, job_entry
 from core.benchmark.editing import Edit
-from core.benchmark.models import EDITOR, judge_model
+from core.benchmark.models import EDITOR, EDITOR_DEMAND, judge_demand, judge_model
 from core.benchmark.pairs import Pair, PairSet
 from core.benchmark.settings import BenchmarkSettings
 from core.changes import Change
+from core.checkpoint import MODEL_INDEX, PIPELINE_INDEX
 from core.device_sharing import share_out
 from core.devices import Device, choose_devices, memory_in_use
 from core.errors import InputError
 from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
 from core.folder_input import FolderInput
 from core.judge import Judge, load_judge
-from core.ledger import Ledger
+from core.ledger import Entry, Ledger
 from core.lora_files import LoraInspector
+from core.memory_choice import MemoryChoice, demand_of
 from core.memory_modes import refuse_unusable
 from core.model_choice import ModelChoice, choose_model
 from core.model_fetch import ModelFetch
@@ -104,7 +106,7 @@ class EditBenchmark:
         self.settings = settings
         self._inspector = LoraInspector()
         self.devices, self.judge_devices = _devices(settings, device_ids)
-        self.editor = choose_model(
+        editor = choose_model(
             settings.editor.model,
             settings.editor.revision,
             settings.editor.dtype,
@@ -112,6 +114,7 @@ class EditBenchmark:
             EDITOR,
             variant=settings.editor.variant,
             memory=settings.editor.memory,
+            role="edit",
             base_model=settings.editor.base_model,
         ).drawing(
             find_model_loras(
@@ -122,11 +125,30 @@ class EditBenchmark:
             ),
             settings.editor.scheduler,
         )
-        self.judge_model, judge_settings = judge_model(settings, self.judge_devices)
-        on_cpu = self.devices[0].kind == "cpu"
-        refuse_unusable(self.editor.memory, "edit", on_cpu, "editor.memory")
-        refuse_unusable(self.judge_model.memory, "score", on_cpu, "judge.memory")
+        found_judge, judge_settings = judge_model(settings, self.judge_devices)
         self.judge: Judge = load_judge(judge_settings, config_folder)
+        self._editor_memory = MemoryChoice(
+            editor,
+            settings.editor.memory,
+            self.devices,
+            "edit",
+            PIPELINE_INDEX,
+            lambda model: settings.workers.decisive(model.deciding),
+            "editor.memory",
+        )
+        self._judge_memory = MemoryChoice(
+            found_judge,
+            settings.judge.memory,
+            self.judge_devices,
+            "score",
+            MODEL_INDEX,
+            lambda model: self.judge.identity(model.deciding),
+            "judge.memory",
+            "clip" if self.judge.settings.type == "clip" else "parts",
+        )
+        on_cpu = self.devices[0].kind == "cpu"
+        refuse_unusable(editor.memory, "edit", on_cpu, "editor.memory")
+        refuse_unusable(found_judge.memory, "score", on_cpu, "judge.memory")
         self.judge_name = self.judge.name(self.judge_model.identity)
         self.listener: Listener = ignore
         self.root = OutputRoot(output_folder)
@@ -134,6 +156,7 @@ class EditBenchmark:
         if self._claim is not None:
             self._claim.check()  # before anything is touched; again when the folder is ours
         self._ledger = Ledger.open(self.root.folder)
+        self._overwrite = overwrite
         self._planner = Planner(
             self._ledger, self.root, overwrite, retry_quarantined, self.editor.loras
         )
@@ -152,6 +175,16 @@ class EditBenchmark:
         self._edit_jobs: list[Job] = []
         self._edit_contents: dict[str, Contents] = {}  # by the key of the edit's output
         self._stopping = False
+
+    @property
+    def editor(self) -> ModelChoice:
+        """The model that edits, and how it is loaded."""
+        return self._editor_memory.model
+
+    @property
+    def judge_model(self) -> ModelChoice:
+        """The model that scores, and how it is loaded."""
+        return self._judge_memory.model
 
     def __enter__(self) -> "EditBenchmark":
         return self
@@ -192,13 +225,28 @@ class EditBenchmark:
         suffix = self.settings.workers.picture_suffix
         inputs = [_edit_input(pair, self.settings.seed, suffix) for pair in self._pairs]
         admitted = [admission.admit(i, given) for i, given in enumerate(inputs)]
+        demand = demand_of(admitted, self.settings.workers.max_resident_loras)
+        admitted = self._editor_memory.settle(admitted, self._known(admitted), demand)
         jobs = [item for item in admitted if isinstance(item, Job)]
         self._edit_contents = {job.output.key: job.contents for job in jobs}
         plan = self._planner.begin([_named(a, self._pairs) for a in admitted], self._claim)
         self._plan = plan
         self._edit_jobs = plan.jobs
         self._edits = {r.position: r for r in plan.settled}
-        self._score_admission = Admission(
+        self._score_admission = self._admission_of_scores()
+        # Hashed once: an edit that stays is looked at for the plan, and scored after it.
+        self._admitted = {edit.position: self._admit_score(edit) for edit in self.finished_edits()}
+        self._settle_judge()
+        self._score_summary = self._summary_of_scores(list(self._admitted.values()))
+
+    def _known(self, items: Sequence[Job | Rejected]) -> dict[str, Entry]:
+        """What the ledger has of them, if it counts."""
+        if self._overwrite:
+            return {}
+        return self._ledger.entries_of([i.output.key for i in items if isinstance(i, Job)])
+
+    def _admission_of_scores(self) -> Admission:
+        return Admission(
             ScoreKind(),
             self.judge.identity(self.judge_model.deciding),
             self.judge.settings.dtype,
@@ -207,9 +255,15 @@ class EditBenchmark:
             first_seed=self.settings.seed,
         )
 
-        # Hashed once: an edit that stays is looked at for the plan, and scored after it.
-        self._admitted = {edit.position: self._admit_score(edit) for edit in self.finished_edits()}
-        self._score_summary = self._summary_of_scores(list(self._admitted.values()))
+    def _settle_judge(self) -> None:
+        """Decide how the judges load their model, if any edit is to be scored."""
+        items = list(self._admitted.values())
+        demand = judge_demand(self.judge.settings)
+        settled = self._judge_memory.settle(items, self._known(items), demand)
+        self._admitted = dict(zip(self._admitted, settled, strict=True))
+        if self._edit_jobs:
+            self._judge_memory.ensure(demand)
+        self._score_admission = self._admission_of_scores()
 
     def _lora_folders(self) -> list[Path]:
         """Where relative paths of LoRAs are looked up."""
@@ -385,6 +439,8 @@ class EditBenchmark:
         self, role: Role, devices: list[Device], jobs: list[Job], open_ended: bool = False
     ) -> WorkerPool:
         """Workers for one role, at work on `jobs`."""
+        memory = self._judge_memory if role == "score" else self._editor_memory
+        memory.ensure(EDITOR_DEMAND)  # as where a result was removed after the planning
         model, _ = self._model(role)
         fetch = self._fetches.pop(role, None)
         if fetch is not None and fetch.refusal is not None:
@@ -398,6 +454,7 @@ class EditBenchmark:
             lambda device: self._events.put(PoolEvent(role, device=device)),
             self._log,
             fetch,
+            memory,
         )
         batch = Batch(
             jobs,
