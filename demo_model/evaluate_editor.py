@@ -150,6 +150,8 @@ def _of_edits(family: Any, done: Done, rights: Sequence[bool], folder: Path) -> 
         f"{FAILURES}: not what was asked for": of(missed),
         f"{FAILURES}: badly drawn, or the rest not kept": of(spoilt),
     }
+    if not right:
+        return []
     best = of(right)
     return [Ranking(f"the editor's: {name}", best, them) for name, them in compare.items() if them]
 

@@ -39,7 +39,6 @@ def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
     check_device(options.device)
     options.device = torch.device(options.device)
     torch.set_num_threads(options.threads)
-    torch.backends.cudnn.benchmark = True
     return options
 
 

@@ -95,22 +95,28 @@ class TextInput:
         return tokens.input_ids, tokens.attention_mask
 
 
-def text_states(encoder: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def text_places(encoder: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Positions [3, 1, length] of the tokens: every instruction has its picture at one place."""
+    places: torch.Tensor = encoder.model.get_rope_index(
+        input_ids=ids[:1],
+        mm_token_type_ids=(ids[:1] == encoder.config.image_token_id).int(),
+        image_grid_thw=torch.tensor([[1, 4, 4]]),
+    )[0]
+    return places
+
+
+def text_states(
+    encoder: Any, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor
+) -> torch.Tensor:
     """What the pipeline reads from the text encoder, all tokens.
 
-    The vision tower ends in zeros whatever it sees, and every instruction has its picture at the
-    same place: neither has to be worked out anew.
+    The vision tower ends in zeros whatever it sees: it is not asked.
     """
     pictures = ids == encoder.config.image_token_id
-    embedded = encoder.get_input_embeddings()(ids) * ~pictures[..., None]
-    grid = torch.tensor([[1, 4, 4]])
-    row = ids[:1].cpu()
-    kinds = (row == encoder.config.image_token_id).int()
-    places, _ = encoder.model.get_rope_index(row, kinds, image_grid_thw=grid)
     found: torch.Tensor = encoder.model.language_model(
-        inputs_embeds=embedded,
+        inputs_embeds=encoder.get_input_embeddings()(ids) * ~pictures[..., None],
         attention_mask=mask,
-        position_ids=places.expand(-1, len(ids), -1).to(ids.device),
+        position_ids=places.expand(-1, len(ids), -1),
         use_cache=False,
     ).last_hidden_state
     return found
@@ -122,6 +128,7 @@ class Trainer:
     def __init__(self, pipeline: Any, device: torch.device) -> None:
         self.pipeline = pipeline
         self.text = TextInput(pipeline.tokenizer)
+        self.places = text_places(pipeline.text_encoder, self.text([""])[0]).to(device)
         self.encoder, self.transformer = pipeline.text_encoder.train(), pipeline.transformer.train()
         torch.nn.init.zeros_(self.transformer.proj_out.weight)
         torch.nn.init.zeros_(self.transformer.proj_out.bias)
@@ -156,7 +163,7 @@ class Trainer:
     ) -> torch.Tensor:
         """One batch, its latents packed; returns its loss."""
         with torch.autocast(ids.device.type, torch.bfloat16):
-            states = text_states(self.encoder, ids, mask)
+            states = text_states(self.encoder, ids, mask, self.places)
         loss = self._flow_loss(
             states[:, DROPPED:].float(), mask[:, DROPPED:].bool(), source, target
         )

@@ -78,7 +78,7 @@ def train(
         lambda: show(vae, pictures[:4], sheet_file(out)),
     )
     on_gpu = device.type == "cuda"
-    with compiled_blocks(vae):
+    with compiled_blocks(vae), torch.backends.cudnn.flags(benchmark=True):
         for step in loop:
             whole = on_gpu or loop.done >= CROPS_UNTIL
             loss, mse = _loss(vae, _batch(pictures, whole, (64 if on_gpu else 4) if whole else 16))

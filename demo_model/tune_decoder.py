@@ -56,7 +56,7 @@ def tune(
         until,
         lambda: show(vae, pictures[:4], sheet_file(out)),
     )
-    with compiled_blocks(decoder):
+    with compiled_blocks(decoder), torch.backends.cudnn.flags(benchmark=True):
         for step in loop:
             picks = torch.randint(len(pictures), (BATCH[pictures.device.type],))
             picks = picks.to(pictures.device)
