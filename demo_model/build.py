@@ -38,6 +38,7 @@ class Stage:
         needs: stages whose results it takes.
         until: share of the time on a GPU, counted from the start of all, at which it has to end.
         options: of its command line; `@name` stands for the path of that stage's result.
+        course: added to the seed, so that a second course sees something else than the first.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     until: float = 1.0
     options: tuple[str | int, ...] = ()
+    course: int = 0
 
 
 def stages(parts: Sequence[str], timed: bool) -> list[Stage]:
@@ -108,11 +110,11 @@ def _whole_judge() -> list[Stage]:
         Stage("pictures", "editor_pictures", "judge", ("editor",), 1, ("--editors", "@editor")),
         Stage(
             "judge_second", "train_judge", "judge", ("judge_first", "pictures", "editor_vae"), 1,
-            (*pictures, "--first", "@judge_first", "--steps", 7_000, "--quality-first", 300),
+            (*pictures, "--first", "@judge_first", "--steps", 7_000, "--quality-first", 300), 1,
         ),
         Stage(
             "judge", "train_judge", "judge", ("judge_second", "pictures", "editor_vae"), 1,
-            (*pictures, "--first", "@judge_second", "--steps", 14_000),
+            (*pictures, "--first", "@judge_second", "--steps", 14_000), 2,
         ),
     ]  # fmt: skip
 
@@ -144,7 +146,7 @@ class Plan:
         device = [] if stage.module == "editor_pictures" else ["--device", self.device]
         shared = {
             "--out": self.work / stage.name,
-            "--seed": self.seed,
+            "--seed": self.seed + stage.course,
             "--threads": self.threads,
             "--parent": os.getpid(),
         }
@@ -166,6 +168,11 @@ def run(todo: Sequence[Stage], plan: Plan) -> None:
     clock = _Clock(plan.work / "seconds")
     running: dict[str, tuple[subprocess.Popen[bytes], Stage]] = {}
     waiting = [stage for stage in todo if not (plan.work / stage.name).exists()]
+    if plan.seconds is not None and waiting and clock.spent >= plan.seconds:
+        raise Failed(
+            f"Of {plan.seconds:.0f} s, {clock.spent:.0f} are spent, and there is no "
+            f"{', '.join(stage.name for stage in waiting)} yet. Give it more --seconds."
+        )
     reported = 0.0
     try:
         while waiting or running:

@@ -177,7 +177,8 @@ def main() -> None:
     with flat_convolutions(), compiled_blocks(vae or torch.nn.Identity()):
         sources = [examples(options.examples, options.seed, vae, options.threads)]
         if options.pictures:
-            sources += edited_examples(options.pictures, options.seed, vae, options.threads)
+            made = edited_examples(options.pictures, options.seed, vae, options.threads)
+            sources += [some for some in made if some]  # a good editor misses nothing
     print(*map(len, sources), "examples", flush=True)
     train(
         model,
