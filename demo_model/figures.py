@@ -28,15 +28,15 @@ class Figure:
     may_lack: bool = False
 
     def worse_than(self, other: "Figure") -> bool:
-        """Whether this is worse than the same figure of another model."""
+        """Whether this is worse than the same figure of another model; no number at all is."""
         if self.better == "below":
-            return self.value > self.ideal
+            return not self.value <= self.ideal
         behind = {
             "more": other.value - self.value,
             "less": self.value - other.value,
             "near": abs(self.value - self.ideal) - abs(other.value - self.ideal),
         }[self.better]
-        return behind > self.slack + 1e-9
+        return not behind <= self.slack + 1e-9
 
 
 @dataclass(frozen=True)

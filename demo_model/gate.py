@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 SAMPLES = 300  # of the model card
 SEEDS = {"generator": 12345, "editing": 54321}  # of the model card
 MEGABYTES = 40.0  # of all the demo's weights
+EXCHANGED = ".exchanged"  # is there while what was shipped before is removed
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,10 @@ def judge(
             for name, made in half.made.items()
             if name not in keep and (work / made).is_dir()
         }
-        if not fresh or (half.together and len(fresh) < len(half.made)):
+        if half.together and 0 < len(fresh) < len(half.made):
+            print(f"{half.name}: left alone, for there is no new {', '.join({*old} - {*fresh})}")
+            continue
+        if not fresh:
             continue
         before = _measured(half, old, work, mark)
         measured[half.name] = _measured(half, {**old, **fresh}, work, mark)
@@ -127,8 +131,22 @@ def ship(verdict: Verdict, shipped: Path) -> None:
         for name in verdict.new:
             shutil.rmtree(shipped / f".{name}.new", ignore_errors=True)
         raise
+    (shipped / EXCHANGED).touch()
     for name in verdict.new:
         shutil.rmtree(shipped / f".{name}.old")
+    (shipped / EXCHANGED).unlink()
+
+
+def undo_half_an_exchange(shipped: Path, choices: Sequence[Half]) -> None:
+    """Put back what `ship` had moved away when it was killed, if it was not through with all."""
+    for name in (name for half in choices for name in half.made):
+        old = shipped / f".{name}.old"
+        if old.exists() and not (shipped / EXCHANGED).exists():
+            shutil.rmtree(shipped / name, ignore_errors=True)
+            os.rename(old, shipped / name)
+        for leftover in (old, shipped / f".{name}.new"):
+            shutil.rmtree(leftover, ignore_errors=True)
+    (shipped / EXCHANGED).unlink(missing_ok=True)
 
 
 def _measured(half: Half, folders: Mapping[str, Path], work: Path, mark: str) -> Measured:
@@ -162,6 +180,7 @@ def main() -> None:
     parser.add_argument("--keep", nargs="+", default=[], choices=models, help=text)
     options = parser.parse_args()
     choices = halves(options.samples, options.device)
+    undo_half_an_exchange(HERE, choices)
     mark = f"{options.samples} {options.device}"
     verdict = judge(options.work, HERE, choices, options.keep, mark)
     if not verdict.new:
@@ -178,7 +197,10 @@ def main() -> None:
     measured_halves = [half for half in choices if half.name in verdict.measured]
     tables = {half.marks: verdict.measured[half.name].table for half in measured_halves}
     write_card(HERE / "README.md", tables)
-    print(f"No figure is worse. Shipped: {', '.join(verdict.new)}; the model card says so.")
+    print(
+        f"No figure is worse. Shipped: {', '.join(verdict.new)}; the card has its figures. "
+        "How to draw docs/contact_sheet.png and docs/edit_sheet.png again is in the main README."
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """New models ship only if no figure of the model card is worse; otherwise nothing changes."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import torch
 
 from demo_model.build import PARTS, Plan, stages
 from demo_model.figures import Better, Figure, Measured, error_of_area, write_card
-from demo_model.gate import Half, judge, ship
+from demo_model.gate import Half, judge, ship, undo_half_an_exchange
 from demo_model.styles import STYLES
 from tests.conftest import PROJECT
 
@@ -124,6 +125,34 @@ def test_an_interrupted_exchange_leaves_all_that_was_shipped(
     assert _state(shipped) == before
 
 
+def test_an_exchange_that_was_killed_is_undone(shipped: Path) -> None:
+    before = _state(shipped)
+    (shipped / "editor").rename(shipped / ".editor.old")  # between its two renames
+    _models(shipped, {".judge.new": 0.9})
+    undo_half_an_exchange(shipped, HALVES)
+    assert _state(shipped) == before
+
+
+def test_an_exchange_that_was_killed_at_its_end_is_finished(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    better = {"editor": 0.9, "judge": 0.8}
+    verdict = judge(_models(tmp_path / "work", better), shipped, HALVES)
+    remove = shutil.rmtree
+
+    def killed(folder: Path, ignore_errors: bool = False) -> None:
+        if folder.name == ".judge.old" and folder.exists():
+            raise KeyboardInterrupt
+        remove(folder, ignore_errors)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", killed)
+        ship(verdict, shipped)
+    undo_half_an_exchange(shipped, HALVES)
+    now = {f"{name}/model.safetensors": str(value) for name, value in {**OLD, **better}.items()}
+    assert _state(shipped) == now
+
+
 @pytest.mark.parametrize(
     ("better", "ideal", "slack", "old", "new", "worse"),
     [
@@ -136,6 +165,7 @@ def test_an_interrupted_exchange_leaves_all_that_was_shipped(
         ("near", 0.5, 0.05, 0.52, 0.6, True),
         ("below", 0.35, 0, 0.14, 0.33, False),
         ("below", 0.35, 0, 0.14, 0.36, True),
+        ("more", 0, 0, 32.8, float("nan"), True),
     ],
 )
 def test_what_counts_as_worse(
