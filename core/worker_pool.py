@@ -537,7 +537,7 @@ class WorkerPool:
         elif fetch.folder is not None:
             self._model_folder, self._fetch = fetch.folder, None
             folder = str(user_path(fetch.folder, "model"))
-            self._turns = LoadTurns(self._concurrent_loads, replace(self._spec, model=folder))
+            self._turns = LoadTurns(self._concurrent_loads, self._spec.fetched_to(folder))
 
     def _end_fetch(self) -> None:
         if self._fetch is not None:

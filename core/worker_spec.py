@@ -82,6 +82,11 @@ class WorkerSpec:
         base = None if self.base_model is None else change(self.base_model)
         return replace(self, model=change(self.model), base_model=base, model_loras=loras)
 
+    def fetched_to(self, folder: str) -> "WorkerSpec":
+        """The same where the hub's part of the model lies in a folder of this machine."""
+        part = "model" if self.base_model is None else "base_model"
+        return replace(self, revision=None, **{part: folder})  # type: ignore[arg-type]
+
     @property
     def index_file(self) -> str:
         """A file that every model of its role's kind has."""

@@ -4,7 +4,7 @@ import gc
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL.Image import Image
@@ -76,10 +76,7 @@ class ModelFamily(ABC):
 
     def model_is_at(self, folder: str) -> None:
         """Load from there: what a hub's model was fetched to."""
-        if self.spec.base_model is None:
-            self.spec = replace(self.spec, model=folder, revision=None)
-        else:
-            self.spec = replace(self.spec, base_model=folder, revision=None)
+        self.spec = self.spec.fetched_to(folder)
 
     @abstractmethod
     def device_identity(self) -> tuple[str, str]:
