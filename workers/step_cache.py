@@ -84,8 +84,10 @@ class StepCaching:
     def _check(self, model: str, cache: StepCache) -> None:
         able = _ABLE.get(model, set())
         if cache.kind not in able:
-            others = f"{model} can do {', '.join(sorted(able))}" if able else f"{model} has none"
-            raise InputError(f"workers.step_cache: {others} (found {cache.kind!r}).")
+            right = " or ".join(sorted(able | {"none"}))
+            raise InputError(
+                f"workers.step_cache: for {model} it must be {right} (found {cache.kind!r})."
+            )
 
     def _apply(self, pipeline: str, cache: StepCache) -> None:
         if type(self._denoiser).__name__ == "ZImageTransformer2DModel":
