@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 READY_TO_TEST := $(VENV)/.dev-requirements-installed
 
-.PHONY: demo edit-demo test chaos fuzz check bench gpu-wheels demo-model demo-editor clean
+.PHONY: demo edit-demo test chaos fuzz check bench gpu-wheels demo-model clean
 
 demo: $(READY)  ## draw the example persona's tweets on two workers
 	$(BIN)/python generate_images_from_tweets.py examples/persona_tweets.json 2
@@ -44,11 +44,16 @@ fuzz: $(READY_TO_TEST)  ## coverage-guided fuzzing of every reader; not part of 
 	$(BIN)/pip install --quiet atheris==3.0.0
 	for target in $(TARGETS); do $(BIN)/python -m tests.hostile.fuzz $$target $(SECONDS_EACH) || exit 1; done
 
-demo-model: $(READY)  ## train the embedded demo model again, from a seed
-	$(BIN)/python -m demo_model.build
+# DEVICE=cuda: all of it in five minutes of a GPU. DEVICE=cpu: a day or so of two cores that
+# nothing else wants; kill it at any moment and call it again. PARTS: what to train.
+DEVICE ?= cpu
+PARTS ?= generator editor judge
+KEEP ?=
+LOWEST := $(if $(filter cpu,$(DEVICE)),nice -n 19)
 
-demo-editor: $(READY)  ## train the embedded demo editor and judge again, from a seed
-	$(BIN)/python -m demo_model.build_editor
+demo-model: $(READY)  ## train the demo's models; they are shipped if no figure is worse
+	$(LOWEST) $(BIN)/python -m demo_model.build --device $(DEVICE) --only $(PARTS)
+	$(LOWEST) $(BIN)/python -m demo_model.gate --device $(DEVICE) $(if $(KEEP),--keep $(KEEP))
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)

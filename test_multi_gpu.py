@@ -91,13 +91,15 @@ def check_same_time(workers: int, folder: Path) -> str:
 
 
 def check_lora(workers: int, folder: Path) -> str:
-    """A LoRA changes the picture; the next task without it does not feel it."""
+    """A LoRA changes the picture, and so do two; the next task without them does not feel it."""
     task = house_tasks(1)[0]
     styled = {**task, "lora_path": str(LORA)}
-    results, _ = draw(folder, 1, [task, styled, {**task, "task_id": "after"}])
+    stacked = {**task, "loras": [str(LORA), str(LORA.with_stem("neon"))]}
+    results, _ = draw(folder, 1, [task, styled, stacked, {**task, "task_id": "after"}])
     assert all(r.success for r in results), [r.error for r in results]
-    plain, snow, after = (Path(str(r.output_path)) for r in results)
-    assert _pixels(plain) == _pixels(after) != _pixels(snow)
+    plain, snow, both, after = (Path(str(r.output_path)) for r in results)
+    assert _pixels(plain) == _pixels(after)
+    assert len({_pixels(plain), _pixels(snow), _pixels(both)}) == 3
     return f"{read_provenance(snow)['lora_sha256'][:12]} on, then off without a trace"
 
 

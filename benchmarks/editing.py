@@ -8,7 +8,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from diffusers import DiffusionPipeline
 
 from benchmarks import full_size
 from benchmarks.gpu_parts import Place
@@ -20,6 +19,7 @@ from core.messages import Lease
 from core.model_choice import ModelChoice
 from core.tasks import EditTask
 from core.worker_spec import spec_for
+from workers.models import diffusers_pipeline
 from workers.models.native_image_editor import NativeImageEditor
 
 STEPS = 4
@@ -30,11 +30,9 @@ class MadeHere(NativeImageEditor):
 
     def take(self, pipeline: Any) -> None:
         """Load as always, from `pipeline`."""
-        with patch.object(DiffusionPipeline, "from_pretrained", lambda *_, **__: pipeline):
+        pipeline.set_progress_bar_config(disable=True)
+        with patch.object(diffusers_pipeline, "load_pipeline", lambda *_: pipeline):
             self.load()
-
-    def _parts_without_torchvision(self) -> dict[str, Any]:
-        return {}  # it has its processor
 
 
 def on_gpu(place: Place) -> None:

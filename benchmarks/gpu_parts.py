@@ -58,6 +58,7 @@ PARTS = (
     Part("z-image-flash", "gpu_z_image.flash", 20, 60),
     Part("z-image-compiled", "gpu_z_image.compiled", 40, 150),
     Part("z-image-fp8", "gpu_z_image.fp8", 40, 120),
+    Part("memory-modes", "gpu_z_image.memory_modes", 60, 180),
     Part("qwen-image-edit", "editing.on_gpu", 60, 150),
     Part("qwen3-vl", "judging.on_gpu", 40, 120),
 )

@@ -1,9 +1,11 @@
 """Z-Image at full size in `benchmarks.gpu`: a script's loop, the worker's model, the engine."""
 
+import gc
 import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +21,7 @@ from benchmarks.turns import peak_gib
 from core.devices import choose_devices
 from core.events import Event, TaskEnded
 from core.lora_files import LoraInspector
+from core.memory_modes import FACTS, Mode, installed
 from core.messages import Lease
 from core.model_choice import choose_model
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
@@ -131,23 +134,29 @@ def compiled(place: Place) -> None:
 
 
 def fp8(place: Place) -> None:
-    """Weights and activations in float8, by torchao."""
-    from torchao.quantization import (
-        Float8DynamicActivationFloat8WeightConfig,
-        PerRow,
-        quantize_,
-    )
-
-    family, loaded = _family(place)
-    quantize_(
-        family.pipeline.transformer,
-        Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()),
-    )
+    """Weights and activations in float8, as the memory mode fp8 has them."""
+    family, loaded = _family(place, memory="fp8")
     side = _sides(place)[0]
     draw = _timed(_drawer(place, family, side))
     _measure(place, "worker, float8", side, draw, 1, loaded, floor="float8")
     family.pipeline.transformer.compile_repeated_blocks(fullgraph=True)
     _measure(place, "worker, float8, compiled", side, draw, 1, loaded, floor="float8")
+
+
+def memory_modes(place: Place) -> None:
+    """Every other mode that this machine can have, with two LoRAs in turn."""
+    side = _sides(place)[0]
+    for mode, facts in FACTS.items():
+        able = installed(facts.package) if facts.package else True
+        if mode in ("full", "fp8") or not able or (place.tiny and not facts.on_cpu):
+            continue
+        family, loaded = _family(place, memory=mode)
+        draw = _timed(_drawer(place, family, side, loras=True))
+        _measure(place, f"worker, memory: {mode}, 2 LoRAs in turn", side, draw, 1, loaded)
+        del family, draw
+        gc.collect()  # closures are cycles
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def engine(place: Place) -> None:
@@ -196,7 +205,9 @@ def _variant(place: Place, name: str, **workers: Any) -> NativeImageGenerator:
     return family
 
 
-def _family(place: Place, batch: int = 1, **workers: Any) -> tuple[NativeImageGenerator, float]:
+def _family(
+    place: Place, batch: int = 1, memory: Mode = "full", **workers: Any
+) -> tuple[NativeImageGenerator, float]:
     """The worker's model without its process, and the seconds of its load."""
     torch.set_grad_enabled(False)
     settings = load_settings(
@@ -204,6 +215,9 @@ def _family(place: Place, batch: int = 1, **workers: Any) -> tuple[NativeImageGe
     )
     [device] = choose_devices(1, None, settings.device)
     model = choose_model(str(_model(place)), None, "bfloat16", [device])
+    if place.tiny and not FACTS[memory].on_cpu:
+        memory = "fp8_cast"  # to try the benchmark itself
+    model = replace(model, memory=memory)
     spec = spec_for(device, "generate", model, settings, threads=os.cpu_count() or 1)
     family = NativeImageGenerator(spec, lambda level, text: print(f"{level} {text}", flush=True))
     started = time.monotonic()

@@ -8,13 +8,15 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from core.errors import InputError
+from core.lora_stack import CheckedLora, counting, hashes_of
 from core.outputs import OutputPath, OutputRoot
 from core.seeds import RANDOM, random_seed, seed_of_task
 from core.task_kinds import Contents, TaskInput, TaskKind
-from core.tasks import MAX_TASK_BYTES, EditTask, GenerateTask, ScoreTask, Task
+from core.tasks import MAX_TASK_BYTES, EditTask, GenerateTask, ScoreTask, Task, task_to_json
 from core.validation import shown
 
 # Raise a kind's when its tasks come to give another result than before.
@@ -22,7 +24,7 @@ FINGERPRINT_VERSIONS = {GenerateTask: 3, EditTask: 3, ScoreTask: 3}
 MAX_TASK_ID = 200  # characters
 # Names and places decide nothing; the content of the files behind them does.
 UNDECIDING = (
-    "output_path", "task_id", "metadata", "lora_path", "source_images", "edited_image",
+    "output_path", "task_id", "metadata", "lora_path", "loras", "source_images", "edited_image",
     "seed_is_random", "more_asks",
 )  # fmt: skip
 
@@ -44,6 +46,16 @@ class Job:
     @property
     def lora_sha256(self) -> str | None:
         return self.contents.lora
+
+    @cached_property
+    def loras(self) -> tuple[CheckedLora, ...]:
+        """Those that take part in the picture."""
+        return _counting(self.task, self.contents)
+
+    @cached_property
+    def loads(self) -> frozenset[str]:
+        """Content hashes of the LoRAs that a worker needs for it."""
+        return frozenset(lora.sha256 for lora in self.loras)
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,12 @@ class Admission:
         return replace(task, seed=seed)
 
 
+def made_by(job: Job, identity: str) -> Job:
+    """The same job for another model, or for one that is loaded in another way."""
+    decides = fingerprint(job.task, job.contents, identity, job.dtype)
+    return replace(job, model=identity, fingerprint=decides)
+
+
 def fingerprint(
     task: Task, contents: Contents, model: str, dtype: str, version: int | None = None
 ) -> str:
@@ -150,17 +168,28 @@ def fingerprint(
         version: of this program's way to make them, one of `FINGERPRINT_VERSIONS`; today's.
     """
     decides = {k: v for k, v in vars(task).items() if k not in UNDECIDING}
-    if contents.lora is None:
-        decides["lora_strength"] = None
+    loras: str | list[tuple[str, float]] | None = contents.lora
+    strength = decides.get("lora_strength") if contents.lora is not None else None
+    if contents.loras:
+        stack = [(lora.sha256, lora.strength) for lora in _counting(task, contents)]
+        # One that is left of a stack draws what it draws by itself.
+        loras, strength = stack[0] if len(stack) == 1 else (stack or None, None)
     decides.update(
         kind=type(task).__name__,
-        lora=contents.lora,
+        lora_strength=strength,
+        lora=loras,
         pictures=[*contents.pictures.values(), *contents.readings],
         model=model,
         dtype=dtype,
         version=FINGERPRINT_VERSIONS[type(task)] if version is None else version,
     )
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _counting(task: Task, contents: Contents) -> tuple[CheckedLora, ...]:
+    if isinstance(task, ScoreTask):
+        return ()
+    return counting(task, hashes_of(contents.lora, contents.loras))
 
 
 def _check_task_id(task_id: str | None) -> None:
@@ -171,7 +200,7 @@ def _check_task_id(task_id: str | None) -> None:
 
 
 def _check_size(task: Task) -> None:
-    size = len(json.dumps(vars(task)))
+    size = len(json.dumps(task_to_json(task)))
     if size > MAX_TASK_BYTES:
         raise InputError(
             f"The task takes {size} bytes with its prompt and metadata; the most is "

@@ -8,7 +8,7 @@ that means for a task (done, again, alone, quarantined, failed).
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -24,7 +24,7 @@ from core.messages import Done, Failed, FailureKind, Lease, encode
 from core.outputs import OutputRoot, discard, publish
 from core.paths import as_text
 from core.replaced import Replaced
-from core.scheduler import Pending, Scheduler, Worker
+from core.scheduler import Pending, Scheduler, Stack, Worker
 from core.settings import SupervisionSettings
 from core.tasks import Result, Status, task_to_json
 
@@ -135,6 +135,17 @@ class Batch:
         else:
             self._close(task, self._closed_as[0], None, self._closed_as[1])
 
+    @property
+    def keeps_results(self) -> bool:
+        """Some of its inputs have results of earlier runs, which stay."""
+        return any(result.success for result in self._settled)
+
+    def remake(self, remade: Callable[[Job], Job]) -> None:
+        """Change jobs that nobody has begun, all in one way that leaves their work as it is."""
+        for task in self._tasks.values():
+            if task.attempts == 0:
+                task.job = remade(task.job)
+
     def seal(self) -> None:
         """No more jobs will come."""
         self._sealed = True
@@ -217,6 +228,7 @@ class Batch:
             job.fingerprint,
             str(partial),
             job.contents.pictures,
+            loras_sha256=job.contents.loras,
         )
         active = ActiveLease(lease, job, worker, task.alone)
         self._active[lease_id] = active
@@ -499,12 +511,16 @@ def job_entry(job: Job, state: State, **fields: object) -> Entry:
     )
 
 
+def _stack_of(job: Job) -> Stack:
+    return next(iter(job.loads)) if len(job.loads) == 1 else job.loads or None
+
+
 def _pending(task: _Task) -> Pending:
     retry = task.failures + task.crashes + task.kills
     return Pending(
         position=task.job.position,
         work=task.job.work,
-        lora=task.job.lora_sha256,
+        lora=_stack_of(task.job),
         retry=retry,
         avoid=frozenset(task.avoid),
         # What failed in company tries alone: one bad task must not fail the others with it.

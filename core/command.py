@@ -72,6 +72,18 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         metavar="0,2,4",
         help="which of the visible GPUs, instead of NUM_GPUS",
     )
+    add(
+        "--gpus-per-worker",
+        type=positive,
+        metavar="K",
+        help="spread the model over K GPUs each, where it is too large for one (default: 1)",
+    )
+    add(
+        "--workers-per-gpu",
+        type=positive,
+        metavar="K",
+        help="have K workers on each GPU, for a small model (default: 1)",
+    )
     add("--config", metavar="FILE", help="YAML settings that differ from config/default.yaml")
     add(
         "--model",
@@ -166,7 +178,8 @@ class _Relay:
 def _settings(options: argparse.Namespace) -> Settings:
     """The command line over the settings file."""
     settings = load_settings(options.config)
-    changes = {"model": options.model, "output_dir": options.output_dir, "seed": options.seed}
+    names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu")
+    changes = {name: getattr(options, name) for name in names}
     given = {key: value for key, value in changes.items() if value is not None}
     # Bytes that the locale has no letters for came in as surrogates, which are no text.
     given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}

@@ -7,7 +7,7 @@ be handed to workers. Ids count the devices that this process may see, so an inh
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from loguru import logger
@@ -26,6 +26,9 @@ class Device:
         memory: bytes; 0 = unknown.
         more_ids: further GPUs of a worker whose model is spread over several.
         free: bytes of its memory that nobody used when the run began; None = unknown.
+        capability: CUDA's compute capability, of several GPUs the least; None = unknown.
+        sharers: workers that have this GPU together; `memory` and `free` are one's share.
+        letter: which of them this is.
     """
 
     kind: Literal["cuda", "cpu"]
@@ -34,11 +37,14 @@ class Device:
     memory: int = 0
     more_ids: tuple[int, ...] = ()
     free: int | None = None
+    capability: tuple[int, int] | None = None
+    sharers: int = 1
+    letter: str = ""
 
     @property
     def label(self) -> str:
         ids = "+".join(map(str, (self.id, *self.more_ids)))
-        return f"{'gpu' if self.kind == 'cuda' else 'cpu'}{ids}"
+        return f"{'gpu' if self.kind == 'cuda' else 'cpu'}{ids}{self.letter}"
 
     @property
     def count(self) -> int:
@@ -49,33 +55,44 @@ def in_groups(devices: Sequence[Device], size: int) -> list[Device]:
     """Devices joined `size` at a time, each group for one worker with one copy of the model.
 
     Raises:
-        DeviceError: their number is no multiple of `size`.
+        DeviceError: their number is no multiple of `size`, or they are slices of GPUs.
     """
     if size == 1 or devices[0].kind == "cpu":
         return list(devices)
     if len(devices) % size:
+        there = "1 GPU" if len(devices) == 1 else f"{len(devices)} GPUs"
+        raise DeviceError(f"gpus_per_worker: {there} cannot be shared out in groups of {size}.")
+    slices = [d.label for d in devices if d.mask.upper().startswith("MIG-")]
+    if slices:
         raise DeviceError(
-            f"gpus_per_worker: {len(devices)} GPUs cannot be shared out in groups of {size}."
+            f"gpus_per_worker: {slices[0]} is a MIG slice, and CUDA shows a process only one."
         )
     groups = [devices[i : i + size] for i in range(0, len(devices), size)]
     return [
-        Device(
-            "cuda",
-            group[0].id,
-            ",".join(d.mask for d in group),
-            sum(d.memory for d in group) if all(d.memory for d in group) else 0,
-            tuple(d.id for d in group[1:]),
-            None if any(d.free is None for d in group) else sum(d.free or 0 for d in group),
+        replace(
+            group[0],
+            mask=",".join(d.mask for d in group),
+            memory=sum(d.memory for d in group) if all(d.memory for d in group) else 0,
+            more_ids=tuple(d.id for d in group[1:]),
+            free=None if any(d.free is None for d in group) else sum(d.free or 0 for d in group),
+            capability=least_capability(group),
         )
         for group in groups
     ]
+
+
+def least_capability(devices: Sequence[Device]) -> tuple[int, int] | None:
+    """What every one of some CUDA devices can compute; None where one does not say."""
+    known = [d.capability for d in devices if d.capability is not None]
+    return min(known) if known and len(known) == len(devices) else None
 
 
 def memory_in_use(devices: Sequence[Device]) -> int | None:
     """Bytes in use on all of some CUDA devices, by whomever; None without CUDA devices."""
     if any(device.kind != "cuda" for device in devices):
         return None
-    return bytes_in_use([mask for device in devices for mask in device.mask.split(",")])
+    masks = [mask for device in devices for mask in device.mask.split(",")]
+    return bytes_in_use(list(dict.fromkeys(masks)))  # workers may share one
 
 
 def _seen(gpus: Sequence[Gpu], inherited: str | None) -> list[tuple[str, Gpu]]:
@@ -89,7 +106,7 @@ def _seen(gpus: Sequence[Gpu], inherited: str | None) -> list[tuple[str, Gpu]]:
 def _usable(seen: Sequence[tuple[str, Gpu]]) -> list[Device]:
     """The id of one with a fault is left out, so that the others' do not depend on it."""
     return [
-        Device("cuda", i, mask, gpu.memory, free=gpu.free)
+        Device("cuda", i, mask, gpu.memory, free=gpu.free, capability=gpu.capability)
         for i, (mask, gpu) in enumerate(seen)
         if gpu.fault is None
     ]

@@ -13,6 +13,20 @@ class TaskStarted:
 
 
 @dataclass(frozen=True)
+class TaskProgress:
+    """Steps of what a worker runs; it comes four times a second at most, and not for short tasks.
+
+    `together` counts the tasks that it runs as one.
+    """
+
+    task_id: str
+    worker: str
+    done: int
+    total: int
+    together: int = 1
+
+
+@dataclass(frozen=True)
 class TaskEnded:
     result: Result
 
@@ -35,7 +49,18 @@ class WorkerState:
     state: str
 
 
-Event = TaskStarted | TaskEnded | TaskSpared | TaskReopened | WorkerState
+@dataclass(frozen=True)
+class ModelFetching:
+    """Bytes of a hub's model that are on this machine, of those that workers need to load it."""
+
+    model: str
+    done: int
+    total: int
+
+
+Event = (
+    TaskStarted | TaskProgress | TaskEnded | TaskSpared | TaskReopened | WorkerState | ModelFetching
+)
 Listener = Callable[[Event], None]
 
 

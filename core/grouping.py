@@ -22,8 +22,7 @@ def group_of(job: Job) -> Hashable | None:
     if task.width * task.height > MOST_PIXELS:
         return None
     return (
-        job.lora_sha256,
-        task.lora_strength,
+        tuple((lora.sha256, lora.strength) for lora in job.loras),
         task.width,
         task.height,
         task.num_inference_steps,

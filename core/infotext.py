@@ -7,11 +7,13 @@ last line for the settings, and what begins with `Negative prompt:` for that.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from itertools import zip_longest
 from typing import Any
 
 from core.lora_files import lora_name
+from core.lora_stack import hashes_of
 from core.paths import printable
 from core.tasks import EditTask, GenerateTask
 
@@ -20,24 +22,30 @@ _NEGATIVE = "Negative prompt:"
 _READ_AS_NEGATIVE = re.compile(rf"\s*\n\s*(?={_NEGATIVE})")
 # In the name of a LoRA these end it, or part it from its strength or hash.
 _UNFIT_FOR_LORA = str.maketrans("", "", ":,<>\r\n")
+_Lora = tuple[str, float, str | None]  # name, strength, content hash
 
 
 def parameters_text(
-    task: GenerateTask | EditTask, used: Mapping[str, Any], lora_sha256: str | None
+    task: GenerateTask | EditTask,
+    used: Mapping[str, Any],
+    lora_sha256: str | None,
+    loras_sha256: Sequence[str] = (),
 ) -> str:
     """The text of one picture.
 
     Args:
         used: what the model really took; of it `cfg` is guidance as that web UI means it (1.0 =
             none), and `distilled_cfg` an input of a distilled model.
+        lora_sha256, loras_sha256: of the contents of its LoRAs, as in `core.messages.Lease`.
     """
-    lora = _lora_name(task)
+    loras = [*_model_loras(used), *_task_loras(task, hashes_of(lora_sha256, loras_sha256))]
     prompt = task.prompt if isinstance(task, GenerateTask) else task.instruction
     lines = [_line_by_line(prompt)]
-    if lora is not None:
-        lines[0] += f" <lora:{lora}:{_digits(task.lora_strength).removesuffix('.0')}>"
+    for name, strength, _ in loras:
+        lines[0] += f" <lora:{name}:{_digits(strength).removesuffix('.0')}>"
     if task.negative_prompt:
         lines.append(f"{_NEGATIVE} {_line_by_line(task.negative_prompt)}")
+    hashes = ", ".join(f"{name}: {sha256[:12]}" for name, _, sha256 in loras if sha256)
     settings = {
         "Steps": used.get("num_inference_steps"),
         "Sampler": used.get("sampler"),
@@ -47,19 +55,32 @@ def parameters_text(
         "Size": f"{used.get('width')}x{used.get('height')}",
         "Model": used.get("model"),
         "Model hash": used.get("model_hash"),
+        "Variant": used.get("variant"),
+        "Memory mode": used.get("memory"),
         "VAE tile": used.get("vae_tile"),
-        "Lora hashes": f"{lora}: {lora_sha256[:12]}" if lora and lora_sha256 else None,
+        "Lora hashes": hashes or None,
     }
     lines.append(", ".join(f"{k}: {_quoted(v)}" for k, v in settings.items() if v is not None))
     # Names of files on old disks may hold bytes that are no text.
     return "\n".join(lines).encode("utf-8", "replace").decode()
 
 
-def _lora_name(task: GenerateTask | EditTask) -> str | None:
-    """What the text calls the task's LoRA: its file's name, as far as a tag can hold it."""
-    if not task.lora_path:
-        return None
-    return printable(lora_name(task.lora_path)).translate(_UNFIT_FOR_LORA) or "lora"
+def _model_loras(used: Mapping[str, Any]) -> list[_Lora]:
+    """Those that the model has for every picture; the web UI knows them by their tags alone."""
+    return [
+        (_lora_name(lora["name"]), lora["strength"], lora["sha256"])
+        for lora in used.get("model_loras", ())
+    ]
+
+
+def _task_loras(task: GenerateTask | EditTask, hashes: Sequence[str]) -> list[_Lora]:
+    named = [(_lora_name(lora.path), lora.strength) for lora in task.lora_stack]
+    return [(*lora, sha256) for lora, sha256 in zip_longest(named, hashes[: len(named)])]
+
+
+def _lora_name(path: str) -> str:
+    """What the text calls a LoRA: its file's name, as far as a tag can hold it."""
+    return printable(lora_name(path)).translate(_UNFIT_FOR_LORA) or "lora"
 
 
 def _line_by_line(prompt: str) -> str:

@@ -119,6 +119,7 @@ class Judge:
         """Its settings that decide scores; the batch size does so by rounding only."""
         # Of how its model is loaded the model's own identity tells.
         undeciding = {"model", "prompts", "batch_size", "variant", "memory"}
+        undeciding |= {"gpus_per_worker", "workers_per_gpu"}
         if self.settings.type != "vlm_logits":
             undeciding.add("minimum_mass")
         deciding = self.settings.model_dump(exclude=undeciding)

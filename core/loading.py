@@ -1,27 +1,96 @@
-"""How many workers may load the model at the same time."""
+"""How many workers may load the model at the same time, and how.
 
+A big model's first load reads it from the disk, which several would only share. Those that follow
+find it in the page cache. On its way to a GPU a model is mapped file by file: the mapped pages are
+the cache's, of which the kernel takes back what it needs, so a load holds about one file of weights
+in host memory. On a CPU, and where weights wait in host memory for their turn on the GPU, each
+worker holds the whole model.
+"""
+
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
+from core.memory_modes import changes_pixels
+from core.worker_spec import WorkerSpec
+
+NO_LIMIT = 1000
 BIG_MODEL_BYTES = 4 * 1024**3  # from here on loading is bound by disk and host memory
+PARALLEL_LOADING = "HF_ENABLE_PARALLEL_LOADING"
+_WEIGHTS = (".safetensors", ".gguf")
+_WAITS_IN_HOST_MEMORY = ("offload", "group_offload", "sequential_offload")
 
 
-def loads_at_once(setting: int | str, model: str, workers: int) -> int:
-    """The number of loads that fit into half of the free host memory; big models go one by one.
+def _available() -> int:
+    free: int = psutil.virtual_memory().available
+    return free
+
+
+class LoadTurns:
+    """Who may load when, of workers that all load the same model.
 
     Args:
-        setting: a number, or `auto`.
-        model: folder or hub id; a hub model's size is unknown, and it may be downloaded
-            first, so it loads in one worker while the others wait for the cache.
+        setting: `concurrent_loads`: a number, or `auto`.
+        spec: of one of the workers.
+        available: bytes of host memory that can be had.
     """
-    if isinstance(setting, int):
-        return min(setting, workers)
-    folder = Path(model)
-    if not folder.is_dir():
-        return workers if model == "simulated" else 1
-    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-    if size >= BIG_MODEL_BYTES:
-        return 1
-    fitting = psutil.virtual_memory().available // 2 // max(size, 1)
-    return max(1, min(workers, fitting))
+
+    def __init__(
+        self, setting: int | str, spec: WorkerSpec, available: Callable[[], int] = _available
+    ) -> None:
+        self._setting, self._spec, self._available = setting, spec, available
+        self._known: list[int] | None = None  # sizes of the files of weights
+
+    def at_once(self, loaded: bool) -> int:
+        """How many may load now.
+
+        Args:
+            loaded: a worker has loaded the model. Until then one tries alone, then the next one.
+        """
+        if isinstance(self._setting, int):
+            return self._setting
+        if self._spec.model == "simulated":
+            return NO_LIMIT
+        if not loaded and not Path(self._spec.model).exists():
+            return 1
+        self._known = self._known or _sizes_of_weights(self._spec)
+        if not self._known or (not loaded and sum(self._known) >= BIG_MODEL_BYTES):
+            return 1
+        holds_all = self._spec.device == "cpu" or self._spec.memory in _WAITS_IN_HOST_MEMORY
+        held = sum(self._known) if holds_all else max(self._known)
+        return max(1, self._available() // 2 // max(1, held))
+
+
+def loading_environment(spec: WorkerSpec) -> dict[str, str]:
+    """Variables of the processes that import the libraries which load; the user's own value wins.
+
+    diffusers then reads the files of a part in up to 8 threads, and asks for it as it is imported.
+    On a CPU it would hold as many files more; weights that are turned into fewer bits on their way
+    are read one after the other. transformers has threads of its own, and no such variable.
+    """
+    if spec.device == "cpu" or spec.role == "score" or changes_pixels(spec.memory):
+        return {}
+    return {PARALLEL_LOADING: os.environ.get(PARALLEL_LOADING, "1")}
+
+
+def _sizes_of_weights(spec: WorkerSpec) -> list[int]:
+    """Of all files, where none has a name that says so; [] if they cannot be found."""
+    path = Path(spec.model) if os.path.exists(spec.model) else _cached(spec)
+    if path is None or path.is_file():
+        return [] if path is None else [path.stat().st_size]
+    files = [file for file in path.rglob("*") if file.is_file()]
+    weights = [file for file in files if file.suffix in _WEIGHTS]
+    return [file.stat().st_size for file in weights or files]
+
+
+def _cached(spec: WorkerSpec) -> Path | None:
+    """The folder of a hub model that a worker has loaded."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(spec.model, revision=spec.revision, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        return None

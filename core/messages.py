@@ -1,8 +1,9 @@
 """What main and a worker say to each other: frozen dataclasses in code, JSON on the pipe.
 
 Named for their receiver's point of view: main sends `Load`, `Lease` and `Stop`; a worker
-answers with the others. A worker's message stays below PIPE_BUF (4,096 bytes on Linux), so
-that the kernel writes it whole or not at all, however the worker dies.
+answers with the others, and so does the process that fetches a model. A worker's message stays
+below PIPE_BUF (4,096 bytes on Linux), so that the kernel writes it whole or not at all, however
+the worker dies.
 """
 
 import json
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from core.tasks import Task, task_from_json, task_to_json
+from core.lora_stack import CheckedLora, counting, hashes_of
+from core.tasks import ScoreTask, Task, task_from_json, task_to_json
 
 MAX_TEXT_BYTES = 2_000  # of one free text in a worker's message, after JSON escapes
 MAX_NAME_BYTES = 600  # of a task's name beside such a text
@@ -21,7 +23,13 @@ FailureKind = Literal["input", "lora", "out_of_memory", "device", "storage", "er
 
 @dataclass(frozen=True)
 class Load:
-    """Permission to load the model; `Loaded` or `LoadFailed` gives the permission back."""
+    """Permission to load the model; `Loaded` or `LoadFailed` gives the permission back.
+
+    Attributes:
+        folder: where the files of a hub's model lie; empty for other models.
+    """
+
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,9 +37,11 @@ class Lease:
     """One attempt at one task.
 
     Attributes:
+        lora_sha256: content hash of the task's `lora_path`.
         files: content hashes, by path, of the pictures that the task reads.
         partial_path: where the worker writes the result; only main gives it its final name.
         more_follow: the next lease is on its way and may run together with this one.
+        loras_sha256: content hashes of the task's `loras`, in their order.
     """
 
     lease_id: str
@@ -42,6 +52,14 @@ class Lease:
     partial_path: str
     files: dict[str, str] = field(default_factory=dict)
     more_follow: bool = False
+    loras_sha256: tuple[str, ...] = ()
+
+    @property
+    def loras(self) -> tuple[CheckedLora, ...]:
+        """Those that take part in the picture, in the order in which they are applied."""
+        if isinstance(self.task, ScoreTask):
+            return ()
+        return counting(self.task, hashes_of(self.lora_sha256, self.loras_sha256))
 
     @property
     def task_name(self) -> str:
@@ -91,6 +109,19 @@ class LoadFailed:
 @dataclass(frozen=True)
 class Compiling:
     """Before the device begins what it runs, the model is compiled for it: that takes a while."""
+
+
+@dataclass(frozen=True)
+class StepsDone:
+    """How far the device is with a lease, and with those that it draws together with it.
+
+    For the user's eyes alone: it comes rarely, is dropped where the pipe is full, and moves no
+    deadline.
+    """
+
+    lease_id: str
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -158,6 +189,35 @@ class PromptCut:
     task: str
 
 
+@dataclass(frozen=True)
+class Fetching:
+    """Bytes of a hub's model that are on the disk, of those that are needed."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class FetchPause:
+    """The hub is asked again in so many seconds; nothing comes meanwhile."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The model's files lie in a folder, all of them."""
+
+    folder: str
+
+
+@dataclass(frozen=True)
+class FetchRefused:
+    """The model cannot be had; another try would not change it."""
+
+    error: str
+
+
 ToWorker = Load | Lease | Stop
 ToMain = (
     Ready
@@ -165,20 +225,27 @@ ToMain = (
     | Loaded
     | LoadFailed
     | Compiling
+    | StepsDone
     | Generated
     | Done
     | Failed
     | Log
     | LibraryWarning
     | PromptCut
+    | Fetching
+    | FetchPause
+    | Fetched
+    | FetchRefused
 )
 
 _TYPES = {
     t.__name__: t
     for t in (
         *(Load, Lease, Stop),
-        *(Ready, BootFailed, Loaded, LoadFailed, Compiling, Generated, Done, Failed),
+        *(Ready, BootFailed, Loaded, LoadFailed, Compiling, StepsDone, Generated),
+        *(Done, Failed),
         *(Log, LibraryWarning, PromptCut),
+        *(Fetching, FetchPause, Fetched, FetchRefused),
     )
 }
 
@@ -195,6 +262,7 @@ def decode(data: bytes) -> Any:
     kind = _TYPES[fields.pop("type")]
     if kind is Lease:
         fields["task"] = task_from_json(fields["task"])
+        fields["loras_sha256"] = tuple(fields["loras_sha256"])
     return kind(**fields)
 
 

@@ -7,7 +7,7 @@ the newest batch, failures included, in input order.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from core.paths import as_text, on_disk, printable
 from core.planning import Plan
 from core.tasks import MAX_TASK_BYTES, Result
 
-_TASK_COLUMNS = ("prompt", "negative_prompt", "seed", "lora_strength", "metadata")
+_TASK_COLUMNS = ("prompt", "negative_prompt", "seed", "lora_strength")
 _USED_COLUMNS = (
     "model",
     "width",
@@ -154,12 +154,15 @@ def _stamp(file: Path) -> tuple[int, ...]:
 
 def _picture_row(entry: Entry) -> dict[str, Any]:
     """One picture. The same columns in every row, because a dataset's columns have one type."""
-    lora = entry.task.get("lora_path")
+    loras = [(_name(lora.get("path")), lora.get("strength")) for lora in _loras(entry.task)]
+    stack = [{"lora": name, "strength": strength} for name, strength in loras]
     return {
         "file_name": entry.output_path,
         "task_id": entry.task_id,
-        **{name: entry.task.get(name) for name in _TASK_COLUMNS if name != "metadata"},
-        "lora": printable(Path(lora).name) if lora else None,
+        **{name: entry.task.get(name) for name in _TASK_COLUMNS},
+        **({"lora_strength": None} if len(loras) > 1 else {}),
+        "lora": " + ".join(name for name, _ in loras) or None,
+        "loras": json.dumps(stack, ensure_ascii=False),
         **{name: entry.used.get(name) for name in _USED_COLUMNS},
         **{n: float(v) for n in _FRACTIONS if (v := entry.used.get(n)) is not None},
         "sha256": entry.sha256,
@@ -167,3 +170,15 @@ def _picture_row(entry: Entry) -> dict[str, Any]:
         # Free-form values differ in type from row to row: one JSON text each.
         "metadata": json.dumps(entry.task.get("metadata") or {}, ensure_ascii=False),
     }
+
+
+def _loras(task: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """A recorded task's LoRAs, in whichever way it was given them."""
+    if task.get("lora_path"):
+        return [{"path": task["lora_path"], "strength": task.get("lora_strength")}]
+    loras = task.get("loras")
+    return [x for x in loras if isinstance(x, Mapping)] if isinstance(loras, list) else []
+
+
+def _name(path: Any) -> str:
+    return printable(Path(str(path)).name)

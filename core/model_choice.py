@@ -3,24 +3,32 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from core.checkpoint import PIPELINE_INDEX as INDEX_FILE
+from core.checkpoint import Checkpoint, checkpoint_of_folder, with_denoiser
 from core.devices import Device
 from core.errors import DeviceError, InputError
 from core.file_ends import add_ends
-from core.memory_modes import Memory, Mode, changes_pixels
+from core.host_memory import host_memory
+from core.known_models import known_checkpoint
+from core.memory_abilities import Abilities
+from core.memory_modes import FACTS, Memory, Mode, changes_pixels
+from core.memory_needs import GIB, Need, gib, needs_of
+from core.model_identity import Identity, loaded_as
+from core.model_loras import ModelLora
 from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, Dtype
-from core.single_file import base_of, inspect_single_file, is_single_file
+from core.single_file import GGUF, base_of, inspect_single_file, is_single_file
 from core.variants import check_variant
+from core.working_memory import Demand
 
 Z_IMAGE_TURBO = "Tongyi-MAI/Z-Image-Turbo"
-Z_IMAGE_TURBO_BYTES = 20 * 1024**3  # of GPU memory: 6B transformer + 4B text encoder, bf16
 DEMO_MODEL = PROJECT_DIR / "demo_model" / "checkpoint"
 SIMULATED = "simulated"
-INDEX_FILE = "model_index.json"  # of a model's folder in diffusers' form
 EDGE = 1024**2  # bytes: of a file of weights, its header and its ends tell it apart
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
@@ -37,6 +45,8 @@ class ModelChoice:
         memory: the memory mode in which every worker of the run loads it.
         base_model: what gives the other parts of a model in one file: hub id or folder.
         base_identity: the same for the same weights, as `identity`.
+        loras: that belong to it.
+        scheduler: settings over those of its own scheduler.
     """
 
     path_or_id: str
@@ -48,18 +58,24 @@ class ModelChoice:
     memory: Mode = "full"
     base_model: str | None = None
     base_identity: str | None = None
+    loras: tuple[ModelLora, ...] = ()
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def deciding(self) -> str:
         """The identity with all about how the model is loaded that changes its pictures."""
-        parts = [self.identity]
-        if self.variant is not None:
-            parts.append(f"variant={self.variant}")
+        others = loaded_as(self.variant, self.memory if changes_pixels(self.memory) else "full")
         if self.base_identity is not None:
-            parts.append(f"base={self.base_identity}")
-        if changes_pixels(self.memory):
-            parts.append(f"memory={self.memory}")
-        return " ".join(parts)
+            others["base"] = "_".join(self.base_identity.split())  # a folder's name may hold spaces
+        loras = tuple(lora.identity for lora in self.loras)
+        return str(Identity(self.identity, others, loras, self.scheduler))
+
+    def drawing(self, loras: Sequence[ModelLora], scheduler: Mapping[str, Any]) -> "ModelChoice":
+        """The same model with LoRAs and a noise schedule of its own."""
+        reason = self.reason
+        if loras:
+            reason += f" Model LoRAs: {', '.join(lora.shown for lora in loras)}."
+        return replace(self, loras=tuple(loras), scheduler=dict(scheduler), reason=reason)
 
     @property
     def names(self) -> list[str]:
@@ -69,15 +85,25 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class Automatic:
-    """What `auto` means: a hub model where every chosen GPU has the memory, else a folder."""
+    """What `auto` means: a hub model where every chosen GPU has the memory, else a folder.
+
+    Attributes:
+        demand: what is usually asked of the hub model, in what is written down of it.
+    """
 
     hub_id: str
-    needed_bytes: int
     demo: Path
     demo_identity: str
+    demand: Demand
+
+    def needs(self, modes: Sequence[Mode], dtype: Dtype, gpus: int) -> list[Need]:
+        """In the order of the modes."""
+        known = known_checkpoint(self.hub_id)
+        assert known is not None, f"{self.hub_id} is not in known_models.json"
+        return list(needs_of(known, modes, self.demand, dtype, gpus))
 
 
-GENERATOR = Automatic(Z_IMAGE_TURBO, Z_IMAGE_TURBO_BYTES, DEMO_MODEL, "demo-model")
+GENERATOR = Automatic(Z_IMAGE_TURBO, DEMO_MODEL, "demo-model", Demand(guided=False))
 
 
 def choose_model(
@@ -90,6 +116,7 @@ def choose_model(
     *,
     variant: str | None = None,
     memory: Memory = "auto",
+    role: str = "generate",
     base_model: str | None = None,
 ) -> ModelChoice:
     """Resolve a `model` setting; a model that is asked for by name is never replaced.
@@ -97,7 +124,9 @@ def choose_model(
     Args:
         index_file: what a model's folder must hold.
         variant: of its weight files.
-        memory: the mode that is asked for; `auto` takes the first that fits.
+        role: of the model: generate, edit or score.
+        memory: the mode that is asked for; the choice names what the setting means before
+            anybody looked whether it fits (`core.memory_fit`).
         base_model: what gives the other parts of a model in one file.
 
     Raises:
@@ -105,17 +134,20 @@ def choose_model(
         DeviceError: others use the memory that the automatic choice needs.
     """
     why = "as asked for"
+    abilities = Abilities.here(devices, role, dtype)
+    mode = abilities.mode_of(memory)
     if name == "auto":
-        name, why = _automatic(devices, automatic)
+        modes = abilities.modes() if memory == "auto" else [mode]
+        name, why = _automatic(devices, automatic, modes, dtype, abilities.host_free)
+    in_mode = "" if mode == "full" else f"; memory mode {mode}"
     if name == SIMULATED:
         return ModelChoice(SIMULATED, SIMULATED, "Model: simulated device, as asked for.")
     if is_single_file(name) and not os.path.isdir(user_path(name, "model")):
         if index_file != INDEX_FILE:
             raise InputError(f"model: {name} is one file; a judge is a folder or a hub id.")
         choice = _in_one_file(name, base_model, variant, why)
-        return replace(
-            choice, revision=revision, dtype=dtype, variant=variant, memory=_mode(memory)
-        )
+        mode = _mode_of_one_file(choice.path_or_id, memory, mode)
+        return replace(choice, revision=revision, dtype=dtype, variant=variant, memory=mode)
     if base_model is not None:
         raise InputError(
             f"base_model: {base_model!r} gives the missing parts of a model in one file; "
@@ -128,15 +160,39 @@ def choose_model(
                 f"like {automatic.hub_id!r}."
             )
         identity = f"{name}@{revision}" if revision else name
-        reason = f"Model: {name} ({why})."
-        return ModelChoice(name, identity, reason, revision, dtype, variant, _mode(memory))
+        reason = f"Model: {name} ({why}{in_mode})."
+        return ModelChoice(name, identity, reason, revision, dtype, variant, mode)
     folder = Path(os.path.realpath(user_path(name, "model")))
     is_demo = folder == automatic.demo
     identity = _folder_identity(folder, automatic.demo_identity if is_demo else None, index_file)
     check_variant(folder, variant)
     shown = f"the embedded {automatic.demo_identity.replace('-', ' ')}" if is_demo else name
-    reason = f"Model: {shown} ({why})."
-    return ModelChoice(str(folder), identity, reason, revision, dtype, variant, _mode(memory))
+    reason = f"Model: {shown} ({why}{in_mode})."
+    return ModelChoice(str(folder), identity, reason, revision, dtype, variant, mode)
+
+
+def checkpoint_of(
+    model: ModelChoice, index_file: str = INDEX_FILE, ask_hub: bool = True
+) -> Checkpoint | None:
+    """What a model's own files say of it: the folder's, the cache's, the hub's; else what is known.
+
+    Args:
+        ask_hub: it may be asked, where the cache has no answer.
+    """
+    if model.path_or_id == SIMULATED:
+        return None
+    if model.base_model is not None:
+        base = replace(model, path_or_id=model.base_model, base_model=None, revision=None)
+        whole = checkpoint_of(base, index_file, ask_hub)
+        return with_denoiser(whole, Path(model.path_or_id)) if whole else None
+    if os.path.isdir(model.path_or_id):
+        return checkpoint_of_folder(Path(model.path_or_id), model.variant)
+    from core.hub_index import checkpoint_of_hub  # 0.15 s for the hub's client
+
+    found = checkpoint_of_hub(
+        model.path_or_id, model.revision, model.variant, index_file, ask=ask_hub
+    )
+    return found or known_checkpoint(model.path_or_id)
 
 
 def _in_one_file(name: str, base_model: str | None, variant: str | None, why: str) -> ModelChoice:
@@ -163,36 +219,91 @@ def _in_one_file(name: str, base_model: str | None, variant: str | None, why: st
     )
 
 
-def _mode(memory: Memory) -> Mode:
-    return "full" if memory == "auto" else memory
+def _mode_of_one_file(path: str, memory: Memory, mode: Mode) -> Mode:
+    """Raises InputError for a mode in which such a file cannot be loaded."""
+    if path.lower().endswith(GGUF):
+        if mode in ("full", "offload"):
+            return mode
+        raise InputError(
+            f"memory: {memory} is none for a GGUF file, whose weights are in fewer bits already; "
+            "full and offload are."
+        )
+    if FACTS[mode].package is None:
+        return mode
+    if memory == "fp8":
+        return "fp8_cast"
+    raise InputError(
+        f"memory: {memory} is none for a model in one file; full, fp8 and the offload modes are."
+    )
 
 
-def _automatic(devices: Sequence[Device], automatic: Automatic) -> tuple[str, str]:
-    """Name and reason."""
+def is_hub_model(path_or_id: str) -> bool:
+    """Whether a chosen model's `path_or_id` is a hub id; folders have their whole path there."""
+    return _HUB_ID.fullmatch(path_or_id) is not None
+
+
+def _automatic(
+    devices: Sequence[Device],
+    automatic: Automatic,
+    modes: Sequence[Mode],
+    dtype: Dtype,
+    host_free: int,
+) -> tuple[str, str]:
+    """Name and reason: the hub model, where it fits into every GPU in some memory mode."""
     gpus = [d for d in devices if d.kind == "cuda"]
-    enough = f"{automatic.needed_bytes // 1024**3} GiB"
-    if gpus and min(d.memory for d in gpus) >= automatic.needed_bytes:
-        _check_free(gpus, automatic, enough)
-        return automatic.hub_id, f"auto: every chosen GPU has {enough} or more"
-    why = f"a chosen GPU has less than {enough}" if gpus else "no GPU is visible"
-    if any(d.memory == 0 for d in gpus):
-        why = f"a chosen GPU does not say whether it has {enough}"
-    return str(automatic.demo), f"auto: {why}, which {automatic.hub_id} needs"
+    needs = automatic.needs(modes, dtype, gpus[0].count if gpus else 1)
+    why = _why_not(gpus, needs, automatic.hub_id)
+    if why is not None:
+        return str(automatic.demo), f"auto: {why}"
+    _check_free(gpus, automatic, needs, host_free)
+    return automatic.hub_id, "auto: it fits into every chosen GPU"
 
 
-def _check_free(gpus: Sequence[Device], automatic: Automatic, enough: str) -> None:
-    """Raises DeviceError where others use what the model needs.
+def _why_not(gpus: Sequence[Device], needs: Sequence[Need], name: str) -> str | None:
+    """Why a model can never be used here; None where it can be, if its memory is free."""
+    enough = f"{needs[0].total / GIB:.0f} GiB"
+    if not gpus:
+        return f"no GPU is visible, and {name} needs one of {enough}"
+    if any(gpu.memory == 0 for gpu in gpus):
+        return f"a chosen GPU does not say whether it has {enough}, which {name} needs"
+    fitting = [need for need in needs if all(need.total <= gpu.memory for gpu in gpus)]
+    if not fitting:
+        least = min(need.total for need in needs)
+        return f"a chosen GPU has less than the {gib(least)} GiB that {name} needs at least"
+    host, there = min(need.host_for(len(gpus)) for need in fitting), host_memory()
+    if host > there:
+        return f"{name} needs {gib(host)} GiB of host memory here, and there are {gib(there)}"
+    return None
+
+
+def _free(gpu: Device) -> int:
+    return gpu.memory if gpu.free is None else gpu.free
+
+
+def _check_free(
+    gpus: Sequence[Device], automatic: Automatic, needs: Sequence[Need], host_free: int
+) -> None:
+    """Raises DeviceError where others use what the model needs at least.
 
     The demo model does not stand in then: a run that goes on while a GPU is busy would draw with
     another model than before.
     """
+    means = f"model: auto means {automatic.hub_id} here, which needs"
+    instead = f"Wait, choose other GPUs, or name a model, such as {automatic.demo}."
+    fitting = [need for need in needs if need.host_for(len(gpus)) <= host_free]
+    if not fitting:
+        least = min(need.host_for(len(gpus)) for need in needs)
+        raise DeviceError(
+            f"{means} {gib(least)} GiB of host memory, but only {gib(host_free)} are free. "
+            f"{instead}"
+        )
+    need = min(fitting, key=lambda need: need.total)
     for gpu in gpus:
-        if gpu.free is not None and gpu.free < automatic.needed_bytes:
-            free, total = (round(size / 1024**3) for size in (gpu.free, gpu.memory))
+        if _free(gpu) < need.total:
+            free, total = (round(size / GIB) for size in (_free(gpu), gpu.memory))
             raise DeviceError(
-                f"model: auto means {automatic.hub_id} here, which needs {enough}, but only {free} "
-                f"of the {total} GiB of {gpu.label} are free. Wait, choose other GPUs, or name a "
-                f"model, such as {automatic.demo}."
+                f"{means} at least {gib(need.total)} GiB (memory: {need.mode}), but only {free} of "
+                f"the {total} GiB of {gpu.label} are free. {instead}"
             )
 
 

@@ -13,6 +13,8 @@ from loguru import logger
 
 from core.admission import Admission, Job, Rejected
 from core.batch import Batch
+from core.checkpoint import PIPELINE_INDEX
+from core.device_sharing import share_out
 from core.devices import choose_devices
 from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
@@ -20,12 +22,15 @@ from core.folder_input import FolderInput
 from core.kept_seeds import KeptSeeds
 from core.ledger import Ledger
 from core.lora_files import LoraInspector
+from core.memory_choice import MemoryChoice, demand_of, usual_demand
+from core.memory_modes import refuse_unusable
 from core.metadata import Tables, refuse_foreign_tables
-from core.model_choice import choose_model
+from core.model_choice import ModelChoice, choose_model
+from core.model_loras import find_model_loras
 from core.outputs import OutputRoot
 from core.paths import as_text, user_path
 from core.planning import Plan, Planner, tell_plan
-from core.settings import Settings, load_settings
+from core.settings import GenerationDefaults, Settings, load_settings
 from core.streams import occupy_standard_descriptors
 from core.task_kinds import GenerateKind, LoraFinder, TaskInput
 from core.tasks import GenerateTask, Result
@@ -81,8 +86,14 @@ class MultiGPUImageGenerator:
     ) -> None:
         occupy_standard_descriptors()
         self.settings = load_settings(config)
-        self.devices = choose_devices(num_gpus, gpu_ids, self.settings.device)
-        self.model = choose_model(
+        self._inspector = LoraInspector()
+        self.devices = share_out(
+            choose_devices(num_gpus, gpu_ids, self.settings.device),
+            self.settings.gpus_per_worker or 1,
+            self.settings.workers_per_gpu or 1,
+            asked_for=num_gpus is not None or gpu_ids is not None,
+        )
+        model = choose_model(
             self.settings.model,
             self.settings.revision,
             self.settings.dtype,
@@ -90,7 +101,23 @@ class MultiGPUImageGenerator:
             variant=self.settings.variant,
             memory=self.settings.memory,
             base_model=self.settings.base_model,
+        ).drawing(
+            find_model_loras(
+                self.settings.model_loras,
+                [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")],
+                self._inspector,
+            ),
+            self.settings.scheduler,
         )
+        self._memory = MemoryChoice(
+            model,
+            self.settings.memory,
+            self.devices,
+            "generate",
+            PIPELINE_INDEX,
+            lambda model: self.settings.workers.decisive(model.deciding),
+        )
+        refuse_unusable(model.memory, "generate", self.devices[0].kind == "cpu")
         self._resumable = output_dir is not None
         self._overwrite = overwrite or not self._resumable
         self._retry_quarantined = retry_quarantined
@@ -102,10 +129,10 @@ class MultiGPUImageGenerator:
             self._claim = FolderInput(self._root.folder, source, overwrite)
         self._ledger: Ledger | None = None
         self._tables: Tables | None = None  # where batches are resumable
-        self._inspector = LoraInspector()
         self._pool: WorkerPool | None = None
         self._owner: int | None = None  # the process that has the pool's thread and the ledger
         self._batch: Batch | None = None
+        self._prepared = False  # a batch waits for workers
         self._stopping = False
         self._lora_counts = (0, 0)
         # Batches from several threads follow each other, and the last one's records the stop.
@@ -128,6 +155,11 @@ class MultiGPUImageGenerator:
         self.stop(at_once=exc_type is not None)
 
     @property
+    def model(self) -> ModelChoice:
+        """The model, and how it is loaded."""
+        return self._memory.model
+
+    @property
     def output_folder(self) -> Path:
         """The folder below which relative output paths lie."""
         return self._root.folder
@@ -145,20 +177,39 @@ class MultiGPUImageGenerator:
         return list(self._pool.waits) if self._pool is not None else []
 
     def use_at_most(self, workers: int) -> None:
-        """Do without the last devices if fewer are needed; call it before `start`."""
+        """Do without the last workers if fewer are needed; call it before `start`."""
         self.devices = self.devices[: max(1, workers)]
 
     def start(self) -> None:
-        """Start the workers; returns at once, and does nothing the second time."""
+        """Start the workers; returns at once, and does nothing the second time.
+
+        On GPUs, where the output folder holds finished pictures, they start with the first batch:
+        its tasks tell in which memory mode these were drawn.
+
+        Raises:
+            DeviceError: the model does not fit into the GPUs' memory.
+        """
         self._own()
-        if self._pool is None:
+        if self._pool is None and not self._waits_for_tasks():
+            self._memory.ensure(usual_demand(self._layers))
             logger.info(self.model.reason)
             self._pool = WorkerPool(
                 specs_for(self.devices, "generate", self.model, self.settings),
                 self.settings,
                 self._tell,
+                memory=self._memory,
             )
             self._pool.start()
+
+    def _waits_for_tasks(self) -> bool:
+        if self._prepared or not self._memory.is_open or not self._resumable or self._overwrite:
+            return False
+        return bool((self._ledger or self._open_ledger()).finished())
+
+    @property
+    def _layers(self) -> list[GenerationDefaults]:
+        """Defaults of tasks, the first to count first."""
+        return [self.settings.defaults, self.settings.defaults_for(*self.model.names)]
 
     def stop(self, at_once: bool = False) -> None:
         """Stop the workers by poison pill (or at once, by SIGKILL) and close the ledger.
@@ -230,9 +281,8 @@ class MultiGPUImageGenerator:
         self._own()
         ledger = self._ledger or self._open_ledger()
         folders = [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")]
-        layers = [self.settings.defaults, self.settings.defaults_for(*self.model.names)]
         admission = Admission(
-            GenerateKind(layers, LoraFinder(folders, self._inspector)),
+            GenerateKind(self._layers, LoraFinder(folders, self._inspector)),
             self.settings.workers.decisive(self.model.deciding),
             self.settings.dtype,
             self._root,
@@ -242,8 +292,17 @@ class MultiGPUImageGenerator:
         )
         admitted: list[Job | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
         self._named += len(inputs)
-        planner = Planner(ledger, self._root, self._overwrite, self._retry_quarantined)
-        return planner.begin(admitted, self._claim)
+        if self._pool is None:
+            keys = [item.output.key for item in admitted if isinstance(item, Job)]
+            known = {} if self._overwrite else ledger.entries_of(keys)
+            demand = demand_of(admitted, self.settings.workers.max_resident_loras)
+            admitted = self._memory.settle(admitted, known, demand)
+        planner = Planner(
+            ledger, self._root, self._overwrite, self._retry_quarantined, self.model.loras
+        )
+        plan = planner.begin(admitted, self._claim)
+        self._prepared = bool(plan.jobs)
+        return plan
 
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:
         """Run a prepared batch on the started workers; see `generate_batch`."""

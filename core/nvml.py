@@ -17,6 +17,7 @@ class Gpu:
         memory: bytes in all; 0 = unknown.
         free: bytes that nobody uses; None = unknown.
         fault: why it cannot be used; its other attributes may be unknown then.
+        capability: CUDA's compute capability, such as (8, 9); None = unknown.
     """
 
     index: int  # among the GPUs that this process may use
@@ -26,6 +27,7 @@ class Gpu:
     mig: bool = False
     free: int | None = None
     fault: str | None = None
+    capability: tuple[int, int] | None = None
 
 
 def list_gpus() -> list[Gpu]:
@@ -131,11 +133,20 @@ def _handle_of(mask: str) -> object:
 
 def _gpus_of(index: int, handle: object) -> list[Gpu]:
     slices = _mig_slices(handle)
+    capability = _capability(handle)  # a slice computes as its GPU does, and need not say so
     if slices is None:
-        return [_describe(index, handle, mig=False)]
+        return [_describe(index, handle, capability, mig=False)]
     if not slices:
         return [_faulty(index, "MIG is on, and it has no instance")]
-    return [_describe(index, s, mig=True) for s in slices]
+    return [_describe(index, s, capability, mig=True) for s in slices]
+
+
+def _capability(handle: object) -> tuple[int, int] | None:
+    try:
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    except pynvml.NVMLError:
+        return None
+    return int(major), int(minor)
 
 
 def _mig_slices(handle: object) -> list[object] | None:
@@ -156,7 +167,7 @@ def _mig_slices(handle: object) -> list[object] | None:
     return slices
 
 
-def _describe(index: int, handle: object, mig: bool) -> Gpu:
+def _describe(index: int, handle: object, capability: tuple[int, int] | None, mig: bool) -> Gpu:
     try:
         memory, free = _memory(handle)
         return Gpu(
@@ -166,6 +177,7 @@ def _describe(index: int, handle: object, mig: bool) -> Gpu:
             memory=memory,
             mig=mig,
             free=free,
+            capability=capability,
         )
     except pynvml.NVMLError as error:
         return _faulty(index, str(error))

@@ -52,8 +52,7 @@ class Outlook:
             for found in self._ends(worker, self._pace.seconds_per_work(worker.name) or own, now)
         ]
         for seconds, lease_id, job in sorted(ends, key=lambda end: end[0], reverse=True):
-            held = job.lora_sha256 is None or job.lora_sha256 in idle.loras
-            load = 0.0 if held else self._pace.load_seconds
+            load = len(job.loads - idle.loras) * self._pace.load_seconds
             if load + job.work * own <= WORTH_A_COPY * seconds:
                 yield lease_id
 

@@ -11,12 +11,21 @@ from typing import Any
 
 from core import spellings
 from core.errors import InputError
+from core.lora_values import (
+    are_numbers,
+    as_in_a_file,
+    is_pair,
+    listed,
+    only_strength,
+    with_strengths,
+)
 from core.setting_values import Given, is_empty, is_number, is_seed, is_set, is_size, same, sides
 from core.validation import shown
 
 USUAL_NAMES = [names[0] for names in spellings.SETTINGS.values()]  # that messages suggest
 GUIDANCE = ("cfg", "guidance_scale")  # one setting in two meanings: a place sets one of them
-_LORA = ("lora_path", "lora_strength")
+_FILES = ("lora_path", "loras")  # one, or several: a place says one of them
+_LORA = (*_FILES, "lora_strength")
 _OWN_NAMES = {*spellings.SETTINGS, *spellings.PROMPTS, *spellings.CONTAINERS, "lora_params"}
 _MOST_OF_A_BODY = 256  # a person's height in centimetres is less, a picture's in pixels is not
 
@@ -39,7 +48,8 @@ class Place:
         Raises:
             InputError: the place says something else already.
         """
-        before = self.settings.setdefault(name, given)
+        other = {"lora_path": "loras", "loras": "lora_path"}.get(name, "")
+        before = self.settings.get(other) or self.settings.setdefault(name, given)
         if not same(before.value, given.value):
             raise InputError(
                 f"{before.key} is {shown(before.value)} and {given.key} is {shown(given.value)}; "
@@ -95,20 +105,35 @@ def merged(layers: Sequence[Layer]) -> dict[str, Any]:
 
 
 def _lora(layers: Sequence[Layer]) -> dict[str, Any]:
-    """The nearest LoRA, with the nearest strength that is not another LoRA's.
+    """The nearest LoRA or LoRAs, with the nearest strength that is not another LoRA's.
 
     A layer may change the strength of a farther layer's LoRA, not the reverse.
     """
-    found: dict[str, Any] = {}
+    strength: Given | None = None
     for layer in layers:
-        chosen = next((p for p in layer.places if "lora_path" in p.settings), None)
+        chosen = next((p for p in layer.places if _names_files(p)), None)
         for place in layer.places:
-            own = place is chosen or "lora_path" not in place.settings
-            if own and "lora_strength" in place.settings:
-                found.setdefault("lora_strength", place.settings["lora_strength"].value)
+            if place is chosen or not _names_files(place):
+                strength = strength or place.settings.get("lora_strength")
+            if place is chosen and _has_strengths(place):
+                break
+        if chosen is not None and "loras" in chosen.settings:
+            own = strength is chosen.settings.get("lora_strength")
+            return {"loras": with_strengths(chosen.settings["loras"].value, strength, own)}
         if chosen is not None:
-            return {"lora_path": chosen.settings["lora_path"].value, **found}
+            one = {"lora_path": chosen.settings["lora_path"].value}
+            return one if strength is None else {**one, "lora_strength": only_strength(strength)}
     return {}
+
+
+def _names_files(place: Place) -> bool:
+    return any(name in place.settings for name in _FILES)
+
+
+def _has_strengths(place: Place) -> bool:
+    """Whether it names several LoRAs with strengths beside them."""
+    loras = place.settings.get("loras")
+    return loras is not None and any("strength" in lora for lora in loras.value)
 
 
 def named_fields(task: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -120,14 +145,17 @@ def named_fields(task: Mapping[Any, Any]) -> dict[Any, Any]:
     place, layer = Place(), Layer()
     reader, fields = _Reader("", layer), {}
     for key, value in task.items():
-        value = str(value) if isinstance(value, PurePath) else value
+        of_lora = spellings.container(key) == "lora" or spellings.setting(key) == "lora_path"
+        value = as_in_a_file(value) if of_lora or isinstance(value, PurePath) else value
         if spellings.prompt_source(key) in ("scene_hint", "tweet_text"):
             fields[key] = value  # of tweets alone
         elif is_set(value) and not reader.take(place, key, value, task):
             fields[key] = value
     if layer.passed_over:
         raise InputError(f"lora: {shown(layer.passed_over[0])}: unknown key.")
-    fields |= {name: given.value for name, given in place.settings.items()}
+    named = _names_files(place)
+    fields |= {n: g.value for n, g in place.settings.items() if not (named and n in _LORA)}
+    fields |= _lora([Layer([place])])
     for source in ("positive_prompt", "prompt"):
         if source in place.prompts:
             fields["prompt"] = place.prompts[source]
@@ -160,9 +188,12 @@ class _Reader:
         """Take what `holder` says under `key`; False if it means nothing here."""
         given = Given(value, f"{self._prefix}{key}")
         name, source = spellings.setting(key), spellings.prompt_source(key)
-        if spellings.container(key) == "lora" and self._may_be(given, key, "lora"):
+        several = name == "lora_path" and isinstance(value, list)
+        if several or (spellings.container(key) == "lora" and self._may_be(given, key, "lora")):
             for part_name, part in self._lora_parts(given):
                 place.put(part_name, part)
+        elif spellings.holds_strengths(key) and are_numbers(value):
+            place.put("lora_strength", given)
         elif name is not None and self._may_be(given, key, name, holder):
             self._put(place, name, given)
         elif source is not None and self._may_be(given, key, source):
@@ -186,25 +217,40 @@ class _Reader:
             place.prompts.setdefault(source, value)
 
     def _lora_parts(self, given: Given) -> Iterator[tuple[str, Given]]:
-        """File and strength of a LoRA in any of its usual forms."""
+        """File and strength of a LoRA in any of its usual forms; of several, the list of them."""
+        value, key = listed(given.value), given.key
+        if not isinstance(value, list):
+            yield from self._one_lora(given)
+            return
+        loras = [part for part in value if is_set(part) and not is_empty(part)]
+        if is_pair(loras):
+            loras = [loras]
+        several = len(loras) > 1
+        found = [
+            list(self._one_lora(Given(part, f"{key}[{place}]" if several else key)))
+            for place, part in enumerate(loras)
+        ]
+        found = [parts for parts in found if parts]  # less those that are switched off
+        if len(found) == 1:
+            yield from found[0]
+        elif found:
+            yield "loras", Given([_as_object(parts) for parts in found], key)
+
+    def _one_lora(self, given: Given) -> Iterator[tuple[str, Given]]:
         value, key = given.value, given.key
         if isinstance(value, str):
             yield "lora_path", given
         elif isinstance(value, Mapping):
             yield from self._lora_object(value, key)
-        elif isinstance(value, list):
-            loras = [part for part in value if is_set(part) and not is_empty(part)]
-            if len(loras) == 1 and isinstance(loras[0], list):
-                loras = loras[0]
-            if len(loras) == 2 and isinstance(loras[0], str) and is_number(loras[1]):
-                yield "lora_path", Given(loras[0], key)
-                yield "lora_strength", Given(loras[1], key)
-            elif len(loras) == 1 and not isinstance(loras[0], list):
-                yield from self._lora_parts(Given(loras[0], key))
-            elif loras:
-                raise InputError(f"{key}: a picture takes one LoRA, found {shown(value)}.")
+        elif is_pair(value):
+            yield "lora_path", Given(value[0], key)
+            yield "lora_strength", Given(value[1], key)
+        elif isinstance(value, list) and len(value) == 1 and not isinstance(value[0], list):
+            yield from self._one_lora(Given(value[0], key))
         else:
-            raise InputError(f"{key}: expected a path or an object, found {shown(value)}.")
+            raise InputError(
+                f"{key}: expected a path, an object, or [path, strength], found {shown(value)}."
+            )
 
     def _lora_object(self, value: Mapping[Any, Any], key: str) -> Iterator[tuple[str, Given]]:
         parts: dict[str, list[Given]] = {name: [] for name in spellings.LORA_FIELDS}
@@ -302,6 +348,16 @@ def _alike(near: str, key: Any, in_lora: bool) -> bool:
         spellings.setting, spellings.prompt_source, spellings.container
     ]  # fmt: skip
     return any(kind(near) is not None and kind(near) == kind(key) for kind in kinds)
+
+
+def _as_object(parts: Sequence[tuple[str, Given]]) -> dict[str, Any]:
+    """One LoRA among several, in the words of `core.tasks.Lora`."""
+    place = Place()
+    for name, given in parts:
+        place.put(name, given)
+    if "lora_path" not in place.settings:
+        raise InputError(f"{parts[0][1].key}: has no LoRA beside it.")
+    return {name.removeprefix("lora_"): given.value for name, given in place.settings.items()}
 
 
 def _name_in(model: Mapping[Any, Any]) -> Any:

@@ -11,9 +11,10 @@ from loguru import logger
 
 from core.admission import Job, Rejected
 from core.batch import job_entry
-from core.changes import OF_THE_MAKER, TEXTS, Change, Comparison, Made, field_changes, text_of
+from core.changes import TEXTS, Change, Comparison, Made, field_changes, text_of
 from core.folder_input import FolderInput
 from core.ledger import Entry, Ledger
+from core.model_loras import ModelLora
 from core.outputs import OutputRoot
 from core.plan_summary import MOVED, PlanSummary, Standing
 from core.provenance import read_provenance
@@ -82,15 +83,22 @@ class Planner:
 
     Args:
         overwrite: redo what is done, and keep nothing of it.
+        model_loras: of the model that is to draw.
     """
 
     def __init__(
-        self, ledger: Ledger, root: OutputRoot, overwrite: bool, retry_quarantined: bool
+        self,
+        ledger: Ledger,
+        root: OutputRoot,
+        overwrite: bool,
+        retry_quarantined: bool,
+        model_loras: Sequence[ModelLora] = (),
     ) -> None:
         self._ledger = ledger
         self._root = root
         self._overwrite = overwrite
         self._retry_quarantined = retry_quarantined
+        self._lora_names = {lora.identity: lora.name for lora in model_loras}
         self._before: dict[str, Entry] = {}
 
     def begin(self, admitted: Sequence[Job | Rejected], claim: FolderInput | None = None) -> Plan:
@@ -140,7 +148,7 @@ class Planner:
 
     def look(self, items: Sequence[Job | Rejected]) -> list[tuple[Standing, list[Change]]]:
         """How inputs stand that are not planned yet; nothing is recorded."""
-        comparison = Comparison()
+        comparison = Comparison(self._lora_names)
         return [_reasons(self._assess(i, self._known(i)), comparison) for i in items]
 
     def _known(self, item: Job | Rejected) -> dict[str, Entry]:
@@ -170,7 +178,7 @@ class Planner:
             self._before[entry.key] = entry
 
     def _summary(self, assessed: Sequence[Assessed], known: Mapping[str, Entry]) -> PlanSummary:
-        comparison = Comparison()
+        comparison = Comparison(self._lora_names)
         standings = [_reasons(one, comparison) for one in assessed]
         moves = _Moves(assessed, known, self._ledger)
         for place, one in enumerate(assessed):
@@ -218,7 +226,7 @@ class _Moves:
             if origin is None:
                 return changes
             seed = "seed" if origin.task.get("seed") != one.item.task.seed else "name"
-            made = [change for change in changes if change.what in OF_THE_MAKER]
+            made = [change for change in changes if change.of_the_maker]
             return [Change(f"{seed} {MOVED}"), *field_changes(one.item, origin), *made]
         entry = self._known.get(one.item.output.key)
         if "seed" in changed and entry is not None and entry.fingerprint == one.made.fingerprint:

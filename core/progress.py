@@ -1,6 +1,7 @@
 """What a run shows: a bar and a line per worker on a terminal, plain lines elsewhere."""
 
 import sys
+import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol
@@ -13,15 +14,28 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
-from core.events import Event, TaskEnded, TaskReopened, TaskSpared, TaskStarted, WorkerState
+from core.byte_sizes import shown_bytes
+from core.events import (
+    Event,
+    ModelFetching,
+    TaskEnded,
+    TaskProgress,
+    TaskReopened,
+    TaskSpared,
+    TaskStarted,
+    WorkerState,
+)
 
 LOG_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
 _sinks = [0]  # of loguru, which starts with one
+# A line about a download follows the one before after so many hundredths and seconds, or so long.
+DOWNLOAD_STEP, DOWNLOAD_PAUSE, DOWNLOAD_SILENCE = 10, 5.0, 60.0
 
 
 class View(Protocol):
@@ -64,6 +78,7 @@ class LineView:
     def __init__(self, total: int, log_level: str) -> None:
         self._total = total
         self._ended = 0
+        self._fetching: dict[str, tuple[float, int]] = {}  # by model: when it had its line, and %
         set_up_logging(log_level)
 
     def __enter__(self) -> "LineView":
@@ -83,13 +98,34 @@ class LineView:
                 self._ended -= 1
             case WorkerState(worker, state):
                 logger.debug(f"{worker}: {state}")
+            case ModelFetching():
+                self._tell_fetching(event)
+
+    def _tell_fetching(self, event: ModelFetching) -> None:
+        now, percent = time.monotonic(), 100 * event.done // event.total
+        when, before = self._fetching.setdefault(event.model, (now, percent))
+        got_on = percent >= before + DOWNLOAD_STEP and now >= when + DOWNLOAD_PAUSE
+        if got_on or now >= when + DOWNLOAD_SILENCE:
+            self._fetching[event.model] = (now, percent)
+            done, total = shown_bytes(event.done), shown_bytes(event.total)
+            logger.info(f"{event.model}: {done} of {total} ({percent} %)")
 
 
 class _TimeRemaining(TimeRemainingColumn):
-    """For the batch alone: a worker's share has no end of its own."""
+    """For the batch and downloads: a worker's share has no end of its own."""
 
     def render(self, task: Task) -> Text:
-        return super().render(task) if task.id == 0 else Text("")
+        has_end = task.id == 0 or task.fields.get("is_download")
+        return super().render(task) if has_end else Text("")
+
+
+class _Count(MofNCompleteColumn):
+    """Of pictures, or of a download's bytes."""
+
+    def render(self, task: Task) -> Text:
+        if not task.fields.get("is_download"):
+            return super().render(task)
+        return Text(f"{shown_bytes(task.completed)}/{shown_bytes(task.total or 0)}")
 
 
 class TerminalView:
@@ -101,7 +137,7 @@ class TerminalView:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            _Count(),
             _TimeRemaining(),
             TextColumn("{task.fields[state]}"),
             console=self._console,
@@ -109,6 +145,10 @@ class TerminalView:
         self._batch = self._progress.add_task("pictures", total=total, state="")
         # A worker's bar is its share of the batch.
         self._lines = {w: self._progress.add_task(f"  {w}", total=total, state="") for w in workers}
+        # By worker: the task that it was given last, and the one whose steps its line shows.
+        self._newest: dict[str, str] = {}
+        self._stepping: dict[str, str] = {}
+        self._downloads: dict[str, TaskID] = {}  # by model
         self._failed = 0
         _log_to(self._write, log_level, colorize=True)
 
@@ -120,20 +160,26 @@ class TerminalView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for line in self._lines.values():
+        for line in (*self._lines.values(), *self._downloads.values()):
             self._progress.update(line, visible=False)
         self._progress.stop()
 
     def show(self, event: Event) -> None:
         match event:
             case TaskStarted(task_id, worker):
-                self._progress.update(self._lines[worker], state=escape(task_id))
+                self._newest[worker] = task_id
+                if worker not in self._stepping:  # else it is given ahead of that one's end
+                    self._progress.update(self._lines[worker], state=escape(task_id))
+            case TaskProgress(task_id, worker):
+                self._stepping[worker] = task_id
+                self._progress.update(self._lines[worker], state=_steps(event))
             case TaskEnded(result):
                 self._failed += not result.success
                 failed = f"[red]{self._failed} failed[/red]" if self._failed else ""
                 self._progress.update(self._batch, advance=1, state=failed)
                 if result.worker in self._lines:
                     self._progress.update(self._lines[result.worker], advance=1)
+                self._end_steps(result.task_id)
                 if not result.success:
                     logger.log(*_line(event, ""))
             case TaskSpared():
@@ -143,7 +189,26 @@ class TerminalView:
                 self._failed -= 1
                 self._progress.update(self._batch, advance=-1)
             case WorkerState(worker, state):
+                self._stepping.pop(worker, None)
                 self._progress.update(self._lines[worker], state=state)
+            case ModelFetching(model, done, total):
+                if model not in self._downloads:
+                    self._downloads[model] = self._progress.add_task(
+                        escape(model), total=total, state="", is_download=True
+                    )
+                line = self._downloads[model]
+                self._progress.update(line, completed=done, total=total, visible=done < total)
+
+    def _end_steps(self, task_id: str) -> None:
+        """A task is over: its worker's line shows what that one was given last."""
+        for worker in [w for w, task in self._stepping.items() if task == task_id]:
+            del self._stepping[worker]
+            self._progress.update(self._lines[worker], state=escape(self._newest.get(worker, "")))
+
+
+def _steps(event: TaskProgress) -> str:
+    more = f" and {event.together - 1} more" if event.together > 1 else ""
+    return f"{event.done}/{event.total} steps  {escape(event.task_id)}{more}"
 
 
 def _line(event: TaskEnded, count: str) -> tuple[str, str]:

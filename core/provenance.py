@@ -38,7 +38,7 @@ def encode_picture(image: Image.Image, lease: Lease, used: Mapping[str, Any]) ->
             guidance_scale, width, height; missing where unknown.
     """
     assert isinstance(lease.task, GenerateTask | EditTask)
-    parameters = parameters_text(lease.task, used, lease.lora_sha256)
+    parameters = parameters_text(lease.task, used, lease.lora_sha256, lease.loras_sha256)
     own = json.dumps(record(lease, used))  # in ASCII, which every kind of text field can hold
     stream = BytesIO()
     if (lease.task.output_path or "").lower().endswith(WEBP):
@@ -56,10 +56,12 @@ def encode_picture(image: Image.Image, lease: Lease, used: Mapping[str, Any]) ->
 
 def record(lease: Lease, used: Mapping[str, Any]) -> dict[str, Any]:
     """What a result says of its own making."""
+    stack = {"loras_sha256": list(lease.loras_sha256)} if lease.loras_sha256 else {}
     return {
         "task": task_to_json(lease.task),
         "used": dict(used),
         "lora_sha256": lease.lora_sha256,
+        **stack,
         "files": list(lease.files.values()),
         "fingerprint": lease.fingerprint,
     }

@@ -5,7 +5,8 @@ Policy, in this order:
    once it has had its share of leases without a load; where more LoRAs are due than there are
    workers, that is `max_passed_over`, or every task would cost a load.
 2. Tasks without a LoRA, or whose LoRA the asking worker holds: longest expected work first.
-3. LoRAs that no worker holds before those that another one does; most remaining work first.
+3. LoRAs that no worker holds before those that another one does; most remaining work first. Of
+   stacks those come first of which the asking worker lacks the fewest files.
 4. Retries, after all fresh tasks.
 5. The last tasks, where workers differ in speed or LoRAs take time to load: each goes to the
    worker that should finish it first, so one that is slow, or would have to load, may get
@@ -24,6 +25,8 @@ from dataclasses import dataclass, field
 
 LOOK_AT = 64  # tasks, for one that fits into a group
 TAIL = 3  # tasks per worker: with no more waiting, rule 5 counts
+Stack = str | frozenset[str] | None
+"""What a task loads: content hash of its LoRA, those of several, or None."""
 SAME_SPEED = 1.15  # how much slower a worker may be before it counts as slower
 
 
@@ -34,7 +37,7 @@ class Pending:
     Attributes:
         position: its place in the input; what `take` returns.
         work: expected work in any unit, the same for all tasks.
-        lora: content hash of its LoRA, or None.
+        lora: content hash of its LoRA, those of its stack, or None.
         retry: how often it was tried; retries go behind all fresh tasks of their LoRA.
         avoid: workers that should rather not run it again.
         group: equal for tasks that may run together; None for one that runs alone.
@@ -43,7 +46,7 @@ class Pending:
 
     position: int
     work: float
-    lora: str | None = None
+    lora: Stack = None
     retry: int = 0
     avoid: frozenset[str] = frozenset()
     group: Hashable | None = None
@@ -95,12 +98,13 @@ _Item = tuple[tuple[int, float, int], Pending]
 
 @dataclass
 class _Queue:
-    """The tasks of one LoRA, best first.
+    """The tasks of one LoRA or stack, best first; `loads` are its files.
 
     Those that avoid the same workers share a heap: a worker that must leave thousands of them
     to the others passes over them at once.
     """
 
+    loads: frozenset[str] = frozenset()
     heaps: dict[frozenset[str], list[_Item]] = field(default_factory=dict)
     work: float = 0.0
     passed_over: int = 0
@@ -112,6 +116,8 @@ class _Queue:
     @property
     def best(self) -> tuple[int, float, int]:
         """The order of its best task, whoever may run it."""
+        if len(self.heaps) == 1:  # mostly, and it is asked of every queue for every lease
+            return next(iter(self.heaps.values()))[0][0]
         return min([heap[0][0] for heap in self.heaps.values()])
 
     @property
@@ -160,7 +166,7 @@ class Scheduler:
     """
 
     def __init__(self, tasks: Iterable[Pending] = (), max_passed_over: int = 32) -> None:
-        self._queues: dict[str | None, _Queue] = {}
+        self._queues: dict[Stack, _Queue] = {}
         # Counted, not summed up: another thread may ask while this one changes the queues.
         self._count = 0
         self._max_passed_over = max_passed_over
@@ -173,7 +179,10 @@ class Scheduler:
 
     def add(self, task: Pending) -> None:
         """Queue a task, fresh or to be tried again."""
-        self._queues.setdefault(task.lora, _Queue()).push(task)
+        queue = self._queues.get(task.lora)
+        if queue is None:
+            queue = self._queues[task.lora] = _Queue(files_of(task.lora))
+        queue.push(task)
         self._count += 1
 
     def take(self, worker: Worker) -> Pending | None:
@@ -187,7 +196,7 @@ class Scheduler:
                 self._queues[lora].push(task)
                 return None
             if task is not None:
-                held = lora is None or lora in worker.loras
+                held = self._queues[lora].loads <= worker.loras
                 self._since_load[worker.name] = held * self._since_load.get(worker.name, 0) + 1
                 self._note_taken(lora)
                 return task
@@ -219,26 +228,29 @@ class Scheduler:
         waiting = [task for queue in self._queues.values() for task in queue.tasks]
         return share_out(waiting, worker.peers, worker.load_seconds)[worker.name]
 
-    def _preference(self, worker: Worker) -> list[str | None]:
+    def _preference(self, worker: Worker) -> list[Stack]:
         due = {n for n, q in self._queues.items() if q.passed_over >= self._max_passed_over}
         workers = len(worker.others | {worker.name})
         share = self._max_passed_over * min(1.0, len(due) / workers)
         turns = self._since_load.get(worker.name, 0) >= share
 
-        def rank(lora: str | None) -> tuple[int, float]:
+        def rank(lora: Stack) -> tuple[float, ...]:
             queue = self._queues[lora]
             retry, shortest_last, _ = queue.best
             if turns and lora in due:
                 return (0, -queue.passed_over)
             if retry:
                 return (3 + retry, shortest_last)
-            if lora is None or lora in worker.loras:
+            missing = queue.loads
+            if missing <= worker.loras:
                 return (1, shortest_last)
-            return (3 if lora in worker.loras_elsewhere else 2, -queue.work)
+            if len(missing) > 1:
+                missing = missing - worker.loras
+            return (3 if missing <= worker.loras_elsewhere else 2, len(missing), -queue.work)
 
         return sorted(self._queues, key=rank)
 
-    def _note_taken(self, taken: str | None) -> None:
+    def _note_taken(self, taken: Stack) -> None:
         self._count -= 1
         for lora, queue in self._queues.items():
             queue.passed_over = 0 if lora == taken else queue.passed_over + 1
@@ -246,14 +258,21 @@ class Scheduler:
             del self._queues[taken]
 
 
+def files_of(lora: Stack) -> frozenset[str]:
+    """Content hashes of what it loads."""
+    if isinstance(lora, str):
+        return frozenset((lora,))
+    return lora or frozenset()
+
+
 def share_out(
     tasks: Iterable[Pending], peers: Sequence[Peer], load_seconds: float = 0.0
 ) -> dict[str, set[int]]:
     """Positions by worker: longest task first, each to whom it should be finished by first.
 
-    All tasks of a LoRA stay together where everything ends sooner so.
+    All tasks of a LoRA or stack stay together where everything ends sooner so.
     """
-    ordered = sorted(tasks, key=lambda t: (t.retry, -t.work, t.lora or "", t.position))
+    ordered = sorted(tasks, key=lambda t: (t.retry, -t.work, _name(t.lora), t.position))
     deals = [_Deal([[task] for task in ordered], peers, load_seconds)]
     if load_seconds:
         pieces: dict[Hashable, list[Pending]] = {}
@@ -263,6 +282,10 @@ def share_out(
         longest = sorted(pieces.values(), key=lambda piece: -sum(t.work for t in piece))
         deals.append(_Deal(longest, peers, load_seconds))
     return min(deals, key=lambda deal: deal.end).shares
+
+
+def _name(lora: Stack) -> str:
+    return lora or "" if isinstance(lora, str | None) else " ".join(sorted(lora))
 
 
 class _Deal:
@@ -277,7 +300,7 @@ class _Deal:
         self._load_seconds = load_seconds
         self._ends = {peer.name: peer.free_in for peer in peers}
         self._speed = {peer.name: peer.seconds_per_work for peer in peers}
-        self._loras: dict[str, set[str | None]] = {p.name: {None, *p.loras} for p in peers}
+        self._loras: dict[str, set[str]] = {p.name: {*p.loras} for p in peers}
         self.shares: dict[str, set[int]] = {peer.name: set() for peer in peers}
         for piece in pieces:
             self._deal(piece)
@@ -287,13 +310,14 @@ class _Deal:
         return max(self._ends.values())
 
     def _deal(self, piece: Sequence[Pending]) -> None:
-        work, lora, avoid = sum(task.work for task in piece), piece[0].lora, piece[0].avoid
+        work, avoid = sum(task.work for task in piece), piece[0].avoid
+        loads = files_of(piece[0].lora)
         able = [name for name in self._ends if name not in avoid] or [*self._ends]
-        end, best = min((self._end_of(name, work, lora), name) for name in able)
+        end, best = min((self._end_of(name, work, loads), name) for name in able)
         self._ends[best] = end
-        self._loras[best].add(lora)
+        self._loras[best] |= loads
         self.shares[best] |= {task.position for task in piece}
 
-    def _end_of(self, name: str, work: float, lora: str | None) -> float:
-        load = 0.0 if lora in self._loras[name] else self._load_seconds
+    def _end_of(self, name: str, work: float, loads: frozenset[str]) -> float:
+        load = len(loads - self._loras[name]) * self._load_seconds
         return self._ends[name] + load + work * self._speed[name]

@@ -1,7 +1,9 @@
 """The YAML settings as validated models. `config/default.yaml` holds every default."""
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -20,8 +22,10 @@ from pydantic import (
 
 from core.errors import InputError
 from core.memory_modes import Memory
+from core.model_identity import Identity
+from core.noise_schedule import SchedulerSettings
 from core.paths import user_path
-from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Text
+from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Strength, Text
 from core.validation import Place, describe
 from core.yaml_files import parse_yaml
 
@@ -61,12 +65,69 @@ class LoadedModel(Section):
     variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None
     dtype: Dtype
     memory: Memory
+    gpus_per_worker: Count | None
+    workers_per_gpu: Annotated[int, Field(ge=1, le=16)] | None
+
+    @model_validator(mode="after")
+    def _one_kind_of_sharing(self) -> "LoadedModel":
+        check_sharing(self.gpus_per_worker or 1, self.workers_per_gpu or 1, self.memory)
+        return self
+
+
+def check_sharing(gpus_per_worker: int, workers_per_gpu: int, memory: Memory, of: str = "") -> None:
+    """Raises ValueError for settings of one model that exclude each other.
+
+    Args:
+        of: the section with its dot, where an error does not name it already.
+    """
+    if gpus_per_worker == 1:
+        return
+    if workers_per_gpu > 1:
+        raise ValueError(
+            f"gpus_per_worker: {gpus_per_worker} and {of}workers_per_gpu: {workers_per_gpu} "
+            "exclude each other: either a worker has several GPUs, or a GPU several workers"
+        )
+    if memory not in ("auto", "full"):
+        raise ValueError(
+            f"{of}memory: {memory} is for workers with one GPU; with gpus_per_worker: "
+            f"{gpus_per_worker} give full, or auto"
+        )
+
+
+class ModelLoraSettings(Section):
+    """One LoRA that belongs to the model: a local file, or a file of a repository on the hub."""
+
+    path: Annotated[Text, Field(min_length=1)]
+    file: Annotated[str, Field(pattern=r"^[\w.-][\w./ -]*\.safetensors$")] | None = None
+    revision: Annotated[str, Field(min_length=1)] | None = None
+    strength: Strength = 1.0
+
+    @property
+    def is_hub_id(self) -> bool:
+        return re.fullmatch(r"[\w.-]+/[\w.-]+", self.path, re.ASCII) is not None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "ModelLoraSettings":
+        if self.file is not None and not self.is_hub_id:
+            raise ValueError("with `file`, `path` is a repository on the hub, such as owner/name")
+        if self.file is None and self.revision is not None:
+            raise ValueError("`revision` is of a file on the hub: give `file`, too")
+        return self
+
+
+def _with_path(value: Any) -> Any:
+    """A path alone may stand for a LoRA."""
+    return {"path": value} if isinstance(value, str) else value
 
 
 class DrawingModel(LoadedModel):
-    """The same of a model that draws."""
+    """A model that draws or edits, with the LoRAs and the noise schedule that belong to it."""
 
     base_model: Annotated[str, Field(min_length=1)] | None
+    model_loras: Annotated[
+        list[Annotated[ModelLoraSettings, BeforeValidator(_with_path)]], Field(max_length=16)
+    ]
+    scheduler: SchedulerSettings
 
 
 class GenerationDefaults(Section):
@@ -107,6 +168,14 @@ class EditDefaults(Section):
     num_inference_steps: Steps | None = None
     guidance_scale: Scale | None = None
     true_cfg_scale: Scale | None = None
+    lora_path: Annotated[Text, Field(min_length=1)] | None = None
+    lora_strength: Strength | None = None
+
+    @model_validator(mode="after")
+    def _strength_of_a_lora(self) -> "EditDefaults":
+        if self.lora_strength is not None and self.lora_path is None:
+            raise ValueError("lora_strength is of a lora_path, which is missing here")
+        return self
 
 
 class ModelEditDefaults(Matching, EditDefaults):
@@ -119,8 +188,9 @@ class StepCache(Section):
     kind: ClassVar[str]
 
     def __str__(self) -> str:
-        """Its kind and settings in one line, for fingerprints and for a picture's record."""
-        return " ".join([self.kind, *(f"{k}={v}" for k, v in self if v is not None)])
+        """Its kind and settings in one word, for fingerprints and for a picture's record."""
+        settings = [f"{k}={v}".replace(" ", "") for k, v in self if v is not None]
+        return f"{self.kind}({','.join(settings)})"
 
 
 class FirstBlockCache(StepCache):
@@ -160,9 +230,11 @@ class WorkerSettings(Section):
 
     def decisive(self, identity: str) -> str:
         """A model's identity together with the settings here that change its pixels to the eye."""
-        chosen = [] if self.attention_backend == "auto" else [self.attention_backend]
-        chosen += [str(self.chosen_cache)] if self.chosen_cache else []
-        return " ".join([identity, *chosen])
+        known, others = Identity.read(identity), {}
+        if self.chosen_cache:
+            others["step_cache"] = str(self.chosen_cache)
+        backend = None if self.attention_backend == "auto" else self.attention_backend
+        return str(replace(known, others={**known.others, **others}, backend=backend))
 
     @property
     def chosen_cache(self) -> StepCache | None:

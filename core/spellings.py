@@ -92,6 +92,7 @@ LORA_FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
     }
 )  # fmt: skip
+_STRENGTHS = _names("lora_strengths lora_weights lora_scales lora_multipliers")
 # What other programs set and this one does not. Where texts about a tweet stand beside settings,
 # only these are worth a word; and none of them is one of ours misspelt.
 _FOREIGN = _names(
@@ -173,6 +174,11 @@ def container(key: Any) -> str | None:
 def lora_field(key: Any) -> str | None:
     """Which of LORA_FIELDS a key inside of a LoRA means."""
     return _LORA.get(_key(key))
+
+
+def holds_strengths(key: Any) -> bool:
+    """Whether a list of numbers under a key is the strengths of several LoRAs."""
+    return _key(key) in _STRENGTHS or setting(key) == "lora_strength"
 
 
 def is_foreign(key: Any) -> bool:

@@ -1,20 +1,22 @@
 """What differs between kinds of task before they run: fields, defaults, files, expected work."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from core.errors import InputError
+from core.errors import InputError, LoraError
 from core.lora_files import LoraInspector, find_lora
+from core.lora_stack import fields_for
 from core.outputs import PICTURE_SUFFIXES
 from core.paths import as_text
 from core.picture_settings import USUAL_NAMES, named_fields
+from core.setting_values import is_empty, is_set
 from core.settings import EditDefaults, GenerationDefaults
 from core.source_images import SourceImage, inspect_image, size_for
-from core.tasks import EditTask, GenerateTask, ScoreTask, Task
+from core.tasks import EditTask, GenerateTask, Lora, ScoreTask, Task
 from core.validation import describe, misspelt, shown
 
 TaskInput = Mapping[str, Any] | Task | InputError
@@ -25,9 +27,11 @@ T = TypeVar("T", GenerateTask, EditTask, ScoreTask)
 _VALIDATORS: dict[Any, TypeAdapter[Any]] = {
     kind: TypeAdapter(kind) for kind in (GenerateTask, EditTask, ScoreTask)
 }
-_PICTURE_FIELDS = {f.name for f in fields(GenerateTask)}
+# Those whose values have one form; LoRAs have as many as in a tweets file.
+_PLAIN_FIELDS = {f.name for f in fields(GenerateTask)} - {"loras"}
 _OTHER_NAMES: dict[Any, list[str]] = {GenerateTask: USUAL_NAMES}  # that hints may name
 USUAL_STEPS = 30
+_TWO_WAYS = "loras: give either loras or lora_path, not both."
 _GUIDANCE = ("guidance_scale", "cfg")  # two spellings of one setting: a layer sets one of them
 
 
@@ -36,12 +40,15 @@ class Contents:
     """Content hashes of the files that a task reads; pictures by their path.
 
     Attributes:
+        lora: of `lora_path`.
         readings: rules by which pictures are read whose numbers are not plain sRGB.
+        loras: of the task's `loras`, in their order.
     """
 
     lora: str | None = None
     pictures: dict[str, str] = field(default_factory=dict)
     readings: tuple[str, ...] = ()
+    loras: tuple[str, ...] = ()
 
 
 class TaskKind(Protocol):
@@ -80,6 +87,35 @@ class LoraFinder:
             self._found[path] = str(file), self._inspector.sha256(file)
         return self._found[path]
 
+    def stack(self, task: GenerateTask | EditTask) -> tuple[dict[str, Any], Contents]:
+        """The fields of a task that say its LoRAs, and their content hashes.
+
+        Raises:
+            LoraError: one of them is no LoRA, or one is there twice.
+        """
+        if not task.loras:
+            path, sha256 = self.find(task.lora_path)
+            return {"lora_path": path}, Contents(sha256)
+        found: list[Lora] = []
+        named: dict[str, int] = {}  # content hash: place
+        for place, lora in enumerate(task.loras):
+            try:
+                path, sha256 = self.find(lora.path)
+            except InputError as error:
+                text = str(error).removeprefix("lora_path: ")
+                raise LoraError(f"loras[{place}]: {text}") from None
+            assert path is not None and sha256 is not None
+            first = named.setdefault(sha256, place)
+            if first != place:
+                raise LoraError(
+                    f"loras[{place}]: {shown(lora.path)} is the same LoRA as loras[{first}]; give "
+                    "it once, with one strength."
+                )
+            found.append(Lora(path, lora.strength))
+        hashes = tuple(named)
+        one = hashes[0] if len(hashes) == 1 else None
+        return fields_for(found), Contents(one, loras=() if one else hashes)
+
 
 class GenerateKind:
     """Pictures from prompts. `layers` of defaults: the first that sets a field wins."""
@@ -91,7 +127,9 @@ class GenerateKind:
         self._loras = loras
 
     def parse(self, given: Mapping[str, Any] | Task) -> GenerateTask:
-        if isinstance(given, Mapping) and not given.keys() <= _PICTURE_FIELDS:
+        if isinstance(given, Mapping) and not given.keys() <= _PLAIN_FIELDS:
+            if all(_says(given.get(name)) for name in ("loras", "lora_path")):
+                raise InputError(_TWO_WAYS)
             given = named_fields(given)
         task = _parse(GenerateTask, given, needed="prompt")
         if task.guidance_scale is not None and task.cfg is not None:
@@ -103,8 +141,8 @@ class GenerateKind:
         for layer in self._layers:
             guided = any(values[name] is not None for name in _GUIDANCE)
             _fill(values, layer, skipped=_GUIDANCE if guided else ())
-        values["lora_path"], lora = self._loras.find(task.lora_path)
-        return GenerateTask(**values), Contents(lora)
+        loras, contents = self._loras.stack(task)
+        return GenerateTask(**{**values, **loras}), contents
 
     def work(self, task: GenerateTask) -> float:
         """Megapixels x steps x forward passes per step, with usual values where one is open."""
@@ -127,14 +165,20 @@ class EditKind:
     def complete(self, task: EditTask) -> tuple[EditTask, Contents]:
         values = dict(vars(task))
         for layer in self._layers:
-            _fill(values, layer)
+            if not task.loras and values["lora_path"] is None and layer.lora_path is not None:
+                # The task's strength is of a LoRA that it does not have.
+                values["lora_strength"] = (
+                    1.0 if layer.lora_strength is None else layer.lora_strength
+                )
+            _fill(values, layer, skipped=("lora_path",) if task.loras else ())
         pictures = {path: inspect_image(path) for path in task.source_images}
         first = pictures[task.source_images[0]]
         area = values["working_area"]
         if area is not None and values["width"] is None and values["height"] is None:
             values["width"], values["height"] = size_for(first.width, first.height, area)
-        values["lora_path"], lora = self._loras.find(task.lora_path)
-        return EditTask(**values), _contents(pictures, lora)
+        completed = EditTask(**values)
+        loras, contents = self._loras.stack(completed)
+        return replace(completed, **loras), _contents(pictures, contents)
 
     def work(self, task: EditTask) -> float:
         """Megapixels x steps x passes x pictures that attention sees."""
@@ -160,9 +204,10 @@ class ScoreKind:
         return float((1 + len(task.source_images)) * (1 + task.more_asks))
 
 
-def _contents(pictures: Mapping[str, SourceImage], lora: str | None = None) -> Contents:
+def _contents(pictures: Mapping[str, SourceImage], loras: Contents = Contents()) -> Contents:
     hashes = {path: picture.sha256 for path, picture in pictures.items()}
-    return Contents(lora, hashes, tuple(p.reading for p in pictures.values() if p.reading))
+    readings = tuple(p.reading for p in pictures.values() if p.reading)
+    return replace(loras, pictures=hashes, readings=readings)
 
 
 def _megapixel_steps(task: GenerateTask | EditTask) -> float:
@@ -188,11 +233,24 @@ def _parse(kind: type[T], given: object, needed: str) -> T:
     if needed not in data:
         raise InputError(f"{needed}: is missing or empty{misspelt(data, [needed], names)}")
     try:
-        return cast(T, _VALIDATORS[kind].validate_python(data))
+        task = cast(T, _VALIDATORS[kind].validate_python(data))
     except ValidationError as error:
         raise InputError(describe(error, [*names, *_OTHER_NAMES.get(kind, [])])) from None
     except RecursionError:
         raise InputError("The task is nested too deeply.") from None
+    if not isinstance(task, ScoreTask) and task.loras:
+        if task.lora_path:
+            raise InputError(_TWO_WAYS)
+        if task.lora_strength != 1:
+            raise InputError(
+                f"lora_strength: {task.lora_strength:g} is for lora_path; each of loras has a "
+                "strength of its own."
+            )
+    return task
+
+
+def _says(value: Any) -> bool:
+    return is_set(value) and not is_empty(value)
 
 
 def _a(noun: str) -> str:

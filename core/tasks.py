@@ -3,14 +3,17 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
 
+from core.paths import as_text
 from core.seeds import fixed_seed, read_seed
 
 MIN_SIDE = 16  # pixels: one latent patch of the families that we know
 MAX_SIDE = 8192  # pixels: 64 megapixels, past any model that is served here
+MOST_LORAS = 16  # of one task
 MAX_TASK_BYTES = 32_768  # a lease fits in the pipe's buffer, so that main never blocks on a send
 
 
@@ -48,6 +51,23 @@ def _php_object(value: Any) -> Any:
     return {} if isinstance(value, list) and not value else value
 
 
+def _members(value: Any) -> Any:
+    """The LoRAs of a list as objects; a path, or [path, strength], stands for one, too."""
+    if isinstance(value, str | Path | Mapping):
+        value = [value]
+    return [_member(lora) for lora in value] if isinstance(value, list | tuple) else value
+
+
+def _member(lora: Any) -> Any:
+    if isinstance(lora, list | tuple) and 1 <= len(lora) <= 2:
+        lora = dict(zip(("path", "strength"), lora, strict=False))
+    elif isinstance(lora, str | Path):
+        lora = {"path": lora}
+    if isinstance(lora, Mapping):
+        return {k: as_text(v) if isinstance(v, Path) else v for k, v in lora.items()}
+    return lora
+
+
 def _own_json(value: dict[str, Any]) -> dict[str, Any]:
     """A copy: the caller may go on to change what it gave."""
     if not value:
@@ -75,6 +95,24 @@ Strength = Annotated[float, BeforeValidator(_no_bool), Field(ge=-10, le=10, allo
 
 
 @dataclass(frozen=True)
+class Lora:
+    """One LoRA of a task.
+
+    Attributes:
+        path: a LoRA in safetensors form.
+        strength: 1.0 is the LoRA as trained, 0.0 is without it.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=False)
+
+    path: Annotated[Text, Field(min_length=1)]
+    strength: Strength = 1.0
+
+
+Loras = Annotated[tuple[Lora, ...], BeforeValidator(_members), Field(max_length=MOST_LORAS)]
+
+
+@dataclass(frozen=True)
 class GenerateTask:
     """One picture to draw from a prompt. Fields left at None take the model's default.
 
@@ -91,6 +129,7 @@ class GenerateTask:
             default `seed` of the settings + position.
         lora_path: a LoRA in safetensors form.
         lora_strength: 1.0 is the LoRA as trained, 0.0 is without it.
+        loras: several LoRAs whose changes of the model add up, instead of `lora_path`.
         output_path: where the PNG goes; see `core.outputs`.
         task_id: the name of the task in results and logs.
         metadata: anything JSON; kept with the picture and never interpreted.
@@ -109,10 +148,16 @@ class GenerateTask:
     seed: SeedOrRandom | None = None
     lora_path: Text | None = None
     lora_strength: Strength = 1.0
+    loras: Loras = ()
     output_path: Text | None = None
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)
     seed_is_random: bool = False
+
+    @property
+    def lora_stack(self) -> tuple[Lora, ...]:
+        """Its LoRAs, in whichever of the two ways they were given."""
+        return _lora_stack(self)
 
 
 Source = Annotated[Text, AfterValidator(_stripped)]
@@ -138,6 +183,7 @@ class EditTask:
         seed: of the initial noise; default `seed` of the settings + position.
         lora_path: a LoRA in safetensors form.
         lora_strength: 1.0 is the LoRA as trained, 0.0 is without it.
+        loras: several LoRAs whose changes of the model add up, instead of `lora_path`.
         output_path: where the PNG goes; see `core.outputs`.
         task_id: the name of the task in results and logs.
         metadata: anything JSON; kept with the picture and never interpreted.
@@ -158,9 +204,20 @@ class EditTask:
     seed: Seed | None = None
     lora_path: Text | None = None
     lora_strength: Strength = 1.0
+    loras: Loras = ()
     output_path: Text | None = None
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)
+
+    @property
+    def lora_stack(self) -> tuple[Lora, ...]:
+        """Its LoRAs, in whichever of the two ways they were given."""
+        return _lora_stack(self)
+
+
+def _lora_stack(task: GenerateTask | EditTask) -> tuple[Lora, ...]:
+    one = (Lora(task.lora_path, task.lora_strength),) if task.lora_path else ()
+    return task.loras or one
 
 
 @dataclass(frozen=True)
@@ -248,8 +305,10 @@ _KINDS: dict[str, type[Task]] = {t.__name__: t for t in (GenerateTask, EditTask,
 
 
 def task_to_json(task: Task) -> dict[str, Any]:
-    """All fields, and under `kind` the name of the class."""
-    return {"kind": type(task).__name__, **vars(task)}
+    """All fields, and under `kind` the name of the class; `loras` only where there are some."""
+    data = {"kind": type(task).__name__, **vars(task)}
+    loras = data.pop("loras", ())
+    return {**data, "loras": [vars(lora) for lora in loras]} if loras else data
 
 
 def task_from_json(data: Mapping[str, Any]) -> Task:
@@ -258,4 +317,6 @@ def task_from_json(data: Mapping[str, Any]) -> Task:
     kind = _KINDS[fields_.pop("kind")]
     if "source_images" in fields_:
         fields_["source_images"] = tuple(fields_["source_images"])
+    if "loras" in fields_:
+        fields_["loras"] = tuple(Lora(**lora) for lora in fields_["loras"])
     return kind(**fields_)

@@ -42,6 +42,9 @@ def _describe_one(e: dict[str, Any], known: list[str]) -> str:
     if e["type"] in ("missing", "missing_argument"):
         return f"{key}: is missing"
     message = e["msg"].removeprefix("Value error, ")
+    if e["type"] == "value_error" and isinstance(e["input"], dict):
+        # Keys that exclude each other, which the message names: the section would bury them.
+        return message if not e["loc"] else f"{key}: {message}"
     return f"{key}: {message[:1].lower()}{message[1:]} (found {shown(e['input'])})"
 
 

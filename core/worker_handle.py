@@ -21,6 +21,8 @@ from typing import Any
 from core.batch import ActiveLease, Batch
 from core.devices import Device
 from core.fault_points import fault_point, send_half
+from core.loading import loading_environment
+from core.memory_modes import Mode
 from core.messages import Lease, ToWorker, decode, encode
 from core.paths import UTF8_MODE, WORKERS_DIFFER, for_worker, user_path
 from core.stall import StallWatch
@@ -63,6 +65,7 @@ class WorkerHandle:
         self.loras: frozenset[str] = frozenset()
         self.group_size = spec.group_size
         self.fresh = True  # this incarnation has not finished a task yet
+        self.has_changed_memory = False  # since out of memory at load: that is done once
         self.dismissed = False  # to leave when its leases are done
         self.leaves_because: str | None = None  # this incarnation said that it will end itself
         self.hung_up = False  # this incarnation says nothing more; it may still be there
@@ -80,6 +83,16 @@ class WorkerHandle:
         self._spec = spec
         self._to_worker: Connection | None = None
         self.from_worker: Connection | None = None
+
+    @property
+    def memory(self) -> Mode:
+        """The mode in which its next incarnation loads the model."""
+        return self._spec.memory
+
+    def load_smaller(self, mode: Mode) -> None:
+        """Have the next incarnation load the model in a mode that takes less memory."""
+        self._spec = replace(self._spec, memory=mode)
+        self.has_changed_memory = True
 
     @property
     def alive(self) -> bool:
@@ -126,11 +139,6 @@ class WorkerHandle:
         """Of the incarnation; None while it runs."""
         return self.process.exit_code if self.process else None
 
-    def _spec_for_worker(self) -> WorkerSpec:
-        spec = self._spec
-        base = None if spec.base_model is None else for_worker(spec.base_model)
-        return replace(spec, model=for_worker(spec.model), base_model=base)
-
     def start(self) -> None:
         """Start a new incarnation. Call it from a thread that outlives the worker.
 
@@ -145,7 +153,7 @@ class WorkerHandle:
             self.process = self._starter.start(
                 self._target,
                 (
-                    self._spec_for_worker(),
+                    self._spec.with_paths(for_worker),
                     task_reader,
                     result_writer,
                 ),
@@ -174,6 +182,7 @@ class WorkerHandle:
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            **loading_environment(self._spec),
             **UTF8_MODE,
         }
         if self.device.kind == "cpu":
@@ -265,9 +274,7 @@ class WorkerHandle:
     def loras_soon(self) -> frozenset[str]:
         """Those that it holds, and what it is loading for the task that it was given."""
         given = [*self.running.values(), *self.ahead.values()]
-        coming = frozenset(
-            active.job.lora_sha256 for _, active in given if active.job.lora_sha256 is not None
-        )
+        coming = frozenset[str]().union(*(active.job.loads for _, active in given))
         soon = self.loras | coming
         return soon if len(soon) <= self._spec.max_resident_loras else coming
 
@@ -309,6 +316,8 @@ def _with_workers_paths(lease: Lease) -> Lease:
     task = lease.task
     if isinstance(task, GenerateTask | EditTask) and task.lora_path:
         changed["lora_path"] = named(task.lora_path)
+    if isinstance(task, GenerateTask | EditTask) and task.loras:
+        changed["loras"] = tuple(replace(lora, path=named(lora.path)) for lora in task.loras)
     if isinstance(task, EditTask | ScoreTask):
         changed["source_images"] = tuple(map(named, task.source_images))
     if isinstance(task, ScoreTask):

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from loguru import logger
@@ -20,10 +21,12 @@ from core.admission import Job
 from core.barrier import Barrier
 from core.batch import ActiveLease, Batch, WorkerLoss
 from core.devices import Device
-from core.events import Listener, WorkerState, ignore
+from core.events import Event, Listener, TaskProgress, WorkerState, ignore
 from core.fault_points import fault_point
 from core.leasing import Leasing
-from core.loading import loads_at_once
+from core.loading import LoadTurns
+from core.memory_choice import MemoryChoice
+from core.memory_modes import Mode
 from core.messages import (
     BootFailed,
     Compiling,
@@ -38,9 +41,13 @@ from core.messages import (
     Log,
     PromptCut,
     Ready,
+    StepsDone,
     Stop,
 )
+from core.model_choice import is_hub_model
+from core.model_fetch import ModelFetch
 from core.pace import Pace
+from core.paths import user_path
 from core.restarts import Restarts
 from core.settings import SchedulingSettings, SupervisionSettings, WorkerSettings
 from core.sources import Sources
@@ -49,7 +56,7 @@ from core.worker_handle import State, WorkerHandle
 from core.worker_log import WorkerLog
 from core.worker_spec import WorkerSpec
 from core.worker_start import starter_for
-from workers.process import run_worker
+from workers.process import run_fetch, run_worker
 
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
 BUSY_WAIT = 1.0  # the same while a worker has a deadline: a later turn shows that main was held up
@@ -69,6 +76,15 @@ class PoolSettings(Protocol):
     def scheduling(self) -> SchedulingSettings: ...
 
 
+def fetch_for(
+    spec: WorkerSpec, rules: SupervisionSettings, listener: Listener
+) -> ModelFetch | None:
+    """Of a hub's model, to be brought here or found here; None for other models."""
+    if not is_hub_model(spec.source):
+        return None
+    return ModelFetch(run_fetch, spec, rules, listener)
+
+
 class WorkerPool:
     """One supervised worker process per device.
 
@@ -77,7 +93,10 @@ class WorkerPool:
         listener: told of worker states; called from the pool's thread.
         in_step: workers wait for each other after every task (`enable_batch_sync`).
         on_dismissed: told the device of a worker that left by `dismiss`.
+        memory: how the model's memory mode was decided, for workers that run out of memory while
+            they load; without it they are given up.
         log: where workers' words go, for pools that share one; by default a log of its own.
+        fetch: of the workers' model, where it began before.
     """
 
     def __init__(
@@ -88,12 +107,20 @@ class WorkerPool:
         in_step: bool = False,
         on_dismissed: Callable[[Device], None] = lambda device: None,
         log: WorkerLog | None = None,
+        fetch: ModelFetch | None = None,
+        memory: MemoryChoice | None = None,
     ) -> None:
+        self._memory = memory
+        self._remade: Callable[[Job], Job] = lambda job: job  # for the mode that all changed to
         self._rules = settings.supervision
         self._listener = listener
-        self._loads_at_once = loads_at_once(
-            settings.workers.concurrent_loads, specs[0][1].model, len(specs)
-        )
+        self._spec = specs[0][1]  # of a worker; all of a pool load one model
+        self._concurrent_loads = settings.workers.concurrent_loads
+        self._turns = LoadTurns(self._concurrent_loads, self._spec)
+        self._model_folder = ""  # where a hub's model lies; empty for other models
+        self._fetch = fetch or fetch_for(self._spec, self._rules, self._tell_later)
+        if self._fetch is not None:
+            self._fetch.on_change = partial(self._post, lambda: None)
         self.barrier = Barrier() if in_step else None
         self._on_dismissed = on_dismissed
         self._log = log if log is not None else WorkerLog()
@@ -125,6 +152,10 @@ class WorkerPool:
         copies = settings.scheduling.speculative_copies
         self._leasing = Leasing(self._handles, self._pace, self.barrier, copies)
 
+    def _tell_later(self, event: Event) -> None:
+        """From the pool's thread, as all other events."""
+        self._post(partial(self._listener, event))
+
     def _handle(self, device: Device, spec: WorkerSpec) -> WorkerHandle:
         return WorkerHandle(device, run_worker, spec, self._starter)
 
@@ -136,8 +167,10 @@ class WorkerPool:
         return self._give_up_reason is not None
 
     def start(self) -> None:
-        """Start the workers; returns at once."""
+        """Start the workers, after their model was fetched; returns at once."""
         self._thread.start()
+        if self._fetch is not None:
+            self._fetch.start()
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over; one at a time. Wait on the batch itself."""
@@ -156,7 +189,7 @@ class WorkerPool:
 
     def extend(self, job: Job) -> None:
         """Add a job to the running batch, which was made open-ended."""
-        self._hand_over(lambda: self._batch.add(job) if self._batch else None)
+        self._hand_over(lambda: self._batch.add(self._remade(job)) if self._batch else None)
 
     def seal(self) -> None:
         """The running batch is complete when all its jobs are: no more will be added."""
@@ -217,6 +250,7 @@ class WorkerPool:
                     self._commands.popleft()()
                 except Exception:
                     logger.exception("A command to the worker pool failed after its end.")
+        self._end_fetch()
         self._sources.close()
         if self._closes_log:
             self._log.close()
@@ -229,6 +263,7 @@ class WorkerPool:
             self._commands.popleft()()
         now = self._checked_at = time.monotonic()
         self._forgive(max(0.0, now - self._next_check))
+        self._mind_the_fetch()
         for handle in list(self._handles):
             self._check_deadline(handle, now)
             self._check_load(handle, now)
@@ -245,7 +280,7 @@ class WorkerPool:
         self._next_check = min(now, self._checked_at) + (BUSY_WAIT if busy else IDLE_WAIT)
         timers = [self._next_check]
         timers += [h.deadline for h in self._handles if h.deadline is not None]
-        if not self._closing and self._starter.ready:
+        if not self._closing and self._may_start:
             timers += [h.start_at for h in self._handles if h.state is State.DOWN]
         if any(h.state is State.LOADING for h in self._handles):
             timers.append(now + self._rules.load_stall_timeout / STALL_CHECKS)
@@ -305,10 +340,15 @@ class WorkerPool:
                 self._loaded(handle, message)
             case LoadFailed(kind, error, everywhere):
                 reason = f"the model could not be loaded: {error}"
-                self._cannot_serve(handle, kind, reason, everywhere)
+                if kind == "out_of_memory" and not handle.on_its_way_out:
+                    self._needs_less_memory(handle, reason)
+                else:
+                    self._cannot_serve(handle, kind, reason, everywhere)
             case Compiling():
                 if handle.running and not handle.on_its_way_out:
                     handle.set_deadline(self._pace.allowed(handle.name, handle.work, True))
+            case StepsDone():
+                self._tell_steps(handle, message)
             case Generated():
                 self._generated(handle, message)
             case Log() | LibraryWarning() | PromptCut():
@@ -337,12 +377,51 @@ class WorkerPool:
         if handle.on_its_way_out:
             logger.error(f"{handle.name}: {reason}")
         elif everywhere and not self.has_served:
-            self._retire_all(handle, reason)
+            self._retire_all(f"{handle.name}: {reason}")
         elif kind == "input" or everywhere:  # no other try would change anything
             self._retire(handle, reason)
         else:
             logger.error(f"{handle.name}: {reason}")
             self._expect_to_leave(handle, reason)
+
+    def _needs_less_memory(self, handle: WorkerHandle, reason: str) -> None:
+        """Load once in a mode that takes less memory, or give up: a try more would end the same."""
+        fit = self._memory.fit if self._memory else None
+        may_change = fit is not None and not handle.has_changed_memory
+        if fit and may_change and fit.same_pixels:
+            mode = fit.same_pixels[0]
+            logger.warning(
+                f"{handle.name}: {reason} It loads the model in memory mode {mode} instead: the "
+                "same pictures, more slowly."
+            )
+            handle.load_smaller(mode)
+            self._expect_to_leave(handle, reason)
+        elif fit and may_change and fit.other_pixels and not self._has_results:
+            logger.warning(f"{handle.name}: {reason}")
+            self._expect_to_leave(handle, reason)
+            self._change_memory(fit.other_pixels)
+        else:
+            why = fit.refusal(handle.device, handle.memory) if fit else ""
+            self._retire(handle, f"{reason} {why}".rstrip())
+
+    @property
+    def _has_results(self) -> bool:
+        """Pictures are there, or may be, which belong to the memory mode of today."""
+        return self.has_served or (self._batch is not None and self._batch.keeps_results)
+
+    def _change_memory(self, mode: Mode) -> None:
+        """All workers load in another mode, so that a picture is the same whoever draws it."""
+        assert self._memory is not None
+        reason = f"all workers load the model in memory mode {mode} now"
+        logger.warning(f"Memory: {reason}; it was not enough for the one before.")
+        self._remade = self._memory.change_to(mode)
+        if self._batch is not None:
+            self._batch.remake(self._remade)
+        for handle in self._handles:
+            handle.load_smaller(mode)
+            if handle.alive and not handle.on_its_way_out:
+                handle.kill(reason)
+                handle.set_deadline(KILL_GRACE)
 
     def _expect_to_leave(self, handle: WorkerHandle, reason: str) -> None:
         """The worker said that it ends itself, to come again with a fresh device context."""
@@ -350,6 +429,14 @@ class WorkerPool:
         if not handle.on_its_way_out:
             handle.set_deadline(self._rules.stop_timeout)
             self._change(handle, State.STOPPING)
+
+    def _tell_steps(self, handle: WorkerHandle, message: StepsDone) -> None:
+        """For those who watch; whether it hangs is told by its deadline alone."""
+        if message.lease_id in handle.running:
+            _, active = handle.running[message.lease_id]
+            task, together = active.job.task_id, len(handle.running)
+            progress = TaskProgress(task, handle.name, message.done, message.total, together)
+            self._listener(progress)
 
     def _generated(self, handle: WorkerHandle, message: Generated) -> None:
         handle.loras = frozenset(message.resident_loras)
@@ -391,6 +478,7 @@ class WorkerPool:
 
     def _take(self, batch: Batch) -> None:
         self._batch = batch
+        batch.remake(self._remade)
         if self._give_up_reason is not None:
             batch.abandon("failed", self._give_up_reason)
         elif self._closing:
@@ -421,15 +509,40 @@ class WorkerPool:
                 handle.undelivered.add(active.lease.lease_id)
 
     def _grant_loads(self) -> None:
+        waiting = [h for h in self._handles if h.state is State.BOOTED]
+        if not waiting or self._fetch is not None:
+            return
         loading = sum(h.state is State.LOADING for h in self._handles)
-        for handle in self._handles:
-            if handle.state is State.BOOTED and loading < self._loads_at_once:
-                fault_point("main.load")
-                handle.send(Load())
-                handle.set_deadline(self._rules.load_timeout)
-                handle.watch_load()
-                self._change(handle, State.LOADING)
-                loading += 1
+        for handle in waiting[: max(0, self._turns.at_once(self.has_served) - loading)]:
+            fault_point("main.load")
+            handle.send(Load(self._model_folder))
+            handle.set_deadline(self._rules.load_timeout)
+            handle.watch_load()
+            self._change(handle, State.LOADING)
+
+    # -- the model's files ---------------------------------------------------
+
+    @property
+    def _may_start(self) -> bool:
+        """Workers boot while the hub is asked, and not while the model comes: that takes long."""
+        return self._starter.ready and not (self._fetch is not None and self._fetch.transfers)
+
+    def _mind_the_fetch(self) -> None:
+        """Once the model is there, or cannot be had."""
+        fetch = self._fetch
+        if fetch is None or self._closing:
+            return
+        if fetch.refusal is not None:
+            self._retire_all(f"The model could not be loaded: {fetch.refusal}")
+        elif fetch.folder is not None:
+            self._model_folder, self._fetch = fetch.folder, None
+            folder = str(user_path(fetch.folder, "model"))
+            self._turns = LoadTurns(self._concurrent_loads, replace(self._spec, model=folder))
+
+    def _end_fetch(self) -> None:
+        if self._fetch is not None:
+            self._fetch.stop()
+            self._fetch = None
 
     # -- deaths --------------------------------------------------------------
 
@@ -514,7 +627,7 @@ class WorkerPool:
     def _start_if_due(self, handle: WorkerHandle, now: float) -> None:
         if handle.state is not State.DOWN or self._closing or now < handle.start_at:
             return
-        if handle.dismissed or not self._starter.ready:
+        if handle.dismissed or not self._may_start:
             return
         try:
             handle.start()
@@ -535,14 +648,14 @@ class WorkerPool:
         logger.error(f"{handle.name} is given up: {reason}")
         self._mind_the_batch(f"{handle.name}: {reason}")
 
-    def _retire_all(self, handle: WorkerHandle, reason: str) -> None:
-        """Give up all workers for what `handle` met and any other would meet, too; say so once."""
+    def _retire_all(self, reason: str) -> None:
+        """Give up all workers for what each of them would meet; say so once."""
         self.cannot_load = True
         for each in self._handles:
             if each.state is not State.RETIRED:
                 self._use_no_more(each, reason)
-        logger.error(f"{handle.name}: {reason} All workers are given up.")
-        self._mind_the_batch(f"{handle.name}: {reason}")
+        logger.error(f"{reason} All workers are given up.")
+        self._mind_the_batch(reason)
 
     def _use_no_more(self, handle: WorkerHandle, reason: str) -> None:
         self._change(handle, State.RETIRED)
@@ -555,6 +668,7 @@ class WorkerPool:
         living = [h for h in self._handles if h.state is not State.RETIRED]
         if not living:
             self._give_up_reason = f"No worker is left; the last one: {last_loss}"
+            self._end_fetch()
             if self._batch:
                 self._batch.abandon("failed", self._give_up_reason, "No worker is left.")
         elif self._unfinished and all(h.dismissed for h in living):

@@ -1,14 +1,16 @@
 """Everything a worker is born knowing. Pickled once into the new process."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 from core.devices import Device
 from core.judge import Judge
-from core.memory_modes import Mode
+from core.memory_modes import FACTS, Mode
 from core.model_choice import ModelChoice
+from core.model_loras import ModelLora
+from core.optional_packages import saved_with
 from core.settings import Compile, Dtype, SimulatedSettings, StepCache, WorkerSettings
 
 Role = Literal["generate", "edit", "score"]
@@ -33,6 +35,11 @@ class WorkerSpec:
         variant: of the model's weight files.
         memory: how the model is made to fit into the device's memory.
         base_model: where `model` is one file: hub id or folder of the model that has the rest.
+        model_loras: LoRAs that every picture is drawn with.
+        scheduler: settings over those of the checkpoint's scheduler, in diffusers' names.
+        sharers: workers that have the GPU together.
+        memory_share: bytes of a shared GPU's memory for this one; 0 = an equal part.
+        saved_with: optional packages that the model's weights are of.
     """
 
     name: str
@@ -57,6 +64,39 @@ class WorkerSpec:
     variant: str | None = None
     memory: Mode = "full"
     base_model: str | None = None
+    model_loras: tuple[ModelLora, ...] = ()
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+    sharers: int = 1
+    memory_share: int = 0
+    saved_with: frozenset[str] = frozenset()
+
+    @property
+    def packages(self) -> frozenset[str]:
+        """Optional packages that it has to import; others are hidden from it."""
+        of_mode = FACTS[self.memory].package
+        return self.saved_with | {of_mode} if of_mode else self.saved_with
+
+    def with_paths(self, change: Callable[[str], str]) -> "WorkerSpec":
+        """The same with every path as `change` says it."""
+        loras = tuple(replace(lora, path=change(lora.path)) for lora in self.model_loras)
+        base = None if self.base_model is None else change(self.base_model)
+        return replace(self, model=change(self.model), base_model=base, model_loras=loras)
+
+    @property
+    def index_file(self) -> str:
+        """A file that every model of its role's kind has."""
+        return "config.json" if self.role == "score" else "model_index.json"
+
+    @property
+    def source(self) -> str:
+        """Where most of the model comes from: hub id, or folder; also where a part is in a file."""
+        return self.base_model or self.model
+
+    @property
+    def model_name(self) -> str:
+        """What its user calls the model: hub id, or folder."""
+        name, has_hash, _ = self.model_identity.partition("#")
+        return self.model if has_hash else name
 
     @property
     def most_saving(self) -> int:
@@ -121,6 +161,11 @@ def spec_for(
         variant=model.variant,
         memory=model.memory,
         base_model=model.base_model,
+        model_loras=model.loras,
+        scheduler=model.scheduler,
+        sharers=device.sharers,
+        memory_share=device.memory if device.free is None else device.free,
+        saved_with=saved_with(model),
     )
 
 

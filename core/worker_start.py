@@ -28,6 +28,7 @@ from typing import Any, Protocol
 
 from loguru import logger
 
+from core.loading import loading_environment
 from core.paths import UTF8_MODE, for_worker
 from core.settings import PROJECT_DIR
 from core.worker_spec import WorkerSpec
@@ -104,7 +105,7 @@ class Spawning:
     ready = True
 
     def start(
-        self, target: WorkerMain, arguments: Any, name: str, environment: Mapping[str, str]
+        self, target: Callable[..., None], arguments: Any, name: str, environment: Mapping[str, str]
     ) -> WorkerProcess:
         process = _new_process(_SPAWN, target, arguments, name)
         _block_terminal_signals()
@@ -116,20 +117,28 @@ class Spawning:
 class Forking:
     """Forks of the fork server, which all pools of this program share."""
 
-    def __init__(self, role: str, patience: float, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        role: str,
+        patience: float,
+        on_ready: Callable[[], None],
+        environment: Mapping[str, str],
+    ) -> None:
         """
         Args:
             role: of the workers to come.
             patience: seconds that the server may take.
+            environment: in which the server shall import.
         """
         self._role = role
+        self._environment = environment
         self._patience = patience
         self._on_ready = on_ready
         self._instead: Spawning | None = None
         self._prepare()
 
     def _prepare(self) -> None:
-        self._server = _keeper.server(self._role)
+        self._server = _keeper.server(self._role, self._environment)
         timer = threading.Timer(self._patience, self._spawn_instead)
         timer.daemon = True
         timer.start()
@@ -149,6 +158,8 @@ class Forking:
     def start(
         self, target: WorkerMain, arguments: Any, name: str, environment: Mapping[str, str]
     ) -> WorkerProcess:
+        if any(isinstance(given, WorkerSpec) and given.packages for given in arguments):
+            return Spawning().start(target, arguments, name, environment)
         server = None if self._instead is not None else self._server.result()
         if server is None:
             self._instead = self._instead or Spawning()
@@ -203,7 +214,7 @@ class _Keeper:
     def in_use(self) -> bool:
         return self._thread is not None
 
-    def server(self, role: str) -> "Future[_Server | None]":
+    def server(self, role: str, environment: Mapping[str, str]) -> "Future[_Server | None]":
         """The server, warmed up for `role` if there is none yet; None if it cannot be had."""
         with self._lock:
             known = self._server
@@ -212,7 +223,7 @@ class _Keeper:
                 if server is None or not server.alive:
                     known = None
             if known is None:
-                known = self._server = self._errand(lambda: _warm_up(role))
+                known = self._server = self._errand(lambda: _warm_up(role, environment))
             return known
 
     def start(self, process: Any) -> None:
@@ -245,14 +256,14 @@ class _Keeper:
                 result.set_exception(error)
 
 
-def _warm_up(role: str) -> _Server | None:
+def _warm_up(role: str, environment: Mapping[str, str]) -> _Server | None:
     """In the keeper: start the server and wait until it has imported everything."""
     _FORKSERVER.set_forkserver_preload([PRELOAD])
     reader, writer = _FORKSERVER.Pipe(duplex=False)
     probe = _new_process(_FORKSERVER, _tell_server, (writer,), "probe")
     pid, refusal = None, None
     try:
-        with _environment(_server_environment(role)), _for_us():
+        with _environment({**_server_environment(role), **environment}), _for_us():
             forkserver.ensure_running()
         _start(probe)
         writer.close()
@@ -481,6 +492,11 @@ def starter_for(
     """
     if method == "auto":
         method = "spawn" if spec.model == "simulated" else "forkserver"
+    if method != "spawn" and spec.packages:
+        # Forks of the server lack them, because they would open a GPU there.
+        logger.info(f"For {' and '.join(sorted(spec.packages))}: {SPAWNED.lower()}")
+        method = "spawn"
     if method == "spawn":
         return Spawning()
-    return Forking("simulated" if spec.model == "simulated" else spec.role, patience, on_ready)
+    role = "simulated" if spec.model == "simulated" else spec.role
+    return Forking(role, patience, on_ready, loading_environment(spec))

@@ -3,6 +3,8 @@
 The classes are those of Z-Image; only the sizes are small. Tests build still smaller ones.
 """
 
+from dataclasses import dataclass
+
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -15,13 +17,33 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
 from demo_model.vocabulary import WORDS
 
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = 16  # of an autoencoder that makes pictures eight times as small
 HEAD_DIM = 32
 ROPE_AXES = [8, 12, 12]  # caption position, row, column; they add up to HEAD_DIM
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|> {{ m['role'] }} {{ m['content'] }} <|im_end|> "
     "{% endfor %}{% if add_generation_prompt %}<|im_start|> assistant{% endif %}"
 )
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the parts are; the autoencoder halves a picture between two of its widths."""
+
+    dim: int
+    layers: int
+    vae_widths: tuple[int, ...]
+    latent_channels: int
+
+    @property
+    def token(self) -> int:
+        """Pixels along a side of what the transformer sees as one token: 2 x 2 latents."""
+        return int(2 ** len(self.vae_widths))
+
+
+# What is trained: 16 x 16 tokens of a usual picture. The narrower, 8x smaller latents of the
+# builders' own defaults gave 8 x 8 tokens, and soft outlines.
+TRAINED = Sizes(dim=160, layers=6, vae_widths=(16, 32, 64), latent_channels=8)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -69,13 +91,16 @@ def build_text_encoder(vocabulary_size: int, width: int = 128) -> Qwen3Model:
 
 
 def build_transformer(
-    dim: int = 128, layers: int = 6, text_width: int = 128
+    dim: int = 128,
+    layers: int = 6,
+    text_width: int = 128,
+    latent_channels: int = LATENT_CHANNELS,
 ) -> ZImageTransformer2DModel:
     """`dim` is a multiple of 32, the width of an attention head."""
     return ZImageTransformer2DModel(
         all_patch_size=(2,),
         all_f_patch_size=(1,),
-        in_channels=LATENT_CHANNELS,
+        in_channels=latent_channels,
         dim=dim,
         n_layers=layers,
         n_refiner_layers=1,
@@ -91,8 +116,10 @@ def build_transformer(
     )
 
 
-def build_vae(widths: tuple[int, ...] = (16, 32, 48, 64)) -> AutoencoderKL:
-    """8x downsampling to 16 channels, the geometry of Z-Image's."""
+def build_vae(
+    widths: tuple[int, ...] = (16, 32, 48, 64), latent_channels: int = LATENT_CHANNELS
+) -> AutoencoderKL:
+    """Halves a picture between two widths; by default 8x to 16 channels, Z-Image's geometry."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -100,7 +127,7 @@ def build_vae(widths: tuple[int, ...] = (16, 32, 48, 64)) -> AutoencoderKL:
         up_block_types=["UpDecoderBlock2D"] * len(widths),
         block_out_channels=list(widths),
         layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=latent_channels,
         norm_num_groups=8,
         sample_size=128,
         mid_block_add_attention=False,
@@ -123,14 +150,15 @@ def build_pipeline(
     layers: int = 6,
     vae_widths: tuple[int, ...] = (16, 32, 48, 64),
     seed: int = 0,
+    latent_channels: int = LATENT_CHANNELS,
 ) -> ZImagePipeline:
     """A whole pipeline with random weights; the same seed gives the same weights."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     return ZImagePipeline(
         scheduler=build_scheduler(),
-        vae=build_vae(vae_widths).eval(),
+        vae=build_vae(vae_widths, latent_channels).eval(),
         text_encoder=build_text_encoder(len(tokenizer)).eval(),
         tokenizer=tokenizer,
-        transformer=build_transformer(dim, layers).eval(),
+        transformer=build_transformer(dim, layers, latent_channels=latent_channels).eval(),
     )

@@ -5,6 +5,7 @@ are small. Its text encoder is blind: its vision tower ends in zeros, and what t
 looks like reaches the transformer through the source's latents alone.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from demo_model.edits import instruction_words
 from demo_model.qwen_vision import build_processor, build_tokenizer
 
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = 16  # of an autoencoder that makes pictures eight times as small
 HEAD_DIM = 32
 PATCH = 14  # pixels of the vision tower
 TEXT_WIDTH = 128
@@ -35,19 +36,41 @@ PICTURE = "Picture 1: <|vision_start|><|image_pad|><|vision_end|>"
 DROPPED = 64
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How large the parts are; the autoencoder halves a picture between two multipliers."""
+
+    dim: int
+    layers: int
+    vae_base: int
+    vae_multipliers: tuple[int, ...]
+    latent_channels: int
+
+    @property
+    def token(self) -> int:
+        """Pixels along a side of what the transformer sees as one token: 2 x 2 latents."""
+        return int(2 ** len(self.vae_multipliers))
+
+
+# What is trained: 16 x 16 tokens of a usual picture, and as many of its source.
+TRAINED = Sizes(dim=128, layers=4, vae_base=8, vae_multipliers=(1, 2, 4), latent_channels=8)
+
+
 def build_vae(
-    base: int = 16, multipliers: tuple[int, ...] = (1, 2, 3, 4)
+    base: int = 16,
+    multipliers: tuple[int, ...] = (1, 2, 3, 4),
+    latent_channels: int = LATENT_CHANNELS,
 ) -> AutoencoderKLQwenImage:
-    """8x downsampling to 16 channels, the geometry of Qwen-Image's, for single frames."""
+    """For single frames; by default 8x downsampling to 16 channels, Qwen-Image's geometry."""
     return AutoencoderKLQwenImage(
         base_dim=base,
-        z_dim=LATENT_CHANNELS,
+        z_dim=latent_channels,
         dim_mult=list(multipliers),
         num_res_blocks=1,
         attn_scales=[],
         temperal_downsample=[False] * (len(multipliers) - 1),
-        latents_mean=[0.0] * LATENT_CHANNELS,
-        latents_std=[1.0] * LATENT_CHANNELS,
+        latents_mean=[0.0] * latent_channels,
+        latents_std=[1.0] * latent_channels,
     )
 
 
@@ -101,12 +124,17 @@ def build_text_encoder(
     return encoder
 
 
-def build_transformer(dim: int = 128, layers: int = 6, text_width: int = TEXT_WIDTH) -> Any:
+def build_transformer(
+    dim: int = 128,
+    layers: int = 6,
+    text_width: int = TEXT_WIDTH,
+    latent_channels: int = LATENT_CHANNELS,
+) -> Any:
     """`dim` is a multiple of 32, the width of an attention head."""
     return QwenImageTransformer2DModel(
         patch_size=2,
-        in_channels=4 * LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
+        in_channels=4 * latent_channels,
+        out_channels=latent_channels,
         num_layers=layers,
         attention_head_dim=HEAD_DIM,
         num_attention_heads=dim // HEAD_DIM,
@@ -130,15 +158,16 @@ def build_pipeline(
     vae_multipliers: tuple[int, ...] = (1, 2, 3, 4),
     text_width: int = TEXT_WIDTH,
     seed: int = 0,
+    latent_channels: int = LATENT_CHANNELS,
 ) -> QwenImageEditPlusPipeline:
     """A whole pipeline with random weights; the same seed gives the same weights."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer([TEMPLATE, PICTURE, " ".join(instruction_words()), "0123456789"])
     return QwenImageEditPlusPipeline(
         scheduler=build_scheduler(),
-        vae=build_vae(vae_base, vae_multipliers).eval(),
+        vae=build_vae(vae_base, vae_multipliers, latent_channels).eval(),
         text_encoder=build_text_encoder(tokenizer, text_width).eval(),
         tokenizer=tokenizer,
         processor=build_processor("Qwen2VLProcessor", tokenizer, PATCH, 56 * 56),
-        transformer=build_transformer(dim, layers, text_width).eval(),
+        transformer=build_transformer(dim, layers, text_width, latent_channels).eval(),
     )

@@ -5,9 +5,11 @@ both. Edit and noise of picture i come from the seed and i alone, so a file need
 one that is there is not made again. The editors take turns.
 """
 
-import argparse
+import os
 import random
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +19,8 @@ from torch.multiprocessing.spawn import spawn
 
 from demo_model.demo_workers import do_edit, editor
 from demo_model.edits import Edit, sample_edit
+from demo_model.stage import begin, stage_parser
+from workers.boot import bind_to_parent
 
 
 def edit_of(seed: int, number: int) -> Edit:
@@ -30,30 +34,44 @@ def load_pictures(folder: Path) -> list[tuple[Edit, Image.Image]]:
     return [(edit_of(*map(int, f.stem.split("-"))), Image.open(f).convert("RGB")) for f in files]
 
 
-def _work(rank: int, ranks: int, editors: Sequence[Path], out: Path, count: int, seed: int) -> None:
+@dataclass(frozen=True)
+class _Work:
+    """What the processes share."""
+
+    editors: Sequence[Path]
+    out: Path
+    count: int
+    seed: int
+    until: float | None
+    parent: int
+
+
+def _work(rank: int, ranks: int, work: _Work) -> None:
+    bind_to_parent(work.parent)
     torch.set_num_threads(1)
-    for turn, folder in enumerate(editors):
+    for turn, folder in enumerate(work.editors):
         family = editor(folder)
         with TemporaryDirectory() as name:
-            for number in range(turn, count, len(editors)):
-                file = out / f"{seed}-{number:05d}.png"
-                if number // len(editors) % ranks == rank and not file.exists():
-                    picture = do_edit(family, edit_of(seed, number), number, Path(name))
+            for number in range(turn, work.count, len(work.editors)):
+                if work.until and time.time() > work.until:
+                    return
+                file = work.out / f"{work.seed}-{number:05d}.png"
+                if number // len(work.editors) % ranks == rank and not file.exists():
+                    picture = do_edit(family, edit_of(work.seed, number), number, Path(name))
                     picture.save(draft := file.with_suffix(".draft"), "PNG")
                     draft.rename(file)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = stage_parser(__doc__)
     parser.add_argument("--editors", type=Path, nargs="+", required=True)
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=6_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    work = (options.threads, options.editors, options.out, options.count, options.seed)
-    spawn(_work, work, nprocs=options.threads)
+    options = begin(parser)
+    part = options.out.with_name(f"{options.out.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    work = _Work(options.editors, part, options.count, options.seed, options.until, os.getpid())
+    spawn(_work, (options.threads, work), nprocs=options.threads)
+    part.rename(options.out)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Attention for training on a CPU: the arithmetic of Z-Image, Qwen-Image and Qwen3-VL.
+"""Attention for training: the arithmetic of Z-Image, Qwen-Image and Qwen3-VL.
 
-Rotary embedding in real numbers and an explicit softmax: complex numbers cannot be compiled,
-and the backward pass of fused attention is slow on a CPU. Only training uses it; tests
+Rotary embedding in real numbers and, on a CPU, an explicit softmax: complex numbers cannot be
+compiled, and the backward pass of fused attention is slow on a CPU. Only training uses it; tests
 compare it with the originals.
 """
 
@@ -90,6 +90,9 @@ def _attend(
 ) -> torch.Tensor:
     """[batch, tokens, heads, head_dim] each, and the result; the mask is True where real."""
     query, key, value = (x.to(value.dtype).transpose(1, 2) for x in (query, key, value))
+    if query.is_cuda:
+        where = None if mask is None else mask[:, None, None, :]
+        return F.scaled_dot_product_attention(query, key, value, where).transpose(1, 2)
     weights = (query @ key.transpose(-1, -2)) * query.shape[-1] ** -0.5
     if mask is not None:
         weights = weights.masked_fill(~mask[:, None, None, :], -1e4)

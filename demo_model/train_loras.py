@@ -1,31 +1,31 @@
-"""Trains the style LoRAs: `python -m demo_model.train_loras --model FOLDER --out FOLDER`.
+"""Trains a style LoRA: `python -m demo_model.train_loras --style NAME --model FOLDER --out FOLDER`.
 
 The captions say nothing of the style: the LoRA alone brings it.
 """
 
-import argparse
-import random
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ZImagePipeline
 from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
-from PIL import Image
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from demo_model.captions import caption
 from demo_model.fast_attention import install
-from demo_model.scenes import Scene
-from demo_model.styles import STYLES, render_styled
-from demo_model.train_transformer import TextInput, flow_loss
-from demo_model.train_vae import update
+from demo_model.stage import begin, publish, stage_parser, state_file
+from demo_model.styles import STYLES
+from demo_model.train_transformer import encode_captions, flow_loss
+from demo_model.train_vae import adam, update
+from demo_model.training_loop import Loop
 from demo_model.training_set import ALL_SIZES, TrainingSet
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "w1", "w2", "w3"]
+BATCHES = {"cpu": 0.5, "cuda": 2.0}  # factor of the transformer's batches
+SAVING = 2.0  # seconds that saving takes in the end
 
 
 @dataclass(frozen=True)
@@ -39,70 +39,93 @@ class Recipe:
 
 RECIPES = {
     "snow": Recipe(8, 700, 2e-3),
-    "neon": Recipe(24, 3000, 1.5e-3),
+    "neon": Recipe(20, 3000, 1.5e-3),
     "watercolour": Recipe(8, 1000, 2e-3),
 }
 
 
-def train_style(style: str, model: Path, scenes: int, seed: int) -> dict[str, Any]:
-    """LoRA tensors of one style, in bfloat16."""
+class Adapter:
+    """The LoRA's tensors of a transformer, as a loop keeps them."""
+
+    def __init__(self, transformer: Any, style: str, rank: int) -> None:
+        self._transformer, self._style = transformer, style
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS)
+        transformer.requires_grad_(False)
+        transformer.add_adapter(config, adapter_name=style)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(get_peft_model_state_dict(self._transformer, adapter_name=self._style))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        set_peft_model_state_dict(self._transformer, dict(state), adapter_name=self._style)
+
+
+def train_style(
+    style: str, pipeline: Any, training_set: TrainingSet, steps: int, loop_of: Any
+) -> dict[str, Any]:
+    """LoRA tensors of one style.
+
+    Args:
+        loop_of: makes the loop over what training changes.
+    """
     recipe = RECIPES[style]
-    torch.manual_seed(seed)
-    rng = random.Random(seed)
-    pipeline = ZImagePipeline.from_pretrained(model, dtype=torch.float32)
-
-    def draw(scene: Scene, width: int, height: int, rng: random.Random) -> Image.Image:
-        return render_styled(scene, style, width, height, rng)
-
-    training_set = TrainingSet(ALL_SIZES, scenes, pipeline.vae, draw, seed, halvings=1)
-    transformer = pipeline.transformer.requires_grad_(False)
-    transformer.add_adapter(
-        LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=TARGETS),
-        adapter_name=style,
-    )
-    install(transformer)
-    text = TextInput()
-    trained = [p for p in transformer.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=recipe.peak_rate, weight_decay=0.0)
-    started = time.monotonic()
-    for step in range(recipe.steps):
-        chosen, latents = training_set.batch(rng)
-        ids, mask = text([caption(scene, rng) for scene in chosen])
+    adapter = Adapter(pipeline.transformer, style, recipe.rank)
+    device = pipeline.transformer.device
+    install(pipeline.transformer, compiled=device.type == "cpu")
+    optimizer = adam(pipeline.transformer.parameters(), recipe.peak_rate, weight_decay=0.0)
+    loop = loop_of(steps=steps, parts={"lora": adapter, "optimizer": optimizer})
+    for _ in loop:
+        batch = training_set.batch(loop.rng)
         with torch.no_grad():
-            states = pipeline.text_encoder(
-                input_ids=ids, attention_mask=mask, output_hidden_states=True
-            ).hidden_states[-2]
-        loss = flow_loss(transformer, states, mask, latents)
-        rate = recipe.peak_rate * max(0.05, 1 - step / recipe.steps)
-        update(optimizer, loss, rate)
-        if step % 50 == 0:
-            seconds = time.monotonic() - started
-            print(f"{style} step {step} loss {loss.item():.4f} {seconds:.0f} s", flush=True)
-    return dict(get_peft_model_state_dict(transformer, adapter_name=style))
+            captions = encode_captions(pipeline.text_encoder, batch)
+        loss = flow_loss(pipeline.transformer, captions, batch)
+        update(optimizer, loss, recipe.peak_rate * max(0.05, 1 - loop.done))
+        loop.note(loss.detach())
+    return adapter.state_dict()
 
 
 def save(style: str, tensors: dict[str, Any], out: Path) -> None:
-    """`out/<style>.safetensors`, as `load_lora_weights` reads it."""
+    """`out/<style>.safetensors`, as `load_lora_weights` reads it, in bfloat16."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{style}.safetensors"
-    ZImagePipeline.save_lora_weights(out, tensors, weight_name=file.name)
+    on_cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
+    ZImagePipeline.save_lora_weights(out, on_cpu, weight_name=file.name)
     halved = {k: v.to(torch.bfloat16).contiguous() for k, v in load_file(file).items()}
     save_file(halved, file, metadata={"format": "pt", "style": style})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = stage_parser(__doc__)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--styles", nargs="+", choices=STYLES, default=list(STYLES))
+    parser.add_argument("--style", choices=STYLES, required=True)
+    parser.add_argument("--steps", type=int, help="by default as many as the style needs")
     parser.add_argument("--scenes", type=int, default=2500)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    for style in options.styles:
-        tensors = train_style(style, options.model, options.scenes, options.seed)
-        save(style, tensors, options.out)
+    options = begin(parser)
+    style, seed = options.style, options.seed
+    torch.manual_seed(seed)
+    pipeline = ZImagePipeline.from_pretrained(options.model, dtype=torch.float32)
+    pipeline.to(options.device)
+    training_set = TrainingSet(
+        ALL_SIZES,
+        options.scenes,
+        pipeline.vae,
+        seed,
+        style,
+        factor=BATCHES[options.device.type],
+        processes=options.threads,
+    )
+    loop_of = partial(
+        Loop,
+        name=style,
+        seed=seed,
+        state=state_file(options.out),
+        until=options.until and options.until - SAVING,
+    )
+    steps = options.steps or RECIPES[style].steps
+    if options.until and not options.steps:
+        steps *= 3  # the clock ends it
+    tensors = train_style(style, pipeline, training_set, steps, loop_of)
+    publish(lambda folder: save(style, tensors, folder), options.out)
 
 
 if __name__ == "__main__":

@@ -1,44 +1,46 @@
-"""Trains the autoencoder: `python -m demo_model.train_vae --out FOLDER`."""
+"""How autoencoders are trained: the generator's and the editor's."""
 
-import argparse
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageResidualBlock
 from diffusers.models.resnet import ResnetBlock2D
+from PIL import Image
 
-from demo_model.architecture import LATENT_CHANNELS, build_vae
-from demo_model.scenes import render, sample_scene
-from demo_model.styles import STYLES, render_styled
+from demo_model.pictures import draw_all, draw_scene, sheet
+from demo_model.scenes import sample_scene
+from demo_model.stage import sheet_file, state_file
+from demo_model.styles import STYLES
+from demo_model.training_loop import Loop
 
 SIDE = 128  # pixels
 STYLED_SHARE = 0.3  # of the pictures: what a LoRA shall draw, the decoder must know
 KL_WEIGHT = 1e-5  # 2e-3 left a quarter of the channels pure noise
-CROP = 64  # pixels of a training crop in the first phase: four times the steps
-CROP_BATCH, WHOLE_BATCH = 16, 4
+CROP = 64  # pixels of a training crop in the first phase on a CPU: four times the steps
+CROPS_UNTIL = 0.7  # of the training
 PEAK_RATE = 2e-3
 FIRST_LOG_VARIANCE = -6.0
+# Of the time until the stage has to be done, the encoder's end; the decoder is tuned in the rest.
+ENCODER_SHARE = 0.7
+SAVING = 4.0  # seconds before that end that saving takes
 
 
-def training_pictures(count: int, seed: int) -> torch.Tensor:
+def training_pictures(count: int, seed: int, processes: int = 1) -> torch.Tensor:
     """[count, 128, 128, 3] uint8: scenes, some of them in a style."""
     rng = random.Random(seed)
-    pictures = np.empty((count, SIDE, SIDE, 3), np.uint8)
-    for i in range(count):
+    drawn = []
+    for number in range(count):
         scene = sample_scene(rng, trained_pairs_only=False)
-        if rng.random() < STYLED_SHARE:
-            pictures[i] = np.asarray(render_styled(scene, rng.choice(STYLES), SIDE, rng=rng))
-        else:
-            pictures[i] = np.asarray(render(scene, SIDE, rng=rng))
-    return torch.from_numpy(pictures)
+        style = rng.choice(STYLES) if rng.random() < STYLED_SHARE else ""
+        drawn.append((scene, style, SIDE, SIDE, f"{seed} {number}"))
+    return torch.from_numpy(draw_all(draw_scene, drawn, processes))
 
 
 def to_model_range(pictures: torch.Tensor) -> torch.Tensor:
@@ -46,28 +48,53 @@ def to_model_range(pictures: torch.Tensor) -> torch.Tensor:
     return pictures.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def train(vae: Any, steps: int, pictures: torch.Tensor) -> None:
-    """In place. Crops for 70 % of the steps, then whole pictures: their statistics differ.
+def to_pictures(x: torch.Tensor) -> list[Image.Image]:
+    """Back from [n, 3, h, w]."""
+    pixels = ((x.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu()
+    return [Image.fromarray(one.numpy()) for one in pixels]
+
+
+def train(
+    vae: Any, steps: int, pictures: torch.Tensor, seed: int, out: Path, until: float | None = None
+) -> None:
+    """In place. On a CPU, first crops, then whole pictures: their statistics differ.
 
     Args:
-        vae: with the interface of `AutoencoderKL`.
+        vae: with the interface of `AutoencoderKL`, on the device to train on.
     """
+    device = pictures.device
     channels_last(vae)
     with torch.no_grad():  # begin with little noise: from unit noise training may not take off
-        vae.encoder.conv_out.bias[LATENT_CHANNELS:] = FIRST_LOG_VARIANCE
-    optimizer = torch.optim.AdamW(
-        vae.parameters(), lr=PEAK_RATE, weight_decay=1e-4, betas=(0.9, 0.99)
+        bias = vae.encoder.conv_out.bias
+        bias[len(bias) // 2 :] = FIRST_LOG_VARIANCE
+    optimizer = adam(vae.parameters(), PEAK_RATE, weight_decay=1e-4, betas=(0.9, 0.99))
+    loop = Loop(
+        "vae",
+        steps,
+        seed,
+        {"vae": vae, "optimizer": optimizer},
+        state_file(out, "encoder"),
+        until,
+        lambda: show(vae, pictures[:4], sheet_file(out)),
     )
-    started = time.monotonic()
-    with compiled_blocks(vae):
-        for step in range(steps):
-            x = _batch(pictures, whole=step >= 0.7 * steps)
-            loss, mse = _loss(vae, x)
-            update(optimizer, loss, PEAK_RATE * _rate(step, steps))
-            if step % 200 == 0:
-                decibels, seconds = -10 * np.log10(mse / 4), time.monotonic() - started
-                print(f"vae step {step} psnr {decibels:.2f} {seconds:.0f} s", flush=True)
+    on_gpu = device.type == "cuda"
+    with compiled_blocks(vae), torch.backends.cudnn.flags(benchmark=True):
+        for step in loop:
+            whole = on_gpu or loop.done >= CROPS_UNTIL
+            loss, mse = _loss(vae, _batch(pictures, whole, (64 if on_gpu else 4) if whole else 16))
+            update(optimizer, loss, PEAK_RATE * loop.rate(step, warm_up=50))
+            loop.note(mse.detach(), "squared error")
     vae.to(memory_format=torch.contiguous_format).eval()
+
+
+def adam(
+    parameters: Any, rate: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)
+) -> torch.optim.AdamW:
+    """In one kernel where there is a GPU."""
+    chosen = [p for p in parameters if p.requires_grad]
+    return torch.optim.AdamW(
+        chosen, lr=rate, weight_decay=weight_decay, betas=betas, fused=chosen[0].is_cuda or None
+    )
 
 
 def channels_last(module: torch.nn.Module) -> None:
@@ -79,19 +106,20 @@ def channels_last(module: torch.nn.Module) -> None:
 
 @contextmanager
 def compiled_blocks(module: Any) -> Iterator[None]:
-    """Compile the residual blocks below `module`, which takes a third off a training step.
+    """Compile the residual blocks below `module` on a CPU: a third less for a training step.
 
     Not the whole decoder: compiled for a CPU, its last upsampling passes no gradient on
-    (torch 2.13).
+    (torch 2.13). On a GPU compiling takes longer than it saves in a few minutes.
     """
     torch._dynamo.config.cache_size_limit = 64  # one entry per block and shape
     blocks = [m for m in module.modules() if isinstance(m, ResnetBlock2D | QwenImageResidualBlock)]
-    for block in blocks:
+    on_cpu = all(p.device.type == "cpu" for p in module.parameters())
+    for block in blocks if on_cpu else ():
         block.forward = torch.compile(block.forward, dynamic=False)
     try:
         yield
     finally:
-        for block in blocks:
+        for block in blocks if on_cpu else ():
             del block.forward
 
 
@@ -106,25 +134,20 @@ def update(optimizer: torch.optim.Optimizer, loss: torch.Tensor, rate: float) ->
     optimizer.step()
 
 
-def _rate(step: int, steps: int) -> float:
-    """Warm-up, plateau, then linearly down from half-way."""
-    return min(1.0, (step + 1) / 50) * min(1.0, max(0.02, 2 * (1 - step / steps)))
-
-
-def _batch(pictures: torch.Tensor, whole: bool) -> torch.Tensor:
-    picks = torch.randint(len(pictures), (WHOLE_BATCH if whole else CROP_BATCH,))
+def _batch(pictures: torch.Tensor, whole: bool, count: int) -> torch.Tensor:
+    picks = torch.randint(len(pictures), (count,)).to(pictures.device)
     chosen = pictures[picks]
     if not whole:
-        tops = torch.randint(0, SIDE - CROP + 1, (CROP_BATCH,)).tolist()
-        lefts = torch.randint(0, SIDE - CROP + 1, (CROP_BATCH,)).tolist()
+        tops = torch.randint(0, SIDE - CROP + 1, (count,)).tolist()
+        lefts = torch.randint(0, SIDE - CROP + 1, (count,)).tolist()
         corners = zip(chosen, tops, lefts, strict=True)
         chosen = torch.stack([p[t : t + CROP, x : x + CROP] for p, t, x in corners])
     return to_model_range(chosen).contiguous(memory_format=torch.channels_last)
 
 
-def _loss(vae: Any, x: torch.Tensor) -> tuple[torch.Tensor, float]:
+def _loss(vae: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels, edges (differences of neighbours), and a little KL; also the plain MSE."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(x.device.type, torch.bfloat16):
         posterior = vae.encode(x).latent_dist
         mean, log_variance = posterior.mean, posterior.logvar
         noise = torch.randn_like(mean) * (0.5 * log_variance).exp()
@@ -132,7 +155,7 @@ def _loss(vae: Any, x: torch.Tensor) -> tuple[torch.Tensor, float]:
     y, mean, log_variance = y.float(), mean.float(), log_variance.float()
     kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
     mse = F.mse_loss(y, x)
-    return F.l1_loss(y, x) + mse + 0.5 * edge_loss(y, x) + KL_WEIGHT * kl, mse.item()
+    return F.l1_loss(y, x) + mse + 0.5 * edge_loss(y, x) + KL_WEIGHT * kl, mse
 
 
 def edge_loss(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -142,14 +165,15 @@ def edge_loss(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def encode(vae: Any, pictures: torch.Tensor) -> torch.Tensor:
-    """[n, 16, h / 8, w / 8] latent means of [n, h, w, 3] uint8 pictures.
+    """Latent means, on the model's device, of [n, h, w, 3] uint8 pictures.
 
     In bfloat16, four times as fast: off by 0.005 of a deviation, and noise hides more.
     """
+    device = next(vae.parameters()).device
     latents = []
     for chunk in pictures.split(64):
-        x = to_model_range(chunk).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        x = to_model_range(chunk.to(device)).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16):
             latents.append(vae.encode(x).latent_dist.mean.float().contiguous())
     return torch.cat(latents)
 
@@ -158,42 +182,38 @@ def encode(vae: Any, pictures: torch.Tensor) -> torch.Tensor:
 def whiten(vae: AutoencoderKL, latents: torch.Tensor) -> None:
     """Fold each channel's deviation into the convolutions: AutoencoderKL scales by one number."""
     deviation = latents.std((0, 2, 3))
+    channels = len(deviation)
     into, out_of = vae.decoder.conv_in, vae.encoder.conv_out
-    out_of.weight[:LATENT_CHANNELS] /= deviation[:, None, None, None]
-    out_of.bias[:LATENT_CHANNELS] /= deviation
-    out_of.bias[LATENT_CHANNELS:] -= 2 * deviation.log()  # the log-variances
+    out_of.weight[:channels] /= deviation[:, None, None, None]
+    out_of.bias[:channels] /= deviation
+    out_of.bias[channels:] -= 2 * deviation.log()  # the log-variances
     into.weight *= deviation[None, :, None, None]
 
 
 @torch.no_grad()
 def psnr(vae: Any, pictures: torch.Tensor) -> float:
     """Mean PSNR in dB of pictures through the autoencoder, on 8-bit values."""
+    device = next(vae.parameters()).device
     values = []
     for chunk in pictures.split(16):
-        x = to_model_range(chunk)
+        x = to_model_range(chunk.to(device))
         y = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
         mse = ((y - x) * 127.5).pow(2).mean((1, 2, 3))
         values.append(10 * torch.log10(255**2 / mse.clamp(min=1e-6)))
     return float(torch.cat(values).mean())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=6_000)
-    parser.add_argument("--pictures", type=int, default=12_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    pictures = training_pictures(options.pictures, options.seed)
-    torch.manual_seed(options.seed)
-    vae = build_vae()
-    train(vae, options.steps, pictures)
-    whiten(vae, encode(vae, pictures[:2000]))
-    print(f"PSNR on unseen scenes: {psnr(vae, training_pictures(300, options.seed + 1)):.2f} dB")
-    vae.save_pretrained(options.out)
+@torch.no_grad()
+def show(vae: Any, pictures: torch.Tensor, file: Path) -> None:
+    """Pictures above what the autoencoder makes of them."""
+    x = to_model_range(pictures)
+    y = vae.decode(vae.encode(x).latent_dist.mean).sample
+    sheet([to_pictures(x), to_pictures(y)]).save(file)
 
 
-if __name__ == "__main__":
-    main()
+def course_ends(until: float | None) -> Sequence[float | None]:
+    """When to end the encoder's course, and the decoder's."""
+    if until is None:
+        return None, None
+    now, end = time.time(), until - SAVING
+    return now + ENCODER_SHARE * (end - now), end

@@ -1,86 +1,77 @@
-"""Sharpens the decoder: `python -m demo_model.tune_decoder --vae FOLDER --out FOLDER`.
+"""Sharpens an autoencoder's decoder.
 
-The encoder stays as it is, so latents keep their meaning and this may run while, or after,
-the transformer is trained on them.
+The encoder stays as it is, so latents keep their meaning.
 """
 
-import argparse
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 
+from demo_model.stage import sheet_file, state_file
 from demo_model.train_vae import (
+    adam,
     channels_last,
     compiled_blocks,
     edge_loss,
     encode,
-    psnr,
+    show,
     to_model_range,
-    training_pictures,
     update,
 )
+from demo_model.training_loop import Loop
 
-BATCH = 4
+BATCH = {"cpu": 4, "cuda": 64}
 PEAK_RATE = 8e-4
 LOG_MSE_WEIGHT = 0.03  # in the encoder's training it would make latents hard to generate
 LATENT_NOISE = 0.05  # of unit deviation: what the transformer draws is never exact
 
 
-def tune(vae: Any, pictures: torch.Tensor, steps: int, seed: int, deviation: float = 1.0) -> None:
+def tune(
+    vae: Any,
+    pictures: torch.Tensor,
+    steps: int,
+    seed: int,
+    out: Path,
+    until: float | None = None,
+    deviation: float = 1.0,
+) -> None:
     """Train `vae.decoder` in place on whole pictures.
 
     Args:
         deviation: of the latents, in units of which noise is added.
     """
-    torch.manual_seed(seed)
     latents = encode(vae, pictures)
     vae.requires_grad_(False)
     decoder = vae.decoder.requires_grad_(True)
     channels_last(decoder)
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=PEAK_RATE, weight_decay=1e-4)
-    started = time.monotonic()
-    with compiled_blocks(decoder):
-        for step in range(steps):
-            rate = min(1.0, (step + 1) / 30) * max(0.02, 1 - step / steps)
-            picks = torch.randint(len(pictures), (BATCH,))
+    optimizer = adam(decoder.parameters(), PEAK_RATE, weight_decay=1e-4)
+    loop = Loop(
+        "decoder",
+        steps,
+        seed,
+        {"decoder": decoder, "optimizer": optimizer},
+        state_file(out, "decoder"),
+        until,
+        lambda: show(vae, pictures[:4], sheet_file(out)),
+    )
+    with compiled_blocks(decoder), torch.backends.cudnn.flags(benchmark=True):
+        for step in loop:
+            picks = torch.randint(len(pictures), (BATCH[pictures.device.type],))
+            picks = picks.to(pictures.device)
             x = to_model_range(pictures[picks])
             loss = _loss(vae, latents[picks], x, LATENT_NOISE * deviation)
-            update(optimizer, loss, PEAK_RATE * rate)
-            if step % 200 == 0:
-                seconds = time.monotonic() - started
-                print(f"decoder step {step} loss {loss.item():.4f} {seconds:.0f} s", flush=True)
+            update(optimizer, loss, PEAK_RATE * loop.rate(step, warm_up=30))
+            loop.note(loss.detach())
     vae.to(memory_format=torch.contiguous_format)
 
 
 def _loss(vae: Any, latents: torch.Tensor, x: torch.Tensor, noise: float) -> torch.Tensor:
     z = latents + noise * torch.randn_like(latents)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(x.device.type, torch.bfloat16):
         y = vae.decode(z.contiguous(memory_format=torch.channels_last)).sample
     y = y.float()
     log_mse = ((y - x).square().mean((1, 2, 3)) + 1e-5).log().mean()  # PSNR, picture by picture
     loss: torch.Tensor = F.l1_loss(y, x) + edge_loss(y, x) + LOG_MSE_WEIGHT * log_mse
     return loss
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--vae", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=5_000)
-    parser.add_argument("--pictures", type=int, default=8_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    vae = AutoencoderKL.from_pretrained(options.vae).eval()
-    tune(vae, training_pictures(options.pictures, options.seed + 2), options.steps, options.seed)
-    print(f"PSNR on unseen scenes: {psnr(vae, training_pictures(300, options.seed + 1)):.2f} dB")
-    vae.save_pretrained(options.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -45,7 +45,8 @@ def draw_sheet(folder: Path, rows: list[dict[str, Any]]) -> Image.Image:
 
 def _write(draw: ImageDraw.ImageDraw, row: dict[str, Any], x: int, y: int) -> None:
     font = ImageFont.load_default(size=10.5)
-    style = f"  [{Path(row['lora']).stem} {row['lora_strength']:g}]" if row["lora"] else ""
+    loras = [f"{Path(x['lora']).stem} {x['strength']:g}" for x in json.loads(row["loras"])]
+    style = f"  [{', '.join(loras)}]" if loras else ""
     tweet = json.loads(row["metadata"]).get("tweet_text", "")
     for text, colour in ((row["prompt"] + style, INK), (tweet, FAINT)):
         for line in textwrap.wrap(text, CHARACTERS)[:4]:

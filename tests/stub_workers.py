@@ -14,6 +14,7 @@ import pytest
 from core.messages import Done, Generated, Lease, Load, Loaded, Ready, Stop, ToMain, decode, encode
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
+from core.worker_spec import WorkerSpec
 from core.worker_start import WorkerMain
 from tests.conftest import PATIENCE, wait_until
 
@@ -24,7 +25,8 @@ class StubWorker:
     """One incarnation, on both sides: main's `WorkerProcess`, and the other ends of its pipes."""
 
     def __init__(self, name: str, arguments: Any) -> None:
-        _, reader, writer = arguments
+        self.spec: WorkerSpec
+        self.spec, reader, writer = arguments
         self.name = name
         self.pid = os.getpid()  # of a process that gets on with what it does
         self.exit_code: int | None = None

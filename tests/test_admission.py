@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from core.admission import Admission, Job, Rejected
+from core.admission import Admission, Job, Rejected, fingerprint
 from core.lora_files import LoraInspector
 from core.outputs import OutputRoot
 from core.settings import load_settings
-from core.task_kinds import GenerateKind, LoraFinder
-from core.tasks import GenerateTask
+from core.task_kinds import Contents, EditKind, GenerateKind, LoraFinder
+from core.tasks import EditTask, GenerateTask, Lora, task_to_json
 from tests.conftest import write_safetensors
 
 
@@ -204,6 +205,109 @@ def test_the_fingerprint_is_of_what_decides_the_pixels(tmp_path: Path) -> None:
         of(lora_path="one.safetensors", negative_prompt="b"),
     ]
     assert len({base, *others}) == len(others) + 1
+
+
+def test_a_task_with_one_lora_keeps_the_fingerprint_that_it_always_had(tmp_path: Path) -> None:
+    """Or everything that is done would be drawn again. The hashes are of versions before stacks."""
+    one: dict[str, Any] = {"seed": 1, "lora_path": "l", "lora_strength": 0.5}
+    known = {
+        fingerprint(GenerateTask("a", **one), Contents("ab" * 32), "m", "float32", 3):
+            "7e5fec6946bbfc05d75c8e8fd7437a91c8f42dabe41f0b8ba06a5de07604daa3",
+        fingerprint(
+            EditTask("a", ("x",), **one), Contents("ab" * 32, {"x": "cd" * 32}), "m", "float32", 3
+        ): "5af4a7bcf0f93140c1afda3ef76cc72f550fca425d7d82b1432dc4d9c0eb54d2",
+    }  # fmt: skip
+    assert list(known) == list(known.values())
+    write_safetensors(tmp_path / "one.safetensors", "a.lora_A.weight")
+    tasks: list[dict[str, Any]] = [
+        {"lora_path": "one.safetensors", "lora_strength": 0.5},
+        {"loras": [{"path": "one.safetensors", "strength": 0.5}]},
+        {"loras": (Lora("one.safetensors", 0.5),)},
+        {"loras": [(tmp_path / "one.safetensors", 0.5)]},
+        {"loras": "one.safetensors", "lora_strength": 0.5},
+    ]
+    jobs = [accepted(admit(tmp_path, **task)) for task in tasks]
+    task = GenerateTask("a", loras=(Lora("one.safetensors", 0.5),))
+    jobs.append(accepted(admission(tmp_path).admit(0, task)))
+    assert len({job.fingerprint for job in jobs}) == 1
+    assert len({json.dumps(task_to_json(job.task)) for job in jobs}) == 1
+    assert "loras" not in task_to_json(jobs[0].task)
+
+
+def test_a_stacks_fingerprint_is_of_contents_and_strengths_in_any_order(tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        write_safetensors(tmp_path / f"{name}.safetensors", f"{name}.lora_A.weight")
+    write_safetensors(tmp_path / "same.safetensors", "one.lora_A.weight")
+
+    def of(*loras: tuple[str, float]) -> str:
+        stack = [{"path": f"{name}.safetensors", "strength": s} for name, s in loras]
+        return accepted(admit(tmp_path, seed=1, loras=stack)).fingerprint
+
+    base = of(("one", 1.0), ("two", 0.5))
+    assert base == of(("two", 0.5), ("one", 1.0)) == of(("two", 0.5), ("same", 1.0))
+    assert base == of(("one", 1.0), ("three", 0.0), ("two", 0.5))
+    others = [
+        of(("one", 0.5), ("two", 1.0)), of(("one", 1.0), ("two", 0.6)), of(("one", 1.0)),
+        of(("one", 1.0), ("three", 0.5)), of(("one", 1.0), ("two", 0.5), ("three", 0.1)),
+    ]  # fmt: skip
+    assert len({base, *others}) == len(others) + 1
+    assert of(("one", 1.0), ("two", 0.0)) == of(("one", 1.0))
+    without = accepted(admit(tmp_path, seed=1)).fingerprint
+    assert of(("one", 0.0), ("two", 0.0)) == without
+
+
+def stack_of(*loras: Any, **fields: Any) -> dict[str, Any]:
+    return {"loras": list(loras), **fields}
+
+
+BAD_STACKS: list[tuple[dict[str, Any], str]] = [
+    (stack_of("a.st", "b.st", lora_path="a.st"), "give either loras or lora_path, not both"),
+    (stack_of("a.st", lora_path="a.st"), "give either loras or lora_path, not both"),
+    (stack_of("a.st", "b.st", "a.st"), "loras[2]: 'a.st' is the same LoRA as loras[0]"),
+    (stack_of("a.st", "copy.st"), "loras[1]: 'copy.st' is the same LoRA as loras[0]"),
+    (stack_of("a.st", "absent.st"), "loras[1]: 'absent.st' is not a file"),
+    (stack_of("a.st", {"path": "b.st", "strength": 11}), "loras.1.strength: input should be less"),
+    (stack_of("a.st", {"path": "b.st", "strength": "x"}), "loras.1.strength"),
+    (stack_of("a.st", {"path": 5}), "loras.1.path"),
+    (stack_of("a.st", "b.st", lora_strength=0.5), "lora_strength: 0.5"),
+    (stack_of(*(f"{n}.st" for n in range(17))), "loras: "),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), BAD_STACKS)
+def test_a_stack_that_cannot_be_is_refused_in_one_sentence(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    write_safetensors(tmp_path / "a.st", "a.lora_A.weight")
+    write_safetensors(tmp_path / "b.st", "b.lora_A.weight")
+    write_safetensors(tmp_path / "copy.st", "a.lora_A.weight")
+    results = [admit(tmp_path, **fields)]
+    if all(isinstance(lora, str) for lora in fields["loras"]):
+        loras = tuple(Lora(lora) for lora in fields["loras"])
+        task = GenerateTask(prompt="a", **{**fields, "loras": loras})
+        results.append(admission(tmp_path).admit(0, task))
+    for result in results:
+        assert isinstance(result, Rejected) and message in result.error, result
+        assert "\n" not in result.error
+
+
+def test_an_editor_takes_stacks_as_a_generator_does(tmp_path: Path) -> None:
+    for name in "ab":
+        write_safetensors(tmp_path / f"{name}.st", f"{name}.lora_A.weight")
+    Image.new("RGB", (32, 32)).save(tmp_path / "s.png")
+    kind = EditKind([], LoraFinder([tmp_path], LoraInspector()))
+    root = OutputRoot(tmp_path)
+    admit_edit = Admission(kind, "m", "float32", root, lambda position: f"{position}.png", 1).admit
+    given = {"instruction": "x", "source_images": str(tmp_path / "s.png"), "seed": 1}
+    forms: list[Any] = [
+        [["a.st", 0.5], "b.st"], [{"path": "b.st"}, Lora("a.st", 0.5)],
+        (Path("b.st"), ("a.st", 0.5)),
+    ]  # fmt: skip
+    jobs = [accepted(admit_edit(i, {**given, "loras": loras})) for i, loras in enumerate(forms)]
+    assert len({job.fingerprint for job in jobs}) == 1
+    assert jobs[0].loads == set(jobs[0].contents.loras) and len(jobs[0].loads) == 2
+    both = admit_edit(9, {**given, "loras": ["a.st", "b.st"], "lora_path": "a.st"})
+    assert isinstance(both, Rejected) and "give either loras or lora_path" in both.error
 
 
 def test_a_task_object_is_checked_like_a_dict(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_layer_that_needs_a_mask_is_computed_with_torch(
 
 def test_what_is_in_front_of_a_module_outlasts_offloading() -> None:
     """Its hooks take the place of `forward`, and give it back as they found it."""
-    from accelerate.hooks import (  # type: ignore[import-untyped]
+    from accelerate.hooks import (
         ModelHook,
         add_hook_to_module,
         remove_hook_from_module,

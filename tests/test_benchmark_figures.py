@@ -368,6 +368,11 @@ def test_loras_are_named_with_content_and_strength(capsys: pytest.CaptureFixture
     assert by.loras == [
         {"name": "style.safetensors", "sha256": "ab" * 32, "strength": 0.8, "edits": 2}
     ]
+    stack = [{"path": "/x/fast.safetensors", "strength": 1.0}, {"path": "s.st", "strength": 0.5}]
+    stacked = made(tuned, Edit({"loras": stack}, {}, None, ("cd" * 32, "ef" * 32)))
+    assert [(lora["name"], lora["sha256"], lora["strength"]) for lora in stacked.loras[1:]] == [
+        ("fast.safetensors", "cd" * 32, 1.0), ("s.st", "ef" * 32, 0.5),
+    ]  # fmt: skip
     print_summary(summary_of([record("sky")], edited_by=by), Path("out"))
     line = capsys.readouterr().out.splitlines()[1]
     assert line.startswith("editor: a/model@main, ")

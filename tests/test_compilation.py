@@ -12,7 +12,7 @@ import torch
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import simulated, wait_until
 from tests.stub_workers import StubStarter
-from tests.test_native_image_generator import drawn, lease, spec_for
+from tests.test_native_image_generator import drawn, lease, lease_of, spec_for
 from workers.compilation import Compilation
 from workers.simulated_gpu import COMPILING
 
@@ -77,6 +77,14 @@ def test_compiled_pictures_are_the_same_and_loras_are_exchanged_without_compilin
     assert len(compiled.resident_loras()) == 2
     styled = drawn(compiled, first).astype(int)
     assert np.abs(styled - drawn(compiled).astype(int)).max() > TOLERANCE
+    stacks: list[list[tuple[Path, float]]] = [
+        [(first, 1.0), (second, 0.7)], [(second, 0.7), (first, 0.3)], [(third, 0.5), (second, 1.0)],
+        [(first, 1.0), (third, 0.0)], [(first, 1.0), (second, -0.5), (third, 1.0)],
+    ]  # fmt: skip
+    for stack in stacks:
+        pictures = [np.asarray(f.run([lease_of(*stack)])[0].image) for f in (plain, compiled)]
+        assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= TOLERANCE, stack
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == counted[1]
     used = compiled.run([lease(first)])[0].used
     assert used["compiled"] is True and "compiled" not in plain.run([lease(first)])[0].used
 

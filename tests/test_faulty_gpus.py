@@ -116,22 +116,62 @@ def test_a_gpu_that_does_not_tell_its_memory_is_used_but_chooses_no_large_model(
     assert [device.memory for device in devices] == [80 * GIB, 80 * GIB, 0]
     model = choose_model("auto", None, "auto", devices)
     assert model.identity.startswith("demo-model")
-    assert "does not say whether it has 20 GiB" in model.reason
+    assert "does not say whether it has 22 GiB" in model.reason
     assert choose_model("auto", None, "auto", devices[:2]).identity == "Tongyi-MAI/Z-Image-Turbo"
     unknown = Device("cuda", 3, "GPU-3")
     assert in_groups([devices[0], unknown], 2)[0].memory == 0
 
 
-def test_memory_that_others_use_is_not_there_for_a_large_model(driver: Driver) -> None:
-    driver.free[1] = 12 * GIB
+def test_memory_that_others_use_is_not_there_for_a_large_model(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.model_choice.host_memory", lambda: 256 * GIB)
+    driver.free[1] = 1 * GIB
     devices = choose_devices(environ={}, probe=list_gpus)
-    with pytest.raises(DeviceError, match="only 12 of the 80 GiB of gpu1 are free"):
+    with pytest.raises(DeviceError, match="only 1 of the 80 GiB of gpu1 are free"):
         choose_model("auto", None, "auto", devices)
     free = [devices[0], devices[2]]
     assert choose_model("auto", None, "auto", free).identity == "Tongyi-MAI/Z-Image-Turbo"
     named = choose_model("Qwen/Qwen-Image", None, "auto", devices)
-    assert named.identity == "Qwen/Qwen-Image"  # whoever names a model has reasons
-    assert in_groups(devices[:2], 2)[0].free == (79 + 12) * GIB
+    assert named.identity == "Qwen/Qwen-Image"  # whether it fits is seen when its tasks are known
+    assert in_groups(devices[:2], 2)[0].free == (79 + 1) * GIB
+
+
+def test_a_large_model_in_less_memory_comes_before_the_demo_model(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.memory_abilities.free_host_memory", lambda: 256 * GIB)
+    driver.free[1] = 12 * GIB
+    devices = choose_devices(environ={}, probe=list_gpus)
+    model = choose_model("auto", None, "auto", devices)
+    assert model.identity == "Tongyi-MAI/Z-Image-Turbo"
+    assert "(auto: it fits into every chosen GPU)" in model.reason
+    with pytest.raises(DeviceError, match=r"at least 21\.6 GiB \(memory: full\), but only 12 of "):
+        choose_model("auto", None, "auto", devices, memory="full")
+
+
+def test_host_memory_that_others_use_is_waited_for_and_that_is_not_there_is_not(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model whose weights have to wait there."""
+    devices = [Device("cuda", 0, "GPU-0", 8 * GIB, free=8 * GIB)]
+    monkeypatch.setattr("core.memory_abilities.installed", lambda package: False)
+    monkeypatch.setattr("core.memory_abilities.free_host_memory", lambda: 4 * GIB)
+    monkeypatch.setattr("core.model_choice.host_memory", lambda: 64 * GIB)
+    with pytest.raises(DeviceError, match=r"GiB of host memory, but only 4\.0 are free"):
+        choose_model("auto", None, "auto", devices, memory="group_offload")
+    monkeypatch.setattr("core.model_choice.host_memory", lambda: 8 * GIB)
+    model = choose_model("auto", None, "auto", devices)
+    assert model.identity.startswith("demo-model")
+    assert "GiB of host memory here, and there are 8.0" in model.reason
+
+
+def test_gpus_say_what_they_compute(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCudaComputeCapability", lambda index: (8, 9 - index))
+    driver.mig = {2}
+    devices = choose_devices(environ={}, probe=list_gpus)
+    assert [device.capability for device in devices] == [(8, 9), (8, 8)]
+    assert in_groups(devices, 2)[0].capability == (8, 8)
 
 
 def test_a_driver_that_cannot_list_its_gpus_is_named(

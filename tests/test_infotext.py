@@ -16,7 +16,7 @@ from core.infotext import parameters_text
 from core.messages import Lease
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import encode_picture, read_provenance
-from core.tasks import GenerateTask
+from core.tasks import GenerateTask, Lora
 from core.tweets import read_tweets
 from tests.conftest import PROJECT
 
@@ -159,6 +159,22 @@ def test_a_lora_is_a_tag_that_others_can_read(file: str, strength: float, tag: s
     assert found["prompt"] == f"a house {tag}"
     assert re.fullmatch(r"<lora:([^:>]+):([-.0-9]+)>", tag)
     assert found["Lora hashes"] == f"{tag.split(':')[1]}: abababababab"
+
+
+def test_a_stack_is_a_tag_of_each_lora(tmp_path: Path) -> None:
+    loras = (Lora("/loras/fast.safetensors"), Lora("/loras/my ink.safetensors", 0.65))
+    task = GenerateTask("a house", seed=1, output_path="a.png", loras=loras)
+    lease = Lease("-", 1, task, None, "f" * 64, "-", loras_sha256=("ab" * 32, "cd" * 32))
+    file = tmp_path / "a.png"
+    file.write_bytes(encode_picture(Image.new("RGB", (64, 48)), lease, USED))
+    with Image.open(file) as image:
+        found = read_by_a1111(image.info["parameters"])
+    assert found["prompt"] == "a house <lora:fast:1> <lora:my ink:0.65>"
+    assert found["Lora hashes"] == "fast: abababababab, my ink: cdcdcdcdcdcd"
+    assert read_by_sd_parsers(file)["model"] == "demo-model"
+    said = read_provenance(file)
+    assert said["loras_sha256"] == ["ab" * 32, "cd" * 32]
+    assert said["task"]["loras"][1] == {"path": "/loras/my ink.safetensors", "strength": 0.65}
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp"])

@@ -10,12 +10,13 @@ from PIL import Image
 from core import worker_spec
 from core.devices import choose_devices
 from core.errors import InputError, LoraError, MultiGPUError
-from core.messages import Lease
+from core.lora_files import content_hash
+from core.messages import Lease, decode, encode
 from core.model_choice import ModelChoice
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import read_provenance
 from core.settings import load_settings
-from core.tasks import GenerateTask
+from core.tasks import GenerateTask, Lora
 from core.worker_spec import WorkerSpec
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "num_inference_steps": 2}
@@ -97,6 +98,17 @@ def lease(lora: Path | None = None, sha256: str | None = None, **fields: Any) ->
         lora_path=str(lora) if lora else None,
     )
     return Lease("id", 1, task, sha256, "fingerprint", "unused.png")
+
+
+def lease_of(*loras: tuple[Path, float]) -> Lease:
+    """Of a task with a stack, as it comes to a worker."""
+    stack = tuple(Lora(str(file), strength) for file, strength in loras)
+    task = GenerateTask("a red house", seed=1, **SMALL, loras=stack)
+    hashes = tuple(content_hash(file) for file, _ in loras)
+    sent = Lease("id", 1, task, None, "fingerprint", "unused.png", loras_sha256=hashes)
+    came: Lease = decode(encode(sent))
+    assert came == sent
+    return came
 
 
 def drawn(family: Any, *args: Any, **fields: Any) -> np.ndarray[Any, Any]:

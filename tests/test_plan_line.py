@@ -143,6 +143,35 @@ def test_loras_are_named_and_their_content_counts(command: InlineCommand) -> Non
     assert command.plan(file) == (f"2 changed (LoRA same.safetensors -> b.safetensors).{KEPT}")
 
 
+def test_of_stacks_the_plan_names_what_changed_and_no_order(command: InlineCommand) -> None:
+    for name in "abc":
+        write_safetensors(command.folder / f"{name}.safetensors", f"{name}.lora_A")
+
+    def plan(*loras: tuple[str, float], **fields: Any) -> str:
+        stack = [[f"{name}.safetensors", strength] for name, strength in loras]
+        return command.plan(command.write("tweets.json", tweets(2, loras=stack, **fields)))
+
+    assert plan(("a", 1.0), ("b", 0.5)) == "2 new."
+    assert plan(("b", 0.5), ("a", 1.0)) == "2 unchanged."
+    assert plan(("b", 0.8), ("a", 1.0)) == (
+        f"2 changed (strength of b.safetensors 0.5 -> 0.8).{KEPT}"
+    )
+    assert plan(("b", 0.8), ("a", 1.0), ("c", 0.0)) == "2 unchanged."
+    assert plan(("c", 0.8), ("a", 1.0)) == (
+        f"2 changed (LoRA a.safetensors + b.safetensors -> a.safetensors + c.safetensors).{KEPT}"
+    )
+    write_safetensors(command.folder / "c.safetensors", "trained.lora_A")
+    assert plan(("c", 0.8), ("a", 1.0)) == (f"2 changed (content of c.safetensors: 2).{KEPT}")
+    assert plan(("a", 1.0)) == (
+        f"2 changed (LoRA a.safetensors + c.safetensors -> a.safetensors).{KEPT}"
+    )
+    assert plan(("a", 1.0), ("b", 0.0)) == "2 unchanged."
+    assert plan(("a", 1.0), ("b", 0.1), steps=4) == (
+        "2 changed (steps default -> 4, LoRA a.safetensors -> a.safetensors + b.safetensors)."
+        f"{KEPT}"
+    )
+
+
 def model_folder(folder: Path) -> str:
     folder.mkdir()
     (folder / "model_index.json").write_text(json.dumps({"name": folder.name}))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.scheduler import Peer, Pending, Scheduler, Worker, share_out
+from core.scheduler import Peer, Pending, Scheduler, Stack, Worker, files_of, share_out
 
 ALONE = Worker("w0")
 
@@ -29,7 +29,8 @@ def test_longest_expected_work_goes_first() -> None:
 
 def test_every_task_is_given_out_exactly_once() -> None:
     rng = random.Random(1)
-    tasks = [Pending(i, rng.random(), rng.choice([None, "a", "b", "c"])) for i in range(500)]
+    stacks = [None, "a", "b", "c", frozenset("ab"), frozenset("bc")]
+    tasks = [Pending(i, rng.random(), rng.choice(stacks)) for i in range(500)]
     scheduler = Scheduler(tasks, max_passed_over=5)
     assert len(scheduler) == 500
     assert sorted(drain(scheduler)) == list(range(500))
@@ -55,19 +56,18 @@ def test_no_lora_waits_longer_than_its_bound() -> None:
 
 
 def leases_in_turns(tasks: list[Pending], workers: int, bound: int) -> list[tuple[str, Pending]]:
-    """Equally fast workers, each of which keeps one LoRA, with what they got."""
+    """Equally fast workers, each of which keeps one LoRA or stack, with what they got."""
     scheduler, names = Scheduler(tasks, bound), [f"w{n}" for n in range(workers)]
-    held: dict[str, str | None] = dict.fromkeys(names)
+    held = dict.fromkeys(names, frozenset[str]())
     given = []
     while scheduler:
         for name in names:
-            elsewhere = {lora for other, lora in held.items() if other != name and lora}
-            own = frozenset({lora for lora in [held[name]] if lora})
-            worker = Worker(name, own, frozenset(names) - {name}, frozenset(elsewhere))
+            elsewhere = frozenset[str]().union(*(held[n] for n in names if n != name))
+            worker = Worker(name, held[name], frozenset(names) - {name}, elsewhere)
             task = scheduler.take(worker)
             if task is not None:
                 given.append((name, task))
-                held[name] = task.lora or held[name]
+                held[name] = files_of(task.lora) or held[name]
     return given
 
 
@@ -75,12 +75,55 @@ def leases_in_turns(tasks: list[Pending], workers: int, bound: int) -> list[tupl
 def test_many_waiting_loras_cost_hardly_more_than_a_load_each(loras: int) -> None:
     rng = random.Random(loras)
     tasks = [Pending(i, 1.0, str(rng.randrange(loras))) for i in range(1000)]
-    last: dict[str, str | None] = {}
+    last: dict[str, Stack] = {}
     loads = 0
     for worker, task in leases_in_turns(tasks, 8, 32):
         loads += last.get(worker) != task.lora
         last[worker] = task.lora
     assert loads <= loras + 16
+
+
+def test_a_worker_that_holds_a_part_of_a_stack_loads_only_the_rest() -> None:
+    """So it goes on with what it lacks the fewest files of, whatever work waits elsewhere."""
+    whole, part, other = frozenset({"a", "b"}), frozenset({"a", "c"}), frozenset({"d", "e"})
+    scheduler = Scheduler(
+        [
+            Pending(0, 9.0, other),
+            Pending(1, 5.0, part),
+            Pending(2, 1.0, whole),
+            Pending(3, 1.0, "b"),
+        ]
+    )
+    holder = replace(ALONE, loras=whole)
+    assert drain(scheduler, holder) in ([2, 3, 1, 0], [3, 2, 1, 0])
+    shares = share_out(
+        [Pending(0, 1.0, part), Pending(1, 1.0, other)],
+        [Peer("w0", 0.0, 1.0, frozenset("d")), Peer("w1", 0.5, 1.0, frozenset("ca"))],
+        load_seconds=3.0,
+    )
+    assert shares == {"w0": {1}, "w1": {0}}
+
+
+def test_a_stack_waits_for_no_holder_of_a_mere_part_of_it() -> None:
+    scheduler = Scheduler([Pending(0, 1.0, frozenset({"fast", "ink"})), Pending(1, 9.0, "theirs")])
+    elsewhere = frozenset({"fast", "theirs"})
+    assert drain(scheduler, replace(ALONE, loras_elsewhere=elsewhere)) == [0, 1]
+
+
+@pytest.mark.parametrize("styles", [8, 64])
+def test_many_stacks_with_a_file_in_common_cost_hardly_more_than_a_load_of_each_file(
+    styles: int,
+) -> None:
+    rng = random.Random(styles)
+    tasks = [
+        Pending(i, 1.0, frozenset({"fast", f"style {rng.randrange(styles)}"})) for i in range(1000)
+    ]
+    held: dict[str, frozenset[str]] = {}
+    loads = 0
+    for worker, task in leases_in_turns(tasks, 8, 32):
+        loads += len(files_of(task.lora) - held.get(worker, frozenset()))
+        held[worker] = files_of(task.lora)
+    assert loads <= styles + 16 + 8  # the common file once by each worker
 
 
 @pytest.mark.parametrize("rare", [1, 30])
@@ -258,13 +301,13 @@ def test_of_idle_workers_there_is_always_one_that_gets_a_waiting_task(seed: int)
         Pending(
             position,
             rng.choice([0.5, 1.0, 2.0]),
-            rng.choice([None, "a", "b"]),
+            rng.choice([None, "a", "b", frozenset("ab")]),
             avoid=frozenset(rng.sample(names, rng.randint(0, len(names)))),
         )
         for position in range(rng.randint(1, 4))
     ]
     peers = tuple(
-        Peer(name, 0.0, rng.choice([1.0, 3.0]), frozenset(rng.choice(["", "a", "b"])))
+        Peer(name, 0.0, rng.choice([1.0, 3.0]), frozenset(rng.choice(["", "a", "b", "ab"])))
         for name in names
     )
     taken = [

@@ -140,9 +140,86 @@ def test_a_lora_that_is_empty_or_switched_off_is_none(tmp_path: Path, given: Any
         assert "lora_path" not in settings_of(read(tmp_path, content).inputs[0])
 
 
-def test_two_loras_are_one_too_many(tmp_path: Path) -> None:
-    [entry] = read(tmp_path, [{"prompt": "a", "loras": ["a.safetensors", "b.safetensors"]}]).inputs
-    assert isinstance(entry, BadTweet) and "loras: a picture takes one LoRA" in str(entry)
+STACK = [{"path": "a.safetensors", "strength": 0.8}, {"path": "b.safetensors", "strength": -0.5}]
+STACKS: list[dict[str, Any]] = [
+    {"loras": STACK},
+    {"lora": STACK},
+    {"lora_params": [{"model_path": "a.safetensors", "weight": 0.8}, ["b.safetensors", -0.5]]},
+    {"loras": [["a.safetensors", 0.8], ["b.safetensors", -0.5]]},
+    {"loras": [{"lora": {"model_name": "a.safetensors"}, "weight": 0.8},
+               {"model": {"name": "b.safetensors"}, "weight": -0.5}]},  # InvokeAI
+    {"loras": [*STACK, {"path": "c.safetensors", "enabled": False}, {}, "", None]},
+    {"loras": ["a.safetensors", "b.safetensors"], "loraweights": ["0.8", "-0.5"]},  # SwarmUI
+    {"lora_path": ["a.safetensors", "b.safetensors"], "lora_strength": [0.8, -0.5]},
+    {"loras": {"a.safetensors": 0.8, "b.safetensors": -0.5}},
+    {"loras": {"lora_1": {"on": True, "lora": "a.safetensors", "strength": 0.8},
+               "lora_2": {"on": True, "lora": "b.safetensors", "strength": -0.5}}},  # rgthree
+    {"loras": {"0": STACK[0], "2": STACK[1]}},  # PHP
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", STACKS, ids=str)
+def test_several_loras_count_in_all_their_usual_forms_in_every_place(
+    tmp_path: Path, given: dict[str, Any]
+) -> None:
+    for place, content in in_every_place(given).items():
+        task = settings_of(read(tmp_path, content).inputs[0])
+        loras = [{**lora, "strength": float(lora["strength"])} for lora in task["loras"]]
+        assert loras == STACK and "lora_path" not in task and "lora_strength" not in task, place
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"loras": ["a", "b"], "lora_path": "a"}, "loras is [{'path': 'a'}, {'path': 'b'}] and"),
+        ({"lora": "c", "loras": ["a", "b"]}, "they are one setting: give one of them"),
+        ({"loras": ["a", "b"], "lora_strength": 0.5}, "lora_strength: 0.5: 1 strength for 2 LoRAs"),
+        ({"loras": ["a", "b"], "lora_weights": [1, 1, 1]}, "3 strengths for 2 LoRAs; give each"),
+        ({"loras": ["a"], "lora_weights": [1, 1]}, "2 strengths for 1 LoRA; give each"),
+        ({"loras": STACK, "lora_weights": [1, 2]}, "some of the LoRAs have a strength of their"),
+        ({"loras": ["a", {"strength": 0.5}]}, "loras[1].strength: has no LoRA beside it"),
+        ({"loras": ["a", {"path": "b", "strenght": 1}]}, "loras[1].strenght: unknown key; did you"),
+        ({"loras": ["a", {"href": "b"}]}, "loras[1]: has no model_path (found ['href'])"),
+        ({"loras": ["a", "b", 5]}, "loras[2]: expected a path, an object, or [path, strength]"),
+        ({"loras": ["a", ["b", 1, 2]]}, "loras[1]: expected a path, an object, or [path"),
+        ({"loras": {"strenght": 1}}, "loras.strenght: unknown key; did you mean 'strength'?"),
+    ],
+)
+def test_what_is_no_list_of_loras_fails_that_tweet_and_says_where(
+    tmp_path: Path, given: dict[str, Any], error: str
+) -> None:
+    bad, good = read(tmp_path, [{"prompt": "a", **given}, {"prompt": "b", "loras": STACK}]).inputs
+    assert isinstance(bad, BadTweet) and error in str(bad)
+    assert settings_of(good) == {"loras": STACK}
+
+
+def test_the_nearest_loras_count_and_a_layer_may_change_the_strengths_of_a_farther_one(
+    tmp_path: Path,
+) -> None:
+    persona = {"name": "M", "loras": STACK}
+    tweets: list[dict[str, Any]] = [
+        {"prompt": "a"},
+        {"prompt": "b", "lora": "near.safetensors"},
+        {"prompt": "c", "image_generation": {"loras": ["n.safetensors", "b.safetensors"]}},
+        {"prompt": "d", "lora_strength": [1, 0.25]},
+        {"prompt": "e", "lora_strength": 0.25},
+    ]
+    *found, unclear = read(tmp_path, {"persona": persona, "tweets": tweets}).inputs
+    assert [settings_of(task) for task in found] == [
+        {"loras": STACK},
+        {"lora_path": "near.safetensors"},
+        {"loras": [{"path": "n.safetensors"}, {"path": "b.safetensors"}]},
+        {"loras": [{**STACK[0], "strength": 1}, {**STACK[1], "strength": 0.25}]},
+    ]
+    assert "lora_strength: 0.25: 1 strength for 2 LoRAs" in str(unclear)
+    inner = {"positive_prompt": "f", "loras": STACK}
+    [nearer] = read(
+        tmp_path, {"tweets": [{"image_generation": inner, "lora_strength": [3, 4]}]}
+    ).inputs
+    assert settings_of(nearer) == {"loras": STACK}, "strengths beside paths are nearer than others"
+    one = {"name": "M", "lora": "a.safetensors"}
+    [other] = read(tmp_path, {"persona": one, "tweets": [{"prompt": "a", "loras": STACK}]}).inputs
+    assert settings_of(other) == {"loras": STACK}
 
 
 def test_a_strength_goes_with_its_own_lora(tmp_path: Path) -> None:

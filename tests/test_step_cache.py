@@ -317,5 +317,5 @@ def test_two_workers_draw_what_one_draws(tiny_model: Path, tmp_path: Path) -> No
         assert [r.error for r in results] == [None] * 4
         files = [Path(str(r.output_path)) for r in results]
         pictures.append([np.asarray(Image.open(file)) for file in files])
-        assert read_provenance(files[0])["used"]["step_cache"] == "first_block threshold=100.0"
+        assert read_provenance(files[0])["used"]["step_cache"] == "first_block(threshold=100.0)"
     assert np.array_equal(pictures[0], pictures[1])

@@ -1,6 +1,7 @@
 """Real worker processes on simulated devices: isolation, deaths, hangs, faults, clean stops."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from itertools import pairwise
 from pathlib import Path
@@ -326,6 +327,41 @@ def test_loras_are_loaded_once_and_their_tasks_kept_together(tmp_path: Path) -> 
         assert generator.lora_counts == (3, 3)
 
 
+def test_a_stack_costs_the_loads_of_what_is_missing_and_is_recorded_whole(tmp_path: Path) -> None:
+    from tests.conftest import write_safetensors
+
+    for name in ("fast", "ink", "snow", "oil"):
+        write_safetensors(tmp_path / f"{name}.st", f"{name}.lora_A.weight")
+    fast = [str(tmp_path / "fast.st"), 1.0]
+    tasks: list[dict[str, Any]] = [
+        {
+            "prompt": f"{i}",
+            "output_path": f"{i:02d}.png",
+            "loras": [fast, [str(tmp_path / f"{style}.st"), 0.5]],
+        }
+        for i, style in enumerate(["ink", "snow", "oil"] * 8)
+    ]
+    out = tmp_path / "out"
+    # Fewer than a stack has: it is kept whole all the same.
+    settings = simulated(workers={"max_resident_loras": 1})
+    with Generator(1, config=settings, output_dir=out) as generator:
+        assert all(r.status == "done" for r in generator.generate_batch(tasks))
+        assert generator.lora_counts == (4, 3)
+        swapped = [{**task, "loras": list(reversed(task["loras"]))} for task in tasks]
+        assert all(r.status == "skipped" for r in generator.generate_batch(swapped))
+        tasks_and_bad = [*tasks[:4], {**tasks[4], "lora_path": fast[0]}]
+        results = generator.generate_batch(tasks_and_bad)
+        assert [r.success for r in results] == [True] * 4 + [False]
+    (out / "ledger.sqlite").unlink()  # pictures are recognised by what they say themselves
+    with Generator(1, config=settings, output_dir=out) as generator:
+        assert all(r.status == "skipped" for r in generator.generate_batch(tasks))
+    rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+    assert rows[0]["lora"] == "fast.st + ink.st" and rows[0]["lora_strength"] is None
+    assert json.loads(rows[1]["loras"]) == [
+        {"lora": "fast.st", "strength": 1.0}, {"lora": "snow.st", "strength": 0.5},
+    ]  # fmt: skip
+
+
 def script(tmp_path: Path, text: str) -> "subprocess.Popen[str]":
     file = tmp_path / "script.py"
     file.write_text(textwrap.dedent(text))
@@ -426,7 +462,7 @@ def test_workers_are_spawned_when_the_fork_server_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Hanging:
-        def server(self, role: str) -> "Future[None]":
+        def server(self, role: str, environment: Mapping[str, str]) -> "Future[None]":
             return Future()  # what it imports never ends
 
     monkeypatch.setattr("core.worker_start._keeper", Hanging())

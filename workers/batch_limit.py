@@ -1,6 +1,10 @@
-"""How many pictures fit into the device's memory at once, learned from those before."""
+"""How many pictures fit into the memory of the worker's GPUs at once, learned from those before."""
+
+from collections.abc import Sequence
 
 import torch
+
+from workers.torch_device import memory_left
 
 SAFETY = 0.85  # of the free memory
 
@@ -8,37 +12,37 @@ SAFETY = 0.85  # of the free memory
 class BatchLimit:
     """Begins with one picture where memory can be measured; an out-of-memory error halves it."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._bytes_per_pixel: float | None = None
+    def __init__(self, devices: Sequence[torch.device]) -> None:
+        self._devices = [device for device in devices if device.type == "cuda"]
+        self._bytes_per_pixel: dict[torch.device, float] = {}
         self._most = 1024
-        self._before = 0
+        self._before: dict[torch.device, int] = {}
         self._tried = 1
 
     def pictures(self, pixels: int) -> int:
         """That may be drawn at once, each of so many pixels."""
-        if self._device.type != "cuda":
-            return self._most
-        if self._bytes_per_pixel is None:
+        if self._devices and not self._bytes_per_pixel:
             return 1
-        free, _ = torch.cuda.mem_get_info(self._device)
-        idle = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        fitting = int(SAFETY * (free + idle) / (self._bytes_per_pixel * pixels))
-        return max(1, min(self._most, fitting))
+        fitting = [
+            int(SAFETY * memory_left(device) / (each * pixels))
+            for device, each in self._bytes_per_pixel.items()
+            if each > 0
+        ]
+        return max(1, min([self._most, *fitting]))
 
     def begin(self, count: int) -> None:
         """So many pictures are about to be drawn."""
         self._tried = count
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
-            self._before = torch.cuda.memory_allocated(self._device)
+        for device in self._devices:
+            torch.cuda.reset_peak_memory_stats(device)
+            self._before[device] = torch.cuda.memory_allocated(device)
 
     def end(self, pixels: int) -> None:
         """They are drawn; learn what they took."""
-        if self._device.type == "cuda":
-            taken = torch.cuda.max_memory_allocated(self._device) - self._before
+        for device in self._devices:
+            taken = torch.cuda.max_memory_allocated(device) - self._before[device]
             each = taken / (self._tried * pixels)
-            self._bytes_per_pixel = max(self._bytes_per_pixel or 0.0, each)
+            self._bytes_per_pixel[device] = max(self._bytes_per_pixel.get(device, 0.0), each)
 
     def out_of_memory(self) -> None:
         """The last attempt was too much."""

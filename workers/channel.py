@@ -1,7 +1,11 @@
 """A worker's two pipes: leases come in on one, messages go out on the other."""
 
+import array
+import fcntl
 import os
 import queue
+import select
+import termios
 import threading
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -37,6 +41,8 @@ class Channel:
         self._reader = reader
         self._writer = writer
         self._lock = threading.Lock()
+        self._room = select.poll()
+        self._room.register(writer, select.POLLOUT)
         self._inbox: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
 
     def start(self) -> None:
@@ -59,11 +65,32 @@ class Channel:
         data = encode(message)
         assert len(data) + 4 <= PIPE_BUF, f"{type(message).__name__} is {len(data)} bytes long"
         with self._lock:
-            fault_point("worker.mid-send", lambda: send_half(self._writer, data))
-            try:
-                self._writer.send_bytes(data)
-            except OSError:
-                os._exit(0)
+            self._write(data)
+
+    def offer(self, message: ToMain) -> bool:
+        """Send what nobody misses, unless that might take time: then drop it, and return False."""
+        if not self._lock.acquire(blocking=False):  # another thread sends, and may have to wait
+            return False
+        try:
+            if self._main_is_behind():
+                return False
+            self._write(encode(message))
+            return True
+        finally:
+            self._lock.release()
+
+    def _main_is_behind(self) -> bool:
+        """Room in the pipe is for messages that count, for as long as main reads none."""
+        unread = array.array("i", [0])  # bytes
+        fcntl.ioctl(self._writer.fileno(), termios.FIONREAD, unread)
+        return unread[0] > PIPE_BUF or not self._room.poll(0)
+
+    def _write(self, data: bytes) -> None:
+        fault_point("worker.mid-send", lambda: send_half(self._writer, data))
+        try:
+            self._writer.send_bytes(data)
+        except OSError:
+            os._exit(0)
 
     def log(self, level: str, text: str) -> None:
         """Have main log a line under this worker's name."""

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import torch
 
+from core.memory_modes import FACTS
+from core.worker_spec import WorkerSpec
 from workers.models.base import Log
 
 Mode = Literal["never", "always"]
@@ -16,6 +18,18 @@ MOST_VERSIONS = 64
 # Captions of these have many lengths, so their blocks are compiled for any length at once. Others
 # fill captions up: for the one size that most runs have, a version for just that size is faster.
 _OF_ANY_LENGTH = ("ZImageTransformer2DModel", "QwenImageTransformer2DModel")
+
+
+def compilable(spec: WorkerSpec, log: Log) -> Mode:
+    """The setting `compile`, or `never` in a memory mode whose weights change within the blocks."""
+    if not spec.may_compile or FACTS[spec.memory].compiles:
+        return spec.compile
+    log(
+        "WARNING" if spec.compile == "always" else "INFO",
+        f"compile: blocks are not compiled with memory: {spec.memory}, "
+        "which changes or moves their weights while they run",
+    )
+    return "never"
 
 
 class Compilation:

@@ -1,9 +1,9 @@
 """The model hub: what its refusals mean, and asking again where that may help.
 
-Lasting refusals (a missing or gated repository, a wrong revision, offline mode) end the load at
-once with what to do about them; what passes (5xx, 429, timeouts) is tried again with pauses that
-grow. One small question comes before each load, because the libraries would first retry for
-minutes on their own, and a hub that does not answer would hold them for ever.
+Lasting refusals (a missing or gated repository, a wrong revision, offline mode) end it at once
+with what to do about them; what passes (5xx, 429, timeouts) is tried again with pauses that grow.
+One small question comes first, because the libraries would retry for minutes on their own, and
+a hub that does not answer would hold them for ever. `workers.hub_download` fetches models so.
 """
 
 import errno
@@ -58,24 +58,56 @@ class Refusal:
     wait: float = 0.0
 
 
-def load_from_hub(model: HubModel, load: Callable[[], T], log: Log) -> T:
+def load_from_hub(
+    model: HubModel,
+    load: Callable[[], T],
+    log: Log,
+    ask: Callable[[HubModel], object] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
     """Call `load`, which fetches `model` from the hub; tries again what passes.
+
+    Args:
+        ask: asks the hub for the model before each load.
+        sleep: waits between two tries.
 
     Raises:
         ModelLoadError: the hub refuses, or did not answer for too long.
         Exception: whatever else `load` raises.
     """
     _limit_every_request()
+    question = ask or ask_for
+    return patiently(model, lambda: _load_once(model, load, log, question), log, sleep)
+
+
+def patiently(
+    model: HubModel,
+    once: Callable[[], T],
+    log: Log,
+    sleep: Callable[[float], None],
+    got_on: Callable[[], bool] = lambda: False,
+) -> T:
+    """Call `once`; what passes of the hub's refusals is tried again, in pauses that grow.
+
+    Args:
+        got_on: whether the newest try brought something, so that the tries begin anew.
+
+    Raises:
+        ModelLoadError: the hub refuses, or did not answer for too long.
+        Exception: whatever else `once` raises.
+    """
     tries = 0
     while True:
         started = time.monotonic()
         try:
-            return _load_once(model, load, log)
+            return once()
+        except ModelLoadError:
+            raise  # with words of its own, whatever it came of
         except Exception as error:
             refusal = refusal_of(error, model)
             if refusal is None:
                 raise
-            if time.monotonic() - started > GOT_ON:
+            if got_on() or time.monotonic() - started > GOT_ON:
                 tries = 0
             tries += 1
             if tries > len(refusal.pauses):
@@ -87,14 +119,16 @@ def load_from_hub(model: HubModel, load: Callable[[], T], log: Log) -> T:
             f"{model.name}: {refusal.reason} Try {tries + 1} of {len(refusal.pauses) + 1} "
             f"follows in {pause:g} s.",
         )
-        time.sleep(pause)
+        sleep(pause)
 
 
-def _load_once(model: HubModel, load: Callable[[], T], log: Log) -> T:
+def _load_once(
+    model: HubModel, load: Callable[[], T], log: Log, ask: Callable[[HubModel], object]
+) -> T:
     if is_offline_mode():
         return load()
     try:
-        _ask_for(model)
+        ask(model)
     except Exception as error:
         refusal = refusal_of(error, model)
         if refusal is None or not refusal.pauses or not _is_cached(model):
@@ -112,10 +146,10 @@ def _load_once(model: HubModel, load: Callable[[], T], log: Log) -> T:
     return load()
 
 
-def _ask_for(model: HubModel) -> None:
-    """One small question, which brings every lasting refusal to light."""
+def ask_for(model: HubModel) -> str | None:
+    """One small question, which brings every lasting refusal to light; returns the commit."""
     url = hf_hub_url(model.name, model.index_file, revision=model.revision)
-    get_hf_file_metadata(url, timeout=REQUEST_TIMEOUT)
+    return get_hf_file_metadata(url, timeout=REQUEST_TIMEOUT).commit_hash
 
 
 def _is_cached(model: HubModel) -> bool:

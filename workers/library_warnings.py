@@ -29,7 +29,16 @@ _CUT_PROMPT = re.compile(
 # as they are loaded is for `workers.lora_adapter`.
 _AS_INTENDED = re.compile(r"requires torchvision \(not installed\); falling back to")
 # How one library calls another: nothing that a user could change.
-_BETWEEN_LIBRARIES = re.compile(r"`max_length` is ignored when `padding`=`True`")
+_BETWEEN_LIBRARIES = re.compile(
+    r"`max_length` is ignored when `padding`=`True`"
+    # Kernels of torchao and bitsandbytes for other devices, and other formats than ours.
+    r"|Failed to load .*(torchao|CPU gemm_4bit_forward)|Unable to import `torchao` Tensor objects"
+    r"|Detected no triton"
+    # Weight-only int8 computes in the model's own type, whichever that is.
+    r"|only bfloat16 is supported right now"
+    # Group offloading follows the layers as they run, and fetches at once what it did not expect.
+    r"|It seems like some layers were not executed during the forward pass"
+)
 # Said of models that have none of them, after a load from a single file (diffusers 0.42).
 _NOTHING_NAMED = re.compile(r"should be kept in float32: \[\]")
 _PROGRESS_BAR = re.compile(r"\d+%\|.*\|")

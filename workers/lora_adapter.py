@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 
 from core.lora_files import PEFT_FILE, PEFT_SETTINGS, settings_beside
 from core.lora_names import take_apart
+from workers.base_layers import numbers_of, place_of
 from workers.errors import blames_no_file
 from workers.lora_targets import Layer, Targets
 from workers.lora_updates import LowRank, Update
@@ -56,7 +57,7 @@ class PeftLoader:
 
     def read(self, path: Path) -> "_PeftFile":
         state = load_file(path)
-        if self._pipeline.device.type == "cpu":  # elsewhere they are copied anyway
+        if self._pipeline.device.type != "cuda":  # elsewhere they are copied anyway
             state = off_the_file(state)
         return _PeftFile(self._pipeline, self._reader.understand(path, state))
 
@@ -197,17 +198,25 @@ def put_on(
             state, adapter_name=name, **({"hotswap": True} if hotswap else {})
         )
     layers = layers_with(pipeline, name)
+    _widen(pipeline, layers, factors, name)
     _check(layers, factors, name, others_are_zero=hotswap)
     scales = []
     for update in weights.updates:
         layer, scale = layers[_key(update.layer)], update.scale
-        variant = variant_for(update)
+        variant = variant_for(update, place_of(pipeline, update.layer.part, update.layer.module))
         if variant is not None:
             layer.lora_variant[name] = variant
             scale = 1.0  # the variant has its own
         layer.lora_alpha[name] = scale * layer.r[name]
         scales.append((layer, scale))
     return scales
+
+
+def activate(pipeline: Any, names: list[str]) -> None:
+    """Have the adapters `names` count together."""
+    for name in names:
+        for layer in layers_with(pipeline, name).values():
+            layer.set_adapter([n for n in names if n in layer.lora_A], inference_mode=True)
 
 
 def take_off(pipeline: Any, name: str) -> None:
@@ -246,6 +255,24 @@ def _usual_warnings_left_out() -> Iterator[None]:
             logger.removeFilter(unusual)
 
 
+def _widen(
+    pipeline: Any,
+    layers: Mapping[Key, Any],
+    factors: Mapping[Key, tuple[Tensor, Tensor]],
+    name: str,
+) -> None:
+    """Bring factors into the type that layers compute in, where these are stored in 8-bit floats.
+
+    PEFT gives an adapter the type of its layer's weight, and so rounds it.
+    """
+    for key, layer in layers.items():
+        for factor, tensor in zip((layer.lora_A, layer.lora_B), factors.get(key, ()), strict=False):
+            weight = factor[name].weight
+            if weight.element_size() == 1 and weight.shape == tensor.shape:
+                dtype = place_of(pipeline, key[0], layer.get_base_layer()).dtype
+                factor[name].weight.data = tensor.to(weight.device, dtype)
+
+
 def _check(
     layers: Mapping[Key, Any],
     factors: Mapping[Key, tuple[Tensor, Tensor]],
@@ -257,7 +284,7 @@ def _check(
     extra = [
         key
         for key in layers.keys() - factors.keys()
-        if not (others_are_zero and not layers[key].lora_B[name].weight.any())
+        if not (others_are_zero and not numbers_of(layers[key].lora_B[name]).any())
     ]
     if wrong or extra:
         names = ", ".join(".".join(key) for key in (wrong or extra)[:3])
@@ -269,7 +296,7 @@ def _holds(layers: Mapping[Key, Any], key: Key, name: str, down: Tensor, up: Ten
     if key not in layers:
         return False
     for factor, tensor in ((layers[key].lora_A, down), (layers[key].lora_B, up)):
-        weight = factor[name].weight
+        weight = numbers_of(factor[name])
         if weight.is_meta or weight.shape != tensor.shape:
             return False
         if not torch.equal(weight, tensor.to(weight.device, weight.dtype)):
@@ -285,8 +312,8 @@ def _factors(update: Update) -> tuple[Tensor, Tensor]:
     if isinstance(update, LowRank):
         return update.down.contiguous(), update.up.contiguous()
     # LoKr's own are in its variant; the layer below that needs some.
-    weight = update.layer.module.weight
-    return torch.zeros(1, *weight.shape[1:]), torch.zeros(len(weight), 1, *[1] * (weight.dim() - 2))
+    outputs, *inputs = update.layer.shape
+    return torch.zeros(1, *inputs), torch.zeros(outputs, 1, *[1] * (len(inputs) - 1))
 
 
 def _filled(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from core.errors import LoraError
 from core.lora_files import content_hash
+from core.lora_stack import CheckedLora
 from workers.errors import blames_no_file, classify
 
 LONGEST_REASON = 1000  # characters
@@ -34,13 +35,18 @@ class Loras(Protocol):
     def take_counts(self) -> LoraCounts:
         """Loads and switches since the last call."""
 
-    def use(self, sha256: str | None, path: str | None, strength: float) -> None:
-        """Make exactly this LoRA count for the next picture; None for none.
+    def use_stack(self, stack: Sequence[CheckedLora]) -> None:
+        """Make exactly these LoRAs count for the next picture; their changes add up.
 
         Raises:
-            LoraError: the file changed since it was checked, or does not fit the model. What
+            LoraError: a file changed since it was checked, or does not fit the model. What
                 memory, device or disk are to blame for is raised as it is.
         """
+
+    def use(self, sha256: str | None, path: str | None, strength: float) -> None:
+        """Make exactly this LoRA count for the next picture; None for none."""
+        one = sha256 is not None and path is not None and strength != 0
+        self.use_stack([CheckedLora(str(sha256), str(path), strength)] if one else [])
 
     def shrink(self) -> tuple[int, int]:
         """Drop every LoRA that is not in use, and keep half as many from now on as there were.
@@ -67,13 +73,14 @@ class LoraLoader(Protocol):
         """Take the adapter `name` off the pipeline."""
 
 
-class LoraManager:
+class LoraManager(Loras):
     """Up to `capacity` adapters of one pipeline, known by content hash, least recently used out.
 
     The strength belongs to the task, not to the cache: it is set for every picture. Without
     a LoRA the adapters are disabled, which leaves exactly the base layers' arithmetic.
 
     Args:
+        capacity: the LoRAs of one task are kept together, even where they are more.
         loader: for stand-ins of pipelines.
     """
 
@@ -90,7 +97,7 @@ class LoraManager:
         self._given_loader = loader
         self._refusals = Refusals(pipeline)
         self._resident: OrderedDict[str, str] = OrderedDict()  # sha256 -> adapter name
-        self._active: str | None = None
+        self._active: frozenset[str] = frozenset()
         self._enabled = True
         self._counts = LoraCounts()
 
@@ -102,23 +109,28 @@ class LoraManager:
         counts, self._counts = self._counts, LoraCounts()
         return counts
 
-    def use(self, sha256: str | None, path: str | None, strength: float) -> None:
-        if sha256 is None or path is None or strength == 0:
+    def use_stack(self, stack: Sequence[CheckedLora]) -> None:
+        if not stack:
             self._disable()
             return
-        if sha256 not in self._resident:
-            self._load(sha256, Path(path))
-        self._resident.move_to_end(sha256)
-        if not self._enabled:
+        if not self._enabled:  # first: what is loaded and does not come to be used, is disabled
             self._pipeline.enable_lora()
             self._enabled = True
-        self._pipeline.set_adapters([self._resident[sha256]], [strength])
-        self._counts.switches += self._active != sha256
-        self._active = sha256
+        wanted = frozenset(lora.sha256 for lora in stack)
+        for lora in stack:
+            if lora.sha256 not in self._resident:
+                self._load(lora.sha256, Path(lora.path), wanted)
+        for lora in stack:
+            self._resident.move_to_end(lora.sha256)
+        self._make_room(0, wanted)
+        names = [self._resident[lora.sha256] for lora in stack]
+        self._pipeline.set_adapters(names, [lora.strength for lora in stack])
+        self._counts.switches += self._active != wanted
+        self._active = wanted
 
     def shrink(self) -> tuple[int, int]:
         self._capacity = fewer(self._capacity, len(self._resident))
-        idle = [sha256 for sha256 in self._resident if sha256 != self._active]
+        idle = [sha256 for sha256 in self._resident if sha256 not in self._active]
         for sha256 in idle:
             self._drop(sha256)
         return len(idle), self._capacity
@@ -127,17 +139,23 @@ class LoraManager:
         if self._resident and self._enabled:
             self._pipeline.disable_lora()
             self._enabled = False
-        self._active = None
+        self._active = frozenset()
 
-    def _load(self, sha256: str, path: Path) -> None:
+    def _make_room(self, coming: int, wanted: frozenset[str]) -> None:
+        """Drop what was used longest ago, but nothing that is `wanted`."""
+        over = len(self._resident) + coming - self._capacity
+        idle = [sha256 for sha256 in self._resident if sha256 not in wanted]
+        for sha256 in idle[: max(0, over)]:
+            self._drop(sha256)
+
+    def _load(self, sha256: str, path: Path, wanted: frozenset[str]) -> None:
         if not hasattr(self._pipeline, "load_lora_weights"):
             raise LoraError(f"{type(self._pipeline).__name__} takes no LoRAs.")
         check_unchanged(path, sha256)
         started = time.monotonic()
         with self._refusals.noted(sha256, path):
             file = self._loader.read(path)
-        while len(self._resident) >= self._capacity:
-            self._drop(next(iter(self._resident)))
+        self._make_room(1, wanted)
         name = f"lora_{sha256[:16]}"
         try:
             with self._refusals.noted(sha256, path):
@@ -172,7 +190,7 @@ class LoraManager:
             # What is half there cannot be removed by name: start from a clean pipeline.
             self._pipeline.unload_lora_weights()
             self._resident.clear()
-            self._active, self._enabled = None, True
+            self._active, self._enabled = frozenset(), True
 
 
 def fewer(capacity: int, resident: int) -> int:
@@ -188,7 +206,7 @@ class Refusals:
         self._reasons: dict[str, str] = {}  # by sha256
 
     @contextmanager
-    def noted(self, sha256: str, path: Path) -> Iterator[None]:
+    def noted(self, sha256: str, path: Path | str) -> Iterator[None]:
         """Raises LoraError for what goes wrong inside, unless memory, device or disk are to blame.
 
         A file that was refused before is refused at once.
@@ -206,7 +224,7 @@ class Refusals:
             raise does_not_fit(path, self._pipeline, reason) from error
 
 
-def does_not_fit(path: Path, pipeline: Any, reason: str) -> LoraError:
+def does_not_fit(path: Path | str, pipeline: Any, reason: str) -> LoraError:
     """Why a file cannot be used, in one line."""
     return LoraError(f"lora_path: {path} does not fit {type(pipeline).__name__}: {reason}")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from workers.base_layers import shape_of
 from workers.lora_aliases import Rows, aliases_of, knows
 
 # In front of a denoiser's names, or of another prefix. Underscores stand for dots, too.
@@ -47,11 +48,14 @@ class Layer:
     module: nn.Linear | nn.Conv2d  # without the adapters around it
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of its weight."""
+        return shape_of(self.module)
+
+    @property
     def rows(self) -> int:
         """The number of outputs."""
-        if isinstance(self.module, nn.Conv2d):
-            return self.module.out_channels
-        return self.module.out_features
+        return self.shape[0]
 
 
 @dataclass(frozen=True)

@@ -182,11 +182,9 @@ def _same_kernel(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 def _inputs(layer: Layer) -> tuple[int, ...]:
     """A row of the layer's weight: inputs, and the kernel's size of a convolution."""
-    if isinstance(layer.module, nn.Conv2d):
-        if layer.module.groups != 1:
-            raise ValueError("LoRA is not supported for grouped convolutions")
-        return tuple(layer.module.weight.shape[1:])
-    return (layer.module.in_features,)
+    if isinstance(layer.module, nn.Conv2d) and layer.module.groups != 1:
+        raise ValueError("LoRA is not supported for grouped convolutions")
+    return layer.shape[1:]
 
 
 def _check_rows(given: int, expected: int) -> None:
@@ -244,4 +242,4 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _of(layer: Layer) -> str:
-    return f"a layer of {list(layer.module.weight.shape)}"
+    return f"a layer of {list(layer.shape)}"

@@ -12,6 +12,7 @@ from peft.tuners.lora.layer import LoraVariant
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from workers.base_layers import Place, bias_of, weight_of
 from workers.lora_updates import Kronecker, LowRank, Update
 
 
@@ -20,31 +21,33 @@ def is_plain(update: Update) -> bool:
     return isinstance(update, LowRank) and update.magnitude is None
 
 
-def variant_for(update: Update) -> "Dora | LoKr | None":
-    """None for a plain LoRA. Reads the layer's weight."""
+def variant_for(update: Update, place: Place) -> "Dora | LoKr | None":
+    """None for a plain LoRA. Reads the layer's weight; `place` is where the layer computes."""
     if isinstance(update, Kronecker):
-        return LoKr(update)
-    return None if update.magnitude is None else Dora(update)
+        return LoKr(update, place)
+    return None if update.magnitude is None else Dora(update, place)
 
 
 class Dora(LoraVariant):  # type: ignore[misc]
     """Brings each row or column of the changed weight to the length that was learned for it."""
 
-    def __init__(self, update: LowRank) -> None:
+    def __init__(self, update: LowRank, place: Place) -> None:
         assert update.magnitude is not None
         base = update.layer.module
-        weight = base.weight
-        down, up = (f.to(weight.device, torch.float32) for f in (update.down, update.up))
-        change = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
-        changed = weight.detach().float() + update.scale * change
+        down, up = (f.to(place.device, torch.float32) for f in (update.down, update.up))
+        change = (up.flatten(1) @ down.flatten(1)).reshape(update.layer.shape)
+        changed = weight_of(base).to(place.device) + update.scale * change
         across = 1 if update.by_input else 0  # the dimension that keeps its entries
         length = changed.transpose(0, across).flatten(1).norm(dim=1)
         factor = update.magnitude.to(length) / length.clamp_min(torch.finfo(length.dtype).tiny)
         factor = factor[:, None, None] if isinstance(base, nn.Conv2d) else factor
         # Numbers in tensors: for others each layer would be compiled by itself.
-        self._scaled = (factor * update.scale).to(weight.dtype)
-        self._less_one = (factor - 1).to(weight.dtype)
+        self._scaled = (factor * update.scale).to(place.dtype)
+        self._less_one = (factor - 1).to(place.dtype)
         self._by_input = update.by_input
+        bias = bias_of(base)  # which may wait elsewhere when it is wanted
+        bias = None if bias is None else bias.to(place.device, place.dtype)
+        self._bias = bias[:, None, None] if bias is not None and change.dim() == 4 else bias
 
     def forward(
         self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any
@@ -52,26 +55,30 @@ class Dora(LoraVariant):  # type: ignore[misc]
         base, strength = module.get_base_layer(), module.scaling[active_adapter]
         down, up = module.lora_A[active_adapter], module.lora_B[active_adapter]
         if self._by_input:
-            change = _without_bias(base, base(self._less_one * x))
+            change = self._without_bias(base(self._less_one * x))
             change = change + up(down(self._scaled * x))
         else:
-            change = self._less_one * _without_bias(base, result)
+            own = _without_others(module, active_adapter, x, result)
+            change = self._less_one * self._without_bias(own)
             change = change + self._scaled * up(down(x))
         changed: Tensor = result + change * strength
         return changed
+
+    def _without_bias(self, result: Tensor) -> Tensor:
+        return result if self._bias is None else result - self._bias
 
 
 class LoKr(LoraVariant):  # type: ignore[misc]
     """Multiplies with the two factors in turn: their product would be as large as the weight."""
 
-    def __init__(self, update: Kronecker) -> None:
-        target, weight = update.target, update.layer.module.weight
-        self._inner = update.w2.to(weight.device, weight.dtype)
+    def __init__(self, update: Kronecker, place: Place) -> None:
+        target = update.target
+        self._inner = update.w2.to(place.device, place.dtype)
         # Of a fused layer's product only the rows that this layer needs.
         height = self._inner.shape[0]
         first, last = target.start // height, -(-target.end // height)
         outer = update.w1[first:last].float() * update.scale
-        self._outer = outer.to(weight.device, weight.dtype)
+        self._outer = outer.to(place.device, place.dtype)
         self._rows = slice(target.start - first * height, target.end - first * height)
         self._swapped = target.swapped
 
@@ -97,7 +104,8 @@ class LoKr(LoraVariant):  # type: ignore[misc]
         return rows.flatten(1, 2)[:, self._rows]
 
 
-def _without_bias(base: nn.Linear | nn.Conv2d, result: Tensor) -> Tensor:
-    if base.bias is None:
-        return result
-    return result - (base.bias[:, None, None] if isinstance(base, nn.Conv2d) else base.bias)
+def _without_others(module: Any, adapter: str, x: Tensor, result: Tensor) -> Tensor:
+    """What the layer gives without any LoRA: others of a stack may be in `result` by now."""
+    first = next(name for name in module.active_adapters if name in module.lora_A)
+    own: Tensor = result if first == adapter else module.get_base_layer()(x)
+    return own

@@ -72,6 +72,29 @@ def weights_for(
     return _updates(modules, _settings_in(metadata), targets)
 
 
+def side_by_side(files: Sequence[LoraWeights], strengths: Sequence[float]) -> LoraWeights:
+    """One LoRA that changes each layer as these plain ones do together.
+
+    [up · up'] times [down over down'] is the sum of both products.
+    """
+    by_layer: dict[Layer, list[tuple[LowRank, float]]] = {}
+    for weights, strength in zip(files, strengths, strict=True):
+        for update in weights.updates:
+            assert isinstance(update, LowRank)
+            by_layer.setdefault(update.layer, []).append((update, strength))
+    return LoraWeights(
+        [
+            LowRank(
+                layer,
+                torch.cat([update.down.float() for update, _ in found]),
+                torch.cat([update.up.float() * (update.scale * s) for update, s in found], dim=1),
+                scale=1.0,
+            )
+            for layer, found in by_layer.items()
+        ]
+    )
+
+
 def _updates(
     modules: Mapping[str, _Module], settings: "_Settings", targets: Targets
 ) -> LoraWeights:

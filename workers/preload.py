@@ -25,7 +25,10 @@ def _preload() -> None:
     boot.bind_to_parent(int(parent))
     gc.disable()  # while importing: a tenth sooner
     if role != "simulated":
+        from workers.extras import hide_unneeded
         from workers.library_warnings import collect
+
+        hide_unneeded(())
         from workers.models.registry import import_for
 
         collect()

@@ -1,4 +1,4 @@
-"""The worker process: boot, loop, poison pill. The spawn target of `core.worker_pool`."""
+"""The worker process: boot, loop, poison pill. The spawn targets of `core.worker_pool`."""
 
 import os
 import time
@@ -28,6 +28,7 @@ from workers.boot import bind_to_parent, ignore_terminal_signals
 from workers.channel import Channel, work_on
 from workers.models.base import ModelFamily, Product
 from workers.result_saver import ResultSaver
+from workers.steps import StepReporter
 
 LEAVING_EXIT = 3  # a worker that asked for its own replacement
 
@@ -42,8 +43,10 @@ def run_worker(spec: WorkerSpec, reader: Connection, writer: Connection) -> None
     fault_point("worker.boot")
 
     # Only now what takes seconds to import or could hang.
+    from workers.extras import hide_unneeded
     from workers.library_warnings import pass_on
 
+    hide_unneeded(spec.packages)
     pass_on(channel.send)
     try:
         from workers.models.registry import create_family
@@ -68,23 +71,31 @@ def run_worker(spec: WorkerSpec, reader: Connection, writer: Connection) -> None
     _Worker(spec, channel, family).serve()
 
 
+def run_fetch(spec: WorkerSpec, writer: Connection) -> None:
+    """Fetch a hub's model: the spawn target of `core.model_fetch`."""
+    from workers.fetch import fetch
+
+    fetch(spec, writer)
+
+
 class _Worker:
     """One loop: receive, decide, act."""
 
     def __init__(self, spec: WorkerSpec, channel: Channel, family: ModelFamily) -> None:
-        self._spec = spec
         self._channel = channel
         self._family = family
         self._saver = ResultSaver(channel, spec.most_saving)
         self._free_since = time.monotonic()
         family.before_compiling(lambda: channel.send(Compiling()))
+        self._steps = StepReporter(channel.offer)
+        family.on_steps(self._steps.tell)
 
     def serve(self) -> None:
         while True:
             message = self._channel.get()
             match message:
-                case Load():
-                    self._load()
+                case Load(folder):
+                    self._load(folder)
                 case Lease():
                     fault_point("worker.lease")
                     self._run(self._group(message))
@@ -94,11 +105,13 @@ class _Worker:
                 case _:
                     assert_never(message)
 
-    def _load(self) -> None:
+    def _load(self, folder: str) -> None:
         started = time.monotonic()
         try:
             fault_point("worker.load")
-            model_class = self._load_with_patience()
+            if folder:
+                self._family.model_is_at(folder)
+            model_class = self._family.load()
         except Exception as error:
             from workers.errors import classify
 
@@ -109,19 +122,6 @@ class _Worker:
                 os._exit(LEAVING_EXIT)  # a fresh process may find disk and device mended
             return
         self._channel.send(Loaded(model_class, time.monotonic() - started))
-
-    def _load_with_patience(self) -> str:
-        """Load; what the model hub refuses for the moment is asked for again."""
-        spec = self._spec
-        source = spec.base_model or spec.model
-        if source == "simulated" or os.path.isdir(source):
-            return self._family.load()
-        from workers.hub import HubModel, load_from_hub
-
-        index = "config.json" if spec.role == "score" else "model_index.json"
-        return load_from_hub(
-            HubModel(source, spec.revision, index), self._family.load, self._channel.log
-        )
 
     def _group(self, first: Lease) -> list[Lease]:
         """`first` and the leases that main sent right behind it."""
@@ -134,6 +134,7 @@ class _Worker:
 
     def _run(self, leases: list[Lease]) -> None:
         work_on([lease.task_name for lease in leases])
+        self._steps.begin(leases)
         started = time.monotonic()
         waited = started - self._free_since
         try:

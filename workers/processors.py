@@ -37,6 +37,19 @@ def load_processor(model: str, revision: str | None = None, subfolder: str = "")
     return videoless_processor(name, image_processor, tokenizer, template, own)
 
 
+def needs_torchvision(name: str | None) -> bool:
+    """Whether a class of transformers is missing here for want of torchvision."""
+    return "torchvision" in getattr(getattr(transformers, name or "", None), "_backends", ())
+
+
+def load_tokenizer_of(model: str, revision: str | None = None, subfolder: str = "") -> Any:
+    """The tokenizer inside a processor, with the processor's chat template."""
+    folder = _folder(model, revision, subfolder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = _chat_template(folder, tokenizer)
+    return tokenizer
+
+
 def _folder(model: str, revision: str | None, subfolder: str) -> Path:
     if Path(model).is_dir():
         return Path(model) / subfolder

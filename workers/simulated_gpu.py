@@ -21,9 +21,10 @@ import random
 import re
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from string import ascii_lowercase
+from typing import Any, NoReturn, TypeVar
 
 from PIL import Image
 
@@ -34,8 +35,10 @@ from core.source_images import read_image
 from core.tasks import EditTask, GenerateTask, ScoreTask
 from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraManager
-from workers.models.base import Log, ModelFamily, Picture, Product, Verdict
+from workers.models.base import Log, ModelFamily, Picture, Product, Verdict, model_settings
+from workers.steps import SECONDS_BETWEEN, TellSteps
 
+V = TypeVar("V")
 COMPILING = 4.0  # seconds
 SAVING = 0.1  # seconds until the saver crashes
 USUAL_ASKS = 2  # of a judge
@@ -46,9 +49,10 @@ class SimulatedGpu(ModelFamily):
     """Needs no torch, so a test's worker is up in a fraction of a second."""
 
     def __init__(self, spec: WorkerSpec, log: Log) -> None:
-        self._spec = spec
+        self.spec = spec
         self._times = spec.simulated
         self._tell_compiling: Callable[[], None] = lambda: None
+        self._tell_steps: TellSteps = lambda done, total: None
         pipeline = _SimulatedPipeline(self._times.lora_load_seconds)
         self._loras = LoraManager(
             pipeline, spec.max_resident_loras, log, _SimulatedLoader(pipeline)
@@ -59,6 +63,9 @@ class SimulatedGpu(ModelFamily):
 
     def before_compiling(self, tell: Callable[[], None]) -> None:
         self._tell_compiling = tell
+
+    def on_steps(self, tell: TellSteps) -> None:
+        self._tell_steps = tell
 
     def load(self) -> str:
         self._break_if_lost()
@@ -81,7 +88,7 @@ class SimulatedGpu(ModelFamily):
         return [self._picture(lease) for lease in leases]
 
     def _break_if_lost(self) -> None:
-        flag = self._times.lost_while.get(self._spec.name)
+        flag = _of_worker(self._times.lost_while, self.spec.name)
         if flag is not None and os.path.exists(flag):
             raise RuntimeError("CUDA error: device lost (simulated)")
 
@@ -90,8 +97,8 @@ class SimulatedGpu(ModelFamily):
         assert isinstance(task, GenerateTask | EditTask)
         for path, sha256 in lease.files.items():
             read_image(path, sha256)
-        self._loras.use(lease.lora_sha256, task.lora_path, task.lora_strength)
-        time.sleep(self._seconds(lease))
+        self._loras.use_stack(lease.loras)
+        self._draw(self._seconds(lease), task.num_inference_steps or 1)
         width, height = task.width or SIDE, task.height or SIDE
         colour = tuple(bytes.fromhex(lease.fingerprint[:6]))
         image = Image.new("RGB", (width, height), colour)
@@ -99,6 +106,13 @@ class SimulatedGpu(ModelFamily):
         if fault in _SAVING_FAULTS:
             image.save = _SAVING_FAULTS[fault]  # type: ignore[method-assign]
         return Picture(self._used(task, width, height), image)
+
+    def _draw(self, seconds: float, steps: int) -> None:
+        """Take that long, in steps; short tasks at one go, which is more exact."""
+        started, steps_at_once = time.monotonic(), steps if seconds < SECONDS_BETWEEN else 1
+        for done in range(steps_at_once, steps + 1, steps_at_once):
+            time.sleep(max(0.0, started + seconds * done / steps - time.monotonic()))
+            self._tell_steps(done, steps)
 
     def resident_loras(self) -> list[str]:
         return self._loras.resident
@@ -112,7 +126,7 @@ class SimulatedGpu(ModelFamily):
         megapixels = (task.width or SIDE) * (task.height or SIDE) / 1e6
         steps = task.num_inference_steps or 1
         spread = random.Random(lease.fingerprint).uniform(-1, 1) * self._times.jitter
-        slowness = self._times.slowness.get(self._spec.name, 1.0)
+        slowness = _of_worker(self._times.slowness, self.spec.name) or 1.0
         if _fault(_words(lease), lease.attempt) == "slow":
             slowness *= 30
         rate = self._times.seconds_per_megapixel_step * slowness
@@ -126,9 +140,15 @@ class SimulatedGpu(ModelFamily):
             "guidance_scale": task.guidance_scale or 0.0,
             "width": width,
             "height": height,
+            **model_settings(self.spec),
             "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "pid": os.getpid(),
         }
+
+
+def _of_worker(values: Mapping[str, V], name: str) -> V | None:
+    """What is said of a worker, or of the GPU that it shares (gpu0 for gpu0b)."""
+    return values.get(name, values.get(name.rstrip(ascii_lowercase)))
 
 
 def _words(lease: Lease) -> str:

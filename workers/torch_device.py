@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 from core.worker_spec import WorkerSpec
 from workers.library_warnings import take_over_handlers
 
+CONTEXT_BYTES = 512 * 1024**2  # that CUDA takes for a process, beside what torch counts
 BFLOAT16_SINCE = (8, 0)  # compute capability: Ampere; before, it is emulated, many times slower
 
 
@@ -18,6 +19,8 @@ def prepare_torch(spec: WorkerSpec) -> None:
     """Threads, no gradients, and libraries that print nothing: what they say goes to the log."""
     torch.set_num_threads(spec.threads)
     torch.set_grad_enabled(False)
+    if spec.sharers > 1:
+        _keep_to_its_share(spec)
     # Its own lock is a semaphore of the whole system, which a killed worker would leave behind.
     tqdm.set_lock(threading.RLock())
     for library in (diffusers_logging, transformers_logging):
@@ -25,15 +28,40 @@ def prepare_torch(spec: WorkerSpec) -> None:
     take_over_handlers()
 
 
+def _keep_to_its_share(spec: WorkerSpec) -> None:
+    """Have too large a task run out of memory itself, and not the GPU's other workers."""
+    _, total = torch.cuda.mem_get_info(0)
+    share = spec.memory_share or total // spec.sharers
+    fraction = min(1.0, max(0.0, share - CONTEXT_BYTES) / total)
+    torch.cuda.set_per_process_memory_fraction(fraction, 0)
+
+
+def memory_left(device: torch.device) -> int:
+    """Bytes that this worker may still take of a GPU, what torch holds in reserve included."""
+    free, total = torch.cuda.mem_get_info(device)
+    reserved = torch.cuda.memory_reserved(device)
+    share = int(torch.cuda.get_per_process_memory_fraction(device) * total)  # all, unless shared
+    return max(0, min(free, share - reserved)) + reserved - torch.cuda.memory_allocated(device)
+
+
 def torch_device(spec: WorkerSpec) -> torch.device:
     return torch.device("cuda:0" if spec.device == "cuda" else "cpu")
+
+
+def torch_devices(spec: WorkerSpec) -> list[torch.device]:
+    """All that the worker has, the one where a pipeline makes its tensors first."""
+    if spec.device_count == 1:
+        return [torch_device(spec)]
+    return [torch.device("cuda", i) for i in range(spec.device_count)]
 
 
 def identity_of(device: torch.device, spec: WorkerSpec) -> tuple[str, str]:
     """Name and UUID."""
     if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        return properties.name, str(getattr(properties, "uuid", "unknown"))
+        each = [torch.cuda.get_device_properties(i) for i in range(spec.device_count)]
+        names = (properties.name for properties in each)
+        uuids = (str(getattr(properties, "uuid", "unknown")) for properties in each)
+        return " + ".join(names), " + ".join(uuids)
     return platform.processor() or platform.machine(), spec.name
 
 

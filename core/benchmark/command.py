@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from loguru import logger
 
@@ -19,6 +20,7 @@ from core.benchmark.summary import JudgedBy, Summary, summarise
 from core.benchmark.table import print_comparison, print_summary
 from core.errors import MultiGPUError
 from core.interrupts import Interrupts
+from core.model_identity import Identity, loaded_as
 from core.paths import user_path
 from core.progress import create_view, set_up_logging
 
@@ -152,7 +154,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
             options.categories, options.limit
         )
         run.prepare(pairs)
-        labels = [device.label for device in run.devices]
+        labels = list(dict.fromkeys(d.label for d in (*run.devices, *run.judge_devices)))
         interrupts.run = run
         with create_view(2 * len(pairs.pairs), labels, options.log_level) as view:
             run.listener = view.show
@@ -196,7 +198,7 @@ def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
     return summarise(
         records,
         names,
-        JudgedBy(name, model, judge.prompt_hash, judge.deciding, run.settings.seed),
+        JudgedBy(name, model, judge.prompt_hash, _judge_settings(run), run.settings.seed),
         run.editor.identity,
         run.settings.bootstrap_samples,
         correlations(run.root.folder, records, name),
@@ -204,17 +206,24 @@ def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
     )
 
 
+def _judge_settings(run: EditBenchmark) -> dict[str, Any]:
+    """All that decide scores, how its model is loaded included."""
+    return {**run.judge.deciding, **Identity.read(run.judge_model.deciding).others}
+
+
 def _edited_by(run: EditBenchmark) -> EditedBy:
     edits, settings = run.edits_made(), run.settings
     attention, cache = settings.workers.attention_backend, settings.workers.chosen_cache
+    how = loaded_as(run.editor.variant, run.editor.memory)
+    how |= {} if attention == "auto" else {"attention_backend": attention}
+    how |= {"step_cache": str(cache)} if cache else {}
     return EditedBy(
         run.editor.identity,
         settings.editor.dtype,
         settings.seed,
-        {
-            **({} if attention == "auto" else {"attention_backend": attention}),
-            **({"step_cache": str(cache)} if cache else {}),
-        },
+        how,
         settings_of(edits),
         loras_of(edits),
+        [lora.record for lora in run.editor.loras],
+        dict(run.editor.scheduler),
     )

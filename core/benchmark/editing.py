@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core.lora_stack import hashes_of
+from core.noise_schedule import as_identity
+
 _MAX_VALUES = 5  # of a setting, that are listed one by one
 _MOST_SHOWN = 40  # characters of a text in the table's line
 
@@ -24,11 +27,25 @@ class Edit:
         task: its fields, as the ledger has them.
         used: what the model said that it used.
         lora_sha256: of the LoRA's content, if it has one.
+        loras_sha256: of the contents of its `loras`, if it has several.
     """
 
     task: Mapping[str, Any]
     used: Mapping[str, Any]
     lora_sha256: str | None = None
+    loras_sha256: tuple[str, ...] = ()
+
+    @property
+    def loras(self) -> list[tuple[str, str, float]]:
+        """Name, content hash and strength of each of its LoRAs."""
+        stack = self.task.get("loras") or [
+            {"path": self.task.get("lora_path"), "strength": self.task.get("lora_strength", 1.0)}
+        ]
+        hashes = hashes_of(self.lora_sha256, self.loras_sha256)
+        return [
+            (Path(str(lora["path"])).name, sha256, float(lora["strength"]))
+            for lora, sha256 in zip(stack, hashes, strict=False)
+        ]
 
 
 @dataclass(frozen=True)
@@ -39,10 +56,12 @@ class EditedBy:
         model: its identity.
         dtype: as set; auto is bfloat16 on a GPU and float32 on a CPU.
         seed: of the first pair; pair i has seed + i.
-        workers: settings of the workers that change pixels, such as the attention's backend.
+        workers: how its workers load and compute, where not as usual: memory mode, attention.
         settings: by name the value that all edits have, or `{"different": how many, …}` with
             the lowest and the highest number, or with the first few texts.
         loras: name, content hash, strength, and the number of edits that were made with it.
+        model_loras: name, content hash and strength of those that every edit is made with.
+        scheduler: settings over those of the model's own scheduler.
     """
 
     model: str
@@ -51,16 +70,20 @@ class EditedBy:
     workers: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     loras: list[dict[str, Any]] = field(default_factory=list)
+    model_loras: list[dict[str, Any]] = field(default_factory=list)
+    scheduler: dict[str, Any] = field(default_factory=dict)
 
     @property
     def line(self) -> str:
         """All of it in one line."""
         parts = [self.model]
+        parts += [f"model LoRA {_lora_shown(lora)}" for lora in self.model_loras]
+        if self.scheduler:
+            parts.append(f"scheduler {as_identity(self.scheduler)}")
         for name, value in {**self.settings, "dtype": self.dtype, **self.workers}.items():
             parts.append(f"{name} {_shown(value)}")
         for lora in self.loras:
-            found = f"{lora['name']} #{str(lora['sha256'])[:8]} at {lora['strength']:g}"
-            parts.append(f"LoRA {found} ({lora['edits']} edits)")
+            parts.append(f"LoRA {_lora_shown(lora)} ({lora['edits']} edits)")
         return ", ".join([*parts, f"seed {self.seed}"])
 
 
@@ -79,14 +102,16 @@ def loras_of(edits: Sequence[Edit]) -> list[dict[str, Any]]:
     """The LoRAs of the edits, in the order in which they first appear."""
     counts: dict[tuple[str, str, float], int] = {}
     for edit in edits:
-        if edit.lora_sha256 is not None:
-            name = Path(str(edit.task.get("lora_path"))).name
-            key = (name, edit.lora_sha256, float(edit.task.get("lora_strength", 1.0)))
+        for key in edit.loras:
             counts[key] = counts.get(key, 0) + 1
     return [
         {"name": name, "sha256": sha256, "strength": strength, "edits": edits_}
         for (name, sha256, strength), edits_ in counts.items()
     ]
+
+
+def _lora_shown(lora: Mapping[str, Any]) -> str:
+    return f"{lora['name']} #{str(lora['sha256'])[:8]} at {lora['strength']:g}"
 
 
 def _in_short(values: Sequence[Any]) -> Any:

@@ -9,6 +9,7 @@ import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +18,36 @@ from loguru import logger
 from core.admission import Admission, Job, Rejected
 from core.batch import Batch, job_entry
 from core.benchmark.editing import Edit
-from core.benchmark.models import EDITOR, judge_model
+from core.benchmark.models import EDITOR, EDITOR_DEMAND, judge_demand, judge_model
 from core.benchmark.pairs import Pair, PairSet
 from core.benchmark.settings import BenchmarkSettings
 from core.changes import Change
-from core.devices import Device, choose_devices, in_groups, memory_in_use
+from core.checkpoint import MODEL_INDEX, PIPELINE_INDEX
+from core.device_sharing import share_out
+from core.devices import Device, choose_devices, memory_in_use
+from core.errors import InputError
 from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
 from core.folder_input import FolderInput
 from core.judge import Judge, load_judge
-from core.ledger import Ledger
+from core.ledger import Entry, Ledger
 from core.lora_files import LoraInspector
+from core.memory_choice import MemoryChoice, demand_of
+from core.memory_modes import refuse_unusable
 from core.model_choice import ModelChoice, choose_model
+from core.model_fetch import ModelFetch
+from core.model_loras import find_model_loras
 from core.outputs import OutputRoot
 from core.paths import as_text, on_disk, user_path
 from core.plan_summary import PlanSummary, Standing
 from core.planning import Planner, tell_plan
 from core.provenance import read_provenance
 from core.seeds import seed_of_task
+from core.settings import EditDefaults
 from core.streams import occupy_standard_descriptors
-from core.task_kinds import EditKind, LoraFinder, ScoreKind
+from core.task_kinds import Contents, EditKind, LoraFinder, ScoreKind
 from core.tasks import EditTask, Result, ScoreTask
 from core.worker_log import WorkerLog
-from core.worker_pool import WorkerPool
+from core.worker_pool import WorkerPool, fetch_for
 from core.worker_spec import Role, WorkerSpec, spec_for
 
 WAIT_SLICE = 0.5  # seconds between looks at an interrupt
@@ -95,8 +104,9 @@ class EditBenchmark:
     ) -> None:
         occupy_standard_descriptors()
         self.settings = settings
-        self.devices = _devices(settings, device_ids)
-        self.editor = choose_model(
+        self._inspector = LoraInspector()
+        self.devices, self.judge_devices = _devices(settings, device_ids)
+        editor = choose_model(
             settings.editor.model,
             settings.editor.revision,
             settings.editor.dtype,
@@ -104,10 +114,41 @@ class EditBenchmark:
             EDITOR,
             variant=settings.editor.variant,
             memory=settings.editor.memory,
+            role="edit",
             base_model=settings.editor.base_model,
+        ).drawing(
+            find_model_loras(
+                settings.editor.model_loras,
+                self._lora_folders(),
+                self._inspector,
+                "editor.model_loras",
+            ),
+            settings.editor.scheduler,
         )
-        self.judge_model, judge_settings = judge_model(settings, self.devices)
+        found_judge, judge_settings = judge_model(settings, self.judge_devices)
         self.judge: Judge = load_judge(judge_settings, config_folder)
+        self._editor_memory = MemoryChoice(
+            editor,
+            settings.editor.memory,
+            self.devices,
+            "edit",
+            PIPELINE_INDEX,
+            lambda model: settings.workers.decisive(model.deciding),
+            "editor.memory",
+        )
+        self._judge_memory = MemoryChoice(
+            found_judge,
+            settings.judge.memory,
+            self.judge_devices,
+            "score",
+            MODEL_INDEX,
+            lambda model: self.judge.identity(model.deciding),
+            "judge.memory",
+            "clip" if self.judge.settings.type == "clip" else "parts",
+        )
+        on_cpu = self.devices[0].kind == "cpu"
+        refuse_unusable(editor.memory, "edit", on_cpu, "editor.memory")
+        refuse_unusable(found_judge.memory, "score", on_cpu, "judge.memory")
         self.judge_name = self.judge.name(self.judge_model.identity)
         self.listener: Listener = ignore
         self.root = OutputRoot(output_folder)
@@ -115,24 +156,35 @@ class EditBenchmark:
         if self._claim is not None:
             self._claim.check()  # before anything is touched; again when the folder is ours
         self._ledger = Ledger.open(self.root.folder)
-        self._planner = Planner(self._ledger, self.root, overwrite, retry_quarantined)
+        self._overwrite = overwrite
+        self._planner = Planner(
+            self._ledger, self.root, overwrite, retry_quarantined, self.editor.loras
+        )
         self._retry_unparsed = retry_unparsed and self.judge.settings.type == "vlm"
         if retry_unparsed and not self._retry_unparsed:
             kind = self.judge.settings.type
             logger.warning(f"--retry-unparsed: a judge of type {kind} says the same each time.")
-        self._inspector = LoraInspector()
         self._events: queue.SimpleQueue[PoolEvent] = queue.SimpleQueue()
         self._pools: dict[Role, WorkerPool] = {}
+        self._fetches: dict[Role, ModelFetch] = {}  # of roles that have no pool yet
         self._log = WorkerLog()
         self._batches: dict[Role, Batch] = {}
         self._pairs: list[Pair] = []
         self._edits: dict[int, Result] = {}
         self._scores: dict[int, Result] = {}
         self._edit_jobs: list[Job] = []
-        self._edit_loras: dict[str, str | None] = {}  # by the key of the edit's output
+        self._edit_contents: dict[str, Contents] = {}  # by the key of the edit's output
         self._stopping = False
-        # Both roles together share this machine's cores.
-        self._threads = max(1, len(os.sched_getaffinity(0)) // len(self.devices))
+
+    @property
+    def editor(self) -> ModelChoice:
+        """The model that edits, and how it is loaded."""
+        return self._editor_memory.model
+
+    @property
+    def judge_model(self) -> ModelChoice:
+        """The model that scores, and how it is loaded."""
+        return self._judge_memory.model
 
     def __enter__(self) -> "EditBenchmark":
         return self
@@ -144,6 +196,8 @@ class EditBenchmark:
         """Kill what still runs and close the ledger."""
         for role in list(self._pools):
             self._stop_pool(role, at_once=True)
+        for fetch in self._fetches.values():
+            fetch.stop()
         self._log.close()
         self._ledger.close()
 
@@ -153,13 +207,13 @@ class EditBenchmark:
         """Check every pair and compare with what earlier runs left.
 
         Raises:
-            InputError: what they left is of other data.
+            InputError: what they left is of other data, or a LoRA of the settings is not there.
         """
         self._pairs = pair_set.pairs
-        loras = LoraFinder(
-            [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")], self._inspector
-        )
-        kind = EditKind(self.settings.editor.layers(*self.editor.names), loras)
+        loras = LoraFinder(self._lora_folders(), self._inspector)
+        layers = self.settings.editor.layers(*self.editor.names)
+        _check_default_loras(layers, loras)
+        kind = EditKind(layers, loras)
         admission = Admission(
             kind,
             self.settings.workers.decisive(self.editor.deciding),
@@ -171,13 +225,28 @@ class EditBenchmark:
         suffix = self.settings.workers.picture_suffix
         inputs = [_edit_input(pair, self.settings.seed, suffix) for pair in self._pairs]
         admitted = [admission.admit(i, given) for i, given in enumerate(inputs)]
+        demand = demand_of(admitted, self.settings.workers.max_resident_loras)
+        admitted = self._editor_memory.settle(admitted, self._known(admitted), demand)
         jobs = [item for item in admitted if isinstance(item, Job)]
-        self._edit_loras = {job.output.key: job.lora_sha256 for job in jobs}
+        self._edit_contents = {job.output.key: job.contents for job in jobs}
         plan = self._planner.begin([_named(a, self._pairs) for a in admitted], self._claim)
         self._plan = plan
         self._edit_jobs = plan.jobs
         self._edits = {r.position: r for r in plan.settled}
-        self._score_admission = Admission(
+        self._score_admission = self._admission_of_scores()
+        # Hashed once: an edit that stays is looked at for the plan, and scored after it.
+        self._admitted = {edit.position: self._admit_score(edit) for edit in self.finished_edits()}
+        self._settle_judge()
+        self._score_summary = self._summary_of_scores(list(self._admitted.values()))
+
+    def _known(self, items: Sequence[Job | Rejected]) -> dict[str, Entry]:
+        """What the ledger has of them, if it counts."""
+        if self._overwrite:
+            return {}
+        return self._ledger.entries_of([i.output.key for i in items if isinstance(i, Job)])
+
+    def _admission_of_scores(self) -> Admission:
+        return Admission(
             ScoreKind(),
             self.judge.identity(self.judge_model.deciding),
             self.judge.settings.dtype,
@@ -186,9 +255,19 @@ class EditBenchmark:
             first_seed=self.settings.seed,
         )
 
-        # Hashed once: an edit that stays is looked at for the plan, and scored after it.
-        self._admitted = {edit.position: self._admit_score(edit) for edit in self.finished_edits()}
-        self._score_summary = self._summary_of_scores(list(self._admitted.values()))
+    def _settle_judge(self) -> None:
+        """Decide how the judges load their model, if any edit is to be scored."""
+        items = list(self._admitted.values())
+        demand = judge_demand(self.judge.settings)
+        settled = self._judge_memory.settle(items, self._known(items), demand)
+        self._admitted = dict(zip(self._admitted, settled, strict=True))
+        if self._edit_jobs:
+            self._judge_memory.ensure(demand)
+        self._score_admission = self._admission_of_scores()
+
+    def _lora_folders(self) -> list[Path]:
+        """Where relative paths of LoRAs are looked up."""
+        return [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")]
 
     def _summary_of_scores(self, admitted: Sequence[Job | Rejected]) -> PlanSummary:
         """How the verdicts stand: those on edits that stay, and those on edits to be made."""
@@ -285,6 +364,7 @@ class EditBenchmark:
         if there and not self._edit_jobs:  # else the plan says it
             logger.info(f"{there} of {len(self._pairs)} edits are there already.")
         self._tell_plan()
+        self._begin_to_fetch()
         overlapped = self.settings.stages == "overlapped"
         if overlapped and len(self.devices) == 1:
             logger.info("stages: one worker cannot be shared out; editing comes first.")
@@ -315,9 +395,13 @@ class EditBenchmark:
 
     def edits_made(self) -> list[Edit]:
         """How each finished edit was made."""
-        entries = self._ledger.entries_of(list(self._edit_loras)).values()
-        done = (entry for entry in entries if entry.state == "done")
-        return [Edit(e.task, e.used, self._edit_loras[e.key]) for e in done]
+        entries = self._ledger.entries_of(list(self._edit_contents)).values()
+        done = [(entry, self._edit_contents[entry.key]) for entry in entries]
+        return [
+            Edit(entry.task, entry.used, contents.lora, contents.loras)
+            for entry, contents in done
+            if entry.state == "done"
+        ]
 
     # -- for the stages ----------------------------------------------------
 
@@ -355,7 +439,12 @@ class EditBenchmark:
         self, role: Role, devices: list[Device], jobs: list[Job], open_ended: bool = False
     ) -> WorkerPool:
         """Workers for one role, at work on `jobs`."""
+        memory = self._judge_memory if role == "score" else self._editor_memory
+        memory.ensure(EDITOR_DEMAND)  # as where a result was removed after the planning
         model, _ = self._model(role)
+        fetch = self._fetches.pop(role, None)
+        if fetch is not None and fetch.refusal is not None:
+            fetch = None  # asked again: what it was refused for may be mended
         logger.info(model.reason.replace("Model:", f"{role.capitalize()} with:", 1))
         pool = WorkerPool(
             [(d, self._spec(d, role)) for d in devices],
@@ -364,6 +453,8 @@ class EditBenchmark:
             self.settings.enable_batch_sync,
             lambda device: self._events.put(PoolEvent(role, device=device)),
             self._log,
+            fetch,
+            memory,
         )
         batch = Batch(
             jobs,
@@ -383,13 +474,36 @@ class EditBenchmark:
             pool.stop_leasing()
         return pool
 
+    def _begin_to_fetch(self) -> None:
+        """Both hub models, one after the other: no device shall wait for the judge's later."""
+        roles: list[Role] = ["edit"] if self._edit_jobs else []
+        if self._score_summary.counts.total() > self._score_summary.counts["unchanged"]:
+            roles.append("score")
+        before: ModelFetch | None = None
+        for role in roles:
+            spec = self._spec(self.devices[0], role)
+            fetch = fetch_for(spec, self.settings.supervision, self._told(role))
+            if fetch is not None:
+                self._fetches[role] = fetch
+                fetch.on_change = partial(self._warn_of_refusal, role, fetch)
+                fetch.start(before)
+                before = fetch
+
+    def _warn_of_refusal(self, role: Role, fetch: ModelFetch) -> None:
+        """While other work goes on, which leaves time to mend it."""
+        if fetch.refusal is not None and self._fetches.get(role) is fetch:
+            logger.warning(f"The model to {role} with cannot be had as yet: {fetch.refusal}")
+
     def move_to(self, role: Role, device: Device) -> None:
         """Give a device that became free to a role's pool."""
         self._pools[role].adopt(device, self._spec(device, role))
 
     def _spec(self, device: Device, role: Role) -> WorkerSpec:
         model, judge = self._model(role)
-        return spec_for(device, role, model, self.settings, self._threads, judge)
+        # Where both roles are at work, they have as many workers together.
+        count = len(self.judge_devices if role == "score" else self.devices)
+        threads = max(1, len(os.sched_getaffinity(0)) // count)
+        return spec_for(device, role, model, self.settings, threads, judge)
 
     def _model(self, role: Role) -> tuple[ModelChoice, Judge | None]:
         return (self.judge_model, self.judge) if role == "score" else (self.editor, None)
@@ -425,7 +539,7 @@ class EditBenchmark:
     def score(self, jobs: list[Job]) -> None:
         """Score with all devices, and nothing else; nothing new after an interrupt."""
         if jobs and not self._stopping:
-            self._score_on(self.devices[: len(jobs)], jobs)
+            self._score_on(self.judge_devices[: len(jobs)], jobs)
 
     def score_again(self, jobs: list[Job]) -> None:
         """Score what was closed because no judge was left, with fresh ones on all devices."""
@@ -433,7 +547,7 @@ class EditBenchmark:
             logger.warning(f"{len(jobs)} edits lost their judges; all devices score them now.")
             for _ in jobs:
                 self.listener(TaskReopened())
-            self._score_on(self.devices, jobs)
+            self._score_on(self.judge_devices, jobs)
 
     def _score_on(self, devices: list[Device], jobs: list[Job]) -> None:
         self.start_pool("score", devices, jobs)
@@ -495,17 +609,30 @@ class EditBenchmark:
         return tell
 
 
-def _devices(settings: BenchmarkSettings, device_ids: list[int] | None) -> list[Device]:
-    """One per worker."""
+def _devices(
+    settings: BenchmarkSettings, device_ids: list[int] | None
+) -> tuple[list[Device], list[Device]]:
+    """One per worker, of the editors and of the judges."""
     ids = device_ids if device_ids is not None else settings.device_ids
     devices = choose_devices(None, ids, settings.device)
     if devices[0].kind == "cpu" and ids is None:
         devices = choose_devices(settings.cpu_workers, None, settings.device)
-    if settings.parallel_mode == "single":
-        return devices[:1]
-    if settings.parallel_mode == "model_parallel":
-        return in_groups(devices, settings.gpus_per_worker or len(devices))
-    return devices
+    shares = [settings.shares_of(role) for role in (settings.editor, settings.judge)]
+    devices_of = {}
+    for gpus, workers in dict.fromkeys(shares):
+        chosen = devices[: gpus or 1] if settings.parallel_mode == "single" else devices
+        devices_of[gpus, workers] = share_out(chosen, gpus, workers, asked_for=ids is not None)
+    editors, judges = (devices_of[share] for share in shares)
+    return editors, judges
+
+
+def _check_default_loras(layers: Sequence[EditDefaults], loras: LoraFinder) -> None:
+    """Raises InputError once for a LoRA of the settings that would fail every pair."""
+    for layer in layers:
+        try:
+            loras.find(layer.lora_path)
+        except InputError as error:
+            raise InputError(f"editor.defaults.{error}") from None
 
 
 def _edit_input(pair: Pair, first_seed: int, suffix: str) -> Any:

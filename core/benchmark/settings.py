@@ -13,6 +13,7 @@ from core.settings import (
     DrawingModel,
     EditDefaults,
     JudgeSettings,
+    LoadedModel,
     Matching,
     ModelEditDefaults,
     SchedulingSettings,
@@ -21,6 +22,7 @@ from core.settings import (
     SupervisionSettings,
     WorkerSettings,
     best_match,
+    check_sharing,
     overlaid,
 )
 from core.tasks import Seed
@@ -76,6 +78,39 @@ class BenchmarkSettings(Section):
     def _groups_only_where_the_model_is_spread(self) -> "BenchmarkSettings":
         if (self.gpus_per_worker or 1) > 1 and self.parallel_mode != "model_parallel":
             raise ValueError("gpus_per_worker above 1 needs parallel_mode: model_parallel")
+        return self
+
+    def shares_of(self, role: LoadedModel) -> tuple[int | None, int]:
+        """GPUs per worker (None = all) and workers per GPU of the editor or the judge."""
+        gpus = self.gpus_per_worker if self.parallel_mode == "model_parallel" else 1
+        if role.gpus_per_worker is not None:
+            gpus = role.gpus_per_worker
+        return gpus, role.workers_per_gpu or 1
+
+    @model_validator(mode="after")
+    def _roles_share_gpus_in_ways_that_exist(self) -> "BenchmarkSettings":
+        shares = []
+        for name, role in (("editor", self.editor), ("judge", self.judge)):
+            gpus, workers = self.shares_of(role)
+            if self.parallel_mode == "single" and workers > 1:
+                raise ValueError(
+                    f"{name}.workers_per_gpu: {workers} excludes parallel_mode: single, which is "
+                    "one worker"
+                )
+            if gpus is None and workers > 1:
+                raise ValueError(
+                    f"{name}.workers_per_gpu: {workers} needs {name}.gpus_per_worker: 1, because "
+                    "parallel_mode: model_parallel gives a worker all GPUs"
+                )
+            if gpus is not None:
+                check_sharing(gpus, workers, role.memory, f"{name}.")
+            shares.append((gpus, workers))
+        if self.stages == "overlapped" and shares[0] != shares[1]:
+            raise ValueError(
+                "stages: overlapped lets GPUs change between editor and judge, so both need the "
+                "same gpus_per_worker and workers_per_gpu; give them the same, or stages: "
+                "sequential"
+            )
         return self
 
 

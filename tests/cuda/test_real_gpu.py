@@ -85,6 +85,36 @@ def test_loras_leave_no_trace_and_come_back_the_same(warm: MultiGPUImageGenerato
     assert len({plain, snow, neon}) == 3
 
 
+def test_a_stack_is_the_same_in_any_order_and_leaves_no_trace(warm: MultiGPUImageGenerator) -> None:
+    stack = [{"path": SNOW, "strength": 0.8}, {"path": NEON, "strength": 0.6}]
+    tasks: list[dict[str, Any]] = [
+        {"lora_path": NEON}, {"loras": stack}, {"lora_path": NEON}, {"loras": stack[::-1]}, {},
+    ]  # fmt: skip
+    named = [{**HOUSE, **task, "output_path": f"{n}.png"} for n, task in enumerate([{}, *tasks])]
+    plain, neon, both, neon_again, both_again, plain_again = map(pixels, warm.generate_batch(named))
+    assert (plain, neon, both) == (plain_again, neon_again, both_again)
+    assert len({plain, neon, both}) == 3
+
+
+def test_a_lora_of_the_model_is_as_the_same_lora_of_the_task(tmp_path: Path) -> None:
+    """Fused in the type of the weights; a task's own comes and goes above it."""
+    with generator(tmp_path / "tasks") as by_task:
+        plain, snow = map(
+            pixels,
+            by_task.generate_batch([HOUSE, {**HOUSE, "lora_path": SNOW, "task_id": "snow"}]),
+        )
+    tasks = [HOUSE, {**HOUSE, "lora_path": NEON}, HOUSE]
+    named = [{**task, "output_path": f"{n}.png"} for n, task in enumerate(tasks)]
+    with generator(tmp_path / "model", model_loras=[SNOW]) as by_model:
+        fused, with_neon, fused_again = map(pixels, by_model.generate_batch(named))
+    assert fused == fused_again != with_neon
+    assert _moved(fused, snow) < _moved(plain, snow) / 4
+
+
+def _moved(one: bytes, other: bytes) -> float:
+    return sum(abs(x - y) for x, y in zip(one, other, strict=True)) / len(one)
+
+
 def test_several_at_once_differ_little_from_one_by_one(tmp_path: Path) -> None:
     tasks = [{**HOUSE, "seed": n} for n in range(4)]
     with generator(tmp_path / "one") as alone:

@@ -60,15 +60,20 @@ def test_the_weights_are_small() -> None:
     assert all(f.stat().st_size <= 1_000_000 for f in LORAS.glob("*.safetensors"))
 
 
-def test_an_architecture_survives_saving_and_loading(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("widths", "channels"), [((8, 8, 8, 8), 16), ((8, 8, 8), 8)])
+def test_an_architecture_survives_saving_and_loading(
+    tmp_path: Path, widths: tuple[int, ...], channels: int
+) -> None:
+    """That of the shipped weights, and that of those to be trained."""
     from diffusers import DiffusionPipeline
 
-    built = build_pipeline(dim=64, layers=1, vae_widths=(8, 8, 8, 8))
+    built = build_pipeline(dim=64, layers=1, vae_widths=widths, latent_channels=channels)
     built.save_pretrained(tmp_path)
     loaded = DiffusionPipeline.from_pretrained(tmp_path, dtype=torch.float32)
     pictures = []
     for pipe in (built, loaded):
         pipe.set_progress_bar_config(disable=True)
-        pictures.append(np.asarray(draw(pipe, ["a red house"], 1)[0], dtype=int))
+        pictures.append(np.asarray(draw(pipe, ["a red house"], 1, [(96, 160)])[0], dtype=int))
+        assert pictures[-1].shape == (160, 96, 3)
     # Where a tensor lies in memory decides the order of some CPUs' sums.
     assert abs(pictures[0] - pictures[1]).max() <= 1

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from core.benchmark.models import DEMO_EDITOR, DEMO_JUDGE
-from demo_model.demo_workers import editor, judge, scores
+from demo_model.demo_workers import do_edit, editor, judge, scores
 from demo_model.edit_checker import edit_right
+from demo_model.editor_parts import TRAINED, build_pipeline
 from demo_model.edits import CATEGORIES, untrained
 from demo_model.evaluate_editor import area_under_curve, do_edits
 from demo_model.judged_edits import WORST, damage, sample_judged
@@ -50,6 +51,14 @@ def test_a_badly_drawn_edit_scores_less(tmp_path: Path) -> None:
         for judged in (fine, bad)
     ]
     assert area_under_curve(*by_quality) >= 0.85
+
+
+def test_an_editor_of_the_kind_that_is_trained_edits(tmp_path: Path) -> None:
+    sizes = replace(TRAINED, dim=32, layers=1)
+    build_pipeline(**vars(sizes)).save_pretrained(tmp_path / "editor")
+    edit = untrained(random.Random(1), "colour")
+    picture = do_edit(editor(tmp_path / "editor"), edit, 1, tmp_path)
+    assert picture.size == (128, 128) and sizes.token == 8
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda folder: folder.name)

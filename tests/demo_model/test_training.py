@@ -1,7 +1,11 @@
 """What the trainings share: fast arithmetic that is right, and going on after a stop."""
 
 import json
+import os
 import random
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,28 +13,38 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import ImageFilter
+from PIL import Image, ImageFilter
 
 from core.benchmark.settings import load_benchmark_settings
 from core.judge import load_judge
-from demo_model.architecture import build_pipeline
-from demo_model.editor_parts import build_transformer
+from demo_model.architecture import TRAINED, Sizes, build_pipeline, build_vae
+from demo_model.batched import Pictures, pack, unpack, velocity
+from demo_model.editor_parts import PICTURE, TEMPLATE, build_transformer
+from demo_model.editor_parts import build_pipeline as build_editor
 from demo_model.editor_pictures import edit_of
 from demo_model.fast_attention import install, install_joint, install_vision
 from demo_model.judge_parts import EDGES, build_judge, give_edges
 from demo_model.judge_questions import IGNORED, Example, Questions, news, pairs, patches
 from demo_model.judged_edits import DEEDS, JudgedEdit, sample_judged
 from demo_model.scenes import POSITIONS
+from demo_model.stage import publish
+from demo_model.train_editor import TextInput, text_places, text_states
 from demo_model.train_judge import edited_examples
+from demo_model.train_loras import Adapter
+from demo_model.train_transformer import Phase, Trainer, train
 from demo_model.training_loop import Loop
-from demo_model.training_set import pixels_of
+from demo_model.training_set import USUAL_SIZE, TrainingSet, pixels_of
+from tests.conftest import PROJECT
 
 
 @pytest.fixture(autouse=True)
 def gradients() -> Iterator[None]:
-    """Whatever a worker's model in the same process has set."""
+    """Whatever a worker's model in the same process has set; threads that wait for no other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with torch.enable_grad():
         yield
+    torch.set_num_threads(threads)
 
 
 def test_training_computes_what_z_image_computes() -> None:
@@ -68,39 +82,189 @@ def test_training_computes_what_qwen_image_computes() -> None:
     assert not torch.allclose(expected[0], expected[1], atol=0.1)  # the inputs matter
 
 
+def test_a_batch_in_one_go_is_what_z_image_draws_one_by_one() -> None:
+    torch.manual_seed(0)
+    transformer = build_pipeline(64, 2, (8, 8, 8), latent_channels=8).transformer
+    for padding in (transformer.x_pad_token, transformer.cap_pad_token):
+        torch.nn.init.normal_(padding)
+    sizes, words = [(16, 8), (8, 8), (12, 20)], [20, 40, 64]
+    latents = [torch.randn(8, 1, h, w) for h, w in sizes]
+    captions = [torch.randn(count, 128) for count in words]
+    times = torch.tensor([0.2, 0.7, 0.5])
+    tokens, places = torch.zeros(3, 64, 32), torch.zeros(3, 64, 2, dtype=torch.long)
+    said = torch.zeros(3, 64, 128)
+    counts = [h * w // 4 for h, w in sizes]
+    for i, (h, w) in enumerate(sizes):
+        tokens[i, : counts[i]] = pack(latents[i][:, 0][None])[0]
+        places[i, : counts[i]] = torch.cartesian_prod(torch.arange(h // 2), torch.arange(w // 2))
+        said[i, : words[i]] = captions[i]
+    pictures = Pictures(tokens, places, torch.tensor(counts))
+    with torch.no_grad():
+        expected = transformer(latents, times, captions, return_dict=False)[0]
+        found = velocity(transformer, pictures, times, said, torch.tensor(words))
+    for i, (h, w) in enumerate(sizes):
+        one = unpack(found[i : i + 1, : counts[i]], h, w)
+        assert torch.allclose(one[0], expected[i][:, 0], atol=1e-5)
+
+
+def test_the_editor_is_trained_on_what_its_text_encoder_says() -> None:
+    pipeline = build_editor(64, 1, 8, (1, 2, 2), 64, latent_channels=8)
+    encoder, processor = pipeline.text_encoder, pipeline.processor
+    words = ["make it night", "move the ball to the left"]
+    pictures = [Image.new("RGB", (64, 64), "red")] * 2
+    made = processor(
+        text=[TEMPLATE.format(PICTURE + text) for text in words],
+        images=pictures,
+        padding=True,
+        return_tensors="pt",
+    )
+    ids, mask = TextInput(pipeline.tokenizer)(words)
+    with torch.no_grad():
+        expected = encoder(**made, output_hidden_states=True)
+        found = text_states(encoder, ids, mask, text_places(encoder, ids))
+    length = made.input_ids.shape[1]
+    assert torch.equal(ids[:, :length], made.input_ids)
+    for row, real in enumerate(made.attention_mask.bool()):
+        one = found[row, :length][real]
+        assert torch.allclose(one, expected.hidden_states[-1][row][real], atol=1e-5)
+
+
+def test_a_lora_goes_on_with_the_tensors_that_it_had() -> None:
+    torch.manual_seed(0)
+    first, second = (
+        Adapter(build_pipeline(64, 1, (8, 8, 8), latent_channels=8).transformer, "snow", 4)
+        for _ in range(2)
+    )
+    had = {name: torch.randn_like(tensor) for name, tensor in first.state_dict().items()}
+    second.load_state_dict(had)
+    now = second.state_dict()
+    assert had and all(torch.equal(now[name], tensor) for name, tensor in had.items())
+
+
 class _Stopped(Exception):
     pass
-
-
-def _train(state: Path, stop_at: int | None, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
-    monkeypatch.setattr("demo_model.training_loop.SAVE_EVERY", 0)
-    torch.manual_seed(1)
-    model = torch.nn.Linear(4, 1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    parts: dict[str, Any] = {"model": model, "optimizer": optimizer}
-    loop = Loop("test", 8, 0, parts, state)
-    for step in loop:
-        if step == stop_at:
-            raise _Stopped
-        loss = (model(torch.randn(3, 4)) - loop.rng.random()).square().mean()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        loop.note(loss.item())
-    return model.weight.detach()
 
 
 def test_a_training_that_was_stopped_ends_like_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = _train(tmp_path / "whole.state", None, monkeypatch)
-    with pytest.raises(_Stopped):
-        _train(tmp_path / "model.state", 5, monkeypatch)
-    assert (tmp_path / "model.state").exists()
-    assert torch.equal(_train(tmp_path / "model.state", None, monkeypatch), whole)
-    assert list(tmp_path.iterdir()) == []
+    """The generator's own: weights, their averages and the optimizer, in two phases."""
+    monkeypatch.setattr("demo_model.training_loop.SAVE_EVERY", 0)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    sizes = Sizes(32, 1, (8, 8, 8), TRAINED.latent_channels)
+    torch.manual_seed(0)
+    vae = build_vae(sizes.vae_widths, sizes.latent_channels).eval()
+    training_set = TrainingSet([USUAL_SIZE], 12, vae, seed=1, factor=0.0625)
+
+    def trained(out: Path, stop_at: int | None) -> dict[str, torch.Tensor]:
+        trainer = Trainer(vae, torch.device("cpu"), 0, sizes)
+        monkeypatch.setattr(trainer, "show", lambda file: None)
+        step = trainer.step
+
+        def watched(batch: Any, rate: float, number: int) -> torch.Tensor:
+            if number == stop_at:
+                raise _Stopped
+            return step(batch, rate, number)
+
+        monkeypatch.setattr(trainer, "step", watched)
+        for number, name in enumerate(("first", "second")):
+            phase = Phase(name, (USUAL_SIZE,), 3, 1e-3, number, None)
+            train(trainer, training_set, phase, out, 3 * number)
+        publish(lambda folder: folder.mkdir(), out)
+        return trainer.average.models["transformer"].state_dict()
+
+    whole = trained(tmp_path / "whole", None)
+    for number, stop_at in enumerate((1, 4)):
+        out = tmp_path / f"stopped-{number}"
+        with pytest.raises(_Stopped):
+            trained(out, stop_at)
+        assert not out.exists()
+        resumed = trained(out, None)
+        assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["stopped-0", "stopped-1", "whole"]
     smallest = torch.tensor(5e-324, dtype=torch.float64)
     assert (smallest * 1).item() > 0, "arithmetic is as before"
+
+
+TOY = """
+import sys, time, torch
+from pathlib import Path
+from demo_model import training_loop
+from demo_model.stage import publish, state_file
+
+training_loop.SAVE_EVERY, out = 0.1, Path(sys.argv[1])
+torch.set_num_threads(1)
+torch.manual_seed(1)
+model = torch.nn.Linear(20, 20)
+optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+average = training_loop.Average({"model": model}, 0.9)
+parts = {"model": model, "optimizer": optimizer, "average": average}
+loop = training_loop.Loop("toy", 200, 0, parts, state_file(out))
+for step in loop:
+    time.sleep(0.003)
+    loss = (model(torch.randn(8, 20)) - loop.rng.random()).square().mean() * loop.rate(step)
+    optimizer.zero_grad(); loss.backward(); optimizer.step()
+    average.follow({"model": model}, step)
+def write(folder):
+    folder.mkdir()
+    torch.save(average.state_dict(), folder / "weights.pt")
+publish(write, out)
+"""
+
+
+def test_a_training_killed_at_any_moment_ends_like_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(0)
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def begin(out: Path) -> subprocess.Popen[str]:
+        line = [sys.executable, "-c", TOY, str(out)]
+        return subprocess.Popen(
+            line, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True
+        )
+
+    out, said = tmp_path / "killed", ""
+    for _ in range(2):
+        with begin(out) as process:
+            before = _age(tmp_path / "killed.state")
+            while process.poll() is None and _age(tmp_path / "killed.state") == before:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.15))
+            process.kill()
+            said += process.stdout.read() if process.stdout else ""
+    with begin(out) as last:
+        said += last.stdout.read() if last.stdout else ""
+    assert last.returncode == 0
+    monkeypatch.setattr("demo_model.training_loop.SAVE_EVERY", 1)
+    monkeypatch.setattr(sys, "argv", ["toy", str(tmp_path / "whole")])
+    exec(TOY, {})  # undisturbed
+    assert said.count("going on from step") == 2
+    one, other = (
+        torch.load(tmp_path / name / "weights.pt", weights_only=True)["model"]
+        for name in ("whole", "killed")
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["killed", "whole"]
+
+
+def _age(file: Path) -> float:
+    return file.stat().st_mtime if file.exists() else 0.0
+
+
+def test_a_training_ends_on_time_with_its_rate_run_down(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    until = time.time() + 0.5
+    loop = Loop("test", 10**6, 0, {"model": model}, tmp_path / "model.state", until)
+    rates = []
+    for step in loop:
+        rates.append(loop.rate(step, warm_up=1))
+        time.sleep(0.01)
+    assert until <= time.time() < until + 0.4
+    assert rates[0] == 1 and rates[-1] < 0.3 and rates == sorted(rates, reverse=True)
+    again = Loop("test", 10**6, 0, {"model": model}, tmp_path / "model.state", until)
+    assert list(again) == [], "what has ended is not begun anew"
 
 
 def test_training_sees_what_qwen3_vl_sees() -> None:

@@ -10,7 +10,7 @@ from core.batch import Batch
 from core.messages import Done, Lease
 from core.scheduler import Worker
 from core.tasks import Status
-from workers.models.base import Picture
+from workers.models.base import Picture, model_settings
 from workers.result_saver import ResultSaver
 
 SIZE = (64, 64)
@@ -22,7 +22,8 @@ class InlinePool:
     lora_loads = lora_switches = 0
     waits: Sequence[float] = ()
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self, workers: Sequence[Any], *_: Any, **__: Any) -> None:
+        self._spec = workers[0][1]
         self._sent: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._saver = ResultSaver(self, 1)  # type: ignore[arg-type]
 
@@ -47,7 +48,8 @@ class InlinePool:
     def _draw(self, lease: Lease) -> Any:
         colour = tuple(bytes.fromhex(lease.fingerprint[:6]))
         self._saver.reserve()
-        used = {"model": "inline", "width": SIZE[0], "height": SIZE[1]}
+        used: dict[str, Any] = {"model": "inline", "width": SIZE[0], "height": SIZE[1]}
+        used |= model_settings(self._spec)
         self._saver.save(lease, Picture(used, Image.new("RGB", SIZE, colour)), 0.0)
         return self._sent.get(timeout=60)
 

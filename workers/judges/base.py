@@ -5,10 +5,12 @@ from typing import Any
 
 from core.errors import MultiGPUError
 from core.judge import Judge
+from core.model_identity import loaded_as
 from core.worker_spec import WorkerSpec
+from workers.judges import memory
 from workers.models.base import Log, ModelFamily, Verdict
+from workers.spread import load_spread_model
 from workers.torch_device import (
-    device_map,
     dtype_of,
     freeze,
     identity_of,
@@ -33,23 +35,26 @@ class JudgeFamily(ModelFamily):
         return identity_of(self.device, self.spec)
 
     def load_model(self, kind: Any, **more: Any) -> Any:
-        """The judge's model, its weights on the device.
+        """The judge's model, in memory as the worker's mode says.
 
         Args:
             kind: the class of transformers that loads it.
             more: arguments of its `from_pretrained`.
         """
+        if self.spec.device_count > 1:
+            return load_spread_model(self.spec, kind, self.log, **more).eval()
+        dtype = dtype_of(self.spec, self.device)
         model = kind.from_pretrained(
             self.spec.model,
             revision=self.spec.revision,
             variant=self.spec.variant,
-            dtype=dtype_of(self.spec, self.device),
+            dtype=dtype,
             use_safetensors=True,
-            device_map=device_map(self.spec),
+            **memory.arguments(self.spec, kind, dtype),
             **more,
         ).eval()
         freeze(model)
-        return model
+        return memory.settle(model, self.spec, dtype, self.device)
 
     def verdict(self, scores: dict[str, float] | None, calls: list[dict[str, Any]]) -> Verdict:
         """Scores, and with them all about the judge that decides them.
@@ -63,6 +68,7 @@ class JudgeFamily(ModelFamily):
             "scores": scores,
             "judge": self.judge.name(self.spec.model_identity),
             "model": self.spec.model_identity,
+            **loaded_as(self.spec.variant, self.spec.memory),
             "prompt_hash": self.judge.prompt_hash,
         }
         return Verdict(used, {"calls": calls})

@@ -82,7 +82,7 @@ class ChatModel(JudgeFamily):
             texts.append(text + end + suffix)
             images.append(shown)
         inputs = self.processor(text=texts, images=images, padding=True, return_tensors="pt")
-        return inputs.to(self.model.device, self.model.dtype)
+        return inputs.to(self.device, self.model.dtype)
 
     def too_many(self) -> None:
         gc.collect()

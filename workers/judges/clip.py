@@ -53,11 +53,11 @@ class ClipJudge(JudgeFamily):
             truncation=True,
             max_length=config.max_position_embeddings,
             return_tensors="pt",
-        ).to(self.model.device)
+        ).to(self.device)
         return _unit(self.model.get_text_features(**tokens))
 
     def _embed_images(self, images: list[Image.Image]) -> torch.Tensor:
-        pixels = self._pixels(images, return_tensors="pt").to(self.model.device, self.model.dtype)
+        pixels = self._pixels(images, return_tensors="pt").to(self.device, self.model.dtype)
         return _unit(self.model.get_image_features(**pixels))
 
 

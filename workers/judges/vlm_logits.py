@@ -63,7 +63,7 @@ class VlmLogitsJudge(ChatModel):
             if after[: len(before)] != before or len(after) != len(before) + 1:
                 raise InputError(
                     f"judge.prompts: {token!r} is not one token after {call.prefix!r} "
-                    f"for {self.spec.model}."
+                    f"for {self.spec.model_name}."
                 )
             ids.append(after[-1])
         return ids, list(call.tokens.values())

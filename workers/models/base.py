@@ -4,14 +4,17 @@ import gc
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL.Image import Image
 
 from core.messages import Lease
+from core.model_identity import loaded_as
 from core.provenance import encode_picture, record
+from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraCounts
+from workers.steps import TellSteps
 
 Log = Callable[[str, str], None]
 """Log a line in main: level and text."""
@@ -56,8 +59,27 @@ class Verdict(Product):
         return text.encode("utf-8", "backslashreplace")  # halves of characters: JSON's own escape
 
 
+def model_settings(spec: WorkerSpec) -> dict[str, Any]:
+    """What a picture says of how the model is loaded, its own LoRAs and its noise schedule."""
+    used: dict[str, Any] = dict(loaded_as(spec.variant, spec.memory))
+    if spec.model_loras:
+        used["model_loras"] = [lora.record for lora in spec.model_loras]
+    if spec.scheduler:
+        used["scheduler"] = dict(spec.scheduler)
+    return used
+
+
 class ModelFamily(ABC):
     """One loaded model on one device. Methods raise whatever breaks; the caller classifies."""
+
+    spec: WorkerSpec
+
+    def model_is_at(self, folder: str) -> None:
+        """Load from there: what a hub's model was fetched to."""
+        if self.spec.base_model is None:
+            self.spec = replace(self.spec, model=folder, revision=None)
+        else:
+            self.spec = replace(self.spec, base_model=folder, revision=None)
 
     @abstractmethod
     def device_identity(self) -> tuple[str, str]:
@@ -66,6 +88,10 @@ class ModelFamily(ABC):
     def before_compiling(self, tell: Callable[[], None]) -> None:
         """Have `tell` called before whatever has to be compiled first, which takes a while."""
         del tell  # most models are not compiled
+
+    def on_steps(self, tell: TellSteps) -> None:
+        """Have `tell` called after every step of what runs, if there are any."""
+        del tell
 
     @abstractmethod
     def load(self) -> str:

@@ -12,13 +12,14 @@ from PIL import Image
 
 from core.errors import InputError
 from core.messages import Lease
+from core.settings import Compile
 from core.tasks import EditTask, GenerateTask, Task
 from core.worker_spec import WorkerSpec
 from workers.attention import choose_attention
-from workers.compilation import Compilation, compiler_failed
+from workers.compilation import Compilation, compilable, compiler_failed
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
-from workers.models.base import Log, ModelFamily, Picture, Product
+from workers.models.base import Log, ModelFamily, Picture, Product, model_settings
 from workers.models.guidance import usual_guidance
 from workers.models.loading import load_pipeline
 from workers.models.prompt_limits import fit_clip_tokenizers
@@ -28,6 +29,7 @@ from workers.prompt_cache import PromptCache
 from workers.prompt_cuts import PromptCuts, tokenizers_of
 from workers.reproducible import make_reproducible
 from workers.step_cache import StepCaching
+from workers.steps import TellSteps, count_steps
 from workers.torch_device import (
     identity_of,
     prepare_torch,
@@ -51,6 +53,7 @@ class DiffusersPipeline(ModelFamily):
         self._compilation: Compilation | None = None
         self._caching: StepCaching | None = None
         self._tell_compiling: Callable[[], None] = lambda: None
+        self._tell_steps: TellSteps = lambda done, total: None
         self._prompts: PromptCache | None = None
         self._vae = VaeTiles(None)
         self.cuts = PromptCuts({})
@@ -63,8 +66,12 @@ class DiffusersPipeline(ModelFamily):
     def before_compiling(self, tell: Callable[[], None]) -> None:
         self._tell_compiling = tell
 
+    def on_steps(self, tell: TellSteps) -> None:
+        self._tell_steps = tell
+
     def load(self) -> str:
-        pipeline = load_pipeline(self.spec, self._device)
+        pipeline = load_pipeline(self.spec, self._device, self._log)
+        count_steps(pipeline, lambda done, total: self._tell_steps(done, total))
         self.parameters = dict(inspect.signature(pipeline.__call__).parameters)
         name = type(pipeline).__name__
         self.check_pipeline(name, self.parameters)
@@ -76,12 +83,23 @@ class DiffusersPipeline(ModelFamily):
         self._caching = StepCaching(pipeline, self._denoiser, self.spec.step_cache)
         choose_attention(self._denoiser, self.spec.attention_backend, self._log)
         self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
-        self._compilation = Compilation(self._denoiser, self.spec.compile, self._log)
+        compiling = compilable(self.spec, self._log)
+        self._compilation = Compilation(self._denoiser, compiling, self._log)
         fit_clip_tokenizers(pipeline)
         # A prompt and a negative one may be remembered as one.
         self.cuts = PromptCuts(tokenizers_of(pipeline), 2 * self.spec.max_cached_prompts)
         self._prompts = PromptCache(pipeline, self.spec.max_cached_prompts)
         return name
+
+    @property
+    def _compile(self) -> Compile:
+        """Blocks between which tensors change their GPU stay as they are."""
+        if self.spec.device_count == 1 or self.spec.compile == "never":
+            return self.spec.compile
+        self._log(
+            "WARNING", "workers.compile: nothing is compiled where gpus_per_worker is above 1"
+        )
+        return "never"
 
     @abstractmethod
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
@@ -115,14 +133,13 @@ class DiffusersPipeline(ModelFamily):
         """One call of the pipeline: what was used, and the picture, of each lease.
 
         Args:
-            leases: of one LoRA and strength.
+            leases: of the same LoRAs and strengths.
         """
-        first = leases[0].task
         assert self._loras is not None and self._compilation is not None
-        assert isinstance(first, GenerateTask | EditTask)
+        self._check_steps(arguments)
         if self._compilation.due:
             self._begin_compilation()
-        self._loras.use(leases[0].lora_sha256, first.lora_path, first.lora_strength)
+        self._loras.use_stack(leases[0].loras)
         self._vae.begin()
         output = self._call_or_give_up_compiling(leases, arguments)
         if any(getattr(output, "nsfw_content_detected", None) or ()):
@@ -154,8 +171,25 @@ class DiffusersPipeline(ModelFamily):
         if takes_cfg and arguments.get("negative_prompt") is None:
             # The default of some, which has no effect then; they would warn of that each time.
             arguments = {**arguments, "true_cfg_scale": 1.0}
+        guided = arguments.get("true_cfg_scale")
+        if guided is not None and guided <= 1:  # what takes no part would be warned of each time
+            arguments = {k: v for k, v in arguments.items() if k != "negative_prompt"}
         with self._caching.fresh(self._value(arguments, "num_inference_steps")):
             return self.pipeline(generator=one_or_all, output_type="np", **arguments)
+
+    @property
+    def _own_steps(self) -> int | None:
+        """How many steps a checkpoint has that comes with a schedule of fixed steps."""
+        return len(self.pipeline.config.get("sample_sigmas") or ()) or None
+
+    def _check_steps(self, arguments: Mapping[str, Any]) -> None:
+        """Raises InputError for a number that the pipeline would pass over without a word."""
+        own, asked = self._own_steps, arguments.get("num_inference_steps")
+        if own is not None and asked not in (None, own):
+            raise InputError(
+                f"num_inference_steps: this checkpoint has a schedule of {own} steps of its own; "
+                f"give {own}, or none (found {asked})."
+            )
 
     def _begin_compilation(self) -> None:
         """LoRAs come by exchange from now on: for each other adapter blocks are compiled again."""
@@ -227,13 +261,14 @@ class DiffusersPipeline(ModelFamily):
             "model_hash": model_hash or None,
             "pipeline": self.pipeline_name,
             "sampler": scheduler.removesuffix("Scheduler"),
-            "num_inference_steps": self._value(arguments, "num_inference_steps"),
+            "num_inference_steps": self._own_steps or self._value(arguments, "num_inference_steps"),
             "guidance_scale": self._value(arguments, "guidance_scale"),
             # Left to its default it takes no part: that needs a negative prompt, too.
             "true_cfg_scale": arguments.get("true_cfg_scale"),
             "width": image.width,
             "height": image.height,
             "vae_tile": self._vae.side if self._vae.used else None,
+            **model_settings(self.spec),
             "compiled": (self._compilation is not None and self._compilation.active) or None,
             "step_cache": str(self.spec.step_cache) if self.spec.step_cache else None,
             **self._usual_guidance(arguments),

@@ -5,47 +5,62 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub.constants import is_offline_mode
-from transformers.utils import is_torchvision_available
 
+from core.errors import InputError
 from core.worker_spec import WorkerSpec
+from workers.model_loras import put_on_model_loras
+from workers.models import memory
+from workers.models.base import Log
 from workers.models.single_file import load_single_file
-from workers.processors import load_processor
-from workers.torch_device import device_map, dtype_of, freeze
+from workers.models.without_torchvision import parts_without_torchvision
+from workers.noise_schedule import check_schedule, set_schedule
+from workers.processors import load_tokenizer_of
+from workers.spread import load_spread_pipeline
+from workers.torch_device import dtype_of, freeze
 
 
-def load_pipeline(spec: WorkerSpec, device: torch.device) -> Any:
-    """The pipeline of a model's folder, file or hub id, its weights on the device."""
-    parts = _parts_without_torchvision(spec)
+def load_pipeline(spec: WorkerSpec, device: torch.device, log: Log) -> Any:
+    """The pipeline of a model's folder, file or hub id, in memory as the worker's mode says.
+
+    It has the LoRAs and the noise schedule that the settings give to the model.
+    """
+    dtype = dtype_of(spec, device)
+    source = spec.base_model or spec.model
+    check_schedule(spec.scheduler, source, spec.revision)
+    parts = parts_without_torchvision(source, spec.revision)
+    if spec.base_model is not None and spec.device_count > 1:
+        raise InputError("gpus_per_worker: a model in one file cannot be spread over several GPUs.")
     if spec.base_model is not None:
         pipeline = load_single_file(spec, device, parts)
+    elif spec.device_count > 1:
+        pipeline = load_spread_pipeline(spec, parts, log)
     else:
-        pipeline = _of_folder(spec, device, parts)
+        pipeline = _of_folder(spec, parts, dtype)
+    if "tokenizer" in parts:
+        # FLUX.2 gives its processor words alone, which the tokenizer inside takes as well.
+        pipeline.tokenizer = load_tokenizer_of(source, spec.revision, "tokenizer")
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             freeze(part)
     pipeline.set_progress_bar_config(disable=True)
+    set_schedule(pipeline, spec.scheduler)
+    if spec.memory == "fp8_cast":  # LoRAs stay beside weights of 8 bits, which would round them off
+        memory.settle(pipeline, spec, dtype, device)
+        put_on_model_loras(pipeline, spec.model_loras, device, log)
+    else:  # hooks that move weights keep copies of them
+        put_on_model_loras(pipeline, spec.model_loras, device, log)
+        memory.settle(pipeline, spec, dtype, device)
     return pipeline
 
 
-def _of_folder(spec: WorkerSpec, device: torch.device, parts: dict[str, Any]) -> Any:
+def _of_folder(spec: WorkerSpec, parts: dict[str, Any], dtype: torch.dtype) -> Any:
     return DiffusionPipeline.from_pretrained(
         spec.model,
         revision=spec.revision,
         variant=spec.variant,
-        dtype=dtype_of(spec, device),
+        dtype=dtype,
         use_safetensors=True,
-        device_map=device_map(spec),
         local_files_only=is_offline_mode(),
+        **memory.arguments(spec, dtype),
         **parts,
     )
-
-
-def _parts_without_torchvision(spec: WorkerSpec) -> dict[str, Any]:
-    """A vision-language text encoder's processor, which otherwise wants torchvision."""
-    if is_torchvision_available():
-        return {}
-    source = spec.base_model or spec.model
-    config = DiffusionPipeline.load_config(source, revision=spec.revision)
-    if config.get("processor", [None])[0] != "transformers":
-        return {}
-    return {"processor": load_processor(source, spec.revision, "processor")}

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping
+from math import sqrt
 from typing import Any
 
 from PIL import Image
@@ -19,7 +20,7 @@ _NO_EDITOR = re.compile(
     "Img2Img|Inpaint|Control|Fill|Refiner|Upscale|SuperResolution|Adapter|Depth2Img|Video|Layered"
 )
 # Class name prefixes of pipelines that look at several pictures at once.
-_SEVERAL_PICTURES = ("QwenImageEditPlus", "Flux2")
+_SEVERAL_PICTURES = ("QwenImageEditPlus", "QwenImage21", "Flux2")
 
 
 class NativeImageEditor(DiffusersPipeline):
@@ -34,7 +35,9 @@ class NativeImageEditor(DiffusersPipeline):
 
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
         if not {"image", "prompt"} <= set(parameters) or _NO_EDITOR.search(name):
-            raise InputError(f"{self.spec.model} is a {name}, which edits nothing by instruction.")
+            raise InputError(
+                f"{self.spec.model_name} is a {name}, which edits nothing by instruction."
+            )
 
     def arguments(self, lease: Lease) -> dict[str, Any]:
         task = lease.task
@@ -42,7 +45,7 @@ class NativeImageEditor(DiffusersPipeline):
         images = [read_image(path, lease.files.get(path)) for path in task.source_images]
         if self.pipeline_name.startswith(qwen_image_edit.PREFIX):
             qwen_image_edit.set_working_resolution(self.pipeline, task)
-        elif task.working_area is not None:
+        elif task.working_area is not None and "output_resolution" not in self.parameters:
             images = [_at_area(image, task.working_area) for image in images]
         guided = {"true_cfg_scale": task.true_cfg_scale}
         if "true_cfg_scale" not in self.parameters and task.guidance_scale is None:
@@ -59,6 +62,8 @@ class NativeImageEditor(DiffusersPipeline):
                 num_inference_steps=task.num_inference_steps,
                 guidance_scale=task.guidance_scale,
             ),
+            # Qwen-Image-2.1's side of a square of that area, to which it brings its sources itself.
+            **self.taken(output_resolution=task.working_area and round(sqrt(task.working_area))),
             # FLUX Kontext would take the nearest of its own sizes instead.
             **self.taken(_auto_resize=False if task.working_area is not None else None),
             **self.taken(**guided),

@@ -17,6 +17,7 @@ from workers.models.base import Log, Picture, Product
 from workers.models.diffusers_pipeline import DiffusersPipeline
 from workers.models.guidance import guidance_arguments
 from workers.models.prompt_limits import sequence_length
+from workers.torch_device import torch_devices
 
 # In class names of pipelines that change or follow a picture.
 _STARTS_FROM_PICTURE = re.compile(
@@ -33,7 +34,7 @@ class NativeImageGenerator(DiffusersPipeline):
 
     def __init__(self, spec: WorkerSpec, log: Log) -> None:
         super().__init__(spec, log)
-        self._limit = BatchLimit(self._device)
+        self._limit = BatchLimit(torch_devices(spec))
 
     def load(self) -> str:
         name = super().load()
@@ -43,7 +44,9 @@ class NativeImageGenerator(DiffusersPipeline):
 
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
         if not _draws_from_a_prompt(name, parameters):
-            raise InputError(f"{self.spec.model} is a {name}, which draws nothing from a prompt.")
+            raise InputError(
+                f"{self.spec.model_name} is a {name}, which draws nothing from a prompt."
+            )
 
     def draw_all(self, leases: Sequence[Lease]) -> list[Product]:
         """Leases that come together agree in all but prompt and seed (`core.grouping`)."""

@@ -19,7 +19,6 @@ from core.tasks import MAX_SIDE, EditTask
 from workers.prompt_cuts import PromptCuts
 
 PREFIX = "QwenImageEdit"  # of the pipelines' class names
-PATCH = 16  # pixels that a position of the transformer stands for
 
 
 def set_working_resolution(pipeline: Any, task: EditTask) -> None:
@@ -40,7 +39,8 @@ def mark_pictures(text_encoder: Any) -> None:
 def cut_at_positions(pipeline: Any, cuts: PromptCuts) -> None:
     """Drop tokens for which the transformer has no positions, as Qwen-Image's pipeline does."""
     positions = pipeline.transformer.pos_embed.pos_freqs.shape[0]
-    room = positions - MAX_SIDE // PATCH  # text follows the largest picture's half side
+    token = 2 * pipeline.vae_scale_factor  # pixels that a position of the transformer stands for
+    room = positions - MAX_SIDE // token  # text follows the largest picture's half side
     encode = pipeline.encode_prompt
 
     def encoded(*args: Any, **given: Any) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from workers.torch_device import dtype_of
 
 
 def load_single_file(spec: WorkerSpec, device: torch.device, parts: Mapping[str, Any]) -> Any:
-    """The pipeline, its weights on the device.
+    """The pipeline, its weights on the device, or on the CPU where a memory mode moves them.
 
     Args:
         parts: of the pipeline, by name, that are loaded already.
@@ -39,7 +39,7 @@ def load_single_file(spec: WorkerSpec, device: torch.device, parts: Mapping[str,
         ) from None
     _check_complete(pipeline, spec)
     _follow_training(pipeline, found)
-    return pipeline.to(device)
+    return pipeline.to(device) if spec.memory == "full" else pipeline
 
 
 def _whole(
@@ -75,7 +75,7 @@ def _denoiser_and_base(
         config_revision=spec.revision,
         subfolder=name,
         dtype=dtype,
-        device=device,
+        device=device if spec.memory == "full" else "cpu",
         local_files_only=is_offline_mode(),
         **quantised,
     )

@@ -1,0 +1,34 @@
+"""Host memory of this process: the machine's, or what its container leaves."""
+
+from pathlib import Path
+
+import psutil
+
+CGROUPS = Path("/sys/fs/cgroup")
+_LIMITS = (  # limit and use, of cgroup v2 and v1
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
+
+
+def free_host_memory(cgroups: Path = CGROUPS) -> int:
+    """Bytes that may still be used; a container's own limit is not in what the system says."""
+    free: int = psutil.virtual_memory().available
+    return min([free, *(max(0, limit - used) for limit, used in _limits(cgroups))])
+
+
+def host_memory(cgroups: Path = CGROUPS) -> int:
+    """Bytes in all."""
+    total: int = psutil.virtual_memory().total
+    return min([total, *(limit for limit, _ in _limits(cgroups))])
+
+
+def _limits(cgroups: Path) -> list[tuple[int, int]]:
+    """Limit and use of every kind of cgroup that limits."""
+    found = []
+    for limit, used in _LIMITS:
+        try:
+            found.append((int((cgroups / limit).read_text()), int((cgroups / used).read_text())))
+        except (OSError, ValueError):  # none, or "max"
+            continue
+    return found

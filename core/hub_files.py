@@ -1,0 +1,53 @@
+"""Single files of the Hugging Face hub, fetched into its cache once for all workers."""
+
+from pathlib import Path
+
+from loguru import logger
+
+from core.errors import InputError
+
+REQUEST_TIMEOUT = 10.0  # seconds for the hub's answer to what version of the file it has
+
+
+def fetch_file(repository: str, file: str, revision: str | None, where: str) -> Path:
+    """The file in the hub's cache; it is downloaded, and goes on from where a download stopped.
+
+    Without an answer of the hub, what the cache has is taken.
+
+    Args:
+        where: the setting that names it, for messages.
+
+    Raises:
+        InputError: there is no such file, it may not be read, or the hub cannot be reached.
+    """
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import errors as hub
+
+    page = f"{constants.ENDPOINT}/{repository}"
+    try:
+        if not isinstance(try_to_load_from_cache(repository, file, revision=revision), str):
+            logger.info(f"Downloading {file} of {repository} from the hub.")
+        return Path(
+            hf_hub_download(repository, file, revision=revision, etag_timeout=REQUEST_TIMEOUT)
+        )
+    # Every class before those that it is derived from.
+    except hub.GatedRepoError:
+        reason = (
+            f"the repository is gated. Accept its licence at {page}, then log in with "
+            "`hf auth login` or set HF_TOKEN."
+        )
+    except hub.RepositoryNotFoundError:
+        reason = "there is no such repository, or it is private. Check the spelling, or log in."
+    except hub.RevisionNotFoundError:
+        reason = f"the repository has no revision {revision!r}. See {page}/tree/main."
+    except hub.RemoteEntryNotFoundError:
+        reason = f"the repository has no such file. See {page}/tree/{revision or 'main'}."
+    except hub.LocalEntryNotFoundError:
+        why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub does not answer"
+        reason = (
+            f"{why}, and the file is not in the cache ({constants.HF_HUB_CACHE}). Run `hf "
+            f"download {repository} {file}` where there is a network, or give a local file."
+        )
+    except (hub.HfHubHTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+    raise InputError(f"{where}: {file} of {repository}: {reason}")

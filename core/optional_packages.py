@@ -1,0 +1,45 @@
+"""Which optional packages a model's worker needs for how the model was saved."""
+
+import json
+import os
+from pathlib import Path
+
+from core.memory_modes import PACKAGES, installed
+from core.model_choice import SIMULATED, ModelChoice
+
+_INDEX_FILES = ("model_index.json", "config.json")
+
+
+def saved_with(model: ModelChoice) -> frozenset[str]:
+    """Installed packages that its weights are of; all of them if it cannot be looked into."""
+    there = frozenset(package for package in PACKAGES if installed(package))
+    # Models in one file are never quantised by such a package.
+    if not there or model.path_or_id == SIMULATED or os.path.isfile(model.path_or_id):
+        return frozenset()
+    folder = _folder_of(model)
+    return there if folder is None else there & _methods_in(folder)
+
+
+def _folder_of(model: ModelChoice) -> Path | None:
+    """Where its files lie; None if they are yet to be downloaded."""
+    if os.path.isdir(model.path_or_id):
+        return Path(model.path_or_id)
+    from huggingface_hub import try_to_load_from_cache  # only where it is needed: it takes a moment
+
+    for name in _INDEX_FILES:
+        found = try_to_load_from_cache(model.path_or_id, name, revision=model.revision)
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
+
+
+def _methods_in(folder: Path) -> set[str]:
+    """By the configs of a model and its components: how its weights were quantised."""
+    methods = set()
+    for config in (folder / "config.json", *folder.glob("*/config.json")):
+        try:
+            said = json.loads(config.read_text("utf-8")).get("quantization_config")
+            methods.add(said.get("quant_method") if isinstance(said, dict) else None)
+        except (OSError, ValueError, AttributeError):
+            continue  # who loads it says what is wrong with it
+    return {method for method in methods if method in PACKAGES}

@@ -1,0 +1,173 @@
+"""Who loads when: one alone from the disk, the others side by side from the page cache."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.events import Event, WorkerState
+from core.loading import LoadTurns, loading_environment
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.worker_spec import WorkerSpec
+from tests.conftest import run_script, simulated
+from tests.fault_tickets import arm_in_children
+from tests.test_native_image_generator import spec_for
+
+GIB = 1024**3
+
+
+def checkpoint(folder: Path, *gib: int) -> WorkerSpec:
+    """A GPU worker's orders for a model with files of such sizes, which are empty inside."""
+    (folder / "transformer").mkdir(parents=True)
+    for number, size in enumerate(gib):
+        with (folder / "transformer" / f"{number}.safetensors").open("wb") as file:
+            file.truncate(size * GIB)
+    (folder / "model_index.json").write_text("{}")
+    return replace(spec_for(str(folder)), device="cuda")
+
+
+def with_free(gib: float) -> Callable[[], int]:
+    return lambda: int(gib * GIB)
+
+
+def test_a_big_model_is_loaded_by_one_worker_and_then_by_as_many_as_host_memory_holds(
+    tmp_path: Path,
+) -> None:
+    spec = checkpoint(tmp_path, 10, 10, 8, 2)
+    turns = LoadTurns("auto", spec, with_free(100))
+    assert turns.at_once(loaded=False) == 1
+    assert turns.at_once(loaded=True) == 5  # half of the memory, a file each
+    assert LoadTurns("auto", spec, with_free(12)).at_once(loaded=True) == 1  # never none
+
+
+@pytest.mark.parametrize("changes", [{"device": "cpu"}, {"memory": "group_offload"}])
+def test_where_weights_stay_in_host_memory_each_worker_takes_the_whole_model(
+    tmp_path: Path, changes: dict[str, str]
+) -> None:
+    spec = replace(checkpoint(tmp_path, 10, 10, 8, 2), **changes)  # type: ignore[arg-type]
+    assert LoadTurns("auto", spec, with_free(130)).at_once(loaded=True) == 2
+
+
+def test_a_small_model_is_loaded_by_all_at_once(tmp_path: Path) -> None:
+    turns = LoadTurns("auto", checkpoint(tmp_path, 1, 1), with_free(64))
+    assert turns.at_once(loaded=False) >= 8
+
+
+def test_a_number_in_the_settings_wins(tmp_path: Path) -> None:
+    turns = LoadTurns(3, checkpoint(tmp_path, 10), with_free(1))
+    assert turns.at_once(loaded=False) == turns.at_once(loaded=True) == 3
+
+
+def test_a_hub_model_is_loaded_alone_and_then_by_its_size_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    spec = replace(spec_for("owner/model"), device="cuda")
+    turns = LoadTurns("auto", spec, with_free(40))
+    assert turns.at_once(loaded=False) == 1
+    assert turns.at_once(loaded=True) == 1  # of unknown size
+    cached = tmp_path / "models--owner--model"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("c" * 40)
+    checkpoint(cached / "snapshots" / ("c" * 40), 5, 5)
+    assert turns.at_once(loaded=True) == 4
+
+
+def states_of(folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> list[tuple[str, str]]:
+    """Worker and state, one after the other, of a run whose model counts as big."""
+    monkeypatch.setattr(LoadTurns, "at_once", lambda self, loaded: 8 if loaded else 1)
+    states: list[tuple[str, str]] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, WorkerState):
+            states.append((event.worker, event.state))
+
+    times = {"load_seconds": 0.3, "seconds_per_megapixel_step": 10.0}
+    with MultiGPUImageGenerator(
+        workers, config=simulated(simulated=times), output_dir=folder / "out", listener=listen
+    ) as generator:
+        tasks = [{"prompt": str(n), "width": 128, "height": 128} for n in range(6 * workers)]
+        assert all(result.success for result in generator.generate_batch(tasks))
+    return [s for s in states if s[1] in ("loading the model", "ready", "stopping")]
+
+
+def test_nobody_loads_until_the_first_one_has_and_then_all_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *then = states_of(tmp_path, monkeypatch, 3)
+    assert then[0] == (first[0], "ready")
+    assert [state for _, state in then[1:3]] == ["loading the model"] * 2
+
+
+def test_where_the_first_load_fails_the_next_worker_is_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm_in_children(monkeypatch, tmp_path, "worker.load:1:error", tickets=1)
+    states = states_of(tmp_path, monkeypatch, 3)
+    (failed, _), left, (second, loads), ready = states[:4]
+    assert left == (failed, "stopping")
+    assert loads == "loading the model" and ready == (second, "ready") and second != failed
+
+
+@pytest.mark.parametrize(
+    ("changes", "value"),
+    [
+        ({}, "1"),
+        ({"role": "edit"}, "1"),
+        ({"role": "score"}, None),  # transformers has threads of its own
+        ({"device": "cpu"}, None),
+        ({"memory": "nf4"}, None),
+        ({"memory": "offload"}, "1"),
+    ],
+)
+def test_files_are_read_side_by_side_where_that_helps(
+    tmp_path: Path, changes: dict[str, str], value: str | None
+) -> None:
+    spec = replace(checkpoint(tmp_path, 1), **changes)  # type: ignore[arg-type]
+    assert loading_environment(spec).get("HF_ENABLE_PARALLEL_LOADING") == value
+
+
+def test_the_users_own_value_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENABLE_PARALLEL_LOADING", "0")
+    spec = checkpoint(tmp_path, 1)
+    assert loading_environment(spec) == {"HF_ENABLE_PARALLEL_LOADING": "0"}
+
+
+def test_diffusers_sees_it_in_a_fork_server_that_stays_fit_to_be_forked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the variable as it is imported; its threads come and go with each load."""
+    monkeypatch.setenv("HF_ENABLE_PARALLEL_LOADING", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as main starts the server
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    script = """
+        import os
+        from pathlib import Path
+
+        os.environ |= {"WORKER_PRELOAD_ROLE": "generate"}
+        os.environ |= {"WORKER_PRELOAD_PARENT": str(os.getppid())}
+        import workers.preload
+
+        print(workers.preload.complete, workers.preload.refusal)
+        import torch
+        from diffusers import ZImageTransformer2DModel
+        from diffusers.utils.constants import HF_ENABLE_PARALLEL_LOADING
+
+        from core.model_choice import DEMO_MODEL
+
+        child = os.fork()
+        if child == 0:
+            whole = ZImageTransformer2DModel.from_pretrained(DEMO_MODEL / "transformer")
+            whole.save_pretrained("shards", max_shard_size="1MB")
+            loaded = ZImageTransformer2DModel.from_pretrained("shards", device_map="cpu")
+            same = all(torch.equal(a, b) for a, b in zip(whole.parameters(), loaded.parameters()))
+            files = len(list(Path("shards").glob("*.safetensors")))
+            print(HF_ENABLE_PARALLEL_LOADING, same, files > 2, flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+    """
+    done = run_script(script, tmp_path)
+    assert done.stdout.splitlines()[:2] == ["True None", "True True True"], done.stderr

@@ -1,0 +1,259 @@
+"""Steps of a task on their way to the user's eyes: from real workers, and on a real terminal."""
+
+import dataclasses
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from fcntl import ioctl
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.events import Event, ModelFetching, TaskEnded, TaskProgress, TaskStarted, WorkerState
+from core.messages import Lease, Log, StepsDone, decode
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.progress import create_view, set_up_logging
+from core.tasks import EditTask, Result
+from tests.conftest import COMMAND, PATIENCE, Project, simulated
+from tests.test_native_image_generator import SMALL, lease, spec_for
+from tests.tiny_pipelines import build_flux, build_flux_kontext, build_qwen_image, build_sdxl
+from workers.channel import Channel
+
+STEPS_OF_0_1 = {"seconds_per_megapixel_step": 0.1 * 1e6 / 64**2}  # seconds for 64 x 64 pixels
+
+
+def watched(
+    tasks: Sequence[dict[str, Any]], config: dict[str, Any], workers: int = 1
+) -> tuple[list[Result], list[tuple[float, TaskProgress]]]:
+    """Run: results, and what was told of steps, and when."""
+    told: list[tuple[float, TaskProgress]] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, TaskProgress):
+            told.append((time.monotonic(), event))
+
+    with MultiGPUImageGenerator(workers, config=config, listener=listen) as generator:
+        return generator.generate_batch(tasks), told
+
+
+def task(name: str, steps: int, folder: Path) -> dict[str, Any]:
+    file = str(folder / f"{name}.png")
+    return {"prompt": name, "num_inference_steps": steps, "task_id": name, "output_path": file}
+
+
+def test_a_long_tasks_steps_come_at_most_four_times_a_second_and_a_short_ones_never(
+    tmp_path: Path,
+) -> None:
+    tasks = [task("short", 2, tmp_path), task("long", 12, tmp_path)]
+    _, told = watched(tasks, simulated(simulated=STEPS_OF_0_1))
+    assert {(e.task_id, e.worker, e.total, e.together) for _, e in told} == {
+        ("long", "cpu0", 12, 1)
+    }
+    done = [e.done for _, e in told]
+    assert done == sorted(set(done)) and 2 <= len(done) <= 6, "in 1.2 seconds or a little more"
+
+
+def test_a_real_worker_tells_its_pipelines_steps(tiny_model: Path, tmp_path: Path) -> None:
+    config = {"model": str(tiny_model), "defaults": {"width": 64, "height": 64}}
+    # Of two workers, so that each has one thread.
+    results, told = watched([task("house", 100, tmp_path)], config, workers=2)
+    assert [r.error for r in results] == [None]
+    assert told and all(0 < e.done <= e.total == 100 for _, e in told)
+
+
+def test_counting_steps_changes_no_pixel(tiny_model: Path) -> None:
+    family, told = loaded(tiny_model)
+    leases = [lease(num_inference_steps=3)]
+    [counted] = family.run(leases)
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    del family.pipeline.progress_bar  # the pipeline's own again
+    [plain] = family.run(leases)
+    assert len(told) == 3 and np.array_equal(counted.image, plain.image)
+
+
+def test_pictures_that_are_drawn_together_count_their_steps_once(tiny_model: Path) -> None:
+    family, told = loaded(tiny_model)
+    leases = [dataclasses.replace(lease(), lease_id=str(n)) for n in range(3)]
+    assert len(family.run(leases)) == 3
+    assert told == [(1, 2), (2, 2)]
+
+
+def loaded(model: Path) -> tuple[Any, list[tuple[int, int]]]:
+    """The worker's own class in this process, and what it tells."""
+    from workers.models.native_image_generator import NativeImageGenerator
+
+    family = NativeImageGenerator(spec_for(str(model)), lambda level, text: None)
+    told: list[tuple[int, int]] = []
+    family.on_steps(lambda done, total: told.append((done, total)))
+    family.load()
+    return family, told
+
+
+@pytest.mark.parametrize("build", [build_sdxl, build_flux, build_qwen_image])
+def test_every_family_of_pipelines_counts_all_of_its_steps(build: Any, tmp_path: Path) -> None:
+    build().save_pretrained(tmp_path)
+    family, told = loaded(tmp_path)
+    family.run([lease(num_inference_steps=3)])
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_an_editor_counts_its_steps(tmp_path: Path) -> None:
+    from workers.models.native_image_editor import NativeImageEditor
+
+    build_flux_kontext().save_pretrained(tmp_path)
+    Image.new("RGB", (64, 64)).save(tmp_path / "source.png")
+    spec = dataclasses.replace(spec_for(str(tmp_path)), role="edit")
+    editor = NativeImageEditor(spec, lambda level, text: None)
+    told: list[tuple[int, int]] = []
+    editor.on_steps(lambda done, total: told.append((done, total)))
+    editor.load()
+    edit = EditTask("make it night", (str(tmp_path / "source.png"),), seed=1, **SMALL)
+    editor.run([Lease("id", 1, edit, None, "fingerprint", "unused.png")])
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_a_main_that_does_not_listen_holds_no_worker_up_and_keeps_room_for_results() -> None:
+    reader, writer = Pipe(duplex=False)
+    channel = Channel(Pipe(duplex=False)[0], writer)
+    began = time.monotonic()
+    sent = sum(channel.offer(StepsDone("lease", n, 10_000)) for n in range(10_000))
+    assert 0 < sent < 100
+    for _ in range(10):  # what counts still finds room
+        channel.send(Log("INFO", "x" * 2000))
+    assert time.monotonic() - began < 5
+    first = decode(reader.recv_bytes())
+    assert isinstance(first, StepsDone) and first.done == 0
+
+
+def test_a_hang_that_began_with_steps_is_ended_at_its_deadline(tmp_path: Path) -> None:
+    """Steps move no deadline: a task that goes on for ever, telling of it, is ended."""
+    rules = {"task_timeout": 1.5, "max_attempts": 1, "restart_backoff": 0.01}
+    config = simulated(simulated=STEPS_OF_0_1, supervision=rules)
+    results, told = watched([task("endless", 600, tmp_path)], config)
+    assert [r.status for r in results] == ["failed"] and told
+    assert "took longer than allowed" in str(results[0].error)
+
+
+# -- the terminal ------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A terminal of 120 columns, and all that was written to it."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = pty.openpty()
+        ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        self._bytes = bytearray()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                self._bytes += os.read(self.ours, 65536)
+            except OSError:  # nobody writes to it any more
+                return
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._bytes.decode("utf-8", "replace"))
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    yield Terminal()
+
+
+def test_the_terminals_line_of_a_worker_says_how_far_its_task_is(
+    project: Project, terminal: Terminal
+) -> None:
+    tweets = project.write_tweets([{"prompt": "a", "num_inference_steps": 12}])
+    config = project.write_settings(simulated(simulated=STEPS_OF_0_1))
+    line = [sys.executable, str(COMMAND), str(tweets), "1", "--config", str(config)]
+    done = subprocess.run(
+        [*line, "--output-dir", str(project.folder / "out")],
+        stderr=terminal.theirs,
+        stdout=subprocess.DEVNULL,
+        timeout=PATIENCE,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    assert done.returncode == 0
+    assert re.search(r"cpu0 .* 0/1 +([4-9]|1[0-2])/12 steps  tweets_00", terminal.text)
+
+
+def test_a_line_shows_steps_of_what_runs_and_no_others(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the next task is given ahead, and after a task's end."""
+    with os.fdopen(terminal.theirs, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setenv("TERM", "xterm")
+        try:
+            with create_view(3, ["gpu0", "gpu1"], "INFO") as view:
+
+                def shown(*events: Event) -> str:
+                    for event in events:
+                        view.show(event)
+                    time.sleep(0.3)  # it is drawn ten times a second
+                    lines = [s for s in re.split("[\r\n]", terminal.text) if "gpu0" in s]
+                    return lines[-1].partition("0/3")[2].strip() if lines else ""
+
+                ended = Result(0, "[a]", "done", "a.png", worker="gpu1")
+                steps = TaskProgress("[a]", "gpu0", 5, 28)
+                assert shown(TaskStarted("[a]", "gpu0")) == "[a]"
+                assert shown(steps, TaskStarted("b", "gpu0")) == "5/28 steps  [a]"
+                # Another worker's copy of the task was first.
+                assert shown(TaskEnded(ended)) == "b"
+                assert shown(TaskProgress("b", "gpu0", 1, 4, 3)) == "1/4 steps  b and 2 more"
+                assert shown(WorkerState("gpu0", "stopping")) == "stopping"
+        finally:
+            monkeypatch.undo()
+            set_up_logging("INFO")
+
+
+def test_a_download_has_a_bar_of_its_own_until_it_is_done(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with os.fdopen(terminal.theirs, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setenv("TERM", "xterm")
+        try:
+            with create_view(3, ["gpu0"], "INFO") as view:
+                view.show(ModelFetching("[a]/model", 5_125_000_000, 20_500_000_000))
+                time.sleep(0.3)
+                half = terminal.text
+                view.show(ModelFetching("[a]/model", 20_500_000_000, 20_500_000_000))
+                time.sleep(0.3)
+                after = terminal.text.rpartition("gpu0")[2]
+        finally:
+            monkeypatch.undo()
+            set_up_logging("INFO")
+    assert re.search(r"\[a\]/model +━.* 5\.1 GB/20\.5 GB", half) and "0/3" in half
+    assert "[a]/model" not in after
+
+
+def test_without_a_terminal_a_download_has_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.progress.DOWNLOAD_PAUSE", 0.0)
+    try:
+        with create_view(3, ["gpu0"], "INFO") as view:
+            for hundredth in range(101):
+                view.show(ModelFetching("a/model", hundredth * 10**8, 10**10))
+        said = capsys.readouterr().err
+    finally:
+        monkeypatch.undo()
+        set_up_logging("INFO")
+    assert re.findall(r"a/model: (.*)", said) == [
+        f"{n}.0 GB of 10.0 GB ({n}0 %)" for n in range(1, 11)
+    ]
