@@ -259,6 +259,22 @@ def test_a_model_without_step_caches_is_refused(tmp_path: Path) -> None:
             cached(tmp_path, kind)
 
 
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"memory": "group_offload"}, "memory: group_offload"),
+        ({"memory": "sequential_offload"}, "memory: sequential_offload"),
+        ({"device_count": 2}, "gpus_per_worker above 1"),
+    ],
+)
+def test_a_model_in_pieces_has_no_step_cache(
+    tiny_model: Path, changed: dict[str, Any], why: str
+) -> None:
+    spec = replace(spec_for(str(tiny_model), step_cache="first_block"), **changed)
+    with pytest.raises(InputError, match=f"step_cache: first_block cannot be used with {why}"):
+        loaded(spec)
+
+
 def test_mag_needs_the_ratios_of_its_model(folders: Folders) -> None:
     loaded(spec_for(str(folders("flux")), step_cache="mag"))
     with pytest.raises(InputError, match=r"workers.mag_cache.mag_ratios: QwenImagePipeline"):
