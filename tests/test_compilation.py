@@ -172,10 +172,10 @@ def test_beyond_all_versions_pictures_come_uncompiled(
     assert "compiled" not in family.run([lease()])[0].used
 
 
-def test_a_model_on_several_gpus_is_not_compiled() -> None:
+def test_a_model_on_several_gpus_is_not_compiled(tiny_model: Path) -> None:
     lines: list[str] = []
     for mode, said in (("always", 1), ("never", 0)):
-        spec = replace(spec_for("-", compile=mode), device_count=2)
+        spec = replace(spec_for(str(tiny_model), compile=mode), device_count=2)
         lines.clear()
         assert compilable(spec, lambda level, text: lines.append(text)) == "never"
         assert sum("gpus_per_worker" in line for line in lines) == said
