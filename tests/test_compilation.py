@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import simulated, wait_until
 from tests.stub_workers import StubStarter
 from tests.test_native_image_generator import drawn, lease, lease_of, spec_for
-from workers.compilation import Compilation
+from workers.compilation import Compilation, compilable
 from workers.simulated_gpu import COMPILING
 
 LONG = "a red house on the left, on grass, under a night sky, and " + "a blue tree " * 12
@@ -169,6 +170,15 @@ def test_beyond_all_versions_pictures_come_uncompiled(
         assert np.array_equal(drawn(family), expected)
     assert sum("not compiled" in line for line in lines) == 1
     assert "compiled" not in family.run([lease()])[0].used
+
+
+def test_a_model_on_several_gpus_is_not_compiled(tiny_model: Path) -> None:
+    lines: list[str] = []
+    for mode, said in (("always", 1), ("never", 0)):
+        spec = replace(spec_for(str(tiny_model), compile=mode), device_count=2)
+        lines.clear()
+        assert compilable(spec, lambda level, text: lines.append(text)) == "never"
+        assert sum("gpus_per_worker" in line for line in lines) == said
 
 
 def test_no_weight_waits_to_be_trained(tiny_model: Path) -> None:

@@ -246,15 +246,33 @@ def test_prompt_and_negative_prompt_take_nothing_from_each_other(
 
 @pytest.mark.parametrize("kind", ["taylorseer", "mag"])
 def test_z_image_has_but_one_step_cache(tiny_model: Path, kind: str) -> None:
-    with pytest.raises(InputError, match=f"workers.step_cache: ZImage.* first_block .*'{kind}'"):
+    with pytest.raises(
+        InputError, match=f"step_cache: for ZImage.* first_block or none .*'{kind}'"
+    ):
         cached(tiny_model, kind)
 
 
 def test_a_model_without_step_caches_is_refused(tmp_path: Path) -> None:
     tiny_pipelines.build_sdxl().save_pretrained(tmp_path)
     for kind in EAGER:
-        with pytest.raises(InputError, match=f"workers.step_cache: UNet2D.* none .*'{kind}'"):
+        with pytest.raises(InputError, match=f"step_cache: for UNet2D.* be none .*'{kind}'"):
             cached(tmp_path, kind)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"memory": "group_offload"}, "memory: group_offload"),
+        ({"memory": "sequential_offload"}, "memory: sequential_offload"),
+        ({"device_count": 2}, "gpus_per_worker above 1"),
+    ],
+)
+def test_a_model_in_pieces_has_no_step_cache(
+    tiny_model: Path, changed: dict[str, Any], why: str
+) -> None:
+    spec = replace(spec_for(str(tiny_model), step_cache="first_block"), **changed)
+    with pytest.raises(InputError, match=f"step_cache: first_block cannot be used with {why}"):
+        loaded(spec)
 
 
 def test_mag_needs_the_ratios_of_its_model(folders: Folders) -> None:

@@ -22,6 +22,9 @@ _OF_ANY_LENGTH = ("ZImageTransformer2DModel", "QwenImageTransformer2DModel")
 
 def compilable(spec: WorkerSpec, log: Log) -> Mode:
     """The setting `compile`, or `never` in a memory mode whose weights change within the blocks."""
+    if spec.may_compile and spec.device_count > 1:  # tensors change their GPU between blocks
+        log("WARNING", "workers.compile: nothing is compiled where gpus_per_worker is above 1")
+        return "never"
     if not spec.may_compile or FACTS[spec.memory].compiles:
         return spec.compile
     log(

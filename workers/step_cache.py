@@ -27,7 +27,9 @@ from diffusers.hooks._helpers import TransformerBlockRegistry
 from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS
 
 from core.errors import InputError
+from core.memory_modes import FACTS
 from core.settings import FirstBlockCache, MagCache, StepCache, TaylorSeerCache
+from core.worker_spec import WorkerSpec
 from workers.calls import Call, put_in_front
 
 # What diffusers' code does right, and tests here try. With others it hooks no layer, or breaks.
@@ -37,6 +39,22 @@ _ABLE = {
     "ZImageTransformer2DModel": {"first_block"},
 }
 _OWN_RATIOS = {"FluxPipeline": FLUX_MAG_RATIOS}  # by pipeline: others need their own
+
+
+def refuse_unusable_cache(spec: WorkerSpec) -> None:
+    """Raises InputError where a step cache cannot go with how the model lies in memory."""
+    if spec.step_cache is None:
+        return
+    cannot = ""
+    if FACTS[spec.memory].held == "layers":
+        cannot = f"memory: {spec.memory}, which moves layers as they run, one after the other"
+    elif spec.device_count > 1:
+        cannot = "gpus_per_worker above 1, as what is kept would lie on another GPU"
+    if cannot:
+        raise InputError(
+            f"workers.step_cache: {spec.step_cache.kind} cannot be used with {cannot}; "
+            "change one of the two."
+        )
 
 
 class StepCaching:
@@ -84,8 +102,10 @@ class StepCaching:
     def _check(self, model: str, cache: StepCache) -> None:
         able = _ABLE.get(model, set())
         if cache.kind not in able:
-            others = f"{model} can do {', '.join(sorted(able))}" if able else f"{model} has none"
-            raise InputError(f"workers.step_cache: {others} (found {cache.kind!r}).")
+            right = " or ".join(sorted(able | {"none"}))
+            raise InputError(
+                f"workers.step_cache: for {model} it must be {right} (found {cache.kind!r})."
+            )
 
     def _apply(self, pipeline: str, cache: StepCache) -> None:
         if type(self._denoiser).__name__ == "ZImageTransformer2DModel":

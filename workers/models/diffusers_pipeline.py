@@ -12,7 +12,6 @@ from PIL import Image
 
 from core.errors import InputError
 from core.messages import Lease
-from core.settings import Compile
 from core.tasks import EditTask, GenerateTask, Task
 from core.worker_spec import WorkerSpec
 from workers.attention import choose_attention
@@ -28,7 +27,7 @@ from workers.pixels import quantise_on_device, to_image
 from workers.prompt_cache import PromptCache
 from workers.prompt_cuts import PromptCuts, tokenizers_of
 from workers.reproducible import make_reproducible
-from workers.step_cache import StepCaching
+from workers.step_cache import StepCaching, refuse_unusable_cache
 from workers.steps import TellSteps, count_steps
 from workers.torch_device import (
     identity_of,
@@ -70,6 +69,7 @@ class DiffusersPipeline(ModelFamily):
         self._tell_steps = tell
 
     def load(self) -> str:
+        refuse_unusable_cache(self.spec)
         pipeline = load_pipeline(self.spec, self._device, self._log)
         count_steps(pipeline, lambda done, total: self._tell_steps(done, total))
         self.parameters = dict(inspect.signature(pipeline.__call__).parameters)
@@ -90,16 +90,6 @@ class DiffusersPipeline(ModelFamily):
         self.cuts = PromptCuts(tokenizers_of(pipeline), 2 * self.spec.max_cached_prompts)
         self._prompts = PromptCache(pipeline, self.spec.max_cached_prompts)
         return name
-
-    @property
-    def _compile(self) -> Compile:
-        """Blocks between which tensors change their GPU stay as they are."""
-        if self.spec.device_count == 1 or self.spec.compile == "never":
-            return self.spec.compile
-        self._log(
-            "WARNING", "workers.compile: nothing is compiled where gpus_per_worker is above 1"
-        )
-        return "never"
 
     @abstractmethod
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
@@ -174,7 +164,8 @@ class DiffusersPipeline(ModelFamily):
         guided = arguments.get("true_cfg_scale")
         if guided is not None and guided <= 1:  # what takes no part would be warned of each time
             arguments = {k: v for k, v in arguments.items() if k != "negative_prompt"}
-        with self._caching.fresh(self._value(arguments, "num_inference_steps")):
+        steps = self._own_steps or self._value(arguments, "num_inference_steps")
+        with self._caching.fresh(steps):
             return self.pipeline(generator=one_or_all, output_type="np", **arguments)
 
     @property
