@@ -17,11 +17,11 @@ pytestmark = [
 ]
 # One process for all of them, and not this one, which opens no GPU.
 ALL_STAGES = """
-import runpy, sys
+import importlib, sys
 for line in sys.stdin.read().splitlines():
     module, *options = line.split()
     sys.argv = [module, *options]
-    runpy.run_module(f"demo_model.{module}", run_name="__main__")
+    importlib.import_module(f"demo_model.{module}").main()
 """
 
 
