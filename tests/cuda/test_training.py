@@ -17,23 +17,23 @@ pytestmark = [
 ]
 # One process for all of them, and not this one, which opens no GPU.
 ALL_STAGES = """
-import runpy, sys
+import importlib, sys
 for line in sys.stdin.read().splitlines():
     module, *options = line.split()
     sys.argv = [module, *options]
-    runpy.run_module(f"demo_model.{module}", run_name="__main__")
+    importlib.import_module(f"demo_model.{module}").main()
 """
 
 
 def test_every_stage_of_the_training_runs_on_a_gpu(tmp_path: Path) -> None:
-    few = "--steps 2 --pictures 80 --decoder-steps 2"
+    few = "--steps 1 --pictures 40 --decoder-steps 1"
     lines = [
         f"train_generator_vae --out vae {few}",
-        "train_transformer --out transformer --vae vae --steps 3 --more-steps 2 --scenes 80",
-        "train_loras --out lora --model transformer --style snow --steps 2 --scenes 80",
+        "train_transformer --out transformer --vae vae --steps 1 --more-steps 1 --scenes 40",
+        "train_loras --out lora --model transformer --style snow --steps 1 --scenes 40",
         f"train_editor_vae --out editor_vae {few}",
-        "train_editor --out editor --vae editor_vae --steps 2 --edits 80",
-        f"train_judge --out judge --vae editor_vae --first {DEMO_JUDGE} --steps 2 --examples 80",
+        "train_editor --out editor --vae editor_vae --steps 1 --edits 40",
+        f"train_judge --out judge --vae editor_vae --first {DEMO_JUDGE} --steps 1 --examples 40",
     ]
     done = subprocess.run(
         [sys.executable, "-c", ALL_STAGES],
