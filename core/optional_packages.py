@@ -27,7 +27,10 @@ def _folder_of(model: ModelChoice) -> Path | None:
     from huggingface_hub import try_to_load_from_cache  # only where it is needed: it takes a moment
 
     for name in _INDEX_FILES:
-        found = try_to_load_from_cache(model.path_or_id, name, revision=model.revision)
+        try:
+            found = try_to_load_from_cache(model.path_or_id, name, revision=model.revision)
+        except ValueError:  # no hub id: a folder that is gone by now, which its load will say
+            return None
         if isinstance(found, str):
             return Path(found).parent
     return None

@@ -366,7 +366,8 @@ def test_a_fork_server_sees_no_package_that_would_open_a_gpu() -> None:
         "print(p.complete, sys.modules['torchao'], sys.modules['bitsandbytes'], "
         "d.is_torchao_available(), d.is_bitsandbytes_available(), e.is_bnb_available())"
     )
-    said = python(code, **{PRELOAD_ROLE: "generate", PRELOAD_PARENT: str(os.getpid())})
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # as main starts the server
+    said = python(code, **threads, **{PRELOAD_ROLE: "generate", PRELOAD_PARENT: str(os.getpid())})
     assert said.strip() == "True None None False False False"
 
 
