@@ -18,9 +18,8 @@ MOST_BYTES = 20 * 10**6
 
 def pinned() -> dict[str, str]:
     """Versions of the requirement files, by name in lower case."""
-    text = "".join(
-        (PROJECT_DIR / name).read_text() for name in ("requirements.txt", "requirements-dev.txt")
-    )
+    names = ("requirements.txt", "requirements-extra.txt", "requirements-dev.txt")
+    text = "".join((PROJECT_DIR / name).read_text() for name in names)
     return {name.lower(): version for name, version in re.findall(r"^([\w-]+)==(\S+)", text, re.M)}
 
 
