@@ -1,5 +1,6 @@
 """Several GPUs for a worker, and several workers for a GPU."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from core.nvml import Gpu
 from core.provenance import read_provenance
 from core.settings import load_settings
 from core.worker_spec import specs_for
-from tests.conftest import simulated
+from tests.conftest import simulated, wait_until
 from tests.edit_world import made_pair, settings
 
 GIB = 1024**3
@@ -112,11 +113,19 @@ def test_contradictions_are_refused_in_one_line(changes: dict[str, Any], says: s
     assert "\n" not in str(refused.value) and "found {" not in str(refused.value)
 
 
-def run(folder: Path, config: dict[str, Any], tasks: int, **choice: Any) -> tuple[Any, list[Event]]:
+def run(
+    folder: Path, config: dict[str, Any], tasks: int, workers: Collection[str] = (), **choice: Any
+) -> tuple[Any, list[Event]]:
+    """`workers`: that are ready before the first task."""
     events: list[Event] = []
+
+    def ready() -> set[str]:
+        return {e.worker for e in events if isinstance(e, WorkerState) and e.state == "ready"}
+
     with MultiGPUImageGenerator(
         **choice, config=simulated(**config), output_dir=folder, listener=events.append
     ) as generator:
+        wait_until(lambda: ready() >= {*workers}, "all workers are ready")
         results = generator.generate_batch([{"prompt": f"house {n}"} for n in range(tasks)])
     return results, events
 
@@ -136,7 +145,7 @@ def test_each_worker_sees_its_gpus_and_events_name_it(
     tmp_path: Path, changes: dict[str, Any], masks: dict[str, str]
 ) -> None:
     config = {**changes, "simulated": {"seconds_per_megapixel_step": 25.0}}
-    results, events = run(tmp_path, config, 24)
+    results, events = run(tmp_path, config, 24, masks)
     seen = {
         r.worker: read_provenance(Path(str(r.output_path)))["used"]["visible_devices"]
         for r in results
