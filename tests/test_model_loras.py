@@ -16,10 +16,11 @@ from core.lora_files import content_hash
 from core.model_loras import ModelLora
 from tests.lora_layouts import FAMILIES, LAYOUTS, Writer, build, layers_of
 from tests.test_lora_layouts import NO_SUCH_LAYER
-from tests.test_native_image_generator import drawn, spec_for
+from tests.test_native_image_generator import drawn, lease, spec_for
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraManager
 from workers.model_loras import put_on_model_loras
+from workers.models.base import Picture
 from workers.models.native_image_generator import NativeImageGenerator
 
 CPU = torch.device("cpu")
@@ -267,6 +268,26 @@ def test_pictures_with_a_fused_lora_are_those_with_the_same_lora_of_the_task(
     assert off.max() <= 1
     assert not np.array_equal(drawn(fused), drawn(fused, style))
     assert np.array_equal(drawn(fused), drawn(fused)), "the style left no trace"
+
+
+@pytest.mark.parametrize(
+    "scheduler", [{"class": "FlowMatchLCMScheduler"}, {"stochastic_sampling": True}]
+)
+def test_noise_that_is_added_in_the_steps_is_of_the_pictures_seed(
+    scheduler: dict[str, Any], tiny_model: Path
+) -> None:
+    """Whatever was drawn before, and whatever is drawn at the same time."""
+    family = NativeImageGenerator(
+        replace(spec_for(str(tiny_model)), scheduler=scheduler, group_size=2), silent
+    )
+    family.load()
+    first, other = drawn(family, seed=1), drawn(family, seed=2)
+    assert not np.array_equal(first, other)
+    assert np.array_equal(drawn(family, seed=1), first)
+    leases = [replace(lease(seed=seed), lease_id=str(seed)) for seed in (1, 2)]
+    for product, alone in zip(family.run(leases), (first, other), strict=True):
+        assert isinstance(product, Picture)
+        assert np.abs(np.asarray(product.image).astype(int) - alone).max() <= 2
 
 
 def test_compiled_blocks_share_their_code_and_each_has_its_own_lora_beside_its_weights(
