@@ -1,5 +1,6 @@
 """LoRAs in every memory mode change each layer as the file says, from what the mode left of it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from core.lora_files import content_hash
 from core.memory_modes import Mode
 from tests.lora_layouts import FAMILIES, LAYOUTS, Family, Lora, Writer, layers_of
 from tests.memory_modes import CPU, MODES, QUANTISED, no_log, saved, spec_in, without_a_gpu
+from tests.test_model_loras import model_lora
 from workers.base_layers import weight_of
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraManager, Loras
@@ -132,3 +134,26 @@ def test_a_lora_changes_every_layer_as_it_says(
         check(pipeline, shapes, writer.deltas, 0.6, tolerance)
     loras.use(None, None, 1.0)
     check(pipeline, shapes, {}, 1.0, tolerance)
+
+
+@pytest.mark.parametrize("mode", ["full", *QUANTISED])
+def test_a_dora_counts_from_weights_with_the_models_own_lora(
+    mode: Mode, models: Path, tmp_path: Path
+) -> None:
+    """Also where that LoRA lies beside the weights: a DoRA knows how long their rows become."""
+    spec, family = spec_in(mode, saved("Z-Image", models)), FAMILIES["Z-Image"]
+    plain: Any = load_pipeline(spec, CPU, no_log)
+    weights = {key: weight_of(layer) for key, layer in layers_of(plain).items()}
+    writer = OfMode(family, weights)
+    LAYOUTS[PLAIN](writer)
+    own = writer.save(tmp_path / "own.safetensors")
+    changed = {key: w + 0.5 * writer.deltas.get(key, 0) for key, w in weights.items()}
+    pipeline: Any = load_pipeline(replace(spec, model_loras=(model_lora(own, 0.5),)), CPU, no_log)
+    loras = LoraManager(pipeline, 2, no_log)
+    shapes = {key: weight.shape for key, weight in weights.items()}
+    for number, kind in enumerate(("DoRA: `dora_scale`", "DoRA: `dora_scale` by inputs")):
+        writer = OfMode(family, changed)
+        LAYOUTS[kind](writer)
+        file = writer.save(tmp_path / f"{number}.safetensors")
+        loras.use(content_hash(file), str(file), 0.6)
+        check(pipeline, shapes, writer.deltas, 0.6, TOLERANCE.get(mode, EXACT))

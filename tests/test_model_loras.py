@@ -16,10 +16,11 @@ from core.lora_files import content_hash
 from core.model_loras import ModelLora
 from tests.lora_layouts import FAMILIES, LAYOUTS, Writer, build, layers_of
 from tests.test_lora_layouts import NO_SUCH_LAYER
-from tests.test_native_image_generator import drawn, spec_for
+from tests.test_native_image_generator import drawn, lease, spec_for
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraManager
 from workers.model_loras import put_on_model_loras
+from workers.models.base import Picture
 from workers.models.native_image_generator import NativeImageGenerator
 
 CPU = torch.device("cpu")
@@ -269,14 +270,52 @@ def test_pictures_with_a_fused_lora_are_those_with_the_same_lora_of_the_task(
     assert np.array_equal(drawn(fused), drawn(fused)), "the style left no trace"
 
 
-def test_a_layer_with_a_lora_beside_its_weights_compiles_whole(
+@pytest.mark.parametrize(
+    "scheduler", [{"class": "FlowMatchLCMScheduler"}, {"stochastic_sampling": True}]
+)
+def test_noise_that_is_added_in_the_steps_is_of_the_pictures_seed(
+    scheduler: dict[str, Any], tiny_model: Path
+) -> None:
+    """Whatever was drawn before, and whatever is drawn at the same time."""
+    family = NativeImageGenerator(
+        replace(spec_for(str(tiny_model)), scheduler=scheduler, group_size=2), silent
+    )
+    family.load()
+    first, other = drawn(family, seed=1), drawn(family, seed=2)
+    assert not np.array_equal(first, other)
+    assert np.array_equal(drawn(family, seed=1), first)
+    leases = [replace(lease(seed=seed), lease_id=str(seed)) for seed in (1, 2)]
+    for product, alone in zip(family.run(leases), (first, other), strict=True):
+        assert isinstance(product, Picture)
+        assert np.abs(np.asarray(product.image).astype(int) - alone).max() <= 2
+
+
+def test_compiled_blocks_share_their_code_and_each_has_its_own_lora_beside_its_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """torch takes the code of a block for the next, whatever hooks there are on the layers."""
     monkeypatch.setattr("workers.model_loras.EXACT_TYPES", ())
-    layers = Layers(as_they_are, tmp_path, STRENGTH)
-    layer = layers.pipeline.transformer.layers[0].feed_forward.w1
-    x = torch.randn(2, layer.in_features)
+    pipeline = build("Z-Image")
+    transformer = pipeline.transformer
+    blocks = [transformer.noise_refiner[0].feed_forward, transformer.layers[0].feed_forward]
+    without = transformer.context_refiner[0].feed_forward
+    tensors = {}
+    for place in ("noise_refiner.0", "layers.0"):
+        for name in ("w1", "w2", "w3"):
+            layer = transformer.get_submodule(f"{place}.feed_forward.{name}")
+            lora = f"transformer.{place}.feed_forward.{name}"
+            tensors[f"{lora}.lora_A.weight"] = torch.randn(4, layer.in_features)
+            tensors[f"{lora}.lora_B.weight"] = torch.randn(layer.out_features, 4)
+    save_file(tensors, tmp_path / "turbo.safetensors")
+    put_on_model_loras(pipeline, [model_lora(tmp_path / "turbo.safetensors")], CPU, silent)
+    x = torch.randn(2, blocks[0].w1.in_features)
+    torch._dynamo.reset()
+    counted: dict[str, Any] = torch._dynamo.utils.counters["stats"]
     with torch.no_grad():
-        expected = layer(x)
-        layer.compile(fullgraph=True, backend="eager")  # what cannot be traced would be refused
-        assert torch.allclose(layer(x), expected, atol=1e-5)
+        expected = [block(x) for block in (without, *blocks)]
+        for block in (without, *blocks):
+            block.compile(fullgraph=True, backend="eager")  # what cannot be traced is refused
+        before = counted["unique_graphs"]
+        for block, wanted in zip((without, *blocks), expected, strict=True):
+            assert torch.allclose(block(x), wanted, rtol=1e-4, atol=1e-4)
+    assert counted["unique_graphs"] - before == 2, "without and with"

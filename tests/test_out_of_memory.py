@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import CpuOffload
 from PIL import Image
 
 from core.lora_files import content_hash
@@ -19,6 +20,7 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import read_provenance
 from tests.lora_layouts import FAMILIES as LORA_FAMILIES
 from tests.lora_layouts import Writer, named
+from tests.memory_modes import without_a_gpu
 from tests.test_lora_layouts import Kept
 from tests.test_native_image_generator import drawn, lease, spec_for
 from workers.models.native_image_generator import NativeImageGenerator
@@ -137,6 +139,58 @@ def test_tiles_are_no_remedy_where_the_decoder_was_not_short_of_memory(family: A
     hook.remove()
     assert product is None and len(told) == 1
     assert np.array_equal(drawn(family, **LARGE), before)
+
+
+def test_tiles_are_no_remedy_where_the_next_try_failed_before_the_decoder(
+    family: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(stack: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.25 GiB.")
+
+    with decoder_holds(family, 320, 320), pytest.raises(torch.OutOfMemoryError):
+        family.run([lease(**LARGE)])
+    monkeypatch.setattr(family._loras, "use_stack", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        family.run([lease(**LARGE)])
+    assert family.free_memory(2) is None
+
+
+def test_with_offload_the_next_try_finds_the_device_empty(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed left its components there, and encoding the prompt again does not fit beside."""
+    without_a_gpu(monkeypatch)
+    on_device: set[Any] = set()
+    load, wait = CpuOffload.pre_forward, CpuOffload.init_hook
+
+    def pre_forward(hook: Any, module: Any, *args: Any, **given: Any) -> Any:
+        result = load(hook, module, *args, **given)
+        on_device.add(module)
+        return result
+
+    def init_hook(hook: Any, module: Any) -> Any:
+        on_device.discard(module)
+        return wait(hook, module)
+
+    monkeypatch.setattr(CpuOffload, "pre_forward", pre_forward)
+    monkeypatch.setattr(CpuOffload, "init_hook", init_hook)
+    family = loaded(checkpoint, memory="offload")
+    shortages = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.25 GiB.")]
+
+    def short_once(*_: Any) -> None:
+        if shortages:
+            raise shortages.pop()
+
+    def does_not_fit_beside_the_denoiser(*_: Any) -> None:
+        if family._denoiser in on_device:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB.")
+
+    before = drawn(family, **SMALL)
+    for part in family._denoiser.children():  # which work once the whole is loaded
+        part.register_forward_pre_hook(short_once)
+    family.pipeline.text_encoder.register_forward_pre_hook(does_not_fit_beside_the_denoiser)
+    [product], told = remedies(family, lambda: family.run([lease(**SMALL)]))
+    assert len(told) == 1 and np.array_equal(np.asarray(product.image), before)
 
 
 def test_pictures_that_are_too_many_for_the_decoder_go_through_one_by_one(family: Any) -> None:

@@ -20,6 +20,9 @@ from core.errors import InputError
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import read_provenance
 from tests import original_layouts, tiny_pipelines
+from tests.lora_layouts import FAMILIES, layers_of
+from tests.lora_layouts import LAYOUTS as LORA_LAYOUTS
+from tests.test_memory_mode_loras import OfMode
 from tests.test_native_image_generator import drawn, spec_for
 from workers.models.native_image_generator import NativeImageGenerator
 
@@ -146,6 +149,23 @@ def test_loras_work_on_a_gguf_file(
     found = drawn(family, tiny_loras[0]).astype(int)
     assert np.abs(found - expected).mean() < 0.1 * np.abs(plain - expected).mean()
     assert np.array_equal(drawn(family), before)
+
+
+@pytest.mark.parametrize("layout", ["DoRA: `dora_scale`", "DoRA: `dora_scale` by inputs"])
+def test_a_dora_knows_the_weights_of_a_gguf_file(
+    layout: str, made: Callable[[str], Made], tmp_path: Path
+) -> None:
+    model = made("Z-Image, its own names")
+    whole = family_of(model.folder)
+    family = family_of(write_gguf(model.state, tmp_path / "m.gguf"), model.base)
+    writer = OfMode(
+        FAMILIES["Z-Image"], {k: v.weight for k, v in layers_of(whole.pipeline).items()}
+    )
+    LORA_LAYOUTS[layout](writer)
+    file = writer.save(tmp_path / "dora.safetensors")
+    plain, expected = drawn(whole).astype(int), drawn(whole, file).astype(int)
+    found = drawn(family, file).astype(int)
+    assert np.abs(found - expected).mean() < 0.1 * np.abs(plain - expected).mean()
 
 
 def test_what_a_checkpoint_says_of_its_training_sets_the_scheduler(

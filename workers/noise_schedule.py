@@ -1,5 +1,6 @@
-"""Brings the setting `scheduler` to a loaded pipeline."""
+"""Brings the setting `scheduler` to a loaded pipeline, and its noise from each picture's seed."""
 
+import functools
 import inspect
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -59,6 +60,35 @@ def set_schedule(pipeline: Any, settings: Mapping[str, Any]) -> None:
             f"scheduler.{name}: {kind.__name__} makes {taken[name]!r} of {over[name]!r}."
         )
     pipeline.scheduler = scheduler
+
+
+class StepNoise:
+    """Has a scheduler that adds noise in its steps take it from the picture's own generator.
+
+    Pipelines of flow-matching models do not pass theirs on, and the process's would be taken.
+
+    Attributes:
+        generator: of the picture that is drawn, or one for each.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self.generator: Any = None
+        scheduler = getattr(pipeline, "scheduler", None)
+        step = getattr(scheduler, "step", None)
+        if scheduler is None or step is None or not _takes_generator(step):
+            return
+
+        @functools.wraps(step)  # pipelines look at its signature
+        def seeded(*args: Any, **given: Any) -> Any:
+            if given.get("generator") is None:
+                given["generator"] = self.generator
+            return step(*args, **given)
+
+        scheduler.step = seeded
+
+
+def _takes_generator(step: Any) -> bool:
+    return "generator" in inspect.signature(step).parameters
 
 
 def _listed(value: Any) -> Any:

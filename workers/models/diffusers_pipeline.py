@@ -23,6 +23,7 @@ from workers.models.guidance import usual_guidance
 from workers.models.loading import load_pipeline
 from workers.models.prompt_limits import fit_clip_tokenizers
 from workers.models.vae_tiles import VaeTiles
+from workers.noise_schedule import StepNoise
 from workers.pixels import quantise_on_device, to_image
 from workers.prompt_cache import PromptCache
 from workers.prompt_cuts import PromptCuts, tokenizers_of
@@ -51,6 +52,7 @@ class DiffusersPipeline(ModelFamily):
         self._loras: Loras | None = None
         self._compilation: Compilation | None = None
         self._caching: StepCaching | None = None
+        self._step_noise: StepNoise | None = None
         self._tell_compiling: Callable[[], None] = lambda: None
         self._tell_steps: TellSteps = lambda done, total: None
         self._prompts: PromptCache | None = None
@@ -80,6 +82,7 @@ class DiffusersPipeline(ModelFamily):
         quantise_on_device(pipeline)
         self._vae = VaeTiles(getattr(pipeline, "vae", None))
         self.pipeline = pipeline
+        self._step_noise = StepNoise(pipeline)
         self._caching = StepCaching(pipeline, self._denoiser, self.spec.step_cache)
         choose_attention(self._denoiser, self.spec.attention_backend, self._log)
         self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
@@ -126,11 +129,11 @@ class DiffusersPipeline(ModelFamily):
             leases: of the same LoRAs and strengths.
         """
         assert self._loras is not None and self._compilation is not None
+        self._vae.begin()
         self._check_steps(arguments)
         if self._compilation.due:
             self._begin_compilation()
         self._loras.use_stack(leases[0].loras)
-        self._vae.begin()
         output = self._call_or_give_up_compiling(leases, arguments)
         if any(getattr(output, "nsfw_content_detected", None) or ()):
             raise InputError(
@@ -153,7 +156,7 @@ class DiffusersPipeline(ModelFamily):
         return self._call(leases, arguments)
 
     def _call(self, leases: Sequence[Lease], arguments: dict[str, Any]) -> Any:
-        assert self._caching is not None
+        assert self._caching is not None and self._step_noise is not None
         # Noise from the CPU's generator is the same on every device.
         generators = [torch.Generator("cpu").manual_seed(_seed(lease.task)) for lease in leases]
         one_or_all = generators if len(leases) > 1 else generators[0]
@@ -165,6 +168,7 @@ class DiffusersPipeline(ModelFamily):
         if guided is not None and guided <= 1:  # what takes no part would be warned of each time
             arguments = {k: v for k, v in arguments.items() if k != "negative_prompt"}
         steps = self._own_steps or self._value(arguments, "num_inference_steps")
+        self._step_noise.generator = one_or_all
         with self._caching.fresh(steps):
             return self.pipeline(generator=one_or_all, output_type="np", **arguments)
 
@@ -240,6 +244,9 @@ class DiffusersPipeline(ModelFamily):
 
     def empty_cache(self) -> None:
         """Give memory that holds nothing back to the device."""
+        # A failed picture leaves its components on the device, and the first one of the next try
+        # would not fit beside them. Does nothing but in mode `offload`.
+        self.pipeline.maybe_free_model_hooks()
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
