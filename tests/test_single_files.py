@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from loguru import logger
 from PIL import Image
 from safetensors.torch import save_file
 
 from core.benchmark.models import judge_model
 from core.benchmark.settings import load_benchmark_settings
-from core.devices import choose_devices
+from core.devices import Device, choose_devices
 from core.errors import InputError
+from core.model_choice import choose_model
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import read_provenance
 from tests import original_layouts, tiny_pipelines
@@ -198,7 +200,27 @@ def test_pictures_know_the_file_and_its_base_and_what_is_done_stays_done(
     with Image.open(first.output_path) as picture:
         assert np.array_equal(np.asarray(picture), drawn(family_of(model.folder), **SMALL))
     assert run().status == "skipped"
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
     assert run(base_model=str(other.folder)).status == "done"  # other parts, another picture
+    logger.remove(sink)
+    [plan] = [line for line in lines if line.startswith("Plan: ")]
+    assert f"base model {used['base_model']} -> {other.folder.name}#" in plan
+
+
+def test_a_revision_is_the_base_models_and_decides_its_parts(
+    made: Callable[[str], Made], tmp_path: Path
+) -> None:
+    save_file(made("Z-Image, its own names").state, tmp_path / "z.safetensors")
+
+    def deciding(revision: str | None) -> str:
+        name, base = str(tmp_path / "z.safetensors"), "owner/base"
+        return choose_model(
+            name, revision, "auto", [Device("cpu", 0, "")], base_model=base
+        ).deciding
+
+    assert deciding("v1").endswith("base_model=owner/base@v1")
+    assert deciding(None).endswith("base_model=owner/base")
 
 
 def test_defaults_of_the_base_model_count_where_the_files_name_says_nothing(
