@@ -138,6 +138,12 @@ def fit_memory(
             "worker give full, or auto."
         )
     if memory == "auto" and kept is not None and changes_pixels(kept):
+        if abilities.gpus > 1:
+            raise DeviceError(
+                f"{key}: the finished pictures of this folder were made in mode {kept}, which is "
+                f"for workers with one GPU. Give memory: full to draw them again with "
+                f"{abilities.gpus} GPUs per worker, or gpus_per_worker: 1."
+            )
         if not (abilities.can(kept) if gpus else FACTS[kept].on_cpu):
             raise DeviceError(_cannot(kept, key))
         asked = kept

@@ -194,6 +194,8 @@ def test_several_gpus_of_a_worker_hold_the_whole_model_together(model: Checkpoin
         fitted(model, pair(18.0))
     with pytest.raises(InputError, match="fp8 is for workers with one GPU; with 2 GPUs per worker"):
         fitted(model, pair(23.0), "fp8")
+    with pytest.raises(DeviceError, match="made in mode fp8_cast, which is for workers with one"):
+        fitted(model, pair(23.0), kept="fp8_cast")
 
 
 def test_a_gpu_without_any_free_memory_is_one_that_says_so(model: Checkpoint) -> None:
