@@ -9,9 +9,11 @@ they are stored in 8 bits only once they are there, each worker holds the whole 
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from core.errors import InputError
 from core.host_memory import free_host_memory
 from core.memory_modes import Mode, changes_pixels
 from core.single_file import inspect_single_file
@@ -53,9 +55,8 @@ class LoadTurns:
             return self._setting
         if self._spec.model == "simulated":
             return NO_LIMIT
-        if not loaded and not Path(self._spec.model).exists():
-            return 1
-        self._known = self._known or _sizes_of_weights(self._spec)
+        with suppress(OSError, InputError):  # removed meanwhile; whoever loads it says so
+            self._known = self._known or _sizes_of_weights(self._spec)
         if not self._known or (not loaded and sum(self._known) >= BIG_MODEL_BYTES):
             return 1
         holds_all = self._spec.device == "cpu" or self._spec.memory in _WHOLE_IN_HOST_MEMORY
@@ -77,9 +78,7 @@ def loading_environment(spec: WorkerSpec) -> dict[str, str]:
 
 def _sizes_of_weights(spec: WorkerSpec) -> list[int]:
     """Of all files, where none has a name that says so; [] if they cannot be found."""
-    path = Path(spec.model) if os.path.exists(spec.model) else _cached(spec)
-    if path is None:
-        return []
+    path = Path(spec.model)  # also of a hub's model, which is here before anybody loads it
     if path.is_file():
         return [path.stat().st_size, *_beside_file(spec, path)]
     files = [file for file in path.rglob("*") if file.is_file()]
@@ -94,14 +93,3 @@ def _beside_file(spec: WorkerSpec, model: Path) -> list[int]:
     files = [file for kind in _WEIGHTS for file in Path(spec.base_model).glob(f"*/*{kind}")]
     others = [file for file in files if not file.parent.name.startswith(("transformer", "unet"))]
     return [file.stat().st_size for file in others]
-
-
-def _cached(spec: WorkerSpec) -> Path | None:
-    """The folder of a hub model that a worker has loaded."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(spec.model, revision=spec.revision, local_files_only=True))
-    except (LocalEntryNotFoundError, OSError, ValueError):
-        return None

@@ -127,7 +127,8 @@ def fit_memory(
         key: the setting, as messages name it.
 
     Raises:
-        InputError: the mode that is asked for is none for a worker with several GPUs.
+        InputError: the mode that is asked for is none for a worker with several GPUs, or for a
+            model in fewer bits.
         DeviceError: no mode fits, or not the one that is asked for, or not that of the pictures.
     """
     asked, dtype = abilities.mode_of(memory), abilities.dtype
@@ -155,6 +156,11 @@ def fit_memory(
         return _unknown(name, memory, asked, abilities, silent)
     modes = abilities.modes() if memory == "auto" else [asked]
     if any(component.is_quantised for component in checkpoint.components):
+        if memory != "auto" and changes_pixels(asked):  # as its worker would, once it is here
+            raise InputError(
+                f"{key}: {memory} cannot be used with {name}, which was saved in fewer bits "
+                "already; use full, or a mode in which weights wait."
+            )
         # What is in fewer bits already is not made smaller once more.
         modes = [mode for mode in modes if not changes_pixels(mode)] or modes
     shown = list(dict.fromkeys([*modes, asked, *abilities.modes()]))

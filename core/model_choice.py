@@ -145,6 +145,11 @@ def choose_model(
     if is_single_file(name) and not os.path.isdir(user_path(name, "model")):
         if index_file != INDEX_FILE:
             raise InputError(f"model: {name} is one file; a judge is a folder or a hub id.")
+        if any(device.count > 1 for device in devices):
+            raise InputError(
+                f"gpus_per_worker: {name} is a model in one file, which cannot be spread over "
+                "several GPUs."
+            )
         choice = _in_one_file(name, base_model, revision, variant, why)
         mode = _mode_of_one_file(choice.path_or_id, memory, mode)
         return replace(choice, revision=revision, dtype=dtype, variant=variant, memory=mode)

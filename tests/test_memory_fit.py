@@ -1,5 +1,6 @@
 """Which memory mode a run takes, by what its model needs and what its GPUs have free."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,18 @@ def test_several_gpus_of_a_worker_hold_the_whole_model_together(model: Checkpoin
         fitted(model, pair(23.0), "fp8")
     with pytest.raises(DeviceError, match="made in mode fp8_cast, which is for workers with one"):
         fitted(model, pair(23.0), kept="fp8_cast")
+
+
+def test_what_is_in_fewer_bits_already_is_refused_another_such_mode(model: Checkpoint) -> None:
+    parts = (
+        replace(part, config={**part.config, "quantization_config": {"quant_method": "bnb"}})
+        for part in model.components
+    )
+    quantised = replace(model, components=tuple(parts))
+    with pytest.raises(InputError, match="memory: fp8 cannot be used with model, which was saved"):
+        fitted(quantised, gpus(23.0), "fp8")
+    assert fitted(quantised, gpus(23.0), "offload").mode == "offload"
+    assert fitted(quantised, gpus(14.0)).mode == "offload"
 
 
 def test_a_gpu_without_any_free_memory_is_one_that_says_so(model: Checkpoint) -> None:

@@ -271,6 +271,18 @@ def test_a_file_that_cannot_be_a_model_is_refused_in_one_line(
     assert "model_index.json" in refusal(tmp_path, model=str(file), base_model=str(tmp_path))
 
 
+def test_a_file_is_not_spread_over_several_gpus(
+    made: Callable[[str], Made], tmp_path: Path
+) -> None:
+    model = made("Z-Image, its own names")
+    save_file(model.state, tmp_path / "z.safetensors")
+    pair = Device("cuda", 0, "0,1", more_ids=(1,))
+    with pytest.raises(InputError, match=r"gpus_per_worker: .* a model in one file, which cannot"):
+        choose_model(
+            str(tmp_path / "z.safetensors"), None, "auto", [pair], base_model=str(model.base)
+        )
+
+
 def test_a_judge_is_no_single_file() -> None:
     settings = load_benchmark_settings({"judge": {"model": "judge.gguf"}})
     with pytest.raises(InputError, match="a judge is a folder or a hub id"):
