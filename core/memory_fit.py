@@ -184,11 +184,8 @@ def fit_memory(
         )
     later = modes[modes.index(mode) + 1 :] if mode in modes else []
     same = tuple(m for m in later if _pictures(m) == _pictures(mode) and room.fits(m))
-    # Pictures of another mode that are there already stay as they are, and workers that were
-    # warmed up without a package cannot get one.
-    ready = (None, FACTS[mode].package)
-    others = [m for m in later if m not in same and FACTS[m].package in ready]
-    other = None if kept else room.first(others)
+    # Pictures of another mode that are there already stay as they are.
+    other = None if kept else room.first([m for m in later if m not in same])
     most = room.needs[mode].total
     smaller = tuple(m for m in shown if room.needs[m].total < most and room.fits(m))
     return MemoryFit(

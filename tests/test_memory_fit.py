@@ -144,6 +144,11 @@ def test_weights_wait_in_host_memory_only_where_that_has_room(model: Checkpoint)
         fitted(model, gpus(9.0, 9.0), host=30.0)
 
 
+def test_the_mode_that_all_change_to_may_need_a_package(model: Checkpoint) -> None:
+    fit = fitted(model, gpus(23.0), packages=("torchao",), capability=ADA, host=1.0)
+    assert (fit.mode, fit.same_pixels, fit.other_pixels) == ("full", (), "fp8")
+
+
 def test_a_judge_is_one_component_and_not_offloaded_in_parts(model: Checkpoint) -> None:
     assert "offload" not in fitted(model, gpus(23.0), role="score").smaller
     assert fitted(model, gpus(9.0), role="score").mode == "group_offload"

@@ -5,8 +5,8 @@ the weight's type. In bfloat16 that is as near to the exact result as an adapter
 it adds and then the sum (`docs/RECIPES.md` has figures); in float32 nothing is lost.
 
 Weights that are quantised, stored in 8 bits or not in memory cannot take it. Their layers get the
-change in a hook instead, behind the layer's own arithmetic. PEFT wraps layers and unwraps them, and
-calls them as they are, so tasks' LoRAs come and go above without touching it.
+change added behind their own arithmetic instead. PEFT wraps layers and unwraps them, and calls them
+as they are, so tasks' LoRAs come and go above without touching it.
 """
 
 from collections import defaultdict
@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear
 
 from core.errors import InputError, LoraError
 from core.model_loras import ModelLora
+from workers.base_layers import Beside, Place, place_of, put_beside
 from workers.errors import blames_no_file
 from workers.lora_adapter import LoraReader
 from workers.lora_manager import LONGEST_REASON, check_unchanged, does_not_fit
@@ -34,15 +34,15 @@ EXACT_TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class PutOn:
-    """How the LoRAs are on the model: layers that have them in their weights, and in a hook."""
+    """How the LoRAs are on the model: layers that have them in their weights, and beside these."""
 
     fused: int
-    hooked: int
+    beside: int
 
     @property
     def shown(self) -> str:
         parts = [f"fused into {self.fused} layers"] if self.fused else []
-        parts += [f"beside the weights of {self.hooked} layers"] if self.hooked else []
+        parts += [f"beside the weights of {self.beside} layers"] if self.beside else []
         return " and ".join(parts)
 
 
@@ -52,7 +52,7 @@ def put_on_model_loras(
     """Have every picture drawn with `loras`; says in one line what was done.
 
     Args:
-        device: where changes are computed of weights that wait in host memory.
+        device: where weights that wait in host memory are computed with.
 
     Raises:
         InputError: one does not fit the model, or cannot be put on weights as they are stored.
@@ -72,7 +72,7 @@ def put_on_model_loras(
             _fuse(parts, device)
             fused += 1
         else:
-            _hook(parts)
+            _add_beside(pipeline, parts, device)
     done = PutOn(fused, len(by_layer) - fused)
     log("INFO", f"model LoRAs {done.shown}: {', '.join(lora.shown for lora in loras)}")
 
@@ -162,28 +162,16 @@ def _product(update: Kronecker, weight: Tensor) -> Tensor:
     return rows.reshape(weight.shape)
 
 
-def _hook(parts: Sequence[tuple[Update, ModelLora]]) -> None:
+def _add_beside(
+    pipeline: Any, parts: Sequence[tuple[Update, ModelLora]], device: torch.device
+) -> None:
     """Have the layer add what its LoRAs change, in the type that it computes in."""
-    module = parts[0][0].layer.module
     for update, lora in parts:
         assert isinstance(update, LowRank)
-        module.register_forward_hook(_Beside(update, lora.strength))
-
-
-class _Beside:
-    """A forward hook that adds a LoRA's part to a layer's output."""
-
-    def __init__(self, update: LowRank, strength: float) -> None:
-        self._down, self._up = update.down, update.up
-        self._scale = strength * update.scale
-
-    def __call__(self, module: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        x = inputs[0]
-        if self._down.device != output.device or self._down.dtype != output.dtype:
-            self._down = self._down.to(output.device, output.dtype)
-            self._up = self._up.to(output.device, output.dtype)
-        x = x.to(output.device, output.dtype)
-        if isinstance(module, nn.Conv2d):
-            inner = conv2d(x, self._down, None, module.stride, module.padding, module.dilation)
-            return output + self._scale * conv2d(inner, self._up)
-        return output + self._scale * linear(linear(x, self._down), self._up)
+        layer = update.layer
+        place = place_of(pipeline, layer.part, layer.module)
+        if place.device.type == "cpu":
+            place = Place(device, place.dtype)
+        put_beside(
+            layer.module, Beside(update.down, update.up, lora.strength * update.scale, place)
+        )

@@ -126,11 +126,11 @@ class DiffusersPipeline(ModelFamily):
             leases: of the same LoRAs and strengths.
         """
         assert self._loras is not None and self._compilation is not None
+        self._vae.begin()
         self._check_steps(arguments)
         if self._compilation.due:
             self._begin_compilation()
         self._loras.use_stack(leases[0].loras)
-        self._vae.begin()
         output = self._call_or_give_up_compiling(leases, arguments)
         if any(getattr(output, "nsfw_content_detected", None) or ()):
             raise InputError(
@@ -240,6 +240,9 @@ class DiffusersPipeline(ModelFamily):
 
     def empty_cache(self) -> None:
         """Give memory that holds nothing back to the device."""
+        # A failed picture leaves its components on the device, and the first one of the next try
+        # would not fit beside them. Does nothing but in mode `offload`.
+        self.pipeline.maybe_free_model_hooks()
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
