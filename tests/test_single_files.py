@@ -14,7 +14,9 @@ from loguru import logger
 from PIL import Image
 from safetensors.torch import save_file
 
+from core.benchmark.command import edited_by
 from core.benchmark.models import judge_model
+from core.benchmark.runner import EditBenchmark
 from core.benchmark.settings import load_benchmark_settings
 from core.devices import Device, choose_devices
 from core.errors import InputError
@@ -281,6 +283,21 @@ def test_a_file_is_not_spread_over_several_gpus(
         choose_model(
             str(tmp_path / "z.safetensors"), None, "auto", [pair], base_model=str(model.base)
         )
+
+
+def test_the_benchmarks_table_names_the_base_model(
+    made: Callable[[str], Made], tmp_path: Path
+) -> None:
+    model = made("Z-Image, its own names")
+    save_file(model.state, tmp_path / "z.safetensors")
+    editor = {"model": str(tmp_path / "z.safetensors"), "base_model": str(model.base)}
+    run = EditBenchmark(
+        load_benchmark_settings({"device": "cpu", "editor": editor}), tmp_path / "out"
+    )
+    try:
+        assert f"base_model '{model.base.name}#" in edited_by(run).line
+    finally:
+        run.close()
 
 
 def test_a_judge_is_no_single_file() -> None:
