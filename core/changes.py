@@ -15,7 +15,7 @@ from typing import Any, get_args
 from core.admission import FINGERPRINT_VERSIONS, UNDECIDING, Job, fingerprint
 from core.lora_stack import CheckedLora, counting, hashes_of
 from core.memory_modes import ALL_WEIGHTS_AS_THEY_ARE
-from core.model_identity import BACKEND, LOADED, Identity
+from core.model_identity import BACKEND, BASE, LOADED, Identity
 from core.model_loras import identities_in
 from core.settings import Dtype
 from core.task_kinds import Contents
@@ -30,7 +30,7 @@ _BESIDE_MODEL = {
     BACKEND: ("attention backend", "auto"),
     "memory": ("memory mode", "full"),
     "variant": ("variant", "none"),
-    "base": ("base model", "none"),
+    BASE: ("base model", "none"),
     "step_cache": ("step cache", "none"),
 }
 _WORDS = {  # of fields that have other names in files than in tasks
@@ -109,7 +109,7 @@ class Made:
     def identity(self) -> Identity | None:
         """The model with its own LoRAs and noise schedule."""
         model, loras = self.model, self.used.get("model_loras")
-        scheduler = self.used.get("scheduler")
+        scheduler, backend = self.used.get("scheduler"), self.used.get(BACKEND)
         if model is None:
             return None
         return Identity(
@@ -117,6 +117,7 @@ class Made:
             self.beside_model,
             loras=tuple(identities_in(loras if isinstance(loras, list) else [])),
             scheduler=scheduler if isinstance(scheduler, dict) else {},
+            backend=backend if isinstance(backend, str) else None,
         )
 
     @property
@@ -246,7 +247,8 @@ def _other_models(made: Made, now: Identity) -> Iterator[Identity]:
     said = made.identity or now
     keys = dict.fromkeys((*LOADED, *now.others))
     values = [dict.fromkeys((said.others.get(key), now.others.get(key), None)) for key in keys]
-    models, backends = dict.fromkeys((said.model, now.model)), dict.fromkeys((now.backend, None))
+    models = dict.fromkeys((said.model, now.model))
+    backends = dict.fromkeys((said.backend, now.backend, None))
     for model, backend, chosen in product(models, backends, product(*values)):
         others = {k: v for k, v in zip(keys, chosen, strict=True) if v is not None}
         yield replace(said, model=model, others=others, backend=backend)

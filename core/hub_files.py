@@ -10,7 +10,7 @@ REQUEST_TIMEOUT = 10.0  # seconds for the hub's answer to what version of the fi
 
 
 def fetch_file(repository: str, file: str, revision: str | None, where: str) -> Path:
-    """The file in the hub's cache; it is downloaded, and goes on from where a download stopped.
+    """The file in the hub's cache; it is downloaded if it is not there.
 
     Without an answer of the hub, what the cache has is taken.
 
@@ -20,6 +20,7 @@ def fetch_file(repository: str, file: str, revision: str | None, where: str) -> 
     Raises:
         InputError: there is no such file, it may not be read, or the hub cannot be reached.
     """
+    import httpx2
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub import errors as hub
 
@@ -47,6 +48,11 @@ def fetch_file(repository: str, file: str, revision: str | None, where: str) -> 
         reason = (
             f"{why}, and the file is not in the cache ({constants.HF_HUB_CACHE}). Run `hf "
             f"download {repository} {file}` where there is a network, or give a local file."
+        )
+    except httpx2.TransportError as error:
+        reason = (
+            f"the hub stopped answering ({' '.join(str(error).split())[:200]}). Run it again, or "
+            f"`hf download {repository} {file}` first."
         )
     except (hub.HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]

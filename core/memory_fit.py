@@ -127,7 +127,8 @@ def fit_memory(
         key: the setting, as messages name it.
 
     Raises:
-        InputError: the mode that is asked for is none for a worker with several GPUs.
+        InputError: the mode that is asked for is none for a worker with several GPUs, or for a
+            model in fewer bits.
         DeviceError: no mode fits, or not the one that is asked for, or not that of the pictures.
     """
     asked, dtype = abilities.mode_of(memory), abilities.dtype
@@ -138,6 +139,12 @@ def fit_memory(
             "worker give full, or auto."
         )
     if memory == "auto" and kept is not None and changes_pixels(kept):
+        if abilities.gpus > 1:
+            raise DeviceError(
+                f"{key}: the finished pictures of this folder were made in mode {kept}, which is "
+                f"for workers with one GPU. Give memory: full to draw them again with "
+                f"{abilities.gpus} GPUs per worker, or gpus_per_worker: 1."
+            )
         if not (abilities.can(kept) if gpus else FACTS[kept].on_cpu):
             raise DeviceError(_cannot(kept, key))
         asked = kept
@@ -149,6 +156,11 @@ def fit_memory(
         return _unknown(name, memory, asked, abilities, silent)
     modes = abilities.modes() if memory == "auto" else [asked]
     if any(component.is_quantised for component in checkpoint.components):
+        if memory != "auto" and changes_pixels(asked):  # as its worker would, once it is here
+            raise InputError(
+                f"{key}: {memory} cannot be used with {name}, which was saved in fewer bits "
+                "already; use full, or a mode in which weights wait."
+            )
         # What is in fewer bits already is not made smaller once more.
         modes = [mode for mode in modes if not changes_pixels(mode)] or modes
     shown = list(dict.fromkeys([*modes, asked, *abilities.modes()]))
@@ -172,11 +184,8 @@ def fit_memory(
         )
     later = modes[modes.index(mode) + 1 :] if mode in modes else []
     same = tuple(m for m in later if _pictures(m) == _pictures(mode) and room.fits(m))
-    # Pictures of another mode that are there already stay as they are, and workers that were
-    # warmed up without a package cannot get one.
-    ready = (None, FACTS[mode].package)
-    others = [m for m in later if m not in same and FACTS[m].package in ready]
-    other = None if kept else room.first(others)
+    # Pictures of another mode that are there already stay as they are.
+    other = None if kept else room.first([m for m in later if m not in same])
     most = room.needs[mode].total
     smaller = tuple(m for m in shown if room.needs[m].total < most and room.fits(m))
     return MemoryFit(

@@ -18,7 +18,7 @@ from core.known_models import known_checkpoint
 from core.memory_abilities import Abilities
 from core.memory_modes import FACTS, Memory, Mode, changes_pixels
 from core.memory_needs import GIB, Need, gib, needs_of
-from core.model_identity import Identity, loaded_as
+from core.model_identity import BASE, Identity, loaded_as
 from core.model_loras import ModelLora
 from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, Dtype
@@ -44,7 +44,7 @@ class ModelChoice:
         variant: of the weight files, such as fp16 for `….fp16.safetensors`.
         memory: the memory mode in which every worker of the run loads it.
         base_model: what gives the other parts of a model in one file: hub id or folder.
-        base_identity: the same for the same weights, as `identity`.
+        base_identity: the same for the same weights, as `identity`, and without spaces.
         loras: that belong to it.
         scheduler: settings over those of its own scheduler.
     """
@@ -66,7 +66,7 @@ class ModelChoice:
         """The identity with all about how the model is loaded that changes its pictures."""
         others = loaded_as(self.variant, self.memory if changes_pixels(self.memory) else "full")
         if self.base_identity is not None:
-            others["base"] = "_".join(self.base_identity.split())  # a folder's name may hold spaces
+            others[BASE] = self.base_identity
         loras = tuple(lora.identity for lora in self.loras)
         return str(Identity(self.identity, others, loras, self.scheduler))
 
@@ -145,7 +145,12 @@ def choose_model(
     if is_single_file(name) and not os.path.isdir(user_path(name, "model")):
         if index_file != INDEX_FILE:
             raise InputError(f"model: {name} is one file; a judge is a folder or a hub id.")
-        choice = _in_one_file(name, base_model, variant, why)
+        if any(device.count > 1 for device in devices):
+            raise InputError(
+                f"gpus_per_worker: {name} is a model in one file, which cannot be spread over "
+                "several GPUs."
+            )
+        choice = _in_one_file(name, base_model, revision, variant, why)
         mode = _mode_of_one_file(choice.path_or_id, memory, mode)
         return replace(choice, revision=revision, dtype=dtype, variant=variant, memory=mode)
     if base_model is not None:
@@ -182,7 +187,7 @@ def checkpoint_of(
     if model.path_or_id == SIMULATED:
         return None
     if model.base_model is not None:
-        base = replace(model, path_or_id=model.base_model, base_model=None, revision=None)
+        base = replace(model, path_or_id=model.base_model, base_model=None)
         whole = checkpoint_of(base, index_file, ask_hub)
         return with_denoiser(whole, Path(model.path_or_id)) if whole else None
     if os.path.isdir(model.path_or_id):
@@ -195,7 +200,10 @@ def checkpoint_of(
     return found or known_checkpoint(model.path_or_id)
 
 
-def _in_one_file(name: str, base_model: str | None, variant: str | None, why: str) -> ModelChoice:
+def _in_one_file(
+    name: str, base_model: str | None, revision: str | None, variant: str | None, why: str
+) -> ModelChoice:
+    """`revision` and `variant` are the base model's: a file has none."""
     file = Path(os.path.realpath(user_path(name, "model")))
     base = base_of(file, inspect_single_file(file), base_model)
     digest = hashlib.sha256()
@@ -210,12 +218,14 @@ def _in_one_file(name: str, base_model: str | None, variant: str | None, why: st
         check_variant(Path(base), variant)
     elif not _HUB_ID.fullmatch(base):
         raise InputError(f"base_model: {base!r} is neither an existing folder nor a hub id.")
+    elif revision:
+        base_identity = f"{base}@{revision}"
     return ModelChoice(
         str(file),
         f"{printable(file.name)}#{digest.hexdigest()[:16]}",
         f"Model: {name} ({why}), the other parts from {base}.",
         base_model=base,
-        base_identity=base_identity,
+        base_identity="_".join(base_identity.split()),  # a folder's name may hold spaces
     )
 
 

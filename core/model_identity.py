@@ -15,8 +15,8 @@ from typing import Any
 from core.memory_modes import Mode
 from core.noise_schedule import as_identity
 
-LORA, SCHEDULER, BACKEND = "lora", "scheduler", "attention_backend"
-LOADED = ("variant", "memory", "step_cache")
+LORA, SCHEDULER, BACKEND, BASE = "lora", "scheduler", "attention_backend", "base_model"
+LOADED = ("variant", "memory", BASE, "step_cache")
 """Keys that come first, in this order; results record them under the same names."""
 _PART = re.compile(r"([a-z_]+)=(\S+)")
 _BACKEND_NAME = re.compile(r"[a-z0-9_]+")
@@ -69,7 +69,8 @@ class Identity:
         with suppress(ValueError, RecursionError):  # a name may look like anything
             scheduler = json.loads(dict(parts).get(SCHEDULER, "{}"))
         settings = scheduler if isinstance(scheduler, dict) else {}
-        return cls(" ".join(words), others, loras, settings, backend)
+        identity = cls(" ".join(words), others, loras, settings, backend)
+        return identity if str(identity) == text else cls(text)
 
 
 def loaded_as(variant: str | None, memory: Mode) -> dict[str, str]:

@@ -13,22 +13,23 @@ _INDEX_FILES = ("model_index.json", "config.json")
 def saved_with(model: ModelChoice) -> frozenset[str]:
     """Installed packages that its weights are of; all of them if it cannot be looked into."""
     there = frozenset(package for package in PACKAGES if installed(package))
-    # Models in one file are never quantised by such a package.
-    if not there or model.path_or_id == SIMULATED or os.path.isfile(model.path_or_id):
+    # A file is never quantised by such a package, but the parts beside it may be.
+    source = model.base_model or model.path_or_id
+    if not there or source == SIMULATED or os.path.isfile(source):
         return frozenset()
-    folder = _folder_of(model)
+    folder = _folder_of(source, model.revision)
     return there if folder is None else there & _methods_in(folder)
 
 
-def _folder_of(model: ModelChoice) -> Path | None:
+def _folder_of(source: str, revision: str | None) -> Path | None:
     """Where its files lie; None if they are yet to be downloaded."""
-    if os.path.isdir(model.path_or_id):
-        return Path(model.path_or_id)
+    if os.path.isdir(source):
+        return Path(source)
     from huggingface_hub import try_to_load_from_cache  # only where it is needed: it takes a moment
 
     for name in _INDEX_FILES:
         try:
-            found = try_to_load_from_cache(model.path_or_id, name, revision=model.revision)
+            found = try_to_load_from_cache(source, name, revision=revision)
         except ValueError:  # no hub id: a folder that is gone by now, which its load will say
             return None
         if isinstance(found, str):

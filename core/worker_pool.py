@@ -395,6 +395,7 @@ class WorkerPool:
                 "same pictures, more slowly."
             )
             handle.load_smaller(mode)
+            self._turns.change_to(mode)
             self._expect_to_leave(handle, reason)
         elif fit and may_change and fit.other_pixels and not self._has_results:
             logger.warning(f"{handle.name}: {reason}")
@@ -415,6 +416,7 @@ class WorkerPool:
         reason = f"all workers load the model in memory mode {mode} now"
         logger.warning(f"Memory: {reason}; it was not enough for the one before.")
         self._remade = self._memory.change_to(mode)
+        self._turns.change_to(mode)
         if self._batch is not None:
             self._batch.remake(self._remade)
         for handle in self._handles:

@@ -1,5 +1,6 @@
 """Who loads when: one alone from the disk, the others side by side from the page cache."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.worker_spec import WorkerSpec
 from tests.conftest import run_script, simulated
 from tests.fault_tickets import arm_in_children
+from tests.paper_models import write_header
 from tests.test_native_image_generator import spec_for
 
 GIB = 1024**3
@@ -41,12 +43,34 @@ def test_a_big_model_is_loaded_by_one_worker_and_then_by_as_many_as_host_memory_
     assert LoadTurns("auto", spec, with_free(12)).at_once(loaded=True) == 1  # never none
 
 
-@pytest.mark.parametrize("changes", [{"device": "cpu"}, {"memory": "group_offload"}])
+@pytest.mark.parametrize(
+    "changes", [{"device": "cpu"}, {"memory": "group_offload"}, {"memory": "fp8_cast"}]
+)
 def test_where_weights_stay_in_host_memory_each_worker_takes_the_whole_model(
     tmp_path: Path, changes: dict[str, str]
 ) -> None:
     spec = replace(checkpoint(tmp_path, 10, 10, 8, 2), **changes)  # type: ignore[arg-type]
     assert LoadTurns("auto", spec, with_free(130)).at_once(loaded=True) == 2
+
+
+def test_workers_that_turn_to_another_mode_meanwhile_take_the_whole_model(tmp_path: Path) -> None:
+    turns = LoadTurns("auto", checkpoint(tmp_path, 10, 10, 8, 2), with_free(130))
+    assert turns.at_once(loaded=True) == 6
+    turns.change_to("offload")
+    assert turns.at_once(loaded=True) == 2
+
+
+def test_what_a_base_model_gives_to_a_file_counts(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    checkpoint(base, 20)  # of a transformer, which is in the file
+    write_header(tmp_path / "model.safetensors", {"layers.0.weight": (1, 1)})
+    text_encoder = base / "text_encoder" / "model.safetensors"
+    write_header(text_encoder, {})
+    os.truncate(text_encoder, 6 * GIB)
+    spec = spec_for(str(tmp_path / "model.safetensors"))
+    spec = replace(spec, base_model=str(base), device="cuda")
+    turns = LoadTurns("auto", spec, with_free(36))
+    assert turns.at_once(loaded=False) == 1 and turns.at_once(loaded=True) == 3
 
 
 def test_a_small_model_is_loaded_by_all_at_once(tmp_path: Path) -> None:
@@ -59,21 +83,9 @@ def test_a_number_in_the_settings_wins(tmp_path: Path) -> None:
     assert turns.at_once(loaded=False) == turns.at_once(loaded=True) == 3
 
 
-def test_a_hub_model_is_loaded_alone_and_then_by_its_size_in_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    spec = replace(spec_for("owner/model"), device="cuda")
-    turns = LoadTurns("auto", spec, with_free(40))
-    assert turns.at_once(loaded=False) == 1
-    assert turns.at_once(loaded=True) == 1  # of unknown size
-    cached = tmp_path / "models--owner--model"
-    (cached / "refs").mkdir(parents=True)
-    (cached / "refs" / "main").write_text("c" * 40)
-    checkpoint(cached / "snapshots" / ("c" * 40), 5, 5)
-    assert turns.at_once(loaded=True) == 4
+def test_a_model_of_unknown_size_is_loaded_by_one_after_the_other(tmp_path: Path) -> None:
+    turns = LoadTurns("auto", replace(spec_for("owner/model"), device="cuda"), with_free(40))
+    assert turns.at_once(loaded=False) == turns.at_once(loaded=True) == 1
 
 
 def states_of(folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> list[tuple[str, str]]:

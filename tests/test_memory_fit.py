@@ -1,5 +1,6 @@
 """Which memory mode a run takes, by what its model needs and what its GPUs have free."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,11 @@ def test_weights_wait_in_host_memory_only_where_that_has_room(model: Checkpoint)
         fitted(model, gpus(9.0, 9.0), host=30.0)
 
 
+def test_the_mode_that_all_change_to_may_need_a_package(model: Checkpoint) -> None:
+    fit = fitted(model, gpus(23.0), packages=("torchao",), capability=ADA, host=1.0)
+    assert (fit.mode, fit.same_pixels, fit.other_pixels) == ("full", (), "fp8")
+
+
 def test_a_judge_is_one_component_and_not_offloaded_in_parts(model: Checkpoint) -> None:
     assert "offload" not in fitted(model, gpus(23.0), role="score").smaller
     assert fitted(model, gpus(9.0), role="score").mode == "group_offload"
@@ -194,6 +200,20 @@ def test_several_gpus_of_a_worker_hold_the_whole_model_together(model: Checkpoin
         fitted(model, pair(18.0))
     with pytest.raises(InputError, match="fp8 is for workers with one GPU; with 2 GPUs per worker"):
         fitted(model, pair(23.0), "fp8")
+    with pytest.raises(DeviceError, match="made in mode fp8_cast, which is for workers with one"):
+        fitted(model, pair(23.0), kept="fp8_cast")
+
+
+def test_what_is_in_fewer_bits_already_is_refused_another_such_mode(model: Checkpoint) -> None:
+    parts = (
+        replace(part, config={**part.config, "quantization_config": {"quant_method": "bnb"}})
+        for part in model.components
+    )
+    quantised = replace(model, components=tuple(parts))
+    with pytest.raises(InputError, match="memory: fp8 cannot be used with model, which was saved"):
+        fitted(quantised, gpus(23.0), "fp8")
+    assert fitted(quantised, gpus(23.0), "offload").mode == "offload"
+    assert fitted(quantised, gpus(14.0)).mode == "offload"
 
 
 def test_a_gpu_without_any_free_memory_is_one_that_says_so(model: Checkpoint) -> None:

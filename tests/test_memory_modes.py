@@ -384,9 +384,11 @@ def test_a_worker_gets_the_packages_of_its_mode_and_of_its_checkpoint(tmp_path: 
     file = tmp_path / "one.safetensors"
     file.touch()
     simulated = ModelChoice("simulated", "simulated", "why")
-    for model in (plain, simulated, replace(plain, path_or_id=str(file))):
+    in_file = replace(plain, path_or_id=str(file), base_model=plain.path_or_id)
+    for model in (plain, simulated, in_file):
         assert saved_with(model) == frozenset()
-    assert saved_with(quantised) == {"bitsandbytes"}
+    for model in (quantised, replace(in_file, base_model=quantised.path_or_id)):
+        assert saved_with(model) == {"bitsandbytes"}
     unknown = ModelChoice("nobody/never-downloaded", "nobody/never-downloaded", "why")
     assert saved_with(unknown) == {"torchao", "bitsandbytes"}, "its configs say, once it is here"
     spec = spec_in("full", Path(plain.path_or_id))

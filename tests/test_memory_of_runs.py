@@ -13,6 +13,7 @@ from loguru import logger
 
 from core.devices import Device
 from core.errors import DeviceError
+from core.loading import LoadTurns
 from core.messages import Load, Loaded, LoadFailed, Ready
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
@@ -206,14 +207,17 @@ def test_pictures_that_changed_otherwise_do_not_hold_a_run_to_their_mode(box: Bo
 
 
 def test_out_of_memory_at_load_is_met_once_by_a_mode_of_the_same_pictures(
-    box: Box, executor: ThreadPoolExecutor
+    box: Box, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    turned: list[str] = []
+    monkeypatch.setattr(LoadTurns, "change_to", lambda self, mode: turned.append(mode))
     with box.generator() as generator:
         batch = executor.submit(generator.generate_batch, tweets(2))
         fails_to_load(box.starter.worker("gpu0"))
         box.serve(batch, incarnation=2)
         assert statuses(batch.result()) == ["done", "done"]
     assert box.modes == ["full", "offload"]
+    assert turned == ["offload"]  # whose loads hold the whole model in host memory
     assert box.said(
         rf"^gpu0: .*{re.escape(SHORT)} It loads the model in memory mode offload instead"
     )

@@ -102,6 +102,24 @@ def test_what_the_hub_refuses_is_said_with_the_file_and_what_to_do(
         hub.close()
 
 
+def test_a_download_that_stands_still_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "turbo.safetensors").write_bytes(bytes(100_000))
+    hub = HubServer(tmp_path)
+    hub.ends = lambda name, sent: sent > 0
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    try:
+        with pytest.raises(InputError, match=r"model_loras\.0: turbo.*: the hub stopped answering"):
+            found(tmp_path, {"path": "owner/name", "file": "turbo.safetensors"})
+    finally:
+        hub.close()
+
+
 @pytest.mark.parametrize(
     ("scheduler", "said"),
     [
@@ -249,6 +267,7 @@ def test_an_identity_reads_as_it_was_written() -> None:
         Identity("demo-model#12ab"),
         Identity("my own folder#12ab", {"variant": "fp16", "memory": "nf4"}, backend="sage"),
         Identity("Qwen/Qwen-Image@v1", {}, ("12@1.0", "34@0.5"), {"shift": None, "class": "X"}),
+        Identity("my folder scheduler=5#12ab"),  # a name may look like anything
     ]
     assert [Identity.read(str(identity)) for identity in identities] == identities
 

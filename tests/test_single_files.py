@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from loguru import logger
 from PIL import Image
 from safetensors.torch import save_file
 
+from core.benchmark.command import edited_by
 from core.benchmark.models import judge_model
+from core.benchmark.runner import EditBenchmark
 from core.benchmark.settings import load_benchmark_settings
-from core.devices import choose_devices
+from core.devices import Device, choose_devices
 from core.errors import InputError
+from core.model_choice import choose_model
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import read_provenance
 from tests import original_layouts, tiny_pipelines
@@ -218,7 +222,27 @@ def test_pictures_know_the_file_and_its_base_and_what_is_done_stays_done(
     with Image.open(first.output_path) as picture:
         assert np.array_equal(np.asarray(picture), drawn(family_of(model.folder), **SMALL))
     assert run().status == "skipped"
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
     assert run(base_model=str(other.folder)).status == "done"  # other parts, another picture
+    logger.remove(sink)
+    [plan] = [line for line in lines if line.startswith("Plan: ")]
+    assert f"base model {used['base_model']} -> {other.folder.name}#" in plan
+
+
+def test_a_revision_is_the_base_models_and_decides_its_parts(
+    made: Callable[[str], Made], tmp_path: Path
+) -> None:
+    save_file(made("Z-Image, its own names").state, tmp_path / "z.safetensors")
+
+    def deciding(revision: str | None) -> str:
+        name, base = str(tmp_path / "z.safetensors"), "owner/base"
+        return choose_model(
+            name, revision, "auto", [Device("cpu", 0, "")], base_model=base
+        ).deciding
+
+    assert deciding("v1").endswith("base_model=owner/base@v1")
+    assert deciding(None).endswith("base_model=owner/base")
 
 
 def test_defaults_of_the_base_model_count_where_the_files_name_says_nothing(
@@ -267,6 +291,33 @@ def test_a_file_that_cannot_be_a_model_is_refused_in_one_line(
     assert "base_model" in refusal(tmp_path, model=str(model.folder), **base)
     assert "base_model" in refusal(tmp_path, model=str(file), base_model="not a model")
     assert "model_index.json" in refusal(tmp_path, model=str(file), base_model=str(tmp_path))
+
+
+def test_a_file_is_not_spread_over_several_gpus(
+    made: Callable[[str], Made], tmp_path: Path
+) -> None:
+    model = made("Z-Image, its own names")
+    save_file(model.state, tmp_path / "z.safetensors")
+    pair = Device("cuda", 0, "0,1", more_ids=(1,))
+    with pytest.raises(InputError, match=r"gpus_per_worker: .* a model in one file, which cannot"):
+        choose_model(
+            str(tmp_path / "z.safetensors"), None, "auto", [pair], base_model=str(model.base)
+        )
+
+
+def test_the_benchmarks_table_names_the_base_model(
+    made: Callable[[str], Made], tmp_path: Path
+) -> None:
+    model = made("Z-Image, its own names")
+    save_file(model.state, tmp_path / "z.safetensors")
+    editor = {"model": str(tmp_path / "z.safetensors"), "base_model": str(model.base)}
+    run = EditBenchmark(
+        load_benchmark_settings({"device": "cpu", "editor": editor}), tmp_path / "out"
+    )
+    try:
+        assert f"base_model '{model.base.name}#" in edited_by(run).line
+    finally:
+        run.close()
 
 
 def test_a_judge_is_no_single_file() -> None:

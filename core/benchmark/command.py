@@ -20,7 +20,7 @@ from core.benchmark.summary import JudgedBy, Summary, summarise
 from core.benchmark.table import print_comparison, print_summary
 from core.errors import MultiGPUError
 from core.interrupts import Interrupts
-from core.model_identity import Identity, loaded_as
+from core.model_identity import BACKEND, BASE, Identity, loaded_as
 from core.paths import user_path
 from core.progress import create_view, set_up_logging
 
@@ -202,7 +202,7 @@ def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
         run.editor.identity,
         run.settings.bootstrap_samples,
         correlations(run.root.folder, records, name),
-        _edited_by(run),
+        edited_by(run),
     )
 
 
@@ -211,11 +211,13 @@ def _judge_settings(run: EditBenchmark) -> dict[str, Any]:
     return {**run.judge.deciding, **Identity.read(run.judge_model.deciding).others}
 
 
-def _edited_by(run: EditBenchmark) -> EditedBy:
+def edited_by(run: EditBenchmark) -> EditedBy:
+    """How the edits of a run were made."""
     edits, settings = run.edits_made(), run.settings
     attention, cache = settings.workers.attention_backend, settings.workers.chosen_cache
     how = loaded_as(run.editor.variant, run.editor.memory)
-    how |= {} if attention == "auto" else {"attention_backend": attention}
+    how |= {BASE: run.editor.base_identity} if run.editor.base_identity else {}
+    how |= {} if attention == "auto" else {BACKEND: attention}
     how |= {"step_cache": str(cache)} if cache else {}
     return EditedBy(
         run.editor.identity,
