@@ -109,7 +109,7 @@ class Made:
     def identity(self) -> Identity | None:
         """The model with its own LoRAs and noise schedule."""
         model, loras = self.model, self.used.get("model_loras")
-        scheduler = self.used.get("scheduler")
+        scheduler, backend = self.used.get("scheduler"), self.used.get(BACKEND)
         if model is None:
             return None
         return Identity(
@@ -117,6 +117,7 @@ class Made:
             self.beside_model,
             loras=tuple(identities_in(loras if isinstance(loras, list) else [])),
             scheduler=scheduler if isinstance(scheduler, dict) else {},
+            backend=backend if isinstance(backend, str) else None,
         )
 
     @property
@@ -246,7 +247,8 @@ def _other_models(made: Made, now: Identity) -> Iterator[Identity]:
     said = made.identity or now
     keys = dict.fromkeys((*LOADED, *now.others))
     values = [dict.fromkeys((said.others.get(key), now.others.get(key), None)) for key in keys]
-    models, backends = dict.fromkeys((said.model, now.model)), dict.fromkeys((now.backend, None))
+    models = dict.fromkeys((said.model, now.model))
+    backends = dict.fromkeys((said.backend, now.backend, None))
     for model, backend, chosen in product(models, backends, product(*values)):
         others = {k: v for k, v in zip(keys, chosen, strict=True) if v is not None}
         yield replace(said, model=model, others=others, backend=backend)

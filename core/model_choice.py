@@ -65,10 +65,16 @@ class ModelChoice:
     def deciding(self) -> str:
         """The identity with all about how the model is loaded that changes its pictures."""
         others = loaded_as(self.variant, self.memory if changes_pixels(self.memory) else "full")
-        if self.base_identity is not None:
-            others["base"] = "_".join(self.base_identity.split())  # a folder's name may hold spaces
+        if self.shown_base is not None:
+            others["base"] = self.shown_base
         loras = tuple(lora.identity for lora in self.loras)
         return str(Identity(self.identity, others, loras, self.scheduler))
+
+    @property
+    def shown_base(self) -> str | None:
+        """The base's identity in one word, as fingerprints and pictures hold it."""
+        base = self.base_identity
+        return base and "_".join(base.split())  # a folder's name may hold spaces
 
     def drawing(self, loras: Sequence[ModelLora], scheduler: Mapping[str, Any]) -> "ModelChoice":
         """The same model with LoRAs and a noise schedule of its own."""
@@ -145,7 +151,7 @@ def choose_model(
     if is_single_file(name) and not os.path.isdir(user_path(name, "model")):
         if index_file != INDEX_FILE:
             raise InputError(f"model: {name} is one file; a judge is a folder or a hub id.")
-        choice = _in_one_file(name, base_model, variant, why)
+        choice = _in_one_file(name, base_model, variant, why + in_mode)
         mode = _mode_of_one_file(choice.path_or_id, memory, mode)
         return replace(choice, revision=revision, dtype=dtype, variant=variant, memory=mode)
     if base_model is not None:
@@ -263,13 +269,17 @@ def _why_not(gpus: Sequence[Device], needs: Sequence[Need], name: str) -> str | 
     """Why a model can never be used here; None where it can be, if its memory is free."""
     enough = f"{needs[0].total / GIB:.0f} GiB"
     if not gpus:
-        return f"no GPU is visible, and {name} needs one of {enough}"
+        least = min(needs, key=lambda need: need.total)
+        or_less = (
+            "" if least is needs[0] else f", or of {gib(least.total)} with memory: {least.mode}"
+        )
+        return f"no GPU is visible, and {name} needs one of {enough}{or_less}"
     if any(gpu.memory == 0 for gpu in gpus):
         return f"a chosen GPU does not say whether it has {enough}, which {name} needs"
     fitting = [need for need in needs if all(need.total <= gpu.memory for gpu in gpus)]
     if not fitting:
-        least = min(need.total for need in needs)
-        return f"a chosen GPU has less than the {gib(least)} GiB that {name} needs at least"
+        lowest = min(need.total for need in needs)
+        return f"a chosen GPU has less than the {gib(lowest)} GiB that {name} needs at least"
     host, there = min(need.host_for(len(gpus)) for need in fitting), host_memory()
     if host > there:
         return f"{name} needs {gib(host)} GiB of host memory here, and there are {gib(there)}"

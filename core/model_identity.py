@@ -16,7 +16,7 @@ from core.memory_modes import Mode
 from core.noise_schedule import as_identity
 
 LORA, SCHEDULER, BACKEND = "lora", "scheduler", "attention_backend"
-LOADED = ("variant", "memory", "step_cache")
+LOADED = ("variant", "memory", "base", "step_cache")
 """Keys that come first, in this order; results record them under the same names."""
 _PART = re.compile(r"([a-z_]+)=(\S+)")
 _BACKEND_NAME = re.compile(r"[a-z0-9_]+")

@@ -35,6 +35,7 @@ class WorkerSpec:
         variant: of the model's weight files.
         memory: how the model is made to fit into the device's memory.
         base_model: where `model` is one file: hub id or folder of the model that has the rest.
+        base_identity: what the picture's metadata calls that model.
         model_loras: LoRAs that every picture is drawn with.
         scheduler: settings over those of the checkpoint's scheduler, in diffusers' names.
         sharers: workers that have the GPU together.
@@ -64,6 +65,7 @@ class WorkerSpec:
     variant: str | None = None
     memory: Mode = "full"
     base_model: str | None = None
+    base_identity: str | None = None
     model_loras: tuple[ModelLora, ...] = ()
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     sharers: int = 1
@@ -166,6 +168,7 @@ def spec_for(
         variant=model.variant,
         memory=model.memory,
         base_model=model.base_model,
+        base_identity=model.shown_base,
         model_loras=model.loras,
         scheduler=model.scheduler,
         sharers=device.sharers,

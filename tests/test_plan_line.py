@@ -186,6 +186,10 @@ def test_model_dtype_and_attention_are_told_apart(command: InlineCommand) -> Non
     assert command.plan(file, dtype="float32", workers=attention) == (
         f"3 changed (attention backend auto -> flash).{KEPT}"
     )
+    attention = {"attention_backend": "sage"}
+    assert command.plan(file, dtype="float32", workers=attention) == (
+        f"3 changed (attention backend flash -> sage).{KEPT}"
+    )
     model = model_folder(command.folder / "b")  # the stand-in for workers says it is "inline"
     assert "model inline -> b" in command.plan(file, model=model)
 

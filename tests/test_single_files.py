@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 
 from core.benchmark.models import judge_model
 from core.benchmark.settings import load_benchmark_settings
+from core.changes import Comparison
+from core.changes import Made as ResultMade
 from core.devices import choose_devices
 from core.errors import InputError
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
@@ -186,18 +188,27 @@ def test_pictures_know_the_file_and_its_base_and_what_is_done_stays_done(
     save_file(model.state, file)
     tasks = [{"prompt": "a red house", "seed": 1, **SMALL}]
 
-    def run(**changes: Any) -> Any:
+    def generator(**changes: Any) -> MultiGPUImageGenerator:
         config = {"device": "cpu", "model": str(file), "base_model": str(model.base), **changes}
-        with MultiGPUImageGenerator(1, config=config, output_dir=tmp_path / "out") as generator:
-            return generator.generate_batch(tasks)[0]
+        return MultiGPUImageGenerator(1, config=config, output_dir=tmp_path / "out")
+
+    def run(**changes: Any) -> Any:
+        with generator(**changes) as running:
+            return running.generate_batch(tasks)[0]
 
     first = run()
     assert first.status == "done", first.error
     used = read_provenance(Path(first.output_path))["used"]
     assert used["model"] == "my z.safetensors" and len(used["model_hash"]) == 16
+    assert used["base"].startswith(f"{model.base.name}#")
     with Image.open(first.output_path) as picture:
         assert np.array_equal(np.asarray(picture), drawn(family_of(model.folder), **SMALL))
     assert run().status == "skipped"
+    before = ResultMade.said_by(read_provenance(Path(first.output_path)))
+    with generator(base_model=str(other.folder)) as running:
+        [job] = running.prepare(tasks, []).jobs
+    [change] = Comparison().changes(job, before)
+    assert change.what == "base model" and change.values
     assert run(base_model=str(other.folder)).status == "done"  # other parts, another picture
 
 

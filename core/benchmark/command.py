@@ -215,6 +215,7 @@ def _edited_by(run: EditBenchmark) -> EditedBy:
     edits, settings = run.edits_made(), run.settings
     attention, cache = settings.workers.attention_backend, settings.workers.chosen_cache
     how = loaded_as(run.editor.variant, run.editor.memory)
+    how |= {} if run.editor.shown_base is None else {"base": run.editor.shown_base}
     how |= {} if attention == "auto" else {"attention_backend": attention}
     how |= {"step_cache": str(cache)} if cache else {}
     return EditedBy(

@@ -10,7 +10,7 @@ from typing import Any
 from PIL.Image import Image
 
 from core.messages import Lease
-from core.model_identity import loaded_as
+from core.model_identity import BACKEND, loaded_as
 from core.provenance import encode_picture, record
 from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraCounts
@@ -60,8 +60,14 @@ class Verdict(Product):
 
 
 def model_settings(spec: WorkerSpec) -> dict[str, Any]:
-    """What a picture says of how the model is loaded, its own LoRAs and its noise schedule."""
+    """What a picture says of how the model is loaded and computes, beside its name."""
     used: dict[str, Any] = dict(loaded_as(spec.variant, spec.memory))
+    if spec.base_identity is not None:
+        used["base"] = spec.base_identity
+    if spec.step_cache is not None:
+        used["step_cache"] = str(spec.step_cache)
+    if spec.attention_backend != "auto":
+        used[BACKEND] = spec.attention_backend
     if spec.model_loras:
         used["model_loras"] = [lora.record for lora in spec.model_loras]
     if spec.scheduler:
