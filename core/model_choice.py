@@ -145,15 +145,17 @@ def choose_model(
     if name == "auto":
         modes = abilities.modes() if memory == "auto" else [mode]
         name, why = _automatic(devices, automatic, modes, dtype, abilities.host_free)
-    in_mode = "" if mode == "full" else f"; memory mode {mode}"
     if name == SIMULATED:
         return ModelChoice(SIMULATED, SIMULATED, "Model: simulated device, as asked for.")
     if is_single_file(name) and not os.path.isdir(user_path(name, "model")):
         if index_file != INDEX_FILE:
             raise InputError(f"model: {name} is one file; a judge is a folder or a hub id.")
-        choice = _in_one_file(name, base_model, variant, why + in_mode)
+        choice = _in_one_file(name, base_model, variant)
         mode = _mode_of_one_file(choice.path_or_id, memory, mode)
-        return replace(choice, revision=revision, dtype=dtype, variant=variant, memory=mode)
+        reason = f"Model: {name} ({why}{_in_mode(mode)}), the other parts from {choice.base_model}."
+        return replace(
+            choice, revision=revision, dtype=dtype, variant=variant, memory=mode, reason=reason
+        )
     if base_model is not None:
         raise InputError(
             f"base_model: {base_model!r} gives the missing parts of a model in one file; "
@@ -166,14 +168,14 @@ def choose_model(
                 f"like {automatic.hub_id!r}."
             )
         identity = f"{name}@{revision}" if revision else name
-        reason = f"Model: {name} ({why}{in_mode})."
+        reason = f"Model: {name} ({why}{_in_mode(mode)})."
         return ModelChoice(name, identity, reason, revision, dtype, variant, mode)
     folder = Path(os.path.realpath(user_path(name, "model")))
     is_demo = folder == automatic.demo
     identity = _folder_identity(folder, automatic.demo_identity if is_demo else None, index_file)
     check_variant(folder, variant)
     shown = f"the embedded {automatic.demo_identity.replace('-', ' ')}" if is_demo else name
-    reason = f"Model: {shown} ({why}{in_mode})."
+    reason = f"Model: {shown} ({why}{_in_mode(mode)})."
     return ModelChoice(str(folder), identity, reason, revision, dtype, variant, mode)
 
 
@@ -201,7 +203,11 @@ def checkpoint_of(
     return found or known_checkpoint(model.path_or_id)
 
 
-def _in_one_file(name: str, base_model: str | None, variant: str | None, why: str) -> ModelChoice:
+def _in_mode(mode: Mode) -> str:
+    return "" if mode == "full" else f"; memory mode {mode}"
+
+
+def _in_one_file(name: str, base_model: str | None, variant: str | None) -> ModelChoice:
     file = Path(os.path.realpath(user_path(name, "model")))
     base = base_of(file, inspect_single_file(file), base_model)
     digest = hashlib.sha256()
@@ -219,7 +225,7 @@ def _in_one_file(name: str, base_model: str | None, variant: str | None, why: st
     return ModelChoice(
         str(file),
         f"{printable(file.name)}#{digest.hexdigest()[:16]}",
-        f"Model: {name} ({why}), the other parts from {base}.",
+        reason="",
         base_model=base,
         base_identity=base_identity,
     )

@@ -19,6 +19,7 @@ from core.changes import Comparison
 from core.changes import Made as ResultMade
 from core.devices import choose_devices
 from core.errors import InputError
+from core.model_choice import choose_model
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.provenance import read_provenance
 from tests import original_layouts, tiny_pipelines
@@ -210,6 +211,18 @@ def test_pictures_know_the_file_and_its_base_and_what_is_done_stays_done(
     [change] = Comparison().changes(job, before)
     assert change.what == "base model" and change.values
     assert run(base_model=str(other.folder)).status == "done"  # other parts, another picture
+
+
+def test_the_line_about_the_model_says_its_memory_mode(
+    made: Callable[[str], Made], tmp_path: Path
+) -> None:
+    model, file = made("Z-Image, its own names"), tmp_path / "m.safetensors"
+    save_file(model.state, file)
+    devices, base = choose_devices(1, kind="cpu"), str(model.base)
+    choice = choose_model(str(file), None, "auto", devices, memory="fp8", base_model=base)
+    assert choice.reason == (
+        f"Model: {file} (as asked for; memory mode fp8_cast), the other parts from {base}."
+    )
 
 
 def test_defaults_of_the_base_model_count_where_the_files_name_says_nothing(
