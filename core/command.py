@@ -87,9 +87,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--config", metavar="FILE", help="YAML settings that differ from config/default.yaml")
     add(
         "--model",
-        metavar="ID_OR_FOLDER",
-        help="Hugging Face id or local diffusers folder (default: auto, which is Z-Image-Turbo "
-        "on a large GPU and the embedded demo model elsewhere)",
+        metavar="ID_OR_PATH",
+        help="Hugging Face id, local diffusers folder or one file (default: auto, which is "
+        "Z-Image-Turbo where it fits into the GPUs' memory, else the embedded demo model)",
     )
     add(
         "--output-dir", metavar="DIR", help="pictures go to DIR/<name of TWEETS> (default: outputs)"

@@ -1,5 +1,8 @@
 """Single files of the Hugging Face hub, fetched into its cache once for all workers."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from loguru import logger
@@ -28,9 +31,11 @@ def fetch_file(repository: str, file: str, revision: str | None, where: str) -> 
     try:
         if not isinstance(try_to_load_from_cache(repository, file, revision=revision), str):
             logger.info(f"Downloading {file} of {repository} from the hub.")
-        return Path(
-            hf_hub_download(repository, file, revision=revision, etag_timeout=REQUEST_TIMEOUT)
-        )
+        with _in_our_log(f"{file} of {repository}"):
+            found = hf_hub_download(
+                repository, file, revision=revision, etag_timeout=REQUEST_TIMEOUT
+            )
+        return Path(found)
     # Every class before those that it is derived from.
     except hub.GatedRepoError:
         reason = (
@@ -57,3 +62,25 @@ def fetch_file(repository: str, file: str, revision: str | None, where: str) -> 
     except (hub.HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
     raise InputError(f"{where}: {file} of {repository}: {reason}")
+
+
+@contextmanager
+def _in_our_log(what: str) -> Iterator[None]:
+    """Has the hub's client say in the run's log that it tries again; it would print two lines each.
+
+    Args:
+        what: is fetched meanwhile.
+    """
+
+    def pass_on(said: logging.LogRecord) -> bool:
+        text = said.getMessage()
+        again = text.startswith(("Retrying", "Rate limited"))
+        logger.log("WARNING" if again else "DEBUG", f"{what}: {text}")
+        return False
+
+    client = logging.getLogger("huggingface_hub.utils._http")
+    client.addFilter(pass_on)
+    try:
+        yield
+    finally:
+        client.removeFilter(pass_on)

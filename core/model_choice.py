@@ -139,7 +139,6 @@ def choose_model(
     if name == "auto":
         modes = abilities.modes() if memory == "auto" else [mode]
         name, why = _automatic(devices, automatic, modes, dtype, abilities.host_free)
-    in_mode = "" if mode == "full" else f"; memory mode {mode}"
     if name == SIMULATED:
         return ModelChoice(SIMULATED, SIMULATED, "Model: simulated device, as asked for.")
     if is_single_file(name) and not os.path.isdir(user_path(name, "model")):
@@ -150,9 +149,12 @@ def choose_model(
                 f"gpus_per_worker: {name} is a model in one file, which cannot be spread over "
                 "several GPUs."
             )
-        choice = _in_one_file(name, base_model, revision, variant, why)
+        choice = _in_one_file(name, base_model, revision, variant)
         mode = _mode_of_one_file(choice.path_or_id, memory, mode)
-        return replace(choice, revision=revision, dtype=dtype, variant=variant, memory=mode)
+        reason = f"Model: {name} ({why}{_in_mode(mode)}), the other parts from {choice.base_model}."
+        return replace(
+            choice, revision=revision, dtype=dtype, variant=variant, memory=mode, reason=reason
+        )
     if base_model is not None:
         raise InputError(
             f"base_model: {base_model!r} gives the missing parts of a model in one file; "
@@ -165,14 +167,14 @@ def choose_model(
                 f"like {automatic.hub_id!r}."
             )
         identity = f"{name}@{revision}" if revision else name
-        reason = f"Model: {name} ({why}{in_mode})."
+        reason = f"Model: {name} ({why}{_in_mode(mode)})."
         return ModelChoice(name, identity, reason, revision, dtype, variant, mode)
     folder = Path(os.path.realpath(user_path(name, "model")))
     is_demo = folder == automatic.demo
     identity = _folder_identity(folder, automatic.demo_identity if is_demo else None, index_file)
     check_variant(folder, variant)
     shown = f"the embedded {automatic.demo_identity.replace('-', ' ')}" if is_demo else name
-    reason = f"Model: {shown} ({why}{in_mode})."
+    reason = f"Model: {shown} ({why}{_in_mode(mode)})."
     return ModelChoice(str(folder), identity, reason, revision, dtype, variant, mode)
 
 
@@ -200,8 +202,12 @@ def checkpoint_of(
     return found or known_checkpoint(model.path_or_id)
 
 
+def _in_mode(mode: Mode) -> str:
+    return "" if mode == "full" else f"; memory mode {mode}"
+
+
 def _in_one_file(
-    name: str, base_model: str | None, revision: str | None, variant: str | None, why: str
+    name: str, base_model: str | None, revision: str | None, variant: str | None
 ) -> ModelChoice:
     """`revision` and `variant` are the base model's: a file has none."""
     file = Path(os.path.realpath(user_path(name, "model")))
@@ -223,9 +229,9 @@ def _in_one_file(
     return ModelChoice(
         str(file),
         f"{printable(file.name)}#{digest.hexdigest()[:16]}",
-        f"Model: {name} ({why}), the other parts from {base}.",
+        reason="",
         base_model=base,
-        base_identity="_".join(base_identity.split()),  # a folder's name may hold spaces
+        base_identity=base_identity,
     )
 
 
@@ -273,13 +279,17 @@ def _why_not(gpus: Sequence[Device], needs: Sequence[Need], name: str) -> str | 
     """Why a model can never be used here; None where it can be, if its memory is free."""
     enough = f"{needs[0].total / GIB:.0f} GiB"
     if not gpus:
-        return f"no GPU is visible, and {name} needs one of {enough}"
+        least = min(needs, key=lambda need: need.total)
+        or_less = (
+            "" if least is needs[0] else f", or of {gib(least.total)} with memory: {least.mode}"
+        )
+        return f"no GPU is visible, and {name} needs one of {enough}{or_less}"
     if any(gpu.memory == 0 for gpu in gpus):
         return f"a chosen GPU does not say whether it has {enough}, which {name} needs"
     fitting = [need for need in needs if all(need.total <= gpu.memory for gpu in gpus)]
     if not fitting:
-        least = min(need.total for need in needs)
-        return f"a chosen GPU has less than the {gib(least)} GiB that {name} needs at least"
+        lowest = min(need.total for need in needs)
+        return f"a chosen GPU has less than the {gib(lowest)} GiB that {name} needs at least"
     host, there = min(need.host_for(len(gpus)) for need in fitting), host_memory()
     if host > there:
         return f"{name} needs {gib(host)} GiB of host memory here, and there are {gib(there)}"

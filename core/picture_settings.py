@@ -26,6 +26,7 @@ USUAL_NAMES = [names[0] for names in spellings.SETTINGS.values()]  # that messag
 GUIDANCE = ("cfg", "guidance_scale")  # one setting in two meanings: a place sets one of them
 _FILES = ("lora_path", "loras")  # one, or several: a place says one of them
 _LORA = (*_FILES, "lora_strength")
+_SWITCHED_OFF = "switched off"  # what a LoRA says that is not enabled, instead of its file
 _OWN_NAMES = {*spellings.SETTINGS, *spellings.PROMPTS, *spellings.CONTAINERS, "lora_params"}
 _MOST_OF_A_BODY = 256  # a person's height in centimetres is less, a picture's in pixels is not
 
@@ -37,10 +38,12 @@ class Place:
     Attributes:
         settings: by field of GenerateTask.
         prompts: by source, one of `spellings.PROMPTS`.
+        without_lora: it switches LoRAs off; a file that it names all the same counts.
     """
 
     settings: dict[str, Given] = field(default_factory=dict)
     prompts: dict[str, Any] = field(default_factory=dict)
+    without_lora: bool = False
 
     def put(self, name: str, given: Given) -> None:
         """Take a setting.
@@ -111,7 +114,7 @@ def _lora(layers: Sequence[Layer]) -> dict[str, Any]:
     """
     strength: Given | None = None
     for layer in layers:
-        chosen = next((p for p in layer.places if _names_files(p)), None)
+        chosen = next((p for p in layer.places if _names_files(p) or p.without_lora), None)
         for place in layer.places:
             if place is chosen or not _names_files(place):
                 strength = strength or place.settings.get("lora_strength")
@@ -120,6 +123,8 @@ def _lora(layers: Sequence[Layer]) -> dict[str, Any]:
         if chosen is not None and "loras" in chosen.settings:
             own = strength is chosen.settings.get("lora_strength")
             return {"loras": with_strengths(chosen.settings["loras"].value, strength, own)}
+        if chosen is not None and not _names_files(chosen):
+            return {}
         if chosen is not None:
             one = {"lora_path": chosen.settings["lora_path"].value}
             return one if strength is None else {**one, "lora_strength": only_strength(strength)}
@@ -191,7 +196,10 @@ class _Reader:
         several = name == "lora_path" and isinstance(value, list)
         if several or (spellings.container(key) == "lora" and self._may_be(given, key, "lora")):
             for part_name, part in self._lora_parts(given):
-                place.put(part_name, part)
+                if part_name == _SWITCHED_OFF:
+                    place.without_lora = True
+                else:
+                    place.put(part_name, part)
         elif spellings.holds_strengths(key) and are_numbers(value):
             place.put("lora_strength", given)
         elif name is not None and self._may_be(given, key, name, holder):
@@ -230,11 +238,13 @@ class _Reader:
             list(self._one_lora(Given(part, f"{key}[{place}]" if several else key)))
             for place, part in enumerate(loras)
         ]
-        found = [parts for parts in found if parts]  # less those that are switched off
-        if len(found) == 1:
-            yield from found[0]
-        elif found:
-            yield "loras", Given([_as_object(parts) for parts in found], key)
+        on = [parts for parts in found if parts and parts[0][0] != _SWITCHED_OFF]
+        if len(on) == 1:
+            yield from on[0]
+        elif on:
+            yield "loras", Given([_as_object(parts) for parts in on], key)
+        elif any(found):
+            yield _SWITCHED_OFF, given
 
     def _one_lora(self, given: Given) -> Iterator[tuple[str, Given]]:
         value, key = given.value, given.key
@@ -271,6 +281,7 @@ class _Reader:
             raise InputError(f"{key}: has no model_path (found {shown(list(value)[:6])}).")
         self._layer.passed_over += map(str, others)
         if any(part.value in (False, 0) for part in parts["enabled"]):
+            yield _SWITCHED_OFF, Given(value, key)
             return
         for given in parts["file"] if "file" in known else parts["name"][:1]:
             yield "lora_path", given

@@ -10,6 +10,7 @@ def test_the_example_draws_on_any_machine(project: Project) -> None:
     run = project.run([tweets, 1, "--limit", "2"], {"device": "cpu"})
     assert run.process.returncode == 0, run.errors
     assert "the embedded demo model (auto: no GPU is visible" in run.errors
+    assert "needs one of 22 GiB, or of 3.0 with memory: sequential_offload)." in run.errors
     pictures = sorted((project.folder / "out" / "persona_tweets").glob("*.png"))
     assert [p.name for p in pictures] == ["Mira_Vale_00.png", "Mira_Vale_01.png"]
     with Image.open(pictures[0]) as picture:

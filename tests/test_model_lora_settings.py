@@ -8,6 +8,7 @@ import diffusers
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from loguru import logger
 from PIL import Image
 
 from core.benchmark.editing import EditedBy
@@ -118,6 +119,26 @@ def test_a_download_that_stands_still_is_refused_in_one_line(
             found(tmp_path, {"path": "owner/name", "file": "turbo.safetensors"})
     finally:
         hub.close()
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_again_in_the_runs_own_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="WARNING", format="{message}")
+    try:
+        with pytest.raises(InputError, match="the hub does not answer, and the file is not in"):
+            found(tmp_path, {"path": "owner/name", "file": "turbo.safetensors"})
+    finally:
+        logger.remove(sink)
+    assert lines and all(
+        line.startswith("turbo.safetensors of owner/name: Retrying in") for line in lines
+    )
+    assert not [line for line in capfd.readouterr().err.splitlines() if line.startswith("Retr")]
 
 
 @pytest.mark.parametrize(

@@ -210,15 +210,19 @@ def test_pictures_know_the_file_and_its_base_and_what_is_done_stays_done(
     save_file(model.state, file)
     tasks = [{"prompt": "a red house", "seed": 1, **SMALL}]
 
-    def run(**changes: Any) -> Any:
+    def generator(**changes: Any) -> MultiGPUImageGenerator:
         config = {"device": "cpu", "model": str(file), "base_model": str(model.base), **changes}
-        with MultiGPUImageGenerator(1, config=config, output_dir=tmp_path / "out") as generator:
-            return generator.generate_batch(tasks)[0]
+        return MultiGPUImageGenerator(1, config=config, output_dir=tmp_path / "out")
+
+    def run(**changes: Any) -> Any:
+        with generator(**changes) as running:
+            return running.generate_batch(tasks)[0]
 
     first = run()
     assert first.status == "done", first.error
     used = read_provenance(Path(first.output_path))["used"]
     assert used["model"] == "my z.safetensors" and len(used["model_hash"]) == 16
+    assert used["base_model"].startswith(f"{model.base.name}#")
     with Image.open(first.output_path) as picture:
         assert np.array_equal(np.asarray(picture), drawn(family_of(model.folder), **SMALL))
     assert run().status == "skipped"
@@ -243,6 +247,18 @@ def test_a_revision_is_the_base_models_and_decides_its_parts(
 
     assert deciding("v1").endswith("base_model=owner/base@v1")
     assert deciding(None).endswith("base_model=owner/base")
+
+
+def test_the_line_about_the_model_says_its_memory_mode(
+    made: Callable[[str], Made], tmp_path: Path
+) -> None:
+    model, file = made("Z-Image, its own names"), tmp_path / "m.safetensors"
+    save_file(model.state, file)
+    devices, base = choose_devices(1, kind="cpu"), str(model.base)
+    choice = choose_model(str(file), None, "auto", devices, memory="fp8", base_model=base)
+    assert choice.reason == (
+        f"Model: {file} (as asked for; memory mode fp8_cast), the other parts from {base}."
+    )
 
 
 def test_defaults_of_the_base_model_count_where_the_files_name_says_nothing(

@@ -140,6 +140,20 @@ def test_a_lora_that_is_empty_or_switched_off_is_none(tmp_path: Path, given: Any
         assert "lora_path" not in settings_of(read(tmp_path, content).inputs[0])
 
 
+@pytest.mark.parametrize(
+    "off",
+    [{"lora": {"enabled": False}}, {"lora": {"path": "p.safetensors", "enabled": False}},
+     {"loras": [{"path": "p.safetensors", "enabled": False}, {"path": "b", "on": False}]},
+     {"image_generation": {"lora": {"enabled": False}}}],
+)  # fmt: skip
+@pytest.mark.parametrize("of_persona", [{"lora": "p.safetensors"}, {"loras": ["p", "b"]}])
+def test_a_tweet_switches_its_personas_loras_off(
+    tmp_path: Path, of_persona: dict[str, Any], off: dict[str, Any]
+) -> None:
+    content = {"persona": {"name": "M", **of_persona}, "tweets": [{"prompt": "a", **off}]}
+    assert not {"lora_path", "loras"} & settings_of(read(tmp_path, content).inputs[0]).keys()
+
+
 STACK = [{"path": "a.safetensors", "strength": 0.8}, {"path": "b.safetensors", "strength": -0.5}]
 STACKS: list[dict[str, Any]] = [
     {"loras": STACK},

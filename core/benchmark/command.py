@@ -30,7 +30,7 @@ PROGRAM = "run_edit_benchmark.py"
 EXAMPLES = """\
 examples:
   python run_edit_benchmark.py --config config/edit_benchmark.yaml
-      edit and score what the file names: as shipped, the demo models on 50 small pairs
+      edit and score what the file names: as shipped, 50 small pairs
   python run_edit_benchmark.py --config my.yaml --categories physical,causal --limit 20
   python run_edit_benchmark.py compare outputs/run_a outputs/run_b
       paired differences of two runs on the same pairs

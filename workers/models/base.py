@@ -64,6 +64,8 @@ def model_settings(spec: WorkerSpec) -> dict[str, Any]:
     used: dict[str, Any] = dict(loaded_as(spec.variant, spec.memory))
     if spec.base_identity is not None:
         used[BASE] = spec.base_identity
+    if spec.step_cache is not None:
+        used["step_cache"] = str(spec.step_cache)
     if spec.attention_backend != "auto":
         used[BACKEND] = spec.attention_backend
     if spec.model_loras:

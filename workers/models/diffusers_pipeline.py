@@ -268,7 +268,6 @@ class DiffusersPipeline(ModelFamily):
             "vae_tile": self._vae.side if self._vae.used else None,
             **model_settings(self.spec),
             "compiled": (self._compilation is not None and self._compilation.active) or None,
-            "step_cache": str(self.spec.step_cache) if self.spec.step_cache else None,
             **self._usual_guidance(arguments),
         }
         return {k: v for k, v in used.items() if v is not None}
