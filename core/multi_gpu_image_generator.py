@@ -109,13 +109,14 @@ class MultiGPUImageGenerator:
             ),
             self.settings.scheduler,
         )
+        workers = self.settings.workers  # not self: a generator that is dropped frees its folder
         self._memory = MemoryChoice(
             model,
             self.settings.memory,
             self.devices,
             "generate",
             PIPELINE_INDEX,
-            lambda model: self.settings.workers.decisive(model.deciding),
+            lambda model: workers.decisive(model.deciding),
         )
         refuse_unusable(model.memory, "generate", self.devices[0].kind == "cpu")
         self._resumable = output_dir is not None

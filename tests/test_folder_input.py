@@ -1,5 +1,6 @@
 """An output folder remembers its input, and another input does not replace its results."""
 
+import gc
 import json
 import os
 import shutil
@@ -199,6 +200,17 @@ def test_python_may_say_where_its_tasks_come_from(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"holds the results of .*a\.json, not of .*b\.json"):
         generator(files[1]).prepare(BOB, [])
     generator(files[1], overwrite=True).prepare(BOB, [])
+
+
+def test_a_generator_that_is_dropped_frees_its_folder(tmp_path: Path) -> None:
+    """At once, not when Python comes to look for cycles."""
+    gc.disable()
+    try:
+        for _ in range(2):
+            config = {"model": "simulated"}
+            MultiGPUImageGenerator(1, config=config, output_dir=tmp_path / "out").prepare(ALICE, [])
+    finally:
+        gc.enable()
 
 
 def test_two_data_sets_of_one_name_do_not_share_a_folder(project: Project) -> None:
