@@ -126,7 +126,7 @@ class EditBenchmark:
             settings.editor.scheduler,
         )
         found_judge, judge_settings = judge_model(settings, self.judge_devices)
-        self.judge: Judge = load_judge(judge_settings, config_folder)
+        self.judge = judge = load_judge(judge_settings, config_folder)
         self._editor_memory = MemoryChoice(
             editor,
             settings.editor.memory,
@@ -142,7 +142,7 @@ class EditBenchmark:
             self.judge_devices,
             "score",
             MODEL_INDEX,
-            lambda model: self.judge.identity(model.deciding),
+            lambda model: judge.identity(model.deciding),
             "judge.memory",
             "clip" if self.judge.settings.type == "clip" else "parts",
         )
