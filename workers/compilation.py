@@ -22,17 +22,19 @@ _OF_ANY_LENGTH = ("ZImageTransformer2DModel", "QwenImageTransformer2DModel")
 
 def compilable(spec: WorkerSpec, log: Log) -> Mode:
     """The setting `compile`, or `never` in a memory mode whose weights change within the blocks."""
-    if spec.may_compile and spec.device_count > 1:  # tensors change their GPU between blocks
+    if not spec.may_compile:
+        return "never"
+    if spec.device_count > 1:  # tensors change their GPU between blocks
         log("WARNING", "workers.compile: nothing is compiled where gpus_per_worker is above 1")
         return "never"
-    if not spec.may_compile or FACTS[spec.memory].compiles:
-        return spec.compile
-    log(
-        "WARNING" if spec.compile == "always" else "INFO",
-        f"compile: blocks are not compiled with memory: {spec.memory}, "
-        "which changes or moves their weights while they run",
-    )
-    return "never"
+    if not FACTS[spec.memory].compiles:
+        log(
+            "WARNING",
+            f"compile: blocks are not compiled with memory: {spec.memory}, "
+            "which changes or moves their weights while they run",
+        )
+        return "never"
+    return "always"
 
 
 class Compilation:

@@ -80,10 +80,8 @@ def dtype_of(spec: WorkerSpec, device: torch.device) -> torch.dtype:
 
 
 def device_map(spec: WorkerSpec) -> str:
-    """Weights go straight to the device, without a copy in host memory."""
-    if spec.device == "cpu":
-        return "cpu"
-    return "balanced" if spec.device_count > 1 else "cuda"
+    """Weights go straight to the only device, without a copy in host memory."""
+    return spec.device
 
 
 def freeze(model: torch.nn.Module) -> None:

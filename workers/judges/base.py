@@ -41,19 +41,20 @@ class JudgeFamily(ModelFamily):
             kind: the class of transformers that loads it.
             more: arguments of its `from_pretrained`.
         """
-        if self.spec.device_count > 1:
-            return load_spread_model(self.spec, kind, self.log, **more).eval()
         dtype = dtype_of(self.spec, self.device)
-        model = kind.from_pretrained(
-            self.spec.model,
-            revision=self.spec.revision,
-            variant=self.spec.variant,
-            dtype=dtype,
-            use_safetensors=True,
-            **memory.arguments(self.spec, kind, dtype),
-            **more,
-        ).eval()
-        freeze(model)
+        if self.spec.device_count > 1:
+            model = load_spread_model(self.spec, kind, self.log, **more)
+        else:
+            model = kind.from_pretrained(
+                self.spec.model,
+                revision=self.spec.revision,
+                variant=self.spec.variant,
+                dtype=dtype,
+                use_safetensors=True,
+                **memory.arguments(self.spec, kind, dtype),
+                **more,
+            )
+        freeze(model.eval())
         return memory.settle(model, self.spec, dtype, self.device)
 
     def verdict(self, scores: dict[str, float] | None, calls: list[dict[str, Any]]) -> Verdict:

@@ -25,9 +25,8 @@ def load_pipeline(spec: WorkerSpec, device: torch.device, log: Log) -> Any:
     It has the LoRAs and the noise schedule that the settings give to the model.
     """
     dtype = dtype_of(spec, device)
-    source = spec.base_model or spec.model
-    check_schedule(spec.scheduler, source, spec.revision)
-    parts = parts_without_torchvision(source, spec.revision)
+    check_schedule(spec.scheduler, spec.source, spec.revision)
+    parts = parts_without_torchvision(spec.source, spec.revision)
     if spec.base_model is not None and spec.device_count > 1:
         raise InputError("gpus_per_worker: a model in one file cannot be spread over several GPUs.")
     if spec.base_model is not None:
@@ -38,7 +37,7 @@ def load_pipeline(spec: WorkerSpec, device: torch.device, log: Log) -> Any:
         pipeline = _of_folder(spec, parts, dtype)
     if "tokenizer" in parts:
         # FLUX.2 gives its processor words alone, which the tokenizer inside takes as well.
-        pipeline.tokenizer = load_tokenizer_of(source, spec.revision, "tokenizer")
+        pipeline.tokenizer = load_tokenizer_of(spec.source, spec.revision, "tokenizer")
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             freeze(part)
