@@ -50,6 +50,11 @@ class Device:
     def count(self) -> int:
         return 1 + len(self.more_ids)
 
+    @property
+    def free_or_all(self) -> int:
+        """Bytes that are free; all of its memory where that is not known."""
+        return self.memory if self.free is None else self.free
+
 
 def in_groups(devices: Sequence[Device], size: int) -> list[Device]:
     """Devices joined `size` at a time, each group for one worker with one copy of the model.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from core.errors import InputError
 from core.host_memory import free_host_memory
-from core.memory_modes import Mode, changes_pixels
+from core.memory_modes import Mode, changes_pixels, comes_to_host_memory
 from core.single_file import inspect_single_file
 from core.worker_spec import WorkerSpec
 
@@ -23,7 +23,6 @@ NO_LIMIT = 1000
 BIG_MODEL_BYTES = 4 * 1024**3  # from here on loading is bound by disk and host memory
 PARALLEL_LOADING = "HF_ENABLE_PARALLEL_LOADING"
 _WEIGHTS = (".safetensors", ".gguf")
-_WHOLE_IN_HOST_MEMORY = ("fp8_cast", "offload", "group_offload", "sequential_offload")
 
 
 class LoadTurns:
@@ -59,7 +58,7 @@ class LoadTurns:
             self._known = self._known or _sizes_of_weights(self._spec)
         if not self._known or (not loaded and sum(self._known) >= BIG_MODEL_BYTES):
             return 1
-        holds_all = self._spec.device == "cpu" or self._spec.memory in _WHOLE_IN_HOST_MEMORY
+        holds_all = self._spec.device == "cpu" or comes_to_host_memory(self._spec.memory)
         held = sum(self._known) if holds_all else max(self._known)
         return max(1, self._available() // 2 // max(1, held))
 

@@ -9,13 +9,6 @@ from core.host_memory import free_host_memory
 from core.memory_modes import FACTS, PACKAGES, Memory, Mode, fp8_mode, installed
 from core.settings import Dtype
 
-ORDER: tuple[Mode, ...] = (
-    *("full", "fp8", "fp8_cast", "int8", "nf4"),
-    *("offload", "group_offload", "sequential_offload"),
-)
-"""In which `auto` looks for the first that fits; of fp8's two kinds it takes one."""
-
-
 Form = Literal["parts", "file", "gguf", "clip"]
 """A model's: component by component, in one file, such a file of GGUF; or a judge that embeds."""
 
@@ -84,4 +77,4 @@ class Abilities:
     def modes(self) -> list[Mode]:
         """What `auto` may take, in the order of preference."""
         not_fp8 = "fp8_cast" if self.fp8 == "fp8" else "fp8"
-        return [mode for mode in ORDER if mode != not_fp8 and self.can(mode)]
+        return [mode for mode in FACTS if mode != not_fp8 and self.can(mode)]

@@ -10,9 +10,9 @@ from loguru import logger
 from core.admission import Job, Rejected, made_by
 from core.devices import Device
 from core.ledger import Entry
-from core.memory_abilities import ORDER, Abilities, Form
+from core.memory_abilities import Abilities, Form
 from core.memory_fit import MemoryFit, fit_memory
-from core.memory_modes import Memory, Mode, changes_pixels
+from core.memory_modes import FACTS, Memory, Mode, changes_pixels
 from core.model_choice import SIMULATED, ModelChoice, checkpoint_of
 from core.settings import GenerationDefaults
 from core.single_file import GGUF
@@ -20,7 +20,7 @@ from core.tasks import EditTask, GenerateTask
 from core.working_memory import USUAL_SIDE, Demand
 
 Item = Job | Rejected
-_PICTURES: list[Mode] = ["full", *(mode for mode in ORDER if changes_pixels(mode))]
+_PICTURES: list[Mode] = ["full", *(mode for mode in FACTS if changes_pixels(mode))]
 
 
 class MemoryChoice:

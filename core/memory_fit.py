@@ -72,7 +72,7 @@ class _Room:
         """Whether it fits everywhere, or the given share of what it needs does."""
         need = self.needs[mode]
         return self.host_fits(mode) and all(
-            share * need.total <= _free(device) for device in self.devices
+            share * need.total <= device.free_or_all for device in self.devices
         )
 
     def host_fits(self, mode: Mode) -> bool:
@@ -83,12 +83,12 @@ class _Room:
 
     @property
     def tightest(self) -> Device:
-        return min(self.devices, key=_free)
+        return min(self.devices, key=lambda device: device.free_or_all)
 
     def lack(self, mode: Mode) -> str:
         """Need and have, in words."""
         need, device = self.needs[mode], self.tightest
-        if need.total > _free(device):
+        if need.total > device.free_or_all:
             return f"{mode} needs {gib(need.total)} GiB and {device.label} has {_have(device)}"
         host = need.host_for(len(self.devices))
         return f"{mode} needs {gib(host)} GiB of host memory and {gib(self.host_free)} are free"
@@ -99,7 +99,7 @@ class _Room:
         for mode, need in self.needs.items():
             lines.append(f"  {mode:<{width}} {gib(need.total):>6}  ({need.shown})")
         for device in self.devices:
-            fitting = [m for m, need in self.needs.items() if need.total <= _free(device)]
+            fitting = [m for m, need in self.needs.items() if need.total <= device.free_or_all]
             lines.append(f"  {device.label} has {_have(device)}: {', '.join(fitting) or 'none'}")
         lines.append(
             f"  host memory: {gib(self.host_free)} GiB free for {len(self.devices)} workers"
@@ -207,11 +207,6 @@ def _setting(mode: Mode) -> str:
 def _pictures(mode: Mode) -> Mode:
     """Modes that draw the same pictures have the same."""
     return mode if changes_pixels(mode) else "full"
-
-
-def _free(device: Device) -> int:
-    """What is free; all of it where that is not known."""
-    return device.memory if device.free is None else device.free
 
 
 def _have(device: Device) -> str:

@@ -64,6 +64,7 @@ FACTS: dict[Mode, Facts] = {
     "group_offload": Facts(held="layers", compiles=False),
     "sequential_offload": Facts(held="layers", compiles=False),
 }
+"""In the order in which `auto` looks for the first that fits; of fp8's two kinds it takes one."""
 
 PACKAGES = {"torchao": "torchao==0.18.0", "bitsandbytes": "bitsandbytes==0.50.2"}
 """What pip is asked for, as in requirements-extra.txt."""
@@ -110,6 +111,14 @@ ALL_WEIGHTS_AS_THEY_ARE = frozenset[Mode](m for m, f in FACTS.items() if f.weigh
 def changes_pixels(mode: Mode) -> bool:
     """A picture of this mode is another one than that of `full`."""
     return mode not in ALL_WEIGHTS_AS_THEY_ARE
+
+
+def comes_to_host_memory(mode: Mode) -> bool:
+    """The whole model is loaded into host memory, from which its mode moves it where it belongs.
+
+    With a package, weights are stored in fewer bits one by one on their way to the GPU.
+    """
+    return mode != "full" and FACTS[mode].package is None
 
 
 def installed(package: str) -> bool:

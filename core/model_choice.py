@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from core.checkpoint import PIPELINE_INDEX as INDEX_FILE
-from core.checkpoint import Checkpoint, checkpoint_of_folder, with_denoiser
+from core.checkpoint import PIPELINE_INDEX, Checkpoint, checkpoint_of_folder, with_denoiser
 from core.devices import Device
 from core.errors import DeviceError, InputError
 from core.file_ends import add_ends
@@ -112,7 +111,7 @@ def choose_model(
     dtype: Dtype,
     devices: Sequence[Device],
     automatic: Automatic = GENERATOR,
-    index_file: str = INDEX_FILE,
+    index_file: str = PIPELINE_INDEX,
     *,
     variant: str | None = None,
     memory: Memory = "auto",
@@ -142,7 +141,7 @@ def choose_model(
     if name == SIMULATED:
         return ModelChoice(SIMULATED, SIMULATED, "Model: simulated device, as asked for.")
     if is_single_file(name) and not os.path.isdir(user_path(name, "model")):
-        if index_file != INDEX_FILE:
+        if index_file != PIPELINE_INDEX:
             raise InputError(f"model: {name} is one file; a judge is a folder or a hub id.")
         if any(device.count > 1 for device in devices):
             raise InputError(
@@ -179,7 +178,7 @@ def choose_model(
 
 
 def checkpoint_of(
-    model: ModelChoice, index_file: str = INDEX_FILE, ask_hub: bool = True
+    model: ModelChoice, index_file: str = PIPELINE_INDEX, ask_hub: bool = True
 ) -> Checkpoint | None:
     """What a model's own files say of it: the folder's, the cache's, the hub's; else what is known.
 
@@ -220,7 +219,7 @@ def _in_one_file(
     base_identity = base
     if _looks_like_folder(base):
         base = os.path.realpath(user_path(base, "base_model"))
-        base_identity = _folder_identity(Path(base), None, INDEX_FILE, "base_model")
+        base_identity = _folder_identity(Path(base), None, PIPELINE_INDEX, "base_model")
         check_variant(Path(base), variant)
     elif not _HUB_ID.fullmatch(base):
         raise InputError(f"base_model: {base!r} is neither an existing folder nor a hub id.")
@@ -296,10 +295,6 @@ def _why_not(gpus: Sequence[Device], needs: Sequence[Need], name: str) -> str | 
     return None
 
 
-def _free(gpu: Device) -> int:
-    return gpu.memory if gpu.free is None else gpu.free
-
-
 def _check_free(
     gpus: Sequence[Device], automatic: Automatic, needs: Sequence[Need], host_free: int
 ) -> None:
@@ -319,8 +314,8 @@ def _check_free(
         )
     need = min(fitting, key=lambda need: need.total)
     for gpu in gpus:
-        if _free(gpu) < need.total:
-            free, total = (round(size / GIB) for size in (_free(gpu), gpu.memory))
+        if gpu.free_or_all < need.total:
+            free, total = (round(size / GIB) for size in (gpu.free_or_all, gpu.memory))
             raise DeviceError(
                 f"{means} at least {gib(need.total)} GiB (memory: {need.mode}), but only {free} of "
                 f"the {total} GiB of {gpu.label} are free. {instead}"
@@ -339,7 +334,7 @@ def _folder_identity(
     Weight files are told apart by their safetensors header and their first and last MiB.
     """
     if not os.path.isfile(folder / index_file):
-        kind = "diffusers" if index_file == INDEX_FILE else "transformers"
+        kind = "diffusers" if index_file == PIPELINE_INDEX else "transformers"
         raise InputError(
             f"{setting}: {folder} is not a {kind} model folder: it has no {index_file}."
         )

@@ -4,10 +4,9 @@ import json
 import os
 from pathlib import Path
 
+from core.checkpoint import MODEL_INDEX, PIPELINE_INDEX
 from core.memory_modes import PACKAGES, installed
 from core.model_choice import SIMULATED, ModelChoice
-
-_INDEX_FILES = ("model_index.json", "config.json")
 
 
 def saved_with(model: ModelChoice) -> frozenset[str]:
@@ -27,7 +26,7 @@ def _folder_of(source: str, revision: str | None) -> Path | None:
         return Path(source)
     from huggingface_hub import try_to_load_from_cache  # only where it is needed: it takes a moment
 
-    for name in _INDEX_FILES:
+    for name in (PIPELINE_INDEX, MODEL_INDEX):
         try:
             found = try_to_load_from_cache(source, name, revision=revision)
         except ValueError:  # no hub id: a folder that is gone by now, which its load will say

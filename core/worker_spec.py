@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from core.checkpoint import MODEL_INDEX, PIPELINE_INDEX
 from core.devices import Device
 from core.judge import Judge
 from core.memory_modes import FACTS, Mode
@@ -92,7 +93,7 @@ class WorkerSpec:
     @property
     def index_file(self) -> str:
         """A file that every model of its role's kind has."""
-        return "config.json" if self.role == "score" else "model_index.json"
+        return MODEL_INDEX if self.role == "score" else PIPELINE_INDEX
 
     @property
     def source(self) -> str:
@@ -172,7 +173,7 @@ def spec_for(
         model_loras=model.loras,
         scheduler=model.scheduler,
         sharers=device.sharers,
-        memory_share=device.memory if device.free is None else device.free,
+        memory_share=device.free_or_all,
         saved_with=saved_with(model),
     )
 

@@ -12,8 +12,9 @@ from diffusers import (
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from core.errors import InputError
+from core.memory_needs import GIB
 from workers.model_parts import part_of
-from workers.placement import GIB, Part, Place, place
+from workers.placement import Part, Place, place
 
 
 def transformer(kind: type = QwenImageTransformer2DModel) -> Part:

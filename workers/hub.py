@@ -17,6 +17,7 @@ from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.constants import is_offline_mode
 
+from core.checkpoint import PIPELINE_INDEX
 from core.errors import ModelLoadError
 from workers.errors import causes_of
 
@@ -195,7 +196,7 @@ def _lasting(error: BaseException, model: HubModel) -> str | None:
             asked = model.revision or constants.DEFAULT_REVISION
             return f"the model has no revision {asked!r}. Its branches and tags: {page}/tree/main."
         case hub_errors.RemoteEntryNotFoundError():
-            kind = "diffusers" if model.index_file == "model_index.json" else "transformers"
+            kind = "diffusers" if model.index_file == PIPELINE_INDEX else "transformers"
             return (
                 f"the model lacks a file that a {kind} model has ({_file_of(error)}). Give one "
                 f"whose files at {page}/tree/{model.revision or 'main'} include {model.index_file}."

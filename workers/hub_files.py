@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from core.checkpoint import PIPELINE_INDEX
 from core.errors import ModelLoadError
 
 Given = Literal["nothing", "denoiser", "everything"]
 """Of which parts of a pipeline the user has the weights in a file."""
 
-PIPELINE_INDEX = "model_index.json"
 _ROOT_FILES = {
     # Of every pipeline, and of parts that lie in the root.
     *(PIPELINE_INDEX, "config.json", "scheduler_config.json", "pipeline.py"),

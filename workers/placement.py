@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from core.errors import InputError
+from core.memory_needs import GIB
 
 HOME = 0  # the GPU on which a pipeline makes its noise, and decodes
-GIB = 1024**3
 STEPS = 40  # halvings, in which the even filling of GPUs is looked for
 
 

@@ -18,11 +18,12 @@ from huggingface_hub.constants import is_offline_mode
 from torch import nn
 
 from core.errors import InputError
+from core.memory_needs import GIB
 from core.worker_spec import WorkerSpec
 from workers.model_parts import classes_in, device_map, part_of, without_memory
 from workers.models.base import Log
 from workers.moves import compute_at_home, connect
-from workers.placement import GIB, HOME, Place, place
+from workers.placement import HOME, Place, place
 from workers.torch_device import dtype_of, torch_devices
 
 # Bytes beside the weights, by estimate: on each GPU what a picture of 1 MP takes in a block, and

@@ -8,10 +8,10 @@ from diffusers.utils import logging as diffusers_logging
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers.utils import logging as transformers_logging
 
+from core.memory_needs import CONTEXT
 from core.worker_spec import WorkerSpec
 from workers.library_warnings import take_over_handlers
 
-CONTEXT_BYTES = 512 * 1024**2  # that CUDA takes for a process, beside what torch counts
 BFLOAT16_SINCE = (8, 0)  # compute capability: Ampere; before, it is emulated, many times slower
 
 
@@ -32,7 +32,7 @@ def _keep_to_its_share(spec: WorkerSpec) -> None:
     """Have too large a task run out of memory itself, and not the GPU's other workers."""
     _, total = torch.cuda.mem_get_info(0)
     share = spec.memory_share or total // spec.sharers
-    fraction = min(1.0, max(0.0, share - CONTEXT_BYTES) / total)
+    fraction = min(1.0, max(0.0, share - CONTEXT) / total)
     torch.cuda.set_per_process_memory_fraction(fraction, 0)
 
 

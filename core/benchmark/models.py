@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from core.benchmark.settings import BenchmarkSettings, ModelJudgeDefaults
+from core.checkpoint import MODEL_INDEX
 from core.devices import Device
 from core.errors import InputError
 from core.model_choice import Automatic, ModelChoice, choose_model
@@ -53,7 +54,7 @@ def judge_model(
         judge.dtype,
         devices,
         JUDGE,
-        index_file="config.json",
+        index_file=MODEL_INDEX,
         variant=judge.variant,
         memory=judge.memory,
         role="score",

@@ -8,7 +8,7 @@ from accelerate import cpu_offload
 from diffusers.hooks import apply_group_offloading
 from huggingface_hub.constants import is_offline_mode
 
-from core.memory_modes import FACTS
+from core.memory_modes import comes_to_host_memory
 from core.worker_spec import WorkerSpec
 from workers.models.memory import (
     LinearLayers,
@@ -24,8 +24,8 @@ def arguments(spec: WorkerSpec, kind: Any, dtype: torch.dtype) -> dict[str, Any]
     """What `from_pretrained` is told of the worker's mode; `kind` is the class that loads."""
     if spec.memory == "full":
         return {"device_map": device_map(spec)}
-    if FACTS[spec.memory].package is None:
-        return {}  # into host memory, from which `settle` moves what belongs elsewhere
+    if comes_to_host_memory(spec.memory):
+        return {}
     config = transformers.AutoConfig.from_pretrained(
         spec.model, revision=spec.revision, local_files_only=is_offline_mode()
     )

@@ -18,7 +18,7 @@ from huggingface_hub.constants import is_offline_mode
 from torch import nn
 
 from core.errors import InputError
-from core.memory_modes import FACTS, Mode, Part, is_kept, part_of
+from core.memory_modes import Mode, Part, comes_to_host_memory, is_kept, part_of
 from core.worker_spec import WorkerSpec
 from workers.torch_device import device_map
 
@@ -31,9 +31,8 @@ def arguments(spec: WorkerSpec, dtype: torch.dtype) -> dict[str, Any]:
     """What `DiffusionPipeline.from_pretrained` is told of the worker's mode."""
     if spec.memory == "full":
         return {"device_map": device_map(spec)}
-    if FACTS[spec.memory].package is None:
-        # Into host memory, from which `settle` moves what belongs elsewhere. Not by a device map:
-        # diffusers takes no hooks off a pipeline with one before it loads a LoRA.
+    if comes_to_host_memory(spec.memory):
+        # Not by a device map: with one, diffusers takes no hooks off before it loads a LoRA.
         return {}
     configs = {}
     for name, (library, kind) in _quantised_components(spec).items():
