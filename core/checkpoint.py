@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.memory_modes import part_of
+from core.single_file import GGUF, OF_AUTOENCODERS, OF_TEXT_ENCODERS
 from core.weights import Tensor, Weights, tensors_of, weight_files
 
 Kind = Literal["denoiser", "text", "vae", "judge", "other"]
 
 MAX_JSON_BYTES = 50_000_000  # of an index or a header; the largest have some MB
 PIPELINE_INDEX, MODEL_INDEX = "model_index.json", "config.json"
-# How names of other parts than the denoiser begin where one file has a whole model.
-_OTHER_PARTS = ("conditioner.", "cond_stage_model.", "first_stage_model.", "text_encoders.", "vae.")
 
 
 @dataclass(frozen=True)
@@ -120,12 +119,12 @@ def with_denoiser(base: Checkpoint, file: Path) -> Checkpoint | None:
 
 
 def _denoiser_in(file: Path, like: Component) -> Component:
-    if file.suffix.lower() == ".gguf":  # stays as it is, and is computed with layer by layer
+    if file.suffix.lower() == GGUF:  # stays as it is, and is computed with layer by layer
         weights = replace(like.weights, as_stored=file.stat().st_size, fixed=0)
         config = {**like.config, "quantization_config": {"quant_method": "gguf"}}
         return replace(like, weights=weights, config=config)
     tensors = list(tensors_of(file))
-    if any(tensor.name.startswith(_OTHER_PARTS) for tensor in tensors):
+    if any(tensor.name.startswith(OF_TEXT_ENCODERS + OF_AUTOENCODERS) for tensor in tensors):
         return like  # a whole checkpoint, of the family of its base model
     return replace(like, weights=Weights.of(tensors, "denoiser"))
 
@@ -139,13 +138,14 @@ def judge_checkpoint(config: Mapping[str, Any], tensors: Iterable[Tensor]) -> Ch
 
 def _pipeline_of(folder: Path, variant: str | None) -> Checkpoint | None:
     index = _read_json(folder / PIPELINE_INDEX)
-    files = {name: weight_files(folder / name, variant) for name in parts_of(index)}
+    classes = parts_of(index)
+    files = {name: weight_files(folder / name, variant) for name in classes}
     if not is_whole(files):
         return None
     files = {name: of_component for name, of_component in files.items() if of_component}
     configs = {name: _config_of(folder / name) for name in files}
     pipeline = str(index.get("_class_name", ""))
-    return checkpoint_of_files(files, pipeline, parts_of(index), configs)
+    return checkpoint_of_files(files, pipeline, classes, configs)
 
 
 def is_whole(files: Mapping[str, Sequence[Any]]) -> bool:

@@ -26,7 +26,7 @@ from core.checkpoint import (
     parts_of,
 )
 from core.safetensors_header import LENGTH_BYTES
-from core.weights import Tensor, chosen_files
+from core.weights import Tensor, chosen_files, tensors_in
 
 REQUEST_TIMEOUT = 5.0  # seconds for one answer
 WHOLE_TIMEOUT = 20.0  # seconds for all of them
@@ -134,12 +134,7 @@ class _Questions:
             raise ValueError(f"{file} is no safetensors file")
         if len(start) < end:
             start = self._start_of(file, end)
-        header = json.loads(start[LENGTH_BYTES:end])
-        return [
-            Tensor(name, str(entry["dtype"]), tuple(entry["shape"]))
-            for name, entry in header.items()
-            if name != "__metadata__"
-        ]
+        return list(tensors_in(json.loads(start[LENGTH_BYTES:end])))
 
     def _start_of(self, file: str, size: int) -> bytes:
         """At most `size` bytes; a server that knows no ranges would send all: it is hung up on."""

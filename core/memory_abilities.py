@@ -8,9 +8,28 @@ from core.devices import Device
 from core.host_memory import free_host_memory
 from core.memory_modes import FACTS, PACKAGES, Memory, Mode, fp8_mode, installed
 from core.settings import Dtype
+from core.single_file import GGUF
 
 Form = Literal["parts", "file", "gguf", "clip"]
 """A model's: component by component, in one file, such a file of GGUF; or a judge that embeds."""
+
+
+def form_of_file(path: str) -> Form:
+    """Of a model in one file."""
+    return "gguf" if path.lower().endswith(GGUF) else "file"
+
+
+def allows(form: Form, mode: Mode) -> bool:
+    """Whether a model of such a form can be loaded in a mode, on whatever machine."""
+    match form:
+        case "gguf":
+            return mode in ("full", "offload")
+        case "file":
+            return FACTS[mode].package is None
+        case "clip":
+            return FACTS[mode].weight_bytes is None
+        case "parts":
+            return True
 
 
 @dataclass(frozen=True)
@@ -49,11 +68,7 @@ class Abilities:
         facts = FACTS[mode]
         if self.gpus > 1 and mode != "full":
             return False
-        if self.form == "gguf" and mode not in ("full", "offload"):
-            return False
-        if self.form == "file" and facts.package is not None:
-            return False
-        if self.form == "clip" and facts.weight_bytes is not None:
+        if not allows(self.form, mode):
             return False
         if self.role == "score" and facts.held == "a component":
             return False

@@ -10,12 +10,11 @@ from loguru import logger
 from core.admission import Job, Rejected, made_by
 from core.devices import Device
 from core.ledger import Entry
-from core.memory_abilities import Abilities, Form
+from core.memory_abilities import Abilities, Form, form_of_file
 from core.memory_fit import MemoryFit, fit_memory
 from core.memory_modes import FACTS, Memory, Mode, changes_pixels
 from core.model_choice import SIMULATED, ModelChoice, checkpoint_of
 from core.settings import GenerationDefaults
-from core.single_file import GGUF
 from core.tasks import EditTask, GenerateTask
 from core.working_memory import USUAL_SIDE, Demand
 
@@ -50,7 +49,7 @@ class MemoryChoice:
         self.model = model
         self._form = form
         if model.base_model is not None:
-            self._form = "gguf" if model.path_or_id.lower().endswith(GGUF) else "file"
+            self._form = form_of_file(model.path_or_id)
         self.fit: MemoryFit | None = None  # once it is decided
         self._memory = memory
         self._devices = devices

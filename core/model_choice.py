@@ -14,14 +14,14 @@ from core.errors import DeviceError, InputError
 from core.file_ends import add_ends
 from core.host_memory import host_memory
 from core.known_models import known_checkpoint
-from core.memory_abilities import Abilities
-from core.memory_modes import FACTS, Memory, Mode, changes_pixels
+from core.memory_abilities import Abilities, Form, allows, form_of_file
+from core.memory_modes import Memory, Mode, changes_pixels
 from core.memory_needs import GIB, Need, gib, needs_of
 from core.model_identity import BASE, Identity, loaded_as
 from core.model_loras import ModelLora
 from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, Dtype
-from core.single_file import GGUF, base_of, inspect_single_file, is_single_file
+from core.single_file import base_of, inspect_single_file, is_single_file
 from core.variants import check_variant
 from core.working_memory import Demand
 
@@ -133,14 +133,16 @@ def choose_model(
         DeviceError: others use the memory that the automatic choice needs.
     """
     why = "as asked for"
-    abilities = Abilities.here(devices, role, dtype)
+    in_one_file = is_single_file(name) and not os.path.isdir(user_path(name, "model"))
+    form = form_of_file(name) if in_one_file else "parts"
+    abilities = Abilities.here(devices, role, dtype, form)
     mode = abilities.mode_of(memory)
     if name == "auto":
         modes = abilities.modes() if memory == "auto" else [mode]
         name, why = _automatic(devices, automatic, modes, dtype, abilities.host_free)
     if name == SIMULATED:
         return ModelChoice(SIMULATED, SIMULATED, "Model: simulated device, as asked for.")
-    if is_single_file(name) and not os.path.isdir(user_path(name, "model")):
+    if in_one_file:
         if index_file != PIPELINE_INDEX:
             raise InputError(f"model: {name} is one file; a judge is a folder or a hub id.")
         if any(device.count > 1 for device in devices):
@@ -149,7 +151,8 @@ def choose_model(
                 "several GPUs."
             )
         choice = _in_one_file(name, base_model, revision, variant)
-        mode = _mode_of_one_file(choice.path_or_id, memory, mode)
+        if not allows(form, mode):
+            raise InputError(_refusal_of_file(form, memory))
         reason = f"Model: {name} ({why}{_in_mode(mode)}), the other parts from {choice.base_model}."
         return replace(
             choice, revision=revision, dtype=dtype, variant=variant, memory=mode, reason=reason
@@ -234,22 +237,13 @@ def _in_one_file(
     )
 
 
-def _mode_of_one_file(path: str, memory: Memory, mode: Mode) -> Mode:
-    """Raises InputError for a mode in which such a file cannot be loaded."""
-    if path.lower().endswith(GGUF):
-        if mode in ("full", "offload"):
-            return mode
-        raise InputError(
+def _refusal_of_file(form: Form, memory: Memory) -> str:
+    if form == "gguf":
+        return (
             f"memory: {memory} is none for a GGUF file, whose weights are in fewer bits already; "
             "full and offload are."
         )
-    if FACTS[mode].package is None:
-        return mode
-    if memory == "fp8":
-        return "fp8_cast"
-    raise InputError(
-        f"memory: {memory} is none for a model in one file; full, fp8 and the offload modes are."
-    )
+    return f"memory: {memory} is none for a model in one file; full, fp8 and the offload modes are."
 
 
 def is_hub_model(path_or_id: str) -> bool:

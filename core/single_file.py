@@ -39,7 +39,9 @@ _LOOKS_LIKE = {
     "input_blocks.0.0.weight": "stabilityai/stable-diffusion-xl-base-1.0",
 }
 _PREFIX = "model.diffusion_model."
-_OF_A_TEXT_ENCODER = ("conditioner.", "cond_stage_model.", "text_encoders.")
+OF_TEXT_ENCODERS = ("conditioner.", "cond_stage_model.", "text_encoders.")
+OF_AUTOENCODERS = ("first_stage_model.", "vae.")
+"""How names of these parts begin where one file has a whole model."""
 # Weights in fewer bits with scales beside them: diffusers would take the bare numbers for weights.
 _SCALED = re.compile(
     r"(^scaled_fp8$|\.(scale_weight|weight_scale|scale_input|comfy_quant|qweight)$)"
@@ -128,7 +130,7 @@ def _of_tensors(path: Path, header: Mapping[str, Any]) -> SingleFile:
             "which diffusers cannot read; take the file in bf16 or fp16, or a GGUF, and set "
             "`memory: fp8` to have it in 8 bits."
         )
-    whole = any(name.startswith(_OF_A_TEXT_ENCODER) for name in header)
+    whole = any(name.startswith(OF_TEXT_ENCODERS) for name in header)
     return SingleFile(
         whole,
         next((base for name, base in _WHOLE.items() if whole and name in header), None),

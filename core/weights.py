@@ -4,9 +4,10 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.memory_modes import Part, is_kept
 from core.safetensors_header import read_header
@@ -126,6 +127,11 @@ def tensors_of(file: Path) -> Iterator[Tensor]:
         OSError, ValueError: it cannot be read, or is no safetensors file.
     """
     header, _ = read_header(file, file.stat().st_size)
+    yield from tensors_in(header)
+
+
+def tensors_in(header: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The tensors that the header of a safetensors file names."""
     for name, entry in header.items():
         if name != "__metadata__":
             yield Tensor(name, str(entry["dtype"]), tuple(map(int, entry["shape"])))

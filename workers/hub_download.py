@@ -44,8 +44,8 @@ from core.errors import ModelLoadError
 from workers.hub import HubModel, Log, ask_for, load_from_hub, patiently
 from workers.hub_files import (
     Given,
+    libraries_of,
     parts_given,
-    parts_of,
     pipeline_files,
     shards_of,
     transformers_files,
@@ -174,7 +174,7 @@ class Download:
             index = _json_of(folder / model.index_file)
         except ModelLoadError as error:
             raise ModelLoadError(f"{model.name}: {error}") from None
-        parts = [*parts_of(index)] if model.index_file == PIPELINE_INDEX else ["."]
+        parts = [*libraries_of(index)] if model.index_file == PIPELINE_INDEX else ["."]
         expected = [model.index_file]
         for part in sorted({*parts} - parts_given(parts, self._given)):
             place = folder / part if (folder / part).is_dir() else folder  # some lie in the root

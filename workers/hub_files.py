@@ -49,7 +49,7 @@ def pipeline_files(
     """
     ignored = index.get("_ignore_files")
     known = set(names) - set(ignored if isinstance(ignored, list) else ())
-    parts = parts_of(index)
+    parts = libraries_of(index)
     wanted = {name for name in known if name in _ROOT_FILES}
     inside = {part: [n for n in known if n.startswith(f"{part}/")] for part in parts}
     if not all(inside.values()):
@@ -79,7 +79,7 @@ def pipeline_files(
     return sorted(wanted)
 
 
-def parts_of(index: Mapping[str, Any]) -> dict[str, str]:
+def libraries_of(index: Mapping[str, Any]) -> dict[str, str]:
     """The library of each part that a `model_index.json` names; parts that are left out, not."""
     lists = {k: v for k, v in index.items() if isinstance(v, list) and k != "_class_name"}
     return {k: str(v[0]) for k, v in lists.items() if v and v[0] is not None}
