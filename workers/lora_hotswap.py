@@ -27,7 +27,7 @@ from workers.lora_adapter import (
     off_the_file,
     put_on,
 )
-from workers.lora_manager import LoraCounts, Loras, Refusals, check_unchanged, fewer
+from workers.lora_manager import LoraCounts, Loras, Refusals, check_unchanged, fewer, leaving
 from workers.lora_weights import LoraWeights, side_by_side
 from workers.models.base import Log
 
@@ -121,8 +121,7 @@ class HotswapLoras(Loras):
 
     def _make_room(self, coming: int, wanted: frozenset[str]) -> None:
         """Drop what was used longest ago, but nothing that is `wanted`."""
-        over = len(self._files) + coming - self._capacity
-        for sha256 in [sha256 for sha256 in self._files if sha256 not in wanted][: max(0, over)]:
+        for sha256 in leaving(self._files, coming, self._capacity, wanted):
             del self._files[sha256]
 
     def _put(self, parts: Sequence[LoraWeights]) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,9 +143,7 @@ class LoraManager(Loras):
 
     def _make_room(self, coming: int, wanted: frozenset[str]) -> None:
         """Drop what was used longest ago, but nothing that is `wanted`."""
-        over = len(self._resident) + coming - self._capacity
-        idle = [sha256 for sha256 in self._resident if sha256 not in wanted]
-        for sha256 in idle[: max(0, over)]:
+        for sha256 in leaving(self._resident, coming, self._capacity, wanted):
             self._drop(sha256)
 
     def _load(self, sha256: str, path: Path, wanted: frozenset[str]) -> None:
@@ -191,6 +189,18 @@ class LoraManager(Loras):
             self._pipeline.unload_lora_weights()
             self._resident.clear()
             self._active, self._enabled = frozenset(), True
+
+
+def leaving(
+    held: Collection[str], coming: int, capacity: int, wanted: Collection[str]
+) -> list[str]:
+    """Which LoRAs go so that others can come: those used longest ago, but none that is wanted.
+
+    Args:
+        held: the least recently used first.
+    """
+    over = len(held) + coming - capacity
+    return [sha256 for sha256 in held if sha256 not in wanted][: max(0, over)]
 
 
 def fewer(capacity: int, resident: int) -> int:

@@ -34,6 +34,20 @@ class LowRank:
     magnitude: Tensor | None = None
     by_input: bool = False
 
+    def product(self, device: torch.device) -> Tensor:
+        """Up · down as the layer's weight is shaped, in float32."""
+        down, up = (f.to(device, torch.float32).flatten(1) for f in (self.down, self.up))
+        return (up @ down).reshape(self.layer.shape)
+
+    def factor(self, changed: Tensor) -> Tensor:
+        """What brings each row, or column, of W + scale · up · down to the magnitude; of DoRA."""
+        assert self.magnitude is not None
+        across = 1 if self.by_input else 0  # the dimension that keeps its entries
+        length = changed.transpose(0, across).flatten(1).norm(dim=1)
+        least = torch.finfo(length.dtype).tiny
+        factor: Tensor = self.magnitude.to(length) / length.clamp_min(least)
+        return factor
+
 
 @dataclass(frozen=True)
 class Kronecker:
@@ -47,6 +61,18 @@ class Kronecker:
     @property
     def layer(self) -> Layer:
         return self.target.layer
+
+    @property
+    def blocks(self) -> slice:
+        """The rows of w1 that have a part in the layer's: of a fused layer's not all have."""
+        height = self.w2.shape[0]
+        return slice(self.target.start // height, -(-self.target.end // height))
+
+    @property
+    def rows(self) -> slice:
+        """The layer's rows in the product of these with w2."""
+        before = self.blocks.start * self.w2.shape[0]
+        return slice(self.target.start - before, self.target.end - before)
 
 
 Update = LowRank | Kronecker

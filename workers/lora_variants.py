@@ -32,14 +32,9 @@ class Dora(LoraVariant):  # type: ignore[misc]
     """Brings each row or column of the changed weight to the length that was learned for it."""
 
     def __init__(self, update: LowRank, place: Place) -> None:
-        assert update.magnitude is not None
         base = update.layer.module
-        down, up = (f.to(place.device, torch.float32) for f in (update.down, update.up))
-        change = (up.flatten(1) @ down.flatten(1)).reshape(update.layer.shape)
-        changed = weight_of(base).to(place.device) + update.scale * change
-        across = 1 if update.by_input else 0  # the dimension that keeps its entries
-        length = changed.transpose(0, across).flatten(1).norm(dim=1)
-        factor = update.magnitude.to(length) / length.clamp_min(torch.finfo(length.dtype).tiny)
+        change = update.product(place.device)
+        factor = update.factor(weight_of(base).to(place.device) + update.scale * change)
         factor = factor[:, None, None] if isinstance(base, nn.Conv2d) else factor
         # Numbers in tensors: for others each layer would be compiled by itself.
         self._scaled = (factor * update.scale).to(place.dtype)
@@ -72,15 +67,11 @@ class LoKr(LoraVariant):  # type: ignore[misc]
     """Multiplies with the two factors in turn: their product would be as large as the weight."""
 
     def __init__(self, update: Kronecker, place: Place) -> None:
-        target = update.target
         self._inner = update.w2.to(place.device, place.dtype)
-        # Of a fused layer's product only the rows that this layer needs.
-        height = self._inner.shape[0]
-        first, last = target.start // height, -(-target.end // height)
-        outer = update.w1[first:last].float() * update.scale
+        outer = update.w1[update.blocks].float() * update.scale
         self._outer = outer.to(place.device, place.dtype)
-        self._rows = slice(target.start - first * height, target.end - first * height)
-        self._swapped = target.swapped
+        self._rows = update.rows
+        self._swapped = update.target.swapped
 
     def forward(
         self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any

@@ -134,30 +134,22 @@ def _change(update: Update, weight: Tensor) -> Tensor:
     """What a LoRA at strength 1 adds to a weight, both in float32."""
     if isinstance(update, Kronecker):
         return _product(update, weight)
-    down, up = (f.to(weight.device, torch.float32) for f in (update.down, update.up))
-    change = update.scale * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+    change = update.scale * update.product(weight.device)
     if update.magnitude is None:
         return change
     changed = weight + change
-    across = 1 if update.by_input else 0  # the dimension that keeps its entries
-    length = changed.transpose(0, across).flatten(1).norm(dim=1)
-    factor = update.magnitude.to(length) / length.clamp_min(torch.finfo(length.dtype).tiny)
     shape = [1] * weight.dim()
-    shape[across] = -1
-    whole: Tensor = changed * factor.reshape(shape)
-    return whole - weight
+    shape[1 if update.by_input else 0] = -1
+    return changed * update.factor(changed).reshape(shape) - weight
 
 
 def _product(update: Kronecker, weight: Tensor) -> Tensor:
     """The rows of the Kronecker product that are this layer's."""
-    target = update.target
     inner = update.w2.to(weight.device, torch.float32)
-    height = len(inner)
-    first, last = target.start // height, -(-target.end // height)
-    outer = update.w1[first:last].to(weight.device, torch.float32) * update.scale
+    outer = update.w1[update.blocks].to(weight.device, torch.float32) * update.scale
     outer = outer.reshape(*outer.shape, *[1] * (inner.dim() - 2))
-    rows = torch.kron(outer, inner)[target.start - first * height : target.end - first * height]
-    if target.swapped:
+    rows = torch.kron(outer, inner)[update.rows]
+    if update.target.swapped:
         rows = torch.cat(rows.chunk(2)[::-1])
     return rows.reshape(weight.shape)
 
