@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from PIL import Image
 
 PROJECT = Path(__file__).resolve().parent.parent
 COMMAND = PROJECT / "generate_images_from_tweets.py"
@@ -227,3 +228,24 @@ def executor() -> Iterator[ThreadPoolExecutor]:
     executor = ThreadPoolExecutor()
     yield executor
     executor.shutdown(wait=False)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two pictures to be edited, of one colour each."""
+    folder = tmp_path_factory.mktemp("sources")
+    files = [folder / f"{i}.png" for i in range(2)]
+    for i, file in enumerate(files):
+        Image.new("RGB", (80, 80), (200 * i, 90, 40)).save(file)
+    return [str(file) for file in files]
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny layers are faster so."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -47,15 +47,6 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     return load
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("sources")
-    files = [folder / f"{i}.png" for i in range(2)]
-    for i, file in enumerate(files):
-        Image.new("RGB", (80, 80), (200 * i, 90, 40)).save(file)
-    return [str(file) for file in files]
-
-
 def made(family: Any, task: GenerateTask | EditTask) -> Any:
     return family.run([Lease("id", 1, task, None, "fingerprint", "unused.png")])[0]
 

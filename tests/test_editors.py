@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from core.errors import InputError
 from core.messages import Lease
@@ -41,15 +40,6 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
         return editor
 
     return load
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("sources")
-    files = [folder / f"{i}.png" for i in range(2)]
-    for i, file in enumerate(files):
-        Image.new("RGB", (80, 80), (200 * i, 90, 40)).save(file)
-    return [str(file) for file in files]
 
 
 def edited(editor: Any, sources: list[str], **fields: Any) -> Any:

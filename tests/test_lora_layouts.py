@@ -1,6 +1,5 @@
 """Every layout of LoRA files does to every layer exactly what it says, or is refused by name."""
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -98,13 +97,7 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny layers are faster so."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @cache

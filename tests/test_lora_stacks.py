@@ -1,6 +1,5 @@
 """Several LoRAs for one picture: each layer changes by the sum, and nothing stays behind."""
 
-from collections.abc import Iterator
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -32,13 +31,7 @@ STACKS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny layers are faster so."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @cache

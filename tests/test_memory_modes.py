@@ -39,13 +39,13 @@ from tests.memory_modes import (
     spec_in,
     without_a_gpu,
 )
-from tests.test_editors import edited, pictures
+from tests.test_editors import edited
 from tests.test_native_image_generator import drawn, lease
 from tests.test_plan_line import KEPT, command, model_folder, tweets
 from workers.base_layers import weight_of
 from workers.models.loading import load_pipeline
 
-__all__ = ["command", "pictures"]  # fixtures
+__all__ = ["command"]  # a fixture
 
 
 def generator(mode: Mode, model: Path, log: list[str] | None = None, **changes: Any) -> Any:

@@ -11,12 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    FluxPipeline,
-    FluxTransformer2DModel,
-    QwenImagePipeline,
-    QwenImageTransformer2DModel,
-)
+from diffusers import FluxPipeline, QwenImagePipeline
 from PIL import Image
 from torch import nn
 
@@ -32,7 +27,7 @@ from core.tasks import EditTask, ScoreTask
 from core.worker_spec import WorkerSpec
 from tests.pretend_gpus import PretendGpus, pretend_memory
 from tests.test_native_image_generator import drawn, spec_for
-from tests.tiny_pipelines import WIDTH, build_sdxl, flux_components, qwen_image_components
+from tests.tiny_pipelines import build_sdxl, flux_components, qwen_image_components
 from workers.spread import ROOM_TO_DECODE, ROOM_TO_WORK, check_places
 
 KIB = 1024
@@ -101,34 +96,11 @@ def test_a_split_transformer_draws_what_it_draws_on_one_device(
 
 def save_flux(folder: Path) -> None:
     """With blocks of both kinds."""
-    transformer = FluxTransformer2DModel(
-        patch_size=1,
-        in_channels=16,
-        num_layers=3,
-        num_single_layers=5,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        pooled_projection_dim=WIDTH,
-        axes_dims_rope=(4, 4, 8),
-        guidance_embeds=True,
-    )
-    FluxPipeline(**flux_components() | {"transformer": transformer}).save_pretrained(folder)
+    FluxPipeline(**flux_components(blocks=3, single_blocks=5)).save_pretrained(folder)
 
 
 def save_qwen_image(folder: Path) -> None:
-    transformer = QwenImageTransformer2DModel(
-        patch_size=2,
-        in_channels=16,
-        out_channels=4,
-        num_layers=6,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        axes_dims_rope=(8, 4, 4),
-    )
-    parts = qwen_image_components() | {"transformer": transformer}
-    QwenImagePipeline(**parts).save_pretrained(folder)
+    QwenImagePipeline(**qwen_image_components(blocks=6)).save_pretrained(folder)
 
 
 def save_sdxl(folder: Path) -> None:

@@ -85,7 +85,7 @@ def sdxl_components(second_width: int = WIDTH) -> dict[str, Any]:
     }
 
 
-def flux_components() -> dict[str, Any]:
+def flux_components(blocks: int = 1, single_blocks: int = 1) -> dict[str, Any]:
     torch.manual_seed(0)
     clip_tokenizer = _clip_tokenizer()
     t5_tokenizer = _t5_tokenizer()
@@ -106,8 +106,8 @@ def flux_components() -> dict[str, Any]:
         "transformer": FluxTransformer2DModel(
             patch_size=1,
             in_channels=16,
-            num_layers=1,
-            num_single_layers=1,
+            num_layers=blocks,
+            num_single_layers=single_blocks,
             attention_head_dim=16,
             num_attention_heads=2,
             joint_attention_dim=WIDTH,
@@ -120,7 +120,7 @@ def flux_components() -> dict[str, Any]:
     }
 
 
-def qwen_image_components() -> dict[str, Any]:
+def qwen_image_components(blocks: int = 1) -> dict[str, Any]:
     torch.manual_seed(0)
     tokenizer = _qwen_tokenizer()
     text = {
@@ -156,7 +156,7 @@ def qwen_image_components() -> dict[str, Any]:
             patch_size=2,
             in_channels=16,
             out_channels=4,
-            num_layers=1,
+            num_layers=blocks,
             attention_head_dim=16,
             num_attention_heads=2,
             joint_attention_dim=WIDTH,
