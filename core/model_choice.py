@@ -14,13 +14,14 @@ from core.errors import DeviceError, InputError
 from core.file_ends import add_ends
 from core.host_memory import host_memory
 from core.known_models import known_checkpoint
+from core.lora_files import LoraInspector
 from core.memory_abilities import Abilities, Form, allows, form_of_file
 from core.memory_modes import Memory, Mode, changes_pixels
 from core.memory_needs import GIB, Need, gib, needs_of
 from core.model_identity import BASE, Identity, loaded_as
-from core.model_loras import ModelLora
+from core.model_loras import ModelLora, find_model_loras
 from core.paths import printable, user_path
-from core.settings import PROJECT_DIR, Dtype
+from core.settings import PROJECT_DIR, DrawingModel, Dtype
 from core.single_file import base_of, inspect_single_file, is_single_file
 from core.variants import check_variant
 from core.working_memory import Demand
@@ -178,6 +179,39 @@ def choose_model(
     shown = f"the embedded {automatic.demo_identity.replace('-', ' ')}" if is_demo else name
     reason = f"Model: {shown} ({why}{_in_mode(mode)})."
     return ModelChoice(str(folder), identity, reason, revision, dtype, variant, mode)
+
+
+def choose_drawing_model(
+    asked: DrawingModel,
+    devices: Sequence[Device],
+    lora_folders: Sequence[Path],
+    inspector: LoraInspector,
+    automatic: Automatic = GENERATOR,
+    role: str = "generate",
+    setting: str = "model_loras",
+) -> ModelChoice:
+    """The model that draws or edits, with the LoRAs and the noise schedule that belong to it.
+
+    Args:
+        lora_folders: where relative paths of its LoRAs are looked up.
+        setting: that names its LoRAs, for messages.
+
+    Raises:
+        InputError, DeviceError: see `choose_model` and `core.model_loras.find_model_loras`.
+    """
+    model = choose_model(
+        asked.model,
+        asked.revision,
+        asked.dtype,
+        devices,
+        automatic,
+        variant=asked.variant,
+        memory=asked.memory,
+        role=role,
+        base_model=asked.base_model,
+    )
+    loras = find_model_loras(asked.model_loras, lora_folders, inspector, setting)
+    return model.drawing(loras, asked.scheduler)
 
 
 def checkpoint_of(

@@ -25,8 +25,7 @@ from core.lora_files import LoraInspector
 from core.memory_choice import MemoryChoice, demand_of, usual_demand
 from core.memory_modes import refuse_unusable
 from core.metadata import Tables, refuse_foreign_tables
-from core.model_choice import ModelChoice, choose_model
-from core.model_loras import find_model_loras
+from core.model_choice import ModelChoice, choose_drawing_model
 from core.outputs import OutputRoot
 from core.paths import as_text, user_path
 from core.planning import Plan, Planner, tell_plan
@@ -93,22 +92,8 @@ class MultiGPUImageGenerator:
             self.settings.workers_per_gpu or 1,
             asked_for=num_gpus is not None or gpu_ids is not None,
         )
-        model = choose_model(
-            self.settings.model,
-            self.settings.revision,
-            self.settings.dtype,
-            self.devices,
-            variant=self.settings.variant,
-            memory=self.settings.memory,
-            base_model=self.settings.base_model,
-        ).drawing(
-            find_model_loras(
-                self.settings.model_loras,
-                [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")],
-                self._inspector,
-            ),
-            self.settings.scheduler,
-        )
+        folders = [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")]
+        model = choose_drawing_model(self.settings, self.devices, folders, self._inspector)
         workers = self.settings.workers  # not self: a generator that is dropped frees its folder
         self._memory = MemoryChoice(
             model,

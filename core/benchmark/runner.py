@@ -33,9 +33,8 @@ from core.ledger import Entry, Ledger
 from core.lora_files import LoraInspector
 from core.memory_choice import MemoryChoice, demand_of
 from core.memory_modes import refuse_unusable
-from core.model_choice import ModelChoice, choose_model
+from core.model_choice import ModelChoice, choose_drawing_model
 from core.model_fetch import ModelFetch
-from core.model_loras import find_model_loras
 from core.outputs import OutputRoot
 from core.paths import as_text, on_disk, user_path
 from core.plan_summary import PlanSummary, Standing
@@ -106,24 +105,14 @@ class EditBenchmark:
         self.settings = settings
         self._inspector = LoraInspector()
         self.devices, self.judge_devices = _devices(settings, device_ids)
-        editor = choose_model(
-            settings.editor.model,
-            settings.editor.revision,
-            settings.editor.dtype,
+        editor = choose_drawing_model(
+            settings.editor,
             self.devices,
+            self._lora_folders(),
+            self._inspector,
             EDITOR,
-            variant=settings.editor.variant,
-            memory=settings.editor.memory,
-            role="edit",
-            base_model=settings.editor.base_model,
-        ).drawing(
-            find_model_loras(
-                settings.editor.model_loras,
-                self._lora_folders(),
-                self._inspector,
-                "editor.model_loras",
-            ),
-            settings.editor.scheduler,
+            "edit",
+            "editor.model_loras",
         )
         found_judge, judge_settings = judge_model(settings, self.judge_devices)
         self.judge = judge = load_judge(judge_settings, config_folder)
