@@ -139,10 +139,7 @@ class MemoryChoice:
 
     def _remade(self, items: Sequence[Item]) -> list[Item]:
         identity = self._identity(self.model)
-        return [
-            made_by(item, identity) if isinstance(item, Job) and item.model != identity else item
-            for item in items
-        ]
+        return [made_by(item, identity) if isinstance(item, Job) else item for item in items]
 
     def _mode_of_finished(self, jobs: Sequence[Job], known: Mapping[str, Entry]) -> Mode | None:
         """In which most finished results were made that are as they are asked for otherwise."""
