@@ -278,15 +278,15 @@ class MultiGPUImageGenerator:
         )
         admitted: list[Job | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
         self._named += len(inputs)
-        if self._pool is None:
-            keys = [item.output.key for item in admitted if isinstance(item, Job)]
-            known = {} if self._overwrite else ledger.entries_of(keys)
-            demand = demand_of(admitted, self.settings.workers.max_resident_loras)
-            admitted = self._memory.settle(admitted, known, demand)
         planner = Planner(
             ledger, self._root, self._overwrite, self._retry_quarantined, self.model.loras
         )
-        plan = planner.begin(admitted, self._claim)
+        known = planner.known(admitted)
+        if self._pool is None:
+            demand = demand_of(admitted, self.settings.workers.max_resident_loras)
+            counting = {} if self._overwrite else known
+            admitted = self._memory.settle(admitted, counting, demand)
+        plan = planner.begin(admitted, self._claim, known)
         self._prepared = bool(plan.jobs)
         return plan
 

@@ -101,17 +101,27 @@ class Planner:
         self._lora_names = {lora.identity: lora.name for lora in model_loras}
         self._before: dict[str, Entry] = {}
 
-    def begin(self, admitted: Sequence[Job | Rejected], claim: FolderInput | None = None) -> Plan:
+    def known(self, items: Sequence[Job | Rejected]) -> dict[str, Entry]:
+        """What earlier runs left of inputs, by the key of their output."""
+        return self._ledger.entries_of([i.output.key for i in items if isinstance(i, Job)])
+
+    def begin(
+        self,
+        admitted: Sequence[Job | Rejected],
+        claim: FolderInput | None = None,
+        known: Mapping[str, Entry] | None = None,
+    ) -> Plan:
         """Plan a new batch; what a dead run left unfinished is swept.
 
         Args:
             claim: holds the folder for the input that the batch comes from.
+            known: what `known` gave for the same inputs, where it was asked already.
 
         Raises:
             InputError: the folder says nowhere whose it is, and its results are another input's.
         """
         keys = [item.output.key for item in admitted if isinstance(item, Job)]
-        known = self._ledger.entries_of(keys)
+        known = self.known(admitted) if known is None else known
         assessed = [self._assess(item, known) for item in admitted]
         summary = self._summary(assessed, known)
         if claim is not None:
@@ -138,7 +148,7 @@ class Planner:
 
     def add(self, item: Job | Rejected) -> Job | Result:
         """Plan one input more of the batch that was begun last."""
-        known = self._known(item)
+        known = self.known([item])
         one = self._assess(item, known)
         self._remember(one, known)
         self._ledger.set_state(one.entry)
@@ -148,11 +158,8 @@ class Planner:
 
     def look(self, items: Sequence[Job | Rejected]) -> list[tuple[Standing, list[Change]]]:
         """How inputs stand that are not planned yet; nothing is recorded."""
-        comparison = Comparison(self._lora_names)
-        return [_reasons(self._assess(i, self._known(i)), comparison) for i in items]
-
-    def _known(self, item: Job | Rejected) -> dict[str, Entry]:
-        return self._ledger.entries_of([item.output.key] if isinstance(item, Job) else [])
+        comparison, known = Comparison(self._lora_names), self.known(items)
+        return [_reasons(self._assess(item, known), comparison) for item in items]
 
     def _assess(self, item: Job | Rejected, known: Mapping[str, Entry]) -> Assessed:
         if isinstance(item, Rejected):

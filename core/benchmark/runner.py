@@ -29,7 +29,7 @@ from core.errors import InputError
 from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
 from core.folder_input import FolderInput
 from core.judge import Judge, load_judge
-from core.ledger import Entry, Ledger
+from core.ledger import Ledger
 from core.lora_files import LoraInspector
 from core.memory_choice import MemoryChoice, demand_of
 from core.memory_modes import refuse_unusable
@@ -215,10 +215,13 @@ class EditBenchmark:
         inputs = [_edit_input(pair, self.settings.seed, suffix) for pair in self._pairs]
         admitted = [admission.admit(i, given) for i, given in enumerate(inputs)]
         demand = demand_of(admitted, self.settings.workers.max_resident_loras)
-        admitted = self._editor_memory.settle(admitted, self._known(admitted), demand)
+        known = self._planner.known(admitted)
+        counting = {} if self._overwrite else known
+        admitted = self._editor_memory.settle(admitted, counting, demand)
         jobs = [item for item in admitted if isinstance(item, Job)]
         self._edit_contents = {job.output.key: job.contents for job in jobs}
-        plan = self._planner.begin([_named(a, self._pairs) for a in admitted], self._claim)
+        named = [_named(item, self._pairs) for item in admitted]
+        plan = self._planner.begin(named, self._claim, known)
         self._plan = plan
         self._edit_jobs = plan.jobs
         self._edits = {r.position: r for r in plan.settled}
@@ -227,12 +230,6 @@ class EditBenchmark:
         self._admitted = {edit.position: self._admit_score(edit) for edit in self.finished_edits()}
         self._settle_judge()
         self._score_summary = self._summary_of_scores(list(self._admitted.values()))
-
-    def _known(self, items: Sequence[Job | Rejected]) -> dict[str, Entry]:
-        """What the ledger has of them, if it counts."""
-        if self._overwrite:
-            return {}
-        return self._ledger.entries_of([i.output.key for i in items if isinstance(i, Job)])
 
     def _admission_of_scores(self) -> Admission:
         return Admission(
@@ -248,7 +245,8 @@ class EditBenchmark:
         """Decide how the judges load their model, if any edit is to be scored."""
         items = list(self._admitted.values())
         demand = judge_demand(self.judge.settings)
-        settled = self._judge_memory.settle(items, self._known(items), demand)
+        known = {} if self._overwrite else self._planner.known(items)
+        settled = self._judge_memory.settle(items, known, demand)
         self._admitted = dict(zip(self._admitted, settled, strict=True))
         if self._edit_jobs:
             self._judge_memory.ensure(demand)
