@@ -15,6 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from core.lora_files import content_hash
+from core.lora_stack import CheckedLora
+
 Tensors = dict[str, Tensor]
 
 
@@ -641,3 +644,9 @@ def family_with_loras(model: Path, exchanged: bool) -> Any:
         pipeline, cpu = native.pipeline, torch.device("cpu")
         native._loras = HotswapLoras(pipeline, pipeline.transformer, 2, cpu, native._log)
     return native
+
+
+def only(file: Path, strength: float, sha256: str | None = None) -> list[CheckedLora]:
+    """A task's stack of one LoRA; at strength 0 it has none."""
+    known = content_hash(file) if sha256 is None else sha256
+    return [CheckedLora(known, str(file), strength)] if strength != 0 else []

@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from core.errors import LoraError
-from core.lora_files import content_hash
 from tests.conftest import PROJECT
-from tests.lora_layouts import FAMILIES, LAYOUTS, Family, Writer, build, layers_of
+from tests.lora_layouts import FAMILIES, LAYOUTS, Family, Writer, build, layers_of, only
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraManager, Loras
 
@@ -50,7 +49,7 @@ class Kept:
         self.log.append(f"{level} {text}")
 
     def use(self, file: Path, strength: float = 1.0) -> None:
-        self.loras.use(content_hash(file), str(file), strength)
+        self.loras.use_stack(only(file, strength))
 
     def check(self, deltas: dict[str, Tensor], strength: float) -> None:
         """Every layer's output is that of its weight plus strength times the change."""
@@ -125,13 +124,13 @@ def test_a_layout_changes_every_layer_as_it_says(
         with pytest.raises(LoraError, match="is not supported") as caught:
             kept.use(file)
         assert layout in str(caught.value)
-        kept.loras.use(None, None, 1.0)
+        kept.loras.use_stack([])
         kept.check({}, 1.0)
         return
     for strength in STRENGTHS:
         kept.use(file, strength)
         kept.check(writer.deltas, strength)
-    kept.loras.use(None, None, 1.0)
+    kept.loras.use_stack([])
     kept.check({}, 1.0)
 
 

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.lora_files import content_hash
 from core.memory_modes import Mode
-from tests.lora_layouts import FAMILIES, LAYOUTS, Family, Lora, Writer, layers_of
+from tests.lora_layouts import FAMILIES, LAYOUTS, Family, Lora, Writer, layers_of, only
 from tests.memory_modes import CPU, MODES, QUANTISED, no_log, saved, spec_in, without_a_gpu
 from tests.test_model_loras import model_lora
 from workers.base_layers import weight_of
@@ -130,9 +129,9 @@ def test_a_lora_changes_every_layer_as_it_says(
         writer = OfMode(FAMILIES[family], weights)
         (LAYOUTS | {TEXT_ENCODERS: for_text_encoders})[kind](writer)
         file = writer.save(tmp_path / f"{number}.safetensors")
-        loras.use(content_hash(file), str(file), 0.6)
+        loras.use_stack(only(file, 0.6))
         check(pipeline, shapes, writer.deltas, 0.6, tolerance)
-    loras.use(None, None, 1.0)
+    loras.use_stack([])
     check(pipeline, shapes, {}, 1.0, tolerance)
 
 
@@ -155,5 +154,5 @@ def test_a_dora_counts_from_weights_with_the_models_own_lora(
         writer = OfMode(family, changed)
         LAYOUTS[kind](writer)
         file = writer.save(tmp_path / f"{number}.safetensors")
-        loras.use(content_hash(file), str(file), 0.6)
+        loras.use_stack(only(file, 0.6))
         check(pipeline, shapes, writer.deltas, 0.6, TOLERANCE.get(mode, EXACT))

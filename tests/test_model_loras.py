@@ -14,7 +14,7 @@ from torch import Tensor
 from core.errors import InputError
 from core.lora_files import content_hash
 from core.model_loras import ModelLora
-from tests.lora_layouts import FAMILIES, LAYOUTS, Writer, build, layers_of
+from tests.lora_layouts import FAMILIES, LAYOUTS, Writer, build, layers_of, only
 from tests.test_lora_layouts import NO_SUCH_LAYER
 from tests.test_native_image_generator import drawn, lease, spec_for
 from workers.lora_hotswap import HotswapLoras
@@ -196,7 +196,7 @@ def test_a_style_comes_and_goes_above_the_models_own_lora(
     ]  # fmt: skip
     for name, at in order:
         file = files[name]
-        loras.use(content_hash(file) if file else None, str(file) if file else None, at)
+        loras.use_stack(only(file, at) if file else [])
         for key, found in layers.outputs().items():
             expected = plain[key] + STRENGTH * turbo[key]
             if name is not None:

@@ -221,7 +221,7 @@ def test_fewer_loras_are_kept_from_then_on(way: str, tmp_path: Path) -> None:
     for lora in loras:
         kept.use(lora)
         assert kept.loras.resident == [content_hash(lora)]
-    kept.loras.use(None, None, 1.0)
+    kept.loras.use_stack([])
     kept.check({}, 1.0)
 
 

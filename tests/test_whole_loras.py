@@ -17,7 +17,16 @@ from torch import Tensor
 
 from core.errors import LoraError
 from core.lora_files import LoraInspector, content_hash
-from tests.lora_layouts import FAMILIES, Lora, Writer, build, family_with_loras, named, original
+from tests.lora_layouts import (
+    FAMILIES,
+    Lora,
+    Writer,
+    build,
+    family_with_loras,
+    named,
+    only,
+    original,
+)
 from tests.test_lora_layouts import Kept
 from tests.test_native_image_generator import drawn
 from workers.lora_manager import LoraManager, check_unchanged
@@ -190,7 +199,7 @@ def test_text_encoders_get_their_share(layout: str, way: str, tmp_path: Path) ->
     for strength in (1.0, 0.5):
         kept.use(file, strength)
         kept.check(writer.deltas, strength)
-    kept.loras.use(None, None, 1.0)
+    kept.loras.use_stack([])
     kept.check({}, 1.0)
     assert not [line for line in kept.log if "WARNING" in line]
 
@@ -214,7 +223,7 @@ def test_words_for_a_model_without_such_layers_are_named_in_one_warning(
     for _ in range(2):
         kept.use(file)
         kept.check(writer.deltas, 1.0)
-        kept.loras.use(None, None, 1.0)
+        kept.loras.use_stack([])
         kept.loras.shrink()
     [warning] = [line for line in kept.log if line.startswith("WARNING")]
     assert f"2 of {len(writer.tensors)} tensors" in warning
@@ -289,7 +298,7 @@ def test_what_peft_saves_counts_with_the_settings_beside_it(way: str, tmp_path: 
     seen = content_hash(folders[1] / "adapter_model.safetensors")
     (folders[1] / "adapter_config.json").write_text("{}")
     with pytest.raises(LoraError, match="changed during the run"):
-        kept.loras.use(None, None, 1.0)
+        kept.loras.use_stack([])
         kept.loras.shrink()
         check_unchanged(folders[1] / "adapter_model.safetensors", seen)
 
@@ -400,7 +409,7 @@ def test_what_is_written_to_a_file_later_changes_no_lora_that_is_held(
     with file.open("r+b") as stream:
         stream.seek(len(content) // 2)
         stream.write(bytes(len(content) - len(content) // 2))
-    kept.loras.use(sha256, str(file), 0.5)
+    kept.loras.use_stack(only(file, 0.5, sha256))
     kept.check(writer.deltas, 0.5)
 
 
@@ -457,7 +466,7 @@ def test_a_refused_file_is_read_once(
         with pytest.raises(
             LoraError, match=r"does not fit FluxPipeline: .*\(no layer of the model"
         ):
-            kept.loras.use(sha256, str(tiny_loras[0]), 1.0)
+            kept.loras.use_stack(only(tiny_loras[0], 1.0, sha256))
     assert len(reads) == 1
 
 
@@ -531,7 +540,7 @@ def test_other_models_take_what_diffusers_converts_whole(
     def use(name: str) -> None:
         file = tmp_path / name
         save_file(tensors, file)
-        loras.use(hashlib.sha256(file.read_bytes()).hexdigest(), str(file), 0.5)
+        loras.use_stack(only(file, 0.5))
 
     use("style.safetensors")
     for place, name in enumerate(("to_q", "to_k", "to_v")):

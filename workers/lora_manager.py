@@ -43,11 +43,6 @@ class Loras(Protocol):
                 memory, device or disk are to blame for is raised as it is.
         """
 
-    def use(self, sha256: str | None, path: str | None, strength: float) -> None:
-        """Make exactly this LoRA count for the next picture; None for none."""
-        one = sha256 is not None and path is not None and strength != 0
-        self.use_stack([CheckedLora(str(sha256), str(path), strength)] if one else [])
-
     def shrink(self) -> tuple[int, int]:
         """Drop every LoRA that is not in use, and keep half as many from now on as there were.
 
