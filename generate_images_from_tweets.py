@@ -1,10 +1,10 @@
 """Draw a picture for every tweet: `python generate_images_from_tweets.py TWEETS [NUM_GPUS]`."""
 
-from core.interrupts import run_script
+from apps.interrupts import run_script
 
 
 def command() -> int:
-    from core.command import main
+    from apps.tweets.command import main
 
     return main()
 

@@ -1,10 +1,10 @@
 """Edit pictures by instruction on all GPUs, then have a judge score them; see --help."""
 
-from core.interrupts import run_script
+from apps.interrupts import run_script
 
 
 def command() -> int:
-    from core.benchmark.command import main
+    from apps.edit_benchmark.command import main
 
     return main()
 

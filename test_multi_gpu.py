@@ -16,12 +16,12 @@ from typing import Any
 import psutil
 from loguru import logger
 
-from core.devices import choose_devices
+from core.devices.device import choose_devices
+from core.devices.model_choice import DEMO_MODEL
 from core.errors import MultiGPUError
 from core.events import Event, TaskEnded, TaskStarted
-from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.provenance import read_provenance
+from core.store.provenance import read_provenance
 from core.streams import protect_standard_streams
 from core.tasks import Result
 

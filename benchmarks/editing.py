@@ -9,14 +9,14 @@ from unittest.mock import patch
 
 import torch
 
+from apps.edit_benchmark.settings import load_benchmark_settings
 from benchmarks import full_size
 from benchmarks.gpu_parts import Place
 from benchmarks.gpu_rows import Row, add
 from benchmarks.turns import noise, peak_gib, say
-from core.benchmark.settings import load_benchmark_settings
-from core.devices import choose_devices
+from core.devices.device import choose_devices
+from core.devices.model_choice import ModelChoice
 from core.messages import Lease
-from core.model_choice import ModelChoice
 from core.tasks import EditTask
 from core.worker_spec import spec_for
 from workers.models import diffusers_pipeline

@@ -26,7 +26,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from core.benchmark.settings import load_benchmark_settings
+from apps.edit_benchmark.settings import load_benchmark_settings
 from core.judge import load_judge
 from demo_model import architecture, editor_parts, judge_parts
 from demo_model.edits import instruction_words

@@ -11,9 +11,9 @@ from loguru import logger
 
 from benchmarks.gpu_parts import Place
 from benchmarks.gpu_rows import Row, add
-from core.devices import choose_devices
+from core.devices.device import choose_devices
+from core.devices.model_choice import DEMO_MODEL
 from core.events import Event, TaskEnded
-from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.settings import PROJECT_DIR
 from workers.boot import open_gpus
@@ -24,7 +24,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy",
 
 def machine(place: Place) -> None:
     """What this machine is."""
-    from core.nvml import list_gpus
+    from core.devices.nvml import list_gpus
 
     for gpu in list_gpus():
         memory = f"{gpu.memory / 1024**3:.0f} GiB"

@@ -18,12 +18,12 @@ from benchmarks import full_size
 from benchmarks.gpu_parts import Place
 from benchmarks.gpu_rows import Row, add, read
 from benchmarks.turns import peak_gib
-from core.devices import choose_devices
+from core.checkpoints.lora_files import LoraInspector
+from core.devices.device import choose_devices
+from core.devices.model_choice import choose_model
 from core.events import Event, TaskEnded
-from core.lora_files import LoraInspector
 from core.memory_modes import FACTS, Mode, installed
 from core.messages import Lease
-from core.model_choice import choose_model
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.settings import load_settings
 from core.tasks import GenerateTask

@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig
 
+from apps.edit_benchmark.settings import load_benchmark_settings
 from benchmarks import full_size
 from benchmarks.gpu_parts import Place
 from benchmarks.gpu_rows import Row, add
 from benchmarks.turns import Turn, noise, peak_gib, say, table, worker_spec
-from core.benchmark.settings import load_benchmark_settings
 from core.judge import load_judge
 from core.messages import Lease
 from core.tasks import ScoreTask

@@ -1,7 +1,7 @@
 """GPU memory that published models need in each memory mode: `python -m benchmarks.needs`.
 
 Prints the tables of docs/GPUS.md, from sizes that `--write` works out of the models' public configs
-(modules without storage: no weights are fetched) and lays into core/known_models.json.
+(modules without storage: no weights are fetched) and lays into core/checkpoints/known_models.json.
 """
 
 import argparse
@@ -9,13 +9,13 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from core.benchmark.models import JUDGE_DEMAND
-from core.checkpoint import Checkpoint, component_of, judge_checkpoint
-from core.known_models import FILE, known_checkpoint, to_json
+from apps.edit_benchmark.models import JUDGE_DEMAND
+from core.checkpoints.checkpoint import Checkpoint, component_of, judge_checkpoint
+from core.checkpoints.known_models import FILE, known_checkpoint, to_json
+from core.checkpoints.weights import Tensor
+from core.devices.memory_needs import GIB, gib, need_of
+from core.devices.working_memory import Demand
 from core.memory_modes import Mode
-from core.memory_needs import GIB, gib, need_of
-from core.weights import Tensor
-from core.working_memory import Demand
 
 MODES: list[Mode] = ["full", "fp8", "fp8_cast", "int8", "nf4", "offload"]
 MODES += ["group_offload", "sequential_offload"]

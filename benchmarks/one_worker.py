@@ -15,9 +15,9 @@ import torch
 from diffusers import ZImagePipeline
 
 from benchmarks.ratios import times_faster
-from core.devices import choose_devices
+from core.devices.device import choose_devices
+from core.devices.model_choice import DEMO_MODEL, choose_model
 from core.messages import Lease
-from core.model_choice import DEMO_MODEL, choose_model
 from core.settings import load_settings
 from core.tasks import GenerateTask
 from core.worker_spec import spec_for

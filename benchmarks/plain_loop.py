@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import ZImagePipeline
 
-from core.model_choice import DEMO_MODEL
+from core.devices.model_choice import DEMO_MODEL
 
 
 def main() -> None:

@@ -19,11 +19,11 @@ import psutil
 from loguru import logger
 
 from benchmarks.ratios import times_faster
+from core.devices.model_choice import DEMO_MODEL
+from core.engine.worker_handle import State
 from core.events import Event as Happening
 from core.events import TaskStarted, WorkerState
-from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.worker_handle import State
 
 ROUNDS = 3
 TASK = {"prompt": "a red house on grass", "width": 128, "height": 128}

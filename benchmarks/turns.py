@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from benchmarks.ratios import times_faster
-from core.devices import choose_devices
-from core.model_choice import choose_model
+from core.devices.device import choose_devices
+from core.devices.model_choice import choose_model
 from core.worker_spec import WorkerSpec, spec_for
 
 Turn = Callable[[], Any]

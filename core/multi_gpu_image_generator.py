@@ -11,29 +11,29 @@ from uuid import uuid4
 
 from loguru import logger
 
-from core.admission import Admission, Job, Rejected
-from core.batch import Batch
-from core.checkpoint import PIPELINE_INDEX
-from core.device_sharing import share_out
-from core.devices import choose_devices
+from core.checkpoints.checkpoint import PIPELINE_INDEX
+from core.checkpoints.lora_files import LoraInspector
+from core.devices.device import choose_devices
+from core.devices.memory_choice import MemoryChoice, demand_of, usual_demand
+from core.devices.model_choice import ModelChoice, choose_drawing_model
+from core.devices.sharing import share_out
+from core.engine.batch import Batch
+from core.engine.worker_pool import WorkerPool
 from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
-from core.folder_input import FolderInput
-from core.kept_seeds import KeptSeeds
-from core.ledger import Ledger
-from core.lora_files import LoraInspector
-from core.memory_choice import MemoryChoice, demand_of, usual_demand
+from core.intake.admission import Admission, Job, Rejected
+from core.intake.kept_seeds import KeptSeeds
+from core.intake.planning import Plan, Planner, tell_plan
+from core.intake.task_kinds import GenerateKind, LoraFinder, TaskInput
 from core.memory_modes import refuse_unusable
-from core.metadata import Tables, refuse_foreign_tables
-from core.model_choice import ModelChoice, choose_drawing_model
-from core.outputs import OutputRoot
 from core.paths import as_text, user_path
-from core.planning import Plan, Planner, tell_plan
 from core.settings import GenerationDefaults, Settings, load_settings
+from core.store.folder_input import FolderInput
+from core.store.ledger import Ledger
+from core.store.outputs import OutputRoot
+from core.store.tables import Tables, refuse_foreign_tables
 from core.streams import occupy_standard_descriptors
-from core.task_kinds import GenerateKind, LoraFinder, TaskInput
 from core.tasks import GenerateTask, Result
-from core.worker_pool import WorkerPool
 from core.worker_spec import specs_for
 
 WAIT_SLICE = 0.5  # seconds: how long a blocked wait keeps Ctrl-C waiting on some platforms

@@ -130,7 +130,7 @@ class GenerateTask:
         lora_path: a LoRA in safetensors form.
         lora_strength: 1.0 is the LoRA as trained, 0.0 is without it.
         loras: several LoRAs whose changes of the model add up, instead of `lora_path`.
-        output_path: where the PNG goes; see `core.outputs`.
+        output_path: where the PNG goes; see `core.store.outputs`.
         task_id: the name of the task in results and logs.
         metadata: anything JSON; kept with the picture and never interpreted.
         seed_is_random: set by admission where it chose `seed` itself, because -1 was asked for.
@@ -184,7 +184,7 @@ class EditTask:
         lora_path: a LoRA in safetensors form.
         lora_strength: 1.0 is the LoRA as trained, 0.0 is without it.
         loras: several LoRAs whose changes of the model add up, instead of `lora_path`.
-        output_path: where the PNG goes; see `core.outputs`.
+        output_path: where the PNG goes; see `core.store.outputs`.
         task_id: the name of the task in results and logs.
         metadata: anything JSON; kept with the picture and never interpreted.
     """
@@ -312,7 +312,7 @@ def task_to_json(task: Task) -> dict[str, Any]:
 
 
 def task_from_json(data: Mapping[str, Any]) -> Task:
-    """Rebuild a task that this project wrote itself; user input goes through `core.admission`."""
+    """Rebuild a task that this project wrote itself; user input goes through admission."""
     fields_ = dict(data)
     kind = _KINDS[fields_.pop("kind")]
     if "source_images" in fields_:

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from core.checkpoint import MODEL_INDEX, PIPELINE_INDEX
-from core.devices import Device
+from core.checkpoints.checkpoint import MODEL_INDEX, PIPELINE_INDEX
+from core.checkpoints.model_loras import ModelLora
+from core.devices.device import Device
+from core.devices.model_choice import ModelChoice
+from core.devices.optional_packages import saved_with
 from core.judge import Judge
 from core.memory_modes import FACTS, Mode
-from core.model_choice import ModelChoice
-from core.model_loras import ModelLora
-from core.optional_packages import saved_with
 from core.settings import Compile, Dtype, SimulatedSettings, StepCache, WorkerSettings
 
 Role = Literal["generate", "edit", "score"]

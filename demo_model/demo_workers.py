@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from core.benchmark.models import DEMO_EDITOR, DEMO_JUDGE
-from core.benchmark.settings import load_benchmark_settings
-from core.devices import choose_devices
+from apps.edit_benchmark.models import DEMO_EDITOR, DEMO_JUDGE
+from apps.edit_benchmark.settings import load_benchmark_settings
+from core.devices.device import choose_devices
+from core.devices.model_choice import ModelChoice
 from core.judge import load_judge
 from core.messages import Lease
-from core.model_choice import ModelChoice
 from core.settings import best_match
 from core.tasks import EditTask, ScoreTask
 from core.worker_spec import WorkerSpec, spec_for

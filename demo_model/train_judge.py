@@ -17,7 +17,7 @@ from diffusers import AutoencoderKLQwenImage
 from PIL import Image
 from transformers import Qwen3VLForConditionalGeneration
 
-from core.benchmark.settings import load_benchmark_settings
+from apps.edit_benchmark.settings import load_benchmark_settings
 from core.judge import load_judge
 from demo_model.editor_pictures import load_pictures
 from demo_model.edits import Edit

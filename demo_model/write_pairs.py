@@ -9,7 +9,7 @@ import json
 import random
 from pathlib import Path
 
-from core.outputs import write_atomically
+from core.store.outputs import write_atomically
 from demo_model.edits import CATEGORIES, Edit, untrained
 
 HERE = Path(__file__).resolve().parent

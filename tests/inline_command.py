@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from core.command import main
-from core.provenance import read_provenance
+from apps.tweets.command import main
+from core.store.provenance import read_provenance
 from tests.hostile.inline_pool import InlinePool
 
 DIED = 9  # exit code

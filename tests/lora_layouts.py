@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from core.lora_files import content_hash
+from core.checkpoints.lora_files import content_hash
 from core.lora_stack import CheckedLora
 
 Tensors = dict[str, Tensor]

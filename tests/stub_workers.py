@@ -13,9 +13,9 @@ import pytest
 
 from core.messages import Done, Generated, Lease, Load, Loaded, Ready, Stop, ToMain, decode, encode
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.processes.worker_start import WorkerMain
 from core.tasks import Result
 from core.worker_spec import WorkerSpec
-from core.worker_start import WorkerMain
 from tests.conftest import PATIENCE, wait_until
 
 PICTURE = b"not empty"
@@ -102,7 +102,7 @@ class StubWorker:
 
 
 class StubStarter:
-    """Starts stub workers; takes the place of `core.worker_start`'s with `installed`."""
+    """Starts stub workers; takes the place of `core.processes.worker_start`'s with `installed`."""
 
     ready = True
 
@@ -112,7 +112,7 @@ class StubStarter:
     @classmethod
     def installed(cls, monkeypatch: pytest.MonkeyPatch) -> "StubStarter":
         starter = cls()
-        monkeypatch.setattr("core.worker_pool.starter_for", lambda *_, **__: starter)
+        monkeypatch.setattr("core.engine.worker_pool.starter_for", lambda *_, **__: starter)
         return starter
 
     def start(

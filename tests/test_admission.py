@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.admission import Admission, Job, Rejected, fingerprint
-from core.lora_files import LoraInspector
-from core.outputs import OutputRoot
+from core.checkpoints.lora_files import LoraInspector
+from core.intake.admission import Admission, Job, Rejected, fingerprint
+from core.intake.task_kinds import Contents, EditKind, GenerateKind, LoraFinder
 from core.settings import load_settings
-from core.task_kinds import Contents, EditKind, GenerateKind, LoraFinder
+from core.store.outputs import OutputRoot
 from core.tasks import EditTask, GenerateTask, Lora, task_to_json
 from tests.conftest import write_safetensors
 

@@ -12,8 +12,8 @@ from diffusers.models import attention_dispatch
 from diffusers.models.attention_dispatch import AttentionBackendName
 
 from core.errors import InputError
+from core.intake.planning import Plan
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.planning import Plan
 from core.worker_spec import WorkerSpec
 from tests import tiny_pipelines
 from tests.conftest import simulated

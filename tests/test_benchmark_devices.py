@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from core.benchmark import runner
-from core.benchmark.pairs import PairSet
-from core.benchmark.runner import EditBenchmark
-from core.benchmark.settings import load_benchmark_settings
-from core.devices import Device, choose_devices
-from core.nvml import Gpu
+from apps.edit_benchmark import runner
+from apps.edit_benchmark.pairs import PairSet
+from apps.edit_benchmark.runner import EditBenchmark
+from apps.edit_benchmark.settings import load_benchmark_settings
+from core.devices.device import Device, choose_devices
+from core.devices.nvml import Gpu
 from tests.edit_world import made_pair, settings
 
 GIB = 1024**3
@@ -95,7 +95,7 @@ def test_nobody_waits_for_memory_in_an_interrupted_run(
 def test_devices_change_sides_as_the_measured_rates_ask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float, moves: bool
 ) -> None:
-    from core.benchmark import overlapped
+    from apps.edit_benchmark import overlapped
 
     splits: list[tuple[int, int]] = []
     original = overlapped._rebalance

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.benchmark.compare import compare
-from core.benchmark.editing import Edit, EditedBy, loras_of, settings_of
-from core.benchmark.outputs import scores_csv, write_outputs
-from core.benchmark.records import Outcome, Record
-from core.benchmark.summary import JudgedBy, Summary, summarise
-from core.benchmark.table import print_comparison, print_summary
+from apps.edit_benchmark.compare import compare
+from apps.edit_benchmark.editing import Edit, EditedBy, loras_of, settings_of
+from apps.edit_benchmark.outputs import scores_csv, write_outputs
+from apps.edit_benchmark.records import Outcome, Record
+from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
+from apps.edit_benchmark.table import print_comparison, print_summary
 
 NAMES = ["SC", "PQ", "O"]
 JUDGED_BY = JudgedBy("judge", "model", "hash", {}, 42)

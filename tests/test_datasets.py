@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from core.dataset_folder import in_readable_order, settle, with_exact_seeds
+from core.store.dataset_folder import in_readable_order, settle, with_exact_seeds
 from tests.conftest import Project, simulated
 from tests.edit_world import Bench, pair
 

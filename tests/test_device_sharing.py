@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 from loguru import logger
 
+from apps.edit_benchmark import runner
+from apps.edit_benchmark.runner import EditBenchmark
+from apps.edit_benchmark.settings import load_benchmark_settings
 from core import multi_gpu_image_generator
-from core.benchmark import runner
-from core.benchmark.runner import EditBenchmark
-from core.benchmark.settings import load_benchmark_settings
-from core.device_sharing import share_out
-from core.devices import Device, choose_devices, memory_in_use
+from core.devices.device import Device, choose_devices, memory_in_use
+from core.devices.nvml import Gpu
+from core.devices.sharing import share_out
 from core.errors import DeviceError, InputError
 from core.events import Event, TaskEnded, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.nvml import Gpu
-from core.provenance import read_provenance
 from core.settings import load_settings
+from core.store.provenance import read_provenance
 from core.worker_spec import specs_for
 from tests.conftest import simulated, wait_until
 from tests.edit_world import made_pair, settings
@@ -50,7 +50,7 @@ def test_workers_of_one_gpu_have_names_and_shares_of_their_own() -> None:
 
 
 def model() -> Any:
-    from core.model_choice import ModelChoice
+    from core.devices.model_choice import ModelChoice
 
     return ModelChoice("simulated", "simulated", "for a test")
 
@@ -80,7 +80,7 @@ def test_slices_of_gpus_are_not_joined() -> None:
 
 
 def test_memory_of_a_shared_gpu_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from core import devices
+    from core.devices import device as devices
 
     monkeypatch.setattr(devices, "bytes_in_use", lambda masks: len(masks) * GIB)
     shared = share_out(chosen(2), 1, 3, asked_for=True)
@@ -279,8 +279,8 @@ def test_what_excludes_itself_in_a_benchmark_is_refused_by_name(
 def test_a_benchmark_runs_with_shared_and_joined_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], workers: set[str]
 ) -> None:
-    from core.benchmark import overlapped, sequential
-    from core.benchmark.pairs import PairSet
+    from apps.edit_benchmark import overlapped, sequential
+    from apps.edit_benchmark.pairs import PairSet
 
     for stage in (overlapped, sequential):  # NVML is not there to be asked
         monkeypatch.setattr(stage, "memory_in_use", lambda devices: None)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from core.devices import Device, choose_devices, in_groups
+from core.devices.device import Device, choose_devices, in_groups
+from core.devices.nvml import Gpu, Unlisted, unlisted_gpus
 from core.errors import DeviceError
-from core.nvml import Gpu, Unlisted, unlisted_gpus
 
 GPUS = [Gpu(i, f"GPU-{i}{i}{i}{i}aaaa-bbbb", "H", 80 * 1024**3) for i in range(4)]
 SLICES = [Gpu(0, f"MIG-{i}-cccc", "H", 10 * 1024**3, mig=True) for i in range(3)]
@@ -136,7 +136,7 @@ def chosen_without_nvml(unlisted: Unlisted | None, mask: str | None = None) -> l
 def test_gpus_that_cannot_be_listed_are_refused_and_not_replaced_by_the_cpu(
     build: str, file: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.nvml.version", lambda package: build)
+    monkeypatch.setattr("core.devices.nvml.version", lambda package: build)
     unlisted = with_device_files(tmp_path, file, "nvidiactl")
     with pytest.raises(DeviceError, match=words) as refused:
         chosen_without_nvml(unlisted)
@@ -150,7 +150,7 @@ def test_gpus_that_cannot_be_listed_are_refused_and_not_replaced_by_the_cpu(
 def test_gpus_that_this_torch_cannot_use_are_named_in_a_warning(
     build: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.nvml.version", lambda package: build)
+    monkeypatch.setattr("core.devices.nvml.version", lambda package: build)
     told: list[str] = []
     sink = logger.add(lambda line: told.append(str(line)), level="WARNING", format="{message}")
     devices = chosen_without_nvml(with_device_files(tmp_path, file))
@@ -162,5 +162,5 @@ def test_gpus_that_this_torch_cannot_use_are_named_in_a_warning(
 def test_a_machine_without_gpus_runs_on_its_cpu_without_a_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.nvml.version", lambda package: "2.13.0")
+    monkeypatch.setattr("core.devices.nvml.version", lambda package: "2.13.0")
     assert with_device_files(tmp_path, "nvidiactl", "nvidia-uvm", "null") is None

@@ -12,7 +12,7 @@ from PIL import Image
 
 from core.errors import InputError
 from core.messages import Lease
-from core.source_images import read_image
+from core.pictures.source_images import read_image
 from core.tasks import EditTask, GenerateTask
 from tests import tiny_recent_pipelines
 from tests.test_native_image_generator import spec_for

@@ -8,10 +8,10 @@ from typing import Any
 import pynvml  # type: ignore[import-untyped]
 import pytest
 
-from core.devices import MAX_CPU_WORKERS, Device, choose_devices, in_groups
+from core.devices.device import MAX_CPU_WORKERS, Device, choose_devices, in_groups
+from core.devices.model_choice import choose_model
+from core.devices.nvml import list_gpus
 from core.errors import DeviceError
-from core.model_choice import choose_model
-from core.nvml import list_gpus
 
 LOST = pynvml.NVMLError_GpuIsLost()
 UNSUPPORTED = pynvml.NVMLError_NotSupported()
@@ -37,7 +37,7 @@ class Driver:
 
             monkeypatch.setattr(pynvml, f"nvmlDeviceGet{name}", asked)
 
-        monkeypatch.setattr("core.nvml.version", lambda package: "2.13.0")
+        monkeypatch.setattr("core.devices.nvml.version", lambda package: "2.13.0")
         monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
         monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
         monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: self.count)
@@ -125,7 +125,7 @@ def test_a_gpu_that_does_not_tell_its_memory_is_used_but_chooses_no_large_model(
 def test_memory_that_others_use_is_not_there_for_a_large_model(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.model_choice.host_memory", lambda: 256 * GIB)
+    monkeypatch.setattr("core.devices.model_choice.host_memory", lambda: 256 * GIB)
     driver.free[1] = 1 * GIB
     devices = choose_devices(environ={}, probe=list_gpus)
     with pytest.raises(DeviceError, match="only 1 of the 80 GiB of gpu1 are free"):
@@ -140,7 +140,7 @@ def test_memory_that_others_use_is_not_there_for_a_large_model(
 def test_a_large_model_in_less_memory_comes_before_the_demo_model(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.memory_abilities.free_host_memory", lambda: 256 * GIB)
+    monkeypatch.setattr("core.devices.memory_abilities.free_host_memory", lambda: 256 * GIB)
     driver.free[1] = 12 * GIB
     devices = choose_devices(environ={}, probe=list_gpus)
     model = choose_model("auto", None, "auto", devices)
@@ -155,12 +155,12 @@ def test_host_memory_that_others_use_is_waited_for_and_that_is_not_there_is_not(
 ) -> None:
     """Of a model whose weights have to wait there."""
     devices = [Device("cuda", 0, "GPU-0", 8 * GIB, free=8 * GIB)]
-    monkeypatch.setattr("core.memory_abilities.installed", lambda package: False)
-    monkeypatch.setattr("core.memory_abilities.free_host_memory", lambda: 4 * GIB)
-    monkeypatch.setattr("core.model_choice.host_memory", lambda: 64 * GIB)
+    monkeypatch.setattr("core.devices.memory_abilities.installed", lambda package: False)
+    monkeypatch.setattr("core.devices.memory_abilities.free_host_memory", lambda: 4 * GIB)
+    monkeypatch.setattr("core.devices.model_choice.host_memory", lambda: 64 * GIB)
     with pytest.raises(DeviceError, match=r"GiB of host memory, but only 4\.0 are free"):
         choose_model("auto", None, "auto", devices, memory="group_offload")
-    monkeypatch.setattr("core.model_choice.host_memory", lambda: 8 * GIB)
+    monkeypatch.setattr("core.devices.model_choice.host_memory", lambda: 8 * GIB)
     model = choose_model("auto", None, "auto", devices)
     assert model.identity.startswith("demo-model")
     assert "GiB of host memory here, and there are 8.0" in model.reason
@@ -178,7 +178,7 @@ def test_a_driver_that_cannot_list_its_gpus_is_named(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("core.nvml.logger.warning", said.append)
+    monkeypatch.setattr("core.devices.nvml.logger.warning", said.append)
 
     def mismatch() -> None:
         raise pynvml.NVMLError_LibRmVersionMismatch()

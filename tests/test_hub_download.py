@@ -16,7 +16,7 @@ from PIL import Image
 
 from core.errors import ModelLoadError
 from core.events import Event, ModelFetching
-from core.model_fetch import ModelFetch
+from core.processes.model_fetch import ModelFetch
 from core.settings import load_settings
 from tests.conftest import PATIENCE, Project, Run, wait_until, worker_processes
 from tests.hub_server import COMMIT, MODEL, HubServer
@@ -360,7 +360,7 @@ def fetch(
     monkeypatch.setenv("HF_ENDPOINT", models.url)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr("core.model_fetch.PAUSES", (0.1, 0.1))
+    monkeypatch.setattr("core.processes.model_fetch.PAUSES", (0.1, 0.1))
     begun: list[Fetch] = []
 
     def begin(stall: float = 60.0) -> Fetch:

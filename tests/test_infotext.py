@@ -12,12 +12,12 @@ from PIL import Image
 from sd_parsers import ParserManager
 from sd_prompt_reader.image_data_reader import ImageDataReader
 
-from core.infotext import parameters_text
+from apps.tweets.tweets_file import read_tweets
 from core.messages import Lease
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.provenance import encode_picture, read_provenance
+from core.store.infotext import parameters_text
+from core.store.provenance import encode_picture, read_provenance
 from core.tasks import GenerateTask, Lora
-from core.tweets import read_tweets
 from tests.conftest import PROJECT
 
 CPU = {"model": "auto", "device": "cpu"}

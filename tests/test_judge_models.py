@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from core.benchmark.settings import load_benchmark_settings
+from apps.edit_benchmark.settings import load_benchmark_settings
 from core.errors import InputError, MultiGPUError
 from core.judge import load_judge
 from core.messages import Lease

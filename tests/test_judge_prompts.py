@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from core.benchmark.settings import load_benchmark_settings
+from apps.edit_benchmark.settings import load_benchmark_settings
 from core.errors import InputError
 from core.judge import JUDGES_DIR, Judge, load_judge
 from tests.conftest import Project

@@ -10,14 +10,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.barrier import Barrier
-from core.benchmark.outputs import write_outputs
-from core.benchmark.records import Outcome, Record, lines, read_records
-from core.benchmark.settings import load_benchmark_settings
-from core.benchmark.split import judges_wanted
-from core.benchmark.statistics import bootstrap_mean, bootstrap_mean_of_means, rank_correlation
-from core.benchmark.summary import JudgedBy, summarise
-from core.benchmark.table import print_summary
+from apps.edit_benchmark.outputs import write_outputs
+from apps.edit_benchmark.records import Outcome, Record, lines, read_records
+from apps.edit_benchmark.settings import load_benchmark_settings
+from apps.edit_benchmark.split import judges_wanted
+from apps.edit_benchmark.statistics import bootstrap_mean, bootstrap_mean_of_means, rank_correlation
+from apps.edit_benchmark.summary import JudgedBy, summarise
+from apps.edit_benchmark.table import print_summary
+from core.engine.barrier import Barrier
 from core.errors import InputError
 from core.judge import JudgeCall, load_judge, parse_answer
 from core.messages import Lease

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from core.events import Event, TaskStarted
-from core.ledger import Ledger
 from core.messages import Failed, Ready, Stop
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.store.ledger import Ledger
 from tests.conftest import PATIENCE, simulated, wait_until
 from tests.stub_workers import StubStarter, finish_all, submitted
 
@@ -20,7 +20,7 @@ SHORT = 0.3  # seconds of patience with a worker that is to leave
 
 @pytest.fixture
 def starter(monkeypatch: pytest.MonkeyPatch) -> StubStarter:
-    monkeypatch.setattr("core.worker_pool.KILL_GRACE", SHORT)
+    monkeypatch.setattr("core.engine.worker_pool.KILL_GRACE", SHORT)
     return StubStarter.installed(monkeypatch)
 
 

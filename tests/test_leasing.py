@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
+from core.engine.pace import OWN_ENOUGH
+from core.engine.scheduler import TAIL
+from core.engine.worker_handle import WorkerHandle
 from core.events import Event, TaskStarted
 from core.messages import Failed, Lease, Log
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.outputs import publish
-from core.pace import OWN_ENOUGH
-from core.scheduler import TAIL
+from core.store.outputs import publish
 from core.tasks import Result
-from core.worker_handle import WorkerHandle
 from tests.conftest import PATIENCE, simulated, wait_until, write_safetensors
 from tests.stub_workers import StubStarter, StubWorker, submitted
 
@@ -50,7 +50,7 @@ class SlowDisk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
     disk = SlowDisk()
-    monkeypatch.setattr("core.replaced.publish", disk.publish)
+    monkeypatch.setattr("core.store.replaced.publish", disk.publish)
     return disk
 
 
@@ -227,7 +227,7 @@ def test_devices_do_not_run_ahead_of_the_disk(
         assert may_go_on.acquire(timeout=PATIENCE)
         publish(partial, final, size)
 
-    monkeypatch.setattr("core.replaced.publish", publish_when_told)
+    monkeypatch.setattr("core.store.replaced.publish", publish_when_told)
     with MultiGPUImageGenerator(3, config=simulated(), output_dir=tmp_path) as generator:
         batch = submitted(executor, generator, 90)
         workers = [starter.worker(f"cpu{n}").serve() for n in range(3)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import LedgerError, MultiGPUError
-from core.ledger import FILE_NAME, Entry, Ledger
+from core.store.ledger import FILE_NAME, Entry, Ledger
 
 ENTRY = Entry("a.png", 0, "a", "a.png", "f1", "pending", task={"prompt": "x"})
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
+from core.engine.worker_log import MOST_WARNINGS, WorkerLog
 from core.messages import LibraryWarning, PromptCut
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.worker_log import MOST_WARNINGS, WorkerLog
 from tests.conftest import PROJECT, Project, simulated
 from tests.stub_workers import StubStarter, submitted
 from tests.test_native_image_generator import SMALL

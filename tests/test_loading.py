@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from core.devices.load_turns import LoadTurns, loading_environment
 from core.events import Event, WorkerState
-from core.loading import LoadTurns, loading_environment
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.worker_spec import WorkerSpec
 from tests.conftest import run_script, simulated
@@ -168,7 +168,7 @@ def test_diffusers_sees_it_in_a_fork_server_that_stays_fit_to_be_forked(
         from diffusers import ZImageTransformer2DModel
         from diffusers.utils.constants import HF_ENABLE_PARALLEL_LOADING
 
-        from core.model_choice import DEMO_MODEL
+        from core.devices.model_choice import DEMO_MODEL
 
         child = os.fork()
         if child == 0:

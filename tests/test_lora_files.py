@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from core.checkpoints.lora_files import LoraInspector, find_lora, lora_name
 from core.errors import LoraError
-from core.lora_files import LoraInspector, find_lora, lora_name
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.test_native_image_generator import SMALL
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from core.checkpoints.lora_files import content_hash
 from core.errors import LoraError
-from core.lora_files import content_hash
 from core.lora_stack import CheckedLora
 from tests.lora_layouts import FAMILIES, LAYOUTS, Writer, family_with_loras
 from tests.test_compilation import TOLERANCE

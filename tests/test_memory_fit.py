@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from core.checkpoint import Checkpoint, checkpoint_of_folder
-from core.devices import Device
+from core.checkpoints.checkpoint import Checkpoint, checkpoint_of_folder
+from core.devices.device import Device
+from core.devices.host_memory import free_host_memory, host_memory
+from core.devices.memory_abilities import Abilities, Form
+from core.devices.memory_fit import MemoryFit, fit_memory
+from core.devices.working_memory import Demand
 from core.errors import DeviceError, InputError
-from core.host_memory import free_host_memory, host_memory
-from core.memory_abilities import Abilities, Form
-from core.memory_fit import MemoryFit, fit_memory
 from core.memory_modes import Memory, Mode
-from core.working_memory import Demand
 from tests.paper_models import GIB, write_pipeline
 
 # Of the model on paper: 12 + 6 GiB of weights, 0.5 of CUDA, and 2 to decode a picture of 1024².
@@ -120,7 +120,7 @@ def test_a_need_close_to_what_is_free_is_tried_with_a_warning(
     model: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("core.memory_fit.logger.warning", said.append)
+    monkeypatch.setattr("core.devices.memory_fit.logger.warning", said.append)
     assert fitted(model, gpus(19.5), "full").mode == "full"
     assert "full needs 20.5 GiB and gpu0 has 19.5 of 24.0 GiB free" in said[0]
     assert fitted(model, gpus(19.5)).mode == "fp8_cast"  # auto has something better
@@ -250,7 +250,7 @@ def test_cpus_have_no_table_and_one_warning_where_host_memory_will_not_do(
     model: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("core.memory_fit.logger.warning", said.append)
+    monkeypatch.setattr("core.devices.memory_fit.logger.warning", said.append)
     cpus = [Device("cpu", 0, ""), Device("cpu", 1, "")]
     fit = fitted(model, cpus, capability=None, host=64.0)
     assert (fit.mode, fit.table, fit.reason) == ("full", "", "")

@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from core.benchmark.runner import EditBenchmark
-from core.benchmark.settings import load_benchmark_settings
+from apps.edit_benchmark.runner import EditBenchmark
+from apps.edit_benchmark.settings import load_benchmark_settings
+from core.devices.model_choice import ModelChoice
+from core.devices.optional_packages import saved_with
 from core.errors import InputError
 from core.memory_modes import FACTS, Mode, changes_pixels, fp8_mode, is_kept, part_of
-from core.model_choice import ModelChoice
 from core.model_identity import Identity
-from core.optional_packages import saved_with
-from core.provenance import encode_picture, read_provenance
-from core.worker_start import PRELOAD_PARENT, PRELOAD_ROLE, Forking, Spawning
+from core.processes.worker_start import PRELOAD_PARENT, PRELOAD_ROLE, Forking, Spawning
+from core.store.provenance import encode_picture, read_provenance
 from tests import tiny_pipelines
 from tests.conftest import PROJECT
 from tests.inline_command import InlineCommand

@@ -16,15 +16,15 @@ from diffusers import (
     ZImageTransformer2DModel,
 )
 
+from apps.edit_benchmark.models import EDITOR_DEMAND, JUDGE_DEMAND
 from benchmarks import needs, published_models
 from benchmarks.needs import checkpoint_of_modules
-from core.benchmark.models import EDITOR_DEMAND, JUDGE_DEMAND
-from core.checkpoint import Checkpoint, checkpoint_of_files, checkpoint_of_folder
-from core.hub_index import checkpoint_of_hub
-from core.known_models import FILE, known_checkpoint
-from core.memory_needs import GIB, need_of
-from core.model_choice import GENERATOR, ModelChoice, checkpoint_of
-from core.working_memory import Demand, working_bytes
+from core.checkpoints.checkpoint import Checkpoint, checkpoint_of_files, checkpoint_of_folder
+from core.checkpoints.hub_index import checkpoint_of_hub
+from core.checkpoints.known_models import FILE, known_checkpoint
+from core.devices.memory_needs import GIB, need_of
+from core.devices.model_choice import GENERATOR, ModelChoice, checkpoint_of
+from core.devices.working_memory import Demand, working_bytes
 from tests.conftest import PROJECT
 from tests.fake_memory import peak_bytes, zeros
 from tests.hub_server import MODEL, HubServer
@@ -258,7 +258,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", server.url)
-    monkeypatch.setattr("core.hub_index.HfApi", lambda: _api(server.url))
+    monkeypatch.setattr("core.checkpoints.hub_index.HfApi", lambda: _api(server.url))
     monkeypatch.setenv("NO_PROXY", "*")
     yield server
     server.close()
@@ -282,7 +282,7 @@ def test_the_hub_is_asked_for_headers_and_not_for_weights(hub: HubServer) -> Non
 def test_a_hub_that_refuses_or_does_not_answer_is_no_failure(
     hub: HubServer, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.hub_index.REQUEST_TIMEOUT", 0.2)
+    monkeypatch.setattr("core.checkpoints.hub_index.REQUEST_TIMEOUT", 0.2)
     hub.refusal = lambda n, path: (status, {})
     started = time.monotonic()
     assert checkpoint_of_hub(MODEL, None, None) is None
@@ -298,5 +298,5 @@ def test_a_model_in_the_cache_needs_no_hub(tmp_path: Path, monkeypatch: pytest.M
     os.makedirs(snapshot.parent.parent / "refs")
     (snapshot.parent.parent / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("core.hub_index.HfApi", lambda: pytest.fail("asked the hub"))
+    monkeypatch.setattr("core.checkpoints.hub_index.HfApi", lambda: pytest.fail("asked the hub"))
     assert checkpoint_of_hub(MODEL, None, None) == checkpoint_of_folder(snapshot)

@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from core.benchmark.pairs import PairSet
-from core.benchmark.runner import EditBenchmark
-from core.benchmark.settings import load_benchmark_settings
-from core.devices import Device
+from apps.edit_benchmark.pairs import PairSet
+from apps.edit_benchmark.runner import EditBenchmark
+from apps.edit_benchmark.settings import load_benchmark_settings
+from core.devices.device import Device
 from core.errors import DeviceError, InputError
-from core.ledger import Ledger
+from core.store.ledger import Ledger
 from tests.edit_world import made_pair, settings
 from tests.paper_models import GIB, write_judge, write_pipeline
 
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    monkeypatch.setattr("core.memory_abilities.free_host_memory", lambda: 256 * GIB)
-    for module in ("core.memory_abilities", "core.memory_modes"):
+    monkeypatch.setattr("core.devices.memory_abilities.free_host_memory", lambda: 256 * GIB)
+    for module in ("core.devices.memory_abilities", "core.memory_modes"):
         monkeypatch.setattr(f"{module}.installed", lambda package: False)
     said: list[str] = []
     sink = logger.add(lambda line: said.append(str(line).rstrip()), format="{message}")
@@ -34,7 +34,7 @@ def prepared(
 ) -> EditBenchmark:
     """A benchmark of one pair, planned."""
     gpu = Device("cuda", 0, "GPU-0", 24 * GIB, free=int(free * GIB), capability=(8, 6))
-    monkeypatch.setattr("core.benchmark.runner.choose_devices", lambda *_: [gpu])
+    monkeypatch.setattr("apps.edit_benchmark.runner.choose_devices", lambda *_: [gpu])
     editor = write_pipeline(folder / "editor", _class_name="QwenImageEditPlusPipeline")
     models = {
         "editor": {"model": str(editor), "defaults": {"working_area": 1024**2}},

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from core.devices import Device
+from core.devices.device import Device
+from core.devices.load_turns import LoadTurns
 from core.errors import DeviceError
-from core.loading import LoadTurns
 from core.messages import Load, Loaded, LoadFailed, Ready
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
@@ -38,8 +38,10 @@ class Box:
         monkeypatch.setattr(
             "core.multi_gpu_image_generator.choose_devices", lambda *_: self.devices()
         )
-        monkeypatch.setattr("core.memory_abilities.free_host_memory", lambda: int(self.host * GIB))
-        for module in ("core.memory_abilities", "core.memory_modes"):
+        monkeypatch.setattr(
+            "core.devices.memory_abilities.free_host_memory", lambda: int(self.host * GIB)
+        )
+        for module in ("core.devices.memory_abilities", "core.memory_modes"):
             monkeypatch.setattr(f"{module}.installed", lambda package: False)
 
     def devices(self) -> list[Device]:

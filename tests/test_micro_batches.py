@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.engine.scheduler import Pending, Scheduler, Worker
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.provenance import read_provenance
-from core.scheduler import Pending, Scheduler, Worker
+from core.store.provenance import read_provenance
 from tests.conftest import simulated
 from tests.test_native_image_generator import lease, spec_for
 

@@ -11,14 +11,14 @@ from huggingface_hub import constants
 from loguru import logger
 from PIL import Image
 
-from core.benchmark.editing import EditedBy
+from apps.edit_benchmark.editing import EditedBy
+from core.checkpoints.lora_files import LoraInspector, content_hash
+from core.checkpoints.model_loras import ModelLora, find_model_loras
 from core.errors import InputError
-from core.lora_files import LoraInspector, content_hash
 from core.model_identity import Identity
-from core.model_loras import ModelLora, find_model_loras
 from core.noise_schedule import CLASSES
-from core.provenance import read_provenance
 from core.settings import load_settings
+from core.store.provenance import read_provenance
 from tests.conftest import Project, write_safetensors
 from tests.edit_world import Bench, pair
 from tests.hub_server import HubServer

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import regex
 
-from core.benchmark.categories import category_folder
-from core.benchmark.pairs import read_pairs
-from core.benchmark.settings import load_benchmark_settings
+from apps.edit_benchmark.categories import category_folder
+from apps.edit_benchmark.pairs import read_pairs
+from apps.edit_benchmark.settings import load_benchmark_settings
+from apps.tweets.tweets_file import read_tweets
 from core.errors import InputError
 from core.judge import load_judge
-from core.tweets import read_tweets
 from tests.conftest import Project
 from tests.edit_world import Bench, pair
 

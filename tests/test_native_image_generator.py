@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from core import worker_spec
-from core.devices import choose_devices
+from core.checkpoints.lora_files import content_hash
+from core.devices.device import choose_devices
+from core.devices.model_choice import ModelChoice
 from core.errors import InputError, LoraError, MultiGPUError
-from core.lora_files import content_hash
 from core.messages import Lease, decode, encode
-from core.model_choice import ModelChoice
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.provenance import read_provenance
 from core.settings import load_settings
+from core.store.provenance import read_provenance
 from core.tasks import GenerateTask, Lora
 from core.worker_spec import WorkerSpec
 

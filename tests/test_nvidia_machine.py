@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from core.devices import Device
+from core.devices.device import Device
+from core.devices.model_choice import DEMO_MODEL
 from core.events import Event, WorkerState
-from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import PROJECT, run_script
 
@@ -131,7 +131,7 @@ def test_a_package_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
     (tmp_path / "peft" / "__init__.py").write_text("import no_such_package")
     script = """
         from core.events import WorkerState
-        from core.model_choice import DEMO_MODEL
+        from core.devices.model_choice import DEMO_MODEL
         from core.multi_gpu_image_generator import MultiGPUImageGenerator
 
         starts = []

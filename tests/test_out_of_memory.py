@@ -15,9 +15,9 @@ import torch
 from accelerate.hooks import CpuOffload
 from PIL import Image
 
-from core.lora_files import content_hash
+from core.checkpoints.lora_files import content_hash
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.provenance import read_provenance
+from core.store.provenance import read_provenance
 from tests.lora_layouts import FAMILIES as LORA_FAMILIES
 from tests.lora_layouts import Writer, named
 from tests.memory_modes import without_a_gpu

@@ -1,6 +1,6 @@
 """What is learned of workers from the tasks that they finish."""
 
-from core.pace import OWN_ENOUGH, Pace
+from core.engine.pace import OWN_ENOUGH, Pace
 from core.settings import load_settings
 
 

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from loguru import logger
 from PIL import Image
 
-from core.admission import Admission, Job
-from core.benchmark.categories import category_folder
-from core.benchmark.command import parse_arguments
-from core.benchmark.pairs import Pair, PairSet, read_pairs
+from apps.edit_benchmark.categories import category_folder
+from apps.edit_benchmark.command import parse_arguments
+from apps.edit_benchmark.pairs import Pair, PairSet, read_pairs
+from core.checkpoints.lora_files import LoraInspector
 from core.errors import InputError
-from core.lora_files import LoraInspector
-from core.outputs import OutputRoot
-from core.source_images import inspect_image, read_image
-from core.task_kinds import EditKind, LoraFinder
+from core.intake.admission import Admission, Job
+from core.intake.task_kinds import EditKind, LoraFinder
+from core.pictures.source_images import inspect_image, read_image
+from core.store.outputs import OutputRoot
 from core.tasks import EditTask
 
 

@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from core.benchmark.pairs import find_data
-from core.benchmark.settings import load_benchmark_settings
-from core.command import main
-from core.devices import choose_devices
+from apps.edit_benchmark.pairs import find_data
+from apps.edit_benchmark.settings import load_benchmark_settings
+from apps.tweets.command import main
+from apps.tweets.tweets_file import read_tweets
+from core.checkpoints.lora_files import find_lora
+from core.devices.device import choose_devices
+from core.devices.model_choice import choose_model
 from core.errors import MultiGPUError
 from core.judge import load_judge
-from core.lora_files import find_lora
-from core.model_choice import choose_model
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.pictures.source_images import inspect_image
 from core.settings import load_settings
-from core.source_images import inspect_image
-from core.tweets import read_tweets
 from tests.conftest import PROJECT, Project, simulated, write_safetensors
 from tests.edit_world import Bench, pair
 from tests.hostile.inline_pool import InlinePool

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.engine.worker_pool import BUSY_WAIT
 from core.events import Event, TaskEnded
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.worker_pool import BUSY_WAIT
 from tests.conftest import PATIENCE, Project, simulated, wait_until
 from tests.stub_workers import StubStarter
 

@@ -11,8 +11,8 @@ from diffusers import (
 )
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from core.devices.memory_needs import GIB
 from core.errors import InputError
-from core.memory_needs import GIB
 from workers.model_parts import part_of
 from workers.placement import Part, Place, place
 

@@ -11,8 +11,8 @@ from loguru import logger
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from core import admission
-from core.changes import Comparison, Made
+from core.intake import admission
+from core.intake.changes import Comparison, Made
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import GenerateTask
 from tests.conftest import Project, simulated, write_safetensors
@@ -274,7 +274,7 @@ def test_a_thousand_changed_pictures_are_explained_in_a_moment(tmp_path: Path) -
         return original(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("core.changes.fingerprint", counted)
+        patch.setattr("core.intake.changes.fingerprint", counted)
         for one in jobs:
             made = Made({"kind": "GenerateTask", **vars(one.task)}, {}, None, [], unknown)
             [change] = comparison.changes(one, made)

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from core.batch import Batch
+from core.engine.batch import Batch
+from core.engine.worker_pool import WorkerPool
 from core.events import ignore
-from core.metadata import Tables
+from core.intake.planning import Plan
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.planning import Plan
+from core.processes.worker_start import Spawning
+from core.store.tables import Tables
 from core.tasks import Result
-from core.worker_pool import WorkerPool
-from core.worker_start import Spawning
 from tests.conftest import PATIENCE, run_script, simulated, wait_until
 
 TASKS = [{"prompt": "a"}, {"prompt": "b"}]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from core.infotext import parameters_text
 from core.messages import Lease
-from core.provenance import encode_picture, read_provenance
+from core.store.infotext import parameters_text
+from core.store.provenance import encode_picture, read_provenance
 from core.tasks import GenerateTask
 
 USED = {"num_inference_steps": 8, "sampler": "Euler", "width": 64, "height": 48, "model": "m"}

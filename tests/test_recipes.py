@@ -18,16 +18,16 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
+from apps.edit_benchmark.settings import load_benchmark_settings
 from core import worker_spec
-from core.benchmark.settings import load_benchmark_settings
-from core.devices import choose_devices
-from core.lora_files import LoraInspector
+from core.checkpoints.lora_files import LoraInspector
+from core.checkpoints.model_loras import find_model_loras
+from core.devices.device import choose_devices
+from core.devices.model_choice import choose_model
+from core.intake.task_kinds import EditKind, GenerateKind, LoraFinder
 from core.messages import Lease
-from core.model_choice import choose_model
-from core.model_loras import find_model_loras
-from core.provenance import read_provenance
 from core.settings import load_settings
-from core.task_kinds import EditKind, GenerateKind, LoraFinder
+from core.store.provenance import read_provenance
 from core.tasks import EditTask, GenerateTask
 from tests import tiny_pipelines, tiny_recent_pipelines
 from tests.conftest import PROJECT, Project

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.provenance import read_provenance
+from core.store.provenance import read_provenance
 from tests.conftest import Project, simulated, wait_until
 from tests.edit_world import Bench, pair
 from tests.fault_tickets import fault_environment

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.scheduler import Peer, Pending, Scheduler, Stack, Worker, files_of, share_out
+from core.engine.scheduler import Peer, Pending, Scheduler, Stack, Worker, files_of, share_out
 
 ALONE = Worker("w0")
 
@@ -169,7 +169,7 @@ def test_tasks_that_must_wait_for_another_worker_cost_an_idle_one_nothing(
     left = [Pending(i, 1.0, retry=1, avoid=frozenset({"w0"})) for i in range(1000)]
     scheduler = Scheduler(left)
     w0 = replace(ALONE, others=frozenset({"w1"}))
-    monkeypatch.setattr("core.scheduler.heapq.heappop", counted)
+    monkeypatch.setattr("core.engine.scheduler.heapq.heappop", counted)
     assert scheduler.take(w0) is None and moved == 0
     scheduler.add(Pending(1000, 0.5, retry=1, avoid=frozenset({"w1"})))
     taken = scheduler.take(w0)

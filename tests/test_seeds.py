@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from core.arguments import seed as seed_argument
-from core.benchmark.settings import load_benchmark_settings
-from core.dataset_folder import MAX_NUMBER
+from apps.arguments import seed as seed_argument
+from apps.edit_benchmark.settings import load_benchmark_settings
 from core.errors import InputError
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.seeds import MAX_SEED, read_seed
 from core.settings import load_settings
+from core.store.dataset_folder import MAX_NUMBER
 from core.tasks import Result
 from tests.conftest import Project, simulated, wait_until
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from core.ledger import FILE_NAME, Ledger
-from core.ledger_entry import Entry
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.store.ledger import FILE_NAME, Ledger
+from core.store.ledger_entry import Entry
 from tests.conftest import simulated
 
 EARLIER = 3000  # pictures
@@ -160,7 +160,7 @@ def test_a_refusing_disk_leaves_the_metadata_whole(
         sync(descriptor)
 
     with monkeypatch.context() as patched:
-        patched.setattr("core.outputs.os.fsync", full)
+        patched.setattr("core.store.outputs.os.fsync", full)
         generator.generate_batch([task("b")])
     assert "No space left on device" in str(generator.tables_error)
     assert listed(tmp_path) == ["a"]

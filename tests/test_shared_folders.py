@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from core.command import main
+from apps.tweets.command import main
 from core.errors import StorageError
-from core.ledger import Ledger
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.store.ledger import Ledger
 from tests.conftest import Project, run_script, simulated
 from tests.hostile.inline_pool import InlinePool
 
@@ -75,7 +75,7 @@ def test_a_forked_helper_that_outlives_a_killed_run_does_not_keep_the_folder(
     script = """
         import os, signal, sys
         from pathlib import Path
-        from core.ledger import Ledger
+        from core.store.ledger import Ledger
 
         ledger = Ledger.open(Path("run"))
         reader, writer = os.pipe()
@@ -140,7 +140,7 @@ def test_a_ledger_lives_where_files_cannot_be_mapped(tmp_path: Path) -> None:
     script = """
         import os, sys
         from pathlib import Path
-        from core.ledger import Ledger
+        from core.store.ledger import Ledger
         from tests.test_shared_folders import refuse_mapping
 
         refuse_mapping()

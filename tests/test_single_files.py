@@ -14,15 +14,15 @@ from loguru import logger
 from PIL import Image
 from safetensors.torch import save_file
 
-from core.benchmark.command import edited_by
-from core.benchmark.models import judge_model
-from core.benchmark.runner import EditBenchmark
-from core.benchmark.settings import load_benchmark_settings
-from core.devices import Device, choose_devices
+from apps.edit_benchmark.command import edited_by
+from apps.edit_benchmark.models import judge_model
+from apps.edit_benchmark.runner import EditBenchmark
+from apps.edit_benchmark.settings import load_benchmark_settings
+from core.devices.device import Device, choose_devices
+from core.devices.model_choice import choose_model
 from core.errors import InputError
-from core.model_choice import choose_model
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.provenance import read_provenance
+from core.store.provenance import read_provenance
 from tests import original_layouts, tiny_pipelines
 from tests.lora_layouts import FAMILIES, layers_of
 from tests.lora_layouts import LAYOUTS as LORA_LAYOUTS

@@ -14,12 +14,12 @@ import pytest
 from loguru import logger
 from PIL import Image, ImageCms
 
-from core.admission import Admission, Job
+from core.checkpoints.lora_files import LoraInspector
 from core.errors import InputError
-from core.lora_files import LoraInspector
-from core.outputs import OutputRoot
-from core.source_images import inspect_image, read_image
-from core.task_kinds import EditKind, LoraFinder
+from core.intake.admission import Admission, Job
+from core.intake.task_kinds import EditKind, LoraFinder
+from core.pictures.source_images import inspect_image, read_image
+from core.store.outputs import OutputRoot
 from tests.conftest import PROJECT
 from tests.icc_profiles import (
     ADOBE_RGB,
@@ -188,8 +188,8 @@ def test_only_pictures_that_are_read_in_another_way_are_edited_again(tmp_path: P
 
     def by_content() -> str:
         """As it was before colours were looked at."""
-        from core.admission import fingerprint as of
-        from core.task_kinds import Contents
+        from core.intake.admission import fingerprint as of
+        from core.intake.task_kinds import Contents
         from core.tasks import EditTask
 
         known = inspect_image(file)
@@ -448,7 +448,7 @@ def test_the_library_for_heic_is_loaded_where_there_is_one(tmp_path: Path) -> No
     colours().save(tmp_path / "a.png")
     colours().save(tmp_path / "a.heic")
     code = (
-        "import sys; from core.source_images import inspect_image, read_image; seen = []\n"
+        "import sys; from core.pictures.source_images import inspect_image, read_image; seen = []\n"
         "for file in sys.argv[1:]:\n"
         "    inspect_image(file); read_image(file); seen.append('pillow_heif' in sys.modules)\n"
         "print(*seen)"

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from core import spellings
+from apps.tweets.tweets_file import BadTweet, TweetFile, read_tweets
 from core.errors import InputError
+from core.intake import spellings
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import GenerateTask
-from core.tweets import BadTweet, TweetFile, read_tweets
 from tests.conftest import PROJECT, Project, simulated
 
 GUIDE = PROJECT / "docs" / "TWEETS.md"

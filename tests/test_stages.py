@@ -10,15 +10,15 @@ from typing import Any
 import psutil
 import pytest
 
-from core.batch import Batch
-from core.benchmark import overlapped
-from core.benchmark.pairs import PairSet
-from core.benchmark.runner import EditBenchmark
-from core.benchmark.settings import load_benchmark_settings
+from apps.edit_benchmark import overlapped
+from apps.edit_benchmark.pairs import PairSet
+from apps.edit_benchmark.runner import EditBenchmark
+from apps.edit_benchmark.settings import load_benchmark_settings
+from core.engine.batch import Batch
+from core.engine.worker_handle import State
 from core.events import Event, TaskEnded, TaskReopened, WorkerState, ignore
-from core.ledger import Ledger
-from core.outputs import OutputRoot
-from core.worker_handle import State
+from core.store.ledger import Ledger
+from core.store.outputs import OutputRoot
 from tests.conftest import PATIENCE, wait_until, worker_processes
 from tests.edit_world import made_pair, settings
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from core.errors import InputError
+from core.intake.planning import Plan
 from core.messages import Lease
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.planning import Plan
-from core.provenance import read_provenance
+from core.store.provenance import read_provenance
 from core.tasks import EditTask
 from core.worker_spec import WorkerSpec
 from tests import tiny_pipelines

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from apps.progress import create_view, set_up_logging
 from core.events import Event, ModelFetching, TaskEnded, TaskProgress, TaskStarted, WorkerState
 from core.messages import Lease, Log, StepsDone, decode
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.progress import create_view, set_up_logging
 from core.tasks import EditTask, Result
 from tests.conftest import COMMAND, PATIENCE, Project, simulated
 from tests.test_native_image_generator import SMALL, lease, spec_for
@@ -245,7 +245,7 @@ def test_a_download_has_a_bar_of_its_own_until_it_is_done(
 def test_without_a_terminal_a_download_has_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.progress.DOWNLOAD_PAUSE", 0.0)
+    monkeypatch.setattr("apps.progress.DOWNLOAD_PAUSE", 0.0)
     try:
         with create_view(3, ["gpu0"], "INFO") as view:
             for hundredth in range(101):

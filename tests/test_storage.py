@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.outputs import write_atomically
+from core.store.outputs import write_atomically
 from tests.conftest import Project
 
 

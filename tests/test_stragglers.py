@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from core.ledger import Ledger
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.store.ledger import Ledger
 from tests.conftest import simulated
 
 TASK = {"width": 128, "height": 128, "num_inference_steps": 1}  # 0.05 s at full speed

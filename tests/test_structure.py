@@ -23,9 +23,9 @@ def modules_after(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "module",
     [
-        "core.command",
+        "apps.tweets.command",
         "core.multi_gpu_image_generator",
-        "core.benchmark.command",
+        "apps.edit_benchmark.command",
         "workers.process",
     ],
 )
@@ -51,4 +51,4 @@ def test_core_names_workers_at_one_place() -> None:
 
 def test_the_scheduler_is_pure() -> None:
     allowed = {"heapq", "math", "collections.abc", "dataclasses"}
-    assert imports_of(PROJECT / "core" / "scheduler.py") <= allowed
+    assert imports_of(PROJECT / "core" / "engine" / "scheduler.py") <= allowed

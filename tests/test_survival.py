@@ -8,8 +8,8 @@ from typing import Any
 
 import psutil
 
-from core.ledger import Ledger
-from core.provenance import read_provenance
+from core.store.ledger import Ledger
+from core.store.provenance import read_provenance
 from tests.conftest import Project, simulated, wait_until, worker_processes, write_safetensors
 
 WORKERS = 4

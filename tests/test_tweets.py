@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.tweets.tweets_file import BadTweet, read_tweets
 from core.errors import InputError
-from core.tweets import BadTweet, read_tweets
 
 
 def read(tmp_path: Path, content: Any, **options: Any) -> list[Any]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core.benchmark.records import Record, lines, read_records
-from core.benchmark.summary import JudgedBy, summarise, to_json
-from core.benchmark.table import print_summary
+from apps.edit_benchmark.records import Record, lines, read_records
+from apps.edit_benchmark.summary import JudgedBy, summarise, to_json
+from apps.edit_benchmark.table import print_summary
 from tests.conftest import Project
 from tests.edit_world import Bench, pair
 

@@ -15,8 +15,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from core.checkpoints.lora_files import LoraInspector, content_hash
 from core.errors import LoraError
-from core.lora_files import LoraInspector, content_hash
 from tests.lora_layouts import (
     FAMILIES,
     Lora,

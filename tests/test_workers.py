@@ -23,7 +23,7 @@ from PIL import Image
 
 from core.events import Event, TaskEnded, TaskStarted, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.provenance import read_provenance
+from core.store.provenance import read_provenance
 from core.tasks import Result
 from tests.conftest import (
     PATIENCE,
@@ -465,7 +465,7 @@ def test_workers_are_spawned_when_the_fork_server_hangs(
         def server(self, role: str, environment: Mapping[str, str]) -> "Future[None]":
             return Future()  # what it imports never ends
 
-    monkeypatch.setattr("core.worker_start._keeper", Hanging())
+    monkeypatch.setattr("core.processes.worker_start._keeper", Hanging())
     config = simulated(workers={"start_method": "forkserver"}, supervision={"boot_timeout": 5.0})
     with Generator(1, config=config, output_dir=tmp_path) as generator:
         assert statuses(generator.generate_batch(prompts("a"))) == ["done"]

@@ -1,4 +1,4 @@
-"""The process that fetches a hub's model before workers load it. `core.model_fetch` starts it.
+"""The process that fetches a hub's model; `core.processes.model_fetch` starts it.
 
 It imports no torch, so that it is up in a second, and nothing that a hub does to it holds main.
 """
@@ -9,9 +9,9 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from core.checkpoints.single_file import inspect_single_file
 from core.errors import one_line
 from core.messages import Fetched, Fetching, FetchPause, FetchRefused, Log, ToMain, clip, encode
-from core.single_file import inspect_single_file
 from core.worker_spec import WorkerSpec
 from workers.boot import bind_to_parent, ignore_terminal_signals
 from workers.hub_files import Given

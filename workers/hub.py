@@ -17,7 +17,7 @@ from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.constants import is_offline_mode
 
-from core.checkpoint import PIPELINE_INDEX
+from core.checkpoints.checkpoint import PIPELINE_INDEX
 from core.errors import ModelLoadError
 from workers.errors import causes_of
 

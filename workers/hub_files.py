@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from core.checkpoint import PIPELINE_INDEX
+from core.checkpoints.checkpoint import PIPELINE_INDEX
 from core.errors import ModelLoadError
 
 Given = Literal["nothing", "denoiser", "everything"]

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import pad
 
-from core.lora_files import PEFT_FILE, PEFT_SETTINGS, settings_beside
-from core.lora_names import take_apart
+from core.checkpoints.lora_files import PEFT_FILE, PEFT_SETTINGS, settings_beside
+from core.checkpoints.lora_names import take_apart
 from workers.base_layers import numbers_of, place_of
 from workers.errors import blames_no_file
 from workers.lora_targets import Layer, Targets

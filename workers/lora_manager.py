@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from core.checkpoints.lora_files import content_hash
 from core.errors import LoraError
-from core.lora_files import content_hash
 from core.lora_stack import CheckedLora
 from workers.errors import blames_no_file, classify
 

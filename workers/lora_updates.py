@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from core.lora_names import Role
+from core.checkpoints.lora_names import Role
 from workers.lora_targets import Layer, Target
 
 ROUNDING = 1e-4  # of the largest number

@@ -14,7 +14,7 @@ import torch
 from peft.utils.other import get_pattern_key
 from torch import Tensor
 
-from core.lora_names import Role, is_added, take_apart, unsupported_method
+from core.checkpoints.lora_names import Role, is_added, take_apart, unsupported_method
 from workers.lora_targets import Layer, Targets
 from workers.lora_updates import LowRank, Update, same_change, updates_of
 

@@ -8,8 +8,8 @@ there on. Nothing is ever left to the host's memory.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from core.devices.memory_needs import GIB
 from core.errors import InputError
-from core.memory_needs import GIB
 
 HOME = 0  # the GPU on which a pipeline makes its noise, and decodes
 STEPS = 40  # halvings, in which the even filling of GPUs is looked for

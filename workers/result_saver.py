@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core.fault_points import fault_point
 from core.messages import Done, Failed, FailureKind, Lease, clip
-from core.outputs import FATAL_ERRNOS
+from core.store.outputs import FATAL_ERRNOS
 from workers.channel import Channel, work_on
 from workers.models.base import Product
 

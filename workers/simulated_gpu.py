@@ -31,7 +31,7 @@ from PIL import Image
 from core.errors import InputError
 from core.fault_points import hold_the_gil
 from core.messages import Lease
-from core.source_images import read_image
+from core.pictures.source_images import read_image
 from core.tasks import EditTask, GenerateTask, ScoreTask
 from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraManager

@@ -17,8 +17,8 @@ from diffusers import DiffusionPipeline
 from huggingface_hub.constants import is_offline_mode
 from torch import nn
 
+from core.devices.memory_needs import GIB
 from core.errors import InputError
-from core.memory_needs import GIB
 from core.worker_spec import WorkerSpec
 from workers.model_parts import classes_in, device_map, part_of, without_memory
 from workers.models.base import Log

@@ -8,7 +8,7 @@ from diffusers.utils import logging as diffusers_logging
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers.utils import logging as transformers_logging
 
-from core.memory_needs import CONTEXT
+from core.devices.memory_needs import CONTEXT
 from core.worker_spec import WorkerSpec
 from workers.library_warnings import take_over_handlers
 

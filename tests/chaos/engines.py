@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import psutil
 
-from core.ledger import FILE_NAME
+from core.store.ledger import FILE_NAME
 from tests.chaos.scale import LIMIT
 from tests.conftest import Project, Run, simulated, worker_processes
 from tests.fault_tickets import fault_environment

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from core.provenance import read_provenance
+from core.store.provenance import read_provenance
 from tests.chaos.checks import judge
 from tests.chaos.engines import RealEngine
 from tests.chaos.scale import LIMIT, scaled

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from core.devices.model_choice import DEMO_MODEL
 from core.memory_modes import FACTS, Mode, changes_pixels, installed
-from core.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.provenance import read_provenance
+from core.store.provenance import read_provenance
 from core.tasks import Result
 from tests.cuda.test_real_gpu import DEVICE, HOUSE, NEON, ON_CPU, SNOW, pixels, pytestmark
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from core.known_models import known_checkpoint
-from core.memory_needs import CONTEXT
-from core.working_memory import Demand, working_bytes
+from core.checkpoints.known_models import known_checkpoint
+from core.devices.memory_needs import CONTEXT
+from core.devices.working_memory import Demand, working_bytes
 from tests.conftest import run_script
 from tests.cuda.test_real_gpu import DEVICE, ON_CPU, pytestmark
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from core.devices import choose_devices, memory_in_use
-from core.model_choice import DEMO_MODEL
+from core.devices.device import choose_devices, memory_in_use
+from core.devices.model_choice import DEMO_MODEL
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.provenance import read_provenance
+from core.store.provenance import read_provenance
 from core.tasks import Result
 from workers.boot import open_gpus
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from core.model_choice import DEMO_MODEL
+from core.devices.model_choice import DEMO_MODEL
+from core.devices.nvml import list_gpus
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.nvml import list_gpus
 from tests.conftest import PROJECT
 from tests.cuda.test_real_gpu import DEVICE, HOUSE, NEON, ON_CPU, SNOW, pixels
 
@@ -51,7 +51,7 @@ SPLIT = """
     import sys
     import numpy as np, torch
     from dataclasses import replace
-    from core.model_choice import DEMO_MODEL
+    from core.devices.model_choice import DEMO_MODEL
     from tests.test_native_image_generator import drawn, spec_for
     from workers.models import loading
     from workers.models.native_image_generator import NativeImageGenerator

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.model_choice import DEMO_MODEL
+from core.devices.model_choice import DEMO_MODEL
 from demo_model.architecture import build_pipeline
 from demo_model.checker import all_right
 from demo_model.evaluate import draw, scenes_of, style_closeness

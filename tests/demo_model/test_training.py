@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from core.benchmark.settings import load_benchmark_settings
+from apps.edit_benchmark.settings import load_benchmark_settings
 from core.judge import load_judge
 from demo_model.architecture import TRAINED, Sizes, build_pipeline, build_vae
 from demo_model.batched import Pictures, pack, unpack, velocity

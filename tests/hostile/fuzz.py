@@ -10,7 +10,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["core", "yaml", "json", "PIL"]):
+with atheris.instrument_imports(include=["core", "apps", "yaml", "json", "PIL"]):
     from tests.hostile.targets import TARGETS, survives
 
 from tests.hostile.seeds import seeds

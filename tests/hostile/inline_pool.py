@@ -6,9 +6,9 @@ from typing import Any
 
 from PIL import Image
 
-from core.batch import Batch
+from core.engine.batch import Batch
+from core.engine.scheduler import Worker
 from core.messages import Done, Lease
-from core.scheduler import Worker
 from core.tasks import Status
 from workers.models.base import Picture, model_settings
 from workers.result_saver import ResultSaver

@@ -10,9 +10,9 @@ import pillow_heif
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from core.ledger import FILE_NAME, Entry, Ledger
+from core.pictures.source_images import CONTAINED, FORMATS
 from core.settings import DEFAULT_FILE
-from core.source_images import CONTAINED, FORMATS
+from core.store.ledger import FILE_NAME, Entry, Ledger
 from tests.icc_profiles import DISPLAY_P3, rgb_profile
 
 TWEET = {

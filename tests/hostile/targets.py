@@ -8,21 +8,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from core.admission import Admission, Job, Rejected
-from core.benchmark.pairs import read_pairs
+from apps.edit_benchmark.pairs import read_pairs
+from apps.tweets.tweets_file import read_tweets
+from core.checkpoints.lora_files import LoraInspector
 from core.errors import MultiGPUError
+from core.intake.admission import Admission, Job, Rejected
+from core.intake.task_kinds import GenerateKind, LoraFinder
 from core.judge import CLIP_PROMPTS
 from core.judge_answer import Form, read_answer
-from core.ledger_file import FILE_NAME
-from core.ledger_recovery import connect_or_recover
-from core.lora_files import LoraInspector
 from core.messages import Lease, encode
-from core.outputs import OutputRoot
-from core.provenance import read_provenance
+from core.pictures.source_images import inspect_image, read_image
 from core.settings import load_settings
-from core.source_images import inspect_image, read_image
-from core.task_kinds import GenerateKind, LoraFinder
-from core.tweets import read_tweets
+from core.store.ledger_file import FILE_NAME
+from core.store.ledger_recovery import connect_or_recover
+from core.store.outputs import OutputRoot
+from core.store.provenance import read_provenance
 
 ROOT = "root"  # the output folder of the admitted tasks, below the target's folder
 MOST_LEASE_BYTES = 64 * 1024  # a pipe's buffer

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from core.errors import LedgerError
-from core.ledger import FILE_NAME, Entry, Ledger
-from core.ledger_file import APPLICATION_ID, APPLICATION_ID_AT
-from core.outputs import PARTIAL_PREFIX
+from core.store.ledger import FILE_NAME, Entry, Ledger
+from core.store.ledger_file import APPLICATION_ID, APPLICATION_ID_AT
+from core.store.outputs import PARTIAL_PREFIX
 from tests.conftest import Project
 from tests.hostile.world import (
     FULL,

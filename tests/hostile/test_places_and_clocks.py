@@ -32,7 +32,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def draw(folder: Path, tweets: Path) -> int:
-    from core.command import main
+    from apps.tweets.command import main
 
     config = folder / "settings.yaml"
     config.write_text("model: simulated\n")
@@ -138,7 +138,7 @@ def test_the_wall_clock_is_for_records_alone() -> None:
     """Deadlines are of the monotonic clock: only these files may ask what time it is."""
     asking = {
         file.name
-        for folder in ("core", "workers")
+        for folder in ("core", "apps", "workers")
         for file in (PROJECT / folder).rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text("utf-8")))
         if isinstance(node, ast.Attribute)

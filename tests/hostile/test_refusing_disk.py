@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core.command import main
-from core.provenance import read_provenance
+from apps.tweets.command import main
+from core.store.provenance import read_provenance
 from tests.conftest import Project
 from tests.hostile.faults import Fault, environment, failing
 from tests.hostile.inline_pool import InlinePool

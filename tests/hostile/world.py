@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.ledger import FILE_NAME
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.store.ledger import FILE_NAME
 from tests.conftest import simulated
 
 FULL = os.environ.get("CHAOS") == "full"  # every byte and many more seeds

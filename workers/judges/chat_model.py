@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText
 from core.judge import JudgeCall
 from core.judge_answer import closing, left_open
 from core.messages import Lease
-from core.source_images import read_image
+from core.pictures.source_images import read_image
 from core.tasks import ScoreTask
 from core.worker_spec import WorkerSpec
 from workers.judges.base import JudgeFamily

@@ -10,7 +10,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import is_torchvision_available
 
 from core.messages import Lease
-from core.source_images import read_image
+from core.pictures.source_images import read_image
 from core.tasks import ScoreTask
 from workers.judges.base import JudgeFamily
 from workers.models.base import Product

@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from core.messages import Lease
 from core.model_identity import BACKEND, BASE, loaded_as
-from core.provenance import encode_picture, record
+from core.store.provenance import encode_picture, record
 from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraCounts
 from workers.steps import TellSteps

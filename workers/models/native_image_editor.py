@@ -10,7 +10,7 @@ from PIL import Image
 
 from core.errors import InputError
 from core.messages import Lease
-from core.source_images import read_image, size_for
+from core.pictures.source_images import read_image, size_for
 from core.tasks import EditTask
 from workers.models import qwen_image_edit
 from workers.models.diffusers_pipeline import DiffusersPipeline

@@ -49,7 +49,7 @@ class NativeImageGenerator(DiffusersPipeline):
             )
 
     def draw_all(self, leases: Sequence[Lease]) -> list[Product]:
-        """Leases that come together agree in all but prompt and seed (`core.grouping`)."""
+        """Leases that come together agree in all but prompt and seed (`core.engine.grouping`)."""
         drawn: dict[str, Product] = {}
         encoded = self._encoded(leases) if len(leases) > 1 else {}
         for group in _of_like_captions(leases, encoded):

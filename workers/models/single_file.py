@@ -1,4 +1,4 @@
-"""Loads a pipeline of which the denoiser, or all, is in one file (`core.single_file`)."""
+"""Loads a pipeline of which the denoiser, or all, is in one file; see `core.checkpoints`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +9,8 @@ import torch
 from diffusers import DiffusionPipeline, GGUFQuantizationConfig
 from huggingface_hub.constants import is_offline_mode
 
+from core.checkpoints.single_file import GGUF, SingleFile, inspect_single_file
 from core.errors import InputError
-from core.single_file import GGUF, SingleFile, inspect_single_file
 from core.worker_spec import WorkerSpec
 from workers.torch_device import dtype_of
 

@@ -1,0 +1,1 @@
+"""What a user runs; each program imports core, and none imports another."""

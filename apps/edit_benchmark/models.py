@@ -1,0 +1,70 @@
+"""Which models edit and score when the settings say `auto`."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from apps.edit_benchmark.settings import BenchmarkSettings, ModelJudgeDefaults
+from core.checkpoints.checkpoint import MODEL_INDEX
+from core.devices.device import Device
+from core.devices.model_choice import Automatic, ModelChoice, choose_model
+from core.devices.working_memory import Demand
+from core.errors import InputError
+from core.settings import PROJECT_DIR, JudgeSettings, best_match
+
+LOGITS_PROMPTS = "viescore_logits.yaml"
+DEMO_EDITOR = PROJECT_DIR / "demo_model" / "editor"
+DEMO_JUDGE = PROJECT_DIR / "demo_model" / "judge"
+EDITOR_DEMAND = Demand(sources=1)
+# One edit at a time, source and result shown: of more at once as many are judged as fit.
+JUDGE_DEMAND = Demand(sources=2, guided=False, new_tokens=512)
+EDITOR = Automatic("Qwen/Qwen-Image-Edit-2511", DEMO_EDITOR, "demo-editor", EDITOR_DEMAND)
+JUDGE = Automatic("Qwen/Qwen3-VL-8B-Instruct", DEMO_JUDGE, "demo-judge", JUDGE_DEMAND)
+
+
+def judge_demand(judge: JudgeSettings) -> Demand:
+    """What the settings ask of a judge at once."""
+    side = math.isqrt(judge.image_area or JUDGE_DEMAND.pixels)
+    tokens = judge.max_new_tokens or JUDGE_DEMAND.new_tokens
+    tokens = 1 if judge.type == "vlm_logits" else tokens
+    return replace(JUDGE_DEMAND, width=side, height=side, new_tokens=tokens)
+
+
+def judge_model(
+    settings: BenchmarkSettings, devices: Sequence[Device]
+) -> tuple[ModelChoice, JudgeSettings]:
+    """The judge's model, and its settings with what the model's own defaults change.
+
+    Raises:
+        InputError: neither a model folder nor a hub id, or no model of the judge's type.
+    """
+    judge = settings.judge
+    if judge.type == "clip" and judge.model == "auto":
+        raise InputError("judge.model: auto is a chat model; for clip name a CLIP or SigLIP.")
+    if judge.type == "clip" and judge.memory in ("fp8", "int8", "nf4"):
+        raise InputError(
+            f"judge.memory: {judge.memory} is for chat models; transformers cannot store a CLIP or "
+            "SigLIP in fewer bits, and they are small: use full."
+        )
+    if judge.type == "vlm_logits" and judge.prompts is None:
+        judge = judge.model_copy(update={"prompts": LOGITS_PROMPTS})
+    model = choose_model(
+        judge.model,
+        judge.revision,
+        judge.dtype,
+        devices,
+        JUDGE,
+        index_file=MODEL_INDEX,
+        variant=judge.variant,
+        memory=judge.memory,
+        role="score",
+    )
+    own = best_match(settings.judge_model_defaults, model.path_or_id) or ModelJudgeDefaults(
+        match=""
+    )
+    filled = {
+        name: getattr(own, name)
+        for name in ("prompts", "max_new_tokens", "image_area")
+        if getattr(judge, name) is None and getattr(own, name) is not None
+    }
+    return model, judge.model_copy(update=filled)

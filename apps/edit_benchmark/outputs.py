@@ -1,0 +1,143 @@
+"""What a benchmark leaves beside its pictures and verdicts."""
+
+import csv
+import json
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+
+from apps.edit_benchmark.categories import category_folder
+from apps.edit_benchmark.records import FILE_NAME as RECORDS
+from apps.edit_benchmark.records import Record, categories_of, lines, read_verdict
+from apps.edit_benchmark.statistics import rank_correlation
+from apps.edit_benchmark.summary import FILE_NAME as SUMMARY
+from apps.edit_benchmark.summary import Summary, to_json
+from core.names import bounded
+from core.paths import as_text, on_disk
+from core.store.dataset_folder import settle, with_exact_seeds
+from core.store.outputs import json_lines, make_folder, remove, write_atomically
+
+# GEdit-Bench's columns, as its calculate_statistics reads them, its spelling included.
+GEDIT_COLUMNS = (
+    "source_image", "edited_image", "instruction", "sementics_score", "quality_score",
+    "intersection_exist", "instruction_language",
+)  # fmt: skip
+OUR_COLUMNS = ("overall_score", "category", "pair_id")
+SCORES = "scores.csv"
+GEDIT_FOLDER = "gedit"
+GEDIT_SUFFIX = "_gpt_score.csv"
+MAX_TABLE_BYTES = 232  # of a table's name: it gets that suffix and, while it is written, a prefix
+
+
+def write_outputs(folder: Path, records: Sequence[Record], summary: Summary) -> None:
+    """results.jsonl, scores.csv, the same per category for GEdit-Bench, summary.json.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    write_atomically(folder / RECORDS, lines(records))
+    write_atomically(folder / "metadata.jsonl", _imagefolder(records))
+    scored = [r for r in records if r.scores and {"SC", "PQ"} <= r.scores.keys()]
+    write_atomically(folder / SCORES, scores_csv(scored))
+    _write_gedit(folder / GEDIT_FOLDER, as_text(folder.name), categories_of(records), scored)
+    write_atomically(folder / SUMMARY, to_json(summary))
+    settle(folder, interrupted=any(r.outcome == "not_tried" for r in records))
+
+
+def _write_gedit(
+    folder: Path, run: str, categories: Sequence[str], scored: Sequence[Record]
+) -> None:
+    """One table per category of this run, also for those without a score, and no others.
+
+    GEdit-Bench's statistics read whatever lies there.
+    """
+    tables = {
+        on_disk(
+            f"{bounded(f'{run}_{category_folder(category)}', MAX_TABLE_BYTES)}{GEDIT_SUFFIX}"
+        ): [r for r in scored if r.category == category]
+        for category in categories
+    }
+    make_folder(folder)
+    for file in folder.glob(f"*{GEDIT_SUFFIX}"):
+        if file.name not in tables:
+            remove(file)
+    for name, records in tables.items():
+        write_atomically(folder / name, scores_csv(records))
+
+
+def scores_csv(records: Sequence[Record]) -> str:
+    """One row per scored pair: pairs without a score are in results.jsonl and the summary.
+
+    GEdit-Bench's statistics would take an empty score for a number and spoil every mean. All texts
+    are quoted: a carriage return in one would end its row otherwise.
+    """
+    stream = StringIO()
+    writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow([*GEDIT_COLUMNS, *OUR_COLUMNS])
+    for r in records:
+        assert r.scores is not None
+        writer.writerow(
+            [
+                r.source_images[0],
+                r.edited_image,
+                r.instruction,
+                r.scores["SC"],
+                r.scores["PQ"],
+                r.intersection_exist is not False,
+                r.language,
+                r.scores["O"],
+                r.category,
+                r.pair_id,
+            ]
+        )
+    return stream.getvalue()
+
+
+def _imagefolder(records: Sequence[Record]) -> str:
+    """metadata.jsonl: the edited pictures as a Hugging Face imagefolder."""
+    rows = [
+        {
+            "file_name": r.edited_image,
+            "pair_id": r.pair_id,
+            "category": r.category,
+            "instruction": r.instruction,
+            "seed": r.seed,
+            "scores": json.dumps(r.scores),
+        }
+        for r in records
+        if r.edited_image is not None
+    ]
+    return json_lines(with_exact_seeds(rows))
+
+
+def correlations(folder: Path, records: Sequence[Record], judge: str) -> dict[str, float]:
+    """Spearman's rho of the overall score with that of every other judge of the same edits."""
+    found = {}
+    scored = {(r.category, r.pair_id): r for r in records if r.scores}
+    here = folder / "scores" / on_disk(judge)
+    for other in sorted(p for p in (folder / "scores").glob("*") if p.is_dir() and p != here):
+        ours, theirs = [], []
+        for (category, pair_id), record in scored.items():
+            name = on_disk(f"{category_folder(category)}/{pair_id}.json")
+            verdict = _same_edit(here, other, name)
+            if verdict is not None and record.scores and "O" in record.scores:
+                ours.append(record.scores["O"])
+                theirs.append(verdict)
+        rho = rank_correlation(ours, theirs)
+        if rho is not None:
+            found[as_text(other.name)] = rho
+    return found
+
+
+def _same_edit(here: Path, other: Path, name: str) -> float | None:
+    """The other judge's overall score, if it saw the same pictures."""
+    if not (other / name).is_file():
+        return None
+    try:
+        mine, theirs = read_verdict(here / name), read_verdict(other / name)
+    except ValueError:  # a damaged one says nothing
+        return None
+    scores = theirs["used"]["scores"]
+    if mine.get("files") != theirs.get("files") or scores is None or "O" not in scores:
+        return None
+    return float(scores["O"])

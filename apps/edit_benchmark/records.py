@@ -1,0 +1,145 @@
+"""One record per pair: what was asked, what became of it, what it scored."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from loguru import logger
+
+from apps.edit_benchmark.runner import PairResult
+from core.errors import InputError
+from core.paths import as_text
+from core.store.outputs import OutputRoot, json_lines
+
+FILE_NAME = "results.jsonl"
+
+Outcome = Literal["scored", "unparsed", "score_failed", "edit_failed", "not_tried"]
+"""unparsed: the judge's answer gave no score. not_tried: the run ended before."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of results.jsonl. A pair without a score has `scores` null, never a stand-in.
+
+    Attributes:
+        edited_image: relative to the results' folder.
+        scores: by name, such as SC, PQ and O.
+        error: why there is no edit or no score.
+        language: of the instruction; empty where unknown.
+        intersection_exist: GEdit-Bench's mark of pairs that it has in every language; null where
+            the data has no such marks.
+        mass: for judges of type vlm_logits, the score tokens' probability together, by call.
+    """
+
+    pair_id: str
+    category: str
+    instruction: str
+    language: str
+    source_images: tuple[str, ...]
+    edited_image: str | None
+    outcome: Outcome
+    scores: dict[str, float] | None
+    error: str | None
+    edit_seconds: float
+    score_seconds: float
+    seed: int | None
+    intersection_exist: bool | None = None
+    mass: dict[str, float] | None = None
+
+
+def record_of(result: PairResult, root: OutputRoot) -> Record:
+    """The record of one pair; scores are read from the judge's verdict."""
+    pair, edit, score = result.pair, result.edit, result.score
+    edited = Path(edit.output_path).relative_to(root.folder) if edit.output_path else None
+    file = Path(str(score.output_path)) if score is not None and score.success else None
+    try:
+        verdict = read_verdict(file) if file is not None else {}
+        outcome, scores, error = _outcome(result, verdict)
+    except ValueError as damage:
+        verdict, scores = {}, None
+        outcome, error = "score_failed", f"{damage}; delete it, and its edit is scored again."
+        logger.error(f"score {pair.name}: {error}")
+    if outcome == "unparsed" and file is not None:
+        error = f"{error} The judge's words are in {file.relative_to(root.folder).as_posix()}."
+    mass = {call["name"]: call["mass"] for call in verdict.get("calls", []) if "mass" in call}
+    return Record(
+        pair.pair_id,
+        pair.category,
+        pair.instruction,
+        pair.language,
+        pair.source_images,
+        as_text(edited) if edited else None,
+        outcome,
+        scores,
+        error,
+        edit.elapsed,
+        score.elapsed if score else 0.0,
+        edit.seed,
+        pair.intersection_exist,
+        mass or None,
+    )
+
+
+def _outcome(
+    result: PairResult, verdict: dict[str, Any]
+) -> tuple[Outcome, dict[str, float] | None, str | None]:
+    edit, score = result.edit, result.score
+    if not edit.success:
+        passing = edit.status in ("interrupted", "timeout")
+        return "not_tried" if passing else "edit_failed", None, edit.error
+    if score is None:
+        return "not_tried", None, "Not scored: the run was interrupted."
+    if not score.success:
+        passing = score.status in ("interrupted", "timeout")
+        return "not_tried" if passing else "score_failed", None, score.error
+    if verdict["used"]["scores"] is None:
+        calls = [call for call in verdict.get("calls", []) if call.get("problem")]
+        problems = "; ".join(f"{call['name']}: {call['problem']}" for call in calls)
+        return "unparsed", None, f"No score: {problems or 'the answer was not in form'}."
+    return "scored", verdict["used"]["scores"], None
+
+
+def read_verdict(file: Path) -> dict[str, Any]:
+    """A judge's verdict: `used` with the scores, `calls` with what it said.
+
+    Raises:
+        ValueError: somebody removed or damaged it.
+    """
+    try:
+        verdict = dict(json.loads(file.read_text("utf-8")))
+        scores, calls = verdict["used"]["scores"], verdict.get("calls", [])
+        if not all(isinstance(score, int | float) for score in (scores or {}).values()):
+            raise TypeError("scores")
+        if not all(isinstance(call["name"], str) for call in calls):
+            raise TypeError("calls")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"The verdict {file.name} is damaged or gone") from error
+    return verdict
+
+
+def lines(records: Iterable[Record]) -> str:
+    """results.jsonl."""
+    return json_lines(map(asdict, records))
+
+
+def read_records(folder: Path) -> list[Record]:
+    """The records of a finished run.
+
+    Raises:
+        InputError: no results folder, or a damaged one.
+    """
+    file = folder / FILE_NAME
+    try:
+        rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
+        return [Record(**{**row, "source_images": tuple(row["source_images"])}) for row in rows]
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{file}: not the results of a benchmark ({error}).") from None
+
+
+def categories_of(records: Sequence[Record]) -> list[str]:
+    """In the order in which they first appear."""
+    return list(dict.fromkeys(r.category for r in records))

@@ -1,0 +1,298 @@
+"""The benchmark's result: counts and scores per category and overall, with intervals.
+
+As in VIEScore and GEdit-Bench, a category's score is the mean over its scored pairs, and the
+overall score the mean over the categories. Pairs without a score are counted beside it and
+never enter a mean, and so are categories without any. Languages and GEdit-Bench's subsets have
+figures of their own (`apps.edit_benchmark.parts`), equal to those of its calculate_statistics.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import mean, median, pstdev
+from typing import Any, TypedDict
+
+from apps.edit_benchmark.editing import EditedBy
+from apps.edit_benchmark.parts import Part, Subset, parts_of
+from apps.edit_benchmark.records import Record, categories_of
+from apps.edit_benchmark.statistics import bootstrap_mean, bootstrap_mean_of_means
+from core.errors import InputError
+
+FILE_NAME = "summary.json"
+OVERALL = "overall"
+
+
+@dataclass(frozen=True)
+class ScoreLine:
+    """One score of one category: over its pairs; overall: over the categories' means."""
+
+    mean: float
+    median: float
+    std: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class CategoryLine:
+    """One row of the table. `failed`: no edit, or no verdict; `unparsed`: a verdict out of form.
+
+    `mass`: by call the mean probability of the score tokens, for judges of type vlm_logits, over
+    all verdicts, also those that have no score because of it. `language` is given where the data
+    has parts.
+    """
+
+    category: str
+    n: int
+    scored: int
+    failed: int
+    unparsed: int
+    not_tried: int
+    scores: dict[str, ScoreLine]
+    mass: dict[str, float]
+    language: str | None = None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Over how many of a part's categories an overall score is: some may have no scored pair."""
+
+    scored: int
+    of: int
+
+
+@dataclass(frozen=True)
+class OverallLine(CategoryLine):
+    """The figures of a whole part, or of all data where it has no parts."""
+
+    over: Coverage = Coverage(0, 0)
+    subset: Subset | None = None
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """One language, whole or its intersection subset."""
+
+    language: str
+    subset: Subset
+    categories: list[CategoryLine]
+    overall: OverallLine
+
+
+@dataclass(frozen=True)
+class JudgedBy:
+    """The judge of a table, with its settings that decide scores; `seed` is the run's."""
+
+    judge: str
+    model: str
+    prompt_hash: str
+    settings: dict[str, Any]
+    seed: int
+
+    @property
+    def identity(self) -> str:
+        """The same for tables that can be compared."""
+        settings = [f"{k} {v}" for k, v in self.settings.items() if v is not None and k != "type"]
+        return f"{self.judge} ({', '.join([self.model, f'prompts {self.prompt_hash}', *settings])})"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The table.
+
+    Attributes:
+        editor: the identity of its model.
+        categories: one line per category, and per language where the data has several.
+        overall: counts of all pairs; scores only if they are of one language.
+        parts: one per language and subset; empty where `overall` says it all.
+    """
+
+    judged_by: JudgedBy
+    editor: str
+    names: list[str]
+    categories: list[CategoryLine]
+    overall: OverallLine
+    rank_correlations: dict[str, float]
+    edited_by: EditedBy | None = None
+    parts: list[PartSummary] = field(default_factory=list)
+
+    @property
+    def overalls(self) -> list[OverallLine]:
+        """The last lines of the table: one per part."""
+        return [part.overall for part in self.parts] or [self.overall]
+
+
+def summarise(
+    records: Sequence[Record],
+    names: Sequence[str],
+    judged_by: JudgedBy,
+    editor: str,
+    samples: int,
+    rank_correlations: dict[str, float] | None = None,
+    edited_by: EditedBy | None = None,
+) -> Summary:
+    """The table of a run.
+
+    Args:
+        names: of the scores, in the order of the columns.
+        samples: resamplings behind an interval.
+    """
+    found = parts_of(records)
+    parts = [_part(part, records, names, samples) for part in found]
+    overall = _overall(records, categories_of(records), names, samples)
+    if parts:
+        whole = [part for part in parts if part.subset == "full"]
+        rows = [line for part in whole for line in part.categories]
+        unknown = [r for r in records if not r.language]
+        rows += _lines(unknown, categories_of(unknown), names, samples, language="")
+        if len(whole) > 1:
+            overall = replace(overall, scores={})
+    else:
+        rows = _lines(records, categories_of(records), names, samples)
+    return Summary(
+        judged_by,
+        editor,
+        list(names),
+        rows,
+        overall,
+        rank_correlations or {},
+        edited_by,
+        parts,
+    )
+
+
+def _part(part: Part, records: Sequence[Record], names: Sequence[str], samples: int) -> PartSummary:
+    """A category of the language that has no pair in a subset is one without a score there."""
+    mine = [r for r in records if part.holds(r)]
+    categories = categories_of([r for r in records if r.language == part.language])
+    overall = _overall(mine, categories, names, samples)
+    return PartSummary(
+        part.language,
+        part.subset,
+        _lines(mine, categories, names, samples, part.language),
+        replace(overall, language=part.language, subset=part.subset),
+    )
+
+
+def _of(records: Sequence[Record], category: str) -> list[Record]:
+    return [r for r in records if r.category == category]
+
+
+class _Counts(TypedDict):
+    n: int
+    scored: int
+    failed: int
+    unparsed: int
+    not_tried: int
+
+
+def _counts(records: Sequence[Record]) -> _Counts:
+    def count(*outcomes: str) -> int:
+        return sum(r.outcome in outcomes for r in records)
+
+    return {
+        "n": len(records),
+        "scored": count("scored"),
+        "failed": count("edit_failed", "score_failed"),
+        "unparsed": count("unparsed"),
+        "not_tried": count("not_tried"),
+    }
+
+
+def values_of(records: Sequence[Record], name: str) -> list[float]:
+    """One score of all pairs that have it."""
+    return [r.scores[name] for r in records if r.scores is not None and name in r.scores]
+
+
+def _lines(
+    records: Sequence[Record],
+    categories: Sequence[str],
+    names: Sequence[str],
+    samples: int,
+    language: str | None = None,
+) -> list[CategoryLine]:
+    lines = [_line(c, _of(records, c), names, samples) for c in categories]
+    return [replace(line, language=language) for line in lines]
+
+
+def _line(
+    category: str, records: Sequence[Record], names: Sequence[str], samples: int
+) -> CategoryLine:
+    scores = {}
+    for name in names:
+        values = values_of(records, name)
+        interval = bootstrap_mean(values, samples, seed=0)
+        if interval is not None:
+            middle, spread = median(values), pstdev(values)
+            scores[name] = ScoreLine(interval.mean, middle, spread, interval.low, interval.high)
+    return CategoryLine(
+        category=category, scores=scores, mass=_mean_mass(records), **_counts(records)
+    )
+
+
+def _overall(
+    records: Sequence[Record],
+    categories: Sequence[str],
+    names: Sequence[str],
+    samples: int,
+) -> OverallLine:
+    # By name, as GEdit-Bench lists its own: the last digit of a mean goes by the order.
+    groups = [_of(records, category) for category in sorted(categories)]
+    scored = sum(any(r.scores is not None for r in group) for group in groups)
+    scores = {}
+    for name in names:
+        by_group = [values_of(group, name) for group in groups]
+        interval = bootstrap_mean_of_means(by_group, samples, seed=0)
+        if interval is not None:
+            means = [mean(values) for values in by_group if values]
+            scores[name] = ScoreLine(
+                interval.mean, median(means), pstdev(means), interval.low, interval.high
+            )
+    return OverallLine(
+        category=OVERALL,
+        scores=scores,
+        mass=_mean_mass(records),
+        over=Coverage(scored, len(groups)),
+        **_counts(records),
+    )
+
+
+def _mean_mass(records: Sequence[Record]) -> dict[str, float]:
+    """Over all verdicts, by call; overall it is no mean of means, as it is no score."""
+    masses: dict[str, list[float]] = {}
+    for record in records:
+        for name, mass in (record.mass or {}).items():
+            masses.setdefault(name, []).append(mass)
+    return {name: mean(values) for name, values in masses.items()}
+
+
+def to_json(summary: Summary) -> str:
+    """summary.json."""
+    return json.dumps(asdict(summary), ensure_ascii=False, indent=1) + "\n"
+
+
+@dataclass(frozen=True)
+class Makers:
+    """Who judged the results in a folder, and how they were edited."""
+
+    judged_by: JudgedBy
+    edited_by: str
+
+
+def read_makers(folder: Path) -> Makers:
+    """From the summary of a run.
+
+    Raises:
+        InputError: no summary there, or a damaged one.
+    """
+    file = folder / FILE_NAME
+    try:
+        data: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        edited = data.get("edited_by")  # earlier versions wrote the model's name alone
+        line = EditedBy(**edited).line if edited else str(data.get("editor"))
+        return Makers(JudgedBy(**data["judged_by"]), line)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{file}: not the summary of a benchmark ({error}).") from None

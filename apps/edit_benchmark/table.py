@@ -1,0 +1,190 @@
+"""Tables for the terminal.
+
+Figures are never cut: where a line is too short, names give way, and what still does not fit
+follows below in a table of its own.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Literal
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from apps.edit_benchmark.compare import Comparison
+from apps.edit_benchmark.parts import Subset
+from apps.edit_benchmark.summary import CategoryLine, OverallLine, Summary
+from core.errors import one_line
+from core.paths import as_text
+
+NONE = "-"
+PIPED = 100  # columns where there is no terminal, and COLUMNS says nothing
+GAP = 2  # between two columns
+LEAST_NAME = 12  # columns that a name gets before figures go to a table of their own
+CUT = "…"
+
+
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    cells: list[str]
+
+
+def print_summary(summary: Summary, folder: Path) -> None:
+    """Where everything lies, who edited, who judged, and last the scores.
+
+    The scores stand per category and overall, per language and subset where the data has them.
+    The overall score's spread stands at the end: its median, deviation and 95 % interval.
+    Pairs that were not tried have a column if there are any, and so have categories without a
+    score, and the score tokens' mean probability, over all calls, for judges that read it.
+    """
+    last = summary.names[-1]
+    print(one_line(f"edits, verdicts and results: {as_text(folder)}"))
+    if summary.edited_by is not None:
+        print(one_line(f"editor: {summary.edited_by.line}"))
+    print(one_line(f"judge: {summary.judged_by.identity}, seed {summary.judged_by.seed}"))
+    for judge, rho in summary.rank_correlations.items():
+        print(f"rank correlation with {judge}: {rho:.2f}")
+    spread = [f"{last} median", f"{last} std", f"{last} 95 %"]
+    interrupted = summary.overall.not_tried > 0
+    counts = ["n", *(["not tried"] if interrupted else []), "failed", "unparsed"]
+    lines = [*summary.categories, *summary.overalls]
+    parts, uncovered = bool(summary.parts), any(map(_covered, lines))
+    read_mass = bool(summary.overall.mass)
+    rows = [
+        _Row(
+            line.category,
+            [
+                *([_part(line.language, _subset(line))] if parts else []),
+                *_cells(line, summary.names, interrupted),
+                *([_covered(line)] if uncovered else []),
+                *([_mass(line)] if read_mass else []),
+            ],
+        )
+        for line in lines
+    ]
+    figures = [*counts, *summary.names, *spread, *(["categories"] if uncovered else [])]
+    figures += ["mass"] if read_mass else []
+    _print(["category", *(["language"] if parts else [])], figures, rows)
+
+
+def _covered(line: CategoryLine) -> str:
+    """How many categories an overall score is over, where that is not all of them."""
+    if not isinstance(line, OverallLine) or line.over.scored == line.over.of:
+        return ""
+    return f"over {line.over.scored} of {line.over.of}"
+
+
+def _subset(line: CategoryLine) -> Subset | None:
+    return line.subset if isinstance(line, OverallLine) else None
+
+
+def _part(language: str | None, subset: Subset | None) -> str:
+    """A language, and the subset where it is not all of it."""
+    shown = _cut(one_line(language or NONE), LEAST_NAME)
+    return f"{shown}, {subset}" if subset == "intersection" else shown
+
+
+def _cells(line: CategoryLine, names: Sequence[str], interrupted: bool) -> list[str]:
+    counts = [line.n, *([line.not_tried] if interrupted else []), line.failed, line.unparsed]
+    scores = [line.scores.get(name) for name in names]
+    means = [NONE if s is None else f"{s.mean:.2f}" for s in scores]
+    last = scores[-1]
+    spread = [NONE] * 3
+    if last is not None:
+        spread = [f"{last.median:.2f}", f"{last.std:.2f}", f"{last.low:.2f} to {last.high:.2f}"]
+    return [*map(str, counts), *means, *spread]
+
+
+def _mass(line: CategoryLine) -> str:
+    return f"{mean(line.mass.values()):.2g}" if line.mass else NONE
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Paired differences per category, and how A and B were edited."""
+    parts = any(line.language is not None for line in comparison.lines)
+    rows = [
+        _Row(
+            line.category,
+            [
+                *([_part(line.language, line.subset)] if parts else []),
+                str(line.pairs),
+                f"{line.mean_a:.2f}",
+                f"{line.mean_b:.2f}",
+                f"{line.difference.mean:+.2f}",
+                f"{line.difference.low:+.2f} to {line.difference.high:+.2f}",
+            ],
+        )
+        for line in comparison.lines
+    ]
+    marks = ["language"] if parts else []
+    _print(["category", *marks], ["pairs", "A", "B", "B - A", "95 %"], rows)
+    left_out = comparison.without_both
+    if left_out:
+        print(f"{left_out} pairs without a score in both are left out.")
+    if comparison.edited_a == comparison.edited_b:
+        print(one_line(f"A and B edited by: {comparison.edited_a}"))
+        return
+    for name, made in (("A", comparison.edited_a), ("B", comparison.edited_b)):
+        print(one_line(f"{name} edited by: {made}"))
+
+
+def _print(keys: Sequence[str], figures: Sequence[str], rows: Sequence[_Row]) -> None:
+    """One table, or several below each other where the line is too short for one.
+
+    Args:
+        keys: columns that each of the tables has; the first is that of the names.
+    """
+    # On one line: in a bare string Rich would read [brackets] as styles.
+    names = [one_line(row.name) for row in rows]
+    columns = [*keys[1:], *figures]
+    widths = [
+        GAP + max(cell_len(column), *(cell_len(row.cells[i]) for row in rows))
+        for i, column in enumerate(columns)
+    ]
+    marks, rest = list(range(len(keys) - 1)), list(range(len(keys) - 1, len(columns)))
+    least = min(LEAST_NAME, max(map(cell_len, [keys[0], *names])))
+    line = shutil.get_terminal_size((PIPED, 24)).columns
+    room = line - least - sum(widths[i] for i in marks)
+    for block in ([*marks, *some] for some in _blocks(rest, widths, room)):
+        room = max(line - sum(widths[i] for i in block), least)
+        table = Table(box=None, pad_edge=False)
+        table.add_column(keys[0], no_wrap=True)
+        for i in block:
+            side: Literal["left", "right"] = "left" if i in marks else "right"
+            table.add_column(columns[i], justify=side, no_wrap=True)
+        for row, name in zip(rows, names, strict=True):
+            table.add_row(Text(_cut(name, room)), *(Text(row.cells[i]) for i in block))
+        # Rich would shorten figures, where a terminal only breaks the line.
+        Console(width=max(line, room + sum(widths[i] for i in block))).print(table)
+
+
+def _blocks(columns: Sequence[int], widths: Sequence[int], room: int) -> list[list[int]]:
+    """The columns that stand beside each other in `room`."""
+    blocks: list[list[int]] = [[]]
+    used = 0
+    for i in columns:
+        if blocks[-1] and used + widths[i] > room:
+            blocks.append([])
+            used = 0
+        blocks[-1].append(i)
+        used += widths[i]
+    return blocks
+
+
+def _cut(name: str, room: int) -> str:
+    """A name in `room` columns; what names have in common is their beginning, so the end stays."""
+    if cell_len(name) <= room:
+        return name
+    end = ""
+    for letter in reversed(name):
+        if cell_len(letter + end) > (room - 1) // 3:
+            break
+        end = letter + end
+    start = set_cell_size(name, room - 1 - cell_len(end)).rstrip()
+    return f"{start}{CUT}{end}"

@@ -1,0 +1,252 @@
+"""The command `generate_images_from_tweets.py`: arguments, run, summary, exit code."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from loguru import logger
+
+from apps.arguments import LOG_LEVELS, folder_name, gpu_ids, positive, seed
+from apps.interrupts import Interrupts
+from apps.progress import View, create_view, set_up_logging
+from apps.tweets.tweets_file import PROMPT_SOURCES, TweetFile, read_tweets
+from core.devices.model_choice import DEMO_MODEL
+from core.errors import DeviceError, MultiGPUError, one_line
+from core.events import Event
+from core.intake.planning import Plan, tell_plan
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.paths import as_text
+from core.settings import Settings, load_settings
+from core.tasks import GenerateTask, Result
+from demo_model.vocabulary import unknown_words
+
+ALL_DONE, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
+MAX_SHOWN_WORDS = 20
+WHY_MOVED = (
+    "Tweets stand at other places in the file than before, and default seeds and names go by the "
+    "place: a tweet with a seed and an output_path of its own keeps its picture wherever it stands."
+)
+
+EXAMPLES = """\
+examples:
+  python generate_images_from_tweets.py examples/persona_tweets.json 2
+      draw the example on 2 GPUs, or on 2 CPU workers where there is no GPU
+  python generate_images_from_tweets.py tweets.json --gpu-ids 0,2,4 --model Tongyi-MAI/Z-Image-Turbo
+      draw on three of this machine's GPUs with a model of your choice
+  python generate_images_from_tweets.py tweets.json --limit 3 --output-dir trial
+      try the first three tweets
+
+Run the same command again to continue: what is done and unchanged is not drawn again, and what
+is drawn anew because it changed is kept in .replaced, unless --overwrite is given.
+exit codes: 0 all pictures and tables are there, 1 some failed, 2 unusable input, 130 interrupted
+"""
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="generate_images_from_tweets.py",
+        description="Draw a picture for every tweet of a file, on all GPUs of this machine.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "tweets",
+        metavar="TWEETS",
+        type=Path,
+        help="persona tweets (JSON), a JSON list of prompts, or JSONL",
+    )
+    add(
+        "num_gpus",
+        metavar="NUM_GPUS",
+        nargs="?",
+        type=int,
+        help="how many GPUs (default: every visible one); without CUDA, how many CPU workers",
+    )
+    add(
+        "--gpu-ids",
+        type=gpu_ids,
+        metavar="0,2,4",
+        help="which of the visible GPUs, instead of NUM_GPUS",
+    )
+    add(
+        "--gpus-per-worker",
+        type=positive,
+        metavar="K",
+        help="spread the model over K GPUs each, where it is too large for one (default: 1)",
+    )
+    add(
+        "--workers-per-gpu",
+        type=positive,
+        metavar="K",
+        help="have K workers on each GPU, for a small model (default: 1)",
+    )
+    add("--config", metavar="FILE", help="YAML settings that differ from config/default.yaml")
+    add(
+        "--model",
+        metavar="ID_OR_PATH",
+        help="Hugging Face id, local diffusers folder or one file (default: auto, which is "
+        "Z-Image-Turbo where it fits into the GPUs' memory, else the embedded demo model)",
+    )
+    add(
+        "--output-dir", metavar="DIR", help="pictures go to DIR/<name of TWEETS> (default: outputs)"
+    )
+    add(
+        "--name",
+        type=folder_name,
+        metavar="NAME",
+        help="pictures go to DIR/NAME, so that two files of one name do not share a folder",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="draw again what is done and keep nothing of it; also replace what another TWEETS or "
+        "another program left",
+    )
+    add(
+        "--retry-quarantined",
+        action="store_true",
+        help="try tweets again that crashed their workers in an earlier run",
+    )
+    add("--limit", type=positive, metavar="N", help="only the first N tweets")
+    add(
+        "--seed",
+        type=seed,
+        metavar="S",
+        help="tweet i gets seed S + i (default: 42); -1: each one at random, kept by a rerun",
+    )
+    add(
+        "--prompt-from",
+        choices=PROMPT_SOURCES,
+        help="take the prompt from this field alone (default: the first of prompt, "
+        "positive_prompt and scene_hint that is not empty)",
+    )
+    add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    options = parse_arguments(argv)
+    set_up_logging(options.log_level)
+    with Interrupts(argv) as interrupts:
+        try:
+            return _run(options, interrupts)
+        except MultiGPUError as error:  # input, or an output folder that cannot be used
+            logger.error(str(error))
+            return UNUSABLE_INPUT
+        except KeyboardInterrupt:  # before the first picture; nothing is lost
+            interrupts.tell_how_to_continue()
+            return INTERRUPTED
+
+
+def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
+    settings = _settings(options)
+    suffix = settings.workers.picture_suffix
+    tweets = read_tweets(options.tweets, options.prompt_from, options.limit, suffix)
+    if tweets.passed_over is not None:
+        logger.warning(tweets.passed_over)
+    generator = _create_generator(options, settings, tweets)
+    relay = _Relay()
+    generator.listener = relay
+    try:
+        plan = generator.prepare(tweets.inputs, [tweets.folder])
+        results = _draw(options, generator, plan, relay, interrupts)
+    finally:
+        generator.stop(at_once=True)
+    _print_summary(results, generator)
+    if interrupts.count:
+        return INTERRUPTED
+    complete = all(r.success for r in results) and generator.tables_error is None
+    return ALL_DONE if complete else SOME_FAILED
+
+
+class _Relay:
+    """Hands events to the view as soon as there is one."""
+
+    view: View | None = None
+
+    def __call__(self, event: Event) -> None:
+        if self.view is not None:
+            self.view.show(event)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """The command line over the settings file."""
+    settings = load_settings(options.config)
+    names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu")
+    changes = {name: getattr(options, name) for name in names}
+    given = {key: value for key, value in changes.items() if value is not None}
+    # Bytes that the locale has no letters for came in as surrogates, which are no text.
+    given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}
+    return load_settings({**settings.model_dump(exclude_unset=True), **given})
+
+
+def _create_generator(
+    options: argparse.Namespace, settings: Settings, tweets: TweetFile
+) -> MultiGPUImageGenerator:
+    if options.num_gpus is not None and options.gpu_ids is not None:
+        raise DeviceError("Give either NUM_GPUS or --gpu-ids, not both.")
+    return MultiGPUImageGenerator(
+        options.num_gpus,
+        options.gpu_ids,
+        settings,
+        output_dir=Path(settings.output_dir) / (options.name or tweets.name_of_run),
+        input_file=options.tweets,
+        overwrite=options.overwrite,
+        retry_quarantined=options.retry_quarantined,
+    )
+
+
+def _draw(
+    options: argparse.Namespace,
+    generator: MultiGPUImageGenerator,
+    plan: Plan,
+    relay: _Relay,
+    interrupts: Interrupts,
+) -> list[Result]:
+    for result in plan.settled:
+        if not result.success:
+            logger.error(f"{result.task_id}: {result.status}: {result.error}")
+    tell_plan(plan.summary, "tweets", WHY_MOVED)
+    if not plan.jobs:
+        return generator.execute(plan)
+    _tell_unknown_words(generator, plan)
+    generator.use_at_most(len(plan.jobs))
+    workers = [device.label for device in generator.devices]
+    with create_view(len(plan.jobs), workers, options.log_level) as view:
+        relay.view = view
+        interrupts.run = generator
+        generator.start()
+        results = generator.execute(plan)
+        generator.stop(at_once=interrupts.count > 1)
+        relay.view = None
+    return results
+
+
+def _tell_unknown_words(generator: MultiGPUImageGenerator, plan: Plan) -> None:
+    """The demo model ignores words that it was not taught; say once which."""
+    if generator.model.path_or_id != str(DEMO_MODEL):
+        return
+    words = dict.fromkeys(w for p in _prompts(plan) for w in unknown_words(p))
+    if words:
+        shown = ", ".join(list(words)[:MAX_SHOWN_WORDS])
+        more = f" and {len(words) - MAX_SHOWN_WORDS} more" if len(words) > MAX_SHOWN_WORDS else ""
+        logger.warning(f"The demo model does not know these words and ignores them: {shown}{more}.")
+
+
+def _prompts(plan: Plan) -> list[str]:
+    return [job.task.prompt for job in plan.jobs if isinstance(job.task, GenerateTask)]
+
+
+def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator) -> None:
+    counts = Counter(r.status for r in results)
+    parts = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    loads, switches = generator.lora_counts
+    loras = f"; {loads} LoRA loads, {switches} switches" if switches else ""
+    print(f"{len(results)} tweets: {parts}{loras}")
+    print(one_line(f"pictures and results: {as_text(generator.output_folder)}"))

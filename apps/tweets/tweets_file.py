@@ -1,0 +1,208 @@
+"""Tweet files and prompt lists, as task inputs.
+
+Three forms are read, told apart by content:
+
+- the persona file, version "2.0": `{"persona": {…}, "tweets": [{…}]}`;
+- a JSON list, each entry a tweet as above, plain GenerateTask fields, or a prompt;
+- JSONL: one such entry per line.
+
+A file that cannot be read at all raises; an entry that cannot be used becomes an
+`InputError` in its place, so that it ends as a failed record and not as a missing one.
+docs/TWEETS.md says which names and places of a setting count.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apps.tweets.entries import Entries, read_entries
+from core.errors import InputError, one_line
+from core.intake import spellings
+from core.intake.picture_settings import Layer, merged, read_layer
+from core.intake.setting_values import is_empty, is_set
+from core.intake.spellings import ALIKE
+from core.intake.task_kinds import TaskInput
+from core.names import cleaned, cut, distinct
+from core.paths import as_text, user_path
+from core.validation import MAX_SHOWN, misspelt, shown
+
+MAX_NAME = 100  # characters of a persona's or a file's name in file names
+MAX_RUN_BYTES = 200  # of a run's folder: `datasets` makes longer names of it for its cache
+MAX_PASSED_OVER = 20  # keys that one line names
+PROMPT_FIELDS = ("prompt", "positive_prompt", "scene_hint")  # the first that is not empty
+PROMPT_SOURCES = (*PROMPT_FIELDS, "tweet_text")
+_KEPT = {  # as metadata of the picture
+    spellings.plain(key): key for key in ("slot", "tweet_text", "content_type", "subtype", "mood")
+}
+_OF_ONE_ENTRY = ("output_path", "task_id", "metadata")
+
+
+class BadTweet(InputError):
+    """An entry that cannot be used; knows the id under which it is recorded."""
+
+    def __init__(self, message: str, task_id: str) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+
+
+@dataclass(frozen=True)
+class TweetFile:
+    """What a file asks for.
+
+    Attributes:
+        name_of_run: the folder of its pictures.
+        folder: where its relative LoRA paths are looked up first.
+        passed_over: one line about keys that meant nothing here; None if there are none.
+    """
+
+    name_of_run: str
+    folder: Path
+    inputs: list[TaskInput]
+    passed_over: str | None = None
+
+
+def read_tweets(
+    path: Path, prompt_from: str | None = None, limit: int | None = None, suffix: str = ".png"
+) -> TweetFile:
+    """Read a tweets file.
+
+    Args:
+        prompt_from: take the prompt from this field alone (one of PROMPT_SOURCES).
+        limit: only the first so many entries.
+        suffix: of the pictures that get their name from here.
+
+    Raises:
+        InputError: unreadable, not UTF-8, not JSON, of no known form, or without entries.
+    """
+    path = user_path(path, "TWEETS")
+    found, stem = read_entries(path), as_text(path.stem)
+    name = _file_name(found.name) or _file_name(stem) or "image"
+    if not found.entries:
+        raise InputError(f"{path}: holds no tweets.")
+    reader = _Reader(path, found, name, prompt_from, suffix)
+    inputs = [reader.task(i, entry) for i, entry in enumerate(found.entries[:limit])]
+    return TweetFile(_run_name(stem), path.resolve().parent, inputs, reader.passed_over())
+
+
+class _Reader:
+    """Turns the entries of one file into task inputs."""
+
+    def __init__(
+        self, path: Path, found: Entries, name: str, prompt_from: str | None, suffix: str
+    ) -> None:
+        self._path = path
+        self._found = found
+        self._name = name
+        self._suffix = suffix
+        self._sources = (prompt_from,) if prompt_from else PROMPT_FIELDS
+        self._passed_over: Counter[str] = Counter()  # of entries, by key
+        self._passed_over_for_all: list[str] = []
+        self._shared: list[Layer] = []  # of all entries, the nearest first
+        self._unusable: InputError | None = None  # something is wrong there
+        for holder, where in ((found.persona, "persona"), (found.around, "whole file")):
+            try:
+                self._shared.append(self._layer_of_all(holder, where))
+            except InputError as error:
+                self._unusable = self._unusable or InputError(f"{where}: {error}")
+
+    def task(self, index: int, entry: Any) -> TaskInput:
+        task_id = f"{self._name}_{index:02d}"
+        where = f"{self._path.name}: tweet {index}"
+        try:
+            if isinstance(entry, InputError):
+                raise entry
+            fields = self._fields(entry)
+        except InputError as error:
+            return BadTweet(f"{where}: {error}", task_id)
+        except RecursionError:
+            return BadTweet(f"{where}: nested too deeply.", task_id)
+        fields.setdefault("task_id", task_id)
+        fields.setdefault("output_path", f"{task_id}{self._suffix}")
+        return fields
+
+    def passed_over(self) -> str | None:
+        """One line about the keys that meant nothing here; None if there are none."""
+        if not self._passed_over and not self._passed_over_for_all:
+            return None
+        parts: list[str] = []
+        for key, count in self._passed_over.most_common(MAX_PASSED_OVER):
+            unit = "" if parts else " tweet" if count == 1 else " tweets"
+            parts.append(f"{_short(key)} ({count}{unit})")
+        left = len(self._passed_over) - len(parts)
+        parts += [f"{left} more"] if left else []
+        parts += self._passed_over_for_all
+        return one_line(
+            f"Passed over in {self._path.name}: {', '.join(parts)}. They mean nothing here; "
+            "docs/TWEETS.md lists what counts."
+        )
+
+    def _fields(self, entry: Any) -> dict[str, Any]:
+        if isinstance(entry, str):  # a prompt by itself, whatever it is called elsewhere
+            entry = {self._sources[0]: entry}
+        if is_empty(entry):  # PHP's empty object, too
+            entry = {}
+        if not isinstance(entry, dict):
+            raise InputError(f"expected an object or a prompt, found {shown(entry)}.")
+        plain = not self._found.of_persona and not any(
+            spellings.container(key) == "image_generation" for key in entry
+        )
+        layer = read_layer(entry, free=not plain)
+        self._passed_over.update(dict.fromkeys(layer.passed_over, 1))
+        prompt = self._prompt(entry, layer)
+        if self._unusable is not None:
+            raise self._unusable
+        fields = {"prompt": prompt, **merged([layer, *self._shared])}
+        texts = {_KEPT.get(spellings.plain(k)): text for k, text in entry.items() if is_set(text)}
+        metadata = {key: texts[key] for key in _KEPT.values() if key in texts}
+        if is_set(self._found.name):
+            metadata["persona"] = self._found.name
+        own = fields.pop("metadata", {})
+        if isinstance(own, dict):
+            metadata |= own
+        elif plain:
+            raise InputError(f"metadata: expected an object, found {shown(own)}.")
+        else:
+            metadata["metadata"] = own
+        return {**fields, "metadata": metadata} if metadata else fields
+
+    def _prompt(self, entry: Mapping[str, Any], layer: Layer) -> Any:
+        for source in self._sources:
+            for place in layer.places:
+                if source in place.prompts:
+                    return place.prompts[source]
+        keys = [*entry, *(key for part in entry.values() if isinstance(part, dict) for key in part)]
+        hint = misspelt(keys, self._sources, PROMPT_SOURCES, ALIKE)
+        raise InputError(f"has no prompt: {' / '.join(self._sources)} missing or empty{hint}")
+
+    def _layer_of_all(self, holder: Mapping[str, Any], name: str) -> Layer:
+        """Settings that hold for every entry. Prompts, names and places are one entry's own."""
+        layer = read_layer(holder, free=True, of_persona=name == "persona")
+        own: list[str] = []
+        for place in layer.places:
+            own += [source for source in PROMPT_FIELDS if source in place.prompts]
+            for field in _OF_ONE_ENTRY:
+                given = place.settings.pop(field, None)
+                own += [given.key] if given is not None and field != "metadata" else []
+        keys = dict.fromkeys([*layer.passed_over, *own])
+        self._passed_over_for_all += [
+            f"{_short(key)} ({name})" for key in list(keys)[:MAX_PASSED_OVER]
+        ]
+        return layer
+
+
+def _short(key: str) -> str:
+    return key if len(key) <= MAX_SHOWN else f"{key[: MAX_SHOWN - 1]}…"
+
+
+def _file_name(name: Any) -> str:
+    """`name` as part of a file name: letters, marks and digits of any script, the rest as `_`."""
+    return cut(cleaned(name, "-").strip("_"), MAX_NAME) if isinstance(name, str) else ""
+
+
+def _run_name(stem: str) -> str:
+    """The folder of a file's pictures. One that is cut, or has nothing to show, tells by a hash."""
+    name = cleaned(stem, "-").strip("_")
+    short = cut(name, MAX_NAME, MAX_RUN_BYTES)
+    return name if name and short == name else distinct(stem, short or "run", MAX_RUN_BYTES)

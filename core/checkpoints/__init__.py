@@ -1,0 +1,1 @@
+"""What the files of models and LoRAs say, read without any model library."""

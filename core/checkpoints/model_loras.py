@@ -1,0 +1,105 @@
+"""LoRAs that belong to the model: every picture of a run is drawn with them.
+
+They are found and checked here, as those of tasks are, and put on in the worker when it has loaded
+the model (`workers.model_loras`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.checkpoints.hub_files import fetch_file
+from core.checkpoints.lora_files import LoraInspector, find_lora
+from core.errors import InputError, LoraError
+from core.settings import ModelLoraSettings
+
+HASH_DIGITS = 16  # of a LoRA's content, in identities
+
+
+@dataclass(frozen=True)
+class ModelLora:
+    """A LoRA of the model.
+
+    Attributes:
+        path: the file.
+        name: what logs and pictures call it: its file's name.
+        strength: 1.0 is the LoRA as trained.
+    """
+
+    path: str
+    name: str
+    sha256: str
+    strength: float
+
+    @property
+    def identity(self) -> str:
+        """All about it that decides a picture."""
+        return lora_identity(self.sha256, self.strength)
+
+    @property
+    def shown(self) -> str:
+        """For a line of the log."""
+        return f"{self.name} at {self.strength:g}"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a picture says of it."""
+        return {"name": self.name, "sha256": self.sha256, "strength": self.strength}
+
+
+def lora_identity(sha256: str, strength: float) -> str:
+    return f"{sha256[:HASH_DIGITS]}@{float(strength)!r}"
+
+
+def find_model_loras(
+    wanted: Sequence[ModelLoraSettings],
+    folders: Sequence[Path],
+    inspector: LoraInspector,
+    setting: str = "model_loras",
+) -> tuple[ModelLora, ...]:
+    """The files that are meant, checked; those at strength 0 are left out.
+
+    Args:
+        folders: where relative paths are looked up, in this order.
+        setting: its name, for messages.
+
+    Raises:
+        InputError: a file is not there, no LoRA, or the hub refuses it.
+    """
+    found = []
+    for place, lora in enumerate(wanted):
+        if lora.strength == 0:
+            continue
+        where = f"{setting}.{place}"
+        try:
+            if lora.file is None:
+                file = find_lora(lora.path, folders)
+                sha256 = inspector.sha256(file)
+                name = file.name
+            else:
+                file = fetch_file(lora.path, lora.file, lora.revision, where)
+                sha256 = inspector.sha256(file)
+                name = lora.file.rpartition("/")[2]
+        except LoraError as error:
+            hint = _hint(lora, where)
+            raise InputError(f"{where}: {str(error).removeprefix('lora_path: ')}{hint}") from None
+        found.append(ModelLora(str(file), name, sha256, lora.strength))
+    return tuple(found)
+
+
+def _hint(lora: ModelLoraSettings, where: str) -> str:
+    if lora.file is None and lora.is_hub_id:
+        return f" For a file on the Hugging Face hub give {where}.file, too."
+    return ""
+
+
+def identities_in(records: Iterable[Any]) -> list[str]:
+    """The identities of LoRAs as a picture records them, which may be anything."""
+    found = []
+    for record in records:
+        if isinstance(record, Mapping):
+            sha256, strength = record.get("sha256"), record.get("strength")
+            if isinstance(sha256, str) and isinstance(strength, int | float):
+                found.append(lora_identity(sha256, strength))
+    return found

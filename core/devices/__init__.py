@@ -1,0 +1,1 @@
+"""Which devices there are, how much memory is free, and which model fits where."""

@@ -1,0 +1,220 @@
+"""From what the user wrote to jobs that can run: validated, complete, fingerprinted.
+
+One bad task becomes one `Rejected`; it never stops the others. What differs between kinds of
+task is in `core.intake.task_kinds`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from core.errors import InputError
+from core.intake.task_kinds import Contents, TaskInput, TaskKind
+from core.lora_stack import CheckedLora, counting, hashes_of
+from core.seeds import RANDOM, random_seed, seed_of_task
+from core.store.outputs import OutputPath, OutputRoot
+from core.tasks import MAX_TASK_BYTES, EditTask, GenerateTask, ScoreTask, Task, task_to_json
+from core.validation import shown
+
+# Raise a kind's when its tasks come to give another result than before.
+FINGERPRINT_VERSIONS = {GenerateTask: 3, EditTask: 3, ScoreTask: 3}
+MAX_TASK_ID = 200  # characters
+# Names and places decide nothing; the content of the files behind them does.
+UNDECIDING = (
+    "output_path", "task_id", "metadata", "lora_path", "loras", "source_images", "edited_image",
+    "seed_is_random", "more_asks",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task that can run: every setting resolved, its output safe, its files checked."""
+
+    position: int
+    task: Task
+    task_id: str
+    output: OutputPath
+    fingerprint: str
+    contents: Contents
+    work: float  # expected work, in a unit of the task's kind
+    model: str  # its identity, as in the fingerprint
+    dtype: str
+
+    @property
+    def lora_sha256(self) -> str | None:
+        return self.contents.lora
+
+    @cached_property
+    def loras(self) -> tuple[CheckedLora, ...]:
+        """Those that take part in the picture."""
+        return _counting(self.task, self.contents)
+
+    @cached_property
+    def loads(self) -> frozenset[str]:
+        """Content hashes of the LoRAs that a worker needs for it."""
+        return frozenset(lora.sha256 for lora in self.loras)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An input that cannot run, and why."""
+
+    position: int
+    task_id: str
+    error: str
+    output_path: str | None = None
+
+
+class Admission:
+    """Turns the inputs of one batch into jobs.
+
+    Args:
+        identity: of the model, with everything about it that decides results.
+        default_name: output path of a task that gives none, from its position.
+        first_seed: what the task at position 0 gets if it has none; RANDOM for any.
+        kept_seed: the seed that an earlier run drew at random for an output, if one did.
+    """
+
+    def __init__(
+        self,
+        kind: TaskKind,
+        identity: str,
+        dtype: str,
+        root: OutputRoot,
+        default_name: Callable[[int], str],
+        first_seed: int,
+        kept_seed: Callable[[OutputPath], int | None] | None = None,
+    ) -> None:
+        self._kind = kind
+        self._identity = identity
+        self._dtype = dtype
+        # One of its own: it looks once at each folder of a batch.
+        self._root = OutputRoot(root.folder, root.confined)
+        self._default_name = default_name
+        self._first_seed = first_seed
+        self._kept_seed = kept_seed
+        self._taken: dict[str, int] = {}
+
+    def admit(self, position: int, given: TaskInput) -> Job | Rejected:
+        """Check one input; `position` is its place in the batch."""
+        try:
+            if isinstance(given, InputError):
+                raise given
+            task = self._kind.parse(given)
+            _check_task_id(task.task_id)
+            return self._job(position, task)
+        except InputError as error:
+            return Rejected(position, _claimed_id(given, position), str(error))
+        except RecursionError:
+            error_text = "The task is nested too deeply."
+            return Rejected(position, _claimed_id(given, position), error_text)
+
+    def _job(self, position: int, task: Task) -> Job:
+        output_path = task.output_path or self._default_name(position)
+        task = replace(
+            task,
+            output_path=output_path,
+            task_id=task.task_id or Path(output_path).stem,
+        )
+        output = self._root.place(output_path, self._kind.suffixes)
+        task = self._seeded(task, position, output)
+        task, contents = self._kind.complete(task)
+        _check_size(task)
+        first = self._taken.setdefault(output.key, position)
+        if first != position:
+            raise InputError(
+                f"output_path: {shown(task.output_path)} is also the output of task {first}; "
+                "on some file systems names that differ only in case are one file."
+            )
+        return Job(
+            position=position,
+            task=task,
+            task_id=task.task_id or output.file.stem,
+            output=output,
+            fingerprint=fingerprint(task, contents, self._identity, self._dtype),
+            contents=contents,
+            work=self._kind.work(task),
+            model=self._identity,
+            dtype=self._dtype,
+        )
+
+    def _seeded(self, task: Task, position: int, output: OutputPath) -> Task:
+        wanted = self._first_seed if task.seed is None else task.seed
+        if isinstance(task, GenerateTask) and wanted == RANDOM:
+            kept = self._kept_seed(output) if self._kept_seed else None
+            seed = random_seed() if kept is None else kept
+            return replace(task, seed=seed, seed_is_random=True)
+        seed = seed_of_task(self._first_seed, position) if task.seed is None else wanted
+        if isinstance(task, GenerateTask):
+            return replace(task, seed=seed, seed_is_random=False)
+        return replace(task, seed=seed)
+
+
+def made_by(job: Job, identity: str) -> Job:
+    """The same job for another model, or for one that is loaded in another way."""
+    if job.model == identity:
+        return job
+    decides = fingerprint(job.task, job.contents, identity, job.dtype)
+    return replace(job, model=identity, fingerprint=decides)
+
+
+def fingerprint(
+    task: Task, contents: Contents, model: str, dtype: str, version: int | None = None
+) -> str:
+    """Equal for tasks that give the same result: a hash of all that decides it.
+
+    Args:
+        version: of this program's way to make them, one of `FINGERPRINT_VERSIONS`; today's.
+    """
+    decides = {k: v for k, v in vars(task).items() if k not in UNDECIDING}
+    loras: str | list[tuple[str, float]] | None = contents.lora
+    strength = decides.get("lora_strength") if contents.lora is not None else None
+    if contents.loras:
+        stack = [(lora.sha256, lora.strength) for lora in _counting(task, contents)]
+        # One that is left of a stack draws what it draws by itself.
+        loras, strength = stack[0] if len(stack) == 1 else (stack or None, None)
+    decides.update(
+        kind=type(task).__name__,
+        lora_strength=strength,
+        lora=loras,
+        pictures=[*contents.pictures.values(), *contents.readings],
+        model=model,
+        dtype=dtype,
+        version=FINGERPRINT_VERSIONS[type(task)] if version is None else version,
+    )
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _counting(task: Task, contents: Contents) -> tuple[CheckedLora, ...]:
+    if isinstance(task, ScoreTask):
+        return ()
+    return counting(task, hashes_of(contents.lora, contents.loras))
+
+
+def _check_task_id(task_id: str | None) -> None:
+    if task_id is not None and (len(task_id) > MAX_TASK_ID or not task_id.isprintable()):
+        raise InputError(
+            f"task_id: at most {MAX_TASK_ID} printable characters (found {shown(task_id)})."
+        )
+
+
+def _check_size(task: Task) -> None:
+    size = len(json.dumps(task_to_json(task)))
+    if size > MAX_TASK_BYTES:
+        raise InputError(
+            f"The task takes {size} bytes with its prompt and metadata; the most is "
+            f"{MAX_TASK_BYTES}."
+        )
+
+
+def _claimed_id(given: TaskInput, position: int) -> str:
+    """The id that an unusable input gives itself, if that much of it is usable."""
+    claimed = (
+        given.get("task_id") if isinstance(given, Mapping) else getattr(given, "task_id", None)
+    )
+    if isinstance(claimed, str) and claimed.isprintable() and 0 < len(claimed) <= MAX_TASK_ID:
+        return claimed
+    return f"task_{position:04d}"

@@ -1,0 +1,1 @@
+"""Pictures that users give, read as they were meant."""

@@ -1,0 +1,1 @@
+"""What a run leaves behind: ledger, published outputs, provenance and tables."""

@@ -1,0 +1,212 @@
+"""The SQLite record of every task, lease and result: what makes a run resumable.
+
+One row of `tasks` per output path ever asked for, found by `key` whatever its place in the
+input; one row of `leases` per attempt. A lease is written before it is sent and a result
+after its picture has its name, so a crash at any point is seen as an open lease.
+
+WAL with synchronous=NORMAL survives the death of the process at any instruction. A power cut
+may take the last commits and a torn WAL all since its last checkpoint; what they recorded is
+found again, because a picture is synced before it is recorded and says what it is.
+"""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from core.fault_points import fault_point
+from core.store.ledger_entry import UPSERT, Entry, State, from_row, to_row
+from core.store.ledger_file import FILE_NAME, LOCK_NAME, connect, in_our_words
+from core.store.ledger_recovery import connect_or_recover, results_beyond
+from core.store.outputs import make_folder
+from core.store.replaced import recover_replaced
+from core.store.run_lock import RunLock
+
+__all__ = ["FILE_NAME", "Entry", "Ledger", "State"]
+
+_UNFINISHED = ("pending", "leased")
+_KEYS_AT_ONCE = 500  # in a query; SQLite may be built for no more than 999
+
+
+class Ledger:
+    """The record of one output folder, held by one process at a time.
+
+    Every method raises StorageError if the disk refuses and LedgerError if the file is damaged.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, lock: RunLock | None) -> None:
+        self._db = connection
+        self._lock = lock
+        self._pid = os.getpid()
+        self._batch = 0
+        # Two pools may report to one ledger, and SQLite crashes if one thread closes what another
+        # reads. A signal handler that closes it interrupts its own thread: that may not wait.
+        self._in_use = threading.RLock()
+
+    @classmethod
+    def open(cls, folder: Path) -> "Ledger":
+        """Open, recover or create the ledger of `folder`, and lock it.
+
+        Raises:
+            LedgerError: in use by another run, another program's, or of a newer format.
+            StorageError: the folder or file cannot be written.
+        """
+        make_folder(folder)
+        lived_in = (folder / LOCK_NAME).exists()
+        lock = RunLock(folder / LOCK_NAME)
+        try:
+            ledger = cls(connect_or_recover(folder / FILE_NAME), lock)
+        except BaseException:
+            lock.release()
+            raise
+        try:
+            recover_replaced(folder)
+            if lived_in:
+                ledger._adopt(folder)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
+
+    def _adopt(self, folder: Path) -> None:
+        """Record finished results that no entry speaks of."""
+        recorded = {k for k, e in self.entries().items() if e.state not in _UNFINISHED}
+        found = list(results_beyond(folder, recorded))
+        if found:
+            now = time.time()
+            with self._use(), self._transaction():
+                # Before every batch of which the order is known.
+                self._db.executemany(UPSERT, [to_row(e, 0, now) for e in found])
+
+    @classmethod
+    def in_memory(cls) -> "Ledger":
+        """A ledger that lives as long as its process, for batches that need no resume."""
+        return cls(connect(None), None)
+
+    def close(self) -> None:
+        """Close the file and give its folder free; only the process that opened it may do so."""
+        if os.getpid() != self._pid:
+            return
+        with self._in_use:
+            self._db.close()
+        if self._lock:
+            self._lock.release()
+
+    def entries(self) -> dict[str, Entry]:
+        """All tasks ever asked for, by key."""
+        with self._use():
+            return {row["key"]: from_row(row) for row in self._db.execute("SELECT * FROM tasks")}
+
+    def entries_of(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """Those of `keys` that were ever asked for, without a look at any other task."""
+        found: dict[str, Entry] = {}
+        with self._use():
+            for start in range(0, len(keys), _KEYS_AT_ONCE):
+                some = keys[start : start + _KEYS_AT_ONCE]
+                query = f"SELECT * FROM tasks WHERE key IN ({', '.join('?' * len(some))})"
+                found |= {row["key"]: from_row(row) for row in self._db.execute(query, some)}
+        return found
+
+    def open_leases(self) -> list[str]:
+        """Partial files of attempts that a dead run left behind, relative to its folder."""
+        with self._use():
+            rows = self._db.execute("SELECT partial_path FROM leases WHERE ended IS NULL")
+            return [row["partial_path"] for row in rows]
+
+    def begin_batch(self, entries: Iterable[Entry]) -> int:
+        """Record the plan of a batch, all or nothing; open leases of dead runs end here.
+
+        Returns:
+            The number of the batch. In memory it begins with an empty ledger: nobody resumes.
+        """
+        with self._use(), self._transaction():
+            if self._lock is None:
+                self._db.execute("DELETE FROM tasks")
+                self._db.execute("DELETE FROM leases")
+            row = self._db.execute(
+                "SELECT coalesce(max(batch), 0) + 1 AS next FROM tasks"
+            ).fetchone()
+            self._batch = row["next"]
+            now = time.time()
+            self._db.execute(
+                "UPDATE leases SET ended = ?, outcome = 'interrupted' WHERE ended IS NULL", (now,)
+            )
+            self._db.execute("UPDATE tasks SET state = 'pending' WHERE state = 'leased'")
+            # Inputs that named no output have no key of their own to be found by again.
+            self._db.execute("DELETE FROM tasks WHERE output_path IS NULL")
+            self._db.executemany(UPSERT, [to_row(e, self._batch, now) for e in entries])
+            return self._batch
+
+    def lease(self, lease_id: str, key: str, attempt: int, worker: str, partial: str) -> None:
+        """Record a lease; call it before the lease is sent."""
+        now = time.time()
+        with self._use(), self._transaction():
+            self._db.execute(
+                "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)",
+                (lease_id, key, attempt, worker, partial, now),
+            )
+            self._db.execute(
+                "UPDATE tasks SET state = 'leased', worker = ?, updated = ? WHERE key = ?",
+                (worker, now, key),
+            )
+
+    def end_lease(self, lease_id: str, outcome: str, entry: Entry) -> None:
+        """Close a lease, and bring its task to the state of `entry` in the same commit."""
+        now = time.time()
+        with self._use(), self._transaction():
+            self._db.execute(
+                "UPDATE leases SET ended = ?, outcome = ? WHERE lease_id = ?",
+                (now, outcome, lease_id),
+            )
+            self._db.execute(UPSERT, to_row(entry, self._batch, now))
+
+    def end_lease_alone(self, lease_id: str, outcome: str) -> None:
+        """Close a lease of a task that another lease decides about."""
+        with self._use():
+            self._db.execute(
+                "UPDATE leases SET ended = ?, outcome = ? WHERE lease_id = ?",
+                (time.time(), outcome, lease_id),
+            )
+
+    def set_state(self, entry: Entry) -> None:
+        """Bring a task to the state of `entry`."""
+        with self._use():
+            self._db.execute(UPSERT, to_row(entry, self._batch, time.time()))
+
+    def finished(self) -> list[Entry]:
+        """All finished tasks, in the order in which they were asked for."""
+        with self._use():
+            rows = self._db.execute(
+                "SELECT * FROM tasks WHERE state = 'done' ORDER BY batch, position"
+            )
+            return [from_row(row) for row in rows]
+
+    def with_output(self) -> list[Entry]:
+        """All tasks that have a place for a result, in the order in which they were asked for."""
+        with self._use():
+            rows = self._db.execute(
+                "SELECT * FROM tasks WHERE output_path IS NOT NULL ORDER BY batch, position"
+            )
+            return [from_row(row) for row in rows]
+
+    @contextmanager
+    def _use(self) -> Iterator[None]:
+        with self._in_use, in_our_words():
+            yield
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            fault_point("main.before-commit")
+            self._db.execute("COMMIT")
+            fault_point("main.after-commit")
+        except BaseException:
+            # A refused write may have ended the transaction itself, and a refused COMMIT not.
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise

@@ -1,0 +1,306 @@
+"""Where results go: safe paths below one root, and publishing that is all or nothing."""
+
+import contextlib
+import errno
+import json
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from core.errors import InputError, StorageError
+from core.fault_points import fault_point
+from core.paths import MAX_NAME_BYTES, MAX_PATH_BYTES, as_text, on_disk, user_path
+from core.validation import shown
+
+# With these no later picture can be saved either; others concern one path.
+FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
+PICTURE_SUFFIXES = (".png", ".webp")
+PARTIAL_PREFIX = ".partial-"  # hidden and without suffix: never mistaken for a picture
+REPLACED = ".replaced"  # the folder of replaced results; see `core.store.replaced`
+
+
+@dataclass(frozen=True)
+class OutputPath:
+    """A place for one picture or verdict.
+
+    Attributes:
+        shown: relative to the root where it lies below it; what records and metadata say.
+        file: where it really is.
+        key: equal for paths that are one file on some common file system (case, Unicode form).
+    """
+
+    shown: str
+    file: Path
+    key: str
+
+
+def output_key(shown: str) -> str:
+    """Equal for names that are one file on some common file system."""
+    return unicodedata.normalize("NFC", shown).casefold()
+
+
+class OutputRoot:
+    """The folder of a run. Confined, nothing is ever written outside it.
+
+    Args:
+        folder: the folder; made when first needed.
+        confined: refuse paths that lead out of it. A task list from a file is always
+            confined; Python code that gives its own paths need not be.
+    """
+
+    def __init__(self, folder: Path, confined: bool = True) -> None:
+        # Without "..", as the paths below it are.
+        self.folder = Path(os.path.abspath(user_path(folder, "output_dir")))
+        self.confined = confined
+        self._seen_inside: set[str] = set()  # folders, by `place`; `partial` looks again
+
+    def place(self, output_path: str, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> OutputPath:
+        """Check `output_path` and say which file it means.
+
+        Raises:
+            InputError: leads outside, cannot be a file name, or ends in none of `suffixes`.
+        """
+        pure = PurePosixPath(_encodable(output_path))
+        _check_name(output_path, pure, suffixes)
+        if self.confined:
+            self._check_confined(output_path, pure)
+        path = os.path.normpath(os.path.join(self.folder, pure))
+        if len(os.fsencode(path)) > MAX_PATH_BYTES:
+            raise InputError(f"output_path: {shown(output_path)} is too long a path.")
+        try:
+            self._look(output_path, path)
+        except OSError as error:
+            reason = "a loop of symbolic links" if error.errno == errno.ELOOP else error.strerror
+            raise InputError(f"output_path: {shown(output_path)}: {reason or error}.") from None
+        name = as_text(path.removeprefix(os.path.join(self.folder, "")))
+        return OutputPath(name, Path(path), output_key(name))
+
+    def _look(self, output_path: str, path: str) -> None:
+        """Refuse a `path` that does not stay inside, where it has to, or is a folder."""
+        if self.confined and (os.path.islink(path) or not self._is_inside(os.path.dirname(path))):
+            raise InputError(
+                f"output_path: {shown(output_path)} leads out of {self.folder} "
+                "through a symbolic link."
+            )
+        if os.path.isdir(path):
+            raise InputError(
+                f"output_path: {shown(output_path)} is a folder; a file name is needed."
+            )
+
+    def _is_inside(self, folder: str) -> bool:
+        if folder not in self._seen_inside and self._lies_inside(folder):
+            self._seen_inside.add(folder)
+        return folder in self._seen_inside
+
+    def _check_confined(self, output_path: str, pure: PurePosixPath) -> None:
+        drive = len(output_path) > 1 and output_path[1] == ":"
+        if "\\" in output_path or drive:
+            raise InputError(
+                f"output_path: {shown(output_path)} has a backslash or drive letter; "
+                "use forward slashes."
+            )
+        if ".." in pure.parts:
+            raise InputError(f"output_path: {shown(output_path)} leads outside with '..'.")
+        if pure.is_absolute() and not pure.is_relative_to(self.folder):
+            raise InputError(
+                f"output_path: {shown(output_path)} is absolute; give a path below {self.folder}."
+            )
+
+    def _lies_inside(self, folder: str) -> bool:
+        return f"{_real_path(folder)}/".startswith(self._real_prefix)
+
+    @cached_property
+    def _real_prefix(self) -> str:
+        """Of all paths inside, links resolved; looked up once, for it is not to change."""
+        return os.path.join(_real_path(self.folder), "")
+
+    def partial(self, path: OutputPath, lease_id: str) -> Path:
+        """Where a worker writes the picture of a lease; its folder is made here.
+
+        Raises:
+            StorageError: the folder cannot be made, or has since come to lead outside.
+        """
+        self.check_inside(path.file)
+        if not os.path.isdir(path.file.parent):
+            make_folder(path.file.parent)
+        return path.file.with_name(f"{PARTIAL_PREFIX}{lease_id}")
+
+    def check_inside(self, file: Path) -> None:
+        """See that a file is written inside, if that is asked for.
+
+        Raises:
+            StorageError: its folder leads outside through a link.
+        """
+        try:
+            outside = self.confined and not self._lies_inside(os.path.dirname(file))
+        except OSError as error:
+            raise storage_error(error, file) from None
+        if outside:
+            raise StorageError(f"{file} has come to lead out of {self.folder}.")
+
+    def sweep(self, partial: str) -> None:
+        """Remove an unfinished file that a dead run left, by its path relative to the root.
+
+        The path comes from a file that could have been tampered with: nothing else goes.
+        """
+        with contextlib.suppress(OSError, ValueError):  # what cannot be looked at stays
+            file = Path(os.path.normpath(self.folder / on_disk(partial)))
+            if file.name.startswith(PARTIAL_PREFIX) and self._lies_inside(os.path.dirname(file)):
+                discard(file)
+
+
+def _real_path(folder: str | Path) -> str:
+    """Without links, as far as it exists; OSError for a loop of them."""
+    try:
+        return os.path.realpath(folder, strict=True)
+    except FileNotFoundError:
+        return os.path.realpath(folder)
+
+
+def _encodable(output_path: str) -> str:
+    try:
+        return on_disk(output_path)
+    except UnicodeEncodeError:
+        raise InputError(f"output_path: {shown(output_path)} is not valid text.") from None
+
+
+def _check_name(output_path: str, pure: PurePosixPath, suffixes: Sequence[str]) -> None:
+    if not pure.name or "\0" in output_path:
+        raise InputError(f"output_path: {shown(output_path)} is not a file name.")
+    longest = max(len(os.fsencode(part)) for part in pure.parts)
+    if longest > MAX_NAME_BYTES:
+        raise InputError(
+            f"output_path: a name of {longest} bytes is too long; {MAX_NAME_BYTES} is the most."
+        )
+    if pure.name.startswith(PARTIAL_PREFIX):
+        raise InputError(f"output_path: names may not begin with {PARTIAL_PREFIX!r}.")
+    if REPLACED in map(str.casefold, pure.parts):
+        raise InputError(f"output_path: {REPLACED!r} is kept for results that were replaced.")
+    if pure.suffix.lower() not in suffixes:
+        raise InputError(f"output_path: {shown(output_path)} must end in {' or '.join(suffixes)}.")
+
+
+def publish(partial: Path, final: Path, size: int) -> None:
+    """Give a finished picture its name. After a crash there is the whole picture or none.
+
+    The worker has synced the file; the rename and the folder's sync make the name durable.
+
+    Raises:
+        StorageError: the file is not as the worker left it, or the disk refuses.
+    """
+    try:
+        found = partial.stat().st_size
+        if found != size:
+            raise StorageError(f"{partial}: {found} bytes where the worker wrote {size}.")
+        _rename(partial, final)
+    except OSError as error:
+        raise storage_error(error, final) from None
+
+
+def make_folder(folder: Path) -> None:
+    """`folder` and those above it, unless they are there.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, folder) from None
+
+
+def _rename(partial: Path, final: Path) -> None:
+    fault_point("main.before-rename")
+    os.replace(partial, final)
+    fault_point("main.after-rename")
+    sync_folder(final.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable; file systems that cannot sync folders are let be."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fault_point("main.before-fsync")
+        os.fsync(handle)
+        fault_point("main.after-fsync")
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The content of a JSONL file."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def write_atomically(file: Path, content: str | bytes) -> None:
+    """Replace `file`, whole or not at all.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    partial = file.with_name(f"{PARTIAL_PREFIX}{file.name}")
+    try:
+        with partial.open("wb") as stream:
+            if isinstance(content, str):  # a path that is no UTF-8 becomes JSON's own escape
+                content = content.encode("utf-8", "backslashreplace")
+            stream.write(content)
+            stream.flush()
+            fault_point("main.mid-write", lambda: stream.truncate(len(content) // 2))
+            os.fsync(stream.fileno())
+        _rename(partial, file)
+    except OSError as error:
+        discard(partial)
+        raise storage_error(error, file) from None
+    except BaseException:  # a signal before there is a run to end
+        discard(partial)
+        raise
+
+
+def remove(file: Path) -> None:
+    """Remove a finished file.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(error, file) from None
+
+
+def append(file: Path, lines: str) -> None:
+    """Add whole lines to a file, or leave it as it is.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    size = None
+    try:
+        size = file.stat().st_size
+        with file.open("ab") as stream:
+            stream.write(lines.encode("utf-8", "backslashreplace"))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        if size is not None:
+            with contextlib.suppress(OSError):
+                os.truncate(file, size)
+        raise storage_error(error, file) from None
+
+
+def discard(partial: Path) -> None:
+    """Remove an unfinished file if it is there."""
+    with contextlib.suppress(OSError):  # a dead disk keeps it; the next run sweeps again
+        partial.unlink(missing_ok=True)
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """`error` in one line for the user."""
+    return StorageError(f"{path}: {error.strerror or error}.", fatal=error.errno in FATAL_ERRNOS)

@@ -1,0 +1,184 @@
+"""The two tables that a run leaves beside its pictures.
+
+`metadata.jsonl`: one line per picture, in the form that makes the folder a Hugging Face
+`imagefolder` dataset (`file_name` and free columns). A picture that was to be replaced, and was
+not, keeps its line: it is what lies there. `results.jsonl`: one line per input of
+the newest batch, failures included, in input order.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.errors import InputError
+from core.intake.planning import Plan
+from core.paths import as_text, on_disk, printable
+from core.store.dataset_folder import in_readable_order, settle, with_exact_seeds
+from core.store.ledger import Entry, Ledger
+from core.store.ledger_file import LOCK_NAME
+from core.store.ledger_recovery import entry_of_result
+from core.store.outputs import append, json_lines, write_atomically
+from core.tasks import MAX_TASK_BYTES, Result
+
+_TASK_COLUMNS = ("prompt", "negative_prompt", "seed", "lora_strength")
+_USED_COLUMNS = (
+    "model",
+    "width",
+    "height",
+    "num_inference_steps",
+    "guidance_scale",
+    "true_cfg_scale",
+)
+_OURS = {"metadata.jsonl": "fingerprint", "results.jsonl": "status"}  # a column of each
+_FRACTIONS = ("guidance_scale", "true_cfg_scale")  # also where a pipeline's default is an integer
+
+
+def refuse_foreign_tables(folder: Path) -> None:
+    """See that a first run here takes the place of nobody else's table; nothing is written.
+
+    Raises:
+        InputError: it would.
+    """
+    if (folder / LOCK_NAME).exists():
+        return
+    for name, column in _OURS.items():
+        first = _first_line(folder / name)
+        if first and f'"{column}": ' not in first:
+            raise InputError(
+                f"{as_text(folder / name)} was not made by this program, and would be replaced; "
+                "move it away, choose another folder (--name, --output-dir), or use --overwrite."
+            )
+
+
+def _first_line(file: Path) -> str:
+    try:
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            return lines.readline(MAX_TASK_BYTES * 4).strip()
+    except OSError:  # none, or what cannot be written either
+        return ""
+
+
+class Tables:
+    """The tables of one folder, for as long as its ledger is open.
+
+    A table is written whole or not at all. But a batch that only adds pictures adds their lines,
+    or a session of many small batches would write each line as often as there are batches; what
+    a killed process leaves of such a line goes with the next run's first batch.
+    """
+
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
+        self._folder = folder
+        self._ledger = ledger
+        self._written: tuple[int, tuple[int, ...]] | None = None  # last batch, and the file then
+        self._seeds_are_numbers = True  # in the file
+        self._empty: set[str] = set()  # its columns without any value
+        self._interrupted = False  # the last batch was
+
+    def write(self, plan: Plan, results: Sequence[Result]) -> None:
+        """Bring the tables up to date with a batch that has just ended.
+
+        Raises:
+            LedgerError, StorageError: the disk refuses, or the ledger is damaged.
+        """
+        file = self._folder / "metadata.jsonl"
+        adds_only = not plan.renews and self._written == (plan.batch - 1, _stamp(file))
+        self._written = None  # until all of it is there
+        if not (adds_only and self._add(plan, file)):
+            rows = self._picture_rows(self._entries(plan))
+            self._seeds_are_numbers = _seeds_are_numbers(rows)
+            self._empty = {name for name in _columns(rows) if all(r[name] is None for r in rows)}
+            write_atomically(file, json_lines(in_readable_order(rows)))
+        self._written = (plan.batch, _stamp(file))
+        self._interrupted = any(result.status == "interrupted" for result in results)
+        write_atomically(
+            self._folder / "results.jsonl", json_lines(result.as_dict() for result in results)
+        )
+
+    def _entries(self, plan: Plan) -> Iterator[Entry]:
+        """What lies in the folder, in the order in which it was asked for."""
+        for position, entry in enumerate(self._ledger.with_output()):
+            found: Entry | None = entry
+            if entry.state != "done":  # a failed or unfinished try leaves the old one in its place
+                renewed = plan.replaced is not None and plan.replaced.has_kept(entry.key)
+                before = None if renewed else plan.before.get(entry.key)
+                found = before or self._said_by_file(entry, position)
+            if found is not None:
+                yield found
+
+    def _said_by_file(self, entry: Entry, position: int) -> Entry | None:
+        shown = str(entry.output_path)
+        file = self._folder / on_disk(shown)
+        return entry_of_result(file, shown, position) if file.is_file() else None
+
+    def close(self) -> None:
+        """Prepare the folder for readers that need more than the table."""
+        if self._written is not None:
+            settle(self._folder, self._interrupted)
+
+    def _add(self, plan: Plan, file: Path) -> bool:
+        """Add the batch's pictures to the table; False if its columns do not take them."""
+        added = self._ledger.entries_of(plan.keys).values()
+        done = sorted((e for e in added if e.state == "done"), key=lambda e: e.position)
+        rows = self._picture_rows(done)
+        if self._seeds_are_numbers and not _seeds_are_numbers(rows):
+            return False
+        if any(row[name] is not None for row in rows for name in self._empty):
+            return False
+        if not self._seeds_are_numbers:
+            rows = [{**row, "seed": str(row["seed"])} for row in rows]
+        append(file, json_lines(rows))
+        return True
+
+    def _picture_rows(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+        there = (e for e in entries if (self._folder / on_disk(str(e.output_path))).is_file())
+        return with_exact_seeds([_picture_row(entry) for entry in there])
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return list(rows[0]) if rows else []
+
+
+def _seeds_are_numbers(rows: Sequence[dict[str, Any]]) -> bool:
+    return not any(isinstance(row["seed"], str) for row in rows)
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """By which a file is seen to be as it was left."""
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _picture_row(entry: Entry) -> dict[str, Any]:
+    """One picture. The same columns in every row, because a dataset's columns have one type."""
+    loras = [(_name(lora.get("path")), lora.get("strength")) for lora in _loras(entry.task)]
+    stack = [{"lora": name, "strength": strength} for name, strength in loras]
+    return {
+        "file_name": entry.output_path,
+        "task_id": entry.task_id,
+        **{name: entry.task.get(name) for name in _TASK_COLUMNS},
+        **({"lora_strength": None} if len(loras) > 1 else {}),
+        "lora": " + ".join(name for name, _ in loras) or None,
+        "loras": json.dumps(stack, ensure_ascii=False),
+        **{name: entry.used.get(name) for name in _USED_COLUMNS},
+        **{n: float(v) for n in _FRACTIONS if (v := entry.used.get(n)) is not None},
+        "sha256": entry.sha256,
+        "fingerprint": entry.fingerprint,
+        # Free-form values differ in type from row to row: one JSON text each.
+        "metadata": json.dumps(entry.task.get("metadata") or {}, ensure_ascii=False),
+    }
+
+
+def _loras(task: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """A recorded task's LoRAs, in whichever way it was given them."""
+    if task.get("lora_path"):
+        return [{"path": task["lora_path"], "strength": task.get("lora_strength")}]
+    loras = task.get("loras")
+    return [x for x in loras if isinstance(x, Mapping)] if isinstance(loras, list) else []
+
+
+def _name(path: Any) -> str:
+    return printable(Path(str(path)).name)
