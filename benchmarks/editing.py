@@ -16,9 +16,9 @@ from benchmarks.gpu_rows import Row, add
 from benchmarks.turns import noise, peak_gib, say
 from core.devices.device import choose_devices
 from core.devices.model_choice import ModelChoice
+from core.devices.worker_specs import spec_for
 from core.messages import Lease
 from core.tasks import EditTask
-from core.worker_spec import spec_for
 from workers.models import diffusers_pipeline
 from workers.models.native_image_editor import NativeImageEditor
 

@@ -21,13 +21,13 @@ from benchmarks.turns import peak_gib
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import choose_devices
 from core.devices.model_choice import choose_model
+from core.devices.worker_specs import spec_for
 from core.events import Event, TaskEnded
 from core.memory_modes import FACTS, Mode, installed
 from core.messages import Lease
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.settings import load_settings
 from core.tasks import GenerateTask
-from core.worker_spec import spec_for
 from workers.models.native_image_generator import NativeImageGenerator
 
 STEPS = 8

@@ -17,10 +17,10 @@ from diffusers import ZImagePipeline
 from benchmarks.ratios import times_faster
 from core.devices.device import choose_devices
 from core.devices.model_choice import DEMO_MODEL, choose_model
+from core.devices.worker_specs import spec_for
 from core.messages import Lease
 from core.settings import load_settings
 from core.tasks import GenerateTask
-from core.worker_spec import spec_for
 from demo_model.captions import caption
 from demo_model.scenes import sample_scene
 from workers.models.native_image_generator import NativeImageGenerator

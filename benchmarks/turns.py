@@ -13,7 +13,8 @@ from PIL import Image
 from benchmarks.ratios import times_faster
 from core.devices.device import choose_devices
 from core.devices.model_choice import choose_model
-from core.worker_spec import WorkerSpec, spec_for
+from core.devices.worker_specs import spec_for
+from core.worker_spec import WorkerSpec
 
 Turn = Callable[[], Any]
 

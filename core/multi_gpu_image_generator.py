@@ -17,11 +17,12 @@ from core.devices.device import choose_devices
 from core.devices.memory_choice import MemoryChoice, demand_of, usual_demand
 from core.devices.model_choice import ModelChoice, choose_drawing_model
 from core.devices.sharing import share_out
+from core.devices.worker_specs import specs_for
 from core.engine.batch import Batch
 from core.engine.worker_pool import WorkerPool
 from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
-from core.intake.admission import Admission, Job, Rejected
+from core.intake.admission import Admission, Admitted, Rejected
 from core.intake.kept_seeds import KeptSeeds
 from core.intake.planning import Plan, Planner, tell_plan
 from core.intake.task_kinds import GenerateKind, LoraFinder, TaskInput
@@ -34,7 +35,6 @@ from core.store.outputs import OutputRoot
 from core.store.tables import Tables, refuse_foreign_tables
 from core.streams import occupy_standard_descriptors
 from core.tasks import GenerateTask, Result
-from core.worker_spec import specs_for
 
 WAIT_SLICE = 0.5  # seconds: how long a blocked wait keeps Ctrl-C waiting on some platforms
 
@@ -276,7 +276,7 @@ class MultiGPUImageGenerator:
             self.settings.seed,
             None if self._overwrite else KeptSeeds(ledger).of,
         )
-        admitted: list[Job | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
+        admitted: list[Admitted | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
         self._named += len(inputs)
         planner = Planner(
             ledger, self._root, self._overwrite, self._retry_quarantined, self.model.loras

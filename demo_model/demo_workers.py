@@ -13,11 +13,12 @@ from apps.edit_benchmark.models import DEMO_EDITOR, DEMO_JUDGE
 from apps.edit_benchmark.settings import load_benchmark_settings
 from core.devices.device import choose_devices
 from core.devices.model_choice import ModelChoice
+from core.devices.worker_specs import spec_for
 from core.judge import load_judge
 from core.messages import Lease
 from core.settings import best_match
 from core.tasks import EditTask, ScoreTask
-from core.worker_spec import WorkerSpec, spec_for
+from core.worker_spec import WorkerSpec
 from demo_model.edits import Edit
 
 GROUP = 16  # edits that the judge sees at once

@@ -60,7 +60,7 @@ class InlineCommand:
 
                 with pytest.MonkeyPatch.context() as patch:
                     for module in ("outputs", "replaced", "ledger"):
-                        patch.setattr(f"core.{module}.fault_point", die)
+                        patch.setattr(f"core.store.{module}.fault_point", die)
                     self.run(file, **settings)
             os._exit(0)
         _, status = os.waitpid(child, 0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from core.checkpoints.lora_files import LoraInspector
-from core.intake.admission import Admission, Job, Rejected, fingerprint
+from core.intake.admission import Admission, Admitted, Rejected, fingerprint
 from core.intake.task_kinds import Contents, EditKind, GenerateKind, LoraFinder
 from core.settings import load_settings
 from core.store.outputs import OutputRoot
@@ -33,12 +33,12 @@ def admission(folder: Path, confined: bool = True, **changes: Any) -> Admission:
     )
 
 
-def admit(folder: Path, **fields: Any) -> Job | Rejected:
+def admit(folder: Path, **fields: Any) -> Admitted | Rejected:
     return admission(folder).admit(0, {"prompt": "a", **fields})
 
 
-def accepted(result: Job | Rejected) -> Job:
-    assert isinstance(result, Job), result
+def accepted(result: Admitted | Rejected) -> Admitted:
+    assert isinstance(result, Admitted), result
     return result
 
 
@@ -133,7 +133,7 @@ def test_what_is_no_task_is_refused(tmp_path: Path, given_: Any) -> None:
 )
 def test_two_tasks_never_share_an_output(tmp_path: Path, first: str, second: str) -> None:
     admit_ = admission(tmp_path).admit
-    assert isinstance(admit_(0, {"prompt": "a", "output_path": first}), Job)
+    assert isinstance(admit_(0, {"prompt": "a", "output_path": first}), Admitted)
     result = admit_(1, {"prompt": "b", "output_path": second})
     assert isinstance(result, Rejected) and "also the output of task 0" in result.error
 
@@ -312,7 +312,7 @@ def test_an_editor_takes_stacks_as_a_generator_does(tmp_path: Path) -> None:
 
 def test_a_task_object_is_checked_like_a_dict(tmp_path: Path) -> None:
     good = GenerateTask(prompt="a", width=64)
-    assert isinstance(admission(tmp_path).admit(0, good), Job)
+    assert isinstance(admission(tmp_path).admit(0, good), Admitted)
     bad = admission(tmp_path).admit(0, replace(good, width=65, task_id="mine"))
     assert isinstance(bad, Rejected) and bad.task_id == "mine"
 
@@ -347,8 +347,8 @@ task_fields = st.sampled_from(list(GenerateTask.__dataclass_fields__)) | st.text
 @given(st.dictionaries(task_fields, json_values, max_size=6) | json_values)
 def test_no_input_can_raise(tmp_path_factory: pytest.TempPathFactory, given_: Any) -> None:
     result = admission(Path("/nonexistent-root")).admit(0, given_)
-    assert isinstance(result, Job | Rejected)
-    if isinstance(result, Job):
+    assert isinstance(result, Admitted | Rejected)
+    if isinstance(result, Admitted):
         assert result.output.file.is_relative_to("/nonexistent-root")
         json.dumps(result.task.metadata, allow_nan=False)
 

@@ -14,12 +14,12 @@ from core import multi_gpu_image_generator
 from core.devices.device import Device, choose_devices, memory_in_use
 from core.devices.nvml import Gpu
 from core.devices.sharing import share_out
+from core.devices.worker_specs import specs_for
 from core.errors import DeviceError, InputError
 from core.events import Event, TaskEnded, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.settings import load_settings
 from core.store.provenance import read_provenance
-from core.worker_spec import specs_for
 from tests.conftest import simulated, wait_until
 from tests.edit_world import made_pair, settings
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import worker_spec
 from core.checkpoints.lora_files import content_hash
+from core.devices import worker_specs
 from core.devices.device import choose_devices
 from core.devices.model_choice import ModelChoice
 from core.errors import InputError, LoraError, MultiGPUError
@@ -85,7 +85,7 @@ def spec_for(model: str, **workers: Any) -> WorkerSpec:
     )
     [device] = choose_devices(1, None, "cpu")
     chosen = ModelChoice(model, "tiny#0", "for a test")
-    return worker_spec.spec_for(device, "generate", chosen, settings, threads=1)
+    return worker_specs.spec_for(device, "generate", chosen, settings, threads=1)
 
 
 def lease(lora: Path | None = None, sha256: str | None = None, **fields: Any) -> Lease:

@@ -18,7 +18,7 @@ from apps.edit_benchmark.command import parse_arguments
 from apps.edit_benchmark.pairs import Pair, PairSet, read_pairs
 from core.checkpoints.lora_files import LoraInspector
 from core.errors import InputError
-from core.intake.admission import Admission, Job
+from core.intake.admission import Admission, Admitted
 from core.intake.task_kinds import EditKind, LoraFinder
 from core.pictures.source_images import inspect_image, read_image
 from core.store.outputs import OutputRoot
@@ -203,7 +203,7 @@ def test_columns_that_nothing_reads_are_taken(tmp_path: Path, case: str) -> None
         pair.instruction, pair.source_images, metadata={"category": "c"} | pair.metadata
     )
     job = admission.admit(0, task)
-    assert isinstance(job, Job), job
+    assert isinstance(job, Admitted), job
     if case == "NaN":
         assert pair.metadata["score"] is None and pair.metadata["deep"] == {"a": [1, None]}
 

@@ -19,9 +19,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from apps.edit_benchmark.settings import load_benchmark_settings
-from core import worker_spec
 from core.checkpoints.lora_files import LoraInspector
 from core.checkpoints.model_loras import find_model_loras
+from core.devices import worker_specs
 from core.devices.device import choose_devices
 from core.devices.model_choice import choose_model
 from core.intake.task_kinds import EditKind, GenerateKind, LoraFinder
@@ -194,7 +194,7 @@ def loaded(name: str, model: Path, folder: Path) -> tuple[Any, Any, Any]:
         settings.model, settings.revision, settings.dtype, [device], variant=settings.variant
     ).drawing(loras, settings.scheduler)
     role: Any = "edit" if edits else "generate"
-    spec = worker_spec.spec_for(device, role, choice, run, threads=1)
+    spec = worker_specs.spec_for(device, role, choice, run, threads=1)
     family: Any = create_family(spec, lambda level, text: None)
     family.load()
     plain: Any = create_family(replace(spec, model_loras=()), lambda level, text: None)

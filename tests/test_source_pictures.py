@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 
 from core.checkpoints.lora_files import LoraInspector
 from core.errors import InputError
-from core.intake.admission import Admission, Job
+from core.intake.admission import Admission, Admitted
 from core.intake.task_kinds import EditKind, LoraFinder
 from core.pictures.source_images import inspect_image, read_image
 from core.store.outputs import OutputRoot
@@ -183,7 +183,7 @@ def test_only_pictures_that_are_read_in_another_way_are_edited_again(tmp_path: P
         kind = EditKind([], LoraFinder([tmp_path], LoraInspector()))
         admission = Admission(kind, "m", "float32", OutputRoot(tmp_path), lambda _: "e.png", 42)
         job = admission.admit(0, {"instruction": "i", "source_images": str(file)})
-        assert isinstance(job, Job)
+        assert isinstance(job, Admitted)
         return job.fingerprint
 
     def by_content() -> str:

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -34,21 +35,73 @@ def test_main_and_a_booting_worker_load_no_model_library(module: str) -> None:
 
 
 def imports_of(file: Path) -> set[str]:
+    """What a file imports, in functions, too."""
     tree = ast.parse(file.read_text("utf-8"))
     names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    return names | {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}  # perhaps a module
+    return names
 
 
-def test_core_names_workers_at_one_place() -> None:
-    naming = {
-        f.name: name
-        for f in (PROJECT / "core").rglob("*.py")
-        for name in imports_of(f)
-        if name.split(".")[0] == "workers"
+# Packages that each may import, beside itself. A package that is not named here fails the test.
+GROUND = {"core"}
+ALLOWED: dict[str, set[str]] = {
+    "core": set(),
+    "core.checkpoints": GROUND,
+    "core.pictures": GROUND,
+    "core.store": GROUND | {"core.checkpoints"},
+    "core.intake": GROUND | {"core.checkpoints", "core.pictures", "core.store"},
+    "core.devices": GROUND | {"core.checkpoints", "core.store", "core.intake"},
+}
+ALLOWED["core.engine"] = {*ALLOWED} | {"core.processes", "workers"}
+ALLOWED["core.processes"] = {*ALLOWED}
+EVERYTHING = {*ALLOWED}
+ALLOWED["workers"] = {*EVERYTHING} - {"core.intake", "core.engine"}
+ALLOWED["apps"] = {*EVERYTHING} - {"core.processes"}
+ALLOWED["apps.tweets"] = {"apps", "demo_model", *EVERYTHING}
+ALLOWED["apps.edit_benchmark"] = {"apps", *EVERYTHING}
+FACADES = {"core.multi_gpu_image_generator"}  # stand on everything in core
+
+
+def package_of(module: str) -> str | None:
+    """The package of ours that a module belongs to; None for others' modules."""
+    parts = module.split(".")
+    if parts[0] not in ("core", "apps", "workers", "demo_model"):
+        return None
+    inner = ".".join(parts[:2])
+    return inner if inner in ALLOWED else parts[0]
+
+
+def test_imports_run_one_way() -> None:
+    wrong = []
+    for folder in ("core", "apps", "workers"):
+        for file in sorted((PROJECT / folder).rglob("*.py")):
+            module = ".".join(file.relative_to(PROJECT).with_suffix("").parts)
+            package = package_of(module)
+            allowed = EVERYTHING if module in FACADES else ALLOWED[str(package)]
+            for name in sorted(imports_of(file)):
+                found = package_of(name)
+                if found is not None and found != package and found not in allowed:
+                    wrong.append(f"{module} imports {name}")
+    assert wrong == []
+
+
+def test_modules_form_no_circle() -> None:
+    files = {
+        ".".join(f.relative_to(PROJECT).with_suffix("").parts): f
+        for folder in ("core", "apps", "workers")
+        for f in (PROJECT / folder).rglob("*.py")
     }
-    assert naming == {"worker_pool.py": "workers.process"}
+    graph = {module: imports_of(file) & files.keys() for module, file in files.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
 
 
 def test_the_scheduler_is_pure() -> None:
     allowed = {"heapq", "math", "collections.abc", "dataclasses"}
-    assert imports_of(PROJECT / "core" / "engine" / "scheduler.py") <= allowed
+    found = imports_of(PROJECT / "core" / "engine" / "scheduler.py")
+    assert {name for name in found if name.rpartition(".")[0] not in allowed} <= allowed

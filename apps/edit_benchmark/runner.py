@@ -25,12 +25,13 @@ from core.devices.device import Device, choose_devices, memory_in_use
 from core.devices.memory_choice import MemoryChoice, demand_of
 from core.devices.model_choice import ModelChoice, choose_drawing_model
 from core.devices.sharing import share_out
-from core.engine.batch import Batch, job_entry
+from core.devices.worker_specs import spec_for
+from core.engine.batch import Batch
 from core.engine.worker_log import WorkerLog
 from core.engine.worker_pool import WorkerPool, fetch_for
 from core.errors import InputError
 from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
-from core.intake.admission import Admission, Job, Rejected
+from core.intake.admission import Admission, Admitted, Rejected, entry_for
 from core.intake.changes import Change
 from core.intake.plan_summary import PlanSummary, Standing
 from core.intake.planning import Planner, tell_plan
@@ -47,7 +48,7 @@ from core.store.outputs import OutputRoot
 from core.store.provenance import read_provenance
 from core.streams import occupy_standard_descriptors
 from core.tasks import EditTask, Result, ScoreTask
-from core.worker_spec import Role, WorkerSpec, spec_for
+from core.worker_spec import Role, WorkerSpec
 
 WAIT_SLICE = 0.5  # seconds between looks at an interrupt
 POLL = 0.1  # seconds between looks at GPU memory
@@ -161,7 +162,7 @@ class EditBenchmark:
         self._pairs: list[Pair] = []
         self._edits: dict[int, Result] = {}
         self._scores: dict[int, Result] = {}
-        self._edit_jobs: list[Job] = []
+        self._edit_jobs: list[Admitted] = []
         self._edit_contents: dict[str, Contents] = {}  # by the key of the edit's output
         self._stopping = False
 
@@ -218,7 +219,7 @@ class EditBenchmark:
         known = self._planner.known(admitted)
         counting = {} if self._overwrite else known
         admitted = self._editor_memory.settle(admitted, counting, demand)
-        jobs = [item for item in admitted if isinstance(item, Job)]
+        jobs = [item for item in admitted if isinstance(item, Admitted)]
         self._edit_contents = {job.output.key: job.contents for job in jobs}
         named = [_named(item, self._pairs) for item in admitted]
         plan = self._planner.begin(named, self._claim, known)
@@ -256,11 +257,11 @@ class EditBenchmark:
         """Where relative paths of LoRAs are looked up."""
         return [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")]
 
-    def _summary_of_scores(self, admitted: Sequence[Job | Rejected]) -> PlanSummary:
+    def _summary_of_scores(self, admitted: Sequence[Admitted | Rejected]) -> PlanSummary:
         """How the verdicts stand: those on edits that stay, and those on edits to be made."""
         standings: list[tuple[Standing, list[Change]]] = []
         for item, (standing, changes) in zip(admitted, self._planner.look(admitted), strict=True):
-            if standing == "unchanged" and isinstance(item, Job) and self._lacks_score(item):
+            if standing == "unchanged" and isinstance(item, Admitted) and self._lacks_score(item):
                 standing, changes = "changed", [Change("unparsed, asked again")]
             standings.append((standing, changes))
         for job in self._edit_jobs:
@@ -281,7 +282,7 @@ class EditBenchmark:
         if to_score.counts.total() > to_score.counts["unchanged"]:
             tell_plan(to_score, "pairs", WHY_MOVED, "Plan for scores")
 
-    def _admit_score(self, edit: Result) -> Job | Rejected:
+    def _admit_score(self, edit: Result) -> Admitted | Rejected:
         pair = self._pairs[edit.position]
         task = ScoreTask(
             pair.instruction,
@@ -294,13 +295,13 @@ class EditBenchmark:
         )
         return self._score_admission.admit(edit.position, task)
 
-    def _score_job(self, edit: Result) -> Job | None:
+    def _score_job(self, edit: Result) -> Admitted | None:
         """The job that scores a finished edit; None if its score is settled."""
         admitted = self._admitted.pop(edit.position, None) or self._admit_score(edit)
         item = self._planner.add(admitted)
-        if isinstance(item, Result) and item.status == "skipped" and isinstance(admitted, Job):
+        if isinstance(item, Result) and item.status == "skipped" and isinstance(admitted, Admitted):
             item = self._asked_again(admitted) or item
-        if isinstance(item, Job):
+        if isinstance(item, Admitted):
             return item
         if not item.success:
             logger.error(f"{item.task_id}: {item.status}: {item.error}")
@@ -308,7 +309,7 @@ class EditBenchmark:
         self.listener(TaskEnded(item))
         return None
 
-    def _asked_again(self, scored: Job) -> Job | None:
+    def _asked_again(self, scored: Admitted) -> Admitted | None:
         """The same with one ask more, if its verdict has no score and the user wants one."""
         if self._stopping or not self._lacks_score(scored):
             return None
@@ -316,12 +317,12 @@ class EditBenchmark:
         verdict = read_provenance(scored.output.file)
         more = verdict["task"].get("more_asks", 0) + 1
         again = self._score_admission.admit(scored.position, replace(scored.task, more_asks=more))
-        if not isinstance(again, Job):  # asked as often as a task can say
+        if not isinstance(again, Admitted):  # asked as often as a task can say
             return None
-        self._ledger.set_state(job_entry(again, "pending"))
+        self._ledger.set_state(entry_for(again, "pending"))
         return again
 
-    def _lacks_score(self, scored: Job) -> bool:
+    def _lacks_score(self, scored: Admitted) -> bool:
         """Whether a verdict is to be asked for again."""
         if not self._retry_unparsed:
             return False
@@ -398,7 +399,7 @@ class EditBenchmark:
         return self._stopping
 
     @property
-    def edit_jobs(self) -> list[Job]:
+    def edit_jobs(self) -> list[Admitted]:
         """Edits that have to be made."""
         return self._edit_jobs
 
@@ -406,7 +407,7 @@ class EditBenchmark:
         """Edits that are there, of this run and of earlier ones."""
         return [r for _, r in sorted(self._edits.items()) if r.success]
 
-    def score_jobs(self) -> list[Job]:
+    def score_jobs(self) -> list[Admitted]:
         """Jobs for all finished edits whose score is not settled.
 
         After an interrupt, only edits that have a verdict are looked at: it may still be theirs.
@@ -423,7 +424,7 @@ class EditBenchmark:
         return due
 
     def start_pool(
-        self, role: Role, devices: list[Device], jobs: list[Job], open_ended: bool = False
+        self, role: Role, devices: list[Device], jobs: list[Admitted], open_ended: bool = False
     ) -> WorkerPool:
         """Workers for one role, at work on `jobs`."""
         memory = self._judge_memory if role == "score" else self._editor_memory
@@ -523,12 +524,12 @@ class EditBenchmark:
         while not self._events.empty():
             self.next_event()
 
-    def score(self, jobs: list[Job]) -> None:
+    def score(self, jobs: list[Admitted]) -> None:
         """Score with all devices, and nothing else; nothing new after an interrupt."""
         if jobs and not self._stopping:
             self._score_on(self.judge_devices[: len(jobs)], jobs)
 
-    def score_again(self, jobs: list[Job]) -> None:
+    def score_again(self, jobs: list[Admitted]) -> None:
         """Score what was closed because no judge was left, with fresh ones on all devices."""
         if jobs and not self._stopping:
             logger.warning(f"{len(jobs)} edits lost their judges; all devices score them now.")
@@ -536,7 +537,7 @@ class EditBenchmark:
                 self.listener(TaskReopened())
             self._score_on(self.judge_devices, jobs)
 
-    def _score_on(self, devices: list[Device], jobs: list[Job]) -> None:
+    def _score_on(self, devices: list[Device], jobs: list[Admitted]) -> None:
         self.start_pool("score", devices, jobs)
         self.wait("score")
         self.stop_pool("score")
@@ -635,8 +636,8 @@ def _edit_input(pair: Pair, first_seed: int, suffix: str) -> Any:
     )
 
 
-def _named(item: Job | Rejected, pairs: list[Pair]) -> Job | Rejected:
+def _named(item: Admitted | Rejected, pairs: list[Pair]) -> Admitted | Rejected:
     """A rejected pair keeps its name."""
-    if isinstance(item, Job):
+    if isinstance(item, Admitted):
         return item
     return replace(item, task_id=pairs[item.position].name)

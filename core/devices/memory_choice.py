@@ -12,13 +12,13 @@ from core.devices.memory_abilities import Abilities, Form, form_of_file
 from core.devices.memory_fit import MemoryFit, fit_memory
 from core.devices.model_choice import SIMULATED, ModelChoice, checkpoint_of
 from core.devices.working_memory import USUAL_SIDE, Demand
-from core.intake.admission import Job, Rejected, made_by
+from core.intake.admission import Admitted, Rejected, made_by
 from core.memory_modes import FACTS, Memory, Mode, changes_pixels
 from core.settings import GenerationDefaults
 from core.store.ledger import Entry
 from core.tasks import EditTask, GenerateTask
 
-Item = Job | Rejected
+Item = Admitted | Rejected
 _PICTURES: list[Mode] = ["full", *(mode for mode in FACTS if changes_pixels(mode))]
 
 
@@ -80,7 +80,7 @@ class MemoryChoice:
         Raises:
             InputError, DeviceError: see `core.devices.memory_fit.fit_memory`.
         """
-        jobs = [item for item in items if isinstance(item, Job)]
+        jobs = [item for item in items if isinstance(item, Admitted)]
         self._demand = demand
         if self._memory == "auto":
             self._kept = self._mode_of_finished(jobs, known)
@@ -131,7 +131,7 @@ class MemoryChoice:
         if self.fit.reason:
             logger.info(self.fit.reason)
 
-    def change_to(self, mode: Mode) -> Callable[[Job], Job]:
+    def change_to(self, mode: Mode) -> Callable[[Admitted], Admitted]:
         """Another mode for all workers; returns what makes a job one of theirs."""
         self.model = replace(self.model, memory=mode)
         identity = self._identity(self.model)
@@ -139,9 +139,11 @@ class MemoryChoice:
 
     def _remade(self, items: Sequence[Item]) -> list[Item]:
         identity = self._identity(self.model)
-        return [made_by(item, identity) if isinstance(item, Job) else item for item in items]
+        return [made_by(item, identity) if isinstance(item, Admitted) else item for item in items]
 
-    def _mode_of_finished(self, jobs: Sequence[Job], known: Mapping[str, Entry]) -> Mode | None:
+    def _mode_of_finished(
+        self, jobs: Sequence[Admitted], known: Mapping[str, Entry]
+    ) -> Mode | None:
         """In which most finished results were made that are as they are asked for otherwise."""
         identities = {m: self._identity(replace(self.model, memory=m)) for m in _PICTURES}
         found: Counter[Mode] = Counter()
@@ -157,7 +159,7 @@ class MemoryChoice:
 
 
 def _is_finished(item: Item, known: Mapping[str, Entry]) -> bool:
-    if not isinstance(item, Job):
+    if not isinstance(item, Admitted):
         return True
     entry = known.get(item.output.key)
     done = entry is not None and entry.state == "done" and entry.fingerprint == item.fingerprint
@@ -183,7 +185,7 @@ def demand_of(items: Sequence[Item], resident_loras: int) -> Demand:
     Args:
         resident_loras: how many of the LoRAs a worker keeps.
     """
-    tasks = [item.task for item in items if isinstance(item, Job)]
+    tasks = [item.task for item in items if isinstance(item, Admitted)]
     pictures = [task for task in tasks if isinstance(task, GenerateTask | EditTask)]
     sizes = [(task.width or USUAL_SIDE, task.height or USUAL_SIDE) for task in pictures]
     width, height = max(sizes, key=lambda size: size[0] * size[1], default=(USUAL_SIDE,) * 2)

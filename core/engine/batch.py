@@ -19,14 +19,14 @@ from core.engine.grouping import group_of
 from core.engine.scheduler import Pending, Scheduler, Stack, Worker
 from core.errors import LedgerError, StorageError
 from core.events import Listener, TaskEnded, TaskStarted
-from core.intake.admission import Job
+from core.intake.admission import Admitted, entry_for
 from core.messages import Done, Failed, FailureKind, Lease, encode
 from core.paths import as_text
 from core.settings import SupervisionSettings
 from core.store.ledger import Entry, Ledger, State
 from core.store.outputs import OutputRoot, discard, publish
 from core.store.replaced import Replaced
-from core.tasks import Result, Status, task_to_json
+from core.tasks import Result, Status
 
 INTERRUPTED = "Not tried: the run was interrupted."
 # Failures that another try, on another worker or with more free memory, may not repeat.
@@ -38,7 +38,7 @@ MOST_BYTES = 24 * 1024  # of leases that another one may follow; see `core.engin
 class _Task:
     """The fate of one job so far."""
 
-    job: Job
+    job: Admitted
     attempts: int = 0  # leases given
     failures: int = 0  # attempts that ended in a passing failure or a timeout
     crashes: int = 0  # attempts that took their worker with them
@@ -55,7 +55,7 @@ class ActiveLease:
     """A lease that is out. `alone`: its worker must not get another beside it."""
 
     lease: Lease
-    job: Job
+    job: Admitted
     worker: str
     alone: bool
 
@@ -80,7 +80,7 @@ class Batch:
 
     def __init__(
         self,
-        jobs: Sequence[Job],
+        jobs: Sequence[Admitted],
         settled: Sequence[Result],
         ledger: Ledger,
         root: OutputRoot,
@@ -121,12 +121,12 @@ class Batch:
         ran = [t.result for t in self._tasks.values() if t.result is not None]
         return sorted([*self._settled, *ran], key=lambda r: r.position)
 
-    def undecided(self) -> list[Job]:
+    def undecided(self) -> list[Admitted]:
         """Jobs of a finished batch that were closed with it, and not by what became of them."""
         results = [t.result for t in self._tasks.values()]
         return [self._tasks[r.position].job for r in results if r is not None and r.worker is None]
 
-    def add(self, job: Job) -> None:
+    def add(self, job: Admitted) -> None:
         """One job more, while the batch is open."""
         task = self._tasks[job.position] = _Task(job)
         self._unsettled += 1
@@ -140,7 +140,7 @@ class Batch:
         """Some of its inputs have results of earlier runs, which stay."""
         return any(result.success for result in self._settled)
 
-    def remake(self, remade: Callable[[Job], Job]) -> None:
+    def remake(self, remade: Callable[[Admitted], Admitted]) -> None:
         """Change jobs that nobody has begun, all in one way that leaves their work as it is."""
         for task in self._tasks.values():
             if task.attempts == 0:
@@ -175,7 +175,7 @@ class Batch:
             size += len(encode(active.lease))
         return group
 
-    def next_lease(self, worker: Worker, beside: Job | None = None) -> ActiveLease | None:
+    def next_lease(self, worker: Worker, beside: Admitted | None = None) -> ActiveLease | None:
         """The next attempt for `worker`, recorded; None if it has to wait or nothing is left.
 
         Args:
@@ -494,24 +494,10 @@ class Batch:
             self._finished.set()
 
     def _entry(self, task: _Task, state: State, **fields: object) -> Entry:
-        return job_entry(task.job, state, **fields)
+        return entry_for(task.job, state, **fields)
 
 
-def job_entry(job: Job, state: State, **fields: object) -> Entry:
-    """The ledger's entry for a job."""
-    return Entry(
-        key=job.output.key,
-        position=job.position,
-        task_id=job.task_id,
-        output_path=job.output.shown,
-        fingerprint=job.fingerprint,
-        state=state,
-        task=task_to_json(job.task),
-        **fields,  # type: ignore[arg-type]
-    )
-
-
-def _stack_of(job: Job) -> Stack:
+def _stack_of(job: Admitted) -> Stack:
     return next(iter(job.loads)) if len(job.loads) == 1 else job.loads or None
 
 

@@ -6,13 +6,13 @@ nothing. Captions of different length are the worker's affair: it alone has the 
 
 from collections.abc import Hashable
 
-from core.intake.admission import Job
+from core.intake.admission import Admitted
 from core.tasks import GenerateTask, ScoreTask
 
 MOST_PIXELS = 512 * 512
 
 
-def group_of(job: Job) -> Hashable | None:
+def group_of(job: Admitted) -> Hashable | None:
     """Equal for jobs that may run together; None for one that runs alone."""
     task = job.task
     if isinstance(task, ScoreTask):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from core.engine.pace import Pace
 from core.engine.scheduler import Peer
 from core.engine.worker_handle import WorkerHandle
-from core.intake.admission import Job
+from core.intake.admission import Admitted
 
 WORTH_A_COPY = 0.8  # of the time that the first run should still take
 LATE_SAVING = 5.0  # seconds: a large picture on a slow disk takes two or three
@@ -58,7 +58,7 @@ class Outlook:
 
     def _ends(
         self, worker: WorkerHandle, rate: float, now: float
-    ) -> Iterator[tuple[float, str, Job]]:
+    ) -> Iterator[tuple[float, str, Admitted]]:
         """Seconds that each lease should still take, its id and its job; not those of groups."""
         for held, seconds in (
             (worker.running, self._left(worker, rate, now)),

@@ -30,7 +30,7 @@ from core.engine.worker_handle import State, WorkerHandle
 from core.engine.worker_log import WorkerLog
 from core.events import Event, Listener, TaskProgress, WorkerState, ignore
 from core.fault_points import fault_point
-from core.intake.admission import Job
+from core.intake.admission import Admitted
 from core.memory_modes import Mode
 from core.messages import (
     BootFailed,
@@ -111,7 +111,9 @@ class WorkerPool:
         memory: MemoryChoice | None = None,
     ) -> None:
         self._memory = memory
-        self._remade: Callable[[Job], Job] = lambda job: job  # for the mode that all changed to
+        self._remade: Callable[[Admitted], Admitted] = lambda job: (
+            job
+        )  # for the mode that all changed to
         self._rules = settings.supervision
         self._listener = listener
         self._spec = specs[0][1]  # of a worker; all of a pool load one model
@@ -187,7 +189,7 @@ class WorkerPool:
         """
         self._post(lambda: self._abandon(status, reason))
 
-    def extend(self, job: Job) -> None:
+    def extend(self, job: Admitted) -> None:
         """Add a job to the running batch, which was made open-ended."""
         self._hand_over(lambda: self._batch.add(self._remade(job)) if self._batch else None)
 

@@ -15,6 +15,7 @@ from core.errors import InputError
 from core.intake.task_kinds import Contents, TaskInput, TaskKind
 from core.lora_stack import CheckedLora, counting, hashes_of
 from core.seeds import RANDOM, random_seed, seed_of_task
+from core.store.ledger_entry import Entry, State
 from core.store.outputs import OutputPath, OutputRoot
 from core.tasks import MAX_TASK_BYTES, EditTask, GenerateTask, ScoreTask, Task, task_to_json
 from core.validation import shown
@@ -30,7 +31,7 @@ UNDECIDING = (
 
 
 @dataclass(frozen=True)
-class Job:
+class Admitted:
     """A task that can run: every setting resolved, its output safe, its files checked."""
 
     position: int
@@ -98,7 +99,7 @@ class Admission:
         self._kept_seed = kept_seed
         self._taken: dict[str, int] = {}
 
-    def admit(self, position: int, given: TaskInput) -> Job | Rejected:
+    def admit(self, position: int, given: TaskInput) -> Admitted | Rejected:
         """Check one input; `position` is its place in the batch."""
         try:
             if isinstance(given, InputError):
@@ -112,7 +113,7 @@ class Admission:
             error_text = "The task is nested too deeply."
             return Rejected(position, _claimed_id(given, position), error_text)
 
-    def _job(self, position: int, task: Task) -> Job:
+    def _job(self, position: int, task: Task) -> Admitted:
         output_path = task.output_path or self._default_name(position)
         task = replace(
             task,
@@ -129,7 +130,7 @@ class Admission:
                 f"output_path: {shown(task.output_path)} is also the output of task {first}; "
                 "on some file systems names that differ only in case are one file."
             )
-        return Job(
+        return Admitted(
             position=position,
             task=task,
             task_id=task.task_id or output.file.stem,
@@ -153,7 +154,21 @@ class Admission:
         return replace(task, seed=seed)
 
 
-def made_by(job: Job, identity: str) -> Job:
+def entry_for(admitted: Admitted, state: State, **fields: object) -> Entry:
+    """The ledger's entry for an admitted task."""
+    return Entry(
+        key=admitted.output.key,
+        position=admitted.position,
+        task_id=admitted.task_id,
+        output_path=admitted.output.shown,
+        fingerprint=admitted.fingerprint,
+        state=state,
+        task=task_to_json(admitted.task),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def made_by(job: Admitted, identity: str) -> Admitted:
     """The same job for another model, or for one that is loaded in another way."""
     if job.model == identity:
         return job

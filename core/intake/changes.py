@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from core.checkpoints.model_loras import identities_in
-from core.intake.admission import FINGERPRINT_VERSIONS, UNDECIDING, Job, fingerprint
+from core.intake.admission import FINGERPRINT_VERSIONS, UNDECIDING, Admitted, fingerprint
 from core.intake.task_kinds import Contents
 from core.lora_stack import CheckedLora, counting, hashes_of
 from core.memory_modes import ALL_WEIGHTS_AS_THEY_ARE
@@ -165,7 +165,7 @@ class Comparison:
         self._last: _Maker | None = None
         self._in_vain = 0
 
-    def changes(self, job: Job, made: Made) -> list[Change]:
+    def changes(self, job: Admitted, made: Made) -> list[Change]:
         """What a job and the result under its name differ by; never empty."""
         task = _task(made)
         if task is None or type(task) is not type(job.task):
@@ -174,7 +174,7 @@ class Comparison:
         found += self._of_maker(job, made, task, explained=bool(found))
         return found or [Change("version or settings of this program")]
 
-    def _of_maker(self, job: Job, made: Made, task: Task, explained: bool) -> list[Change]:
+    def _of_maker(self, job: Admitted, made: Made, task: Task, explained: bool) -> list[Change]:
         """Model, dtype, and this program."""
         maker = self._maker(made, task, job)
         after = Identity.read(job.model)
@@ -215,7 +215,7 @@ class Comparison:
                 found.append(Change(word, values, True))
         return found
 
-    def _maker(self, made: Made, task: Task, job: Job) -> _Maker | None:
+    def _maker(self, made: Made, task: Task, job: Admitted) -> _Maker | None:
         """The maker that gives the result's fingerprint; None if none does."""
         if self._in_vain > MOST_IN_VAIN:
             return None
@@ -229,7 +229,7 @@ class Comparison:
         self._in_vain += 1
         return None
 
-    def _makers(self, made: Made, task: Task, job: Job) -> Iterator[_Maker]:
+    def _makers(self, made: Made, task: Task, job: Admitted) -> Iterator[_Maker]:
         if self._last is not None:
             yield self._last
         models = dict.fromkeys([job.model])
@@ -254,7 +254,7 @@ def _other_models(made: Made, now: Identity) -> Iterator[Identity]:
         yield replace(said, model=model, others=others, backend=backend)
 
 
-def field_changes(job: Job, made: Made) -> list[Change]:
+def field_changes(job: Admitted, made: Made) -> list[Change]:
     """Differences in a task's own settings alone, from a result that lies under another name."""
     task = _task(made)
     if task is None or type(task) is not type(job.task):
@@ -269,7 +269,7 @@ def _task(made: Made) -> Task | None:
         return None
 
 
-def _of_fields(job: Job, before: Task, made: Made) -> list[Change]:
+def _of_fields(job: Admitted, before: Task, made: Made) -> list[Change]:
     """Differences of settings; where the old task left one to the model, what the model took."""
     found = []
     after = vars(job.task)
@@ -286,7 +286,7 @@ def _of_fields(job: Job, before: Task, made: Made) -> list[Change]:
     return found
 
 
-def _of_lora(job: Job, made: Made) -> list[Change]:
+def _of_lora(job: Admitted, made: Made) -> list[Change]:
     if isinstance(job.task, ScoreTask):
         return []
     before, after = _lora_name(made.task.get("lora_path")), _lora_name(job.task.lora_path)
@@ -300,7 +300,7 @@ def _of_lora(job: Job, made: Made) -> list[Change]:
     return []
 
 
-def _of_loras(job: Job, task: Task, made: Made) -> list[Change]:
+def _of_loras(job: Admitted, task: Task, made: Made) -> list[Change]:
     """Differences of LoRAs; of stacks only those that take part in the pictures are compared."""
     if isinstance(job.task, ScoreTask) or isinstance(task, ScoreTask):
         return []
@@ -327,7 +327,7 @@ def _names(loras: Iterable[CheckedLora]) -> str:
     return " + ".join(sorted(_lora_name(lora.path) for lora in loras)) or "none"
 
 
-def _of_files(job: Job, made: Made) -> list[Change]:
+def _of_files(job: Admitted, made: Made) -> list[Change]:
     before, after = made.files, list(job.contents.pictures.values())
     found = []
     if isinstance(job.task, ScoreTask):

@@ -10,8 +10,7 @@ from typing import Any
 from loguru import logger
 
 from core.checkpoints.model_loras import ModelLora
-from core.engine.batch import job_entry
-from core.intake.admission import Job, Rejected
+from core.intake.admission import Admitted, Rejected, entry_for
 from core.intake.changes import TEXTS, Change, Comparison, Made, field_changes, text_of
 from core.intake.plan_summary import MOVED, PlanSummary, Standing
 from core.store.folder_input import FolderInput
@@ -38,7 +37,7 @@ class Plan:
         replaced: keeps them when they are replaced; None if they are not to be kept.
     """
 
-    jobs: list[Job]
+    jobs: list[Admitted]
     settled: list[Result]
     batch: int
     keys: list[str]
@@ -57,7 +56,7 @@ class Assessed:
         made: how the result under its name was made that it would replace.
     """
 
-    item: Job | Rejected
+    item: Admitted | Rejected
     entry: Entry
     standing: Standing
     made: Made | None = None
@@ -101,13 +100,13 @@ class Planner:
         self._lora_names = {lora.identity: lora.name for lora in model_loras}
         self._before: dict[str, Entry] = {}
 
-    def known(self, items: Sequence[Job | Rejected]) -> dict[str, Entry]:
+    def known(self, items: Sequence[Admitted | Rejected]) -> dict[str, Entry]:
         """What earlier runs left of inputs, by the key of their output."""
-        return self._ledger.entries_of([i.output.key for i in items if isinstance(i, Job)])
+        return self._ledger.entries_of([i.output.key for i in items if isinstance(i, Admitted)])
 
     def begin(
         self,
-        admitted: Sequence[Job | Rejected],
+        admitted: Sequence[Admitted | Rejected],
         claim: FolderInput | None = None,
         known: Mapping[str, Entry] | None = None,
     ) -> Plan:
@@ -120,7 +119,7 @@ class Planner:
         Raises:
             InputError: the folder says nowhere whose it is, and its results are another input's.
         """
-        keys = [item.output.key for item in admitted if isinstance(item, Job)]
+        keys = [item.output.key for item in admitted if isinstance(item, Admitted)]
         known = self.known(admitted) if known is None else known
         assessed = [self._assess(item, known) for item in admitted]
         summary = self._summary(assessed, known)
@@ -135,7 +134,7 @@ class Planner:
             self._remember(one, known)
         batch = self._ledger.begin_batch([one.entry for one in assessed])
         return Plan(
-            [one.item for one in assessed if _runs(one) and isinstance(one.item, Job)],
+            [one.item for one in assessed if _runs(one) and isinstance(one.item, Admitted)],
             [_settled_result(one.entry, one.item) for one in assessed if not _runs(one)],
             batch,
             keys,
@@ -146,33 +145,33 @@ class Planner:
             None if self._overwrite else Replaced(self._root, self._before),
         )
 
-    def add(self, item: Job | Rejected) -> Job | Result:
+    def add(self, item: Admitted | Rejected) -> Admitted | Result:
         """Plan one input more of the batch that was begun last."""
         known = self.known([item])
         one = self._assess(item, known)
         self._remember(one, known)
         self._ledger.set_state(one.entry)
-        if _runs(one) and isinstance(item, Job):
+        if _runs(one) and isinstance(item, Admitted):
             return item
         return _settled_result(one.entry, item)
 
-    def look(self, items: Sequence[Job | Rejected]) -> list[tuple[Standing, list[Change]]]:
+    def look(self, items: Sequence[Admitted | Rejected]) -> list[tuple[Standing, list[Change]]]:
         """How inputs stand that are not planned yet; nothing is recorded."""
         comparison, known = Comparison(self._lora_names), self.known(items)
         return [_reasons(self._assess(item, known), comparison) for item in items]
 
-    def _assess(self, item: Job | Rejected, known: Mapping[str, Entry]) -> Assessed:
+    def _assess(self, item: Admitted | Rejected, known: Mapping[str, Entry]) -> Assessed:
         if isinstance(item, Rejected):
             return Assessed(item, _rejected_entry(item), "refused")
         entry = known.get(item.output.key)
         if self._overwrite:
             there = os.path.lexists(item.output.file)
-            return Assessed(item, job_entry(item, "pending"), "again" if there else "new")
+            return Assessed(item, entry_for(item, "pending"), "again" if there else "new")
         return _judge(item, entry, self._retry_quarantined)
 
     def _remember(self, one: Assessed, known: Mapping[str, Entry]) -> None:
         """Keep the entry of a finished result that a job will replace."""
-        if one.entry.state != "pending" or not isinstance(one.item, Job):
+        if one.entry.state != "pending" or not isinstance(one.item, Admitted):
             return
         entry = known.get(one.item.output.key)
         if self._overwrite:  # without a look at the file
@@ -200,7 +199,7 @@ class Planner:
             return False
         there = {text_of(entry.task) for entry in self._ledger.finished()}
         there |= {one.made.text for one in assessed if one.made is not None}
-        asked = {text_of(one.entry.task) for one in assessed if isinstance(one.item, Job)}
+        asked = {text_of(one.entry.task) for one in assessed if isinstance(one.item, Admitted)}
         return not (asked & there)
 
 
@@ -221,12 +220,12 @@ class _Moves:
         self._now = {
             one.item.output.key: text_of(one.entry.task)
             for one in assessed
-            if isinstance(one.item, Job)
+            if isinstance(one.item, Admitted)
         }
 
     def seen(self, one: Assessed, changes: list[Change]) -> list[Change]:
         """The changes of a task, in view of where it stood."""
-        assert isinstance(one.item, Job) and one.made is not None
+        assert isinstance(one.item, Admitted) and one.made is not None
         changed = {change.what for change in changes}
         if changed & set(TEXTS) and isinstance(one.item.task, GenerateTask):
             origin = self._origin(one.item)
@@ -245,7 +244,7 @@ class _Moves:
                     return [Change(f"seed {MOVED}"), *others]
         return changes
 
-    def _origin(self, job: Job) -> Made | None:
+    def _origin(self, job: Admitted) -> Made | None:
         """The result that was made of this task's prompt, under a name that another one has now."""
         if self._origins is None:
             self._origins = {}
@@ -258,14 +257,14 @@ class _Moves:
 
     def _results(self) -> Iterator[tuple[str, Made]]:
         for one in self._assessed:
-            if one.made is not None and isinstance(one.item, Job):
+            if one.made is not None and isinstance(one.item, Admitted):
                 yield one.item.output.key, one.made
         for entry in self._ledger.finished():
             yield entry.key, Made(entry.task, entry.used, None, [], str(entry.fingerprint))
 
 
 def _reasons(one: Assessed, comparison: Comparison) -> tuple[Standing, list[Change]]:
-    if one.standing != "changed" or one.made is None or not isinstance(one.item, Job):
+    if one.standing != "changed" or one.made is None or not isinstance(one.item, Admitted):
         return one.standing, []
     return one.standing, comparison.changes(one.item, one.made)
 
@@ -274,9 +273,9 @@ def _runs(one: Assessed) -> bool:
     return one.entry.state == "pending"
 
 
-def _judge(job: Job, known: Entry | None, retry_quarantined: bool) -> Assessed:
+def _judge(job: Admitted, known: Entry | None, retry_quarantined: bool) -> Assessed:
     """How `job` stands to its entry in the ledger and to the file under its name."""
-    pending = job_entry(job, "pending")
+    pending = entry_for(job, "pending")
     if known is not None and known.fingerprint == job.fingerprint:
         if known.state == "done" and _intact(job, known):
             entry = replace(known, position=job.position, task_id=job.task_id, task=pending.task)
@@ -310,7 +309,7 @@ def _was_left_alone(known: Entry) -> bool:
     return known.state == "failed" and known.worker is None
 
 
-def _without_file(job: Job, known: Entry | None) -> Standing:
+def _without_file(job: Admitted, known: Entry | None) -> Standing:
     if known is None:
         return "new"
     if known.state == "done":
@@ -326,7 +325,7 @@ def _provenance(file: Path) -> dict[str, Any] | None:
         return None
 
 
-def _entry_of(job: Job, made: Made) -> Entry | None:
+def _entry_of(job: Admitted, made: Made) -> Entry | None:
     """The entry of the result that lies under a job's name; None if it cannot be read."""
     try:
         with job.output.file.open("rb") as stream:
@@ -335,7 +334,7 @@ def _entry_of(job: Job, made: Made) -> Entry | None:
     except OSError:
         return None
     return replace(
-        job_entry(job, "done"),
+        entry_for(job, "done"),
         task=dict(made.task),
         fingerprint=made.fingerprint,
         size=size,
@@ -344,7 +343,7 @@ def _entry_of(job: Job, made: Made) -> Entry | None:
     )
 
 
-def _intact(job: Job, known: Entry) -> bool:
+def _intact(job: Admitted, known: Entry) -> bool:
     """Whether a result is as it was recorded: a picture by its size, a verdict by every byte.
 
     Verdicts are small, and their scores go into the tables.
@@ -372,15 +371,15 @@ def _rejected_entry(item: Rejected) -> Entry:
     )
 
 
-def _settled_result(entry: Entry, item: Job | Rejected) -> Result:
+def _settled_result(entry: Entry, item: Admitted | Rejected) -> Result:
     done = entry.state == "done"
     return Result(
         position=entry.position,
         task_id=entry.task_id,
         status="skipped" if done else "quarantined" if entry.state == "quarantined" else "failed",
-        output_path=str(item.output.file) if done and isinstance(item, Job) else None,
+        output_path=str(item.output.file) if done and isinstance(item, Admitted) else None,
         elapsed=entry.elapsed,
         error=entry.error,
         worker=entry.worker,
-        seed=item.task.seed if isinstance(item, Job) else None,
+        seed=item.task.seed if isinstance(item, Admitted) else None,
     )

@@ -1,9 +1,9 @@
 """Picture files that say how they were made: A1111's `parameters` text and our own JSON.
 
 `parameters` (`core.store.infotext`) is what most viewers and ComfyUI nodes read. Nothing is ever
-written under `prompt` or `workflow`, where ComfyUI expects its own JSON. A PNG has both as text chunks. A
-WebP has them in EXIF: `parameters` as the user comment, where A1111 has it, too, and the JSON as
-the image description.
+written under `prompt` or `workflow`, where ComfyUI expects its own JSON. A PNG has both as text
+chunks. A WebP has them in EXIF: `parameters` as the user comment, where A1111 has it, too, and the
+JSON as the image description.
 """
 
 import json

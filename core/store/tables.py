@@ -9,16 +9,16 @@ the newest batch, failures included, in input order.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from core.errors import InputError
-from core.intake.planning import Plan
 from core.paths import as_text, on_disk, printable
 from core.store.dataset_folder import in_readable_order, settle, with_exact_seeds
 from core.store.ledger import Entry, Ledger
 from core.store.ledger_file import LOCK_NAME
 from core.store.ledger_recovery import entry_of_result
 from core.store.outputs import append, json_lines, write_atomically
+from core.store.replaced import Replaced
 from core.tasks import MAX_TASK_BYTES, Result
 
 _TASK_COLUMNS = ("prompt", "negative_prompt", "seed", "lora_strength")
@@ -59,6 +59,21 @@ def _first_line(file: Path) -> str:
         return ""
 
 
+class BatchPlan(Protocol):
+    """What the tables need to know of a batch: see `core.intake.planning.Plan`."""
+
+    @property
+    def batch(self) -> int: ...
+    @property
+    def keys(self) -> Sequence[str]: ...
+    @property
+    def renews(self) -> bool: ...
+    @property
+    def before(self) -> Mapping[str, Entry]: ...
+    @property
+    def replaced(self) -> Replaced | None: ...
+
+
 class Tables:
     """The tables of one folder, for as long as its ledger is open.
 
@@ -75,7 +90,7 @@ class Tables:
         self._empty: set[str] = set()  # its columns without any value
         self._interrupted = False  # the last batch was
 
-    def write(self, plan: Plan, results: Sequence[Result]) -> None:
+    def write(self, plan: BatchPlan, results: Sequence[Result]) -> None:
         """Bring the tables up to date with a batch that has just ended.
 
         Raises:
@@ -95,7 +110,7 @@ class Tables:
             self._folder / "results.jsonl", json_lines(result.as_dict() for result in results)
         )
 
-    def _entries(self, plan: Plan) -> Iterator[Entry]:
+    def _entries(self, plan: BatchPlan) -> Iterator[Entry]:
         """What lies in the folder, in the order in which it was asked for."""
         for position, entry in enumerate(self._ledger.with_output()):
             found: Entry | None = entry
@@ -116,7 +131,7 @@ class Tables:
         if self._written is not None:
             settle(self._folder, self._interrupted)
 
-    def _add(self, plan: Plan, file: Path) -> bool:
+    def _add(self, plan: BatchPlan, file: Path) -> bool:
         """Add the batch's pictures to the table; False if its columns do not take them."""
         added = self._ledger.entries_of(plan.keys).values()
         done = sorted((e for e in added if e.state == "done"), key=lambda e: e.position)

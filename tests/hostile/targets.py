@@ -12,7 +12,7 @@ from apps.edit_benchmark.pairs import read_pairs
 from apps.tweets.tweets_file import read_tweets
 from core.checkpoints.lora_files import LoraInspector
 from core.errors import MultiGPUError
-from core.intake.admission import Admission, Job, Rejected
+from core.intake.admission import Admission, Admitted, Rejected
 from core.intake.task_kinds import GenerateKind, LoraFinder
 from core.judge import CLIP_PROMPTS
 from core.judge_answer import Form, read_answer
@@ -40,7 +40,7 @@ def admission(folder: Path) -> Admission:
     )
 
 
-def check_admitted(item: Job | Rejected, folder: Path) -> None:
+def check_admitted(item: Admitted | Rejected, folder: Path) -> None:
     """A refusal in one line, or a job that stays in its folder and fits in a pipe."""
     if isinstance(item, Rejected):
         assert "\n" not in item.error and len(item.error) < 2000

@@ -1,0 +1,83 @@
+"""What the workers of a role are born knowing, by their devices, model and settings."""
+
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+from core.devices.device import Device
+from core.devices.model_choice import ModelChoice
+from core.devices.optional_packages import saved_with
+from core.judge import Judge
+from core.settings import SimulatedSettings, WorkerSettings
+from core.worker_spec import Role, WorkerSpec
+
+MOST_AT_ONCE = 8  # pictures: from there on batches gain little
+
+
+class RunSettings(Protocol):
+    """The settings that every kind of run has."""
+
+    @property
+    def workers(self) -> WorkerSettings: ...
+    @property
+    def simulated(self) -> SimulatedSettings: ...
+
+
+def specs_for(
+    devices: Sequence[Device],
+    role: Role,
+    model: ModelChoice,
+    settings: RunSettings,
+    judge: Judge | None = None,
+) -> list[tuple[Device, WorkerSpec]]:
+    """One worker per device, sharing this machine's cores."""
+    threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
+    return [(d, spec_for(d, role, model, settings, threads, judge)) for d in devices]
+
+
+def spec_for(
+    device: Device,
+    role: Role,
+    model: ModelChoice,
+    settings: RunSettings,
+    threads: int,
+    judge: Judge | None = None,
+) -> WorkerSpec:
+    return WorkerSpec(
+        name=device.label,
+        role=role,
+        parent_pid=os.getpid(),
+        device=device.kind,
+        device_count=device.count,
+        threads=threads,
+        model=model.path_or_id,
+        model_identity=model.identity,
+        revision=model.revision,
+        dtype=model.dtype,
+        max_resident_loras=settings.workers.max_resident_loras,
+        max_cached_prompts=settings.workers.max_cached_prompts,
+        max_pending_saves=settings.workers.max_pending_saves,
+        simulated=settings.simulated,
+        attention_backend=settings.workers.attention_backend,
+        compile=settings.workers.compile,
+        step_cache=settings.workers.chosen_cache,
+        group_size=_group_size(role, settings.workers, judge),
+        judge=judge,
+        variant=model.variant,
+        memory=model.memory,
+        base_model=model.base_model,
+        base_identity=model.base_identity,
+        model_loras=model.loras,
+        scheduler=model.scheduler,
+        sharers=device.sharers,
+        memory_share=device.free_or_all,
+        saved_with=saved_with(model),
+    )
+
+
+def _group_size(role: Role, workers: WorkerSettings, judge: Judge | None) -> int:
+    if judge is not None:
+        return judge.settings.batch_size
+    if role != "generate":
+        return 1
+    return MOST_AT_ONCE if workers.max_batch == "auto" else workers.max_batch

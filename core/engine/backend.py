@@ -1,0 +1,99 @@
+"""The seam between the engine and whatever runs its workers: processes here, or stand-ins.
+
+The engine knows slots, by name. A backend gives a slot a worker (an incarnation), carries
+messages in both directions and says when a worker is gone. Everything that knows of processes,
+pipes or signals lies behind it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from core.devices.device import Device
+from core.messages import ToWorker
+from core.worker_spec import WorkerSpec
+
+
+@dataclass(frozen=True)
+class Said:
+    """A message from a slot's worker."""
+
+    slot: str
+    message: Any  # one of `core.messages.ToMain`
+
+
+@dataclass(frozen=True)
+class HungUp:
+    """A slot's worker says nothing more; its death may still be to come."""
+
+    slot: str
+
+
+@dataclass(frozen=True)
+class Died:
+    """A slot's worker is gone, and everything that it said came before this.
+
+    Attributes:
+        how: in words, for the user: `its process was ended by SIGSEGV`.
+        by_sigkill: somebody killed it: the user, the kernel for want of memory, or the engine.
+        blameless: it went with something that it depends on, and not for what it was doing.
+    """
+
+    slot: str
+    how: str
+    by_sigkill: bool = False
+    blameless: bool = False
+
+
+Report = Said | HungUp | Died
+
+
+class WorkerBackend(Protocol):
+    """Runs the workers of an engine.
+
+    `wake` may be called from any thread and from signal handlers; everything else is called from
+    the engine's thread alone, which outlives every worker.
+    """
+
+    @property
+    def ready(self) -> bool:
+        """Workers can be started now; `wake` follows when that changes."""
+
+    def prepare(self, spec: WorkerSpec) -> None:
+        """Make ready for workers like this one; returns at once."""
+
+    def start(self, slot: str, device: Device, spec: WorkerSpec) -> None:
+        """Start a worker; the slot has none.
+
+        Raises:
+            Exception: it cannot be started now.
+        """
+
+    def send(self, slot: str, message: ToWorker) -> bool:
+        """Send a message; False if the worker is gone, which `poll` will say."""
+
+    def reads_along(self, slot: str) -> bool:
+        """The worker has read everything that it was sent, so that to send more cannot block."""
+
+    def is_gone(self, slot: str) -> bool:
+        """The slot has no worker, or one that is dead, whether or not `poll` has said so."""
+
+    def has_word(self, slot: str) -> bool:
+        """The worker said something that `poll` has not reported yet, or hung up."""
+
+    def progress(self, slot: str) -> object:
+        """Changes whenever the worker computes or reads; equal if it did neither meanwhile."""
+
+    def kill(self, slot: str) -> None:
+        """Have the worker end at once, whatever it is doing; `poll` will say when it is gone."""
+
+    def forget(self, slot: str) -> None:
+        """Let go of a worker: one that is gone, or one that cannot be killed."""
+
+    def poll(self, timeout: float) -> list[Report]:
+        """Wait until a worker says something or dies, `wake` is called, or time is up (seconds)."""
+
+    def wake(self) -> None:
+        """End a `poll`, or the next one."""
+
+    def close(self) -> None:
+        """Let go of everything; the last call."""
