@@ -11,7 +11,6 @@ from uuid import uuid4
 
 from loguru import logger
 
-from core.checkpoints.checkpoint import PIPELINE_INDEX
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import choose_devices
 from core.devices.memory_choice import MemoryChoice, demand_of, usual_demand
@@ -22,6 +21,7 @@ from core.engine.batch import Batch
 from core.engine.worker_pool import WorkerPool
 from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
+from core.index_files import PIPELINE_INDEX
 from core.intake.admission import Admission, Admitted, Rejected
 from core.intake.kept_seeds import KeptSeeds
 from core.intake.planning import Plan, Planner, tell_plan

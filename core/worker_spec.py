@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from core.checkpoints.checkpoint import MODEL_INDEX, PIPELINE_INDEX
-from core.checkpoints.model_loras import ModelLora
+from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.judge import Judge
 from core.memory_modes import FACTS, Mode
+from core.model_lora import ModelLora
 from core.settings import Compile, Dtype, SimulatedSettings, StepCache
 
 Role = Literal["generate", "edit", "score"]

@@ -13,9 +13,10 @@ from PIL import Image
 
 from apps.edit_benchmark.editing import EditedBy
 from core.checkpoints.lora_files import LoraInspector, content_hash
-from core.checkpoints.model_loras import ModelLora, find_model_loras
+from core.checkpoints.model_loras import find_model_loras
 from core.errors import InputError
 from core.model_identity import Identity
+from core.model_lora import ModelLora
 from core.noise_schedule import CLASSES
 from core.settings import load_settings
 from core.store.provenance import read_provenance

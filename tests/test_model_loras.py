@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.checkpoints.lora_files import content_hash
-from core.checkpoints.model_loras import ModelLora
 from core.errors import InputError
+from core.model_lora import ModelLora
 from tests.lora_layouts import FAMILIES, LAYOUTS, Writer, build, layers_of, only
 from tests.test_lora_layouts import NO_SUCH_LAYER
 from tests.test_native_image_generator import drawn, lease, spec_for

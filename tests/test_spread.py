@@ -18,11 +18,11 @@ from torch import nn
 from apps.edit_benchmark.models import DEMO_EDITOR, DEMO_JUDGE
 from apps.edit_benchmark.settings import load_benchmark_settings
 from core.checkpoints.lora_files import content_hash
-from core.checkpoints.model_loras import ModelLora
 from core.devices.model_choice import DEMO_MODEL
 from core.errors import InputError
 from core.judge import load_judge
 from core.messages import Lease
+from core.model_lora import ModelLora
 from core.tasks import EditTask, ScoreTask
 from core.worker_spec import WorkerSpec
 from tests.pretend_gpus import PretendGpus, pretend_memory

@@ -17,8 +17,8 @@ from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.constants import is_offline_mode
 
-from core.checkpoints.checkpoint import PIPELINE_INDEX
 from core.errors import ModelLoadError
+from core.index_files import PIPELINE_INDEX
 from workers.errors import causes_of
 
 Log = Callable[[str, str], None]

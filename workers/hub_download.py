@@ -39,8 +39,8 @@ from huggingface_hub.utils._fixes import WeakFileLock
 from huggingface_hub.utils._headers import build_hf_headers
 
 from core.byte_sizes import shown_bytes
-from core.checkpoints.checkpoint import PIPELINE_INDEX
 from core.errors import ModelLoadError
+from core.index_files import PIPELINE_INDEX
 from workers.hub import HubModel, Log, ask_for, load_from_hub, patiently
 from workers.hub_files import (
     Given,

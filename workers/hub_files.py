@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from core.checkpoints.checkpoint import PIPELINE_INDEX
 from core.errors import ModelLoadError
+from core.index_files import PIPELINE_INDEX
 
 Given = Literal["nothing", "denoiser", "everything"]
 """Of which parts of a pipeline the user has the weights in a file."""

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from core.checkpoints.model_loras import ModelLora
 from core.errors import InputError, LoraError
+from core.model_lora import ModelLora
 from workers.base_layers import Beside, Place, place_of, put_beside
 from workers.errors import blames_no_file
 from workers.lora_adapter import LoraReader

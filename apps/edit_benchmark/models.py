@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from apps.edit_benchmark.settings import BenchmarkSettings, ModelJudgeDefaults
-from core.checkpoints.checkpoint import MODEL_INDEX
 from core.devices.device import Device
 from core.devices.model_choice import Automatic, ModelChoice, choose_model
 from core.devices.working_memory import Demand
 from core.errors import InputError
+from core.index_files import MODEL_INDEX
 from core.settings import PROJECT_DIR, JudgeSettings, best_match
 
 LOGITS_PROMPTS = "viescore_logits.yaml"

@@ -19,7 +19,6 @@ from apps.edit_benchmark.editing import Edit
 from apps.edit_benchmark.models import EDITOR, EDITOR_DEMAND, judge_demand, judge_model
 from apps.edit_benchmark.pairs import Pair, PairSet
 from apps.edit_benchmark.settings import BenchmarkSettings
-from core.checkpoints.checkpoint import MODEL_INDEX, PIPELINE_INDEX
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device, choose_devices, memory_in_use
 from core.devices.memory_choice import MemoryChoice, demand_of
@@ -31,6 +30,7 @@ from core.engine.worker_log import WorkerLog
 from core.engine.worker_pool import WorkerPool, fetch_for
 from core.errors import InputError
 from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
+from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.intake.admission import Admission, Admitted, Rejected, entry_for
 from core.intake.changes import Change
 from core.intake.plan_summary import PlanSummary, Standing

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from core.checkpoints.single_file import GGUF, OF_AUTOENCODERS, OF_TEXT_ENCODERS
 from core.checkpoints.weights import Tensor, Weights, tensors_of, weight_files
+from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.memory_modes import part_of
 
 Kind = Literal["denoiser", "text", "vae", "judge", "other"]
 
 MAX_JSON_BYTES = 50_000_000  # of an index or a header; the largest have some MB
-PIPELINE_INDEX, MODEL_INDEX = "model_index.json", "config.json"
 
 
 @dataclass(frozen=True)

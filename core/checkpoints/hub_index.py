@@ -16,8 +16,6 @@ from huggingface_hub.constants import is_offline_mode
 
 from core.checkpoints.checkpoint import (
     MAX_JSON_BYTES,
-    MODEL_INDEX,
-    PIPELINE_INDEX,
     Checkpoint,
     checkpoint_of_folder,
     component_of,
@@ -27,6 +25,7 @@ from core.checkpoints.checkpoint import (
 )
 from core.checkpoints.safetensors_header import LENGTH_BYTES
 from core.checkpoints.weights import Tensor, chosen_files, tensors_in
+from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 
 REQUEST_TIMEOUT = 5.0  # seconds for one answer
 WHOLE_TIMEOUT = 20.0  # seconds for all of them

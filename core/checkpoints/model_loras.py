@@ -5,51 +5,14 @@ the model (`workers.model_loras`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.checkpoints.hub_files import fetch_file
 from core.checkpoints.lora_files import LoraInspector, find_lora
 from core.errors import InputError, LoraError
+from core.model_lora import ModelLora, lora_identity
 from core.settings import ModelLoraSettings
-
-HASH_DIGITS = 16  # of a LoRA's content, in identities
-
-
-@dataclass(frozen=True)
-class ModelLora:
-    """A LoRA of the model.
-
-    Attributes:
-        path: the file.
-        name: what logs and pictures call it: its file's name.
-        strength: 1.0 is the LoRA as trained.
-    """
-
-    path: str
-    name: str
-    sha256: str
-    strength: float
-
-    @property
-    def identity(self) -> str:
-        """All about it that decides a picture."""
-        return lora_identity(self.sha256, self.strength)
-
-    @property
-    def shown(self) -> str:
-        """For a line of the log."""
-        return f"{self.name} at {self.strength:g}"
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What a picture says of it."""
-        return {"name": self.name, "sha256": self.sha256, "strength": self.strength}
-
-
-def lora_identity(sha256: str, strength: float) -> str:
-    return f"{sha256[:HASH_DIGITS]}@{float(strength)!r}"
 
 
 def find_model_loras(

@@ -8,15 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from core.checkpoints.checkpoint import (
-    PIPELINE_INDEX,
-    Checkpoint,
-    checkpoint_of_folder,
-    with_denoiser,
-)
+from core.checkpoints.checkpoint import Checkpoint, checkpoint_of_folder, with_denoiser
 from core.checkpoints.known_models import known_checkpoint
 from core.checkpoints.lora_files import LoraInspector
-from core.checkpoints.model_loras import ModelLora, find_model_loras
+from core.checkpoints.model_loras import find_model_loras
 from core.checkpoints.single_file import base_of, inspect_single_file, is_single_file
 from core.checkpoints.variants import check_variant
 from core.devices.device import Device
@@ -26,8 +21,10 @@ from core.devices.memory_needs import GIB, Need, gib, needs_of
 from core.devices.working_memory import Demand
 from core.errors import DeviceError, InputError
 from core.file_ends import add_ends
+from core.index_files import PIPELINE_INDEX
 from core.memory_modes import Memory, Mode, changes_pixels
 from core.model_identity import BASE, Identity, loaded_as
+from core.model_lora import ModelLora
 from core.paths import printable, user_path
 from core.settings import PROJECT_DIR, DrawingModel, Dtype
 

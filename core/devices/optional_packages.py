@@ -4,8 +4,8 @@ import json
 import os
 from pathlib import Path
 
-from core.checkpoints.checkpoint import MODEL_INDEX, PIPELINE_INDEX
 from core.devices.model_choice import SIMULATED, ModelChoice
+from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.memory_modes import PACKAGES, installed
 
 

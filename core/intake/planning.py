@@ -9,10 +9,10 @@ from typing import Any
 
 from loguru import logger
 
-from core.checkpoints.model_loras import ModelLora
 from core.intake.admission import Admitted, Rejected, entry_for
 from core.intake.changes import TEXTS, Change, Comparison, Made, field_changes, text_of
 from core.intake.plan_summary import MOVED, PlanSummary, Standing
+from core.model_lora import ModelLora
 from core.store.folder_input import FolderInput
 from core.store.ledger import Entry, Ledger
 from core.store.outputs import OutputRoot
