@@ -8,8 +8,11 @@ from core.tasks import Result
 
 @dataclass(frozen=True)
 class TaskStarted:
+    """`job` is the number of the job that the task belongs to."""
+
     task_id: str
     worker: str
+    job: int = 0
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,13 @@ class TaskProgress:
     done: int
     total: int
     together: int = 1
+    job: int = 0
 
 
 @dataclass(frozen=True)
 class TaskEnded:
     result: Result
+    job: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from core.engine.pace import OWN_ENOUGH
 from loguru import logger
 
-from core.engine.pace import OWN_ENOUGH
 from core.engine.scheduler import TAIL
 from core.engine.worker_handle import WorkerHandle
 from core.events import Event, TaskStarted

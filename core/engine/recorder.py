@@ -6,6 +6,7 @@ for in the order in which it is asked, and answers each call of `then` from that
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from core.errors import LedgerError, StorageError
@@ -53,6 +54,10 @@ class Ending:
 
 class Recorder(Protocol):
     """The record of one output folder. Called from the engine's thread; never blocks it."""
+
+    @property
+    def folder(self) -> Path:
+        """The output folder: what it refuses for good, it refuses all of its jobs."""
 
     def partial_path(self, admitted: Admitted, lease_id: str) -> str:
         """Where the attempt of a lease writes; a name, without a look at the disk."""

@@ -30,6 +30,9 @@ UNDECIDING = (
 )  # fmt: skip
 
 
+_ROLES = {GenerateTask: "generate", EditTask: "edit", ScoreTask: "score"}
+
+
 @dataclass(frozen=True)
 class Admitted:
     """A task that can run: every setting resolved, its output safe, its files checked."""
@@ -43,6 +46,11 @@ class Admitted:
     work: float  # expected work, in a unit of the task's kind
     model: str  # its identity, as in the fingerprint
     dtype: str
+
+    @property
+    def role(self) -> str:
+        """What kind of model it is for: generate, edit or score."""
+        return _ROLES[type(self.task)]
 
     @property
     def lora_sha256(self) -> str | None:

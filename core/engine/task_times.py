@@ -1,23 +1,36 @@
-"""How long tasks take here, learned from those before: deadlines and forecasts."""
+"""How long tasks of a model take here, learned from those before: deadlines and forecasts."""
 
 from collections import deque
 from collections.abc import Iterable
 from statistics import median
+from typing import Protocol
 
-from core.engine.scheduler import SAME_SPEED
-from core.settings import SupervisionSettings
-
+SAME_SPEED = 1.15  # how much slower a worker may be before it counts as slower
 MEMORY = 64  # tasks: enough for a median that one slow task does not move
 OWN_MEMORY = 9  # of one worker: its first, slow task is soon outvoted
 OWN_ENOUGH = 3  # of its tasks: before, one slow one would speak for all
 
 
-class Pace:
-    """Seconds per unit of expected work, over all workers of a pool and for each of them."""
+class DeadlineRules(Protocol):
+    """How long a task may take; see `supervision` in config/default.yaml."""
 
-    def __init__(self, rules: SupervisionSettings) -> None:
+    @property
+    def task_timeout(self) -> float | None: ...
+    @property
+    def task_timeout_factor(self) -> float: ...
+    @property
+    def task_timeout_minimum(self) -> float: ...
+    @property
+    def first_task_timeout(self) -> float: ...
+
+
+class TaskTimes:
+    """Seconds per unit of expected work, over all workers of a model and for each of them."""
+
+    def __init__(self, rules: DeadlineRules) -> None:
         self._rules = rules
         self._rates: deque[float] = deque(maxlen=MEMORY)
+        self._seconds: deque[float] = deque(maxlen=MEMORY)  # of whole tasks
         self._own: dict[str, deque[float]] = {}
         self._own_median: dict[str, float] = {}  # of those that have finished enough
         self._loads: deque[float] = deque(maxlen=MEMORY)  # seconds for a LoRA
@@ -37,16 +50,22 @@ class Pace:
             self._loads.append(max(0.0, seconds - usual * work) * together / loads)
         rate = seconds / max(work, 1e-9)
         self._rates.append(rate)
+        self._seconds.append(seconds)
         own = self._own.setdefault(worker, deque(maxlen=OWN_MEMORY))
         own.append(rate)
         if len(own) >= OWN_ENOUGH:
             self._own_median[worker] = median(own)
 
-    def seconds_per_work(self, worker: str) -> float | None:
+    def seconds_per_work(self, worker: str = "") -> float | None:
         """Of this worker, or of all while it has finished few; None while nobody has any."""
         if worker in self._own_median:
             return self._own_median[worker]
         return median(self._rates) if self._rates else None
+
+    @property
+    def seconds_per_task(self) -> float | None:
+        """Device time of a usual task; None while none has finished."""
+        return median(self._seconds) if self._seconds else None
 
     @property
     def load_seconds(self) -> float:
@@ -54,7 +73,7 @@ class Pace:
         return median(self._loads) if self._loads else 0.0
 
     def keeps_up(self, worker: str, others: Iterable[str]) -> bool:
-        """It is known to be about as fast as the fastest of them."""
+        """The worker is known to be about as fast as the fastest of them."""
         own = self._own_median.get(worker)
         return own is not None and all(
             own <= SAME_SPEED * self._own_median.get(name, own) for name in others
