@@ -13,7 +13,7 @@ import pytest
 
 from core.messages import Done, Generated, Lease, Load, Loaded, Ready, Stop, ToMain, decode, encode
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.processes.worker_start import WorkerMain
+from core.processes.worker_link import WorkerMain
 from core.tasks import Result
 from core.worker_spec import WorkerSpec
 from tests.conftest import PATIENCE, wait_until
@@ -102,7 +102,7 @@ class StubWorker:
 
 
 class StubStarter:
-    """Starts stub workers; takes the place of `core.processes.worker_start`'s with `installed`."""
+    """Starts stub workers; takes the place of `core.processes.starters`'s with `installed`."""
 
     ready = True
 

@@ -1,4 +1,4 @@
-"""What the fork server imports, once for all workers; see `core.processes.worker_start`.
+"""What the fork server imports, once for all workers; see `core.processes.fork_server`.
 
 The server must stay fit to be forked: one thread, and no CUDA. `complete` says that it is,
 `refusal` why not.
@@ -8,7 +8,7 @@ import ctypes
 import gc
 import os
 
-from core.processes.worker_start import PRELOAD_PARENT, PRELOAD_ROLE
+from core.processes.fork_server import PRELOAD_PARENT, PRELOAD_ROLE
 from workers import boot
 
 complete = False

@@ -1,26 +1,39 @@
-"""What an engine needs of whatever brings a hub's model to this machine."""
+"""What the engine needs of a hub's model on its way to the workers, whoever brings it."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 
 class Fetch(Protocol):
-    """A model on its way here, brought once for all workers."""
+    """One model that is being fetched.
+
+    Attributes:
+        on_change: called, from any thread, when there is something new to read here.
+    """
 
     on_change: Callable[[], None]
-    """Called, from any thread, when any of the properties has changed."""
 
     @property
     def folder(self) -> str | None:
-        """Where the model's files lie, once all of them are there."""
+        """Where the model's files lie, as workers have to be told; None until they are there."""
 
     @property
     def refusal(self) -> str | None:
-        """Why the model cannot be had; another try would not change it."""
+        """Why the model cannot be had; None if nothing is known against it."""
 
     @property
     def transfers(self) -> bool:
-        """Files are being transferred, which may take long."""
+        """Bytes are coming, which may take long."""
+
+    def start(self, after: "Fetch | None" = None) -> None:
+        """Begin; does nothing the second time.
+
+        Args:
+            after: another model that has the whole line until it is there.
+        """
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the model is there or cannot be had; False if time was up before."""
 
     def stop(self) -> None:
-        """End it; what has come is kept for the next time."""
+        """End it, wherever it is; what came stays for the next run."""

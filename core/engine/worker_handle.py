@@ -6,7 +6,6 @@ worker can neither hold a lock that another one needs nor leave half a message f
 
 import array
 import fcntl
-import os
 import signal
 import termios
 import time
@@ -19,20 +18,16 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from core.devices.device import Device
-from core.devices.load_turns import loading_environment
 from core.engine.batch import ActiveLease, Batch
 from core.fault_points import fault_point, send_half
 from core.memory_modes import Mode
 from core.messages import Lease, ToWorker, decode, encode
-from core.paths import UTF8_MODE, WORKERS_DIFFER, for_worker, user_path
+from core.paths import WORKERS_DIFFER, for_worker
+from core.processes.process_start import Starter, WorkerProcess
 from core.processes.stall_watch import StallWatch
-from core.processes.worker_start import Starter, WorkerMain, WorkerProcess
-from core.tasks import EditTask, GenerateTask, ScoreTask
+from core.processes.worker_link import ORDERS_BYTES, WorkerMain, birth_environment
+from core.processes.workers_paths import with_workers_paths
 from core.worker_spec import WorkerSpec
-
-# Of a worker's pipe: a group of leases that it does not read, which take a page (4 KiB) each at
-# least, must not keep main waiting.
-ORDERS_BYTES = 256 * 1024
 
 
 class State(Enum):
@@ -158,7 +153,7 @@ class WorkerHandle:
                     result_writer,
                 ),
                 self.name,
-                self._birth_environment(),
+                birth_environment(self.device, self._spec),
             )
         except Exception:
             self._close_pipes()
@@ -174,30 +169,11 @@ class WorkerHandle:
         self.fresh = True
         self.loras = frozenset()
 
-    def _birth_environment(self) -> dict[str, str]:
-        """What has to be set before anything in the child reads it."""
-        threads = str(self._spec.threads)
-        environment = {
-            "CUDA_VISIBLE_DEVICES": self.device.mask,
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            **loading_environment(self._spec),
-            **UTF8_MODE,
-        }
-        if self.device.kind == "cpu":
-            # The same sums whatever the number of threads; see workers.reproducible.
-            environment["MKL_CBWR"] = os.environ.get("MKL_CBWR", "AUTO,STRICT")
-        if self.device.kind == "cuda" and self.device.mask.replace(",", "").isdecimal():
-            # NVML, which numbered the devices, counts in this order.
-            environment["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-        return environment
-
     def send(self, message: ToWorker) -> bool:
         """Send a message; False if the worker is gone (its sentinel will tell)."""
         assert self._to_worker is not None
         if WORKERS_DIFFER and isinstance(message, Lease):
-            message = _with_workers_paths(message)
+            message = with_workers_paths(message)
         pipe, data = self._to_worker, encode(message)
         fault_point("main.mid-send", lambda: send_half(pipe, data))
         try:
@@ -304,27 +280,3 @@ class WorkerHandle:
             self.deadline += seconds
         if self.load_watch is not None:
             self.load_watch.forgive(seconds)
-
-
-def _with_workers_paths(lease: Lease) -> Lease:
-    """The same files, named for a process with another encoding of names."""
-
-    def named(path: str) -> str:
-        return for_worker(str(user_path(path, "path")))
-
-    changed: dict[str, Any] = {}
-    task = lease.task
-    if isinstance(task, GenerateTask | EditTask) and task.lora_path:
-        changed["lora_path"] = named(task.lora_path)
-    if isinstance(task, GenerateTask | EditTask) and task.loras:
-        changed["loras"] = tuple(replace(lora, path=named(lora.path)) for lora in task.loras)
-    if isinstance(task, EditTask | ScoreTask):
-        changed["source_images"] = tuple(map(named, task.source_images))
-    if isinstance(task, ScoreTask):
-        changed["edited_image"] = named(task.edited_image)
-    return replace(
-        lease,
-        task=replace(task, **changed),
-        partial_path=for_worker(lease.partial_path),
-        files={named(path): sha256 for path, sha256 in lease.files.items()},
-    )

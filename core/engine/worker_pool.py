@@ -50,13 +50,13 @@ from core.messages import (
     Stop,
 )
 from core.paths import user_path
+from core.processes.entry_points import run_fetch, run_worker
 from core.processes.model_fetch import ModelFetch
 from core.processes.sources import Sources
-from core.processes.worker_start import starter_for
+from core.processes.starters import starter_for
 from core.settings import SchedulingSettings, SupervisionSettings, WorkerSettings
 from core.tasks import Status
 from core.worker_spec import WorkerSpec
-from workers.process import run_fetch, run_worker
 
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
 BUSY_WAIT = 1.0  # the same while a worker has a deadline: a later turn shows that main was held up
@@ -141,7 +141,7 @@ class WorkerPool:
         self.waits: deque[float] = deque(maxlen=1000)  # of devices, before their newest tasks
         self._commands: deque[Callable[[], None]] = deque()
         self._checked_at = self._next_check = math.inf  # monotonic times of looks at deadlines
-        self._sources = Sources()
+        self._sources: Sources[WorkerHandle] = Sources()
         self._endings: deque[tuple[WorkerHandle, Done | Failed]] = deque()  # not settled yet
         self._thread = threading.Thread(target=self._run, name="worker-pool", daemon=True)
         self._starter = starter_for(
@@ -639,7 +639,8 @@ class WorkerPool:
             logger.warning(f"{handle.name}: could not be started: {error}")
             self._plan_restart(handle, f"could not be started: {error}")
             return
-        self._sources.add(handle)
+        assert handle.from_worker is not None and handle.process is not None
+        self._sources.add(handle, handle.from_worker.fileno(), handle.process.sentinel)
         fault_point("main.boot")
         handle.set_deadline(self._rules.boot_timeout)
         self._change(handle, State.BOOTING)

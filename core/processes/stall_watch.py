@@ -1,6 +1,6 @@
 """Telling a process that works from one that hangs, without its help."""
 
-import psutil
+from core.processes.activity import activity_of
 
 
 class StallWatch:
@@ -8,12 +8,12 @@ class StallWatch:
 
     def __init__(self, pid: int, now: float) -> None:
         self._pid = pid
-        self._seen = self._activity()
+        self._seen = activity_of(self._pid)
         self._since = now
 
     def idle_for(self, now: float) -> float:
         """Seconds since the process was last seen to have done something."""
-        activity = self._activity()
+        activity = activity_of(self._pid)
         if activity != self._seen:
             self._seen, self._since = activity, now
         return now - self._since
@@ -21,12 +21,3 @@ class StallWatch:
     def forgive(self, seconds: float) -> None:
         """Do as if that time had not passed."""
         self._since += seconds
-
-    def _activity(self) -> tuple[float, int] | None:
-        """CPU seconds and bytes read so far; None for a process that is gone."""
-        try:
-            process = psutil.Process(self._pid)
-            times = process.cpu_times()
-            return times.user + times.system, process.io_counters().read_chars
-        except psutil.Error:
-            return None
