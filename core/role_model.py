@@ -1,13 +1,12 @@
 """The model that one role has in a run: how it was chosen, and how its workers are made."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from core.devices.device import Device
 from core.devices.memory_choice import MemoryChoice
-from core.devices.model_choice import ModelChoice, is_hub_model
+from core.devices.model_choice import ModelChoice
 from core.devices.worker_specs import RunSettings, spec_for
-from core.engine.fetch import Fetch
 from core.engine.served_model import ServedModel
 from core.judge import Judge
 from core.settings import SupervisionSettings
@@ -54,20 +53,8 @@ class RoleModel:
         threads = max(1, len(os.sched_getaffinity(0)) // len(self.devices))
         return spec_for(device, self.role, self.model, self._settings, threads, self.judge)
 
-    def served(
-        self,
-        fetch: Callable[[WorkerSpec], Fetch | None],
-        in_step: bool = False,
-        after: Role | None = None,
-    ) -> ServedModel:
-        """The model as an engine serves it.
-
-        Args:
-            fetch: what brings a hub's model to this machine.
-            in_step: see `ServedModel`.
-            after: see `ServedModel`.
-        """
-        spec = self.spec_for(self.devices[0])
+    def served(self, in_step: bool = False, after: Role | None = None) -> ServedModel:
+        """The model as an engine serves it; see `ServedModel` for the arguments."""
         return ServedModel(
             self.role,
             self.devices,
@@ -75,7 +62,6 @@ class RoleModel:
             self._settings.supervision,
             self._settings.workers.concurrent_loads,
             self.memory,
-            fetch(spec) if is_hub_model(spec.source) else None,
             in_step,
             after,
         )

@@ -107,6 +107,7 @@ class Engine:
             on_given_up=self._given_up,
             on_changed_memory=self._changed_memory,
             keeps_results=self._keeps_results,
+            tell_later=lambda event: self._post(lambda: listener(event)),
         )
         self._dispatcher = Dispatcher(
             self._slots,
@@ -117,21 +118,31 @@ class Engine:
             copies=scheduling.speculative_copies,
         )
         self._assignment = ModelAssignment(self._slots, self._models, self._scheduler)
-        for model in models:
-            if model.fetch is not None:
-                model.fetch.on_change = lambda: self._post(lambda: None)
 
     # -- called from other threads -----------------------------------------------
 
-    def start(self, warm: Sequence[str] = ()) -> None:
-        """Begin to work; returns at once.
-
-        Args:
-            warm: models whose workers start before there are tasks for them.
-        """
-        for name in warm:
-            self._commands.append(lambda name=name: self._assignment.keep_warm(name))  # type: ignore[misc]
+    def start(self) -> None:
+        """Begin to work; returns at once. Workers come as tasks ask for their models."""
         self._thread.start()
+
+    def warm(self, name: str) -> None:
+        """Start a model's workers before there are tasks for them, and keep them."""
+        self._post(lambda: self._assignment.keep_warm(name))
+
+    def fetch(self, names: Sequence[str]) -> None:
+        """Begin to bring hub models to this machine, one after the other."""
+        self._post(lambda: self._supervisor.fetch(self._models[name] for name in names))
+
+    @property
+    def lora_counts(self) -> tuple[int, int]:
+        """LoRA loads and switches of all workers so far."""
+        models = self._models.values()
+        return sum(m.lora_loads for m in models), sum(m.lora_switches for m in models)
+
+    @property
+    def device_waits(self) -> list[float]:
+        """Seconds for which devices had nothing to do before each of their newest tasks."""
+        return [wait for model in self._models.values() for wait in list(model.waits)]
 
     def submit(
         self,

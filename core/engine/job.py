@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequen
 from dataclasses import dataclass
 from typing import Any
 
+from core.errors import LedgerError, StorageError
 from core.tasks import Result, Status
 
 CANCELLED = "Not tried: the job was cancelled."
@@ -44,6 +45,9 @@ class Job:
     In asynchronous code `async for result in job` gives results as they come, and `await job`
     all of them in input order.
 
+    Attributes:
+        records_error: why the tables of the output folder could not be written at its end.
+
     Args:
         number: of the job in its engine, from 1.
         stop: has none of its waiting tasks started any more, for a reason.
@@ -67,6 +71,7 @@ class Job:
         self._open = 0
         self._running = 0
         self._finished = threading.Event()
+        self.records_error: StorageError | LedgerError | None = None
         self._watchers: list[Callable[[], None]] = []
 
     # -- for callers ---------------------------------------------------------
@@ -96,6 +101,10 @@ class Job:
         """
         if not self._finished.wait(timeout):
             raise TimeoutError(f"The job is not finished after {timeout:g} s.")
+        return self.results_so_far()
+
+    def results_so_far(self) -> list[Result]:
+        """The results that are there, in input order."""
         with self._changed:
             return sorted(self._results, key=lambda result: result.position)
 

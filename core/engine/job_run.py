@@ -84,6 +84,7 @@ class JobRun:
         self._active: dict[str, ActiveAttempt] = {}
         self._leasing = True  # waiting tasks may be given to workers
         self._sealed = False  # no more tasks will be added
+        self._finishing = False  # all that is left to do is to write the tables
         self._closed_as: tuple[Status, str] | None = None
         self._stopped_because = INTERRUPTED
 
@@ -152,7 +153,8 @@ class JobRun:
         admitted = task.admitted
         partial = self.recorder.partial_path(admitted, lease_id)
         task.attempts += 1
-        attempt = Attempt(lease_id, admitted, task.attempts, worker, partial)
+        batch = self.recorder.batch
+        attempt = Attempt(lease_id, batch, admitted, task.attempts, worker, partial)
         lease = Lease(
             lease_id,
             task.attempts,
@@ -179,7 +181,7 @@ class JobRun:
             elif refusal is not None and lease_id in self._active:
                 self._retire(active)
                 if not task.out:
-                    self._disk_refused(task, refusal, worker)
+                    self._disk_refused(active, refusal)
             answered(active, active.recorded and not active.thrown_away)
 
         self.recorder.begin(attempt, self._then(begun))
@@ -308,7 +310,7 @@ class JobRun:
             if refusal is None:
                 then()
             else:
-                self._disk_refused(task, refusal, active.attempt.worker)
+                self._disk_refused(active, refusal)
 
         task.recording += 1
         self.recorder.end(active.attempt, ending, self._then(ended))
@@ -336,10 +338,10 @@ class JobRun:
         ending = Ending("storage", "failed", str(refusal))
         self.recorder.end(active.attempt, ending, self._then(ended))
 
-    def _disk_refused(self, task: TaskState, refusal: Refusal, worker: str) -> None:
+    def _disk_refused(self, active: ActiveAttempt, refusal: Refusal) -> None:
         """One result cannot be kept. If none can, to make more would only waste the devices."""
-        self.recorder.fail(task.admitted, worker, str(refusal))
-        self._settle(task, "failed", worker, str(refusal))
+        self.recorder.fail(active.attempt, str(refusal))
+        self._settle(active.task, "failed", active.attempt.worker, str(refusal))
         self._mind_the_folder(refusal)
 
     def _mind_the_folder(self, refusal: Refusal) -> None:
@@ -425,9 +427,16 @@ class JobRun:
             self.close("interrupted", self._stopped_because)
 
     def _finish_if_complete(self) -> None:
-        if not self._tasks and self._sealed and not self.job.finished:
-            self.job.finish()
+        if self._tasks or not self._sealed or self._finishing:
+            return
+        self._finishing = True
+
+        def written(refusal: Refusal | None) -> None:
+            self.job.records_error = refusal
             self._on_finished(self)
+            self.job.finish()
+
+        self.recorder.finish(self.job.results_so_far(), self._then(written))
 
     def _then(self, call: Callable[[Refusal | None], None]) -> Then:
         """A recorder answers in its own thread."""

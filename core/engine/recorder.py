@@ -59,6 +59,10 @@ class Recorder(Protocol):
     def folder(self) -> Path:
         """The output folder: what it refuses for good, it refuses all of its jobs."""
 
+    @property
+    def batch(self) -> int:
+        """The number of the job's batch in the folder's record."""
+
     def partial_path(self, admitted: Admitted, lease_id: str) -> str:
         """Where the attempt of a lease writes; a name, without a look at the disk."""
 
@@ -79,3 +83,10 @@ class Recorder(Protocol):
 
     def discard(self, attempt: Attempt) -> None:
         """Remove what an attempt left, and keep its lease open: the next run tries its task."""
+
+    def finish(self, results: Sequence[Result], then: Then) -> None:
+        """Write what tells of the whole job, after everything else that was asked for.
+
+        Args:
+            results: of all its tasks, in input order.
+        """

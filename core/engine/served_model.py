@@ -26,7 +26,6 @@ class ServedModel:
         concurrent_loads: the setting of that name.
         memory: how its memory mode was decided, for workers that run out of memory while they
             load; without it their slots are given up.
-        fetch: brings the model's files to this machine, if they come from a hub.
         in_step: workers wait for each other after every task (`enable_batch_sync`).
         after: name of the model whose results are this one's input, if there is one.
     """
@@ -39,7 +38,6 @@ class ServedModel:
         rules: SupervisionSettings,
         concurrent_loads: int | str,
         memory: MemoryChoice | None = None,
-        fetch: Fetch | None = None,
         in_step: bool = False,
         after: str | None = None,
     ) -> None:
@@ -48,7 +46,8 @@ class ServedModel:
         self.slots = frozenset(device.label for device in devices)
         self.spec_for = spec_for
         self.memory = memory
-        self.fetch = fetch
+        self.fetch: Fetch | None = None  # brings the model's files here, while it does
+        self.fetch_has_begun = False
         self.after = after
         self.folder = ""  # where a hub's model lies; empty for other models
         self.times = TaskTimes(rules)

@@ -4,11 +4,12 @@ Policy over slots and a backend; no process in here. Called from the engine's th
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from loguru import logger
 
 from core.engine.backend import Died, WorkerBackend
+from core.engine.fetch import Fetch
 from core.engine.job_run import WorkerLoss
 from core.engine.memory_release import MemoryRelease
 from core.engine.served_model import ServedModel
@@ -34,7 +35,7 @@ class Supervisor:
             reason in short for the log.
         on_changed_memory: told of a model whose tasks are to be made anew for another memory mode.
         keeps_results: results of a model are there, which belong to its memory mode of today.
-        is_needed: a model's tasks wait, or more may come, while somebody has to serve them.
+        tell_later: tells the listener from the engine's thread; called from any.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class Supervisor:
         on_given_up: Callable[[ServedModel, str, str | None], None],
         on_changed_memory: Callable[[ServedModel, Mode], None],
         keeps_results: Callable[[ServedModel], bool],
+        tell_later: Listener,
     ) -> None:
+        self._tell_later = tell_later
         self._slots = slots
         self._backend = backend
         self._rules = rules
@@ -280,6 +283,19 @@ class Supervisor:
                 slot.load_seen_at = time.monotonic()
                 self._change(slot, State.LOADING)
 
+    def fetch(self, models: Iterable[ServedModel]) -> None:
+        """Begin to bring hub models here, one after the other: each has the whole line."""
+        before: Fetch | None = None
+        for model in models:
+            if not model.fetch_has_begun:
+                model.fetch_has_begun = True
+                fetch = self._backend.fetch(model.usual_spec, self._tell_later)
+                if fetch is not None:
+                    model.fetch = fetch
+                    fetch.on_change = self._backend.wake
+                    fetch.start(before)
+            before = model.fetch or before
+
     def mind_the_fetch(self, model: ServedModel) -> None:
         """Once a hub's model is there, or cannot be had."""
         fetch = model.fetch
@@ -345,6 +361,7 @@ class Supervisor:
         slot.model, slot.wanted = model, True
         slot.start_at = 0.0
         self._backend.prepare(slot.next_spec())
+        self.fetch([model])
         self._change(slot, State.DOWN)
 
     def close(self, at_once: bool) -> None:
