@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Protocol
 
 from core.devices.device import Device
 from core.devices.memory_choice import MemoryChoice
@@ -13,7 +14,7 @@ from core.settings import SupervisionSettings
 from core.worker_spec import Role, WorkerSpec
 
 
-class SupervisedSettings(RunSettings):
+class SupervisedSettings(RunSettings, Protocol):
     """Settings of a run with workers."""
 
     @property

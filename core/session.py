@@ -4,20 +4,18 @@ Both facades stand on this: they bring models and tasks, the session everything 
 with the folder. Without a folder that lasts, its record lives as long as its process.
 """
 
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from core.engine.engine import Engine
 from core.engine.job import Job
-from core.engine.recorder import Attempt, Ending, Refusal, Then
-from core.errors import LedgerError
+from core.engine.recorder import Then
 from core.events import Listener
 from core.intake.admission import Admitted, Rejected
 from core.intake.kept_seeds import KeptSeeds
 from core.intake.planning import Plan, Planner
-from core.messages import Done
 from core.model_lora import ModelLora
 from core.store.claims import BatchClaims, Claims
 from core.store.folder_input import FolderInput
@@ -121,9 +119,7 @@ class Session:
         Args:
             model_loras: of the model that is to draw.
         """
-        return Planner(
-            self.ledger, self.root, self.overwrite, self._retry_quarantined, model_loras
-        )
+        return Planner(self.ledger, self.root, self.overwrite, self._retry_quarantined, model_loras)
 
     def begin(
         self,
@@ -222,4 +218,4 @@ class _PartRecorder:
         if self._finish is None:
             then(None)
         else:
-            self._recorder.call(lambda: self._finish and self._finish(results), then)
+            self._recorder.call(partial(self._finish, results), then)

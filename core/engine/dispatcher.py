@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from core.engine import forecast
 from core.engine.backend import WorkerBackend
 from core.engine.job_run import JobRun
-from core.engine.scheduler import Pending, Scheduler, Worker
+from core.engine.pending import Pending, Worker
+from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
 from core.engine.tail import TAIL
 from core.engine.task_state import ActiveAttempt, TaskState
@@ -132,7 +133,6 @@ class Dispatcher:
         in_tail = waiting <= TAIL * len(serving) and model.barrier is None
         worker = Worker(
             slot.name,
-            model.name,
             slot.loras,
             others=frozenset(s.name for s in serving if s is not slot),
             loras_elsewhere=frozenset().union(
@@ -142,6 +142,7 @@ class Dispatcher:
             load_seconds=model.times.load_seconds,
             has_others=bool(slot.attempts()),
             most_work=most_work,
+            model=model.name,
         )
         # The last tasks are shared out, so that no worker idles beside a full group.
         return self._together(slot, worker, min(slot.group_size, -(-waiting // len(serving))))

@@ -20,8 +20,9 @@ from core.engine.job import Job
 from core.engine.job_run import JobRun, WorkerLoss, pending_of
 from core.engine.memory_release import MemoryRelease
 from core.engine.model_assignment import ModelAssignment
+from core.engine.pending import Pending
 from core.engine.recorder import Recorder, Refusal
-from core.engine.scheduler import Pending, Scheduler
+from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
 from core.engine.supervisor import STALL_CHECKS, Supervisor
 from core.engine.task_state import ActiveAttempt, TaskState
@@ -230,7 +231,7 @@ class Engine:
         return self._over
 
     def _hand_over(self, command: Callable[[], None]) -> None:
-        """Have the engine's thread do it, or do it here once that is gone; no signal handler may."""
+        """Have the engine's thread do it, or do it here once that is gone; no handler may."""
         with self._going:
             if not self._gone:
                 self._post(command)
@@ -438,13 +439,11 @@ class Engine:
             lane = run.lanes[name] = self._last_lane
             self._lanes[lane] = (run, name)
             self._scheduler.open(lane, run.owner, run.priority, name)
-        key = (lane, task.admitted.position)
-        self._scheduler.add(pending_of(key, task, run.is_suspect(task)))
+        self._scheduler.add(pending_of(lane, task, run.is_suspect(task)))
 
     def _find(self, pending: Pending) -> tuple[JobRun, TaskState]:
-        lane, position = pending.key
-        run, _ = self._lanes[lane]
-        return run, run.waiting_task(position)
+        run, _ = self._lanes[pending.job]
+        return run, run.waiting_task(pending.position)
 
     def _finished(self, run: JobRun) -> None:
         """Every task of a job has its result."""

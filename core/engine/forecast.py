@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from core.engine.scheduler import Peer
+from core.engine.pending import Peer
 from core.engine.task_state import ActiveAttempt
 from core.engine.task_times import TaskTimes
 from core.engine.worker_slot import WorkerSlot

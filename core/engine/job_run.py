@@ -15,9 +15,9 @@ from loguru import logger
 from core.engine import retry
 from core.engine.grouping import group_of
 from core.engine.job import Job
+from core.engine.pending import Pending, Stack
 from core.engine.recorder import Attempt, Ending, Recorder, Refusal, Then
 from core.engine.retry import Cause, RetryRules
-from core.engine.scheduler import Pending, Stack
 from core.engine.task_state import ActiveAttempt, TaskState
 from core.errors import LedgerError, StorageError
 from core.events import Listener, TaskEnded, TaskStarted
@@ -443,11 +443,12 @@ class JobRun:
         return lambda refusal: self._in_turn(lambda: call(refusal))
 
 
-def pending_of(key: tuple[int, int], task: TaskState, suspect: bool) -> Pending:
+def pending_of(lane: int, task: TaskState, suspect: bool) -> Pending:
     """A task as the scheduler sees it."""
     admitted = task.admitted
     return Pending(
-        key,
+        lane,
+        admitted.position,
         work=admitted.work,
         lora=_stack_of(admitted),
         retry=task.history.troubles,

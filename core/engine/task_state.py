@@ -64,4 +64,4 @@ class ActiveAttempt:
 
     @property
     def admitted(self) -> Admitted:
-        return self.attempt.admitted
+        return self.task.admitted
