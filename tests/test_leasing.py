@@ -10,7 +10,7 @@ import pytest
 from loguru import logger
 
 from core.engine.pace import OWN_ENOUGH
-from core.engine.scheduler import TAIL
+from core.engine.tail import TAIL
 from core.engine.worker_handle import WorkerHandle
 from core.events import Event, TaskStarted
 from core.messages import Failed, Lease, Log

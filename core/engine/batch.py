@@ -16,7 +16,8 @@ from uuid import uuid4
 from loguru import logger
 
 from core.engine.grouping import group_of
-from core.engine.scheduler import Pending, Scheduler, Stack, Worker
+from core.engine.pending import Pending, Stack, Worker
+from core.engine.scheduler import Scheduler
 from core.errors import LedgerError, StorageError
 from core.events import Listener, TaskEnded, TaskStarted
 from core.intake.admission import Admitted, entry_for
@@ -28,6 +29,7 @@ from core.store.outputs import OutputRoot, discard, publish
 from core.store.replaced import Replaced
 from core.tasks import Result, Status
 
+ONLY_JOB = 0  # number of the one job that a batch is to its scheduler
 INTERRUPTED = "Not tried: the run was interrupted."
 # Failures that another try, on another worker or with more free memory, may not repeat.
 PASSING: frozenset[FailureKind] = frozenset({"out_of_memory", "device", "error"})
@@ -98,7 +100,10 @@ class Batch:
         self._root = root
         self._rules = rules
         self._listener = listener
-        self._scheduler = Scheduler(map(_pending, self._tasks.values()), max_passed_over)
+        self._scheduler = Scheduler(max_passed_over)
+        self._scheduler.open(ONLY_JOB)
+        for task in self._tasks.values():
+            self._scheduler.add(_pending(task))
         self._active: dict[str, ActiveLease] = {}
         self._abandoned: dict[str, Path] = {}
         self._unsettled = len(jobs)
@@ -504,6 +509,7 @@ def _stack_of(job: Admitted) -> Stack:
 def _pending(task: _Task) -> Pending:
     retry = task.failures + task.crashes + task.kills
     return Pending(
+        job=ONLY_JOB,
         position=task.job.position,
         work=task.job.work,
         lora=_stack_of(task.job),

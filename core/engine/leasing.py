@@ -8,7 +8,8 @@ from core.engine.barrier import Barrier
 from core.engine.batch import ActiveLease, Batch
 from core.engine.outlook import Outlook
 from core.engine.pace import Pace
-from core.engine.scheduler import TAIL, Worker
+from core.engine.pending import Worker
+from core.engine.tail import TAIL
 from core.engine.worker_handle import State, WorkerHandle
 
 SHORT = 2.0  # seconds of expected work that may wait in a worker, and that it may wait behind

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from core.engine.pace import Pace
-from core.engine.scheduler import Peer
+from core.engine.pending import Peer
 from core.engine.worker_handle import WorkerHandle
 from core.intake.admission import Admitted
 

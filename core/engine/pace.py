@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 from statistics import median
 
-from core.engine.scheduler import SAME_SPEED
+from core.engine.tail import SAME_SPEED
 from core.settings import SupervisionSettings
 
 MEMORY = 64  # tasks: enough for a median that one slow task does not move
