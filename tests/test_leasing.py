@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from core.engine.pace import OWN_ENOUGH
 from loguru import logger
 
-from core.engine.scheduler import TAIL
+from core.engine.pace import OWN_ENOUGH
+from core.engine.tail import TAIL
 from core.engine.worker_handle import WorkerHandle
 from core.events import Event, TaskStarted
 from core.messages import Failed, Lease, Log

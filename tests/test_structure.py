@@ -111,7 +111,12 @@ def test_modules_form_no_circle() -> None:
         pytest.fail(" -> ".join(reversed(error.args[1])))
 
 
-def test_the_scheduler_is_pure() -> None:
-    allowed = {"heapq", "math", "collections.abc", "dataclasses"}
-    found = imports_of(PROJECT / "core" / "engine" / "scheduler.py")
+PURE = ("pending", "task_queue", "owner_queue", "fair_share", "priority_level", "tail", "scheduler")
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_the_scheduler_is_pure(name: str) -> None:
+    allowed = {"heapq", "math", "collections", "collections.abc", "dataclasses", "itertools"}
+    allowed |= {"typing", *(f"core.engine.{other}" for other in PURE)}
+    found = imports_of(PROJECT / "core" / "engine" / f"{name}.py")
     assert {name for name in found if name.rpartition(".")[0] not in allowed} <= allowed

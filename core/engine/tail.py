@@ -44,7 +44,10 @@ def share_out(
             longest = sorted(pieces.values(), key=lambda piece: -sum(t.work for t in piece))
             deals.append(dealt.with_more(longest))
         dealt = min(deals, key=lambda deal: deal.end)
-    return dealt.shares
+    shares: dict[str, set[Key]] = {peer.name: set() for peer in peers}
+    for name, piece in dealt.given:
+        shares[name].update([task.key for task in piece])
+    return shares
 
 
 def _name(lora: Stack) -> str:
@@ -61,15 +64,14 @@ class _Deal:
         self._load_seconds = load_seconds
         self._ends = {peer.name: peer.free_in for peer in peers}
         self._speed = {peer.name: peer.seconds_per_work for peer in peers}
-        self._loras: dict[str, set[str]] = {p.name: {*p.loras} for p in peers}
-        self.shares: dict[str, set[Key]] = {peer.name: set() for peer in peers}
+        self._loras = {peer.name: peer.loras for peer in peers}
+        self.given: list[tuple[str, Sequence[Pending]]] = []  # pieces, each with its worker
 
     def with_more(self, pieces: Iterable[Sequence[Pending]]) -> "_Deal":
         """Another deal: this one, and then `pieces`."""
         deal = _Deal((), self._load_seconds)
-        deal._ends, deal._speed = dict(self._ends), self._speed
-        deal._loras = {name: {*loras} for name, loras in self._loras.items()}
-        deal.shares = {name: {*share} for name, share in self.shares.items()}
+        deal._ends, deal._loras = self._ends.copy(), self._loras.copy()
+        deal._speed, deal.given = self._speed, self.given.copy()
         for piece in pieces:
             deal._deal(piece)
         return deal
@@ -90,7 +92,7 @@ class _Deal:
             end, best = min([(ends[name] + work * speed[name], name) for name in able])
         ends[best] = end
         self._loras[best] |= loads
-        self.shares[best] |= {task.key for task in piece}
+        self.given.append((best, piece))
 
     def _end_of(self, name: str, work: float, loads: frozenset[str]) -> float:
         load = len(loads - self._loras[name]) * self._load_seconds

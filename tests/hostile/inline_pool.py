@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from core.engine.batch import Batch
-from core.engine.scheduler import Worker
+from core.engine.pending import Worker
 from core.messages import Done, Lease
 from core.tasks import Status
 from workers.models.base import Picture, model_settings
