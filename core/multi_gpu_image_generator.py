@@ -29,6 +29,7 @@ from core.intake.task_kinds import GenerateKind, LoraFinder, TaskInput
 from core.memory_modes import refuse_unusable
 from core.paths import as_text, user_path
 from core.settings import GenerationDefaults, Settings, load_settings
+from core.store.claims import Claims
 from core.store.folder_input import FolderInput
 from core.store.ledger import Ledger
 from core.store.outputs import OutputRoot
@@ -124,7 +125,7 @@ class MultiGPUImageGenerator:
         # Batches from several threads follow each other, and the last one's records the stop.
         self._one_batch = threading.RLock()
         self.tables_error: StorageError | LedgerError | None = None  # of the newest batch
-        self._named = 0  # tasks that got a default name so far
+        self._claims = Claims()
         # Not by the clock alone: it may be set back, and two runs may start in one second.
         self._session = f"{time.strftime('run_%Y%m%d_%H%M%S')}_{uuid4().hex[:6]}"
 
@@ -266,18 +267,20 @@ class MultiGPUImageGenerator:
         """
         self._own()
         ledger = self._ledger or self._open_ledger()
+        claims = self._claims.begin()
+        first = self._claims.reserve_numbers(len(inputs))
         folders = [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")]
         admission = Admission(
             GenerateKind(self._layers, LoraFinder(folders, self._inspector)),
             self.settings.workers.decisive(self.model.deciding),
             self.settings.dtype,
             self._root,
-            self._default_name,
+            lambda position: self._default_name(first + position),
             self.settings.seed,
             None if self._overwrite else KeptSeeds(ledger).of,
+            claims,
         )
         admitted: list[Admitted | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
-        self._named += len(inputs)
         planner = Planner(
             ledger, self._root, self._overwrite, self._retry_quarantined, self.model.loras
         )
@@ -286,7 +289,7 @@ class MultiGPUImageGenerator:
             demand = demand_of(admitted, self.settings.workers.max_resident_loras)
             counting = {} if self._overwrite else known
             admitted = self._memory.settle(admitted, counting, demand)
-        plan = planner.begin(admitted, self._claim, known)
+        plan = planner.begin(admitted, self._claim, known, claims)
         self._prepared = bool(plan.jobs)
         return plan
 
@@ -306,6 +309,7 @@ class MultiGPUImageGenerator:
             self.settings.scheduling.max_passed_over,
             self._tell,
             replaced=plan.replaced if self._resumable else None,
+            number=plan.batch,
         )
         if plan.jobs:
             assert self._pool is not None
@@ -315,6 +319,9 @@ class MultiGPUImageGenerator:
             self._wait(batch, timeout)
         results = batch.results()
         self._write_tables(plan, results)
+        if plan.claims is not None:
+            plan.claims.release_all()
+        self._ledger.end_batch(plan.batch)
         return results
 
     def _own(self) -> None:
@@ -357,8 +364,8 @@ class MultiGPUImageGenerator:
         except Exception:
             logger.exception("The listener failed; the run goes on.")
 
-    def _default_name(self, position: int) -> str:
-        name = f"image_{self._named + position:04d}{self.settings.workers.picture_suffix}"
+    def _default_name(self, number: int) -> str:
+        name = f"image_{number:04d}{self.settings.workers.picture_suffix}"
         if self._resumable:
             return name
         folder = user_path(self.settings.output_dir, "output_dir")

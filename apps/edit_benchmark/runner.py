@@ -298,7 +298,7 @@ class EditBenchmark:
     def _score_job(self, edit: Result) -> Admitted | None:
         """The job that scores a finished edit; None if its score is settled."""
         admitted = self._admitted.pop(edit.position, None) or self._admit_score(edit)
-        item = self._planner.add(admitted)
+        [item] = self._planner.add(self._plan, [admitted])
         if isinstance(item, Result) and item.status == "skipped" and isinstance(admitted, Admitted):
             item = self._asked_again(admitted) or item
         if isinstance(item, Admitted):
@@ -319,7 +319,7 @@ class EditBenchmark:
         again = self._score_admission.admit(scored.position, replace(scored.task, more_asks=more))
         if not isinstance(again, Admitted):  # asked as often as a task can say
             return None
-        self._ledger.set_state(entry_for(again, "pending"))
+        self._ledger.set_state(entry_for(again, "pending"), self._plan.batch)
         return again
 
     def _lacks_score(self, scored: Admitted) -> bool:
@@ -454,6 +454,7 @@ class EditBenchmark:
             self._told(role),
             open_ended,
             self._plan.replaced,
+            self._plan.batch,
         )
         self._pools[role], self._batches[role] = pool, batch
         pool.start()

@@ -76,6 +76,7 @@ class Batch:
         settled: results known before the start (rejected inputs, pictures already there).
         open_ended: jobs may be added while it runs, until it is sealed.
         replaced: keeps results that this batch replaces; None if they need not be kept.
+        number: its own in the ledger.
     """
 
     def __init__(
@@ -89,8 +90,10 @@ class Batch:
         listener: Listener,
         open_ended: bool = False,
         replaced: Replaced | None = None,
+        number: int = 0,
     ) -> None:
         self._replaced = replaced
+        self._number = number
         self._sealed = not open_ended
         self._tasks = {job.position: _Task(job) for job in jobs}
         self._settled = list(settled)
@@ -259,7 +262,7 @@ class Batch:
                 sha256=message.sha256,
                 used=message.used,
             )
-            self._ledger.end_lease(message.lease_id, "done", entry)
+            self._ledger.end_lease(message.lease_id, "done", entry, self._number)
         except (StorageError, LedgerError) as error:
             discard(partial)
             if not self._runs_elsewhere(task, active, "storage"):
@@ -354,7 +357,7 @@ class Batch:
             task.avoid.add(active.worker)
         try:
             entry = self._entry(task, "pending")
-            self._ledger.end_lease(active.lease.lease_id, outcome, entry)
+            self._ledger.end_lease(active.lease.lease_id, outcome, entry, self._number)
         except (StorageError, LedgerError) as error:
             self._disk_refused(task, error, active.worker)
             return
@@ -372,7 +375,7 @@ class Batch:
     ) -> None:
         try:
             entry = self._entry(task, state, worker=active.worker, error=error, elapsed=elapsed)
-            self._ledger.end_lease(active.lease.lease_id, outcome, entry)
+            self._ledger.end_lease(active.lease.lease_id, outcome, entry, self._number)
         except (StorageError, LedgerError) as refused:
             self._disk_refused(task, refused, active.worker)
             return
@@ -390,9 +393,9 @@ class Batch:
         try:
             entry = self._entry(task, "failed", worker=worker, error=str(error))
             if lease_id is None:
-                self._ledger.set_state(entry)
+                self._ledger.set_state(entry, self._number)
             else:
-                self._ledger.end_lease(lease_id, "storage", entry)
+                self._ledger.end_lease(lease_id, "storage", entry, self._number)
         except (StorageError, LedgerError):
             pass  # the result below says it; the open lease makes the next run try again
         self._settle(task, "failed", worker, str(error))

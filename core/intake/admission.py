@@ -15,6 +15,7 @@ from core.errors import InputError
 from core.intake.task_kinds import Contents, TaskInput, TaskKind
 from core.lora_stack import CheckedLora, counting, hashes_of
 from core.seeds import RANDOM, random_seed, seed_of_task
+from core.store.claims import BatchClaims, Claim, Claims
 from core.store.ledger_entry import Entry, State
 from core.store.outputs import OutputPath, OutputRoot
 from core.tasks import MAX_TASK_BYTES, EditTask, GenerateTask, ScoreTask, Task, task_to_json
@@ -77,6 +78,8 @@ class Admission:
         default_name: output path of a task that gives none, from its position.
         first_seed: what the task at position 0 gets if it has none; RANDOM for any.
         kept_seed: the seed that an earlier run drew at random for an output, if one did.
+        claims: keeps other batches of the folder from the outputs of this one; of its own where
+            no other batch runs beside it.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Admission:
         default_name: Callable[[int], str],
         first_seed: int,
         kept_seed: Callable[[OutputPath], int | None] | None = None,
+        claims: BatchClaims | None = None,
     ) -> None:
         self._kind = kind
         self._identity = identity
@@ -97,7 +101,7 @@ class Admission:
         self._default_name = default_name
         self._first_seed = first_seed
         self._kept_seed = kept_seed
-        self._taken: dict[str, int] = {}
+        self._claims = claims or Claims().begin()
 
     def admit(self, position: int, given: TaskInput) -> Admitted | Rejected:
         """Check one input; `position` is its place in the batch."""
@@ -124,12 +128,9 @@ class Admission:
         task = self._seeded(task, position, output)
         task, contents = self._kind.complete(task)
         _check_size(task)
-        first = self._taken.setdefault(output.key, position)
-        if first != position:
-            raise InputError(
-                f"output_path: {shown(task.output_path)} is also the output of task {first}; "
-                "on some file systems names that differ only in case are one file."
-            )
+        other = self._claims.take(output.key, position)
+        if other is not None:
+            raise InputError(_taken(task, other))
         return Admitted(
             position=position,
             task=task,
@@ -207,6 +208,14 @@ def _counting(task: Task, contents: Contents) -> tuple[CheckedLora, ...]:
     if isinstance(task, ScoreTask):
         return ()
     return counting(task, hashes_of(contents.lora, contents.loras))
+
+
+def _taken(task: Task, other: Claim) -> str:
+    """Why a task cannot have its output."""
+    what = f"output_path: {shown(task.output_path)} is also the output of task {other.position}"
+    if other.batch is not None:
+        return f"{what} of {other.batch}, which is not done with it yet; choose another name."
+    return f"{what}; on some file systems names that differ only in case are one file."
 
 
 def _check_task_id(task_id: str | None) -> None:
