@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,7 +21,7 @@ from core.devices.worker_specs import specs_for
 from core.engine.batch import Batch
 from core.engine.worker_pool import WorkerPool
 from core.errors import LedgerError, StorageError
-from core.events import Event, Listener, ignore
+from core.events import Event, Listener, TaskEnded, ignore
 from core.index_files import PIPELINE_INDEX
 from core.intake.admission import Admission, Admitted, Rejected
 from core.intake.kept_seeds import KeptSeeds
@@ -307,10 +308,12 @@ class MultiGPUImageGenerator:
             self._root,
             self.settings.supervision,
             self.settings.scheduling.max_passed_over,
-            self._tell,
+            partial(self._note, plan),
             replaced=plan.replaced if self._resumable else None,
             number=plan.batch,
         )
+        if self._tables is not None:
+            self._tables.begin(plan)
         if plan.jobs:
             assert self._pool is not None
             self._pool.submit(batch)
@@ -321,7 +324,8 @@ class MultiGPUImageGenerator:
         self._write_tables(plan, results)
         if plan.claims is not None:
             plan.claims.release_all()
-        self._ledger.end_batch(plan.batch)
+        if self._ledger is not None:  # a signal handler may have stopped the generator meanwhile
+            self._ledger.end_batch(plan.batch)
         return results
 
     def _own(self) -> None:
@@ -356,6 +360,13 @@ class MultiGPUImageGenerator:
                 reason = f"Not finished within the timeout of {timeout:g} s."
                 self._pool.abandon("timeout", reason)
                 end = None
+
+    def _note(self, plan: Plan, event: Event) -> None:
+        """Add a record to the table as it comes, so that a run that is killed has its table."""
+        tables = self._tables
+        if tables is not None and isinstance(event, TaskEnded) and event.result.worker is not None:
+            tables.results.add(plan.batch, [event.result])
+        self._tell(event)
 
     def _tell(self, event: Event) -> None:
         """A listener that raises must not take the pool with it."""
