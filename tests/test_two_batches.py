@@ -7,15 +7,10 @@ from typing import Any
 
 import pytest
 
-from core.checkpoints.lora_files import LoraInspector
-from core.intake.admission import Admission, Admitted, Rejected
-from core.intake.planning import Plan, Planner
-from core.intake.task_kinds import GenerateKind, LoraFinder
-from core.settings import load_settings
-from core.store.claims import BatchClaims, Claims
+from core.intake.admission import Admitted, Rejected
 from core.store.ledger import Entry, Ledger
-from core.store.outputs import OutputRoot
 from core.tasks import Result
+from tests.folder_world import Folder, task
 
 
 def entry(name: str, position: int = 0, **fields: Any) -> Entry:
@@ -29,40 +24,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     ledger.close()
 
 
-class Folder:
-    """An output folder in which batches are admitted and planned."""
-
-    def __init__(self, folder: Path, ledger: Ledger) -> None:
-        self.root = OutputRoot(folder)
-        self.ledger = ledger
-        self.claims = Claims()
-        self.planner = Planner(ledger, self.root, overwrite=False, retry_quarantined=False)
-
-    def admission(self, claims: BatchClaims, count: int = 1) -> Admission:
-        settings = load_settings({})
-        first = self.claims.reserve_numbers(count)
-        return Admission(
-            GenerateKind([settings.defaults], LoraFinder([], LoraInspector())),
-            "org/model",
-            settings.dtype,
-            self.root,
-            lambda position: f"image_{first + position:04d}.png",
-            settings.seed,
-            claims=claims,
-        )
-
-    def plan(self, *names: str) -> Plan:
-        claims = self.claims.begin()
-        admission = self.admission(claims, len(names))
-        admitted = [admission.admit(i, task(name)) for i, name in enumerate(names)]
-        return self.planner.begin(admitted, claims=claims)
-
-
 BAD = Rejected(2, "t", "no prompt")
-
-
-def task(name: str | None) -> dict[str, Any]:
-    return {"prompt": "a", "seed": 1} | ({} if name is None else {"output_path": name})
 
 
 @pytest.fixture

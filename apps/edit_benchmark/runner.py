@@ -31,7 +31,7 @@ from core.engine.worker_pool import WorkerPool, fetch_for
 from core.errors import InputError
 from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
 from core.index_files import MODEL_INDEX, PIPELINE_INDEX
-from core.intake.admission import Admission, Admitted, Rejected, entry_for
+from core.intake.admission import Admission, Admitted, Rejected
 from core.intake.changes import Change
 from core.intake.plan_summary import PlanSummary, Standing
 from core.intake.planning import Planner, tell_plan
@@ -44,6 +44,7 @@ from core.seeds import seed_of_task
 from core.settings import EditDefaults
 from core.store.folder_input import FolderInput
 from core.store.ledger import Ledger
+from core.store.ledger_entry import entry_for
 from core.store.outputs import OutputRoot
 from core.store.provenance import read_provenance
 from core.streams import occupy_standard_descriptors

@@ -19,11 +19,12 @@ from core.engine.grouping import group_of
 from core.engine.scheduler import Pending, Scheduler, Stack, Worker
 from core.errors import LedgerError, StorageError
 from core.events import Listener, TaskEnded, TaskStarted
-from core.intake.admission import Admitted, entry_for
+from core.intake.admission import Admitted
 from core.messages import Done, Failed, FailureKind, Lease, encode
 from core.paths import as_text
 from core.settings import SupervisionSettings
 from core.store.ledger import Entry, Ledger, State
+from core.store.ledger_entry import entry_for
 from core.store.outputs import OutputRoot, discard, publish
 from core.store.replaced import Replaced
 from core.tasks import Result, Status

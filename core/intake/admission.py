@@ -16,7 +16,6 @@ from core.intake.task_kinds import Contents, TaskInput, TaskKind
 from core.lora_stack import CheckedLora, counting, hashes_of
 from core.seeds import RANDOM, random_seed, seed_of_task
 from core.store.claims import BatchClaims, Claim, Claims
-from core.store.ledger_entry import Entry, State
 from core.store.outputs import OutputPath, OutputRoot
 from core.tasks import MAX_TASK_BYTES, EditTask, GenerateTask, ScoreTask, Task, task_to_json
 from core.validation import shown
@@ -153,20 +152,6 @@ class Admission:
         if isinstance(task, GenerateTask):
             return replace(task, seed=seed, seed_is_random=False)
         return replace(task, seed=seed)
-
-
-def entry_for(admitted: Admitted, state: State, **fields: object) -> Entry:
-    """The ledger's entry for an admitted task."""
-    return Entry(
-        key=admitted.output.key,
-        position=admitted.position,
-        task_id=admitted.task_id,
-        output_path=admitted.output.shown,
-        fingerprint=admitted.fingerprint,
-        state=state,
-        task=task_to_json(admitted.task),
-        **fields,  # type: ignore[arg-type]
-    )
 
 
 def made_by(job: Admitted, identity: str) -> Admitted:

@@ -9,13 +9,14 @@ from typing import Any
 
 from loguru import logger
 
-from core.intake.admission import Admitted, Rejected, entry_for
+from core.intake.admission import Admitted, Rejected
 from core.intake.changes import TEXTS, Change, Comparison, Made, field_changes, text_of
 from core.intake.plan_summary import MOVED, PlanSummary, Standing
 from core.model_lora import ModelLora
 from core.store.claims import BatchClaims
 from core.store.folder_input import FolderInput
 from core.store.ledger import Entry, Ledger
+from core.store.ledger_entry import entry_for
 from core.store.outputs import OutputRoot
 from core.store.provenance import read_provenance
 from core.store.replaced import Replaced
