@@ -1,6 +1,9 @@
 """Two batches at once in one output folder: neither touches what is the other's."""
 
+import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,11 @@ from typing import Any
 import pytest
 
 from core.intake.admission import Admitted, Rejected
+from core.intake.planning import Plan
+from core.store.claims import BatchClaims, Claims
 from core.store.ledger import Entry, Ledger
+from core.store.ledger_entry import entry_for
+from core.store.tables import Tables
 from core.tasks import Result
 from tests.folder_world import Folder, task
 
@@ -159,3 +166,49 @@ def test_default_names_of_two_batches_never_meet(folder: Folder) -> None:
         if isinstance(admitted := admission.admit(position, task(None)), Admitted)
     ]
     assert sorted(names) == [f"image_{n:04d}.png" for n in range(4)]
+
+
+def test_of_batches_that_ask_at_once_one_gets_each_output() -> None:
+    claims, keys = Claims(), [f"{i}.png" for i in range(300)]
+    batches = [claims.begin(f"job {i}") for i in range(4)]
+    start = threading.Barrier(len(batches))
+
+    def ask(batch: BatchClaims) -> set[str]:
+        start.wait()
+        return {key for key in keys if batch.take(key, 0) is None}
+
+    with ThreadPoolExecutor(len(batches)) as threads:
+        gained = list(threads.map(ask, batches))
+    assert sorted(key for keys in gained for key in keys) == sorted(keys)
+
+
+def test_each_picture_of_overlapping_batches_has_one_line(
+    folder: Folder, ledger: Ledger, tmp_path: Path
+) -> None:
+    tables = Tables(tmp_path, ledger)
+
+    def begin(*names: str) -> Plan:
+        plan = folder.plan(*names)
+        tables.begin(plan)
+        return plan
+
+    def finish(plan: Plan, end: bool = True) -> None:
+        for job in plan.jobs:
+            job.output.file.write_bytes(b"a picture")
+            ledger.set_state(entry_for(job, "done", size=9, sha256="s"), plan.batch)
+        if end:
+            tables.write(plan, [])
+
+    def listed() -> list[str]:
+        lines = (tmp_path / "metadata.jsonl").read_text("utf-8").splitlines()
+        return [json.loads(line)["file_name"] for line in lines]
+
+    first, second, third = begin("a.png", "b.png"), begin("c.png"), begin("d.png")
+    finish(first, end=False)  # done, and listed with the second: its own table is still to come
+    finish(second)
+    assert listed() == ["a.png", "b.png", "c.png"]
+    tables.write(first, [])
+    assert listed() == ["a.png", "b.png", "c.png"]
+    finish(third)
+    finish(begin("e.png"))
+    assert listed() == ["a.png", "b.png", "c.png", "d.png", "e.png"]
