@@ -174,6 +174,28 @@ def test_a_folder_that_cannot_be_made_refuses_its_own_tasks_alone(
     assert world.records() == {"b": "failed"}
 
 
+def test_a_lease_that_the_ledger_refuses_takes_none_of_its_neighbours_with_it(
+    world: World,
+) -> None:
+    plan = world.batch("a.png", "b.png", "c.png")
+    held, holding = threading.Event(), threading.Event()
+
+    def hold(refusal: Refusal | None) -> None:
+        holding.set()
+        held.wait(PATIENCE)
+
+    a, b, c = (world.attempt(plan, job) for job in plan.jobs)
+    world.recorder.begin(a, hold)
+    assert holding.wait(PATIENCE)
+    for name, attempt in (("b", b), ("a again", a), ("c", c)):  # in one commit, if all may be
+        world.recorder.begin(attempt, world.answers.to(name))
+    held.set()
+    refusals = dict(world.answers.wait(3))
+    assert refusals["b"] is None and refusals["c"] is None
+    assert isinstance(refusals["a again"], LedgerError)
+    assert {e.state for e in world.ledger.entries().values()} == {"leased"}
+
+
 def test_a_result_that_cannot_get_its_name_is_removed_and_may_fail_or_go_again(
     world: World, tmp_path: Path
 ) -> None:
