@@ -149,20 +149,18 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="on the disk that is to be measured")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        contenders = {
-            "in the caller's thread": InCallersThread(Path(name) / "caller"),
-            "in the recorder's": InItsOwn(Path(name) / "recorder"),
-        }
+        callers = InCallersThread(Path(name) / "caller")
+        own = InItsOwn(Path(name) / "recorder")
         for round_number in range(arguments.rounds):
             numbers = range(round_number * AT_ONCE, (round_number + 1) * AT_ONCE)
-            for contender in contenders.values():
-                contender.round([job(contender.root, n) for n in numbers])
-        tasks = arguments.rounds * AT_ONCE
-        print("| records | caller, µs per task | process, µs per task | begin, ms | p95 |")
-        print("| --- | ---: | ---: | ---: | ---: |")
-        for title, contender in contenders.items():
-            print(contender.costs.row(title, tasks))
-        contenders["in the recorder's"].recorder.close()  # type: ignore[union-attr]
+            callers.round([job(callers.root, n) for n in numbers])
+            own.round([job(own.root, n) for n in numbers])
+        own.recorder.close()
+    tasks = arguments.rounds * AT_ONCE
+    print("| records | caller, µs per task | process, µs per task | begin, ms | p95 |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    print(callers.costs.row("in the caller's thread", tasks))
+    print(own.costs.row("in the recorder's", tasks))
 
 
 if __name__ == "__main__":

@@ -270,6 +270,23 @@ def test_an_output_is_free_when_its_task_has_its_record(world: World) -> None:
     assert isinstance(other.admit(1, task("b.png")), Admitted)
 
 
+def test_an_attempt_that_outlives_its_batch_decides_nothing(world: World, tmp_path: Path) -> None:
+    stopped = world.batch("a.png", "b.png")
+    late, failed = world.begun(stopped)
+    world.table.end(stopped.batch, [])
+    world.recorder.end_batch(stopped.batch)
+    again = world.batch("a.png", "b.png")
+    assert len(again.jobs) == 2
+    first, _ = world.begun(again, 2)
+    assert isinstance(world.keep(late), LedgerError)
+    world.end(failed, Ending("error", "failed", "too late"))
+    assert world.keep(first) is None
+    states = {key: e.state for key, e in world.ledger.entries().items()}
+    assert states == {"a.png": "done", "b.png": "leased"}
+    assert world.records() == {"a": "done"}
+    assert not Path(late.partial_path).exists()
+
+
 def test_closing_does_first_what_was_asked_for_and_refuses_what_comes_later(
     world: World, tmp_path: Path
 ) -> None:
