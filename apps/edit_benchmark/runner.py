@@ -31,7 +31,7 @@ from core.engine.worker_pool import WorkerPool, fetch_for
 from core.errors import InputError
 from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
 from core.index_files import MODEL_INDEX, PIPELINE_INDEX
-from core.intake.admission import Admission, Admitted, Rejected, entry_for
+from core.intake.admission import Admission, Admitted, Rejected
 from core.intake.changes import Change
 from core.intake.plan_summary import PlanSummary, Standing
 from core.intake.planning import Planner, tell_plan
@@ -44,6 +44,7 @@ from core.seeds import seed_of_task
 from core.settings import EditDefaults
 from core.store.folder_input import FolderInput
 from core.store.ledger import Ledger
+from core.store.ledger_entry import entry_for
 from core.store.outputs import OutputRoot
 from core.store.provenance import read_provenance
 from core.streams import occupy_standard_descriptors
@@ -298,7 +299,7 @@ class EditBenchmark:
     def _score_job(self, edit: Result) -> Admitted | None:
         """The job that scores a finished edit; None if its score is settled."""
         admitted = self._admitted.pop(edit.position, None) or self._admit_score(edit)
-        item = self._planner.add(admitted)
+        [item] = self._planner.add(self._plan, [admitted])
         if isinstance(item, Result) and item.status == "skipped" and isinstance(admitted, Admitted):
             item = self._asked_again(admitted) or item
         if isinstance(item, Admitted):
@@ -319,7 +320,7 @@ class EditBenchmark:
         again = self._score_admission.admit(scored.position, replace(scored.task, more_asks=more))
         if not isinstance(again, Admitted):  # asked as often as a task can say
             return None
-        self._ledger.set_state(entry_for(again, "pending"))
+        self._ledger.set_state(entry_for(again, "pending"), self._plan.batch)
         return again
 
     def _lacks_score(self, scored: Admitted) -> bool:
@@ -454,6 +455,7 @@ class EditBenchmark:
             self._told(role),
             open_ended,
             self._plan.replaced,
+            self._plan.batch,
         )
         self._pools[role], self._batches[role] = pool, batch
         pool.start()

@@ -91,7 +91,10 @@ class FolderRecorder:
         self._batches[batch] = _Batch(replaced, claims)
 
     def end_batch(self, batch: int) -> None:
-        """Forget a batch of which every task has its record; its outputs are free at once."""
+        """Forget a batch that has ended; its outputs are free at once.
+
+        Attempts of it that are still out decide nothing any more.
+        """
         known = self._batches.get(batch)
         if known is not None and known.claims is not None:
             known.claims.release_all()
@@ -222,10 +225,12 @@ class FolderRecorder:
     # -- what is done ------------------------------------------------------
 
     def _lease(self, begins: Sequence[_Begin]) -> None:
-        rows = []
+        rows, looked_at = [], set[Path]()
         for attempt in (begin.attempt for begin in begins):
-            output = attempt.admitted.output
-            file = self._root.partial(output, attempt.lease_id)
+            output, file = attempt.admitted.output, Path(attempt.partial_path)
+            if file.parent not in looked_at:
+                self._root.partial(output, attempt.lease_id)
+                looked_at.add(file.parent)
             # Relative, so that a folder may be moved between runs.
             name = as_text(os.path.relpath(file, self._root.folder))
             rows.append((attempt.lease_id, output.key, attempt.number, attempt.worker, name))
@@ -259,8 +264,7 @@ class FolderRecorder:
     def _end(self, attempt: Attempt, ending: Ending) -> None:
         discard(Path(attempt.partial_path))
         if ending.outcome == "again":
-            entry = entry_for(attempt.admitted, "pending")
-            self._ledger.end_lease(attempt.lease_id, ending.cause, entry, attempt.batch)
+            self._record(attempt, ending.cause, entry_for(attempt.admitted, "pending"))
         else:
             self._end_task(attempt, ending.cause, ending.outcome, ending.error, ending.elapsed)
 
@@ -279,8 +283,15 @@ class FolderRecorder:
         entry = entry_for(
             attempt.admitted, state, worker=attempt.worker, error=error, elapsed=elapsed
         )
-        self._ledger.end_lease(attempt.lease_id, cause, entry, attempt.batch)
+        self._record(attempt, cause, entry)
         self._tell(attempt, "quarantined" if state == "quarantined" else "failed", entry)
+
+    def _record(self, attempt: Attempt, cause: str, entry: Entry) -> None:
+        """Close a lease; an attempt that outlives its batch decides nothing about its task."""
+        if attempt.batch in self._batches:
+            self._ledger.end_lease(attempt.lease_id, cause, entry, attempt.batch)
+        else:
+            self._ledger.end_lease_alone(attempt.lease_id, cause)
 
     def _tell(self, attempt: Attempt, status: Status, entry: Entry) -> None:
         """A task has its record: its output is free, and its line is due."""
