@@ -17,7 +17,8 @@ from loguru import logger
 
 from apps.edit_benchmark.editing import Edit
 from apps.edit_benchmark.models import EDITOR, EDITOR_DEMAND, judge_demand, judge_model
-from apps.edit_benchmark.pairs import Pair, PairSet
+from apps.edit_benchmark.pair import Pair
+from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.settings import BenchmarkSettings
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device, choose_devices, memory_in_use
