@@ -49,6 +49,7 @@ def imports_of(file: Path) -> set[str]:
 GROUND = {"core"}
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
+    "core.judges": GROUND,
     "core.checkpoints": GROUND,
     "core.pictures": GROUND,
     "core.store": GROUND | {"core.checkpoints"},

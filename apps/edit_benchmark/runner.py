@@ -135,7 +135,7 @@ class EditBenchmark:
             MODEL_INDEX,
             lambda model: judge.identity(model.deciding),
             "judge.memory",
-            "clip" if self.judge.settings.type == "clip" else "parts",
+            "parts" if self.judge.type.chats else "clip",
         )
         on_cpu = self.devices[0].kind == "cpu"
         refuse_unusable(editor.memory, "edit", on_cpu, "editor.memory")
@@ -151,7 +151,7 @@ class EditBenchmark:
         self._planner = Planner(
             self._ledger, self.root, overwrite, retry_quarantined, self.editor.loras
         )
-        self._retry_unparsed = retry_unparsed and self.judge.settings.type == "vlm"
+        self._retry_unparsed = retry_unparsed and self.judge.type.varies
         if retry_unparsed and not self._retry_unparsed:
             kind = self.judge.settings.type
             logger.warning(f"--retry-unparsed: a judge of type {kind} says the same each time.")
