@@ -42,6 +42,15 @@ class Registry(Generic[T]):
 
         return register
 
+    def register(self, name: str) -> Callable[[C], C]:
+        """A decorator of a class that is registered itself."""
+
+        def register(kind: C) -> C:
+            self.add(name, kind)  # type: ignore[arg-type]
+            return kind
+
+        return register
+
     def __getitem__(self, name: str) -> T:
         """The thing of that name.
 

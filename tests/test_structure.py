@@ -56,6 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "core.intake": GROUND | {"core.checkpoints", "core.pictures", "core.store"},
     "core.devices": GROUND | {"core.checkpoints", "core.store", "core.intake"},
 }
+ALLOWED["core.intake.kinds"] = ALLOWED["core.intake"] | {"core.intake"}
 ALLOWED["core.engine"] = {*ALLOWED} | {"core.processes", "workers"}
 ALLOWED["core.processes"] = {*ALLOWED}
 EVERYTHING = {*ALLOWED}
@@ -71,8 +72,8 @@ def package_of(module: str) -> str | None:
     parts = module.split(".")
     if parts[0] not in ("core", "apps", "workers", "demo_model"):
         return None
-    inner = ".".join(parts[:2])
-    return inner if inner in ALLOWED else parts[0]
+    inner = (".".join(parts[:n]) for n in (3, 2))
+    return next((package for package in inner if package in ALLOWED), parts[0])
 
 
 def test_imports_run_one_way() -> None:

@@ -34,9 +34,11 @@ from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ig
 from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.intake.admission import Admission, Admitted, Rejected, entry_for
 from core.intake.changes import Change
+from core.intake.kinds.edit import EditKind
+from core.intake.kinds.score import ScoreKind
 from core.intake.plan_summary import PlanSummary, Standing
 from core.intake.planning import Planner, tell_plan
-from core.intake.task_kinds import Contents, EditKind, LoraFinder, ScoreKind
+from core.intake.task_kinds import Contents, LoraFinder
 from core.judge import Judge, load_judge
 from core.memory_modes import refuse_unusable
 from core.paths import as_text, on_disk, user_path

@@ -27,7 +27,7 @@ from core.messages import Lease, ToWorker, decode, encode
 from core.paths import UTF8_MODE, WORKERS_DIFFER, for_worker, user_path
 from core.processes.stall_watch import StallWatch
 from core.processes.worker_start import Starter, WorkerMain, WorkerProcess
-from core.tasks import EditTask, GenerateTask, ScoreTask
+from core.tasks import with_paths
 from core.worker_spec import WorkerSpec
 
 # Of a worker's pipe: a group of leases that it does not read, which take a page (4 KiB) each at
@@ -312,19 +312,9 @@ def _with_workers_paths(lease: Lease) -> Lease:
     def named(path: str) -> str:
         return for_worker(str(user_path(path, "path")))
 
-    changed: dict[str, Any] = {}
-    task = lease.task
-    if isinstance(task, GenerateTask | EditTask) and task.lora_path:
-        changed["lora_path"] = named(task.lora_path)
-    if isinstance(task, GenerateTask | EditTask) and task.loras:
-        changed["loras"] = tuple(replace(lora, path=named(lora.path)) for lora in task.loras)
-    if isinstance(task, EditTask | ScoreTask):
-        changed["source_images"] = tuple(map(named, task.source_images))
-    if isinstance(task, ScoreTask):
-        changed["edited_image"] = named(task.edited_image)
     return replace(
         lease,
-        task=replace(task, **changed),
+        task=with_paths(lease.task, named),
         partial_path=for_worker(lease.partial_path),
         files={named(path): sha256 for path, sha256 in lease.files.items()},
     )

@@ -10,3 +10,10 @@ def create_judge(spec: WorkerSpec, log: Log) -> ModelFamily:
     assert spec.judge is not None
     family: ModelFamily = named_object(spec.judge.type.served_by)(spec, log)
     return family
+
+
+def preload() -> None:
+    """Import the usual judge's class, which transformers does only when it is asked for."""
+    import transformers
+
+    _ = transformers.Qwen3VLForConditionalGeneration

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import sqrt
 from typing import Any
 
+import diffusers
 from PIL import Image
 
 from core.errors import InputError
@@ -84,3 +85,8 @@ def _at_area(image: Image.Image, area: int) -> Image.Image:
     """The picture at about `area` pixels."""
     size = size_for(image.width, image.height, area)
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def preload() -> None:
+    """Import the usual model's classes, which diffusers does only when they are asked for."""
+    _ = diffusers.QwenImageEditPlusPipeline

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import diffusers
 import torch
 
 from core.errors import InputError
@@ -140,3 +141,8 @@ def _draws_from_a_prompt(name: str, parameters: Mapping[str, inspect.Parameter])
     if needs_image or "num_frames" in parameters or _STARTS_FROM_PICTURE.search(name):
         return False
     return "prompt" in parameters
+
+
+def preload() -> None:
+    """Import the usual model's classes, which diffusers does only when they are asked for."""
+    _ = diffusers.ZImagePipeline
