@@ -58,7 +58,7 @@ class Registry(Generic[T]):
             InputError: there is none.
         """
         if name not in self._found:
-            self._list()
+            self.load()
         if name not in self._found:
             known = ", ".join(sorted(self._found))
             raise InputError(f"There is no {self._what} {name!r}; there are {known}.")
@@ -66,14 +66,15 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         """All names, sorted."""
-        self._list()
+        self.load()
         return iter(sorted(self._found))
 
     def values(self) -> list[T]:
         """All things, in the order of their names."""
         return [self._found[name] for name in self]
 
-    def _list(self) -> None:
+    def load(self) -> None:
+        """Import every file of the package, if that is not done."""
         if self._listed:
             return
         for module in sorted(
