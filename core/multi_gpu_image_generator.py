@@ -24,8 +24,9 @@ from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
 from core.index_files import PIPELINE_INDEX
 from core.intake.admission import Admission, Admitted, Rejected
+from core.intake.kinds.generate import GenerateKind
 from core.intake.planning import Plan, tell_plan
-from core.intake.task_kinds import GenerateKind, LoraFinder, TaskInput
+from core.intake.task_kinds import LoraFinder, TaskInput
 from core.memory_modes import refuse_unusable
 from core.paths import as_text, user_path
 from core.processes.local_backend import LocalBackend

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from apps.edit_benchmark.pairs import Pair
+from apps.edit_benchmark.pair import Pair
 from tests.conftest import BENCHMARK, Project, Run
 
 

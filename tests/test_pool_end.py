@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from core.engine.batch import Batch
 from core.engine.worker_pool import WorkerPool
+
 from core.events import ignore
 from core.intake.planning import Plan
 from core.multi_gpu_image_generator import MultiGPUImageGenerator

@@ -49,12 +49,14 @@ def imports_of(file: Path) -> set[str]:
 GROUND = {"core"}
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
+    "core.judges": GROUND,
     "core.checkpoints": GROUND,
     "core.pictures": GROUND,
     "core.store": GROUND | {"core.checkpoints"},
     "core.intake": GROUND | {"core.checkpoints", "core.pictures", "core.store"},
     "core.devices": GROUND | {"core.checkpoints", "core.store", "core.intake"},
 }
+ALLOWED["core.intake.kinds"] = ALLOWED["core.intake"] | {"core.intake"}
 BELOW = {*ALLOWED}
 # Where the engine and what runs its workers meet: modules that neither side's rest stands behind.
 ALLOWED["core.engine.fetch"] = GROUND
@@ -70,8 +72,8 @@ ALLOWED["apps.edit_benchmark"] = {"apps", *EVERYTHING}
 MODULES = {  # that may import more than their packages
     "core.multi_gpu_image_generator": EVERYTHING,
     "core.processes.entry_points": {"workers"},
-    "core.engine.worker_handle": EVERYTHING,
-    "core.engine.worker_pool": EVERYTHING,
+    "core.session": EVERYTHING,
+    "core.role_model": EVERYTHING,
 }
 
 

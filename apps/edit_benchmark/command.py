@@ -21,6 +21,7 @@ from apps.edit_benchmark.table import print_comparison, print_summary
 from apps.interrupts import Interrupts
 from apps.progress import create_view, set_up_logging
 from core.errors import MultiGPUError
+from core.judge_calls import OVERALL
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
 from core.paths import user_path
 
@@ -163,7 +164,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
         records = [record_of(result, run.root) for result in results]
         summary = _summary(run, records)
         write_outputs(run.root.folder, records, summary)
-    _tell_unparsed(records, run.judge.settings.type == "vlm")
+    _tell_unparsed(records, run.judge.type.varies)
     print_summary(summary, run.root.folder)
     if interrupts.count:
         return INTERRUPTED
@@ -193,8 +194,8 @@ def _settings(options: argparse.Namespace) -> BenchmarkSettings:
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
     judge, model, name = run.judge, run.judge_model.identity, run.judge_name
     names = [call.name for call in judge.prompts.calls]
-    if judge.settings.type != "clip" and len(names) > 1:
-        names.append("O")
+    if judge.type.chats and len(names) > 1:
+        names.append(OVERALL)
     return summarise(
         records,
         names,

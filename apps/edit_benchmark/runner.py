@@ -13,11 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from core.engine.batch import Batch
+from core.engine.worker_pool import WorkerPool, fetch_for
 from loguru import logger
 
 from apps.edit_benchmark.editing import Edit
 from apps.edit_benchmark.models import EDITOR, EDITOR_DEMAND, judge_demand, judge_model
-from apps.edit_benchmark.pairs import Pair, PairSet
+from apps.edit_benchmark.pair import Pair
+from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.settings import BenchmarkSettings
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device, choose_devices, memory_in_use
@@ -25,17 +28,17 @@ from core.devices.memory_choice import MemoryChoice, demand_of
 from core.devices.model_choice import ModelChoice, choose_drawing_model
 from core.devices.sharing import share_out
 from core.devices.worker_specs import spec_for
-from core.engine.batch import Batch
 from core.engine.worker_log import WorkerLog
-from core.engine.worker_pool import WorkerPool, fetch_for
 from core.errors import InputError
 from core.events import Event, Listener, TaskEnded, TaskReopened, TaskSpared, ignore
 from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.intake.admission import Admission, Admitted, Rejected
 from core.intake.changes import Change
+from core.intake.kinds.edit import EditKind
+from core.intake.kinds.score import ScoreKind
 from core.intake.plan_summary import PlanSummary, Standing
 from core.intake.planning import Planner, tell_plan
-from core.intake.task_kinds import Contents, EditKind, LoraFinder, ScoreKind
+from core.intake.task_kinds import Contents, LoraFinder
 from core.judge import Judge, load_judge
 from core.memory_modes import refuse_unusable
 from core.paths import as_text, on_disk, user_path
@@ -135,7 +138,7 @@ class EditBenchmark:
             MODEL_INDEX,
             lambda model: judge.identity(model.deciding),
             "judge.memory",
-            "clip" if self.judge.settings.type == "clip" else "parts",
+            "parts" if self.judge.type.chats else "clip",
         )
         on_cpu = self.devices[0].kind == "cpu"
         refuse_unusable(editor.memory, "edit", on_cpu, "editor.memory")
@@ -151,7 +154,7 @@ class EditBenchmark:
         self._planner = Planner(
             self._ledger, self.root, overwrite, retry_quarantined, self.editor.loras
         )
-        self._retry_unparsed = retry_unparsed and self.judge.settings.type == "vlm"
+        self._retry_unparsed = retry_unparsed and self.judge.type.varies
         if retry_unparsed and not self._retry_unparsed:
             kind = self.judge.settings.type
             logger.warning(f"--retry-unparsed: a judge of type {kind} says the same each time.")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from core.section import Section
 from core.settings import (
     DEFAULT_FILE,
     PROJECT_DIR,
@@ -17,7 +18,6 @@ from core.settings import (
     Matching,
     ModelEditDefaults,
     SchedulingSettings,
-    Section,
     SimulatedSettings,
     SupervisionSettings,
     WorkerSettings,

@@ -10,27 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from core.errors import InputError
-from core.intake.task_kinds import Contents, TaskInput, TaskKind
+from core.intake.task_kinds import Contents, TaskInput, TaskKind, deciding, kind_of
 from core.lora_stack import CheckedLora, counting, hashes_of
 from core.seeds import RANDOM, random_seed, seed_of_task
 from core.store.claims import BatchClaims, Claim, Claims
 from core.store.outputs import OutputPath, OutputRoot
-from core.tasks import MAX_TASK_BYTES, EditTask, GenerateTask, ScoreTask, Task, task_to_json
+from core.tasks import MAX_TASK_BYTES, Task, task_to_json
 from core.validation import shown
 
-# Raise a kind's when its tasks come to give another result than before.
-FINGERPRINT_VERSIONS = {GenerateTask: 3, EditTask: 3, ScoreTask: 3}
 MAX_TASK_ID = 200  # characters
-# Names and places decide nothing; the content of the files behind them does.
-UNDECIDING = (
-    "output_path", "task_id", "metadata", "lora_path", "loras", "source_images", "edited_image",
-    "seed_is_random", "more_asks",
-)  # fmt: skip
-
-
-_ROLES = {GenerateTask: "generate", EditTask: "edit", ScoreTask: "score"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,7 @@ class Admitted:
     @property
     def role(self) -> str:
         """What kind of model it is for: generate, edit or score."""
-        return _ROLES[type(self.task)]
+        return self.task.role
 
     @property
     def lora_sha256(self) -> str | None:
@@ -91,7 +82,7 @@ class Admission:
 
     def __init__(
         self,
-        kind: TaskKind,
+        kind: TaskKind[Any],
         identity: str,
         dtype: str,
         root: OutputRoot,
@@ -152,14 +143,13 @@ class Admission:
 
     def _seeded(self, task: Task, position: int, output: OutputPath) -> Task:
         wanted = self._first_seed if task.seed is None else task.seed
-        if isinstance(task, GenerateTask) and wanted == RANDOM:
+        says_random = hasattr(task, "seed_is_random")
+        if says_random and wanted == RANDOM:
             kept = self._kept_seed(output) if self._kept_seed else None
             seed = random_seed() if kept is None else kept
             return replace(task, seed=seed, seed_is_random=True)
         seed = seed_of_task(self._first_seed, position) if task.seed is None else wanted
-        if isinstance(task, GenerateTask):
-            return replace(task, seed=seed, seed_is_random=False)
-        return replace(task, seed=seed)
+        return replace(task, seed=seed, **({"seed_is_random": False} if says_random else {}))
 
 
 def made_by(job: Admitted, identity: str) -> Admitted:
@@ -176,9 +166,9 @@ def fingerprint(
     """Equal for tasks that give the same result: a hash of all that decides it.
 
     Args:
-        version: of this program's way to make them, one of `FINGERPRINT_VERSIONS`; today's.
+        version: of this program's way to make them, as its kind counts them; today's.
     """
-    decides = {k: v for k, v in vars(task).items() if k not in UNDECIDING}
+    decides = deciding(task)
     loras: str | list[tuple[str, float]] | None = contents.lora
     strength = decides.get("lora_strength") if contents.lora is not None else None
     if contents.loras:
@@ -192,14 +182,12 @@ def fingerprint(
         pictures=[*contents.pictures.values(), *contents.readings],
         model=model,
         dtype=dtype,
-        version=FINGERPRINT_VERSIONS[type(task)] if version is None else version,
+        version=kind_of(task).version if version is None else version,
     )
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 def _counting(task: Task, contents: Contents) -> tuple[CheckedLora, ...]:
-    if isinstance(task, ScoreTask):
-        return ()
     return counting(task, hashes_of(contents.lora, contents.loras))
 
 

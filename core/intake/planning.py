@@ -12,6 +12,7 @@ from loguru import logger
 from core.intake.admission import Admitted, Rejected
 from core.intake.changes import TEXTS, Change, Comparison, Made, field_changes, text_of
 from core.intake.plan_summary import MOVED, PlanSummary, Standing
+from core.intake.task_kinds import kind_of
 from core.model_lora import ModelLora
 from core.store.claims import BatchClaims
 from core.store.folder_input import FolderInput
@@ -20,7 +21,7 @@ from core.store.ledger_entry import entry_for
 from core.store.outputs import OutputRoot
 from core.store.provenance import read_provenance
 from core.store.replaced import Replaced
-from core.tasks import GenerateTask, Result, ScoreTask
+from core.tasks import GenerateTask, Result
 
 # Standings of inputs with a line in the tables that this batch may change.
 _THERE: tuple[Standing, ...] = ("changed", "altered", "again", "unchanged")
@@ -374,7 +375,7 @@ def _entry_of(job: Admitted, made: Made) -> Entry | None:
 
 
 def _intact(job: Admitted, known: Entry) -> bool:
-    """Whether a result is as it was recorded: a picture by its size, a verdict by every byte.
+    """Whether a result is as it was recorded: by its size, and where it is small by every byte.
 
     Verdicts are small, and their scores go into the tables.
     """
@@ -382,7 +383,7 @@ def _intact(job: Admitted, known: Entry) -> bool:
     try:
         if file.stat().st_size != known.size:
             return False
-        if known.sha256 is None or not isinstance(job.task, ScoreTask):
+        if known.sha256 is None or not kind_of(job.task).small_results:
             return True
         return hashlib.sha256(file.read_bytes()).hexdigest() == known.sha256
     except OSError:

@@ -4,9 +4,9 @@ import queue
 from collections.abc import Sequence
 from typing import Any
 
+from core.engine.batch import Batch
 from PIL import Image
 
-from core.engine.batch import Batch
 from core.engine.pending import Worker
 from core.messages import Done, Lease
 from core.tasks import Status

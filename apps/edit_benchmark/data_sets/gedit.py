@@ -1,7 +1,8 @@
 """Pairs in GEdit-Bench's layout on disk.
 
 `fullset/<task type>/<language>/<key>_SRCIMG.png` are the pictures, as its own scripts write
-them; the dataset's other columns stand in a `metadata.jsonl` beside `fullset`.
+them; the dataset's columns `task_type`, `instruction_language`, `key`, `instruction` and
+`Intersection_exist` stand in a `metadata.jsonl` beside `fullset`.
 """
 
 import re
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from apps.edit_benchmark.categories import UNSORTED, category_of
-from apps.edit_benchmark.pairs import Pair
+from apps.edit_benchmark.data_set import DATA_SETS
+from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.rows import (
     INSTRUCTION_HINTS,
     file_name,
@@ -39,11 +41,20 @@ class _Picture:
     key: str
 
 
-def is_gedit(folder: Path) -> bool:
-    return (folder / "fullset").is_dir()
+@DATA_SETS.add_one("gedit")
+class GEdit:
+    """A folder with a folder `fullset`."""
+
+    takes_any = False
+
+    def fits(self, path: Path) -> bool:
+        return (path / "fullset").is_dir()
+
+    def read(self, path: Path, work_folder: Path) -> list[Pair]:
+        return _read(path)
 
 
-def read_gedit(folder: Path) -> list[Pair]:
+def _read(folder: Path) -> list[Pair]:
     """The pairs of every row, then the pictures that no row knows.
 
     Raises:

@@ -13,12 +13,12 @@ dimensions, as the model was trained, only where it is, and diffusers does not p
 """
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 from core.tasks import MAX_SIDE, EditTask
+from workers.models.family import FAMILIES, Family
 from workers.prompt_cuts import PromptCuts
-
-PREFIX = "QwenImageEdit"  # of the pipelines' class names
 
 
 def set_working_resolution(pipeline: Any, task: EditTask) -> None:
@@ -29,6 +29,11 @@ def set_working_resolution(pipeline: Any, task: EditTask) -> None:
         module.CONDITION_IMAGE_SIZE = task.condition_area or module.CONDITION_IMAGE_SIZE
     elif task.working_area is not None:
         module.calculate_dimensions = _always(task.working_area)
+
+
+def prepare(pipeline: Any, cuts: PromptCuts) -> None:
+    mark_pictures(pipeline.text_encoder)
+    cut_at_positions(pipeline, cuts)
 
 
 def mark_pictures(text_encoder: Any) -> None:
@@ -72,3 +77,8 @@ def _always(area: int) -> Any:
         return int(width), int(height), None
 
     return at_area
+
+
+_ONE_PICTURE = Family(prepare=prepare, set_area=set_working_resolution)
+FAMILIES.add("QwenImageEdit", _ONE_PICTURE)
+FAMILIES.add("QwenImageEditPlus", replace(_ONE_PICTURE, several_pictures=True))

@@ -1,15 +1,16 @@
 """Pairs in a Hugging Face imagefolder: `metadata.jsonl` beside the pictures."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from apps.edit_benchmark.categories import UNSORTED, category_of
-from apps.edit_benchmark.pairs import Pair
+from apps.edit_benchmark.data_set import DATA_SETS
+from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.rows import (
     INSTRUCTION_HINTS,
     PICTURE_HINTS,
     file_name,
+    inside,
     json_lines,
     kept,
     label_of,
@@ -20,7 +21,20 @@ from core.errors import InputError
 _OURS = ("input_file_name", "input_file_names", "instruction", "category", "pair_id", "language")
 
 
-def read_imagefolder(folder: Path) -> list[Pair]:
+@DATA_SETS.add_one("imagefolder")
+class ImageFolder:
+    """Any folder that is of no other form."""
+
+    takes_any = True
+
+    def fits(self, path: Path) -> bool:
+        return path.is_dir()
+
+    def read(self, path: Path, work_folder: Path) -> list[Pair]:
+        return _read(path)
+
+
+def _read(folder: Path) -> list[Pair]:
     """One pair per row of `metadata.jsonl`.
 
     Columns: `input_file_name` (or a list, `input_file_names`), `instruction`, and optionally
@@ -67,17 +81,3 @@ def _pair(row: dict[str, Any] | InputError, folder: Path, position: int) -> Pair
         )
     except InputError as problem:
         return Pair(name, category, problem=problem, language=language, given_id=given_id)
-
-
-def inside(folder: Path, name: str, what: str) -> Path:
-    """A file below `folder`. Links are followed: downloaded datasets consist of them.
-
-    Raises:
-        InputError: the name leads out of it.
-    """
-    if "\0" in name:
-        raise InputError(f"{what}: contains a NUL character.")
-    file = Path(os.path.normpath(folder / name))
-    if not file.is_relative_to(folder):
-        raise InputError(f"{what}: {name!r} leads out of {folder}.")
-    return file

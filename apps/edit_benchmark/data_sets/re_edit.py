@@ -1,4 +1,8 @@
-"""Pairs as RE-Edit ships them: one JSON list, the pictures beside it or inside, in base64."""
+"""Pairs as RE-Edit ships them: one JSON list of objects.
+
+An object has `subset`, `edit_instruction_en`, and the picture as `src_img_b64` or, beside the file,
+as `original_image_path`.
+"""
 
 import base64
 import binascii
@@ -8,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from apps.edit_benchmark.categories import UNSORTED, category_of
-from apps.edit_benchmark.imagefolder import inside
-from apps.edit_benchmark.pairs import Pair
+from apps.edit_benchmark.data_set import DATA_SETS
+from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.rows import (
     INSTRUCTION_HINTS,
     PICTURE_HINTS,
     file_name,
     hint,
+    inside,
     json_list,
     kept,
     text_of,
@@ -28,14 +33,17 @@ _KEPT = ("original_description_en", "rationale_short_en")
 _INSTRUCTIONS = ("edit_instruction_en", "edit_instruction_cn", "edit_instruction", "instruction")
 
 
-def read_re_edit(file: Path, work_folder: Path) -> list[Pair]:
-    """One pair per object; embedded pictures are written below `work_folder`.
+@DATA_SETS.add_one("re_edit")
+class ReEdit:
+    """Any file that is of no other form; embedded pictures are written below the work folder."""
 
-    Raises:
-        InputError: no JSON list.
-        StorageError: `work_folder` cannot be written.
-    """
-    return [_pair(row, file, work_folder, i) for i, row in enumerate(json_list(file))]
+    takes_any = True
+
+    def fits(self, path: Path) -> bool:
+        return path.is_file()
+
+    def read(self, path: Path, work_folder: Path) -> list[Pair]:
+        return [_pair(row, path, work_folder, i) for i, row in enumerate(json_list(path))]
 
 
 def _pair(row: Any, file: Path, work_folder: Path, position: int) -> Pair:
