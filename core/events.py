@@ -42,11 +42,6 @@ class TaskSpared:
 
 
 @dataclass(frozen=True)
-class TaskReopened:
-    """A task that ended without success is tried again after all."""
-
-
-@dataclass(frozen=True)
 class WorkerState:
     """`state` is a few words for the user, such as `loading` or `ready`."""
 
@@ -63,9 +58,7 @@ class ModelFetching:
     total: int
 
 
-Event = (
-    TaskStarted | TaskProgress | TaskEnded | TaskSpared | TaskReopened | WorkerState | ModelFetching
-)
+Event = TaskStarted | TaskProgress | TaskEnded | TaskSpared | WorkerState | ModelFetching
 Listener = Callable[[Event], None]
 
 

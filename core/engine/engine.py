@@ -17,9 +17,10 @@ from core.devices.device import Device, memory_in_use
 from core.engine.backend import Died, Report, Said, WorkerBackend
 from core.engine.dispatcher import Dispatcher
 from core.engine.job import Job
-from core.engine.job_run import JobRun, WorkerLoss, pending_of
+from core.engine.job_run import INTERRUPTED, JobRun, WorkerLoss, pending_of, result_of
 from core.engine.memory_release import MemoryRelease
 from core.engine.model_assignment import ModelAssignment
+from core.engine.model_switch import Stages
 from core.engine.pending import Pending
 from core.engine.recorder import Recorder, Refusal
 from core.engine.scheduler import Scheduler
@@ -64,8 +65,8 @@ class Engine:
         rules: deadlines, restarts and retries.
         scheduling: how tasks are chosen.
         listener: told of workers' states; called from the engine's thread.
+        stages: a bound on which model a slot may have when.
         release_patience: seconds to wait for the GPU memory of a model that left.
-        log: where workers' words go; by default a log of its own.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Engine:
         rules: SupervisionSettings,
         scheduling: SchedulingSettings,
         listener: Listener = ignore,
+        stages: Stages = "auto",
         release_patience: float = 60.0,
     ) -> None:
         self._backend = backend
@@ -96,7 +98,7 @@ class Engine:
         self._gone = False  # the thread has ended, or is about to, and reads no command more
         self._going = threading.Lock()  # so that nobody hands something over meanwhile
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        release = MemoryRelease(memory_in_use, release_patience)
+        release = MemoryRelease(self._slots, memory_in_use, release_patience)
         self._release = release
         self._supervisor = Supervisor(
             self._slots,
@@ -118,7 +120,9 @@ class Engine:
             run_of=lambda active: self._runs.get(active.job),
             copies=scheduling.speculative_copies,
         )
-        self._assignment = ModelAssignment(self._slots, self._models, self._scheduler)
+        self._assignment = ModelAssignment(
+            self._slots, self._models, self._scheduler, stages, self._priorities
+        )
 
     # -- called from other threads -----------------------------------------------
 
@@ -139,6 +143,12 @@ class Engine:
         """LoRA loads and switches of all workers so far."""
         models = self._models.values()
         return sum(m.lora_loads for m in models), sum(m.lora_switches for m in models)
+
+    @property
+    def waits_in_step(self) -> list[tuple[float, int]]:
+        """By model whose workers wait for each other: worker-seconds waited, and steps."""
+        barriers = [m.barrier for m in self._models.values() if m.barrier is not None]
+        return [(barrier.waited, barrier.steps) for barrier in barriers if barrier.steps]
 
     @property
     def device_waits(self) -> list[float]:
@@ -193,11 +203,11 @@ class Engine:
         """Add tasks to a job that is not sealed yet."""
         tasks = list(admitted)
         job.admit(len(tasks))
-        self._hand_over(lambda: self._extend(job.number, tasks))
+        self._hand_over(lambda: self._extend(job, tasks))
 
-    def expect(self, job: Job, tasks: int) -> None:
-        """Say how many tasks a job will still be given: models are chosen with them in view."""
-        self._post(lambda: self._assignment.expect(job.number, tasks))
+    def expect(self, job: Job, model: str, tasks: int) -> None:
+        """Say how many tasks for a model a job will still be given: slots are shared out by it."""
+        self._post(lambda: self._expect(job.number, model, tasks))
 
     def seal(self, job: Job) -> None:
         """No more tasks will be added to a job: it is finished when those are that it has."""
@@ -288,8 +298,9 @@ class Engine:
             timers += [now + IDLE_TURN] * self._release.waiting
         if any(s.state is State.LOADING for s in self._slots):
             timers.append(now + self._rules.load_stall_timeout / STALL_CHECKS)
-        if self._runs and (self._dispatcher.may_come_to_idle() or self._assignment.undecided):
+        if self._runs and self._dispatcher.may_come_to_idle():
             timers.append(now + IDLE_TURN)
+        timers.append(self._assignment.looks_again_at)
         return max(0.0, min(timers) - now)
 
     def _receive(self, report: Report) -> None:
@@ -405,11 +416,25 @@ class Engine:
         if sealed:
             run.seal()
 
-    def _extend(self, number: int, tasks: Sequence[Admitted]) -> None:
-        run = self._runs.get(number)
+    def _extend(self, job: Job, tasks: Sequence[Admitted]) -> None:
+        run = self._runs.get(job.number)
         if run is not None:
             self._add(run, tasks)
-            self._assignment.arrived(number, len(tasks))
+            return
+        for one in tasks:  # it was closed meanwhile
+            job.settle(result_of(one, "interrupted", error=INTERRUPTED))
+
+    def _expect(self, number: int, model: str, tasks: int) -> None:
+        if number in self._runs:
+            self._assignment.expect(number, model, tasks)
+
+    def _priorities(self) -> dict[str, int]:
+        """The highest priority of the tasks that wait for each model."""
+        found: dict[str, int] = {}
+        for run, name in self._lanes.values():
+            if self._scheduler.waiting(name):
+                found[name] = max(run.priority, found.get(name, run.priority))
+        return found
 
     def _add(self, run: JobRun, tasks: Sequence[Admitted]) -> None:
         run.add([self._remade(one) for one in tasks])

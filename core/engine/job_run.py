@@ -403,17 +403,7 @@ class JobRun:
             return
         if task.out:
             self.job.returned()
-        result = Result(
-            position=admitted.position,
-            task_id=admitted.task_id,
-            status=status,
-            output_path=str(admitted.output.file) if status == "done" else None,
-            elapsed=elapsed,
-            error=error,
-            worker=worker,
-            attempts=task.attempts,
-            seed=admitted.task.seed,
-        )
+        result = result_of(admitted, status, worker, error, elapsed, task.attempts)
         self._listener(TaskEnded(result, self.number))
         self.job.settle(result)
         self._close_if_drained()
@@ -441,6 +431,28 @@ class JobRun:
     def _then(self, call: Callable[[Refusal | None], None]) -> Then:
         """A recorder answers in its own thread."""
         return lambda refusal: self._in_turn(lambda: call(refusal))
+
+
+def result_of(
+    admitted: Admitted,
+    status: Status,
+    worker: str | None = None,
+    error: str | None = None,
+    elapsed: float = 0.0,
+    attempts: int = 0,
+) -> Result:
+    """The one result of a task."""
+    return Result(
+        position=admitted.position,
+        task_id=admitted.task_id,
+        status=status,
+        output_path=str(admitted.output.file) if status == "done" else None,
+        elapsed=elapsed,
+        error=error,
+        worker=worker,
+        attempts=attempts,
+        seed=admitted.task.seed,
+    )
 
 
 def pending_of(lane: int, task: TaskState, suspect: bool) -> Pending:

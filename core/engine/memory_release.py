@@ -16,11 +16,18 @@ class MemoryRelease:
     """What each slot's device had in use before its first worker, and whether that is so again.
 
     Args:
+        slots: all of the engine's; its own list.
         in_use: bytes in use on devices; None where that cannot be told, as on a CPU.
         patience: seconds to wait; then the next worker starts all the same.
     """
 
-    def __init__(self, in_use: Callable[[Sequence[Device]], int | None], patience: float) -> None:
+    def __init__(
+        self,
+        slots: Sequence[WorkerSlot],
+        in_use: Callable[[Sequence[Device]], int | None],
+        patience: float,
+    ) -> None:
+        self._slots = slots
         self._in_use = in_use
         self._patience = patience
         self._before: dict[str, int | None] = {}
@@ -48,6 +55,9 @@ class MemoryRelease:
     def is_free(self, slot: WorkerSlot) -> bool:
         """The last worker's memory is free again, or has been waited for long enough."""
         if slot.name not in self._waits:
+            return True
+        if any(s is not slot and s.alive and s.gpus & slot.gpus for s in self._slots):
+            del self._waits[slot.name]  # what the others hold cannot be told apart
             return True
         since, look_at = self._waits[slot.name]
         now = time.monotonic()

@@ -82,7 +82,8 @@ class Supervisor:
             assert slot.model is not None
             slot.set_deadline(None)
             slot.model.has_served = True
-            slot.model.load_seconds = time.monotonic() - slot.started_at
+            slot.serving_since = time.monotonic()
+            slot.model.load_seconds = slot.serving_since - slot.started_at
             self._change(slot, State.SERVING)
 
     def load_failed(self, slot: WorkerSlot, message: LoadFailed) -> None:
@@ -262,7 +263,19 @@ class Supervisor:
         """Workers boot while the hub is asked, and not while the model comes: that takes long."""
         if slot.model is None or not self._backend.ready or self._release.holds_up(slot):
             return False
+        if any(other.alive and self.excludes(slot, other) for other in self._slots):
+            return False
         return slot.model.fetch is None or not slot.model.fetch.transfers
+
+    def excludes(self, slot: WorkerSlot, other: WorkerSlot) -> bool:
+        """The two have a device in common and are not meant to share it: one waits for the other.
+
+        They are of models that share the devices out in different ways.
+        """
+        if other is slot or not slot.gpus & other.gpus:
+            return False
+        models = [m for m in (slot.model, other.model) if m is not None]
+        return not any({slot.name, other.name} <= m.slots for m in models)
 
     def grant_loads(self) -> None:
         """Let workers load, as many at once as their model's files and the memory allow."""

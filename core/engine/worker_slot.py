@@ -49,6 +49,8 @@ class WorkerSlot:
     def __init__(self, device: Device) -> None:
         self.device = device
         self.name = device.label
+        is_gpu = device.kind == "cuda"
+        self.gpus = frozenset(device.mask.split(",") if is_gpu else ())  # that it sees
         self.model: ServedModel | None = None  # of the present worker, or of the next one
         self.spec: WorkerSpec | None = None  # of the present worker
         self.state = State.DOWN
@@ -57,6 +59,7 @@ class WorkerSlot:
         self.deadline: float | None = None  # monotonic time by which something must happen
         self.start_at = 0.0  # monotonic time of the next start while DOWN
         self.started_at = 0.0  # monotonic time of its worker's start
+        self.serving_since = 0.0  # monotonic time at which its worker had loaded its model
         self.load_seen: object = None  # what the backend last said of a load's progress
         self.load_seen_at = 0.0
         self.loras: frozenset[str] = frozenset()
