@@ -7,11 +7,13 @@ What was imported lies in memory once. The server has one thread and has never t
 import multiprocessing
 import os
 import queue
+import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -25,7 +27,7 @@ from core.processes.process_start import (
     born_with,
     for_us,
     new_process,
-    start,
+    start_process,
 )
 from core.processes.spawning import SPAWNED
 from core.settings import PROJECT_DIR
@@ -51,6 +53,18 @@ class Server:
             return os.waitid(os.P_PID, self.pid, options) is None
         except ChildProcessError:
             return False
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for its end: its pipes are closed a moment before that can be seen."""
+        if self.alive:
+            with suppress(ProcessLookupError):
+                end, waiting = os.pidfd_open(self.pid), select.poll()
+                try:
+                    waiting.register(end, select.POLLIN)
+                    waiting.poll(1000 * seconds)
+                finally:
+                    os.close(end)
+        return not self.alive
 
 
 class Keeper:
@@ -101,7 +115,7 @@ class Keeper:
                 finds its pipes closed and leaves.
         """
         try:
-            self._errand(lambda: start(process)).result(FORK_TIMEOUT)
+            self._errand(lambda: start_process(process)).result(FORK_TIMEOUT)
         except EOFError:
             raise OSError("the fork server has died") from None
 
@@ -133,7 +147,7 @@ def _warm_up(role: str, environment: Mapping[str, str]) -> Server | None:
     try:
         with born_with({**_server_environment(role), **environment}), for_us():
             forkserver.ensure_running()
-        start(probe)
+        start_process(probe)
         writer.close()
         pid, refusal = reader.recv()
         probe.join()

@@ -14,6 +14,8 @@ from core.processes.process_start import WorkerProcess, new_process, whole_envir
 from core.processes.spawning import SPAWNED, Spawning
 from core.worker_spec import WorkerSpec
 
+SERVER_END = 1.0  # seconds in which the server's end can be seen, once its pipes are closed
+
 
 class Forking:
     """Forks of the fork server, which all pools of this program share."""
@@ -76,7 +78,7 @@ class Forking:
         except TimeoutError:
             self._spawn_instead()
             raise
-        return WorkerProcess(process, is_orphaned=lambda: not server.alive)
+        return WorkerProcess(process, lost_server=lambda: server.ends_within(SERVER_END))
 
 
 def _current_folder() -> str | None:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from core.paths import for_worker
 
+UNKNOWN_EXIT = 255  # what multiprocessing says of a fork whose server did not tell how it ended
 _PROCESS_NAME = "multi-gpu-worker-"
 _CHILDREN: set[Any] = getattr(multiprocessing.process, "_children", set())
 _environment_lock = threading.Lock()
@@ -25,11 +26,15 @@ _thread = threading.local()
 
 
 class WorkerProcess:
-    """A started worker, whichever way; `sentinel` becomes readable when it ends."""
+    """A started worker, whichever way; `sentinel` becomes readable when it ends.
 
-    def __init__(self, process: Any, is_orphaned: Callable[[], bool] = lambda: False) -> None:
+    Args:
+        lost_server: whether the server that it was forked from is gone; may take a moment to tell.
+    """
+
+    def __init__(self, process: Any, lost_server: Callable[[], bool] = lambda: False) -> None:
         self._process = process
-        self._is_orphaned = is_orphaned
+        self._lost_server = lost_server
         self.pid: int = process.pid
         self.sentinel: int = process.sentinel
         # multiprocessing would look after it from whichever thread starts the next process, and
@@ -45,7 +50,7 @@ class WorkerProcess:
     @property
     def orphaned(self) -> bool:
         """It ended with the server that it was forked from, through no fault of its own."""
-        return self.exit_code is not None and self._is_orphaned()
+        return self.exit_code == UNKNOWN_EXIT and self._lost_server()
 
     def kill(self) -> None:
         self._process.kill()
@@ -81,7 +86,7 @@ def new_process(
     return context.Process(target=target, args=arguments, name=_PROCESS_NAME + name, daemon=True)
 
 
-def start(process: Any) -> None:
+def start_process(process: Any) -> None:
     """Start a worker, whatever kind of process this is."""
     with _daemons, for_us():
         process.start()

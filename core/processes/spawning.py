@@ -12,7 +12,7 @@ from core.processes.process_start import (
     block_terminal_signals,
     born_with,
     new_process,
-    start,
+    start_process,
 )
 
 SPAWNED = "Workers are spawned, and import by themselves."
@@ -30,5 +30,5 @@ class Spawning:
         process = new_process(_SPAWN, target, arguments, name)
         block_terminal_signals()
         with born_with(environment):
-            start(process)
+            start_process(process)
         return WorkerProcess(process)
