@@ -1,8 +1,10 @@
 """Has slots take up models as the queue asks for them: the engine's side of `model_switch`."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
+
+from loguru import logger
 
 from core.engine import forecast
 from core.engine.model_switch import (
@@ -17,6 +19,7 @@ from core.engine.served_model import ServedModel
 from core.engine.supervisor import Supervisor
 from core.engine.worker_slot import State, WorkerSlot
 
+DOING = {"generate": "generating", "edit": "editing", "score": "scoring"}
 BUSY = 1.0  # seconds until a slot is looked at again whose worker comes or goes
 
 
@@ -94,8 +97,8 @@ class ModelAssignment:
         if is_worth_asking(works, states):
             found = assign_models(works, states, self._stages)
             self._look_at = now + found.good_for
-            for slot in self._slots:
-                self._follow(slot, found.models[slot.name], supervisor)
+            if sum([self._follow(s, found.models[s.name], supervisor) for s in self._slots]):
+                self._tell_split()
         self._make_way(supervisor)
 
     # -- what the policy is told -----------------------------------------------
@@ -179,12 +182,20 @@ class ModelAssignment:
         held = sum(len(slot.attempts()) for slot in self._slots if slot.model is model)
         return self._scheduler.waiting(model.name) + held
 
-    def _follow(self, slot: WorkerSlot, name: str | None, supervisor: Supervisor) -> None:
+    def _follow(self, slot: WorkerSlot, name: str | None, supervisor: Supervisor) -> bool:
+        """Begin to give a slot a model; False if it has it."""
         model = self._models.get(name) if name is not None else None
         if model is None or (model is slot.model and slot.wanted):
-            return
+            return False
         self._next[slot.name] = model
         self._go_on(slot, supervisor)
+        return True
+
+    def _tell_split(self) -> None:
+        models = [self._next.get(slot.name) or slot.model for slot in self._slots]
+        counts = Counter(model.name for model in models if model is not None)
+        parts = [f"{counts[name]} {DOING.get(name, name)}" for name in self._models]
+        logger.info(f"Split: {', '.join(parts)}.")
 
     def _go_on(self, slot: WorkerSlot, supervisor: Supervisor) -> None:
         """The change of a slot's model goes as far as it can."""
