@@ -314,12 +314,19 @@ class MultiGPUImageGenerator:
         )
         if self._tables is not None:
             self._tables.begin(plan)
-        if plan.jobs:
-            assert self._pool is not None
-            self._pool.submit(batch)
-            if self._stopping:  # asked for before there was a batch
-                self._pool.stop_leasing()
-            self._wait(batch, timeout)
+        try:
+            if plan.jobs:
+                assert self._pool is not None
+                self._pool.submit(batch)
+                if self._stopping:  # asked for before there was a batch
+                    self._pool.stop_leasing()
+                self._wait(batch, timeout)
+        except BaseException:
+            if self._tables is not None:
+                self._tables.abandon(plan)
+            if plan.claims is not None:
+                plan.claims.release_all()
+            raise
         results = batch.results()
         self._write_tables(plan, results)
         if plan.claims is not None:
