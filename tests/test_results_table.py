@@ -88,6 +88,19 @@ def test_a_record_that_turns_out_otherwise_has_one_line(
     assert json.loads(line)["attempts"] == 2
 
 
+def test_a_batch_that_nobody_waited_for_keeps_its_lines_until_the_next_one(
+    tmp_path: Path, table: ResultsTable
+) -> None:
+    table.begin(1, [])
+    table.add(1, [result("a")])
+    table.abandon(1)
+    table.add(1, [result("late", 1)])
+    assert listed(tmp_path) == ["a"]
+    table.begin(2, [])
+    table.end(2, [result("b")])
+    assert listed(tmp_path) == ["b"]
+
+
 def test_a_torn_line_of_a_dead_run_goes_with_the_next_one(
     tmp_path: Path, table: ResultsTable
 ) -> None:
@@ -109,6 +122,21 @@ def test_a_table_that_cannot_be_written_stops_no_task_and_is_told_at_the_end(
     in_the_way.rmdir()
     table.begin(2, [])
     assert listed(tmp_path) == []
+
+
+def test_records_are_not_added_to_the_table_of_an_earlier_run(
+    tmp_path: Path, table: ResultsTable
+) -> None:
+    earlier = '{"task_id": "earlier"}\n'
+    (tmp_path / "results.jsonl").write_text(earlier)
+    in_the_way = tmp_path / ".partial-results.jsonl"
+    in_the_way.mkdir()  # so the file cannot be replaced
+    table.begin(1, [])
+    table.add(1, [result("a")])
+    assert (tmp_path / "results.jsonl").read_text() == earlier
+    in_the_way.rmdir()
+    table.end(1, [result("a")])
+    assert listed(tmp_path) == ["a"]
 
 
 def test_a_killed_run_has_its_table(project: Project) -> None:

@@ -41,6 +41,7 @@ class ResultsTable:
     def __init__(self, folder: Path) -> None:
         self._file = folder / FILE_NAME
         self._parts: dict[int, _Part] = {}
+        self._is_ours = False  # the file: what is there before is another run's
         self._lock = threading.RLock()  # a signal handler may end what it interrupts
 
     def begin(self, batch: int, settled: Iterable[Result]) -> None:
@@ -82,18 +83,29 @@ class ResultsTable:
             part = self._parts.setdefault(batch, _Part({}))
             before, part.running = part.results, False
             part.results = {result.position: result for result in results}
-            if not self._running():
-                self._write(sync=True)
-                self._parts.clear()
-            elif any(before.get(r.position, r) != r for r in results):
-                self._write(sync=False)
-            else:
+            alone = not self._running()
+            anew = alone or any(before.get(r.position, r) != r for r in results)
+            try:  # first: so it has every line, should the disk refuse to replace it
                 self._append([r for r in results if r.position not in before])
+            except StorageError:
+                anew = True
+            if anew:
+                self._write(sync=alone)
+            if alone:
+                self._parts.clear()
+
+    def abandon(self, batch: int) -> None:
+        """Leave the lines of a batch as they are: nobody waited for its end."""
+        with self._lock:
+            if batch in self._parts:
+                self._parts[batch].running = False
 
     def _running(self) -> set[int]:
         return {number for number, part in self._parts.items() if part.running}
 
     def _append(self, results: Iterable[Result]) -> None:
+        if not self._is_ours:
+            raise StorageError(f"{self._file}: it is still to be written.")
         lines = json_lines(result.as_dict() for result in results)
         if lines:
             append(self._file, lines, sync=False)
@@ -104,4 +116,6 @@ class ResultsTable:
             for batch in sorted(self._parts)
             for position in sorted(self._parts[batch].results)
         )
+        self._is_ours = False
         write_atomically(self._file, json_lines(ordered), sync)
+        self._is_ours = True
