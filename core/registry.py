@@ -57,7 +57,9 @@ class Registry(Generic[T]):
         Raises:
             InputError: there is none.
         """
-        if name not in self._found:
+        try:
+            return self._found[name]
+        except KeyError:
             self.load()
         if name not in self._found:
             known = ", ".join(sorted(self._found))

@@ -155,8 +155,9 @@ class Task:
         __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __init_subclass__(cls) -> None:
-        TASKS.add(cls.__name__, cls)
-        ROLES.add(cls.role, cls)
+        if Task in cls.__bases__:  # a class of a user's own, below one of these, is no other kind
+            TASKS.add(cls.__name__, cls)
+            ROLES.add(cls.role, cls)
 
     @property
     def lora_stack(self) -> tuple[Lora, ...]:

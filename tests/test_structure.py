@@ -34,6 +34,14 @@ def test_main_and_a_booting_worker_load_no_model_library(module: str) -> None:
     assert not modules_after(f"import {module}") & HEAVY
 
 
+def test_what_registers_with_main_loads_no_model_library() -> None:
+    found = modules_after(
+        "from apps.edit_benchmark.data_set import DATA_SETS; from core.judge_type import JUDGES; "
+        "from core.tasks import TASKS; [each.load() for each in (DATA_SETS, JUDGES, TASKS)]"
+    )
+    assert not found & HEAVY
+
+
 def imports_of(file: Path) -> set[str]:
     """What a file imports, in functions, too."""
     tree = ast.parse(file.read_text("utf-8"))

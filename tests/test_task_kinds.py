@@ -106,3 +106,12 @@ def test_verdicts_of_earlier_releases_are_known_again(
 ) -> None:
     judge = load_judge(load_benchmark_settings({"judge": settings}).judge)
     assert judge.identity("model") == f"model {identity}"
+
+
+def test_a_users_own_class_below_a_kind_is_a_task_of_that_kind() -> None:
+    class Fox(GenerateTask):
+        """A task of whoever calls this program."""
+
+    task = KINDS["GenerateTask"]().parse(Fox("a fox"))
+    assert task == GenerateTask("a fox")
+    assert TASKS["GenerateTask"] is GenerateTask

@@ -114,7 +114,10 @@ class TaskKind(ABC, Generic[T]):
         contents = Contents()
         if self.loras is not None:
             loras, contents = self.loras.stack(task)
-            task = replace(task, **loras)
+            if any(getattr(task, name) != value for name, value in loras.items()):
+                task = replace(task, **loras)
+        if not pictures:
+            return task, contents
         hashes = {path: picture.sha256 for path, picture in pictures.items()}
         readings = tuple(p.reading for p in pictures.values() if p.reading)
         return task, replace(contents, pictures=hashes, readings=readings)
