@@ -22,6 +22,9 @@ COMMAND = PROJECT / "generate_images_from_tweets.py"
 BENCHMARK = PROJECT / "run_edit_benchmark.py"
 for name in ("COLUMNS", "LINES"):  # set where tests run in parallel; tables go by them
     os.environ.pop(name, None)
+# Threads of torch that wait for others would keep a core busy on which another test runs; it
+# is read as torch is imported, here and in each worker.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
 
 
