@@ -24,7 +24,11 @@ def _preload() -> None:
         return
     boot.bind_to_parent(int(parent))
     gc.disable()  # while importing: a tenth sooner
-    if role != "simulated":
+    from workers import process, result_saver  # noqa: F401
+
+    if role == "simulated":
+        from workers import simulated_gpu  # noqa: F401
+    else:
         from workers.extras import hide_unneeded
         from workers.library_warnings import collect
 
