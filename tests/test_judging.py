@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from apps.edit_benchmark.split import judges_wanted
 from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.edit_benchmark.outputs import write_outputs
 from apps.edit_benchmark.records import Outcome, Record, lines, read_records
 from apps.edit_benchmark.settings import load_benchmark_settings
-from apps.edit_benchmark.split import judges_wanted
 from apps.edit_benchmark.statistics import bootstrap_mean, bootstrap_mean_of_means, rank_correlation
 from apps.edit_benchmark.summary import JudgedBy, summarise
 from apps.edit_benchmark.table import print_summary
