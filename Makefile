@@ -13,6 +13,8 @@ demo: $(READY)  ## draw the example persona's tweets on two workers
 edit-demo: $(READY)  ## 50 example edits by the demo editor, scored by the demo judge, and the table
 	$(BIN)/python run_edit_benchmark.py --config config/edit_benchmark.yaml
 
+# Where Python is told to keep no bytecode, each of a thousand processes compiles what it imports.
+test chaos: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY_TO_TEST) check  ## lint, type hints and the whole test suite
 	$(BIN)/python -m pytest
 

@@ -26,7 +26,6 @@ from core.events import (
     ModelFetching,
     TaskEnded,
     TaskProgress,
-    TaskReopened,
     TaskSpared,
     TaskStarted,
     WorkerState,
@@ -94,8 +93,6 @@ class LineView:
                 logger.log(*_line(event, f"[{self._ended}/{self._total}]"))
             case TaskSpared():
                 self._total -= 1
-            case TaskReopened():
-                self._ended -= 1
             case WorkerState(worker, state):
                 logger.debug(f"{worker}: {state}")
             case ModelFetching():
@@ -185,9 +182,6 @@ class TerminalView:
             case TaskSpared():
                 self._total -= 1
                 self._progress.update(self._batch, total=self._total)
-            case TaskReopened():
-                self._failed -= 1
-                self._progress.update(self._batch, advance=-1)
             case WorkerState(worker, state):
                 self._stepping.pop(worker, None)
                 self._progress.update(self._lines[worker], state=state)

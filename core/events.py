@@ -8,8 +8,11 @@ from core.tasks import Result
 
 @dataclass(frozen=True)
 class TaskStarted:
+    """`job` is the number of the job that the task belongs to."""
+
     task_id: str
     worker: str
+    job: int = 0
 
 
 @dataclass(frozen=True)
@@ -24,21 +27,18 @@ class TaskProgress:
     done: int
     total: int
     together: int = 1
+    job: int = 0
 
 
 @dataclass(frozen=True)
 class TaskEnded:
     result: Result
+    job: int = 0
 
 
 @dataclass(frozen=True)
 class TaskSpared:
     """One task fewer than announced: what it would have worked on was not made."""
-
-
-@dataclass(frozen=True)
-class TaskReopened:
-    """A task that ended without success is tried again after all."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,7 @@ class ModelFetching:
     total: int
 
 
-Event = (
-    TaskStarted | TaskProgress | TaskEnded | TaskSpared | TaskReopened | WorkerState | ModelFetching
-)
+Event = TaskStarted | TaskProgress | TaskEnded | TaskSpared | WorkerState | ModelFetching
 Listener = Callable[[Event], None]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.tasks import EditTask, GenerateTask, Lora
+from core.tasks import Lora, Task
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def hashes_of(one: str | None, several: Sequence[str]) -> tuple[str, ...]:
     return tuple(several) or ((one,) if one is not None else ())
 
 
-def counting(task: GenerateTask | EditTask, hashes: Sequence[str]) -> tuple[CheckedLora, ...]:
+def counting(task: Task, hashes: Sequence[str]) -> tuple[CheckedLora, ...]:
     """Those with a strength, in the order in which they are applied."""
     found = [
         CheckedLora(sha256, lora.path, lora.strength)

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from core.errors import InputError
+from core.tasks import ROLES
 
 Memory = Literal[
     "auto", "full", "fp8", "int8", "nf4", "offload", "group_offload", "sequential_offload"
@@ -160,7 +161,7 @@ def refuse_unusable(mode: Mode, role: str, on_cpu: bool, key: str = "memory") ->
             f"{key}: {mode} needs a GPU, and this run has none; "
             "full, fp8 and int8 work on a CPU, too."
         )
-    if role == "score" and facts.held == "a component":
+    if not ROLES[role].of_pipelines and facts.held == "a component":
         raise InputError(
             f"{key}: {mode} keeps one component of a pipeline at a time on the GPU, and a judge is "
             "one component; group_offload and sequential_offload keep a few of its layers there."

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.lora_stack import CheckedLora, counting, hashes_of
-from core.tasks import ScoreTask, Task, task_from_json, task_to_json
+from core.tasks import Task, task_from_json, task_to_json
 
 MAX_TEXT_BYTES = 2_000  # of one free text in a worker's message, after JSON escapes
 MAX_NAME_BYTES = 600  # of a task's name beside such a text
@@ -57,8 +57,6 @@ class Lease:
     @property
     def loras(self) -> tuple[CheckedLora, ...]:
         """Those that take part in the picture, in the order in which they are applied."""
-        if isinstance(self.task, ScoreTask):
-            return ()
         return counting(self.task, hashes_of(self.lora_sha256, self.loras_sha256))
 
     @property

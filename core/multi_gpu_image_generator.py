@@ -1,9 +1,10 @@
-"""`MultiGPUImageGenerator`: batches of pictures on warm, supervised workers."""
+"""`MultiGPUImageGenerator`: jobs and batches of pictures on warm, supervised workers."""
 
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,27 +17,29 @@ from core.devices.device import choose_devices
 from core.devices.memory_choice import MemoryChoice, demand_of, usual_demand
 from core.devices.model_choice import ModelChoice, choose_drawing_model
 from core.devices.sharing import share_out
-from core.devices.worker_specs import specs_for
-from core.engine.batch import Batch
-from core.engine.worker_pool import WorkerPool
+from core.engine.backend import WorkerBackend
+from core.engine.engine import Engine
+from core.engine.job import Job
 from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
 from core.index_files import PIPELINE_INDEX
 from core.intake.admission import Admission, Admitted, Rejected
-from core.intake.kept_seeds import KeptSeeds
-from core.intake.planning import Plan, Planner, tell_plan
-from core.intake.task_kinds import GenerateKind, LoraFinder, TaskInput
+from core.intake.kinds.generate import GenerateKind
+from core.intake.planning import Plan, tell_plan
+from core.intake.task_kinds import LoraFinder, TaskInput
 from core.memory_modes import refuse_unusable
 from core.paths import as_text, user_path
+from core.processes.local_backend import LocalBackend
+from core.role_model import RoleModel
+from core.session import Session
 from core.settings import GenerationDefaults, Settings, load_settings
-from core.store.folder_input import FolderInput
-from core.store.ledger import Ledger
-from core.store.outputs import OutputRoot
-from core.store.tables import Tables, refuse_foreign_tables
 from core.streams import occupy_standard_descriptors
 from core.tasks import GenerateTask, Result
 
 WAIT_SLICE = 0.5  # seconds: how long a blocked wait keeps Ctrl-C waiting on some platforms
+INTERRUPTED = "Not tried: the run was interrupted."
+INTERRUPTED_AT_ONCE = "Not finished: the run was interrupted."
+WHY_MOVED = "Without a seed of its own a task gets one by its place."
 
 
 class MultiGPUImageGenerator:
@@ -47,6 +50,14 @@ class MultiGPUImageGenerator:
 
         with MultiGPUImageGenerator(gpu_ids=[0, 2]) as generator:
             results = generator.generate_batch([{"prompt": "a red house", "seed": 1}])
+
+    `submit` returns a job at once; several jobs share the GPUs fairly::
+
+            job = generator.submit([{"prompt": "a red house"}])
+            for result in job.as_completed():
+                ...
+
+    All methods may be called from several threads.
 
     Args:
         num_gpus: how many of the visible GPUs; all by default. Without CUDA, CPU workers.
@@ -62,7 +73,8 @@ class MultiGPUImageGenerator:
         overwrite: draw pictures that are done too (of those whose seed is random, with new
             seeds), and replace files of unknown origin and what another `input_file` left.
         retry_quarantined: try tasks again that killed their workers in an earlier run.
-        listener: called with events (`core.events`) from the pool's thread.
+        listener: called with events (`core.events`) from the engine's thread.
+        backend: runs the workers; by default processes of this machine.
 
     Raises:
         InputError: settings, devices or model cannot be used as they stand, or `output_dir`
@@ -82,6 +94,7 @@ class MultiGPUImageGenerator:
         overwrite: bool = False,
         retry_quarantined: bool = False,
         listener: Listener = ignore,
+        backend: WorkerBackend | None = None,
     ) -> None:
         occupy_standard_descriptors()
         self.settings = load_settings(config)
@@ -104,29 +117,26 @@ class MultiGPUImageGenerator:
             lambda model: workers.decisive(model.deciding),
         )
         refuse_unusable(model.memory, "generate", self.devices[0].kind == "cpu")
-        self._resumable = output_dir is not None
-        self._overwrite = overwrite or not self._resumable
-        self._retry_quarantined = retry_quarantined
         self.listener = listener
-        self._root = OutputRoot(Path(output_dir or "."), confined=self._resumable)
-        self._claim: FolderInput | None = None
-        if output_dir is not None and input_file is not None:
-            source = user_path(input_file, "input_file")
-            self._claim = FolderInput(self._root.folder, source, overwrite)
-        self._ledger: Ledger | None = None
-        self._tables: Tables | None = None  # where batches are resumable
-        self._pool: WorkerPool | None = None
-        self._owner: int | None = None  # the process that has the pool's thread and the ledger
-        self._batch: Batch | None = None
+        self._session = Session(
+            None if output_dir is None else Path(output_dir),
+            None if input_file is None else user_path(input_file, "input_file"),
+            overwrite,
+            retry_quarantined,
+        )
+        self._backend = backend
+        self._engine: Engine | None = None
+        self._owner: int | None = None  # the process that has the engine's thread and the ledger
         self._prepared = False  # a batch waits for workers
-        self._stopping = False
+        self._stopping = False  # the user wants what runs to come to its end
+        self._closing = False
         self._lora_counts = (0, 0)
-        # Batches from several threads follow each other, and the last one's records the stop.
-        self._one_batch = threading.RLock()
+        self._jobs: list[Job] = []  # those that may not be finished
+        self._callers = _Callers()
+        self._planning = threading.RLock()
         self.tables_error: StorageError | LedgerError | None = None  # of the newest batch
-        self._named = 0  # tasks that got a default name so far
         # Not by the clock alone: it may be set back, and two runs may start in one second.
-        self._session = f"{time.strftime('run_%Y%m%d_%H%M%S')}_{uuid4().hex[:6]}"
+        self._run_name = f"{time.strftime('run_%Y%m%d_%H%M%S')}_{uuid4().hex[:6]}"
 
     def __enter__(self) -> "MultiGPUImageGenerator":
         self.start()
@@ -148,23 +158,23 @@ class MultiGPUImageGenerator:
     @property
     def output_folder(self) -> Path:
         """The folder below which relative output paths lie."""
-        return self._root.folder
+        return self._session.root.folder
 
     @property
     def lora_counts(self) -> tuple[int, int]:
         """LoRA loads and switches of all workers so far."""
-        if self._pool is None:
-            return self._lora_counts
-        return (self._pool.lora_loads, self._pool.lora_switches)
+        return self._lora_counts if self._engine is None else self._engine.lora_counts
 
     @property
     def device_waits(self) -> list[float]:
         """Seconds for which devices had nothing to do before each of their newest tasks."""
-        return list(self._pool.waits) if self._pool is not None else []
+        return self._engine.device_waits if self._engine is not None else []
 
     def use_at_most(self, workers: int) -> None:
         """Do without the last workers if fewer are needed; call it before `start`."""
         self.devices = self.devices[: max(1, workers)]
+
+    # -- workers -----------------------------------------------------------------
 
     def start(self) -> None:
         """Start the workers; returns at once, and does nothing the second time.
@@ -176,21 +186,36 @@ class MultiGPUImageGenerator:
             DeviceError: the model does not fit into the GPUs' memory.
         """
         self._own()
-        if self._pool is None and not self._waits_for_tasks():
-            self._memory.ensure(usual_demand(self._layers))
-            logger.info(self.model.reason)
-            self._pool = WorkerPool(
-                specs_for(self.devices, "generate", self.model, self.settings),
-                self.settings,
-                self._tell,
-                memory=self._memory,
-            )
-            self._pool.start()
+        with self._planning:
+            if self._engine is None and not self._waits_for_tasks():
+                self._memory.ensure(usual_demand(self._layers))
+                logger.info(self.model.reason)
+                self._running_engine().warm("generate")
 
     def _waits_for_tasks(self) -> bool:
-        if self._prepared or not self._memory.is_open or not self._resumable or self._overwrite:
+        session = self._session
+        if self._prepared or not self._memory.is_open or session.overwrite:
             return False
-        return bool((self._ledger or self._open_ledger()).finished())
+        return bool(session.ledger.finished())
+
+    def _running_engine(self) -> Engine:
+        with self._planning:
+            if self._engine is None:
+                settings = self.settings
+                backend = self._backend or LocalBackend(
+                    settings.workers.start_method, settings.supervision
+                )
+                drawing = RoleModel("generate", self._memory, self.devices, settings)
+                self._engine = Engine(
+                    self.devices,
+                    [drawing.served()],
+                    backend,
+                    settings.supervision,
+                    settings.scheduling,
+                    self._tell,
+                )
+                self._engine.start()
+            return self._engine
 
     @property
     def _layers(self) -> list[GenerationDefaults]:
@@ -206,21 +231,21 @@ class MultiGPUImageGenerator:
         """
         if self._owner not in (None, os.getpid()):
             return
-        self._stopping = True
-        if self._pool is not None:
-            self._pool.stop(at_once)
-        with self._one_batch:
-            if self._pool is not None:  # perhaps one that was started meanwhile
-                self._pool.stop(at_once)
-                self._lora_counts = self.lora_counts
-            if self._batch is not None:
-                self._batch.sweep()
-            if self._tables is not None:
-                self._tables.close()
-            if self._ledger is not None:
-                self._ledger.close()
-            self._pool = self._ledger = self._tables = self._batch = self._owner = None
-            self._stopping = False
+        self._closing = True
+        while True:
+            if self._engine is not None:
+                self._engine.stop(at_once)
+            if self._callers.wait_for_others(WAIT_SLICE):
+                break
+        if self._engine is not None:  # perhaps one that was started meanwhile
+            self._engine.stop(at_once)
+            self._lora_counts = self.lora_counts
+        self._session.close()
+        self._engine = self._owner = None
+        self._jobs = []
+        self._stopping = self._closing = False
+
+    # -- batches -----------------------------------------------------------------
 
     def generate_batch(
         self,
@@ -243,15 +268,37 @@ class MultiGPUImageGenerator:
             InputError: the output folder holds the results of another input; nothing ran.
             LedgerError, StorageError: the output folder cannot be used; nothing ran.
         """
-        self._own()
-        with self._one_batch:
+        with self._callers.inside():
+            return self._finish(self._submit(tasks), timeout)
+
+    def submit(
+        self,
+        tasks: Sequence[Mapping[str, Any] | GenerateTask],
+        priority: int = 0,
+        owner: str | None = None,
+    ) -> Job:
+        """Have pictures generated, and go on; see `generate_batch`.
+
+        Args:
+            priority: jobs of higher priority come first.
+            owner: jobs of one owner share that owner's part of the GPUs; by default each job is
+                an owner of its own.
+
+        Returns:
+            The job: its results as they come or all at once, its progress, and its cancelling.
+        """
+        with self._callers.inside():
+            return self._submit(tasks, priority, owner)
+
+    def _submit(
+        self, tasks: Sequence[TaskInput], priority: int = 0, owner: str | None = None
+    ) -> Job:
+        with self._planning:
             plan = self.prepare(tasks, [Path.cwd()])
-            if self._resumable:
-                tell_plan(
-                    plan.summary, "tasks", "Without a seed of its own a task gets one by its place."
-                )
+            if self._session.lasts:
+                tell_plan(plan.summary, "tasks", WHY_MOVED)
             self.start()
-            return self.execute(plan, timeout)
+            return self._begin(plan, priority, owner)
 
     def prepare(
         self,
@@ -265,57 +312,65 @@ class MultiGPUImageGenerator:
             lora_folders: where relative LoRA paths are looked up before the configured folder.
         """
         self._own()
-        ledger = self._ledger or self._open_ledger()
-        folders = [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")]
-        admission = Admission(
-            GenerateKind(self._layers, LoraFinder(folders, self._inspector)),
-            self.settings.workers.decisive(self.model.deciding),
-            self.settings.dtype,
-            self._root,
-            self._default_name,
-            self.settings.seed,
-            None if self._overwrite else KeptSeeds(ledger).of,
-        )
-        admitted: list[Admitted | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
-        self._named += len(inputs)
-        planner = Planner(
-            ledger, self._root, self._overwrite, self._retry_quarantined, self.model.loras
-        )
-        known = planner.known(admitted)
-        if self._pool is None:
-            demand = demand_of(admitted, self.settings.workers.max_resident_loras)
-            counting = {} if self._overwrite else known
-            admitted = self._memory.settle(admitted, counting, demand)
-        plan = planner.begin(admitted, self._claim, known)
-        self._prepared = bool(plan.jobs)
-        return plan
+        session = self._session
+        with self._planning:
+            kept_seed = session.kept_seed()
+            claims = session.claims.begin()
+            first = session.claims.reserve_numbers(len(inputs))
+            folders = [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")]
+            admission = Admission(
+                GenerateKind(self._layers, LoraFinder(folders, self._inspector)),
+                self.settings.workers.decisive(self.model.deciding),
+                self.settings.dtype,
+                session.root,
+                lambda position: self._default_name(first + position),
+                self.settings.seed,
+                kept_seed,
+                claims,
+            )
+            items: list[Admitted | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
+            planner = session.planner(self.model.loras)
+            known = planner.known(items)
+            if self._engine is None:
+                demand = demand_of(items, self.settings.workers.max_resident_loras)
+                items = self._memory.settle(items, {} if session.overwrite else known, demand)
+            plan = session.begin(planner, items, known, claims)
+            self._prepared = bool(plan.jobs)
+            return plan
 
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:
         """Run a prepared batch on the started workers; see `generate_batch`."""
-        with self._one_batch:
-            return self._execute(plan, timeout)
+        with self._callers.inside():
+            return self._finish(self._begin(plan), timeout)
 
-    def _execute(self, plan: Plan, timeout: float | None) -> list[Result]:
-        assert self._ledger is not None
-        batch = self._batch = Batch(
-            plan.jobs,
-            plan.settled,
-            self._ledger,
-            self._root,
-            self.settings.supervision,
-            self.settings.scheduling.max_passed_over,
-            self._tell,
-            replaced=plan.replaced if self._resumable else None,
+    def _begin(self, plan: Plan, priority: int = 0, owner: str | None = None) -> Job:
+        engine = self._running_engine()
+        job = self._session.submit(
+            engine, plan, plan.jobs, plan.settled, priority, owner, self._tell
         )
-        if plan.jobs:
-            assert self._pool is not None
-            self._pool.submit(batch)
-            if self._stopping:  # asked for before there was a batch
-                self._pool.stop_leasing()
-            self._wait(batch, timeout)
-        results = batch.results()
-        self._write_tables(plan, results)
-        return results
+        self._jobs = [*(known for known in self._jobs if not known.finished), job]
+        if self._stopping or self._closing:  # asked for before there was a job
+            job.stop(INTERRUPTED)
+        return job
+
+    def _finish(self, job: Job, timeout: float | None) -> list[Result]:
+        try:
+            self._wait(job, timeout)
+        except BaseException:  # Ctrl-C: this caller's job ends, workers and other jobs go on
+            job.cancel(at_once=True)
+            raise
+        finally:
+            if all(known.finished for known in self._jobs):
+                self._stopping = False  # the next batch is another one
+        self.tables_error = job.records_error
+        return job.results()
+
+    def _wait(self, job: Job, timeout: float | None) -> None:
+        end = None if timeout is None else time.monotonic() + timeout
+        while not job.wait(WAIT_SLICE if end is None else min(WAIT_SLICE, _left(end))):
+            if end is not None and _left(end) == 0:
+                job.close("timeout", f"Not finished within the timeout of {timeout:g} s.")
+                end = None
 
     def _own(self) -> None:
         """Take it for this process, or say whose it is: neither workers nor ledger can be shared.
@@ -331,62 +386,61 @@ class MultiGPUImageGenerator:
         self._owner = os.getpid()
 
     def stop_leasing(self) -> None:
-        """Finish what runs and close the batch as interrupted; safe in a signal handler."""
+        """Finish what runs and close all jobs as interrupted; safe in a signal handler."""
         self._stopping = True
-        if self._pool is not None:
-            self._pool.stop_leasing()
+        for job in self._jobs:
+            job.stop(INTERRUPTED)
 
     def abandon(self) -> None:
-        """Close the batch as interrupted at once; safe in a signal handler."""
-        if self._pool is not None:
-            self._pool.abandon("interrupted", "Not finished: the run was interrupted.")
-
-    def _wait(self, batch: Batch, timeout: float | None) -> None:
-        assert self._pool is not None
-        end = None if timeout is None else time.monotonic() + timeout
-        while not batch.wait(WAIT_SLICE if end is None else min(WAIT_SLICE, _left(end))):
-            if end is not None and _left(end) == 0:
-                reason = f"Not finished within the timeout of {timeout:g} s."
-                self._pool.abandon("timeout", reason)
-                end = None
+        """Close all jobs as interrupted at once; safe in a signal handler."""
+        for job in self._jobs:
+            job.close("interrupted", INTERRUPTED_AT_ONCE)
 
     def _tell(self, event: Event) -> None:
-        """A listener that raises must not take the pool with it."""
+        """A listener that raises must not take the engine with it."""
         try:
             self.listener(event)
         except Exception:
             logger.exception("The listener failed; the run goes on.")
 
     def _default_name(self, position: int) -> str:
-        name = f"image_{self._named + position:04d}{self.settings.workers.picture_suffix}"
-        if self._resumable:
+        name = f"image_{position:04d}{self.settings.workers.picture_suffix}"
+        if self._session.lasts:
             return name
         folder = user_path(self.settings.output_dir, "output_dir")
-        return as_text(folder / self._session / name)
+        return as_text(folder / self._run_name / name)
 
-    def _open_ledger(self) -> Ledger:
-        if self._resumable:
-            if self._claim is not None:
-                self._claim.check()  # before anything is touched; again when the folder is ours
-            if not self._overwrite:
-                refuse_foreign_tables(self._root.folder)
-            self._ledger = Ledger.open(self._root.folder)
-            self._tables = Tables(self._root.folder, self._ledger)
-        else:
-            self._ledger = Ledger.in_memory()
-        return self._ledger
 
-    def _write_tables(self, plan: Plan, results: Sequence[Result]) -> None:
-        self.tables_error = None
-        if self._tables is None:
-            return
+class _Callers:
+    """Threads that are inside a call; whoever stops the generator waits for the others."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside: dict[int, int] = {}  # calls by thread: a signal handler interrupts its own
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        me = threading.get_ident()
+        with self._changed:
+            self._inside[me] = self._inside.get(me, 0) + 1
         try:
-            self._tables.write(plan, results)
-            if plan.replaced is not None:
-                plan.replaced.write_tables(any(r.status == "interrupted" for r in results))
-        except (StorageError, LedgerError) as error:
-            self.tables_error = error
-            logger.error(f"The metadata could not be written: {error}")
+            yield
+        finally:
+            with self._changed:
+                self._inside[me] -= 1
+                if not self._inside[me]:
+                    del self._inside[me]
+                self._changed.notify_all()
+
+    def wait_for_others(self, timeout: float) -> bool:
+        """Wait until no other thread is inside; False if one still is."""
+        me = threading.get_ident()
+
+        def alone() -> bool:
+            return not self._inside.keys() - {me}
+
+        with self._changed:
+            return self._changed.wait_for(alone, timeout)
 
 
 def _left(end: float) -> float:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -21,10 +21,12 @@ from pydantic import (
 )
 
 from core.errors import InputError
+from core.judge_type import JUDGES
 from core.memory_modes import Memory
 from core.model_identity import Identity
 from core.noise_schedule import SchedulerSettings
 from core.paths import user_path
+from core.section import Section
 from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Strength, Text
 from core.validation import Place, describe
 from core.yaml_files import parse_yaml
@@ -51,10 +53,6 @@ def _known_mode(value: Any) -> Any:
 
 
 Compile = Annotated[Literal["never", "always"], BeforeValidator(_known_mode)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class LoadedModel(Section):
@@ -263,10 +261,16 @@ class WorkerSettings(Section):
         return f".{self.picture_format}"
 
 
+def _known_judge(value: str) -> str:
+    if value not in JUDGES:
+        raise ValueError(f"Input should be one of {', '.join(JUDGES)}")
+    return value
+
+
 class JudgeSettings(LoadedModel):
     """How edits are scored; see config/edit_benchmark.yaml."""
 
-    type: Literal["vlm", "vlm_logits", "clip"]
+    type: Annotated[str, AfterValidator(_known_judge)]
     prompts: str | None
     batch_size: Count
     max_new_tokens: Count | None

@@ -1,14 +1,15 @@
 """The words that cross a process boundary and reach the user: tasks and results."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
 
 from core.paths import as_text
+from core.registry import Registry
 from core.seeds import fixed_seed, read_seed
 
 MIN_SIDE = 16  # pixels: one latent patch of the families that we know
@@ -112,8 +113,70 @@ class Lora:
 Loras = Annotated[tuple[Lora, ...], BeforeValidator(_members), Field(max_length=MOST_LORAS)]
 
 
+class Task:
+    """What one record is made for. Each kind of task is a frozen dataclass that inherits from it.
+
+    Its values are those of JSON, tuples in place of lists. How such tasks are read from what a
+    user wrote, and what decides their results, says a `core.intake.task_kinds.TaskKind`.
+
+    Attributes:
+        role: the name of the workers that serve such tasks.
+        served_by: class or function that makes those workers' `workers.models.base.ModelFamily`
+            from a spec and a log, as `module:name`; it is imported in the worker only.
+        simulated_by: the same for `model: simulated`.
+        of_pipelines: their models are pipelines of diffusers; others are one model of transformers.
+        drawn_together: small pictures may be drawn several at once, as `max_batch` says.
+        picture_fields: fields that hold paths of pictures that the task reads.
+        output_path: where the result goes; see `core.store.outputs`.
+        task_id: the name of the task in results and logs.
+        seed: of whatever is drawn at random.
+        metadata: anything JSON; kept with the result and never interpreted.
+    """
+
+    role: ClassVar[str]
+    served_by: ClassVar[str]
+    simulated_by: ClassVar[str] = "workers.simulated_gpu:SimulatedGpu"
+    of_pipelines: ClassVar[bool] = True
+    drawn_together: ClassVar[bool] = False
+    picture_fields: ClassVar[tuple[str, ...]] = ()
+
+    if TYPE_CHECKING:  # every kind has these fields; as properties they would stand in their way
+
+        @property
+        def output_path(self) -> str | None: ...
+        @property
+        def task_id(self) -> str | None: ...
+        @property
+        def seed(self) -> int | None: ...
+        @property
+        def metadata(self) -> dict[str, Any]: ...
+        def __init__(self, *args: Any, **fields: Any) -> None: ...
+
+        __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __init_subclass__(cls) -> None:
+        if Task in cls.__bases__:  # a class of a user's own, below one of these, is no other kind
+            TASKS.add(cls.__name__, cls)
+            ROLES.add(cls.role, cls)
+
+    @property
+    def lora_stack(self) -> tuple[Lora, ...]:
+        """Its LoRAs, in whichever of the two ways they were given."""
+        path, strength = getattr(self, "lora_path", None), getattr(self, "lora_strength", 1.0)
+        loras: tuple[Lora, ...] = getattr(self, "loras", ())
+        return loras or ((Lora(path, strength),) if path else ())
+
+
+T = TypeVar("T", bound=Task)
+KINDS = "core.intake.kinds"  # the package with a file for each kind
+TASKS: Registry[type[Task]] = Registry("kind of task", KINDS)
+"""The kinds of task by the names of their classes."""
+ROLES: Registry[type[Task]] = Registry("role", KINDS)
+"""The kinds of task by the roles of the workers that serve them."""
+
+
 @dataclass(frozen=True)
-class GenerateTask:
+class GenerateTask(Task):
     """One picture to draw from a prompt. Fields left at None take the model's default.
 
     Attributes:
@@ -137,6 +200,9 @@ class GenerateTask:
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=False)
+    role = "generate"
+    served_by = "workers.models.native_image_generator:NativeImageGenerator"
+    drawn_together = True
 
     prompt: Prompt
     negative_prompt: Text | None = None
@@ -154,18 +220,13 @@ class GenerateTask:
     metadata: Metadata = field(default_factory=dict)
     seed_is_random: bool = False
 
-    @property
-    def lora_stack(self) -> tuple[Lora, ...]:
-        """Its LoRAs, in whichever of the two ways they were given."""
-        return _lora_stack(self)
-
 
 Source = Annotated[Text, AfterValidator(_stripped)]
 Sources = Annotated[tuple[Source, ...], BeforeValidator(_listed), Field(min_length=1, max_length=8)]
 
 
 @dataclass(frozen=True)
-class EditTask:
+class EditTask(Task):
     """One picture to change by an instruction. Fields left at None take the model's default.
 
     Attributes:
@@ -190,6 +251,9 @@ class EditTask:
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=False)
+    role = "edit"
+    served_by = "workers.models.native_image_editor:NativeImageEditor"
+    picture_fields = ("source_images",)
 
     instruction: Prompt
     source_images: Sources
@@ -209,19 +273,9 @@ class EditTask:
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)
 
-    @property
-    def lora_stack(self) -> tuple[Lora, ...]:
-        """Its LoRAs, in whichever of the two ways they were given."""
-        return _lora_stack(self)
-
-
-def _lora_stack(task: GenerateTask | EditTask) -> tuple[Lora, ...]:
-    one = (Lora(task.lora_path, task.lora_strength),) if task.lora_path else ()
-    return task.loras or one
-
 
 @dataclass(frozen=True)
-class ScoreTask:
+class ScoreTask(Task):
     """One edit to judge. How it is judged is a matter of the judge's settings.
 
     Attributes:
@@ -237,6 +291,10 @@ class ScoreTask:
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=False)
+    role = "score"
+    served_by = "workers.judges.registry:create_judge"
+    of_pipelines = False
+    picture_fields = ("source_images", "edited_image")
 
     instruction: Prompt
     source_images: Sources
@@ -247,8 +305,6 @@ class ScoreTask:
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)
 
-
-Task = GenerateTask | EditTask | ScoreTask
 
 Status = Literal["done", "skipped", "failed", "quarantined", "timeout", "interrupted"]
 """done: drawn now. skipped: drawn by an earlier run and unchanged. quarantined: it killed its
@@ -301,9 +357,6 @@ class Result:
         return iter(self.keys())
 
 
-_KINDS: dict[str, type[Task]] = {t.__name__: t for t in (GenerateTask, EditTask, ScoreTask)}
-
-
 def task_to_json(task: Task) -> dict[str, Any]:
     """All fields, and under `kind` the name of the class; `loras` only where there are some."""
     data = {"kind": type(task).__name__, **vars(task)}
@@ -314,9 +367,29 @@ def task_to_json(task: Task) -> dict[str, Any]:
 def task_from_json(data: Mapping[str, Any]) -> Task:
     """Rebuild a task that this project wrote itself; user input goes through admission."""
     fields_ = dict(data)
-    kind = _KINDS[fields_.pop("kind")]
-    if "source_images" in fields_:
-        fields_["source_images"] = tuple(fields_["source_images"])
+    kind = TASKS[fields_.pop("kind")]
     if "loras" in fields_:
         fields_["loras"] = tuple(Lora(**lora) for lora in fields_["loras"])
-    return kind(**fields_)
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields_.items()})
+
+
+def with_paths(task: T, change: Callable[[str], str]) -> T:
+    """The same task with the path of every file that it reads as `change` says it."""
+    changed: dict[str, Any] = {}
+    if getattr(task, "lora_path", None):
+        changed["lora_path"] = change(task.lora_path)  # type: ignore[attr-defined]
+    if getattr(task, "loras", ()):
+        loras = task.loras  # type: ignore[attr-defined]
+        changed["loras"] = tuple(replace(lora, path=change(lora.path)) for lora in loras)
+    for name in task.picture_fields:
+        changed[name] = _each(getattr(task, name), change)
+    return replace(task, **changed)
+
+
+def paths_in(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The paths in a picture field, which may hold one, several or none."""
+    return (value,) if isinstance(value, str) else value or ()
+
+
+def _each(value: str | tuple[str, ...] | None, change: Callable[[str], str]) -> Any:
+    return change(value) if isinstance(value, str) else value and tuple(map(change, value))

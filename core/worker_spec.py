@@ -9,8 +9,10 @@ from core.judge import Judge
 from core.memory_modes import FACTS, Mode
 from core.model_lora import ModelLora
 from core.settings import Compile, Dtype, SimulatedSettings, StepCache
+from core.tasks import ROLES
 
-Role = Literal["generate", "edit", "score"]
+Role = str
+"""The kind of task that a worker serves; see `core.tasks.ROLES`."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class WorkerSpec:
     @property
     def index_file(self) -> str:
         """A file that every model of its role's kind has."""
-        return MODEL_INDEX if self.role == "score" else PIPELINE_INDEX
+        return PIPELINE_INDEX if ROLES[self.role].of_pipelines else MODEL_INDEX
 
     @property
     def source(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from core.judge import JudgeCall
+from core.judge_calls import JudgeCall
 from demo_model.judge_parts import PATCH
 from demo_model.judged_edits import JudgedEdit, aligned, changes
 from demo_model.scenes import KINDS, Scene

@@ -23,7 +23,7 @@ from demo_model.stage import begin, publish, sheet_file, stage_parser, state_fil
 from demo_model.train_transformer import EMA, noise_levels
 from demo_model.train_vae import adam, compiled_blocks, encode, update
 from demo_model.training_loop import Average, Loop
-from workers.models.qwen_image_edit import mark_pictures, set_working_resolution
+from workers.models.families.qwen_image_edit import mark_pictures, set_working_resolution
 
 BATCH = {"cpu": 32, "cuda": 128}
 PEAK_RATE = 1.2e-3

@@ -10,18 +10,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 import pytest
 import yaml
 from PIL import Image
 
+from tests.warm_commands import WarmCommand, WarmCommands
+
 PROJECT = Path(__file__).resolve().parent.parent
 COMMAND = PROJECT / "generate_images_from_tweets.py"
 BENCHMARK = PROJECT / "run_edit_benchmark.py"
 for name in ("COLUMNS", "LINES"):  # set where tests run in parallel; tables go by them
     os.environ.pop(name, None)
+# Threads of torch that wait for others would keep a core busy on which another test runs; it
+# is read as torch is imported, here and in each worker.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+WARM = WarmCommands()
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
 
 
@@ -32,6 +38,16 @@ def simulated(**changes: Any) -> dict[str, Any]:
         section = settings.get(key)
         settings[key] = {**section, **value} if isinstance(section, dict) else value
     return settings
+
+
+def forking(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a command whose simulated workers are forks, as those of real models are.
+
+    A fork takes a tenth of the time of an interpreter that is started anew.
+    """
+    workers = settings.get("workers", {})
+    forks = {"start_method": "forkserver", **workers} if isinstance(workers, dict) else workers
+    return {**settings, "workers": forks}
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
@@ -80,7 +96,7 @@ def fork_server(main_pid: int) -> psutil.Process | None:
 class Run:
     """One run of the command in a process of its own."""
 
-    def __init__(self, process: "subprocess.Popen[str]", errors_file: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[str] | WarmCommand", errors_file: Path) -> None:
         self.process = process
         self.output = ""
         self._errors_file = errors_file
@@ -93,7 +109,7 @@ class Run:
     def finish(self) -> int:
         """Wait for the end; returns the exit code."""
         self.output, _ = self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode
+        return self.process.wait()
 
     def interrupt(self, acknowledged: str = "Interrupted") -> None:
         """Ctrl-C, as a terminal sends it: to the whole process group."""
@@ -125,18 +141,17 @@ class Project:
     def start(
         self, arguments: Sequence[str | int | Path], settings: Mapping[str, Any] | None = None
     ) -> Run:
-        config = self.write_settings(settings or simulated())
+        config = self.write_settings(forking(settings or simulated()))
         line = [*map(str, arguments), "--config", str(config)]
         return self.execute(COMMAND, [*line, "--output-dir", str(self.folder / "out")])
 
     def execute(self, script: Path, arguments: Sequence[str]) -> Run:
         """Start one of the scripts in a process of its own."""
-        line = [sys.executable, str(script), *arguments]
         self._runs += 1
         errors_file = self.folder / f"stderr-{self._runs}.txt"
         with errors_file.open("w") as errors:
-            process = subprocess.Popen(
-                line,
+            process = self._warm(script, arguments, errors) or subprocess.Popen(
+                [sys.executable, str(script), *arguments],
                 cwd=self.folder,
                 env={**os.environ, **self.environment},
                 text=True,
@@ -148,6 +163,11 @@ class Project:
             )
         _started.append(process)
         return Run(process, errors_file)
+
+    def _warm(self, script: Path, arguments: Sequence[str], errors: TextIO) -> WarmCommand | None:
+        if self.environment or script not in (COMMAND, BENCHMARK):
+            return None
+        return WARM.start(script, arguments, self.folder, errors)
 
     def run(
         self, arguments: Sequence[str | int | Path], settings: Mapping[str, Any] | None = None
@@ -166,7 +186,7 @@ class Project:
         return list((self.folder / "out").rglob(".partial*"))
 
 
-_started: list["subprocess.Popen[str]"] = []
+_started: list["subprocess.Popen[str] | WarmCommand"] = []
 
 
 @pytest.fixture

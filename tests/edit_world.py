@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from apps.edit_benchmark.pairs import Pair
-from tests.conftest import BENCHMARK, Project, Run
+from apps.edit_benchmark.pair import Pair
+from tests.conftest import BENCHMARK, Project, Run, forking
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -57,7 +57,9 @@ class Bench:
 
     def start(self, *arguments: str, **changes: Any) -> Run:
         config = self.project.folder / "bench.yaml"
-        config.write_text(yaml.safe_dump(settings(data=str(self.data), **changes)), "utf-8")
+        config.write_text(
+            yaml.safe_dump(forking(settings(data=str(self.data), **changes))), "utf-8"
+        )
         out = str(self.project.folder / "out")
         line = ["--config", str(config), "--output-dir", out, *arguments]
         return self.project.execute(BENCHMARK, line)

@@ -13,7 +13,9 @@ from PIL import Image
 
 from core.checkpoints.lora_files import LoraInspector
 from core.intake.admission import Admission, Admitted, Rejected, fingerprint
-from core.intake.task_kinds import Contents, EditKind, GenerateKind, LoraFinder
+from core.intake.kinds.edit import EditKind
+from core.intake.kinds.generate import GenerateKind
+from core.intake.task_kinds import Contents, LoraFinder
 from core.settings import load_settings
 from core.store.outputs import OutputRoot
 from core.tasks import EditTask, GenerateTask, Lora, task_to_json

@@ -19,7 +19,8 @@ from apps.edit_benchmark.summary import JudgedBy, summarise
 from apps.edit_benchmark.table import print_summary
 from core.engine.barrier import Barrier
 from core.errors import InputError
-from core.judge import JudgeCall, load_judge, parse_answer
+from core.judge import load_judge, parse_answer
+from core.judge_calls import JudgeCall
 from core.messages import Lease
 from core.tasks import ScoreTask
 from workers.models.base import Verdict

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from core.engine.pace import OWN_ENOUGH
+from core.engine.worker_handle import WorkerHandle
 from loguru import logger
 
-from core.engine.pace import OWN_ENOUGH
-from core.engine.scheduler import TAIL
-from core.engine.worker_handle import WorkerHandle
+from core.engine.tail import TAIL
 from core.events import Event, TaskStarted
 from core.messages import Failed, Lease, Log
 from core.multi_gpu_image_generator import MultiGPUImageGenerator

@@ -16,10 +16,10 @@ ENTRY = Entry("a.png", 0, "a", "a.png", "f1", "pending", task={"prompt": "x"})
 
 def test_a_finished_task_is_there_after_a_restart(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path)
-    ledger.begin_batch([ENTRY])
+    batch = ledger.begin_batch([ENTRY])
     ledger.lease("l1", "a.png", 1, "gpu0", ".partial-l1")
     done = replace(ENTRY, state="done", size=5, sha256="s", worker="gpu0", used={"model": "m"})
-    ledger.end_lease("l1", "done", done)
+    ledger.end_lease("l1", "done", done, batch)
     ledger.close()
     reopened = Ledger.open(tmp_path)
     assert reopened.entries() == {"a.png": done}

@@ -23,7 +23,9 @@ from core.devices.optional_packages import saved_with
 from core.errors import InputError
 from core.memory_modes import FACTS, Mode, changes_pixels, fp8_mode, is_kept, part_of
 from core.model_identity import Identity
-from core.processes.worker_start import PRELOAD_PARENT, PRELOAD_ROLE, Forking, Spawning
+from core.processes.fork_server import PRELOAD_PARENT, PRELOAD_ROLE
+from core.processes.forking import Forking
+from core.processes.spawning import Spawning
 from core.store.provenance import encode_picture, read_provenance
 from tests import tiny_pipelines
 from tests.conftest import PROJECT

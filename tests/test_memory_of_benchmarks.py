@@ -76,7 +76,7 @@ def test_finished_edits_keep_their_mode(
     job.output.file.write_bytes(b"an edit")
     ledger = Ledger.open(tmp_path / "out")
     [entry] = ledger.entries().values()
-    ledger.set_state(replace(entry, state="done", size=len(b"an edit")))
+    ledger.set_state(replace(entry, state="done", size=len(b"an edit")), 1)
     ledger.close()
     second = prepared(tmp_path, monkeypatch, 23.9)
     assert second.editor.memory == "fp8_cast" and not second.edit_jobs

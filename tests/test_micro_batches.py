@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.engine.scheduler import Pending, Scheduler, Worker
+from core.engine.pending import Pending, Worker
+from core.engine.scheduler import Scheduler
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.provenance import read_provenance
 from tests.conftest import simulated
@@ -115,7 +116,10 @@ def test_a_poisonous_picture_fails_alone(tmp_path: Path, fault: str) -> None:
 
 def test_only_tasks_of_one_group_go_together() -> None:
     groups = ["a", "b", None, "a", "b", "a"]
-    scheduler = Scheduler([Pending(i, 1.0, group=g) for i, g in enumerate(groups)])
+    scheduler = Scheduler()
+    scheduler.open(0)
+    for i, group in enumerate(groups):
+        scheduler.add(Pending(0, i, 1.0, group=group))
     worker = Worker("w0")
     first = scheduler.take(worker)
     assert first is not None and first.position == 0
@@ -123,5 +127,5 @@ def test_only_tasks_of_one_group_go_together() -> None:
     assert [task.position if task else None for task in company] == [3, 5, None]
     second = scheduler.take(worker)
     assert second is not None and second.position == 1
-    assert scheduler.take_with(Pending(9, 1.0), worker) is None
+    assert scheduler.take_with(Pending(0, 9, 1.0), worker) is None
     assert len(scheduler) == 2

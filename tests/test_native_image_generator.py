@@ -280,7 +280,7 @@ def test_a_prompt_that_its_template_makes_long_is_encoded_whole(
     """More words of the template than room was left for: nothing may be cut off for it."""
     import torch
 
-    monkeypatch.setattr("workers.models.z_image.ROOM", -60)
+    monkeypatch.setattr("workers.models.families.z_image.ROOM", -60)
     found = family.pipeline._encode_prompt(" ".join(["house"] * 100), family._device)
     monkeypatch.undo()
     expected = family.pipeline._encode_prompt(" ".join(["house"] * 100), family._device)

@@ -1,6 +1,7 @@
 """What is learned of workers from the tasks that they finish."""
 
 from core.engine.pace import OWN_ENOUGH, Pace
+
 from core.settings import load_settings
 
 

@@ -15,11 +15,13 @@ from PIL import Image
 
 from apps.edit_benchmark.categories import category_folder
 from apps.edit_benchmark.command import parse_arguments
-from apps.edit_benchmark.pairs import Pair, PairSet, read_pairs
+from apps.edit_benchmark.pair import Pair
+from apps.edit_benchmark.pairs import PairSet, read_pairs
 from core.checkpoints.lora_files import LoraInspector
 from core.errors import InputError
 from core.intake.admission import Admission, Admitted
-from core.intake.task_kinds import EditKind, LoraFinder
+from core.intake.kinds.edit import EditKind
+from core.intake.task_kinds import LoraFinder
 from core.pictures.source_images import inspect_image, read_image
 from core.store.outputs import OutputRoot
 from core.tasks import EditTask

@@ -13,8 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from core.intake import admission
 from core.intake.changes import Comparison, Made
+from core.intake.kinds.generate import GenerateKind
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.tasks import GenerateTask
 from tests.conftest import Project, simulated, write_safetensors
 from tests.edit_world import Bench, pair
 from tests.inline_command import InlineCommand
@@ -199,8 +199,8 @@ def test_the_ways_of_older_versions_are_told_apart(
 ) -> None:
     file = command.write("tweets.json", tweets(3))
     command.plan(file)
-    newest = admission.FINGERPRINT_VERSIONS[GenerateTask]
-    monkeypatch.setitem(admission.FINGERPRINT_VERSIONS, GenerateTask, newest + 1)
+    newest = GenerateKind.version
+    monkeypatch.setattr(GenerateKind, "version", newest + 1)
     words = f"drawing of this program {newest} -> {newest + 1}"
     assert command.plan(file, defaults={"width": 128}) == (
         f"3 changed (size 64x64 -> 128xdefault, {words}).{KEPT}"

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from core.engine.batch import Batch
 from core.engine.worker_pool import WorkerPool
+
 from core.events import ignore
 from core.intake.planning import Plan
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.processes.worker_start import Spawning
+from core.processes.spawning import Spawning
 from core.store.tables import Tables
 from core.tasks import Result
 from tests.conftest import PATIENCE, run_script, simulated, wait_until

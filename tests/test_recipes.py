@@ -24,7 +24,9 @@ from core.checkpoints.model_loras import find_model_loras
 from core.devices import worker_specs
 from core.devices.device import choose_devices
 from core.devices.model_choice import choose_model
-from core.intake.task_kinds import EditKind, GenerateKind, LoraFinder
+from core.intake.kinds.edit import EditKind
+from core.intake.kinds.generate import GenerateKind
+from core.intake.task_kinds import LoraFinder
 from core.messages import Lease
 from core.settings import load_settings
 from core.store.provenance import read_provenance

@@ -4,15 +4,26 @@ import heapq
 import random
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from core.engine.scheduler import Peer, Pending, Scheduler, Stack, Worker, files_of, share_out
+from core.engine.pending import Peer, Pending, Stack, Worker, files_of
+from core.engine.scheduler import Scheduler
+from core.engine.tail import share_out
 
 ALONE = Worker("w0")
+
+
+def scheduled(tasks: Iterable[Pending] = (), max_passed_over: int = 32) -> Scheduler:
+    """A scheduler with one open job, number 0."""
+    scheduler = Scheduler(max_passed_over)
+    scheduler.open(0)
+    for task in tasks:
+        scheduler.add(task)
+    return scheduler
 
 
 def drain(scheduler: Scheduler, worker: Worker = ALONE) -> list[int]:
@@ -23,41 +34,41 @@ def drain(scheduler: Scheduler, worker: Worker = ALONE) -> list[int]:
 
 
 def test_longest_expected_work_goes_first() -> None:
-    tasks = [Pending(i, work) for i, work in enumerate([1.0, 4.0, 2.0, 4.0])]
-    assert drain(Scheduler(tasks)) == [1, 3, 2, 0]
+    tasks = [Pending(0, i, work) for i, work in enumerate([1.0, 4.0, 2.0, 4.0])]
+    assert drain(scheduled(tasks)) == [1, 3, 2, 0]
 
 
 def test_every_task_is_given_out_exactly_once() -> None:
     rng = random.Random(1)
     stacks = [None, "a", "b", "c", frozenset("ab"), frozenset("bc")]
-    tasks = [Pending(i, rng.random(), rng.choice(stacks)) for i in range(500)]
-    scheduler = Scheduler(tasks, max_passed_over=5)
+    tasks = [Pending(0, i, rng.random(), rng.choice(stacks)) for i in range(500)]
+    scheduler = scheduled(tasks, max_passed_over=5)
     assert len(scheduler) == 500
     assert sorted(drain(scheduler)) == list(range(500))
     assert len(scheduler) == 0
 
 
 def test_a_resident_lora_is_used_up_before_another_is_loaded() -> None:
-    scheduler = Scheduler([Pending(i, 1.0, "ab"[i % 2]) for i in range(10)])
+    scheduler = scheduled([Pending(0, i, 1.0, "ab"[i % 2]) for i in range(10)])
     order = drain(scheduler, replace(ALONE, loras=frozenset("b")))
     assert [i % 2 for i in order] == [1] * 5 + [0] * 5
 
 
 def test_a_lora_that_nobody_holds_is_preferred_to_one_held_elsewhere() -> None:
-    scheduler = Scheduler([Pending(0, 9.0, "theirs"), Pending(1, 1.0, "free")])
+    scheduler = scheduled([Pending(0, 0, 9.0, "theirs"), Pending(0, 1, 1.0, "free")])
     assert drain(scheduler, replace(ALONE, loras_elsewhere=frozenset({"theirs"}))) == [1, 0]
 
 
 def test_no_lora_waits_longer_than_its_bound() -> None:
     bound = 7
-    tasks = [Pending(i, 5.0, "popular") for i in range(100)] + [Pending(100, 1.0, "rare")]
-    order = drain(Scheduler(tasks, bound), replace(ALONE, loras=frozenset({"popular"})))
+    tasks = [Pending(0, i, 5.0, "popular") for i in range(100)] + [Pending(0, 100, 1.0, "rare")]
+    order = drain(scheduled(tasks, bound), replace(ALONE, loras=frozenset({"popular"})))
     assert order.index(100) == bound
 
 
 def leases_in_turns(tasks: list[Pending], workers: int, bound: int) -> list[tuple[str, Pending]]:
     """Equally fast workers, each of which keeps one LoRA or stack, with what they got."""
-    scheduler, names = Scheduler(tasks, bound), [f"w{n}" for n in range(workers)]
+    scheduler, names = scheduled(tasks, bound), [f"w{n}" for n in range(workers)]
     held = dict.fromkeys(names, frozenset[str]())
     given = []
     while scheduler:
@@ -74,7 +85,7 @@ def leases_in_turns(tasks: list[Pending], workers: int, bound: int) -> list[tupl
 @pytest.mark.parametrize("loras", [8, 64, 200])
 def test_many_waiting_loras_cost_hardly_more_than_a_load_each(loras: int) -> None:
     rng = random.Random(loras)
-    tasks = [Pending(i, 1.0, str(rng.randrange(loras))) for i in range(1000)]
+    tasks = [Pending(0, i, 1.0, str(rng.randrange(loras))) for i in range(1000)]
     last: dict[str, Stack] = {}
     loads = 0
     for worker, task in leases_in_turns(tasks, 8, 32):
@@ -86,26 +97,28 @@ def test_many_waiting_loras_cost_hardly_more_than_a_load_each(loras: int) -> Non
 def test_a_worker_that_holds_a_part_of_a_stack_loads_only_the_rest() -> None:
     """So it goes on with what it lacks the fewest files of, whatever work waits elsewhere."""
     whole, part, other = frozenset({"a", "b"}), frozenset({"a", "c"}), frozenset({"d", "e"})
-    scheduler = Scheduler(
+    scheduler = scheduled(
         [
-            Pending(0, 9.0, other),
-            Pending(1, 5.0, part),
-            Pending(2, 1.0, whole),
-            Pending(3, 1.0, "b"),
+            Pending(0, 0, 9.0, other),
+            Pending(0, 1, 5.0, part),
+            Pending(0, 2, 1.0, whole),
+            Pending(0, 3, 1.0, "b"),
         ]
     )
     holder = replace(ALONE, loras=whole)
     assert drain(scheduler, holder) in ([2, 3, 1, 0], [3, 2, 1, 0])
     shares = share_out(
-        [Pending(0, 1.0, part), Pending(1, 1.0, other)],
+        [[Pending(0, 0, 1.0, part), Pending(0, 1, 1.0, other)]],
         [Peer("w0", 0.0, 1.0, frozenset("d")), Peer("w1", 0.5, 1.0, frozenset("ca"))],
         load_seconds=3.0,
     )
-    assert shares == {"w0": {1}, "w1": {0}}
+    assert shares == {"w0": {(0, 1)}, "w1": {(0, 0)}}
 
 
 def test_a_stack_waits_for_no_holder_of_a_mere_part_of_it() -> None:
-    scheduler = Scheduler([Pending(0, 1.0, frozenset({"fast", "ink"})), Pending(1, 9.0, "theirs")])
+    scheduler = scheduled(
+        [Pending(0, 0, 1.0, frozenset({"fast", "ink"})), Pending(0, 1, 9.0, "theirs")]
+    )
     elsewhere = frozenset({"fast", "theirs"})
     assert drain(scheduler, replace(ALONE, loras_elsewhere=elsewhere)) == [0, 1]
 
@@ -116,7 +129,8 @@ def test_many_stacks_with_a_file_in_common_cost_hardly_more_than_a_load_of_each_
 ) -> None:
     rng = random.Random(styles)
     tasks = [
-        Pending(i, 1.0, frozenset({"fast", f"style {rng.randrange(styles)}"})) for i in range(1000)
+        Pending(0, i, 1.0, frozenset({"fast", f"style {rng.randrange(styles)}"}))
+        for i in range(1000)
     ]
     held: dict[str, frozenset[str]] = {}
     loads = 0
@@ -129,8 +143,8 @@ def test_many_stacks_with_a_file_in_common_cost_hardly_more_than_a_load_of_each_
 @pytest.mark.parametrize("rare", [1, 30])
 def test_with_several_workers_no_lora_waits_longer_than_its_bound(rare: int) -> None:
     bound, workers = 32, 4
-    tasks = [Pending(i, 5.0, "popular") for i in range(3000)]
-    tasks += [Pending(3000 + i, 1.0, f"rare {i}") for i in range(rare)]
+    tasks = [Pending(0, i, 5.0, "popular") for i in range(3000)]
+    tasks += [Pending(0, 3000 + i, 1.0, f"rare {i}") for i in range(rare)]
     order = [task.position for _, task in leases_in_turns(tasks, workers, bound)]
     waited = max(order.index(3000 + i) for i in range(rare))
     # Until it is due, until a worker has had its share, and behind those that are due with it.
@@ -138,20 +152,20 @@ def test_with_several_workers_no_lora_waits_longer_than_its_bound(rare: int) -> 
 
 
 def test_a_retry_goes_behind_fresh_tasks() -> None:
-    scheduler = Scheduler([Pending(0, 1.0), Pending(1, 1.0, "lora")])
-    scheduler.add(Pending(2, 99.0, retry=1))
+    scheduler = scheduled([Pending(0, 0, 1.0), Pending(0, 1, 1.0, "lora")])
+    scheduler.add(Pending(0, 2, 99.0, retry=1))
     assert drain(scheduler) == [0, 1, 2]
 
 
 def test_a_retry_waits_for_another_worker_while_there_is_one() -> None:
-    scheduler = Scheduler([Pending(0, 1.0, retry=1, avoid=frozenset({"w0"}))])
+    scheduler = scheduled([Pending(0, 0, 1.0, retry=1, avoid=frozenset({"w0"}))])
     with_other = replace(ALONE, others=frozenset({"w1"}))
     assert scheduler.take(with_other) is None
     assert scheduler.take(Worker("w1", others=frozenset({"w0"}))) is not None
 
 
 def test_a_retry_returns_to_its_worker_when_that_is_the_only_one() -> None:
-    scheduler = Scheduler([Pending(0, 1.0, retry=1, avoid=frozenset({"w0"}))])
+    scheduler = scheduled([Pending(0, 0, 1.0, retry=1, avoid=frozenset({"w0"}))])
     assert scheduler.take(ALONE) is not None
 
 
@@ -166,12 +180,12 @@ def test_tasks_that_must_wait_for_another_worker_cost_an_idle_one_nothing(
         moved += 1
         return pop(heap)
 
-    left = [Pending(i, 1.0, retry=1, avoid=frozenset({"w0"})) for i in range(1000)]
-    scheduler = Scheduler(left)
+    left = [Pending(0, i, 1.0, retry=1, avoid=frozenset({"w0"})) for i in range(1000)]
+    scheduler = scheduled(left)
     w0 = replace(ALONE, others=frozenset({"w1"}))
-    monkeypatch.setattr("core.engine.scheduler.heapq.heappop", counted)
+    monkeypatch.setattr("core.engine.task_queue.heapq.heappop", counted)
     assert scheduler.take(w0) is None and moved == 0
-    scheduler.add(Pending(1000, 0.5, retry=1, avoid=frozenset({"w1"})))
+    scheduler.add(Pending(0, 1000, 0.5, retry=1, avoid=frozenset({"w1"})))
     taken = scheduler.take(w0)
     assert taken is not None and taken.position == 1000 and moved == 1
     assert scheduler.take(w0) is None and moved == 1
@@ -183,10 +197,10 @@ def test_each_take_is_the_best_task_that_the_worker_may_run(seed: int) -> None:
     rng = random.Random(seed)
     names = ["w0", "w1", "w2"]
     waiting = {}
-    scheduler = Scheduler()
+    scheduler = scheduled()
     for position in range(200):
         avoid = frozenset(name for name in names if rng.random() < 0.4)
-        task = Pending(position, rng.random(), retry=rng.randrange(3), avoid=avoid)
+        task = Pending(0, position, rng.random(), retry=rng.randrange(3), avoid=avoid)
         waiting[position] = task
         scheduler.add(task)
     while waiting:
@@ -194,7 +208,7 @@ def test_each_take_is_the_best_task_that_the_worker_may_run(seed: int) -> None:
         worker = Worker(here[0], others=frozenset(here[1:]))
         may = [t for t in waiting.values() if here[0] not in t.avoid or not {*here[1:]} - t.avoid]
         taken = scheduler.take(worker)
-        assert taken == min(may, key=lambda t: t.order, default=None)
+        assert taken == min(may, key=lambda t: (t.retry, -t.work, t.position), default=None)
         if taken is not None:
             del waiting[taken.position]
         assert len(scheduler) == len(waiting)
@@ -209,11 +223,11 @@ def eager_threads() -> Iterator[None]:
 
 
 def test_another_thread_may_ask_how_many_are_waiting(eager_threads: None) -> None:
-    scheduler = Scheduler(Pending(i, 1.0, f"{i}") for i in range(20))
+    scheduler = scheduled(Pending(0, i, 1.0, f"{i}") for i in range(20))
 
     def change() -> None:
         for i in range(2000):
-            scheduler.add(Pending(20 + i, 1.0, f"{i % 7} more"))
+            scheduler.add(Pending(0, 20 + i, 1.0, f"{i % 7} more"))
             scheduler.take(ALONE)
 
     changing = threading.Thread(target=change)
@@ -229,7 +243,7 @@ def test_another_thread_may_ask_how_many_are_waiting(eager_threads: None) -> Non
 def test_mixed_sizes_end_close_to_the_lower_bound(workers: int) -> None:
     rng = random.Random(workers)
     work = [rng.choice([0.25, 1.0, 2.25]) for _ in range(64)]
-    scheduler = Scheduler([Pending(i, w) for i, w in enumerate(work)])
+    scheduler = scheduled([Pending(0, i, w) for i, w in enumerate(work)])
     ends = [0.0] * workers
     while len(scheduler):
         first = ends.index(min(ends))
@@ -241,7 +255,7 @@ def test_mixed_sizes_end_close_to_the_lower_bound(workers: int) -> None:
 
 def finish(work: list[float], speeds: list[float], rule_5: bool = True) -> float:
     """The makespan of simulated workers, each of `speeds` seconds per work."""
-    scheduler = Scheduler([Pending(i, w) for i, w in enumerate(work)])
+    scheduler = scheduled([Pending(0, i, w) for i, w in enumerate(work)])
     free = [0.0] * len(speeds)
     now = 0.0
     while len(scheduler):
@@ -272,7 +286,7 @@ def test_workers_of_mixed_speed_end_close_together(seed: int) -> None:
 
 
 def test_a_worker_loads_no_lora_that_its_holder_would_be_done_with_first() -> None:
-    tasks = [Pending(0, 1.0, "a"), Pending(1, 1.0, "a")]
+    tasks = [Pending(0, 0, 1.0, "a"), Pending(0, 1, 1.0, "a")]
     holder = Peer("w0", 0.5, 1.0, frozenset({"a"}))
     free = Peer("w1", 0.0, 1.0, frozenset({"b"}))
 
@@ -280,16 +294,19 @@ def test_a_worker_loads_no_lora_that_its_holder_would_be_done_with_first() -> No
         idle = Worker(
             "w1", free.loras, frozenset({"w0"}), holder.loras, (holder, free), load_seconds
         )
-        return Scheduler(tasks).take(idle)
+        return scheduled(tasks).take(idle)
 
     assert asks(load_seconds=2.0) is None
     assert asks(load_seconds=1.0) is not None
 
 
 def test_of_the_last_tasks_each_worker_loads_as_few_loras_as_it_can() -> None:
-    tasks = [Pending(n, 1.0, "ab"[n % 2]) for n in range(8)]
-    shares = share_out(tasks, [Peer("w0", 0.0, 1.0), Peer("w1", 0.0, 1.0)], load_seconds=3.0)
-    assert sorted(shares.values(), key=min) == [{0, 2, 4, 6}, {1, 3, 5, 7}]
+    tasks = [Pending(0, n, 1.0, "ab"[n % 2]) for n in range(8)]
+    shares = share_out([tasks], [Peer("w0", 0.0, 1.0), Peer("w1", 0.0, 1.0)], load_seconds=3.0)
+    assert sorted(shares.values(), key=min) == [
+        {(0, n) for n in (0, 2, 4, 6)},
+        {(0, n) for n in (1, 3, 5, 7)},
+    ]
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -299,6 +316,7 @@ def test_of_idle_workers_there_is_always_one_that_gets_a_waiting_task(seed: int)
     names = [f"w{n}" for n in range(rng.randint(1, 4))]
     tasks = [
         Pending(
+            0,
             position,
             rng.choice([0.5, 1.0, 2.0]),
             rng.choice([None, "a", "b", frozenset("ab")]),
@@ -311,7 +329,7 @@ def test_of_idle_workers_there_is_always_one_that_gets_a_waiting_task(seed: int)
         for name in names
     )
     taken = [
-        Scheduler(tasks).take(
+        scheduled(tasks).take(
             Worker(p.name, p.loras, frozenset(names) - {p.name}, peers=peers, load_seconds=3.0)
         )
         for p in peers
@@ -320,8 +338,8 @@ def test_of_idle_workers_there_is_always_one_that_gets_a_waiting_task(seed: int)
 
 
 def test_a_task_that_a_worker_may_not_have_yet_counts_as_no_lease() -> None:
-    tasks = [Pending(0, 9.0, "a", suspect=True), Pending(1, 1.0, "b")]
-    scheduler = Scheduler(tasks, max_passed_over=3)
+    tasks = [Pending(0, 0, 9.0, "a", suspect=True), Pending(0, 1, 1.0, "b")]
+    scheduler = scheduled(tasks, max_passed_over=3)
     for _ in range(9):
         assert scheduler.take(Worker("w0", frozenset({"a"}), has_others=True)) is None
         assert scheduler.take(Worker("w0", frozenset({"a"}), most_work=5.0)) is None
@@ -329,7 +347,7 @@ def test_a_task_that_a_worker_may_not_have_yet_counts_as_no_lease() -> None:
 
 
 def test_a_retry_goes_to_another_worker_even_to_a_slow_one() -> None:
-    scheduler = Scheduler([Pending(0, 1.0, retry=1, avoid=frozenset({"w0"}))])
+    scheduler = scheduled([Pending(0, 0, 1.0, retry=1, avoid=frozenset({"w0"}))])
     peers = (Peer("w0", 0.0, 1.0), Peer("w1", 0.0, 9.0))
     assert scheduler.take(Worker("w0", others=frozenset({"w1"}), peers=peers)) is None
     assert scheduler.take(Worker("w1", others=frozenset({"w0"}), peers=peers)) is not None

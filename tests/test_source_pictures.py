@@ -17,7 +17,8 @@ from PIL import Image, ImageCms
 from core.checkpoints.lora_files import LoraInspector
 from core.errors import InputError
 from core.intake.admission import Admission, Admitted
-from core.intake.task_kinds import EditKind, LoraFinder
+from core.intake.kinds.edit import EditKind
+from core.intake.task_kinds import LoraFinder
 from core.pictures.source_images import inspect_image, read_image
 from core.store.outputs import OutputRoot
 from tests.conftest import PROJECT

@@ -23,6 +23,7 @@ from PIL import Image
 
 from core.events import Event, TaskEnded, TaskStarted, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.processes.fork_server import keeper
 from core.store.provenance import read_provenance
 from core.tasks import Result
 from tests.conftest import (
@@ -461,11 +462,10 @@ def test_forks_come_from_any_folder(tmp_path: Path) -> None:
 def test_workers_are_spawned_when_the_fork_server_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Hanging:
-        def server(self, role: str, environment: Mapping[str, str]) -> "Future[None]":
-            return Future()  # what it imports never ends
+    def hang(role: str, environment: Mapping[str, str]) -> "Future[None]":
+        return Future()  # what it imports never ends
 
-    monkeypatch.setattr("core.processes.worker_start._keeper", Hanging())
+    monkeypatch.setattr(keeper, "server", hang)
     config = simulated(workers={"start_method": "forkserver"}, supervision={"boot_timeout": 5.0})
     with Generator(1, config=config, output_dir=tmp_path) as generator:
         assert statuses(generator.generate_batch(prompts("a"))) == ["done"]

@@ -11,16 +11,16 @@ is given a mask all the same is computed with torch's own attention.
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
 from core.errors import InputError
-from workers.calls import Call, put_in_front
+from workers.calls import put_in_front
 from workers.models.base import Log
-from workers.models.z_image import CAPTION_BUCKET
+from workers.models.family import denoiser_of
 
 _WITH_MASKS = {"native", "_native_cudnn", "_native_efficient", "_native_math", "flex"}
 
@@ -50,7 +50,7 @@ def choose_attention(denoiser: Any, backend: str, log: Log) -> None:
         return
     for processor in _processors(denoiser):
         _leave_masks_to_torch(processor)
-    apart = _APART.get(type(denoiser).__name__)
+    apart = denoiser_of(denoiser).apart
     if apart is not None:
         put_in_front(denoiser, apart)
     elsewhere = "captions of different length are drawn one after the other, and " if apart else ""
@@ -104,75 +104,6 @@ def _aware_of_masks(kind: Any) -> type:
     return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
 
 
-# -- captions apart ----------------------------------------------------------------------------
-
-
-def _z_image_apart(forward: Call) -> Call:
-    """Z-Image: prompt and negative prompt come in one batch, as several pictures do."""
-
-    @functools.wraps(forward)
-    def apart(x: Any, t: Any, cap_feats: Any, *args: Any, **kwargs: Any) -> Any:
-        like: dict[Any, list[int]] = {}
-        for index, (picture, caption) in enumerate(zip(x, cap_feats, strict=True)):
-            if isinstance(picture, list):  # of the model that sees pictures
-                return forward(x, t, cap_feats, *args, **kwargs)
-            bucket = -(-len(caption) // CAPTION_BUCKET)
-            like.setdefault((picture.shape, bucket), []).append(index)
-        if len(like) == 1:
-            return forward(x, t, cap_feats, *args, **kwargs)
-        drawn: list[Any] = [None] * len(x)
-        for indices in like.values():
-            part = forward(
-                [x[i] for i in indices],
-                t[indices],
-                [cap_feats[i] for i in indices],
-                *args,
-                **kwargs,
-            )
-            for index, sample in zip(indices, part[0], strict=True):
-                drawn[index] = sample
-        return _as_the_last(part, drawn)
-
-    return apart
-
-
-def _qwen_image_apart(forward: Call) -> Call:
-    """Qwen-Image: several pictures at once, their captions filled up to the longest."""
-    signature = inspect.signature(forward)
-
-    @functools.wraps(forward)
-    def apart(*args: Any, **kwargs: Any) -> Any:
-        call = signature.bind(*args, **kwargs)
-        mask = call.arguments.get("encoder_hidden_states_mask")
-        if mask is None:
-            return forward(*args, **kwargs)
-        parts = []
-        for row in range(len(mask)):
-            own = {name: _row(value, row, len(mask)) for name, value in call.arguments.items()}
-            length = int(mask[row].sum())
-            own["encoder_hidden_states"] = own["encoder_hidden_states"][:, :length]
-            own["encoder_hidden_states_mask"] = None
-            parts.append(forward(**own))
-        return _as_the_last(parts[-1], torch.cat([part[0] for part in parts]))
-
-    return apart
-
-
-def _row(value: Any, row: int, rows: int) -> Any:
-    """One picture's share of an argument."""
-    if isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == rows:
-        return value[row : row + 1]
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == rows:
-        return value[row : row + 1]
-    return value
-
-
-def _as_the_last(part: Any, sample: Any) -> Any:
+def as_the_last(part: Any, sample: Any) -> Any:
     """The whole result, in the form of a part's: a plain tuple, or diffusers' own."""
     return (sample,) if type(part) is tuple else type(part)(sample=sample)
-
-
-_APART: dict[str, Callable[[Call], Call]] = {
-    "ZImageTransformer2DModel": _z_image_apart,
-    "QwenImageTransformer2DModel": _qwen_image_apart,
-}

@@ -9,15 +9,13 @@ import torch
 from core.memory_modes import FACTS
 from core.worker_spec import WorkerSpec
 from workers.models.base import Log
+from workers.models.family import denoiser_of
 
 Mode = Literal["never", "always"]
 # Versions of one block's code, of which torch allows 8. Z-Image makes up to 48: with and without
 # modulation, LoRA layers, several pictures at once and a mask for shorter captions, each of them
 # for a first size, a second one, and then for any.
 MOST_VERSIONS = 64
-# Captions of these have many lengths, so their blocks are compiled for any length at once. Others
-# fill captions up: for the one size that most runs have, a version for just that size is faster.
-_OF_ANY_LENGTH = ("ZImageTransformer2DModel", "QwenImageTransformer2DModel")
 
 
 def compilable(spec: WorkerSpec, log: Log) -> Mode:
@@ -54,7 +52,9 @@ class Compilation:
 
         config.recompile_limit = max(config.recompile_limit, MOST_VERSIONS)
         self._denoiser.compile_repeated_blocks(fullgraph=True)
-        if type(self._denoiser).__name__ in _OF_ANY_LENGTH:
+        # Others fill captions up: for the one size that most runs have, a version for just that
+        # size is faster.
+        if denoiser_of(self._denoiser).any_length:
             for block in self._denoiser.modules():
                 if block._compiled_call_impl is not None:
                     block._compiled_call_impl = _of_any_length(block._compiled_call_impl)

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from workers.models.family import denoiser_of
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -50,7 +52,7 @@ def aliases_of(model: Any, layers: Mapping[str, Any]) -> Iterator[Alias]:
             elif usual.startswith("encoder.layers."):
                 yield _same(f"text_model.{usual}", name)
     yield from _fused(layers)
-    own = _BY_CLASS.get(type(model).__name__)
+    own = denoiser_of(model).other_names
     if own is not None:
         yield from own(model, layers)
 
@@ -85,7 +87,7 @@ def _renamed(layers: Mapping[str, Any], renames: Mapping[str, str]) -> Iterator[
                 yield _same(others + layer.removeprefix(ours), layer)
 
 
-def _z_image(model: Any, layers: Mapping[str, Any]) -> Iterator[Alias]:
+def z_image(model: Any, layers: Mapping[str, Any]) -> Iterator[Alias]:
     # One embedder and one final layer per patch size; the original has the first alone.
     sizes = [name.split(".")[1] for name in layers if name.startswith("all_x_embedder.")]
     if sizes:
@@ -101,7 +103,7 @@ def _z_image(model: Any, layers: Mapping[str, Any]) -> Iterator[Alias]:
             yield _same(f"{layer.removesuffix('.to_out.0')}.out", layer)
 
 
-def _flux(model: Any, layers: Mapping[str, Any]) -> Iterator[Alias]:
+def flux(model: Any, layers: Mapping[str, Any]) -> Iterator[Alias]:
     embedders = {"timestep": "time_in", "text": "vector_in", "guidance": "guidance_in"}
     yield from _renamed(
         layers,
@@ -171,7 +173,7 @@ _RESNET = {
 }
 
 
-def _unet(model: Any, layers: Mapping[str, Any]) -> Iterator[Alias]:
+def unet(model: Any, layers: Mapping[str, Any]) -> Iterator[Alias]:
     """The names of Stability's own UNet: numbered blocks in, in the middle, and out."""
     renames = {
         "conv_in": "input_blocks.0.0",
@@ -217,12 +219,5 @@ def _resnet(ours: str, others: str) -> dict[str, str]:
 
 def knows(model: Any) -> bool:
     """Whether every usual name of its layers is here."""
-    return type(model).__name__ in _BY_CLASS or type(model).__name__ in _WITHOUT_OTHERS
-
-
-_WITHOUT_OTHERS = ("QwenImageTransformer2DModel",)  # its own repository names it as diffusers does
-_BY_CLASS = {
-    "ZImageTransformer2DModel": _z_image,
-    "FluxTransformer2DModel": _flux,
-    "UNet2DConditionModel": _unet,
-}
+    kind = denoiser_of(model)
+    return kind.other_names is not None or kind.usual_names

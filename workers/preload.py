@@ -1,4 +1,4 @@
-"""What the fork server imports, once for all workers; see `core.processes.worker_start`.
+"""What the fork server imports, once for all workers; see `core.processes.fork_server`.
 
 The server must stay fit to be forked: one thread, and no CUDA. `complete` says that it is,
 `refusal` why not.
@@ -8,7 +8,7 @@ import ctypes
 import gc
 import os
 
-from core.processes.worker_start import PRELOAD_PARENT, PRELOAD_ROLE
+from core.processes.fork_server import PRELOAD_PARENT, PRELOAD_ROLE
 from workers import boot
 
 complete = False
@@ -24,7 +24,11 @@ def _preload() -> None:
         return
     boot.bind_to_parent(int(parent))
     gc.disable()  # while importing: a tenth sooner
-    if role != "simulated":
+    from workers import process, result_saver  # noqa: F401
+
+    if role == "simulated":
+        from workers import simulated_gpu  # noqa: F401
+    else:
         from workers.extras import hide_unneeded
         from workers.library_warnings import collect
 

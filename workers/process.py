@@ -1,4 +1,4 @@
-"""The worker process: boot, loop, poison pill. The spawn targets of `core.engine.worker_pool`."""
+"""The worker process: boot, loop, poison pill. See `core.processes.entry_points`."""
 
 import os
 import time
@@ -72,7 +72,7 @@ def run_worker(spec: WorkerSpec, reader: Connection, writer: Connection) -> None
 
 
 def run_fetch(spec: WorkerSpec, writer: Connection) -> None:
-    """Fetch a hub's model: the spawn target of `core.processes.model_fetch`."""
+    """Fetch a hub's model, for `core.processes.model_fetch`."""
     from workers.fetch import fetch
 
     fetch(spec, writer)

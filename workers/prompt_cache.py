@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from workers.models.family import family_of
+
 _PLAIN = str | int | float | bool | torch.device | torch.dtype | None
 
 
@@ -21,9 +23,7 @@ class PromptCache:
         self._pipeline = pipeline
         self._capacity = capacity
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
-        # Z-Image encodes prompt and negative prompt in one call; its inner method one by one.
-        inner = type(pipeline).__name__.startswith("ZImage")
-        name = "_encode_prompt" if inner else "encode_prompt"
+        name = family_of(type(pipeline).__name__).encoder
         if capacity and hasattr(pipeline, name):
             setattr(pipeline, name, self._in_front_of(getattr(pipeline, name)))
 

@@ -153,7 +153,10 @@ def _of_worker(values: Mapping[str, V], name: str) -> V | None:
 
 def _words(lease: Lease) -> str:
     task = lease.task
-    return task.prompt if isinstance(task, GenerateTask) else task.instruction
+    if isinstance(task, GenerateTask):
+        return task.prompt
+    assert isinstance(task, EditTask | ScoreTask)
+    return task.instruction
 
 
 def _verdict(lease: Lease) -> Verdict:

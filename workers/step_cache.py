@@ -23,22 +23,13 @@ from diffusers.hooks import (
     apply_mag_cache,
     apply_taylorseer_cache,
 )
-from diffusers.hooks._helpers import TransformerBlockRegistry
-from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS
 
 from core.errors import InputError
 from core.memory_modes import FACTS
 from core.settings import FirstBlockCache, MagCache, StepCache, TaylorSeerCache
 from core.worker_spec import WorkerSpec
 from workers.calls import Call, put_in_front
-
-# What diffusers' code does right, and tests here try. With others it hooks no layer, or breaks.
-_ABLE = {
-    "FluxTransformer2DModel": {"first_block", "taylorseer", "mag"},
-    "QwenImageTransformer2DModel": {"first_block", "taylorseer", "mag"},
-    "ZImageTransformer2DModel": {"first_block"},
-}
-_OWN_RATIOS = {"FluxPipeline": FLUX_MAG_RATIOS}  # by pipeline: others need their own
+from workers.models.family import denoiser_of, family_of
 
 
 def refuse_unusable_cache(spec: WorkerSpec) -> None:
@@ -100,7 +91,7 @@ class StepCaching:
     # -- at load -----------------------------------------------------------
 
     def _check(self, model: str, cache: StepCache) -> None:
-        able = _ABLE.get(model, set())
+        able = denoiser_of(self._denoiser).step_caches
         if cache.kind not in able:
             right = " or ".join(sorted(able | {"none"}))
             raise InputError(
@@ -108,8 +99,7 @@ class StepCaching:
             )
 
     def _apply(self, pipeline: str, cache: StepCache) -> None:
-        if type(self._denoiser).__name__ == "ZImageTransformer2DModel":
-            _name_z_images_argument()
+        denoiser_of(self._denoiser).before_caching()
         if isinstance(cache, FirstBlockCache):
             apply_first_block_cache(self._denoiser, FirstBlockCacheConfig(cache.threshold))
         elif isinstance(cache, TaylorSeerCache):
@@ -120,7 +110,7 @@ class StepCaching:
             )
             apply_taylorseer_cache(self._denoiser, config)
         elif isinstance(cache, MagCache):
-            self._ratios = cache.mag_ratios or _OWN_RATIOS.get(pipeline)
+            self._ratios = cache.mag_ratios or family_of(pipeline).mag_ratios
             if self._ratios is None:
                 raise InputError(
                     f"workers.mag_cache.mag_ratios: {pipeline} needs ratios of its own model; "
@@ -160,11 +150,3 @@ class StepCaching:
                 return forward(*args, **kwargs)
 
         return call
-
-
-def _name_z_images_argument() -> None:
-    """Z-Image's blocks call `x` what diffusers' caches look for as `hidden_states`."""
-    from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
-
-    metadata = TransformerBlockRegistry.get(ZImageTransformerBlock)
-    metadata._cached_parameter_indices = {"hidden_states": 0, "x": 0}

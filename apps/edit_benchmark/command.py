@@ -20,7 +20,9 @@ from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
 from apps.edit_benchmark.table import print_comparison, print_summary
 from apps.interrupts import Interrupts
 from apps.progress import create_view, set_up_logging
+from core.engine.backend import WorkerBackend
 from core.errors import MultiGPUError
+from core.judge_calls import OVERALL
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
 from core.paths import user_path
 
@@ -107,8 +109,12 @@ def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None) -> int:
+    """Run the command; returns its exit code.
+
+    Args:
+        backend: runs the workers; by default processes of this machine.
+    """
     argv = sys.argv[1:] if argv is None else argv
     try:
         if argv[:1] == ["compare"]:
@@ -120,21 +126,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse_arguments(argv)
         set_up_logging(options.log_level)
         with Interrupts(argv) as interrupts:
-            return _run_interruptibly(options, interrupts)
+            return _run_interruptibly(options, interrupts, backend)
     except MultiGPUError as error:  # input, or an output folder that cannot be used
         logger.error(str(error))
         return UNUSABLE_INPUT
 
 
-def _run_interruptibly(options: argparse.Namespace, interrupts: Interrupts) -> int:
+def _run_interruptibly(
+    options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None
+) -> int:
     try:
-        return _run(options, interrupts)
+        return _run(options, interrupts, backend)
     except KeyboardInterrupt:  # before the first edit; nothing is lost
         interrupts.tell_how_to_continue()
         return INTERRUPTED
 
 
-def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
+def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None) -> int:
     settings = _settings(options)
     data = find_data(settings.data)
     name = options.name or (data.stem if data.is_file() else data.name)
@@ -149,6 +157,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
         options.retry_quarantined,
         options.retry_unparsed,
         data,
+        backend,
     ) as run:
         pairs = read_pairs(data, run.root.folder / "sources").selected(
             options.categories, options.limit
@@ -163,7 +172,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
         records = [record_of(result, run.root) for result in results]
         summary = _summary(run, records)
         write_outputs(run.root.folder, records, summary)
-    _tell_unparsed(records, run.judge.settings.type == "vlm")
+    _tell_unparsed(records, run.judge.type.varies)
     print_summary(summary, run.root.folder)
     if interrupts.count:
         return INTERRUPTED
@@ -193,8 +202,8 @@ def _settings(options: argparse.Namespace) -> BenchmarkSettings:
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
     judge, model, name = run.judge, run.judge_model.identity, run.judge_name
     names = [call.name for call in judge.prompts.calls]
-    if judge.settings.type != "clip" and len(names) > 1:
-        names.append("O")
+    if judge.type.chats and len(names) > 1:
+        names.append(OVERALL)
     return summarise(
         records,
         names,

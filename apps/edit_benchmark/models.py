@@ -10,9 +10,9 @@ from core.devices.model_choice import Automatic, ModelChoice, choose_model
 from core.devices.working_memory import Demand
 from core.errors import InputError
 from core.index_files import MODEL_INDEX
+from core.judge_type import JUDGES
 from core.settings import PROJECT_DIR, JudgeSettings, best_match
 
-LOGITS_PROMPTS = "viescore_logits.yaml"
 DEMO_EDITOR = PROJECT_DIR / "demo_model" / "editor"
 DEMO_JUDGE = PROJECT_DIR / "demo_model" / "judge"
 EDITOR_DEMAND = Demand(sources=1)
@@ -25,8 +25,8 @@ JUDGE = Automatic("Qwen/Qwen3-VL-8B-Instruct", DEMO_JUDGE, "demo-judge", JUDGE_D
 def judge_demand(judge: JudgeSettings) -> Demand:
     """What the settings ask of a judge at once."""
     side = math.isqrt(judge.image_area or JUDGE_DEMAND.pixels)
-    tokens = judge.max_new_tokens or JUDGE_DEMAND.new_tokens
-    tokens = 1 if judge.type == "vlm_logits" else tokens
+    asked = judge.max_new_tokens or JUDGE_DEMAND.new_tokens
+    tokens = JUDGES[judge.type].new_tokens or asked
     return replace(JUDGE_DEMAND, width=side, height=side, new_tokens=tokens)
 
 
@@ -39,15 +39,18 @@ def judge_model(
         InputError: neither a model folder nor a hub id, or no model of the judge's type.
     """
     judge = settings.judge
-    if judge.type == "clip" and judge.model == "auto":
-        raise InputError("judge.model: auto is a chat model; for clip name a CLIP or SigLIP.")
-    if judge.type == "clip" and judge.memory in ("fp8", "int8", "nf4"):
+    kind = JUDGES[judge.type]
+    if not kind.chats and judge.model == "auto":
+        raise InputError(
+            f"judge.model: auto is a chat model; for {judge.type} name a CLIP or SigLIP."
+        )
+    if not kind.chats and judge.memory in ("fp8", "int8", "nf4"):
         raise InputError(
             f"judge.memory: {judge.memory} is for chat models; transformers cannot store a CLIP or "
             "SigLIP in fewer bits, and they are small: use full."
         )
-    if judge.type == "vlm_logits" and judge.prompts is None:
-        judge = judge.model_copy(update={"prompts": LOGITS_PROMPTS})
+    if judge.prompts is None and kind.usual_prompts is not None:
+        judge = judge.model_copy(update={"prompts": kind.usual_prompts})
     model = choose_model(
         judge.model,
         judge.revision,

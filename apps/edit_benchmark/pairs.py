@@ -1,11 +1,4 @@
-"""The benchmark's input: pictures with instructions, in three forms told apart by what is there.
-
-- a JSON file as RE-Edit ships it: a list of objects with `subset`, `edit_instruction_en`, and
-  the picture as `src_img_b64` or `original_image_path`;
-- a Hugging Face imagefolder: `metadata.jsonl` with `input_file_name`, `instruction`, `category`;
-- a folder as GEdit-Bench lays it out: `fullset/<task type>/<language>/<key>_SRCIMG.png`, with the
-  dataset's columns `task_type`, `instruction_language`, `key`, `instruction` and
-  `Intersection_exist` in `metadata.jsonl`.
+"""The benchmark's input: pictures with instructions, in any form that `data_sets` has a file for.
 
 An input that cannot be read at all raises; a pair that cannot be used keeps its place as an
 `InputError`, so that it ends as a failed record and not as a missing one.
@@ -13,49 +6,17 @@ An input that cannot be read at all raises; a pair that cannot be used keeps its
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from apps.edit_benchmark.categories import category_folder
+from apps.edit_benchmark.data_set import DATA_SETS
+from apps.edit_benchmark.pair import Pair
 from core.errors import InputError
 from core.names import MAX_BYTES, cut
 from core.paths import as_text, readings
 from core.settings import PROJECT_DIR
 from core.store.outputs import output_key
 from core.validation import shown
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One picture (or several) and what to change.
-
-    Attributes:
-        pair_id: unique in its category, and fit for a file name.
-        category: as the data gives it; in paths it is its `category_folder`.
-        given_id: the id that the data gives it, if it gives one.
-        problem: why the pair cannot be used, if it cannot.
-        language: of the instruction, as GEdit-Bench says it: en or cn; empty where unknown.
-        intersection_exist: GEdit-Bench's mark of pairs that it has in every language; None where
-            the data has no such marks.
-        index: its place in the whole input, whatever part of it is run.
-    """
-
-    pair_id: str
-    category: str
-    instruction: str = ""
-    source_images: tuple[str, ...] = ()
-    problem: InputError | None = None
-    language: str = "en"
-    intersection_exist: bool | None = None
-    index: int = 0
-    given_id: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Its place below a folder of edits or verdicts, and what logs call it."""
-        return f"{category_folder(self.category)}/{self.pair_id}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +50,7 @@ class PairSet:
 
 
 def read_pairs(data: str | Path, work_folder: Path) -> PairSet:
-    """Read an input in any of the three forms.
+    """Read an input in whichever form it has.
 
     Args:
         work_folder: where pictures that come inside a JSON file are written.
@@ -98,18 +59,11 @@ def read_pairs(data: str | Path, work_folder: Path) -> PairSet:
         InputError: nothing there, or nothing that is read here.
         StorageError: `work_folder` cannot be written.
     """
-    from apps.edit_benchmark.gedit import is_gedit, read_gedit
-    from apps.edit_benchmark.imagefolder import read_imagefolder
-    from apps.edit_benchmark.re_edit import read_re_edit
-
     path = find_data(data)
     name = path.stem if path.is_file() else path.name
-    if path.is_file():
-        pairs = read_re_edit(path, work_folder)
-    elif is_gedit(path):
-        pairs = read_gedit(path)
-    else:
-        pairs = read_imagefolder(path)
+    # What takes any file or folder is asked after those that know theirs by a mark.
+    known = sorted(DATA_SETS.values(), key=lambda data_set: data_set.takes_any)
+    pairs = next(one for one in known if one.fits(path)).read(path, work_folder)
     if not pairs:
         raise InputError(f"data: {path} holds no pairs.")
     return PairSet(name, _with_unique_ids(pairs))

@@ -1,7 +1,8 @@
-"""What the three input forms have in common: JSON rows, their fields, names fit for files."""
+"""What input forms have in common: JSON rows, their fields, names fit for files."""
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -198,3 +199,17 @@ def _is_empty(value: Any) -> bool:
 def file_name(text: str, most: int = MAX_ID) -> str:
     """`text` as one path component, readable in its own script."""
     return cut(cleaned(text.strip(), "-."), most).strip("._") or "pair"
+
+
+def inside(folder: Path, name: str, what: str) -> Path:
+    """A file below `folder`. Links are followed: downloaded datasets consist of them.
+
+    Raises:
+        InputError: the name leads out of it.
+    """
+    if "\0" in name:
+        raise InputError(f"{what}: contains a NUL character.")
+    file = Path(os.path.normpath(folder / name))
+    if not file.is_relative_to(folder):
+        raise InputError(f"{what}: {name!r} leads out of {folder}.")
+    return file

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from core.engine.model_switch import Stages
+from core.section import Section
 from core.settings import (
     DEFAULT_FILE,
     PROJECT_DIR,
@@ -17,7 +19,6 @@ from core.settings import (
     Matching,
     ModelEditDefaults,
     SchedulingSettings,
-    Section,
     SimulatedSettings,
     SupervisionSettings,
     WorkerSettings,
@@ -62,7 +63,7 @@ class BenchmarkSettings(Section):
     parallel_mode: Literal["single", "data_parallel", "model_parallel"]
     gpus_per_worker: Count | None
     cpu_workers: Count
-    stages: Literal["sequential", "overlapped"]
+    stages: Stages
     enable_batch_sync: bool
     vram_release_timeout: Annotated[float, Field(gt=0)]
     bootstrap_samples: Annotated[int, Field(ge=100, le=1_000_000)]

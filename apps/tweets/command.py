@@ -13,6 +13,7 @@ from apps.interrupts import Interrupts
 from apps.progress import View, create_view, set_up_logging
 from apps.tweets.tweets_file import PROMPT_SOURCES, TweetFile, read_tweets
 from core.devices.model_choice import DEMO_MODEL
+from core.engine.backend import WorkerBackend
 from core.errors import DeviceError, MultiGPUError, one_line
 from core.events import Event
 from core.intake.planning import Plan, tell_plan
@@ -128,14 +129,18 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None) -> int:
+    """Run the command; returns its exit code.
+
+    Args:
+        backend: runs the workers; by default processes of this machine.
+    """
     argv = sys.argv[1:] if argv is None else argv
     options = parse_arguments(argv)
     set_up_logging(options.log_level)
     with Interrupts(argv) as interrupts:
         try:
-            return _run(options, interrupts)
+            return _run(options, interrupts, backend)
         except MultiGPUError as error:  # input, or an output folder that cannot be used
             logger.error(str(error))
             return UNUSABLE_INPUT
@@ -144,13 +149,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return INTERRUPTED
 
 
-def _run(options: argparse.Namespace, interrupts: Interrupts) -> int:
+def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None) -> int:
     settings = _settings(options)
     suffix = settings.workers.picture_suffix
     tweets = read_tweets(options.tweets, options.prompt_from, options.limit, suffix)
     if tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
-    generator = _create_generator(options, settings, tweets)
+    generator = _create_generator(options, settings, tweets, backend)
     relay = _Relay()
     generator.listener = relay
     try:
@@ -187,7 +192,10 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _create_generator(
-    options: argparse.Namespace, settings: Settings, tweets: TweetFile
+    options: argparse.Namespace,
+    settings: Settings,
+    tweets: TweetFile,
+    backend: WorkerBackend | None,
 ) -> MultiGPUImageGenerator:
     if options.num_gpus is not None and options.gpu_ids is not None:
         raise DeviceError("Give either NUM_GPUS or --gpu-ids, not both.")
@@ -199,6 +207,7 @@ def _create_generator(
         input_file=options.tweets,
         overwrite=options.overwrite,
         retry_quarantined=options.retry_quarantined,
+        backend=backend,
     )
 
 

@@ -17,6 +17,7 @@ from core.checkpoints.single_file import inspect_single_file
 from core.devices.host_memory import free_host_memory
 from core.errors import InputError
 from core.memory_modes import Mode, changes_pixels, comes_to_host_memory
+from core.tasks import ROLES
 from core.worker_spec import WorkerSpec
 
 NO_LIMIT = 1000
@@ -70,7 +71,8 @@ def loading_environment(spec: WorkerSpec) -> dict[str, str]:
     On a CPU it would hold as many files more; weights that are turned into fewer bits on their way
     are read one after the other. transformers has threads of its own, and no such variable.
     """
-    if spec.device == "cpu" or spec.role == "score" or changes_pixels(spec.memory):
+    one_model = not ROLES[spec.role].of_pipelines
+    if spec.device == "cpu" or one_model or changes_pixels(spec.memory):
         return {}
     return {PARALLEL_LOADING: os.environ.get(PARALLEL_LOADING, "1")}
 

@@ -9,6 +9,7 @@ from core.devices.device import Device
 from core.devices.host_memory import free_host_memory
 from core.memory_modes import FACTS, PACKAGES, Memory, Mode, fp8_mode, installed
 from core.settings import Dtype
+from core.tasks import ROLES
 
 Form = Literal["parts", "file", "gguf", "clip"]
 """A model's: component by component, in one file, such a file of GGUF; or a judge that embeds."""
@@ -70,7 +71,7 @@ class Abilities:
             return False
         if not allows(self.form, mode):
             return False
-        if self.role == "score" and facts.held == "a component":
+        if not ROLES[self.role].of_pipelines and facts.held == "a component":
             return False
         if facts.package is not None and facts.package not in self.packages:
             return False

@@ -9,6 +9,7 @@ from core.devices.model_choice import ModelChoice
 from core.devices.optional_packages import saved_with
 from core.judge import Judge
 from core.settings import SimulatedSettings, WorkerSettings
+from core.tasks import ROLES
 from core.worker_spec import Role, WorkerSpec
 
 MOST_AT_ONCE = 8  # pictures: from there on batches gain little
@@ -78,6 +79,6 @@ def spec_for(
 def _group_size(role: Role, workers: WorkerSettings, judge: Judge | None) -> int:
     if judge is not None:
         return judge.settings.batch_size
-    if role != "generate":
+    if not ROLES[role].drawn_together:
         return 1
     return MOST_AT_ONCE if workers.max_batch == "auto" else workers.max_batch

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from core.devices.device import Device
+from core.engine.fetch import Fetch
+from core.events import Listener
 from core.messages import ToWorker
 from core.worker_spec import WorkerSpec
 
@@ -23,7 +25,10 @@ class Said:
 
 @dataclass(frozen=True)
 class HungUp:
-    """A slot's worker says nothing more; its death may still be to come."""
+    """A slot's worker says nothing more, and is still there: its death may be to come.
+
+    Not every death is preceded by this.
+    """
 
     slot: str
 
@@ -31,6 +36,8 @@ class HungUp:
 @dataclass(frozen=True)
 class Died:
     """A slot's worker is gone, and everything that it said came before this.
+
+    The slot is free, as after `forget`.
 
     Attributes:
         how: in words, for the user: `its process was ended by SIGSEGV`.
@@ -50,29 +57,37 @@ Report = Said | HungUp | Died
 class WorkerBackend(Protocol):
     """Runs the workers of an engine.
 
+    What is asked of a slot without a worker is answered (with False, or None) and never an error.
     `wake` may be called from any thread and from signal handlers; everything else is called from
     the engine's thread alone, which outlives every worker.
     """
 
     @property
     def ready(self) -> bool:
-        """Workers can be started now; `wake` follows when that changes."""
+        """All workers that were prepared for can be started now; `wake` follows a change."""
 
     def prepare(self, spec: WorkerSpec) -> None:
         """Make ready for workers like this one; returns at once."""
 
+    def fetch(self, spec: WorkerSpec, listener: Listener) -> Fetch | None:
+        """Get the model of such workers to where they can load it; None: that needs nothing.
+
+        Args:
+            listener: told how far it is, from any thread.
+        """
+
     def start(self, slot: str, device: Device, spec: WorkerSpec) -> None:
-        """Start a worker; the slot has none.
+        """Start a worker, of any spec; the slot has none. It does not wait for what makes ready.
 
         Raises:
-            Exception: it cannot be started now.
+            Exception: it cannot be started now, or the backend is not ready.
         """
 
     def send(self, slot: str, message: ToWorker) -> bool:
         """Send a message; False if the worker is gone, which `poll` will say."""
 
     def reads_along(self, slot: str) -> bool:
-        """The worker has read everything that it was sent, so that to send more cannot block."""
+        """The worker is there and has read all that it was sent: to send more cannot block."""
 
     def is_gone(self, slot: str) -> bool:
         """The slot has no worker, or one that is dead, whether or not `poll` has said so."""
@@ -87,13 +102,17 @@ class WorkerBackend(Protocol):
         """Have the worker end at once, whatever it is doing; `poll` will say when it is gone."""
 
     def forget(self, slot: str) -> None:
-        """Let go of a worker: one that is gone, or one that cannot be killed."""
+        """Let go of a worker that cannot be killed: nothing is reported of it any more."""
 
     def poll(self, timeout: float) -> list[Report]:
-        """Wait until a worker says something or dies, `wake` is called, or time is up (seconds)."""
+        """Wait until a worker says something or dies, `wake` is called, or time is up (seconds).
+
+        Reports of a slot come in the order of what happened there. One call returns what was
+        there when it looked, and of a talkative worker not all at once.
+        """
 
     def wake(self) -> None:
         """End a `poll`, or the next one."""
 
     def close(self) -> None:
-        """Let go of everything; the last call."""
+        """Kill what still runs and let go of everything; the last call."""

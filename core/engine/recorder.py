@@ -4,57 +4,33 @@ A recorder works in a thread of its own, so that no disk delays a device. It doe
 for in the order in which it is asked, and answers each call of `then` from that thread.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
 
-from core.errors import LedgerError, StorageError
-from core.intake.admission import Admitted
 from core.messages import Done
+from core.store.attempt import Attempt, Ending, Outcome, Refusal
+from core.store.ledger_entry import Recordable
+from core.tasks import Result
 
-Refusal = StorageError | LedgerError
+__all__ = ["Attempt", "Ending", "Outcome", "Recorder", "Refusal", "Then"]
+
 Then = Callable[[Refusal | None], None]
 """Told when it is done (None), or why the disk refused. It must not block and must not raise."""
-Outcome = Literal["again", "failed", "quarantined"]
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One try at one task by one worker.
-
-    Attributes:
-        number: 1 for the first try.
-        partial_path: where the worker writes; inside the output folder, beside the result.
-    """
-
-    lease_id: str
-    admitted: Admitted
-    number: int
-    worker: str
-    partial_path: str
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How an attempt ended without a result, and what that means for its task.
-
-    Attributes:
-        cause: of this attempt's end, in a word: `crash`, `hung`, `out_of_memory`, `released`.
-        outcome: of the task.
-        error: what the task's record says, where the task has ended.
-        elapsed: seconds.
-    """
-
-    cause: str
-    outcome: Outcome
-    error: str | None = None
-    elapsed: float = 0.0
 
 
 class Recorder(Protocol):
     """The record of one output folder. Called from the engine's thread; never blocks it."""
 
-    def partial_path(self, admitted: Admitted, lease_id: str) -> str:
+    @property
+    def folder(self) -> Path:
+        """The output folder: what it refuses for good, it refuses all of its jobs."""
+
+    @property
+    def batch(self) -> int:
+        """The number of the job's batch in the folder's record."""
+
+    def partial_path(self, admitted: Recordable, lease_id: str) -> str:
         """Where the attempt of a lease writes; a name, without a look at the disk."""
 
     def begin(self, attempt: Attempt, then: Then) -> None:
@@ -69,8 +45,15 @@ class Recorder(Protocol):
     def end_lease_alone(self, attempt: Attempt, cause: str) -> None:
         """Remove what an attempt left, and close its lease; another one decides about its task."""
 
-    def fail(self, admitted: Admitted, worker: str, error: str) -> None:
+    def fail(self, attempt: Attempt, error: str) -> None:
         """Record that a task failed because the disk refused; itself refused, it is let be."""
 
     def discard(self, attempt: Attempt) -> None:
         """Remove what an attempt left, and keep its lease open: the next run tries its task."""
+
+    def finish(self, results: Sequence[Result], then: Then) -> None:
+        """Write what tells of the whole job, after everything else that was asked for.
+
+        Args:
+            results: of all its tasks, in input order.
+        """

@@ -10,24 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from core.errors import InputError
-from core.intake.task_kinds import Contents, TaskInput, TaskKind
+from core.intake.task_kinds import Contents, TaskInput, TaskKind, deciding, kind_of
 from core.lora_stack import CheckedLora, counting, hashes_of
 from core.seeds import RANDOM, random_seed, seed_of_task
-from core.store.ledger_entry import Entry, State
+from core.store.claims import BatchClaims, Claim, Claims
 from core.store.outputs import OutputPath, OutputRoot
-from core.tasks import MAX_TASK_BYTES, EditTask, GenerateTask, ScoreTask, Task, task_to_json
+from core.tasks import MAX_TASK_BYTES, Task, task_to_json
 from core.validation import shown
 
-# Raise a kind's when its tasks come to give another result than before.
-FINGERPRINT_VERSIONS = {GenerateTask: 3, EditTask: 3, ScoreTask: 3}
 MAX_TASK_ID = 200  # characters
-# Names and places decide nothing; the content of the files behind them does.
-UNDECIDING = (
-    "output_path", "task_id", "metadata", "lora_path", "loras", "source_images", "edited_image",
-    "seed_is_random", "more_asks",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,6 +37,11 @@ class Admitted:
     work: float  # expected work, in a unit of the task's kind
     model: str  # its identity, as in the fingerprint
     dtype: str
+
+    @property
+    def role(self) -> str:
+        """What kind of model it is for: generate, edit or score."""
+        return self.task.role
 
     @property
     def lora_sha256(self) -> str | None:
@@ -77,17 +76,20 @@ class Admission:
         default_name: output path of a task that gives none, from its position.
         first_seed: what the task at position 0 gets if it has none; RANDOM for any.
         kept_seed: the seed that an earlier run drew at random for an output, if one did.
+        claims: keeps other batches of the folder from the outputs of this one; of its own where
+            no other batch runs beside it.
     """
 
     def __init__(
         self,
-        kind: TaskKind,
+        kind: TaskKind[Any],
         identity: str,
         dtype: str,
         root: OutputRoot,
         default_name: Callable[[int], str],
         first_seed: int,
         kept_seed: Callable[[OutputPath], int | None] | None = None,
+        claims: BatchClaims | None = None,
     ) -> None:
         self._kind = kind
         self._identity = identity
@@ -97,7 +99,7 @@ class Admission:
         self._default_name = default_name
         self._first_seed = first_seed
         self._kept_seed = kept_seed
-        self._taken: dict[str, int] = {}
+        self._claims = claims or Claims().begin()
 
     def admit(self, position: int, given: TaskInput) -> Admitted | Rejected:
         """Check one input; `position` is its place in the batch."""
@@ -124,12 +126,9 @@ class Admission:
         task = self._seeded(task, position, output)
         task, contents = self._kind.complete(task)
         _check_size(task)
-        first = self._taken.setdefault(output.key, position)
-        if first != position:
-            raise InputError(
-                f"output_path: {shown(task.output_path)} is also the output of task {first}; "
-                "on some file systems names that differ only in case are one file."
-            )
+        other = self._claims.take(output.key, position)
+        if other is not None:
+            raise InputError(_taken(task, other))
         return Admitted(
             position=position,
             task=task,
@@ -144,28 +143,13 @@ class Admission:
 
     def _seeded(self, task: Task, position: int, output: OutputPath) -> Task:
         wanted = self._first_seed if task.seed is None else task.seed
-        if isinstance(task, GenerateTask) and wanted == RANDOM:
+        says_random = hasattr(task, "seed_is_random")
+        if says_random and wanted == RANDOM:
             kept = self._kept_seed(output) if self._kept_seed else None
             seed = random_seed() if kept is None else kept
             return replace(task, seed=seed, seed_is_random=True)
         seed = seed_of_task(self._first_seed, position) if task.seed is None else wanted
-        if isinstance(task, GenerateTask):
-            return replace(task, seed=seed, seed_is_random=False)
-        return replace(task, seed=seed)
-
-
-def entry_for(admitted: Admitted, state: State, **fields: object) -> Entry:
-    """The ledger's entry for an admitted task."""
-    return Entry(
-        key=admitted.output.key,
-        position=admitted.position,
-        task_id=admitted.task_id,
-        output_path=admitted.output.shown,
-        fingerprint=admitted.fingerprint,
-        state=state,
-        task=task_to_json(admitted.task),
-        **fields,  # type: ignore[arg-type]
-    )
+        return replace(task, seed=seed, **({"seed_is_random": False} if says_random else {}))
 
 
 def made_by(job: Admitted, identity: str) -> Admitted:
@@ -182,9 +166,9 @@ def fingerprint(
     """Equal for tasks that give the same result: a hash of all that decides it.
 
     Args:
-        version: of this program's way to make them, one of `FINGERPRINT_VERSIONS`; today's.
+        version: of this program's way to make them, as its kind counts them; today's.
     """
-    decides = {k: v for k, v in vars(task).items() if k not in UNDECIDING}
+    decides = deciding(task)
     loras: str | list[tuple[str, float]] | None = contents.lora
     strength = decides.get("lora_strength") if contents.lora is not None else None
     if contents.loras:
@@ -198,15 +182,21 @@ def fingerprint(
         pictures=[*contents.pictures.values(), *contents.readings],
         model=model,
         dtype=dtype,
-        version=FINGERPRINT_VERSIONS[type(task)] if version is None else version,
+        version=kind_of(task).version if version is None else version,
     )
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 def _counting(task: Task, contents: Contents) -> tuple[CheckedLora, ...]:
-    if isinstance(task, ScoreTask):
-        return ()
     return counting(task, hashes_of(contents.lora, contents.loras))
+
+
+def _taken(task: Task, other: Claim) -> str:
+    """Why a task cannot have its output."""
+    what = f"output_path: {shown(task.output_path)} is also the output of task {other.position}"
+    if other.batch is not None:
+        return f"{what} of {other.batch}, which is not done with it yet; choose another name."
+    return f"{what}; on some file systems names that differ only in case are one file."
 
 
 def _check_task_id(task_id: str | None) -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from core.checkpoints.model_loras import identities_in
-from core.intake.admission import FINGERPRINT_VERSIONS, UNDECIDING, Admitted, fingerprint
-from core.intake.task_kinds import Contents
+from core.errors import InputError
+from core.intake.admission import Admitted, fingerprint
+from core.intake.task_kinds import Contents, kind_of, undeciding_fields
 from core.lora_stack import CheckedLora, counting, hashes_of
 from core.memory_modes import ALL_WEIGHTS_AS_THEY_ARE
 from core.model_identity import BACKEND, BASE, LOADED, Identity
 from core.settings import Dtype
-from core.tasks import EditTask, GenerateTask, ScoreTask, Task, task_from_json
+from core.tasks import ScoreTask, Task, task_from_json
 
 MOST_IN_VAIN = 200  # results that nothing explained: the others are taken to be like them
 TEXTS = ("prompt", "negative_prompt", "instruction")  # too long for a line: only counted
@@ -38,7 +39,7 @@ _WORDS = {  # of fields that have other names in files than in tasks
     "negative_prompt": "negative prompt",
     "lora_strength": "LoRA strength",
 }
-_APART = {"width", "height", "lora_strength", *UNDECIDING}  # not compared field by field
+_APART = {"width", "height", "lora_strength"}  # not compared field by field
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class Comparison:
             return [Change("judge's settings or protocol")] if judged else found
         if maker.dtype != job.dtype:
             found.append(Change(DTYPE, (maker.dtype, job.dtype), True))
-        newest = FINGERPRINT_VERSIONS[type(task)]
+        newest = kind_of(task).version
         if maker.version != newest:
             found.append(Change(DRAWING, (f"{maker.version}", f"{newest}"), True))
         if maker.readings != job.contents.readings and not explained:
@@ -236,7 +237,7 @@ class Comparison:
         if not isinstance(task, ScoreTask):
             models |= dict.fromkeys(map(str, _other_models(made, Identity.read(job.model))))
         dtypes = dict.fromkeys((job.dtype, *get_args(Dtype)))
-        versions = range(FINGERPRINT_VERSIONS[type(task)], 0, -1)
+        versions = range(kind_of(task).version, 0, -1)
         readings = dict.fromkeys((job.contents.readings, ()))
         for read, model, dtype, version in product(readings, models, dtypes, versions):
             yield _Maker(model, dtype, version, read)
@@ -265,36 +266,33 @@ def field_changes(job: Admitted, made: Made) -> list[Change]:
 def _task(made: Made) -> Task | None:
     try:
         return task_from_json(made.task)
-    except (KeyError, TypeError, ValueError):
+    except (InputError, KeyError, TypeError, ValueError):
         return None
 
 
 def _of_fields(job: Admitted, before: Task, made: Made) -> list[Change]:
     """Differences of settings; where the old task left one to the model, what the model took."""
     found = []
-    after = vars(job.task)
+    after, apart = vars(job.task), _APART | undeciding_fields(type(before))
     for name, old in vars(before).items():
-        if name in _APART or old == after[name]:
+        if name in apart or old == after[name]:
             continue
         values = _told_apart_from_default(old, made.used.get(name), after[name])
         found.append(Change(_WORDS.get(name, name), None if name in TEXTS else values))
-    if isinstance(job.task, ScoreTask) or isinstance(before, ScoreTask):
-        return found
-    if (before.width, before.height) != (job.task.width, job.task.height):
+    if _sides(before) != _sides(job.task):
         sizes = _size(before, made.used), _size(job.task, {})
         found.append(Change("size", sizes if sizes[0] != sizes[1] else (_shown(None), sizes[1])))
     return found
 
 
 def _of_lora(job: Admitted, made: Made) -> list[Change]:
-    if isinstance(job.task, ScoreTask):
-        return []
-    before, after = _lora_name(made.task.get("lora_path")), _lora_name(job.task.lora_path)
+    path = getattr(job.task, "lora_path", None)
+    before, after = _lora_name(made.task.get("lora_path")), _lora_name(path)
     if made.lora_sha256 != job.lora_sha256:
         if before == after:
             return [Change(f"content of {after}")]
         return [Change("LoRA", (before, after))]
-    strengths = made.task.get("lora_strength"), job.task.lora_strength
+    strengths = made.task.get("lora_strength"), getattr(job.task, "lora_strength", 1.0)
     if job.lora_sha256 is not None and strengths[0] != strengths[1]:
         return [Change("LoRA strength", (_shown(strengths[0]), _shown(strengths[1])))]
     return []
@@ -302,9 +300,7 @@ def _of_lora(job: Admitted, made: Made) -> list[Change]:
 
 def _of_loras(job: Admitted, task: Task, made: Made) -> list[Change]:
     """Differences of LoRAs; of stacks only those that take part in the pictures are compared."""
-    if isinstance(job.task, ScoreTask) or isinstance(task, ScoreTask):
-        return []
-    if not job.task.loras and not task.loras:
+    if not getattr(job.task, "loras", ()) and not getattr(task, "loras", ()):
         return _of_lora(job, made)
     hashes = hashes_of(made.lora_sha256, made.loras_sha256)
     if len(hashes) != len(task.lora_stack):  # what it says does not go together
@@ -343,10 +339,14 @@ def _texts(found: Any) -> list[str]:
     return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
 
-def _size(task: GenerateTask | EditTask, used: Mapping[str, Any]) -> str:
+def _sides(task: Task) -> tuple[int | None, int | None]:
+    return getattr(task, "width", None), getattr(task, "height", None)
+
+
+def _size(task: Task, used: Mapping[str, Any]) -> str:
     width, height = (
         used.get(name) if given is None else given
-        for name, given in (("width", task.width), ("height", task.height))
+        for name, given in zip(("width", "height"), _sides(task), strict=True)
     )
     return "default" if width is None and height is None else f"{_shown(width)}x{_shown(height)}"
 

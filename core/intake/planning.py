@@ -9,32 +9,36 @@ from typing import Any
 
 from loguru import logger
 
-from core.intake.admission import Admitted, Rejected, entry_for
+from core.intake.admission import Admitted, Rejected
 from core.intake.changes import TEXTS, Change, Comparison, Made, field_changes, text_of
 from core.intake.plan_summary import MOVED, PlanSummary, Standing
+from core.intake.task_kinds import kind_of
 from core.model_lora import ModelLora
+from core.store.claims import BatchClaims
 from core.store.folder_input import FolderInput
 from core.store.ledger import Entry, Ledger
+from core.store.ledger_entry import entry_for
 from core.store.outputs import OutputRoot
 from core.store.provenance import read_provenance
 from core.store.replaced import Replaced
-from core.tasks import GenerateTask, Result, ScoreTask
+from core.tasks import GenerateTask, Result
 
 # Standings of inputs with a line in the tables that this batch may change.
 _THERE: tuple[Standing, ...] = ("changed", "altered", "again", "unchanged")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plan:
     """`jobs` to run, and results that are settled before the start.
 
     Attributes:
         batch: its number in the ledger.
-        keys: of all its tasks that have an output.
+        keys: of all its tasks that have an output, with those that were added.
         renews: some of them were done before.
-        summary: what is to be done, for the user.
+        summary: what is to be done, for the user; of the inputs that it began with.
         before: finished results of other settings that lie under the names of jobs, by key.
         replaced: keeps them when they are replaced; None if they are not to be kept.
+        claims: on the outputs of its tasks; None where nobody else asks for outputs.
     """
 
     jobs: list[Admitted]
@@ -43,8 +47,9 @@ class Plan:
     keys: list[str]
     renews: bool
     summary: PlanSummary
-    before: Mapping[str, Entry]
+    before: dict[str, Entry]
     replaced: Replaced | None
+    claims: BatchClaims | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,6 @@ class Planner:
         self._overwrite = overwrite
         self._retry_quarantined = retry_quarantined
         self._lora_names = {lora.identity: lora.name for lora in model_loras}
-        self._before: dict[str, Entry] = {}
 
     def known(self, items: Sequence[Admitted | Rejected]) -> dict[str, Entry]:
         """What earlier runs left of inputs, by the key of their output."""
@@ -109,12 +113,14 @@ class Planner:
         admitted: Sequence[Admitted | Rejected],
         claim: FolderInput | None = None,
         known: Mapping[str, Entry] | None = None,
+        claims: BatchClaims | None = None,
     ) -> Plan:
-        """Plan a new batch; what a dead run left unfinished is swept.
+        """Plan a new batch. The first one in a folder sweeps what dead runs left unfinished.
 
         Args:
             claim: holds the folder for the input that the batch comes from.
             known: what `known` gave for the same inputs, where it was asked already.
+            claims: on the outputs of the inputs. Those of inputs that are settled are given up.
 
         Raises:
             InputError: the folder says nowhere whose it is, and its results are another input's.
@@ -129,31 +135,39 @@ class Planner:
             claim.claim()
         for partial in self._ledger.open_leases():
             self._root.sweep(partial)
-        self._before = {}
+        before: dict[str, Entry] = {}
         for one in assessed:
-            self._remember(one, known)
+            self._remember(one, known, before)
         batch = self._ledger.begin_batch([one.entry for one in assessed])
+        _give_up_settled(claims, assessed)
         return Plan(
             [one.item for one in assessed if _runs(one) and isinstance(one.item, Admitted)],
             [_settled_result(one.entry, one.item) for one in assessed if not _runs(one)],
             batch,
             keys,
-            any(one.standing in _THERE for one in assessed)
-            or any(entry.state == "done" for entry in known.values()),
+            _renews(assessed, known),
             summary,
-            self._before,
-            None if self._overwrite else Replaced(self._root, self._before),
+            before,
+            None if self._overwrite else Replaced(self._root, before),
+            claims,
         )
 
-    def add(self, item: Admitted | Rejected) -> Admitted | Result:
-        """Plan one input more of the batch that was begun last."""
-        known = self.known([item])
-        one = self._assess(item, known)
-        self._remember(one, known)
-        self._ledger.set_state(one.entry)
-        if _runs(one) and isinstance(item, Admitted):
-            return item
-        return _settled_result(one.entry, item)
+    def add(self, plan: Plan, items: Sequence[Admitted | Rejected]) -> list[Admitted | Result]:
+        """Plan more inputs of a batch: for each the job that is to run, or its settled result."""
+        known = self.known(items)
+        assessed = [self._assess(item, known) for item in items]
+        for one in assessed:
+            self._remember(one, known, plan.before)
+        self._ledger.add_to_batch(plan.batch, [one.entry for one in assessed])
+        _give_up_settled(plan.claims, assessed)
+        plan.keys += [item.output.key for item in items if isinstance(item, Admitted)]
+        plan.renews = plan.renews or _renews(assessed, known)
+        return [
+            one.item
+            if _runs(one) and isinstance(one.item, Admitted)
+            else _settled_result(one.entry, one.item)
+            for one in assessed
+        ]
 
     def look(self, items: Sequence[Admitted | Rejected]) -> list[tuple[Standing, list[Change]]]:
         """How inputs stand that are not planned yet; nothing is recorded."""
@@ -169,7 +183,9 @@ class Planner:
             return Assessed(item, entry_for(item, "pending"), "again" if there else "new")
         return _judge(item, entry, self._retry_quarantined)
 
-    def _remember(self, one: Assessed, known: Mapping[str, Entry]) -> None:
+    def _remember(
+        self, one: Assessed, known: Mapping[str, Entry], before: dict[str, Entry]
+    ) -> None:
         """Keep the entry of a finished result that a job will replace."""
         if one.entry.state != "pending" or not isinstance(one.item, Admitted):
             return
@@ -181,7 +197,7 @@ class Planner:
         elif entry is None or entry.state != "done" or entry.fingerprint != one.made.fingerprint:
             entry = _entry_of(one.item, one.made)
         if entry is not None:
-            self._before[entry.key] = entry
+            before[entry.key] = entry
 
     def _summary(self, assessed: Sequence[Assessed], known: Mapping[str, Entry]) -> PlanSummary:
         comparison = Comparison(self._lora_names)
@@ -273,6 +289,21 @@ def _runs(one: Assessed) -> bool:
     return one.entry.state == "pending"
 
 
+def _renews(assessed: Sequence[Assessed], known: Mapping[str, Entry]) -> bool:
+    """Whether tables that hold earlier results have lines of these inputs."""
+    return any(one.standing in _THERE for one in assessed) or any(
+        entry.state == "done" for entry in known.values()
+    )
+
+
+def _give_up_settled(claims: BatchClaims | None, assessed: Sequence[Assessed]) -> None:
+    """What is not to be written is free for other batches."""
+    if claims is not None:
+        for one in assessed:
+            if not _runs(one) and isinstance(one.item, Admitted):
+                claims.release(one.item.output.key)
+
+
 def _judge(job: Admitted, known: Entry | None, retry_quarantined: bool) -> Assessed:
     """How `job` stands to its entry in the ledger and to the file under its name."""
     pending = entry_for(job, "pending")
@@ -344,7 +375,7 @@ def _entry_of(job: Admitted, made: Made) -> Entry | None:
 
 
 def _intact(job: Admitted, known: Entry) -> bool:
-    """Whether a result is as it was recorded: a picture by its size, a verdict by every byte.
+    """Whether a result is as it was recorded: by its size, and where it is small by every byte.
 
     Verdicts are small, and their scores go into the tables.
     """
@@ -352,7 +383,7 @@ def _intact(job: Admitted, known: Entry) -> bool:
     try:
         if file.stat().st_size != known.size:
             return False
-        if known.sha256 is None or not isinstance(job.task, ScoreTask):
+        if known.sha256 is None or not kind_of(job.task).small_results:
             return True
         return hashlib.sha256(file.read_bytes()).hexdigest() == known.sha256
     except OSError:

@@ -1,38 +1,38 @@
-"""What differs between kinds of task before they run: fields, defaults, files, expected work."""
+"""What a kind of task is to intake: fields, defaults, files, expected work, what decides results.
 
-from collections.abc import Mapping, Sequence
+Each kind has a file in `core.intake.kinds` that registers itself.
+"""
+
+from abc import ABC
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from core.checkpoints.lora_files import LoraInspector, find_lora
 from core.errors import InputError, LoraError
-from core.intake.picture_settings import USUAL_NAMES, named_fields
-from core.intake.setting_values import is_empty, is_set
-from core.lora_stack import fields_for
+from core.lora_stack import CheckedLora, fields_for
 from core.paths import as_text
-from core.pictures.source_images import SourceImage, inspect_image, size_for
-from core.settings import EditDefaults, GenerationDefaults
+from core.pictures.source_images import SourceImage, inspect_image
+from core.registry import Registry
+from core.section import Section
 from core.store.outputs import PICTURE_SUFFIXES
-from core.tasks import EditTask, GenerateTask, Lora, ScoreTask, Task
+from core.tasks import KINDS as PACKAGE
+from core.tasks import Lora, Task, paths_in
 from core.validation import describe, misspelt, shown
 
 TaskInput = Mapping[str, Any] | Task | InputError
 """What may stand for a task in a batch; an InputError is a task that its reader gave up on."""
 
-T = TypeVar("T", GenerateTask, EditTask, ScoreTask)
-# Made once: that takes a millisecond, many times as long as to use one.
-_VALIDATORS: dict[Any, TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (GenerateTask, EditTask, ScoreTask)
-}
-# Those whose values have one form; LoRAs have as many as in a tweets file.
-_PLAIN_FIELDS = {f.name for f in fields(GenerateTask)} - {"loras"}
-_OTHER_NAMES: dict[Any, list[str]] = {GenerateTask: USUAL_NAMES}  # that hints may name
+T = TypeVar("T", bound=Task)
+K = TypeVar("K", bound="type[TaskKind[Any]]")
+TWO_WAYS = "loras: give either loras or lora_path, not both."
 USUAL_STEPS = 30
-_TWO_WAYS = "loras: give either loras or lora_path, not both."
-_GUIDANCE = ("guidance_scale", "cfg")  # two spellings of one setting: a layer sets one of them
+# Names and places decide nothing; the content of the files behind them does.
+_NEVER_DECIDING = ("output_path", "task_id", "metadata", "lora_path", "loras")
 
 
 @dataclass(frozen=True)
@@ -51,19 +51,117 @@ class Contents:
     loras: tuple[str, ...] = ()
 
 
-class TaskKind(Protocol):
-    """One kind of task, for `core.intake.admission`. Methods raise InputError."""
+class TaskKind(ABC, Generic[T]):
+    """One kind of task, for the tasks of one batch. Methods raise InputError.
 
-    suffixes: tuple[str, ...]  # that its outputs may have
+    What a kind does not say holds as it stands here: fields are validated by their types, open
+    ones are filled in from the settings, LoRAs and pictures are found, checked and hashed.
 
-    def parse(self, given: Mapping[str, Any] | Task) -> Task:
+    Args:
+        layers: of defaults; the first that sets a field wins.
+        loras: finds the LoRAs; None for a kind whose tasks have none.
+
+    Attributes:
+        task: the dataclass of such tasks.
+        needed: the field without which there is no task.
+        version: raise it when such tasks come to give another result than before.
+        undeciding: fields, beside names and paths, that decide nothing about the result.
+        suffixes: that outputs may have, the first being the usual one.
+        other_names: of fields, for hints at misspelt ones.
+        small_results: results are small, and go into tables: they are compared byte by byte.
+    """
+
+    task: ClassVar[type[Task]]
+    needed: ClassVar[str]
+    version: ClassVar[int] = 1
+    undeciding: ClassVar[tuple[str, ...]] = ()
+    suffixes: ClassVar[tuple[str, ...]] = PICTURE_SUFFIXES
+    other_names: ClassVar[tuple[str, ...]] = ()
+    small_results: ClassVar[bool] = False
+
+    def __init__(self, layers: Sequence[Section] = (), loras: "LoraFinder | None" = None) -> None:
+        self.layers = layers
+        self.loras = loras
+
+    def parse(self, given: Mapping[str, Any] | Task) -> T:
         """The task as the user wrote it, every field of the right type."""
+        return cast(T, _parsed(type(self), given))
 
-    def complete(self, task: Any) -> tuple[Task, Contents]:
+    def complete(self, task: T) -> tuple[T, Contents]:
         """Fill in what is left open, find and check its files."""
+        values = dict(vars(task))
+        for layer in self.layers:
+            fill(values, layer)
+        return self.with_files(replace(task, **values))
 
-    def work(self, task: Any) -> float:
+    def pictures_of(self, task: T) -> dict[str, SourceImage]:
+        """The pictures that a task reads, checked and hashed, by their paths."""
+        return {
+            path: inspect_image(path, name)
+            for name in task.picture_fields
+            for path in paths_in(getattr(task, name))
+        }
+
+    def with_files(
+        self, task: T, pictures: Mapping[str, SourceImage] | None = None
+    ) -> tuple[T, Contents]:
+        """The task with its LoRAs found, and the content of all its files.
+
+        Args:
+            pictures: what `pictures_of` said, where it was asked already.
+        """
+        pictures = self.pictures_of(task) if pictures is None else pictures
+        contents = Contents()
+        if self.loras is not None:
+            loras, contents = self.loras.stack(task)
+            if any(getattr(task, name) != value for name, value in loras.items()):
+                task = replace(task, **loras)
+        if not pictures:
+            return task, contents
+        hashes = {path: picture.sha256 for path, picture in pictures.items()}
+        readings = tuple(p.reading for p in pictures.values() if p.reading)
+        return task, replace(contents, pictures=hashes, readings=readings)
+
+    def work(self, task: T) -> float:
         """Expected work, in any unit that is the same for all tasks of the kind."""
+        del task
+        return 1.0
+
+    @classmethod
+    def group_of(cls, task: T, loras: Sequence[CheckedLora]) -> Hashable | None:
+        """Equal for tasks that a worker may be given at once; None for one that runs alone."""
+        del task, loras
+        return None
+
+
+KINDS: Registry[type[TaskKind[Any]]] = Registry("kind of task", PACKAGE)
+
+
+def task_kind(kind: K) -> K:
+    """A decorator that registers a kind under the name of its tasks' class."""
+    KINDS.add(kind.task.__name__, kind)
+    return kind
+
+
+def kind_of(task: Task) -> type[TaskKind[Any]]:
+    return KINDS[type(task).__name__]
+
+
+def deciding(task: Task) -> dict[str, Any]:
+    """The fields of a task that decide its result by their own values."""
+    undeciding = undeciding_fields(type(task))
+    return {k: v for k, v in vars(task).items() if k not in undeciding}
+
+
+def undeciding_fields(task: type[Task]) -> frozenset[str]:
+    """Fields whose own values decide nothing about the results of such tasks."""
+    return _undeciding(task.__name__)
+
+
+@cache
+def _undeciding(name: str) -> frozenset[str]:
+    kind = KINDS[name]
+    return frozenset((*_NEVER_DECIDING, *kind.task.picture_fields, *kind.undeciding))
 
 
 class LoraFinder:
@@ -87,18 +185,19 @@ class LoraFinder:
             self._found[path] = str(file), self._inspector.sha256(file)
         return self._found[path]
 
-    def stack(self, task: GenerateTask | EditTask) -> tuple[dict[str, Any], Contents]:
+    def stack(self, task: Task) -> tuple[dict[str, Any], Contents]:
         """The fields of a task that say its LoRAs, and their content hashes.
 
         Raises:
             LoraError: one of them is no LoRA, or one is there twice.
         """
-        if not task.loras:
-            path, sha256 = self.find(task.lora_path)
-            return {"lora_path": path}, Contents(sha256)
+        stack: Sequence[Lora] = getattr(task, "loras", ())
+        if not stack:
+            path, sha256 = self.find(getattr(task, "lora_path", None))
+            return ({"lora_path": path} if path else {}), Contents(sha256)
         found: list[Lora] = []
         named: dict[str, int] = {}  # content hash: place
-        for place, lora in enumerate(task.loras):
+        for place, lora in enumerate(stack):
             try:
                 path, sha256 = self.find(lora.path)
             except InputError as error:
@@ -117,111 +216,26 @@ class LoraFinder:
         return fields_for(found), Contents(one, loras=() if one else hashes)
 
 
-class GenerateKind:
-    """Pictures from prompts. `layers` of defaults: the first that sets a field wins."""
-
-    suffixes: tuple[str, ...] = PICTURE_SUFFIXES
-
-    def __init__(self, layers: Sequence[GenerationDefaults], loras: LoraFinder) -> None:
-        self._layers = layers
-        self._loras = loras
-
-    def parse(self, given: Mapping[str, Any] | Task) -> GenerateTask:
-        if isinstance(given, Mapping) and not given.keys() <= _PLAIN_FIELDS:
-            if all(_says(given.get(name)) for name in ("loras", "lora_path")):
-                raise InputError(_TWO_WAYS)
-            given = named_fields(given)
-        task = _parse(GenerateTask, given, needed="prompt")
-        if task.guidance_scale is not None and task.cfg is not None:
-            raise InputError("cfg: give either cfg or guidance_scale, not both.")
-        return task
-
-    def complete(self, task: GenerateTask) -> tuple[GenerateTask, Contents]:
-        values = dict(vars(task))
-        for layer in self._layers:
-            guided = any(values[name] is not None for name in _GUIDANCE)
-            _fill(values, layer, skipped=_GUIDANCE if guided else ())
-        loras, contents = self._loras.stack(task)
-        return GenerateTask(**{**values, **loras}), contents
-
-    def work(self, task: GenerateTask) -> float:
-        """Megapixels x steps x forward passes per step, with usual values where one is open."""
-        guided = (task.cfg or 1.0) > 1.0 if task.cfg is not None else (task.guidance_scale or 0) > 0
-        return _megapixel_steps(task) * (2 if guided else 1)
+def megapixel_steps(width: int | None, height: int | None, steps: int | None) -> float:
+    """Megapixels x steps, with usual values where one is open."""
+    return (width or 1024) * (height or 1024) / 1e6 * (steps or USUAL_STEPS)
 
 
-class EditKind:
-    """Pictures changed by instructions. Without a size, the first source's aspect ratio."""
-
-    suffixes: tuple[str, ...] = PICTURE_SUFFIXES
-
-    def __init__(self, layers: Sequence[EditDefaults], loras: LoraFinder) -> None:
-        self._layers = layers
-        self._loras = loras
-
-    def parse(self, given: Mapping[str, Any] | Task) -> EditTask:
-        return _parse(EditTask, given, needed="instruction")
-
-    def complete(self, task: EditTask) -> tuple[EditTask, Contents]:
-        values = dict(vars(task))
-        for layer in self._layers:
-            if not task.loras and values["lora_path"] is None and layer.lora_path is not None:
-                # The task's strength is of a LoRA that it does not have.
-                values["lora_strength"] = (
-                    1.0 if layer.lora_strength is None else layer.lora_strength
-                )
-            _fill(values, layer, skipped=("lora_path",) if task.loras else ())
-        pictures = {path: inspect_image(path) for path in task.source_images}
-        first = pictures[task.source_images[0]]
-        area = values["working_area"]
-        if area is not None and values["width"] is None and values["height"] is None:
-            values["width"], values["height"] = size_for(first.width, first.height, area)
-        completed = EditTask(**values)
-        loras, contents = self._loras.stack(completed)
-        return replace(completed, **loras), _contents(pictures, contents)
-
-    def work(self, task: EditTask) -> float:
-        """Megapixels x steps x passes x pictures that attention sees."""
-        guided = (task.true_cfg_scale or 1.0) > 1.0 and task.negative_prompt is not None
-        pictures = 1 + len(task.source_images)
-        return _megapixel_steps(task) * (2 if guided else 1) * pictures
-
-
-class ScoreKind:
-    """Verdicts on edits."""
-
-    suffixes: tuple[str, ...] = (".json",)
-
-    def parse(self, given: Mapping[str, Any] | Task) -> ScoreTask:
-        return _parse(ScoreTask, given, needed="instruction")
-
-    def complete(self, task: ScoreTask) -> tuple[ScoreTask, Contents]:
-        pictures = {path: inspect_image(path) for path in task.source_images}
-        pictures[task.edited_image] = inspect_image(task.edited_image, "edited_image")
-        return task, _contents(pictures)
-
-    def work(self, task: ScoreTask) -> float:
-        return float((1 + len(task.source_images)) * (1 + task.more_asks))
-
-
-def _contents(pictures: Mapping[str, SourceImage], loras: Contents = Contents()) -> Contents:
-    hashes = {path: picture.sha256 for path, picture in pictures.items()}
-    readings = tuple(p.reading for p in pictures.values() if p.reading)
-    return replace(loras, pictures=hashes, readings=readings)
-
-
-def _megapixel_steps(task: GenerateTask | EditTask) -> float:
-    megapixels = (task.width or 1024) * (task.height or 1024) / 1e6
-    return megapixels * (task.num_inference_steps or USUAL_STEPS)
-
-
-def _fill(values: dict[str, Any], layer: Any, skipped: Sequence[str] = ()) -> None:
+def fill(values: dict[str, Any], layer: Section, skipped: Sequence[str] = ()) -> None:
+    """Take from a layer of settings what `values` leave open."""
     for name in values:
         if values[name] is None and name not in skipped and name in type(layer).model_fields:
             values[name] = getattr(layer, name)
 
 
-def _parse(kind: type[T], given: object, needed: str) -> T:
+@cache
+def _validator(name: str) -> TypeAdapter[Any]:
+    """Made once: that takes a millisecond, many times as long as to use one."""
+    return TypeAdapter(KINDS[name].task)
+
+
+def _parsed(of: type[TaskKind[Any]], given: object) -> Task:
+    kind, needed = of.task, of.needed
     names: list[str] = [f.name for f in fields(kind)]
     if isinstance(given, kind):
         given = vars(given)
@@ -233,24 +247,20 @@ def _parse(kind: type[T], given: object, needed: str) -> T:
     if needed not in data:
         raise InputError(f"{needed}: is missing or empty{misspelt(data, [needed], names)}")
     try:
-        task = cast(T, _VALIDATORS[kind].validate_python(data))
+        task = _validator(kind.__name__).validate_python(data)
     except ValidationError as error:
-        raise InputError(describe(error, [*names, *_OTHER_NAMES.get(kind, [])])) from None
+        raise InputError(describe(error, [*names, *of.other_names])) from None
     except RecursionError:
         raise InputError("The task is nested too deeply.") from None
-    if not isinstance(task, ScoreTask) and task.loras:
+    if getattr(task, "loras", ()):
         if task.lora_path:
-            raise InputError(_TWO_WAYS)
+            raise InputError(TWO_WAYS)
         if task.lora_strength != 1:
             raise InputError(
                 f"lora_strength: {task.lora_strength:g} is for lora_path; each of loras has a "
                 "strength of its own."
             )
-    return task
-
-
-def _says(value: Any) -> bool:
-    return is_set(value) and not is_empty(value)
+    return cast(Task, task)
 
 
 def _a(noun: str) -> str:

@@ -16,11 +16,13 @@ from typing import Any
 from loguru import logger
 
 from core.byte_sizes import shown_bytes
+from core.engine.fetch import Fetch
 from core.errors import one_line
 from core.events import Listener, ModelFetching
 from core.messages import Fetched, Fetching, FetchPause, FetchRefused, Log, decode
 from core.paths import UTF8_MODE, for_worker
-from core.processes.worker_start import Spawning, WorkerProcess
+from core.processes.process_start import WorkerProcess
+from core.processes.spawning import Spawning
 from core.settings import SupervisionSettings
 from core.worker_spec import WorkerSpec
 
@@ -63,10 +65,10 @@ class ModelFetch:
         self._listener = listener
         self._done = self._total = 0  # bytes
         self._stopping, self._over = threading.Event(), threading.Event()
-        self._after: ModelFetch | None = None
+        self._after: Fetch | None = None
         self._thread = threading.Thread(target=self._run, name="model-fetch", daemon=True)
 
-    def start(self, after: "ModelFetch | None" = None) -> None:
+    def start(self, after: Fetch | None = None) -> None:
         """Begin; does nothing the second time.
 
         Args:
@@ -75,6 +77,10 @@ class ModelFetch:
         if self._thread.ident is None:
             self._after = after
             self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is there or cannot be had; False if time was up before."""
+        return self._over.wait(seconds)
 
     def stop(self) -> None:
         """End it, wherever it is; what came stays for the next run."""
@@ -85,7 +91,7 @@ class ModelFetch:
     # -- the thread, which the process does not outlive ----------------------------------------
 
     def _run(self) -> None:
-        while self._after is not None and not self._after._over.wait(SLICE):
+        while self._after is not None and not self._after.wait(SLICE):
             if self._stopping.is_set():
                 return
         try:

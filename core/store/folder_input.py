@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shlex
+import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -57,6 +58,7 @@ class FolderInput:
         self._lasting = self._source.is_file() or self._source.is_dir()
         self._shown = self._source if self._lasting else source
         self._sha256: str | None = None
+        self._claiming = threading.Lock()  # batches may be planned side by side
 
     def check(self) -> bool:
         """See whether the folder belongs to this input; nothing is written.
@@ -92,6 +94,10 @@ class FolderInput:
         Raises:
             StorageError: the disk refuses.
         """
+        with self._claiming:
+            self._claim()
+
+    def _claim(self) -> None:
         if not self._lasting:
             return
         known = self._read()

@@ -41,8 +41,8 @@ class Ledger:
         self._db = connection
         self._lock = lock
         self._pid = os.getpid()
-        self._batch = 0
-        # Two pools may report to one ledger, and SQLite crashes if one thread closes what another
+        self._newest_batch = 0  # that was begun since it was opened
+        # Several threads plan and record, and SQLite crashes if one thread closes what another
         # reads. A signal handler that closes it interrupts its own thread: that may not wait.
         self._in_use = threading.RLock()
 
@@ -111,49 +111,84 @@ class Ledger:
         return found
 
     def open_leases(self) -> list[str]:
-        """Partial files of attempts that a dead run left behind, relative to its folder."""
+        """Partial files of attempts that dead runs left behind, relative to the folder.
+
+        None as soon as a batch has begun: what is open then is being worked on.
+        """
         with self._use():
+            if self._newest_batch:
+                return []
             rows = self._db.execute("SELECT partial_path FROM leases WHERE ended IS NULL")
             return [row["partial_path"] for row in rows]
 
     def begin_batch(self, entries: Iterable[Entry]) -> int:
-        """Record the plan of a batch, all or nothing; open leases of dead runs end here.
+        """Record the plan of a batch, all or nothing.
+
+        With the first batch since the ledger was opened, what dead runs left open is closed and
+        is pending again. Later batches leave all others alone: these may be running.
 
         Returns:
-            The number of the batch. In memory it begins with an empty ledger: nobody resumes.
+            The number of the batch, by which everything is recorded that becomes of it.
         """
-        with self._use(), self._transaction():
-            if self._lock is None:
-                self._db.execute("DELETE FROM tasks")
-                self._db.execute("DELETE FROM leases")
-            row = self._db.execute(
-                "SELECT coalesce(max(batch), 0) + 1 AS next FROM tasks"
-            ).fetchone()
-            self._batch = row["next"]
-            now = time.time()
-            self._db.execute(
-                "UPDATE leases SET ended = ?, outcome = 'interrupted' WHERE ended IS NULL", (now,)
-            )
-            self._db.execute("UPDATE tasks SET state = 'pending' WHERE state = 'leased'")
-            # Inputs that named no output have no key of their own to be found by again.
-            self._db.execute("DELETE FROM tasks WHERE output_path IS NULL")
-            self._db.executemany(UPSERT, [to_row(e, self._batch, now) for e in entries])
-            return self._batch
+        with self._use():
+            with self._transaction():
+                [last] = self._db.execute("SELECT coalesce(max(batch), 0) FROM tasks").fetchone()
+                batch = max(self._newest_batch, int(last)) + 1
+                now = time.time()
+                if not self._newest_batch:
+                    self._close_dead_runs(now)
+                # Inputs that named no output have no key of their own to be found by again. Their
+                # failure was their whole story, in a batch that is still running, too.
+                self._db.execute("DELETE FROM tasks WHERE output_path IS NULL")
+                self._db.executemany(UPSERT, [to_row(e, batch, now) for e in entries])
+            self._newest_batch = batch
+            return batch
 
-    def lease(self, lease_id: str, key: str, attempt: int, worker: str, partial: str) -> None:
-        """Record a lease; call it before the lease is sent."""
+    def _close_dead_runs(self, now: float) -> None:
+        self._db.execute(
+            "UPDATE leases SET ended = ?, outcome = 'interrupted' WHERE ended IS NULL", (now,)
+        )
+        self._db.execute("UPDATE tasks SET state = 'pending' WHERE state = 'leased'")
+
+    def add_to_batch(self, batch: int, entries: Iterable[Entry]) -> None:
+        """Record more of the plan of a batch, all of it or nothing."""
         now = time.time()
         with self._use(), self._transaction():
-            self._db.execute(
-                "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)",
-                (lease_id, key, attempt, worker, partial, now),
-            )
-            self._db.execute(
-                "UPDATE tasks SET state = 'leased', worker = ?, updated = ? WHERE key = ?",
-                (worker, now, key),
-            )
+            self._db.executemany(UPSERT, [to_row(e, batch, now) for e in entries])
 
-    def end_lease(self, lease_id: str, outcome: str, entry: Entry) -> None:
+    def end_batch(self, batch: int) -> None:
+        """Nothing more will be recorded of a batch. In memory it is forgotten: nobody resumes."""
+        if self._lock is not None:
+            return
+        with self._use(), self._transaction():
+            self._db.execute(
+                "DELETE FROM leases WHERE key IN (SELECT key FROM tasks WHERE batch = ?)", (batch,)
+            )
+            self._db.execute("DELETE FROM tasks WHERE batch = ?", (batch,))
+
+    def lease(self, lease_id: str, key: str, attempt: int, worker: str, partial: str) -> None:
+        """Record a lease; call it before the lease is sent.
+
+        Args:
+            partial: the file that its worker writes, relative to the folder.
+        """
+        self.lease_all([(lease_id, key, attempt, worker, partial)])
+
+    def lease_all(self, leases: Iterable[tuple[str, str, int, str, str]]) -> None:
+        """Record leases in one commit, all or none; each as `lease` takes it."""
+        now = time.time()
+        with self._use(), self._transaction():
+            for lease_id, key, attempt, worker, partial in leases:
+                self._db.execute(
+                    "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)",
+                    (lease_id, key, attempt, worker, partial, now),
+                )
+                self._db.execute(
+                    "UPDATE tasks SET state = 'leased', worker = ?, updated = ? WHERE key = ?",
+                    (worker, now, key),
+                )
+
+    def end_lease(self, lease_id: str, outcome: str, entry: Entry, batch: int) -> None:
         """Close a lease, and bring its task to the state of `entry` in the same commit."""
         now = time.time()
         with self._use(), self._transaction():
@@ -161,7 +196,7 @@ class Ledger:
                 "UPDATE leases SET ended = ?, outcome = ? WHERE lease_id = ?",
                 (now, outcome, lease_id),
             )
-            self._db.execute(UPSERT, to_row(entry, self._batch, now))
+            self._db.execute(UPSERT, to_row(entry, batch, now))
 
     def end_lease_alone(self, lease_id: str, outcome: str) -> None:
         """Close a lease of a task that another lease decides about."""
@@ -171,10 +206,10 @@ class Ledger:
                 (time.time(), outcome, lease_id),
             )
 
-    def set_state(self, entry: Entry) -> None:
-        """Bring a task to the state of `entry`."""
+    def set_state(self, entry: Entry, batch: int) -> None:
+        """Bring a task of a batch to the state of `entry`."""
         with self._use():
-            self._db.execute(UPSERT, to_row(entry, self._batch, time.time()))
+            self._db.execute(UPSERT, to_row(entry, batch, time.time()))
 
     def finished(self) -> list[Entry]:
         """All finished tasks, in the order in which they were asked for."""

@@ -3,9 +3,11 @@
 import json
 import sqlite3
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from core.paths import printable
+from core.store.outputs import OutputPath
+from core.tasks import Task, task_to_json
 
 State = Literal["pending", "leased", "done", "failed", "quarantined"]
 
@@ -27,6 +29,35 @@ class Entry:
     size: int | None = None
     sha256: str | None = None
     used: dict[str, Any] = field(default_factory=dict)
+
+
+class Recordable(Protocol):
+    """What a ledger needs to know of a task: see `core.intake.admission.Admitted`."""
+
+    @property
+    def position(self) -> int: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def task_id(self) -> str: ...
+    @property
+    def output(self) -> OutputPath: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
+def entry_for(admitted: Recordable, state: State, **fields: object) -> Entry:
+    """The ledger's entry for an admitted task."""
+    return Entry(
+        key=admitted.output.key,
+        position=admitted.position,
+        task_id=admitted.task_id,
+        output_path=admitted.output.shown,
+        fingerprint=admitted.fingerprint,
+        state=state,
+        task=task_to_json(admitted.task),
+        **fields,  # type: ignore[arg-type]
+    )
 
 
 COLUMNS = [

@@ -213,11 +213,12 @@ def make_folder(folder: Path) -> None:
         raise storage_error(error, folder) from None
 
 
-def _rename(partial: Path, final: Path) -> None:
+def _rename(partial: Path, final: Path, sync: bool = True) -> None:
     fault_point("main.before-rename")
     os.replace(partial, final)
     fault_point("main.after-rename")
-    sync_folder(final.parent)
+    if sync:
+        sync_folder(final.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -239,8 +240,11 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def write_atomically(file: Path, content: str | bytes) -> None:
+def write_atomically(file: Path, content: str | bytes, sync: bool = True) -> None:
     """Replace `file`, whole or not at all.
+
+    Args:
+        sync: so that it outlives a power cut, and not the process alone.
 
     Raises:
         StorageError: the disk refuses.
@@ -253,8 +257,9 @@ def write_atomically(file: Path, content: str | bytes) -> None:
             stream.write(content)
             stream.flush()
             fault_point("main.mid-write", lambda: stream.truncate(len(content) // 2))
-            os.fsync(stream.fileno())
-        _rename(partial, file)
+            if sync:
+                os.fsync(stream.fileno())
+        _rename(partial, file, sync)
     except OSError as error:
         discard(partial)
         raise storage_error(error, file) from None
@@ -275,8 +280,11 @@ def remove(file: Path) -> None:
         raise storage_error(error, file) from None
 
 
-def append(file: Path, lines: str) -> None:
+def append(file: Path, lines: str, sync: bool = True) -> None:
     """Add whole lines to a file, or leave it as it is.
+
+    Args:
+        sync: as in `write_atomically`.
 
     Raises:
         StorageError: the disk refuses.
@@ -287,7 +295,8 @@ def append(file: Path, lines: str) -> None:
         with file.open("ab") as stream:
             stream.write(lines.encode("utf-8", "backslashreplace"))
             stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
     except OSError as error:
         if size is not None:
             with contextlib.suppress(OSError):

@@ -134,7 +134,7 @@ class Replaced:
         for number in count(1):
             folder = base / (now if number == 1 else f"{now}-{number}")
             with contextlib.suppress(FileExistsError):
-                folder.mkdir()
+                folder.mkdir(parents=True)  # another batch may have removed an empty base
                 break
         (folder / _OPEN).touch()
         for made in (folder, base, base.parent):

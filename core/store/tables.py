@@ -2,11 +2,12 @@
 
 `metadata.jsonl`: one line per picture, in the form that makes the folder a Hugging Face
 `imagefolder` dataset (`file_name` and free columns). A picture that was to be replaced, and was
-not, keeps its line: it is what lies there. `results.jsonl`: one line per input of
-the newest batch, failures included, in input order.
+not, keeps its line: it is what lies there. `results.jsonl`: one line per input, failures
+included; see `core.store.results_table`.
 """
 
 import json
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from core.store.ledger_file import LOCK_NAME
 from core.store.ledger_recovery import entry_of_result
 from core.store.outputs import append, json_lines, write_atomically
 from core.store.replaced import Replaced
+from core.store.results_table import ResultsTable
 from core.tasks import MAX_TASK_BYTES, Result
 
 _TASK_COLUMNS = ("prompt", "negative_prompt", "seed", "lora_strength")
@@ -65,6 +67,8 @@ class BatchPlan(Protocol):
     @property
     def batch(self) -> int: ...
     @property
+    def settled(self) -> Sequence[Result]: ...
+    @property
     def keys(self) -> Sequence[str]: ...
     @property
     def renews(self) -> bool: ...
@@ -75,7 +79,7 @@ class BatchPlan(Protocol):
 
 
 class Tables:
-    """The tables of one folder, for as long as its ledger is open.
+    """The tables of one folder, for as long as its ledger is open. Safe for several threads.
 
     A table is written whole or not at all. But a batch that only adds pictures adds their lines,
     or a session of many small batches would write each line as often as there are batches; what
@@ -85,10 +89,20 @@ class Tables:
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         self._folder = folder
         self._ledger = ledger
-        self._written: tuple[int, tuple[int, ...]] | None = None  # last batch, and the file then
+        self.results = ResultsTable(folder)
+        self._lock = threading.RLock()  # a signal handler may end what it interrupts
+        self._running: set[int] = set()  # batches
+        self._in_part: set[int] = set()  # of which the file may have some lines already
+        self._written: tuple[int, ...] | None = None  # the file, when it was written last
         self._seeds_are_numbers = True  # in the file
         self._empty: set[str] = set()  # its columns without any value
         self._interrupted = False  # the last batch was
+
+    def begin(self, plan: BatchPlan) -> None:
+        """Begin with a batch, before anything of it runs."""
+        with self._lock:
+            self._running.add(plan.batch)
+            self.results.begin(plan.batch, plan.settled)
 
     def write(self, plan: BatchPlan, results: Sequence[Result]) -> None:
         """Bring the tables up to date with a batch that has just ended.
@@ -96,19 +110,35 @@ class Tables:
         Raises:
             LedgerError, StorageError: the disk refuses, or the ledger is damaged.
         """
+        with self._lock:
+            self._running.discard(plan.batch)
+            self._interrupted = any(result.status == "interrupted" for result in results)
+            try:
+                self._write_pictures(plan)
+            finally:
+                self.results.end(plan.batch, results)
+
+    def abandon(self, plan: BatchPlan) -> None:
+        """Let a batch be whose end nobody waited for; what it has drawn is listed by the next."""
+        with self._lock:
+            self._running.discard(plan.batch)
+            self._written = None
+            self.results.abandon(plan.batch)
+
+    def _write_pictures(self, plan: BatchPlan) -> None:
         file = self._folder / "metadata.jsonl"
-        adds_only = not plan.renews and self._written == (plan.batch - 1, _stamp(file))
+        adds_only = (
+            not plan.renews and plan.batch not in self._in_part and self._written == _stamp(file)
+        )
         self._written = None  # until all of it is there
+        self._in_part.discard(plan.batch)
         if not (adds_only and self._add(plan, file)):
             rows = self._picture_rows(self._entries(plan))
             self._seeds_are_numbers = _seeds_are_numbers(rows)
             self._empty = {name for name in _columns(rows) if all(r[name] is None for r in rows)}
             write_atomically(file, json_lines(in_readable_order(rows)))
-        self._written = (plan.batch, _stamp(file))
-        self._interrupted = any(result.status == "interrupted" for result in results)
-        write_atomically(
-            self._folder / "results.jsonl", json_lines(result.as_dict() for result in results)
-        )
+            self._in_part = set(self._running)
+        self._written = _stamp(file)
 
     def _entries(self, plan: BatchPlan) -> Iterator[Entry]:
         """What lies in the folder, in the order in which it was asked for."""

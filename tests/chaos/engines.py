@@ -55,7 +55,8 @@ class Engine:
         self.project.environment[MARK] = self._mark = uuid4().hex
         self.file = self.project.write_tweets(tasks)
         self.workers_wanted = count
-        self.settings = simulated(**settings)
+        workers = {"start_method": "auto", **settings.pop("workers", {})}  # as without settings
+        self.settings = simulated(**settings, workers=workers)
         self.run: Run | None = None
 
     def __enter__(self) -> Self:

@@ -4,10 +4,10 @@ import queue
 from collections.abc import Sequence
 from typing import Any
 
+from core.engine.batch import Batch
 from PIL import Image
 
-from core.engine.batch import Batch
-from core.engine.scheduler import Worker
+from core.engine.pending import Worker
 from core.messages import Done, Lease
 from core.tasks import Status
 from workers.models.base import Picture, model_settings

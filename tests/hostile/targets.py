@@ -13,9 +13,10 @@ from apps.tweets.tweets_file import read_tweets
 from core.checkpoints.lora_files import LoraInspector
 from core.errors import MultiGPUError
 from core.intake.admission import Admission, Admitted, Rejected
-from core.intake.task_kinds import GenerateKind, LoraFinder
-from core.judge import CLIP_PROMPTS
+from core.intake.kinds.generate import GenerateKind
+from core.intake.task_kinds import LoraFinder
 from core.judge_answer import Form, read_answer
+from core.judges.clip import CLIP_PROMPTS
 from core.messages import Lease, encode
 from core.pictures.source_images import inspect_image, read_image
 from core.settings import load_settings

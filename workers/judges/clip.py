@@ -33,8 +33,12 @@ class ClipJudge(JudgeFamily):
         tasks = [lease.task for lease in leases if isinstance(lease.task, ScoreTask)]
         self._cuts.expect(task.instruction for task in tasks)
         texts = self._embed_texts([task.instruction for task in tasks])
-        sources = self._embed_images([_read(x, x.task.source_images[0]) for x in leases])  # type: ignore[union-attr]
-        edited = self._embed_images([_read(x, x.task.edited_image) for x in leases])  # type: ignore[union-attr]
+        sources = self._embed_images(
+            [_read(lease, task.source_images[0]) for lease, task in zip(leases, tasks, strict=True)]
+        )
+        edited = self._embed_images(
+            [_read(lease, task.edited_image) for lease, task in zip(leases, tasks, strict=True)]
+        )
         to_text, to_source = (texts * edited).sum(-1), (sources * edited).sum(-1)
         verdicts = [
             self.verdict({"text_image": float(t), "image_image": float(i)}, [])

@@ -1,5 +1,6 @@
-"""Which judge scores. A new one is one new file and one line here."""
+"""Which class judges."""
 
+from core.registry import named_object
 from core.worker_spec import WorkerSpec
 from workers.models.base import Log, ModelFamily
 
@@ -7,16 +8,12 @@ from workers.models.base import Log, ModelFamily
 def create_judge(spec: WorkerSpec, log: Log) -> ModelFamily:
     """The judge for a worker's settings, not loaded yet. Imports only what it needs."""
     assert spec.judge is not None
-    match spec.judge.settings.type:
-        case "vlm":
-            from workers.judges.vlm import VlmJudge
+    family: ModelFamily = named_object(spec.judge.type.served_by)(spec, log)
+    return family
 
-            return VlmJudge(spec, log)
-        case "vlm_logits":
-            from workers.judges.vlm_logits import VlmLogitsJudge
 
-            return VlmLogitsJudge(spec, log)
-        case "clip":
-            from workers.judges.clip import ClipJudge
+def preload() -> None:
+    """Import the usual judge's class, which transformers does only when it is asked for."""
+    import transformers
 
-            return ClipJudge(spec, log)
+    _ = transformers.Qwen3VLForConditionalGeneration

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig
 
-from core.judge import JudgeCall
 from core.judge_answer import read_answer
+from core.judge_calls import JudgeCall
 from core.messages import Lease
 from core.tasks import ScoreTask
 from workers.judges.chat_model import ChatModel

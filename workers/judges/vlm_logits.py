@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from core.errors import InputError
-from core.judge import JudgeCall
+from core.judge_calls import JudgeCall
 from core.messages import Lease
 from workers.judges.chat_model import ChatModel
 

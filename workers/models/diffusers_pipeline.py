@@ -19,6 +19,7 @@ from workers.compilation import Compilation, compilable, compiler_failed
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
 from workers.models.base import Log, ModelFamily, Picture, Product, model_settings
+from workers.models.family import Family, family_of
 from workers.models.guidance import usual_guidance
 from workers.models.loading import load_pipeline
 from workers.models.prompt_limits import fit_clip_tokenizers
@@ -49,6 +50,7 @@ class DiffusersPipeline(ModelFamily):
         self._log = log
         self._device = torch_device(spec)
         self.pipeline: Any = None
+        self.family = Family()
         self._loras: Loras | None = None
         self._compilation: Compilation | None = None
         self._caching: StepCaching | None = None
@@ -92,6 +94,8 @@ class DiffusersPipeline(ModelFamily):
         # A prompt and a negative one may be remembered as one.
         self.cuts = PromptCuts(tokenizers_of(pipeline), 2 * self.spec.max_cached_prompts)
         self._prompts = PromptCache(pipeline, self.spec.max_cached_prompts)
+        self.family = family_of(name)
+        self.family.prepare(pipeline, self.cuts)
         return name
 
     @abstractmethod

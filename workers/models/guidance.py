@@ -3,8 +3,8 @@
 `guidance_scale` goes through unchanged: it already is in the pipeline's own meaning. `cfg` is
 ComfyUI's, uncond + cfg * (cond - uncond), so 1.0 means none. Pipelines differ:
 
-- Z-Image, Krea 2 and Cosmos 2 compute cond + g * (cond - uncond), the same as ComfyUI's with
-  g = cfg - 1; they run the second pass only if g > 0 (Cosmos: if g > 1);
+- those of `offset` guidance (Z-Image, Krea 2, Cosmos 2) compute cond + g * (cond - uncond), the
+  same as ComfyUI's with g = cfg - 1; they run the second pass only if g > 0 (Cosmos: if g > 1);
 - pipelines with a `true_cfg_scale` argument (Qwen-Image, FLUX) use their `guidance_scale` for
   something else, an input of a distilled model; they guide only with a negative prompt;
 - FLUX.2 and SANA-Sprint are distilled: their `guidance_scale` is an input of the model, and
@@ -17,10 +17,7 @@ from typing import Any
 
 from core.errors import InputError
 from core.tasks import GenerateTask
-
-# Class name prefixes of pipelines whose formula is cond + g * (cond - uncond).
-_OFFSET_FORMULA = ("ZImage", "Krea2", "Cosmos2")
-_DISTILLED = ("Flux2Pipeline", "SanaSprintPipeline")
+from workers.models.family import family_of
 
 
 def guidance_arguments(
@@ -38,9 +35,9 @@ def guidance_arguments(
         if task.guidance_scale is None or "guidance_scale" not in parameters:
             return {}
         return {"guidance_scale": task.guidance_scale}
-    if pipeline_class.startswith(_OFFSET_FORMULA):
+    if family_of(pipeline_class).guidance == "offset":
         return {"guidance_scale": max(0.0, task.cfg - 1.0)}
-    if pipeline_class in _DISTILLED:
+    if family_of(pipeline_class).guidance == "distilled":
         if task.cfg > 1.0:
             raise InputError(f"cfg: {pipeline_class} is distilled and runs without; use 1.0.")
         return {}
@@ -65,11 +62,11 @@ def usual_guidance(
         models that take guidance as an input; nothing for a pipeline without guidance.
     """
     scale, true_scale = taken.get("guidance_scale"), taken.get("true_cfg_scale")
-    if true_scale is not None or pipeline_class in _DISTILLED:
+    if true_scale is not None or family_of(pipeline_class).guidance == "distilled":
         cfg = true_scale if true_scale and taken.get("negative_prompt") is not None else 1.0
         distilled = {} if scale is None else {"distilled_cfg": float(scale)}
         return {"cfg": max(1.0, float(cfg)), **distilled}
     if scale is None:
         return {}
-    cfg = scale + 1 if pipeline_class.startswith(_OFFSET_FORMULA) else scale
+    cfg = scale + 1 if family_of(pipeline_class).guidance == "offset" else scale
     return {"cfg": max(1.0, float(cfg)) if guided else 1.0}

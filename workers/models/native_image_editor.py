@@ -6,32 +6,24 @@ from collections.abc import Mapping
 from math import sqrt
 from typing import Any
 
+import diffusers
 from PIL import Image
 
 from core.errors import InputError
 from core.messages import Lease
 from core.pictures.source_images import read_image, size_for
 from core.tasks import EditTask
-from workers.models import qwen_image_edit
 from workers.models.diffusers_pipeline import DiffusersPipeline
+from workers.models.family import FAMILIES
 
 # In class names of pipelines that take a picture and a prompt, but no instruction.
 _NO_EDITOR = re.compile(
     "Img2Img|Inpaint|Control|Fill|Refiner|Upscale|SuperResolution|Adapter|Depth2Img|Video|Layered"
 )
-# Class name prefixes of pipelines that look at several pictures at once.
-_SEVERAL_PICTURES = ("QwenImageEditPlus", "QwenImage21", "Flux2")
 
 
 class NativeImageEditor(DiffusersPipeline):
     """Pictures changed by instructions."""
-
-    def load(self) -> str:
-        name = super().load()
-        if name.startswith(qwen_image_edit.PREFIX):
-            qwen_image_edit.mark_pictures(self.pipeline.text_encoder)
-            qwen_image_edit.cut_at_positions(self.pipeline, self.cuts)
-        return name
 
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
         if not {"image", "prompt"} <= set(parameters) or _NO_EDITOR.search(name):
@@ -43,8 +35,8 @@ class NativeImageEditor(DiffusersPipeline):
         task = lease.task
         assert isinstance(task, EditTask)
         images = [read_image(path, lease.files.get(path)) for path in task.source_images]
-        if self.pipeline_name.startswith(qwen_image_edit.PREFIX):
-            qwen_image_edit.set_working_resolution(self.pipeline, task)
+        if self.family.set_area is not None:
+            self.family.set_area(self.pipeline, task)
         elif task.working_area is not None and "output_resolution" not in self.parameters:
             images = [_at_area(image, task.working_area) for image in images]
         guided = {"true_cfg_scale": task.true_cfg_scale}
@@ -71,7 +63,7 @@ class NativeImageEditor(DiffusersPipeline):
 
     def _pictures(self, images: list[Image.Image]) -> Any:
         """The `image` argument: a list where the pipeline takes several pictures."""
-        if self.pipeline_name.startswith(_SEVERAL_PICTURES):
+        if self.family.several_pictures:
             return images
         if len(images) > 1:
             raise InputError(
@@ -84,3 +76,9 @@ def _at_area(image: Image.Image, area: int) -> Image.Image:
     """The picture at about `area` pixels."""
     size = size_for(image.width, image.height, area)
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def preload() -> None:
+    """Import the families, and the usual model's classes, which diffusers does when asked for."""
+    FAMILIES.load()
+    _ = diffusers.QwenImageEditPlusPipeline

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import diffusers
 import torch
 
 from core.errors import InputError
@@ -12,11 +13,10 @@ from core.messages import Lease
 from core.tasks import GenerateTask
 from core.worker_spec import WorkerSpec
 from workers.batch_limit import BatchLimit
-from workers.models import z_image
 from workers.models.base import Log, Picture, Product
 from workers.models.diffusers_pipeline import DiffusersPipeline
+from workers.models.family import FAMILIES
 from workers.models.guidance import guidance_arguments
-from workers.models.prompt_limits import sequence_length
 from workers.torch_device import torch_devices
 
 # In class names of pipelines that change or follow a picture.
@@ -36,12 +36,6 @@ class NativeImageGenerator(DiffusersPipeline):
         super().__init__(spec, log)
         self._limit = BatchLimit(torch_devices(spec))
 
-    def load(self) -> str:
-        name = super().load()
-        if name == z_image.PIPELINE:
-            z_image.encode_at_own_length(self.pipeline)
-        return name
-
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
         if not _draws_from_a_prompt(name, parameters):
             raise InputError(
@@ -52,7 +46,7 @@ class NativeImageGenerator(DiffusersPipeline):
         """Leases that come together agree in all but prompt and seed (`core.engine.grouping`)."""
         drawn: dict[str, Product] = {}
         encoded = self._encoded(leases) if len(leases) > 1 else {}
-        for group in _of_like_captions(leases, encoded):
+        for group in _of_like_captions(leases, encoded, self.family.caption_bucket):
             while group:
                 task = _task_of(group[0])
                 pixels = (task.width or 1) * (task.height or 1)
@@ -70,18 +64,18 @@ class NativeImageGenerator(DiffusersPipeline):
         self._limit.out_of_memory()
 
     def _encoded(self, leases: Sequence[Lease]) -> Encoded:
-        """Empty but for Z-Image, which encodes each prompt to a tensor of its own length."""
-        if self.pipeline_name != z_image.PIPELINE:
+        """Empty but for families that encode each prompt to a tensor of its own length."""
+        encode_alone = self.family.encode_alone
+        if encode_alone is None:
             return {}
         encoded = {}
-        length = sequence_length(self.pipeline)
         for lease in leases:
             arguments = self.arguments(lease)
             texts = [arguments["prompt"]]
             if self._value(arguments, "guidance_scale") > 0:
                 texts.append(arguments.get("negative_prompt") or "")
             encoded[lease.lease_id] = [
-                self.pipeline._encode_prompt([text], self._device, **length)[0] for text in texts
+                encode_alone(self.pipeline, text, self._device) for text in texts
             ]
         return encoded
 
@@ -113,7 +107,7 @@ class NativeImageGenerator(DiffusersPipeline):
                 height=task.height,
                 num_inference_steps=task.num_inference_steps,
             ),
-            **self.taken(**sequence_length(self.pipeline)),
+            **self.taken(**self.family.sequence_length(self.pipeline)),
             **guidance_arguments(self.pipeline_name, self.parameters, task),
         }
 
@@ -123,12 +117,12 @@ def _task_of(lease: Lease) -> GenerateTask:
     return lease.task
 
 
-def _of_like_captions(leases: Sequence[Lease], encoded: Encoded) -> list[list[Lease]]:
+def _of_like_captions(leases: Sequence[Lease], encoded: Encoded, bucket: int) -> list[list[Lease]]:
     """Grouped so that no caption is filled up further than it would be alone."""
     groups: dict[tuple[int, ...], list[Lease]] = {}
     for lease in leases:
         texts = encoded.get(lease.lease_id, [])
-        buckets = tuple(-(-len(text) // z_image.CAPTION_BUCKET) for text in texts)
+        buckets = tuple(-(-len(text) // bucket) for text in texts)
         groups.setdefault(buckets, []).append(lease)
     return list(groups.values())
 
@@ -140,3 +134,9 @@ def _draws_from_a_prompt(name: str, parameters: Mapping[str, inspect.Parameter])
     if needs_image or "num_frames" in parameters or _STARTS_FROM_PICTURE.search(name):
         return False
     return "prompt" in parameters
+
+
+def preload() -> None:
+    """Import the families, and the usual model's classes, which diffusers does when asked for."""
+    FAMILIES.load()
+    _ = diffusers.ZImagePipeline

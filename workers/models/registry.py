@@ -1,43 +1,28 @@
-"""Which family serves a worker. A new family is one new file and one line here."""
+"""Which class serves a worker: the one that the kind of its tasks names."""
 
+import sys
+
+from core.registry import named_object
+from core.tasks import ROLES
 from core.worker_spec import WorkerSpec
 from workers.models.base import Log, ModelFamily
 
 
 def create_family(spec: WorkerSpec, log: Log) -> ModelFamily:
     """The family for a worker's role and model, not loaded yet. Imports only what it needs."""
-    if spec.model == "simulated":
-        from workers.simulated_gpu import SimulatedGpu
-
-        return SimulatedGpu(spec, log)
-    if spec.role == "score":
-        from workers.judges.registry import create_judge
-
-        return create_judge(spec, log)
-    if spec.role == "edit":
-        from workers.models.native_image_editor import NativeImageEditor
-
-        return NativeImageEditor(spec, log)
-    from workers.models.native_image_generator import NativeImageGenerator
-
-    return NativeImageGenerator(spec, log)
+    kind = ROLES[spec.role]
+    place = kind.simulated_by if spec.model == "simulated" else kind.served_by
+    family: ModelFamily = named_object(place)(spec, log)
+    return family
 
 
 def import_for(role: str) -> None:
     """Import what workers of a role load their models with, lazily loaded classes included."""
-    import diffusers
+    import diffusers  # noqa: F401
     import peft  # noqa: F401
-    import transformers
+    import transformers  # noqa: F401
 
-    if role == "score":
-        from workers.judges import registry  # noqa: F401
-
-        _ = transformers.Qwen3VLForConditionalGeneration
-    elif role == "edit":
-        from workers.models import native_image_editor  # noqa: F401
-
-        _ = diffusers.QwenImageEditPlusPipeline
-    else:
-        from workers.models import native_image_generator  # noqa: F401
-
-        _ = diffusers.ZImagePipeline
+    served_by = named_object(ROLES[role].served_by)
+    preload = getattr(sys.modules[served_by.__module__], "preload", None)
+    if preload is not None:
+        preload()

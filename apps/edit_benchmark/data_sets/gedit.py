@@ -1,0 +1,164 @@
+"""Pairs in GEdit-Bench's layout on disk.
+
+`fullset/<task type>/<language>/<key>_SRCIMG.png` are the pictures, as its own scripts write
+them; the dataset's columns `task_type`, `instruction_language`, `key`, `instruction` and
+`Intersection_exist` stand in a `metadata.jsonl` beside `fullset`.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apps.edit_benchmark.categories import UNSORTED, category_of
+from apps.edit_benchmark.data_set import DATA_SETS
+from apps.edit_benchmark.pair import Pair
+from apps.edit_benchmark.rows import (
+    INSTRUCTION_HINTS,
+    file_name,
+    json_lines,
+    label_of,
+    text_of,
+    truth_of,
+)
+from core.errors import InputError
+from core.paths import as_text
+
+SUFFIX = "_SRCIMG.png"
+# As the data set spells it; the tables of its own scripts, and other copies, differ.
+_INTERSECTION = "Intersection_exist"
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A source picture, with what its path says of it."""
+
+    file: Path
+    task_type: str
+    language: str
+    key: str
+
+
+@DATA_SETS.add_one("gedit")
+class GEdit:
+    """A folder with a folder `fullset`."""
+
+    takes_any = False
+
+    def fits(self, path: Path) -> bool:
+        return (path / "fullset").is_dir()
+
+    def read(self, path: Path, work_folder: Path) -> list[Pair]:
+        return _read(path)
+
+
+def _read(folder: Path) -> list[Pair]:
+    """The pairs of every row, then the pictures that no row knows.
+
+    Raises:
+        InputError: no metadata.jsonl.
+    """
+    table = folder / "metadata.jsonl"
+    if not table.is_file():
+        raise InputError(f"data: {folder} has no metadata.jsonl with keys and instructions.")
+    pictures = _pictures(folder)
+    known: set[Path] = set()
+    pairs: list[Pair] = []
+    for position, row in enumerate(json_lines(table)):
+        name = f"line_{position:04d}"
+        try:
+            if isinstance(row, InputError):
+                raise row
+            found = _pictures_of(row, pictures)
+        except InputError as problem:
+            pairs.append(Pair(name, UNSORTED, problem=problem, language=""))
+            continue
+        known.update(picture.file for picture in found)
+        pairs += [_pair(row, picture) for picture in found] or [_without_picture(row)]
+    every = (picture for same_key in pictures.values() for picture in same_key)
+    return pairs + [_unknown(picture) for picture in every if picture.file not in known]
+
+
+def _pictures(folder: Path) -> Mapping[str, list[_Picture]]:
+    """By key, which the languages of one pair may share."""
+    pictures: dict[str, list[_Picture]] = defaultdict(list)
+    for file in sorted((folder / "fullset").glob(f"*/*/*{SUFFIX}")):
+        key, language = as_text(file.name).removesuffix(SUFFIX), as_text(file.parent.name)
+        pictures[key].append(_Picture(file, as_text(file.parent.parent.name), language, key))
+    return pictures
+
+
+def _pictures_of(row: dict[str, Any], pictures: Mapping[str, list[_Picture]]) -> list[_Picture]:
+    """The picture of a row; where it leaves task type or language open, all that fit.
+
+    Raises:
+        InputError: no key, or something in its columns that is no text.
+    """
+    task_type, language = label_of(row, "task_type", ""), text_of(row, "instruction_language", "")
+    return [
+        picture
+        for picture in pictures.get(_key(row), [])
+        if task_type in ("", picture.task_type) and language in ("", picture.language)
+    ]
+
+
+def _key(row: dict[str, Any]) -> str:
+    return label_of(row, "key")
+
+
+def _is_in_intersection(row: dict[str, Any]) -> bool:
+    """Whether GEdit-Bench has the pair in every language; it has what nothing is said of."""
+    name = next((n for n in row if _letters(n) == _letters(_INTERSECTION)), _INTERSECTION)
+    return truth_of(row, name, True)
+
+
+def _letters(column: str) -> str:
+    return re.sub(r"[\W_]+", "", column).casefold()
+
+
+def _pair(row: dict[str, Any], picture: _Picture) -> Pair:
+    name = f"{picture.language}_{picture.key}"
+    try:
+        return Pair(
+            file_name(name),
+            picture.task_type,
+            text_of(row, "instruction", hints=INSTRUCTION_HINTS),
+            (str(picture.file),),
+            language=picture.language,
+            intersection_exist=_is_in_intersection(row),
+            given_id=name,
+            metadata={"key": picture.key},
+        )
+    except InputError as problem:
+        return _failed(picture, problem, row)
+
+
+def _without_picture(row: dict[str, Any]) -> Pair:
+    key, category = _key(row), category_of(row, "task_type")
+    language = text_of(row, "instruction_language", "")
+    place = f"fullset/{label_of(row, 'task_type', '*')}/{language or '*'}/{key}{SUFFIX}"
+    wanted = _Picture(Path(place), category, language, key)
+    return _failed(wanted, InputError(f"key: {key!r} has no picture: {place!r} is missing."), row)
+
+
+def _unknown(picture: _Picture) -> Pair:
+    return _failed(picture, InputError(f"key: {picture.key!r} is not in metadata.jsonl."), {})
+
+
+def _failed(picture: _Picture, problem: InputError, row: dict[str, Any]) -> Pair:
+    """Counted where its row places it, as far as that can be read."""
+    name = f"{picture.language or 'en'}_{picture.key}"
+    try:
+        intersection = _is_in_intersection(row) if row else None
+    except InputError:
+        intersection = None
+    return Pair(
+        file_name(name),
+        picture.task_type,
+        problem=problem,
+        language=picture.language,
+        intersection_exist=intersection,
+        given_id=name,
+    )

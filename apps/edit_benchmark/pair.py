@@ -1,0 +1,39 @@
+"""One row of the benchmark's input."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from apps.edit_benchmark.categories import category_folder
+from core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One picture (or several) and what to change.
+
+    Attributes:
+        pair_id: unique in its category, and fit for a file name.
+        category: as the data gives it; in paths it is its `category_folder`.
+        given_id: the id that the data gives it, if it gives one.
+        problem: why the pair cannot be used, if it cannot.
+        language: of the instruction, as GEdit-Bench says it: en or cn; empty where unknown.
+        intersection_exist: GEdit-Bench's mark of pairs that it has in every language; None where
+            the data has no such marks.
+        index: its place in the whole input, whatever part of it is run.
+    """
+
+    pair_id: str
+    category: str
+    instruction: str = ""
+    source_images: tuple[str, ...] = ()
+    problem: InputError | None = None
+    language: str = "en"
+    intersection_exist: bool | None = None
+    index: int = 0
+    given_id: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its place below a folder of edits or verdicts, and what logs call it."""
+        return f"{category_folder(self.category)}/{self.pair_id}"

@@ -1,0 +1,156 @@
+"""The scores that a benchmark asks for: one for each finished edit, planned as edits finish."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from loguru import logger
+
+from apps.edit_benchmark.models import judge_demand
+from apps.edit_benchmark.pair import Pair
+from core.devices.memory_choice import MemoryChoice
+from core.intake.admission import Admission, Admitted, Rejected
+from core.intake.changes import Change
+from core.intake.kinds.score import ScoreKind
+from core.intake.plan_summary import PlanSummary, Standing
+from core.intake.planning import Plan, Planner
+from core.judge import Judge
+from core.paths import as_text, on_disk
+from core.role_model import RoleModel
+from core.seeds import seed_of_task
+from core.session import Session
+from core.store.ledger_entry import entry_for
+from core.store.provenance import read_provenance
+from core.tasks import Result, ScoreTask
+
+
+class Scores:
+    """Plans the score of each edit.
+
+    Args:
+        pairs: all of the run's, by position.
+        first_seed: from the settings.
+        retry_unparsed: ask the judge once more than before where its verdict has no score.
+    """
+
+    def __init__(
+        self,
+        role: RoleModel,
+        session: Session,
+        planner: Planner,
+        pairs: Sequence[Pair],
+        first_seed: int,
+        retry_unparsed: bool,
+    ) -> None:
+        assert role.judge is not None
+        self.judge: Judge = role.judge
+        self._memory: MemoryChoice = role.memory
+        self._session = session
+        self._planner = planner
+        self._pairs = pairs
+        self._first_seed = first_seed
+        self._retry_unparsed = retry_unparsed and self.judge.type.varies
+        if retry_unparsed and not self._retry_unparsed:
+            kind = self.judge.settings.type
+            logger.warning(f"--retry-unparsed: a judge of type {kind} says the same each time.")
+        self._name = self.judge.name(role.model.identity)
+        self._admitted: dict[int, Admitted | Rejected] = {}  # of edits that are there
+
+    def look_at(self, edits: Sequence[Result], more_to_come: bool) -> None:
+        """Check the scores of edits that are there, and decide how the judges load their model.
+
+        Each edit is hashed once: it is looked at for the plan, and scored after it.
+        """
+        items = {edit.position: self._admit(edit) for edit in edits}
+        demand = judge_demand(self.judge.settings)
+        known = {} if self._session.overwrite else self._planner.known(list(items.values()))
+        settled = self._memory.settle(list(items.values()), known, demand)
+        self._admitted = dict(zip(items, settled, strict=True))
+        if more_to_come:
+            self._memory.ensure(demand)
+        self.__dict__.pop("_admission", None)  # the memory mode may be another one now
+
+    def summary(self, edits_to_make: Sequence[Admitted], plan: Plan) -> PlanSummary:
+        """How the verdicts stand: those on edits that stay, and those on edits to be made."""
+        items = list(self._admitted.values())
+        standings: list[tuple[Standing, list[Change]]] = []
+        for item, (standing, changes) in zip(items, self._planner.look(items), strict=True):
+            if standing == "unchanged" and isinstance(item, Admitted) and self._lacks_score(item):
+                standing, changes = "changed", [Change("unparsed, asked again")]
+            standings.append((standing, changes))
+        for edit in edits_to_make:
+            if not self.has_verdict(edit.position):
+                standings.append(("new", []))
+            elif plan.replaced is None:
+                standings.append(("again", []))
+            else:
+                standings.append(("changed", [Change("edited picture")]))
+        return PlanSummary.of(standings)
+
+    def has_verdict(self, position: int) -> bool:
+        """A verdict lies where that of a pair would."""
+        return (self._session.root.folder / on_disk(self._place_of(position))).exists()
+
+    def of(self, plan: Plan, edit: Result, ask_again: bool = True) -> Admitted | Result:
+        """The score of a finished edit: what is to be done for it, or its result if it is there.
+
+        Args:
+            ask_again: where a verdict has no score, if the user wants that.
+        """
+        admitted = self._admitted.pop(edit.position, None) or self._admit(edit)
+        [item] = self._planner.add(plan, [admitted])
+        if isinstance(item, Result) and item.status == "skipped" and isinstance(admitted, Admitted):
+            again = self._asked_again(plan, admitted) if ask_again else None
+            return again or item
+        return item
+
+    @cached_property
+    def _admission(self) -> Admission:
+        return Admission(
+            ScoreKind(),
+            self.judge.identity(self._memory.model.deciding),
+            self.judge.settings.dtype,
+            self._session.root,
+            default_name=str,  # never needed: every verdict has its place
+            first_seed=self._first_seed,
+        )
+
+    def _admit(self, edit: Result) -> Admitted | Rejected:
+        pair = self._pairs[edit.position]
+        task = ScoreTask(
+            pair.instruction,
+            pair.source_images,
+            as_text(str(edit.output_path)),
+            seed=seed_of_task(self._first_seed, pair.index),
+            output_path=self._place_of(edit.position),
+            task_id=f"score {pair.name}",
+            metadata={"category": pair.category},
+        )
+        return self._admission.admit(edit.position, task)
+
+    def _asked_again(self, plan: Plan, scored: Admitted) -> Admitted | None:
+        """The same with one ask more, if its verdict has no score and the user wants one."""
+        if not self._lacks_score(scored):
+            return None
+        assert isinstance(scored.task, ScoreTask)
+        verdict = read_provenance(scored.output.file)
+        more = verdict["task"].get("more_asks", 0) + 1
+        again = self._admission.admit(scored.position, replace(scored.task, more_asks=more))
+        if not isinstance(again, Admitted):  # asked as often as a task can say
+            return None
+        self._session.ledger.set_state(entry_for(again, "pending"), plan.batch)
+        return again
+
+    def _lacks_score(self, scored: Admitted) -> bool:
+        """Whether a verdict is to be asked for again."""
+        if not self._retry_unparsed:
+            return False
+        try:
+            used = read_provenance(scored.output.file).get("used")
+        except ValueError:  # removed or damaged since it was looked at
+            return False
+        return isinstance(used, dict) and used.get("scores", ()) is None
+
+    def _place_of(self, position: int) -> str:
+        """Where the judge's verdict lies, relative to the results' folder."""
+        return f"scores/{self._name}/{self._pairs[position].name}.json"

@@ -1,0 +1,221 @@
+"""What a worker gets now: the next tasks, a copy of somebody's last one, or nothing yet."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from core.engine import forecast
+from core.engine.backend import WorkerBackend
+from core.engine.job_run import JobRun
+from core.engine.pending import Pending, Worker
+from core.engine.scheduler import Scheduler
+from core.engine.served_model import ServedModel
+from core.engine.tail import TAIL
+from core.engine.task_state import ActiveAttempt, TaskState
+from core.engine.worker_slot import State, WorkerSlot
+from core.fault_points import fault_point
+from core.messages import encode
+
+SHORT = 2.0  # seconds of expected work that may wait in a worker, and that it may wait behind
+MOST_BYTES = 24 * 1024  # of leases that another one may follow; ten times that fits into the pipe
+
+
+@dataclass
+class _Group:
+    """Attempts that a worker is to run together, on their way into the record."""
+
+    slot: WorkerSlot
+    attempts: list[ActiveAttempt]
+    complete: bool = False  # no attempt more will join
+    unanswered: int = 0  # their leases are not in the record yet
+
+
+class Dispatcher:
+    """Gives waiting tasks to workers, each after its lease has been recorded.
+
+    Args:
+        slots: all of the engine's; its own list, which changes.
+        find: the job and the task that the scheduler has given out.
+        run_of: an attempt's job, unless that has ended.
+        copies: the last tasks may run twice.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[WorkerSlot],
+        scheduler: Scheduler,
+        backend: WorkerBackend,
+        find: Callable[[Pending], tuple[JobRun, TaskState]],
+        run_of: Callable[[ActiveAttempt], JobRun | None],
+        copies: bool,
+    ) -> None:
+        self._slots = slots
+        self._scheduler = scheduler
+        self._backend = backend
+        self._find = find
+        self._run_of = run_of
+        self._copies = copies
+
+    def give_to(self, slot: WorkerSlot) -> None:
+        """Give a slot what it should have now: for its device, and to go on with then."""
+        if not slot.is_open or self._backend.is_gone(slot.name):
+            return
+        if not slot.running:
+            slot.running = _held(self._group_for(slot))
+        # With orders unread the pipe might be full, and a send would wait.
+        if (
+            slot.running
+            and not slot.ahead
+            and slot.is_open
+            and self._backend.reads_along(slot.name)
+        ):
+            slot.ahead = _held(self._group_ahead_for(slot))
+
+    def began(self, slot: WorkerSlot) -> None:
+        """What is on a slot's device now is new there."""
+        assert slot.model is not None
+        slot.busy_since = time.monotonic()
+        slot.set_deadline(slot.model.times.allowed(slot.name, slot.work, slot.may_compile))
+
+    def may_come_to_idle(self) -> bool:
+        """Somebody is idle and might get a task by the passing of time alone."""
+        serving = [s for s in self._slots if s.state is State.SERVING and s.wanted]
+        if not any(s.attempts() for s in serving):
+            return False
+        return any(not s.running and s.model and s.model.barrier is None for s in serving)
+
+    # -- what ------------------------------------------------------------------
+
+    def _group_for(self, slot: WorkerSlot) -> list[ActiveAttempt]:
+        """Attempts that a free worker shall run together; empty if it has to wait."""
+        model = slot.model
+        assert model is not None
+        if model.barrier is None:
+            return self._next(slot, model) or self._copy(slot, model)
+        busy = frozenset(s.name for s in self._slots if s.model is model and s.attempts())
+        if not model.barrier.may_start(slot.name, busy):
+            return []
+        group = self._next(slot, model)
+        if group:
+            model.barrier.started(slot.name)
+        return group
+
+    def _group_ahead_for(self, slot: WorkerSlot) -> list[ActiveAttempt]:
+        """Attempts that a busy worker shall go on with, so that its device need not wait for us.
+
+        Only short ones behind short ones, for no slow worker, and while there are plenty: what is
+        given is not taken back, neither for a better worker nor when the user interrupts.
+        """
+        model = slot.model
+        assert model is not None
+        rate = model.times.seconds_per_work(slot.name)
+        if model.barrier is not None or rate is None or slot.may_compile:
+            return []
+        if slot.work * rate > SHORT:  # first: long tasks are asked about in every turn
+            return []
+        serving = self._serving(model)
+        if self._scheduler.waiting(model.name) <= max(TAIL, 2 * slot.group_size) * len(serving):
+            return []
+        if not model.times.keeps_up(slot.name, [s.name for s in serving]):
+            return []
+        if not slot.loras_soon <= slot.loras:
+            return []  # it is loading one, and which it will hold then it alone knows
+        return self._next(slot, model, SHORT / slot.group_size / rate if rate else math.inf)
+
+    def _next(
+        self, slot: WorkerSlot, model: ServedModel, most_work: float = math.inf
+    ) -> list[ActiveAttempt]:
+        waiting = self._scheduler.waiting(model.name)
+        if not waiting:
+            return []
+        serving = self._serving(model)
+        in_tail = waiting <= TAIL * len(serving) and model.barrier is None
+        worker = Worker(
+            slot.name,
+            slot.loras,
+            others=frozenset(s.name for s in serving if s is not slot),
+            loras_elsewhere=frozenset().union(
+                *(s.loras_soon for s in self._slots if s is not slot and s.model is model)
+            ),
+            peers=forecast.peers(serving, model.times, time.monotonic()) if in_tail else (),
+            load_seconds=model.times.load_seconds,
+            has_others=bool(slot.attempts()),
+            most_work=most_work,
+            model=model.name,
+        )
+        # The last tasks are shared out, so that no worker idles beside a full group.
+        return self._together(slot, worker, min(slot.group_size, -(-waiting // len(serving))))
+
+    def _together(self, slot: WorkerSlot, worker: Worker, most: int) -> list[ActiveAttempt]:
+        """Up to `most` attempts that may run at once; a suspect comes alone."""
+        first = self._scheduler.take(worker)
+        if first is None:
+            return []
+        group, size = _Group(slot, []), 0
+        pending: Pending | None = first
+        while pending is not None:
+            active = self._begin(group, *self._find(pending))
+            pending = None
+            if most > 1 and len(group.attempts) < most and not active.alone:
+                size += len(encode(active.lease))
+                pending = self._scheduler.take_with(first, worker) if size < MOST_BYTES else None
+        self._close(group)
+        return group.attempts
+
+    def _copy(self, slot: WorkerSlot, model: ServedModel) -> list[ActiveAttempt]:
+        """A second run of somebody's last task, where this worker would only wait for it."""
+        if self._scheduler.waiting(model.name) or not self._copies:
+            return []
+        serving = self._serving(model)
+        for first in forecast.worth_copying(slot, serving, model.times, time.monotonic()):
+            run = self._run_of(first)
+            if run is not None and run.may_copy(first.task):
+                first.task.copied = True
+                group = _Group(slot, [])
+                self._begin(group, run, first.task)
+                self._close(group)
+                return group.attempts
+        return []
+
+    def _serving(self, model: ServedModel) -> list[WorkerSlot]:
+        """Slots that take tasks of a model."""
+        return [
+            s for s in self._slots if s.model is model and s.state is State.SERVING and s.wanted
+        ]
+
+    # -- into the record, and on their way ---------------------------------------
+
+    def _begin(self, group: _Group, run: JobRun, task: TaskState) -> ActiveAttempt:
+        def answered(active: ActiveAttempt, counts: bool) -> None:
+            group.unanswered -= 1
+            if not counts and group.slot.held(active.lease_id) is active:
+                group.slot.drop(active.lease_id)
+                group.slot.go_on()
+            self._send_if_ready(group)
+
+        group.unanswered += 1
+        active = run.begin(task, group.slot.name, answered)
+        group.attempts.append(active)
+        return active
+
+    def _close(self, group: _Group) -> None:
+        group.complete = True
+        self._send_if_ready(group)
+
+    def _send_if_ready(self, group: _Group) -> None:
+        """Send what the record has, if the slot's worker still is the one that it was for."""
+        if not group.complete or group.unanswered:
+            return
+        slot = group.slot
+        here = [active for active in group.attempts if slot.held(active.lease_id) is active]
+        fault_point("main.lease")
+        for active in here:
+            lease = replace(active.lease, more_follow=active is not here[-1])
+            active.sent = self._backend.send(slot.name, lease)
+        if here and here[0].lease_id in slot.running:
+            self.began(slot)
+
+
+def _held(group: Sequence[ActiveAttempt]) -> dict[str, ActiveAttempt]:
+    return {active.lease_id: active for active in group}

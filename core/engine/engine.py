@@ -1,0 +1,558 @@
+"""The engine: jobs in, results out, on warm and supervised workers.
+
+One thread owns the scheduler, the slots and the fate of every task. It waits for messages, deaths,
+records, callers and timers together, so that no worker can delay what another one needs.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from loguru import logger
+
+from core.devices.device import Device, memory_in_use
+from core.engine.backend import Died, Report, Said, WorkerBackend
+from core.engine.dispatcher import Dispatcher
+from core.engine.job import Job
+from core.engine.job_run import INTERRUPTED, JobRun, WorkerLoss, pending_of, result_of
+from core.engine.memory_release import MemoryRelease
+from core.engine.model_assignment import ModelAssignment
+from core.engine.model_switch import Stages
+from core.engine.pending import Pending
+from core.engine.recorder import Recorder, Refusal
+from core.engine.scheduler import Scheduler
+from core.engine.served_model import ServedModel
+from core.engine.supervisor import STALL_CHECKS, Supervisor
+from core.engine.task_state import ActiveAttempt, TaskState
+from core.engine.worker_log import WorkerLog
+from core.engine.worker_slot import State, WorkerSlot
+from core.events import Listener, TaskProgress, ignore
+from core.intake.admission import Admitted
+from core.memory_modes import Mode
+from core.messages import (
+    BootFailed,
+    Compiling,
+    Done,
+    Failed,
+    Generated,
+    LibraryWarning,
+    Loaded,
+    LoadFailed,
+    Log,
+    PromptCut,
+    Ready,
+    StepsDone,
+)
+from core.settings import SchedulingSettings, SupervisionSettings
+from core.tasks import Result, Status
+
+IDLE_WAIT = 60.0  # seconds between turns when nothing is due
+BUSY_WAIT = 1.0  # the same while a worker has a deadline: a later turn shows that we were held up
+IDLE_TURN = 0.2  # seconds between turns while a worker waits for another one's task
+CLOSED = "Not tried: the generator is closed."
+
+
+class Engine:
+    """Works on many jobs at once with one worker per slot.
+
+    Args:
+        devices: a slot each.
+        models: what it can serve.
+        backend: runs the workers.
+        rules: deadlines, restarts and retries.
+        scheduling: how tasks are chosen.
+        listener: told of workers' states; called from the engine's thread.
+        stages: a bound on which model a slot may have when.
+        release_patience: seconds to wait for the GPU memory of a model that left.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        models: Sequence[ServedModel],
+        backend: WorkerBackend,
+        rules: SupervisionSettings,
+        scheduling: SchedulingSettings,
+        listener: Listener = ignore,
+        stages: Stages = "auto",
+        release_patience: float = 60.0,
+    ) -> None:
+        self._backend = backend
+        self._rules = rules
+        self._listener = listener
+        self._models = {model.name: model for model in models}
+        self._slots = [WorkerSlot(device) for device in devices]
+        self._by_name = {slot.name: slot for slot in self._slots}
+        self._scheduler = Scheduler(scheduling.max_passed_over)
+        self._log = WorkerLog()
+        self._runs: dict[int, JobRun] = {}
+        self._lanes: dict[int, tuple[JobRun, str]] = {}  # of the scheduler, which knows models
+        self._jobs = 0
+        self._last_lane = 0
+        self._over: str | None = None  # why nothing is taken any more
+        self._commands: deque[Callable[[], None]] = deque()
+        self._checked_at = self._next_check = math.inf  # monotonic times of looks at deadlines
+        self._gone = False  # the thread has ended, or is about to, and reads no command more
+        self._going = threading.Lock()  # so that nobody hands something over meanwhile
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        release = MemoryRelease(self._slots, memory_in_use, release_patience)
+        self._release = release
+        self._supervisor = Supervisor(
+            self._slots,
+            backend,
+            rules,
+            listener,
+            release,
+            on_lost=self._lost,
+            on_given_up=self._given_up,
+            on_changed_memory=self._changed_memory,
+            keeps_results=self._keeps_results,
+            tell_later=lambda event: self._post(lambda: listener(event)),
+        )
+        self._dispatcher = Dispatcher(
+            self._slots,
+            self._scheduler,
+            backend,
+            find=self._find,
+            run_of=lambda active: self._runs.get(active.job),
+            copies=scheduling.speculative_copies,
+        )
+        self._assignment = ModelAssignment(
+            self._slots, self._models, self._scheduler, stages, self._priorities
+        )
+
+    # -- called from other threads -----------------------------------------------
+
+    def start(self) -> None:
+        """Begin to work; returns at once. Workers come as tasks ask for their models."""
+        self._thread.start()
+
+    def warm(self, name: str) -> None:
+        """Start a model's workers before there are tasks for them, and keep them."""
+        self._post(lambda: self._assignment.keep_warm(name))
+
+    def fetch(self, names: Sequence[str]) -> None:
+        """Begin to bring hub models to this machine, one after the other."""
+        self._post(lambda: self._supervisor.fetch(self._models[name] for name in names))
+
+    @property
+    def lora_counts(self) -> tuple[int, int]:
+        """LoRA loads and switches of all workers so far."""
+        models = self._models.values()
+        return sum(m.lora_loads for m in models), sum(m.lora_switches for m in models)
+
+    @property
+    def waits_in_step(self) -> list[tuple[float, int]]:
+        """By model whose workers wait for each other: worker-seconds waited, and steps."""
+        barriers = [m.barrier for m in self._models.values() if m.barrier is not None]
+        return [(barrier.waited, barrier.steps) for barrier in barriers if barrier.steps]
+
+    @property
+    def device_waits(self) -> list[float]:
+        """Seconds for which devices had nothing to do before each of their newest tasks."""
+        return [wait for model in self._models.values() for wait in list(model.waits)]
+
+    def submit(
+        self,
+        admitted: Iterable[Admitted],
+        recorder: Recorder,
+        settled: Sequence[Result] = (),
+        priority: int = 0,
+        owner: str | None = None,
+        listener: Listener | None = None,
+        sealed: bool = True,
+    ) -> Job:
+        """Take a job.
+
+        Args:
+            admitted: its tasks; more may be added until the job is sealed.
+            recorder: of its output folder.
+            settled: results known before the start.
+            priority: jobs of higher priority come first.
+            owner: jobs of one owner share that owner's part of the devices; by default each
+                job is an owner of its own.
+            listener: told of its tasks; called from the engine's thread.
+            sealed: no more tasks will be added.
+        """
+        with self._going:
+            self._jobs += 1
+            number = self._jobs
+        tasks = list(admitted)
+        job = Job(number, self.stop_job, self.close_job, settled)
+        job.admit(len(tasks))
+        run = JobRun(
+            job,
+            recorder,
+            self._rules,
+            listener or self._listener,
+            queue=self._queue,
+            in_turn=self._hand_over,
+            on_finished=self._finished,
+            on_storage_error=self._storage_error,
+            refusal=self._refusal,
+            share=(owner or f"job {number}", priority),
+            keeps_results=any(result.success for result in settled),
+        )
+        self._hand_over(lambda: self._take(run, tasks, sealed))
+        return job
+
+    def extend(self, job: Job, admitted: Iterable[Admitted]) -> None:
+        """Add tasks to a job that is not sealed yet."""
+        tasks = list(admitted)
+        job.admit(len(tasks))
+        self._hand_over(lambda: self._extend(job, tasks))
+
+    def expect(self, job: Job, model: str, tasks: int) -> None:
+        """Say how many tasks for a model a job will still be given: slots are shared out by it."""
+        self._post(lambda: self._expect(job.number, model, tasks))
+
+    def seal(self, job: Job) -> None:
+        """No more tasks will be added to a job: it is finished when those are that it has."""
+        self._hand_over(lambda: self._with_run(job.number, JobRun.seal))
+
+    def stop_job(self, number: int, reason: str) -> None:
+        """Start none of a job's waiting tasks any more; safe in a signal handler."""
+        self._post(lambda: self._with_run(number, lambda run: run.stop(reason)))
+
+    def close_job(self, number: int, status: Status, reason: str) -> None:
+        """Close a job's open tasks now; safe in a signal handler.
+
+        An engine that is already waiting for its workers to leave waits no longer.
+        """
+        self._post(lambda: self._close_job(number, status, reason))
+
+    def stop(self, at_once: bool = False) -> None:
+        """Send the poison pill and wait until every worker is gone.
+
+        Args:
+            at_once: kill them instead.
+        """
+        if not self._thread.is_alive():
+            return
+        self._post(lambda: self._close(at_once))
+        self._thread.join()
+
+    @property
+    def over(self) -> str | None:
+        """Why it takes no jobs any more; None while it does."""
+        return self._over
+
+    def _hand_over(self, command: Callable[[], None]) -> None:
+        """Have the engine's thread do it, or do it here once that is gone; no handler may."""
+        with self._going:
+            if not self._gone:
+                self._post(command)
+                return
+        command()
+
+    def _post(self, command: Callable[[], None]) -> None:
+        self._commands.append(command)
+        self._backend.wake()
+
+    # -- the engine's thread: receive, decide, act ---------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not (self._supervisor.closing and not any(s.alive for s in self._slots)):
+                self._turn()
+            self._finish_records()
+        except BaseException as error:
+            logger.exception("The engine broke down; this is a defect, please report it.")
+            self._break_down(error)
+        finally:
+            self._leave()
+
+    def _turn(self) -> None:
+        for report in self._backend.poll(self._seconds_to_next_timer()):
+            self._receive(report)
+        while self._commands:
+            self._commands.popleft()()
+        now = self._checked_at = time.monotonic()
+        self._supervisor.forgive(max(0.0, now - self._next_check))
+        for model in self._models.values():
+            self._supervisor.mind_the_fetch(model)
+        for slot in self._slots:
+            self._supervisor.check(slot, now)
+        self._assignment.assign(self._supervisor, now)
+        for slot in self._slots:
+            self._supervisor.start_if_due(slot, now)
+        self._supervisor.grant_loads()
+        for slot in self._slots:
+            self._dispatcher.give_to(slot)
+
+    def _seconds_to_next_timer(self) -> float:
+        if self._commands:
+            return 0.0
+        now = time.monotonic()
+        busy = any(s.deadline is not None for s in self._slots)
+        # From the last look on: what we did since then may have held us up, too.
+        self._next_check = min(now, self._checked_at) + (BUSY_WAIT if busy else IDLE_WAIT)
+        timers = [self._next_check]
+        timers += [s.deadline for s in self._slots if s.deadline is not None]
+        if not self._supervisor.closing:
+            down = [s for s in self._slots if s.state is State.DOWN and s.wanted and s.model]
+            timers += [s.start_at for s in down if self._supervisor.could_start(s)]
+            timers += [now + IDLE_TURN] * self._release.waiting
+        if any(s.state is State.LOADING for s in self._slots):
+            timers.append(now + self._rules.load_stall_timeout / STALL_CHECKS)
+        if self._runs and self._dispatcher.may_come_to_idle():
+            timers.append(now + IDLE_TURN)
+        timers.append(self._assignment.looks_again_at)
+        return max(0.0, min(timers) - now)
+
+    def _receive(self, report: Report) -> None:
+        slot = self._by_name[report.slot]
+        if isinstance(report, Died):
+            self._supervisor.buried(slot, report)
+        elif isinstance(report, Said):
+            self._hear(slot, report.message)
+
+    def _hear(self, slot: WorkerSlot, message: Any) -> None:
+        match message:
+            case Ready():
+                self._supervisor.ready(slot, message)
+            case BootFailed(kind, error):
+                self._supervisor.cannot_serve(slot, kind, f"it cannot start: {error}")
+            case Loaded():
+                self._supervisor.loaded(slot, message)
+            case LoadFailed():
+                self._supervisor.load_failed(slot, message)
+            case Compiling():
+                self._compiling(slot)
+            case StepsDone():
+                self._tell_steps(slot, message)
+            case Generated():
+                self._generated(slot, message)
+            case Done() | Failed():
+                self._ended(slot, message)
+            case Log() | LibraryWarning() | PromptCut():
+                self._log.write(slot.name, message)
+
+    # -- what workers say of their tasks -------------------------------------------
+
+    def _compiling(self, slot: WorkerSlot) -> None:
+        if slot.running and not slot.on_its_way_out and slot.model is not None:
+            slot.set_deadline(slot.model.times.allowed(slot.name, slot.work, True))
+
+    def _tell_steps(self, slot: WorkerSlot, message: StepsDone) -> None:
+        """For those who watch; whether it hangs is told by its deadline alone."""
+        active = slot.running.get(message.lease_id)
+        if active is not None:
+            task, together = active.admitted.task_id, len(slot.running)
+            self._listener(
+                TaskProgress(task, slot.name, message.done, message.total, together, active.job)
+            )
+
+    def _generated(self, slot: WorkerSlot, message: Generated) -> None:
+        """The device is done with an attempt, whose result is still to be saved."""
+        model = slot.model
+        assert model is not None
+        slot.loras = frozenset(message.resident_loras)
+        slot.fresh = False
+        slot.standing.deaths.after_task()
+        model.lora_loads += message.lora_loads
+        model.lora_switches += message.lora_switches
+        model.waits.append(message.waited)
+        active = slot.running.get(message.lease_id)
+        if active is not None:
+            loads, together = message.lora_loads, len(slot.running)
+            model.times.learn(slot.name, active.admitted.work, message.seconds, loads, together)
+            self._leave_device(slot, active)
+
+    def _leave_device(self, slot: WorkerSlot, active: ActiveAttempt) -> None:
+        """The device is done with an attempt; when with all of its group, it needs another."""
+        slot.saving[active.lease_id] = slot.running.pop(active.lease_id)
+        slot.saving_since = time.monotonic()
+        if not slot.running and not slot.on_its_way_out:
+            slot.set_deadline(self._rules.task_timeout_minimum)
+            if slot.go_on():
+                self._dispatcher.began(slot)
+            self._dispatcher.give_to(slot)
+
+    def _ended(self, slot: WorkerSlot, message: Done | Failed) -> None:
+        """An attempt has come to its end in its worker: its record follows."""
+        if isinstance(message, Failed):
+            if message.leaving:
+                self._supervisor.expect_to_leave(slot, message.error)
+            if message.lease_id in slot.running:  # and not with its result made already
+                slot.loras = frozenset(message.resident_loras)
+        active = slot.held(message.lease_id)
+        if active is None:
+            return
+        if message.lease_id in slot.running:
+            self._leave_device(slot, active)
+        slot.drop(message.lease_id)
+        if not slot.attempts() and not slot.on_its_way_out:
+            slot.set_deadline(None)
+        run = self._runs.get(active.job)
+        if run is None:
+            active.recorder.discard(active.attempt)
+        elif isinstance(message, Done):
+            run.done(active, message, self._publishing(slot, active))
+        else:
+            run.failed(active, message)
+        self._dispatcher.give_to(slot)
+
+    def _publishing(self, slot: WorkerSlot, active: ActiveAttempt) -> Callable[[], None]:
+        """Count a result as the slot's until it is recorded; returns what ends that."""
+        slot.publishing.add(active.lease_id)
+        return lambda: slot.publishing.discard(active.lease_id)
+
+    def _lost(self, active: ActiveAttempt, loss: WorkerLoss, blamed: bool) -> None:
+        run = self._runs.get(active.job)
+        if run is None:
+            active.recorder.discard(active.attempt)
+        else:
+            run.lost(active, loss, blamed)
+
+    # -- jobs ------------------------------------------------------------------------
+
+    def _take(self, run: JobRun, tasks: Sequence[Admitted], sealed: bool) -> None:
+        self._runs[run.number] = run
+        self._add(run, tasks)
+        if sealed:
+            run.seal()
+
+    def _extend(self, job: Job, tasks: Sequence[Admitted]) -> None:
+        run = self._runs.get(job.number)
+        if run is not None:
+            self._add(run, tasks)
+            return
+        for one in tasks:  # it was closed meanwhile
+            job.settle(result_of(one, "interrupted", error=INTERRUPTED))
+
+    def _expect(self, number: int, model: str, tasks: int) -> None:
+        if number in self._runs:
+            self._assignment.expect(number, model, tasks)
+
+    def _priorities(self) -> dict[str, int]:
+        """The highest priority of the tasks that wait for each model."""
+        found: dict[str, int] = {}
+        for run, name in self._lanes.values():
+            if self._scheduler.waiting(name):
+                found[name] = max(run.priority, found.get(name, run.priority))
+        return found
+
+    def _add(self, run: JobRun, tasks: Sequence[Admitted]) -> None:
+        run.add([self._remade(one) for one in tasks])
+
+    def _remade(self, admitted: Admitted) -> Admitted:
+        """As its model's memory mode of today makes it."""
+        model = self._models.get(model_of(admitted))
+        return model.remade(admitted) if model is not None else admitted
+
+    def _refusal(self, admitted: Admitted) -> tuple[Status, str] | None:
+        """The result of a task that cannot be tried any more."""
+        if self._over is not None:
+            return "failed", self._over
+        if self._supervisor.closing:
+            return "interrupted", CLOSED
+        model = self._models.get(model_of(admitted))
+        if model is None:
+            return "failed", f"Nothing here can {model_of(admitted)}."
+        return ("failed", model.given_up) if model.given_up is not None else None
+
+    def _queue(self, run: JobRun, task: TaskState) -> None:
+        """A task waits for a worker."""
+        name = model_of(task.admitted)
+        lane = run.lanes.get(name)
+        if lane is None:
+            self._last_lane += 1
+            lane = run.lanes[name] = self._last_lane
+            self._lanes[lane] = (run, name)
+            self._scheduler.open(lane, run.owner, run.priority, name)
+        self._scheduler.add(pending_of(lane, task, run.is_suspect(task)))
+
+    def _find(self, pending: Pending) -> tuple[JobRun, TaskState]:
+        run, _ = self._lanes[pending.job]
+        return run, run.waiting_task(pending.position)
+
+    def _finished(self, run: JobRun) -> None:
+        """Every task of a job has its result."""
+        self._drop(run)
+        del self._runs[run.number]
+        self._assignment.ended(run.number)
+
+    def _drop(self, run: JobRun) -> None:
+        """Nothing of a job is given out any more."""
+        for lane in run.lanes.values():
+            self._scheduler.drop(lane)
+            del self._lanes[lane]
+        run.lanes.clear()
+
+    def _with_run(self, number: int, call: Callable[[JobRun], None]) -> None:
+        run = self._runs.get(number)
+        if run is not None:
+            call(run)
+
+    def _close_job(self, number: int, status: Status, reason: str) -> None:
+        self._with_run(number, lambda run: run.close(status, reason))
+        if self._supervisor.closing:
+            self._supervisor.close(at_once=True)
+
+    def _storage_error(self, failed: JobRun, refusal: Refusal) -> None:
+        """An output folder takes nothing more: all jobs that write there end."""
+        reason = f"Not tried: the output folder cannot be written ({refusal})"
+        for run in list(self._runs.values()):
+            if run.recorder.folder == failed.recorder.folder:
+                run.close("failed", reason)
+
+    # -- models ----------------------------------------------------------------------
+
+    def _given_up(self, model: ServedModel, reason: str, brief: str | None) -> None:
+        for run in list(self._runs.values()):
+            run.close_some(lambda a: model_of(a) == model.name, "failed", reason, brief)
+
+    def _changed_memory(self, model: ServedModel, mode: Mode) -> None:
+        model.remake_for(mode)
+        for run in self._runs.values():
+            run.remake(lambda a: model.remade(a) if model_of(a) == model.name else a)
+
+    def _keeps_results(self, model: ServedModel) -> bool:
+        return model.has_served or any(run.keeps_results for run in self._runs.values())
+
+    # -- the end -----------------------------------------------------------------------
+
+    def _close(self, at_once: bool) -> None:
+        for run in list(self._runs.values()):
+            run.close("interrupted", "Not tried: the run was interrupted.")
+        self._supervisor.close(at_once)
+
+    def _finish_records(self) -> None:
+        """What is being recorded is still reported."""
+        while self._runs:
+            for report in self._backend.poll(IDLE_WAIT):
+                self._receive(report)
+            while self._commands:
+                self._commands.popleft()()
+
+    def _break_down(self, error: BaseException) -> None:
+        self._over = f"The engine broke down ({error!r})."
+        self._supervisor.closing = True
+        for run in list(self._runs.values()):
+            run.close("failed", self._over)
+        for slot in self._slots:
+            if slot.alive:
+                self._supervisor.kill(slot, "the engine broke down")
+
+    def _leave(self) -> None:
+        """Whatever was handed over and not read gets its answer; what comes later, at once."""
+        with self._going:
+            self._gone = True
+            while self._commands:
+                try:
+                    self._commands.popleft()()
+                except Exception:
+                    logger.exception("A command to the engine failed after its end.")
+        for model in self._models.values():
+            model.stop_fetching()
+        self._backend.close()
+        self._log.close()
+
+
+def model_of(admitted: Admitted) -> str:
+    """Name of the model that a task is for."""
+    return admitted.role

@@ -1,0 +1,66 @@
+"""When workers should be free, and whether a task should run twice. No clock of its own."""
+
+from collections.abc import Iterator, Sequence
+
+from core.engine.pending import Peer
+from core.engine.task_state import ActiveAttempt
+from core.engine.task_times import TaskTimes
+from core.engine.worker_slot import WorkerSlot
+
+WORTH_A_COPY = 0.8  # of the time that the first run should still take
+LATE_SAVING = 5.0  # seconds: a large picture on a slow disk takes two or three
+
+
+def peers(slots: Sequence[WorkerSlot], times: TaskTimes, now: float) -> tuple[Peer, ...]:
+    """All workers of a model with their speed, or none while no task has been timed."""
+    found = []
+    for slot in slots:
+        rate = times.seconds_per_work(slot.name)
+        if rate is not None:
+            found.append(Peer(slot.name, busy_for(slot, rate, now), rate, slot.loras_soon))
+    return tuple(found)
+
+
+def busy_for(slot: WorkerSlot, rate: float, now: float) -> float:
+    """Seconds that everything it was given should still take."""
+    return _left(slot, rate, now) + slot.work_ahead * rate
+
+
+def _left(slot: WorkerSlot, rate: float, now: float) -> float:
+    """Remaining seconds. Overdue work is assumed to need as long again as it is overdue."""
+    if not slot.running:
+        return 0.0
+    return abs(slot.work * rate - (now - slot.busy_since))
+
+
+def worth_copying(
+    idle: WorkerSlot, slots: Sequence[WorkerSlot], times: TaskTimes, now: float
+) -> Iterator[ActiveAttempt]:
+    """Attempts of which `idle` should end a copy well before they end, the last to end first."""
+    own = times.seconds_per_work(idle.name)
+    if own is None:
+        return
+    ends = [
+        found
+        for slot in slots
+        if slot is not idle
+        for found in _ends(slot, times.seconds_per_work(slot.name) or own, now)
+    ]
+    for seconds, active in sorted(ends, key=lambda end: end[0], reverse=True):
+        load = len(active.admitted.loads - idle.loras) * times.load_seconds
+        if load + active.admitted.work * own <= WORTH_A_COPY * seconds:
+            yield active
+
+
+def _ends(slot: WorkerSlot, rate: float, now: float) -> Iterator[tuple[float, ActiveAttempt]]:
+    """Seconds that each attempt should still take; not those of groups."""
+    for held, seconds in (
+        (slot.running, _left(slot, rate, now)),
+        (slot.ahead, busy_for(slot, rate, now)),
+    ):
+        if len(held) == 1:
+            yield seconds, next(iter(held.values()))
+    saving = now - slot.saving_since
+    if saving > LATE_SAVING:
+        for active in slot.saving.values():
+            yield saving, active

@@ -1,0 +1,225 @@
+"""A caller's handle to a batch of tasks that an engine works on."""
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.errors import LedgerError, StorageError
+from core.tasks import Result, Status
+
+CANCELLED = "Not tried: the job was cancelled."
+CANCELLED_AT_ONCE = "Not finished: the job was cancelled."
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is.
+
+    Attributes:
+        total: tasks of the job, those included that were settled before it began.
+        running: tasks that a worker has.
+        waiting: tasks that wait for a worker.
+        ended: tasks with their result, by status.
+    """
+
+    total: int
+    running: int
+    waiting: int
+    ended: Counter[Status]
+
+
+class Job:
+    """Tasks on their way to one result each. Every method may be called from any thread.
+
+    A job is finished when each of its tasks has its result; what becomes of one job leaves the
+    workers and all other jobs alone::
+
+        job = generator.submit(tasks)
+        for result in job.as_completed():
+            print(result.task_id, result.status)
+
+    In asynchronous code `async for result in job` gives results as they come, and `await job`
+    all of them in input order.
+
+    Attributes:
+        records_error: why the tables of the output folder could not be written at its end.
+
+    Args:
+        number: of the job in its engine, from 1.
+        stop: has none of its waiting tasks started any more, for a reason.
+        close: gives every open task a status and a reason now.
+        settled: results known before the start: refused inputs, pictures already there.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        stop: Callable[[int, str], None],
+        close: Callable[[int, Status, str], None],
+        settled: Sequence[Result] = (),
+    ) -> None:
+        self.number = number
+        self._stop = stop
+        self._close = close
+        self._changed = threading.Condition()
+        self._results = list(settled)  # in the order in which they came
+        self._ended: Counter[Status] = Counter(result.status for result in settled)
+        self._open = 0
+        self._running = 0
+        self._finished = threading.Event()
+        self.records_error: StorageError | LedgerError | None = None
+        self._watchers: list[Callable[[], None]] = []
+
+    # -- for callers ---------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Every task has its result."""
+        return self._finished.is_set()
+
+    @property
+    def progress(self) -> Progress:
+        """How far the job is at this moment."""
+        with self._changed:
+            total = len(self._results) + self._open
+            running = min(self._running, self._open)
+            return Progress(total, running, self._open - running, Counter(self._ended))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until the job is finished; False after `timeout` seconds."""
+        return self._finished.wait(timeout)
+
+    def results(self, timeout: float | None = None) -> list[Result]:
+        """One result per task, in input order, once the job is finished.
+
+        Raises:
+            TimeoutError: it is not finished within `timeout` seconds; it goes on.
+        """
+        if not self._finished.wait(timeout):
+            raise TimeoutError(f"The job is not finished after {timeout:g} s.")
+        return self.results_so_far()
+
+    def results_so_far(self) -> list[Result]:
+        """The results that are there, in input order."""
+        with self._changed:
+            return sorted(self._results, key=lambda result: result.position)
+
+    def as_completed(self, timeout: float | None = None) -> Iterator[Result]:
+        """Each result as soon as it is there; those that are there already come first.
+
+        Raises:
+            TimeoutError: not all have come within `timeout` seconds; the job goes on.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        given = 0
+        while True:
+            with self._changed:
+                while given == len(self._results) and not self.finished:
+                    left = None if end is None else end - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise TimeoutError(f"The job is not finished after {timeout:g} s.")
+                    self._changed.wait(left)
+                new = self._results[given:]
+            if not new:
+                return
+            given += len(new)
+            yield from new
+
+    def cancel(self, at_once: bool = False) -> None:
+        """End the job early: tasks that wait are closed, those that run are finished and kept.
+
+        Args:
+            at_once: close those that run, too; what their workers bring is thrown away.
+        """
+        if at_once:
+            self._close(self.number, "interrupted", CANCELLED_AT_ONCE)
+        else:
+            self._stop(self.number, CANCELLED)
+
+    def stop(self, reason: str) -> None:
+        """Like `cancel`, with a reason for the results of tasks that were not tried."""
+        self._stop(self.number, reason)
+
+    def close(self, status: Status, reason: str) -> None:
+        """Give every open task this result now; what its workers bring is thrown away."""
+        self._close(self.number, status, reason)
+
+    def __await__(self) -> Generator[Any, None, list[Result]]:
+        return self._all().__await__()
+
+    async def _all(self) -> list[Result]:
+        async for _ in self:
+            pass
+        return self.results()
+
+    async def __aiter__(self) -> AsyncIterator[Result]:
+        loop, come = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell() -> None:
+            try:
+                loop.call_soon_threadsafe(come.set)
+            except RuntimeError:  # the loop was closed in the middle of a job
+                self._unwatch(tell)
+
+        with self._changed:
+            self._watchers.append(tell)
+        try:
+            given = 0
+            while True:
+                come.clear()
+                with self._changed:
+                    new, finished = self._results[given:], self.finished
+                for result in new:
+                    yield result
+                given += len(new)
+                if finished and not new:
+                    return
+                if not new:
+                    await come.wait()
+        finally:
+            self._unwatch(tell)
+
+    def _unwatch(self, watcher: Callable[[], None]) -> None:
+        with self._changed:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+
+    # -- for the engine ------------------------------------------------------
+
+    def admit(self, count: int) -> None:
+        """So many tasks more belong to the job."""
+        with self._changed:
+            self._open += count
+
+    def began(self) -> None:
+        """A task was given to a worker."""
+        with self._changed:
+            self._running += 1
+
+    def returned(self) -> None:
+        """A task that a worker had waits again, or has its result."""
+        with self._changed:
+            self._running -= 1
+
+    def settle(self, result: Result) -> None:
+        """A task has its result."""
+        with self._changed:
+            self._open -= 1
+            self._results.append(result)
+            self._ended[result.status] += 1
+            self._tell()
+
+    def finish(self) -> None:
+        """Every task has its result, and no more will come."""
+        with self._changed:
+            self._finished.set()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._changed.notify_all()
+        for watcher in list(self._watchers):
+            watcher()

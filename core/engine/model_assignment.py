@@ -1,0 +1,222 @@
+"""Has slots take up models as the queue asks for them: the engine's side of `model_switch`."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+
+from loguru import logger
+
+from core.engine import forecast
+from core.engine.model_switch import (
+    ModelWork,
+    SlotState,
+    Stages,
+    assign_models,
+    is_worth_asking,
+)
+from core.engine.scheduler import Scheduler
+from core.engine.served_model import ServedModel
+from core.engine.supervisor import Supervisor
+from core.engine.worker_slot import State, WorkerSlot
+
+DOING = {"generate": "generating", "edit": "editing", "score": "scoring"}
+BUSY = 1.0  # seconds until a slot is looked at again whose worker comes or goes
+
+
+class ModelAssignment:
+    """Decides which slot serves which model.
+
+    Args:
+        slots: all of the engine's; its own list.
+        stages: a bound on who may have which model when; see `core.engine.model_switch`.
+        priorities: the highest priority of the tasks that wait for a model.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[WorkerSlot],
+        models: Mapping[str, ServedModel],
+        scheduler: Scheduler,
+        stages: Stages,
+        priorities: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self._slots = slots
+        self._models = models
+        self._scheduler = scheduler
+        self._stages = stages
+        self._priorities = priorities
+        self._warm: set[str] = set()
+        self._coming: dict[int, tuple[str, int]] = {}  # by job: tasks that it will be given
+        self._next: dict[str, ServedModel] = {}  # by slot: the model that it is to have
+        self._seen: object = None  # what the last decision was made of
+        self._look_at = 0.0  # monotonic time at which the same is decided anew
+
+    def keep_warm(self, name: str) -> None:
+        """Start a model's workers before there are tasks for them."""
+        self._warm.add(name)
+
+    def expect(self, job: int, model: str, tasks: int) -> None:
+        """A job will be given so many tasks more for a model."""
+        self._coming[job] = (model, tasks)
+
+    def ended(self, job: int) -> None:
+        """A job is given no tasks any more."""
+        self._coming.pop(job, None)
+
+    @property
+    def looks_again_at(self) -> float:
+        """Monotonic time at which slots that stay idle are to be looked at again."""
+        return self._look_at if len(self._models) > 1 else inf
+
+    def assign(self, supervisor: Supervisor, now: float) -> None:
+        """Give slots their models; those that are to have another one let their workers go."""
+        for name in self._warm:
+            self._give_empty(self._models[name], supervisor, len(self._slots))
+        if len(self._models) == 1:
+            [model] = self._models.values()
+            self._give_empty(model, supervisor, self._tasks_of(model))
+            return
+        for slot in self._slots:
+            self._go_on(slot, supervisor)
+        idle = [s for s in self._slots if not s.attempts() and s.name not in self._next]
+        if not idle:
+            return
+        waiting = {name: self._scheduler.waiting(name) for name in self._models}
+        coming = self._coming_by_model()
+        seen = (
+            [(s.name, s.model, s.state) for s in idle],
+            {name for name, count in waiting.items() if count},
+            {name for name, count in coming.items() if count},
+        )
+        if seen == self._seen and now < self._look_at:
+            return
+        self._seen = seen
+        works = [self._work(model, waiting, coming) for model in self._models.values()]
+        states = [self._state(slot, now) for slot in self._slots]
+        self._look_at = inf
+        if is_worth_asking(works, states):
+            found = assign_models(works, states, self._stages)
+            self._look_at = now + found.good_for
+            if sum([self._follow(s, found.models[s.name], supervisor) for s in self._slots]):
+                self._tell_split()
+        self._make_way(supervisor)
+
+    # -- what the policy is told -----------------------------------------------
+
+    def _work(
+        self, model: ServedModel, waiting: Mapping[str, int], coming: Mapping[str, int]
+    ) -> ModelWork:
+        given_up = model.given_up is not None
+        return ModelWork(
+            model.name,
+            0 if given_up else waiting[model.name],
+            model.times.seconds_per_task,
+            model.load_seconds,
+            model.after,
+            0 if given_up else coming.get(model.name, 0),
+            self._owed().get(model.name, 0),
+        )
+
+    def _coming_by_model(self) -> dict[str, int]:
+        found: dict[str, int] = defaultdict(int)
+        for name, tasks in self._coming.values():
+            found[name] += tasks
+        return found
+
+    def _owed(self) -> dict[str, int]:
+        """Slots that each model is owed: equal parts for those whose tasks are of nobody's else.
+
+        A model and the one that its tasks follow from are one party; parties with tasks of a lower
+        priority are owed nothing.
+        """
+        priorities = self._priorities()
+        parties: dict[str, str] = {}  # the party's first model, by model with tasks
+        for name in priorities:
+            first = self._models[name].after or name
+            parties[name] = first
+        if len(set(parties.values())) < 2:
+            return {}
+        top = max(priorities.values())
+        highest = {parties[name] for name, priority in priorities.items() if priority == top}
+        part = max(1, len(self._slots) // len(highest))
+        owed: dict[str, int] = {}
+        for name, party in parties.items():
+            if party in highest and not any(parties[known] == party for known in owed):
+                owed[name] = part
+        return owed
+
+    def _state(self, slot: WorkerSlot, now: float) -> SlotState:
+        model = self._next.get(slot.name) or slot.model
+        unfit = frozenset(m.name for m in self._models.values() if not slot.can_serve(m))
+        if model is None or model.name in unfit:
+            return SlotState(slot.name, None, BUSY if slot.alive else 0.0, unfit=unfit)
+        if slot.name in self._next or slot.state is not State.SERVING:
+            load = model.load_seconds or 0.0
+            loading_for = now - slot.started_at if slot.alive else 0.0
+            left = max(load - loading_for, BUSY)
+            return SlotState(slot.name, model.name, left, busy_for=loading_for, unfit=unfit)
+        held = len(slot.running) + len(slot.ahead)
+        rate = model.times.seconds_per_work(slot.name) or 0.0
+        return SlotState(
+            slot.name,
+            model.name,
+            max(forecast.busy_for(slot, rate, now), 0.001) if held else 0.0,
+            held,
+            now - slot.busy_since if held else 0.0,
+            now - slot.serving_since,
+            unfit,
+        )
+
+    # -- what comes of it ------------------------------------------------------
+
+    def _give_empty(self, model: ServedModel, supervisor: Supervisor, most: int) -> None:
+        having = sum(slot.model is model and slot.wanted for slot in self._slots)
+        for slot in self._slots:
+            if having >= most:
+                return
+            if slot.model is None and not slot.alive and slot.can_serve(model):
+                supervisor.give_model(slot, model)
+                having += 1
+
+    def _tasks_of(self, model: ServedModel) -> int:
+        held = sum(len(slot.attempts()) for slot in self._slots if slot.model is model)
+        return self._scheduler.waiting(model.name) + held
+
+    def _follow(self, slot: WorkerSlot, name: str | None, supervisor: Supervisor) -> bool:
+        """Begin to give a slot a model; False if it has it."""
+        model = self._models.get(name) if name is not None else None
+        if model is None or (model is slot.model and slot.wanted):
+            return False
+        self._next[slot.name] = model
+        self._go_on(slot, supervisor)
+        return True
+
+    def _tell_split(self) -> None:
+        models = [self._next.get(slot.name) or slot.model for slot in self._slots]
+        counts = Counter(model.name for model in models if model is not None)
+        parts = [f"{counts[name]} {DOING.get(name, name)}" for name in self._models]
+        logger.info(f"Split: {', '.join(parts)}.")
+
+    def _go_on(self, slot: WorkerSlot, supervisor: Supervisor) -> None:
+        """The change of a slot's model goes as far as it can."""
+        model = self._next.get(slot.name)
+        if model is None:
+            if not slot.wanted:
+                supervisor.let_go(slot)
+            return
+        if slot.alive:
+            slot.wanted = False
+            supervisor.let_go(slot)
+            return
+        del self._next[slot.name]
+        if slot.can_serve(model):
+            supervisor.give_model(slot, model)
+
+    def _make_way(self, supervisor: Supervisor) -> None:
+        """Workers without work leave devices that slots of another size wait for."""
+        for slot in self._slots:
+            if slot.alive or slot.model is None or not slot.wanted:
+                continue
+            for other in self._slots:
+                if other.alive and supervisor.excludes(slot, other) and not other.attempts():
+                    other.wanted = False

@@ -1,0 +1,395 @@
+"""The lives of workers: start, load, deadlines, deaths, restarts, and the end.
+
+Policy over slots and a backend; no process in here. Called from the engine's thread alone.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from loguru import logger
+
+from core.engine.backend import Died, WorkerBackend
+from core.engine.fetch import Fetch
+from core.engine.job_run import WorkerLoss
+from core.engine.memory_release import MemoryRelease
+from core.engine.served_model import ServedModel
+from core.engine.task_state import ActiveAttempt
+from core.engine.worker_slot import State, WorkerSlot
+from core.events import Listener, WorkerState
+from core.fault_points import fault_point
+from core.memory_modes import Mode
+from core.messages import FailureKind, Load, Loaded, LoadFailed, Ready, Stop
+from core.settings import SupervisionSettings
+
+STALL_CHECKS = 4  # looks at a loading worker within the time in which it has to get on
+KILL_GRACE = 5.0  # seconds for the kernel to end a killed process
+
+
+class Supervisor:
+    """Keeps a worker in every slot that is to have one.
+
+    Args:
+        slots: all of the engine's; its own list.
+        on_lost: told of an attempt whose worker is gone, and whether its task may be to blame.
+        on_given_up: told of a model that nobody serves any more: its name, the reason, and the
+            reason in short for the log.
+        on_changed_memory: told of a model whose tasks are to be made anew for another memory mode.
+        keeps_results: results of a model are there, which belong to its memory mode of today.
+        tell_later: tells the listener from the engine's thread; called from any.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[WorkerSlot],
+        backend: WorkerBackend,
+        rules: SupervisionSettings,
+        listener: Listener,
+        release: MemoryRelease,
+        on_lost: Callable[[ActiveAttempt, WorkerLoss, bool], None],
+        on_given_up: Callable[[ServedModel, str, str | None], None],
+        on_changed_memory: Callable[[ServedModel, Mode], None],
+        keeps_results: Callable[[ServedModel], bool],
+        tell_later: Listener,
+    ) -> None:
+        self._tell_later = tell_later
+        self._slots = slots
+        self._backend = backend
+        self._rules = rules
+        self._listener = listener
+        self._release = release
+        self._on_lost = on_lost
+        self._on_given_up = on_given_up
+        self._on_changed_memory = on_changed_memory
+        self._keeps_results = keeps_results
+        self.closing = False
+
+    # -- what workers say ------------------------------------------------------
+
+    def ready(self, slot: WorkerSlot, message: Ready) -> None:
+        """A worker is up."""
+        logger.debug(
+            f"{slot.name}: pid {message.pid}, {message.device_name} ({message.device_uuid}), "
+            f"CUDA_VISIBLE_DEVICES={message.visible_devices!r}, up in {message.boot_seconds:.1f} s"
+        )
+        if not slot.on_its_way_out:
+            slot.set_deadline(None)
+            self._change(slot, State.BOOTED)
+
+    def loaded(self, slot: WorkerSlot, message: Loaded) -> None:
+        """A worker has its model."""
+        logger.debug(f"{slot.name}: {message.model_class} in {message.seconds:.1f} s")
+        if not slot.on_its_way_out:
+            assert slot.model is not None
+            slot.set_deadline(None)
+            slot.model.has_served = True
+            slot.serving_since = time.monotonic()
+            slot.model.load_seconds = slot.serving_since - slot.started_at
+            self._change(slot, State.SERVING)
+
+    def load_failed(self, slot: WorkerSlot, message: LoadFailed) -> None:
+        """A worker could not load its model."""
+        reason = f"the model could not be loaded: {message.error}"
+        if message.kind == "out_of_memory" and not slot.on_its_way_out:
+            self._needs_less_memory(slot, reason)
+        else:
+            self.cannot_serve(slot, message.kind, reason, message.everywhere)
+
+    def cannot_serve(
+        self, slot: WorkerSlot, kind: FailureKind, reason: str, everywhere: bool = False
+    ) -> None:
+        """A worker cannot do its work, and ends itself."""
+        assert slot.model is not None
+        if slot.on_its_way_out:
+            logger.error(f"{slot.name}: {reason}")
+        elif everywhere and not slot.model.has_served:
+            self.give_up(slot.model, f"{slot.name}: {reason}")
+        elif kind == "input" or everywhere:  # no other try would change anything
+            self._retire(slot, reason)
+        else:
+            logger.error(f"{slot.name}: {reason}")
+            self.expect_to_leave(slot, reason)
+
+    def expect_to_leave(self, slot: WorkerSlot, reason: str) -> None:
+        """A worker said that it ends itself, to come again with a fresh device context."""
+        slot.leaves_because = reason
+        if not slot.on_its_way_out:
+            slot.set_deadline(self._rules.stop_timeout)
+            self._change(slot, State.STOPPING)
+
+    def _needs_less_memory(self, slot: WorkerSlot, reason: str) -> None:
+        """Load once in a mode that takes less memory, or give up: a try more would end the same."""
+        model = slot.model
+        assert model is not None
+        fit = model.memory.fit if model.memory else None
+        may_change = fit is not None and not slot.standing.has_changed_memory
+        if fit and may_change and fit.same_pixels:
+            mode = fit.same_pixels[0]
+            logger.warning(
+                f"{slot.name}: {reason} It loads the model in memory mode {mode} instead: the "
+                "same pictures, more slowly."
+            )
+            slot.load_smaller(mode)
+            model.change_memory(mode)
+            self.expect_to_leave(slot, reason)
+        elif fit and may_change and fit.other_pixels and not self._keeps_results(model):
+            logger.warning(f"{slot.name}: {reason}")
+            self.expect_to_leave(slot, reason)
+            self._change_memory(model, fit.other_pixels)
+        else:
+            why = fit.refusal(slot.device, slot.memory) if fit else ""
+            self._retire(slot, f"{reason} {why}".rstrip())
+
+    def _change_memory(self, model: ServedModel, mode: Mode) -> None:
+        """All workers load in another mode, so that a picture is the same whoever draws it."""
+        reason = f"all workers load the model in memory mode {mode} now"
+        logger.warning(f"Memory: {reason}; it was not enough for the one before.")
+        self._on_changed_memory(model, mode)
+        model.change_memory(mode)
+        for slot in self._slots:
+            if slot.model is model:
+                slot.load_smaller(mode)
+                if slot.alive and not slot.on_its_way_out:
+                    self.kill(slot, reason)
+
+    # -- deadlines ---------------------------------------------------------------
+
+    def forgive(self, seconds: float) -> None:
+        """The engine was held up so long (stopped, for one): no worker shall pay for it."""
+        for slot in self._slots:
+            slot.forgive(seconds)
+
+    def check(self, slot: WorkerSlot, now: float) -> None:
+        """End a worker that is late, or that stands still while it loads."""
+        if slot.alive and slot.deadline is not None and now >= slot.deadline:
+            self._deadline_passed(slot)
+        if slot.state is State.LOADING and slot.kill_reason is None:
+            self._check_load(slot, now)
+
+    def _deadline_passed(self, slot: WorkerSlot) -> None:
+        if self._backend.has_word(slot.name):
+            return
+        if slot.kill_reason is not None:  # killed, and still not dead: stuck in the kernel
+            self._retire(slot, "it does not react to SIGKILL")
+            self.buried(slot, Died(slot.name, "it does not react to SIGKILL"))
+            return
+        what = "the task" if slot.state is State.SERVING else slot.state.value
+        self.kill(slot, f"{what} took longer than allowed")
+
+    def _check_load(self, slot: WorkerSlot, now: float) -> None:
+        """A load may take an hour, but not stand still: others may be waiting for their turn."""
+        if self._backend.has_word(slot.name):
+            return
+        seen = self._backend.progress(slot.name)
+        if seen != slot.load_seen:
+            slot.load_seen, slot.load_seen_at = seen, now
+        elif now - slot.load_seen_at >= self._rules.load_stall_timeout:
+            self.kill(slot, "loading the model made no progress")
+
+    def kill(self, slot: WorkerSlot, reason: str) -> None:
+        """End a worker, whatever it is doing."""
+        slot.kill_reason = reason
+        self._backend.kill(slot.name)
+        slot.set_deadline(KILL_GRACE)
+
+    # -- deaths ------------------------------------------------------------------
+
+    def buried(self, slot: WorkerSlot, death: Died) -> None:
+        """A worker is gone: its attempts are lost, and the slot starts again, or does not."""
+        reason = death.how
+        if slot.leaves_because and slot.kill_reason is None and not death.by_sigkill:
+            reason += f" ({slot.leaves_because})"
+        hung = slot.kill_reason is not None
+        expected = self.closing or not slot.wanted or slot.state is State.RETIRED
+        if slot.kill_reason is not None:
+            reason = slot.kill_reason
+        attempts = slot.attempts()
+        # Who announced its leaving has named the culprit; who lost its server knows none.
+        innocent = death.blameless or slot.leaves_because is not None
+        running = {i for i, active in slot.running.items() if active.sent}
+        never_begun = {a.lease_id for a in attempts if not a.sent} | slot.ahead.keys()
+        self._backend.forget(slot.name)
+        slot.buried()
+        if not expected:
+            logger.warning(f"{slot.name}: {reason}.")
+        loss = WorkerLoss(f"{slot.name}: {reason}", death.by_sigkill, hung)
+        for active in attempts:
+            # A crash may come of a result that is being saved, too; a deadline is the task's own.
+            suspect = not running or active.lease_id in running or not hung
+            blamed = suspect and not innocent and active.lease_id not in never_begun
+            self._on_lost(active, loss, blamed)
+        if self.closing or not slot.wanted:
+            self._change(slot, State.STOPPED)
+        elif slot.state is not State.RETIRED:
+            self._plan_restart(slot, reason)
+
+    def _plan_restart(self, slot: WorkerSlot, reason: str) -> None:
+        model = slot.model
+        assert model is not None
+        is_last = not any(s is not slot and s.can_serve(model) for s in self._slots)
+        deaths = slot.standing.deaths
+        wait = deaths.after_death(self._rules, is_last)
+        if wait is None:
+            self._retire(slot, f"it dies again and again, the last time: {reason}")
+            return
+        if wait > 0:
+            logger.warning(
+                f"{slot.name}: start {deaths.in_row + 1} in a row follows in {wait:.1f} s."
+            )
+        slot.start_at = time.monotonic() + wait
+        self._change(slot, State.DOWN)
+
+    # -- starts ------------------------------------------------------------------
+
+    def start_if_due(self, slot: WorkerSlot, now: float) -> None:
+        """Start a worker where there is none and one is wanted."""
+        if slot.alive or slot.state is not State.DOWN or self.closing or not slot.wanted:
+            return
+        if now < slot.start_at or not self._release.is_free(slot) or not self.could_start(slot):
+            return
+        spec = slot.next_spec()
+        self._release.starts(slot)
+        try:
+            self._backend.start(slot.name, slot.device, spec)
+        except Exception as error:  # out of processes, threads, memory or file descriptors
+            logger.warning(f"{slot.name}: could not be started: {error}")
+            self._plan_restart(slot, f"could not be started: {error}")
+            return
+        slot.started(spec)
+        fault_point("main.boot")
+        slot.set_deadline(self._rules.boot_timeout)
+        self._change(slot, State.BOOTING)
+
+    def could_start(self, slot: WorkerSlot) -> bool:
+        """Workers boot while the hub is asked, and not while the model comes: that takes long."""
+        if slot.model is None or not self._backend.ready or self._release.holds_up(slot):
+            return False
+        if any(other.alive and self.excludes(slot, other) for other in self._slots):
+            return False
+        return slot.model.fetch is None or not slot.model.fetch.transfers
+
+    def excludes(self, slot: WorkerSlot, other: WorkerSlot) -> bool:
+        """The two have a device in common and are not meant to share it: one waits for the other.
+
+        They are of models that share the devices out in different ways.
+        """
+        if other is slot or not slot.gpus & other.gpus:
+            return False
+        models = [m for m in (slot.model, other.model) if m is not None]
+        return not any({slot.name, other.name} <= m.slots for m in models)
+
+    def grant_loads(self) -> None:
+        """Let workers load, as many at once as their model's files and the memory allow."""
+        for model in {
+            id(s.model): s.model for s in self._slots if s.state is State.BOOTED
+        }.values():
+            if model is None or model.awaits_files:
+                continue
+            ours = [s for s in self._slots if s.model is model]
+            loading = sum(s.state is State.LOADING for s in ours)
+            free = model.turns.at_once(model.has_served) - loading
+            waiting = [s for s in ours if s.state is State.BOOTED and s.kill_reason is None]
+            for slot in waiting[: max(0, free)]:
+                fault_point("main.load")
+                self._backend.send(slot.name, Load(model.folder))
+                slot.set_deadline(self._rules.load_timeout)
+                slot.load_seen = self._backend.progress(slot.name)
+                slot.load_seen_at = time.monotonic()
+                self._change(slot, State.LOADING)
+
+    def fetch(self, models: Iterable[ServedModel]) -> None:
+        """Begin to bring hub models here, one after the other: each has the whole line."""
+        before: Fetch | None = None
+        for model in models:
+            if not model.fetch_has_begun:
+                model.fetch_has_begun = True
+                fetch = self._backend.fetch(model.usual_spec, self._tell_later)
+                if fetch is not None:
+                    model.fetch = fetch
+                    fetch.on_change = self._backend.wake
+                    fetch.start(before)
+            before = model.fetch or before
+
+    def mind_the_fetch(self, model: ServedModel) -> None:
+        """Once a hub's model is there, or cannot be had."""
+        fetch = model.fetch
+        if fetch is None or self.closing:
+            return
+        if fetch.refusal is not None:
+            self.give_up(model, f"The model could not be loaded: {fetch.refusal}")
+        elif fetch.folder is not None:
+            model.arrived(fetch.folder)
+
+    # -- giving up ---------------------------------------------------------------
+
+    def _retire(self, slot: WorkerSlot, reason: str) -> None:
+        """Give a slot up for its model, for good."""
+        model = slot.model
+        assert model is not None
+        if slot.state is State.RETIRED or slot.standing.unfit is not None:
+            return
+        self._use_no_more(slot, reason)
+        logger.error(f"{slot.name} is given up: {reason}")
+        if not any(s.can_serve(model) for s in self._slots):
+            self._nobody_is_left(model, f"{slot.name}: {reason}")
+
+    def give_up(self, model: ServedModel, reason: str) -> None:
+        """Give up all of a model's workers for what each of them would meet; say so once."""
+        model.cannot_load = True
+        for slot in self._slots:
+            if slot.can_serve(model):
+                slot.standing_with(model).unfit = reason
+                if slot.model is model:
+                    self._use_no_more(slot, reason)
+        logger.error(f"{reason} All workers are given up.")
+        self._nobody_is_left(model, reason)
+
+    def _use_no_more(self, slot: WorkerSlot, reason: str) -> None:
+        slot.standing.unfit = reason
+        self._change(slot, State.RETIRED)
+        if slot.alive and slot.kill_reason is None:
+            self.kill(slot, reason)
+
+    def _nobody_is_left(self, model: ServedModel, last_loss: str) -> None:
+        model.given_up = f"No worker is left; the last one: {last_loss}"
+        model.stop_fetching()
+        self._on_given_up(model, model.given_up, "No worker is left.")
+
+    # -- another model, or none --------------------------------------------------
+
+    def let_go(self, slot: WorkerSlot) -> None:
+        """Have a worker leave that has nothing to do: its slot gets another model, or rests."""
+        if not slot.alive or slot.attempts() or slot.publishing:
+            return
+        if slot.state is State.SERVING and self._backend.send(slot.name, Stop()):
+            self._change(slot, State.STOPPING)
+            slot.set_deadline(self._rules.stop_timeout)
+        elif slot.state is not State.STOPPING and slot.kill_reason is None:
+            self.kill(slot, "it is not needed any more")
+
+    def give_model(self, slot: WorkerSlot, model: ServedModel) -> None:
+        """Have an empty slot serve a model from its next worker on."""
+        assert not slot.alive
+        if slot.model is not None and slot.model is not model:
+            self._release.left(slot, time.monotonic())
+        slot.model, slot.wanted = model, True
+        slot.start_at = 0.0
+        self._backend.prepare(slot.next_spec())
+        self.fetch([model])
+        self._change(slot, State.DOWN)
+
+    def close(self, at_once: bool) -> None:
+        """Send the poison pill to workers that have nothing to do; kill the others, or all."""
+        self.closing = True
+        for slot in self._slots:
+            if not slot.alive:
+                continue
+            idle = slot.state is State.SERVING and not slot.running
+            if at_once or not idle or not self._backend.send(slot.name, Stop()):
+                self.kill(slot, "the run is over")
+            else:
+                slot.set_deadline(self._rules.stop_timeout)
+            self._change(slot, State.STOPPING)
+
+    def _change(self, slot: WorkerSlot, state: State) -> None:
+        slot.state = state
+        self._listener(WorkerState(slot.name, state.value))

@@ -1,0 +1,96 @@
+"""How long tasks of a model take here, learned from those before: deadlines and forecasts."""
+
+from collections import deque
+from collections.abc import Iterable
+from statistics import median
+from typing import Protocol
+
+SAME_SPEED = 1.15  # how much slower a worker may be before it counts as slower
+MEMORY = 64  # tasks: enough for a median that one slow task does not move
+OWN_MEMORY = 9  # of one worker: its first, slow task is soon outvoted
+OWN_ENOUGH = 3  # of its tasks: before, one slow one would speak for all
+
+
+class DeadlineRules(Protocol):
+    """How long a task may take; see `supervision` in config/default.yaml."""
+
+    @property
+    def task_timeout(self) -> float | None: ...
+    @property
+    def task_timeout_factor(self) -> float: ...
+    @property
+    def task_timeout_minimum(self) -> float: ...
+    @property
+    def first_task_timeout(self) -> float: ...
+
+
+class TaskTimes:
+    """Seconds per unit of expected work, over all workers of a model and for each of them."""
+
+    def __init__(self, rules: DeadlineRules) -> None:
+        self._rules = rules
+        self._rates: deque[float] = deque(maxlen=MEMORY)
+        self._seconds: deque[float] = deque(maxlen=MEMORY)  # of whole tasks
+        self._own: dict[str, deque[float]] = {}
+        self._own_median: dict[str, float] = {}  # of those that have finished enough
+        self._loads: deque[float] = deque(maxlen=MEMORY)  # seconds for a LoRA
+
+    def learn(
+        self, worker: str, work: float, seconds: float, loads: int = 0, together: int = 1
+    ) -> None:
+        """Note a finished task.
+
+        Args:
+            seconds: its share of the device's time.
+            loads: LoRAs that were loaded for it and those that ran with it.
+            together: how many that were.
+        """
+        usual = self.seconds_per_work(worker)
+        if loads and usual is not None:
+            self._loads.append(max(0.0, seconds - usual * work) * together / loads)
+        rate = seconds / max(work, 1e-9)
+        self._rates.append(rate)
+        self._seconds.append(seconds)
+        own = self._own.setdefault(worker, deque(maxlen=OWN_MEMORY))
+        own.append(rate)
+        if len(own) >= OWN_ENOUGH:
+            self._own_median[worker] = median(own)
+
+    def seconds_per_work(self, worker: str = "") -> float | None:
+        """Of this worker, or of all while it has finished few; None while nobody has any."""
+        if worker in self._own_median:
+            return self._own_median[worker]
+        return median(self._rates) if self._rates else None
+
+    @property
+    def seconds_per_task(self) -> float | None:
+        """Device time of a usual task; None while none has finished."""
+        return median(self._seconds) if self._seconds else None
+
+    @property
+    def load_seconds(self) -> float:
+        """What a LoRA takes to load, over the time of its task; 0 while nobody knows."""
+        return median(self._loads) if self._loads else 0.0
+
+    def keeps_up(self, worker: str, others: Iterable[str]) -> bool:
+        """The worker is known to be about as fast as the fastest of them."""
+        own = self._own_median.get(worker)
+        return own is not None and all(
+            own <= SAME_SPEED * self._own_median.get(name, own) for name in others
+        )
+
+    def allowed(self, worker: str, work: float, may_compile: bool = False) -> float:
+        """Seconds after which a task of this much work counts as hung on this worker.
+
+        Args:
+            may_compile: so it takes as long as a first task, whatever is known of others.
+        """
+        rules = self._rules
+        if rules.task_timeout is not None:
+            return rules.task_timeout
+        own = self.seconds_per_work(worker)
+        if own is None:
+            return rules.first_task_timeout
+        expected = max(own, median(self._rates)) * work
+        learned = max(rules.task_timeout_minimum, rules.task_timeout_factor * expected)
+        return max(learned, rules.first_task_timeout) if may_compile else learned

@@ -1,0 +1,210 @@
+"""One place for a worker: a device, over all workers that it sees. No process in here."""
+
+import time
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from core.devices.device import Device
+from core.engine.restart_policy import Deaths
+from core.engine.served_model import ServedModel
+from core.engine.task_state import ActiveAttempt
+from core.memory_modes import Mode
+from core.worker_spec import WorkerSpec
+
+Attempts = dict[str, ActiveAttempt]
+
+
+class State(Enum):
+    """The life of a worker; the value is shown to the user."""
+
+    DOWN = "waiting to start"
+    BOOTING = "starting"
+    BOOTED = "waiting to load"
+    LOADING = "loading the model"
+    SERVING = "ready"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    RETIRED = "given up"
+
+
+@dataclass
+class Standing:
+    """How a slot has fared with one model.
+
+    Attributes:
+        memory: the memory mode that it loads the model in; None for that of all workers.
+        has_changed_memory: it ran out of memory at load: a smaller mode is tried once.
+        unfit: why it serves the model no more; None while it may.
+    """
+
+    deaths: Deaths = field(default_factory=Deaths)
+    memory: Mode | None = None
+    has_changed_memory: bool = False
+    unfit: str | None = None
+
+
+class WorkerSlot:
+    """The engine's view of one slot: its model, its worker's state, what it holds, its deadline."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.name = device.label
+        is_gpu = device.kind == "cuda"
+        self.gpus = frozenset(device.mask.split(",") if is_gpu else ())  # that it sees
+        self.model: ServedModel | None = None  # of the present worker, or of the next one
+        self.spec: WorkerSpec | None = None  # of the present worker
+        self.state = State.DOWN
+        self.alive = False  # a worker was started and is not known to be gone
+        self.wanted = True  # False: its worker is to leave when it has nothing to do
+        self.deadline: float | None = None  # monotonic time by which something must happen
+        self.start_at = 0.0  # monotonic time of the next start while DOWN
+        self.started_at = 0.0  # monotonic time of its worker's start
+        self.serving_since = 0.0  # monotonic time at which its worker had loaded its model
+        self.load_seen: object = None  # what the backend last said of a load's progress
+        self.load_seen_at = 0.0
+        self.loras: frozenset[str] = frozenset()
+        self.fresh = True  # its worker has not finished a task yet
+        self.leaves_because: str | None = None  # its worker said that it will end itself
+        self.kill_reason: str | None = None  # why the engine ordered its worker's death
+        self.busy_since = 0.0  # monotonic time at which it began what it runs
+        self.saving_since = 0.0  # monotonic time at which the newest result was made
+        self.running: Attempts = {}
+        self.ahead: Attempts = {}  # begun when `running` is done
+        self.saving: Attempts = {}  # made, and still being written by the worker
+        self.publishing: set[str] = set()  # leases whose end is being recorded
+        self.standings: dict[str, Standing] = {}
+
+    # -- its model -------------------------------------------------------------
+
+    @property
+    def standing(self) -> Standing:
+        """How it has fared with its present model."""
+        assert self.model is not None
+        return self.standing_with(self.model)
+
+    def standing_with(self, model: ServedModel) -> Standing:
+        return self.standings.setdefault(model.name, Standing())
+
+    def can_serve(self, model: ServedModel) -> bool:
+        """It may be given this model."""
+        return self.name in model.slots and self.standing_with(model).unfit is None
+
+    @property
+    def is_given_up(self) -> bool:
+        """It serves no model any more."""
+        return self.state is State.RETIRED
+
+    def next_spec(self) -> WorkerSpec:
+        """What its next worker is born knowing."""
+        assert self.model is not None
+        spec = self.model.spec_for(self.device)
+        memory = self.standing.memory
+        return spec if memory is None else replace(spec, memory=memory)
+
+    @property
+    def memory(self) -> Mode:
+        """The memory mode in which its next worker loads the model."""
+        return self.next_spec().memory
+
+    def load_smaller(self, mode: Mode) -> None:
+        """Have the next worker load the model in a mode that takes less memory."""
+        self.standing.memory = mode
+        self.standing.has_changed_memory = True
+
+    # -- its worker ------------------------------------------------------------
+
+    def started(self, spec: WorkerSpec) -> None:
+        """A worker comes to life here."""
+        self.spec = spec
+        self.alive = True
+        self.started_at = time.monotonic()
+        self.kill_reason = self.leaves_because = None
+        self.fresh = True
+        self.loras = frozenset()
+
+    def buried(self) -> None:
+        """Its worker is gone, and everything that belonged to it."""
+        self.alive = False
+        self.deadline = None
+        self.running, self.ahead, self.saving = {}, {}, {}
+
+    @property
+    def on_its_way_out(self) -> bool:
+        """Killed, or expected to leave: its deadline is for that, whatever it still says."""
+        return self.kill_reason is not None or self.state is State.STOPPING
+
+    @property
+    def group_size(self) -> int:
+        """Attempts that its worker may be given at once."""
+        return self.spec.group_size if self.spec else 1
+
+    @property
+    def is_open(self) -> bool:
+        """Nothing that is known here speaks against another attempt."""
+        if self.state is not State.SERVING or self.on_its_way_out or not self.wanted:
+            return False
+        assert self.spec is not None
+        # What it saves, and what is not recorded yet, would be lost with this program.
+        unpublished = len(self.saving) + len(self.running) + len(self.publishing)
+        if unpublished > self.spec.most_saving:
+            return False
+        return not any(active.alone for active in self.attempts())
+
+    def attempts(self) -> list[ActiveAttempt]:
+        """All that it holds: on the device, behind that, and being saved."""
+        return [*self.running.values(), *self.ahead.values(), *self.saving.values()]
+
+    def held(self, lease_id: str) -> ActiveAttempt | None:
+        """The attempt of a lease, if it has it."""
+        for attempts in (self.running, self.ahead, self.saving):
+            if lease_id in attempts:
+                return attempts[lease_id]
+        return None
+
+    def drop(self, lease_id: str) -> None:
+        """It has this attempt no more."""
+        for attempts in (self.running, self.ahead, self.saving):
+            attempts.pop(lease_id, None)
+
+    def go_on(self) -> bool:
+        """Begin what was given for afterwards, if its device has nothing else; True if it does."""
+        if self.running or not self.ahead:
+            return False
+        self.running, self.ahead = self.ahead, {}
+        return True
+
+    @property
+    def loras_soon(self) -> frozenset[str]:
+        """Those that it holds, and what it is loading for what it was given."""
+        given = [*self.running.values(), *self.ahead.values()]
+        coming = frozenset[str]().union(*(active.admitted.loads for active in given))
+        soon = self.loras | coming
+        return soon if self.spec and len(soon) <= self.spec.max_resident_loras else coming
+
+    @property
+    def work(self) -> float:
+        """Expected work of what it runs."""
+        return sum(active.admitted.work for active in self.running.values())
+
+    @property
+    def work_ahead(self) -> float:
+        """Expected work of what it begins then."""
+        return sum(active.admitted.work for active in self.ahead.values())
+
+    @property
+    def may_compile(self) -> bool:
+        """What it runs next may be compiled first; later it says so itself (`Compiling`)."""
+        return self.fresh and self.spec is not None and self.spec.may_compile
+
+    # -- its time --------------------------------------------------------------
+
+    def set_deadline(self, seconds: float | None) -> None:
+        self.deadline = None if seconds is None else time.monotonic() + seconds
+
+    def forgive(self, seconds: float) -> None:
+        """Do as if that time had not passed."""
+        self.busy_since += seconds
+        self.saving_since += seconds
+        self.load_seen_at += seconds
+        if self.deadline is not None:
+            self.deadline += seconds

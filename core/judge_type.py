@@ -1,0 +1,41 @@
+"""What the program has to know of a type of judge; each has a file in `core.judges`."""
+
+from dataclasses import dataclass
+
+from core.judge_calls import JudgePrompts
+from core.registry import Registry
+
+
+@dataclass(frozen=True)
+class JudgeType:
+    """One way of judging.
+
+    Attributes:
+        served_by: the worker's class, a `workers.models.base.ModelFamily`, as `module:Class`.
+        chats: its model is a chat model that is shown pictures and asked the questions of a
+            prompt file. Others embed, and have `prompts` that nobody is asked.
+        prompts: the names of its scores, where no prompt file says them.
+        usual_prompts: the prompt file where the settings name none.
+        needs: fields that every call of a prompt file has to set.
+        own_settings: fields of the judge's settings that decide scores of this type only.
+        new_tokens: of an answer, where that is no matter of settings.
+        varies: to ask again may give another answer.
+    """
+
+    served_by: str
+    chats: bool = True
+    prompts: JudgePrompts | None = None
+    usual_prompts: str | None = None
+    needs: tuple[str, ...] = ()
+    own_settings: frozenset[str] = frozenset()
+    new_tokens: int | None = None
+    varies: bool = False
+
+    def missing_in(self, prompts: JudgePrompts) -> str | None:
+        """The fields that calls have to set, in words, if one of them does not."""
+        if all(getattr(call, name) for call in prompts.calls for name in self.needs):
+            return None
+        return " and ".join(f"`{name}`" for name in self.needs)
+
+
+JUDGES: Registry[JudgeType] = Registry("type of judge", "core.judges")

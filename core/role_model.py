@@ -1,0 +1,68 @@
+"""The model that one role has in a run: how it was chosen, and how its workers are made."""
+
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+from core.devices.device import Device
+from core.devices.memory_choice import MemoryChoice
+from core.devices.model_choice import ModelChoice
+from core.devices.worker_specs import RunSettings, spec_for
+from core.engine.served_model import ServedModel
+from core.judge import Judge
+from core.settings import SupervisionSettings
+from core.worker_spec import Role, WorkerSpec
+
+
+class SupervisedSettings(RunSettings, Protocol):
+    """Settings of a run with workers."""
+
+    @property
+    def supervision(self) -> SupervisionSettings: ...
+
+
+class RoleModel:
+    """A model, where it is served, and what its workers are told.
+
+    Args:
+        memory: the model, and how its memory mode is decided.
+        devices: one for each worker.
+        judge: how it scores; None for other roles.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        memory: MemoryChoice,
+        devices: Sequence[Device],
+        settings: SupervisedSettings,
+        judge: Judge | None = None,
+    ) -> None:
+        self.role = role
+        self.memory = memory
+        self.devices = list(devices)
+        self.judge = judge
+        self._settings = settings
+
+    @property
+    def model(self) -> ModelChoice:
+        """The model, and how it is loaded."""
+        return self.memory.model
+
+    def spec_for(self, device: Device) -> WorkerSpec:
+        """What a worker on a device is born knowing, as things stand; all share this machine."""
+        threads = max(1, len(os.sched_getaffinity(0)) // len(self.devices))
+        return spec_for(device, self.role, self.model, self._settings, threads, self.judge)
+
+    def served(self, in_step: bool = False, after: Role | None = None) -> ServedModel:
+        """The model as an engine serves it; see `ServedModel` for the arguments."""
+        return ServedModel(
+            self.role,
+            self.devices,
+            self.spec_for,
+            self._settings.supervision,
+            self._settings.workers.concurrent_loads,
+            self.memory,
+            in_step,
+            after,
+        )

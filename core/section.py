@@ -1,0 +1,9 @@
+"""One section of a YAML file as a validated model."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """Unknown keys are refused, and what is read does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())

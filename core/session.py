@@ -1,0 +1,221 @@
+"""One output folder: what it remembers, what a batch has to do there, and its records.
+
+Both facades stand on this: they bring models and tasks, the session everything that has to do
+with the folder. Without a folder that lasts, its record lives as long as its process.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from core.engine.engine import Engine
+from core.engine.job import Job
+from core.engine.recorder import Then
+from core.events import Listener
+from core.intake.admission import Admitted, Rejected
+from core.intake.kept_seeds import KeptSeeds
+from core.intake.planning import Plan, Planner
+from core.model_lora import ModelLora
+from core.store.claims import BatchClaims, Claims
+from core.store.folder_input import FolderInput
+from core.store.folder_recorder import FolderRecorder
+from core.store.ledger import Entry, Ledger
+from core.store.outputs import OutputPath, OutputRoot
+from core.store.tables import Tables, refuse_foreign_tables
+from core.tasks import Result
+
+Item = Admitted | Rejected
+
+
+class Session:
+    """The folder of a run, from its opening to its end.
+
+    Args:
+        folder: the output folder; None for results that lie anywhere and need not be found again.
+        source: what the tasks are read from, if it is a file or folder.
+        overwrite: redo what is done, and keep nothing of what is replaced.
+        retry_quarantined: try tasks again that killed their workers in an earlier run.
+        with_tables: the folder has `metadata.jsonl` and `results.jsonl`.
+
+    Raises:
+        InputError: the folder holds the results of another input, or another program's tables.
+        LedgerError: the folder is in use by another run, or its ledger is damaged.
+        StorageError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        source: Path | None = None,
+        overwrite: bool = False,
+        retry_quarantined: bool = False,
+        with_tables: bool = True,
+    ) -> None:
+        self.lasts = folder is not None
+        self.root = OutputRoot(folder or Path("."), confined=self.lasts)
+        self.overwrite = overwrite or not self.lasts
+        self.claims = Claims()
+        self._retry_quarantined = retry_quarantined
+        self._with_tables = with_tables and self.lasts
+        self._claim: FolderInput | None = None
+        if self.lasts and source is not None:
+            self._claim = FolderInput(self.root.folder, source, overwrite)
+        self._ledger: Ledger | None = None
+        self._tables: Tables | None = None
+        self._recorder: FolderRecorder | None = None
+        self._planning = threading.RLock()  # one batch is planned at a time
+
+    # -- the folder --------------------------------------------------------------
+
+    @property
+    def ledger(self) -> Ledger:
+        """The record of the folder, which is opened and locked at the first look."""
+        with self._planning:
+            if self._ledger is None:
+                self._open()
+            assert self._ledger is not None
+            return self._ledger
+
+    @property
+    def is_open(self) -> bool:
+        """The folder is this program's at present."""
+        return self._ledger is not None
+
+    def _open(self) -> None:
+        if not self.lasts:
+            self._ledger = Ledger.in_memory()
+        else:
+            if self._claim is not None:
+                self._claim.check()  # before anything is touched; again when the folder is ours
+            if self._with_tables and not self.overwrite:
+                refuse_foreign_tables(self.root.folder)
+            self._ledger = Ledger.open(self.root.folder)
+            if self._with_tables:
+                self._tables = Tables(self.root.folder, self._ledger)
+        table = self._tables.results if self._tables is not None else None
+        self._recorder = FolderRecorder(self._ledger, self.root, table)
+
+    def close(self) -> None:
+        """Do what is still to be recorded and give the folder free; another use opens it again."""
+        with self._planning:
+            if self._recorder is not None:
+                self._recorder.close()
+            if self._tables is not None:
+                self._tables.close()
+            if self._ledger is not None:
+                self._ledger.close()
+            self._ledger = self._tables = self._recorder = None
+
+    def kept_seed(self) -> Callable[[OutputPath], int | None] | None:
+        """Finds the seed that an earlier run drew at random; None where nothing is kept."""
+        return None if self.overwrite else KeptSeeds(self.ledger).of
+
+    # -- what a batch has to do --------------------------------------------------
+
+    def planner(self, model_loras: Sequence[ModelLora] = ()) -> Planner:
+        """Compares what is asked for with what lies in the folder.
+
+        Args:
+            model_loras: of the model that is to draw.
+        """
+        return Planner(self.ledger, self.root, self.overwrite, self._retry_quarantined, model_loras)
+
+    def begin(
+        self,
+        planner: Planner,
+        admitted: Sequence[Item],
+        known: Mapping[str, Entry] | None = None,
+        claims: BatchClaims | None = None,
+    ) -> Plan:
+        """Plan a batch: what is to be done, and what is settled; see `Planner.begin`."""
+        return planner.begin(admitted, self._claim, known, claims)
+
+    # -- its records while it runs -----------------------------------------------
+
+    def submit(
+        self,
+        engine: Engine,
+        plan: Plan,
+        tasks: Sequence[Admitted],
+        settled: Sequence[Result] = (),
+        priority: int = 0,
+        owner: str | None = None,
+        listener: Listener | None = None,
+        sealed: bool = True,
+        ends_batch: bool = True,
+    ) -> Job:
+        """Have an engine do a batch, or a part of it.
+
+        Args:
+            sealed: no tasks will be added to this part.
+            ends_batch: the batch is over when this part is: its tables are written then, before
+                the job counts as finished.
+        """
+        with self._planning:
+            recorder = self._recorder
+            assert recorder is not None
+            replaced = plan.replaced if self.lasts else None
+            recorder.begin_batch(plan.batch, replaced, plan.claims)
+            if self._tables is not None and ends_batch:
+                self._tables.begin(plan)
+        finish = self._writer(plan) if ends_batch else None
+        return engine.submit(
+            tasks,
+            _PartRecorder(recorder, plan.batch, self.root.folder, finish),
+            settled,
+            priority,
+            owner,
+            listener,
+            sealed,
+        )
+
+    def end(self, plan: Plan) -> None:
+        """Forget a batch of which every part is finished."""
+        if self._recorder is not None:
+            self._recorder.end_batch(plan.batch)
+
+    def _writer(self, plan: Plan) -> Callable[[Sequence[Result]], None]:
+        recorder, tables = self._recorder, self._tables
+        assert recorder is not None
+
+        def write(results: Sequence[Result]) -> None:
+            try:
+                if tables is not None:
+                    tables.write(plan, results)
+                    if plan.replaced is not None:
+                        plan.replaced.write_tables(any(r.status == "interrupted" for r in results))
+            finally:
+                recorder.end_batch(plan.batch)
+
+        return write
+
+
+class _PartRecorder:
+    """The recorder of one job: its folder's, and what is to be written when the job ends."""
+
+    def __init__(
+        self,
+        recorder: FolderRecorder,
+        batch: int,
+        folder: Path,
+        finish: Callable[[Sequence[Result]], None] | None,
+    ) -> None:
+        self.folder = folder
+        self.batch = batch
+        self._finish = finish
+        self._recorder = recorder
+        self.partial_path = recorder.partial_path
+        self.begin = recorder.begin
+        self.keep = recorder.keep
+        self.end = recorder.end
+        self.end_lease_alone = recorder.end_lease_alone
+        self.fail = recorder.fail
+        self.discard = recorder.discard
+
+    def finish(self, results: Sequence[Result], then: Then) -> None:
+        """Write what tells of the whole job, after everything else that was asked for."""
+        if self._finish is None:
+            then(None)
+        else:
+            self._recorder.call(partial(self._finish, results), then)

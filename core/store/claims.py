@@ -1,0 +1,107 @@
+"""Which batch of a folder works on which output, so that no two batches write one file.
+
+Names that batches give by themselves are numbered here, too: two batches never get one number.
+"""
+
+import threading
+import weakref
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who has an output already.
+
+    Attributes:
+        position: the place of its task in its batch.
+        batch: another batch, as users know it; None for the batch that asks.
+    """
+
+    position: int
+    batch: str | None
+
+
+class Claims:
+    """The outputs of one folder that unfinished batches work on. Safe for several threads."""
+
+    def __init__(self) -> None:
+        # A claim is given up, too, while the collector drops a batch, in whichever thread.
+        self._lock = threading.RLock()
+        self._holders: dict[str, weakref.ref[BatchClaims]] = {}
+        self._numbered = 0
+
+    def begin(self, name: str = "another batch") -> "BatchClaims":
+        """The claims of a new batch.
+
+        Args:
+            name: what other batches' users are told that has an output: `job 3`.
+        """
+        return BatchClaims(self, name)
+
+    def reserve_numbers(self, count: int) -> int:
+        """The first of `count` numbers in a row that no other batch gets, from 0."""
+        with self._lock:
+            first = self._numbered
+            self._numbered += count
+            return first
+
+    def take(self, key: str, holder: "weakref.ref[BatchClaims]") -> "BatchClaims | None":
+        """Let a batch have an output; the other batch that has it, if one does."""
+        with self._lock:
+            known = self._holders.setdefault(key, holder)
+            other = known() if known is not holder else None
+            if other is None:
+                self._holders[key] = holder
+            return other
+
+    def release(self, key: str, holder: "weakref.ref[BatchClaims]") -> None:
+        """Free an output, if that batch has it."""
+        with self._lock:
+            if self._holders.get(key) is holder:
+                del self._holders[key]
+
+
+class BatchClaims:
+    """The outputs of one batch. A batch that nobody holds any more holds no output either."""
+
+    def __init__(self, folder: Claims, name: str) -> None:
+        self.name = name
+        self._folder = folder
+        self._positions: dict[str, int] = {}  # also of outputs that it has given up
+        self._me = weakref.ref(self)
+        weakref.finalize(self, _release_all, folder, self._positions, self._me).atexit = False
+
+    def take(self, key: str, position: int) -> Claim | None:
+        """Claim an output for the task at `position`; who has it already, if somebody has.
+
+        Within its batch an output is one task's for ever. Another batch has it until it gives it
+        up.
+        """
+        own = self._positions.get(key, position)
+        if own != position:
+            return Claim(own, None)
+        self._positions[key] = position  # first: who meets the claim asks for it
+        other = self._folder.take(key, self._me)
+        if other is None:
+            return None
+        del self._positions[key]
+        return Claim(other.position_of(key), other.name)
+
+    def position_of(self, key: str) -> int:
+        """The place of the task that an output was claimed for."""
+        return self._positions[key]
+
+    def release(self, key: str) -> None:
+        """Free an output for other batches: its task has its record, or will not be tried."""
+        self._folder.release(key, self._me)
+
+    def release_all(self) -> None:
+        """Free all outputs: the batch has ended."""
+        _release_all(self._folder, self._positions, self._me)
+
+
+def _release_all(
+    folder: Claims, positions: dict[str, int], holder: "weakref.ref[BatchClaims]"
+) -> None:
+    for key in list(positions):
+        folder.release(key, holder)

@@ -1,0 +1,325 @@
+"""The records of one output folder, made by a thread of their own: no disk delays a device.
+
+What it does for an attempt is the folder's side of a task's life: a lease is recorded before it
+is sent; a finished result gets its name, and then its record; what an attempt left behind goes.
+"""
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from loguru import logger
+
+from core.errors import LedgerError, StorageError, one_line
+from core.messages import Done
+from core.paths import as_text
+from core.store.attempt import Attempt, Ending, Refusal
+from core.store.claims import BatchClaims
+from core.store.ledger import Ledger
+from core.store.ledger_entry import Entry, Recordable, State, entry_for
+from core.store.outputs import PARTIAL_PREFIX, OutputRoot, discard, publish
+from core.store.replaced import Replaced
+from core.store.results_table import ResultsTable
+from core.tasks import Result, Status
+
+Then = Callable[[Refusal | None], None]
+MOST_AT_ONCE = 64  # leases in one commit
+CLOSED = "The record of this output folder is closed."
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What becomes of a batch's results beside their record."""
+
+    replaced: Replaced | None
+    claims: BatchClaims | None
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """A lease to be recorded. Several that wait are recorded in one commit."""
+
+    attempt: Attempt
+    then: Then
+
+
+@dataclass(frozen=True)
+class _Act:
+    """Anything else to be done; it raises what the disk refuses."""
+
+    do: Callable[[], None]
+    then: Then
+
+
+class FolderRecorder:
+    """Records attempts of several batches in one folder; `core.engine.recorder` says how.
+
+    Everything is done in the order in which it was asked for. The thread starts with the first
+    request, and lives until `close`.
+
+    Args:
+        table: gets a line as a task gets its record; None where there is none.
+    """
+
+    def __init__(self, ledger: Ledger, root: OutputRoot, table: ResultsTable | None = None) -> None:
+        self._ledger = ledger
+        self._root = root
+        self._table = table
+        self._batches: dict[int, _Batch] = {}
+        self._requests: queue.SimpleQueue[_Begin | _Act | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._broken: LedgerError | None = None
+        # Nothing may be asked for behind the last request. A signal handler may close it.
+        self._asking = threading.RLock()
+
+    # -- batches -----------------------------------------------------------
+
+    def begin_batch(
+        self, batch: int, replaced: Replaced | None = None, claims: BatchClaims | None = None
+    ) -> None:
+        """Get to know a batch, before any attempt of it.
+
+        Args:
+            replaced: keeps what its results replace; None if that is not to be kept.
+            claims: on its outputs; each is given up as its task gets its record.
+        """
+        self._batches[batch] = _Batch(replaced, claims)
+
+    def end_batch(self, batch: int) -> None:
+        """Forget a batch that has ended; its outputs are free at once.
+
+        Attempts of it that are still out decide nothing any more.
+        """
+        known = self._batches.get(batch)
+        if known is not None and known.claims is not None:
+            known.claims.release_all()
+        self._ask(_Act(partial(self._forget, batch), _ignore))
+
+    def _forget(self, batch: int) -> None:
+        self._batches.pop(batch, None)
+        self._ledger.end_batch(batch)
+
+    # -- attempts ----------------------------------------------------------
+
+    def partial_path(self, admitted: Recordable, lease_id: str) -> str:
+        """Where the attempt of a lease writes; a name, without a look at the disk."""
+        return str(admitted.output.file.with_name(f"{PARTIAL_PREFIX}{lease_id}"))
+
+    def begin(self, attempt: Attempt, then: Then) -> None:
+        """Record a lease and make its folder; it may be sent to the worker afterwards."""
+        self._ask(_Begin(attempt, then))
+
+    def keep(self, attempt: Attempt, done: Done, then: Then) -> None:
+        """Give a finished result its name, and record it; a refused one is removed."""
+        self._ask(_Act(partial(self._keep, attempt, done), then))
+
+    def end(self, attempt: Attempt, ending: Ending, then: Then) -> None:
+        """Remove what an attempt left, close its lease and record what became of its task."""
+        self._ask(_Act(partial(self._end, attempt, ending), then))
+
+    def end_lease_alone(self, attempt: Attempt, cause: str) -> None:
+        """Remove what an attempt left, and close its lease; another one decides about its task."""
+
+        def end() -> None:
+            discard(Path(attempt.partial_path))
+            self._ledger.end_lease_alone(attempt.lease_id, cause)
+
+        self._ask(_Act(end, _ignore))  # refused, it stays open, which does no harm
+
+    def fail(self, attempt: Attempt, error: str) -> None:
+        """Record that a task failed because the disk refused; itself refused, it is let be."""
+        self._ask(_Act(partial(self._fail, attempt, error), _ignore))
+
+    def discard(self, attempt: Attempt) -> None:
+        """Remove what an attempt left, and keep its lease open: the next run tries its task."""
+        self._ask(_Act(partial(discard, Path(attempt.partial_path)), _ignore))
+
+    def call(self, do: Callable[[], None], then: Then) -> None:
+        """Do anything else that belongs behind what was asked for before."""
+        self._ask(_Act(do, then))
+
+    def close(self) -> None:
+        """Do everything that was asked for, and end the thread; later requests are refused."""
+        with self._asking:
+            if not self._closed:
+                self._closed = True
+                self._requests.put(None)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # -- the thread --------------------------------------------------------
+
+    def _ask(self, request: _Begin | _Act) -> None:
+        with self._asking:
+            if not self._closed:
+                self._requests.put(request)
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._serve, name="recorder", daemon=True
+                    )
+                    self._thread.start()
+                return
+        _answer(request.then, LedgerError(CLOSED))
+
+    def _serve(self) -> None:
+        while True:
+            requests = self._waiting()
+            begins: list[_Begin] = []
+            for request in requests:
+                if isinstance(request, _Begin):
+                    begins.append(request)
+                    continue
+                self._begin_all(begins)
+                begins = []
+                if request is None:
+                    return
+                _answer(request.then, self._refusal_of(request.do))
+            self._begin_all(begins)
+
+    def _waiting(self) -> list[_Begin | _Act | None]:
+        """What was asked for by now, at least one request, in order."""
+        requests = [self._requests.get()]
+        try:
+            while requests[-1] is not None and len(requests) < MOST_AT_ONCE:
+                requests.append(self._requests.get_nowait())
+        except queue.Empty:
+            pass
+        return requests
+
+    def _refusal_of(self, do: Callable[[], None]) -> Refusal | None:
+        """Do it; why it could not be done, if it could not.
+
+        After an error that is no answer of a disk nobody knows what is recorded and what is not:
+        from then on everything is refused.
+        """
+        if self._broken is not None:
+            return self._broken
+        try:
+            do()
+        except (StorageError, LedgerError) as refusal:
+            return refusal
+        except BaseException as error:
+            logger.exception("The recorder broke down.")
+            what = one_line(f"{type(error).__name__}: {error}")
+            self._broken = LedgerError(
+                f"What becomes of tasks in {self._root.folder} can no longer be recorded ({what}). "
+                "Run again: what is finished is not drawn again."
+            )
+            return self._broken
+        return None
+
+    def _begin_all(self, begins: Sequence[_Begin]) -> None:
+        """Record leases in one commit; if that is refused, each in its own."""
+        if len(begins) > 1 and self._refusal_of(partial(self._lease, begins)) is None:
+            for begin in begins:
+                _answer(begin.then, None)
+        else:
+            for begin in begins:
+                _answer(begin.then, self._refusal_of(partial(self._lease, [begin])))
+
+    # -- what is done ------------------------------------------------------
+
+    def _lease(self, begins: Sequence[_Begin]) -> None:
+        rows, looked_at = [], set[Path]()
+        for attempt in (begin.attempt for begin in begins):
+            output, file = attempt.admitted.output, Path(attempt.partial_path)
+            if file.parent not in looked_at:
+                self._root.partial(output, attempt.lease_id)
+                looked_at.add(file.parent)
+            # Relative, so that a folder may be moved between runs.
+            name = as_text(os.path.relpath(file, self._root.folder))
+            rows.append((attempt.lease_id, output.key, attempt.number, attempt.worker, name))
+        self._ledger.lease_all(rows)
+
+    def _keep(self, attempt: Attempt, done: Done) -> None:
+        batch = self._batches.get(attempt.batch)
+        file, output = Path(attempt.partial_path), attempt.admitted.output
+        try:
+            if batch is None:
+                raise LedgerError(f"Batch {attempt.batch} of {self._root.folder} has ended.")
+            if batch.replaced is not None:
+                batch.replaced.publish(file, output, done.size)
+            else:
+                publish(file, output.file, done.size)
+            entry = entry_for(
+                attempt.admitted,
+                "done",
+                worker=attempt.worker,
+                elapsed=done.elapsed,
+                size=done.size,
+                sha256=done.sha256,
+                used=done.used,
+            )
+            self._ledger.end_lease(attempt.lease_id, "done", entry, attempt.batch)
+        except (StorageError, LedgerError):
+            discard(file)
+            raise
+        self._tell(attempt, "done", entry)
+
+    def _end(self, attempt: Attempt, ending: Ending) -> None:
+        discard(Path(attempt.partial_path))
+        if ending.outcome == "again":
+            self._record(attempt, ending.cause, entry_for(attempt.admitted, "pending"))
+        else:
+            self._end_task(attempt, ending.cause, ending.outcome, ending.error, ending.elapsed)
+
+    def _fail(self, attempt: Attempt, error: str) -> None:
+        discard(Path(attempt.partial_path))
+        self._end_task(attempt, "storage", "failed", error)
+
+    def _end_task(
+        self,
+        attempt: Attempt,
+        cause: str,
+        state: State,
+        error: str | None,
+        elapsed: float = 0.0,
+    ) -> None:
+        entry = entry_for(
+            attempt.admitted, state, worker=attempt.worker, error=error, elapsed=elapsed
+        )
+        self._record(attempt, cause, entry)
+        self._tell(attempt, "quarantined" if state == "quarantined" else "failed", entry)
+
+    def _record(self, attempt: Attempt, cause: str, entry: Entry) -> None:
+        """Close a lease; an attempt that outlives its batch decides nothing about its task."""
+        if attempt.batch in self._batches:
+            self._ledger.end_lease(attempt.lease_id, cause, entry, attempt.batch)
+        else:
+            self._ledger.end_lease_alone(attempt.lease_id, cause)
+
+    def _tell(self, attempt: Attempt, status: Status, entry: Entry) -> None:
+        """A task has its record: its output is free, and its line is due."""
+        batch, output = self._batches.get(attempt.batch), attempt.admitted.output
+        if batch is not None and batch.claims is not None:
+            batch.claims.release(output.key)
+        if self._table is not None:
+            result = Result(
+                position=entry.position,
+                task_id=entry.task_id,
+                status=status,
+                output_path=str(output.file) if status == "done" else None,
+                elapsed=entry.elapsed,
+                error=entry.error,
+                worker=entry.worker,
+                attempts=attempt.number,
+                seed=attempt.admitted.task.seed,
+            )
+            self._table.add(attempt.batch, [result])
+
+
+def _answer(then: Then, refusal: Refusal | None) -> None:
+    """An answer that raises must not take the answers of others with it."""
+    try:
+        then(refusal)
+    except Exception:
+        logger.exception("An answer of the recorder was not taken.")
+
+
+def _ignore(refusal: Refusal | None) -> None:
+    """What was asked for did no harm by being refused."""

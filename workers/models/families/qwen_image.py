@@ -1,0 +1,64 @@
+"""Qwen-Image, and Qwen-Image-2.1, which draws and edits.
+
+Qwen-Image's pipeline encodes 1024 tokens, and then drops those behind 512 unless told otherwise.
+"""
+
+import functools
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from workers.attention import as_the_last
+from workers.calls import Call
+from workers.models.family import DENOISERS, FAMILIES, Denoiser, Family
+
+
+def sequence_length(pipeline: Any) -> dict[str, int]:
+    """As many tokens as it encodes."""
+    return {"max_sequence_length": pipeline.tokenizer_max_length}
+
+
+def captions_apart(forward: Call) -> Call:
+    """Several pictures at once, their captions filled up to the longest."""
+    signature = inspect.signature(forward)
+
+    @functools.wraps(forward)
+    def apart(*args: Any, **kwargs: Any) -> Any:
+        call = signature.bind(*args, **kwargs)
+        mask = call.arguments.get("encoder_hidden_states_mask")
+        if mask is None:
+            return forward(*args, **kwargs)
+        parts = []
+        for row in range(len(mask)):
+            own = {name: _row(value, row, len(mask)) for name, value in call.arguments.items()}
+            length = int(mask[row].sum())
+            own["encoder_hidden_states"] = own["encoder_hidden_states"][:, :length]
+            own["encoder_hidden_states_mask"] = None
+            parts.append(forward(**own))
+        return as_the_last(parts[-1], torch.cat([part[0] for part in parts]))
+
+    return apart
+
+
+def _row(value: Any, row: int, rows: int) -> Any:
+    """One picture's share of an argument."""
+    if isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == rows:
+        return value[row : row + 1]
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == rows:
+        return value[row : row + 1]
+    return value
+
+
+FAMILIES.add("QwenImagePipeline", Family(sequence_length=sequence_length))
+FAMILIES.add("QwenImage21", Family(several_pictures=True))
+DENOISERS.add(
+    "QwenImageTransformer2DModel",
+    Denoiser(
+        any_length=True,
+        step_caches=frozenset({"first_block", "taylorseer", "mag"}),
+        apart=captions_apart,
+        usual_names=True,  # in its own repository
+    ),
+)
