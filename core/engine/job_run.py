@@ -190,8 +190,8 @@ class JobRun:
         if self._leasing or self.attempts or self._closed_as is not None or not self._tasks:
             return
         if not any(task.recording for task in self._tasks.values()):
-            status, reason = self._closed_as = ("interrupted", self._stopped_because)
-            self.close_some(lambda _: True, status, reason)
+            self._closed_as = ("interrupted", self._stopped_because)
+            self.close_some(lambda _: True, "interrupted", self._stopped_because)
             self._finish_if_complete()
 
     def _finish_if_complete(self) -> None:

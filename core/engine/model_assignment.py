@@ -50,6 +50,7 @@ class ModelAssignment:
         self._warm: set[str] = set()
         self._coming: dict[int, tuple[str, int]] = {}  # by job: tasks that it will be given
         self._next: dict[str, ServedModel] = {}  # by slot: the model that it is to have
+        self._told: list[str] = []  # how slots were shared out when that was told last
         self._seen: object = None  # what the last decision was made of
         self._look_at = 0.0  # monotonic time at which the same is decided anew
         self._not_before = 0.0  # monotonic time until which forecasts have taken their share
@@ -216,7 +217,9 @@ class ModelAssignment:
         models = [self._next.get(slot.name) or slot.model for slot in self._slots]
         counts = Counter(model.name for model in models if model is not None)
         parts = [f"{counts[name]} {DOING.get(name, name)}" for name in self._models]
-        logger.info(f"Split: {', '.join(parts)}.")
+        if parts != self._told:
+            self._told = parts
+            logger.info(f"Split: {', '.join(parts)}.")
 
     def _go_on(self, slot: WorkerSlot, supervisor: Supervisor) -> None:
         """The change of a slot's model goes as far as it can."""
