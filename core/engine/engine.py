@@ -264,12 +264,12 @@ class Engine:
             self._supervisor.mind_the_fetch(model)
         for slot in self._slots:
             self._supervisor.check(slot, now)
-        self._assignment.assign(self._supervisor, now)
+        for slot in self._slots:
+            self._dispatcher.give_to(slot)
+        self._assignment.assign(self._supervisor, now)  # of slots that could be given nothing
         for slot in self._slots:
             self._supervisor.start_if_due(slot, now)
         self._supervisor.grant_loads()
-        for slot in self._slots:
-            self._dispatcher.give_to(slot)
 
     def _seconds_to_next_timer(self) -> float:
         if self._commands:

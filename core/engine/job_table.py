@@ -47,7 +47,7 @@ class JobTable:
             lane = run.lanes[model] = self._last_lane
             self._lanes[lane] = (run, model)
             self._scheduler.open(lane, run.owner, run.priority, model)
-        self._scheduler.add(pending_of(lane, task, run.is_suspect(task)))
+        self._scheduler.add(pending_of(lane, task, run.attempts.is_suspect(task)))
 
     def find(self, pending: Pending) -> tuple[JobRun, TaskState]:
         """The job and the task that the scheduler has given out."""

@@ -1,5 +1,6 @@
 """Has slots take up models as the queue asks for them: the engine's side of `model_switch`."""
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
@@ -20,6 +21,7 @@ from core.engine.supervisor import Supervisor
 from core.engine.worker_slot import State, WorkerSlot
 
 DOING = {"generate": "generating", "edit": "editing", "score": "scoring"}
+SPARING = 100.0  # times its own seconds until the next forecast
 BUSY = 1.0  # seconds until a slot is looked at again whose worker comes or goes
 
 
@@ -50,6 +52,8 @@ class ModelAssignment:
         self._next: dict[str, ServedModel] = {}  # by slot: the model that it is to have
         self._seen: object = None  # what the last decision was made of
         self._look_at = 0.0  # monotonic time at which the same is decided anew
+        self._not_before = 0.0  # monotonic time until which forecasts have taken their share
+        self._served_at: dict[str, float] = {}  # monotonic time at which a model last had work
 
     def keep_warm(self, name: str) -> None:
         """Start a model's workers before there are tasks for them."""
@@ -81,22 +85,34 @@ class ModelAssignment:
         idle = [s for s in self._slots if not s.attempts() and s.name not in self._next]
         if not idle:
             return
+        models = list(self._models.values())
         waiting = {name: self._scheduler.waiting(name) for name in self._models}
         coming = self._coming_by_model()
         seen = (
             [(s.name, s.model, s.state) for s in idle],
             {name for name, count in waiting.items() if count},
             {name for name, count in coming.items() if count},
+            [(m.times.seconds_per_task is None, m.load_seconds is None) for m in models],
         )
-        if seen == self._seen and now < self._look_at:
+        if seen == self._seen:
+            if now < self._look_at:
+                return
+        elif now < self._not_before:
+            self._look_at = min(self._look_at, self._not_before)
             return
         self._seen = seen
-        works = [self._work(model, waiting, coming) for model in self._models.values()]
+        for model in models:
+            if not waiting[model.name] or any(slot.model is model for slot in self._slots):
+                self._served_at[model.name] = now
+        works = [self._work(model, waiting, coming, now) for model in models]
         states = [self._state(slot, now) for slot in self._slots]
         self._look_at = inf
         if is_worth_asking(works, states):
+            started = time.perf_counter()
             found = assign_models(works, states, self._stages)
-            self._look_at = now + found.good_for
+            cost = time.perf_counter() - started
+            self._not_before = now + SPARING * cost
+            self._look_at = now + max(found.good_for, SPARING * cost)
             if sum([self._follow(s, found.models[s.name], supervisor) for s in self._slots]):
                 self._tell_split()
         self._make_way(supervisor)
@@ -104,7 +120,11 @@ class ModelAssignment:
     # -- what the policy is told -----------------------------------------------
 
     def _work(
-        self, model: ServedModel, waiting: Mapping[str, int], coming: Mapping[str, int]
+        self,
+        model: ServedModel,
+        waiting: Mapping[str, int],
+        coming: Mapping[str, int],
+        now: float,
     ) -> ModelWork:
         given_up = model.given_up is not None
         return ModelWork(
@@ -115,6 +135,7 @@ class ModelAssignment:
             model.after,
             0 if given_up else coming.get(model.name, 0),
             self._owed().get(model.name, 0),
+            now - self._served_at.setdefault(model.name, now),
         )
 
     def _coming_by_model(self) -> dict[str, int]:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from loguru import logger
 
+from core.engine.attempts import WorkerLoss
 from core.engine.backend import Died, WorkerBackend
 from core.engine.fetch import Fetch
-from core.engine.job_run import WorkerLoss
 from core.engine.memory_release import MemoryRelease
 from core.engine.served_model import ServedModel
 from core.engine.task_state import ActiveAttempt

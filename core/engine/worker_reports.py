@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from core.engine.attempts import WorkerLoss
 from core.engine.backend import Died, Report, Said
 from core.engine.dispatcher import Dispatcher
-from core.engine.job_run import WorkerLoss
 from core.engine.job_table import JobTable
 from core.engine.supervisor import Supervisor
 from core.engine.task_state import ActiveAttempt
@@ -67,7 +67,7 @@ class WorkerReports:
         if run is None:
             active.recorder.discard(active.attempt)
         else:
-            run.lost(active, loss, blamed)
+            run.attempts.lost(active, loss, blamed)
 
     def _hear(self, slot: WorkerSlot, message: Any) -> None:
         match message:
@@ -148,9 +148,9 @@ class WorkerReports:
         if run is None:
             active.recorder.discard(active.attempt)
         elif isinstance(message, Done):
-            run.done(active, message, self._publishing(slot, active))
+            run.attempts.done(active, message, self._publishing(slot, active))
         else:
-            run.failed(active, message)
+            run.attempts.failed(active, message)
         self._dispatcher.give_to(slot)
 
     def _publishing(self, slot: WorkerSlot, active: ActiveAttempt) -> Callable[[], None]:
