@@ -109,7 +109,7 @@ class LineView:
 
 
 class _TimeRemaining(TimeRemainingColumn):
-    """For the batch and downloads: a worker's share has no end of its own."""
+    """Time remaining of the batch and of downloads; a worker's share has no end of its own."""
 
     def render(self, task: Task) -> Text:
         has_end = task.id == 0 or task.fields.get("is_download")
@@ -117,7 +117,7 @@ class _TimeRemaining(TimeRemainingColumn):
 
 
 class _Count(MofNCompleteColumn):
-    """Of pictures, or of a download's bytes."""
+    """Count of pictures, or of a download's bytes."""
 
     def render(self, task: Task) -> Text:
         if not task.fields.get("is_download"):

@@ -1,4 +1,4 @@
-"""From a judge's words to its scores: what is unambiguous is taken, nothing is guessed.
+"""Reads a judge's scores out of its words: what is unambiguous is taken, nothing is guessed.
 
 1. Only what follows the last end of a thought (`</think>` and its kin) counts, and of a single
    `<answer>` only its inside. A thought that has no end leaves no answer.
@@ -256,7 +256,7 @@ def _last_members(text: str, start: int, unsure: int, names: Sequence[str], cut:
 def _check_that_all_agree(
     text: str, position: int, members: _Members, names: Sequence[str]
 ) -> None:
-    """What looks like a score from `position` on says the same as the certain members."""
+    """Raise if anything like a score after `position` contradicts the certain members."""
     certain = {_plain(key): value for key, value in members}
     for other in _looks_like(names).finditer(text, position):
         value, name = _VALUE.match(text, other.end()), _plain(other[1])

@@ -156,7 +156,7 @@ class ModelDefaults(Matching, GenerationDefaults):
 
 
 class EditDefaults(Section):
-    """The same for fields of an edit."""
+    """Default values for fields of an edit."""
 
     negative_prompt: Text | None = None
     width: Side | None = None
@@ -186,7 +186,7 @@ class StepCache(Section):
     kind: ClassVar[str]
 
     def __str__(self) -> str:
-        """Its kind and settings in one word, for fingerprints and for a picture's record."""
+        """Kind and settings of the cache in one word, for fingerprints and a picture's record."""
         settings = [f"{k}={v}".replace(" ", "") for k, v in self if v is not None]
         return f"{self.kind}({','.join(settings)})"
 
@@ -257,7 +257,7 @@ class WorkerSettings(Section):
 
     @property
     def picture_suffix(self) -> str:
-        """With its dot."""
+        """Ending of pictures without an output path of their own, with its dot."""
         return f".{self.picture_format}"
 
 

@@ -213,7 +213,7 @@ def put_on(
 
 
 def activate(pipeline: Any, names: list[str]) -> None:
-    """Have the adapters `names` count together."""
+    """Activate the adapters `names` together."""
     for name in names:
         for layer in layers_with(pipeline, name).values():
             layer.set_adapter([n for n in names if n in layer.lora_A], inference_mode=True)

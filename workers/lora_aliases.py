@@ -80,7 +80,7 @@ def _fused(layers: Mapping[str, Any]) -> Iterator[Alias]:
 
 
 def _renamed(layers: Mapping[str, Any], renames: Mapping[str, str]) -> Iterator[Alias]:
-    """Layers at or below one of our names, under the other's."""
+    """Rename layers at or below one of our names to the other program's name."""
     for layer in layers:
         for ours, others in renames.items():
             if layer == ours or layer.startswith(f"{ours}."):

@@ -29,7 +29,7 @@ def prepare_torch(spec: WorkerSpec) -> None:
 
 
 def _keep_to_its_share(spec: WorkerSpec) -> None:
-    """Have too large a task run out of memory itself, and not the GPU's other workers."""
+    """Limit this worker's memory, so that too large a task fails alone on a shared GPU."""
     _, total = torch.cuda.mem_get_info(0)
     share = spec.memory_share or total // spec.sharers
     fraction = min(1.0, max(0.0, share - CONTEXT) / total)
@@ -56,7 +56,7 @@ def torch_devices(spec: WorkerSpec) -> list[torch.device]:
 
 
 def identity_of(device: torch.device, spec: WorkerSpec) -> tuple[str, str]:
-    """Name and UUID."""
+    """Name and UUID of a device."""
     if device.type == "cuda":
         each = [torch.cuda.get_device_properties(i) for i in range(spec.device_count)]
         names = (properties.name for properties in each)

@@ -112,7 +112,7 @@ def _lines(scored: Pairs, score: str, samples: int) -> list[ComparisonLine]:
 
 
 def _parts(records: Sequence[Record]) -> list[Part]:
-    """Those that differ: results of earlier versions mark every pair of any data."""
+    """Parts of the records; a mark that all pairs have, as of earlier versions, counts as none."""
     if all(r.intersection_exist is not False for r in records):
         records = [replace(r, intersection_exist=None) for r in records]
     return parts_of(records)

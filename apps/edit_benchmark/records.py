@@ -141,5 +141,5 @@ def read_records(folder: Path) -> list[Record]:
 
 
 def categories_of(records: Sequence[Record]) -> list[str]:
-    """In the order in which they first appear."""
+    """Categories of the records, in the order in which they first appear."""
     return list(dict.fromkeys(r.category for r in records))

@@ -92,7 +92,7 @@ class JudgedBy:
 
     @property
     def identity(self) -> str:
-        """The same for tables that can be compared."""
+        """Judge, model and settings as text, equal for tables that can be compared."""
         settings = [f"{k} {v}" for k, v in self.settings.items() if v is not None and k != "type"]
         return f"{self.judge} ({', '.join([self.model, f'prompts {self.prompt_hash}', *settings])})"
 
@@ -274,14 +274,14 @@ def to_json(summary: Summary) -> str:
 
 @dataclass(frozen=True)
 class Makers:
-    """Who judged the results in a folder, and how they were edited."""
+    """The judge of the results in a folder, and how they were edited."""
 
     judged_by: JudgedBy
     edited_by: str
 
 
 def read_makers(folder: Path) -> Makers:
-    """From the summary of a run.
+    """Read judge and editor from the summary of a run.
 
     Raises:
         InputError: no summary there, or a damaged one.

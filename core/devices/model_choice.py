@@ -73,7 +73,7 @@ class ModelChoice:
         return str(Identity(self.identity, others, loras, self.scheduler))
 
     def drawing(self, loras: Sequence[ModelLora], scheduler: Mapping[str, Any]) -> "ModelChoice":
-        """The same model with LoRAs and a noise schedule of its own."""
+        """A copy of this choice with LoRAs and a noise schedule that belong to the model."""
         reason = self.reason
         if loras:
             reason += f" Model LoRAs: {', '.join(lora.shown for lora in loras)}."
@@ -99,7 +99,7 @@ class Automatic:
     demand: Demand
 
     def needs(self, modes: Sequence[Mode], dtype: Dtype, gpus: int) -> list[Need]:
-        """In the order of the modes."""
+        """What the model needs in each memory mode, in the order of the modes."""
         known = known_checkpoint(self.hub_id)
         assert known is not None, f"{self.hub_id} is not in known_models.json"
         return list(needs_of(known, modes, self.demand, dtype, gpus))
@@ -360,7 +360,7 @@ def _looks_like_folder(name: str) -> bool:
 def _folder_identity(
     folder: Path, name: str | None, index_file: str, setting: str = "model"
 ) -> str:
-    """Hash of file names, sizes and small configs: cheap, and changes with retrained weights.
+    """A hash of file names, sizes and small configs: cheap, and another one for retrained weights.
 
     Weight files are told apart by their safetensors header and their first and last MiB.
     """

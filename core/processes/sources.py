@@ -46,7 +46,7 @@ class Sources(Generic[W]):
             self._selector.unregister(sentinel)
 
     def drop_messages(self, worker: W) -> None:
-        """Nothing more comes from it but its death."""
+        """Stop reading a worker's messages; only its death is still to come."""
         if (messages := self._messages.pop(worker, None)) is not None:
             self._selector.unregister(messages)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Claim:
-    """Who has an output already.
+    """The batch and the task that have an output already.
 
     Attributes:
         position: the place of its task in its batch.

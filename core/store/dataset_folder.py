@@ -140,7 +140,7 @@ def settle(folder: Path, interrupted: bool = False) -> None:
 
 
 def settle_split(folder: Path) -> None:
-    """Have `load_dataset("imagefolder", data_dir=folder)` see one split, whatever names say.
+    """Let `load_dataset("imagefolder", data_dir=folder)` see one split, whatever names say.
 
     Raises:
         StorageError: the disk refuses.
@@ -238,7 +238,7 @@ def _is_made_here(file: Path, links: Path) -> bool:
 
 
 def _target(links: Path, link: Path) -> str:
-    """Where a link of ours leads: to the file of its name in the folder above `links`."""
+    """The target of a link of ours: the file of its name in the folder above `links`."""
     return os.path.relpath(links.parent / link.relative_to(links), link.parent)
 
 

@@ -49,7 +49,7 @@ class _Begin:
 
 @dataclass(frozen=True)
 class _Act:
-    """Anything else to be done; it raises what the disk refuses."""
+    """Any other request; it raises what the disk refuses."""
 
     do: Callable[[], None]
     then: Then
@@ -107,7 +107,7 @@ class FolderRecorder:
     # -- attempts ----------------------------------------------------------
 
     def partial_path(self, admitted: Recordable, lease_id: str) -> str:
-        """Where the attempt of a lease writes; a name, without a look at the disk."""
+        """The file to which the attempt of a lease writes; made without a look at the disk."""
         return str(admitted.output.file.with_name(f"{PARTIAL_PREFIX}{lease_id}"))
 
     def begin(self, attempt: Attempt, then: Then) -> None:
@@ -322,4 +322,4 @@ def _answer(then: Then, refusal: Refusal | None) -> None:
 
 
 def _ignore(refusal: Refusal | None) -> None:
-    """What was asked for did no harm by being refused."""
+    """Ignore a refusal: what was asked for does no harm by being left undone."""

@@ -107,7 +107,7 @@ def _check_or_create(file: Path) -> None:
 
 
 def _has_no_shared_memory(error: sqlite3.OperationalError) -> bool:
-    """Some network, FUSE and 9p file systems cannot map files for WAL's index."""
+    """Whether SQLite failed to map files for WAL's index, as on some network and FUSE systems."""
     return getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR_SHM")
 
 

@@ -115,11 +115,11 @@ class OutputRoot:
 
     @cached_property
     def _real_prefix(self) -> str:
-        """Of all paths inside, links resolved; looked up once, for it is not to change."""
+        """The root with links resolved; looked up once, for it is not to change."""
         return os.path.join(_real_path(self.folder), "")
 
     def partial(self, path: OutputPath, lease_id: str) -> Path:
-        """Where a worker writes the picture of a lease; its folder is made here.
+        """The file to which a worker writes the picture of a lease; its folder is made here.
 
         Raises:
             StorageError: the folder cannot be made, or has since come to lead outside.
@@ -154,7 +154,7 @@ class OutputRoot:
 
 
 def _real_path(folder: str | Path) -> str:
-    """Without links, as far as it exists; OSError for a loop of them."""
+    """Resolve links in a path, as far as it exists; OSError for a loop of them."""
     try:
         return os.path.realpath(folder, strict=True)
     except FileNotFoundError:

@@ -52,7 +52,7 @@ class ChatModel(JudgeFamily):
         leases: Sequence[Lease],
         pictures: Sequence[dict[str, list[Image.Image]]],
     ) -> list[dict[str, Any]]:
-        """For each lease what the judge said, with `value`: the call's score or None.
+        """The judge's answer for each lease, with `value`: the call's score or None.
 
         Where it is None, `problem` says why.
         """

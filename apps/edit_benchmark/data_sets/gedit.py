@@ -82,7 +82,7 @@ def _read(folder: Path) -> list[Pair]:
 
 
 def _pictures(folder: Path) -> Mapping[str, list[_Picture]]:
-    """By key, which the languages of one pair may share."""
+    """Source pictures by key; languages of one pair may share a picture."""
     pictures: dict[str, list[_Picture]] = defaultdict(list)
     for file in sorted((folder / "fullset").glob(f"*/*/*{SUFFIX}")):
         key, language = as_text(file.name).removesuffix(SUFFIX), as_text(file.parent.name)

@@ -20,7 +20,7 @@ MOST_PIXELS = 512 * 512
 
 @task_kind
 class GenerateKind(TaskKind[GenerateTask]):
-    """Fields may be written as other programs write them."""
+    """Pictures from prompts, whose fields may be written as other programs write them."""
 
     task = GenerateTask
     needed = "prompt"
