@@ -29,7 +29,7 @@ class Stoppable(Protocol):
 
 
 class Interrupts:
-    """Once: finish what runs. Twice: stop at once. Before there is a run: KeyboardInterrupt.
+    """Handles Ctrl-C. Once: finish what runs. Twice: stop at once. Before a run: KeyboardInterrupt.
 
     Attributes:
         run: what is asked to end; set it when there is something to finish.

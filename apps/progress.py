@@ -63,7 +63,7 @@ def set_up_logging(log_level: str) -> None:
 
 
 def _log_to(sink: Any, log_level: str, **options: Any) -> None:
-    """Nowhere else from now on, and never nowhere: a signal's words may come at any moment."""
+    """Send the log to one place alone; never to none, for a signal's words may come any time."""
     new = logger.add(sink, level=log_level, format=LOG_FORMAT, **options)
     for old in _sinks:
         with suppress(ValueError):  # somebody else has removed it

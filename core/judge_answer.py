@@ -177,7 +177,7 @@ def _opens_an_object(words: str) -> bool:
 
 
 def _check_that_nothing_differs(words: str, scores: tuple[float, ...], form: Form) -> None:
-    """Outside of objects, too, what looks like a member with a score says the same."""
+    """Raise if anything like a member with a score, outside of objects, too, says otherwise."""
     wanted = {part.casefold(): score for part, score in zip(form.parts, scores, strict=True)}
     for member in _looks_like(_names(form)).finditer(words):
         value, name = _VALUE.match(words, member.end()), _plain(member[1])
@@ -237,7 +237,7 @@ def _value(found: re.Match[str]) -> object:
 
 
 def _last_members(text: str, start: int, unsure: int, names: Sequence[str], cut: bool) -> _Members:
-    """Scores behind a text whose end is unsure: they end the object.
+    """Members with scores behind a text whose end is unsure: they end the object.
 
     Where the answer was cut or has no closing brace they have to end it, too: else they might be
     words of the text, and the scores might have come later.

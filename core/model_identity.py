@@ -24,12 +24,14 @@ _BACKEND_NAME = re.compile(r"[a-z0-9_]+")
 
 @dataclass(frozen=True)
 class Identity:
-    """Attributes:
-    model: name and hash of its weights.
-    others: such as variant and memory mode.
-    loras: identities of the model's own LoRAs.
-    scheduler: settings over the checkpoint's.
-    backend: of the attention; None for diffusers' own choice.
+    """What decides the pictures of a loaded model, in parts.
+
+    Attributes:
+        model: name and hash of its weights.
+        others: such as variant and memory mode.
+        loras: identities of the model's own LoRAs.
+        scheduler: settings over the checkpoint's.
+        backend: of the attention; None for diffusers' own choice.
     """
 
     model: str

@@ -392,7 +392,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _overlay(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` wins; sections merge key by key, lists and values are replaced whole."""
+    """Lay `over` on top: sections merge key by key, lists and values are replaced whole."""
     merged = copy.copy(base)
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):

@@ -48,7 +48,7 @@ def _listed(value: Any) -> Any:
 
 
 def _php_object(value: Any) -> Any:
-    """PHP writes an empty object as `[]`."""
+    """Read `[]` as an empty object, as PHP writes one."""
     return {} if isinstance(value, list) and not value else value
 
 

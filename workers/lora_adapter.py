@@ -145,7 +145,7 @@ def _outputs(state: Mapping[str, Tensor]) -> int:
 
 
 def off_the_file(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors in memory of their own.
+    """Copy tensors into memory of their own.
 
     On a CPU they are read as they are used: what is written to the file later would change them,
     and a file that is cut would kill the worker.

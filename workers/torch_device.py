@@ -16,7 +16,7 @@ BFLOAT16_SINCE = (8, 0)  # compute capability: Ampere; before, it is emulated, m
 
 
 def prepare_torch(spec: WorkerSpec) -> None:
-    """Threads, no gradients, and libraries that print nothing: what they say goes to the log."""
+    """Set up threads, no gradients, and libraries that print nothing: their words go to the log."""
     torch.set_num_threads(spec.threads)
     torch.set_grad_enabled(False)
     if spec.sharers > 1:
@@ -80,7 +80,7 @@ def dtype_of(spec: WorkerSpec, device: torch.device) -> torch.dtype:
 
 
 def device_map(spec: WorkerSpec) -> str:
-    """Weights go straight to the only device, without a copy in host memory."""
+    """The map by which weights go straight to the device, without a copy in host memory."""
     return spec.device
 
 

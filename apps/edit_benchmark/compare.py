@@ -89,7 +89,7 @@ Pairs = Sequence[tuple[Record, Record]]
 
 
 def _lines(scored: Pairs, score: str, samples: int) -> list[ComparisonLine]:
-    """Per category, then overall; each language by itself."""
+    """Lines of the comparison: per category, then overall; each language by itself."""
     parts = _parts([x for x, _ in scored])
     lines, overalls = [], []
     whole: list[Part | None] = [None]

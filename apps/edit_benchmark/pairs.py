@@ -79,7 +79,7 @@ def find_data(data: str | Path) -> Path:
 
 
 def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
-    """Ids that the data gives twice are failed records: which pair is meant is unknown.
+    """Fail pairs whose id the data gives twice: which pair is meant is unknown.
 
     Others that clash get their position appended. The first keeps its own, so that ids and
     results stay as they are when the data grows.

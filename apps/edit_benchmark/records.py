@@ -120,7 +120,7 @@ def read_verdict(file: Path) -> dict[str, Any]:
 
 
 def lines(records: Iterable[Record]) -> str:
-    """results.jsonl."""
+    """Lines of results.jsonl."""
     return json_lines(map(asdict, records))
 
 

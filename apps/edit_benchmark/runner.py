@@ -351,7 +351,7 @@ class EditBenchmark:
 
     @property
     def _began_to_score(self) -> bool:
-        """Scoring is a stage of its own that has begun, or goes on beside the editing."""
+        """Whether scoring has begun as a stage of its own, or goes on beside the editing."""
         return self._bound != "sequential" or self._jobs["edit"].finished
 
     def _told(self, role: Role) -> Callable[[Event], None]:

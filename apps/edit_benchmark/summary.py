@@ -259,7 +259,7 @@ def _overall(
 
 
 def _mean_mass(records: Sequence[Record]) -> dict[str, float]:
-    """Over all verdicts, by call; overall it is no mean of means, as it is no score."""
+    """Mean mass over all verdicts, by call; overall it is no mean of means, as it is no score."""
     masses: dict[str, list[float]] = {}
     for record in records:
         for name, mass in (record.mass or {}).items():
@@ -268,7 +268,7 @@ def _mean_mass(records: Sequence[Record]) -> dict[str, float]:
 
 
 def to_json(summary: Summary) -> str:
-    """summary.json."""
+    """The content of summary.json."""
     return json.dumps(asdict(summary), ensure_ascii=False, indent=1) + "\n"
 
 

@@ -163,7 +163,7 @@ def made_by(admitted: Admitted, identity: str) -> Admitted:
 def fingerprint(
     task: Task, contents: Contents, model: str, dtype: str, version: int | None = None
 ) -> str:
-    """Equal for tasks that give the same result: a hash of all that decides it.
+    """A hash of all that decides a task's result: equal for tasks that give the same one.
 
     Args:
         version: of this program's way to make them, as its kind counts them; today's.

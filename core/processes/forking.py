@@ -18,7 +18,7 @@ SERVER_END = 1.0  # seconds in which the server's end can be seen, once its pipe
 
 
 class Forking:
-    """Forks of the fork server, which all pools of this program share."""
+    """Starts workers as forks of the fork server, which all engines of this program share."""
 
     def __init__(
         self,

@@ -66,7 +66,7 @@ class Starter(Protocol):
 
     @property
     def ready(self) -> bool:
-        """False while workers would have to wait; `on_ready` follows."""
+        """Whether workers need not wait to be started; if not, `on_ready` is called later."""
 
     def start(
         self, target: Callable[..., None], arguments: Any, name: str, environment: Mapping[str, str]

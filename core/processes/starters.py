@@ -48,7 +48,7 @@ class Starters:
 
     @property
     def ready(self) -> bool:
-        """Workers of every kind that was asked for can be started now."""
+        """Whether workers of every kind that was asked for can be started now."""
         return all(starter.ready for starter in self._starters.values())
 
     def starter(self, spec: WorkerSpec) -> Starter:

@@ -192,7 +192,7 @@ class FolderRecorder:
         return requests
 
     def _refusal_of(self, do: Callable[[], None]) -> Refusal | None:
-        """Do it; why it could not be done, if it could not.
+        """Do what was asked for; returns why it could not be done, if it could not.
 
         After an error that is no answer of a disk nobody knows what is recorded and what is not:
         from then on everything is refused.

@@ -39,7 +39,7 @@ class OutputPath:
 
 
 def output_key(shown: str) -> str:
-    """Equal for names that are one file on some common file system."""
+    """A key that is equal for names that are one file on some common file system."""
     return unicodedata.normalize("NFC", shown).casefold()
 
 
@@ -202,7 +202,7 @@ def publish(partial: Path, final: Path, size: int) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """`folder` and those above it, unless they are there.
+    """Make `folder` and those above it, unless they are there.
 
     Raises:
         StorageError: the disk refuses.

@@ -191,7 +191,7 @@ class DiffusersPipeline(ModelFamily):
             )
 
     def _begin_compilation(self) -> None:
-        """LoRAs come by exchange from now on: for each other adapter blocks are compiled again."""
+        """Compile from now on. LoRAs come by exchange: another adapter would compile all again."""
         assert self._loras is not None and self._compilation is not None
         if self._loras.resident:
             self.pipeline.unload_lora_weights()
@@ -224,7 +224,7 @@ class DiffusersPipeline(ModelFamily):
         self.empty_cache()
 
     def free_memory(self, failures: int = 1) -> str | None:
-        """At first what changes no picture; then, if the VAE was short of it, tiles."""
+        """Free memory: at first what changes no picture; then, if the VAE lacked it, tiles."""
         if failures == 1:
             return f"trying again with {self._give_back()}"
         side = self._vae.cut()

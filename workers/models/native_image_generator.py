@@ -30,7 +30,7 @@ Encoded = dict[str, list[torch.Tensor]]  # by lease: prompt, negative prompt; [t
 
 
 class NativeImageGenerator(DiffusersPipeline):
-    """Pictures from prompts: Z-Image, Qwen-Image, FLUX, SDXL, …"""
+    """Draws pictures from prompts: Z-Image, Qwen-Image, FLUX, SDXL, …"""
 
     def __init__(self, spec: WorkerSpec, log: Log) -> None:
         super().__init__(spec, log)
@@ -43,7 +43,7 @@ class NativeImageGenerator(DiffusersPipeline):
             )
 
     def draw_all(self, leases: Sequence[Lease]) -> list[Product]:
-        """Leases that come together agree in all but prompt and seed (`core.engine.grouping`)."""
+        """Draw leases that come together: they agree in all but prompt and seed."""
         drawn: dict[str, Product] = {}
         encoded = self._encoded(leases) if len(leases) > 1 else {}
         for group in _of_like_captions(leases, encoded, self.family.caption_bucket):

@@ -83,7 +83,7 @@ def _pixels_per_latent(vae: Any) -> int:
 
 
 def _set_tiles(vae: Any, side: int) -> None:
-    """diffusers' VAEs have either square tiles or tiles with sides and strides of their own."""
+    """Set a VAE's tiles: square ones, or with sides and strides of their own."""
     if hasattr(vae, "tile_sample_min_height"):
         step = int(side * (1 - OVERLAP))
         vae.enable_tiling(

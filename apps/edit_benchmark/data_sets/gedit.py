@@ -148,7 +148,7 @@ def _unknown(picture: _Picture) -> Pair:
 
 
 def _failed(picture: _Picture, problem: InputError, row: dict[str, Any]) -> Pair:
-    """Counted where its row places it, as far as that can be read."""
+    """A failed pair, counted where its row places it, as far as that can be read."""
     name = f"{picture.language or 'en'}_{picture.key}"
     try:
         intersection = _is_in_intersection(row) if row else None

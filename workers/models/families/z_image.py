@@ -89,7 +89,7 @@ def name_argument() -> None:
 
 
 def captions_apart(forward: Call) -> Call:
-    """Prompt and negative prompt come in one batch, as several pictures do."""
+    """Run captions of unlike lengths apart, though they come in one batch."""
 
     @functools.wraps(forward)
     def apart(x: Any, t: Any, cap_feats: Any, *args: Any, **kwargs: Any) -> Any:
