@@ -22,7 +22,6 @@ from core.messages import FailureKind, Load, Loaded, LoadFailed, Ready, Stop
 from core.settings import SupervisionSettings
 
 STALL_CHECKS = 4  # looks at a loading worker within the time in which it has to get on
-KILL_GRACE = 5.0  # seconds for the kernel to end a killed process
 
 
 class Supervisor:
@@ -189,7 +188,7 @@ class Supervisor:
         """End a worker, whatever it is doing."""
         slot.kill_reason = reason
         self._backend.kill(slot.name)
-        slot.set_deadline(KILL_GRACE)
+        slot.set_deadline(self._rules.kill_timeout)
 
     # -- deaths ------------------------------------------------------------------
 
