@@ -54,12 +54,16 @@ class JobTable:
         run, _ = self._lanes[pending.job]
         return run, run.waiting_task(pending.position)
 
-    def end(self, run: JobRun) -> None:
-        """Every task of a job has its result: nothing of it is given out any more."""
-        for lane in run.lanes.values():
+    def unqueue(self, run: JobRun, model: str | None) -> None:
+        """Give out none of the tasks of a job that wait, or of those that wait for a model."""
+        for name in list(run.lanes) if model is None else [model] if model in run.lanes else []:
+            lane = run.lanes.pop(name)
             self._scheduler.drop(lane)
             del self._lanes[lane]
-        run.lanes.clear()
+
+    def end(self, run: JobRun) -> None:
+        """Every task of a job has its result."""
+        self.unqueue(run, None)
         del self._runs[run.number]
 
     def priorities(self) -> dict[str, int]:
