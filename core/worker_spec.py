@@ -8,7 +8,8 @@ from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.judge import Judge
 from core.memory_modes import FACTS, Mode
 from core.model_lora import ModelLora
-from core.settings import Compile, Dtype, SimulatedSettings, StepCache
+from core.model_settings import Dtype
+from core.settings import Compile, SimulatedSettings, StepCache
 from core.tasks import ROLES
 
 Role = str

@@ -8,7 +8,7 @@ from core.checkpoints.single_file import GGUF
 from core.devices.device import Device
 from core.devices.host_memory import free_host_memory
 from core.memory_modes import FACTS, PACKAGES, Memory, Mode, fp8_mode, installed
-from core.settings import Dtype
+from core.model_settings import Dtype
 from core.tasks import ROLES
 
 Form = Literal["parts", "file", "gguf", "clip"]

@@ -16,7 +16,7 @@ from core.devices.memory_needs import Need, gib, needs_of
 from core.devices.working_memory import Demand
 from core.errors import DeviceError, InputError
 from core.memory_modes import FACTS, Memory, Mode, changes_pixels
-from core.settings import Dtype
+from core.model_settings import Dtype
 
 # What is worked with is estimated from above. So much less than a need may do: a mode that is asked
 # for by name is tried then, with a warning. `auto` leaves it alone where another one fits.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from core.checkpoints.checkpoint import Checkpoint, Component
 from core.devices.working_memory import Demand, working_bytes
 from core.memory_modes import FACTS, Mode
-from core.settings import Dtype
+from core.model_settings import Dtype
 
 GIB = 1024**3
 # A CUDA context with the kernels of torch, cuBLAS and cuDNN in it, and cuBLAS's workspaces: 0.3 to

@@ -19,7 +19,7 @@ from core.intake.task_kinds import Contents, kind_of, undeciding_fields
 from core.lora_stack import CheckedLora, counting, hashes_of
 from core.memory_modes import ALL_WEIGHTS_AS_THEY_ARE
 from core.model_identity import BACKEND, BASE, LOADED, Identity
-from core.settings import Dtype
+from core.model_settings import Dtype
 from core.tasks import ScoreTask, Task, task_from_json
 
 MOST_IN_VAIN = 200  # results that nothing explained: the others are taken to be like them

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from core.judge_answer import closing, left_open
 from core.judge_calls import JudgeCall
+from core.judge_thought import closing, left_open
 from core.messages import Lease
 from core.pictures.source_images import read_image
 from core.tasks import ScoreTask
