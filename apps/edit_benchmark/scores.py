@@ -10,7 +10,7 @@ from apps.edit_benchmark.models import judge_demand
 from apps.edit_benchmark.pair import Pair
 from core.devices.memory_choice import MemoryChoice
 from core.intake.admission import Admission, Admitted, Rejected
-from core.intake.changes import Change
+from core.intake.differences import Change
 from core.intake.kinds.score import ScoreKind
 from core.intake.plan_summary import PlanSummary, Standing
 from core.intake.planning import Plan, Planner
