@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from core.engine.model_switch import Stages
+from core.fields import Seed
 from core.model_settings import Count, DrawingModel, LoadedModel, check_sharing
 from core.section import Section
 from core.settings import (
@@ -23,7 +24,6 @@ from core.settings import (
     best_match,
 )
 from core.settings_file import overlaid
-from core.tasks import Seed
 
 BENCHMARK_FILE = PROJECT_DIR / "config" / "edit_benchmark.yaml"
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
