@@ -374,7 +374,8 @@ class Supervisor:
         slot.start_at = 0.0
         self._backend.prepare(slot.next_spec())
         self.fetch([model])
-        self._change(slot, State.DOWN)
+        if slot.state is not State.DOWN:  # it is said of a slot that had a worker
+            self._change(slot, State.DOWN)
 
     def close(self, at_once: bool) -> None:
         """Send the poison pill to workers that have nothing to do; kill the others, or all."""
