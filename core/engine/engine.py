@@ -297,7 +297,10 @@ class Engine:
     def _take(self, run: JobRun, tasks: Sequence[Admitted], sealed: bool) -> None:
         self._jobs.add(run)
         self._add(run, tasks)
-        if sealed:
+        end = self._end()
+        if end is not None:
+            run.close(*end)  # whether sealed or not, nothing more will happen to it
+        elif sealed:
             run.seal()
 
     def _extend(self, job: Job, tasks: Sequence[Admitted]) -> None:
@@ -305,8 +308,9 @@ class Engine:
         if run is not None:
             self._add(run, tasks)
             return
+        status, error = job.closed_as or ("interrupted", INTERRUPTED)
         for one in tasks:  # it was closed meanwhile
-            job.settle(result_of(one, "interrupted", error=INTERRUPTED))
+            job.settle(result_of(one, status, error=error))
 
     def _expect(self, number: int, model: str, tasks: int) -> None:
         if number in self._jobs:
@@ -322,14 +326,19 @@ class Engine:
 
     def _refusal(self, admitted: Admitted) -> tuple[Status, str] | None:
         """The result of a task that cannot be tried any more."""
-        if self._over is not None:
-            return "failed", self._over
-        if self._supervisor.closing:
-            return "interrupted", CLOSED
+        end = self._end()
+        if end is not None:
+            return end
         model = self._models.get(admitted.role)
         if model is None:
             return "failed", f"Nothing here can {admitted.role}."
         return ("failed", model.given_up) if model.given_up is not None else None
+
+    def _end(self) -> tuple[Status, str] | None:
+        """What becomes of all tasks from now on; None while they are worked on."""
+        if self._over is not None:
+            return "failed", self._over
+        return ("interrupted", CLOSED) if self._supervisor.closing else None
 
     def _finished(self, run: JobRun) -> None:
         """Every task of a job has its result."""
