@@ -202,7 +202,12 @@ class StubBackend:
     def let_the_engine_act(self) -> None:
         """Wait until it has acted on everything that was said to it by now."""
         before = self._polls
-        wait_until(lambda: self._polls >= before + 2 or self.wake(), "a turn of the engine")
+
+        def turned() -> bool:
+            self.wake()
+            return self._polls >= before + 2
+
+        wait_until(turned, "a turn of the engine")
 
     # -- as the engine sees it -----------------------------------------------
 

@@ -41,7 +41,7 @@ class Databases:
         monkeypatch.setattr(sqlite3, "connect", self._watched)
 
     def _watched(self, *args: Any, **options: Any) -> sqlite3.Connection:
-        database = self._connect(*args, **options)
+        database: sqlite3.Connection = self._connect(*args, **options)
         database.set_progress_handler(self._step, 1)
         self.opened.append(database)
         return database
