@@ -27,10 +27,8 @@ SLOW = {"seconds_per_megapixel_step": 10.0}
 
 
 @pytest.fixture
-def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> InlineCommand:
-    return InlineCommand(tmp_path, monkeypatch, capfd)
+def command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> InlineCommand:
+    return InlineCommand(tmp_path, capfd)
 
 
 def tweets(count: int, word: str = "picture", **fields: Any) -> list[dict[str, Any]]:
