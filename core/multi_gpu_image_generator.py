@@ -277,7 +277,7 @@ class MultiGPUImageGenerator:
         priority: int = 0,
         owner: str | None = None,
     ) -> Job:
-        """Have pictures generated, and go on; see `generate_batch`.
+        """Hand in pictures to be generated, and return at once; see `generate_batch`.
 
         Args:
             priority: jobs of higher priority come first.
@@ -398,7 +398,7 @@ class MultiGPUImageGenerator:
             job.close("interrupted", INTERRUPTED_AT_ONCE)
 
     def _tell(self, event: Event) -> None:
-        """A listener that raises must not take the engine with it."""
+        """Call the listener; one that raises must not take the engine with it."""
         try:
             self.listener(event)
         except Exception:

@@ -7,15 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from core.engine.model_switch import Stages
+from core.model_settings import Count, DrawingModel, LoadedModel, check_sharing
 from core.section import Section
 from core.settings import (
     DEFAULT_FILE,
     PROJECT_DIR,
-    Count,
-    DrawingModel,
     EditDefaults,
     JudgeSettings,
-    LoadedModel,
     Matching,
     ModelEditDefaults,
     SchedulingSettings,
@@ -23,9 +21,8 @@ from core.settings import (
     SupervisionSettings,
     WorkerSettings,
     best_match,
-    check_sharing,
-    overlaid,
 )
+from core.settings_file import overlaid
 from core.tasks import Seed
 
 BENCHMARK_FILE = PROJECT_DIR / "config" / "edit_benchmark.yaml"

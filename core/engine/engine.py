@@ -134,7 +134,7 @@ class Engine:
 
     @property
     def waits_in_step(self) -> list[tuple[float, int]]:
-        """By model whose workers wait for each other: worker-seconds waited, and steps."""
+        """For each model whose workers wait for each other: worker-seconds waited, and steps."""
         barriers = [m.barrier for m in self._models.values() if m.barrier is not None]
         return [(barrier.waited, barrier.steps) for barrier in barriers if barrier.steps]
 
@@ -199,7 +199,7 @@ class Engine:
         self._post(lambda: self._expect(job.number, model, tasks))
 
     def seal(self, job: Job) -> None:
-        """No more tasks will be added to a job: it is finished when those are that it has."""
+        """Add no more tasks to a job: it is finished when those are that it has."""
         self._hand_over(lambda: self._with_run(job.number, JobRun.seal))
 
     def stop_job(self, number: int, reason: str) -> None:
@@ -230,7 +230,7 @@ class Engine:
         return self._over
 
     def _hand_over(self, command: Callable[[], None]) -> None:
-        """Have the engine's thread do it, or do it here once that is gone; no handler may."""
+        """Run a command in the engine's thread, or here once that is gone. No handler may."""
         with self._going:
             if not self._gone:
                 self._post(command)
@@ -320,7 +320,7 @@ class Engine:
         run.add([self._remade(one) for one in tasks])
 
     def _remade(self, admitted: Admitted) -> Admitted:
-        """As its model's memory mode of today makes it."""
+        """Fit a task to the memory mode in which its model is loaded today."""
         model = self._models.get(admitted.role)
         return model.remade(admitted) if model is not None else admitted
 
@@ -384,7 +384,7 @@ class Engine:
         self._supervisor.close(at_once)
 
     def _finish_records(self) -> None:
-        """What is being recorded is still reported."""
+        """Wait until everything that is being recorded has been reported."""
         while self._jobs:
             for report in self._backend.poll(IDLE_WAIT):
                 self._reports.receive(report)
@@ -401,7 +401,7 @@ class Engine:
                 self._supervisor.kill(slot, "the engine broke down")
 
     def _leave(self) -> None:
-        """Whatever was handed over and not read gets its answer; what comes later, at once."""
+        """Answer what was handed over and not read; what comes later is answered at once."""
         with self._going:
             self._gone = True
             while self._commands:

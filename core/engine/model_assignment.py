@@ -1,4 +1,4 @@
-"""Has slots take up models as the queue asks for them: the engine's side of `model_switch`."""
+"""Carries out `model_switch`: tells it how things stand and gives slots the models it chooses."""
 
 import time
 from collections import Counter, defaultdict
@@ -239,7 +239,7 @@ class ModelAssignment:
             supervisor.give_model(slot, model)
 
     def _make_way(self, supervisor: Supervisor) -> None:
-        """Workers without work leave devices that slots of another size wait for."""
+        """Stop idle workers on devices that slots of another size wait for."""
         for slot in self._slots:
             if slot.alive or slot.model is None or not slot.wanted:
                 continue
