@@ -1,43 +1,35 @@
 """The YAML settings as validated models. `config/default.yaml` holds every default."""
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from core.errors import InputError
 from core.judge_type import JUDGES
 from core.memory_modes import Memory
 from core.model_identity import Identity
 from core.noise_schedule import SchedulerSettings
-from core.paths import user_path
 from core.section import Section
+from core.settings_files import overlaid
 from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Strength, Text
-from core.validation import Place, describe
-from core.yaml_files import parse_yaml
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = PROJECT_DIR / "config" / "default.yaml"
-MAX_FILE_BYTES = 200_000
+BENCHMARK_FILE = PROJECT_DIR / "config" / "edit_benchmark.yaml"
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 M = TypeVar("M", bound="Matching")
-S = TypeVar("S", bound=BaseModel)
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OptionalSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -180,6 +172,17 @@ class ModelEditDefaults(Matching, EditDefaults):
     """Defaults of the models that `match` fits."""
 
 
+class EditorSettings(DrawingModel):
+    """What edits, and with which fields where a task gives none."""
+
+    defaults: EditDefaults
+    model_defaults: list[ModelEditDefaults]
+
+    def layers(self, *models: str) -> list[EditDefaults]:
+        """Defaults for the names of a model, the first to count first."""
+        return [self.defaults, best_match(self.model_defaults, *models) or EditDefaults()]
+
+
 class StepCache(Section):
     """How a model leaves out work in some steps, in diffusers' words for it."""
 
@@ -280,6 +283,22 @@ class JudgeSettings(LoadedModel):
     experts_implementation: str | None
 
 
+class ModelJudgeDefaults(Matching):
+    """Judge settings of the models that `match` fits."""
+
+    image_area: int | None = None
+    prompts: str | None = None
+    max_new_tokens: Count | None = None
+
+
+class EditModels(Section):
+    """The models that edit and judge; see config/edit_benchmark.yaml."""
+
+    editor: EditorSettings
+    judge: JudgeSettings
+    judge_model_defaults: list[ModelJudgeDefaults]
+
+
 class SupervisionSettings(Section):
     boot_timeout: Seconds
     load_timeout: Seconds
@@ -313,7 +332,12 @@ class SimulatedSettings(Section):
 
 
 class Settings(DrawingModel):
-    """All settings of a run; see config/default.yaml for what each one means."""
+    """All settings of a run; see config/default.yaml for what each one means.
+
+    Attributes:
+        editor: what edits, of runs that edit; None where the user says nothing of it, as the two
+            that follow. `edit_models` has what counts then.
+    """
 
     device: Literal["auto", "cuda", "cpu"]
     output_dir: Annotated[str, Field(min_length=1)]
@@ -325,6 +349,16 @@ class Settings(DrawingModel):
     supervision: SupervisionSettings
     scheduling: SchedulingSettings
     simulated: SimulatedSettings
+    editor: EditorSettings | None = None
+    judge: JudgeSettings | None = None
+    judge_model_defaults: list[ModelJudgeDefaults] | None = None
+
+    def edit_models(self) -> EditModels:
+        """What edits and what judges: the user's settings over config/edit_benchmark.yaml."""
+        given = {name: getattr(self, name) for name in EditModels.model_fields}
+        said = {name: value for name, value in given.items() if value is not None}
+        shipped = overlaid(EditModels, [BENCHMARK_FILE], None)
+        return shipped.model_copy(update=said)
 
     def defaults_for(self, *models: str) -> GenerationDefaults:
         """The `model_defaults` entry for the names of a model; an empty one if none fits."""
@@ -350,72 +384,5 @@ def load_settings(source: "str | Path | Mapping[str, Any] | Settings | None" = N
     """
     if isinstance(source, Settings):
         return source
-    return overlaid(Settings, [DEFAULT_FILE], source)
-
-
-def overlaid(
-    kind: type[S], files: Sequence[Path], source: str | Path | Mapping[str, Any] | None
-) -> S:
-    """Settings from YAML files, each laid over the one before, and `source` over all of them.
-
-    Only the keys of `kind` are taken from the first files, so that one file can hold the
-    defaults of several kinds of run.
-    """
-    base: dict[str, Any] = {}
-    for file in files:
-        base = _overlay(base, _read_yaml(file))
-    base = {key: value for key, value in base.items() if key in kind.model_fields}
-    if source is None:
-        return _validate(kind, base, files[-1].name)
-    if isinstance(source, Mapping):
-        return _validate(kind, _overlay(base, source), "config")
-    given = _read_yaml(user_path(source, "config"))
-    return _validate(kind, _overlay(base, given), str(source))
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: larger than 200 kB, which no settings file is.")
-        data = parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start}).") from None
-    except ValueError as error:  # also of a path with a NUL
-        raise InputError(f"{path}: {error}.") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected `key: value` lines, found a {type(data).__name__}.")
-    return data
-
-
-def _overlay(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` wins; sections merge key by key, lists and values are replaced whole."""
-    merged = copy.copy(base)
-    for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
-            value = _overlay(dict(base[key]), value)
-        merged[key] = value
-    return merged
-
-
-def _validate(kind: type[S], data: Mapping[str, Any], origin: str) -> S:
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise InputError(f"{origin}: {describe(error, partial(_keys_at, kind))}") from None
-
-
-def _keys_at(kind: type[BaseModel], place: Place) -> list[str]:
-    """The keys that may stand beside the one at `place`."""
-    for part in place[:-1]:
-        if isinstance(part, str):
-            field = kind.model_fields.get(part)
-            inside = (field.annotation, *get_args(field.annotation)) if field else ()
-            models = [a for a in inside if isinstance(a, type) and issubclass(a, BaseModel)]
-            if not models:
-                return []
-            kind = models[0]
-    return list(kind.model_fields)
+    edit_models = (BENCHMARK_FILE, set(EditModels.model_fields))
+    return overlaid(Settings, [DEFAULT_FILE], source, edit_models)
