@@ -336,7 +336,7 @@ class MultiGPUImageGenerator:
             known = planner.known(items)
             items = intake.settle(items, {} if session.overwrite else known, self._served)
             plan = session.begin(planner, items, known, claims)
-            self._prepared = bool(plan.jobs)
+            self._prepared = bool(plan.tasks)
             return plan
 
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:
@@ -347,9 +347,10 @@ class MultiGPUImageGenerator:
     def _begin(self, plan: Plan, priority: int = 0, owner: str | None = None) -> Job:
         engine = self._serve(*dict.fromkeys(task.role for task in plan.jobs))
         job = self._session.submit(
-            engine, plan, plan.jobs, plan.settled, priority, owner, self._tell
+            engine, plan, plan.tasks, plan.settled, priority, owner, self._tell
         )
-        self._jobs = [*(known for known in self._jobs if not known.finished), job]
+        with self._planning:
+            self._jobs = [*(known for known in self._jobs if not known.finished), job]
         if self._stopping or self._closing:  # asked for before there was a job
             job.stop(INTERRUPTED)
         return job

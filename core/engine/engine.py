@@ -186,6 +186,7 @@ class Engine:
             self._rules,
             listener or self._listener,
             queue=self._jobs.queue,
+            withdraw=self._jobs.withdraw,
             in_turn=self._hand_over,
             on_finished=self._finished,
             on_storage_error=self._storage_error,
@@ -374,7 +375,7 @@ class Engine:
 
     def _given_up(self, model: ServedModel, reason: str, brief: str | None) -> None:
         for run in self._jobs:
-            run.close_some(lambda a: a.role == model.name, "failed", reason, brief)
+            run.close_some("failed", reason, brief, model.name)
 
     def _changed_memory(self, model: ServedModel, mode: Mode) -> None:
         model.remake_for(mode)

@@ -30,6 +30,7 @@ class JobRun:
         rules: how often a task is tried.
         listener: told of tasks that start and end.
         queue: puts a task into the scheduler.
+        withdraw: takes what waits out of the scheduler again: all, or what is for one model.
         in_turn: has a call made by the engine's thread, in its turn.
         on_finished: told when every task has its result and no more will come.
         on_storage_error: told of an output folder that takes nothing more.
@@ -45,6 +46,7 @@ class JobRun:
         rules: RetryRules,
         listener: Listener,
         queue: Callable[["JobRun", TaskState], None],
+        withdraw: Callable[["JobRun", str | None], None],
         in_turn: Callable[[Callable[[], None]], None],
         on_finished: Callable[["JobRun"], None],
         on_storage_error: Callable[["JobRun", Refusal], None],
@@ -60,6 +62,7 @@ class JobRun:
         self._refusal = refusal
         self._listener = listener
         self._queue = queue
+        self._withdraw = withdraw
         self._in_turn = in_turn
         self._on_finished = on_finished
         self.attempts = Attempts(
@@ -121,7 +124,8 @@ class JobRun:
         if refused is not None:
             self._settle(task, refused[0], None, refused[1])
             return
-        self._queue(self, task)
+        if self._leasing:
+            self._queue(self, task)
         self._close_if_drained()
 
     # -- the end -------------------------------------------------------------
@@ -130,6 +134,7 @@ class JobRun:
         """Let what runs finish and give out nothing more."""
         if self._leasing:
             self._leasing, self._stopped_because = False, reason
+            self._withdraw(self, None)
         self._close_if_drained()
 
     def close(self, status: Status, reason: str) -> None:
@@ -140,25 +145,31 @@ class JobRun:
         """
         self._leasing, self._sealed = False, True
         self._closed_as = (status, reason)
-        self.close_some(lambda _: True, status, reason)
+        self.close_some(status, reason)
         self._finish_if_complete()
 
     def close_some(
         self,
-        which: Callable[[Admitted], bool],
         status: Status,
         reason: str,
         brief: str | None = None,
+        model: str | None = None,
     ) -> None:
-        """Close some of the open tasks now; results of theirs that still come are thrown away.
+        """Close open tasks now; results of theirs that still come are thrown away.
 
         Args:
             brief: the reason for the log, if that has the whole already.
+            model: close only those that are for this one.
         """
+        self._withdraw(self, model)
         for active in self.attempts:
-            if which(active.admitted):
+            if model in (None, active.admitted.role):
                 self.attempts.throw_away(active)
-        still_open = [t for t in self._tasks.values() if not t.recording and which(t.admitted)]
+        still_open = [
+            task
+            for task in self._tasks.values()
+            if not task.recording and model in (None, task.admitted.role)
+        ]
         if still_open:
             left = f"{len(still_open)} task{'s' * (len(still_open) > 1)} left"
             level = "ERROR" if status == "failed" and brief is None else "WARNING"
@@ -191,7 +202,7 @@ class JobRun:
             return
         if not any(task.recording for task in self._tasks.values()):
             self._closed_as = ("interrupted", self._stopped_because)
-            self.close_some(lambda _: True, "interrupted", self._stopped_because)
+            self.close_some("interrupted", self._stopped_because)
             self._finish_if_complete()
 
     def _finish_if_complete(self) -> None:

@@ -54,12 +54,17 @@ class JobTable:
         run, _ = self._lanes[pending.job]
         return run, run.waiting_task(pending.position)
 
+    def withdraw(self, run: JobRun, model: str | None = None) -> None:
+        """Give out none of a job's waiting tasks any more, or none of those for one model."""
+        for name in [model] if model is not None else list(run.lanes):
+            lane = run.lanes.pop(name, None)
+            if lane is not None:
+                self._scheduler.drop(lane)
+                del self._lanes[lane]
+
     def end(self, run: JobRun) -> None:
-        """Every task of a job has its result: nothing of it is given out any more."""
-        for lane in run.lanes.values():
-            self._scheduler.drop(lane)
-            del self._lanes[lane]
-        run.lanes.clear()
+        """Every task of a job has its result."""
+        self.withdraw(run)
         del self._runs[run.number]
 
     def priorities(self) -> dict[str, int]:

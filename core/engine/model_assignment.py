@@ -52,7 +52,7 @@ class ModelAssignment:
         self._next: dict[str, ServedModel] = {}  # by slot: the model that it is to have
         self._told: list[str] = []  # how slots were shared out when that was told last
         self._seen: object = None  # what the last decision was made of
-        self._look_at = 0.0  # monotonic time at which the same is decided anew
+        self._look_at = inf  # monotonic time at which the same is decided anew
         self._not_before = 0.0  # monotonic time until which forecasts have taken their share
         self._served_at: dict[str, float] = {}  # monotonic time at which a model last had work
 
@@ -85,6 +85,7 @@ class ModelAssignment:
             self._go_on(slot, supervisor)
         idle = [s for s in self._slots if not s.attempts() and s.name not in self._next]
         if not idle:
+            self._look_at = inf
             return
         models = list(self._models.values())
         waiting = {name: self._scheduler.waiting(name) for name in self._models}
@@ -170,7 +171,8 @@ class ModelAssignment:
     def _state(self, slot: WorkerSlot, now: float) -> SlotState:
         model = self._next.get(slot.name) or slot.model
         unfit = frozenset(m.name for m in self._models.values() if not slot.can_serve(m))
-        if model is None or model.name in unfit:
+        resting = not slot.alive and not slot.wanted and slot.name not in self._next
+        if model is None or resting or model.name in unfit:
             return SlotState(slot.name, None, BUSY if slot.alive else 0.0, unfit=unfit)
         if slot.name in self._next or slot.state is not State.SERVING:
             load = model.load_seconds or 0.0
