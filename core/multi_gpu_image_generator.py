@@ -300,7 +300,7 @@ class MultiGPUImageGenerator:
             plan = self.prepare(tasks, [Path.cwd()])
             if self._session.lasts:
                 tell_plan(plan.summary, "tasks", WHY_MOVED)
-            if {job.role for job in plan.jobs} <= {"generate"}:
+            if {job.role for job in plan.tasks} <= {"generate"}:
                 self.start()
             return self._begin(plan, priority, owner)
 
@@ -345,7 +345,7 @@ class MultiGPUImageGenerator:
             return self._finish(self._begin(plan), timeout)
 
     def _begin(self, plan: Plan, priority: int = 0, owner: str | None = None) -> Job:
-        engine = self._serve(*dict.fromkeys(task.role for task in plan.jobs))
+        engine = self._serve(*dict.fromkeys(task.role for task in plan.tasks))
         job = self._session.submit(
             engine, plan, plan.tasks, plan.settled, priority, owner, self._tell
         )
