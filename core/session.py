@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from loguru import logger
+
 from core.engine.engine import Engine
 from core.engine.job import Job
 from core.engine.recorder import Then
+from core.errors import LedgerError, StorageError
 from core.events import Listener
 from core.intake.admission import Admitted, Rejected
 from core.intake.kept_seeds import KeptSeeds
@@ -185,6 +188,9 @@ class Session:
                     tables.write(plan, results)
                     if plan.replaced is not None:
                         plan.replaced.write_tables(any(r.status == "interrupted" for r in results))
+            except (LedgerError, StorageError) as error:
+                logger.error(f"The metadata could not be written: {error}")
+                raise
             finally:
                 recorder.end_batch(plan.batch)
 

@@ -24,6 +24,7 @@ from core.settings_file import overlaid
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = PROJECT_DIR / "config" / "default.yaml"
+BENCHMARK_FILE = PROJECT_DIR / "config" / "edit_benchmark.yaml"
 
 M = TypeVar("M", bound="Matching")
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -92,6 +93,17 @@ class EditDefaults(Section):
 
 class ModelEditDefaults(Matching, EditDefaults):
     """Defaults of the models that `match` fits."""
+
+
+class EditorSettings(DrawingModel):
+    """What edits, and with which fields where a task gives none."""
+
+    defaults: EditDefaults
+    model_defaults: list[ModelEditDefaults]
+
+    def layers(self, *models: str) -> list[EditDefaults]:
+        """Defaults for the names of a model, the first to count first."""
+        return [self.defaults, best_match(self.model_defaults, *models) or EditDefaults()]
 
 
 class StepCache(Section):
@@ -194,6 +206,22 @@ class JudgeSettings(LoadedModel):
     experts_implementation: str | None
 
 
+class ModelJudgeDefaults(Matching):
+    """Judge settings of the models that `match` fits."""
+
+    image_area: int | None = None
+    prompts: str | None = None
+    max_new_tokens: Count | None = None
+
+
+class EditModels(Section):
+    """The models that edit and judge; see config/edit_benchmark.yaml."""
+
+    editor: EditorSettings
+    judge: JudgeSettings
+    judge_model_defaults: list[ModelJudgeDefaults]
+
+
 class SupervisionSettings(Section):
     boot_timeout: Seconds
     load_timeout: Seconds
@@ -228,7 +256,12 @@ class SimulatedSettings(Section):
 
 
 class Settings(DrawingModel):
-    """All settings of a run; see config/default.yaml for what each one means."""
+    """All settings of a run; see config/default.yaml for what each one means.
+
+    Attributes:
+        editor: what edits, of runs that edit; None where the user says nothing of it, as the two
+            that follow. `edit_models` has what counts then.
+    """
 
     device: Literal["auto", "cuda", "cpu"]
     output_dir: Annotated[str, Field(min_length=1)]
@@ -240,6 +273,16 @@ class Settings(DrawingModel):
     supervision: SupervisionSettings
     scheduling: SchedulingSettings
     simulated: SimulatedSettings
+    editor: EditorSettings | None = None
+    judge: JudgeSettings | None = None
+    judge_model_defaults: list[ModelJudgeDefaults] | None = None
+
+    def edit_models(self) -> EditModels:
+        """What edits and what judges: the user's settings over config/edit_benchmark.yaml."""
+        given = {name: getattr(self, name) for name in EditModels.model_fields}
+        said = {name: value for name, value in given.items() if value is not None}
+        shipped = overlaid(EditModels, [BENCHMARK_FILE], None)
+        return shipped.model_copy(update=said)
 
     def defaults_for(self, *models: str) -> GenerationDefaults:
         """The `model_defaults` entry for the names of a model; an empty one if none fits."""
@@ -265,4 +308,5 @@ def load_settings(source: "str | Path | Mapping[str, Any] | Settings | None" = N
     """
     if isinstance(source, Settings):
         return source
-    return overlaid(Settings, [DEFAULT_FILE], source)
+    edit_models = (BENCHMARK_FILE, set(EditModels.model_fields))
+    return overlaid(Settings, [DEFAULT_FILE], source, edit_models)

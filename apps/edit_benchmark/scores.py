@@ -6,9 +6,7 @@ from functools import cached_property
 
 from loguru import logger
 
-from apps.edit_benchmark.models import judge_demand
 from apps.edit_benchmark.pair import Pair
-from core.devices.memory_choice import MemoryChoice
 from core.intake.admission import Admission, Admitted, Rejected
 from core.intake.differences import Change
 from core.intake.kinds.score import ScoreKind
@@ -44,7 +42,7 @@ class Scores:
     ) -> None:
         assert role.judge is not None
         self.judge: Judge = role.judge
-        self._memory: MemoryChoice = role.memory
+        self._role = role
         self._session = session
         self._planner = planner
         self._pairs = pairs
@@ -62,12 +60,11 @@ class Scores:
         Each edit is hashed once: it is looked at for the plan, and scored after it.
         """
         items = {edit.position: self._admit(edit) for edit in edits}
-        demand = judge_demand(self.judge.settings)
         known = {} if self._session.overwrite else self._planner.known(list(items.values()))
-        settled = self._memory.settle(list(items.values()), known, demand)
+        settled = self._role.settle(list(items.values()), known)
         self._admitted = dict(zip(items, settled, strict=True))
         if more_to_come:
-            self._memory.ensure(demand)
+            self._role.ensure()
         self.__dict__.pop("_admission", None)  # the memory mode may be another one now
 
     def summary(self, edits_to_make: Sequence[Admitted], plan: Plan) -> PlanSummary:
@@ -108,7 +105,7 @@ class Scores:
     def _admission(self) -> Admission:
         return Admission(
             ScoreKind(),
-            self.judge.identity(self._memory.model.deciding),
+            self._role.memory.identity,
             self.judge.settings.dtype,
             self._session.root,
             default_name=str,  # never needed: every verdict has its place

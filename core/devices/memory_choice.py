@@ -61,6 +61,11 @@ class MemoryChoice:
         self._demand: Demand | None = None  # of the newest batch
 
     @property
+    def identity(self) -> str:
+        """All about the model that decides its results, as things stand."""
+        return self._identity(self.model)
+
+    @property
     def is_open(self) -> bool:
         """Whether the mode is still to be decided, so that finished pictures may decide it."""
         on_gpu = any(device.kind == "cuda" for device in self._devices)

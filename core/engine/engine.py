@@ -104,7 +104,7 @@ class Engine:
             self._slots, self._models, self._scheduler, stages, self._jobs.priorities
         )
         self._reports = WorkerReports(
-            {slot.name: slot for slot in self._slots},
+            self._slots,
             self._supervisor,
             self._dispatcher,
             self._jobs,
@@ -118,6 +118,14 @@ class Engine:
         """Begin to work; returns at once. Workers come as tasks ask for their models."""
         self._thread.start()
 
+    def add_model(self, model: ServedModel) -> None:
+        """Serve one more model, on slots that are there and on those that it brings.
+
+        Where it shares devices out in another way than the models before it, its slots wait for
+        theirs to leave a device that they have in common, and theirs for its own.
+        """
+        self._hand_over(lambda: self._add_model(model))
+
     def warm(self, name: str) -> None:
         """Start a model's workers before there are tasks for them, and keep them."""
         self._post(lambda: self._assignment.keep_warm(name))
@@ -129,19 +137,20 @@ class Engine:
     @property
     def lora_counts(self) -> tuple[int, int]:
         """LoRA loads and switches of all workers so far."""
-        models = self._models.values()
+        models = list(self._models.values())  # in one step: one more may come meanwhile
         return sum(m.lora_loads for m in models), sum(m.lora_switches for m in models)
 
     @property
     def waits_in_step(self) -> list[tuple[float, int]]:
-        """For each model whose workers wait for each other: worker-seconds waited, and steps."""
-        barriers = [m.barrier for m in self._models.values() if m.barrier is not None]
+        """By model whose workers wait for each other: worker-seconds waited, and steps."""
+        models = list(self._models.values())
+        barriers = [m.barrier for m in models if m.barrier is not None]
         return [(barrier.waited, barrier.steps) for barrier in barriers if barrier.steps]
 
     @property
     def device_waits(self) -> list[float]:
         """Seconds for which devices had nothing to do before each of their newest tasks."""
-        return [wait for model in self._models.values() for wait in list(model.waits)]
+        return [wait for model in list(self._models.values()) for wait in list(model.waits)]
 
     def submit(
         self,
@@ -297,7 +306,10 @@ class Engine:
     def _take(self, run: JobRun, tasks: Sequence[Admitted], sealed: bool) -> None:
         self._jobs.add(run)
         self._add(run, tasks)
-        if sealed:
+        end = self._end()
+        if end is not None:
+            run.close(*end)  # whether sealed or not, nothing more will happen to it
+        elif sealed:
             run.seal()
 
     def _extend(self, job: Job, tasks: Sequence[Admitted]) -> None:
@@ -305,8 +317,9 @@ class Engine:
         if run is not None:
             self._add(run, tasks)
             return
+        status, error = job.closed_as or ("interrupted", INTERRUPTED)
         for one in tasks:  # it was closed meanwhile
-            job.settle(result_of(one, "interrupted", error=INTERRUPTED))
+            job.settle(result_of(one, status, error=error))
 
     def _expect(self, number: int, model: str, tasks: int) -> None:
         if number in self._jobs:
@@ -322,14 +335,19 @@ class Engine:
 
     def _refusal(self, admitted: Admitted) -> tuple[Status, str] | None:
         """The result of a task that cannot be tried any more."""
-        if self._over is not None:
-            return "failed", self._over
-        if self._supervisor.closing:
-            return "interrupted", CLOSED
+        end = self._end()
+        if end is not None:
+            return end
         model = self._models.get(admitted.role)
         if model is None:
             return "failed", f"Nothing here can {admitted.role}."
         return ("failed", model.given_up) if model.given_up is not None else None
+
+    def _end(self) -> tuple[Status, str] | None:
+        """What becomes of all tasks from now on; None while they are worked on."""
+        if self._over is not None:
+            return "failed", self._over
+        return ("interrupted", CLOSED) if self._supervisor.closing else None
 
     def _finished(self, run: JobRun) -> None:
         """Every task of a job has its result."""
@@ -354,6 +372,15 @@ class Engine:
                 run.close("failed", reason)
 
     # -- models ----------------------------------------------------------------------
+
+    def _add_model(self, model: ServedModel) -> None:
+        known = {slot.name for slot in self._slots}
+        for device in model.devices:
+            if device.label not in known:
+                slot = WorkerSlot(device)
+                self._slots.append(slot)
+                self._reports.add_slot(slot)
+        self._models[model.name] = model
 
     def _given_up(self, model: ServedModel, reason: str, brief: str | None) -> None:
         for run in self._jobs:

@@ -1,7 +1,7 @@
 """What the engine asks of an output folder: leases and results made durable, in order.
 
-A recorder works in a thread of its own, so that no disk delays a device. It does what it is asked
-for in the order in which it is asked, and answers each call of `then` from that thread.
+A recorder works in a thread of its own, so that no disk delays a device. It records leases first,
+does everything else in the order in which it is asked, and calls each `then` from that thread.
 """
 
 from collections.abc import Callable, Sequence

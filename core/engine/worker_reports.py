@@ -1,7 +1,7 @@
 """Acts on what workers report: results, failures, readiness, deaths."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from core.engine.attempts import WorkerLoss
@@ -38,20 +38,24 @@ class WorkerReports:
 
     def __init__(
         self,
-        slots: dict[str, WorkerSlot],
+        slots: Iterable[WorkerSlot],
         supervisor: Supervisor,
         dispatcher: Dispatcher,
         jobs: JobTable,
         listener: Listener,
         saving_timeout: float,
     ) -> None:
-        self._slots = slots
+        self._slots = {slot.name: slot for slot in slots}
         self._supervisor = supervisor
         self._dispatcher = dispatcher
         self._jobs = jobs
         self._listener = listener
         self._saving_timeout = saving_timeout
         self.log = WorkerLog()
+
+    def add_slot(self, slot: WorkerSlot) -> None:
+        """Hear one more slot."""
+        self._slots[slot.name] = slot
 
     def receive(self, report: Report) -> None:
         """Act on what a backend reports."""

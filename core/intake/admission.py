@@ -74,7 +74,8 @@ class Admission:
     Args:
         identity: of the model, with everything about it that decides results.
         default_name: output path of a task that gives none, from its position.
-        first_seed: what the task at position 0 gets if it has none; RANDOM for any.
+        first_seed: what the task at position 0 gets if it has none; RANDOM for any. Kinds of
+            which no seed is drawn at random count from 0 then.
         kept_seed: the seed that an earlier run drew at random for an output, if one did.
         claims: keeps other batches of the folder from the outputs of this one; of its own where
             no other batch runs beside it.
@@ -110,10 +111,10 @@ class Admission:
             _check_task_id(task.task_id)
             return self._job(position, task)
         except InputError as error:
-            return Rejected(position, _claimed_id(given, position), str(error))
+            return Rejected(position, claimed_id(given, position), str(error))
         except RecursionError:
             error_text = "The task is nested too deeply."
-            return Rejected(position, _claimed_id(given, position), error_text)
+            return Rejected(position, claimed_id(given, position), error_text)
 
     def _job(self, position: int, task: Task) -> Admitted:
         output_path = task.output_path or self._default_name(position)
@@ -148,7 +149,8 @@ class Admission:
             kept = self._kept_seed(output) if self._kept_seed else None
             seed = random_seed() if kept is None else kept
             return replace(task, seed=seed, seed_is_random=True)
-        seed = seed_of_task(self._first_seed, position) if task.seed is None else wanted
+        first = 0 if self._first_seed == RANDOM else self._first_seed
+        seed = seed_of_task(first, position) if task.seed is None else wanted
         return replace(task, seed=seed, **({"seed_is_random": False} if says_random else {}))
 
 
@@ -215,7 +217,7 @@ def _check_size(task: Task) -> None:
         )
 
 
-def _claimed_id(given: TaskInput, position: int) -> str:
+def claimed_id(given: TaskInput, position: int) -> str:
     """The id that an unusable input gives itself, if that much of it is usable."""
     claimed = (
         given.get("task_id") if isinstance(given, Mapping) else getattr(given, "task_id", None)

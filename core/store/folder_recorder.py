@@ -7,7 +7,9 @@ is sent; a finished result gets its name, and then its record; what an attempt l
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,8 +60,8 @@ class _Act:
 class FolderRecorder:
     """Records attempts of several batches in one folder; `core.engine.recorder` says how.
 
-    Everything is done in the order in which it was asked for. The thread starts with the first
-    request, and lives until `close`.
+    Leases come first, as a device waits for each; everything else is done in the order in which it
+    was asked for. The thread starts with the first request, and lives until `close`.
 
     Args:
         table: gets a line as a task gets its record; None where there is none.
@@ -167,29 +169,26 @@ class FolderRecorder:
         _answer(request.then, LedgerError(CLOSED))
 
     def _serve(self) -> None:
+        acts: deque[_Act | None] = deque()  # None: the end
         while True:
-            requests = self._waiting()
-            begins: list[_Begin] = []
-            for request in requests:
+            self._begin_all(self._waiting_begins(acts))
+            if acts:
+                act = acts.popleft()
+                if act is None:
+                    return
+                _answer(act.then, self._refusal_of(act.do))
+
+    def _waiting_begins(self, acts: "deque[_Act | None]") -> list[_Begin]:
+        """Leases that were asked for by now; what else was, goes to `acts`. Waits for the first."""
+        begins: list[_Begin] = []
+        with suppress(queue.Empty):
+            while len(begins) < MOST_AT_ONCE:
+                request = self._requests.get(block=not (acts or begins))
                 if isinstance(request, _Begin):
                     begins.append(request)
-                    continue
-                self._begin_all(begins)
-                begins = []
-                if request is None:
-                    return
-                _answer(request.then, self._refusal_of(request.do))
-            self._begin_all(begins)
-
-    def _waiting(self) -> list[_Begin | _Act | None]:
-        """What was asked for by now, at least one request, in order."""
-        requests = [self._requests.get()]
-        try:
-            while requests[-1] is not None and len(requests) < MOST_AT_ONCE:
-                requests.append(self._requests.get_nowait())
-        except queue.Empty:
-            pass
-        return requests
+                else:
+                    acts.append(request)
+        return begins
 
     def _refusal_of(self, do: Callable[[], None]) -> Refusal | None:
         """Do what was asked for; returns why it could not be done, if it could not.

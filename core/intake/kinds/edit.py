@@ -11,6 +11,7 @@ class EditKind(TaskKind[EditTask]):
 
     task = EditTask
     needed = "instruction"
+    signs = ("instruction", "source_images")
     version = 3
 
     def complete(self, task: EditTask) -> tuple[EditTask, Contents]:

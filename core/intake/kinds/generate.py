@@ -24,6 +24,7 @@ class GenerateKind(TaskKind[GenerateTask]):
 
     task = GenerateTask
     needed = "prompt"
+    stem = "image"
     version = 3
     undeciding = ("seed_is_random",)
     other_names = tuple(USUAL_NAMES)
