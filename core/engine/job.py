@@ -193,7 +193,7 @@ class Job:
     # -- for the engine ------------------------------------------------------
 
     def admit(self, count: int) -> None:
-        """So many tasks more belong to the job."""
+        """Count tasks that are about to be added to the job."""
         with self._changed:
             self._open += count
 

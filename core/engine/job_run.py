@@ -88,7 +88,7 @@ class JobRun:
         return self.job.number
 
     def add(self, admitted: Iterable[Admitted]) -> None:
-        """Tasks more, whose number the job's handle has been told."""
+        """Add tasks, which the caller's `Job` has counted already."""
         for one in admitted:
             task = self._tasks[one.position] = TaskState(one)
             refused = self.job.closed_as or self._refusal(one)
@@ -100,7 +100,7 @@ class JobRun:
                 self._queue(self, task)
 
     def seal(self) -> None:
-        """No more tasks will come."""
+        """Note that no more tasks will be added."""
         self._sealed = True
         self._finish_if_complete()
 

@@ -31,7 +31,7 @@ class Recorder(Protocol):
         """The number of the job's batch in the folder's record."""
 
     def partial_path(self, admitted: Recordable, lease_id: str) -> str:
-        """Where the attempt of a lease writes; a name, without a look at the disk."""
+        """The file to which the attempt of a lease writes; made without a look at the disk."""
 
     def begin(self, attempt: Attempt, then: Then) -> None:
         """Record a lease and make its folder; it may be sent to the worker afterwards."""

@@ -51,7 +51,7 @@ class _Begin:
 
 @dataclass(frozen=True)
 class _Act:
-    """Anything else to be done; it raises what the disk refuses."""
+    """Any other request; it raises what the disk refuses."""
 
     do: Callable[[], None]
     then: Then
@@ -109,7 +109,7 @@ class FolderRecorder:
     # -- attempts ----------------------------------------------------------
 
     def partial_path(self, admitted: Recordable, lease_id: str) -> str:
-        """Where the attempt of a lease writes; a name, without a look at the disk."""
+        """The file to which the attempt of a lease writes; made without a look at the disk."""
         return str(admitted.output.file.with_name(f"{PARTIAL_PREFIX}{lease_id}"))
 
     def begin(self, attempt: Attempt, then: Then) -> None:
@@ -191,7 +191,7 @@ class FolderRecorder:
         return begins
 
     def _refusal_of(self, do: Callable[[], None]) -> Refusal | None:
-        """Do it; why it could not be done, if it could not.
+        """Do what was asked for; returns why it could not be done, if it could not.
 
         After an error that is no answer of a disk nobody knows what is recorded and what is not:
         from then on everything is refused.
@@ -321,4 +321,4 @@ def _answer(then: Then, refusal: Refusal | None) -> None:
 
 
 def _ignore(refusal: Refusal | None) -> None:
-    """What was asked for did no harm by being refused."""
+    """Ignore a refusal: what was asked for does no harm by being left undone."""
