@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from core.engine.task_times import OWN_ENOUGH
 from core.events import Event, TaskEnded, TaskStarted
 from core.messages import Lease
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.tasks import Result
+from core.tasks import GenerateTask, Result, Status
 from tests.conftest import PATIENCE, simulated, wait_until
 from tests.inline_backend import InlineBackend
 from tests.stub_backend import StubBackend, StubWorker
@@ -34,7 +35,12 @@ def tasks(job: str, count: int) -> list[dict[str, Any]]:
 
 def job_of(lease: Lease) -> str:
     """The word that its tasks were named with."""
+    assert isinstance(lease.task, GenerateTask)
     return lease.task.prompt.split()[0]
+
+
+def ended(*how: Status) -> Counter[Status]:
+    return Counter(how)
 
 
 def statuses(results: list[Result]) -> list[str]:
@@ -166,12 +172,15 @@ def test_a_job_may_be_awaited_and_looped_over_without_a_thread(
     machine = start(workers=2)
     order: list[int] = []
 
+    def has_seen(count: int) -> bool:
+        return len(order) == count
+
     def play(job: Job) -> None:
         """The other way round, one after the other as they are seen."""
         held = [(worker, worker.hear_lease()) for worker in machine.workers]
         for number, (worker, lease) in enumerate(reversed(held)):
             worker.finish(lease)
-            wait_until(lambda seen=number + 1: len(order) == seen, "that result")
+            wait_until(partial(has_seen, number + 1), "that result")
         machine.finish(job)
 
     async def watch(job: Job) -> None:
@@ -208,14 +217,14 @@ def test_progress_counts_every_task_once(start: Start) -> None:
     bad = {"prompt": "bad", "steps": "many"}
     job = machine.submit([*tasks("a", 3), bad])
     lease = machine.worker.hear_lease()
-    assert job.progress == Progress(4, 1, 2, Counter(failed=1))
+    assert job.progress == Progress(4, 1, 2, ended("failed"))
     machine.worker.finish(lease)
     machine.worker.hear_lease()
     wait_until(lambda: len(job.results_so_far()) == 2, "its record")
-    assert job.progress == Progress(4, 1, 1, Counter(failed=1, done=1))
+    assert job.progress == Progress(4, 1, 1, ended("failed", "done"))
     job.cancel(at_once=True)
     assert job.wait(PATIENCE)
-    assert job.progress == Progress(4, 0, 0, Counter(failed=1, done=1, interrupted=2))
+    assert job.progress == Progress(4, 0, 0, ended("failed", "done", "interrupted", "interrupted"))
 
 
 def test_a_job_with_nothing_to_do_is_finished(start: Start) -> None:
