@@ -82,7 +82,7 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """The folder is this program's at present."""
+        """Whether the folder's record is open and locked."""
         return self._ledger is not None
 
     def _open(self) -> None:
@@ -148,7 +148,7 @@ class Session:
         sealed: bool = True,
         ends_batch: bool = True,
     ) -> Job:
-        """Have an engine do a batch, or a part of it.
+        """Hand a batch, or a part of it, to an engine.
 
         Args:
             sealed: no tasks will be added to this part.
