@@ -158,7 +158,7 @@ CAPTIONS = """
     plan = session.begin(
         session.planner(), [admission.admit(i, task) for i, task in enumerate({given!r})]
     )
-    job = session.submit(engine, plan, plan.jobs, plan.settled)
+    job = session.submit(engine, plan, plan.tasks, plan.settled)
     for result in job.results(timeout=60):
         said = result.error or json.loads(Path(result.output_path).read_text())["caption"]
         print(result.status, said)

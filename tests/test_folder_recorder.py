@@ -13,7 +13,7 @@ from core.intake.admission import Admitted
 from core.intake.planning import Plan
 from core.messages import Done
 from core.store.attempt import Attempt, Ending, Refusal
-from core.store.folder_recorder import FolderRecorder
+from core.store.folder_recorder import MOST_AT_ONCE, FolderRecorder
 from core.store.ledger import Ledger
 from core.store.results_table import ResultsTable
 from tests.conftest import PATIENCE, run_script
@@ -68,7 +68,7 @@ class World:
 
     def begun(self, plan: Plan, number: int = 1) -> list[Attempt]:
         """One attempt at each task of a batch, recorded."""
-        attempts = [self.attempt(plan, job, number) for job in plan.jobs]
+        attempts = [self.attempt(plan, job, number) for job in plan.tasks]
         before = len(self.answers.given)
         for attempt in attempts:
             self.recorder.begin(attempt, self.answers.to("begin"))
@@ -132,7 +132,9 @@ def test_a_task_is_leased_before_the_answer_and_done_before_the_answer(
     assert not list(tmp_path.rglob(".partial*"))
 
 
-def test_everything_is_done_in_order_and_away_from_the_caller(world: World) -> None:
+def test_everything_is_done_in_order_away_from_the_caller_and_leases_come_first(
+    world: World,
+) -> None:
     plan = world.batch(*(f"{i}.png" for i in range(100)))
     held, holding = threading.Event(), threading.Event()
 
@@ -140,16 +142,18 @@ def test_everything_is_done_in_order_and_away_from_the_caller(world: World) -> N
         holding.set()
         held.wait(PATIENCE)
 
-    attempts = [world.attempt(plan, job) for job in plan.jobs]
+    attempts = [world.attempt(plan, job) for job in plan.tasks]
     world.recorder.begin(attempts[0], hold)
     assert holding.wait(PATIENCE)
-    expected = []
+    begins, ends = [], []
     for i, attempt in enumerate(attempts[1:]):  # wait behind it, in groups and between others
         world.recorder.begin(attempt, world.answers.to(f"begin {i}"))
-        expected.append((f"begin {i}", None))
+        begins.append((f"begin {i}", None))
         if i % 3 == 0:
             world.recorder.end(attempt, Ending("released", "again"), world.answers.to(f"end {i}"))
-            expected.append((f"end {i}", None))
+            ends.append((f"end {i}", None))
+    most = MOST_AT_ONCE  # leases in one go; then something else has its turn
+    expected = [*begins[:most], ends[0], *begins[most:], *ends[1:]]
     assert world.answers.given == []
     held.set()
     assert world.answers.wait(len(expected)) == expected
@@ -184,7 +188,7 @@ def test_a_lease_that_the_ledger_refuses_takes_none_of_its_neighbours_with_it(
         holding.set()
         held.wait(PATIENCE)
 
-    a, b, c = (world.attempt(plan, job) for job in plan.jobs)
+    a, b, c = (world.attempt(plan, job) for job in plan.tasks)
     world.recorder.begin(a, hold)
     assert holding.wait(PATIENCE)
     for name, attempt in (("b", b), ("a again", a), ("c", c)):  # in one commit, if all may be
@@ -276,7 +280,7 @@ def test_an_attempt_that_outlives_its_batch_decides_nothing(world: World, tmp_pa
     world.table.end(stopped.batch, [])
     world.recorder.end_batch(stopped.batch)
     again = world.batch("a.png", "b.png")
-    assert len(again.jobs) == 2
+    assert len(again.tasks) == 2
     first, _ = world.begun(again, 2)
     assert isinstance(world.keep(late), LedgerError)
     world.end(failed, Ending("error", "failed", "too late"))
@@ -291,14 +295,14 @@ def test_closing_does_first_what_was_asked_for_and_refuses_what_comes_later(
     world: World, tmp_path: Path
 ) -> None:
     plan = world.batch(*(f"{i}.png" for i in range(50)))
-    attempts = [world.attempt(plan, job) for job in plan.jobs]
+    attempts = [world.attempt(plan, job) for job in plan.tasks]
     for attempt in attempts:
         world.recorder.begin(attempt, world.answers.to("begin"))
         world.recorder.keep(attempt, world.draw(attempt), world.answers.to("keep"))
     world.recorder.close()
     assert [refusal for _, refusal in world.answers.given] == [None] * 100
     assert len(list(tmp_path.glob("*.png"))) == 50
-    world.recorder.begin(world.attempt(plan, plan.jobs[0], 2), world.answers.to("late"))
+    world.recorder.begin(world.attempt(plan, plan.tasks[0], 2), world.answers.to("late"))
     name, refusal = world.answers.given[-1]
     assert name == "late" and "is closed" in str(refusal)
 
@@ -329,9 +333,9 @@ def test_an_answer_that_raises_takes_no_other_with_it(world: World) -> None:
     def raises(refusal: Refusal | None) -> None:
         raise ValueError("simulated")
 
-    for job in plan.jobs:
+    for job in plan.tasks:
         world.recorder.begin(world.attempt(plan, job), raises)
-    world.recorder.begin(world.attempt(plan, plan.jobs[0], 2), world.answers.to("begin"))
+    world.recorder.begin(world.attempt(plan, plan.tasks[0], 2), world.answers.to("begin"))
     assert world.answers.wait(1) == [("begin", None)]
 
 
@@ -341,7 +345,7 @@ def test_a_batch_without_a_folder_of_its_own_leaves_nothing_in_memory(tmp_path: 
     recorder, answers = FolderRecorder(ledger, folder.root), Answers()
     plan = folder.plan("a.png")
     recorder.begin_batch(plan.batch)
-    [job] = plan.jobs
+    [job] = plan.tasks
     attempt = Attempt("l", plan.batch, job, 1, "gpu0", recorder.partial_path(job, "l"))
     recorder.begin(attempt, answers.to("begin"))
     recorder.fail(attempt, "the disk is full")

@@ -119,6 +119,32 @@ def test_slots_are_shared_out_by_work_at_the_start() -> None:
     assert [models.count(w.name) for w in works] == [2, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("edit_seconds", "score_seconds", "judges"),
+    [(10.0, 10.0, 4), (30.0, 10.0, 2), (1000.0, 1.0, 1)],
+)
+@pytest.mark.parametrize("stages", ["auto", "overlapped"])
+def test_where_no_switch_pays_both_kinds_of_work_end_together(
+    stages: Stages, edit_seconds: float, score_seconds: float, judges: int
+) -> None:
+    works = [
+        of("edit", seconds_each=edit_seconds, load_seconds=1e5),
+        of("score", seconds_each=score_seconds, load_seconds=1e5),
+    ]
+    models = chosen(works, *empty(8), stages=stages)
+    assert models.count("score") == judges and models.count("edit") == 8 - judges
+
+
+@pytest.mark.parametrize("judges", [4, 5])
+@pytest.mark.parametrize("stages", ["auto", "overlapped"])
+def test_slots_do_not_swing_between_two_splits_that_are_as_good(
+    stages: Stages, judges: int
+) -> None:
+    works = [of("edit", seconds_each=10.0), of("score", seconds_each=12.0)]  # 4.36 would be ideal
+    slots = [SlotState(f"{i}", "score" if i < judges else "edit") for i in range(8)]
+    assert chosen(works, *slots, stages=stages).count("score") == judges
+
+
 def test_no_slot_loads_a_model_for_which_there_is_no_task() -> None:
     assert chosen([of("edit", 2), of("score", 0)], *empty(3)).count("edit") == 2
     assert chosen([of("edit", 0)], *empty(2)) == [None, None]

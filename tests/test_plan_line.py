@@ -23,10 +23,8 @@ KEPT = " What is replaced is kept in .replaced."
 
 
 @pytest.fixture
-def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> InlineCommand:
-    return InlineCommand(tmp_path, monkeypatch, capfd)
+def command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> InlineCommand:
+    return InlineCommand(tmp_path, capfd)
 
 
 def tweets(count: int, **fields: Any) -> list[dict[str, Any]]:
@@ -167,8 +165,7 @@ def test_of_stacks_the_plan_names_what_changed_and_no_order(command: InlineComma
     )
     assert plan(("a", 1.0), ("b", 0.0)) == "2 unchanged."
     assert plan(("a", 1.0), ("b", 0.1), steps=4) == (
-        "2 changed (steps default -> 4, LoRA a.safetensors -> a.safetensors + b.safetensors)."
-        f"{KEPT}"
+        f"2 changed (steps 1 -> 4, LoRA a.safetensors -> a.safetensors + b.safetensors).{KEPT}"
     )
 
 
@@ -261,7 +258,7 @@ def test_a_thousand_changed_pictures_are_explained_in_a_moment(tmp_path: Path) -
     """As many as the fingerprint cannot explain are not tried one by one for ever."""
     folder = tmp_path / "out"
     generator = MultiGPUImageGenerator(1, config=simulated(), output_dir=folder)
-    jobs = generator.prepare(tweets(1000), []).jobs
+    tasks = generator.prepare(tweets(1000), []).tasks
     generator.stop()
     comparison = Comparison()
     unknown = hashlib.sha256(b"unknown").hexdigest()
@@ -275,7 +272,7 @@ def test_a_thousand_changed_pictures_are_explained_in_a_moment(tmp_path: Path) -
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("core.intake.changes.fingerprint", counted)
-        for one in jobs:
+        for one in tasks:
             made = Made({"kind": "GenerateTask", **vars(one.task)}, {}, None, [], unknown)
             [change] = comparison.changes(one, made)
             assert change.what == "version or settings of this program"

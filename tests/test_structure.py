@@ -82,6 +82,9 @@ MODULES = {  # that may import more than their packages
     "core.processes.entry_points": {"workers"},
     "core.session": EVERYTHING,
     "core.role_model": EVERYTHING,
+    "core.roles": EVERYTHING,
+    "core.edit_roles": EVERYTHING,
+    "core.batch_intake": EVERYTHING,
 }
 
 

@@ -222,12 +222,12 @@ def _draw(
         if not result.success:
             logger.error(f"{result.task_id}: {result.status}: {result.error}")
     tell_plan(plan.summary, "tweets", WHY_MOVED)
-    if not plan.jobs:
+    if not plan.tasks:
         return generator.execute(plan)
     _tell_unknown_words(generator, plan)
-    generator.use_at_most(len(plan.jobs))
+    generator.use_at_most(len(plan.tasks))
     workers = [device.label for device in generator.devices]
-    with create_view(len(plan.jobs), workers, options.log_level) as view:
+    with create_view(len(plan.tasks), workers, options.log_level) as view:
         relay.view = view
         interrupts.run = generator
         generator.start()
@@ -249,7 +249,8 @@ def _tell_unknown_words(generator: MultiGPUImageGenerator, plan: Plan) -> None:
 
 
 def _prompts(plan: Plan) -> list[str]:
-    return [job.task.prompt for job in plan.jobs if isinstance(job.task, GenerateTask)]
+    tasks = [admitted.task for admitted in plan.tasks]
+    return [task.prompt for task in tasks if isinstance(task, GenerateTask)]
 
 
 def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator) -> None:

@@ -61,8 +61,13 @@ class MemoryChoice:
         self._demand: Demand | None = None  # of the newest batch
 
     @property
+    def identity(self) -> str:
+        """All about the model that decides its results, as things stand."""
+        return self._identity(self.model)
+
+    @property
     def is_open(self) -> bool:
-        """Finished pictures may have a say in it."""
+        """Whether the mode is still to be decided, so that finished pictures may decide it."""
         on_gpu = any(device.kind == "cuda" for device in self._devices)
         return self.fit is None and self._memory == "auto" and on_gpu
 
@@ -80,13 +85,13 @@ class MemoryChoice:
         Raises:
             InputError, DeviceError: see `core.devices.memory_fit.fit_memory`.
         """
-        jobs = [item for item in items if isinstance(item, Admitted)]
+        tasks = [item for item in items if isinstance(item, Admitted)]
         self._demand = demand
         if self._memory == "auto":
-            self._kept = self._mode_of_finished(jobs, known)
+            self._kept = self._mode_of_finished(tasks, known)
         if self._kept is not None:
             self.model = replace(self.model, memory=self._kept)
-        if not jobs or all(_is_finished(job, known) for job in self._remade(jobs)):
+        if not tasks or all(_is_finished(admitted, known) for admitted in self._remade(tasks)):
             return self._remade(items)  # no worker will be needed
         self.decide(demand)
         return self._remade(items)
@@ -104,7 +109,7 @@ class MemoryChoice:
             self.decide(self._demand or usual)
 
     def decide(self, demand: Demand) -> None:
-        """Decide, and say how.
+        """Decide the memory mode now, and log the decision.
 
         Raises:
             InputError, DeviceError: see `core.devices.memory_fit.fit_memory`.
@@ -132,27 +137,27 @@ class MemoryChoice:
             logger.info(self.fit.reason)
 
     def change_to(self, mode: Mode) -> Callable[[Admitted], Admitted]:
-        """Another mode for all workers; returns what makes a job one of theirs."""
+        """Load the model in another mode from now on; returns what remakes a task for it."""
         self.model = replace(self.model, memory=mode)
         identity = self._identity(self.model)
-        return lambda job: made_by(job, identity)
+        return lambda admitted: made_by(admitted, identity)
 
     def _remade(self, items: Sequence[Item]) -> list[Item]:
         identity = self._identity(self.model)
         return [made_by(item, identity) if isinstance(item, Admitted) else item for item in items]
 
     def _mode_of_finished(
-        self, jobs: Sequence[Admitted], known: Mapping[str, Entry]
+        self, tasks: Sequence[Admitted], known: Mapping[str, Entry]
     ) -> Mode | None:
-        """In which most finished results were made that are as they are asked for otherwise."""
+        """The memory mode in which most of the batch's finished results were made."""
         identities = {m: self._identity(replace(self.model, memory=m)) for m in _PICTURES}
         found: Counter[Mode] = Counter()
-        for job in jobs:
-            entry = known.get(job.output.key)
+        for admitted in tasks:
+            entry = known.get(admitted.output.key)
             if entry is None or entry.state != "done":
                 continue
             for mode, identity in identities.items():
-                if made_by(job, identity).fingerprint == entry.fingerprint:
+                if made_by(admitted, identity).fingerprint == entry.fingerprint:
                     found[mode] += 1
                     break
         return found.most_common(1)[0][0] if found else None

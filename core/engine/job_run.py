@@ -30,7 +30,7 @@ class JobRun:
         rules: how often a task is tried.
         listener: told of tasks that start and end.
         queue: puts a task into the scheduler.
-        unqueue: takes all waiting tasks out of it, or those of one model.
+        withdraw: takes what waits out of the scheduler again: all, or what is for one model.
         in_turn: has a call made by the engine's thread, in its turn.
         on_finished: told when every task has its result and no more will come.
         on_storage_error: told of an output folder that takes nothing more.
@@ -46,7 +46,7 @@ class JobRun:
         rules: RetryRules,
         listener: Listener,
         queue: Callable[["JobRun", TaskState], None],
-        unqueue: Callable[["JobRun", str | None], None],
+        withdraw: Callable[["JobRun", str | None], None],
         in_turn: Callable[[Callable[[], None]], None],
         on_finished: Callable[["JobRun"], None],
         on_storage_error: Callable[["JobRun", Refusal], None],
@@ -62,7 +62,7 @@ class JobRun:
         self._refusal = refusal
         self._listener = listener
         self._queue = queue
-        self._unqueue = unqueue
+        self._withdraw = withdraw
         self._in_turn = in_turn
         self._on_finished = on_finished
         self.attempts = Attempts(
@@ -79,7 +79,6 @@ class JobRun:
         self._leasing = True  # waiting tasks may be given to workers
         self._sealed = False  # no more tasks will be added
         self._finishing = False  # all that is left to do is to write the tables
-        self._closed_as: tuple[Status, str] | None = None
         self._stopped_because = INTERRUPTED
 
     # -- tasks ---------------------------------------------------------------
@@ -89,10 +88,10 @@ class JobRun:
         return self.job.number
 
     def add(self, admitted: Iterable[Admitted]) -> None:
-        """Tasks more, whose number the job's handle has been told."""
+        """Add tasks, which the caller's `Job` has counted already."""
         for one in admitted:
             task = self._tasks[one.position] = TaskState(one)
-            refused = self._closed_as or self._refusal(one)
+            refused = self.job.closed_as or self._refusal(one)
             if refused is None and not self._leasing:
                 refused = ("interrupted", self._stopped_because)
             if refused is not None:
@@ -101,7 +100,7 @@ class JobRun:
                 self._queue(self, task)
 
     def seal(self) -> None:
-        """No more tasks will come."""
+        """Note that no more tasks will be added."""
         self._sealed = True
         self._finish_if_complete()
 
@@ -120,7 +119,7 @@ class JobRun:
         return self._leasing and self._sealed and self.attempts.may_copy(task)
 
     def _again(self, task: TaskState) -> None:
-        refused = self._closed_as or self._refusal(task.admitted)
+        refused = self.job.closed_as or self._refusal(task.admitted)
         if refused is not None:
             self._settle(task, refused[0], None, refused[1])
             return
@@ -134,7 +133,7 @@ class JobRun:
         """Let what runs finish and give out nothing more."""
         if self._leasing:
             self._leasing, self._stopped_because = False, reason
-            self._unqueue(self, None)
+            self._withdraw(self, None)
         self._close_if_drained()
 
     def close(self, status: Status, reason: str) -> None:
@@ -144,25 +143,32 @@ class JobRun:
         recorded at this moment is still reported as what it is.
         """
         self._leasing, self._sealed = False, True
-        self._closed_as = (status, reason)
-        self.close_open(None, status, reason)
+        self.job.closed_as = (status, reason)
+        self.close_some(status, reason)
         self._finish_if_complete()
 
-    def close_open(
-        self, model: str | None, status: Status, reason: str, brief: str | None = None
+    def close_some(
+        self,
+        status: Status,
+        reason: str,
+        brief: str | None = None,
+        model: str | None = None,
     ) -> None:
         """Close open tasks now; results of theirs that still come are thrown away.
 
         Args:
-            model: whose tasks; None for all.
             brief: the reason for the log, if that has the whole already.
+            model: close only those that are for this one.
         """
-        self._unqueue(self, model)  # first: a task with its result must not be given out
+        self._withdraw(self, model)
         for active in self.attempts:
             if model in (None, active.admitted.role):
                 self.attempts.throw_away(active)
-        tasks = [t for t in self._tasks.values() if model in (None, t.admitted.role)]
-        still_open = [task for task in tasks if not task.recording]
+        still_open = [
+            task
+            for task in self._tasks.values()
+            if not task.recording and model in (None, task.admitted.role)
+        ]
         if still_open:
             left = f"{len(still_open)} task{'s' * (len(still_open) > 1)} left"
             level = "ERROR" if status == "failed" and brief is None else "WARNING"
@@ -191,11 +197,11 @@ class JobRun:
 
     def _close_if_drained(self) -> None:
         """A job that gives out nothing more ends when nothing of it runs or is being recorded."""
-        if self._leasing or self.attempts or self._closed_as is not None or not self._tasks:
+        if self._leasing or self.attempts or self.job.closed_as is not None or not self._tasks:
             return
         if not any(task.recording for task in self._tasks.values()):
-            self._closed_as = ("interrupted", self._stopped_because)
-            self.close_open(None, "interrupted", self._stopped_because)
+            self.job.closed_as = ("interrupted", self._stopped_because)
+            self.close_some("interrupted", self._stopped_because)
             self._finish_if_complete()
 
     def _finish_if_complete(self) -> None:

@@ -54,16 +54,17 @@ class JobTable:
         run, _ = self._lanes[pending.job]
         return run, run.waiting_task(pending.position)
 
-    def unqueue(self, run: JobRun, model: str | None) -> None:
-        """Give out none of the tasks of a job that wait, or of those that wait for a model."""
-        for name in list(run.lanes) if model is None else [model] if model in run.lanes else []:
-            lane = run.lanes.pop(name)
-            self._scheduler.drop(lane)
-            del self._lanes[lane]
+    def withdraw(self, run: JobRun, model: str | None = None) -> None:
+        """Give out none of a job's waiting tasks any more, or none of those for one model."""
+        for name in [model] if model is not None else list(run.lanes):
+            lane = run.lanes.pop(name, None)
+            if lane is not None:
+                self._scheduler.drop(lane)
+                del self._lanes[lane]
 
     def end(self, run: JobRun) -> None:
         """Every task of a job has its result."""
-        self.unqueue(run, None)
+        self.withdraw(run)
         del self._runs[run.number]
 
     def priorities(self) -> dict[str, int]:
