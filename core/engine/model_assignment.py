@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import inf
 
 from loguru import logger
@@ -32,7 +32,6 @@ class ModelAssignment:
     Args:
         slots: all of the engine's; its own list.
         stages: a bound on who may have which model when; see `core.engine.model_switch`.
-        priorities: the highest priority of the tasks that wait for a model.
     """
 
     def __init__(
@@ -41,13 +40,11 @@ class ModelAssignment:
         models: Mapping[str, ServedModel],
         scheduler: Scheduler,
         stages: Stages,
-        priorities: Callable[[], Mapping[str, int]],
     ) -> None:
         self._slots = slots
         self._models = models
         self._scheduler = scheduler
         self._stages = stages
-        self._priorities = priorities
         self._warm: set[str] = set()
         self._coming: dict[int, tuple[str, int]] = {}  # by job: tasks that it will be given
         self._next: dict[str, ServedModel] = {}  # by slot: the model that it is to have
@@ -157,26 +154,27 @@ class ModelAssignment:
         return found
 
     def _owed(self) -> dict[str, int]:
-        """Slots that each model is owed: equal parts for those whose tasks are of nobody's else.
+        """Slots that each model is owed, where owners wait for different ones.
 
-        A model and the one that its tasks follow from are one party; parties with tasks of a lower
-        priority are owed nothing.
+        Every owner is counted with one model: of those that its tasks wait for, the first that a
+        slot has. Owners of the highest priority have equal parts of the slots, others none. Of
+        one owner's models none is owed anything: when all of its work ends is what counts.
         """
-        priorities = self._priorities()
-        parties: dict[str, str] = {}  # the party's first model, by model with tasks
-        for name in priorities:
-            first = self._models[name].after or name
-            parties[name] = first
-        if len(set(parties.values())) < 2:
+        having = {model.name for s in self._slots if (model := self._next.get(s.name) or s.model)}
+        wanted: dict[Hashable, tuple[int, bool, str]] = {}
+        for name in self._models:
+            for owner, priority in self._scheduler.owners(name).items():
+                known, found = wanted.get(owner), (priority, name in having, name)
+                if known is None or found[:2] > known[:2]:
+                    wanted[owner] = found
+        if len({name for _, _, name in wanted.values()}) < 2:
             return {}
-        top = max(priorities.values())
-        highest = {parties[name] for name, priority in priorities.items() if priority == top}
-        part = max(1, len(self._slots) // len(highest))
-        owed: dict[str, int] = {}
-        for name, party in parties.items():
-            if party in highest and not any(parties[known] == party for known in owed):
-                owed[name] = part
-        return owed
+        top = max(priority for priority, _, _ in wanted.values())
+        owners = Counter(name for priority, _, name in wanted.values() if priority == top)
+        return {
+            name: max(1, len(self._slots) * count // owners.total())
+            for name, count in owners.items()
+        }
 
     def _short(self, owed: Mapping[str, int]) -> set[str]:
         """Models with fewer slots than they are owed and have tasks for."""
