@@ -280,7 +280,7 @@ class MultiGPUImageGenerator:
         priority: int = 0,
         owner: str | None = None,
     ) -> Job:
-        """Have tasks done, and go on; see `generate_batch`.
+        """Hand in tasks, and return at once; see `generate_batch`.
 
         Args:
             priority: jobs of higher priority come first.
@@ -399,7 +399,7 @@ class MultiGPUImageGenerator:
             job.close("interrupted", INTERRUPTED_AT_ONCE)
 
     def _tell(self, event: Event) -> None:
-        """A listener that raises must not take the engine with it."""
+        """Call the listener; one that raises must not take the engine with it."""
         try:
             self.listener(event)
         except Exception:

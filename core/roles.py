@@ -11,9 +11,10 @@ from core.devices.sharing import share_out
 from core.errors import InputError
 from core.index_files import PIPELINE_INDEX
 from core.memory_modes import refuse_unusable
+from core.model_settings import LoadedModel
 from core.paths import user_path
 from core.role_model import RoleModel
-from core.settings import LoadedModel, Settings
+from core.settings import Settings
 from core.worker_spec import Role
 
 

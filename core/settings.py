@@ -1,6 +1,5 @@
 """The YAML settings as validated models. `config/default.yaml` holds every default."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -17,22 +16,19 @@ from pydantic import (
 )
 
 from core.judge_type import JUDGES
-from core.memory_modes import Memory
 from core.model_identity import Identity
-from core.noise_schedule import SchedulerSettings
+from core.model_settings import Count, DrawingModel, LoadedModel
 from core.section import Section
-from core.settings_files import overlaid
+from core.settings_file import overlaid
 from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Strength, Text
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = PROJECT_DIR / "config" / "default.yaml"
 BENCHMARK_FILE = PROJECT_DIR / "config" / "edit_benchmark.yaml"
 
-Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 M = TypeVar("M", bound="Matching")
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OptionalSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
 Threshold = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -45,79 +41,6 @@ def _known_mode(value: Any) -> Any:
 
 
 Compile = Annotated[Literal["never", "always"], BeforeValidator(_known_mode)]
-
-
-class LoadedModel(Section):
-    """Which model a role loads, and how."""
-
-    model: Annotated[str, Field(min_length=1)]
-    revision: str | None
-    variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None
-    dtype: Dtype
-    memory: Memory
-    gpus_per_worker: Count | None
-    workers_per_gpu: Annotated[int, Field(ge=1, le=16)] | None
-
-    @model_validator(mode="after")
-    def _one_kind_of_sharing(self) -> "LoadedModel":
-        check_sharing(self.gpus_per_worker or 1, self.workers_per_gpu or 1, self.memory)
-        return self
-
-
-def check_sharing(gpus_per_worker: int, workers_per_gpu: int, memory: Memory, of: str = "") -> None:
-    """Raises ValueError for settings of one model that exclude each other.
-
-    Args:
-        of: the section with its dot, where an error does not name it already.
-    """
-    if gpus_per_worker == 1:
-        return
-    if workers_per_gpu > 1:
-        raise ValueError(
-            f"gpus_per_worker: {gpus_per_worker} and {of}workers_per_gpu: {workers_per_gpu} "
-            "exclude each other: either a worker has several GPUs, or a GPU several workers"
-        )
-    if memory not in ("auto", "full"):
-        raise ValueError(
-            f"{of}memory: {memory} is for workers with one GPU; with gpus_per_worker: "
-            f"{gpus_per_worker} give full, or auto"
-        )
-
-
-class ModelLoraSettings(Section):
-    """One LoRA that belongs to the model: a local file, or a file of a repository on the hub."""
-
-    path: Annotated[Text, Field(min_length=1)]
-    file: Annotated[str, Field(pattern=r"^[\w.-][\w./ -]*\.safetensors$")] | None = None
-    revision: Annotated[str, Field(min_length=1)] | None = None
-    strength: Strength = 1.0
-
-    @property
-    def is_hub_id(self) -> bool:
-        return re.fullmatch(r"[\w.-]+/[\w.-]+", self.path, re.ASCII) is not None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "ModelLoraSettings":
-        if self.file is not None and not self.is_hub_id:
-            raise ValueError("with `file`, `path` is a repository on the hub, such as owner/name")
-        if self.file is None and self.revision is not None:
-            raise ValueError("`revision` is of a file on the hub: give `file`, too")
-        return self
-
-
-def _with_path(value: Any) -> Any:
-    """A path alone may stand for a LoRA."""
-    return {"path": value} if isinstance(value, str) else value
-
-
-class DrawingModel(LoadedModel):
-    """A model that draws or edits, with the LoRAs and the noise schedule that belong to it."""
-
-    base_model: Annotated[str, Field(min_length=1)] | None
-    model_loras: Annotated[
-        list[Annotated[ModelLoraSettings, BeforeValidator(_with_path)]], Field(max_length=16)
-    ]
-    scheduler: SchedulerSettings
 
 
 class GenerationDefaults(Section):
@@ -148,7 +71,7 @@ class ModelDefaults(Matching, GenerationDefaults):
 
 
 class EditDefaults(Section):
-    """The same for fields of an edit."""
+    """Default values for fields of an edit."""
 
     negative_prompt: Text | None = None
     width: Side | None = None
@@ -189,7 +112,7 @@ class StepCache(Section):
     kind: ClassVar[str]
 
     def __str__(self) -> str:
-        """Its kind and settings in one word, for fingerprints and for a picture's record."""
+        """Kind and settings of the cache in one word, for fingerprints and a picture's record."""
         settings = [f"{k}={v}".replace(" ", "") for k, v in self if v is not None]
         return f"{self.kind}({','.join(settings)})"
 
@@ -260,7 +183,7 @@ class WorkerSettings(Section):
 
     @property
     def picture_suffix(self) -> str:
-        """With its dot."""
+        """Ending of pictures without an output path of their own, with its dot."""
         return f".{self.picture_format}"
 
 

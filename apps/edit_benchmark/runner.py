@@ -210,7 +210,7 @@ class EditBenchmark:
         return known, self._editing.settle(admitted, counting)
 
     def _lora_folders(self) -> list[Path]:
-        """Where relative paths of LoRAs are looked up."""
+        """Folders in which relative paths of LoRAs are looked up."""
         return [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")]
 
     def _tell_plan(self) -> None:
@@ -242,7 +242,7 @@ class EditBenchmark:
         return self.results()
 
     def _work(self, to_score: Sequence[Admitted]) -> None:
-        """Have edits made, and each of them scored when it is there."""
+        """Make edits, and score each of them as soon as it is there."""
         edits = self._plan.tasks
         again = sum(getattr(item.task, "more_asks", 0) > 0 for item in to_score)
         if again:
@@ -346,7 +346,7 @@ class EditBenchmark:
 
     @property
     def _began_to_score(self) -> bool:
-        """Scoring is a stage of its own that has begun, or goes on beside the editing."""
+        """Whether scoring has begun as a stage of its own, or goes on beside the editing."""
         return self._bound != "sequential" or self._jobs["edit"].finished
 
     def _told(self, role: Role) -> Callable[[Event], None]:

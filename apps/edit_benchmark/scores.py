@@ -126,7 +126,7 @@ class Scores:
         return self._admission.admit(edit.position, task)
 
     def _asked_again(self, plan: Plan, scored: Admitted) -> Admitted | None:
-        """The same with one ask more, if its verdict has no score and the user wants one."""
+        """Ask once more for a verdict without a score, if the user wants that."""
         if not self._lacks_score(scored):
             return None
         assert isinstance(scored.task, ScoreTask)
@@ -139,7 +139,7 @@ class Scores:
         return again
 
     def _lacks_score(self, scored: Admitted) -> bool:
-        """Whether a verdict is to be asked for again."""
+        """Whether a verdict has no score and the user wants it asked for again."""
         if not self._retry_unparsed:
             return False
         try:
@@ -149,5 +149,5 @@ class Scores:
         return isinstance(used, dict) and used.get("scores", ()) is None
 
     def _place_of(self, position: int) -> str:
-        """Where the judge's verdict lies, relative to the results' folder."""
+        """Path of the judge's verdict, relative to the results' folder."""
         return f"scores/{self._name}/{self._pairs[position].name}.json"

@@ -7,19 +7,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from core.engine.model_switch import Stages
+from core.model_settings import Count, LoadedModel, check_sharing
 from core.settings import (
     BENCHMARK_FILE,
     DEFAULT_FILE,
-    Count,
     EditModels,
-    LoadedModel,
     SchedulingSettings,
     SimulatedSettings,
     SupervisionSettings,
     WorkerSettings,
-    check_sharing,
 )
-from core.settings_files import overlaid
+from core.settings_file import overlaid
 from core.tasks import Seed
 
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from core.devices.automatic_model import Automatic
 from core.devices.device import Device
-from core.devices.model_choice import Automatic, ModelChoice, choose_model
+from core.devices.model_choice import ModelChoice, choose_model
 from core.devices.working_memory import Demand
 from core.errors import InputError
 from core.index_files import MODEL_INDEX

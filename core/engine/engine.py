@@ -206,7 +206,7 @@ class Engine:
         self._post(lambda: self._expect(job.number, model, tasks))
 
     def seal(self, job: Job) -> None:
-        """No more tasks will be added to a job: it is finished when those are that it has."""
+        """Add no more tasks to a job: it is finished when those are that it has."""
         self._hand_over(lambda: self._with_run(job.number, JobRun.seal))
 
     def stop_job(self, number: int, reason: str) -> None:
@@ -237,7 +237,7 @@ class Engine:
         return self._over
 
     def _hand_over(self, command: Callable[[], None]) -> None:
-        """Have the engine's thread do it, or do it here once that is gone; no handler may."""
+        """Run a command in the engine's thread, or here once that is gone. No handler may."""
         with self._going:
             if not self._gone:
                 self._post(command)
@@ -304,7 +304,10 @@ class Engine:
     def _take(self, run: JobRun, tasks: Sequence[Admitted], sealed: bool) -> None:
         self._jobs.add(run)
         self._add(run, tasks)
-        if sealed:
+        end = self._end()
+        if end is not None:
+            run.close(*end)  # whether sealed or not, nothing more will happen to it
+        elif sealed:
             run.seal()
 
     def _extend(self, job: Job, tasks: Sequence[Admitted]) -> None:
@@ -312,8 +315,9 @@ class Engine:
         if run is not None:
             self._add(run, tasks)
             return
+        status, error = job.closed_as or ("interrupted", INTERRUPTED)
         for one in tasks:  # it was closed meanwhile
-            job.settle(result_of(one, "interrupted", error=INTERRUPTED))
+            job.settle(result_of(one, status, error=error))
 
     def _expect(self, number: int, model: str, tasks: int) -> None:
         if number in self._jobs:
@@ -323,20 +327,25 @@ class Engine:
         run.add([self._remade(one) for one in tasks])
 
     def _remade(self, admitted: Admitted) -> Admitted:
-        """As its model's memory mode of today makes it."""
+        """Fit a task to the memory mode in which its model is loaded today."""
         model = self._models.get(admitted.role)
         return model.remade(admitted) if model is not None else admitted
 
     def _refusal(self, admitted: Admitted) -> tuple[Status, str] | None:
         """The result of a task that cannot be tried any more."""
-        if self._over is not None:
-            return "failed", self._over
-        if self._supervisor.closing:
-            return "interrupted", CLOSED
+        end = self._end()
+        if end is not None:
+            return end
         model = self._models.get(admitted.role)
         if model is None:
             return "failed", f"Nothing here can {admitted.role}."
         return ("failed", model.given_up) if model.given_up is not None else None
+
+    def _end(self) -> tuple[Status, str] | None:
+        """What becomes of all tasks from now on; None while they are worked on."""
+        if self._over is not None:
+            return "failed", self._over
+        return ("interrupted", CLOSED) if self._supervisor.closing else None
 
     def _finished(self, run: JobRun) -> None:
         """Every task of a job has its result."""
@@ -391,7 +400,7 @@ class Engine:
         self._supervisor.close(at_once)
 
     def _finish_records(self) -> None:
-        """What is being recorded is still reported."""
+        """Wait until everything that is being recorded has been reported."""
         while self._jobs:
             for report in self._backend.poll(IDLE_WAIT):
                 self._reports.receive(report)
@@ -408,7 +417,7 @@ class Engine:
                 self._supervisor.kill(slot, "the engine broke down")
 
     def _leave(self) -> None:
-        """Whatever was handed over and not read gets its answer; what comes later, at once."""
+        """Answer what was handed over and not read; what comes later is answered at once."""
         with self._going:
             self._gone = True
             while self._commands:

@@ -1,4 +1,4 @@
-"""Has slots take up models as the queue asks for them: the engine's side of `model_switch`."""
+"""Carries out `model_switch`: tells it how things stand and gives slots the models it chooses."""
 
 import time
 from collections import Counter, defaultdict

@@ -191,7 +191,7 @@ class Scheduler:
 
     @staticmethod
     def _share_of(worker: Worker, model: _Model) -> Collection[Key] | None:
-        """Rule 5; None while every task may go to anybody."""
+        """The worker's share of the last tasks (rule 5); None while any task may go to anybody."""
         if not worker.peers:
             return None
         any_lora = any(level.has_loras for level in model.levels.values())

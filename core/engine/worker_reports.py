@@ -1,4 +1,4 @@
-"""What workers say, and what follows from it."""
+"""Acts on what workers report: results, failures, readiness, deaths."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -99,7 +99,7 @@ class WorkerReports:
             slot.set_deadline(slot.model.times.allowed(slot.name, slot.work, True))
 
     def _tell_steps(self, slot: WorkerSlot, message: StepsDone) -> None:
-        """For those who watch; whether it hangs is told by its deadline alone."""
+        """Tell listeners of steps that are done. A hang is seen by the deadline alone."""
         active = slot.running.get(message.lease_id)
         if active is not None:
             task, together = active.admitted.task_id, len(slot.running)

@@ -1,4 +1,4 @@
-"""From what the user wrote to tasks that can run: validated, complete, fingerprinted.
+"""Turns what the user wrote into tasks that can run: validated, complete, fingerprinted.
 
 One bad task becomes one `Rejected`; it never stops the others. What differs between kinds of
 task is in `core.intake.task_kinds`.
@@ -40,7 +40,7 @@ class Admitted:
 
     @property
     def role(self) -> str:
-        """What kind of model it is for: generate, edit or score."""
+        """The role of the model that does it: generate, edit or score."""
         return self.task.role
 
     @property
@@ -49,7 +49,7 @@ class Admitted:
 
     @cached_property
     def loras(self) -> tuple[CheckedLora, ...]:
-        """Those that take part in the picture."""
+        """LoRAs that take part in the picture."""
         return _counting(self.task, self.contents)
 
     @cached_property
@@ -155,7 +155,7 @@ class Admission:
 
 
 def made_by(admitted: Admitted, identity: str) -> Admitted:
-    """The same task for another model, or for one that is loaded in another way."""
+    """Remake a task for another model, or for one that is loaded in another way."""
     if admitted.model == identity:
         return admitted
     decides = fingerprint(admitted.task, admitted.contents, identity, admitted.dtype)
@@ -165,7 +165,7 @@ def made_by(admitted: Admitted, identity: str) -> Admitted:
 def fingerprint(
     task: Task, contents: Contents, model: str, dtype: str, version: int | None = None
 ) -> str:
-    """Equal for tasks that give the same result: a hash of all that decides it.
+    """A hash of all that decides a task's result: equal for tasks that give the same one.
 
     Args:
         version: of this program's way to make them, as its kind counts them; today's.
@@ -194,7 +194,7 @@ def _counting(task: Task, contents: Contents) -> tuple[CheckedLora, ...]:
 
 
 def _taken(task: Task, other: Claim) -> str:
-    """Why a task cannot have its output."""
+    """The reason why a task cannot have its output."""
     what = f"output_path: {shown(task.output_path)} is also the output of task {other.position}"
     if other.batch is not None:
         return f"{what} of {other.batch}, which is not done with it yet; choose another name."

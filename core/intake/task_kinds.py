@@ -133,7 +133,7 @@ class TaskKind(ABC, Generic[T]):
 
     @classmethod
     def group_of(cls, task: T, loras: Sequence[CheckedLora]) -> Hashable | None:
-        """Equal for tasks that a worker may be given at once; None for one that runs alone."""
+        """A key that is equal for tasks that a worker may be given at once; None: it runs alone."""
         del task, loras
         return None
 

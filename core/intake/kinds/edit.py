@@ -7,7 +7,7 @@ from core.tasks import EditTask
 
 @task_kind
 class EditKind(TaskKind[EditTask]):
-    """Without a size, pictures get the first source's aspect ratio."""
+    """Edits of pictures. Without a size, they get the first source's aspect ratio."""
 
     task = EditTask
     needed = "instruction"

@@ -1,4 +1,4 @@
-"""Reading YAML settings: files laid over each other, validated, and what is wrong with them."""
+"""Settings read from YAML files, laid over each other and validated."""
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
@@ -68,7 +68,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _overlay(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` wins; sections merge key by key, lists and values are replaced whole."""
+    """Lay `over` on top: sections merge key by key, lists and values are replaced whole."""
     merged = copy.copy(base)
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
