@@ -111,7 +111,7 @@ class ModelAssignment:
         works = [self._work(model, waiting, coming, owed, now) for model in models]
         # Where its own tasks wait a slot is never idle, so for what is owed it is asked before.
         asked = [slot.name for slot in staying if short and slot.state is State.SERVING]
-        states = [self._state(slot, now, slot.name in asked) for slot in self._slots]
+        states = [self._state(slot, supervisor, now, slot.name in asked) for slot in self._slots]
         self._look_at = inf
         if is_worth_asking(works, states):
             started = time.perf_counter()
@@ -187,7 +187,17 @@ class ModelAssignment:
             if having[name] < min(count, self._scheduler.waiting(name))
         }
 
-    def _state(self, slot: WorkerSlot, now: float, as_free: bool = False) -> SlotState:
+    def _kept_waiting(self) -> list[WorkerSlot]:
+        """Slots that are to have a worker and have none yet, though tasks wait for it."""
+        return [
+            s
+            for s in self._slots
+            if s.model and s.wanted and not s.alive and self._scheduler.waiting(s.model.name)
+        ]
+
+    def _state(
+        self, slot: WorkerSlot, supervisor: Supervisor, now: float, as_free: bool = False
+    ) -> SlotState:
         """How a slot stands to the policy.
 
         Args:
@@ -197,7 +207,8 @@ class ModelAssignment:
         unfit = frozenset(m.name for m in self._models.values() if not slot.can_serve(m))
         resting = not slot.alive and not slot.wanted and slot.name not in self._next
         if model is None or resting or model.name in unfit:
-            return SlotState(slot.name, None, BUSY if slot.alive else 0.0, unfit=unfit)
+            taken = slot.alive or any(supervisor.excludes(slot, s) for s in self._kept_waiting())
+            return SlotState(slot.name, None, BUSY if taken else 0.0, unfit=unfit)
         if slot.name in self._next or slot.state is not State.SERVING:
             load = model.load_seconds or 0.0
             loading_for = now - slot.started_at if slot.alive else 0.0
@@ -276,11 +287,17 @@ class ModelAssignment:
                     continue
                 assert other.model is not None
                 if not other.attempts() and not self._scheduler.waiting(other.model.name):
-                    other.wanted = False
+                    self._send_away(other, supervisor)
                 elif slot.model.name in owed and self._scheduler.waiting(slot.model.name):
                     loads = sum(m.load_seconds or 0.0 for m in (slot.model, other.model))
                     repaid_at = other.serving_since + REPAYS * loads
                     if other.state is State.SERVING and now >= repaid_at:
-                        other.wanted = False
+                        self._send_away(other, supervisor)
                     else:
                         self._look_at = min(self._look_at, max(repaid_at, now + BUSY))
+
+    @staticmethod
+    def _send_away(slot: WorkerSlot, supervisor: Supervisor) -> None:
+        """Its worker is to leave when it has nothing to do, perhaps at once."""
+        slot.wanted = False
+        supervisor.let_go(slot)
