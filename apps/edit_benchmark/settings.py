@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from core.edit_settings import BENCHMARK_FILE, EditModels
 from core.engine.model_switch import Stages
+from core.fields import Seed
 from core.model_settings import Count, LoadedModel, check_sharing
 from core.settings import (
     DEFAULT_FILE,
@@ -17,7 +18,6 @@ from core.settings import (
     WorkerSettings,
 )
 from core.settings_file import overlaid
-from core.tasks import Seed
 
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
