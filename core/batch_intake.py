@@ -1,4 +1,4 @@
-"""From the inputs of one batch, of any kinds, to tasks that the models of its roles can run."""
+"""Turns the inputs of a batch, of any kinds, into tasks that the models of its roles can run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -93,7 +93,7 @@ class BatchIntake:
 
     @property
     def model_loras(self) -> list[ModelLora]:
-        """Those of all models that the batch needs, and of the one that draws."""
+        """LoRAs of all models that the batch needs, and of the one that draws."""
         used = dict.fromkeys([USUAL.role, *(task.role for task in self._admissions)])
         return [lora for role in used for lora in self._roles[role].model.loras]
 

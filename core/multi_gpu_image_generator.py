@@ -149,7 +149,7 @@ class MultiGPUImageGenerator:
 
     @property
     def devices(self) -> list[Device]:
-        """Those that draw, one for each worker."""
+        """Devices that draw, one for each worker."""
         return self._roles.drawing.devices
 
     @property

@@ -141,7 +141,7 @@ class Engine:
 
     @property
     def waits_in_step(self) -> list[tuple[float, int]]:
-        """By model whose workers wait for each other: worker-seconds waited, and steps."""
+        """For each model whose workers wait for each other: worker-seconds waited, and steps."""
         models = list(self._models.values())
         barriers = [m.barrier for m in models if m.barrier is not None]
         return [(barrier.waited, barrier.steps) for barrier in barriers if barrier.steps]

@@ -1,4 +1,4 @@
-"""Which tasks one worker may run at once: those for which its model makes one batch."""
+"""Groups tasks that one worker may run at once: those for which its model makes one batch."""
 
 from collections.abc import Hashable
 

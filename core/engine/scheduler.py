@@ -1,4 +1,4 @@
-"""Which task next, for which worker: one scheduler for all jobs. Pure: no clock, process or I/O.
+"""Chooses the next task for a worker, from all jobs. Pure: no clock, process or I/O.
 
 A worker is given only tasks of the model that it has loaded. Among these:
 
@@ -145,7 +145,7 @@ class Scheduler:
         return 0 if found is None else found.tasks
 
     def owners(self, model: Hashable = None) -> dict[Hashable, int]:
-        """Whose tasks wait for a model, and the highest priority of each one's."""
+        """Owners whose tasks wait for a model, with the highest priority of each one's tasks."""
         found = self._models.get(model)
         levels = sorted(found.levels.items()) if found is not None else []
         return {owner: priority for priority, level in levels for owner in level.owners}

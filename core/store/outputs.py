@@ -1,4 +1,4 @@
-"""Where results go: safe paths below one root, and publishing that is all or nothing."""
+"""Places of results: safe paths below one root, and publishing that is all or nothing."""
 
 import contextlib
 import errno
