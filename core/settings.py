@@ -15,12 +15,12 @@ from pydantic import (
     model_validator,
 )
 
+from core.fields import Area, Scale, SeedOrRandom, Side, Steps, Strength, Text
 from core.judge_type import JUDGES
 from core.model_identity import Identity
 from core.model_settings import Count, DrawingModel, LoadedModel
 from core.section import Section
 from core.settings_file import overlaid
-from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Strength, Text
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = PROJECT_DIR / "config" / "default.yaml"

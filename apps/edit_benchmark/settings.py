@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from core.engine.model_switch import Stages
+from core.fields import Seed
 from core.model_settings import Count, LoadedModel, check_sharing
 from core.settings import (
     BENCHMARK_FILE,
@@ -18,7 +19,6 @@ from core.settings import (
     WorkerSettings,
 )
 from core.settings_file import overlaid
-from core.tasks import Seed
 
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
