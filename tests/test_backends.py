@@ -19,7 +19,19 @@ from core.devices.model_choice import ModelChoice
 from core.devices.worker_specs import spec_for
 from core.engine.backend import Died, HungUp, Report, Said, WorkerBackend
 from core.engine.dispatcher import MOST_BYTES
-from core.messages import Done, Failed, Generated, Lease, Load, Loaded, Log, Ready, Stop, encode
+from core.messages import (
+    Done,
+    Failed,
+    Generated,
+    Lease,
+    Load,
+    Loaded,
+    Log,
+    Ready,
+    Stop,
+    ToWorker,
+    encode,
+)
 from core.processes.fork_server import keeper
 from core.processes.local_backend import LocalBackend
 from core.settings import load_settings
@@ -426,7 +438,8 @@ def test_a_worker_that_reads_nothing_keeps_nobody_waiting_who_sends_it_all_that_
     group.append(lease(tmp_path, "last", "a" * (MAX_TASK_BYTES - 500)))
 
     def send() -> list[bool]:
-        return [bench.backend.send("cpu0", one) for one in (*group, *group, Stop())]
+        messages: list[ToWorker] = [*group, *group, Stop()]
+        return [bench.backend.send("cpu0", message) for message in messages]
 
     with ThreadPoolExecutor(1) as thread:
         sent = thread.submit(send)

@@ -6,13 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from core.edit_settings import BENCHMARK_FILE, EditModels
 from core.engine.model_switch import Stages
 from core.fields import Seed
 from core.model_settings import Count, LoadedModel, check_sharing
 from core.settings import (
-    BENCHMARK_FILE,
     DEFAULT_FILE,
-    EditModels,
     SchedulingSettings,
     SimulatedSettings,
     SupervisionSettings,
