@@ -80,12 +80,13 @@ class BatchIntake:
         if kind.suffixes == PICTURE_SUFFIXES:
             suffix = self._settings.workers.picture_suffix
         stem, first = kind.stem or task.role, self._first_number
+        named = self._default_name  # not by way of this object: the ledger would wait for gc
         return Admission(
             kind(role.layers, self._loras),
             role.memory.identity,
             role.model.dtype,
             self._root,
-            lambda position: self._default_name(f"{stem}_{first + position:04d}{suffix}"),
+            lambda position: named(f"{stem}_{first + position:04d}{suffix}"),
             self._settings.seed,
             self._kept_seed,
             self._claims,

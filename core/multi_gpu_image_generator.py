@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -327,7 +327,7 @@ class MultiGPUImageGenerator:
                 session.root,
                 [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")],
                 self._inspector,
-                self._default_path,
+                self._default_path(),
                 session.claims.reserve_numbers(len(inputs)),
                 kept_seed,
                 claims,
@@ -407,11 +407,12 @@ class MultiGPUImageGenerator:
         except Exception:
             logger.exception("The listener failed; the run goes on.")
 
-    def _default_path(self, name: str) -> str:
+    def _default_path(self) -> Callable[[str], str]:
+        """Where a result without a path of its own lies, by its name; holds no generator alive."""
         if self._session.lasts:
-            return name
-        folder = user_path(self.settings.output_dir, "output_dir")
-        return as_text(folder / self._run_name / name)
+            return str
+        folder = user_path(self.settings.output_dir, "output_dir") / self._run_name
+        return lambda name: as_text(folder / name)
 
 
 def _left(end: float) -> float:
