@@ -21,7 +21,7 @@ from core.store.attempt import Attempt, Ending
 from core.store.ledger import Ledger
 from tests.folder_world import Folder
 
-DONE = Done("", 100, "sha", {}, 1.0)
+DONE = Done("", 100, "sha", 1.0)
 SLOW_DISK = StorageError("the disk refuses")
 
 
