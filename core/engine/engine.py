@@ -101,9 +101,7 @@ class Engine:
             run_of=self._jobs.of,
             copies=scheduling.speculative_copies,
         )
-        self._assignment = ModelAssignment(
-            self._slots, self._models, self._scheduler, stages, self._jobs.priorities
-        )
+        self._assignment = ModelAssignment(self._slots, self._models, self._scheduler, stages)
         self._reports = WorkerReports(
             self._slots,
             self._supervisor,
