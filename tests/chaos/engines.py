@@ -232,7 +232,7 @@ class JobsEngine(RealEngine):
     ) -> None:
         names = [f"{job}{i:03}" for job, count in jobs.items() for i in range(count)]
         size = {"width": 64, "height": 64, "num_inference_steps": 1}
-        tasks = [
+        tasks: list[dict[str, Any]] = [
             {"prompt": name, "task_id": name, "output_path": f"{name}.png", **size}
             for name in names
         ]
