@@ -231,7 +231,11 @@ class JobsEngine(RealEngine):
         self, folder: Path, jobs: Mapping[str, int], seed: int, planted: str | None = None
     ) -> None:
         names = [f"{job}{i:03}" for job, count in jobs.items() for i in range(count)]
-        tasks = [{"prompt": name, "task_id": name, "output_path": f"{name}.png"} for name in names]
+        size = {"width": 64, "height": 64, "num_inference_steps": 1}
+        tasks: list[dict[str, Any]] = [
+            {"prompt": name, "task_id": name, "output_path": f"{name}.png", **size}
+            for name in names
+        ]
         times = {"seconds_per_megapixel_step": 5.0, "jitter": 0.5}  # about 0.02 s a task
         forks = {"start_method": "forkserver"}
         super().__init__(folder, tasks, simulated=times, workers=forks)
