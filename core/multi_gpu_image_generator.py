@@ -3,8 +3,9 @@
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,10 +24,12 @@ from core.engine.job import Job
 from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
 from core.index_files import PIPELINE_INDEX
-from core.intake.admission import Admission, Admitted, Rejected
+from core.intake.admission import Admission, Admitted
 from core.intake.kinds.generate import GenerateKind
 from core.intake.planning import Plan, tell_plan
-from core.intake.task_kinds import LoraFinder, TaskInput
+from core.intake.remaining import FIRST, Remaining
+from core.intake.shapes import shapes_of
+from core.intake.task_kinds import Inputs, LoraFinder, TaskInput
 from core.memory_modes import refuse_unusable
 from core.paths import as_text, user_path
 from core.processes.local_backend import LocalBackend
@@ -269,7 +272,7 @@ class MultiGPUImageGenerator:
             LedgerError, StorageError: the output folder cannot be used; nothing ran.
         """
         with self._callers.inside():
-            return self._finish(self._submit(tasks), timeout)
+            return self._finish(*self._submit(tasks), timeout)
 
     def submit(
         self,
@@ -288,27 +291,32 @@ class MultiGPUImageGenerator:
             The job: its results as they come or all at once, its progress, and its cancelling.
         """
         with self._callers.inside():
-            return self._submit(tasks, priority, owner)
+            job, plan = self._submit(tasks, priority, owner)
+            self._feed(job, plan)
+            return job
 
     def _submit(
         self, tasks: Sequence[TaskInput], priority: int = 0, owner: str | None = None
-    ) -> Job:
+    ) -> tuple[Job, Plan]:
         with self._planning:
             plan = self.prepare(tasks, [Path.cwd()])
             if self._session.lasts:
                 tell_plan(plan.summary, "tasks", WHY_MOVED)
             self.start()
-            return self._begin(plan, priority, owner)
+            return self._begin(plan, priority, owner), plan
 
     def prepare(
         self,
-        inputs: Sequence[TaskInput],
+        inputs: Inputs,
         lora_folders: Sequence[Path],
     ) -> Plan:
         """Check inputs against settings, files and ledger, without any worker.
 
+        Of a large input, where no earlier result can be there, only the first part is looked at:
+        the rest is while workers draw.
+
         Args:
-            inputs: tasks; an InputError stands for an input that its reader could not read.
+            inputs: tasks, read once; an InputError stands for one that its reader could not read.
             lora_folders: where relative LoRA paths are looked up before the configured folder.
         """
         self._own()
@@ -318,8 +326,9 @@ class MultiGPUImageGenerator:
             claims = session.claims.begin()
             first = session.claims.reserve_numbers(len(inputs))
             folders = [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")]
+            kind = GenerateKind(self._layers, LoraFinder(folders, self._inspector))
             admission = Admission(
-                GenerateKind(self._layers, LoraFinder(folders, self._inspector)),
+                kind,
                 self.settings.workers.decisive(self.model.deciding),
                 self.settings.dtype,
                 session.root,
@@ -328,20 +337,33 @@ class MultiGPUImageGenerator:
                 kept_seed,
                 claims,
             )
-            items: list[Admitted | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
+            streams = len(inputs) > FIRST and session.is_fresh
+            by_sizes = streams and self._engine is None and self._memory.goes_by_sizes
+            if by_sizes:
+                inputs = list(inputs)  # it is read twice
+            left, first_part = iter(inputs), FIRST if streams else len(inputs)
+            items = [admission.admit(i, x) for i, x in enumerate(islice(left, first_part))]
             planner = session.planner(self.model.loras)
             known = planner.known(items)
             if self._engine is None:
-                demand = demand_of(items, self.settings.workers.max_resident_loras)
+                asked = [item.task for item in items if isinstance(item, Admitted)]
+                if by_sizes:
+                    asked += shapes_of(kind, inputs)
+                demand = demand_of(asked, self.settings.workers.max_resident_loras)
                 items = self._memory.settle(items, {} if session.overwrite else known, demand)
             plan = session.begin(planner, items, known, claims)
-            self._prepared = bool(plan.jobs)
+            if streams:
+                rest = len(inputs) - first_part
+                plan.continue_with(
+                    Remaining(left, first_part, rest, admission, self._memory.remade)
+                )
+            self._prepared = bool(plan.to_run)
             return plan
 
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:
         """Run a prepared batch on the started workers; see `generate_batch`."""
         with self._callers.inside():
-            return self._finish(self._begin(plan), timeout)
+            return self._finish(self._begin(plan), plan, timeout)
 
     def _begin(self, plan: Plan, priority: int = 0, owner: str | None = None) -> Job:
         engine = self._running_engine()
@@ -353,9 +375,23 @@ class MultiGPUImageGenerator:
             job.stop(INTERRUPTED)
         return job
 
-    def _finish(self, job: Job, timeout: float | None) -> list[Result]:
+    def _feed(self, job: Job, plan: Plan, look: Callable[[], None] = lambda: None) -> None:
+        planner = self._session.planner(self.model.loras)
+        self._session.feed(self._running_engine(), job, planner, plan, look)
+
+    def _finish(self, job: Job, plan: Plan, timeout: float | None) -> list[Result]:
+        end = None if timeout is None else time.monotonic() + timeout
+
+        def close_if_late() -> None:
+            nonlocal end
+            if end is not None and _left(end) == 0:
+                job.close("timeout", f"Not finished within the timeout of {timeout:g} s.")
+                end = None
+
         try:
-            self._wait(job, timeout)
+            self._feed(job, plan, close_if_late)
+            while not job.wait(WAIT_SLICE if end is None else min(WAIT_SLICE, _left(end))):
+                close_if_late()
         except BaseException:  # Ctrl-C: this caller's job ends, workers and other jobs go on
             job.cancel(at_once=True)
             raise
@@ -364,13 +400,6 @@ class MultiGPUImageGenerator:
                 self._stopping = False  # the next batch is another one
         self.tables_error = job.records_error
         return job.results()
-
-    def _wait(self, job: Job, timeout: float | None) -> None:
-        end = None if timeout is None else time.monotonic() + timeout
-        while not job.wait(WAIT_SLICE if end is None else min(WAIT_SLICE, _left(end))):
-            if end is not None and _left(end) == 0:
-                job.close("timeout", f"Not finished within the timeout of {timeout:g} s.")
-                end = None
 
     def _own(self) -> None:
         """Take it for this process, or say whose it is: neither workers nor ledger can be shared.

@@ -208,7 +208,8 @@ class EditBenchmark:
         suffix = self.settings.workers.picture_suffix
         inputs = [_edit_input(pair, self.settings.seed, suffix) for pair in self._pairs]
         admitted = [admission.admit(i, given) for i, given in enumerate(inputs)]
-        demand = demand_of(admitted, self.settings.workers.max_resident_loras)
+        tasks = [item.task for item in admitted if isinstance(item, Admitted)]
+        demand = demand_of(tasks, self.settings.workers.max_resident_loras)
         known = self._planner.known(admitted)
         counting = {} if self._session.overwrite else known
         return known, self._editing.memory.settle(admitted, counting, demand)

@@ -164,6 +164,7 @@ class Engine:
         owner: str | None = None,
         listener: Listener | None = None,
         sealed: bool = True,
+        promised: int = 0,
     ) -> Job:
         """Take a job.
 
@@ -176,6 +177,8 @@ class Engine:
                 job is an owner of its own.
             listener: told of its tasks; called from the engine's thread.
             sealed: no more tasks will be added.
+            promised: how many tasks, or results of tasks, will be added whatever becomes of the
+                job, which is sealed then; without `sealed`.
         """
         with self._going:
             self._jobs += 1
@@ -183,6 +186,7 @@ class Engine:
         tasks = list(admitted)
         job = Job(number, self.stop_job, self.close_job, settled)
         job.admit(len(tasks))
+        job.promise(promised)
         run = JobRun(
             job,
             recorder,
@@ -199,11 +203,17 @@ class Engine:
         self._hand_over(lambda: self._take(run, tasks, sealed))
         return job
 
-    def extend(self, job: Job, admitted: Iterable[Admitted]) -> None:
-        """Add tasks to a job that is not sealed yet."""
+    def extend(
+        self, job: Job, admitted: Iterable[Admitted], settled: Sequence[Result] = ()
+    ) -> None:
+        """Add tasks to a job that is not sealed yet.
+
+        Args:
+            settled: results of other tasks of it, which are not to be tried.
+        """
         tasks = list(admitted)
-        job.admit(len(tasks))
-        self._hand_over(lambda: self._extend(job, tasks))
+        job.admit(len(tasks) + len(settled))
+        self._hand_over(lambda: self._extend(job, tasks, settled))
 
     def expect(self, job: Job, model: str, tasks: int) -> None:
         """Say how many tasks for a model a job will still be given: slots are shared out by it."""
@@ -416,11 +426,14 @@ class Engine:
         if sealed:
             run.seal()
 
-    def _extend(self, job: Job, tasks: Sequence[Admitted]) -> None:
+    def _extend(self, job: Job, tasks: Sequence[Admitted], settled: Sequence[Result]) -> None:
         run = self._runs.get(job.number)
         if run is not None:
+            run.refuse(settled)
             self._add(run, tasks)
             return
+        for result in settled:
+            job.settle(result)
         for one in tasks:  # it was closed meanwhile
             job.settle(result_of(one, "interrupted", error=INTERRUPTED))
 

@@ -120,6 +120,13 @@ class JobRun:
             else:
                 self._queue(self, task)
 
+    def refuse(self, results: Iterable[Result]) -> None:
+        """Tasks more that ended before they were tried; their number the handle has been told."""
+        for result in results:
+            refused = self._closed_as is None and result.status == "failed"
+            self._listener(TaskEnded(result, self.number, refused))
+            self.job.settle(result)
+
     def seal(self) -> None:
         """No more tasks will come."""
         self._sealed = True
@@ -354,6 +361,7 @@ class JobRun:
         """Let what runs finish and give out nothing more."""
         if self._leasing:
             self._leasing, self._stopped_because = False, reason
+            self.job.ends_as = self.job.ends_as or ("interrupted", reason)
         self._close_if_drained()
 
     def close(self, status: Status, reason: str) -> None:
@@ -362,8 +370,10 @@ class JobRun:
         The record keeps these tasks as they are, so that a resumed run tries them. What is being
         recorded at this moment is still reported as what it is.
         """
-        self._leasing, self._sealed = False, True
-        self._closed_as = (status, reason)
+        self._leasing = False
+        # What was promised has its results, too: the job is not finished before it is sealed.
+        self._sealed = self._sealed or not self.job.is_promised_more
+        self._closed_as = self.job.ends_as = (status, reason)
         self.close_some(lambda _: True, status, reason)
         self._finish_if_complete()
 

@@ -115,6 +115,16 @@ class Admission:
             error_text = "The task is nested too deeply."
             return Rejected(position, _claimed_id(given, position), error_text)
 
+    def name_of(self, position: int, given: TaskInput) -> str:
+        """The id that a task is recorded under, from what it says of itself."""
+        claimed = _claimed_id(given, position)
+        if claimed != _usual_id(position) or isinstance(given, InputError):
+            return claimed
+        path = given.get("output_path") if isinstance(given, Mapping) else given.output_path
+        if path is not None and not isinstance(path, str | Path):
+            return claimed
+        return Path(path or self._default_name(position)).stem or claimed
+
     def _job(self, position: int, task: Task) -> Admitted:
         output_path = task.output_path or self._default_name(position)
         task = replace(
@@ -222,4 +232,8 @@ def _claimed_id(given: TaskInput, position: int) -> str:
     )
     if isinstance(claimed, str) and claimed.isprintable() and 0 < len(claimed) <= MAX_TASK_ID:
         return claimed
+    return _usual_id(position)
+
+
+def _usual_id(position: int) -> str:
     return f"task_{position:04d}"

@@ -12,6 +12,7 @@ from loguru import logger
 from core.intake.admission import Admitted, Rejected
 from core.intake.changes import TEXTS, Change, Comparison, Made, field_changes, text_of
 from core.intake.plan_summary import MOVED, PlanSummary, Standing
+from core.intake.remaining import Remaining
 from core.intake.task_kinds import kind_of
 from core.model_lora import ModelLora
 from core.store.claims import BatchClaims
@@ -39,6 +40,7 @@ class Plan:
         before: finished results of other settings that lie under the names of jobs, by key.
         replaced: keeps them when they are replaced; None if they are not to be kept.
         claims: on the outputs of its tasks; None where nobody else asks for outputs.
+        rest: inputs that are checked and planned while the jobs run; None if there are none.
     """
 
     jobs: list[Admitted]
@@ -50,6 +52,17 @@ class Plan:
     before: dict[str, Entry]
     replaced: Replaced | None
     claims: BatchClaims | None = None
+    rest: Remaining | None = None
+
+    @property
+    def to_run(self) -> int:
+        """How many tasks workers will be given, as far as is known."""
+        return len(self.jobs) + (len(self.rest) if self.rest is not None else 0)
+
+    def continue_with(self, rest: Remaining) -> None:
+        """Let more inputs follow, of which none can have been done before."""
+        self.rest = rest
+        self.summary = self.summary.with_unchecked(len(rest))
 
 
 @dataclass(frozen=True)

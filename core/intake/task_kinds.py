@@ -4,11 +4,11 @@ Each kind has a file in `core.intake.kinds` that registers itself.
 """
 
 from abc import ABC
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,6 +26,14 @@ from core.validation import describe, misspelt, shown
 
 TaskInput = Mapping[str, Any] | Task | InputError
 """What may stand for a task in a batch; an InputError is a task that its reader gave up on."""
+
+
+class Inputs(Protocol):
+    """The inputs of a batch. They are read once, in order."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[TaskInput]: ...
+
 
 T = TypeVar("T", bound=Task)
 K = TypeVar("K", bound="type[TaskKind[Any]]")
