@@ -368,9 +368,10 @@ class MultiGPUImageGenerator:
     def _begin(self, plan: Plan, priority: int = 0, owner: str | None = None) -> Job:
         engine = self._running_engine()
         job = self._session.submit(
-            engine, plan, plan.jobs, plan.settled, priority, owner, self._tell
+            engine, plan, plan.tasks, plan.settled, priority, owner, self._tell
         )
-        self._jobs = [*(known for known in self._jobs if not known.finished), job]
+        with self._planning:
+            self._jobs = [*(known for known in self._jobs if not known.finished), job]
         if self._stopping or self._closing:  # asked for before there was a job
             job.stop(INTERRUPTED)
         return job

@@ -289,6 +289,7 @@ class SupervisionSettings(Section):
     task_timeout_minimum: Seconds
     first_task_timeout: Seconds
     stop_timeout: Seconds
+    kill_timeout: Seconds
     max_attempts: Count
     crashes_before_quarantine: Count
     kills_before_quarantine: Count

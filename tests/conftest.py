@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,6 +17,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.tasks import Result
 from tests.warm_commands import WarmCommand, WarmCommands
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -248,6 +250,14 @@ def executor() -> Iterator[ThreadPoolExecutor]:
     executor = ThreadPoolExecutor()
     yield executor
     executor.shutdown(wait=False)
+
+
+def submitted(
+    executor: ThreadPoolExecutor, generator: MultiGPUImageGenerator, n: int
+) -> "Future[list[Result]]":
+    """A batch of `n` tasks, on its way."""
+    tasks = [{"prompt": f"{i}", "output_path": f"{i}.png"} for i in range(n)]
+    return executor.submit(generator.generate_batch, tasks)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ from typing import Any
 
 from core.checkpoints.lora_files import LoraInspector
 from core.intake.admission import Admission
+from core.intake.kinds.generate import GenerateKind
 from core.intake.planning import Plan, Planner
-from core.intake.task_kinds import GenerateKind, LoraFinder
+from core.intake.task_kinds import LoraFinder
 from core.settings import load_settings
 from core.store.claims import BatchClaims, Claims
 from core.store.ledger import Ledger

@@ -88,7 +88,7 @@ def test_a_picture_of_another_attention_backend_counts_as_changed(tmp_path: Path
         with MultiGPUImageGenerator(1, config=settings, output_dir=tmp_path) as generator:
             plans.append(generator.prepare([{"prompt": "a red house", "output_path": "a.png"}], []))
             generator.execute(plans[-1])
-    assert [len(plan.jobs) for plan in plans] == [1, 0, 1]
+    assert [len(plan.tasks) for plan in plans] == [1, 0, 1]
 
 
 def test_a_backend_of_one_model_is_not_that_of_the_next(

@@ -12,7 +12,7 @@ import torch
 
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import simulated, wait_until
-from tests.stub_workers import StubStarter
+from tests.stub_backend import StubBackend
 from tests.test_native_image_generator import drawn, lease, lease_of, spec_for
 from workers.compilation import Compilation, compilable
 from workers.simulated_gpu import COMPILING
@@ -201,26 +201,26 @@ def test_compiling_is_announced_and_is_not_taken_for_hanging(tmp_path: Path) -> 
 
 
 def test_the_first_task_of_each_process_that_may_compile_has_the_time_of_a_first_task(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """Although others have taught main how fast tasks are."""
-    starter, limit = StubStarter.installed(monkeypatch), 0.3
+    backend, limit = StubBackend(), 0.3
     config = simulated(workers={"compile": "always"}, supervision={"task_timeout_minimum": limit})
-    generator = MultiGPUImageGenerator(1, config=config, output_dir=tmp_path)
+    generator = MultiGPUImageGenerator(1, config=config, output_dir=tmp_path, backend=backend)
     with ThreadPoolExecutor() as executor, generator:
         batch = executor.submit(generator.generate_batch, [{"prompt": f"{i}"} for i in range(3)])
-        worker = starter.worker().serve()
+        worker = backend.worker().serve()
         worker.finish(worker.hear_lease())
         worker.hear_lease()
         worker.die()
-        worker = starter.worker(incarnation=2).serve()
+        worker = backend.worker(incarnation=2).serve()
         lease = worker.hear_lease()
         time.sleep(3 * limit)
         assert not worker.killed
         worker.finish(lease)
         worker.hear_lease()
         wait_until(lambda: worker.killed, "the end of a second task that hangs")
-        worker = starter.worker(incarnation=3).serve()
+        worker = backend.worker(incarnation=3).serve()
         worker.finish(worker.hear_lease())
         worker.leave_when_asked()
         assert [r.success for r in batch.result()] == [True] * 3

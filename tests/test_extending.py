@@ -130,45 +130,40 @@ def test_a_data_set_is_told_by_its_mark(project: Path, tmp_path: Path) -> None:
 
 CAPTIONS = """
     import json
-    from contextlib import closing
+    from functools import partial
     from pathlib import Path
     from core.devices.device import choose_devices
     from core.devices.model_choice import ModelChoice
-    from core.devices.worker_specs import specs_for
-    from core.engine.batch import Batch
-    from core.engine.worker_pool import WorkerPool
-    from core.events import ignore
-    from core.intake.admission import Admission
-    from core.intake.planning import Planner
+    from core.devices.worker_specs import spec_for
+    from core.engine.engine import Engine
+    from core.engine.served_model import ServedModel
+    from core.intake.admission import Admission, Admitted
     from core.intake.task_kinds import KINDS
+    from core.processes.local_backend import LocalBackend
+    from core.session import Session
     from core.settings import load_settings
-    from core.store.ledger import Ledger
-    from core.store.outputs import OutputRoot
 
-    given = {given!r}
     settings = load_settings({{"workers": {{"max_batch": 2}}}})
-    root = OutputRoot(Path("captions"))
-    with closing(Ledger.open(root.folder)) as ledger:
-        kind = KINDS["CaptionTask"]()
-        admission = Admission(kind, "mean colour", "auto", root, "{{:02d}}.json".format, 0)
-        admitted = [admission.admit(i, task) for i, task in enumerate(given)]
-        planner = Planner(ledger, root, False, False)
-        plan = planner.begin(admitted, known=planner.known(admitted))
-        batch = Batch(
-            plan.jobs, plan.settled, ledger, root, settings.supervision,
-            settings.scheduling.max_passed_over, ignore, replaced=plan.replaced,
-        )
-        if plan.jobs:
-            model = ModelChoice("simulated", "mean colour", "as the document has it")
-            devices = choose_devices(2, None, "cpu")
-            pool = WorkerPool(specs_for(devices, kind.task.role, model, settings), settings)
-            pool.start()
-            pool.submit(batch)
-            assert batch.wait(60)
-            pool.stop()
-        for result in batch.results():
-            said = result.error or json.loads(Path(result.output_path).read_text())["caption"]
-            print(result.status, said)
+    rules, devices = settings.supervision, choose_devices(2, None, "cpu")
+    kind = KINDS["CaptionTask"]()
+    role = kind.task.role
+    model = ModelChoice("simulated", "mean colour", "as the document has it")
+    spec = partial(spec_for, role=role, model=model, settings=settings, threads=1)
+    served = ServedModel(role, devices, spec, rules, settings.workers.concurrent_loads)
+    backend = LocalBackend(settings.workers.start_method, rules)
+    engine = Engine(devices, [served], backend, rules, settings.scheduling)
+    engine.start()
+    session = Session(Path("captions"), with_tables=False)
+    admission = Admission(kind, "mean colour", "auto", session.root, "{{:02d}}.json".format, 0)
+    plan = session.begin(
+        session.planner(), [admission.admit(i, task) for i, task in enumerate({given!r})]
+    )
+    job = session.submit(engine, plan, plan.tasks, plan.settled)
+    for result in job.results(timeout=60):
+        said = result.error or json.loads(Path(result.output_path).read_text())["caption"]
+        print(result.status, said)
+    engine.stop()
+    session.close()
 """
 
 

@@ -68,7 +68,7 @@ class World:
 
     def begun(self, plan: Plan, number: int = 1) -> list[Attempt]:
         """One attempt at each task of a batch, recorded."""
-        attempts = [self.attempt(plan, job, number) for job in plan.jobs]
+        attempts = [self.attempt(plan, job, number) for job in plan.tasks]
         before = len(self.answers.given)
         for attempt in attempts:
             self.recorder.begin(attempt, self.answers.to("begin"))
@@ -140,7 +140,7 @@ def test_everything_is_done_in_order_and_away_from_the_caller(world: World) -> N
         holding.set()
         held.wait(PATIENCE)
 
-    attempts = [world.attempt(plan, job) for job in plan.jobs]
+    attempts = [world.attempt(plan, job) for job in plan.tasks]
     world.recorder.begin(attempts[0], hold)
     assert holding.wait(PATIENCE)
     expected = []
@@ -184,7 +184,7 @@ def test_a_lease_that_the_ledger_refuses_takes_none_of_its_neighbours_with_it(
         holding.set()
         held.wait(PATIENCE)
 
-    a, b, c = (world.attempt(plan, job) for job in plan.jobs)
+    a, b, c = (world.attempt(plan, job) for job in plan.tasks)
     world.recorder.begin(a, hold)
     assert holding.wait(PATIENCE)
     for name, attempt in (("b", b), ("a again", a), ("c", c)):  # in one commit, if all may be
@@ -276,7 +276,7 @@ def test_an_attempt_that_outlives_its_batch_decides_nothing(world: World, tmp_pa
     world.table.end(stopped.batch, [])
     world.recorder.end_batch(stopped.batch)
     again = world.batch("a.png", "b.png")
-    assert len(again.jobs) == 2
+    assert len(again.tasks) == 2
     first, _ = world.begun(again, 2)
     assert isinstance(world.keep(late), LedgerError)
     world.end(failed, Ending("error", "failed", "too late"))
@@ -291,14 +291,14 @@ def test_closing_does_first_what_was_asked_for_and_refuses_what_comes_later(
     world: World, tmp_path: Path
 ) -> None:
     plan = world.batch(*(f"{i}.png" for i in range(50)))
-    attempts = [world.attempt(plan, job) for job in plan.jobs]
+    attempts = [world.attempt(plan, job) for job in plan.tasks]
     for attempt in attempts:
         world.recorder.begin(attempt, world.answers.to("begin"))
         world.recorder.keep(attempt, world.draw(attempt), world.answers.to("keep"))
     world.recorder.close()
     assert [refusal for _, refusal in world.answers.given] == [None] * 100
     assert len(list(tmp_path.glob("*.png"))) == 50
-    world.recorder.begin(world.attempt(plan, plan.jobs[0], 2), world.answers.to("late"))
+    world.recorder.begin(world.attempt(plan, plan.tasks[0], 2), world.answers.to("late"))
     name, refusal = world.answers.given[-1]
     assert name == "late" and "is closed" in str(refusal)
 
@@ -329,9 +329,9 @@ def test_an_answer_that_raises_takes_no_other_with_it(world: World) -> None:
     def raises(refusal: Refusal | None) -> None:
         raise ValueError("simulated")
 
-    for job in plan.jobs:
+    for job in plan.tasks:
         world.recorder.begin(world.attempt(plan, job), raises)
-    world.recorder.begin(world.attempt(plan, plan.jobs[0], 2), world.answers.to("begin"))
+    world.recorder.begin(world.attempt(plan, plan.tasks[0], 2), world.answers.to("begin"))
     assert world.answers.wait(1) == [("begin", None)]
 
 
@@ -341,7 +341,7 @@ def test_a_batch_without_a_folder_of_its_own_leaves_nothing_in_memory(tmp_path: 
     recorder, answers = FolderRecorder(ledger, folder.root), Answers()
     plan = folder.plan("a.png")
     recorder.begin_batch(plan.batch)
-    [job] = plan.jobs
+    [job] = plan.tasks
     attempt = Attempt("l", plan.batch, job, 1, "gpu0", recorder.partial_path(job, "l"))
     recorder.begin(attempt, answers.to("begin"))
     recorder.fail(attempt, "the disk is full")

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from apps.edit_benchmark.outputs import write_outputs
 from apps.edit_benchmark.records import Outcome, Record, lines, read_records
 from apps.edit_benchmark.settings import load_benchmark_settings
-from apps.edit_benchmark.split import judges_wanted
 from apps.edit_benchmark.statistics import bootstrap_mean, bootstrap_mean_of_means, rank_correlation
 from apps.edit_benchmark.summary import JudgedBy, summarise
 from apps.edit_benchmark.table import print_summary
@@ -228,19 +227,6 @@ def test_a_verdict_holds_whatever_words_and_paths_hold() -> None:
 
 
 # -- sharing devices ---------------------------------------------------------
-
-
-def test_the_split_lets_both_kinds_of_work_end_together() -> None:
-    assert judges_wanted(8, 1, 100, 100, 10.0, 10.0) == 4
-    assert judges_wanted(8, 4, 100, 100, 30.0, 10.0) == 2
-    assert judges_wanted(8, 4, 100, 100, 1000.0, 1.0) == 1
-    assert judges_wanted(8, 1, 0, 100, 10.0, 10.0) == 7  # the last edit may be tried again
-    assert judges_wanted(8, 1, 100, 100, None, 10.0) is None
-
-
-def test_the_split_does_not_swing_between_two_that_are_as_good() -> None:
-    assert judges_wanted(8, 4, 100, 100, 10.0, 12.0) == 4  # 4.36 would be ideal
-    assert judges_wanted(8, 5, 100, 100, 10.0, 12.0) == 5
 
 
 def test_a_barrier_lets_each_worker_start_once_a_step() -> None:

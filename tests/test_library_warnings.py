@@ -12,8 +12,8 @@ from loguru import logger
 from core.engine.worker_log import MOST_WARNINGS, WorkerLog
 from core.messages import LibraryWarning, PromptCut
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from tests.conftest import PROJECT, Project, simulated
-from tests.stub_workers import StubStarter, submitted
+from tests.conftest import PROJECT, Project, simulated, submitted
+from tests.stub_backend import StubBackend
 from tests.test_native_image_generator import SMALL
 
 
@@ -29,16 +29,14 @@ def lines() -> Iterator[list[str]]:
 
 
 def test_a_warning_comes_once_for_a_whole_run_with_worker_and_task(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    executor: ThreadPoolExecutor,
-    lines: list[str],
+    tmp_path: Path, executor: ThreadPoolExecutor, lines: list[str]
 ) -> None:
-    starter = StubStarter.installed(monkeypatch)
+    backend = StubBackend()
     config = simulated(scheduling={"speculative_copies": False})
-    with MultiGPUImageGenerator(1, config=config, output_dir=tmp_path) as generator:
+    generator = MultiGPUImageGenerator(1, config=config, output_dir=tmp_path, backend=backend)
+    with generator:
         batch = submitted(executor, generator, 2)
-        worker = starter.worker().serve()
+        worker = backend.worker().serve()
         for number in range(2):
             lease = worker.hear_lease()
             text = f"peft: 16 keys of 0x{number}ff at step {number} do not fit\x1b[2J"

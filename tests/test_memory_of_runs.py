@@ -19,7 +19,7 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
 from tests.conftest import wait_until
 from tests.paper_models import GIB, write_pipeline
-from tests.stub_workers import StubStarter, StubWorker
+from tests.stub_backend import StubBackend, StubWorker
 
 # Of the model on paper: 20.5 GiB in full, 13.3 offloaded, 11.5 in 8 bits.
 SHORT = "Out of memory: CUDA out of memory. Tried to allocate 2.00 GiB."
@@ -34,7 +34,7 @@ class Box:
         self.lines: list[str] = []
         self.model = write_pipeline(folder / "model")
         self.out = folder / "out"
-        self.starter = StubStarter.installed(monkeypatch)
+        self.backend = StubBackend()  # of the newest generator
         monkeypatch.setattr(
             "core.multi_gpu_image_generator.choose_devices", lambda *_: self.devices()
         )
@@ -57,8 +57,8 @@ class Box:
             "supervision": {"restart_backoff": 0.01},
             **more,
         }
-        self.starter.started.clear()
-        return MultiGPUImageGenerator(config=settings, output_dir=self.out)
+        self.backend = StubBackend()
+        return MultiGPUImageGenerator(config=settings, output_dir=self.out, backend=self.backend)
 
     def draw(self, tasks: list[dict[str, Any]], **more: Any) -> list[Result]:
         """A run in which nothing goes wrong."""
@@ -81,19 +81,16 @@ class Box:
         wait_until(lambda: batch.done() or self._started(incarnation), "a worker or the end")
         if batch.done():
             return
-        worker = self.starter.worker("gpu0", incarnation).serve()
-        while not batch.done():
-            if worker.reader.poll(0.01):
-                worker.finish(worker.hear_lease())
-        worker.leave_when_asked()
+        worker = self.backend.worker("gpu0", incarnation).serve()
+        draw_until_done(worker, batch)
 
     def _started(self, incarnation: int) -> bool:
-        return len(self.starter.started.get("gpu0", [])) >= incarnation
+        return len(self.backend.started.get("gpu0", [])) >= incarnation
 
     @property
     def modes(self) -> list[str]:
         """In which workers were started, in order, by GPU."""
-        return [w.spec.memory for ws in self.starter.started.values() for w in ws]
+        return [w.spec.memory for ws in self.backend.started.values() for w in ws]
 
     def said(self, pattern: str) -> list[str]:
         return [line for line in self.lines if re.search(pattern, line)]
@@ -113,6 +110,15 @@ def tweets(count: int, **fields: Any) -> list[dict[str, Any]]:
 
 def statuses(results: Sequence[Result]) -> list[str]:
     return [result.status for result in results]
+
+
+def draw_until_done(worker: StubWorker, batch: "Future[list[Result]]") -> None:
+    """Have a worker draw what it gets until the end of the batch."""
+    while wait_until(lambda: batch.done() or worker.has_mail, "a task or the end"):
+        if not worker.has_mail:
+            worker.leave_when_asked()
+            return
+        worker.finish(worker.hear_lease())
 
 
 def fails_to_load(worker: StubWorker) -> None:
@@ -215,7 +221,7 @@ def test_out_of_memory_at_load_is_met_once_by_a_mode_of_the_same_pictures(
     monkeypatch.setattr(LoadTurns, "change_to", lambda self, mode: turned.append(mode))
     with box.generator() as generator:
         batch = executor.submit(generator.generate_batch, tweets(2))
-        fails_to_load(box.starter.worker("gpu0"))
+        fails_to_load(box.backend.worker("gpu0"))
         box.serve(batch, incarnation=2)
         assert statuses(batch.result()) == ["done", "done"]
     assert box.modes == ["full", "offload"]
@@ -234,7 +240,7 @@ def test_loads_that_run_out_of_memory_are_few_and_the_last_line_says_need_and_ha
         batch = executor.submit(generator.generate_batch, tweets(1))
         for name in ("gpu0", "gpu1"):
             for incarnation in (1, 2):
-                fails_to_load(box.starter.worker(name, incarnation))
+                fails_to_load(box.backend.worker(name, incarnation))
         [result] = batch.result()
         assert result.status == "failed"
     assert box.modes == ["full", "offload", "full", "offload"]
@@ -251,7 +257,7 @@ def test_a_mode_by_name_is_not_left_when_memory_runs_out(
 ) -> None:
     with box.generator(memory="full") as generator:
         batch = executor.submit(generator.generate_batch, tweets(1))
-        fails_to_load(box.starter.worker("gpu0"))
+        fails_to_load(box.backend.worker("gpu0"))
         [result] = batch.result()
     assert box.modes == ["full"]
     assert "Memory mode full needs 20.5 GiB. gpu0 had 23.0 of 24.0 GiB free" in str(result.error)
@@ -264,11 +270,11 @@ def test_before_any_picture_all_workers_change_together_to_a_mode_of_other_pictu
     box.free, box.host = (23.0, 23.0), 25.0  # no room for two models in host memory
     with box.generator() as generator:
         batch = executor.submit(generator.generate_batch, tweets(2))
-        other = box.starter.worker("gpu1")
+        other = box.backend.worker("gpu1")
         other.say(Ready(other.pid, "stub", "STUB", None, 0.0))
         assert isinstance(other.hear(), Load)
-        fails_to_load(box.starter.worker("gpu0"))
-        box.starter.worker("gpu1", 2)
+        fails_to_load(box.backend.worker("gpu0"))
+        box.backend.worker("gpu1", 2)
         box.serve(batch, incarnation=2)
         assert statuses(batch.result()) == ["done", "done"]
         assert generator.model.memory == "fp8_cast"
@@ -286,7 +292,7 @@ def test_beside_finished_pictures_no_worker_changes_to_a_mode_of_other_pictures(
     box.draw(tweets(1))
     with box.generator() as generator:
         batch = executor.submit(generator.generate_batch, tweets(2))
-        fails_to_load(box.starter.worker("gpu0"))
+        fails_to_load(box.backend.worker("gpu0"))
         assert statuses(batch.result()) == ["skipped", "failed"]
     assert box.modes == ["full"]
 
@@ -297,13 +303,10 @@ def test_a_worker_that_cannot_load_leaves_the_others_at_work(
     box.free = (23.0, 23.0)
     with box.generator(memory="full") as generator:
         batch = executor.submit(generator.generate_batch, tweets(2))
-        fails_to_load(box.starter.worker("gpu1"))
-        worker = box.starter.worker("gpu0")
+        fails_to_load(box.backend.worker("gpu1"))
+        worker = box.backend.worker("gpu0")
         worker.say(Ready(worker.pid, "stub", "STUB", None, 0.0))
         assert isinstance(worker.hear(), Load)
         worker.say(Loaded("Stub", 0.0))
-        while not batch.done():
-            if worker.reader.poll(0.01):
-                worker.finish(worker.hear_lease())
-        worker.leave_when_asked()
+        draw_until_done(worker, batch)
     assert statuses(batch.result()) == ["done", "done"]

@@ -10,24 +10,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.engine.worker_pool import BUSY_WAIT
+from core.engine.engine import BUSY_WAIT
 from core.events import Event, TaskEnded
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import PATIENCE, Project, simulated, wait_until
-from tests.stub_workers import StubStarter
+from tests.stub_backend import StubBackend
 
 TASKS = [{"prompt": "a"}, {"prompt": "b"}]
 TIMEOUT = 0.5  # seconds for a task; less than a turn of main may take unnoticed
 
 
-@pytest.fixture
-def starter(monkeypatch: pytest.MonkeyPatch) -> StubStarter:
-    return StubStarter.installed(monkeypatch)
-
-
 @pytest.mark.parametrize("pause", [0.7 * BUSY_WAIT, 2.5 * BUSY_WAIT])
 def test_a_worker_that_spoke_while_main_was_held_up_is_not_killed(
-    tmp_path: Path, starter: StubStarter, pause: float
+    tmp_path: Path, pause: float
 ) -> None:
     """Whoever publishes or reports a picture may wait for a disk or a terminal."""
     held_up, go_on = threading.Event(), threading.Event()
@@ -40,11 +35,12 @@ def test_a_worker_that_spoke_while_main_was_held_up_is_not_killed(
     config = simulated(
         supervision={"task_timeout": TIMEOUT}, scheduling={"speculative_copies": False}
     )
+    backend = StubBackend()
     generator = MultiGPUImageGenerator(
-        2, config=config, output_dir=tmp_path, listener=wait_for_the_terminal
+        2, config=config, output_dir=tmp_path, listener=wait_for_the_terminal, backend=backend
     )
     with ThreadPoolExecutor() as executor, generator:
-        workers = [starter.worker(name).serve() for name in ("cpu0", "cpu1")]
+        workers = [backend.worker(name).serve() for name in ("cpu0", "cpu1")]
         batch = executor.submit(generator.generate_batch, TASKS)
         leases = [worker.hear_lease() for worker in workers]
         workers[0].draw(leases[0])

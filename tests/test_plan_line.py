@@ -261,7 +261,7 @@ def test_a_thousand_changed_pictures_are_explained_in_a_moment(tmp_path: Path) -
     """As many as the fingerprint cannot explain are not tried one by one for ever."""
     folder = tmp_path / "out"
     generator = MultiGPUImageGenerator(1, config=simulated(), output_dir=folder)
-    jobs = generator.prepare(tweets(1000), []).jobs
+    tasks = generator.prepare(tweets(1000), []).tasks
     generator.stop()
     comparison = Comparison()
     unknown = hashlib.sha256(b"unknown").hexdigest()
@@ -275,7 +275,7 @@ def test_a_thousand_changed_pictures_are_explained_in_a_moment(tmp_path: Path) -
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("core.intake.changes.fingerprint", counted)
-        for one in jobs:
+        for one in tasks:
             made = Made({"kind": "GenerateTask", **vars(one.task)}, {}, None, [], unknown)
             [change] = comparison.changes(one, made)
             assert change.what == "version or settings of this program"

@@ -105,7 +105,7 @@ def test_a_job_added_after_the_pools_end_has_its_record(
 
     monkeypatch.setattr(WorkerPool, "_turn", break_down)
     with MultiGPUImageGenerator(1, config=simulated(), output_dir=tmp_path) as generator:
-        first, second = generator.prepare(TASKS, []).jobs
+        first, second = generator.prepare(TASKS, []).tasks
         pool, settings = generator._pool, generator.settings
         assert pool is not None and generator._ledger is not None
         batch = Batch(

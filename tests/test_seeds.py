@@ -199,4 +199,4 @@ def test_seeds_count_on_from_zero_past_the_largest(tmp_path: Path) -> None:
     generator = MultiGPUImageGenerator(1, config=config, output_dir=tmp_path)
     plan = generator.prepare(RANDOM_TWEETS, [])
     generator.stop()
-    assert [job.task.seed for job in plan.jobs] == [MAX_SEED, 0, 1]
+    assert [admitted.task.seed for admitted in plan.tasks] == [MAX_SEED, 0, 1]

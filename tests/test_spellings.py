@@ -404,7 +404,7 @@ def test_python_tasks_take_the_same_names(tmp_path: Path) -> None:
     }
     with MultiGPUImageGenerator(1, config=simulated(), output_dir=tmp_path) as generator:
         plan = generator.prepare([loose], [])
-    [task] = [job.task for job in plan.jobs]
+    [task] = [admitted.task for admitted in plan.tasks]
     assert isinstance(task, GenerateTask)
     assert (task.prompt, task.seed, task.num_inference_steps, task.cfg) == ("a", 3, 4, 2.0)
     assert (task.width, task.height) == (64, 96)

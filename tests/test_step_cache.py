@@ -311,7 +311,7 @@ def test_a_picture_counts_as_changed_only_where_a_step_cache_is_on(tmp_path: Pat
         with MultiGPUImageGenerator(1, config=config, output_dir=tmp_path) as generator:
             plans.append(generator.prepare([{"prompt": "a red house", "output_path": "a.png"}], []))
             generator.execute(plans[-1])
-    assert [len(plan.jobs) for plan in plans] == [1, 0, 1, 0, 1]
+    assert [len(plan.tasks) for plan in plans] == [1, 0, 1, 0, 1]
 
 
 def test_two_workers_draw_what_one_draws(tiny_model: Path, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.store.ledger import Ledger
 from tests.conftest import simulated
+from tests.lease_records import lease_records
 
 TASK = {"width": 128, "height": 128, "num_inference_steps": 1}  # 0.05 s at full speed
 FAST = {"seconds_per_megapixel_step": 3.0}
@@ -20,11 +20,7 @@ def tasks(*prompts: str) -> list[dict[str, Any]]:
 
 def outcomes(folder: Path) -> list[str]:
     """Of all leases that the ledger of a folder has seen."""
-    ledger = Ledger.open(folder)
-    try:
-        return sorted(row["outcome"] for row in ledger._db.execute("SELECT outcome FROM leases"))
-    finally:
-        ledger.close()
+    return sorted(lease.outcome for lease in lease_records(folder))
 
 
 def test_a_stuck_workers_task_is_done_by_another(tmp_path: Path) -> None:

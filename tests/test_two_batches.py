@@ -103,10 +103,10 @@ def test_a_plan_sweeps_what_a_dead_run_left_and_nothing_of_a_running_batch(
     assert not (tmp_path / ".partial-dead").exists()
     being_written = tmp_path / ".partial-alive"
     being_written.write_text("half a picture")
-    ledger.lease("alive", running.jobs[0].output.key, 1, "gpu0", ".partial-alive")
+    ledger.lease("alive", running.tasks[0].output.key, 1, "gpu0", ".partial-alive")
     folder.plan("b.png")
     assert being_written.exists()
-    assert ledger.entries()[running.jobs[0].output.key].state == "leased"
+    assert ledger.entries()[running.tasks[0].output.key].state == "leased"
     ledger.close()
 
 
@@ -154,7 +154,7 @@ def test_a_batch_that_is_dropped_unrun_keeps_no_output(folder: Folder) -> None:
     plan = folder.plan("a.png")
     assert "is also the output" in str(folder.plan("a.png").settled[0].error)
     del plan
-    assert folder.plan("a.png").jobs
+    assert folder.plan("a.png").tasks
 
 
 def test_default_names_of_two_batches_never_meet(folder: Folder) -> None:
@@ -193,7 +193,7 @@ def test_each_picture_of_overlapping_batches_has_one_line(
         return plan
 
     def finish(plan: Plan, end: bool = True) -> None:
-        for job in plan.jobs:
+        for job in plan.tasks:
             job.output.file.write_bytes(b"a picture")
             ledger.set_state(entry_for(job, "done", size=9, sha256="s"), plan.batch)
         if end:

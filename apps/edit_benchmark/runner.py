@@ -190,8 +190,8 @@ class EditBenchmark:
             self.settings.seed,
             self._retry_unparsed,
         )
-        self._planned_scores.look_at(self.finished_edits(), bool(self._plan.jobs))
-        self._score_summary = self._planned_scores.summary(self._plan.jobs, self._plan)
+        self._planned_scores.look_at(self.finished_edits(), bool(self._plan.tasks))
+        self._score_summary = self._planned_scores.summary(self._plan.tasks, self._plan)
 
     def _admit_edits(self) -> tuple[dict[str, Any], list[Admitted | Rejected]]:
         loras = LoraFinder(self._lora_folders(), self._inspector)
@@ -220,7 +220,7 @@ class EditBenchmark:
 
     def _tell_plan(self) -> None:
         """Say what is about to be done, where there is anything to do."""
-        if self._plan.jobs:
+        if self._plan.tasks:
             tell_plan(self._plan.summary, "pairs", WHY_MOVED, "Plan for edits")
         if _has_work(self._score_summary):
             tell_plan(self._score_summary, "pairs", WHY_MOVED, "Plan for scores")
@@ -235,11 +235,11 @@ class EditBenchmark:
                 self.listener(TaskSpared())
             self.listener(TaskEnded(result))
         there = self.finished_edits()
-        if there and not self._plan.jobs:  # else the plan says it
+        if there and not self._plan.tasks:  # else the plan says it
             logger.info(f"{len(there)} of {len(self._pairs)} edits are there already.")
         self._tell_plan()
         to_score = [item for edit in there if (item := self._score(edit)) is not None]
-        if self._plan.jobs or to_score:
+        if self._plan.tasks or to_score:
             self._work(to_score)
         if self._plan.replaced is not None:
             self._plan.replaced.write_tables()
@@ -248,7 +248,7 @@ class EditBenchmark:
 
     def _work(self, to_score: Sequence[Admitted]) -> None:
         """Have edits made, and each of them scored when it is there."""
-        edits = self._plan.jobs
+        edits = self._plan.tasks
         again = sum(getattr(item.task, "more_asks", 0) > 0 for item in to_score)
         if again:
             logger.info(f"{again} verdicts without a score are asked for again.")

@@ -252,7 +252,8 @@ def _tell_unknown_words(generator: MultiGPUImageGenerator, plan: Plan) -> None:
 
 
 def _prompts(plan: Plan) -> list[str]:
-    return [job.task.prompt for job in plan.jobs if isinstance(job.task, GenerateTask)]
+    tasks = [admitted.task for admitted in plan.tasks]
+    return [task.prompt for task in tasks if isinstance(task, GenerateTask)]
 
 
 def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator) -> None:

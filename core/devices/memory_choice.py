@@ -86,13 +86,13 @@ class MemoryChoice:
         Raises:
             InputError, DeviceError: see `core.devices.memory_fit.fit_memory`.
         """
-        jobs = [item for item in items if isinstance(item, Admitted)]
+        tasks = [item for item in items if isinstance(item, Admitted)]
         self._demand = demand
         if self._memory == "auto":
-            self._kept = self._mode_of_finished(jobs, known)
+            self._kept = self._mode_of_finished(tasks, known)
         if self._kept is not None:
             self.model = replace(self.model, memory=self._kept)
-        if not jobs or all(_is_finished(job, known) for job in self.remade(jobs)):
+        if not tasks or all(_is_finished(admitted, known) for admitted in self.remade(tasks)):
             return self.remade(items)  # no worker will be needed
         self.decide(demand)
         return self.remade(items)
@@ -138,10 +138,10 @@ class MemoryChoice:
             logger.info(self.fit.reason)
 
     def change_to(self, mode: Mode) -> Callable[[Admitted], Admitted]:
-        """Another mode for all workers; returns what makes a job one of theirs."""
+        """Another mode for all workers; returns what makes a task one of theirs."""
         self.model = replace(self.model, memory=mode)
         identity = self._identity(self.model)
-        return lambda job: made_by(job, identity)
+        return lambda admitted: made_by(admitted, identity)
 
     def remade(self, items: Sequence[Item]) -> list[Item]:
         """Inputs with the model that their results are made by as things stand."""
@@ -149,17 +149,17 @@ class MemoryChoice:
         return [made_by(item, identity) if isinstance(item, Admitted) else item for item in items]
 
     def _mode_of_finished(
-        self, jobs: Sequence[Admitted], known: Mapping[str, Entry]
+        self, tasks: Sequence[Admitted], known: Mapping[str, Entry]
     ) -> Mode | None:
         """In which most finished results were made that are as they are asked for otherwise."""
         identities = {m: self._identity(replace(self.model, memory=m)) for m in _PICTURES}
         found: Counter[Mode] = Counter()
-        for job in jobs:
-            entry = known.get(job.output.key)
+        for admitted in tasks:
+            entry = known.get(admitted.output.key)
             if entry is None or entry.state != "done":
                 continue
             for mode, identity in identities.items():
-                if made_by(job, identity).fingerprint == entry.fingerprint:
+                if made_by(admitted, identity).fingerprint == entry.fingerprint:
                     found[mode] += 1
                     break
         return found.most_common(1)[0][0] if found else None

@@ -195,7 +195,7 @@ class Dispatcher:
             self._send_if_ready(group)
 
         group.unanswered += 1
-        active = run.begin(task, group.slot.name, answered)
+        active = run.attempts.begin(task, group.slot.name, answered)
         group.attempts.append(active)
         return active
 

@@ -9,43 +9,27 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from loguru import logger
 
 from core.devices.device import Device, memory_in_use
-from core.engine.backend import Died, Report, Said, WorkerBackend
+from core.engine.backend import WorkerBackend
 from core.engine.dispatcher import Dispatcher
 from core.engine.job import Job
-from core.engine.job_run import INTERRUPTED, JobRun, WorkerLoss, pending_of, result_of
+from core.engine.job_run import INTERRUPTED, JobRun, result_of
+from core.engine.job_table import JobTable
 from core.engine.memory_release import MemoryRelease
 from core.engine.model_assignment import ModelAssignment
 from core.engine.model_switch import Stages
-from core.engine.pending import Pending
 from core.engine.recorder import Recorder, Refusal
 from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
 from core.engine.supervisor import STALL_CHECKS, Supervisor
-from core.engine.task_state import ActiveAttempt, TaskState
-from core.engine.worker_log import WorkerLog
+from core.engine.worker_reports import WorkerReports
 from core.engine.worker_slot import State, WorkerSlot
-from core.events import Listener, TaskProgress, ignore
+from core.events import Listener, ignore
 from core.intake.admission import Admitted
 from core.memory_modes import Mode
-from core.messages import (
-    BootFailed,
-    Compiling,
-    Done,
-    Failed,
-    Generated,
-    LibraryWarning,
-    Loaded,
-    LoadFailed,
-    Log,
-    PromptCut,
-    Ready,
-    StepsDone,
-)
 from core.settings import SchedulingSettings, SupervisionSettings
 from core.tasks import Result, Status
 
@@ -85,13 +69,9 @@ class Engine:
         self._listener = listener
         self._models = {model.name: model for model in models}
         self._slots = [WorkerSlot(device) for device in devices]
-        self._by_name = {slot.name: slot for slot in self._slots}
         self._scheduler = Scheduler(scheduling.max_passed_over)
-        self._log = WorkerLog()
-        self._runs: dict[int, JobRun] = {}
-        self._lanes: dict[int, tuple[JobRun, str]] = {}  # of the scheduler, which knows models
-        self._jobs = 0
-        self._last_lane = 0
+        self._jobs = JobTable(self._scheduler)
+        self._last_job = 0
         self._over: str | None = None  # why nothing is taken any more
         self._commands: deque[Callable[[], None]] = deque()
         self._checked_at = self._next_check = math.inf  # monotonic times of looks at deadlines
@@ -106,7 +86,7 @@ class Engine:
             rules,
             listener,
             release,
-            on_lost=self._lost,
+            on_lost=lambda *loss: self._reports.lost(*loss),
             on_given_up=self._given_up,
             on_changed_memory=self._changed_memory,
             keeps_results=self._keeps_results,
@@ -116,12 +96,20 @@ class Engine:
             self._slots,
             self._scheduler,
             backend,
-            find=self._find,
-            run_of=lambda active: self._runs.get(active.job),
+            find=self._jobs.find,
+            run_of=self._jobs.of,
             copies=scheduling.speculative_copies,
         )
         self._assignment = ModelAssignment(
-            self._slots, self._models, self._scheduler, stages, self._priorities
+            self._slots, self._models, self._scheduler, stages, self._jobs.priorities
+        )
+        self._reports = WorkerReports(
+            {slot.name: slot for slot in self._slots},
+            self._supervisor,
+            self._dispatcher,
+            self._jobs,
+            listener,
+            rules.task_timeout_minimum,
         )
 
     # -- called from other threads -----------------------------------------------
@@ -181,8 +169,8 @@ class Engine:
                 job, which is sealed then; without `sealed`.
         """
         with self._going:
-            self._jobs += 1
-            number = self._jobs
+            self._last_job += 1
+            number = self._last_job
         tasks = list(admitted)
         job = Job(number, self.stop_job, self.close_job, settled)
         job.admit(len(tasks))
@@ -192,7 +180,8 @@ class Engine:
             recorder,
             self._rules,
             listener or self._listener,
-            queue=self._queue,
+            queue=self._jobs.queue,
+            withdraw=self._jobs.withdraw,
             in_turn=self._hand_over,
             on_finished=self._finished,
             on_storage_error=self._storage_error,
@@ -277,7 +266,7 @@ class Engine:
 
     def _turn(self) -> None:
         for report in self._backend.poll(self._seconds_to_next_timer()):
-            self._receive(report)
+            self._reports.receive(report)
         while self._commands:
             self._commands.popleft()()
         now = self._checked_at = time.monotonic()
@@ -286,12 +275,12 @@ class Engine:
             self._supervisor.mind_the_fetch(model)
         for slot in self._slots:
             self._supervisor.check(slot, now)
-        self._assignment.assign(self._supervisor, now)
+        for slot in self._slots:
+            self._dispatcher.give_to(slot)
+        self._assignment.assign(self._supervisor, now)  # of slots that could be given nothing
         for slot in self._slots:
             self._supervisor.start_if_due(slot, now)
         self._supervisor.grant_loads()
-        for slot in self._slots:
-            self._dispatcher.give_to(slot)
 
     def _seconds_to_next_timer(self) -> float:
         if self._commands:
@@ -308,126 +297,21 @@ class Engine:
             timers += [now + IDLE_TURN] * self._release.waiting
         if any(s.state is State.LOADING for s in self._slots):
             timers.append(now + self._rules.load_stall_timeout / STALL_CHECKS)
-        if self._runs and self._dispatcher.may_come_to_idle():
+        if self._jobs and self._dispatcher.may_come_to_idle():
             timers.append(now + IDLE_TURN)
         timers.append(self._assignment.looks_again_at)
         return max(0.0, min(timers) - now)
 
-    def _receive(self, report: Report) -> None:
-        slot = self._by_name[report.slot]
-        if isinstance(report, Died):
-            self._supervisor.buried(slot, report)
-        elif isinstance(report, Said):
-            self._hear(slot, report.message)
-
-    def _hear(self, slot: WorkerSlot, message: Any) -> None:
-        match message:
-            case Ready():
-                self._supervisor.ready(slot, message)
-            case BootFailed(kind, error):
-                self._supervisor.cannot_serve(slot, kind, f"it cannot start: {error}")
-            case Loaded():
-                self._supervisor.loaded(slot, message)
-            case LoadFailed():
-                self._supervisor.load_failed(slot, message)
-            case Compiling():
-                self._compiling(slot)
-            case StepsDone():
-                self._tell_steps(slot, message)
-            case Generated():
-                self._generated(slot, message)
-            case Done() | Failed():
-                self._ended(slot, message)
-            case Log() | LibraryWarning() | PromptCut():
-                self._log.write(slot.name, message)
-
-    # -- what workers say of their tasks -------------------------------------------
-
-    def _compiling(self, slot: WorkerSlot) -> None:
-        if slot.running and not slot.on_its_way_out and slot.model is not None:
-            slot.set_deadline(slot.model.times.allowed(slot.name, slot.work, True))
-
-    def _tell_steps(self, slot: WorkerSlot, message: StepsDone) -> None:
-        """For those who watch; whether it hangs is told by its deadline alone."""
-        active = slot.running.get(message.lease_id)
-        if active is not None:
-            task, together = active.admitted.task_id, len(slot.running)
-            self._listener(
-                TaskProgress(task, slot.name, message.done, message.total, together, active.job)
-            )
-
-    def _generated(self, slot: WorkerSlot, message: Generated) -> None:
-        """The device is done with an attempt, whose result is still to be saved."""
-        model = slot.model
-        assert model is not None
-        slot.loras = frozenset(message.resident_loras)
-        slot.fresh = False
-        slot.standing.deaths.after_task()
-        model.lora_loads += message.lora_loads
-        model.lora_switches += message.lora_switches
-        model.waits.append(message.waited)
-        active = slot.running.get(message.lease_id)
-        if active is not None:
-            loads, together = message.lora_loads, len(slot.running)
-            model.times.learn(slot.name, active.admitted.work, message.seconds, loads, together)
-            self._leave_device(slot, active)
-
-    def _leave_device(self, slot: WorkerSlot, active: ActiveAttempt) -> None:
-        """The device is done with an attempt; when with all of its group, it needs another."""
-        slot.saving[active.lease_id] = slot.running.pop(active.lease_id)
-        slot.saving_since = time.monotonic()
-        if not slot.running and not slot.on_its_way_out:
-            slot.set_deadline(self._rules.task_timeout_minimum)
-            if slot.go_on():
-                self._dispatcher.began(slot)
-            self._dispatcher.give_to(slot)
-
-    def _ended(self, slot: WorkerSlot, message: Done | Failed) -> None:
-        """An attempt has come to its end in its worker: its record follows."""
-        if isinstance(message, Failed):
-            if message.leaving:
-                self._supervisor.expect_to_leave(slot, message.error)
-            if message.lease_id in slot.running:  # and not with its result made already
-                slot.loras = frozenset(message.resident_loras)
-        active = slot.held(message.lease_id)
-        if active is None:
-            return
-        if message.lease_id in slot.running:
-            self._leave_device(slot, active)
-        slot.drop(message.lease_id)
-        if not slot.attempts() and not slot.on_its_way_out:
-            slot.set_deadline(None)
-        run = self._runs.get(active.job)
-        if run is None:
-            active.recorder.discard(active.attempt)
-        elif isinstance(message, Done):
-            run.done(active, message, self._publishing(slot, active))
-        else:
-            run.failed(active, message)
-        self._dispatcher.give_to(slot)
-
-    def _publishing(self, slot: WorkerSlot, active: ActiveAttempt) -> Callable[[], None]:
-        """Count a result as the slot's until it is recorded; returns what ends that."""
-        slot.publishing.add(active.lease_id)
-        return lambda: slot.publishing.discard(active.lease_id)
-
-    def _lost(self, active: ActiveAttempt, loss: WorkerLoss, blamed: bool) -> None:
-        run = self._runs.get(active.job)
-        if run is None:
-            active.recorder.discard(active.attempt)
-        else:
-            run.lost(active, loss, blamed)
-
     # -- jobs ------------------------------------------------------------------------
 
     def _take(self, run: JobRun, tasks: Sequence[Admitted], sealed: bool) -> None:
-        self._runs[run.number] = run
+        self._jobs.add(run)
         self._add(run, tasks)
         if sealed:
             run.seal()
 
     def _extend(self, job: Job, tasks: Sequence[Admitted], settled: Sequence[Result]) -> None:
-        run = self._runs.get(job.number)
+        run = self._jobs.get(job.number)
         if run is not None:
             run.refuse(settled)
             self._add(run, tasks)
@@ -438,23 +322,15 @@ class Engine:
             job.settle(result_of(one, "interrupted", error=INTERRUPTED))
 
     def _expect(self, number: int, model: str, tasks: int) -> None:
-        if number in self._runs:
+        if number in self._jobs:
             self._assignment.expect(number, model, tasks)
-
-    def _priorities(self) -> dict[str, int]:
-        """The highest priority of the tasks that wait for each model."""
-        found: dict[str, int] = {}
-        for run, name in self._lanes.values():
-            if self._scheduler.waiting(name):
-                found[name] = max(run.priority, found.get(name, run.priority))
-        return found
 
     def _add(self, run: JobRun, tasks: Sequence[Admitted]) -> None:
         run.add([self._remade(one) for one in tasks])
 
     def _remade(self, admitted: Admitted) -> Admitted:
         """As its model's memory mode of today makes it."""
-        model = self._models.get(model_of(admitted))
+        model = self._models.get(admitted.role)
         return model.remade(admitted) if model is not None else admitted
 
     def _refusal(self, admitted: Admitted) -> tuple[Status, str] | None:
@@ -463,41 +339,18 @@ class Engine:
             return "failed", self._over
         if self._supervisor.closing:
             return "interrupted", CLOSED
-        model = self._models.get(model_of(admitted))
+        model = self._models.get(admitted.role)
         if model is None:
-            return "failed", f"Nothing here can {model_of(admitted)}."
+            return "failed", f"Nothing here can {admitted.role}."
         return ("failed", model.given_up) if model.given_up is not None else None
-
-    def _queue(self, run: JobRun, task: TaskState) -> None:
-        """A task waits for a worker."""
-        name = model_of(task.admitted)
-        lane = run.lanes.get(name)
-        if lane is None:
-            self._last_lane += 1
-            lane = run.lanes[name] = self._last_lane
-            self._lanes[lane] = (run, name)
-            self._scheduler.open(lane, run.owner, run.priority, name)
-        self._scheduler.add(pending_of(lane, task, run.is_suspect(task)))
-
-    def _find(self, pending: Pending) -> tuple[JobRun, TaskState]:
-        run, _ = self._lanes[pending.job]
-        return run, run.waiting_task(pending.position)
 
     def _finished(self, run: JobRun) -> None:
         """Every task of a job has its result."""
-        self._drop(run)
-        del self._runs[run.number]
+        self._jobs.end(run)
         self._assignment.ended(run.number)
 
-    def _drop(self, run: JobRun) -> None:
-        """Nothing of a job is given out any more."""
-        for lane in run.lanes.values():
-            self._scheduler.drop(lane)
-            del self._lanes[lane]
-        run.lanes.clear()
-
     def _with_run(self, number: int, call: Callable[[JobRun], None]) -> None:
-        run = self._runs.get(number)
+        run = self._jobs.get(number)
         if run is not None:
             call(run)
 
@@ -509,43 +362,43 @@ class Engine:
     def _storage_error(self, failed: JobRun, refusal: Refusal) -> None:
         """An output folder takes nothing more: all jobs that write there end."""
         reason = f"Not tried: the output folder cannot be written ({refusal})"
-        for run in list(self._runs.values()):
+        for run in self._jobs:
             if run.recorder.folder == failed.recorder.folder:
                 run.close("failed", reason)
 
     # -- models ----------------------------------------------------------------------
 
     def _given_up(self, model: ServedModel, reason: str, brief: str | None) -> None:
-        for run in list(self._runs.values()):
-            run.close_some(lambda a: model_of(a) == model.name, "failed", reason, brief)
+        for run in self._jobs:
+            run.close_some("failed", reason, brief, model.name)
 
     def _changed_memory(self, model: ServedModel, mode: Mode) -> None:
         model.remake_for(mode)
-        for run in self._runs.values():
-            run.remake(lambda a: model.remade(a) if model_of(a) == model.name else a)
+        for run in self._jobs:
+            run.remake(lambda a: model.remade(a) if a.role == model.name else a)
 
     def _keeps_results(self, model: ServedModel) -> bool:
-        return model.has_served or any(run.keeps_results for run in self._runs.values())
+        return model.has_served or any(run.keeps_results for run in self._jobs)
 
     # -- the end -----------------------------------------------------------------------
 
     def _close(self, at_once: bool) -> None:
-        for run in list(self._runs.values()):
+        for run in self._jobs:
             run.close("interrupted", "Not tried: the run was interrupted.")
         self._supervisor.close(at_once)
 
     def _finish_records(self) -> None:
         """What is being recorded is still reported."""
-        while self._runs:
+        while self._jobs:
             for report in self._backend.poll(IDLE_WAIT):
-                self._receive(report)
+                self._reports.receive(report)
             while self._commands:
                 self._commands.popleft()()
 
     def _break_down(self, error: BaseException) -> None:
         self._over = f"The engine broke down ({error!r})."
         self._supervisor.closing = True
-        for run in list(self._runs.values()):
+        for run in self._jobs:
             run.close("failed", self._over)
         for slot in self._slots:
             if slot.alive:
@@ -563,9 +416,4 @@ class Engine:
         for model in self._models.values():
             model.stop_fetching()
         self._backend.close()
-        self._log.close()
-
-
-def model_of(admitted: Admitted) -> str:
-    """Name of the model that a task is for."""
-    return admitted.role
+        self._reports.log.close()

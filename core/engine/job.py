@@ -200,9 +200,9 @@ class Job:
             self._promised += count
 
     @property
-    def is_promised_more(self) -> bool:
-        """Not all of the promised tasks have come."""
-        return self._promised > 0
+    def promised(self) -> int:
+        """How many of the promised tasks have not come yet."""
+        return self._promised
 
     def admit(self, count: int) -> None:
         """So many tasks more belong to the job."""

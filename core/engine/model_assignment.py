@@ -1,5 +1,6 @@
 """Has slots take up models as the queue asks for them: the engine's side of `model_switch`."""
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
@@ -20,6 +21,7 @@ from core.engine.supervisor import Supervisor
 from core.engine.worker_slot import State, WorkerSlot
 
 DOING = {"generate": "generating", "edit": "editing", "score": "scoring"}
+SPARING = 100.0  # times its own seconds until the next forecast
 BUSY = 1.0  # seconds until a slot is looked at again whose worker comes or goes
 
 
@@ -48,8 +50,11 @@ class ModelAssignment:
         self._warm: set[str] = set()
         self._coming: dict[int, tuple[str, int]] = {}  # by job: tasks that it will be given
         self._next: dict[str, ServedModel] = {}  # by slot: the model that it is to have
+        self._told: list[str] = []  # how slots were shared out when that was told last
         self._seen: object = None  # what the last decision was made of
-        self._look_at = 0.0  # monotonic time at which the same is decided anew
+        self._look_at = inf  # monotonic time at which the same is decided anew
+        self._not_before = 0.0  # monotonic time until which forecasts have taken their share
+        self._served_at: dict[str, float] = {}  # monotonic time at which a model last had work
 
     def keep_warm(self, name: str) -> None:
         """Start a model's workers before there are tasks for them."""
@@ -80,23 +85,36 @@ class ModelAssignment:
             self._go_on(slot, supervisor)
         idle = [s for s in self._slots if not s.attempts() and s.name not in self._next]
         if not idle:
+            self._look_at = inf
             return
+        models = list(self._models.values())
         waiting = {name: self._scheduler.waiting(name) for name in self._models}
         coming = self._coming_by_model()
         seen = (
             [(s.name, s.model, s.state) for s in idle],
             {name for name, count in waiting.items() if count},
             {name for name, count in coming.items() if count},
+            [(m.times.seconds_per_task is None, m.load_seconds is None) for m in models],
         )
-        if seen == self._seen and now < self._look_at:
+        if seen == self._seen:
+            if now < self._look_at:
+                return
+        elif now < self._not_before:
+            self._look_at = min(self._look_at, self._not_before)
             return
         self._seen = seen
-        works = [self._work(model, waiting, coming) for model in self._models.values()]
+        for model in models:
+            if not waiting[model.name] or any(slot.model is model for slot in self._slots):
+                self._served_at[model.name] = now
+        works = [self._work(model, waiting, coming, now) for model in models]
         states = [self._state(slot, now) for slot in self._slots]
         self._look_at = inf
         if is_worth_asking(works, states):
+            started = time.perf_counter()
             found = assign_models(works, states, self._stages)
-            self._look_at = now + found.good_for
+            cost = time.perf_counter() - started
+            self._not_before = now + SPARING * cost
+            self._look_at = now + max(found.good_for, SPARING * cost)
             if sum([self._follow(s, found.models[s.name], supervisor) for s in self._slots]):
                 self._tell_split()
         self._make_way(supervisor)
@@ -104,7 +122,11 @@ class ModelAssignment:
     # -- what the policy is told -----------------------------------------------
 
     def _work(
-        self, model: ServedModel, waiting: Mapping[str, int], coming: Mapping[str, int]
+        self,
+        model: ServedModel,
+        waiting: Mapping[str, int],
+        coming: Mapping[str, int],
+        now: float,
     ) -> ModelWork:
         given_up = model.given_up is not None
         return ModelWork(
@@ -115,6 +137,7 @@ class ModelAssignment:
             model.after,
             0 if given_up else coming.get(model.name, 0),
             self._owed().get(model.name, 0),
+            now - self._served_at.setdefault(model.name, now),
         )
 
     def _coming_by_model(self) -> dict[str, int]:
@@ -148,7 +171,8 @@ class ModelAssignment:
     def _state(self, slot: WorkerSlot, now: float) -> SlotState:
         model = self._next.get(slot.name) or slot.model
         unfit = frozenset(m.name for m in self._models.values() if not slot.can_serve(m))
-        if model is None or model.name in unfit:
+        resting = not slot.alive and not slot.wanted and slot.name not in self._next
+        if model is None or resting or model.name in unfit:
             return SlotState(slot.name, None, BUSY if slot.alive else 0.0, unfit=unfit)
         if slot.name in self._next or slot.state is not State.SERVING:
             load = model.load_seconds or 0.0
@@ -195,7 +219,9 @@ class ModelAssignment:
         models = [self._next.get(slot.name) or slot.model for slot in self._slots]
         counts = Counter(model.name for model in models if model is not None)
         parts = [f"{counts[name]} {DOING.get(name, name)}" for name in self._models]
-        logger.info(f"Split: {', '.join(parts)}.")
+        if parts != self._told:
+            self._told = parts
+            logger.info(f"Split: {', '.join(parts)}.")
 
     def _go_on(self, slot: WorkerSlot, supervisor: Supervisor) -> None:
         """The change of a slot's model goes as far as it can."""

@@ -19,7 +19,8 @@ owners: what shares and priorities grant a model is the scheduler's matter, hand
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations, product
+from itertools import combinations_with_replacement as combine
+from itertools import permutations
 from math import ceil, comb, inf
 from statistics import mean
 from typing import Literal
@@ -114,7 +115,7 @@ def assign_models(
     decision = _Decision(works, slots, stages)
     decision.assign_empty_slots()
     for i, slot in enumerate(slots):
-        if slot.free_in <= 0 and slot.model is not None:
+        if slot.free_in <= 0 and decision.is_free(i):
             decision.decide(i)
     return Assignment(decision.models(), decision.good_for())
 
@@ -205,6 +206,10 @@ class _Decision:
 
     # -- what is there -----------------------------------------------------
 
+    def is_free(self, i: int) -> bool:
+        """It has a model and was not changed with others before."""
+        return self.places[i].model is not None and self.places[i].free_in <= 0
+
     def have(self, k: int) -> int:
         return sum(place.model == k for place in self.places)
 
@@ -244,20 +249,23 @@ class _Decision:
             if not self.barred(k)
         ]
         wanted = self.owed(i, others)
-        if wanted is None and (old is None or self.queues[old].waiting == 0):
+        if wanted is None:
+            wanted = self.unknown(i, others)
+        if wanted is not None:
+            self.change(i, wanted)
+        elif old is None or self.queues[old].waiting == 0:
             if (old, self.fit[i]) not in self.stayed:  # else its equals' answer is its own
-                wanted = self.best_change(i, others)
-        elif wanted is None:
+                self.change_for_the_best(i, others)
+        else:
             bare = [
                 k
                 for k in others
                 if self.queues[k].waiting and self.have(k) == 0 and not self.still_owed(k)
             ]
-            wanted = self.one_each(i, bare)
-            if wanted is None:
-                wanted = self.best_change(i, bare, GAIN)
-        if wanted is not None:
-            self.change(i, wanted)
+            if bare and self.stages == "overlapped":
+                self.change(i, bare[0])
+            else:
+                self.change_for_the_best(i, bare, GAIN)
 
     def change(self, i: int, model: int) -> None:
         self.places[i] = replace(
@@ -281,13 +289,23 @@ class _Decision:
             short[k] = (have / wanted, -self.works[k].unserved)
         return min(short, key=short.__getitem__) if short else None
 
+    def unknown(self, i: int, others: Sequence[int]) -> int | None:
+        """A model whose tasks may take long, for a slot that will have nothing else to do."""
+        old = self.places[i].model
+        if old is not None and self.unfinished(old) - self.in_hand(old) > 0:
+            return None
+        return next(
+            (
+                k
+                for k in others
+                if self.works[k].seconds_each is None and self.have(k) < self.unfinished(k)
+            ),
+            None,
+        )
+
     def still_owed(self, k: int) -> int:
         """Slots that a model is owed and has tasks for."""
         return min(self.works[k].owed, ceil(self.queues[k].waiting + self.in_hand(k)))
-
-    def one_each(self, i: int, bare: Sequence[int]) -> int | None:
-        """`overlapped`: a model that has work and no slot."""
-        return bare[0] if bare and self.stages == "overlapped" else None
 
     def may_help(self, k: int) -> bool:
         """Another slot could finish a task before those that have the model have taken all."""
@@ -297,11 +315,11 @@ class _Decision:
         latest = max(p.free_in for p in self.places if p.model == k)
         return latest + queue.waiting * queue.each / have > queue.load
 
-    def best_change(self, i: int, others: Sequence[int], gain: float = 1.0) -> int | None:
-        """Compare what comes of each change, and of none."""
+    def change_for_the_best(self, i: int, others: Sequence[int], gain: float = 1.0) -> None:
+        """Compare what comes of each change, and of none; do what the best of them does now."""
         others = [k for k in others if self.may_help(k)]
         if not others:
-            return None
+            return
         ways: list[tuple[int | None, Forecast]] = []
         before = self.places[i]
         limit = inf
@@ -327,14 +345,18 @@ class _Decision:
         stay = min((way.end for change, way in ways if change is None), default=inf)
         earliest = min(way.end for _, way in ways)
         if earliest == inf or (gain > 1.0 and earliest * gain > stay):
-            return None
+            return
         change, way = min(
             ((change, way) for change, way in ways if way.end <= earliest * SAME),
             key=lambda found: (found[1].mean, found[0] is not None),
         )
+        if change is not None:
+            self.change(i, change)
+        for slot, model in way.first.items():
+            if slot != i:
+                self.change(slot, model)
         if change is None and not way.first:
             self.stayed.add((before.model, before.fit))
-        return change
 
     def assign_empty_slots(self) -> None:
         """Decide for all slots without a model at once, as at the start."""
@@ -410,10 +432,10 @@ def _best_split(
     def raised(counts: Sequence[int]) -> tuple[int, ...]:
         return tuple(low + more for low, more in zip(lowest, counts, strict=True))
 
-    parts = max(p for p in range(1, GRID) if comb(p + len(lowest) - 1, p) <= GRID)
-    parts = min(parts, max(rest, 1))
-    grid = [split for split in product(range(parts + 1), repeat=len(lowest)) if sum(split) == parts]
-    shares = [[w / total for w in work], *([count / parts for count in split] for split in grid)]
+    fine = (p for p in range(1, min(rest, GRID) + 1) if comb(p + len(lowest) - 1, p) <= GRID)
+    parts = max(fine, default=1)
+    grid = [[chosen.count(k) / parts for k in models] for chosen in combine(models, parts)]
+    shares = [[w / total for w in work], *grid]
     best = min((raised(_rounded(rest, share)) for share in shares), key=of)
     step = max(rest // parts // 2, 1)
     while step:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from loguru import logger
 
+from core.engine.attempts import WorkerLoss
 from core.engine.backend import Died, WorkerBackend
 from core.engine.fetch import Fetch
-from core.engine.job_run import WorkerLoss
 from core.engine.memory_release import MemoryRelease
 from core.engine.served_model import ServedModel
 from core.engine.task_state import ActiveAttempt
@@ -22,7 +22,6 @@ from core.messages import FailureKind, Load, Loaded, LoadFailed, Ready, Stop
 from core.settings import SupervisionSettings
 
 STALL_CHECKS = 4  # looks at a loading worker within the time in which it has to get on
-KILL_GRACE = 5.0  # seconds for the kernel to end a killed process
 
 
 class Supervisor:
@@ -189,7 +188,7 @@ class Supervisor:
         """End a worker, whatever it is doing."""
         slot.kill_reason = reason
         self._backend.kill(slot.name)
-        slot.set_deadline(KILL_GRACE)
+        slot.set_deadline(self._rules.kill_timeout)
 
     # -- deaths ------------------------------------------------------------------
 
@@ -375,7 +374,8 @@ class Supervisor:
         slot.start_at = 0.0
         self._backend.prepare(slot.next_spec())
         self.fetch([model])
-        self._change(slot, State.DOWN)
+        if slot.state is not State.DOWN:  # it is said of a slot that had a worker
+            self._change(slot, State.DOWN)
 
     def close(self, at_once: bool) -> None:
         """Send the poison pill to workers that have nothing to do; kill the others, or all."""

@@ -1,1 +1,1 @@
-"""From what the user wrote to admitted jobs and a plan of what is left to do."""
+"""From what the user wrote to admitted tasks and a plan of what is left to do."""

@@ -1,4 +1,4 @@
-"""From what the user wrote to jobs that can run: validated, complete, fingerprinted.
+"""From what the user wrote to tasks that can run: validated, complete, fingerprinted.
 
 One bad task becomes one `Rejected`; it never stops the others. What differs between kinds of
 task is in `core.intake.task_kinds`.
@@ -69,7 +69,7 @@ class Rejected:
 
 
 class Admission:
-    """Turns the inputs of one batch into jobs.
+    """Turns the inputs of one batch into admitted tasks.
 
     Args:
         identity: of the model, with everything about it that decides results.
@@ -162,12 +162,12 @@ class Admission:
         return replace(task, seed=seed, **({"seed_is_random": False} if says_random else {}))
 
 
-def made_by(job: Admitted, identity: str) -> Admitted:
-    """The same job for another model, or for one that is loaded in another way."""
-    if job.model == identity:
-        return job
-    decides = fingerprint(job.task, job.contents, identity, job.dtype)
-    return replace(job, model=identity, fingerprint=decides)
+def made_by(admitted: Admitted, identity: str) -> Admitted:
+    """The same task for another model, or for one that is loaded in another way."""
+    if admitted.model == identity:
+        return admitted
+    decides = fingerprint(admitted.task, admitted.contents, identity, admitted.dtype)
+    return replace(admitted, model=identity, fingerprint=decides)
 
 
 def fingerprint(

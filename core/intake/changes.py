@@ -155,10 +155,10 @@ class _Maker:
 
 
 class Comparison:
-    """Compares jobs with results. One for many: what explains one explains most.
+    """Compares tasks with results. One for many: what explains one explains most.
 
     Args:
-        lora_names: what the jobs' model LoRAs are called, by their identities.
+        lora_names: what the tasks' model LoRAs are called, by their identities.
     """
 
     def __init__(self, lora_names: Mapping[str, str] | None = None) -> None:
@@ -166,19 +166,25 @@ class Comparison:
         self._last: _Maker | None = None
         self._in_vain = 0
 
-    def changes(self, job: Admitted, made: Made) -> list[Change]:
-        """What a job and the result under its name differ by; never empty."""
+    def changes(self, admitted: Admitted, made: Made) -> list[Change]:
+        """What a task and the result under its name differ by; never empty."""
         task = _task(made)
-        if task is None or type(task) is not type(job.task):
+        if task is None or type(task) is not type(admitted.task):
             return [Change("another kind of task")]
-        found = [*_of_fields(job, task, made), *_of_loras(job, task, made), *_of_files(job, made)]
-        found += self._of_maker(job, made, task, explained=bool(found))
+        found = [
+            *_of_fields(admitted, task, made),
+            *_of_loras(admitted, task, made),
+            *_of_files(admitted, made),
+        ]
+        found += self._of_maker(admitted, made, task, explained=bool(found))
         return found or [Change("version or settings of this program")]
 
-    def _of_maker(self, job: Admitted, made: Made, task: Task, explained: bool) -> list[Change]:
+    def _of_maker(
+        self, admitted: Admitted, made: Made, task: Task, explained: bool
+    ) -> list[Change]:
         """Model, dtype, and this program."""
-        maker = self._maker(made, task, job)
-        after = Identity.read(job.model)
+        maker = self._maker(made, task, admitted)
+        after = Identity.read(admitted.model)
         if maker is not None:  # the fingerprint knows best
             before = Identity.read(maker.model)
         elif isinstance(task, ScoreTask):  # what else is in there is the judge's own
@@ -190,12 +196,12 @@ class Comparison:
         if maker is None:
             judged = isinstance(task, ScoreTask) and not (found or explained)
             return [Change("judge's settings or protocol")] if judged else found
-        if maker.dtype != job.dtype:
-            found.append(Change(DTYPE, (maker.dtype, job.dtype), True))
+        if maker.dtype != admitted.dtype:
+            found.append(Change(DTYPE, (maker.dtype, admitted.dtype), True))
         newest = kind_of(task).version
         if maker.version != newest:
             found.append(Change(DRAWING, (f"{maker.version}", f"{newest}"), True))
-        if maker.readings != job.contents.readings and not explained:
+        if maker.readings != admitted.contents.readings and not explained:
             found.append(Change("reading of source pictures"))
         return found
 
@@ -216,11 +222,11 @@ class Comparison:
                 found.append(Change(word, values, True))
         return found
 
-    def _maker(self, made: Made, task: Task, job: Admitted) -> _Maker | None:
+    def _maker(self, made: Made, task: Task, admitted: Admitted) -> _Maker | None:
         """The maker that gives the result's fingerprint; None if none does."""
         if self._in_vain > MOST_IN_VAIN:
             return None
-        for maker in self._makers(made, task, job):
+        for maker in self._makers(made, task, admitted):
             try:
                 if maker.gives(made, task):
                     self._last = maker
@@ -230,15 +236,15 @@ class Comparison:
         self._in_vain += 1
         return None
 
-    def _makers(self, made: Made, task: Task, job: Admitted) -> Iterator[_Maker]:
+    def _makers(self, made: Made, task: Task, admitted: Admitted) -> Iterator[_Maker]:
         if self._last is not None:
             yield self._last
-        models = dict.fromkeys([job.model])
+        models = dict.fromkeys([admitted.model])
         if not isinstance(task, ScoreTask):
-            models |= dict.fromkeys(map(str, _other_models(made, Identity.read(job.model))))
-        dtypes = dict.fromkeys((job.dtype, *get_args(Dtype)))
+            models |= dict.fromkeys(map(str, _other_models(made, Identity.read(admitted.model))))
+        dtypes = dict.fromkeys((admitted.dtype, *get_args(Dtype)))
         versions = range(kind_of(task).version, 0, -1)
-        readings = dict.fromkeys((job.contents.readings, ()))
+        readings = dict.fromkeys((admitted.contents.readings, ()))
         for read, model, dtype, version in product(readings, models, dtypes, versions):
             yield _Maker(model, dtype, version, read)
 
@@ -255,12 +261,12 @@ def _other_models(made: Made, now: Identity) -> Iterator[Identity]:
         yield replace(said, model=model, others=others, backend=backend)
 
 
-def field_changes(job: Admitted, made: Made) -> list[Change]:
+def field_changes(admitted: Admitted, made: Made) -> list[Change]:
     """Differences in a task's own settings alone, from a result that lies under another name."""
     task = _task(made)
-    if task is None or type(task) is not type(job.task):
+    if task is None or type(task) is not type(admitted.task):
         return []
-    return [change for change in _of_fields(job, task, made) if change.what != "seed"]
+    return [change for change in _of_fields(admitted, task, made) if change.what != "seed"]
 
 
 def _task(made: Made) -> Task | None:
@@ -270,42 +276,44 @@ def _task(made: Made) -> Task | None:
         return None
 
 
-def _of_fields(job: Admitted, before: Task, made: Made) -> list[Change]:
+def _of_fields(admitted: Admitted, before: Task, made: Made) -> list[Change]:
     """Differences of settings; where the old task left one to the model, what the model took."""
     found = []
-    after, apart = vars(job.task), _APART | undeciding_fields(type(before))
+    after, apart = vars(admitted.task), _APART | undeciding_fields(type(before))
     for name, old in vars(before).items():
         if name in apart or old == after[name]:
             continue
         values = _told_apart_from_default(old, made.used.get(name), after[name])
         found.append(Change(_WORDS.get(name, name), None if name in TEXTS else values))
-    if _sides(before) != _sides(job.task):
-        sizes = _size(before, made.used), _size(job.task, {})
+    if _sides(before) != _sides(admitted.task):
+        sizes = _size(before, made.used), _size(admitted.task, {})
         found.append(Change("size", sizes if sizes[0] != sizes[1] else (_shown(None), sizes[1])))
     return found
 
 
-def _of_lora(job: Admitted, made: Made) -> list[Change]:
-    path = getattr(job.task, "lora_path", None)
+def _of_lora(admitted: Admitted, made: Made) -> list[Change]:
+    path = getattr(admitted.task, "lora_path", None)
     before, after = _lora_name(made.task.get("lora_path")), _lora_name(path)
-    if made.lora_sha256 != job.lora_sha256:
+    if made.lora_sha256 != admitted.lora_sha256:
         if before == after:
             return [Change(f"content of {after}")]
         return [Change("LoRA", (before, after))]
-    strengths = made.task.get("lora_strength"), getattr(job.task, "lora_strength", 1.0)
-    if job.lora_sha256 is not None and strengths[0] != strengths[1]:
+    strengths = made.task.get("lora_strength"), getattr(admitted.task, "lora_strength", 1.0)
+    if admitted.lora_sha256 is not None and strengths[0] != strengths[1]:
         return [Change("LoRA strength", (_shown(strengths[0]), _shown(strengths[1])))]
     return []
 
 
-def _of_loras(job: Admitted, task: Task, made: Made) -> list[Change]:
+def _of_loras(admitted: Admitted, task: Task, made: Made) -> list[Change]:
     """Differences of LoRAs; of stacks only those that take part in the pictures are compared."""
-    if not getattr(job.task, "loras", ()) and not getattr(task, "loras", ()):
-        return _of_lora(job, made)
+    if not getattr(admitted.task, "loras", ()) and not getattr(task, "loras", ()):
+        return _of_lora(admitted, made)
     hashes = hashes_of(made.lora_sha256, made.loras_sha256)
     if len(hashes) != len(task.lora_stack):  # what it says does not go together
         return [Change("LoRA")]
-    before, after = ({lora.sha256: lora for lora in s} for s in (counting(task, hashes), job.loras))
+    before, after = (
+        {lora.sha256: lora for lora in s} for s in (counting(task, hashes), admitted.loras)
+    )
     if before.keys() != after.keys():
         old_names, new_names = _names(before.values()), _names(after.values())
         if old_names == new_names:
@@ -323,10 +331,10 @@ def _names(loras: Iterable[CheckedLora]) -> str:
     return " + ".join(sorted(_lora_name(lora.path) for lora in loras)) or "none"
 
 
-def _of_files(job: Admitted, made: Made) -> list[Change]:
-    before, after = made.files, list(job.contents.pictures.values())
+def _of_files(admitted: Admitted, made: Made) -> list[Change]:
+    before, after = made.files, list(admitted.contents.pictures.values())
     found = []
-    if isinstance(job.task, ScoreTask):
+    if isinstance(admitted.task, ScoreTask):
         if before[-1:] != after[-1:]:
             found.append(Change("edited picture"))
         before, after = before[:-1], after[:-1]

@@ -30,20 +30,20 @@ _THERE: tuple[Standing, ...] = ("changed", "altered", "again", "unchanged")
 
 @dataclass
 class Plan:
-    """`jobs` to run, and results that are settled before the start.
+    """`tasks` to run, and results that are settled before the start.
 
     Attributes:
         batch: its number in the ledger.
         keys: of all its tasks that have an output, with those that were added.
         renews: some of them were done before.
         summary: what is to be done, for the user; of the inputs that it began with.
-        before: finished results of other settings that lie under the names of jobs, by key.
+        before: finished results of other settings that lie under the names of tasks, by key.
         replaced: keeps them when they are replaced; None if they are not to be kept.
         claims: on the outputs of its tasks; None where nobody else asks for outputs.
-        rest: inputs that are checked and planned while the jobs run; None if there are none.
+        rest: inputs that are checked and planned while the tasks run; None if there are none.
     """
 
-    jobs: list[Admitted]
+    tasks: list[Admitted]
     settled: list[Result]
     batch: int
     keys: list[str]
@@ -57,7 +57,7 @@ class Plan:
     @property
     def to_run(self) -> int:
         """How many tasks workers will be given, as far as is known."""
-        return len(self.jobs) + (len(self.rest) if self.rest is not None else 0)
+        return len(self.tasks) + (len(self.rest) if self.rest is not None else 0)
 
     def continue_with(self, rest: Remaining) -> None:
         """Let more inputs follow, of which none can have been done before."""
@@ -166,7 +166,7 @@ class Planner:
         )
 
     def add(self, plan: Plan, items: Sequence[Admitted | Rejected]) -> list[Admitted | Result]:
-        """Plan more inputs of a batch: for each the job that is to run, or its settled result."""
+        """Plan more inputs of a batch: for each the task that is to run, or its settled result."""
         known = self.known(items)
         assessed = [self._assess(item, known) for item in items]
         for one in assessed:
@@ -199,7 +199,7 @@ class Planner:
     def _remember(
         self, one: Assessed, known: Mapping[str, Entry], before: dict[str, Entry]
     ) -> None:
-        """Keep the entry of a finished result that a job will replace."""
+        """Keep the entry of a finished result that a task will replace."""
         if one.entry.state != "pending" or not isinstance(one.item, Admitted):
             return
         entry = known.get(one.item.output.key)
@@ -273,14 +273,14 @@ class _Moves:
                     return [Change(f"seed {MOVED}"), *others]
         return changes
 
-    def _origin(self, job: Admitted) -> Made | None:
+    def _origin(self, admitted: Admitted) -> Made | None:
         """The result that was made of this task's prompt, under a name that another one has now."""
         if self._origins is None:
             self._origins = {}
             for key, made in self._results():
                 if made.text is not None:
                     self._origins.setdefault(made.text, []).append((key, made))
-        text = text_of(vars(job.task))
+        text = text_of(vars(admitted.task))
         found = self._origins.get(text or "", [])
         return next((made for key, made in found if self._now.get(key) != text), None)
 
@@ -317,35 +317,37 @@ def _give_up_settled(claims: BatchClaims | None, assessed: Sequence[Assessed]) -
                 claims.release(one.item.output.key)
 
 
-def _judge(job: Admitted, known: Entry | None, retry_quarantined: bool) -> Assessed:
-    """How `job` stands to its entry in the ledger and to the file under its name."""
-    pending = entry_for(job, "pending")
-    if known is not None and known.fingerprint == job.fingerprint:
-        if known.state == "done" and _intact(job, known):
-            entry = replace(known, position=job.position, task_id=job.task_id, task=pending.task)
-            return Assessed(job, entry, "unchanged")
+def _judge(admitted: Admitted, known: Entry | None, retry_quarantined: bool) -> Assessed:
+    """How `admitted` stands to its entry in the ledger and to the file under its name."""
+    pending = entry_for(admitted, "pending")
+    if known is not None and known.fingerprint == admitted.fingerprint:
+        if known.state == "done" and _intact(admitted, known):
+            entry = replace(
+                known, position=admitted.position, task_id=admitted.task_id, task=pending.task
+            )
+            return Assessed(admitted, entry, "unchanged")
         if known.state == "quarantined" and not retry_quarantined:
-            entry = replace(known, position=job.position, task_id=job.task_id)
-            return Assessed(job, entry, "quarantined")
-    file = job.output.file
+            entry = replace(known, position=admitted.position, task_id=admitted.task_id)
+            return Assessed(admitted, entry, "quarantined")
+    file = admitted.output.file
     if not os.path.lexists(file):
-        return Assessed(job, pending, _without_file(job, known))
+        return Assessed(admitted, pending, _without_file(admitted, known))
     provenance = _provenance(file)
     if provenance is None:
         if known is not None and not _was_left_alone(known):
-            return Assessed(job, pending, "altered")
+            return Assessed(admitted, pending, "altered")
         error = (
-            f"{job.output.shown} exists and was not made by this program; "
+            f"{admitted.output.shown} exists and was not made by this program; "
             "move it away, or use --overwrite."
         )
-        return Assessed(job, replace(pending, state="failed", error=error), "refused")
+        return Assessed(admitted, replace(pending, state="failed", error=error), "refused")
     made = Made.said_by(provenance)
-    if made.fingerprint == job.fingerprint:
+    if made.fingerprint == admitted.fingerprint:
         # Published, perhaps, and not recorded: the disk refused, or the ledger lost its commits.
-        found = _entry_of(job, made)
+        found = _entry_of(admitted, made)
         if found is not None:
-            return Assessed(job, replace(found, task=pending.task), "unchanged")
-    return Assessed(job, pending, "changed", made)
+            return Assessed(admitted, replace(found, task=pending.task), "unchanged")
+    return Assessed(admitted, pending, "changed", made)
 
 
 def _was_left_alone(known: Entry) -> bool:
@@ -353,7 +355,7 @@ def _was_left_alone(known: Entry) -> bool:
     return known.state == "failed" and known.worker is None
 
 
-def _without_file(job: Admitted, known: Entry | None) -> Standing:
+def _without_file(admitted: Admitted, known: Entry | None) -> Standing:
     if known is None:
         return "new"
     if known.state == "done":
@@ -369,16 +371,16 @@ def _provenance(file: Path) -> dict[str, Any] | None:
         return None
 
 
-def _entry_of(job: Admitted, made: Made) -> Entry | None:
-    """The entry of the result that lies under a job's name; None if it cannot be read."""
+def _entry_of(admitted: Admitted, made: Made) -> Entry | None:
+    """The entry of the result that lies under a task's name; None if it cannot be read."""
     try:
-        with job.output.file.open("rb") as stream:
+        with admitted.output.file.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
             size = stream.tell()
     except OSError:
         return None
     return replace(
-        entry_for(job, "done"),
+        entry_for(admitted, "done"),
         task=dict(made.task),
         fingerprint=made.fingerprint,
         size=size,
@@ -387,16 +389,16 @@ def _entry_of(job: Admitted, made: Made) -> Entry | None:
     )
 
 
-def _intact(job: Admitted, known: Entry) -> bool:
+def _intact(admitted: Admitted, known: Entry) -> bool:
     """Whether a result is as it was recorded: by its size, and where it is small by every byte.
 
     Verdicts are small, and their scores go into the tables.
     """
-    file = job.output.file
+    file = admitted.output.file
     try:
         if file.stat().st_size != known.size:
             return False
-        if known.sha256 is None or not kind_of(job.task).small_results:
+        if known.sha256 is None or not kind_of(admitted.task).small_results:
             return True
         return hashlib.sha256(file.read_bytes()).hexdigest() == known.sha256
     except OSError:

@@ -16,8 +16,6 @@ from core.processes.worker_link import WorkerLink, WorkerMain
 from core.settings import SupervisionSettings
 from core.worker_spec import WorkerSpec
 
-KILL_GRACE = 5.0  # seconds for the kernel to end killed processes
-
 
 class LocalBackend:
     """Starts processes, and watches all of them with one selector.
@@ -113,7 +111,7 @@ class LocalBackend:
     def close(self) -> None:
         for slot in self._links:
             self.kill(slot)
-        end = time.monotonic() + KILL_GRACE
+        end = time.monotonic() + self._rules.kill_timeout
         while self._links and (left := end - time.monotonic()) > 0:
             self.poll(left)
         for slot in list(self._links):

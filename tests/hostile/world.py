@@ -57,7 +57,7 @@ def replan(folder: Path) -> Counter[str]:
     generator = MultiGPUImageGenerator(2, config=SETTINGS, output_dir=folder)
     try:
         plan = generator.prepare(INPUTS, [])
-        return Counter(["to do"] * len(plan.jobs) + [r.status for r in plan.settled])
+        return Counter(["to do"] * len(plan.tasks) + [r.status for r in plan.settled])
     finally:
         generator.stop()
 

@@ -1,0 +1,159 @@
+"""What workers say, and what follows from it."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from core.engine.attempts import WorkerLoss
+from core.engine.backend import Died, Report, Said
+from core.engine.dispatcher import Dispatcher
+from core.engine.job_table import JobTable
+from core.engine.supervisor import Supervisor
+from core.engine.task_state import ActiveAttempt
+from core.engine.worker_log import WorkerLog
+from core.engine.worker_slot import WorkerSlot
+from core.events import Listener, TaskProgress
+from core.messages import (
+    BootFailed,
+    Compiling,
+    Done,
+    Failed,
+    Generated,
+    LibraryWarning,
+    Loaded,
+    LoadFailed,
+    Log,
+    PromptCut,
+    Ready,
+    StepsDone,
+)
+
+
+class WorkerReports:
+    """Passes on what comes from workers: to the supervisor, the jobs, the log and who listens.
+
+    Args:
+        saving_timeout: seconds in which a result that was made has to be saved.
+    """
+
+    def __init__(
+        self,
+        slots: dict[str, WorkerSlot],
+        supervisor: Supervisor,
+        dispatcher: Dispatcher,
+        jobs: JobTable,
+        listener: Listener,
+        saving_timeout: float,
+    ) -> None:
+        self._slots = slots
+        self._supervisor = supervisor
+        self._dispatcher = dispatcher
+        self._jobs = jobs
+        self._listener = listener
+        self._saving_timeout = saving_timeout
+        self.log = WorkerLog()
+
+    def receive(self, report: Report) -> None:
+        """Act on what a backend reports."""
+        slot = self._slots[report.slot]
+        if isinstance(report, Died):
+            self._supervisor.buried(slot, report)
+        elif isinstance(report, Said):
+            self._hear(slot, report.message)
+
+    def lost(self, active: ActiveAttempt, loss: WorkerLoss, blamed: bool) -> None:
+        """The worker of an attempt is gone; its task may be to blame."""
+        run = self._jobs.of(active)
+        if run is None:
+            active.recorder.discard(active.attempt)
+        else:
+            run.attempts.lost(active, loss, blamed)
+
+    def _hear(self, slot: WorkerSlot, message: Any) -> None:
+        match message:
+            case Ready():
+                self._supervisor.ready(slot, message)
+            case BootFailed(kind, error):
+                self._supervisor.cannot_serve(slot, kind, f"it cannot start: {error}")
+            case Loaded():
+                self._supervisor.loaded(slot, message)
+            case LoadFailed():
+                self._supervisor.load_failed(slot, message)
+            case Compiling():
+                self._compiling(slot)
+            case StepsDone():
+                self._tell_steps(slot, message)
+            case Generated():
+                self._generated(slot, message)
+            case Done() | Failed():
+                self._ended(slot, message)
+            case Log() | LibraryWarning() | PromptCut():
+                self.log.write(slot.name, message)
+
+    def _compiling(self, slot: WorkerSlot) -> None:
+        if slot.running and not slot.on_its_way_out and slot.model is not None:
+            slot.set_deadline(slot.model.times.allowed(slot.name, slot.work, True))
+
+    def _tell_steps(self, slot: WorkerSlot, message: StepsDone) -> None:
+        """For those who watch; whether it hangs is told by its deadline alone."""
+        active = slot.running.get(message.lease_id)
+        if active is not None:
+            task, together = active.admitted.task_id, len(slot.running)
+            self._listener(
+                TaskProgress(task, slot.name, message.done, message.total, together, active.job)
+            )
+
+    def _generated(self, slot: WorkerSlot, message: Generated) -> None:
+        """The device is done with an attempt, whose result is still to be saved."""
+        model = slot.model
+        assert model is not None
+        slot.loras = frozenset(message.resident_loras)
+        slot.fresh = False
+        slot.standing.deaths.after_task()
+        model.lora_loads += message.lora_loads
+        model.lora_switches += message.lora_switches
+        model.waits.append(message.waited)
+        active = slot.running.get(message.lease_id)
+        if active is not None:
+            loads, together = message.lora_loads, len(slot.running)
+            model.times.learn(slot.name, active.admitted.work, message.seconds, loads, together)
+            self._leave_device(slot, active)
+
+    def _leave_device(self, slot: WorkerSlot, active: ActiveAttempt) -> None:
+        """The device is done with an attempt; when with all of its group, it needs another."""
+        slot.saving[active.lease_id] = slot.running.pop(active.lease_id)
+        slot.saving_since = time.monotonic()
+        if not slot.running and not slot.on_its_way_out:
+            slot.set_deadline(self._saving_timeout)
+            if slot.go_on():
+                self._dispatcher.began(slot)
+            self._dispatcher.give_to(slot)
+
+    def _ended(self, slot: WorkerSlot, message: Done | Failed) -> None:
+        """An attempt has come to its end in its worker: its record follows."""
+        if isinstance(message, Failed):
+            if message.leaving:
+                self._supervisor.expect_to_leave(slot, message.error)
+            if message.lease_id in slot.running:  # and not with its result made already
+                slot.loras = frozenset(message.resident_loras)
+        active = slot.held(message.lease_id)
+        if active is None:
+            return
+        if message.lease_id in slot.running:
+            self._leave_device(slot, active)
+        slot.drop(message.lease_id)
+        if not slot.attempts() and not slot.on_its_way_out:
+            slot.set_deadline(None)
+        run = self._jobs.of(active)
+        if run is None:
+            active.recorder.discard(active.attempt)
+        elif isinstance(message, Done):
+            run.attempts.done(active, message, self._publishing(slot, active))
+        else:
+            run.attempts.failed(active, message)
+        self._dispatcher.give_to(slot)
+
+    def _publishing(self, slot: WorkerSlot, active: ActiveAttempt) -> Callable[[], None]:
+        """Count a result as the slot's until it is recorded; returns what ends that."""
+        slot.publishing.add(active.lease_id)
+        return lambda: slot.publishing.discard(active.lease_id)
