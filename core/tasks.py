@@ -1,6 +1,7 @@
 """The words that cross a process boundary and reach the user: tasks and results."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from core.seeds import fixed_seed, read_seed
 MIN_SIDE = 16  # pixels: one latent patch of the families that we know
 MAX_SIDE = 8192  # pixels: 64 megapixels, past any model that is served here
 MOST_LORAS = 16  # of one task
+MOST_SHARED = 40  # characters of a text in metadata that others may have, too
 MAX_TASK_BYTES = 32_768  # a lease fits in the pipe's buffer, so that main never blocks on a send
 
 
@@ -74,9 +76,15 @@ def _own_json(value: dict[str, Any]) -> dict[str, Any]:
     if not value:
         return {}
     try:
-        return dict(json.loads(json.dumps(value, allow_nan=False)))
+        copied = json.loads(json.dumps(value, allow_nan=False))
+        # Thousands of tasks have the same keys, and many the same words.
+        return {sys.intern(key): _shared(part) for key, part in copied.items()}
     except (TypeError, ValueError, RecursionError):
         raise ValueError("must be plain JSON values, without NaN, objects or loops") from None
+
+
+def _shared(value: Any) -> Any:
+    return sys.intern(value) if isinstance(value, str) and len(value) <= MOST_SHARED else value
 
 
 Text = Annotated[str, BeforeValidator(_plain_text)]
@@ -357,9 +365,14 @@ class Result:
         return iter(self.keys())
 
 
+def fields_of(task: Task) -> dict[str, Any]:
+    """The fields of a task by name; unlike `vars`, it leaves no dict with the task."""
+    return {name: getattr(task, name) for name in type(task).__dataclass_fields__}
+
+
 def task_to_json(task: Task) -> dict[str, Any]:
     """All fields, and under `kind` the name of the class; `loras` only where there are some."""
-    data = {"kind": type(task).__name__, **vars(task)}
+    data = {"kind": type(task).__name__, **fields_of(task)}
     loras = data.pop("loras", ())
     return {**data, "loras": [vars(lora) for lora in loras]} if loras else data
 

@@ -275,8 +275,7 @@ class Engine:
             self._supervisor.mind_the_fetch(model)
         for slot in self._slots:
             self._supervisor.check(slot, now)
-        for slot in self._slots:
-            self._dispatcher.give_to(slot)
+        self._dispatcher.give_to_all()
         self._assignment.assign(self._supervisor, now)  # of slots that could be given nothing
         for slot in self._slots:
             self._supervisor.start_if_due(slot, now)

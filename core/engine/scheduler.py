@@ -144,6 +144,11 @@ class Scheduler:
         found = self._models.get(model)
         return 0 if found is None else found.tasks
 
+    def has_loras(self, model: Hashable = None) -> bool:
+        """Some task that waits for a model needs a LoRA."""
+        found = self._models.get(model)
+        return found is not None and any(level.has_loras for level in found.levels.values())
+
     def backlog(self) -> dict[Hashable, Backlog]:
         """What waits, by model; models that nothing waits for are left out."""
         models = self._models.copy()  # in one step: another thread may change it
@@ -183,12 +188,11 @@ class Scheduler:
             self._note_gone(job, model, 1, task.work)
         return task
 
-    @staticmethod
-    def _share_of(worker: Worker, model: _Model) -> Collection[Key] | None:
+    def _share_of(self, worker: Worker, model: _Model) -> Collection[Key] | None:
         """Rule 5; None while every task may go to anybody."""
         if not worker.peers:
             return None
-        any_lora = any(level.has_loras for level in model.levels.values())
+        any_lora = self.has_loras(worker.model)
         if not matters_who(worker.peers, worker.load_seconds, model.tasks, any_lora):
             return None
         turns = (turn for p in _highest_first(model) for turn in model.levels[p].turns())

@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from core.tasks import MAX_TASK_BYTES, Task, task_to_json
 from core.validation import shown
 
 MAX_TASK_ID = 200  # characters
+_NOTHING: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Admitted:
     """A task that can run: every setting resolved, its output safe, its files checked."""
 
@@ -47,15 +47,18 @@ class Admitted:
     def lora_sha256(self) -> str | None:
         return self.contents.lora
 
-    @cached_property
+    @property
     def loras(self) -> tuple[CheckedLora, ...]:
         """Those that take part in the picture."""
-        return _counting(self.task, self.contents)
+        contents = self.contents
+        if contents.lora is None and not contents.loras:
+            return ()
+        return _counting(self.task, contents)
 
-    @cached_property
+    @property
     def loads(self) -> frozenset[str]:
         """Content hashes of the LoRAs that a worker needs for it."""
-        return frozenset(lora.sha256 for lora in self.loras)
+        return frozenset([lora.sha256 for lora in self.loras]) or _NOTHING
 
 
 @dataclass(frozen=True)

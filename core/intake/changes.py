@@ -20,7 +20,7 @@ from core.lora_stack import CheckedLora, counting, hashes_of
 from core.memory_modes import ALL_WEIGHTS_AS_THEY_ARE
 from core.model_identity import BACKEND, BASE, LOADED, Identity
 from core.settings import Dtype
-from core.tasks import ScoreTask, Task, task_from_json
+from core.tasks import ScoreTask, Task, fields_of, task_from_json
 
 MOST_IN_VAIN = 200  # results that nothing explained: the others are taken to be like them
 TEXTS = ("prompt", "negative_prompt", "instruction")  # too long for a line: only counted
@@ -279,8 +279,8 @@ def _task(made: Made) -> Task | None:
 def _of_fields(admitted: Admitted, before: Task, made: Made) -> list[Change]:
     """Differences of settings; where the old task left one to the model, what the model took."""
     found = []
-    after, apart = vars(admitted.task), _APART | undeciding_fields(type(before))
-    for name, old in vars(before).items():
+    after, apart = fields_of(admitted.task), _APART | undeciding_fields(type(before))
+    for name, old in fields_of(before).items():
         if name in apart or old == after[name]:
             continue
         values = _told_apart_from_default(old, made.used.get(name), after[name])

@@ -22,7 +22,7 @@ from core.store.ledger_entry import entry_for
 from core.store.outputs import OutputRoot
 from core.store.provenance import read_provenance
 from core.store.replaced import Replaced
-from core.tasks import GenerateTask, Result
+from core.tasks import GenerateTask, Result, fields_of
 
 # Standings of inputs with a line in the tables that this batch may change.
 _THERE: tuple[Standing, ...] = ("changed", "altered", "again", "unchanged")
@@ -280,7 +280,7 @@ class _Moves:
             for key, made in self._results():
                 if made.text is not None:
                     self._origins.setdefault(made.text, []).append((key, made))
-        text = text_of(vars(admitted.task))
+        text = text_of(fields_of(admitted.task))
         found = self._origins.get(text or "", [])
         return next((made for key, made in found if self._now.get(key) != text), None)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from core.errors import InputError
 from core.intake.task_kinds import TaskInput, TaskKind
-from core.tasks import Task
+from core.tasks import Task, fields_of
 
 # What a task is named, and what it draws, takes the same memory whatever it is.
 _NO_MATTER = {"prompt", "negative_prompt", "seed", "output_path", "task_id", "metadata"}
@@ -28,7 +28,7 @@ def _shape(given: TaskInput) -> Hashable | None:
     if isinstance(given, InputError):
         return None
     try:
-        fields = given if isinstance(given, Mapping) else vars(given)
+        fields = given if isinstance(given, Mapping) else fields_of(given)
         return tuple((k, repr(v)) for k, v in fields.items() if k not in _NO_MATTER)
     except (TypeError, RecursionError):
         return None
