@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from loguru import logger
+
 from core.engine.engine import Engine
 from core.engine.job import Job
 from core.engine.recorder import Then
+from core.errors import LedgerError, StorageError
 from core.events import Listener
 from core.feeding import feed
 from core.intake.admission import Admitted, Rejected
@@ -84,7 +87,7 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """The folder is this program's at present."""
+        """Whether the folder's record is open and locked."""
         return self._ledger is not None
 
     @property
@@ -160,7 +163,7 @@ class Session:
         sealed: bool = True,
         ends_batch: bool = True,
     ) -> Job:
-        """Have an engine do a batch, or a part of it.
+        """Hand a batch, or a part of it, to an engine.
 
         Args:
             sealed: no tasks will be added to this part.
@@ -220,6 +223,9 @@ class Session:
                     tables.write(plan, results)
                     if plan.replaced is not None:
                         plan.replaced.write_tables(any(r.status == "interrupted" for r in results))
+            except (LedgerError, StorageError) as error:
+                logger.error(f"The metadata could not be written: {error}")
+                raise
             finally:
                 recorder.end_batch(plan.batch)
 

@@ -50,7 +50,7 @@ def _listed(value: Any) -> Any:
 
 
 def _php_object(value: Any) -> Any:
-    """PHP writes an empty object as `[]`."""
+    """Read `[]` as an empty object, as PHP writes one."""
     return {} if isinstance(value, list) and not value else value
 
 
@@ -169,7 +169,7 @@ class Task:
 
     @property
     def lora_stack(self) -> tuple[Lora, ...]:
-        """Its LoRAs, in whichever of the two ways they were given."""
+        """The task's LoRAs, in whichever of the two ways they were given."""
         path, strength = getattr(self, "lora_path", None), getattr(self, "lora_strength", 1.0)
         loras: tuple[Lora, ...] = getattr(self, "loras", ())
         return loras or ((Lora(path, strength),) if path else ())
@@ -387,7 +387,7 @@ def task_from_json(data: Mapping[str, Any]) -> Task:
 
 
 def with_paths(task: T, change: Callable[[str], str]) -> T:
-    """The same task with the path of every file that it reads as `change` says it."""
+    """A copy of the task with `change` applied to the path of every file that it reads."""
     changed: dict[str, Any] = {}
     if getattr(task, "lora_path", None):
         changed["lora_path"] = change(task.lora_path)  # type: ignore[attr-defined]

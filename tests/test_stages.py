@@ -9,13 +9,13 @@ from typing import Any
 
 import psutil
 import pytest
+from core.engine.batch import Batch
+from core.engine.worker_handle import State
 
 from apps.edit_benchmark import overlapped
 from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import load_benchmark_settings
-from core.engine.batch import Batch
-from core.engine.worker_handle import State
 from core.events import Event, TaskEnded, TaskReopened, WorkerState, ignore
 from core.store.ledger import Ledger
 from core.store.outputs import OutputRoot

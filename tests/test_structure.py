@@ -83,6 +83,9 @@ MODULES = {  # that may import more than their packages
     "core.feeding": EVERYTHING,
     "core.session": EVERYTHING,
     "core.role_model": EVERYTHING,
+    "core.roles": EVERYTHING,
+    "core.edit_roles": EVERYTHING,
+    "core.batch_intake": EVERYTHING,
 }
 
 

@@ -150,7 +150,7 @@ class Download:
         return [file.path for file in files if not _UNSAFE_NAME.search(file.path)]
 
     def _cached(self) -> Path:
-        """Without the hub: the snapshot that the revision named last.
+        """The cached snapshot that the revision named last, found without the hub.
 
         Raises:
             LocalEntryNotFoundError: it is not there, or not whole.
@@ -168,7 +168,7 @@ class Download:
         return folder
 
     def _expected(self, folder: Path) -> list[str]:
-        """What a snapshot without its list of names has to hold at least."""
+        """Names that a snapshot without its list of files has to hold at least."""
         model = self._model
         try:
             index = _json_of(folder / model.index_file)
@@ -240,7 +240,7 @@ class Download:
             )
 
     def _transfer(self, files: Sequence[_File], commit: str) -> None:
-        """Files side by side; the first one that cannot be had ends the others."""
+        """Transfer files side by side; the first one that cannot be had ends the others."""
         ours = [f for f in _without_doubles(files) if f.size > 0 and not f.by_library]
         if not ours:
             return
@@ -289,7 +289,7 @@ class Download:
 
     @contextmanager
     def _locked(self, file: _File) -> Iterator[None]:
-        """Alone with a file, on this machine; whoever has it meanwhile may finish it."""
+        """Hold a file's lock on this machine; whoever has it meanwhile may finish the file."""
         with ExitStack() as stack:
             while True:
                 self._stop_if_ended()
@@ -348,7 +348,7 @@ class Download:
             raise httpx2.RemoteProtocolError(f"{file.name} ended early")
 
     def _is_right(self, partial: Path, file: _File) -> bool:
-        """What came in several pieces is what the hub has; large files have a checksum there."""
+        """Whether a file that came in several pieces is what the hub has, by size and checksum."""
         if len(file.etag) != 64:
             return True
         digest = hashlib.sha256()
@@ -409,7 +409,7 @@ class Download:
         self._on_progress(look())
 
     def _note_revision(self, commit: str) -> None:
-        """Which commit the revision is, for whoever loads it without the hub."""
+        """Note which commit the revision is, for whoever loads it without the hub."""
         name = self._model.revision or constants.DEFAULT_REVISION
         if name == commit or _UNSAFE_NAME.search(name):
             return
@@ -435,7 +435,7 @@ def _file_of(entry: RepoFile) -> _File:
 
 
 def _without_doubles(files: Sequence[_File]) -> list[_File]:
-    """One of those with the same content, which are one file in the cache."""
+    """One file of each content: equal files are one file in the cache."""
     return list({file.etag: file for file in files}.values())
 
 

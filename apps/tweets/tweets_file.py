@@ -19,8 +19,9 @@ from typing import Any
 from apps.tweets.entries import Entries, read_entries
 from core.errors import InputError, one_line
 from core.intake import spellings
-from core.intake.picture_settings import Layer, merged, read_layer
+from core.intake.picture_settings import read_layer
 from core.intake.setting_values import is_empty, is_set
+from core.intake.settings_layer import Layer, merged
 from core.intake.spellings import ALIKE
 from core.intake.task_kinds import Inputs, TaskInput
 from core.names import cleaned, cut, distinct

@@ -62,13 +62,18 @@ class MemoryChoice:
 
     @property
     def goes_by_sizes(self) -> bool:
-        """It is still to be decided, or checked, by the largest picture of the first batch."""
+        """Whether the mode is still to be decided, or checked, by the largest picture."""
         on_gpu = any(device.kind == "cuda" for device in self._devices)
         return self.fit is None and on_gpu and self.model.path_or_id != SIMULATED
 
     @property
+    def identity(self) -> str:
+        """All about the model that decides its results, as things stand."""
+        return self._identity(self.model)
+
+    @property
     def is_open(self) -> bool:
-        """Finished pictures may have a say in it."""
+        """Whether the mode is still to be decided, so that finished pictures may decide it."""
         on_gpu = any(device.kind == "cuda" for device in self._devices)
         return self.fit is None and self._memory == "auto" and on_gpu
 
@@ -110,7 +115,7 @@ class MemoryChoice:
             self.decide(self._demand or usual)
 
     def decide(self, demand: Demand) -> None:
-        """Decide, and say how.
+        """Decide the memory mode now, and log the decision.
 
         Raises:
             InputError, DeviceError: see `core.devices.memory_fit.fit_memory`.
@@ -138,7 +143,7 @@ class MemoryChoice:
             logger.info(self.fit.reason)
 
     def change_to(self, mode: Mode) -> Callable[[Admitted], Admitted]:
-        """Another mode for all workers; returns what makes a task one of theirs."""
+        """Load the model in another mode from now on; returns what remakes a task for it."""
         self.model = replace(self.model, memory=mode)
         identity = self._identity(self.model)
         return lambda admitted: made_by(admitted, identity)
@@ -151,7 +156,7 @@ class MemoryChoice:
     def _mode_of_finished(
         self, tasks: Sequence[Admitted], known: Mapping[str, Entry]
     ) -> Mode | None:
-        """In which most finished results were made that are as they are asked for otherwise."""
+        """The memory mode in which most of the batch's finished results were made."""
         identities = {m: self._identity(replace(self.model, memory=m)) for m in _PICTURES}
         found: Counter[Mode] = Counter()
         for admitted in tasks:

@@ -76,7 +76,7 @@ class Attempts:
         self._active: dict[str, ActiveAttempt] = {}
 
     def __bool__(self) -> bool:
-        """Some attempt that counts is out."""
+        """Whether any attempt that counts is still out."""
         return bool(self._active)
 
     def __iter__(self) -> Iterator[ActiveAttempt]:
@@ -208,7 +208,7 @@ class Attempts:
         return True
 
     def throw_away(self, active: ActiveAttempt) -> None:
-        """What an attempt brings does not count any more."""
+        """Ignore whatever an attempt brings from now on."""
         active.thrown_away = True
         self._active.pop(active.lease_id, None)
 

@@ -80,13 +80,13 @@ class Dispatcher:
             slot.ahead = _held(self._group_ahead_for(slot))
 
     def began(self, slot: WorkerSlot) -> None:
-        """What is on a slot's device now is new there."""
+        """Note that a slot's device begins something new: set its deadline."""
         assert slot.model is not None
         slot.busy_since = time.monotonic()
         slot.set_deadline(slot.model.times.allowed(slot.name, slot.work, slot.may_compile))
 
     def may_come_to_idle(self) -> bool:
-        """Somebody is idle and might get a task by the passing of time alone."""
+        """Whether a worker is idle that might get a task by the passing of time alone."""
         serving = [s for s in self._slots if s.state is State.SERVING and s.wanted]
         if not any(s.attempts() for s in serving):
             return False
@@ -100,7 +100,7 @@ class Dispatcher:
         return self._copies or self._scheduler.waiting(slot.model.name) > 0
 
     def _group_for(self, slot: WorkerSlot) -> list[ActiveAttempt]:
-        """Attempts that a free worker shall run together; empty if it has to wait."""
+        """Choose attempts that a free worker shall run together; empty if it has to wait."""
         model = slot.model
         assert model is not None
         if model.barrier is None:
@@ -114,7 +114,7 @@ class Dispatcher:
         return group
 
     def _group_ahead_for(self, slot: WorkerSlot) -> list[ActiveAttempt]:
-        """Attempts that a busy worker shall go on with, so that its device need not wait for us.
+        """Choose attempts that a busy worker goes on with, so that its device waits for nobody.
 
         Only short ones behind short ones, for no slow worker, and while there are plenty: what is
         given is not taken back, neither for a better worker nor when the user interrupts.
@@ -170,7 +170,7 @@ class Dispatcher:
         return frozenset().union(*(s.loras_soon for s in others))
 
     def _together(self, slot: WorkerSlot, worker: Worker, most: int) -> list[ActiveAttempt]:
-        """Up to `most` attempts that may run at once; a suspect comes alone."""
+        """Begin up to `most` attempts that may run at once; a suspected task runs alone."""
         first = self._scheduler.take(worker)
         if first is None:
             return []

@@ -8,7 +8,7 @@ from core.intake.task_kinds import kind_of
 
 
 def group_of(job: Admitted) -> Hashable | None:
-    """Equal for jobs that may run together; None for one that runs alone."""
+    """A key that is equal for tasks that may run together; None for one that runs alone."""
     return _one_for_all(kind_of(job.task).group_of(job.task, job.loras))
 
 

@@ -48,6 +48,7 @@ class Job:
     Attributes:
         ends_as: the result of tasks that are not tried any more, once it ends early.
         records_error: why the tables of the output folder could not be written at its end.
+        closed_as: status and error of its tasks without another result, once it was closed.
 
     Args:
         number: of the job in its engine, from 1.
@@ -75,6 +76,7 @@ class Job:
         self._running = 0
         self._finished = threading.Event()
         self.records_error: StorageError | LedgerError | None = None
+        self.closed_as: tuple[Status, str] | None = None
         self._watchers: list[Callable[[], None]] = []
 
     # -- for callers ---------------------------------------------------------
@@ -205,7 +207,7 @@ class Job:
         return self._promised
 
     def admit(self, count: int) -> None:
-        """So many tasks more belong to the job."""
+        """Count tasks that are about to be added to the job."""
         with self._changed:
             self._promised = max(0, self._promised - count)
             self._open += count

@@ -1,4 +1,4 @@
-"""Has slots take up models as the queue asks for them: the engine's side of `model_switch`."""
+"""Carries out `model_switch`: tells it how things stand and gives slots the models it chooses."""
 
 import time
 from collections import Counter, defaultdict
@@ -9,6 +9,7 @@ from loguru import logger
 
 from core.engine import forecast
 from core.engine.model_switch import (
+    REPAYS,
     ModelWork,
     SlotState,
     Stages,
@@ -83,8 +84,11 @@ class ModelAssignment:
             return
         for slot in self._slots:
             self._go_on(slot, supervisor)
-        idle = [s for s in self._slots if not s.attempts() and s.name not in self._next]
-        if not idle:
+        staying = [s for s in self._slots if s.name not in self._next]
+        idle = [s for s in staying if not s.attempts()]
+        owed = self._owed()
+        short = self._short(owed)
+        if not idle and not short:
             self._look_at = inf
             return
         models = list(self._models.values())
@@ -94,6 +98,7 @@ class ModelAssignment:
             [(s.name, s.model, s.state) for s in idle],
             {name for name, count in waiting.items() if count},
             {name for name, count in coming.items() if count},
+            short,
             [(m.times.seconds_per_task is None, m.load_seconds is None) for m in models],
         )
         if seen == self._seen:
@@ -106,8 +111,10 @@ class ModelAssignment:
         for model in models:
             if not waiting[model.name] or any(slot.model is model for slot in self._slots):
                 self._served_at[model.name] = now
-        works = [self._work(model, waiting, coming, now) for model in models]
-        states = [self._state(slot, now) for slot in self._slots]
+        works = [self._work(model, waiting, coming, owed, now) for model in models]
+        # Where its own tasks wait a slot is never idle, so for what is owed it is asked before.
+        asked = [slot.name for slot in staying if short and slot.state is State.SERVING]
+        states = [self._state(slot, now, slot.name in asked) for slot in self._slots]
         self._look_at = inf
         if is_worth_asking(works, states):
             started = time.perf_counter()
@@ -115,9 +122,11 @@ class ModelAssignment:
             cost = time.perf_counter() - started
             self._not_before = now + SPARING * cost
             self._look_at = now + max(found.good_for, SPARING * cost)
-            if sum([self._follow(s, found.models[s.name], supervisor) for s in self._slots]):
+            to = found.models
+            changing = [s for s in self._slots if not s.attempts() or to[s.name] in short]
+            if sum([self._follow(s, to[s.name], supervisor) for s in changing]):
                 self._tell_split()
-        self._make_way(supervisor)
+        self._make_way(supervisor, owed, now)
 
     # -- what the policy is told -----------------------------------------------
 
@@ -126,6 +135,7 @@ class ModelAssignment:
         model: ServedModel,
         waiting: Mapping[str, int],
         coming: Mapping[str, int],
+        owed: Mapping[str, int],
         now: float,
     ) -> ModelWork:
         given_up = model.given_up is not None
@@ -136,7 +146,7 @@ class ModelAssignment:
             model.load_seconds,
             model.after,
             0 if given_up else coming.get(model.name, 0),
-            self._owed().get(model.name, 0),
+            owed.get(model.name, 0),
             now - self._served_at.setdefault(model.name, now),
         )
 
@@ -168,7 +178,23 @@ class ModelAssignment:
                 owed[name] = part
         return owed
 
-    def _state(self, slot: WorkerSlot, now: float) -> SlotState:
+    def _short(self, owed: Mapping[str, int]) -> set[str]:
+        """Models with fewer slots than they are owed and have tasks for."""
+        having = Counter(
+            model.name for s in self._slots if (model := self._next.get(s.name) or s.model)
+        )
+        return {
+            name
+            for name, count in owed.items()
+            if having[name] < min(count, self._scheduler.waiting(name))
+        }
+
+    def _state(self, slot: WorkerSlot, now: float, as_free: bool = False) -> SlotState:
+        """How a slot stands to the policy.
+
+        Args:
+            as_free: it may be asked to change now, after what it has in hand.
+        """
         model = self._next.get(slot.name) or slot.model
         unfit = frozenset(m.name for m in self._models.values() if not slot.can_serve(m))
         resting = not slot.alive and not slot.wanted and slot.name not in self._next
@@ -184,7 +210,7 @@ class ModelAssignment:
         return SlotState(
             slot.name,
             model.name,
-            max(forecast.busy_for(slot, rate, now), 0.001) if held else 0.0,
+            max(forecast.busy_for(slot, rate, now), 0.001) if held and not as_free else 0.0,
             held,
             now - slot.busy_since if held else 0.0,
             now - slot.serving_since,
@@ -238,11 +264,25 @@ class ModelAssignment:
         if slot.can_serve(model):
             supervisor.give_model(slot, model)
 
-    def _make_way(self, supervisor: Supervisor) -> None:
-        """Workers without work leave devices that slots of another size wait for."""
+    def _make_way(self, supervisor: Supervisor, owed: Mapping[str, int], now: float) -> None:
+        """Workers leave devices that slots of another size wait for.
+
+        Those without work do at once; others when they have repaid their loading, if the model
+        that waits is owed a slot.
+        """
         for slot in self._slots:
             if slot.alive or slot.model is None or not slot.wanted:
                 continue
             for other in self._slots:
-                if other.alive and supervisor.excludes(slot, other) and not other.attempts():
+                if not other.alive or not other.wanted or not supervisor.excludes(slot, other):
+                    continue
+                assert other.model is not None
+                if not other.attempts() and not self._scheduler.waiting(other.model.name):
                     other.wanted = False
+                elif slot.model.name in owed and self._scheduler.waiting(slot.model.name):
+                    loads = sum(m.load_seconds or 0.0 for m in (slot.model, other.model))
+                    repaid_at = other.serving_since + REPAYS * loads
+                    if other.state is State.SERVING and now >= repaid_at:
+                        other.wanted = False
+                    else:
+                        self._look_at = min(self._look_at, max(repaid_at, now + BUSY))

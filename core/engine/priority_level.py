@@ -28,7 +28,7 @@ class PriorityLevel:
 
     @property
     def has_loras(self) -> bool:
-        """One of the tasks needs a LoRA."""
+        """Whether one of the waiting tasks needs a LoRA."""
         return any(queue.has_loras for queue in self._queues.values())
 
     def turns(self) -> Iterator[list[Pending]]:

@@ -189,7 +189,7 @@ class Scheduler:
         return task
 
     def _share_of(self, worker: Worker, model: _Model) -> Collection[Key] | None:
-        """Rule 5; None while every task may go to anybody."""
+        """The worker's share of the last tasks (rule 5); None while any task may go to anybody."""
         if not worker.peers:
             return None
         any_lora = self.has_loras(worker.model)

@@ -19,7 +19,7 @@ from core.intake.task_kinds import Contents, kind_of, undeciding_fields
 from core.lora_stack import CheckedLora, counting, hashes_of
 from core.memory_modes import ALL_WEIGHTS_AS_THEY_ARE
 from core.model_identity import BACKEND, BASE, LOADED, Identity
-from core.settings import Dtype
+from core.model_settings import Dtype
 from core.tasks import ScoreTask, Task, fields_of, task_from_json
 
 MOST_IN_VAIN = 200  # results that nothing explained: the others are taken to be like them
@@ -79,7 +79,7 @@ class Made:
 
     @classmethod
     def said_by(cls, provenance: Mapping[str, Any]) -> "Made":
-        """From what a result says, which may be anything."""
+        """Read how a result was made from what it says, which may be anything."""
         task, used, lora, loras, files = (
             provenance.get(name)
             for name in ("task", "used", "lora_sha256", "loras_sha256", "files")
@@ -182,7 +182,7 @@ class Comparison:
     def _of_maker(
         self, admitted: Admitted, made: Made, task: Task, explained: bool
     ) -> list[Change]:
-        """Model, dtype, and this program."""
+        """Differences in the model, its dtype, and this program's version."""
         maker = self._maker(made, task, admitted)
         after = Identity.read(admitted.model)
         if maker is not None:  # the fingerprint knows best
@@ -250,7 +250,7 @@ class Comparison:
 
 
 def _other_models(made: Made, now: Identity) -> Iterator[Identity]:
-    """What the result may be of: what it does not say may be as it is now, or as usual."""
+    """Models that a result may be of: what it does not say may be as it is now, or as usual."""
     said = made.identity or now
     keys = dict.fromkeys((*LOADED, *now.others))
     values = [dict.fromkeys((said.others.get(key), now.others.get(key), None)) for key in keys]
@@ -364,7 +364,7 @@ def _lora_name(path: Any) -> str:
 
 
 def _loras_shown(loras: tuple[str, ...], names: Mapping[str, str]) -> str:
-    """Such as `turbo.safetensors at 1`."""
+    """LoRAs and strengths as text, such as `turbo.safetensors at 1`."""
     shown = []
     for lora in loras:
         content, _, strength = lora.partition("@")
@@ -373,7 +373,7 @@ def _loras_shown(loras: tuple[str, ...], names: Mapping[str, str]) -> str:
 
 
 def _of_schedule(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
-    """With its values where one setting differs."""
+    """The difference of two noise schedules, with values where just one setting differs."""
     names = [
         name
         for name in dict.fromkeys((*before, *after))

@@ -42,7 +42,7 @@ class PlanSummary:
 
     @classmethod
     def of(cls, standings: Iterable[tuple[Standing, Sequence[Change]]]) -> "PlanSummary":
-        """From how each input stands and what it changed by."""
+        """Sum up how each input stands and what it changed by."""
         counts: Counter[Standing] = Counter()
         reasons: list[Change] = []
         for standing, changes in standings:
@@ -62,7 +62,7 @@ class PlanSummary:
         return any(change.what.endswith(MOVED) for change in self.reasons)
 
     def line(self, noun: str, title: str = "Plan") -> str:
-        """Such as `Plan: 2 new, 8 changed (steps 8 -> 4), 51 unchanged.`
+        """One line, such as `Plan: 2 new, 8 changed (steps 8 -> 4), 51 unchanged.`
 
         Args:
             noun: what the inputs are, in the plural.

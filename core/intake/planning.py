@@ -310,7 +310,7 @@ def _renews(assessed: Sequence[Assessed], known: Mapping[str, Entry]) -> bool:
 
 
 def _give_up_settled(claims: BatchClaims | None, assessed: Sequence[Assessed]) -> None:
-    """What is not to be written is free for other batches."""
+    """Release the claims on outputs that this batch will not write."""
     if claims is not None:
         for one in assessed:
             if not _runs(one) and isinstance(one.item, Admitted):

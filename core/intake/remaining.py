@@ -1,10 +1,11 @@
 """What is left of a large input: checked piece by piece, while workers draw what came first."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Protocol
 
 from core.errors import InputError
-from core.intake.admission import Admission, Admitted, Rejected
+from core.intake.admission import Admitted, Rejected
 from core.intake.task_kinds import TaskInput
 from core.tasks import Result, Status
 
@@ -14,6 +15,14 @@ AT_ONCE = 250  # inputs that are planned together later on
 Item = Admitted | Rejected
 
 
+class Intake(Protocol):
+    """Turns inputs into tasks; see `core.batch_intake`."""
+
+    def admit(self, position: int, given: TaskInput) -> Item: ...
+    def name_of(self, position: int, given: TaskInput) -> str: ...
+    def remade(self, items: Sequence[Item]) -> list[Item]: ...
+
+
 class Remaining:
     """Inputs that nobody has looked at yet, in order. One thread uses it.
 
@@ -21,7 +30,6 @@ class Remaining:
         inputs: they are read once, and not kept.
         position: place of the first one in its batch.
         count: how many there are.
-        remade: admitted inputs as the model of today makes them.
     """
 
     def __init__(
@@ -29,26 +37,24 @@ class Remaining:
         inputs: Iterable[TaskInput],
         position: int,
         count: int,
-        admission: Admission,
-        remade: Callable[[Sequence[Item]], list[Item]],
+        intake: Intake,
     ) -> None:
         self._inputs = iter(inputs)
         self._position = position
         self._left = count
-        self._admission = admission
-        self._remade = remade
+        self._intake = intake
 
     def __len__(self) -> int:
         return self._left
 
     def admit_some(self, most: int = AT_ONCE) -> list[Item]:
         """Check the next inputs."""
-        return self._remade([self._admission.admit(i, given) for i, given in self._next(most)])
+        return self._intake.remade([self._intake.admit(i, g) for i, g in self._next(most)])
 
     def close_some(self, status: Status, reason: str, most: int = AT_ONCE) -> list[Result]:
         """Give the next inputs a result without a look at what they ask for."""
         return [
-            Result(i, self._admission.name_of(i, given), status, None, error=reason)
+            Result(i, self._intake.name_of(i, given), status, None, error=reason)
             for i, given in self._next(most)
         ]
 

@@ -5,7 +5,7 @@ Each kind has a file in `core.intake.kinds` that registers itself.
 
 from abc import ABC
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
@@ -80,6 +80,8 @@ class TaskKind(ABC, Generic[T]):
         undeciding: fields, beside names and paths, that decide nothing about the result.
         suffixes: that outputs may have, the first being the usual one.
         other_names: of fields, for hints at misspelt ones.
+        signs: fields by which a mapping is told to be such a task; by default the needed one.
+        stem: what names of results begin with that are given none; by default the role.
         small_results: results are small, and go into tables: they are compared byte by byte.
     """
 
@@ -89,6 +91,8 @@ class TaskKind(ABC, Generic[T]):
     undeciding: ClassVar[tuple[str, ...]] = ()
     suffixes: ClassVar[tuple[str, ...]] = PICTURE_SUFFIXES
     other_names: ClassVar[tuple[str, ...]] = ()
+    signs: ClassVar[tuple[str, ...]] = ()
+    stem: ClassVar[str] = ""
     small_results: ClassVar[bool] = False
 
     def __init__(self, layers: Sequence[Section] = (), loras: "LoraFinder | None" = None) -> None:
@@ -141,7 +145,7 @@ class TaskKind(ABC, Generic[T]):
 
     @classmethod
     def group_of(cls, task: T, loras: Sequence[CheckedLora]) -> Hashable | None:
-        """Equal for tasks that a worker may be given at once; None for one that runs alone."""
+        """A key that is equal for tasks that a worker may be given at once; None: it runs alone."""
         del task, loras
         return None
 
@@ -157,6 +161,58 @@ def task_kind(kind: K) -> K:
 
 def kind_of(task: Task) -> type[TaskKind[Any]]:
     return KINDS[type(task).__name__]
+
+
+def kind_asked_for(given: TaskInput, usual: type[Task]) -> tuple[type[TaskKind[Any]], TaskInput]:
+    """The kind of task that is asked for, and what is asked, without the word that says the kind.
+
+    A mapping may say its `kind`: the role (edit) or the name of the class (EditTask). Else its
+    fields tell; of several kinds the one that requires more fields counts.
+
+    Args:
+        usual: what is asked for where nothing tells.
+
+    Raises:
+        InputError: there is no such kind.
+    """
+    if isinstance(given, Task):
+        own = next(c for c in type(given).__mro__ if Task in c.__bases__)
+        return KINDS[own.__name__], given
+    if not isinstance(given, Mapping):
+        return KINDS[usual.__name__], given
+    if "kind" in given:
+        named, given = given["kind"], {k: v for k, v in given.items() if k != "kind"}
+        if _is_said(named):
+            return _named(named), given
+    for kind in _most_demanding_first(tuple(KINDS)):
+        if any(_is_said(given.get(sign)) for sign in kind.signs or (kind.needed,)):
+            return kind, given
+    return KINDS[usual.__name__], given
+
+
+def _named(name: Any) -> type[TaskKind[Any]]:
+    kinds = KINDS.values()
+    found = next((kind for kind in kinds if name in (kind.task.role, kind.task.__name__)), None)
+    if found is None:
+        known = ", ".join(sorted(kind.task.role for kind in kinds))
+        raise InputError(f"kind: there is no kind of task {shown(name)}; there are {known}.")
+    return found
+
+
+@cache
+def _most_demanding_first(names: Sequence[str]) -> list[type[TaskKind[Any]]]:
+    """Kinds by the number of the fields that they require."""
+    return sorted((KINDS[name] for name in names), key=lambda kind: -len(_required(kind)))
+
+
+def _required(kind: type[TaskKind[Any]]) -> list[str]:
+    """Fields without which there is no task of a kind."""
+    every = fields(cast(Any, kind.task))
+    return [f.name for f in every if f.default is MISSING and f.default_factory is MISSING]
+
+
+def _is_said(value: Any) -> bool:
+    return value is not None and value != ""
 
 
 def deciding(task: Task) -> dict[str, Any]:
@@ -262,7 +318,7 @@ def _parsed(of: type[TaskKind[Any]], given: object) -> Task:
     if not isinstance(given, Mapping):
         raise InputError(f"Expected a task with {_a(needed)}, found {shown(given)}.")
     # Real files leave fields empty where they mean "not set".
-    data = {k: v for k, v in given.items() if v is not None and v != ""}
+    data = {k: v for k, v in given.items() if _is_said(v)}
     data = {k: as_text(v) if isinstance(v, Path) else v for k, v in data.items()}
     if needed not in data:
         raise InputError(f"{needed}: is missing or empty{misspelt(data, [needed], names)}")

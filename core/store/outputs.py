@@ -44,7 +44,7 @@ class OutputPath:
 
 
 def output_key(shown: str) -> str:
-    """Equal for names that are one file on some common file system."""
+    """A key that is equal for names that are one file on some common file system."""
     return unicodedata.normalize("NFC", shown).casefold()
 
 
@@ -124,11 +124,11 @@ class OutputRoot:
 
     @cached_property
     def _real_prefix(self) -> str:
-        """Of all paths inside, links resolved; looked up once, for it is not to change."""
+        """The root with links resolved; looked up once, for it is not to change."""
         return os.path.join(_real_path(self.folder), "")
 
     def partial(self, path: OutputPath, lease_id: str) -> Path:
-        """Where a worker writes the picture of a lease; its folder is made here.
+        """The file to which a worker writes the picture of a lease; its folder is made here.
 
         Raises:
             StorageError: the folder cannot be made, or has since come to lead outside.
@@ -163,7 +163,7 @@ class OutputRoot:
 
 
 def _real_path(folder: str | Path) -> str:
-    """Without links, as far as it exists; OSError for a loop of them."""
+    """Resolve links in a path, as far as it exists; OSError for a loop of them."""
     try:
         return os.path.realpath(folder, strict=True)
     except FileNotFoundError:
@@ -211,7 +211,7 @@ def publish(partial: Path, final: Path, size: int) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """`folder` and those above it, unless they are there.
+    """Make `folder` and those above it, unless they are there.
 
     Raises:
         StorageError: the disk refuses.

@@ -1,13 +1,14 @@
 """Attacks on an engine, and the judgement of what it left. The same code for every engine."""
 
+import hashlib
 import json
 import random
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 from PIL import Image
@@ -16,6 +17,7 @@ from tests.chaos.engines import Engine, Hang, RealEngine
 from tests.chaos.verdict import Verdict
 
 CRASHES_ALLOWED = 4  # of its workers by one poisonous task: three in company, one alone
+Victim = Literal["worker", "fork server", "main"]
 HELD_PER_WORKER = 4  # leases: one on the device, two being saved, one copy at the end of a batch
 
 
@@ -95,6 +97,61 @@ def _count_in_flight(engine: RealEngine, verdict: Verdict) -> int:
     open_leases = len(engine.leases("ended IS NULL"))
     verdict.found("rerun", open_leases - engine.workers_wanted * HELD_PER_WORKER)
     return open_leases
+
+
+def kill_everybody(
+    engine: RealEngine,
+    kills: Mapping[Victim, int],
+    rng: random.Random,
+    verdict: Verdict,
+) -> None:
+    """SIGKILL workers, fork servers and mains, in any order, and start a dead main again."""
+    engine.start()
+    whom = [victim for victim, count in kills.items() for _ in range(count)]
+    rng.shuffle(whom)
+    moments = sorted(rng.choices(range(int(len(engine.tasks) * 0.9)), k=len(whom)))
+    try:
+        for victim, moment in zip(whom, moments, strict=True):
+            killed = False
+            while not killed and engine.wait(partial(_drawn_and_at_work, engine, moment)):
+                time.sleep(rng.uniform(0, 0.03))
+                killed = _kill(engine, victim, rng, verdict)
+            verdict.attempts += killed
+        engine.wait()
+        verdict.found("exit code", engine.process.returncode != 0)
+    except Hang:
+        verdict.found("hang")
+
+
+def _kill(engine: RealEngine, victim: Victim, rng: random.Random, verdict: Verdict) -> bool:
+    if victim == "worker":
+        return _kill_one(engine.workers(), rng)
+    if victim == "fork server":
+        server = engine.fork_server()
+        return server is not None and _kill_one([server], rng)
+    if engine.ended:
+        return False
+    engine.kill_main()
+    verdict.found("orphan", len(engine.orphans()))
+    engine.start()
+    return True
+
+
+def judge_ledger(engine: RealEngine, verdict: Verdict) -> None:
+    """The ledger knows the end of every input that is done, once, and the picture that lies there.
+
+    What is drawn twice differs: a picture says which process drew it.
+    """
+    entries = {row["task_id"]: row for row in engine.ledger("SELECT * FROM tasks")}
+    for record in engine.records():
+        if record is None or record.picture is None or not record.picture.is_file():
+            continue
+        entry = entries.get(engine.tasks[record.position]["task_id"])
+        sha256 = hashlib.sha256(record.picture.read_bytes()).hexdigest()
+        known = entry is not None and entry["state"] == "done" and entry["sha256"] == sha256
+        verdict.found("unrecorded", not known)
+    times = Counter(row["key"] for row in engine.leases("outcome = 'done'"))
+    verdict.found("duplicate", times.total() - len(times))
 
 
 def judge(engine: Engine, verdict: Verdict, poison: Collection[int] = ()) -> Verdict:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import random
 import signal
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -16,11 +18,12 @@ import psutil
 
 from core.store.ledger import FILE_NAME
 from tests.chaos.scale import LIMIT
-from tests.conftest import Project, Run, simulated, worker_processes
+from tests.conftest import PROJECT, Project, Run, fork_server, simulated, worker_processes
 from tests.fault_tickets import fault_environment
 
 MARK = "CHAOS_ENGINE"  # environment: which engine a process belongs to
 NAIVE_SCRIPT = Path(__file__).with_name("naive_engine.py")
+JOBS_SCRIPT = Path(__file__).with_name("jobs_program.py")
 
 
 class Hang(Exception):
@@ -176,6 +179,9 @@ class RealEngine(Engine):
     def workers(self) -> list[psutil.Process]:
         return worker_processes(self.process.pid)
 
+    def fork_server(self) -> psutil.Process | None:
+        return fork_server(self.process.pid)
+
     @property
     def pictures(self) -> Path:
         return self.project.pictures
@@ -188,14 +194,91 @@ class RealEngine(Engine):
 
     def leases(self, where: str) -> list[sqlite3.Row]:
         """Rows of the ledger's leases."""
-        file = self.pictures / FILE_NAME
+        return self.ledger(f"SELECT * FROM leases WHERE {where}")
+
+    def ledger(self, query: str) -> list[sqlite3.Row]:
+        """What the ledger answers."""
+        file = self.ledger_folder / FILE_NAME
         if not file.exists():
             return []
         with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
             database.row_factory = sqlite3.Row
             if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 return []  # main died before the ledger was made
-            return database.execute(f"SELECT * FROM leases WHERE {where}").fetchall()
+            return database.execute(query).fetchall()
+
+    @property
+    def ledger_folder(self) -> Path:
+        return self.pictures
+
+
+class JobsEngine(RealEngine):
+    """The program tests/chaos/jobs_program.py: several jobs at once on one generator.
+
+    Args:
+        jobs: how many tasks each of the jobs `a` to `d` has; `d` is cancelled now and then.
+        planted: a fault of `tests.chaos.planted`.
+    """
+
+    def __init__(
+        self, folder: Path, jobs: Mapping[str, int], seed: int, planted: str | None = None
+    ) -> None:
+        names = [f"{job}{i:03}" for job, count in jobs.items() for i in range(count)]
+        tasks = [{"prompt": name, "task_id": name, "output_path": f"{name}.png"} for name in names]
+        times = {"seconds_per_megapixel_step": 5.0, "jitter": 0.5}  # about 0.02 s a task
+        forks = {"start_method": "forkserver"}
+        super().__init__(folder, tasks, simulated=times, workers=forks)
+        self._places = {name: i for i, name in enumerate(names)}
+        self._orders = {
+            "jobs": {job: [t for t in tasks if t["task_id"][0] == job] for job in jobs},
+            "settings": self.settings,
+            "workers": self.workers_wanted,
+            "planted": planted,
+        }
+        self._rng = random.Random(seed)
+
+    def start(self, *arguments: str) -> None:
+        file = self.project.folder / "orders.json"
+        file.write_text(json.dumps({**self._orders, "seed": self._rng.random()}))
+        self.project.environment["PYTHONPATH"] = str(PROJECT)
+        self.run = self.project.execute(JOBS_SCRIPT, [str(file)])
+
+    @property
+    def pictures(self) -> Path:
+        return self.project.folder / "out"
+
+    def records(self) -> list[Record | None]:
+        """The table of records; of the job that was cancelled, what its caller got in the end."""
+        tables = {"out/results.jsonl": "abc", "d.jsonl": "d"}
+        found: list[Record | None] = []
+        for name, jobs in tables.items():
+            file = self.project.folder / name
+            lines = file.read_text("utf-8").splitlines() if file.exists() else []
+            found += [r for line in lines for r in self._of(jobs, line)]
+        return found
+
+    def _of(self, jobs: str, line: str) -> list[Record | None]:
+        try:
+            row = json.loads(line)
+            name = row["task_id"]
+            row["position"] = self._places.get(name)
+            return [_record(row)] if name in self._places and name[0] in jobs else []
+        except (ValueError, KeyError, TypeError):
+            return [None]
+
+    def found(self) -> Counter[str]:
+        """What the program itself has found against the promise."""
+        found: Counter[str] = Counter()
+        file = self.project.folder / "found.jsonl"
+        for line in file.read_text().splitlines() if file.exists() else []:
+            kind, count = json.loads(line)
+            found[kind] += count
+        return found
+
+    @property
+    def cancels(self) -> int:
+        file = self.project.folder / "cancels"
+        return file.stat().st_size if file.exists() else 0
 
 
 class NaiveEngine(Engine):

@@ -7,10 +7,11 @@ from core.tasks import EditTask, fields_of
 
 @task_kind
 class EditKind(TaskKind[EditTask]):
-    """Without a size, pictures get the first source's aspect ratio."""
+    """Edits of pictures. Without a size, they get the first source's aspect ratio."""
 
     task = EditTask
     needed = "instruction"
+    signs = ("instruction", "source_images")
     version = 3
 
     def complete(self, task: EditTask) -> tuple[EditTask, Contents]:

@@ -20,10 +20,11 @@ MOST_PIXELS = 512 * 512
 
 @task_kind
 class GenerateKind(TaskKind[GenerateTask]):
-    """Fields may be written as other programs write them."""
+    """Pictures from prompts, whose fields may be written as other programs write them."""
 
     task = GenerateTask
     needed = "prompt"
+    stem = "image"
     version = 3
     undeciding = ("seed_is_random",)
     other_names = tuple(USUAL_NAMES)
@@ -53,7 +54,7 @@ class GenerateKind(TaskKind[GenerateTask]):
 
     @classmethod
     def group_of(cls, task: GenerateTask, loras: Sequence[CheckedLora]) -> Hashable | None:
-        """Small pictures that agree in all but prompt and seed."""
+        """A key of small pictures that agree in all but prompt and seed."""
         if task.width is None or task.height is None or task.width * task.height > MOST_PIXELS:
             return None
         return (

@@ -4,14 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from apps.edit_benchmark.settings import BenchmarkSettings, ModelJudgeDefaults
+from core.devices.automatic_model import Automatic
 from core.devices.device import Device
-from core.devices.model_choice import Automatic, ModelChoice, choose_model
+from core.devices.model_choice import ModelChoice, choose_model
 from core.devices.working_memory import Demand
 from core.errors import InputError
 from core.index_files import MODEL_INDEX
 from core.judge_type import JUDGES
-from core.settings import PROJECT_DIR, JudgeSettings, best_match
+from core.settings import PROJECT_DIR, EditModels, JudgeSettings, ModelJudgeDefaults, best_match
 
 DEMO_EDITOR = PROJECT_DIR / "demo_model" / "editor"
 DEMO_JUDGE = PROJECT_DIR / "demo_model" / "judge"
@@ -31,7 +31,7 @@ def judge_demand(judge: JudgeSettings) -> Demand:
 
 
 def judge_model(
-    settings: BenchmarkSettings, devices: Sequence[Device]
+    settings: EditModels, devices: Sequence[Device]
 ) -> tuple[ModelChoice, JudgeSettings]:
     """The judge's model, and its settings with what the model's own defaults change.
 
