@@ -24,7 +24,7 @@ from apps.tweets.tweets_file import read_tweets
 from core.events import Event, TaskStarted
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 
-WORDS = ["red", "house", "green", "river", "blue", "sky", "portrait", "lamp", "winter", "forest", "golden", "morning", "rain"]
+WORDS = ["red", "house", "green", "river", "blue", "sky", "portrait", "lamp", "winter", "forest"]
 LETTERS = 100  # of a prompt, about
 FOR_EVER = {"seconds_per_megapixel_step": 1e6}
 
