@@ -8,11 +8,11 @@ from core.devices.device import Device
 from core.devices.edit_models import EDITOR, EDITOR_DEMAND, judge_demand, judge_model
 from core.devices.memory_choice import MemoryChoice
 from core.devices.model_choice import choose_drawing_model
+from core.edit_settings import EditModels
 from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.judge import load_judge
 from core.memory_modes import refuse_unusable
 from core.role_model import RoleModel, SupervisedSettings
-from core.settings import EditModels
 
 
 def editing_role(

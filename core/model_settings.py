@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from core.fields import Strength, Text
 from core.memory_modes import Memory
 from core.noise_schedule import SchedulerSettings
 from core.section import Section
-from core.tasks import Strength, Text
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Count = Annotated[int, Field(ge=1)]

@@ -35,6 +35,7 @@ from core.tasks import Result, Task
 from core.worker_spec import Role
 
 WAIT_SLICE = 0.5  # seconds: how long a blocked wait keeps Ctrl-C waiting on some platforms
+CLOSE_PATIENCE = 5.0  # seconds for the records of a batch whose caller was interrupted
 INTERRUPTED = "Not tried: the run was interrupted."
 INTERRUPTED_AT_ONCE = "Not finished: the run was interrupted."
 WHY_MOVED = "Without a seed of its own a task gets one by its place."
@@ -392,6 +393,7 @@ class MultiGPUImageGenerator:
                 close_if_late()
         except BaseException:  # Ctrl-C: this caller's job ends, workers and other jobs go on
             job.cancel(at_once=True)
+            job.wait(CLOSE_PATIENCE)  # so that the next batch may have its output names
             raise
         finally:
             if all(known.finished for known in self._jobs):

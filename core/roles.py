@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device
@@ -17,6 +18,9 @@ from core.role_model import RoleModel
 from core.settings import Settings
 from core.worker_spec import Role
 
+if TYPE_CHECKING:
+    from core.edit_settings import EditModels
+
 
 class Roles:
     """What draws, from the start, and what edits and judges, from the first such task on.
@@ -28,7 +32,8 @@ class Roles:
         prompt_folder: where a judge's prompt file is looked up first.
 
     Raises:
-        InputError, DeviceError: the model that draws cannot be used as it is set.
+        InputError, DeviceError: the model that draws cannot be used as it is set, or what the
+            user says of the others cannot be meant so.
     """
 
     def __init__(
@@ -45,6 +50,8 @@ class Roles:
         self._prompt_folder = prompt_folder
         self._chosen: dict[Role, RoleModel] = {}
         self.drawing = self._chosen["generate"] = self._draws(asked_for)
+        if any((settings.editor, settings.judge, settings.judge_model_defaults)):
+            self._edit_models()
 
     def __getitem__(self, role: Role) -> RoleModel:
         """The model of a role; not for several threads at once.
@@ -59,6 +66,11 @@ class Roles:
     @property
     def _lora_folders(self) -> list[Path]:
         return [Path.cwd(), user_path(self._settings.lora_dir, "lora_dir")]
+
+    def _edit_models(self) -> "EditModels":
+        from core.edit_settings import edit_models  # who only draws needs nothing of it
+
+        return edit_models(self._settings)
 
     def _draws(self, asked_for: bool) -> RoleModel:
         settings = self._settings
@@ -79,10 +91,9 @@ class Roles:
     def _choose(self, role: Role) -> RoleModel:
         if role not in ("edit", "score"):
             raise InputError(f"kind: no model here is for tasks of the kind {role!r}.")
-        # Who only draws needs nothing of it.
         from core.edit_roles import editing_role, judging_role
 
-        settings, models = self._settings, self._settings.edit_models()
+        settings, models = self._settings, self._edit_models()
         if role == "score":
             devices = self._shared_out(models.judge)
             return judging_role(models, settings, devices, self._prompt_folder)

@@ -15,16 +15,15 @@ from pydantic import (
     model_validator,
 )
 
+from core.fields import Area, Scale, SeedOrRandom, Side, Steps, Strength, Text
 from core.judge_type import JUDGES
 from core.model_identity import Identity
 from core.model_settings import Count, DrawingModel, LoadedModel
 from core.section import Section
 from core.settings_file import overlaid
-from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Strength, Text
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = PROJECT_DIR / "config" / "default.yaml"
-BENCHMARK_FILE = PROJECT_DIR / "config" / "edit_benchmark.yaml"
 
 M = TypeVar("M", bound="Matching")
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -93,17 +92,6 @@ class EditDefaults(Section):
 
 class ModelEditDefaults(Matching, EditDefaults):
     """Defaults of the models that `match` fits."""
-
-
-class EditorSettings(DrawingModel):
-    """What edits, and with which fields where a task gives none."""
-
-    defaults: EditDefaults
-    model_defaults: list[ModelEditDefaults]
-
-    def layers(self, *models: str) -> list[EditDefaults]:
-        """Defaults for the names of a model, the first to count first."""
-        return [self.defaults, best_match(self.model_defaults, *models) or EditDefaults()]
 
 
 class StepCache(Section):
@@ -206,22 +194,6 @@ class JudgeSettings(LoadedModel):
     experts_implementation: str | None
 
 
-class ModelJudgeDefaults(Matching):
-    """Judge settings of the models that `match` fits."""
-
-    image_area: int | None = None
-    prompts: str | None = None
-    max_new_tokens: Count | None = None
-
-
-class EditModels(Section):
-    """The models that edit and judge; see config/edit_benchmark.yaml."""
-
-    editor: EditorSettings
-    judge: JudgeSettings
-    judge_model_defaults: list[ModelJudgeDefaults]
-
-
 class SupervisionSettings(Section):
     boot_timeout: Seconds
     load_timeout: Seconds
@@ -259,8 +231,10 @@ class Settings(DrawingModel):
     """All settings of a run; see config/default.yaml for what each one means.
 
     Attributes:
-        editor: what edits, of runs that edit; None where the user says nothing of it, as the two
-            that follow. `edit_models` has what counts then.
+        editor: what the user says of the model that edits, unread, as the next two are: see
+            `core.edit_settings`. None where it is nothing.
+        judge: of the model that scores.
+        judge_model_defaults: of models that score.
     """
 
     device: Literal["auto", "cuda", "cpu"]
@@ -273,16 +247,9 @@ class Settings(DrawingModel):
     supervision: SupervisionSettings
     scheduling: SchedulingSettings
     simulated: SimulatedSettings
-    editor: EditorSettings | None = None
-    judge: JudgeSettings | None = None
-    judge_model_defaults: list[ModelJudgeDefaults] | None = None
-
-    def edit_models(self) -> EditModels:
-        """What edits and what judges: the user's settings over config/edit_benchmark.yaml."""
-        given = {name: getattr(self, name) for name in EditModels.model_fields}
-        said = {name: value for name, value in given.items() if value is not None}
-        shipped = overlaid(EditModels, [BENCHMARK_FILE], None)
-        return shipped.model_copy(update=said)
+    editor: dict[str, Any] | None = None
+    judge: dict[str, Any] | None = None
+    judge_model_defaults: list[Any] | None = None
 
     def defaults_for(self, *models: str) -> GenerationDefaults:
         """The `model_defaults` entry for the names of a model; an empty one if none fits."""
@@ -308,5 +275,4 @@ def load_settings(source: "str | Path | Mapping[str, Any] | Settings | None" = N
     """
     if isinstance(source, Settings):
         return source
-    edit_models = (BENCHMARK_FILE, set(EditModels.model_fields))
-    return overlaid(Settings, [DEFAULT_FILE], source, edit_models)
+    return overlaid(Settings, [DEFAULT_FILE], source)

@@ -1,7 +1,7 @@
 """Settings read from YAML files, laid over each other and validated."""
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -22,16 +22,11 @@ def overlaid(
     kind: type[S],
     files: Sequence[Path],
     source: str | Path | Mapping[str, Any] | None,
-    optional: tuple[Path, Collection[str]] | None = None,
 ) -> S:
     """Settings from YAML files, each laid over the one before, and `source` over all of them.
 
     Only the keys of `kind` are taken from the first files, so that one file can hold the
     defaults of several kinds of run.
-
-    Args:
-        optional: one more file, read only where `source` has one of these sections, and then for
-            those alone.
     """
     base: dict[str, Any] = {}
     for file in files:
@@ -40,13 +35,9 @@ def overlaid(
     if source is None:
         return _validate(kind, base, files[-1].name)
     if isinstance(source, Mapping):
-        given, origin = source, "config"
-    else:
-        given, origin = _read_yaml(user_path(source, "config")), str(source)
-    if optional is not None and given.keys() & optional[1]:
-        shipped = _read_yaml(optional[0])
-        base |= {key: shipped[key] for key in given.keys() & optional[1]}
-    return _validate(kind, _overlay(base, given), origin)
+        return _validate(kind, _overlay(base, source), "config")
+    given = _read_yaml(user_path(source, "config"))
+    return _validate(kind, _overlay(base, given), str(source))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -141,8 +141,8 @@ def test_a_batch_that_races_the_stop_of_its_engine_is_closed(
     stopping.result(PATIENCE)
 
 
-def test_a_task_added_after_the_engines_end_has_its_record(tmp_path: Path) -> None:
-    """As the edit benchmark adds the scores to come, edit by edit."""
+def dying_engine() -> Engine:
+    """Breaks down once a job was handed over, before it reads that."""
     model = ModelChoice("simulated", "simulated", "why")
     device = Device("cpu", 0, "")
     served = ServedModel(
@@ -153,9 +153,18 @@ def test_a_task_added_after_the_engines_end_has_its_record(tmp_path: Path) -> No
         1,
     )
     backend = BreaksDown(wakes=1)
-    engine = Engine([device], [served], backend, SETTINGS.supervision, SETTINGS.scheduling)
-    with closing(Ledger.open(tmp_path / "plans")) as ledger:
-        plan = Folder(tmp_path / "plans", ledger).plan("a.png", "b.png")
+    return Engine([device], [served], backend, SETTINGS.supervision, SETTINGS.scheduling)
+
+
+def planned(folder: Path) -> Plan:
+    with closing(Ledger.open(folder)) as ledger:
+        return Folder(folder, ledger).plan("a.png", "b.png")
+
+
+def test_a_task_added_after_the_engines_end_has_its_record(tmp_path: Path) -> None:
+    """As the edit benchmark adds the scores to come, edit by edit."""
+    engine = dying_engine()
+    plan = planned(tmp_path / "plans")
     session = Session(tmp_path / "out")
     first, second = plan.tasks
     session.planner()  # opens the folder
@@ -167,6 +176,19 @@ def test_a_task_added_after_the_engines_end_has_its_record(tmp_path: Path) -> No
     results = job.results()
     assert [r.status for r in results] == ["failed"] * 2
     assert results[0].error == results[1].error == engine.over
+    session.close()
+
+
+def test_a_part_of_a_batch_handed_to_a_dying_engine_is_closed(tmp_path: Path) -> None:
+    """It has no tables to be written at its end, which comes at once."""
+    engine = dying_engine()
+    plan = planned(tmp_path / "plans")
+    session = Session(tmp_path / "out")
+    session.planner()  # opens the folder
+    engine.start()
+    job = session.submit(engine, plan, plan.tasks, ends_batch=False)
+    assert [r.status for r in job.results(PATIENCE)] == ["failed"] * 2
+    engine.stop()
     session.close()
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from core.devices.device import Device
+from core.edit_settings import edit_models
 from core.engine.backend import Died, Report
 from core.errors import InputError
 from core.messages import LoadFailed, Ready
@@ -185,7 +186,10 @@ def test_a_task_says_its_kind_or_its_fields_do(
         ({"source_images": "a.png"}, "instruction: is missing or empty"),
         ({"kind": "score", "prompt": "a house"}, "instruction: is missing or empty"),
         ({"instruction": "x", "source_images": "/none.png"}, "/none.png"),
-        ({"instruction": "x", "source_images": "/none.png", "prompt": "y"}, "prompt: unknown"),
+        (
+            {"instruction": "x", "source_images": "/none.png", "prompt": "y"},
+            "'prompt': unknown key",
+        ),
         ({"kind": "edit", "instruction": "x", "source_images": []}, "source_images"),
         ({"kind": "score", "instruction": "x", "output_path": "a.png"}, "source_images"),
     ],
@@ -229,11 +233,24 @@ def test_defaults_of_editors_are_those_of_the_users_settings(source: str, tmp_pa
 def test_settings_of_editors_leave_all_others_as_they_are() -> None:
     plain, more = load_settings(), load_settings({"judge": {"type": "vlm_logits"}})
     assert more.model_copy(update={"judge": None}) == plain
-    models = more.edit_models()
+    models = edit_models(more)
     assert models.judge.type == "vlm_logits" and models.judge.batch_size == 8
-    assert models.editor == plain.edit_models().editor
-    with pytest.raises(InputError, match=r"editor\.modle: unknown key; did you mean 'model'"):
-        load_settings({"editor": {"modle": "x"}})
+    assert models.editor == edit_models(plain).editor
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ({"editor": {"modle": "x"}}, "'editor.modle': unknown key; did you mean 'model'"),
+        ({"judge": {"type": "oracle"}}, "judge.type"),
+        ({"judge": 3}, "judge"),
+    ],
+)
+def test_settings_of_editors_and_judges_are_read_before_anything_runs(
+    section: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(InputError, match=problem):
+        MultiGPUImageGenerator(1, config=simulated(**section))
 
 
 def test_a_model_that_cannot_be_chosen_fails_its_own_tasks(source: str, tmp_path: Path) -> None:
@@ -254,8 +271,9 @@ def test_a_judge_that_cannot_be_loaded_fails_the_scores_alone(source: str, tmp_p
     with MultiGPUImageGenerator(
         1, config=simulated(**OTHERS), output_dir=out, backend=backend
     ) as generator:
+        drawing = generator.submit([{"prompt": "a house"}])
         backend.worker().serve().finish_all(1)
-        generator.generate_batch([{"prompt": "a house"}])
+        assert drawing.results(60)[0].success
         scoring = generator.submit(mixed(source, 1)[2:])
         judge = backend.worker(incarnation=2)
         assert judge.spec.role == "score"
@@ -279,7 +297,8 @@ def test_who_only_draws_gets_nothing_of_editors_and_judges(tmp_path: Path) -> No
         config = {"model": "simulated"}
         with MultiGPUImageGenerator(1, config=config, output_dir="out") as generator:
             assert generator.generate_batch([{"prompt": "a house"}])[0].success
-        print([name for name in sys.modules if name in ("core.edit_roles", "core.judge")])
+        of_others = ("core.edit_", "core.devices.edit_models", "core.judges")
+        print([name for name in sys.modules if name.startswith(of_others)])
         """,
         tmp_path,
     )

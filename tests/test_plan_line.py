@@ -12,8 +12,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from core.intake import admission
-from core.intake.changes import Comparison, Made
+from core.intake.changes import Comparison
 from core.intake.kinds.generate import GenerateKind
+from core.intake.made import Made
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import Project, simulated, write_safetensors
 from tests.edit_world import Bench, pair

@@ -26,7 +26,8 @@ FINAL = ("fail", "quarantine")
 
 def lived(causes: str, rules: Rules = RULES) -> tuple[History, Decision]:
     """A task's life up to now: it runs alone when it is told to."""
-    history, decision = FRESH, "again"
+    history = FRESH
+    decision: Decision = "again"
     for cause in causes.split():
         history = history.plus(cause, alone=decision == "alone")  # type: ignore[arg-type]
         decision = after(history, rules)

@@ -166,16 +166,21 @@ def test_pictures_of_a_batch_that_was_interrupted_before_its_tables_are_not_miss
         """Ctrl-C when the picture is there, and nothing more until the caller has met it."""
         if isinstance(event, TaskEnded):
             os.kill(os.getpid(), signal.SIGINT)
-            interrupted.wait(PATIENCE)
+            assert interrupted.wait(PATIENCE)
+
+    def meet(*_: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
 
     generator.generate_batch([task("a")])
     generator.listener = interrupt
+    before = signal.signal(signal.SIGINT, meet)
     try:
-        generator.generate_batch([task("b")])
-    except KeyboardInterrupt:
-        generator.listener = ignore
-        interrupted.set()
-    assert interrupted.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            generator.generate_batch([task("b")])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    generator.listener = ignore
     generator.generate_batch([task("c")])
     assert listed(tmp_path) == ["a", "b", "c"]
 

@@ -166,8 +166,8 @@ class EditBenchmark:
 
     # -- planning ------------------------------------------------------------
 
-    def prepare(self, pair_set: PairSet) -> None:
-        """Check every pair and compare with what earlier runs left.
+    def prepare(self, pair_set: PairSet) -> Plan:
+        """Check every pair and compare with what earlier runs left; the plan is of the edits.
 
         Raises:
             InputError: what they left is of other data, or a LoRA of the settings is not there.
@@ -190,6 +190,7 @@ class EditBenchmark:
         )
         self._planned_scores.look_at(self.finished_edits(), bool(self._plan.tasks))
         self._score_summary = self._planned_scores.summary(self._plan.tasks, self._plan)
+        return self._plan
 
     def _admit_edits(self) -> tuple[dict[str, Any], list[Admitted | Rejected]]:
         loras = LoraFinder(self._lora_folders(), self._inspector)

@@ -8,7 +8,7 @@ from loguru import logger
 
 from apps.edit_benchmark.pair import Pair
 from core.intake.admission import Admission, Admitted, Rejected
-from core.intake.changes import Change
+from core.intake.differences import Change
 from core.intake.kinds.score import ScoreKind
 from core.intake.plan_summary import PlanSummary, Standing
 from core.intake.planning import Plan, Planner

@@ -6,19 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from core.edit_settings import BENCHMARK_FILE, EditModels
 from core.engine.model_switch import Stages
+from core.fields import Seed
 from core.model_settings import Count, LoadedModel, check_sharing
 from core.settings import (
-    BENCHMARK_FILE,
     DEFAULT_FILE,
-    EditModels,
     SchedulingSettings,
     SimulatedSettings,
     SupervisionSettings,
     WorkerSettings,
 )
 from core.settings_file import overlaid
-from core.tasks import Seed
 
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 

@@ -8,10 +8,11 @@ from core.devices.automatic_model import Automatic
 from core.devices.device import Device
 from core.devices.model_choice import ModelChoice, choose_model
 from core.devices.working_memory import Demand
+from core.edit_settings import EditModels, ModelJudgeDefaults
 from core.errors import InputError
 from core.index_files import MODEL_INDEX
 from core.judge_type import JUDGES
-from core.settings import PROJECT_DIR, EditModels, JudgeSettings, ModelJudgeDefaults, best_match
+from core.settings import PROJECT_DIR, JudgeSettings, best_match
 
 DEMO_EDITOR = PROJECT_DIR / "demo_model" / "editor"
 DEMO_JUDGE = PROJECT_DIR / "demo_model" / "judge"

@@ -76,7 +76,8 @@ class Engine:
         self._commands: deque[Callable[[], None]] = deque()
         self._checked_at = self._next_check = math.inf  # monotonic times of looks at deadlines
         self._gone = False  # the thread has ended, or is about to, and reads no command more
-        self._going = threading.Lock()  # so that nobody hands something over meanwhile
+        # So that nobody hands something over meanwhile. What it answers then may hand over itself.
+        self._going = threading.RLock()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         release = MemoryRelease(self._slots, memory_in_use, release_patience)
         self._release = release
@@ -100,9 +101,7 @@ class Engine:
             run_of=self._jobs.of,
             copies=scheduling.speculative_copies,
         )
-        self._assignment = ModelAssignment(
-            self._slots, self._models, self._scheduler, stages, self._jobs.priorities
-        )
+        self._assignment = ModelAssignment(self._slots, self._models, self._scheduler, stages)
         self._reports = WorkerReports(
             self._slots,
             self._supervisor,

@@ -22,7 +22,7 @@ class Progress:
     Attributes:
         total: tasks of the job, those included that were settled before it began.
         running: tasks that a worker has.
-        waiting: tasks that wait for a worker.
+        waiting: tasks that wait for a worker, or to be recorded.
         ended: tasks with their result, by status.
     """
 

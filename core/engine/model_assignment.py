@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import inf
 
 from loguru import logger
@@ -32,7 +32,6 @@ class ModelAssignment:
     Args:
         slots: all of the engine's; its own list.
         stages: a bound on who may have which model when; see `core.engine.model_switch`.
-        priorities: the highest priority of the tasks that wait for a model.
     """
 
     def __init__(
@@ -41,13 +40,11 @@ class ModelAssignment:
         models: Mapping[str, ServedModel],
         scheduler: Scheduler,
         stages: Stages,
-        priorities: Callable[[], Mapping[str, int]],
     ) -> None:
         self._slots = slots
         self._models = models
         self._scheduler = scheduler
         self._stages = stages
-        self._priorities = priorities
         self._warm: set[str] = set()
         self._coming: dict[int, tuple[str, int]] = {}  # by job: tasks that it will be given
         self._next: dict[str, ServedModel] = {}  # by slot: the model that it is to have
@@ -114,7 +111,7 @@ class ModelAssignment:
         works = [self._work(model, waiting, coming, owed, now) for model in models]
         # Where its own tasks wait a slot is never idle, so for what is owed it is asked before.
         asked = [slot.name for slot in staying if short and slot.state is State.SERVING]
-        states = [self._state(slot, now, slot.name in asked) for slot in self._slots]
+        states = [self._state(slot, supervisor, now, slot.name in asked) for slot in self._slots]
         self._look_at = inf
         if is_worth_asking(works, states):
             started = time.perf_counter()
@@ -157,26 +154,27 @@ class ModelAssignment:
         return found
 
     def _owed(self) -> dict[str, int]:
-        """Slots that each model is owed: equal parts for those whose tasks are of nobody's else.
+        """Slots that each model is owed, where owners wait for different ones.
 
-        A model and the one that its tasks follow from are one party; parties with tasks of a lower
-        priority are owed nothing.
+        Every owner is counted with one model: of those that its tasks wait for, the first that a
+        slot has. Owners of the highest priority have equal parts of the slots, others none. Of
+        one owner's models none is owed anything: when all of its work ends is what counts.
         """
-        priorities = self._priorities()
-        parties: dict[str, str] = {}  # the party's first model, by model with tasks
-        for name in priorities:
-            first = self._models[name].after or name
-            parties[name] = first
-        if len(set(parties.values())) < 2:
+        having = {model.name for s in self._slots if (model := self._next.get(s.name) or s.model)}
+        wanted: dict[Hashable, tuple[int, bool, str]] = {}
+        for name in self._models:
+            for owner, priority in self._scheduler.owners(name).items():
+                known, found = wanted.get(owner), (priority, name in having, name)
+                if known is None or found[:2] > known[:2]:
+                    wanted[owner] = found
+        if len({name for _, _, name in wanted.values()}) < 2:
             return {}
-        top = max(priorities.values())
-        highest = {parties[name] for name, priority in priorities.items() if priority == top}
-        part = max(1, len(self._slots) // len(highest))
-        owed: dict[str, int] = {}
-        for name, party in parties.items():
-            if party in highest and not any(parties[known] == party for known in owed):
-                owed[name] = part
-        return owed
+        top = max(priority for priority, _, _ in wanted.values())
+        owners = Counter(name for priority, _, name in wanted.values() if priority == top)
+        return {
+            name: max(1, len(self._slots) * count // owners.total())
+            for name, count in owners.items()
+        }
 
     def _short(self, owed: Mapping[str, int]) -> set[str]:
         """Models with fewer slots than they are owed and have tasks for."""
@@ -189,7 +187,17 @@ class ModelAssignment:
             if having[name] < min(count, self._scheduler.waiting(name))
         }
 
-    def _state(self, slot: WorkerSlot, now: float, as_free: bool = False) -> SlotState:
+    def _kept_waiting(self) -> list[WorkerSlot]:
+        """Slots that are to have a worker and have none yet, though tasks wait for it."""
+        return [
+            s
+            for s in self._slots
+            if s.model and s.wanted and not s.alive and self._scheduler.waiting(s.model.name)
+        ]
+
+    def _state(
+        self, slot: WorkerSlot, supervisor: Supervisor, now: float, as_free: bool = False
+    ) -> SlotState:
         """How a slot stands to the policy.
 
         Args:
@@ -199,7 +207,8 @@ class ModelAssignment:
         unfit = frozenset(m.name for m in self._models.values() if not slot.can_serve(m))
         resting = not slot.alive and not slot.wanted and slot.name not in self._next
         if model is None or resting or model.name in unfit:
-            return SlotState(slot.name, None, BUSY if slot.alive else 0.0, unfit=unfit)
+            taken = slot.alive or any(supervisor.excludes(slot, s) for s in self._kept_waiting())
+            return SlotState(slot.name, None, BUSY if taken else 0.0, unfit=unfit)
         if slot.name in self._next or slot.state is not State.SERVING:
             load = model.load_seconds or 0.0
             loading_for = now - slot.started_at if slot.alive else 0.0
@@ -278,11 +287,17 @@ class ModelAssignment:
                     continue
                 assert other.model is not None
                 if not other.attempts() and not self._scheduler.waiting(other.model.name):
-                    other.wanted = False
+                    self._send_away(other, supervisor)
                 elif slot.model.name in owed and self._scheduler.waiting(slot.model.name):
                     loads = sum(m.load_seconds or 0.0 for m in (slot.model, other.model))
                     repaid_at = other.serving_since + REPAYS * loads
                     if other.state is State.SERVING and now >= repaid_at:
-                        other.wanted = False
+                        self._send_away(other, supervisor)
                     else:
                         self._look_at = min(self._look_at, max(repaid_at, now + BUSY))
+
+    @staticmethod
+    def _send_away(slot: WorkerSlot, supervisor: Supervisor) -> None:
+        """Its worker is to leave when it has nothing to do, perhaps at once."""
+        slot.wanted = False
+        supervisor.let_go(slot)

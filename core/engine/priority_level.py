@@ -27,6 +27,11 @@ class PriorityLevel:
         return bool(self._queues)
 
     @property
+    def owners(self) -> list[Hashable]:
+        """Those who have tasks here."""
+        return list(self._queues)
+
+    @property
     def has_loras(self) -> bool:
         """Whether one of the waiting tasks needs a LoRA."""
         return any(queue.has_loras for queue in self._queues.values())

@@ -149,6 +149,12 @@ class Scheduler:
         found = self._models.get(model)
         return found is not None and any(level.has_loras for level in found.levels.values())
 
+    def owners(self, model: Hashable = None) -> dict[Hashable, int]:
+        """Whose tasks wait for a model, and the highest priority of each one's."""
+        found = self._models.get(model)
+        levels = sorted(found.levels.items()) if found is not None else []
+        return {owner: priority for priority, level in levels for owner in level.owners}
+
     def backlog(self) -> dict[Hashable, Backlog]:
         """What waits, by model; models that nothing waits for are left out."""
         models = self._models.copy()  # in one step: another thread may change it

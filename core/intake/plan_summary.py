@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from core.errors import one_line
-from core.intake.changes import Change
+from core.intake.differences import Change
 
 Standing = Literal[
     "new", "changed", "altered", "missing", "failed", "again", "quarantined", "refused", "unchanged"

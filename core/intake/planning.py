@@ -10,7 +10,9 @@ from typing import Any
 from loguru import logger
 
 from core.intake.admission import Admitted, Rejected
-from core.intake.changes import TEXTS, Change, Comparison, Made, field_changes, text_of
+from core.intake.changes import Comparison, field_changes
+from core.intake.differences import TEXTS, Change
+from core.intake.made import Made, text_of
 from core.intake.plan_summary import MOVED, PlanSummary, Standing
 from core.intake.remaining import Remaining
 from core.intake.task_kinds import kind_of

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import psutil
 from PIL import Image
 
-from tests.chaos.engines import Engine, Hang, RealEngine
+from tests.chaos.engines import LOAD_SECONDS, Engine, Hang, RealEngine
 from tests.chaos.verdict import Verdict
 
 CRASHES_ALLOWED = 4  # of its workers by one poisonous task: three in company, one alone
-Victim = Literal["worker", "fork server", "main"]
+Victim = Literal["worker", "successor", "fork server", "main"]
 HELD_PER_WORKER = 4  # leases: one on the device, two being saved, one copy at the end of a batch
 
 
@@ -105,7 +105,10 @@ def kill_everybody(
     rng: random.Random,
     verdict: Verdict,
 ) -> None:
-    """SIGKILL workers, fork servers and mains, in any order, and start a dead main again."""
+    """SIGKILL workers, fork servers and mains, in any order, and start a dead main again.
+
+    With a `successor` two workers die: one, and the next that is loading.
+    """
     engine.start()
     whom = [victim for victim, count in kills.items() for _ in range(count)]
     rng.shuffle(whom)
@@ -116,7 +119,7 @@ def kill_everybody(
             while not killed and engine.wait(partial(_drawn_and_at_work, engine, moment)):
                 time.sleep(rng.uniform(0, 0.03))
                 killed = _kill(engine, victim, rng, verdict)
-            verdict.attempts += killed
+            verdict.attempts += killed * (2 if victim == "successor" else 1)
         engine.wait()
         verdict.found("exit code", engine.process.returncode != 0)
     except Hang:
@@ -126,6 +129,8 @@ def kill_everybody(
 def _kill(engine: RealEngine, victim: Victim, rng: random.Random, verdict: Verdict) -> bool:
     if victim == "worker":
         return _kill_one(engine.workers(), rng)
+    if victim == "successor":
+        return _kill_with_successor(engine, rng)
     if victim == "fork server":
         server = engine.fork_server()
         return server is not None and _kill_one([server], rng)
@@ -137,19 +142,34 @@ def _kill(engine: RealEngine, victim: Victim, rng: random.Random, verdict: Verdi
     return True
 
 
-def judge_ledger(engine: RealEngine, verdict: Verdict) -> None:
-    """The ledger knows the end of every input that is done, once, and the picture that lies there.
+def _kill_with_successor(engine: RealEngine, rng: random.Random) -> bool:
+    """Kill a worker, and the next one that is started, while it loads."""
+    known = engine.workers()
+    if not _kill_one(known, rng):
+        return False
+    new: list[psutil.Process] = []
 
-    What is drawn twice differs: a picture says which process drew it.
+    def has_come() -> bool:
+        new[:] = [worker for worker in engine.workers() if worker not in known]
+        return bool(new)
+
+    if engine.wait(has_come):
+        time.sleep(rng.uniform(0, LOAD_SECONDS * 0.7))
+        return _kill_one(new, rng)
+    return False
+
+
+def judge_ledger(engine: RealEngine, verdict: Verdict) -> None:
+    """The ledger knows each result, once, as it lies there.
+
+    One that was made twice differs from what is recorded: it says which process made it.
     """
-    entries = {row["task_id"]: row for row in engine.ledger("SELECT * FROM tasks")}
-    for record in engine.records():
-        if record is None or record.picture is None or not record.picture.is_file():
-            continue
-        entry = entries.get(engine.tasks[record.position]["task_id"])
-        sha256 = hashlib.sha256(record.picture.read_bytes()).hexdigest()
-        known = entry is not None and entry["state"] == "done" and entry["sha256"] == sha256
-        verdict.found("unrecorded", not known)
+    done = engine.ledger("SELECT * FROM tasks WHERE state = 'done'")
+    verdict.found("unrecorded", engine.results_wanted - len(done))
+    for row in done:
+        file = engine.ledger_folder / row["output_path"]
+        there = file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest()
+        verdict.found("unrecorded", there != row["sha256"])
     times = Counter(row["key"] for row in engine.leases("outcome = 'done'"))
     verdict.found("duplicate", times.total() - len(times))
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from uuid import uuid4
 
 import psutil
@@ -19,8 +19,10 @@ import psutil
 from core.store.ledger import FILE_NAME
 from tests.chaos.scale import LIMIT
 from tests.conftest import PROJECT, Project, Run, fork_server, simulated, worker_processes
+from tests.edit_world import Bench, pair
 from tests.fault_tickets import fault_environment
 
+LOAD_SECONDS = 0.3  # of simulated editors and judges
 MARK = "CHAOS_ENGINE"  # environment: which engine a process belongs to
 NAIVE_SCRIPT = Path(__file__).with_name("naive_engine.py")
 JOBS_SCRIPT = Path(__file__).with_name("jobs_program.py")
@@ -211,6 +213,11 @@ class RealEngine(Engine):
     def ledger_folder(self) -> Path:
         return self.pictures
 
+    @property
+    def results_wanted(self) -> int:
+        """Files that the whole input comes to."""
+        return len(self.tasks)
+
 
 class JobsEngine(RealEngine):
     """The program tests/chaos/jobs_program.py: several jobs at once on one generator.
@@ -279,6 +286,65 @@ class JobsEngine(RealEngine):
     def cancels(self) -> int:
         file = self.project.folder / "cancels"
         return file.stat().st_size if file.exists() else 0
+
+
+class BenchmarkEngine(RealEngine):
+    """The command run_edit_benchmark.py: slots turn from editing to scoring."""
+
+    SETTINGS: ClassVar[dict[str, Any]] = {
+        "stages": "auto",
+        "simulated": {
+            "load_seconds": LOAD_SECONDS,
+            "seconds_per_megapixel_step": 25.0,  # 0.1 s an edit
+            "score_seconds": 1.0,  # eight at once
+        },
+        # Deaths before the first task of an incarnation would have it given up.
+        "supervision": {"restart_backoff": 0.0, "restarts_before_retirement": 100},
+    }
+
+    def __init__(self, folder: Path, pairs: int) -> None:
+        rows = [pair(i) for i in range(pairs)]
+        super().__init__(folder, rows)
+        self._bench = Bench(self.project)
+        self._bench.write_pairs(rows)
+        self.errors: list[str] = []  # of each run before the present one
+
+    def start(self, *arguments: str) -> None:
+        if self.run is not None:
+            self.errors.append(self.run.errors)
+        devices = {"device_ids": list(range(self.workers_wanted)), "device": "cpu"}
+        line = ("--log-level", "DEBUG", *arguments)
+        self.run = self._bench.start(*line, **self.SETTINGS, **devices)
+
+    @property
+    def pictures(self) -> Path:
+        return self._bench.results / "edits"
+
+    @property
+    def ledger_folder(self) -> Path:
+        return self._bench.results
+
+    @property
+    def results_wanted(self) -> int:
+        return 2 * len(self.tasks)
+
+    def drawn(self) -> int:
+        """Pairs, if each result is half of one."""
+        return (len(self._bench.edits()) + len(self._bench.verdicts())) // 2
+
+    def records(self) -> list[Record | None]:
+        rows = self._bench.records() if (self._bench.results / "results.jsonl").exists() else []
+        found: list[Record | None] = []
+        for row in rows:
+            outcome = "done" if row["outcome"] == "scored" else row["outcome"]
+            picture = row["edited_image"] and self._bench.results / row["edited_image"]
+            found.append(Record(int(row["pair_id"]), outcome, picture))
+        return found
+
+    def log(self) -> str:
+        """What all runs have said."""
+        assert self.run is not None
+        return "".join([*self.errors, self.run.errors])
 
 
 class NaiveEngine(Engine):

@@ -1,6 +1,12 @@
-"""Faults that are planted in an engine on purpose: the checks have to find each of them."""
+"""What is planted in an engine on purpose: faults, each of which the checks have to find.
 
+And a slow disk, with which they have to find nothing.
+"""
+
+import random
+import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,6 +19,8 @@ from core.store.folder_recorder import FolderRecorder
 from core.store.outputs import publish
 from core.tasks import Result
 
+SLOW_DISK = "a slow disk"
+SLOWEST = 0.1  # seconds to record a result
 OFTEN = 7  # every so many calls one goes wrong
 
 
@@ -74,6 +82,17 @@ def _record_twice() -> None:
     _replace(FolderRecorder, "keep", repeating)
 
 
+def _slow_disk() -> None:
+    """Results wait to be recorded, and much happens to workers and to other attempts meanwhile."""
+    keep, rng = FolderRecorder.keep, random.Random(1)
+
+    def slow(self: FolderRecorder, attempt: Attempt, done: Done, then: Then) -> None:
+        self.call(partial(time.sleep, rng.uniform(0, SLOWEST)), _ignore)
+        keep(self, attempt, done, then)
+
+    _replace(FolderRecorder, "keep", slow)
+
+
 def _ignore(_: Any) -> None:
     pass
 
@@ -92,6 +111,8 @@ FAULTS: dict[str, tuple[Callable[[], None], str]] = {
 
 
 def plant(name: str | None) -> None:
-    """Plant a fault in this process, or none."""
-    if name is not None:
+    """Plant it in this process, if there is anything to be planted."""
+    if name == SLOW_DISK:
+        _slow_disk()
+    elif name is not None:
         FAULTS[name][0]()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.checks import Victim, judge, judge_ledger, kill_everybody
 from tests.chaos.engines import JobsEngine
-from tests.chaos.planted import FAULTS
+from tests.chaos.planted import FAULTS, SLOW_DISK
 from tests.chaos.scale import scaled
 from tests.chaos.verdict import Verdict
 
@@ -47,6 +47,17 @@ def test_killed_processes_and_cancelled_jobs_cost_no_record(
     assert not report(verdict).violations
     assert verdict.attempts >= sum(KILLS.values()) * 0.8
     assert cancels >= scaled(2, 20)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_dies_while_a_slow_disk_records_costs_no_record(
+    tmp_path: Path, report: Report, seed: int
+) -> None:
+    """Workers whose results wait for their record, and those that drew the same beside them."""
+    few = scaled({"a": 15, "b": 10, "c": 5, "d": 15}, {"a": 100, "b": 80, "c": 40, "d": 60})
+    kills: dict[Victim, int] = scaled({"worker": 6, "main": 1}, {"worker": 60, "main": 5})
+    verdict, _ = attack_jobs(tmp_path, few, kills, seed, SLOW_DISK)
+    assert not report(verdict).violations
 
 
 @pytest.mark.parametrize("planted", FAULTS)
