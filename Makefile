@@ -27,7 +27,7 @@ check: $(READY_TO_TEST)
 	$(BIN)/mypy
 
 bench: $(READY)  ## what benchmarks/RESULTS.md shows of a machine without GPU
-	for name in encode start one_worker command judging scheduling stages memory; do \
+	for name in encode start one_worker command admission judging scheduling stages memory; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

@@ -208,6 +208,8 @@ def _steps(event: TaskProgress) -> str:
 def _line(event: TaskEnded, count: str) -> tuple[str, str]:
     result = event.result
     where = f" on {result.worker}" if result.worker else ""
+    if event.refused:
+        return "ERROR", f"{count} {result.task_id}: {result.status}: {result.error}".strip()
     # Closed with the batch, or done by an earlier run: logged once for all.
     if result.worker is None or result.status == "skipped":
         return "DEBUG", f"{count} {result.task_id}: {result.status}".strip()

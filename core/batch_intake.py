@@ -1,4 +1,4 @@
-"""From the inputs of one batch, of any kinds, to tasks that the models of its roles can run."""
+"""Turns the inputs of a batch, of any kinds, into tasks that the models of its roles can run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 from core.checkpoints.lora_files import LoraInspector
 from core.errors import InputError, MultiGPUError
 from core.intake.admission import Admission, Admitted, Rejected, claimed_id
-from core.intake.task_kinds import KINDS, LoraFinder, TaskInput, kind_asked_for
+from core.intake.shapes import shapes_of
+from core.intake.task_kinds import KINDS, Inputs, LoraFinder, TaskInput, kind_asked_for
 from core.model_lora import ModelLora
 from core.roles import Roles
 from core.settings import Settings
@@ -80,12 +81,13 @@ class BatchIntake:
         if kind.suffixes == PICTURE_SUFFIXES:
             suffix = self._settings.workers.picture_suffix
         stem, first = kind.stem or task.role, self._first_number
+        named = self._default_name  # not by way of this object: the ledger would wait for gc
         return Admission(
             kind(role.layers, self._loras),
             role.memory.identity,
             role.model.dtype,
             self._root,
-            lambda position: self._default_name(f"{stem}_{first + position:04d}{suffix}"),
+            lambda position: named(f"{stem}_{first + position:04d}{suffix}"),
             self._settings.seed,
             self._kept_seed,
             self._claims,
@@ -93,18 +95,53 @@ class BatchIntake:
 
     @property
     def model_loras(self) -> list[ModelLora]:
-        """Those of all models that the batch needs, and of the one that draws."""
+        """LoRAs of all models that the batch needs, and of the one that draws."""
         used = dict.fromkeys([USUAL.role, *(task.role for task in self._admissions)])
         return [lora for role in used for lora in self._roles[role].model.loras]
 
+    def only_draws(self, inputs: Inputs) -> bool:
+        """Whether no input asks for another model than the one that draws.
+
+        Inputs that are made as they are read are those of a reader that knows nothing else.
+        """
+        if not isinstance(inputs, Sequence):
+            return True
+        try:
+            return all(kind_asked_for(given, USUAL)[0].task is USUAL for given in inputs)
+        except MultiGPUError:
+            return False
+
+    def goes_by_sizes(self, served: set[Role]) -> bool:
+        """Whether the largest picture of all inputs decides how the model that draws is loaded."""
+        return USUAL.role not in served and self._roles.drawing.memory.goes_by_sizes
+
+    def shapes(self, inputs: Inputs) -> list[Task]:
+        """What inputs that only draw ask of a device's memory; see `core.intake.shapes`."""
+        kind = KINDS[USUAL.__name__](self._roles.drawing.layers, self._loras)
+        return shapes_of(kind, inputs)
+
+    def name_of(self, position: int, given: TaskInput) -> str:
+        """The id of an input that only draws, without a look at what it asks for."""
+        admission = self._admissions.get(USUAL)
+        return admission.name_of(position, given) if admission else claimed_id(given, position)
+
+    def remade(self, items: Sequence[Item]) -> list[Item]:
+        """Inputs that only draw, as the model that draws makes them at this moment."""
+        return self._roles.drawing.memory.remade(items)
+
     def settle(
-        self, items: Sequence[Item], known: Mapping[str, Entry], served: set[Role]
+        self,
+        items: Sequence[Item],
+        known: Mapping[str, Entry],
+        served: set[Role],
+        more: Sequence[Task] = (),
     ) -> list[Item]:
         """Decide on the memory modes of models that no worker has yet.
 
         Args:
             known: the ledger's entries by key; empty where nothing is kept.
             served: roles that are decided.
+            more: tasks of the model that draws that will follow.
 
         Raises:
             InputError, DeviceError: the model that draws does not fit.
@@ -116,7 +153,7 @@ class BatchIntake:
                 continue
             own = [items[i] for i in places]
             try:
-                own = self._roles[role].settle(own, known)
+                own = self._roles[role].settle(own, known, more if role == USUAL.role else ())
             except MultiGPUError as error:
                 if role == USUAL.role:
                     raise

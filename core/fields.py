@@ -1,12 +1,14 @@
 """Types of the fields that tasks and settings have, with what makes a value one."""
 
 import json
+import sys
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from core.seeds import fixed_seed, read_seed
 
+MOST_SHARED = 40  # characters of a text in metadata that others may have, too
 MIN_SIDE = 16  # pixels: one latent patch of the families that we know
 MAX_SIDE = 8192  # pixels: 64 megapixels, past any model that is served here
 
@@ -50,9 +52,15 @@ def _own_json(value: dict[str, Any]) -> dict[str, Any]:
     if not value:
         return {}
     try:
-        return dict(json.loads(json.dumps(value, allow_nan=False)))
+        copied = json.loads(json.dumps(value, allow_nan=False))
+        # Thousands of tasks have the same keys, and many the same words.
+        return {sys.intern(key): _shared(part) for key, part in copied.items()}
     except (TypeError, ValueError, RecursionError):
         raise ValueError("must be plain JSON values, without NaN, objects or loops") from None
+
+
+def _shared(value: Any) -> Any:
+    return sys.intern(value) if isinstance(value, str) and len(value) <= MOST_SHARED else value
 
 
 Text = Annotated[str, BeforeValidator(_plain_text)]

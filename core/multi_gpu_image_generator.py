@@ -3,7 +3,8 @@
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +23,8 @@ from core.engine.job import Job
 from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
 from core.intake.planning import Plan, tell_plan
-from core.intake.task_kinds import TaskInput
+from core.intake.remaining import FIRST, Remaining
+from core.intake.task_kinds import Inputs, TaskInput
 from core.paths import as_text, user_path
 from core.processes.local_backend import LocalBackend
 from core.roles import Roles
@@ -149,7 +151,7 @@ class MultiGPUImageGenerator:
 
     @property
     def devices(self) -> list[Device]:
-        """Those that draw, one for each worker."""
+        """Devices that draw, one for each worker."""
         return self._roles.drawing.devices
 
     @property
@@ -273,7 +275,7 @@ class MultiGPUImageGenerator:
             LedgerError, StorageError: the output folder cannot be used; nothing ran.
         """
         with self._callers.inside():
-            return self._finish(self._submit(tasks), timeout)
+            return self._finish(*self._submit(tasks), timeout)
 
     def submit(
         self,
@@ -292,28 +294,33 @@ class MultiGPUImageGenerator:
             The job: its results as they come or all at once, its progress, and its cancelling.
         """
         with self._callers.inside():
-            return self._submit(tasks, priority, owner)
+            job, plan = self._submit(tasks, priority, owner)
+            self._feed(job, plan)
+            return job
 
     def _submit(
         self, tasks: Sequence[TaskInput], priority: int = 0, owner: str | None = None
-    ) -> Job:
+    ) -> tuple[Job, Plan]:
         with self._planning:
             plan = self.prepare(tasks, [Path.cwd()])
             if self._session.lasts:
                 tell_plan(plan.summary, "tasks", WHY_MOVED)
             if {job.role for job in plan.tasks} <= {"generate"}:
                 self.start()
-            return self._begin(plan, priority, owner)
+            return self._begin(plan, priority, owner), plan
 
     def prepare(
         self,
-        inputs: Sequence[TaskInput],
+        inputs: Inputs,
         lora_folders: Sequence[Path],
     ) -> Plan:
         """Check inputs against settings, files and ledger, without any worker.
 
+        Of a large input, where no earlier result can be there, only the first part is looked at:
+        the rest is while workers draw.
+
         Args:
-            inputs: tasks; an InputError stands for an input that its reader could not read.
+            inputs: tasks, read once; an InputError stands for one that its reader could not read.
             lora_folders: where relative LoRA paths are looked up before the configured folder.
         """
         self._own()
@@ -327,26 +334,36 @@ class MultiGPUImageGenerator:
                 session.root,
                 [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")],
                 self._inspector,
-                self._default_path,
+                self._default_path(),
                 session.claims.reserve_numbers(len(inputs)),
                 kept_seed,
                 claims,
             )
-            items = [intake.admit(i, given) for i, given in enumerate(inputs)]
+            streams = len(inputs) > FIRST and session.is_fresh and intake.only_draws(inputs)
+            more: list[Task] = []
+            if streams and intake.goes_by_sizes(self._served):
+                inputs = list(inputs)  # it is read twice
+                more = intake.shapes(inputs)
+            left, first_part = iter(inputs), FIRST if streams else len(inputs)
+            items = [intake.admit(i, given) for i, given in enumerate(islice(left, first_part))]
             planner = session.planner(intake.model_loras)
             known = planner.known(items)
-            items = intake.settle(items, {} if session.overwrite else known, self._served)
+            items = intake.settle(items, {} if session.overwrite else known, self._served, more)
             plan = session.begin(planner, items, known, claims)
-            self._prepared = bool(plan.tasks)
+            if streams:
+                rest = Remaining(left, first_part, len(inputs) - first_part, intake)
+                plan.continue_with(rest)
+            self._prepared = bool(plan.to_run)
             return plan
 
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:
         """Run a prepared batch on the started workers; see `generate_batch`."""
         with self._callers.inside():
-            return self._finish(self._begin(plan), timeout)
+            return self._finish(self._begin(plan), plan, timeout)
 
     def _begin(self, plan: Plan, priority: int = 0, owner: str | None = None) -> Job:
-        engine = self._serve(*dict.fromkeys(task.role for task in plan.tasks))
+        roles = dict.fromkeys(task.role for task in plan.tasks)
+        engine = self._serve(*(roles or (["generate"] if plan.rest else [])))
         job = self._session.submit(
             engine, plan, plan.tasks, plan.settled, priority, owner, self._tell
         )
@@ -356,9 +373,24 @@ class MultiGPUImageGenerator:
             job.stop(INTERRUPTED)
         return job
 
-    def _finish(self, job: Job, timeout: float | None) -> list[Result]:
+    def _feed(self, job: Job, plan: Plan, look: Callable[[], None] = lambda: None) -> None:
+        if plan.rest:
+            planner = self._session.planner(self.model.loras)
+            self._session.feed(self._serve("generate"), job, planner, plan, look)
+
+    def _finish(self, job: Job, plan: Plan, timeout: float | None) -> list[Result]:
+        end = None if timeout is None else time.monotonic() + timeout
+
+        def close_if_late() -> None:
+            nonlocal end
+            if end is not None and _left(end) == 0:
+                job.close("timeout", f"Not finished within the timeout of {timeout:g} s.")
+                end = None
+
         try:
-            self._wait(job, timeout)
+            self._feed(job, plan, close_if_late)
+            while not job.wait(WAIT_SLICE if end is None else min(WAIT_SLICE, _left(end))):
+                close_if_late()
         except BaseException:  # Ctrl-C: this caller's job ends, workers and other jobs go on
             job.cancel(at_once=True)
             job.wait(CLOSE_PATIENCE)  # so that the next batch may have its output names
@@ -368,13 +400,6 @@ class MultiGPUImageGenerator:
                 self._stopping = False  # the next batch is another one
         self.tables_error = job.records_error
         return job.results()
-
-    def _wait(self, job: Job, timeout: float | None) -> None:
-        end = None if timeout is None else time.monotonic() + timeout
-        while not job.wait(WAIT_SLICE if end is None else min(WAIT_SLICE, _left(end))):
-            if end is not None and _left(end) == 0:
-                job.close("timeout", f"Not finished within the timeout of {timeout:g} s.")
-                end = None
 
     def _own(self) -> None:
         """Take it for this process, or say whose it is: neither workers nor ledger can be shared.
@@ -407,11 +432,12 @@ class MultiGPUImageGenerator:
         except Exception:
             logger.exception("The listener failed; the run goes on.")
 
-    def _default_path(self, name: str) -> str:
+    def _default_path(self) -> Callable[[str], str]:
+        """Where a result without a path of its own lies, by its name; holds no generator alive."""
         if self._session.lasts:
-            return name
-        folder = user_path(self.settings.output_dir, "output_dir")
-        return as_text(folder / self._run_name / name)
+            return str
+        folder = user_path(self.settings.output_dir, "output_dir") / self._run_name
+        return lambda name: as_text(folder / name)
 
 
 def _left(end: float) -> float:

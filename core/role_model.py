@@ -10,10 +10,12 @@ from core.devices.model_choice import ModelChoice
 from core.devices.worker_specs import RunSettings, spec_for
 from core.devices.working_memory import Demand
 from core.engine.served_model import ServedModel
+from core.intake.admission import Admitted
 from core.judge import Judge
 from core.section import Section
 from core.settings import SupervisionSettings
 from core.store.ledger import Entry
+from core.tasks import Task
 from core.worker_spec import Role, WorkerSpec
 
 
@@ -66,11 +68,15 @@ class RoleModel:
             return reason
         return reason.replace("Model:", f"{self.role.capitalize()} with:", 1)
 
-    def settle(self, items: Sequence[Item], known: Mapping[str, Entry]) -> list[Item]:
-        """Decide on the memory mode for tasks; see `MemoryChoice.settle`."""
+    def settle(
+        self, items: Sequence[Item], known: Mapping[str, Entry], more: Sequence[Task] = ()
+    ) -> list[Item]:
+        """Decide on the memory mode for tasks, and for more that follow; see `MemoryChoice`."""
         demand = self._usual
         if self.judge is None:
-            demand = demand_of(items, self._settings.workers.max_resident_loras)
+            tasks = [item.task for item in items if isinstance(item, Admitted)]
+            resident = self._settings.workers.max_resident_loras
+            demand = demand_of([*tasks, *more], resident)
         return self.memory.settle(items, known, demand)
 
     def ensure(self) -> None:

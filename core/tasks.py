@@ -304,9 +304,14 @@ class Result:
         return iter(self.keys())
 
 
+def fields_of(task: Task) -> dict[str, Any]:
+    """The fields of a task by name; unlike `vars`, it leaves no dict with the task."""
+    return {name: getattr(task, name) for name in type(task).__dataclass_fields__}
+
+
 def task_to_json(task: Task) -> dict[str, Any]:
     """All fields, and under `kind` the name of the class; `loras` only where there are some."""
-    data = {"kind": type(task).__name__, **vars(task)}
+    data = {"kind": type(task).__name__, **fields_of(task)}
     loras = data.pop("loras", ())
     return {**data, "loras": [vars(lora) for lora in loras]} if loras else data
 

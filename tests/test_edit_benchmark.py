@@ -237,7 +237,8 @@ def test_other_stages_give_the_same_scores(bench: Bench, stages: str) -> None:
 
 def test_an_edit_is_scored_while_others_are_edited(bench: Bench) -> None:
     bench.write_pairs([pair(i) for i in range(12)])
-    run = bench.start(stages="overlapped", simulated=SLOW)
+    slower = {**SLOW, "seconds_per_megapixel_step": 100.0}  # than the start of a judge
+    run = bench.start(stages="overlapped", simulated=slower)
     wait_until(bench.verdicts, "a verdict")
     assert len(bench.edits()) < 12
     assert run.finish() == 0, run.errors

@@ -80,6 +80,7 @@ ALLOWED["apps.edit_benchmark"] = {"apps", *EVERYTHING}
 MODULES = {  # that may import more than their packages
     "core.multi_gpu_image_generator": EVERYTHING,
     "core.processes.entry_points": {"workers"},
+    "core.feeding": EVERYTHING,
     "core.session": EVERYTHING,
     "core.role_model": EVERYTHING,
     "core.roles": EVERYTHING,

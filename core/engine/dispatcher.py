@@ -56,20 +56,27 @@ class Dispatcher:
         self._find = find
         self._run_of = run_of
         self._copies = copies
+        self._found_serving: dict[str, list[WorkerSlot]] = {}  # while slots are given tasks
+
+    def give_to_all(self) -> None:
+        """Give every slot what it should have now."""
+        self._found_serving.clear()
+        for slot in self._slots:
+            self._give_to(slot)
 
     def give_to(self, slot: WorkerSlot) -> None:
         """Give a slot what it should have now: for its device, and to go on with then."""
-        if not slot.is_open or self._backend.is_gone(slot.name):
+        self._found_serving.clear()
+        self._give_to(slot)
+
+    def _give_to(self, slot: WorkerSlot) -> None:
+        if slot.running and slot.ahead:
+            return  # first, and dear looks last: every slot is asked about in every turn
+        if not slot.is_open:
             return
-        if not slot.running:
+        if not slot.running and self._may_have_some(slot) and not self._backend.is_gone(slot.name):
             slot.running = _held(self._group_for(slot))
-        # With orders unread the pipe might be full, and a send would wait.
-        if (
-            slot.running
-            and not slot.ahead
-            and slot.is_open
-            and self._backend.reads_along(slot.name)
-        ):
+        if slot.running and not slot.ahead and slot.is_open:
             slot.ahead = _held(self._group_ahead_for(slot))
 
     def began(self, slot: WorkerSlot) -> None:
@@ -86,6 +93,11 @@ class Dispatcher:
         return any(not s.running and s.model and s.model.barrier is None for s in serving)
 
     # -- what ------------------------------------------------------------------
+
+    def _may_have_some(self, slot: WorkerSlot) -> bool:
+        """A task waits for its model, or runs elsewhere and may be copied."""
+        assert slot.model is not None
+        return self._copies or self._scheduler.waiting(slot.model.name) > 0
 
     def _group_for(self, slot: WorkerSlot) -> list[ActiveAttempt]:
         """Choose attempts that a free worker shall run together; empty if it has to wait."""
@@ -114,13 +126,19 @@ class Dispatcher:
             return []
         if slot.work * rate > SHORT:  # first: long tasks are asked about in every turn
             return []
+        plenty, waiting = max(TAIL, 2 * slot.group_size), self._scheduler.waiting(model.name)
+        if waiting <= plenty:
+            return []
         serving = self._serving(model)
-        if self._scheduler.waiting(model.name) <= max(TAIL, 2 * slot.group_size) * len(serving):
+        if waiting <= plenty * len(serving):
             return []
         if not model.times.keeps_up(slot.name, [s.name for s in serving]):
             return []
         if not slot.loras_soon <= slot.loras:
             return []  # it is loading one, and which it will hold then it alone knows
+        # With orders unread the pipe might be full, and a send would wait.
+        if self._backend.is_gone(slot.name) or not self._backend.reads_along(slot.name):
+            return []
         return self._next(slot, model, SHORT / slot.group_size / rate if rate else math.inf)
 
     def _next(
@@ -135,9 +153,7 @@ class Dispatcher:
             slot.name,
             slot.loras,
             others=frozenset(s.name for s in serving if s is not slot),
-            loras_elsewhere=frozenset().union(
-                *(s.loras_soon for s in self._slots if s is not slot and s.model is model)
-            ),
+            loras_elsewhere=self._loras_elsewhere(slot, model),
             peers=forecast.peers(serving, model.times, time.monotonic()) if in_tail else (),
             load_seconds=model.times.load_seconds,
             has_others=bool(slot.attempts()),
@@ -146,6 +162,12 @@ class Dispatcher:
         )
         # The last tasks are shared out, so that no worker idles beside a full group.
         return self._together(slot, worker, min(slot.group_size, -(-waiting // len(serving))))
+
+    def _loras_elsewhere(self, slot: WorkerSlot, model: ServedModel) -> frozenset[str]:
+        if not self._scheduler.has_loras(model.name):
+            return frozenset()  # no task that waits goes by them
+        others = (s for s in self._slots if s is not slot and s.model is model)
+        return frozenset().union(*(s.loras_soon for s in others))
 
     def _together(self, slot: WorkerSlot, worker: Worker, most: int) -> list[ActiveAttempt]:
         """Begin up to `most` attempts that may run at once; a suspected task runs alone."""
@@ -180,9 +202,12 @@ class Dispatcher:
 
     def _serving(self, model: ServedModel) -> list[WorkerSlot]:
         """Slots that take tasks of a model."""
-        return [
-            s for s in self._slots if s.model is model and s.state is State.SERVING and s.wanted
-        ]
+        found = self._found_serving.get(model.name)
+        if found is None:
+            found = self._found_serving[model.name] = [
+                s for s in self._slots if s.model is model and s.state is State.SERVING and s.wanted
+            ]
+        return found
 
     # -- into the record, and on their way ---------------------------------------
 

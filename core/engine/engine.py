@@ -141,7 +141,7 @@ class Engine:
 
     @property
     def waits_in_step(self) -> list[tuple[float, int]]:
-        """By model whose workers wait for each other: worker-seconds waited, and steps."""
+        """For each model whose workers wait for each other: worker-seconds waited, and steps."""
         models = list(self._models.values())
         barriers = [m.barrier for m in models if m.barrier is not None]
         return [(barrier.waited, barrier.steps) for barrier in barriers if barrier.steps]
@@ -160,6 +160,7 @@ class Engine:
         owner: str | None = None,
         listener: Listener | None = None,
         sealed: bool = True,
+        promised: int = 0,
     ) -> Job:
         """Take a job.
 
@@ -172,6 +173,8 @@ class Engine:
                 job is an owner of its own.
             listener: told of its tasks; called from the engine's thread.
             sealed: no more tasks will be added.
+            promised: how many tasks, or results of tasks, will be added whatever becomes of the
+                job, which is sealed then; without `sealed`.
         """
         with self._going:
             self._last_job += 1
@@ -179,6 +182,7 @@ class Engine:
         tasks = list(admitted)
         job = Job(number, self.stop_job, self.close_job, settled)
         job.admit(len(tasks))
+        job.promise(promised)
         run = JobRun(
             job,
             recorder,
@@ -196,11 +200,17 @@ class Engine:
         self._hand_over(lambda: self._take(run, tasks, sealed))
         return job
 
-    def extend(self, job: Job, admitted: Iterable[Admitted]) -> None:
-        """Add tasks to a job that is not sealed yet."""
+    def extend(
+        self, job: Job, admitted: Iterable[Admitted], settled: Sequence[Result] = ()
+    ) -> None:
+        """Add tasks to a job that is not sealed yet.
+
+        Args:
+            settled: results of other tasks of it, which are not to be tried.
+        """
         tasks = list(admitted)
-        job.admit(len(tasks))
-        self._hand_over(lambda: self._extend(job, tasks))
+        job.admit(len(tasks) + len(settled))
+        self._hand_over(lambda: self._extend(job, tasks, settled))
 
     def expect(self, job: Job, model: str, tasks: int) -> None:
         """Say how many tasks for a model a job will still be given: slots are shared out by it."""
@@ -273,8 +283,7 @@ class Engine:
             self._supervisor.mind_the_fetch(model)
         for slot in self._slots:
             self._supervisor.check(slot, now)
-        for slot in self._slots:
-            self._dispatcher.give_to(slot)
+        self._dispatcher.give_to_all()
         self._assignment.assign(self._supervisor, now)  # of slots that could be given nothing
         for slot in self._slots:
             self._supervisor.start_if_due(slot, now)
@@ -311,12 +320,15 @@ class Engine:
         elif sealed:
             run.seal()
 
-    def _extend(self, job: Job, tasks: Sequence[Admitted]) -> None:
+    def _extend(self, job: Job, tasks: Sequence[Admitted], settled: Sequence[Result]) -> None:
         run = self._jobs.get(job.number)
         if run is not None:
+            run.refuse(settled)
             self._add(run, tasks)
             return
         status, error = job.closed_as or ("interrupted", INTERRUPTED)
+        for result in settled:
+            job.settle(result)
         for one in tasks:  # it was closed meanwhile
             job.settle(result_of(one, status, error=error))
 

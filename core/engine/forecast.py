@@ -1,4 +1,4 @@
-"""When workers should be free, and whether a task should run twice. No clock of its own."""
+"""Forecasts when workers are free, and whether a task should run twice. No clock of its own."""
 
 from collections.abc import Iterator, Sequence
 

@@ -99,6 +99,13 @@ class JobRun:
             else:
                 self._queue(self, task)
 
+    def refuse(self, results: Iterable[Result]) -> None:
+        """Tasks more that ended before they were tried; their number the handle has been told."""
+        for result in results:
+            refused = self.job.closed_as is None and result.status == "failed"
+            self._listener(TaskEnded(result, self.number, refused))
+            self.job.settle(result)
+
     def seal(self) -> None:
         """Note that no more tasks will be added."""
         self._sealed = True
@@ -133,6 +140,7 @@ class JobRun:
         """Let what runs finish and give out nothing more."""
         if self._leasing:
             self._leasing, self._stopped_because = False, reason
+            self.job.ends_as = self.job.ends_as or ("interrupted", reason)
             self._withdraw(self, None)
         self._close_if_drained()
 
@@ -142,8 +150,10 @@ class JobRun:
         The record keeps these tasks as they are, so that a resumed run tries them. What is being
         recorded at this moment is still reported as what it is.
         """
-        self._leasing, self._sealed = False, True
-        self.job.closed_as = (status, reason)
+        self._leasing = False
+        # What was promised has its results, too: the job is not finished before it is sealed.
+        self._sealed = self._sealed or not self.job.promised
+        self.job.closed_as = self.job.ends_as = (status, reason)
         self.close_some(status, reason)
         self._finish_if_complete()
 
@@ -170,7 +180,8 @@ class JobRun:
             if not task.recording and model in (None, task.admitted.role)
         ]
         if still_open:
-            left = f"{len(still_open)} task{'s' * (len(still_open) > 1)} left"
+            count = len(still_open) + (self.job.promised if model is None else 0)
+            left = f"{count} task{'s' * (count > 1)} left"
             level = "ERROR" if status == "failed" and brief is None else "WARNING"
             logger.log(level, f"Stopped with {left}. {brief or reason}")
         for task in still_open:

@@ -298,6 +298,6 @@ class ModelAssignment:
 
     @staticmethod
     def _send_away(slot: WorkerSlot, supervisor: Supervisor) -> None:
-        """Its worker is to leave when it has nothing to do, perhaps at once."""
+        """Let a slot's worker leave when it has nothing to do, perhaps at once."""
         slot.wanted = False
         supervisor.let_go(slot)

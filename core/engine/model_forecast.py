@@ -1,4 +1,4 @@
-"""When work would end if slots changed their models by one rule or another. Pure.
+"""Forecasts when work would end if slots changed their models by one rule or another. Pure.
 
 A forecast plays the work through, slot by slot: a slot takes from its model's queue until that is
 dry, and what it finishes brings work to the models that follow. Far from both ends of a queue

@@ -1,4 +1,4 @@
-"""Which model each slot should have: models follow the queue. Pure.
+"""Decides which model each slot should have: models follow the queue. Pure.
 
 To change a slot's model is the dearest thing that a scheduler can ask for: a fresh worker and up
 to a minute of loading. So a slot changes when it has nothing left to do and a forecast says that

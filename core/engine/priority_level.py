@@ -28,7 +28,7 @@ class PriorityLevel:
 
     @property
     def owners(self) -> list[Hashable]:
-        """Those who have tasks here."""
+        """Owners that have tasks here."""
         return list(self._queues)
 
     @property

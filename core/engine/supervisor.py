@@ -154,8 +154,9 @@ class Supervisor:
 
     def forgive(self, seconds: float) -> None:
         """The engine was held up so long (stopped, for one): no worker shall pay for it."""
-        for slot in self._slots:
-            slot.forgive(seconds)
+        if seconds > 0:
+            for slot in self._slots:
+                slot.forgive(seconds)
 
     def check(self, slot: WorkerSlot, now: float) -> None:
         """End a worker that is late, or that stands still while it loads."""

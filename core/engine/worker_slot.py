@@ -176,6 +176,8 @@ class WorkerSlot:
     @property
     def loras_soon(self) -> frozenset[str]:
         """LoRAs that the worker holds, and those that it loads for what it was given."""
+        if not self.running and not self.ahead:
+            return self.loras
         given = [*self.running.values(), *self.ahead.values()]
         coming = frozenset[str]().union(*(active.admitted.loads for active in given))
         soon = self.loras | coming

@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from core.tasks import MAX_TASK_BYTES, Task, task_to_json
 from core.validation import shown
 
 MAX_TASK_ID = 200  # characters
+_NOTHING: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Admitted:
     """A task that can run: every setting resolved, its output safe, its files checked."""
 
@@ -47,15 +47,18 @@ class Admitted:
     def lora_sha256(self) -> str | None:
         return self.contents.lora
 
-    @cached_property
+    @property
     def loras(self) -> tuple[CheckedLora, ...]:
         """LoRAs that take part in the picture."""
-        return _counting(self.task, self.contents)
+        contents = self.contents
+        if contents.lora is None and not contents.loras:
+            return ()
+        return _counting(self.task, contents)
 
-    @cached_property
+    @property
     def loads(self) -> frozenset[str]:
         """Content hashes of the LoRAs that a worker needs for it."""
-        return frozenset(lora.sha256 for lora in self.loras)
+        return frozenset([lora.sha256 for lora in self.loras]) or _NOTHING
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,16 @@ class Admission:
         except RecursionError:
             error_text = "The task is nested too deeply."
             return Rejected(position, claimed_id(given, position), error_text)
+
+    def name_of(self, position: int, given: TaskInput) -> str:
+        """The id that a task is recorded under, from what it says of itself."""
+        claimed = claimed_id(given, position)
+        if claimed != _usual_id(position) or isinstance(given, InputError):
+            return claimed
+        path = given.get("output_path") if isinstance(given, Mapping) else given.output_path
+        if path is not None and not isinstance(path, str | Path):
+            return claimed
+        return Path(path or self._default_name(position)).stem or claimed
 
     def _job(self, position: int, task: Task) -> Admitted:
         output_path = task.output_path or self._default_name(position)
@@ -224,4 +237,8 @@ def claimed_id(given: TaskInput, position: int) -> str:
     )
     if isinstance(claimed, str) and claimed.isprintable() and 0 < len(claimed) <= MAX_TASK_ID:
         return claimed
+    return _usual_id(position)
+
+
+def _usual_id(position: int) -> str:
     return f"task_{position:04d}"

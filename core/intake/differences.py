@@ -9,7 +9,7 @@ from core.intake.admission import Admitted
 from core.intake.made import Made
 from core.intake.task_kinds import undeciding_fields
 from core.lora_stack import CheckedLora, counting, hashes_of
-from core.tasks import ScoreTask, Task
+from core.tasks import ScoreTask, Task, fields_of
 
 TEXTS = ("prompt", "negative_prompt", "instruction")  # too long for a line: only counted
 _WORDS = {  # of fields that have other names in files than in tasks
@@ -36,8 +36,8 @@ class Change:
 def of_fields(admitted: Admitted, before: Task, made: Made) -> list[Change]:
     """Differences of settings; where the old task left one to the model, what the model took."""
     found = []
-    after, apart = vars(admitted.task), _APART | undeciding_fields(type(before))
-    for name, old in vars(before).items():
+    after, apart = fields_of(admitted.task), _APART | undeciding_fields(type(before))
+    for name, old in fields_of(before).items():
         if name in apart or old == after[name]:
             continue
         values = _told_apart_from_default(old, made.used.get(name), after[name])

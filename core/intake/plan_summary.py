@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from core.errors import one_line
@@ -38,6 +38,7 @@ class PlanSummary:
 
     counts: Counter[Standing]
     reasons: Sequence[Change]  # of all that changed, one by one
+    unchecked: int = 0  # new ones that are counted as usable, and are looked at during the run
 
     @classmethod
     def of(cls, standings: Iterable[tuple[Standing, Sequence[Change]]]) -> "PlanSummary":
@@ -48,6 +49,12 @@ class PlanSummary:
             counts[standing] += 1
             reasons += changes
         return cls(counts, reasons)
+
+    def with_unchecked(self, count: int) -> "PlanSummary":
+        """The summary with so many new inputs more."""
+        counts = self.counts.copy()
+        counts["new"] += count
+        return replace(self, counts=counts, unchecked=count)
 
     @property
     def moved(self) -> bool:
@@ -68,6 +75,8 @@ class PlanSummary:
                 parts.append(f"{count} {word}{why}")
         kept = self.counts["changed"] + self.counts["altered"]
         end = " What is replaced is kept in .replaced." if kept else ""
+        if self.unchecked:
+            end += f" {self.unchecked} of them are checked while the first are drawn."
         return one_line(f"{title}: {', '.join(parts) or 'nothing'}.{end}")
 
     def _why(self, noun: str) -> str:

@@ -4,11 +4,11 @@ Each kind has a file in `core.intake.kinds` that registers itself.
 """
 
 from abc import ABC
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,11 +21,19 @@ from core.registry import Registry
 from core.section import Section
 from core.store.outputs import PICTURE_SUFFIXES
 from core.tasks import KINDS as PACKAGE
-from core.tasks import Lora, Task, paths_in
+from core.tasks import Lora, Task, fields_of, paths_in
 from core.validation import describe, misspelt, shown
 
 TaskInput = Mapping[str, Any] | Task | InputError
 """What may stand for a task in a batch; an InputError is a task that its reader gave up on."""
+
+
+class Inputs(Protocol):
+    """The inputs of a batch. They are read once, in order."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[TaskInput]: ...
+
 
 T = TypeVar("T", bound=Task)
 K = TypeVar("K", bound="type[TaskKind[Any]]")
@@ -35,7 +43,7 @@ USUAL_STEPS = 30
 _NEVER_DECIDING = ("output_path", "task_id", "metadata", "lora_path", "loras")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Contents:
     """Content hashes of the files that a task reads; pictures by their path.
 
@@ -49,6 +57,10 @@ class Contents:
     pictures: dict[str, str] = field(default_factory=dict)
     readings: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
+
+
+NO_FILES = Contents()
+"""Of a task that reads none: one for all, as they are many."""
 
 
 class TaskKind(ABC, Generic[T]):
@@ -93,7 +105,7 @@ class TaskKind(ABC, Generic[T]):
 
     def complete(self, task: T) -> tuple[T, Contents]:
         """Fill in what is left open, find and check its files."""
-        values = dict(vars(task))
+        values = fields_of(task)
         for layer in self.layers:
             fill(values, layer)
         return self.with_files(replace(task, **values))
@@ -115,7 +127,7 @@ class TaskKind(ABC, Generic[T]):
             pictures: what `pictures_of` said, where it was asked already.
         """
         pictures = self.pictures_of(task) if pictures is None else pictures
-        contents = Contents()
+        contents = NO_FILES
         if self.loras is not None:
             loras, contents = self.loras.stack(task)
             if any(getattr(task, name) != value for name, value in loras.items()):
@@ -206,7 +218,7 @@ def _is_said(value: Any) -> bool:
 def deciding(task: Task) -> dict[str, Any]:
     """The fields of a task that decide its result by their own values."""
     undeciding = undeciding_fields(type(task))
-    return {k: v for k, v in vars(task).items() if k not in undeciding}
+    return {k: v for k, v in fields_of(task).items() if k not in undeciding}
 
 
 def undeciding_fields(task: type[Task]) -> frozenset[str]:
@@ -231,6 +243,7 @@ class LoraFinder:
         self._folders = folders
         self._inspector = inspector
         self._found: dict[str, tuple[str, str]] = {}
+        self._contents: dict[str, Contents] = {}  # by hash: tasks share them
 
     def find(self, path: str | None) -> tuple[str | None, str | None]:
         """The file and its content hash; None for none."""
@@ -250,7 +263,11 @@ class LoraFinder:
         stack: Sequence[Lora] = getattr(task, "loras", ())
         if not stack:
             path, sha256 = self.find(getattr(task, "lora_path", None))
-            return ({"lora_path": path} if path else {}), Contents(sha256)
+            if sha256 is None:
+                return {}, NO_FILES
+            if sha256 not in self._contents:
+                self._contents[sha256] = Contents(sha256)
+            return {"lora_path": path}, self._contents[sha256]
         found: list[Lora] = []
         named: dict[str, int] = {}  # content hash: place
         for place, lora in enumerate(stack):
@@ -272,9 +289,12 @@ class LoraFinder:
         return fields_for(found), Contents(one, loras=() if one else hashes)
 
 
-def megapixel_steps(width: int | None, height: int | None, steps: int | None) -> float:
-    """Megapixels x steps, with usual values where one is open."""
-    return (width or 1024) * (height or 1024) / 1e6 * (steps or USUAL_STEPS)
+@lru_cache(maxsize=1024)
+def megapixel_steps(
+    width: int | None, height: int | None, steps: int | None, passes: int = 1
+) -> float:
+    """Megapixels x steps x passes, with usual values where one is open."""
+    return (width or 1024) * (height or 1024) / 1e6 * (steps or USUAL_STEPS) * passes
 
 
 def fill(values: dict[str, Any], layer: Section, skipped: Sequence[str] = ()) -> None:
@@ -294,7 +314,7 @@ def _parsed(of: type[TaskKind[Any]], given: object) -> Task:
     kind, needed = of.task, of.needed
     names: list[str] = [f.name for f in fields(kind)]
     if isinstance(given, kind):
-        given = vars(given)
+        given = fields_of(given)
     if not isinstance(given, Mapping):
         raise InputError(f"Expected a task with {_a(needed)}, found {shown(given)}.")
     # Real files leave fields empty where they mean "not set".

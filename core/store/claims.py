@@ -1,4 +1,4 @@
-"""Which batch of a folder works on which output, so that no two batches write one file.
+"""Claims of a folder's batches on their outputs, so that no two batches write one file.
 
 Names that batches give by themselves are numbered here, too: two batches never get one number.
 """

@@ -95,6 +95,12 @@ class Ledger:
         if self._lock:
             self._lock.release()
 
+    @property
+    def is_empty(self) -> bool:
+        """No task was ever asked for."""
+        with self._use():
+            return self._db.execute("SELECT 1 FROM tasks LIMIT 1").fetchone() is None
+
     def entries(self) -> dict[str, Entry]:
         """All tasks ever asked for, by key."""
         with self._use():

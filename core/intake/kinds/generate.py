@@ -8,7 +8,7 @@ from core.intake.picture_settings import USUAL_NAMES, named_fields
 from core.intake.setting_values import is_empty, is_set
 from core.intake.task_kinds import TWO_WAYS, Contents, TaskKind, fill, megapixel_steps, task_kind
 from core.lora_stack import CheckedLora
-from core.tasks import GenerateTask, Task
+from core.tasks import GenerateTask, Task, fields_of
 
 # Those whose values have one form; LoRAs have as many as in a tweets file.
 _PLAIN_FIELDS = set(GenerateTask.__dataclass_fields__) - {"loras"}
@@ -40,7 +40,7 @@ class GenerateKind(TaskKind[GenerateTask]):
         return task
 
     def complete(self, task: GenerateTask) -> tuple[GenerateTask, Contents]:
-        values = dict(vars(task))
+        values = fields_of(task)
         for layer in self.layers:
             guided = any(values[name] is not None for name in _GUIDANCE)
             fill(values, layer, skipped=_GUIDANCE if guided else ())
@@ -50,7 +50,7 @@ class GenerateKind(TaskKind[GenerateTask]):
         """Megapixels x steps x forward passes per step."""
         guided = (task.cfg or 1.0) > 1.0 if task.cfg is not None else (task.guidance_scale or 0) > 0
         passes = 2 if guided else 1
-        return megapixel_steps(task.width, task.height, task.num_inference_steps) * passes
+        return megapixel_steps(task.width, task.height, task.num_inference_steps, passes)
 
     @classmethod
     def group_of(cls, task: GenerateTask, loras: Sequence[CheckedLora]) -> Hashable | None:
