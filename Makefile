@@ -33,7 +33,7 @@ lint: $(READY_TO_TEST)
 	$(BIN)/ruff check .
 
 bench: $(READY)  ## what benchmarks/RESULTS.md shows of a machine without GPU
-	for name in encode start one_worker command judging scheduling stages memory; do \
+	for name in encode start one_worker command admission judging scheduling stages memory; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

@@ -11,7 +11,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 def gpu_ids(text: str) -> list[int]:
-    """Such as 0,2,4."""
+    """Read ids of GPUs, such as 0,2,4."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
@@ -34,7 +34,7 @@ def seed(text: str) -> int:
 
 
 def categories(text: str) -> list[str]:
-    """Such as sky,ground or sky,"mist, fog"."""
+    """Read categories, such as sky,ground or sky,"mist, fog"."""
     try:
         fields = next(csv.reader([as_text(text)], skipinitialspace=True), [])
     except csv.Error:

@@ -29,7 +29,7 @@ class Stoppable(Protocol):
 
 
 class Interrupts:
-    """Once: finish what runs. Twice: stop at once. Before there is a run: KeyboardInterrupt.
+    """Handles Ctrl-C. Once: finish what runs. Twice: stop at once. Before a run: KeyboardInterrupt.
 
     Attributes:
         run: what is asked to end; set it when there is something to finish.
@@ -54,7 +54,7 @@ class Interrupts:
             signal.signal(number, signal.SIG_IGN if _whole_program else handler)
 
     def tell_how_to_continue(self) -> None:
-        """For a run that was interrupted before there was anything to finish."""
+        """Log the command that starts a run again that was interrupted before it began."""
         logger.warning(f"Interrupted. Start again with: {self._resume}")
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:

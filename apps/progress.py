@@ -63,7 +63,7 @@ def set_up_logging(log_level: str) -> None:
 
 
 def _log_to(sink: Any, log_level: str, **options: Any) -> None:
-    """Nowhere else from now on, and never nowhere: a signal's words may come at any moment."""
+    """Send the log to one place alone; never to none, for a signal's words may come any time."""
     new = logger.add(sink, level=log_level, format=LOG_FORMAT, **options)
     for old in _sinks:
         with suppress(ValueError):  # somebody else has removed it
@@ -109,7 +109,7 @@ class LineView:
 
 
 class _TimeRemaining(TimeRemainingColumn):
-    """For the batch and downloads: a worker's share has no end of its own."""
+    """Time remaining of the batch and of downloads; a worker's share has no end of its own."""
 
     def render(self, task: Task) -> Text:
         has_end = task.id == 0 or task.fields.get("is_download")
@@ -117,7 +117,7 @@ class _TimeRemaining(TimeRemainingColumn):
 
 
 class _Count(MofNCompleteColumn):
-    """Of pictures, or of a download's bytes."""
+    """Count of pictures, or of a download's bytes."""
 
     def render(self, task: Task) -> Text:
         if not task.fields.get("is_download"):
@@ -208,6 +208,8 @@ def _steps(event: TaskProgress) -> str:
 def _line(event: TaskEnded, count: str) -> tuple[str, str]:
     result = event.result
     where = f" on {result.worker}" if result.worker else ""
+    if event.refused:
+        return "ERROR", f"{count} {result.task_id}: {result.status}: {result.error}".strip()
     # Closed with the batch, or done by an earlier run: logged once for all.
     if result.worker is None or result.status == "skipped":
         return "DEBUG", f"{count} {result.task_id}: {result.status}".strip()

@@ -9,10 +9,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from apps.edit_benchmark.models import JUDGE_DEMAND
 from core.checkpoints.checkpoint import Checkpoint, component_of, judge_checkpoint
 from core.checkpoints.known_models import FILE, known_checkpoint, to_json
 from core.checkpoints.weights import Tensor
+from core.devices.edit_models import JUDGE_DEMAND
 from core.devices.memory_needs import GIB, gib, need_of
 from core.devices.working_memory import Demand
 from core.memory_modes import Mode

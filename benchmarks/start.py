@@ -20,7 +20,7 @@ from loguru import logger
 
 from benchmarks.ratios import times_faster
 from core.devices.model_choice import DEMO_MODEL
-from core.engine.worker_handle import State
+from core.engine.worker_slot import State
 from core.events import Event as Happening
 from core.events import TaskStarted, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator

@@ -4,7 +4,7 @@ UNITS = ("B", "kB", "MB", "GB")
 
 
 def shown_bytes(size: float) -> str:
-    """Such as 20.5 GB, with one digit behind the point."""
+    """A number of bytes as text, such as 20.5 GB, with one digit behind the point."""
     unit = UNITS[0]
     for unit in UNITS:
         if abs(size) < 1000 or unit == UNITS[-1]:

@@ -26,7 +26,7 @@ class DeviceError(InputError):
 
 
 class ModelLoadError(MultiGPUError):
-    """No worker could load the model, now or again; the message says what to do about it."""
+    """The model can be loaded by no worker, now or later; the message says what to do about it."""
 
 
 class LedgerError(MultiGPUError):

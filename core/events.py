@@ -32,8 +32,11 @@ class TaskProgress:
 
 @dataclass(frozen=True)
 class TaskEnded:
+    """`refused`: its input turned out to be unusable while the run was going on."""
+
     result: Result
     job: int = 0
+    refused: bool = False
 
 
 @dataclass(frozen=True)

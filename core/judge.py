@@ -42,7 +42,7 @@ class Judge:
         return JUDGES[self.settings.type]
 
     def name(self, model_identity: str) -> str:
-        """Of its folder of verdicts: type, prompts and model, such as vlm-viescore-Qwen3-VL-8B."""
+        """Name of the folder of verdicts: type, prompts and model, as vlm-viescore-Qwen3-VL-8B."""
         model = re.sub(r"[#@].*", "", model_identity).rpartition("/")[2]
         fit = cleaned(model, "-.", "-")
         short = cut(fit, MAX_MODEL_NAME)
@@ -51,7 +51,7 @@ class Judge:
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """Its settings that decide scores; the batch size does so by rounding only."""
+        """Settings that decide scores; the batch size only rounds otherwise and does not count."""
         # Of how its model is loaded the model's own identity tells.
         undeciding = {"model", "prompts", "batch_size", "variant", "memory"}
         undeciding |= {"gpus_per_worker", "workers_per_gpu"}

@@ -1,7 +1,6 @@
-"""From a judge's words to its scores: what is unambiguous is taken, nothing is guessed.
+"""Reads a judge's scores out of its words: what is unambiguous is taken, nothing is guessed.
 
-1. Only what follows the last end of a thought (`</think>` and its kin) counts, and of a single
-   `<answer>` only its inside. A thought that has no end leaves no answer.
+1. Only what follows the judge's thought counts (`core.judge_thought`).
 2. The answer is a JSON object; words and code fences around it are passed over, line breaks
    and tabs inside its strings are taken as they are.
 3. Its scores are a number, or a list of one number per part, under `score`; or one number under
@@ -20,35 +19,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from core.judge_thought import NoScore, after_thought
 from core.validation import shown
 
 SCORE = "score"
 YES_NO = {"yes": 1.0, "no": 0.0}
-
-# How models mark their thoughts: Qwen, GLM, InternVL, MiMo, Cosmos (<think>), Seed (<seed:think>),
-# Magistral ([THINK]), Kimi-VL (◁think▷), Gemma 4 (<|channel>thought … <channel|>), gpt-oss,
-# LongCat (<longcat_think>), MedGemma (<unused94>thought … <unused95>), Cohere, OpenThinker.
-_NAME = r"(?:\w+[:_])?(?:think|thinking|thought|thoughts|reason|reasoning|scratchpad)"
-_OPENED = (
-    rf"<{_NAME}>|\[THINK\]|◁think▷|<\|channel>(?:thought)?|<\|channel\|>analysis"
-    r"|<unused94>(?:thought)?|<\|(?:start_thinking|begin_of_thought)\|>"
-)
-_CLOSED = (
-    rf"</{_NAME}>|\[/THINK\]|◁/think▷|<channel\|>|<\|channel\|>final"
-    r"|<unused95>|<\|(?:end_thinking|end_of_thought)\|>"
-)
-_OPENING = re.compile(_OPENED, re.IGNORECASE)
-_CLOSING = re.compile(_CLOSED, re.IGNORECASE)
-_LEFT_OPEN = re.compile(rf"(?:{_OPENED})\s*\Z", re.IGNORECASE)
-_ANSWER = re.compile(r"<answer>", re.IGNORECASE)
-_ANSWER_END = re.compile(r"</answer>", re.IGNORECASE)
-
-_ENDS = {  # of marks that a slash does not end
-    "<|channel": "<channel|>",
-    "<unused94>": "<unused95>",
-    "<|START_THINKING|>": "<|END_THINKING|>",
-    "<|begin_of_thought|>": "<|end_of_thought|>",
-}
 
 _QUOTE = "[\"'“”‘’]"
 _COMMA, _COLON = r"\s*+[,，]", r"\s*+[:：]\s*+"
@@ -94,10 +69,6 @@ class _Members(list[tuple[str, object]]):
     """The members of an object in order, keys that are given twice included."""
 
 
-class _NoScore(Exception):
-    """Why an answer gives no score."""
-
-
 _DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_Members)
 
 
@@ -108,37 +79,10 @@ def read_answer(raw: str, form: Form, cut: bool = False) -> Reading:
         cut: the judge had more to say when it reached its limit of tokens.
     """
     try:
-        scores = _scores_in(_after_thought(raw), form, cut)
-    except _NoScore as reason:
+        scores = _scores_in(after_thought(raw), form, cut)
+    except NoScore as reason:
         return Reading(None, str(reason))
     return Reading(dict(zip(form.parts, scores, strict=True)))
-
-
-def left_open(prompt: str) -> str:
-    """The mark with which a prompt opens a thought that the answer goes on with; mostly empty."""
-    found = _LEFT_OPEN.search(prompt)
-    return found.group().strip() if found else ""
-
-
-def closing(mark: str) -> str:
-    """What ends the thought that `mark` opened."""
-    for start, end in _ENDS.items():
-        if mark.startswith(start):
-            return end
-    return f"{mark[0]}/{mark[1:]}"
-
-
-def _after_thought(raw: str) -> str:
-    ends = [end.end() for end in _CLOSING.finditer(raw)]
-    text = raw[ends[-1] :] if ends else raw
-    if _OPENING.search(text):
-        raise _NoScore("the judge's thought has no end, and no answer follows it")
-    if not text.strip():
-        raise _NoScore("the answer is empty")
-    answers = list(_ANSWER.finditer(text))
-    if len(answers) == 1:
-        text = _ANSWER_END.split(text[answers[0].end() :])[0]
-    return text
 
 
 def _scores_in(text: str, form: Form, cut: bool) -> tuple[float, ...]:
@@ -148,17 +92,17 @@ def _scores_in(text: str, form: Form, cut: bool) -> tuple[float, ...]:
     while start := _OBJECT.search(text, position):
         outside.append(text[position : start.start()])
         if _opens_an_object(outside[-1]):
-            raise _NoScore("the JSON object cannot be read from its beginning")
+            raise NoScore("the JSON object cannot be read from its beginning")
         members, end = _object_at(text, start.start(), form, cut)
         position = len(text) if end is None else end
         found.add(_scores_of(members, form))
     if not found:
-        raise _NoScore("there is no JSON object in the answer")
+        raise NoScore("there is no JSON object in the answer")
     if len(found) > 1:
-        raise _NoScore("the answer gives several different scores")
+        raise NoScore("the answer gives several different scores")
     if cut and not _NOTHING_MORE.match(text, position):
         # Perhaps a draft: a judge that thinks aloud without marks goes on like this.
-        raise _NoScore("the answer went on after its scores and has no end")
+        raise NoScore("the answer went on after its scores and has no end")
     scores = found.pop()
     for words in (*outside, text[position:]):
         _check_that_nothing_differs(words, scores, form)
@@ -177,7 +121,7 @@ def _opens_an_object(words: str) -> bool:
 
 
 def _check_that_nothing_differs(words: str, scores: tuple[float, ...], form: Form) -> None:
-    """Outside of objects, too, what looks like a member with a score says the same."""
+    """Raise if anything like a member with a score, outside of objects, too, says otherwise."""
     wanted = {part.casefold(): score for part, score in zip(form.parts, scores, strict=True)}
     for member in _looks_like(_names(form)).finditer(words):
         value, name = _VALUE.match(words, member.end()), _plain(member[1])
@@ -187,7 +131,7 @@ def _check_that_nothing_differs(words: str, scores: tuple[float, ...], form: For
             given = _value(value) if value else None
             same = not _is_number(given) or given == wanted.get(name)
         if not same:
-            raise _NoScore("the answer gives several different scores")
+            raise NoScore("the answer gives several different scores")
 
 
 def _object_at(text: str, start: int, form: Form, cut: bool) -> tuple[_Members, int | None]:
@@ -237,7 +181,7 @@ def _value(found: re.Match[str]) -> object:
 
 
 def _last_members(text: str, start: int, unsure: int, names: Sequence[str], cut: bool) -> _Members:
-    """Scores behind a text whose end is unsure: they end the object.
+    """Members with scores behind a text whose end is unsure: they end the object.
 
     Where the answer was cut or has no closing brace they have to end it, too: else they might be
     words of the text, and the scores might have come later.
@@ -250,20 +194,20 @@ def _last_members(text: str, start: int, unsure: int, names: Sequence[str], cut:
         end = _END.match(text, here)
         if (end and not cut) or _NOTHING_MORE.match(text, end.end() if end else here):
             return members
-    raise _NoScore(f'the JSON object cannot be read, and no "{SCORE}" in it is certain')
+    raise NoScore(f'the JSON object cannot be read, and no "{SCORE}" in it is certain')
 
 
 def _check_that_all_agree(
     text: str, position: int, members: _Members, names: Sequence[str]
 ) -> None:
-    """What looks like a score from `position` on says the same as the certain members."""
+    """Raise if anything like a score after `position` contradicts the certain members."""
     certain = {_plain(key): value for key, value in members}
     for other in _looks_like(names).finditer(text, position):
         value, name = _VALUE.match(text, other.end()), _plain(other[1])
         if name not in certain and name != SCORE:
             continue
         if not value or _value(value) != certain.get(name):
-            raise _NoScore("the answer gives several different scores")
+            raise NoScore("the answer gives several different scores")
 
 
 def _looks_like(names: Sequence[str]) -> re.Pattern[str]:
@@ -292,13 +236,13 @@ def _scores_of(members: _Members, form: Form) -> tuple[float, ...]:
         for part, score in zip(form.parts, scores, strict=True):
             beside = [] if _plain(part) == SCORE else given.get(_plain(part), [])
             if any(_is_number(value) and value != score for value in beside):
-                raise _NoScore("the answer gives several different scores")
+                raise NoScore("the answer gives several different scores")
     if not found:
         found = set(_by_name(given, form))
     if not found:
-        raise _NoScore(f'the JSON object has no "{SCORE}"')
+        raise NoScore(f'the JSON object has no "{SCORE}"')
     if len(found) > 1:
-        raise _NoScore("the answer gives several different scores")
+        raise NoScore("the answer gives several different scores")
     return found.pop()
 
 
@@ -316,13 +260,13 @@ def _one_per_part(value: object, form: Form) -> tuple[float, ...]:
             given.setdefault(_plain(key), []).append(inner)
         found = set(_by_name(given, form))
         if len(found) != 1:
-            raise _NoScore(f"{shown(dict(value))} is not one score for each of {_list(form)}")
+            raise NoScore(f"{shown(dict(value))} is not one score for each of {_list(form)}")
         return found.pop()
     if form.yes_no:
         return (_yes_or_no(value),)
     numbers = value if isinstance(value, list) else [value]
     if len(numbers) != len(form.parts):
-        raise _NoScore(f"{shown(value)} is not one number for each of {_list(form)}")
+        raise NoScore(f"{shown(value)} is not one number for each of {_list(form)}")
     return tuple(_number(number, form) for number in numbers)
 
 
@@ -330,7 +274,7 @@ def _yes_or_no(value: object) -> float:
     word = value[0] if isinstance(value, list) and len(value) == 1 else value
     answer = YES_NO.get(word.strip().lower()) if isinstance(word, str) else None
     if answer is None:
-        raise _NoScore(f"{shown(value)} is neither yes nor no")
+        raise NoScore(f"{shown(value)} is neither yes nor no")
     return answer
 
 
@@ -340,9 +284,9 @@ def _is_number(value: object) -> bool:
 
 def _number(value: object, form: Form) -> float:
     if not isinstance(value, int | float) or not _is_number(value):
-        raise _NoScore(f"{shown(value)} is not a number")
+        raise NoScore(f"{shown(value)} is not a number")
     if not form.lowest <= value <= form.highest:
-        raise _NoScore(f"{shown(value)} is outside {form.lowest:g} to {form.highest:g}")
+        raise NoScore(f"{shown(value)} is outside {form.lowest:g} to {form.highest:g}")
     return float(value)
 
 

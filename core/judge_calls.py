@@ -52,7 +52,7 @@ class JudgeCall(Section):
         return self
 
     def question(self, instruction: str) -> str:
-        """Braces of a JSON example in the text stay as they are."""
+        """The question with the instruction in its place; other braces stay as they are."""
         return self.text.replace(INSTRUCTION, instruction)
 
     @property

@@ -1,4 +1,4 @@
-"""Where an edit's instruction stands in the questions of a judge's prompt file."""
+"""Finds the place of an edit's instruction in the questions of a judge's prompt file."""
 
 import re
 from collections.abc import Sequence

@@ -40,7 +40,7 @@ def hashes_of(one: str | None, several: Sequence[str]) -> tuple[str, ...]:
 
 
 def counting(task: Task, hashes: Sequence[str]) -> tuple[CheckedLora, ...]:
-    """Those with a strength, in the order in which they are applied."""
+    """LoRAs whose strength is not zero, in the order in which they are applied."""
     found = [
         CheckedLora(sha256, lora.path, lora.strength)
         for lora, sha256 in zip(task.lora_stack, hashes, strict=True)

@@ -123,7 +123,7 @@ def comes_to_host_memory(mode: Mode) -> bool:
 
 
 def installed(package: str) -> bool:
-    """Without importing it: both packages ask CUDA for its devices as they are imported."""
+    """Whether a package is installed. It is not imported: that would ask CUDA for its devices."""
     try:
         return find_spec(package) is not None
     except ValueError:  # an entry of sys.modules without a spec

@@ -56,7 +56,7 @@ class Lease:
 
     @property
     def loras(self) -> tuple[CheckedLora, ...]:
-        """Those that take part in the picture, in the order in which they are applied."""
+        """LoRAs that take part in the picture, in the order in which they are applied."""
         return counting(self.task, hashes_of(self.lora_sha256, self.loras_sha256))
 
     @property
@@ -106,7 +106,7 @@ class LoadFailed:
 
 @dataclass(frozen=True)
 class Compiling:
-    """Before the device begins what it runs, the model is compiled for it: that takes a while."""
+    """The model is being compiled before the device begins what it runs: that takes a while."""
 
 
 @dataclass(frozen=True)

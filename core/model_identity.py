@@ -1,4 +1,4 @@
-"""What about a loaded model decides its pictures, as the one text that fingerprints hold.
+"""Identity of a loaded model: all about it that decides pictures, as one text in fingerprints.
 
 `name#hash variant=fp16 lora=0123456789abcdef@1.0 scheduler={"shift":1.0} sage`: the model, how it
 is loaded, LoRAs that belong to it, changes of its noise schedule, and last the attention's backend.
@@ -24,12 +24,14 @@ _BACKEND_NAME = re.compile(r"[a-z0-9_]+")
 
 @dataclass(frozen=True)
 class Identity:
-    """Attributes:
-    model: name and hash of its weights.
-    others: such as variant and memory mode.
-    loras: identities of the model's own LoRAs.
-    scheduler: settings over the checkpoint's.
-    backend: of the attention; None for diffusers' own choice.
+    """What decides the pictures of a loaded model, in parts.
+
+    Attributes:
+        model: name and hash of its weights.
+        others: such as variant and memory mode.
+        loras: identities of the model's own LoRAs.
+        scheduler: settings over the checkpoint's.
+        backend: of the attention; None for diffusers' own choice.
     """
 
     model: str

@@ -28,7 +28,7 @@ class ModelLora:
 
     @property
     def shown(self) -> str:
-        """For a line of the log."""
+        """The LoRA and its strength as text for the log."""
         return f"{self.name} at {self.strength:g}"
 
     @property

@@ -1,10 +1,10 @@
-"""`MultiGPUImageGenerator`: jobs and batches of pictures on warm, supervised workers."""
+"""`MultiGPUImageGenerator`: jobs and batches of pictures, edits and scores on warm workers."""
 
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,38 +12,37 @@ from uuid import uuid4
 
 from loguru import logger
 
+from core.batch_intake import BatchIntake
+from core.callers import Callers
 from core.checkpoints.lora_files import LoraInspector
-from core.devices.device import choose_devices
-from core.devices.memory_choice import MemoryChoice, demand_of, usual_demand
-from core.devices.model_choice import ModelChoice, choose_drawing_model
-from core.devices.sharing import share_out
+from core.devices.device import Device, choose_devices
+from core.devices.model_choice import ModelChoice
 from core.engine.backend import WorkerBackend
 from core.engine.engine import Engine
 from core.engine.job import Job
 from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, ignore
-from core.index_files import PIPELINE_INDEX
-from core.intake.admission import Admission, Admitted, Rejected
-from core.intake.kinds.generate import GenerateKind
 from core.intake.planning import Plan, tell_plan
-from core.intake.task_kinds import LoraFinder, TaskInput
-from core.memory_modes import refuse_unusable
+from core.intake.remaining import FIRST, Remaining
+from core.intake.task_kinds import Inputs, TaskInput
 from core.paths import as_text, user_path
 from core.processes.local_backend import LocalBackend
-from core.role_model import RoleModel
+from core.roles import Roles
 from core.session import Session
-from core.settings import GenerationDefaults, Settings, load_settings
+from core.settings import Settings, load_settings
 from core.streams import occupy_standard_descriptors
-from core.tasks import GenerateTask, Result
+from core.tasks import Result, Task
+from core.worker_spec import Role
 
 WAIT_SLICE = 0.5  # seconds: how long a blocked wait keeps Ctrl-C waiting on some platforms
+CLOSE_PATIENCE = 5.0  # seconds for the records of a batch whose caller was interrupted
 INTERRUPTED = "Not tried: the run was interrupted."
 INTERRUPTED_AT_ONCE = "Not finished: the run was interrupted."
 WHY_MOVED = "Without a seed of its own a task gets one by its place."
 
 
 class MultiGPUImageGenerator:
-    """Generates pictures on one worker process per GPU.
+    """Draws pictures, edits and scores them, on one worker process per GPU.
 
     Use it as a context manager: workers start on entering, stay warm between batches, and
     stop on leaving::
@@ -57,12 +56,17 @@ class MultiGPUImageGenerator:
             for result in job.as_completed():
                 ...
 
+    A job may mix tasks that draw, edit and score. The models that edit and score are chosen with
+    the first such task, and workers change their model as the waiting tasks ask for it.
+
     All methods may be called from several threads.
 
     Args:
         num_gpus: how many of the visible GPUs; all by default. Without CUDA, CPU workers.
         gpu_ids: which of the visible GPUs instead.
-        config: a YAML file, a mapping of settings, or Settings; laid over config/default.yaml.
+        config: a YAML file, a mapping of settings, or Settings; laid over config/default.yaml. Its
+            sections `editor`, `judge` and `judge_model_defaults`, for tasks that edit and score,
+            are laid over those of config/edit_benchmark.yaml.
         output_dir: makes batches resumable: relative output paths lie below this folder,
             nothing is written outside it, its ledger remembers what is done, and unchanged
             pictures are not drawn again; what changed tasks replace is kept in `.replaced`.
@@ -99,24 +103,13 @@ class MultiGPUImageGenerator:
         occupy_standard_descriptors()
         self.settings = load_settings(config)
         self._inspector = LoraInspector()
-        self.devices = share_out(
+        self._roles = Roles(
+            self.settings,
             choose_devices(num_gpus, gpu_ids, self.settings.device),
-            self.settings.gpus_per_worker or 1,
-            self.settings.workers_per_gpu or 1,
-            asked_for=num_gpus is not None or gpu_ids is not None,
+            num_gpus is not None or gpu_ids is not None,
+            self._inspector,
+            user_path(config, "config").parent if isinstance(config, str | Path) else None,
         )
-        folders = [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")]
-        model = choose_drawing_model(self.settings, self.devices, folders, self._inspector)
-        workers = self.settings.workers  # not self: a generator that is dropped frees its folder
-        self._memory = MemoryChoice(
-            model,
-            self.settings.memory,
-            self.devices,
-            "generate",
-            PIPELINE_INDEX,
-            lambda model: workers.decisive(model.deciding),
-        )
-        refuse_unusable(model.memory, "generate", self.devices[0].kind == "cpu")
         self.listener = listener
         self._session = Session(
             None if output_dir is None else Path(output_dir),
@@ -126,13 +119,14 @@ class MultiGPUImageGenerator:
         )
         self._backend = backend
         self._engine: Engine | None = None
+        self._served: set[Role] = set()  # by the engine
         self._owner: int | None = None  # the process that has the engine's thread and the ledger
         self._prepared = False  # a batch waits for workers
         self._stopping = False  # the user wants what runs to come to its end
         self._closing = False
         self._lora_counts = (0, 0)
         self._jobs: list[Job] = []  # those that may not be finished
-        self._callers = _Callers()
+        self._callers = Callers()
         self._planning = threading.RLock()
         self.tables_error: StorageError | LedgerError | None = None  # of the newest batch
         # Not by the clock alone: it may be set back, and two runs may start in one second.
@@ -152,8 +146,13 @@ class MultiGPUImageGenerator:
 
     @property
     def model(self) -> ModelChoice:
-        """The model, and how it is loaded."""
-        return self._memory.model
+        """The model that draws, and how it is loaded."""
+        return self._roles.drawing.model
+
+    @property
+    def devices(self) -> list[Device]:
+        """Devices that draw, one for each worker."""
+        return self._roles.drawing.devices
 
     @property
     def output_folder(self) -> Path:
@@ -172,12 +171,12 @@ class MultiGPUImageGenerator:
 
     def use_at_most(self, workers: int) -> None:
         """Do without the last workers if fewer are needed; call it before `start`."""
-        self.devices = self.devices[: max(1, workers)]
+        del self.devices[max(1, workers) :]
 
     # -- workers -----------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the workers; returns at once, and does nothing the second time.
+        """Start the workers that draw; returns at once, and does nothing the second time.
 
         On GPUs, where the output folder holds finished pictures, they start with the first batch:
         its tasks tell in which memory mode these were drawn.
@@ -187,40 +186,42 @@ class MultiGPUImageGenerator:
         """
         self._own()
         with self._planning:
-            if self._engine is None and not self._waits_for_tasks():
-                self._memory.ensure(usual_demand(self._layers))
-                logger.info(self.model.reason)
-                self._running_engine().warm("generate")
+            if "generate" not in self._served and not self._waits_for_tasks():
+                self._serve("generate").warm("generate")
 
     def _waits_for_tasks(self) -> bool:
         session = self._session
-        if self._prepared or not self._memory.is_open or session.overwrite:
+        if self._prepared or not self._roles.drawing.memory.is_open or session.overwrite:
             return False
         return bool(session.ledger.finished())
 
-    def _running_engine(self) -> Engine:
+    def _serve(self, *roles: Role) -> Engine:
+        """The running engine, which serves the models of these roles from now on.
+
+        Raises:
+            InputError, DeviceError: a model does not fit into the devices' memory.
+        """
         with self._planning:
             if self._engine is None:
                 settings = self.settings
-                backend = self._backend or LocalBackend(
-                    settings.workers.start_method, settings.supervision
-                )
-                drawing = RoleModel("generate", self._memory, self.devices, settings)
                 self._engine = Engine(
-                    self.devices,
-                    [drawing.served()],
-                    backend,
+                    [],
+                    [],
+                    self._backend
+                    or LocalBackend(settings.workers.start_method, settings.supervision),
                     settings.supervision,
                     settings.scheduling,
                     self._tell,
                 )
                 self._engine.start()
+            for name in roles:
+                if name not in self._served:
+                    role = self._roles[name]
+                    role.ensure()
+                    logger.info(role.reason)
+                    self._engine.add_model(role.served())
+                    self._served.add(name)
             return self._engine
-
-    @property
-    def _layers(self) -> list[GenerationDefaults]:
-        """Defaults of tasks, the first to count first."""
-        return [self.settings.defaults, self.settings.defaults_for(*self.model.names)]
 
     def stop(self, at_once: bool = False) -> None:
         """Stop the workers by poison pill (or at once, by SIGKILL) and close the ledger.
@@ -242,6 +243,7 @@ class MultiGPUImageGenerator:
             self._lora_counts = self.lora_counts
         self._session.close()
         self._engine = self._owner = None
+        self._served.clear()
         self._jobs = []
         self._stopping = self._closing = False
 
@@ -249,35 +251,39 @@ class MultiGPUImageGenerator:
 
     def generate_batch(
         self,
-        tasks: Sequence[Mapping[str, Any] | GenerateTask],
+        tasks: Sequence[Mapping[str, Any] | Task],
         timeout: float | None = None,
     ) -> list[Result]:
-        """Generate one picture per task.
+        """Do every task: draw a picture, edit one, or score an edit.
 
         Args:
-            tasks: dicts or GenerateTasks; a dict needs `prompt` and may have every other
-                field of GenerateTask. Relative LoRA paths are found from the current
-                folder, then from the configured LoRA folder.
+            tasks: GenerateTasks, EditTasks, ScoreTasks, or dicts of their fields. A dict with
+                `edited_image` asks for a score, one with `instruction` or `source_images` for an
+                edit, any other for a picture, which needs `prompt`; `kind` ("generate", "edit" or
+                "score") says it outright. Relative LoRA paths are found from the current
+                folder, then from the configured LoRA folder. Without an `output_path` results
+                are called `image_0001.png`, `edit_0001.png` and `score_0001.json`, numbered by
+                their place among all tasks that were given so far, of whatever kind.
             timeout: seconds; tasks that are not done by then get a record that says so.
 
         Returns:
             One result per task, in input order. A bad task is a failed result, never an
-            exception.
+            exception, and so are all tasks of a kind whose model cannot be used.
 
         Raises:
             InputError: the output folder holds the results of another input; nothing ran.
             LedgerError, StorageError: the output folder cannot be used; nothing ran.
         """
         with self._callers.inside():
-            return self._finish(self._submit(tasks), timeout)
+            return self._finish(*self._submit(tasks), timeout)
 
     def submit(
         self,
-        tasks: Sequence[Mapping[str, Any] | GenerateTask],
+        tasks: Sequence[Mapping[str, Any] | Task],
         priority: int = 0,
         owner: str | None = None,
     ) -> Job:
-        """Have pictures generated, and go on; see `generate_batch`.
+        """Hand in tasks, and return at once; see `generate_batch`.
 
         Args:
             priority: jobs of higher priority come first.
@@ -288,27 +294,33 @@ class MultiGPUImageGenerator:
             The job: its results as they come or all at once, its progress, and its cancelling.
         """
         with self._callers.inside():
-            return self._submit(tasks, priority, owner)
+            job, plan = self._submit(tasks, priority, owner)
+            self._feed(job, plan)
+            return job
 
     def _submit(
         self, tasks: Sequence[TaskInput], priority: int = 0, owner: str | None = None
-    ) -> Job:
+    ) -> tuple[Job, Plan]:
         with self._planning:
             plan = self.prepare(tasks, [Path.cwd()])
             if self._session.lasts:
                 tell_plan(plan.summary, "tasks", WHY_MOVED)
-            self.start()
-            return self._begin(plan, priority, owner)
+            if {job.role for job in plan.tasks} <= {"generate"}:
+                self.start()
+            return self._begin(plan, priority, owner), plan
 
     def prepare(
         self,
-        inputs: Sequence[TaskInput],
+        inputs: Inputs,
         lora_folders: Sequence[Path],
     ) -> Plan:
         """Check inputs against settings, files and ledger, without any worker.
 
+        Of a large input, where no earlier result can be there, only the first part is looked at:
+        the rest is while workers draw.
+
         Args:
-            inputs: tasks; an InputError stands for an input that its reader could not read.
+            inputs: tasks, read once; an InputError stands for one that its reader could not read.
             lora_folders: where relative LoRA paths are looked up before the configured folder.
         """
         self._own()
@@ -316,35 +328,42 @@ class MultiGPUImageGenerator:
         with self._planning:
             kept_seed = session.kept_seed()
             claims = session.claims.begin()
-            first = session.claims.reserve_numbers(len(inputs))
-            folders = [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")]
-            admission = Admission(
-                GenerateKind(self._layers, LoraFinder(folders, self._inspector)),
-                self.settings.workers.decisive(self.model.deciding),
-                self.settings.dtype,
+            intake = BatchIntake(
+                self._roles,
+                self.settings,
                 session.root,
-                lambda position: self._default_name(first + position),
-                self.settings.seed,
+                [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")],
+                self._inspector,
+                self._default_path(),
+                session.claims.reserve_numbers(len(inputs)),
                 kept_seed,
                 claims,
             )
-            items: list[Admitted | Rejected] = [admission.admit(i, x) for i, x in enumerate(inputs)]
-            planner = session.planner(self.model.loras)
+            streams = len(inputs) > FIRST and session.is_fresh and intake.only_draws(inputs)
+            more: list[Task] = []
+            if streams and intake.goes_by_sizes(self._served):
+                inputs = list(inputs)  # it is read twice
+                more = intake.shapes(inputs)
+            left, first_part = iter(inputs), FIRST if streams else len(inputs)
+            items = [intake.admit(i, given) for i, given in enumerate(islice(left, first_part))]
+            planner = session.planner(intake.model_loras)
             known = planner.known(items)
-            if self._engine is None:
-                demand = demand_of(items, self.settings.workers.max_resident_loras)
-                items = self._memory.settle(items, {} if session.overwrite else known, demand)
+            items = intake.settle(items, {} if session.overwrite else known, self._served, more)
             plan = session.begin(planner, items, known, claims)
-            self._prepared = bool(plan.tasks)
+            if streams:
+                rest = Remaining(left, first_part, len(inputs) - first_part, intake)
+                plan.continue_with(rest)
+            self._prepared = bool(plan.to_run)
             return plan
 
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:
         """Run a prepared batch on the started workers; see `generate_batch`."""
         with self._callers.inside():
-            return self._finish(self._begin(plan), timeout)
+            return self._finish(self._begin(plan), plan, timeout)
 
     def _begin(self, plan: Plan, priority: int = 0, owner: str | None = None) -> Job:
-        engine = self._running_engine()
+        roles = dict.fromkeys(task.role for task in plan.tasks)
+        engine = self._serve(*(roles or (["generate"] if plan.rest else [])))
         job = self._session.submit(
             engine, plan, plan.tasks, plan.settled, priority, owner, self._tell
         )
@@ -354,24 +373,33 @@ class MultiGPUImageGenerator:
             job.stop(INTERRUPTED)
         return job
 
-    def _finish(self, job: Job, timeout: float | None) -> list[Result]:
+    def _feed(self, job: Job, plan: Plan, look: Callable[[], None] = lambda: None) -> None:
+        if plan.rest:
+            planner = self._session.planner(self.model.loras)
+            self._session.feed(self._serve("generate"), job, planner, plan, look)
+
+    def _finish(self, job: Job, plan: Plan, timeout: float | None) -> list[Result]:
+        end = None if timeout is None else time.monotonic() + timeout
+
+        def close_if_late() -> None:
+            nonlocal end
+            if end is not None and _left(end) == 0:
+                job.close("timeout", f"Not finished within the timeout of {timeout:g} s.")
+                end = None
+
         try:
-            self._wait(job, timeout)
+            self._feed(job, plan, close_if_late)
+            while not job.wait(WAIT_SLICE if end is None else min(WAIT_SLICE, _left(end))):
+                close_if_late()
         except BaseException:  # Ctrl-C: this caller's job ends, workers and other jobs go on
             job.cancel(at_once=True)
+            job.wait(CLOSE_PATIENCE)  # so that the next batch may have its output names
             raise
         finally:
             if all(known.finished for known in self._jobs):
                 self._stopping = False  # the next batch is another one
         self.tables_error = job.records_error
         return job.results()
-
-    def _wait(self, job: Job, timeout: float | None) -> None:
-        end = None if timeout is None else time.monotonic() + timeout
-        while not job.wait(WAIT_SLICE if end is None else min(WAIT_SLICE, _left(end))):
-            if end is not None and _left(end) == 0:
-                job.close("timeout", f"Not finished within the timeout of {timeout:g} s.")
-                end = None
 
     def _own(self) -> None:
         """Take it for this process, or say whose it is: neither workers nor ledger can be shared.
@@ -398,50 +426,18 @@ class MultiGPUImageGenerator:
             job.close("interrupted", INTERRUPTED_AT_ONCE)
 
     def _tell(self, event: Event) -> None:
-        """A listener that raises must not take the engine with it."""
+        """Call the listener; one that raises must not take the engine with it."""
         try:
             self.listener(event)
         except Exception:
             logger.exception("The listener failed; the run goes on.")
 
-    def _default_name(self, position: int) -> str:
-        name = f"image_{position:04d}{self.settings.workers.picture_suffix}"
+    def _default_path(self) -> Callable[[str], str]:
+        """Where a result without a path of its own lies, by its name; holds no generator alive."""
         if self._session.lasts:
-            return name
-        folder = user_path(self.settings.output_dir, "output_dir")
-        return as_text(folder / self._run_name / name)
-
-
-class _Callers:
-    """Threads that are inside a call; whoever stops the generator waits for the others."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside: dict[int, int] = {}  # calls by thread: a signal handler interrupts its own
-
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        me = threading.get_ident()
-        with self._changed:
-            self._inside[me] = self._inside.get(me, 0) + 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside[me] -= 1
-                if not self._inside[me]:
-                    del self._inside[me]
-                self._changed.notify_all()
-
-    def wait_for_others(self, timeout: float) -> bool:
-        """Wait until no other thread is inside; False if one still is."""
-        me = threading.get_ident()
-
-        def alone() -> bool:
-            return not self._inside.keys() - {me}
-
-        with self._changed:
-            return self._changed.wait_for(alone, timeout)
+            return str
+        folder = user_path(self.settings.output_dir, "output_dir") / self._run_name
+        return lambda name: as_text(folder / name)
 
 
 def _left(end: float) -> float:

@@ -1,16 +1,21 @@
 """The model that one role has in a run: how it was chosen, and how its workers are made."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from core.devices.device import Device
-from core.devices.memory_choice import MemoryChoice
+from core.devices.memory_choice import Item, MemoryChoice, demand_of
 from core.devices.model_choice import ModelChoice
 from core.devices.worker_specs import RunSettings, spec_for
+from core.devices.working_memory import Demand
 from core.engine.served_model import ServedModel
+from core.intake.admission import Admitted
 from core.judge import Judge
+from core.section import Section
 from core.settings import SupervisionSettings
+from core.store.ledger import Entry
+from core.tasks import Task
 from core.worker_spec import Role, WorkerSpec
 
 
@@ -27,6 +32,8 @@ class RoleModel:
     Args:
         memory: the model, and how its memory mode is decided.
         devices: one for each worker.
+        usual: what is asked of the model where no task is known yet.
+        layers: defaults of its tasks, the first to count first.
         judge: how it scores; None for other roles.
     """
 
@@ -36,18 +43,49 @@ class RoleModel:
         memory: MemoryChoice,
         devices: Sequence[Device],
         settings: SupervisedSettings,
+        usual: Demand,
+        layers: Sequence[Section] = (),
         judge: Judge | None = None,
     ) -> None:
         self.role = role
         self.memory = memory
         self.devices = list(devices)
+        self.layers = layers
         self.judge = judge
         self._settings = settings
+        self._usual = usual
 
     @property
     def model(self) -> ModelChoice:
         """The model, and how it is loaded."""
         return self.memory.model
+
+    @property
+    def reason(self) -> str:
+        """A line for the log: which model it is, and why."""
+        reason = self.model.reason
+        if self.role == "generate":
+            return reason
+        return reason.replace("Model:", f"{self.role.capitalize()} with:", 1)
+
+    def settle(
+        self, items: Sequence[Item], known: Mapping[str, Entry], more: Sequence[Task] = ()
+    ) -> list[Item]:
+        """Decide on the memory mode for tasks, and for more that follow; see `MemoryChoice`."""
+        demand = self._usual
+        if self.judge is None:
+            tasks = [item.task for item in items if isinstance(item, Admitted)]
+            resident = self._settings.workers.max_resident_loras
+            demand = demand_of([*tasks, *more], resident)
+        return self.memory.settle(items, known, demand)
+
+    def ensure(self) -> None:
+        """Decide on the memory mode before workers start, if no batch made it necessary so far.
+
+        Raises:
+            InputError, DeviceError: see `core.devices.memory_fit.fit_memory`.
+        """
+        self.memory.ensure(self._usual)
 
     def spec_for(self, device: Device) -> WorkerSpec:
         """What a worker on a device is born knowing, as things stand; all share this machine."""

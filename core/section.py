@@ -4,6 +4,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """Unknown keys are refused, and what is read does not change."""
+    """A section of settings: unknown keys are refused, and what is read does not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())

@@ -4,23 +4,31 @@ Both facades stand on this: they bring models and tasks, the session everything 
 with the folder. Without a folder that lasts, its record lives as long as its process.
 """
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from loguru import logger
+
 from core.engine.engine import Engine
 from core.engine.job import Job
 from core.engine.recorder import Then
+from core.errors import LedgerError, StorageError
 from core.events import Listener
+from core.feeding import feed
 from core.intake.admission import Admitted, Rejected
 from core.intake.kept_seeds import KeptSeeds
 from core.intake.planning import Plan, Planner
 from core.model_lora import ModelLora
 from core.store.claims import BatchClaims, Claims
+from core.store.folder_input import FILE_NAME as INPUT
 from core.store.folder_input import FolderInput
 from core.store.folder_recorder import FolderRecorder
 from core.store.ledger import Entry, Ledger
+from core.store.ledger_file import FILE_NAME as RECORD
+from core.store.ledger_file import LOCK_NAME
 from core.store.outputs import OutputPath, OutputRoot
 from core.store.tables import Tables, refuse_foreign_tables
 from core.tasks import Result
@@ -79,8 +87,18 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """The folder is this program's at present."""
+        """Whether the folder's record is open and locked."""
         return self._ledger is not None
+
+    @property
+    def is_fresh(self) -> bool:
+        """No earlier result can be there: nothing needs to be looked for before work begins."""
+        if not self.lasts:
+            return True
+        if not self.ledger.is_empty:
+            return False
+        ours = (INPUT, LOCK_NAME, RECORD)
+        return all(name.startswith(ours) for name in os.listdir(self.root.folder))
 
     def _open(self) -> None:
         if not self.lasts:
@@ -145,7 +163,7 @@ class Session:
         sealed: bool = True,
         ends_batch: bool = True,
     ) -> Job:
-        """Have an engine do a batch, or a part of it.
+        """Hand a batch, or a part of it, to an engine.
 
         Args:
             sealed: no tasks will be added to this part.
@@ -160,6 +178,7 @@ class Session:
             if self._tables is not None and ends_batch:
                 self._tables.begin(plan)
         finish = self._writer(plan) if ends_batch else None
+        rest = 0 if plan.rest is None else len(plan.rest)
         return engine.submit(
             tasks,
             _PartRecorder(recorder, plan.batch, self.root.folder, finish),
@@ -167,8 +186,27 @@ class Session:
             priority,
             owner,
             listener,
-            sealed,
+            sealed and not rest,
+            rest,
         )
+
+    def feed(
+        self, engine: Engine, job: Job, planner: Planner, plan: Plan, look: Callable[[], None]
+    ) -> None:
+        """Give a job the rest of its batch, if there is more; see `core.feeding`.
+
+        Args:
+            look: called now and then meanwhile.
+        """
+        if plan.rest is None:
+            return
+        tables = self._tables
+
+        def told(refused: Sequence[Result]) -> None:
+            if tables is not None and refused:
+                tables.results.add(plan.batch, refused)
+
+        feed(engine, job, planner, plan, told, look)
 
     def end(self, plan: Plan) -> None:
         """Forget a batch of which every part is finished."""
@@ -185,6 +223,9 @@ class Session:
                     tables.write(plan, results)
                     if plan.replaced is not None:
                         plan.replaced.write_tables(any(r.status == "interrupted" for r in results))
+            except (LedgerError, StorageError) as error:
+                logger.error(f"The metadata could not be written: {error}")
+                raise
             finally:
                 recorder.end_batch(plan.batch)
 

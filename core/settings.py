@@ -1,46 +1,33 @@
 """The YAML settings as validated models. `config/default.yaml` holds every default."""
 
-import copy
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from core.errors import InputError
+from core.fields import Area, Scale, SeedOrRandom, Side, Steps, Strength, Text
 from core.judge_type import JUDGES
-from core.memory_modes import Memory
 from core.model_identity import Identity
-from core.noise_schedule import SchedulerSettings
-from core.paths import user_path
+from core.model_settings import Count, DrawingModel, LoadedModel
 from core.section import Section
-from core.tasks import Area, Scale, SeedOrRandom, Side, Steps, Strength, Text
-from core.validation import Place, describe
-from core.yaml_files import parse_yaml
+from core.settings_file import overlaid
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = PROJECT_DIR / "config" / "default.yaml"
-MAX_FILE_BYTES = 200_000
 
-Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 M = TypeVar("M", bound="Matching")
-S = TypeVar("S", bound=BaseModel)
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OptionalSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
 Threshold = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -53,79 +40,6 @@ def _known_mode(value: Any) -> Any:
 
 
 Compile = Annotated[Literal["never", "always"], BeforeValidator(_known_mode)]
-
-
-class LoadedModel(Section):
-    """Which model a role loads, and how."""
-
-    model: Annotated[str, Field(min_length=1)]
-    revision: str | None
-    variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None
-    dtype: Dtype
-    memory: Memory
-    gpus_per_worker: Count | None
-    workers_per_gpu: Annotated[int, Field(ge=1, le=16)] | None
-
-    @model_validator(mode="after")
-    def _one_kind_of_sharing(self) -> "LoadedModel":
-        check_sharing(self.gpus_per_worker or 1, self.workers_per_gpu or 1, self.memory)
-        return self
-
-
-def check_sharing(gpus_per_worker: int, workers_per_gpu: int, memory: Memory, of: str = "") -> None:
-    """Raises ValueError for settings of one model that exclude each other.
-
-    Args:
-        of: the section with its dot, where an error does not name it already.
-    """
-    if gpus_per_worker == 1:
-        return
-    if workers_per_gpu > 1:
-        raise ValueError(
-            f"gpus_per_worker: {gpus_per_worker} and {of}workers_per_gpu: {workers_per_gpu} "
-            "exclude each other: either a worker has several GPUs, or a GPU several workers"
-        )
-    if memory not in ("auto", "full"):
-        raise ValueError(
-            f"{of}memory: {memory} is for workers with one GPU; with gpus_per_worker: "
-            f"{gpus_per_worker} give full, or auto"
-        )
-
-
-class ModelLoraSettings(Section):
-    """One LoRA that belongs to the model: a local file, or a file of a repository on the hub."""
-
-    path: Annotated[Text, Field(min_length=1)]
-    file: Annotated[str, Field(pattern=r"^[\w.-][\w./ -]*\.safetensors$")] | None = None
-    revision: Annotated[str, Field(min_length=1)] | None = None
-    strength: Strength = 1.0
-
-    @property
-    def is_hub_id(self) -> bool:
-        return re.fullmatch(r"[\w.-]+/[\w.-]+", self.path, re.ASCII) is not None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "ModelLoraSettings":
-        if self.file is not None and not self.is_hub_id:
-            raise ValueError("with `file`, `path` is a repository on the hub, such as owner/name")
-        if self.file is None and self.revision is not None:
-            raise ValueError("`revision` is of a file on the hub: give `file`, too")
-        return self
-
-
-def _with_path(value: Any) -> Any:
-    """A path alone may stand for a LoRA."""
-    return {"path": value} if isinstance(value, str) else value
-
-
-class DrawingModel(LoadedModel):
-    """A model that draws or edits, with the LoRAs and the noise schedule that belong to it."""
-
-    base_model: Annotated[str, Field(min_length=1)] | None
-    model_loras: Annotated[
-        list[Annotated[ModelLoraSettings, BeforeValidator(_with_path)]], Field(max_length=16)
-    ]
-    scheduler: SchedulerSettings
 
 
 class GenerationDefaults(Section):
@@ -156,7 +70,7 @@ class ModelDefaults(Matching, GenerationDefaults):
 
 
 class EditDefaults(Section):
-    """The same for fields of an edit."""
+    """Default values for fields of an edit."""
 
     negative_prompt: Text | None = None
     width: Side | None = None
@@ -186,7 +100,7 @@ class StepCache(Section):
     kind: ClassVar[str]
 
     def __str__(self) -> str:
-        """Its kind and settings in one word, for fingerprints and for a picture's record."""
+        """Kind and settings of the cache in one word, for fingerprints and a picture's record."""
         settings = [f"{k}={v}".replace(" ", "") for k, v in self if v is not None]
         return f"{self.kind}({','.join(settings)})"
 
@@ -257,7 +171,7 @@ class WorkerSettings(Section):
 
     @property
     def picture_suffix(self) -> str:
-        """With its dot."""
+        """Ending of pictures without an output path of their own, with its dot."""
         return f".{self.picture_format}"
 
 
@@ -314,7 +228,14 @@ class SimulatedSettings(Section):
 
 
 class Settings(DrawingModel):
-    """All settings of a run; see config/default.yaml for what each one means."""
+    """All settings of a run; see config/default.yaml for what each one means.
+
+    Attributes:
+        editor: what the user says of the model that edits, unread, as the next two are: see
+            `core.edit_settings`. None where it is nothing.
+        judge: of the model that scores.
+        judge_model_defaults: of models that score.
+    """
 
     device: Literal["auto", "cuda", "cpu"]
     output_dir: Annotated[str, Field(min_length=1)]
@@ -326,6 +247,9 @@ class Settings(DrawingModel):
     supervision: SupervisionSettings
     scheduling: SchedulingSettings
     simulated: SimulatedSettings
+    editor: dict[str, Any] | None = None
+    judge: dict[str, Any] | None = None
+    judge_model_defaults: list[Any] | None = None
 
     def defaults_for(self, *models: str) -> GenerationDefaults:
         """The `model_defaults` entry for the names of a model; an empty one if none fits."""
@@ -352,71 +276,3 @@ def load_settings(source: "str | Path | Mapping[str, Any] | Settings | None" = N
     if isinstance(source, Settings):
         return source
     return overlaid(Settings, [DEFAULT_FILE], source)
-
-
-def overlaid(
-    kind: type[S], files: Sequence[Path], source: str | Path | Mapping[str, Any] | None
-) -> S:
-    """Settings from YAML files, each laid over the one before, and `source` over all of them.
-
-    Only the keys of `kind` are taken from the first files, so that one file can hold the
-    defaults of several kinds of run.
-    """
-    base: dict[str, Any] = {}
-    for file in files:
-        base = _overlay(base, _read_yaml(file))
-    base = {key: value for key, value in base.items() if key in kind.model_fields}
-    if source is None:
-        return _validate(kind, base, files[-1].name)
-    if isinstance(source, Mapping):
-        return _validate(kind, _overlay(base, source), "config")
-    given = _read_yaml(user_path(source, "config"))
-    return _validate(kind, _overlay(base, given), str(source))
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: larger than 200 kB, which no settings file is.")
-        data = parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start}).") from None
-    except ValueError as error:  # also of a path with a NUL
-        raise InputError(f"{path}: {error}.") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected `key: value` lines, found a {type(data).__name__}.")
-    return data
-
-
-def _overlay(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` wins; sections merge key by key, lists and values are replaced whole."""
-    merged = copy.copy(base)
-    for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
-            value = _overlay(dict(base[key]), value)
-        merged[key] = value
-    return merged
-
-
-def _validate(kind: type[S], data: Mapping[str, Any], origin: str) -> S:
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise InputError(f"{origin}: {describe(error, partial(_keys_at, kind))}") from None
-
-
-def _keys_at(kind: type[BaseModel], place: Place) -> list[str]:
-    """The keys that may stand beside the one at `place`."""
-    for part in place[:-1]:
-        if isinstance(part, str):
-            field = kind.model_fields.get(part)
-            inside = (field.annotation, *get_args(field.annotation)) if field else ()
-            models = [a for a in inside if isinstance(a, type) and issubclass(a, BaseModel)]
-            if not models:
-                return []
-            kind = models[0]
-    return list(kind.model_fields)

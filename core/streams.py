@@ -31,7 +31,7 @@ def occupy_standard_descriptors() -> None:
 
 
 def protect_standard_streams() -> None:
-    """For a program of ours, before it prints anything: writing never raises from here on."""
+    """Make writing to standard streams never raise; called before a program prints anything."""
     occupy_standard_descriptors()
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = _forgiving(number, getattr(sys, name))

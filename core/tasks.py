@@ -1,55 +1,32 @@
 """The words that cross a process boundary and reach the user: tasks and results."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import BeforeValidator, ConfigDict, Field
 
+from core.fields import (
+    Area,
+    Metadata,
+    Prompt,
+    Scale,
+    Seed,
+    SeedOrRandom,
+    Side,
+    Source,
+    Sources,
+    Steps,
+    Strength,
+    Text,
+    no_bool,
+)
 from core.paths import as_text
 from core.registry import Registry
-from core.seeds import fixed_seed, read_seed
 
-MIN_SIDE = 16  # pixels: one latent patch of the families that we know
-MAX_SIDE = 8192  # pixels: 64 megapixels, past any model that is served here
 MOST_LORAS = 16  # of one task
 MAX_TASK_BYTES = 32_768  # a lease fits in the pipe's buffer, so that main never blocks on a send
-
-
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("expected a number, not true or false")
-    return value
-
-
-def _plain_text(value: Any) -> Any:
-    """Refuse what cannot be written to UTF-8 or to a PNG text chunk."""
-    if isinstance(value, str):
-        if "\0" in value:
-            raise ValueError("contains a NUL character")
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise ValueError("contains half of a surrogate pair, which is not valid text") from None
-    return value
-
-
-def _stripped(value: str) -> str:
-    if not value.strip():
-        raise ValueError("is blank")
-    return value.strip()
-
-
-def _listed(value: Any) -> Any:
-    """One path may stand for a list of one."""
-    return [value] if isinstance(value, str) else value
-
-
-def _php_object(value: Any) -> Any:
-    """PHP writes an empty object as `[]`."""
-    return {} if isinstance(value, list) and not value else value
 
 
 def _members(value: Any) -> Any:
@@ -67,32 +44,6 @@ def _member(lora: Any) -> Any:
     if isinstance(lora, Mapping):
         return {k: as_text(v) if isinstance(v, Path) else v for k, v in lora.items()}
     return lora
-
-
-def _own_json(value: dict[str, Any]) -> dict[str, Any]:
-    """A copy: the caller may go on to change what it gave."""
-    if not value:
-        return {}
-    try:
-        return dict(json.loads(json.dumps(value, allow_nan=False)))
-    except (TypeError, ValueError, RecursionError):
-        raise ValueError("must be plain JSON values, without NaN, objects or loops") from None
-
-
-Text = Annotated[str, BeforeValidator(_plain_text)]
-Prompt = Annotated[Text, AfterValidator(_stripped)]
-Side = Annotated[
-    int, BeforeValidator(_no_bool), Field(ge=MIN_SIDE, le=MAX_SIDE, multiple_of=MIN_SIDE)
-]
-Area = Annotated[
-    int, BeforeValidator(_no_bool), Field(ge=MIN_SIDE * MIN_SIDE, le=MAX_SIDE * MAX_SIDE)
-]
-Steps = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=1000)]
-Scale = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=100, allow_inf_nan=False)]
-Seed = Annotated[int, PlainValidator(fixed_seed)]
-SeedOrRandom = Annotated[int, PlainValidator(read_seed)]  # or core.seeds.RANDOM
-Metadata = Annotated[dict[str, Any], BeforeValidator(_php_object), AfterValidator(_own_json)]
-Strength = Annotated[float, BeforeValidator(_no_bool), Field(ge=-10, le=10, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -161,7 +112,7 @@ class Task:
 
     @property
     def lora_stack(self) -> tuple[Lora, ...]:
-        """Its LoRAs, in whichever of the two ways they were given."""
+        """The task's LoRAs, in whichever of the two ways they were given."""
         path, strength = getattr(self, "lora_path", None), getattr(self, "lora_strength", 1.0)
         loras: tuple[Lora, ...] = getattr(self, "loras", ())
         return loras or ((Lora(path, strength),) if path else ())
@@ -219,10 +170,6 @@ class GenerateTask(Task):
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)
     seed_is_random: bool = False
-
-
-Source = Annotated[Text, AfterValidator(_stripped)]
-Sources = Annotated[tuple[Source, ...], BeforeValidator(_listed), Field(min_length=1, max_length=8)]
 
 
 @dataclass(frozen=True)
@@ -300,7 +247,7 @@ class ScoreTask(Task):
     source_images: Sources
     edited_image: Source
     seed: Seed | None = None
-    more_asks: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=100)] = 0
+    more_asks: Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=100)] = 0
     output_path: Text | None = None
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)
@@ -357,9 +304,14 @@ class Result:
         return iter(self.keys())
 
 
+def fields_of(task: Task) -> dict[str, Any]:
+    """The fields of a task by name; unlike `vars`, it leaves no dict with the task."""
+    return {name: getattr(task, name) for name in type(task).__dataclass_fields__}
+
+
 def task_to_json(task: Task) -> dict[str, Any]:
     """All fields, and under `kind` the name of the class; `loras` only where there are some."""
-    data = {"kind": type(task).__name__, **vars(task)}
+    data = {"kind": type(task).__name__, **fields_of(task)}
     loras = data.pop("loras", ())
     return {**data, "loras": [vars(lora) for lora in loras]} if loras else data
 
@@ -374,7 +326,7 @@ def task_from_json(data: Mapping[str, Any]) -> Task:
 
 
 def with_paths(task: T, change: Callable[[str], str]) -> T:
-    """The same task with the path of every file that it reads as `change` says it."""
+    """A copy of the task with `change` applied to the path of every file that it reads."""
     changed: dict[str, Any] = {}
     if getattr(task, "lora_path", None):
         changed["lora_path"] = change(task.lora_path)  # type: ignore[attr-defined]

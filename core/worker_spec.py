@@ -8,7 +8,8 @@ from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.judge import Judge
 from core.memory_modes import FACTS, Mode
 from core.model_lora import ModelLora
-from core.settings import Compile, Dtype, SimulatedSettings, StepCache
+from core.model_settings import Dtype
+from core.settings import Compile, SimulatedSettings, StepCache
 from core.tasks import ROLES
 
 Role = str
@@ -77,13 +78,13 @@ class WorkerSpec:
         return self.saved_with | {of_mode} if of_mode else self.saved_with
 
     def with_paths(self, change: Callable[[str], str]) -> "WorkerSpec":
-        """The same with every path as `change` says it."""
+        """A copy with `change` applied to every path."""
         loras = tuple(replace(lora, path=change(lora.path)) for lora in self.model_loras)
         base = None if self.base_model is None else change(self.base_model)
         return replace(self, model=change(self.model), base_model=base, model_loras=loras)
 
     def fetched_to(self, folder: str) -> "WorkerSpec":
-        """The same where the hub's part of the model lies in a folder of this machine."""
+        """A copy that finds the hub's part of the model in a folder of this machine."""
         part = "model" if self.base_model is None else "base_model"
         return replace(self, revision=None, **{part: folder})  # type: ignore[arg-type]
 
@@ -94,7 +95,7 @@ class WorkerSpec:
 
     @property
     def source(self) -> str:
-        """Where most of the model comes from: hub id, or folder; also where a part is in a file."""
+        """Hub id or folder of the model, or of the base model where one part is in a file."""
         return self.base_model or self.model
 
     @property
@@ -110,5 +111,5 @@ class WorkerSpec:
 
     @property
     def may_compile(self) -> bool:
-        """Its first task may have to wait for a compiler (`workers.compilation`)."""
+        """Whether the first task may have to wait for a compiler (`workers.compilation`)."""
         return self.compile == "always"

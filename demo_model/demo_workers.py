@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from apps.edit_benchmark.models import DEMO_EDITOR, DEMO_JUDGE
 from apps.edit_benchmark.settings import load_benchmark_settings
 from core.devices.device import choose_devices
+from core.devices.edit_models import DEMO_EDITOR, DEMO_JUDGE
 from core.devices.model_choice import ModelChoice
 from core.devices.worker_specs import spec_for
 from core.judge import load_judge

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from apps.edit_benchmark.models import DEMO_EDITOR, DEMO_JUDGE
+from core.devices.edit_models import DEMO_EDITOR, DEMO_JUDGE
 from demo_model.demo_workers import do_edit, editor, judge, scores
 from demo_model.edit_checker import (
     edit_right,

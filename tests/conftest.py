@@ -90,7 +90,8 @@ def fork_server(main_pid: int) -> psutil.Process | None:
     """The fork server of a main process."""
     try:
         children = psutil.Process(main_pid).children()
-        servers = (c for c in children if "forkserver" in " ".join([c.name(), *c.cmdline()]))
+        living = [c for c in children if c.status() != psutil.STATUS_ZOMBIE]
+        servers = (c for c in living if "forkserver" in " ".join([c.name(), *c.cmdline()]))
         return next(servers, None)
     except psutil.Error:
         return None

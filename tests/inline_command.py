@@ -13,7 +13,7 @@ import yaml
 
 from apps.tweets.command import main
 from core.store.provenance import read_provenance
-from tests.hostile.inline_pool import InlinePool
+from tests.inline_backend import InlineBackend
 
 DIED = 9  # exit code
 
@@ -21,10 +21,7 @@ DIED = 9  # exit code
 class InlineCommand:
     """A folder with tweets files and outputs, and the command to run there."""
 
-    def __init__(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setattr("core.multi_gpu_image_generator.WorkerPool", InlinePool)
+    def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
         self.folder = folder
         self.out = folder / "out"
         self._capfd = capfd
@@ -42,7 +39,7 @@ class InlineCommand:
         config.write_text(yaml.safe_dump({"model": "simulated", **settings}), "utf-8")
         line = [str(file), "1", "--config", str(config), "--output-dir", str(self.out)]
         try:
-            code = main([*line, *arguments])
+            code = main([*line, *arguments], backend=InlineBackend())
         except SystemExit as end:  # argparse
             code = int(str(end.code))
         return code, self._capfd.readouterr().err

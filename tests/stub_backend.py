@@ -184,6 +184,7 @@ class StubBackend:
         self.prepared: list[WorkerSpec] = []
         self.refusals: list[Exception] = []
         self.closed = False
+        self._polls = 0
         self._reports = ReportQueue()
         self._workers: dict[str, StubWorker] = {}  # whose death was not reported yet
         self._ticks = itertools.count()
@@ -197,6 +198,16 @@ class StubBackend:
     def becomes_ready(self) -> None:
         self.ready = True
         self.wake()
+
+    def let_the_engine_act(self) -> None:
+        """Wait until it has acted on everything that was said to it by now."""
+        before = self._polls
+
+        def turned() -> bool:
+            self.wake()
+            return self._polls >= before + 2
+
+        wait_until(turned, "a turn of the engine")
 
     # -- as the engine sees it -----------------------------------------------
 
@@ -242,6 +253,7 @@ class StubBackend:
             self._reports.drop(slot)
 
     def poll(self, timeout: float) -> list[Report]:
+        self._polls += 1
         reports = self._reports.poll(timeout)
         for report in reports:
             if isinstance(report, Died):

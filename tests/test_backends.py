@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -18,11 +18,24 @@ from core.devices.device import Device
 from core.devices.model_choice import ModelChoice
 from core.devices.worker_specs import spec_for
 from core.engine.backend import Died, HungUp, Report, Said, WorkerBackend
-from core.messages import Done, Failed, Generated, Lease, Load, Loaded, Log, Ready, Stop, encode
+from core.engine.dispatcher import MOST_BYTES
+from core.messages import (
+    Done,
+    Failed,
+    Generated,
+    Lease,
+    Load,
+    Loaded,
+    Log,
+    Ready,
+    Stop,
+    ToWorker,
+    encode,
+)
 from core.processes.fork_server import keeper
 from core.processes.local_backend import LocalBackend
 from core.settings import load_settings
-from core.tasks import GenerateTask
+from core.tasks import MAX_TASK_BYTES, GenerateTask
 from core.worker_spec import WorkerSpec
 from tests.conftest import PATIENCE, fork_server, simulated, wait_until, worker_processes
 from tests.inline_backend import InlineBackend
@@ -310,6 +323,11 @@ def talk(spec: WorkerSpec, reader: Connection, writer: Connection) -> None:
         writer.send_bytes(encode(Log("INFO", f"{number}", "x" * (number % 500))))
 
 
+def read_nothing(spec: WorkerSpec, reader: Connection, writer: Connection) -> None:
+    writer.send_bytes(encode(Log("INFO", "here")))
+    threading.Event().wait()
+
+
 def leave(spec: WorkerSpec, reader: Connection, writer: Connection) -> None:
     os._exit(3)
 
@@ -407,6 +425,28 @@ def test_when_the_fork_server_hangs_workers_are_spawned_and_the_engine_is_told(
     bench = Bench(LocalBackend("forkserver", rules))
     bench.serve()  # which polls, with all the patience of a test, until the backend is ready
     bench.backend.close()
+
+
+def test_a_worker_that_reads_nothing_keeps_nobody_waiting_who_sends_it_all_that_it_may_have(
+    processes: Callable[..., Bench], tmp_path: Path
+) -> None:
+    """A group of leases, and the one after it; half a page each, the last as long as may be."""
+    bench = processes(target=read_nothing)
+    bench.start()
+    bench.hear("cpu0", Log)
+    group = [lease(tmp_path, f"{i}", "a" * 2_000) for i in range(MOST_BYTES // 2_000)]
+    group.append(lease(tmp_path, "last", "a" * (MAX_TASK_BYTES - 500)))
+
+    def send() -> list[bool]:
+        messages: list[ToWorker] = [*group, *group, Stop()]
+        return [bench.backend.send("cpu0", message) for message in messages]
+
+    with ThreadPoolExecutor(1) as thread:
+        sent = thread.submit(send)
+        try:
+            assert all(sent.result(PATIENCE))
+        finally:
+            bench.backend.kill("cpu0")  # which ends a send that waits
 
 
 def test_a_worker_that_cannot_be_started_leaves_no_file_descriptor(

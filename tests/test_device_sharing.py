@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from apps.edit_benchmark import runner
+from apps.edit_benchmark import roles
+from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import load_benchmark_settings
 from core import multi_gpu_image_generator
@@ -20,8 +21,10 @@ from core.events import Event, TaskEnded, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.settings import load_settings
 from core.store.provenance import read_provenance
+from core.worker_spec import WorkerSpec
 from tests.conftest import simulated, wait_until
 from tests.edit_world import made_pair, settings
+from tests.played_workers import PlayedWorkers
 
 GIB = 1024**3
 GPUS = [Gpu(i, f"GPU-{i}", "H", 24 * GIB, free=20 * GIB) for i in range(4)]
@@ -37,7 +40,7 @@ def chosen(
 def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """That exist for NVML alone; simulated workers run on them."""
     monkeypatch.setattr(multi_gpu_image_generator, "choose_devices", chosen)
-    monkeypatch.setattr(runner, "choose_devices", chosen)
+    monkeypatch.setattr(roles, "choose_devices", chosen)
 
 
 def test_workers_of_one_gpu_have_names_and_shares_of_their_own() -> None:
@@ -277,26 +280,29 @@ def test_what_excludes_itself_in_a_benchmark_is_refused_by_name(
     ],
 )
 def test_a_benchmark_runs_with_shared_and_joined_gpus(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], workers: set[str]
+    tmp_path: Path, changes: dict[str, Any], workers: set[str]
 ) -> None:
-    from apps.edit_benchmark import overlapped, sequential
-    from apps.edit_benchmark.pairs import PairSet
-
-    for stage in (overlapped, sequential):  # NVML is not there to be asked
-        monkeypatch.setattr(stage, "memory_in_use", lambda devices: None)
+    """And no worker starts on a GPU while a worker of another share of it is there."""
     changes = {**changes, "judge": {"batch_size": 1, **changes["judge"]}}
     times = {"seconds_per_megapixel_step": 20.0, "score_seconds": 0.05}
     pairs = [made_pair(tmp_path / f"{i}.png", i) for i in range(16)]
-    values = settings(**changes, simulated=times)
-    seen: set[str] = set()
+    values = load_benchmark_settings(settings(**changes, simulated=times))
+    played = PlayedWorkers()
+    beside: list[tuple[str, str]] = []
+    start = played.backend.start
 
-    def listen(event: Event) -> None:
-        if isinstance(event, WorkerState):
-            seen.add(event.worker)
+    def watched(slot: str, device: Device, spec: WorkerSpec) -> None:
+        for other, others in played.backend.started.items():
+            if not others[-1].dead and set(others[-1].device.mask.split(",")) & set(
+                device.mask.split(",")
+            ):
+                beside.append((other, slot))
+        start(slot, device, spec)
 
-    with EditBenchmark(load_benchmark_settings(values), tmp_path / "out") as benchmark:
-        benchmark.listener = listen
+    played.backend.start = watched  # type: ignore[method-assign]
+    with EditBenchmark(values, tmp_path / "out", backend=played.backend) as benchmark:
         benchmark.prepare(PairSet("made", pairs))
         results = benchmark.run()
     assert all(r.score is not None and r.score.success for r in results)
-    assert seen == workers
+    assert set(played.backend.started) == workers
+    assert all(one[:-1] == other[:-1] for one, other in beside), "both share a GPU in the same way"

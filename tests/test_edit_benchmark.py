@@ -225,18 +225,20 @@ def test_a_changed_source_is_edited_again(bench: Bench) -> None:
     assert bench.edits()[1].read_bytes() == second
 
 
-def test_overlapped_stages_give_the_same_scores(bench: Bench) -> None:
+@pytest.mark.parametrize("stages", ["overlapped", "auto"])
+def test_other_stages_give_the_same_scores(bench: Bench, stages: str) -> None:
     bench.write_pairs([pair(i, "!unparsed" if i == 3 else "add snow") for i in range(12)])
     bench.run()
     apart = [r["scores"] for r in bench.records()]
-    run = bench.run("--overwrite", stages="overlapped", cpu_workers=3, simulated=SLOW)
+    run = bench.run("--overwrite", stages=stages, cpu_workers=3, simulated=SLOW)
     assert "editing," in run.errors and "scoring." in run.errors
     assert [r["scores"] for r in bench.records()] == apart
 
 
 def test_an_edit_is_scored_while_others_are_edited(bench: Bench) -> None:
     bench.write_pairs([pair(i) for i in range(12)])
-    run = bench.start(stages="overlapped", simulated=SLOW)
+    slower = {**SLOW, "seconds_per_megapixel_step": 100.0}  # than the start of a judge
+    run = bench.start(stages="overlapped", simulated=slower)
     wait_until(bench.verdicts, "a verdict")
     assert len(bench.edits()) < 12
     assert run.finish() == 0, run.errors
@@ -251,15 +253,18 @@ def test_a_barrier_per_batch_says_what_it_cost(bench: Bench) -> None:
     assert "enable_batch_sync: workers waited" in run.errors
 
 
-def test_one_ctrl_c_finishes_what_runs_and_the_same_command_goes_on(bench: Bench) -> None:
+@pytest.mark.parametrize("stages", ["sequential", "auto"])
+def test_one_ctrl_c_finishes_what_runs_and_the_same_command_goes_on(
+    bench: Bench, stages: str
+) -> None:
     bench.write_pairs([pair(i) for i in range(10)])
-    run = bench.start(simulated=SLOW)
+    run = bench.start(stages=stages, simulated=SLOW)
     wait_until(bench.edits, "an edit")
     run.interrupt()
     assert run.finish() == 130
     assert "Continue later with:" in run.errors and "Traceback" not in run.errors
     assert "not_tried" in bench.outcomes() and len(bench.records()) == 10
-    assert bench.run(simulated=SLOW).process.returncode == 0
+    assert bench.run(stages=stages, simulated=SLOW).process.returncode == 0
     assert bench.outcomes() == ["scored"] * 10
 
 

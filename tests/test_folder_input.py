@@ -19,10 +19,8 @@ BOB = [{"prompt": "a blue tree on sand", "seed": 1}]
 
 
 @pytest.fixture
-def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> InlineCommand:
-    return InlineCommand(tmp_path, monkeypatch, capfd)
+def command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> InlineCommand:
+    return InlineCommand(tmp_path, capfd)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:

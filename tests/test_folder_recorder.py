@@ -13,7 +13,7 @@ from core.intake.admission import Admitted
 from core.intake.planning import Plan
 from core.messages import Done
 from core.store.attempt import Attempt, Ending, Refusal
-from core.store.folder_recorder import FolderRecorder
+from core.store.folder_recorder import MOST_AT_ONCE, FolderRecorder
 from core.store.ledger import Ledger
 from core.store.results_table import ResultsTable
 from tests.conftest import PATIENCE, run_script
@@ -132,7 +132,9 @@ def test_a_task_is_leased_before_the_answer_and_done_before_the_answer(
     assert not list(tmp_path.rglob(".partial*"))
 
 
-def test_everything_is_done_in_order_and_away_from_the_caller(world: World) -> None:
+def test_everything_is_done_in_order_away_from_the_caller_and_leases_come_first(
+    world: World,
+) -> None:
     plan = world.batch(*(f"{i}.png" for i in range(100)))
     held, holding = threading.Event(), threading.Event()
 
@@ -143,13 +145,15 @@ def test_everything_is_done_in_order_and_away_from_the_caller(world: World) -> N
     attempts = [world.attempt(plan, job) for job in plan.tasks]
     world.recorder.begin(attempts[0], hold)
     assert holding.wait(PATIENCE)
-    expected = []
+    begins, ends = [], []
     for i, attempt in enumerate(attempts[1:]):  # wait behind it, in groups and between others
         world.recorder.begin(attempt, world.answers.to(f"begin {i}"))
-        expected.append((f"begin {i}", None))
+        begins.append((f"begin {i}", None))
         if i % 3 == 0:
             world.recorder.end(attempt, Ending("released", "again"), world.answers.to(f"end {i}"))
-            expected.append((f"end {i}", None))
+            ends.append((f"end {i}", None))
+    most = MOST_AT_ONCE  # leases in one go; then something else has its turn
+    expected = [*begins[:most], ends[0], *begins[most:], *ends[1:]]
     assert world.answers.given == []
     held.set()
     assert world.answers.wait(len(expected)) == expected

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.judge_answer import Form, closing, left_open, read_answer
+from core.judge_answer import Form, read_answer
+from core.judge_thought import closing, left_open
 
 PAIR = Form(("success", "over_editing"), 0, 10)
 ONE = Form(("score",), 0, 9)

@@ -16,12 +16,12 @@ from diffusers import (
     ZImageTransformer2DModel,
 )
 
-from apps.edit_benchmark.models import EDITOR_DEMAND, JUDGE_DEMAND
 from benchmarks import needs, published_models
 from benchmarks.needs import checkpoint_of_modules
 from core.checkpoints.checkpoint import Checkpoint, checkpoint_of_files, checkpoint_of_folder
 from core.checkpoints.hub_index import checkpoint_of_hub
 from core.checkpoints.known_models import FILE, known_checkpoint
+from core.devices.edit_models import EDITOR_DEMAND, JUDGE_DEMAND
 from core.devices.memory_needs import GIB, need_of
 from core.devices.model_choice import GENERATOR, ModelChoice, checkpoint_of
 from core.devices.working_memory import Demand, working_bytes

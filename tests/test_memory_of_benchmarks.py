@@ -13,6 +13,7 @@ from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import load_benchmark_settings
 from core.devices.device import Device
 from core.errors import DeviceError, InputError
+from core.intake.planning import Plan
 from core.store.ledger import Ledger
 from tests.edit_world import made_pair, settings
 from tests.paper_models import GIB, write_judge, write_pipeline
@@ -31,10 +32,10 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 def prepared(
     folder: Path, monkeypatch: pytest.MonkeyPatch, free: float, **judge: Any
-) -> EditBenchmark:
-    """A benchmark of one pair, planned."""
+) -> tuple[EditBenchmark, Plan]:
+    """A benchmark of one pair, and the plan of its edit."""
     gpu = Device("cuda", 0, "GPU-0", 24 * GIB, free=int(free * GIB), capability=(8, 6))
-    monkeypatch.setattr("apps.edit_benchmark.runner.choose_devices", lambda *_: [gpu])
+    monkeypatch.setattr("apps.edit_benchmark.roles.choose_devices", lambda *_: [gpu])
     editor = write_pipeline(folder / "editor", _class_name="QwenImageEditPlusPipeline")
     models = {
         "editor": {"model": str(editor), "defaults": {"working_area": 1024**2}},
@@ -42,16 +43,16 @@ def prepared(
     }
     benchmark = EditBenchmark(load_benchmark_settings(settings(**models)), folder / "out")
     try:
-        benchmark.prepare(PairSet("pairs", [made_pair(folder / "a.png", 1)]))
+        plan = benchmark.prepare(PairSet("pairs", [made_pair(folder / "a.png", 1)]))
     finally:
         benchmark.close()
-    return benchmark
+    return benchmark, plan
 
 
 def test_editor_and_judge_have_modes_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
-    benchmark = prepared(tmp_path, monkeypatch, 20.0)
+    benchmark, _ = prepared(tmp_path, monkeypatch, 20.0)
     assert (benchmark.editor.memory, benchmark.judge_model.memory) == ("fp8_cast", "full")
     tables = [line for line in lines if line.startswith("GPU memory that")]
     assert [table.split()[3] for table in tables] == ["editor", "judge"]
@@ -70,13 +71,13 @@ def test_what_is_wrong_names_the_setting_of_the_role(
 def test_finished_edits_keep_their_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
-    first = prepared(tmp_path, monkeypatch, 20.0)
-    [job] = first.edit_jobs
-    job.output.file.parent.mkdir(parents=True)
-    job.output.file.write_bytes(b"an edit")
+    _, plan = prepared(tmp_path, monkeypatch, 20.0)
+    [edit] = plan.tasks
+    edit.output.file.parent.mkdir(parents=True)
+    edit.output.file.write_bytes(b"an edit")
     ledger = Ledger.open(tmp_path / "out")
     [entry] = ledger.entries().values()
     ledger.set_state(replace(entry, state="done", size=len(b"an edit")), 1)
     ledger.close()
-    second = prepared(tmp_path, monkeypatch, 23.9)
-    assert second.editor.memory == "fp8_cast" and not second.edit_jobs
+    second, plan = prepared(tmp_path, monkeypatch, 23.9)
+    assert second.editor.memory == "fp8_cast" and not plan.tasks

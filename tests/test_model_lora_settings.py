@@ -223,7 +223,7 @@ def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> InlineCommand:
     monkeypatch.chdir(tmp_path)
-    return InlineCommand(tmp_path, monkeypatch, capfd)
+    return InlineCommand(tmp_path, capfd)
 
 
 KEPT = " What is replaced is kept in .replaced."

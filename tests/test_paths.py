@@ -26,7 +26,7 @@ from core.pictures.source_images import inspect_image
 from core.settings import load_settings
 from tests.conftest import PROJECT, Project, simulated, write_safetensors
 from tests.edit_world import Bench, pair
-from tests.hostile.inline_pool import InlinePool
+from tests.inline_backend import InlineBackend
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
@@ -135,14 +135,14 @@ def test_a_path_that_no_file_can_have_is_one_clear_error(here: Path, kind: str, 
 
 
 def test_a_lora_without_its_home_fails_alone(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.multi_gpu_image_generator.WorkerPool", InlinePool)
     take_home_away(monkeypatch)
     write_safetensors(here / "~near.safetensors")
     loras = ["~snow.safetensors", "~/snow.safetensors", "~near.safetensors", None]
     tweets = [{"prompt": "a", "lora_path": lora} for lora in loras]
     (here / "tweets.json").write_text(json.dumps(tweets))
     (here / "settings.yaml").write_text("model: simulated\noutput_dir: ~/out\n")
-    assert main(["tweets.json", "1", "--config", "settings.yaml"]) == 1
+    line = ["tweets.json", "1", "--config", "settings.yaml"]
+    assert main(line, backend=InlineBackend()) == 1
     lines = (here / "~" / "out" / "tweets" / "results.jsonl").read_text().splitlines()
     statuses = [json.loads(line)["status"] for line in lines]
     assert statuses == ["failed", "failed", "done", "done"]

@@ -12,8 +12,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from core.intake import admission
-from core.intake.changes import Comparison, Made
+from core.intake.changes import Comparison
 from core.intake.kinds.generate import GenerateKind
+from core.intake.made import Made
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import Project, simulated, write_safetensors
 from tests.edit_world import Bench, pair
@@ -23,10 +24,8 @@ KEPT = " What is replaced is kept in .replaced."
 
 
 @pytest.fixture
-def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> InlineCommand:
-    return InlineCommand(tmp_path, monkeypatch, capfd)
+def command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> InlineCommand:
+    return InlineCommand(tmp_path, capfd)
 
 
 def tweets(count: int, **fields: Any) -> list[dict[str, Any]]:
@@ -167,8 +166,7 @@ def test_of_stacks_the_plan_names_what_changed_and_no_order(command: InlineComma
     )
     assert plan(("a", 1.0), ("b", 0.0)) == "2 unchanged."
     assert plan(("a", 1.0), ("b", 0.1), steps=4) == (
-        "2 changed (steps default -> 4, LoRA a.safetensors -> a.safetensors + b.safetensors)."
-        f"{KEPT}"
+        f"2 changed (steps 1 -> 4, LoRA a.safetensors -> a.safetensors + b.safetensors).{KEPT}"
     )
 
 

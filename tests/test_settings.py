@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from apps.edit_benchmark.settings import load_benchmark_settings
+from core.devices.device import Device
+from core.devices.edit_models import judge_model
 from core.errors import InputError
 from core.settings import DEFAULT_FILE, load_settings
 
@@ -84,3 +87,15 @@ def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
 def test_models_bring_their_defaults(model: str, steps: Any, guidance: Any) -> None:
     defaults = load_settings().defaults_for(model)
     assert (defaults.num_inference_steps, defaults.guidance_scale) == (steps, guidance)
+
+
+def test_a_judge_takes_from_its_models_defaults_what_the_settings_leave_open() -> None:
+    defaults = [
+        {"match": "*another*", "max_new_tokens": 1},
+        {"match": "simul*", "prompts": "yes_no.yaml", "max_new_tokens": 9, "image_area": 4096},
+        {"match": "*", "max_new_tokens": 2},
+    ]
+    judge = {"model": "simulated", "prompts": "viescore.yaml"}
+    settings = load_benchmark_settings({"judge": judge, "judge_model_defaults": defaults})
+    _, taken = judge_model(settings, [Device("cpu", 0, "")])
+    assert (taken.prompts, taken.max_new_tokens, taken.image_area) == ("viescore.yaml", 9, 4096)

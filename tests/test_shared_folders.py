@@ -19,7 +19,7 @@ from core.errors import StorageError
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.ledger import Ledger
 from tests.conftest import Project, run_script, simulated
-from tests.hostile.inline_pool import InlinePool
+from tests.inline_backend import InlineBackend
 
 GROUP = 54321
 ALICE, BOB = 54322, 54323
@@ -219,9 +219,8 @@ def test_all_that_a_run_leaves_has_the_umasks_permissions(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can become two other users")
-def test_another_user_of_the_group_continues_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_user_of_the_group_continues_a_run() -> None:
     """Under umask 0002, after a kill that left SQLite's files behind."""
-    monkeypatch.setattr("core.multi_gpu_image_generator.WorkerPool", InlinePool)
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
     try:
         os.chown(folder, 0, GROUP)
@@ -233,17 +232,17 @@ def test_another_user_of_the_group_continues_a_run(monkeypatch: pytest.MonkeyPat
         line = [str(tweets), "1", "--config", str(config), "--output-dir", str(folder / "out")]
 
         # What is imported on the way may lie where only root can read.
-        assert main([*line[:-1], str(folder / "warm")]) == 0
+        assert main([*line[:-1], str(folder / "warm")], backend=InlineBackend()) == 0
 
         def draw_and_die() -> None:
             become(ALICE)
-            assert main(line) == 0
+            assert main(line, backend=InlineBackend()) == 0
             Ledger.open(folder / "out" / "tweets").lease("l", "a", 1, "w", "p")
 
         def continue_it() -> None:
             become(BOB)
-            assert main(line) == 0
-            assert main([*line, "--overwrite"]) == 0
+            assert main(line, backend=InlineBackend()) == 0
+            assert main([*line, "--overwrite"], backend=InlineBackend()) == 0
 
         assert in_fork(draw_and_die) == 0
         assert (folder / "out" / "tweets" / "ledger.sqlite-wal").stat().st_uid == ALICE

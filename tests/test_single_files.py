@@ -15,10 +15,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from apps.edit_benchmark.command import edited_by
-from apps.edit_benchmark.models import judge_model
 from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import load_benchmark_settings
 from core.devices.device import Device, choose_devices
+from core.devices.edit_models import judge_model
 from core.devices.model_choice import choose_model
 from core.errors import InputError
 from core.multi_gpu_image_generator import MultiGPUImageGenerator

@@ -15,9 +15,9 @@ from diffusers import FluxPipeline, QwenImagePipeline
 from PIL import Image
 from torch import nn
 
-from apps.edit_benchmark.models import DEMO_EDITOR, DEMO_JUDGE
 from apps.edit_benchmark.settings import load_benchmark_settings
 from core.checkpoints.lora_files import content_hash
+from core.devices.edit_models import DEMO_EDITOR, DEMO_JUDGE
 from core.devices.model_choice import DEMO_MODEL
 from core.errors import InputError
 from core.judge import load_judge

@@ -1,56 +1,62 @@
 """The stages when workers are lost, when all comes at once, and when the user interrupts."""
 
-import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from loguru import logger
 
-from apps.edit_benchmark import overlapped
 from apps.edit_benchmark.pairs import PairSet
-from apps.edit_benchmark.runner import EditBenchmark
+from apps.edit_benchmark.runner import EditBenchmark, PairResult
 from apps.edit_benchmark.settings import load_benchmark_settings
-from core.engine.batch import Batch
-from core.engine.worker_handle import State
-from core.events import Event, TaskEnded, TaskReopened, WorkerState, ignore
-from core.store.ledger import Ledger
-from core.store.outputs import OutputRoot
-from tests.conftest import PATIENCE, wait_until, worker_processes
+from core.engine.backend import WorkerBackend
+from core.events import Event, TaskEnded, TaskSpared, WorkerState
+from core.messages import Lease, Stop
+from core.tasks import EditTask
+from tests.conftest import PATIENCE, wait_until
 from tests.edit_world import made_pair, settings
+from tests.inline_backend import InlineBackend
+from tests.played_workers import PlayedWorkers, do_task
+from tests.stub_backend import StubBackend, StubWorker
 
 HASTY = {"restart_backoff": 0.01, "restarts_before_retirement": 1}
 ONE = {"batch_size": 1}  # a judge that scores them one by one
 
 
 class World:
-    """Benchmarks on CPU workers; tells which workers of the run are in which state."""
+    """Benchmarks on CPU workers, and what they tell."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.runs: list[EditBenchmark] = []
-        self.states: dict[str, str] = {}
+        self.events: list[Event] = []
         self.lost = folder / "lost"  # devices named in `lost_while` are lost while it exists
 
-    def benchmark(self, instructions: list[str], **changes: Any) -> EditBenchmark:
-        values = settings(device="cpu", **{"supervision": HASTY, **changes})
-        run = EditBenchmark(load_benchmark_settings(values), self.folder / "out")
+    def benchmark(
+        self, pairs: int, backend: WorkerBackend | None = None, **changes: Any
+    ) -> EditBenchmark:
+        values = settings(device="cpu", **{"supervision": HASTY, "judge": ONE, **changes})
+        out = self.folder / "out"
+        run = EditBenchmark(load_benchmark_settings(values), out, backend=backend)
         self.runs.append(run)
-        files = [self.folder / f"{i}.png" for i in range(len(instructions))]
-        pairs = [made_pair(f, i, instructions[i]) for i, f in enumerate(files)]
-        run.prepare(PairSet("made", pairs))
-        run.listener = self._watch
+        files = [self.folder / f"{i}.png" for i in range(pairs)]
+        run.prepare(PairSet("made", [made_pair(file, i) for i, file in enumerate(files)]))
+        run.listener = self.events.append
         return run
 
-    def _watch(self, event: Event) -> None:
-        if isinstance(event, WorkerState):
-            self.states[event.worker] = event.state
+    def states_of(self, slot: str) -> list[str]:
+        """A slot's states, in order."""
+        states = [e for e in self.events if isinstance(e, WorkerState)]
+        return [e.state for e in states if e.worker == slot]
 
-    def are(self, state: State, *workers: str) -> bool:
-        return all(self.states.get(w) == state.value for w in workers)
+    def ended(self) -> list[str]:
+        """The kinds of the tasks that ended, in order: edits have pictures."""
+        results = [e.result for e in self.events if isinstance(e, TaskEnded)]
+        return ["edit" if str(r.output_path).endswith(".png") else "score" for r in results]
 
 
 @pytest.fixture
@@ -61,167 +67,175 @@ def world(tmp_path: Path) -> Iterator[World]:
         run.close()
 
 
-def statuses(run: EditBenchmark, role: Any) -> list[str]:
-    return [r.status for r in run.batch(role).results()]
+class Running:
+    """A benchmark that runs in a thread."""
+
+    def __init__(self, run: EditBenchmark) -> None:
+        self._found: list[list[PairResult]] = []
+        self._thread = threading.Thread(target=lambda: self._found.append(run.run()), daemon=True)
+        self._thread.start()
+
+    def results(self, patience: float = PATIENCE) -> list[PairResult]:
+        self._thread.join(patience)
+        assert not self._thread.is_alive(), "the run has no end"
+        [found] = self._found
+        return found
 
 
-def devices_given_back(run: EditBenchmark) -> list[str]:
-    events = iter(run.next_event, None)
-    return [event.device.label for event in events if event and event.device]
+def scores(results: list[PairResult]) -> list[str | None]:
+    return [r.score.status if r.score else None for r in results]
 
 
-def test_the_last_living_worker_is_not_dismissed_before_the_end(world: World) -> None:
+# -- who has which model when ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_sequential_stages_score_nothing_before_the_last_edit_is_done(
+    world: World, workers: int
+) -> None:
+    run = world.benchmark(8, InlineBackend(), stages="sequential", cpu_workers=workers)
+    assert scores(run.run()) == ["done"] * 8
+    assert world.ended() == ["edit"] * 8 + ["score"] * 8
+
+
+def test_overlapped_stages_score_while_others_are_edited(world: World) -> None:
+    def the_last_edit_waits_for_a_score(worker: StubWorker, lease: Lease) -> None:
+        if isinstance(lease.task, EditTask) and world.ended().count("edit") >= 5:
+            wait_until(lambda: "score" in world.ended(), "a score beside the editing")
+
+    workers = PlayedWorkers(the_last_edit_waits_for_a_score)
+    run = world.benchmark(6, workers.backend, stages="overlapped", cpu_workers=2)
+    assert scores(Running(run).results()) == ["done"] * 6
+    assert sorted(world.ended()) == ["edit"] * 6 + ["score"] * 6
+
+
+@pytest.mark.parametrize("stages", ["overlapped", "auto"])
+def test_one_worker_edits_first(world: World, stages: str) -> None:
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
+    run = world.benchmark(4, InlineBackend(), stages=stages, cpu_workers=1)
+    assert scores(run.run()) == ["done"] * 4
+    logger.remove(sink)
+    assert world.ended() == ["edit"] * 4 + ["score"] * 4
+    said = any("one worker cannot be shared out; editing comes first" in line for line in lines)
+    assert said == (stages == "overlapped"), "what was asked for by name"
+
+
+def test_a_slot_gets_its_next_model_when_the_worker_of_the_last_one_is_gone(world: World) -> None:
+    backend = StubBackend()  # it lets no worker start beside another one in its slot
+    running = Running(world.benchmark(1, backend, cpu_workers=1))
+    editor = backend.worker().serve()
+    do_task(editor, editor.hear_lease())
+    assert isinstance(editor.hear(), Stop)
+    assert len(backend.started["cpu0"]) == 1
+    editor.die(0)
+    judge = backend.worker(incarnation=2).serve()
+    assert (editor.spec.role, judge.spec.role) == ("edit", "score")
+    do_task(judge, judge.hear_lease())
+    judge.leave_when_asked()
+    assert scores(running.results()) == ["done"]
+
+
+# -- workers that are lost ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stages", ["sequential", "overlapped", "auto"])
+def test_the_last_living_worker_does_everything(world: World, stages: str) -> None:
     world.lost.touch()
     lost = {"lost_while": {"cpu0": str(world.lost), "cpu1": str(world.lost)}}
-    run = world.benchmark(["make it night"] * 4, cpu_workers=3, simulated=lost)
-    pool = run.start_pool("edit", run.devices, [], open_ended=True)
-    wait_until(lambda: world.are(State.RETIRED, "cpu0", "cpu1"), "two of three workers given up")
-    for job in run.edit_jobs:
-        pool.extend(job)
-    pool.dismiss(2)
-    pool.seal()
-    assert run.batch("edit").wait(PATIENCE), "nobody is left to edit, and nobody notices"
-    assert statuses(run, "edit") == ["done"] * 4
-    pool.dismiss(3)
-    wait_until(lambda: devices_given_back(run) == ["cpu2"], "the last worker's leaving")
+    run = world.benchmark(4, stages=stages, cpu_workers=3, simulated=lost)
+    results = Running(run).results()
+    assert [r.edit.status for r in results] == ["done"] * 4
+    assert scores(results) == ["done"] * 4
+    assert {r.edit.worker for r in results} == {"cpu2"}
+    assert {r.score.worker for r in results if r.score} == {"cpu2"}
 
 
-def test_a_dismissed_worker_stays_when_the_others_are_lost(world: World) -> None:
-    # The first attempt at a pair stops its worker.
-    run = world.benchmark(
-        ["!stop:1"] * 2,
-        cpu_workers=3,
-        simulated={"lost_while": {"cpu1": str(world.lost)}},
-        scheduling={"speculative_copies": False},
-    )
-    pool = run.start_pool("edit", run.devices[:2], run.edit_jobs)
-    cpu0, cpu1 = wait_until(lambda: stopped(2), "two stopped workers")
-    run.move_to("edit", run.devices[2])
-    wait_until(lambda: world.are(State.SERVING, "cpu2"), "an idle third one")
-    pool.dismiss(2)  # the idle one, and the first of those with a task
-    wait_until(lambda: devices_given_back(run) == ["cpu2"], "the idle one's leaving")
-    world.lost.touch()
-    cpu1.kill()
-    wait_until(lambda: world.are(State.RETIRED, "cpu1"), "the last one given up")
-    cpu0.kill()
-    assert run.batch("edit").wait(PATIENCE), "nobody is left to edit, and nobody notices"
-    assert statuses(run, "edit") == ["done"] * 2
-
-
-def stopped(count: int) -> list[psutil.Process]:
-    """This process's stopped workers in the order of their start, when there are so many."""
-    workers = sorted(worker_processes(os.getpid()), key=lambda w: (w.create_time(), w.pid))
-    found = [w for w in workers if w.status() == psutil.STATUS_STOPPED]
-    return found if len(found) == count else []
-
-
-def test_a_pool_that_everybody_left_closes_what_it_is_given(world: World) -> None:
-    run = world.benchmark(["make it night"], cpu_workers=1)
-    pool = run.start_pool("edit", run.devices, run.edit_jobs)
-    assert run.batch("edit").wait(PATIENCE)
-    pool.dismiss()
-    wait_until(lambda: devices_given_back(run) == ["cpu0"], "the worker's leaving")
-    root, ledger = OutputRoot(world.folder / "late"), Ledger.open(world.folder / "late")
-    late = Batch(run.edit_jobs, [], ledger, root, run.settings.supervision, 32, ignore)
-    pool.submit(late)
-    assert late.wait(PATIENCE), "nobody is left to edit, and nobody notices"
-    assert "No worker is left" in str(late.results()[0].error)
-    ledger.close()
-
-
-def test_scores_that_come_in_together_at_the_end_are_all_kept(
-    world: World, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stages", ["sequential", "overlapped", "auto"])
+@pytest.mark.parametrize("role", ["edit", "score"])
+def test_a_slot_that_cannot_load_one_model_still_serves_the_other(
+    world: World, role: str, stages: str
 ) -> None:
-    original = overlapped._handle_next
+    """And what it was meant to do is done by the other slot."""
+    unable: list[str] = []
 
-    def late(run: Any, crew: Any) -> None:
-        """In the end, look up only when everything is there."""
-        if not crew.edits_left:
-            assert run.batch("score").wait(PATIENCE)
-        original(run, crew)
+    def loads(worker: StubWorker) -> bool:
+        if worker.spec.role == role and not unable:
+            unable.append(worker.slot)
+        return worker.spec.role != role or worker.slot not in unable
 
-    monkeypatch.setattr(overlapped, "_handle_next", late)
-    # The judge gets eight edits while it scores the first.
-    times = {"score_seconds": 0.3}
-    changes: dict[str, Any] = {"stages": "overlapped", "cpu_workers": 2}
-    run = world.benchmark(["make it night"] * 8, simulated=times, judge=ONE, **changes)
-    assert [r.score.status if r.score else None for r in run.run()] == ["done"] * 8
+    workers = PlayedWorkers(loads=loads)
+    run = world.benchmark(12, workers.backend, stages=stages, cpu_workers=2)
+    results = Running(run).results()
+    assert [r.edit.status for r in results] == ["done"] * 12
+    assert scores(results) == ["done"] * 12
+    [lost] = unable
+    assert (lost, role) not in workers.given
+    roles = [started for started in workers.backend.roles() if started == (lost, role)]
+    assert len(roles) == 1, "a slot is not tried again with what it cannot load"
+    ended = [isinstance(e, TaskEnded) for e in world.events]
+    assert sum(ended) == 24, "each edit and each score ends once"
+
+
+def test_scores_that_nobody_can_make_fail_at_once_and_say_why(world: World) -> None:
+    def loads(worker: StubWorker) -> bool:
+        return worker.spec.role == "edit"
+
+    def an_edit_waits(worker: StubWorker, lease: Lease) -> None:
+        def is_given_up() -> bool:
+            return any("given up" in world.states_of(slot) for slot in ("cpu0", "cpu1"))
+
+        wait_until(is_given_up, "a slot given up as a judge")
+
+    workers = PlayedWorkers(an_edit_waits, loads)
+    run = world.benchmark(6, workers.backend, stages="overlapped", cpu_workers=2)
+    results = Running(run).results()
+    assert [r.edit.status for r in results] == ["done"] * 6, "editing goes on"
+    assert scores(results) == ["failed"] * 6
+    assert all("No worker is left" in str(r.score.error) for r in results if r.score)
+
+
+def test_scoring_is_not_begun_again_where_no_device_ever_worked(world: World) -> None:
+    with world.benchmark(2, InlineBackend(), cpu_workers=1) as earlier:
+        earlier.run()
+    shutil.rmtree(world.folder / "out" / "scores")
+    world.events.clear()
+    world.lost.touch()
+    lost = {f"cpu{i}": str(world.lost) for i in range(2)}
+    changes: dict[str, Any] = {"cpu_workers": 2, "simulated": {"lost_while": lost}}
+    results = Running(world.benchmark(4, stages="overlapped", **changes)).results()
+    assert [r.edit.status for r in results] == ["skipped"] * 2 + ["failed"] * 2
+    assert scores(results) == ["failed"] * 2 + [None] * 2
+    for slot in lost:
+        assert world.states_of(slot).count("given up") == 2, "once for each model"
+        assert world.states_of(slot)[-1] == "given up"
+    assert sum(isinstance(e, TaskSpared) for e in world.events) == 2
+
+
+# -- the end --------------------------------------------------------------------------------------
+
+
+def test_scores_that_come_in_together_at_the_end_are_all_kept(world: World) -> None:
+    def the_judge_waits_for_all_edits(worker: StubWorker, lease: Lease) -> None:
+        if worker.spec.role == "score":
+            wait_until(lambda: world.ended().count("edit") == 8, "the last edit")
+
+    workers = PlayedWorkers(the_judge_waits_for_all_edits)
+    many = {"batch_size": 8}
+    run = world.benchmark(8, workers.backend, stages="overlapped", cpu_workers=2, judge=many)
+    assert scores(Running(run).results()) == ["done"] * 8
+    assert world.ended() == ["edit"] * 8 + ["score"] * 8
 
 
 def test_a_second_ctrl_c_reaches_workers_that_are_leaving(world: World) -> None:
-    patient = {"stop_timeout": PATIENCE}
-    run = world.benchmark(["make it night"], cpu_workers=1, supervision=patient)
-    run.start_pool("edit", run.devices, run.edit_jobs)
-    run.wait("edit")
-    worker_processes(os.getpid())[0].suspend()  # it will not read its poison pill
+    patient = {"stop_timeout": 10 * PATIENCE}
+    workers = PlayedWorkers(leaves=lambda worker: worker.spec.role == "edit")  # and no judge does
+    run = world.benchmark(1, workers.backend, cpu_workers=1, supervision=patient)
+    running = Running(run)
 
-    def interrupt_twice() -> None:
-        wait_until(lambda: world.are(State.STOPPING, "cpu0"), "the poison pill")
-        run.stop_leasing()
-        run.abandon()
-
-    user = threading.Thread(target=interrupt_twice)
-    user.start()
+    wait_until(lambda: world.states_of("cpu0").count("stopping") == 2, "the judge's poison pill")
     started = time.monotonic()
-    run.stop_pool("edit")
-    assert time.monotonic() - started < PATIENCE / 2
-    user.join()
-
-
-def test_edits_whose_judge_was_given_up_are_scored_by_all_devices_in_the_end(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = with_a_lost_judge(world, monkeypatch, lost=["cpu2"])
-    ended = []
-    watch = run.listener
-
-    def count(event: Event) -> None:
-        ended.append(isinstance(event, TaskEnded) - isinstance(event, TaskReopened))
-        watch(event)
-
-    run.listener = count
-    results = run.run()
-    assert [r.score.status if r.score else None for r in results] == ["done"] * 4
-    assert {r.score.worker for r in results if r.score} <= {"cpu0", "cpu1"}
-    assert sum(ended) == 8, "four edits and four scores"
-
-
-def test_scoring_is_not_begun_again_where_no_device_ever_worked(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with world.benchmark(["make it night"] * 2, cpu_workers=1) as earlier:
-        earlier.start_pool("edit", earlier.devices, earlier.edit_jobs)
-        earlier.wait("edit")
-    run = with_a_lost_judge(world, monkeypatch, lost=["cpu0", "cpu1", "cpu2"])
-    started: list[str] = []
-    start_pool = run.start_pool
-
-    def watched(role: Any, *rest: Any, **options: Any) -> Any:
-        started.append(role)
-        return start_pool(role, *rest, **options)
-
-    monkeypatch.setattr(run, "start_pool", watched)
-    results = run.run()
-    assert [r.edit.status for r in results] == ["skipped"] * 2 + ["failed"] * 2
-    assert [r.score.status for r in results if r.score] == ["failed"] * 2
-    assert started == ["edit", "score"]
-
-
-def with_a_lost_judge(
-    world: World, monkeypatch: pytest.MonkeyPatch, lost: list[str]
-) -> EditBenchmark:
-    """A run on three workers that hears of its edits when its only judge is given up."""
-    original = overlapped._handle_next
-
-    def late(run: Any, crew: Any) -> None:
-        wait_until(lambda: run.batch("score").finished, "the only judge's end")
-        original(run, crew)
-
-    monkeypatch.setattr(overlapped, "_handle_next", late)
-    world.lost.touch()
-    return world.benchmark(
-        ["make it night"] * 4,
-        stages="overlapped",
-        cpu_workers=3,
-        simulated={"lost_while": {name: str(world.lost) for name in lost}},
-    )
+    run.stop_leasing()
+    run.abandon()
+    assert scores(running.results()) == ["done"]
+    assert time.monotonic() - started < PATIENCE

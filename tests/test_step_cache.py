@@ -99,6 +99,16 @@ def test_steps_leave_out_work_and_the_picture_says_so(
     assert product.used["step_cache"].startswith(kind)
 
 
+def test_the_order_of_the_taylor_series_is_the_one_that_is_set(folders: Folders) -> None:
+    def picture(order: int) -> Any:
+        series = {**EAGER["taylorseer"]["taylorseer_cache"], "max_order": order}
+        spec = spec_for(str(folders("flux")), step_cache="taylorseer", taylorseer_cache=series)
+        return drawn(loaded(spec), **settings(guided=False))
+
+    assert (picture(0) == picture(0)).all()
+    assert (picture(0) != picture(2)).any()
+
+
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_a_picture_is_the_same_whatever_was_drawn_before(
     folders: Folders, name: str, kind: str

@@ -80,8 +80,12 @@ ALLOWED["apps.edit_benchmark"] = {"apps", *EVERYTHING}
 MODULES = {  # that may import more than their packages
     "core.multi_gpu_image_generator": EVERYTHING,
     "core.processes.entry_points": {"workers"},
+    "core.feeding": EVERYTHING,
     "core.session": EVERYTHING,
     "core.role_model": EVERYTHING,
+    "core.roles": EVERYTHING,
+    "core.edit_roles": EVERYTHING,
+    "core.batch_intake": EVERYTHING,
 }
 
 

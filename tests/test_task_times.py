@@ -41,3 +41,32 @@ def test_a_load_is_told_of_by_the_first_of_those_that_run_together() -> None:
     times = learned(w=1.0)
     times.learn("w", 1.0, 1.5, loads=1, together=8)  # an eighth of the load each
     assert times.load_seconds == 4.0
+
+
+def allowed(times_of: dict[str, float], may_compile: bool = False, **rules: float | None) -> float:
+    """Seconds that a task of 10 units may take on a worker that takes so long for one."""
+    known = {
+        "task_timeout": None,
+        "task_timeout_factor": 5.0,
+        "task_timeout_minimum": 1.0,
+        "first_task_timeout": 900.0,
+    }
+    times = TaskTimes(load_settings({"supervision": known | rules}).supervision)
+    for worker, seconds in times_of.items():
+        times.learn(worker, 1.0, seconds)
+    return times.allowed("w", 10.0, may_compile)
+
+
+def test_a_task_has_a_multiple_of_what_it_should_take_and_a_first_one_the_time_of_first_ones() -> (
+    None
+):
+    assert allowed({}) == 900.0
+    assert allowed({"w": 2.0}) == 100.0
+    assert allowed({"w": 2.0}, task_timeout_factor=8.0) == 160.0
+    assert allowed({"w": 2.0}, task_timeout_minimum=300.0) == 300.0
+    assert allowed({"w": 2.0}, may_compile=True) == 900.0
+    assert allowed({"w": 2.0}, may_compile=True, first_task_timeout=50.0) == 100.0
+
+
+def test_a_time_that_is_set_holds_for_every_task() -> None:
+    assert allowed({}, task_timeout=7.0) == allowed({"w": 2.0}, task_timeout=7.0) == 7.0

@@ -26,7 +26,7 @@ _WITH_MASKS = {"native", "_native_cudnn", "_native_efficient", "_native_math", "
 
 
 def choose_attention(denoiser: Any, backend: str, log: Log) -> None:
-    """Have a denoiser, and nothing else in this process, use a backend by diffusers' name.
+    """Set the attention backend of one denoiser alone, by diffusers' name.
 
     Args:
         backend: `auto` for diffusers' own choice, which the environment may change.

@@ -18,14 +18,14 @@ BESIDE = "beside"  # a layer's attribute
 
 @dataclass(frozen=True)
 class Place:
-    """Where a layer computes, and in which type of numbers."""
+    """The device on which a layer computes, and its type of numbers."""
 
     device: torch.device
     dtype: torch.dtype
 
 
 def place_of(pipeline: Any, part: str, layer: Any) -> Place:
-    """Of a layer in a part of a pipeline."""
+    """Device and type of a layer in a part of a pipeline."""
     execution: torch.device = pipeline._execution_device
     weight = layer.weight
     waits = weight.device.type != execution.type
@@ -35,7 +35,7 @@ def place_of(pipeline: Any, part: str, layer: Any) -> Place:
 
 
 def shape_of(layer: Any) -> tuple[int, ...]:
-    """Of a layer's weight: outputs, inputs, and the kernel of a convolution."""
+    """Shape of a layer's weight: outputs, inputs, and the kernel of a convolution."""
     if isinstance(layer, nn.Linear):
         return layer.out_features, layer.in_features
     return tuple(layer.weight.shape)
@@ -66,13 +66,13 @@ class Beside:
         return output + self._scale * linear(linear(x, down), up)
 
     def change(self, weight: Tensor) -> Tensor:
-        """What it does, as a change of the layer's weight in float32."""
+        """The change of the layer's weight that this stands for, in float32."""
         down, up = (f.to(weight.device, torch.float32).flatten(1) for f in (self._down, self._up))
         return self._scale.to(weight.device) * (up @ down).reshape(weight.shape)
 
 
 def put_beside(layer: Any, beside: Beside) -> None:
-    """Have a layer add this to its outputs, whoever wraps it or compiles it.
+    """Make a layer add this to its outputs, whoever wraps it or compiles it.
 
     Not by a hook: torch does not look at hooks when it takes one layer's compiled code for another.
     """

@@ -20,7 +20,7 @@ class BatchLimit:
         self._tried = 1
 
     def pictures(self, pixels: int) -> int:
-        """That may be drawn at once, each of so many pixels."""
+        """How many pictures of so many pixels may be drawn at once."""
         if self._devices and not self._bytes_per_pixel:
             return 1
         fitting = [
@@ -31,14 +31,14 @@ class BatchLimit:
         return max(1, min([self._most, *fitting]))
 
     def begin(self, count: int) -> None:
-        """So many pictures are about to be drawn."""
+        """Note that so many pictures are about to be drawn."""
         self._tried = count
         for device in self._devices:
             torch.cuda.reset_peak_memory_stats(device)
             self._before[device] = torch.cuda.memory_allocated(device)
 
     def end(self, pixels: int) -> None:
-        """They are drawn; learn what they took."""
+        """Learn how much memory the pictures took, which are drawn."""
         for device in self._devices:
             taken = torch.cuda.max_memory_allocated(device) - self._before[device]
             each = taken / (self._tried * pixels)

@@ -28,7 +28,7 @@ def open_gpus(pid: int | str = "self") -> list[str]:
 
 
 def ignore_terminal_signals() -> None:
-    """Ctrl-C, a closed terminal and Slurm's signals reach all; main decides what they mean.
+    """Ignore signals of terminal and Slurm, which reach all; main decides what they mean.
 
     Main had them blocked when it started this process; what came since is thrown away.
     """

@@ -8,7 +8,7 @@ Call = Callable[..., Any]
 
 
 def put_in_front(module: Any, around: Callable[[Call], Call]) -> None:
-    """Have every call of this one module go through `around(call)`.
+    """Pass every call of this one module through `around(call)`.
 
     Its class is exchanged for one of the same name instead of its `forward`: offloading puts its
     own there, and where it takes it away again, as for every new LoRA, what was put on top is lost.

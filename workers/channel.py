@@ -80,7 +80,7 @@ class Channel:
             self._lock.release()
 
     def _main_is_behind(self) -> bool:
-        """Room in the pipe is for messages that count, for as long as main reads none."""
+        """Whether main reads nothing now: room in the pipe is kept for messages that count."""
         unread = array.array("i", [0])  # bytes
         fcntl.ioctl(self._writer.fileno(), termios.FIONREAD, unread)
         return unread[0] > PIPE_BUF or not self._room.poll(0)
@@ -93,5 +93,5 @@ class Channel:
             os._exit(0)
 
     def log(self, level: str, text: str) -> None:
-        """Have main log a line under this worker's name."""
+        """Let main log a line under this worker's name."""
         self.send(Log(level, clip(text), at_work_on()))

@@ -47,7 +47,7 @@ class Compilation:
         self.active = False
 
     def begin(self) -> None:
-        """From the next call on."""
+        """Compile the blocks, from the next call on."""
         from torch._dynamo import config
 
         config.recompile_limit = max(config.recompile_limit, MOST_VERSIONS)
@@ -62,7 +62,7 @@ class Compilation:
 
     @contextmanager
     def announced(self, tell: Callable[[], None]) -> Iterator[None]:
-        """Have `tell` called once, before the first of what is compiled inside."""
+        """Call `tell` once, before the first block that is compiled inside."""
         if not self.active:
             yield
             return

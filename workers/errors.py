@@ -77,7 +77,7 @@ _HOPELESS = re.compile(
 
 
 def classify_at_boot(error: BaseException) -> tuple[FailureKind, str]:
-    """As `classify`; `input` for what no other try on this machine can change."""
+    """Like `classify`, for a worker's start: `input` is what no other try here can change."""
     kind, text = classify(error)
     return "input" if _HOPELESS.search(text) else kind, text
 

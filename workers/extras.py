@@ -12,7 +12,7 @@ from core.memory_modes import PACKAGES
 
 
 def hide_unneeded(needed: Collection[str]) -> None:
-    """Have libraries that are imported from now on take the other packages for missing."""
+    """Hide packages that are not needed from libraries that are imported from now on."""
     modules: dict[str, Any] = sys.modules
     for package in PACKAGES:
         if package not in needed:

@@ -232,7 +232,7 @@ def _lasting(error: BaseException, model: HubModel) -> str | None:
 
 
 def _concerns_the_cache(error: OSError) -> bool:
-    """Whether the disk refuses what would be written there; whoever waits meets it again."""
+    """Whether the disk refuses to write the cache, which another try would meet again."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return True
     if error.errno not in (errno.EACCES, errno.EPERM, errno.ENOTDIR):

@@ -1,4 +1,4 @@
-"""Which files of a hub's repository a model is loaded from: no other formats, variants or copies.
+"""Chooses files of a hub's repository that a model is loaded from: no other formats or copies.
 
 A pipeline's are those that `DiffusionPipeline.download` chooses with `use_safetensors=True`, but
 for folders that its `model_index.json` does not name. A model of transformers has a config,
@@ -86,7 +86,7 @@ def libraries_of(index: Mapping[str, Any]) -> dict[str, str]:
 
 
 def parts_given(parts: Collection[str], given: Given) -> set[str]:
-    """Those whose weights the user has."""
+    """Parts whose weights the user has in a file."""
     if given == "everything":
         return {*parts, ""}
     denoiser = "transformer" if "transformer" in parts else "unet"

@@ -121,7 +121,7 @@ class _Lines(io.TextIOBase):
         return "utf-8"
 
     def fileno(self) -> int:
-        """Of the real stream, which child processes may inherit."""
+        """File number of the real stream, which child processes may inherit."""
         if self._instead_of is None:
             return super().fileno()
         return self._instead_of.fileno()
@@ -138,7 +138,7 @@ def collect() -> None:
 
 
 def pass_on(send: Send) -> None:
-    """Have what libraries said, and all that they will say, sent to main."""
+    """Send what libraries have said, and all that they will say, to main."""
     collect()
     take_over_handlers()
     streams: Any = sys
@@ -148,7 +148,7 @@ def pass_on(send: Send) -> None:
 
 
 def take_over_handlers() -> None:
-    """Libraries that print their records hand them on instead. Call it once they are imported."""
+    """Let imported libraries that print their records hand them on instead."""
     for logger in list(logging.root.manager.loggerDict.values()):
         if not isinstance(logger, logging.Logger):
             continue

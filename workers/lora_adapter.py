@@ -145,7 +145,7 @@ def _outputs(state: Mapping[str, Tensor]) -> int:
 
 
 def off_the_file(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors in memory of their own.
+    """Copy tensors into memory of their own.
 
     On a CPU they are read as they are used: what is written to the file later would change them,
     and a file that is cut would kill the worker.
@@ -213,7 +213,7 @@ def put_on(
 
 
 def activate(pipeline: Any, names: list[str]) -> None:
-    """Have the adapters `names` count together."""
+    """Activate the adapters `names` together."""
     for name in names:
         for layer in layers_with(pipeline, name).values():
             layer.set_adapter([n for n in names if n in layer.lora_A], inference_mode=True)

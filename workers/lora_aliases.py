@@ -58,7 +58,7 @@ def aliases_of(model: Any, layers: Mapping[str, Any]) -> Iterator[Alias]:
 
 
 def _as_in_2023(name: str) -> str:
-    """diffusers then called the projections of text encoders as those of its own attention."""
+    """Names of 2023: diffusers called projections of text encoders as those of its attention."""
     for ours, others in (("q_proj", "to_q"), ("k_proj", "to_k"), ("v_proj", "to_v"),
                          ("out_proj", "to_out")):  # fmt: skip
         if name.endswith(f".self_attn.{ours}"):
@@ -80,7 +80,7 @@ def _fused(layers: Mapping[str, Any]) -> Iterator[Alias]:
 
 
 def _renamed(layers: Mapping[str, Any], renames: Mapping[str, str]) -> Iterator[Alias]:
-    """Layers at or below one of our names, under the other's."""
+    """Rename layers at or below one of our names to the other program's name."""
     for layer in layers:
         for ours, others in renames.items():
             if layer == ours or layer.startswith(f"{ours}."):

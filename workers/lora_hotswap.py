@@ -36,7 +36,7 @@ LEAST_RANK = 32  # of the slot: a larger one costs little, growing costs a compi
 
 
 class HotswapLoras(Loras):
-    """Up to `capacity` files, or those of one task, stay in the device's memory."""
+    """Exchanges LoRAs in place; up to `capacity` files, or those of one task, stay in memory."""
 
     def __init__(
         self, pipeline: Any, denoiser: Any, capacity: int, device: torch.device, log: Log
@@ -85,7 +85,7 @@ class HotswapLoras(Loras):
         return len(idle), self._capacity
 
     def _bring(self, stack: Sequence[CheckedLora], wanted: frozenset[str]) -> None:
-        """Into the slot."""
+        """Put the LoRAs of one task into the adapter slot."""
         if not hasattr(self._pipeline, "load_lora_weights"):
             raise LoraError(f"{type(self._pipeline).__name__} takes no LoRAs.")
         for lora in stack:

@@ -49,7 +49,7 @@ class Layer:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of its weight."""
+        """Shape of the layer's weight."""
         return shape_of(self.module)
 
     @property

@@ -195,7 +195,7 @@ def _with_middle(down: Tensor, mid: Tensor) -> Tensor:
 
 
 def _of_layer(down: Tensor, layer: Layer) -> Tensor:
-    """In the form that PEFT wants: kernels of one pixel may be written with or without them."""
+    """Shape a factor as PEFT wants it: kernels of one pixel may be written or left out."""
     inputs = _inputs(layer)
     if tuple(down.shape[1:2]) != inputs[:1] or not _same_kernel(tuple(down.shape[2:]), inputs[1:]):
         raise ValueError(f"lora_A of {_shape(down)} for {_of(layer)}")
@@ -228,7 +228,7 @@ def _rows(tensor: Tensor, target: Target) -> Tensor:
 
 
 def _without_zeros(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """Less the ranks that these rows leave out.
+    """Drop ranks whose rows are all zeros.
 
     Some files have three LoRAs side by side in a fused one, each with zeros for the others.
     """
@@ -239,7 +239,7 @@ def _without_zeros(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _magnitude(tensors: Tensors, targets: tuple[Target, ...]) -> tuple[Tensor | None, bool]:
-    """DoRA's lengths as one row of numbers, and whether they are of columns.
+    """DoRA's magnitudes as one row of numbers, and whether they are of columns.
 
     PEFT's are of rows. LyCORIS writes [rows, 1] or, by default in its older versions, [1, columns].
     """

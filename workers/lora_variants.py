@@ -22,7 +22,7 @@ def is_plain(update: Update) -> bool:
 
 
 def variant_for(update: Update, place: Place) -> "Dora | LoKr | None":
-    """None for a plain LoRA. Reads the layer's weight; `place` is where the layer computes."""
+    """Make what a layer adds for DoRA or LoKr, from its weight; None for a plain LoRA."""
     if isinstance(update, Kronecker):
         return LoKr(update, place)
     return None if update.magnitude is None else Dora(update, place)
@@ -96,7 +96,7 @@ class LoKr(LoraVariant):  # type: ignore[misc]
 
 
 def _without_others(module: Any, adapter: str, x: Tensor, result: Tensor) -> Tensor:
-    """What the layer gives without any LoRA: others of a stack may be in `result` by now."""
+    """The layer's output without any LoRA: others of a stack may be in `result` by now."""
     first = next(name for name in module.active_adapters if name in module.lora_A)
     own: Tensor = result if first == adapter else module.get_base_layer()(x)
     return own

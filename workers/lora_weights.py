@@ -1,4 +1,4 @@
-"""From the tensors of a LoRA file to what each layer of a pipeline gets, or why not.
+"""Turns the tensors of a LoRA file into what each layer of a pipeline gets, or says why not.
 
 Every tensor is accounted for: it is in an update, or meant for a text encoder of a pipeline whose
 text encoders take no LoRA, or the whole file is refused. Nothing here changes the pipeline.
@@ -157,7 +157,7 @@ def _check_numbers(state: Mapping[str, Tensor]) -> None:
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    """In a type that can be calculated with: bfloat16 holds every number of fp8."""
+    """Convert to a type that can be calculated with: bfloat16 holds every number of fp8."""
     if tensor.is_floating_point() and tensor.element_size() == FP8_BYTES:
         return tensor.to(torch.bfloat16)
     return tensor

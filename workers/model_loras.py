@@ -49,7 +49,7 @@ class PutOn:
 def put_on_model_loras(
     pipeline: Any, loras: Sequence[ModelLora], device: torch.device, log: Log
 ) -> None:
-    """Have every picture drawn with `loras`; says in one line what was done.
+    """Put LoRAs on the model for every picture, and log in one line what was done.
 
     Args:
         device: where weights that wait in host memory are computed with.
@@ -157,7 +157,7 @@ def _product(update: Kronecker, weight: Tensor) -> Tensor:
 def _add_beside(
     pipeline: Any, parts: Sequence[tuple[Update, ModelLora]], device: torch.device
 ) -> None:
-    """Have the layer add what its LoRAs change, in the type that it computes in."""
+    """Let the layer add what its LoRAs change, in the type that it computes in."""
     for update, lora in parts:
         assert isinstance(update, LowRank)
         layer = update.layer

@@ -1,4 +1,4 @@
-"""What there is of a model to be placed on GPUs, known from its configs before a weight is read."""
+"""Parts of a model that are placed on GPUs, known from its configs before a weight is read."""
 
 import importlib
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _DENOISERS = ("transformer", "unet")
 
 
 def classes_in(folder: Path) -> dict[str, Any]:
-    """By name, the classes of a pipeline's parts that are models of diffusers or transformers."""
+    """Classes, by name, of a pipeline's parts that are models of diffusers or transformers."""
     found = {}
     for name, entry in DiffusionPipeline.load_config(folder).items():
         if not isinstance(entry, (list, tuple)) or not all(isinstance(e, str) for e in entry):

@@ -15,7 +15,7 @@ from workers.placement import HOME, Place
 
 
 def connect(model: nn.Module, at: Place, devices: Sequence[torch.device]) -> None:
-    """Have a model that was placed take its inputs, and give its results, at home."""
+    """Make a model that was placed take its inputs, and give its results, at home."""
     home = devices[HOME]
     # What lies per layer, such as a cache of keys and values, stays with its layer.
     alone = {*_names(model, "_skip_keys"), *_names(model, "_skip_keys_device_placement")}
@@ -34,7 +34,7 @@ def connect(model: nn.Module, at: Place, devices: Sequence[torch.device]) -> Non
 
 
 def compute_at_home(pipeline: Any, home: torch.device) -> None:
-    """Have a pipeline make its own tensors there.
+    """Make a pipeline create its own tensors on the device `home`.
 
     diffusers takes the device of the part whose name comes first, such as a text encoder's.
     """

@@ -63,7 +63,7 @@ def set_schedule(pipeline: Any, settings: Mapping[str, Any]) -> None:
 
 
 class StepNoise:
-    """Has a scheduler that adds noise in its steps take it from the picture's own generator.
+    """Makes a scheduler that adds noise in its steps take it from the picture's own generator.
 
     Pipelines of flow-matching models do not pass theirs on, and the process's would be taken.
 

@@ -1,4 +1,4 @@
-"""From a model's floats to 8-bit pictures, on the device where that can be had.
+"""Turns a model's floats into 8-bit pictures, on the device where that can be had.
 
 diffusers copies 32-bit floats to the host and computes there: 20 ms for 1024 x 1024, in which
 the device has nothing to do.
@@ -15,7 +15,7 @@ from core.errors import MultiGPUError
 
 
 def quantise_on_device(pipeline: Any) -> None:
-    """Have a pipeline that is asked for `output_type="np"` return 8 bits.
+    """Make a pipeline that is asked for `output_type="np"` return 8 bits.
 
     One with a way of its own from tensors to pictures goes on to return floats.
     """
@@ -35,7 +35,7 @@ def quantise_on_device(pipeline: Any) -> None:
 
 
 def to_bytes(images: torch.Tensor) -> np.ndarray[Any, Any]:
-    """[n, channels, height, width] in 0..1 to [n, height, width, channels] of 0..255.
+    """Turn [n, channels, height, width] in 0..1 into [n, height, width, channels] of 0..255.
 
     Floats as they are where some are not finite: to refuse them here, in the middle of the
     pipeline, would leave that as it never is otherwise.
@@ -47,7 +47,7 @@ def to_bytes(images: torch.Tensor) -> np.ndarray[Any, Any]:
 
 
 def to_image(pixels: np.ndarray[Any, Any]) -> Image.Image:
-    """[height, width, 3] of 0..255, or of floats in 0..1.
+    """Make a picture of [height, width, 3] in 0..255, or of floats in 0..1.
 
     Raises:
         MultiGPUError: the numbers are not finite; diffusers would have drawn them black.

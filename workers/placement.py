@@ -1,4 +1,4 @@
-"""Which part of a model goes to which of a worker's GPUs. Pure: sizes in, places out.
+"""Places the parts of a model on a worker's GPUs. Pure: sizes in, places out.
 
 A part that fits into one GPU stays whole. A larger one is split between its blocks: all else of it,
 where its own arithmetic runs, is at home on the first GPU, and the blocks follow each other from
@@ -39,7 +39,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a part is: whole on `gpu`, or split, with `blocks` on GPUs of their own."""
+    """Place of a part: whole on `gpu`, or split, with `blocks` on GPUs of their own."""
 
     gpu: int
     blocks: dict[str, int] = field(default_factory=dict)

@@ -18,7 +18,7 @@ MOST_NVML_USERS = 64  # libraries that asked NVML and did not shut it down again
 
 
 def _preload() -> None:
-    """For the role that the environment names, if main started this process for that."""
+    """Preload for the role that the environment names, if main started this process for that."""
     role, parent = os.environ.pop(PRELOAD_ROLE, None), os.environ.pop(PRELOAD_PARENT, None)
     if role is None or parent is None:
         return

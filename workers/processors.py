@@ -78,7 +78,7 @@ class _Videoless:
         return super().check_argument_for_proper_class(name, argument)  # type: ignore[misc]
 
     def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
-        """In files that both this module and transformers with torchvision read."""
+        """Save in files that both this module and transformers with torchvision read."""
         parts: Any = self
         parts.tokenizer.save_pretrained(folder)
         parts.image_processor.save_pretrained(folder)

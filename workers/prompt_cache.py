@@ -58,7 +58,7 @@ class PromptCache:
 
 
 def _key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable | None:
-    """Of a call by plain values; None for any other."""
+    """A key for a call by plain values; None for any other call."""
     parts: list[Hashable] = []
     for name, value in [*enumerate(args), *sorted(kwargs.items())]:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -70,7 +70,7 @@ def _key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable | None:
 
 
 def _own_lists(result: Any) -> Any:
-    """The same tensors in lists that the pipeline may change."""
+    """Copy lists of tensors, which the pipeline may change, but not the tensors."""
     if isinstance(result, tuple):
         return tuple(_own_lists(part) for part in result)
     return [_own_lists(part) for part in result] if isinstance(result, list) else result

@@ -1,4 +1,4 @@
-"""Where a model cuts the texts that are longer than it takes.
+"""Finds where a model cuts texts that are longer than it takes.
 
 Pipelines have their tokenizers cut what is too long, each at a length of its own, and say little
 about it. So the tokenizers are watched: whatever a pipeline has cut, by whichever tokenizer and
@@ -36,7 +36,7 @@ class Cut:
 
     @property
     def marks(self) -> str:
-        """How the limit comes about, in brackets."""
+        """The reason of the limit, in brackets."""
         return f" ({self.limit} with its own marks)" if self.limit > self.taken else ""
 
 
@@ -63,7 +63,7 @@ class PromptCuts:
         self._expected = sorted({text for text in texts if text.strip()}, key=len, reverse=True)
 
     def of(self, text: str, what: str) -> str | None:
-        """Where `text` is cut, in one sentence that calls it `what`; None if it is taken whole."""
+        """One sentence that says where `text`, called `what`, is cut; None if it is taken whole."""
         found = self._known.get(text, {})
         if text in self._known:
             self._known.move_to_end(text)
@@ -184,7 +184,7 @@ def _cut_of(tokenizer: Any, text: str, own: str, given: dict[str, Any]) -> Cut |
 def _cut_without_offsets(
     tokenizer: Any, text: str, given: dict[str, Any], marks: dict[str, Any]
 ) -> Cut | None:
-    """The same by a tokenizer in Python, which does not say where its tokens come from."""
+    """Find the cut with a tokenizer in Python, which does not say where its tokens come from."""
     whole = tokenizer(text, verbose=False, **marks)["input_ids"]
     limit = given.get("max_length") or tokenizer.tokenizer.model_max_length
     if len(whole) <= limit:
@@ -200,7 +200,7 @@ def _inside(offsets: Iterable[tuple[int, int]], begin: int, end: int) -> list[tu
 
 
 def _find(own: str, text: str) -> int | None:
-    """Where `own` begins in `text`; templates strip it, and some pipelines lower it."""
+    """Find where `own` begins in `text`; templates strip it, and some pipelines lower it."""
     for whole, part in ((text, own.strip()), (text.lower(), own.strip().lower())):
         at = whole.find(part)
         if at >= 0 and len(whole) == len(text):

@@ -1,4 +1,4 @@
-"""The same pixels whatever the number of CPU threads.
+"""Makes pixels independent of the number of CPU threads.
 
 Matrix products keep their order of summation under `MKL_CBWR=AUTO,STRICT`, which main sets
 in a CPU worker's environment. oneDNN's convolutions have no such mode: their result changes

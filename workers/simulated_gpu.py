@@ -46,7 +46,7 @@ SIDE = 64  # pixels of a picture whose task gives no size
 
 
 class SimulatedGpu(ModelFamily):
-    """Needs no torch, so a test's worker is up in a fraction of a second."""
+    """A simulated model. It needs no torch, so a worker is up in a fraction of a second."""
 
     def __init__(self, spec: WorkerSpec, log: Log) -> None:
         self.spec = spec
@@ -147,7 +147,7 @@ class SimulatedGpu(ModelFamily):
 
 
 def _of_worker(values: Mapping[str, V], name: str) -> V | None:
-    """What is said of a worker, or of the GPU that it shares (gpu0 for gpu0b)."""
+    """Look up a setting by the worker's name, or by the GPU that it shares (gpu0 for gpu0b)."""
     return values.get(name, values.get(name.rstrip(ascii_lowercase)))
 
 
@@ -178,7 +178,7 @@ def _verdict(lease: Lease) -> Verdict:
 
 
 class _SimulatedPipeline:
-    """As much of a diffusers pipeline as the LoRA manager needs."""
+    """A stand-in for a diffusers pipeline, with what the LoRA manager needs of one."""
 
     def __init__(self, load_seconds: float) -> None:
         self._load_seconds = load_seconds
@@ -216,7 +216,7 @@ class _SimulatedLoader:
 
 
 def _fault(prompt: str, attempt: int) -> str:
-    """What a task asks for in this attempt; empty for nothing."""
+    """The fault that a task asks for in this attempt; empty for none."""
     if not prompt.startswith("!"):
         return ""
     asked, _, attempts = prompt.split(maxsplit=1)[0].removeprefix("!").partition(":")

@@ -45,7 +45,7 @@ class Gpus:
         return cls(devices, [torch.cuda.mem_get_info(device)[0] for device in devices])
 
     def rooms(self, decodes: bool) -> list[int]:
-        """Bytes for weights on each."""
+        """Bytes for weights on each GPU."""
         room = [free - ROOM_TO_WORK for free in self.free]
         room[HOME] -= ROOM_TO_DECODE if decodes else 0
         return room

@@ -70,7 +70,7 @@ class StepCaching:
         put_in_front(denoiser, self._in_own_context)
 
     def fresh(self, steps: int) -> AbstractContextManager[None]:
-        """Around the drawing of one picture, or of several together."""
+        """Reset the cache around the drawing of one picture, or of several together."""
         return nullcontext() if self._cache is None else self._fresh(steps)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""How far a picture is: steps done, counted where every pipeline of diffusers shows them.
+"""Counts a picture's steps where every pipeline of diffusers shows them.
 
 That is its progress bar, which all of them have, unlike `callback_on_step_end`; to count there
 touches no tensor, nothing that is compiled, and no argument of the call. A GPU may be some
@@ -30,7 +30,7 @@ class StepReporter:
         self._told = 0.0  # monotonic time
 
     def begin(self, leases: Sequence[Lease]) -> None:
-        """These are drawn from now on, together."""
+        """Note which leases are drawn from now on, together."""
         self._lease_id = leases[0].lease_id
         self._told = time.monotonic()
 
@@ -42,7 +42,7 @@ class StepReporter:
 
 
 def count_steps(pipeline: Any, tell: TellSteps) -> None:
-    """Have a pipeline's progress bar show nothing, and tell its steps instead."""
+    """Make a pipeline's progress bar show nothing, and tell its steps instead."""
 
     def progress_bar(iterable: Iterable[Any] | None = None, total: int | None = None) -> _Steps:
         return _Steps(iterable, total, tell)
@@ -51,7 +51,7 @@ def count_steps(pipeline: Any, tell: TellSteps) -> None:
 
 
 class _Steps:
-    """As much of a tqdm bar as pipelines use."""
+    """A stand-in for a tqdm bar, with what pipelines use of one."""
 
     def __init__(self, iterable: Iterable[Any] | None, total: int | None, tell: TellSteps) -> None:
         self._iterable = iterable
@@ -76,7 +76,7 @@ class _Steps:
     def __exit__(self, *_: object) -> None: ...
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else a bar can do is about showing it."""
+        """Do nothing: whatever else a bar can do is about showing it."""
         if name.startswith("_"):
             raise AttributeError(name)
         return lambda *_, **__: None

@@ -16,7 +16,7 @@ BFLOAT16_SINCE = (8, 0)  # compute capability: Ampere; before, it is emulated, m
 
 
 def prepare_torch(spec: WorkerSpec) -> None:
-    """Threads, no gradients, and libraries that print nothing: what they say goes to the log."""
+    """Set up threads, no gradients, and libraries that print nothing: their words go to the log."""
     torch.set_num_threads(spec.threads)
     torch.set_grad_enabled(False)
     if spec.sharers > 1:
@@ -29,7 +29,7 @@ def prepare_torch(spec: WorkerSpec) -> None:
 
 
 def _keep_to_its_share(spec: WorkerSpec) -> None:
-    """Have too large a task run out of memory itself, and not the GPU's other workers."""
+    """Limit this worker's memory, so that too large a task fails alone on a shared GPU."""
     _, total = torch.cuda.mem_get_info(0)
     share = spec.memory_share or total // spec.sharers
     fraction = min(1.0, max(0.0, share - CONTEXT) / total)
@@ -56,7 +56,7 @@ def torch_devices(spec: WorkerSpec) -> list[torch.device]:
 
 
 def identity_of(device: torch.device, spec: WorkerSpec) -> tuple[str, str]:
-    """Name and UUID."""
+    """Name and UUID of a device."""
     if device.type == "cuda":
         each = [torch.cuda.get_device_properties(i) for i in range(spec.device_count)]
         names = (properties.name for properties in each)
@@ -80,7 +80,7 @@ def dtype_of(spec: WorkerSpec, device: torch.device) -> torch.dtype:
 
 
 def device_map(spec: WorkerSpec) -> str:
-    """Weights go straight to the only device, without a copy in host memory."""
+    """The map by which weights go straight to the device, without a copy in host memory."""
     return spec.device
 
 

@@ -89,7 +89,7 @@ Pairs = Sequence[tuple[Record, Record]]
 
 
 def _lines(scored: Pairs, score: str, samples: int) -> list[ComparisonLine]:
-    """Per category, then overall; each language by itself."""
+    """Lines of the comparison: per category, then overall; each language by itself."""
     parts = _parts([x for x, _ in scored])
     lines, overalls = [], []
     whole: list[Part | None] = [None]
@@ -112,7 +112,7 @@ def _lines(scored: Pairs, score: str, samples: int) -> list[ComparisonLine]:
 
 
 def _parts(records: Sequence[Record]) -> list[Part]:
-    """Those that differ: results of earlier versions mark every pair of any data."""
+    """Parts of the records; a mark that all pairs have, as of earlier versions, counts as none."""
     if all(r.intersection_exist is not False for r in records):
         records = [replace(r, intersection_exist=None) for r in records]
     return parts_of(records)

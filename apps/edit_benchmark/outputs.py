@@ -30,7 +30,7 @@ MAX_TABLE_BYTES = 232  # of a table's name: it gets that suffix and, while it is
 
 
 def write_outputs(folder: Path, records: Sequence[Record], summary: Summary) -> None:
-    """results.jsonl, scores.csv, the same per category for GEdit-Bench, summary.json.
+    """Write results.jsonl, scores.csv (also per category, for GEdit-Bench) and summary.json.
 
     Raises:
         StorageError: the disk refuses.
@@ -94,7 +94,7 @@ def scores_csv(records: Sequence[Record]) -> str:
 
 
 def _imagefolder(records: Sequence[Record]) -> str:
-    """metadata.jsonl: the edited pictures as a Hugging Face imagefolder."""
+    """The text of metadata.jsonl, which makes the edits a Hugging Face imagefolder."""
     rows = [
         {
             "file_name": r.edited_image,

@@ -35,5 +35,5 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """Its place below a folder of edits or verdicts, and what logs call it."""
+        """The pair's place below a folder of edits or verdicts, which is also its name in logs."""
         return f"{category_folder(self.category)}/{self.pair_id}"

@@ -28,11 +28,11 @@ class PairSet:
 
     @property
     def categories(self) -> list[str]:
-        """In the order in which they first appear."""
+        """Categories of the pairs, in the order in which they first appear."""
         return list(dict.fromkeys(pair.category for pair in self.pairs))
 
     def selected(self, categories: Sequence[str] | None, limit: int | None) -> "PairSet":
-        """Only some categories, and only the first `limit` pairs of what is left.
+        """Choose pairs of some categories, and the first `limit` of what is left.
 
         Raises:
             InputError: a category that no pair has.
@@ -70,7 +70,7 @@ def read_pairs(data: str | Path, work_folder: Path) -> PairSet:
 
 
 def find_data(data: str | Path) -> Path:
-    """From the current folder, then from this project's."""
+    """Find data from the current folder, then from this project's."""
     given = readings(data, "data")
     for path in (*given, *(PROJECT_DIR / path for path in given)):
         if os.path.exists(path):
@@ -79,7 +79,7 @@ def find_data(data: str | Path) -> Path:
 
 
 def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
-    """Ids that the data gives twice are failed records: which pair is meant is unknown.
+    """Fail pairs whose id the data gives twice: which pair is meant is unknown.
 
     Others that clash get their position appended. The first keeps its own, so that ids and
     results stay as they are when the data grows.

@@ -27,7 +27,7 @@ class Part:
 
 
 def parts_of(records: Sequence[Record]) -> list[Part]:
-    """In the order in which languages first appear; none where one figure stands for all."""
+    """Parts of the data that have a figure each; none where one figure stands for all."""
     languages = list(dict.fromkeys(r.language for r in records if r.language))
     marked = any(r.intersection_exist is not None for r in records)
     if len(languages) < 2 and not marked:

@@ -120,7 +120,7 @@ def read_verdict(file: Path) -> dict[str, Any]:
 
 
 def lines(records: Iterable[Record]) -> str:
-    """results.jsonl."""
+    """Lines of results.jsonl."""
     return json_lines(map(asdict, records))
 
 
@@ -141,5 +141,5 @@ def read_records(folder: Path) -> list[Record]:
 
 
 def categories_of(records: Sequence[Record]) -> list[str]:
-    """In the order in which they first appear."""
+    """Categories of the records, in the order in which they first appear."""
     return list(dict.fromkeys(r.category for r in records))

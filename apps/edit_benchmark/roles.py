@@ -3,16 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from apps.edit_benchmark.models import EDITOR, judge_model
 from apps.edit_benchmark.settings import BenchmarkSettings
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device, choose_devices
-from core.devices.memory_choice import MemoryChoice
-from core.devices.model_choice import choose_drawing_model
 from core.devices.sharing import share_out
-from core.index_files import MODEL_INDEX, PIPELINE_INDEX
-from core.judge import Judge, load_judge
-from core.memory_modes import refuse_unusable
+from core.edit_roles import editing_role, judging_role
 from core.role_model import RoleModel
 
 
@@ -29,36 +24,9 @@ def choose_roles(
         InputError: devices, models or prompts cannot be used as they stand.
     """
     devices, judge_devices = _devices(settings, device_ids)
-    editor = choose_drawing_model(
-        settings.editor, devices, lora_folders, inspector, EDITOR, "edit", "editor.model_loras"
-    )
-    found_judge, judge_settings = judge_model(settings, judge_devices)
-    judge: Judge = load_judge(judge_settings, config_folder)
-    editor_memory = MemoryChoice(
-        editor,
-        settings.editor.memory,
-        devices,
-        "edit",
-        PIPELINE_INDEX,
-        lambda model: settings.workers.decisive(model.deciding),
-        "editor.memory",
-    )
-    judge_memory = MemoryChoice(
-        found_judge,
-        settings.judge.memory,
-        judge_devices,
-        "score",
-        MODEL_INDEX,
-        lambda model: judge.identity(model.deciding),
-        "judge.memory",
-        "parts" if judge.type.chats else "clip",
-    )
-    on_cpu = devices[0].kind == "cpu"
-    refuse_unusable(editor.memory, "edit", on_cpu, "editor.memory")
-    refuse_unusable(found_judge.memory, "score", on_cpu, "judge.memory")
     return (
-        RoleModel("edit", editor_memory, devices, settings),
-        RoleModel("score", judge_memory, judge_devices, settings, judge),
+        editing_role(settings, settings, devices, lora_folders, inspector),
+        judging_role(settings, settings, judge_devices, config_folder),
     )
 
 

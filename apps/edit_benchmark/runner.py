@@ -13,7 +13,6 @@ from typing import Any
 from loguru import logger
 
 from apps.edit_benchmark.editing import Edit
-from apps.edit_benchmark.models import EDITOR_DEMAND
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.roles import choose_roles
@@ -21,7 +20,6 @@ from apps.edit_benchmark.scores import Scores
 from apps.edit_benchmark.settings import BenchmarkSettings
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device
-from core.devices.memory_choice import demand_of
 from core.devices.model_choice import ModelChoice
 from core.engine.backend import WorkerBackend
 from core.engine.engine import Engine
@@ -168,8 +166,8 @@ class EditBenchmark:
 
     # -- planning ------------------------------------------------------------
 
-    def prepare(self, pair_set: PairSet) -> None:
-        """Check every pair and compare with what earlier runs left.
+    def prepare(self, pair_set: PairSet) -> Plan:
+        """Check every pair and compare with what earlier runs left; the plan is of the edits.
 
         Raises:
             InputError: what they left is of other data, or a LoRA of the settings is not there.
@@ -192,14 +190,14 @@ class EditBenchmark:
         )
         self._planned_scores.look_at(self.finished_edits(), bool(self._plan.tasks))
         self._score_summary = self._planned_scores.summary(self._plan.tasks, self._plan)
+        return self._plan
 
     def _admit_edits(self) -> tuple[dict[str, Any], list[Admitted | Rejected]]:
         loras = LoraFinder(self._lora_folders(), self._inspector)
-        layers = self.settings.editor.layers(*self.editor.names)
-        _check_default_loras(layers, loras)
+        _check_default_loras(self.settings.editor.layers(*self.editor.names), loras)
         admission = Admission(
-            EditKind(layers, loras),
-            self.settings.workers.decisive(self.editor.deciding),
+            EditKind(self._editing.layers, loras),
+            self._editing.memory.identity,
             self.editor.dtype,
             self.root,
             default_name=str,  # never needed: every pair names its output
@@ -208,13 +206,12 @@ class EditBenchmark:
         suffix = self.settings.workers.picture_suffix
         inputs = [_edit_input(pair, self.settings.seed, suffix) for pair in self._pairs]
         admitted = [admission.admit(i, given) for i, given in enumerate(inputs)]
-        demand = demand_of(admitted, self.settings.workers.max_resident_loras)
         known = self._planner.known(admitted)
         counting = {} if self._session.overwrite else known
-        return known, self._editing.memory.settle(admitted, counting, demand)
+        return known, self._editing.settle(admitted, counting)
 
     def _lora_folders(self) -> list[Path]:
-        """Where relative paths of LoRAs are looked up."""
+        """Folders in which relative paths of LoRAs are looked up."""
         return [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")]
 
     def _tell_plan(self) -> None:
@@ -246,7 +243,7 @@ class EditBenchmark:
         return self.results()
 
     def _work(self, to_score: Sequence[Admitted]) -> None:
-        """Have edits made, and each of them scored when it is there."""
+        """Make edits, and score each of them as soon as it is there."""
         edits = self._plan.tasks
         again = sum(getattr(item.task, "more_asks", 0) > 0 for item in to_score)
         if again:
@@ -273,9 +270,8 @@ class EditBenchmark:
     def _start_engine(self, edits: bool, scores: bool) -> Engine:
         roles = [self._editing] * edits + [self._scoring] * scores
         for role in roles:
-            role.memory.ensure(EDITOR_DEMAND)  # as where a result was removed after the planning
-            reason = role.model.reason
-            logger.info(reason.replace("Model:", f"{role.role.capitalize()} with:", 1))
+            role.ensure()  # as where a result was removed after the planning
+            logger.info(role.reason)
         settings = self.settings
         self._bound = self._stages()
         in_step = settings.enable_batch_sync
@@ -351,7 +347,7 @@ class EditBenchmark:
 
     @property
     def _began_to_score(self) -> bool:
-        """Scoring is a stage of its own that has begun, or goes on beside the editing."""
+        """Whether scoring has begun as a stage of its own, or goes on beside the editing."""
         return self._bound != "sequential" or self._jobs["edit"].finished
 
     def _told(self, role: Role) -> Callable[[Event], None]:

@@ -6,11 +6,9 @@ from functools import cached_property
 
 from loguru import logger
 
-from apps.edit_benchmark.models import judge_demand
 from apps.edit_benchmark.pair import Pair
-from core.devices.memory_choice import MemoryChoice
 from core.intake.admission import Admission, Admitted, Rejected
-from core.intake.changes import Change
+from core.intake.differences import Change
 from core.intake.kinds.score import ScoreKind
 from core.intake.plan_summary import PlanSummary, Standing
 from core.intake.planning import Plan, Planner
@@ -44,7 +42,7 @@ class Scores:
     ) -> None:
         assert role.judge is not None
         self.judge: Judge = role.judge
-        self._memory: MemoryChoice = role.memory
+        self._role = role
         self._session = session
         self._planner = planner
         self._pairs = pairs
@@ -62,12 +60,11 @@ class Scores:
         Each edit is hashed once: it is looked at for the plan, and scored after it.
         """
         items = {edit.position: self._admit(edit) for edit in edits}
-        demand = judge_demand(self.judge.settings)
         known = {} if self._session.overwrite else self._planner.known(list(items.values()))
-        settled = self._memory.settle(list(items.values()), known, demand)
+        settled = self._role.settle(list(items.values()), known)
         self._admitted = dict(zip(items, settled, strict=True))
         if more_to_come:
-            self._memory.ensure(demand)
+            self._role.ensure()
         self.__dict__.pop("_admission", None)  # the memory mode may be another one now
 
     def summary(self, edits_to_make: Sequence[Admitted], plan: Plan) -> PlanSummary:
@@ -108,7 +105,7 @@ class Scores:
     def _admission(self) -> Admission:
         return Admission(
             ScoreKind(),
-            self.judge.identity(self._memory.model.deciding),
+            self._role.memory.identity,
             self.judge.settings.dtype,
             self._session.root,
             default_name=str,  # never needed: every verdict has its place
@@ -129,7 +126,7 @@ class Scores:
         return self._admission.admit(edit.position, task)
 
     def _asked_again(self, plan: Plan, scored: Admitted) -> Admitted | None:
-        """The same with one ask more, if its verdict has no score and the user wants one."""
+        """Ask once more for a verdict without a score, if the user wants that."""
         if not self._lacks_score(scored):
             return None
         assert isinstance(scored.task, ScoreTask)
@@ -142,7 +139,7 @@ class Scores:
         return again
 
     def _lacks_score(self, scored: Admitted) -> bool:
-        """Whether a verdict is to be asked for again."""
+        """Whether a verdict has no score and the user wants it asked for again."""
         if not self._retry_unparsed:
             return False
         try:
@@ -152,5 +149,5 @@ class Scores:
         return isinstance(used, dict) and used.get("scores", ()) is None
 
     def _place_of(self, position: int) -> str:
-        """Where the judge's verdict lies, relative to the results' folder."""
+        """Path of the judge's verdict, relative to the results' folder."""
         return f"scores/{self._name}/{self._pairs[position].name}.json"

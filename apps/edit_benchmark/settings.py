@@ -6,52 +6,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from core.edit_settings import BENCHMARK_FILE, EditModels
 from core.engine.model_switch import Stages
-from core.section import Section
+from core.fields import Seed
+from core.model_settings import Count, LoadedModel, check_sharing
 from core.settings import (
     DEFAULT_FILE,
-    PROJECT_DIR,
-    Count,
-    DrawingModel,
-    EditDefaults,
-    JudgeSettings,
-    LoadedModel,
-    Matching,
-    ModelEditDefaults,
     SchedulingSettings,
     SimulatedSettings,
     SupervisionSettings,
     WorkerSettings,
-    best_match,
-    check_sharing,
-    overlaid,
 )
-from core.tasks import Seed
+from core.settings_file import overlaid
 
-BENCHMARK_FILE = PROJECT_DIR / "config" / "edit_benchmark.yaml"
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
-class EditorSettings(DrawingModel):
-    """What edits, and with which fields where a pair gives none."""
-
-    defaults: EditDefaults
-    model_defaults: list[ModelEditDefaults]
-
-    def layers(self, *models: str) -> list[EditDefaults]:
-        """Defaults for the names of a model, the first to count first."""
-        return [self.defaults, best_match(self.model_defaults, *models) or EditDefaults()]
-
-
-class ModelJudgeDefaults(Matching):
-    """Judge settings of the models that `match` fits."""
-
-    image_area: int | None = None
-    prompts: str | None = None
-    max_new_tokens: Count | None = None
-
-
-class BenchmarkSettings(Section):
+class BenchmarkSettings(EditModels):
     """All settings of a benchmark run."""
 
     data: Annotated[str, Field(min_length=1)]
@@ -67,9 +38,6 @@ class BenchmarkSettings(Section):
     enable_batch_sync: bool
     vram_release_timeout: Annotated[float, Field(gt=0)]
     bootstrap_samples: Annotated[int, Field(ge=100, le=1_000_000)]
-    editor: EditorSettings
-    judge: JudgeSettings
-    judge_model_defaults: list[ModelJudgeDefaults]
     workers: WorkerSettings
     supervision: SupervisionSettings
     scheduling: SchedulingSettings

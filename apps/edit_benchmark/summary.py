@@ -92,7 +92,7 @@ class JudgedBy:
 
     @property
     def identity(self) -> str:
-        """The same for tables that can be compared."""
+        """Judge, model and settings as text, equal for tables that can be compared."""
         settings = [f"{k} {v}" for k, v in self.settings.items() if v is not None and k != "type"]
         return f"{self.judge} ({', '.join([self.model, f'prompts {self.prompt_hash}', *settings])})"
 
@@ -259,7 +259,7 @@ def _overall(
 
 
 def _mean_mass(records: Sequence[Record]) -> dict[str, float]:
-    """Over all verdicts, by call; overall it is no mean of means, as it is no score."""
+    """Mean mass over all verdicts, by call; overall it is no mean of means, as it is no score."""
     masses: dict[str, list[float]] = {}
     for record in records:
         for name, mass in (record.mass or {}).items():
@@ -268,20 +268,20 @@ def _mean_mass(records: Sequence[Record]) -> dict[str, float]:
 
 
 def to_json(summary: Summary) -> str:
-    """summary.json."""
+    """The content of summary.json."""
     return json.dumps(asdict(summary), ensure_ascii=False, indent=1) + "\n"
 
 
 @dataclass(frozen=True)
 class Makers:
-    """Who judged the results in a folder, and how they were edited."""
+    """The judge of the results in a folder, and how they were edited."""
 
     judged_by: JudgedBy
     edited_by: str
 
 
 def read_makers(folder: Path) -> Makers:
-    """From the summary of a run.
+    """Read judge and editor from the summary of a run.
 
     Raises:
         InputError: no summary there, or a damaged one.

@@ -36,7 +36,7 @@ class _Row:
 
 
 def print_summary(summary: Summary, folder: Path) -> None:
-    """Where everything lies, who edited, who judged, and last the scores.
+    """Print where everything lies, who edited, who judged, and last the scores.
 
     The scores stand per category and overall, per language and subset where the data has them.
     The overall score's spread stands at the end: its median, deviation and 95 % interval.

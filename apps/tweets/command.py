@@ -153,7 +153,8 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     settings = _settings(options)
     suffix = settings.workers.picture_suffix
     tweets = read_tweets(options.tweets, options.prompt_from, options.limit, suffix)
-    if tweets.passed_over is not None:
+    told = tweets.is_read
+    if told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
     generator = _create_generator(options, settings, tweets, backend)
     relay = _Relay()
@@ -163,6 +164,8 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         results = _draw(options, generator, plan, relay, interrupts)
     finally:
         generator.stop(at_once=True)
+    if not told and tweets.passed_over is not None:
+        logger.warning(tweets.passed_over)
     _print_summary(results, generator)
     if interrupts.count:
         return INTERRUPTED
@@ -222,12 +225,12 @@ def _draw(
         if not result.success:
             logger.error(f"{result.task_id}: {result.status}: {result.error}")
     tell_plan(plan.summary, "tweets", WHY_MOVED)
-    if not plan.tasks:
+    if not plan.to_run:
         return generator.execute(plan)
     _tell_unknown_words(generator, plan)
-    generator.use_at_most(len(plan.tasks))
+    generator.use_at_most(plan.to_run)
     workers = [device.label for device in generator.devices]
-    with create_view(len(plan.tasks), workers, options.log_level) as view:
+    with create_view(plan.to_run, workers, options.log_level) as view:
         relay.view = view
         interrupts.run = generator
         generator.start()

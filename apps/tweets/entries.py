@@ -82,7 +82,7 @@ def _read(path: Path) -> bytes:
 
 
 def _decoded(content: bytes, errors: str = "strict") -> str:
-    """As text, with line feeds alone between lines."""
+    """Decode a file as text, with line feeds alone between lines."""
     return content.decode("utf-8-sig", errors).replace("\r\n", "\n").replace("\r", "\n")
 
 

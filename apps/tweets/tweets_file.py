@@ -12,24 +12,25 @@ docs/TWEETS.md says which names and places of a setting count.
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from apps.tweets.entries import Entries, read_entries
 from core.errors import InputError, one_line
 from core.intake import spellings
-from core.intake.picture_settings import Layer, merged, read_layer
+from core.intake.picture_settings import read_layer
 from core.intake.setting_values import is_empty, is_set
+from core.intake.settings_layer import Layer, merged
 from core.intake.spellings import ALIKE
-from core.intake.task_kinds import TaskInput
+from core.intake.task_kinds import Inputs, TaskInput
 from core.names import cleaned, cut, distinct
 from core.paths import as_text, user_path
 from core.validation import MAX_SHOWN, misspelt, shown
 
 MAX_NAME = 100  # characters of a persona's or a file's name in file names
 MAX_RUN_BYTES = 200  # of a run's folder: `datasets` makes longer names of it for its cache
+FEW = 1000  # entries: so many are all read before anything is done
 MAX_PASSED_OVER = 20  # keys that one line names
 PROMPT_FIELDS = ("prompt", "positive_prompt", "scene_hint")  # the first that is not empty
 PROMPT_SOURCES = (*PROMPT_FIELDS, "tweet_text")
@@ -47,20 +48,30 @@ class BadTweet(InputError):
         self.task_id = task_id
 
 
-@dataclass(frozen=True)
 class TweetFile:
     """What a file asks for.
 
     Attributes:
         name_of_run: the folder of its pictures.
         folder: where its relative LoRA paths are looked up first.
-        passed_over: one line about keys that meant nothing here; None if there are none.
+        inputs: of a large file they are made as they are asked for, which is done once.
     """
 
-    name_of_run: str
-    folder: Path
-    inputs: list[TaskInput]
-    passed_over: str | None = None
+    def __init__(self, name_of_run: str, folder: Path, inputs: Inputs, reader: "_Reader") -> None:
+        self.name_of_run = name_of_run
+        self.folder = folder
+        self.inputs = inputs
+        self._reader = reader
+
+    @property
+    def passed_over(self) -> str | None:
+        """One line about keys that meant nothing in what was read; None if there are none."""
+        return self._reader.passed_over()
+
+    @property
+    def is_read(self) -> bool:
+        """All inputs have been made."""
+        return not isinstance(self.inputs, _Unread) or not self.inputs.unread
 
 
 def read_tweets(
@@ -82,8 +93,28 @@ def read_tweets(
     if not found.entries:
         raise InputError(f"{path}: holds no tweets.")
     reader = _Reader(path, found, name, prompt_from, suffix)
-    inputs = [reader.task(i, entry) for i, entry in enumerate(found.entries[:limit])]
-    return TweetFile(_run_name(stem), path.resolve().parent, inputs, reader.passed_over())
+    entries = list(found.entries[:limit])
+    unread = _Unread(reader, entries)
+    inputs: Inputs = unread if len(entries) > FEW else list(unread)
+    return TweetFile(_run_name(stem), path.resolve().parent, inputs, reader)
+
+
+class _Unread:
+    """Entries of a file that become task inputs one by one; each is let go of then."""
+
+    def __init__(self, reader: "_Reader", entries: list[Any]) -> None:
+        self._reader = reader
+        self._entries = entries
+        self.unread = len(entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[TaskInput]:
+        for index in range(len(self._entries)):
+            entry, self._entries[index] = self._entries[index], None
+            self.unread -= 1
+            yield self._reader.task(index, entry)
 
 
 class _Reader:
@@ -93,7 +124,8 @@ class _Reader:
         self, path: Path, found: Entries, name: str, prompt_from: str | None, suffix: str
     ) -> None:
         self._path = path
-        self._found = found
+        self._of_persona = found.of_persona
+        self._persona = found.name if is_set(found.name) else None
         self._name = name
         self._suffix = suffix
         self._sources = (prompt_from,) if prompt_from else PROMPT_FIELDS
@@ -145,7 +177,7 @@ class _Reader:
             entry = {}
         if not isinstance(entry, dict):
             raise InputError(f"expected an object or a prompt, found {shown(entry)}.")
-        plain = not self._found.of_persona and not any(
+        plain = not self._of_persona and not any(
             spellings.container(key) == "image_generation" for key in entry
         )
         layer = read_layer(entry, free=not plain)
@@ -154,10 +186,12 @@ class _Reader:
         if self._unusable is not None:
             raise self._unusable
         fields = {"prompt": prompt, **merged([layer, *self._shared])}
-        texts = {_KEPT.get(spellings.plain(k)): text for k, text in entry.items() if is_set(text)}
+        texts = {
+            _KEPT.get(spellings.compared(k)): text for k, text in entry.items() if is_set(text)
+        }
         metadata = {key: texts[key] for key in _KEPT.values() if key in texts}
-        if is_set(self._found.name):
-            metadata["persona"] = self._found.name
+        if self._persona is not None:
+            metadata["persona"] = self._persona
         own = fields.pop("metadata", {})
         if isinstance(own, dict):
             metadata |= own

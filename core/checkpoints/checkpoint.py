@@ -28,7 +28,7 @@ class Component:
 
     @property
     def is_quantised(self) -> bool:
-        """Its files hold quantised weights, which every memory mode loads as they are."""
+        """Whether the files hold quantised weights, which every memory mode loads as they are."""
         return "quantization_config" in self.config
 
 
@@ -149,7 +149,7 @@ def _pipeline_of(folder: Path, variant: str | None) -> Checkpoint | None:
 
 
 def is_whole(files: Mapping[str, Sequence[Any]]) -> bool:
-    """What every pipeline needs has weights, and in a format that is read; files by component."""
+    """Whether all components that a pipeline needs have weights in a format that can be read."""
     needed = {name: bool(of_component) for name, of_component in files.items()}
     return any(kind_of(name) == "denoiser" for name in needed) and all(
         there for name, there in needed.items() if kind_of(name) != "other"

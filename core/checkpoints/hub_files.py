@@ -66,7 +66,7 @@ def fetch_file(repository: str, file: str, revision: str | None, where: str) -> 
 
 @contextmanager
 def _in_our_log(what: str) -> Iterator[None]:
-    """Has the hub's client say in the run's log that it tries again; it would print two lines each.
+    """Pass the retries of the hub's client on to the run's log; it would print two lines for each.
 
     Args:
         what: is fetched meanwhile.

@@ -57,7 +57,7 @@ def checkpoint_of_hub(
 def _cached(
     name: str, revision: str | None, variant: str | None, index_file: str
 ) -> Checkpoint | None:
-    """From the cache, if the whole model is there."""
+    """Read a model's index from the cache, if the whole model is there."""
     try:
         found = try_to_load_from_cache(name, index_file, revision=revision)
     except ValueError:  # no name that a hub knows
@@ -126,7 +126,7 @@ class _Questions:
         return found if isinstance(found, dict) else {}
 
     def _tensors(self, file: str) -> list[Tensor]:
-        """Those of a safetensors file, of which no more than its header is read."""
+        """Read the tensors' names and sizes from the header of a safetensors file on the hub."""
         start = self._start_of(file, FIRST_BYTES)
         end = LENGTH_BYTES + int.from_bytes(start[:LENGTH_BYTES], "little")
         if end > MAX_JSON_BYTES:

@@ -1,4 +1,4 @@
-"""What is written down of some published models, for where neither cache nor hub can be asked.
+"""Sizes of some published models, for use where neither cache nor hub can be asked.
 
 known_models.json is made of their public configs: `python -m benchmarks.needs --write`.
 """

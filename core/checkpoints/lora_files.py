@@ -48,7 +48,7 @@ def lora_name(path: str) -> str:
 
 
 def settings_beside(path: Path) -> bytes:
-    """PEFT's settings of the adapter in a file, which are half of it: alpha stands there alone.
+    """PEFT's settings that lie beside a file of weights; alpha is written there and nowhere else.
 
     Empty where there are none.
     """

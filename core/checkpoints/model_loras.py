@@ -12,7 +12,7 @@ from core.checkpoints.hub_files import fetch_file
 from core.checkpoints.lora_files import LoraInspector, find_lora
 from core.errors import InputError, LoraError
 from core.model_lora import ModelLora, lora_identity
-from core.settings import ModelLoraSettings
+from core.model_settings import ModelLoraSettings
 
 
 def find_model_loras(

@@ -68,12 +68,12 @@ class SingleFile:
 
 
 def is_single_file(name: str) -> bool:
-    """By its ending, whether `model` means one file of weights."""
+    """Whether `model` means one file of weights, judged by its ending."""
     return name.lower().endswith((*SAFETENSORS, GGUF, *PICKLES))
 
 
 def inspect_single_file(path: Path) -> SingleFile:
-    """What is in a file that stands for a model.
+    """Read which parts of a model one file holds.
 
     Raises:
         InputError: it is no file, or holds no denoiser that can be loaded.

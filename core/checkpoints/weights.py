@@ -38,7 +38,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Weights:
-    """What the tensors of one component come to; all but `as_stored` and `fixed` are numbers.
+    """Sums over the tensors of one component; all but `as_stored` and `fixed` count numbers.
 
     Attributes:
         numbers: floating-point numbers in all.
@@ -104,7 +104,7 @@ def weight_files(folder: Path, variant: str | None) -> list[Path]:
 
 
 def chosen_files(names: Sequence[str], variant: str | None) -> list[str]:
-    """Those of a component's files that are loaded: of the variant, else without any.
+    """Files of a component that are loaded: those of the variant, else those without one.
 
     A file in one piece and shards of the same weights may lie side by side.
     """

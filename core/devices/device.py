@@ -52,7 +52,7 @@ class Device:
 
     @property
     def free_or_all(self) -> int:
-        """Bytes that are free; all of its memory where that is not known."""
+        """Bytes free on the device, or all of its memory where that is not known."""
         return self.memory if self.free is None else self.free
 
 
@@ -118,7 +118,7 @@ def _usable(seen: Sequence[tuple[str, Gpu]]) -> list[Device]:
 
 
 def _through_mask(gpus: Sequence[Gpu], inherited: str) -> list[tuple[str, Gpu]]:
-    """CUDA reads a mask up to its first token that names no device, and so do we."""
+    """Read a mask as CUDA does: up to its first token that names no device."""
     all_work = all(g.fault is None for g in gpus)
     found: dict[str, tuple[str, Gpu]] = {}
     for token in (t.strip() for t in inherited.split(",")):
@@ -182,7 +182,7 @@ def choose_devices(
 
 
 def _mind_unlisted(unlisted: Unlisted | None, kind: str) -> None:
-    """GPUs that are there are never passed over in silence."""
+    """Refuse a run where GPUs are present and cannot be used, instead of passing them over."""
     because = f": {unlisted.reason}" if unlisted else ""
     if kind == "cuda":
         raise DeviceError(f"device: cuda was asked for, but no CUDA device is visible{because}.")

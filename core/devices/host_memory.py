@@ -18,13 +18,13 @@ def free_host_memory(cgroups: Path = CGROUPS) -> int:
 
 
 def host_memory(cgroups: Path = CGROUPS) -> int:
-    """Bytes in all."""
+    """Bytes of host memory in all, whether or not they are in use."""
     total: int = psutil.virtual_memory().total
     return min([total, *(limit for limit, _ in _limits(cgroups))])
 
 
 def _limits(cgroups: Path) -> list[tuple[int, int]]:
-    """Limit and use of every kind of cgroup that limits."""
+    """Limit and present use, in bytes, of every cgroup that limits this process."""
     found = []
     for limit, used in _LIMITS:
         try:

@@ -27,7 +27,7 @@ _WEIGHTS = (".safetensors", ".gguf")
 
 
 class LoadTurns:
-    """Who may load when, of workers that all load the same model.
+    """Takes turns between workers that load the same model: how many may load at once.
 
     Args:
         setting: `concurrent_loads`: a number, or `auto`.
@@ -46,7 +46,7 @@ class LoadTurns:
         self._spec = replace(self._spec, memory=memory)
 
     def at_once(self, loaded: bool) -> int:
-        """How many may load now.
+        """How many workers may load the model at once now.
 
         Args:
             loaded: a worker has loaded the model. Until then one tries alone, then the next one.
@@ -78,7 +78,7 @@ def loading_environment(spec: WorkerSpec) -> dict[str, str]:
 
 
 def _sizes_of_weights(spec: WorkerSpec) -> list[int]:
-    """Of all files, where none has a name that says so; [] if they cannot be found."""
+    """Sizes of a model's files of weights, or of all its files where none has such a name."""
     path = Path(spec.model)  # also of a hub's model, which is here before anybody loads it
     if path.is_file():
         return [path.stat().st_size, *_beside_file(spec, path)]
@@ -88,7 +88,7 @@ def _sizes_of_weights(spec: WorkerSpec) -> list[int]:
 
 
 def _beside_file(spec: WorkerSpec, model: Path) -> list[int]:
-    """Of the other parts' weights, which the base model gives to a denoiser in one file."""
+    """Sizes of the weights that a base model adds to a denoiser in one file."""
     if spec.base_model is None or inspect_single_file(model).whole:
         return []
     files = [file for kind in _WEIGHTS for file in Path(spec.base_model).glob(f"*/*{kind}")]

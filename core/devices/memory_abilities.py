@@ -8,7 +8,7 @@ from core.checkpoints.single_file import GGUF
 from core.devices.device import Device
 from core.devices.host_memory import free_host_memory
 from core.memory_modes import FACTS, PACKAGES, Memory, Mode, fp8_mode, installed
-from core.settings import Dtype
+from core.model_settings import Dtype
 from core.tasks import ROLES
 
 Form = Literal["parts", "file", "gguf", "clip"]
@@ -16,7 +16,7 @@ Form = Literal["parts", "file", "gguf", "clip"]
 
 
 def form_of_file(path: str) -> Form:
-    """Of a model in one file."""
+    """Form of a model in one file, by the file's ending."""
     return "gguf" if path.lower().endswith(GGUF) else "file"
 
 
@@ -65,7 +65,7 @@ class Abilities:
         return cls(role, dtype, capabilities, packages, free_host_memory(), gpus, form)
 
     def can(self, mode: Mode) -> bool:
-        """Its package is there, every GPU computes so, and the role has such a mode."""
+        """Whether a mode can be used: by its package, by every GPU, and in this role."""
         facts = FACTS[mode]
         if self.gpus > 1 and mode != "full":
             return False
@@ -80,7 +80,7 @@ class Abilities:
 
     @property
     def fp8(self) -> Mode:
-        """What the setting fp8 means."""
+        """The memory mode that the setting `fp8` stands for on these GPUs."""
         mode = fp8_mode(self.dtype, list(self.capabilities))
         return mode if self.can(mode) else "fp8_cast"
 
@@ -91,6 +91,6 @@ class Abilities:
         return self.fp8 if memory == "fp8" else memory
 
     def modes(self) -> list[Mode]:
-        """What `auto` may take, in the order of preference."""
+        """Modes that `auto` may choose from, the preferred one first."""
         not_fp8 = "fp8_cast" if self.fp8 == "fp8" else "fp8"
         return [mode for mode in FACTS if mode != not_fp8 and self.can(mode)]

@@ -1,7 +1,7 @@
 """The memory mode of a role's workers, decided once a run: by tasks, devices and what is there."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from core.intake.admission import Admitted, Rejected, made_by
 from core.memory_modes import FACTS, Memory, Mode, changes_pixels
 from core.settings import GenerationDefaults
 from core.store.ledger import Entry
-from core.tasks import EditTask, GenerateTask
+from core.tasks import EditTask, GenerateTask, Task
 
 Item = Admitted | Rejected
 _PICTURES: list[Mode] = ["full", *(mode for mode in FACTS if changes_pixels(mode))]
@@ -61,8 +61,19 @@ class MemoryChoice:
         self._demand: Demand | None = None  # of the newest batch
 
     @property
+    def goes_by_sizes(self) -> bool:
+        """Whether the mode is still to be decided, or checked, by the largest picture."""
+        on_gpu = any(device.kind == "cuda" for device in self._devices)
+        return self.fit is None and on_gpu and self.model.path_or_id != SIMULATED
+
+    @property
+    def identity(self) -> str:
+        """All about the model that decides its results, as things stand."""
+        return self._identity(self.model)
+
+    @property
     def is_open(self) -> bool:
-        """Finished pictures may have a say in it."""
+        """Whether the mode is still to be decided, so that finished pictures may decide it."""
         on_gpu = any(device.kind == "cuda" for device in self._devices)
         return self.fit is None and self._memory == "auto" and on_gpu
 
@@ -86,10 +97,10 @@ class MemoryChoice:
             self._kept = self._mode_of_finished(tasks, known)
         if self._kept is not None:
             self.model = replace(self.model, memory=self._kept)
-        if not tasks or all(_is_finished(admitted, known) for admitted in self._remade(tasks)):
-            return self._remade(items)  # no worker will be needed
+        if not tasks or all(_is_finished(admitted, known) for admitted in self.remade(tasks)):
+            return self.remade(items)  # no worker will be needed
         self.decide(demand)
-        return self._remade(items)
+        return self.remade(items)
 
     def ensure(self, usual: Demand) -> None:
         """Decide before workers start, if no batch made it necessary so far.
@@ -104,7 +115,7 @@ class MemoryChoice:
             self.decide(self._demand or usual)
 
     def decide(self, demand: Demand) -> None:
-        """Decide, and say how.
+        """Decide the memory mode now, and log the decision.
 
         Raises:
             InputError, DeviceError: see `core.devices.memory_fit.fit_memory`.
@@ -132,19 +143,20 @@ class MemoryChoice:
             logger.info(self.fit.reason)
 
     def change_to(self, mode: Mode) -> Callable[[Admitted], Admitted]:
-        """Another mode for all workers; returns what makes a task one of theirs."""
+        """Load the model in another mode from now on; returns what remakes a task for it."""
         self.model = replace(self.model, memory=mode)
         identity = self._identity(self.model)
         return lambda admitted: made_by(admitted, identity)
 
-    def _remade(self, items: Sequence[Item]) -> list[Item]:
+    def remade(self, items: Sequence[Item]) -> list[Item]:
+        """Inputs with the model that their results are made by as things stand."""
         identity = self._identity(self.model)
         return [made_by(item, identity) if isinstance(item, Admitted) else item for item in items]
 
     def _mode_of_finished(
         self, tasks: Sequence[Admitted], known: Mapping[str, Entry]
     ) -> Mode | None:
-        """In which most finished results were made that are as they are asked for otherwise."""
+        """The memory mode in which most of the batch's finished results were made."""
         identities = {m: self._identity(replace(self.model, memory=m)) for m in _PICTURES}
         found: Counter[Mode] = Counter()
         for admitted in tasks:
@@ -179,13 +191,12 @@ def usual_demand(layers: Sequence[GenerationDefaults]) -> Demand:
     )
 
 
-def demand_of(items: Sequence[Item], resident_loras: int) -> Demand:
+def demand_of(tasks: Iterable[Task], resident_loras: int) -> Demand:
     """The most that a batch's pictures ask for.
 
     Args:
         resident_loras: how many of the LoRAs a worker keeps.
     """
-    tasks = [item.task for item in items if isinstance(item, Admitted)]
     pictures = [task for task in tasks if isinstance(task, GenerateTask | EditTask)]
     sizes = [(task.width or USUAL_SIDE, task.height or USUAL_SIDE) for task in pictures]
     width, height = max(sizes, key=lambda size: size[0] * size[1], default=(USUAL_SIDE,) * 2)

@@ -16,7 +16,7 @@ from core.devices.memory_needs import Need, gib, needs_of
 from core.devices.working_memory import Demand
 from core.errors import DeviceError, InputError
 from core.memory_modes import FACTS, Memory, Mode, changes_pixels
-from core.settings import Dtype
+from core.model_settings import Dtype
 
 # What is worked with is estimated from above. So much less than a need may do: a mode that is asked
 # for by name is tried then, with a warning. `auto` leaves it alone where another one fits.
@@ -200,12 +200,12 @@ def fit_memory(
 
 
 def _setting(mode: Mode) -> str:
-    """What to write into the settings for it."""
+    """The line that a user writes into the settings to ask for a mode."""
     return "fp8" if mode == "fp8_cast" else mode
 
 
 def _pictures(mode: Mode) -> Mode:
-    """Modes that draw the same pictures have the same."""
+    """A key that is equal for modes that draw the same pictures."""
     return mode if changes_pixels(mode) else "full"
 
 
@@ -218,7 +218,7 @@ def _have(device: Device) -> str:
 def _unknown(
     name: str, memory: Memory, mode: Mode, abilities: Abilities, silent: Device | None
 ) -> MemoryFit:
-    """What is asked for, where need or have are not known; for `auto` the whole model."""
+    """Take the mode that was asked for (`auto`: the whole model): need or have is unknown."""
     why = f"neither its files nor the hub say how much {name} needs"
     if silent is not None:
         why = f"{silent.label} does not say how much memory it has free"
@@ -289,7 +289,7 @@ def _cannot(kept: Mode, key: str) -> str:
 def _mind_host_memory(
     name: str, checkpoint: Checkpoint | None, dtype: Dtype, workers: int, free: int
 ) -> None:
-    """On CPUs nothing is chosen; that memory will not do is said."""
+    """Warn where host memory will not do for a model on CPUs; there are no modes to choose from."""
     if checkpoint is None:
         return
     number = 2 if dtype in ("bfloat16", "float16") else 4

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from core.checkpoints.checkpoint import Checkpoint, Component
 from core.devices.working_memory import Demand, working_bytes
 from core.memory_modes import FACTS, Mode
-from core.settings import Dtype
+from core.model_settings import Dtype
 
 GIB = 1024**3
 # A CUDA context with the kernels of torch, cuBLAS and cuDNN in it, and cuBLAS's workspaces: 0.3 to
@@ -45,7 +45,7 @@ class Need:
 
     @property
     def shown(self) -> str:
-        """Its parts, for the user."""
+        """The parts of a need as text, for the user."""
         parts = [*self.weights, ("LoRAs", self.loras), ("work", self.work)]
         parts.append(("CUDA", self.context))
         told = ", ".join(f"{name} {gib(size)}" for name, size in parts if size)
@@ -94,7 +94,7 @@ def _working(part: Component, dtype: Dtype) -> int:
 
 
 def _bytes(part: Component, mode: Mode, number: int) -> int:
-    """Of a component's weights on the GPU."""
+    """Bytes of a component's weights on the GPU."""
     weights, facts = part.weights, FACTS[mode]
     if part.is_quantised:
         return weights.as_stored + weights.fixed
@@ -119,5 +119,5 @@ def needs_of(
 
 
 def gib(size: int) -> str:
-    """For the user, without the unit."""
+    """A number of bytes in GiB as text, without the unit."""
     return f"{size / GIB:.1f}"

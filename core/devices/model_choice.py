@@ -14,19 +14,19 @@ from core.checkpoints.lora_files import LoraInspector
 from core.checkpoints.model_loras import find_model_loras
 from core.checkpoints.single_file import base_of, inspect_single_file, is_single_file
 from core.checkpoints.variants import check_variant
+from core.devices.automatic_model import Automatic, resolved
 from core.devices.device import Device
-from core.devices.host_memory import host_memory
 from core.devices.memory_abilities import Abilities, Form, allows, form_of_file
-from core.devices.memory_needs import GIB, Need, gib, needs_of
 from core.devices.working_memory import Demand
-from core.errors import DeviceError, InputError
+from core.errors import InputError
 from core.file_ends import add_ends
 from core.index_files import PIPELINE_INDEX
 from core.memory_modes import Memory, Mode, changes_pixels
 from core.model_identity import BASE, Identity, loaded_as
 from core.model_lora import ModelLora
+from core.model_settings import DrawingModel, Dtype
 from core.paths import printable, user_path
-from core.settings import PROJECT_DIR, DrawingModel, Dtype
+from core.settings import PROJECT_DIR
 
 Z_IMAGE_TURBO = "Tongyi-MAI/Z-Image-Turbo"
 DEMO_MODEL = PROJECT_DIR / "demo_model" / "checkpoint"
@@ -73,7 +73,7 @@ class ModelChoice:
         return str(Identity(self.identity, others, loras, self.scheduler))
 
     def drawing(self, loras: Sequence[ModelLora], scheduler: Mapping[str, Any]) -> "ModelChoice":
-        """The same model with LoRAs and a noise schedule of its own."""
+        """A copy of this choice with LoRAs and a noise schedule that belong to the model."""
         reason = self.reason
         if loras:
             reason += f" Model LoRAs: {', '.join(lora.shown for lora in loras)}."
@@ -83,26 +83,6 @@ class ModelChoice:
     def names(self) -> list[str]:
         """What defaults by model may fit, the first to count first."""
         return [name for name in (self.path_or_id, self.base_model) if name is not None]
-
-
-@dataclass(frozen=True)
-class Automatic:
-    """What `auto` means: a hub model where every chosen GPU has the memory, else a folder.
-
-    Attributes:
-        demand: what is usually asked of the hub model, in what is written down of it.
-    """
-
-    hub_id: str
-    demo: Path
-    demo_identity: str
-    demand: Demand
-
-    def needs(self, modes: Sequence[Mode], dtype: Dtype, gpus: int) -> list[Need]:
-        """In the order of the modes."""
-        known = known_checkpoint(self.hub_id)
-        assert known is not None, f"{self.hub_id} is not in known_models.json"
-        return list(needs_of(known, modes, self.demand, dtype, gpus))
 
 
 GENERATOR = Automatic(Z_IMAGE_TURBO, DEMO_MODEL, "demo-model", Demand(guided=False))
@@ -142,7 +122,7 @@ def choose_model(
     mode = abilities.mode_of(memory)
     if name == "auto":
         modes = abilities.modes() if memory == "auto" else [mode]
-        name, why = _automatic(devices, automatic, modes, dtype, abilities.host_free)
+        name, why = resolved(devices, automatic, modes, dtype, abilities.host_free)
     if name == SIMULATED:
         return ModelChoice(SIMULATED, SIMULATED, "Model: simulated device, as asked for.")
     if in_one_file:
@@ -288,71 +268,6 @@ def is_hub_model(path_or_id: str) -> bool:
     return _HUB_ID.fullmatch(path_or_id) is not None
 
 
-def _automatic(
-    devices: Sequence[Device],
-    automatic: Automatic,
-    modes: Sequence[Mode],
-    dtype: Dtype,
-    host_free: int,
-) -> tuple[str, str]:
-    """Name and reason: the hub model, where it fits into every GPU in some memory mode."""
-    gpus = [d for d in devices if d.kind == "cuda"]
-    needs = automatic.needs(modes, dtype, gpus[0].count if gpus else 1)
-    why = _why_not(gpus, needs, automatic.hub_id)
-    if why is not None:
-        return str(automatic.demo), f"auto: {why}"
-    _check_free(gpus, automatic, needs, host_free)
-    return automatic.hub_id, "auto: it fits into every chosen GPU"
-
-
-def _why_not(gpus: Sequence[Device], needs: Sequence[Need], name: str) -> str | None:
-    """Why a model can never be used here; None where it can be, if its memory is free."""
-    enough = f"{needs[0].total / GIB:.0f} GiB"
-    if not gpus:
-        least = min(needs, key=lambda need: need.total)
-        or_less = (
-            "" if least is needs[0] else f", or of {gib(least.total)} with memory: {least.mode}"
-        )
-        return f"no GPU is visible, and {name} needs one of {enough}{or_less}"
-    if any(gpu.memory == 0 for gpu in gpus):
-        return f"a chosen GPU does not say whether it has {enough}, which {name} needs"
-    fitting = [need for need in needs if all(need.total <= gpu.memory for gpu in gpus)]
-    if not fitting:
-        lowest = min(need.total for need in needs)
-        return f"a chosen GPU has less than the {gib(lowest)} GiB that {name} needs at least"
-    host, there = min(need.host_for(len(gpus)) for need in fitting), host_memory()
-    if host > there:
-        return f"{name} needs {gib(host)} GiB of host memory here, and there are {gib(there)}"
-    return None
-
-
-def _check_free(
-    gpus: Sequence[Device], automatic: Automatic, needs: Sequence[Need], host_free: int
-) -> None:
-    """Raises DeviceError where others use what the model needs at least.
-
-    The demo model does not stand in then: a run that goes on while a GPU is busy would draw with
-    another model than before.
-    """
-    means = f"model: auto means {automatic.hub_id} here, which needs"
-    instead = f"Wait, choose other GPUs, or name a model, such as {automatic.demo}."
-    fitting = [need for need in needs if need.host_for(len(gpus)) <= host_free]
-    if not fitting:
-        least = min(need.host_for(len(gpus)) for need in needs)
-        raise DeviceError(
-            f"{means} {gib(least)} GiB of host memory, but only {gib(host_free)} are free. "
-            f"{instead}"
-        )
-    need = min(fitting, key=lambda need: need.total)
-    for gpu in gpus:
-        if gpu.free_or_all < need.total:
-            free, total = (round(size / GIB) for size in (gpu.free_or_all, gpu.memory))
-            raise DeviceError(
-                f"{means} at least {gib(need.total)} GiB (memory: {need.mode}), but only {free} of "
-                f"the {total} GiB of {gpu.label} are free. {instead}"
-            )
-
-
 def _looks_like_folder(name: str) -> bool:
     return os.path.exists(user_path(name, "model")) or name.startswith((".", "/", "~"))
 
@@ -360,7 +275,7 @@ def _looks_like_folder(name: str) -> bool:
 def _folder_identity(
     folder: Path, name: str | None, index_file: str, setting: str = "model"
 ) -> str:
-    """Hash of file names, sizes and small configs: cheap, and changes with retrained weights.
+    """A hash of file names, sizes and small configs: cheap, and another one for retrained weights.
 
     Weight files are told apart by their safetensors header and their first and last MiB.
     """

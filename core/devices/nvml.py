@@ -53,7 +53,7 @@ def list_gpus() -> list[Gpu]:
 
 @dataclass(frozen=True)
 class Unlisted:
-    """GPUs that are there and not listed.
+    """GPUs that exist on this machine although NVML does not list them.
 
     Attributes:
         reason: what is there, why it is not used, and what to do.
@@ -184,7 +184,7 @@ def _describe(index: int, handle: object, capability: tuple[int, int] | None, mi
 
 
 def _memory(handle: object) -> tuple[int, int | None]:
-    """In all, and free."""
+    """Total and free bytes of a GPU's memory."""
     try:
         info = pynvml.nvmlDeviceGetMemoryInfo(handle)
     except pynvml.NVMLError_NotSupported:  # as where the GPU shares the host's memory

@@ -10,7 +10,7 @@ from core.memory_modes import PACKAGES, installed
 
 
 def saved_with(model: ModelChoice) -> frozenset[str]:
-    """Installed packages that its weights are of; all of them if it cannot be looked into."""
+    """Packages that a model's weights were saved with; all installed ones if that is unknown."""
     there = frozenset(package for package in PACKAGES if installed(package))
     # A file is never quantised by such a package, but the parts beside it may be.
     source = model.base_model or model.path_or_id
@@ -21,7 +21,7 @@ def saved_with(model: ModelChoice) -> frozenset[str]:
 
 
 def _folder_of(source: str, revision: str | None) -> Path | None:
-    """Where its files lie; None if they are yet to be downloaded."""
+    """The folder of a model's files; None if they are yet to be downloaded."""
     if os.path.isdir(source):
         return Path(source)
     from huggingface_hub import try_to_load_from_cache  # only where it is needed: it takes a moment
@@ -37,7 +37,7 @@ def _folder_of(source: str, revision: str | None) -> Path | None:
 
 
 def _methods_in(folder: Path) -> set[str]:
-    """By the configs of a model and its components: how its weights were quantised."""
+    """Quantisation methods that the configs of a model and its components name."""
     methods = set()
     for config in (folder / "config.json", *folder.glob("*/config.json")):
         try:

@@ -86,7 +86,7 @@ def _denoising(part: Component, whole: Checkpoint, demand: Demand) -> int:
 
 
 def _scale(vae: Mapping[str, Any]) -> int:
-    """Pixels of a side for one of the latent's."""
+    """How many pixels of the picture's side one latent pixel stands for."""
     if isinstance(vae.get("temperal_downsample"), list):
         return int(2 ** len(vae["temperal_downsample"]))
     levels = _numbers(vae, "block_out_channels") or _numbers(vae, "encoder_block_out_channels")
@@ -94,7 +94,7 @@ def _scale(vae: Mapping[str, Any]) -> int:
 
 
 def _patch(config: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
-    """Latent pixels of a side that become one token: packed before the model, or in it."""
+    """How many latent pixels of a side become one token, packed before the model or in it."""
     taken = config.get("in_channels")
     latent = vae.get("latent_channels") or vae.get("z_dim")
     if isinstance(taken, int) and isinstance(latent, int) and taken >= 4 * latent > 0:

@@ -1,1 +1,1 @@
-"""Who gets what when: scheduling, supervision and retries."""
+"""The engine decides who gets what when: scheduling, supervision and retries."""

@@ -76,7 +76,7 @@ class Attempts:
         self._active: dict[str, ActiveAttempt] = {}
 
     def __bool__(self) -> bool:
-        """Some attempt that counts is out."""
+        """Whether any attempt that counts is still out."""
         return bool(self._active)
 
     def __iter__(self) -> Iterator[ActiveAttempt]:
@@ -125,7 +125,7 @@ class Attempts:
                 self._recorder.discard(attempt)
             elif refusal is not None and lease_id in self._active:
                 self._retire(active)
-                if not task.out:
+                if not _has_another(task):
                     self._disk_refused(active, refusal)
             answered(active, active.recorded and not active.thrown_away)
 
@@ -172,7 +172,7 @@ class Attempts:
         if not self._retire(active):
             return
         if message.kind == "storage":
-            if active.task.out:
+            if _has_another(active.task):
                 self._recorder.end_lease_alone(active.attempt, "storage")
             else:
                 self._end_for_storage(active, StorageError(message.error, fatal=True))
@@ -208,7 +208,7 @@ class Attempts:
         return True
 
     def throw_away(self, active: ActiveAttempt) -> None:
-        """What an attempt brings does not count any more."""
+        """Ignore whatever an attempt brings from now on."""
         active.thrown_away = True
         self._active.pop(active.lease_id, None)
 
@@ -217,7 +217,7 @@ class Attempts:
         task.history = task.history.plus(cause, active.alone)
         if cause != "released":
             task.avoid |= {active.attempt.worker}
-        if task.out:  # the other run decides
+        if _has_another(task):
             self._recorder.end_lease_alone(active.attempt, cause)
             return
         decision = retry.after(task.history, self._rules)
@@ -284,3 +284,8 @@ class Attempts:
     def _mind_the_folder(self, refusal: Refusal) -> None:
         if isinstance(refusal, LedgerError) or refusal.fatal:
             self._on_storage_error(refusal)
+
+
+def _has_another(task: TaskState) -> bool:
+    """Another attempt at the task decides: it is out, or its result is being recorded."""
+    return bool(task.out) or task.recording > 0

@@ -64,7 +64,7 @@ class WorkerBackend(Protocol):
 
     @property
     def ready(self) -> bool:
-        """All workers that were prepared for can be started now; `wake` follows a change."""
+        """Whether all workers that were prepared for can be started; `wake` follows a change."""
 
     def prepare(self, spec: WorkerSpec) -> None:
         """Make ready for workers like this one; returns at once."""
@@ -87,13 +87,13 @@ class WorkerBackend(Protocol):
         """Send a message; False if the worker is gone, which `poll` will say."""
 
     def reads_along(self, slot: str) -> bool:
-        """The worker is there and has read all that it was sent: to send more cannot block."""
+        """Whether the worker has read all that it was sent: to send more cannot block."""
 
     def is_gone(self, slot: str) -> bool:
-        """The slot has no worker, or one that is dead, whether or not `poll` has said so."""
+        """Whether the slot has no worker, or a dead one, even if `poll` has not said so."""
 
     def has_word(self, slot: str) -> bool:
-        """The worker said something that `poll` has not reported yet, or hung up."""
+        """Whether the worker said something that `poll` has not reported yet, or hung up."""
 
     def progress(self, slot: str) -> object:
         """Changes whenever the worker computes or reads; equal if it did neither meanwhile."""

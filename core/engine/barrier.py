@@ -33,7 +33,7 @@ class Barrier:
         return True
 
     def started(self, worker: str) -> None:
-        """`worker` took a task."""
+        """Note that `worker` took a task."""
         self.steps += not self._had_turn
         self._had_turn.add(worker)
         since = self._waiting_since.pop(worker, None)

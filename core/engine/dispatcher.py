@@ -56,30 +56,37 @@ class Dispatcher:
         self._find = find
         self._run_of = run_of
         self._copies = copies
+        self._found_serving: dict[str, list[WorkerSlot]] = {}  # while slots are given tasks
+
+    def give_to_all(self) -> None:
+        """Give every slot what it should have now."""
+        self._found_serving.clear()
+        for slot in self._slots:
+            self._give_to(slot)
 
     def give_to(self, slot: WorkerSlot) -> None:
         """Give a slot what it should have now: for its device, and to go on with then."""
-        if not slot.is_open or self._backend.is_gone(slot.name):
+        self._found_serving.clear()
+        self._give_to(slot)
+
+    def _give_to(self, slot: WorkerSlot) -> None:
+        if slot.running and slot.ahead:
+            return  # first, and dear looks last: every slot is asked about in every turn
+        if not slot.is_open:
             return
-        if not slot.running:
+        if not slot.running and self._may_have_some(slot) and not self._backend.is_gone(slot.name):
             slot.running = _held(self._group_for(slot))
-        # With orders unread the pipe might be full, and a send would wait.
-        if (
-            slot.running
-            and not slot.ahead
-            and slot.is_open
-            and self._backend.reads_along(slot.name)
-        ):
+        if slot.running and not slot.ahead and slot.is_open:
             slot.ahead = _held(self._group_ahead_for(slot))
 
     def began(self, slot: WorkerSlot) -> None:
-        """What is on a slot's device now is new there."""
+        """Note that a slot's device begins something new: set its deadline."""
         assert slot.model is not None
         slot.busy_since = time.monotonic()
         slot.set_deadline(slot.model.times.allowed(slot.name, slot.work, slot.may_compile))
 
     def may_come_to_idle(self) -> bool:
-        """Somebody is idle and might get a task by the passing of time alone."""
+        """Whether a worker is idle that might get a task by the passing of time alone."""
         serving = [s for s in self._slots if s.state is State.SERVING and s.wanted]
         if not any(s.attempts() for s in serving):
             return False
@@ -87,8 +94,13 @@ class Dispatcher:
 
     # -- what ------------------------------------------------------------------
 
+    def _may_have_some(self, slot: WorkerSlot) -> bool:
+        """A task waits for its model, or runs elsewhere and may be copied."""
+        assert slot.model is not None
+        return self._copies or self._scheduler.waiting(slot.model.name) > 0
+
     def _group_for(self, slot: WorkerSlot) -> list[ActiveAttempt]:
-        """Attempts that a free worker shall run together; empty if it has to wait."""
+        """Choose attempts that a free worker shall run together; empty if it has to wait."""
         model = slot.model
         assert model is not None
         if model.barrier is None:
@@ -102,7 +114,7 @@ class Dispatcher:
         return group
 
     def _group_ahead_for(self, slot: WorkerSlot) -> list[ActiveAttempt]:
-        """Attempts that a busy worker shall go on with, so that its device need not wait for us.
+        """Choose attempts that a busy worker goes on with, so that its device waits for nobody.
 
         Only short ones behind short ones, for no slow worker, and while there are plenty: what is
         given is not taken back, neither for a better worker nor when the user interrupts.
@@ -114,13 +126,19 @@ class Dispatcher:
             return []
         if slot.work * rate > SHORT:  # first: long tasks are asked about in every turn
             return []
+        plenty, waiting = max(TAIL, 2 * slot.group_size), self._scheduler.waiting(model.name)
+        if waiting <= plenty:
+            return []
         serving = self._serving(model)
-        if self._scheduler.waiting(model.name) <= max(TAIL, 2 * slot.group_size) * len(serving):
+        if waiting <= plenty * len(serving):
             return []
         if not model.times.keeps_up(slot.name, [s.name for s in serving]):
             return []
         if not slot.loras_soon <= slot.loras:
             return []  # it is loading one, and which it will hold then it alone knows
+        # With orders unread the pipe might be full, and a send would wait.
+        if self._backend.is_gone(slot.name) or not self._backend.reads_along(slot.name):
+            return []
         return self._next(slot, model, SHORT / slot.group_size / rate if rate else math.inf)
 
     def _next(
@@ -135,9 +153,7 @@ class Dispatcher:
             slot.name,
             slot.loras,
             others=frozenset(s.name for s in serving if s is not slot),
-            loras_elsewhere=frozenset().union(
-                *(s.loras_soon for s in self._slots if s is not slot and s.model is model)
-            ),
+            loras_elsewhere=self._loras_elsewhere(slot, model),
             peers=forecast.peers(serving, model.times, time.monotonic()) if in_tail else (),
             load_seconds=model.times.load_seconds,
             has_others=bool(slot.attempts()),
@@ -147,8 +163,14 @@ class Dispatcher:
         # The last tasks are shared out, so that no worker idles beside a full group.
         return self._together(slot, worker, min(slot.group_size, -(-waiting // len(serving))))
 
+    def _loras_elsewhere(self, slot: WorkerSlot, model: ServedModel) -> frozenset[str]:
+        if not self._scheduler.has_loras(model.name):
+            return frozenset()  # no task that waits goes by them
+        others = (s for s in self._slots if s is not slot and s.model is model)
+        return frozenset().union(*(s.loras_soon for s in others))
+
     def _together(self, slot: WorkerSlot, worker: Worker, most: int) -> list[ActiveAttempt]:
-        """Up to `most` attempts that may run at once; a suspect comes alone."""
+        """Begin up to `most` attempts that may run at once; a suspected task runs alone."""
         first = self._scheduler.take(worker)
         if first is None:
             return []
@@ -180,9 +202,12 @@ class Dispatcher:
 
     def _serving(self, model: ServedModel) -> list[WorkerSlot]:
         """Slots that take tasks of a model."""
-        return [
-            s for s in self._slots if s.model is model and s.state is State.SERVING and s.wanted
-        ]
+        found = self._found_serving.get(model.name)
+        if found is None:
+            found = self._found_serving[model.name] = [
+                s for s in self._slots if s.model is model and s.state is State.SERVING and s.wanted
+            ]
+        return found
 
     # -- into the record, and on their way ---------------------------------------
 

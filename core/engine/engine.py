@@ -76,7 +76,8 @@ class Engine:
         self._commands: deque[Callable[[], None]] = deque()
         self._checked_at = self._next_check = math.inf  # monotonic times of looks at deadlines
         self._gone = False  # the thread has ended, or is about to, and reads no command more
-        self._going = threading.Lock()  # so that nobody hands something over meanwhile
+        # So that nobody hands something over meanwhile. What it answers then may hand over itself.
+        self._going = threading.RLock()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         release = MemoryRelease(self._slots, memory_in_use, release_patience)
         self._release = release
@@ -100,11 +101,9 @@ class Engine:
             run_of=self._jobs.of,
             copies=scheduling.speculative_copies,
         )
-        self._assignment = ModelAssignment(
-            self._slots, self._models, self._scheduler, stages, self._jobs.priorities
-        )
+        self._assignment = ModelAssignment(self._slots, self._models, self._scheduler, stages)
         self._reports = WorkerReports(
-            {slot.name: slot for slot in self._slots},
+            self._slots,
             self._supervisor,
             self._dispatcher,
             self._jobs,
@@ -118,6 +117,14 @@ class Engine:
         """Begin to work; returns at once. Workers come as tasks ask for their models."""
         self._thread.start()
 
+    def add_model(self, model: ServedModel) -> None:
+        """Serve one more model, on slots that are there and on those that it brings.
+
+        Where it shares devices out in another way than the models before it, its slots wait for
+        theirs to leave a device that they have in common, and theirs for its own.
+        """
+        self._hand_over(lambda: self._add_model(model))
+
     def warm(self, name: str) -> None:
         """Start a model's workers before there are tasks for them, and keep them."""
         self._post(lambda: self._assignment.keep_warm(name))
@@ -129,19 +136,20 @@ class Engine:
     @property
     def lora_counts(self) -> tuple[int, int]:
         """LoRA loads and switches of all workers so far."""
-        models = self._models.values()
+        models = list(self._models.values())  # in one step: one more may come meanwhile
         return sum(m.lora_loads for m in models), sum(m.lora_switches for m in models)
 
     @property
     def waits_in_step(self) -> list[tuple[float, int]]:
-        """By model whose workers wait for each other: worker-seconds waited, and steps."""
-        barriers = [m.barrier for m in self._models.values() if m.barrier is not None]
+        """For each model whose workers wait for each other: worker-seconds waited, and steps."""
+        models = list(self._models.values())
+        barriers = [m.barrier for m in models if m.barrier is not None]
         return [(barrier.waited, barrier.steps) for barrier in barriers if barrier.steps]
 
     @property
     def device_waits(self) -> list[float]:
         """Seconds for which devices had nothing to do before each of their newest tasks."""
-        return [wait for model in self._models.values() for wait in list(model.waits)]
+        return [wait for model in list(self._models.values()) for wait in list(model.waits)]
 
     def submit(
         self,
@@ -152,6 +160,7 @@ class Engine:
         owner: str | None = None,
         listener: Listener | None = None,
         sealed: bool = True,
+        promised: int = 0,
     ) -> Job:
         """Take a job.
 
@@ -164,6 +173,8 @@ class Engine:
                 job is an owner of its own.
             listener: told of its tasks; called from the engine's thread.
             sealed: no more tasks will be added.
+            promised: how many tasks, or results of tasks, will be added whatever becomes of the
+                job, which is sealed then; without `sealed`.
         """
         with self._going:
             self._last_job += 1
@@ -171,6 +182,7 @@ class Engine:
         tasks = list(admitted)
         job = Job(number, self.stop_job, self.close_job, settled)
         job.admit(len(tasks))
+        job.promise(promised)
         run = JobRun(
             job,
             recorder,
@@ -188,18 +200,24 @@ class Engine:
         self._hand_over(lambda: self._take(run, tasks, sealed))
         return job
 
-    def extend(self, job: Job, admitted: Iterable[Admitted]) -> None:
-        """Add tasks to a job that is not sealed yet."""
+    def extend(
+        self, job: Job, admitted: Iterable[Admitted], settled: Sequence[Result] = ()
+    ) -> None:
+        """Add tasks to a job that is not sealed yet.
+
+        Args:
+            settled: results of other tasks of it, which are not to be tried.
+        """
         tasks = list(admitted)
-        job.admit(len(tasks))
-        self._hand_over(lambda: self._extend(job, tasks))
+        job.admit(len(tasks) + len(settled))
+        self._hand_over(lambda: self._extend(job, tasks, settled))
 
     def expect(self, job: Job, model: str, tasks: int) -> None:
         """Say how many tasks for a model a job will still be given: slots are shared out by it."""
         self._post(lambda: self._expect(job.number, model, tasks))
 
     def seal(self, job: Job) -> None:
-        """No more tasks will be added to a job: it is finished when those are that it has."""
+        """Add no more tasks to a job: it is finished when those are that it has."""
         self._hand_over(lambda: self._with_run(job.number, JobRun.seal))
 
     def stop_job(self, number: int, reason: str) -> None:
@@ -230,7 +248,7 @@ class Engine:
         return self._over
 
     def _hand_over(self, command: Callable[[], None]) -> None:
-        """Have the engine's thread do it, or do it here once that is gone; no handler may."""
+        """Run a command in the engine's thread, or here once that is gone. No handler may."""
         with self._going:
             if not self._gone:
                 self._post(command)
@@ -265,8 +283,7 @@ class Engine:
             self._supervisor.mind_the_fetch(model)
         for slot in self._slots:
             self._supervisor.check(slot, now)
-        for slot in self._slots:
-            self._dispatcher.give_to(slot)
+        self._dispatcher.give_to_all()
         self._assignment.assign(self._supervisor, now)  # of slots that could be given nothing
         for slot in self._slots:
             self._supervisor.start_if_due(slot, now)
@@ -297,16 +314,23 @@ class Engine:
     def _take(self, run: JobRun, tasks: Sequence[Admitted], sealed: bool) -> None:
         self._jobs.add(run)
         self._add(run, tasks)
-        if sealed:
+        end = self._end()
+        if end is not None:
+            run.close(*end)  # whether sealed or not, nothing more will happen to it
+        elif sealed:
             run.seal()
 
-    def _extend(self, job: Job, tasks: Sequence[Admitted]) -> None:
+    def _extend(self, job: Job, tasks: Sequence[Admitted], settled: Sequence[Result]) -> None:
         run = self._jobs.get(job.number)
         if run is not None:
+            run.refuse(settled)
             self._add(run, tasks)
             return
+        status, error = job.closed_as or ("interrupted", INTERRUPTED)
+        for result in settled:
+            job.settle(result)
         for one in tasks:  # it was closed meanwhile
-            job.settle(result_of(one, "interrupted", error=INTERRUPTED))
+            job.settle(result_of(one, status, error=error))
 
     def _expect(self, number: int, model: str, tasks: int) -> None:
         if number in self._jobs:
@@ -316,20 +340,25 @@ class Engine:
         run.add([self._remade(one) for one in tasks])
 
     def _remade(self, admitted: Admitted) -> Admitted:
-        """As its model's memory mode of today makes it."""
+        """Fit a task to the memory mode in which its model is loaded today."""
         model = self._models.get(admitted.role)
         return model.remade(admitted) if model is not None else admitted
 
     def _refusal(self, admitted: Admitted) -> tuple[Status, str] | None:
         """The result of a task that cannot be tried any more."""
-        if self._over is not None:
-            return "failed", self._over
-        if self._supervisor.closing:
-            return "interrupted", CLOSED
+        end = self._end()
+        if end is not None:
+            return end
         model = self._models.get(admitted.role)
         if model is None:
             return "failed", f"Nothing here can {admitted.role}."
         return ("failed", model.given_up) if model.given_up is not None else None
+
+    def _end(self) -> tuple[Status, str] | None:
+        """What becomes of all tasks from now on; None while they are worked on."""
+        if self._over is not None:
+            return "failed", self._over
+        return ("interrupted", CLOSED) if self._supervisor.closing else None
 
     def _finished(self, run: JobRun) -> None:
         """Every task of a job has its result."""
@@ -355,6 +384,15 @@ class Engine:
 
     # -- models ----------------------------------------------------------------------
 
+    def _add_model(self, model: ServedModel) -> None:
+        known = {slot.name for slot in self._slots}
+        for device in model.devices:
+            if device.label not in known:
+                slot = WorkerSlot(device)
+                self._slots.append(slot)
+                self._reports.add_slot(slot)
+        self._models[model.name] = model
+
     def _given_up(self, model: ServedModel, reason: str, brief: str | None) -> None:
         for run in self._jobs:
             run.close_some("failed", reason, brief, model.name)
@@ -375,7 +413,7 @@ class Engine:
         self._supervisor.close(at_once)
 
     def _finish_records(self) -> None:
-        """What is being recorded is still reported."""
+        """Wait until everything that is being recorded has been reported."""
         while self._jobs:
             for report in self._backend.poll(IDLE_WAIT):
                 self._reports.receive(report)
@@ -392,7 +430,7 @@ class Engine:
                 self._supervisor.kill(slot, "the engine broke down")
 
     def _leave(self) -> None:
-        """Whatever was handed over and not read gets its answer; what comes later, at once."""
+        """Answer what was handed over and not read; what comes later is answered at once."""
         with self._going:
             self._gone = True
             while self._commands:

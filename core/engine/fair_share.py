@@ -1,4 +1,4 @@
-"""Whose turn it is: owners share the devices equally, by the work that they were served.
+"""Fair queueing: owners share the devices equally, by the work that they were served.
 
 Start-time fair queueing (Goyal, Vin and Cheng 1996). Each owner with waiting tasks has a virtual
 time, the work served to it; the owner with the least is next. The clock stands where the owner

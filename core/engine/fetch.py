@@ -15,7 +15,7 @@ class Fetch(Protocol):
 
     @property
     def folder(self) -> str | None:
-        """Where the model's files lie, as workers have to be told; None until they are there."""
+        """The folder of the model's files, as workers are told; None until they are there."""
 
     @property
     def refusal(self) -> str | None:
@@ -23,10 +23,10 @@ class Fetch(Protocol):
 
     @property
     def transfers(self) -> bool:
-        """Bytes are coming, which may take long."""
+        """Whether bytes of the model are coming, which may take long."""
 
     def start(self, after: "Fetch | None" = None) -> None:
-        """Begin; does nothing the second time.
+        """Begin to fetch; does nothing the second time.
 
         Args:
             after: another model that has the whole line until it is there.

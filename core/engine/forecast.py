@@ -1,4 +1,4 @@
-"""When workers should be free, and whether a task should run twice. No clock of its own."""
+"""Forecasts when workers are free, and whether a task should run twice. No clock of its own."""
 
 from collections.abc import Iterator, Sequence
 
@@ -22,7 +22,7 @@ def peers(slots: Sequence[WorkerSlot], times: TaskTimes, now: float) -> tuple[Pe
 
 
 def busy_for(slot: WorkerSlot, rate: float, now: float) -> float:
-    """Seconds that everything it was given should still take."""
+    """Seconds until a worker should have done everything that it was given."""
     return _left(slot, rate, now) + slot.work_ahead * rate
 
 

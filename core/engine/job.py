@@ -22,7 +22,7 @@ class Progress:
     Attributes:
         total: tasks of the job, those included that were settled before it began.
         running: tasks that a worker has.
-        waiting: tasks that wait for a worker.
+        waiting: tasks that wait for a worker, or to be recorded.
         ended: tasks with their result, by status.
     """
 
@@ -46,7 +46,9 @@ class Job:
     all of them in input order.
 
     Attributes:
+        ends_as: the result of tasks that are not tried any more, once it ends early.
         records_error: why the tables of the output folder could not be written at its end.
+        closed_as: status and error of its tasks without another result, once it was closed.
 
     Args:
         number: of the job in its engine, from 1.
@@ -69,9 +71,12 @@ class Job:
         self._results = list(settled)  # in the order in which they came
         self._ended: Counter[Status] = Counter(result.status for result in settled)
         self._open = 0
+        self._promised = 0
+        self.ends_as: tuple[Status, str] | None = None
         self._running = 0
         self._finished = threading.Event()
         self.records_error: StorageError | LedgerError | None = None
+        self.closed_as: tuple[Status, str] | None = None
         self._watchers: list[Callable[[], None]] = []
 
     # -- for callers ---------------------------------------------------------
@@ -85,9 +90,10 @@ class Job:
     def progress(self) -> Progress:
         """How far the job is at this moment."""
         with self._changed:
-            total = len(self._results) + self._open
+            total = len(self._results) + self._open + self._promised
             running = min(self._running, self._open)
-            return Progress(total, running, self._open - running, Counter(self._ended))
+            waiting = self._open + self._promised - running
+            return Progress(total, running, waiting, Counter(self._ended))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the job is finished; False after `timeout` seconds."""
@@ -190,9 +196,20 @@ class Job:
 
     # -- for the engine ------------------------------------------------------
 
-    def admit(self, count: int) -> None:
-        """So many tasks more belong to the job."""
+    def promise(self, count: int) -> None:
+        """So many tasks more will come, whatever becomes of the job; then it will be sealed."""
         with self._changed:
+            self._promised += count
+
+    @property
+    def promised(self) -> int:
+        """How many of the promised tasks have not come yet."""
+        return self._promised
+
+    def admit(self, count: int) -> None:
+        """Count tasks that are about to be added to the job."""
+        with self._changed:
+            self._promised = max(0, self._promised - count)
             self._open += count
 
     def began(self) -> None:

@@ -79,7 +79,6 @@ class JobRun:
         self._leasing = True  # waiting tasks may be given to workers
         self._sealed = False  # no more tasks will be added
         self._finishing = False  # all that is left to do is to write the tables
-        self._closed_as: tuple[Status, str] | None = None
         self._stopped_because = INTERRUPTED
 
     # -- tasks ---------------------------------------------------------------
@@ -89,10 +88,10 @@ class JobRun:
         return self.job.number
 
     def add(self, admitted: Iterable[Admitted]) -> None:
-        """Tasks more, whose number the job's handle has been told."""
+        """Add tasks, which the caller's `Job` has counted already."""
         for one in admitted:
             task = self._tasks[one.position] = TaskState(one)
-            refused = self._closed_as or self._refusal(one)
+            refused = self.job.closed_as or self._refusal(one)
             if refused is None and not self._leasing:
                 refused = ("interrupted", self._stopped_because)
             if refused is not None:
@@ -100,8 +99,15 @@ class JobRun:
             else:
                 self._queue(self, task)
 
+    def refuse(self, results: Iterable[Result]) -> None:
+        """Tasks more that ended before they were tried; their number the handle has been told."""
+        for result in results:
+            refused = self.job.closed_as is None and result.status == "failed"
+            self._listener(TaskEnded(result, self.number, refused))
+            self.job.settle(result)
+
     def seal(self) -> None:
-        """No more tasks will come."""
+        """Note that no more tasks will be added."""
         self._sealed = True
         self._finish_if_complete()
 
@@ -120,7 +126,7 @@ class JobRun:
         return self._leasing and self._sealed and self.attempts.may_copy(task)
 
     def _again(self, task: TaskState) -> None:
-        refused = self._closed_as or self._refusal(task.admitted)
+        refused = self.job.closed_as or self._refusal(task.admitted)
         if refused is not None:
             self._settle(task, refused[0], None, refused[1])
             return
@@ -134,6 +140,7 @@ class JobRun:
         """Let what runs finish and give out nothing more."""
         if self._leasing:
             self._leasing, self._stopped_because = False, reason
+            self.job.ends_as = self.job.ends_as or ("interrupted", reason)
             self._withdraw(self, None)
         self._close_if_drained()
 
@@ -143,8 +150,10 @@ class JobRun:
         The record keeps these tasks as they are, so that a resumed run tries them. What is being
         recorded at this moment is still reported as what it is.
         """
-        self._leasing, self._sealed = False, True
-        self._closed_as = (status, reason)
+        self._leasing = False
+        # What was promised has its results, too: the job is not finished before it is sealed.
+        self._sealed = self._sealed or not self.job.promised
+        self.job.closed_as = self.job.ends_as = (status, reason)
         self.close_some(status, reason)
         self._finish_if_complete()
 
@@ -171,7 +180,8 @@ class JobRun:
             if not task.recording and model in (None, task.admitted.role)
         ]
         if still_open:
-            left = f"{len(still_open)} task{'s' * (len(still_open) > 1)} left"
+            count = len(still_open) + (self.job.promised if model is None else 0)
+            left = f"{count} task{'s' * (count > 1)} left"
             level = "ERROR" if status == "failed" and brief is None else "WARNING"
             logger.log(level, f"Stopped with {left}. {brief or reason}")
         for task in still_open:
@@ -198,10 +208,10 @@ class JobRun:
 
     def _close_if_drained(self) -> None:
         """A job that gives out nothing more ends when nothing of it runs or is being recorded."""
-        if self._leasing or self.attempts or self._closed_as is not None or not self._tasks:
+        if self._leasing or self.attempts or self.job.closed_as is not None or not self._tasks:
             return
         if not any(task.recording for task in self._tasks.values()):
-            self._closed_as = ("interrupted", self._stopped_because)
+            self.job.closed_as = ("interrupted", self._stopped_because)
             self.close_some("interrupted", self._stopped_because)
             self._finish_if_complete()
 

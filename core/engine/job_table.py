@@ -66,11 +66,3 @@ class JobTable:
         """Every task of a job has its result."""
         self.withdraw(run)
         del self._runs[run.number]
-
-    def priorities(self) -> dict[str, int]:
-        """The highest priority of the jobs that wait for each model."""
-        found: dict[str, int] = {}
-        for run, model in self._lanes.values():
-            if self._scheduler.waiting(model):
-                found[model] = max(run.priority, found.get(model, run.priority))
-        return found

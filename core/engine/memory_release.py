@@ -49,7 +49,7 @@ class MemoryRelease:
 
     @property
     def waiting(self) -> bool:
-        """Some slot waits for its memory."""
+        """Whether some slot waits for memory to be released."""
         return bool(self._waits)
 
     def is_free(self, slot: WorkerSlot) -> bool:

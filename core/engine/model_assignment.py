@@ -1,14 +1,15 @@
-"""Has slots take up models as the queue asks for them: the engine's side of `model_switch`."""
+"""Carries out `model_switch`: tells it how things stand and gives slots the models it chooses."""
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import inf
 
 from loguru import logger
 
 from core.engine import forecast
 from core.engine.model_switch import (
+    REPAYS,
     ModelWork,
     SlotState,
     Stages,
@@ -31,7 +32,6 @@ class ModelAssignment:
     Args:
         slots: all of the engine's; its own list.
         stages: a bound on who may have which model when; see `core.engine.model_switch`.
-        priorities: the highest priority of the tasks that wait for a model.
     """
 
     def __init__(
@@ -40,13 +40,11 @@ class ModelAssignment:
         models: Mapping[str, ServedModel],
         scheduler: Scheduler,
         stages: Stages,
-        priorities: Callable[[], Mapping[str, int]],
     ) -> None:
         self._slots = slots
         self._models = models
         self._scheduler = scheduler
         self._stages = stages
-        self._priorities = priorities
         self._warm: set[str] = set()
         self._coming: dict[int, tuple[str, int]] = {}  # by job: tasks that it will be given
         self._next: dict[str, ServedModel] = {}  # by slot: the model that it is to have
@@ -83,8 +81,11 @@ class ModelAssignment:
             return
         for slot in self._slots:
             self._go_on(slot, supervisor)
-        idle = [s for s in self._slots if not s.attempts() and s.name not in self._next]
-        if not idle:
+        staying = [s for s in self._slots if s.name not in self._next]
+        idle = [s for s in staying if not s.attempts()]
+        owed = self._owed()
+        short = self._short(owed)
+        if not idle and not short:
             self._look_at = inf
             return
         models = list(self._models.values())
@@ -94,6 +95,7 @@ class ModelAssignment:
             [(s.name, s.model, s.state) for s in idle],
             {name for name, count in waiting.items() if count},
             {name for name, count in coming.items() if count},
+            short,
             [(m.times.seconds_per_task is None, m.load_seconds is None) for m in models],
         )
         if seen == self._seen:
@@ -106,8 +108,10 @@ class ModelAssignment:
         for model in models:
             if not waiting[model.name] or any(slot.model is model for slot in self._slots):
                 self._served_at[model.name] = now
-        works = [self._work(model, waiting, coming, now) for model in models]
-        states = [self._state(slot, now) for slot in self._slots]
+        works = [self._work(model, waiting, coming, owed, now) for model in models]
+        # Where its own tasks wait a slot is never idle, so for what is owed it is asked before.
+        asked = [slot.name for slot in staying if short and slot.state is State.SERVING]
+        states = [self._state(slot, supervisor, now, slot.name in asked) for slot in self._slots]
         self._look_at = inf
         if is_worth_asking(works, states):
             started = time.perf_counter()
@@ -115,9 +119,11 @@ class ModelAssignment:
             cost = time.perf_counter() - started
             self._not_before = now + SPARING * cost
             self._look_at = now + max(found.good_for, SPARING * cost)
-            if sum([self._follow(s, found.models[s.name], supervisor) for s in self._slots]):
+            to = found.models
+            changing = [s for s in self._slots if not s.attempts() or to[s.name] in short]
+            if sum([self._follow(s, to[s.name], supervisor) for s in changing]):
                 self._tell_split()
-        self._make_way(supervisor)
+        self._make_way(supervisor, owed, now)
 
     # -- what the policy is told -----------------------------------------------
 
@@ -126,6 +132,7 @@ class ModelAssignment:
         model: ServedModel,
         waiting: Mapping[str, int],
         coming: Mapping[str, int],
+        owed: Mapping[str, int],
         now: float,
     ) -> ModelWork:
         given_up = model.given_up is not None
@@ -136,7 +143,7 @@ class ModelAssignment:
             model.load_seconds,
             model.after,
             0 if given_up else coming.get(model.name, 0),
-            self._owed().get(model.name, 0),
+            owed.get(model.name, 0),
             now - self._served_at.setdefault(model.name, now),
         )
 
@@ -147,33 +154,61 @@ class ModelAssignment:
         return found
 
     def _owed(self) -> dict[str, int]:
-        """Slots that each model is owed: equal parts for those whose tasks are of nobody's else.
+        """Slots that each model is owed, where owners wait for different ones.
 
-        A model and the one that its tasks follow from are one party; parties with tasks of a lower
-        priority are owed nothing.
+        Every owner is counted with one model: of those that its tasks wait for, the first that a
+        slot has. Owners of the highest priority have equal parts of the slots, others none. Of
+        one owner's models none is owed anything: when all of its work ends is what counts.
         """
-        priorities = self._priorities()
-        parties: dict[str, str] = {}  # the party's first model, by model with tasks
-        for name in priorities:
-            first = self._models[name].after or name
-            parties[name] = first
-        if len(set(parties.values())) < 2:
+        having = {model.name for s in self._slots if (model := self._next.get(s.name) or s.model)}
+        wanted: dict[Hashable, tuple[int, bool, str]] = {}
+        for name in self._models:
+            for owner, priority in self._scheduler.owners(name).items():
+                known, found = wanted.get(owner), (priority, name in having, name)
+                if known is None or found[:2] > known[:2]:
+                    wanted[owner] = found
+        if len({name for _, _, name in wanted.values()}) < 2:
             return {}
-        top = max(priorities.values())
-        highest = {parties[name] for name, priority in priorities.items() if priority == top}
-        part = max(1, len(self._slots) // len(highest))
-        owed: dict[str, int] = {}
-        for name, party in parties.items():
-            if party in highest and not any(parties[known] == party for known in owed):
-                owed[name] = part
-        return owed
+        top = max(priority for priority, _, _ in wanted.values())
+        owners = Counter(name for priority, _, name in wanted.values() if priority == top)
+        return {
+            name: max(1, len(self._slots) * count // owners.total())
+            for name, count in owners.items()
+        }
 
-    def _state(self, slot: WorkerSlot, now: float) -> SlotState:
+    def _short(self, owed: Mapping[str, int]) -> set[str]:
+        """Models with fewer slots than they are owed and have tasks for."""
+        having = Counter(
+            model.name for s in self._slots if (model := self._next.get(s.name) or s.model)
+        )
+        return {
+            name
+            for name, count in owed.items()
+            if having[name] < min(count, self._scheduler.waiting(name))
+        }
+
+    def _kept_waiting(self) -> list[WorkerSlot]:
+        """Slots that are to have a worker and have none yet, though tasks wait for it."""
+        return [
+            s
+            for s in self._slots
+            if s.model and s.wanted and not s.alive and self._scheduler.waiting(s.model.name)
+        ]
+
+    def _state(
+        self, slot: WorkerSlot, supervisor: Supervisor, now: float, as_free: bool = False
+    ) -> SlotState:
+        """How a slot stands to the policy.
+
+        Args:
+            as_free: it may be asked to change now, after what it has in hand.
+        """
         model = self._next.get(slot.name) or slot.model
         unfit = frozenset(m.name for m in self._models.values() if not slot.can_serve(m))
         resting = not slot.alive and not slot.wanted and slot.name not in self._next
         if model is None or resting or model.name in unfit:
-            return SlotState(slot.name, None, BUSY if slot.alive else 0.0, unfit=unfit)
+            taken = slot.alive or any(supervisor.excludes(slot, s) for s in self._kept_waiting())
+            return SlotState(slot.name, None, BUSY if taken else 0.0, unfit=unfit)
         if slot.name in self._next or slot.state is not State.SERVING:
             load = model.load_seconds or 0.0
             loading_for = now - slot.started_at if slot.alive else 0.0
@@ -184,7 +219,7 @@ class ModelAssignment:
         return SlotState(
             slot.name,
             model.name,
-            max(forecast.busy_for(slot, rate, now), 0.001) if held else 0.0,
+            max(forecast.busy_for(slot, rate, now), 0.001) if held and not as_free else 0.0,
             held,
             now - slot.busy_since if held else 0.0,
             now - slot.serving_since,
@@ -238,11 +273,31 @@ class ModelAssignment:
         if slot.can_serve(model):
             supervisor.give_model(slot, model)
 
-    def _make_way(self, supervisor: Supervisor) -> None:
-        """Workers without work leave devices that slots of another size wait for."""
+    def _make_way(self, supervisor: Supervisor, owed: Mapping[str, int], now: float) -> None:
+        """Workers leave devices that slots of another size wait for.
+
+        Those without work do at once; others when they have repaid their loading, if the model
+        that waits is owed a slot.
+        """
         for slot in self._slots:
             if slot.alive or slot.model is None or not slot.wanted:
                 continue
             for other in self._slots:
-                if other.alive and supervisor.excludes(slot, other) and not other.attempts():
-                    other.wanted = False
+                if not other.alive or not other.wanted or not supervisor.excludes(slot, other):
+                    continue
+                assert other.model is not None
+                if not other.attempts() and not self._scheduler.waiting(other.model.name):
+                    self._send_away(other, supervisor)
+                elif slot.model.name in owed and self._scheduler.waiting(slot.model.name):
+                    loads = sum(m.load_seconds or 0.0 for m in (slot.model, other.model))
+                    repaid_at = other.serving_since + REPAYS * loads
+                    if other.state is State.SERVING and now >= repaid_at:
+                        self._send_away(other, supervisor)
+                    else:
+                        self._look_at = min(self._look_at, max(repaid_at, now + BUSY))
+
+    @staticmethod
+    def _send_away(slot: WorkerSlot, supervisor: Supervisor) -> None:
+        """Let a slot's worker leave when it has nothing to do, perhaps at once."""
+        slot.wanted = False
+        supervisor.let_go(slot)

@@ -1,4 +1,4 @@
-"""When work would end if slots changed their models by one rule or another. Pure.
+"""Forecasts when work would end if slots changed their models by one rule or another. Pure.
 
 A forecast plays the work through, slot by slot: a slot takes from its model's queue until that is
 dry, and what it finishes brings work to the models that follow. Far from both ends of a queue
@@ -63,7 +63,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds from now.
+    """When things end by one rule of changing models, in seconds from now.
 
     Attributes:
         end: when everything is finished; infinite if something never is.
@@ -166,7 +166,7 @@ class _Play:
             self.waiting[child] += new
 
     def _take(self, i: int, now: float) -> bool:
-        """Have a slot begin tasks for its model."""
+        """Let a slot begin tasks for its model."""
         model = self.models[i]
         if model is None:
             return False
@@ -192,7 +192,7 @@ class _Play:
         return True
 
     def _change(self, i: int, now: float) -> bool:
-        """Have a slot without work load another model, if the rule says so."""
+        """Let a slot without work load another model, if the rule says so."""
         if self.moved[i]:
             return False
         old, rule = self.models[i], self.rule

@@ -1,4 +1,4 @@
-"""Which model each slot should have: models follow the queue. Pure.
+"""Decides which model each slot should have: models follow the queue. Pure.
 
 To change a slot's model is the dearest thing that a scheduler can ask for: a fresh worker and up
 to a minute of loading. So a slot changes when it has nothing left to do and a forecast says that
@@ -179,7 +179,7 @@ class _Decision:
             ]
 
     def free_in(self, slot: SlotState) -> float:
-        """As told, or by the guess that everything else is forecast by."""
+        """Seconds until a slot is free: as told, or guessed as everything else is."""
         if slot.free_in <= 0 or slot.model not in self.index:
             return max(slot.free_in, 0.0)
         k = self.index[slot.model]
@@ -207,7 +207,7 @@ class _Decision:
     # -- what is there -----------------------------------------------------
 
     def is_free(self, i: int) -> bool:
-        """It has a model and was not changed with others before."""
+        """Whether a slot has a model and nothing to do, and was not changed with others before."""
         return self.places[i].model is not None and self.places[i].free_in <= 0
 
     def have(self, k: int) -> int:
@@ -220,12 +220,12 @@ class _Decision:
         return self.queues[k].waiting + self.queues[k].coming + self.in_hand(k)
 
     def barred(self, k: int) -> bool:
-        """`sequential`: what the model's tasks follow from is unfinished."""
+        """Whether `sequential` keeps slots from a model: the stage before it is unfinished."""
         after = self.queues[k].after
         return self.stages == "sequential" and after is not None and self.unfinished(after) > 0
 
     def must_stay(self, i: int) -> bool:
-        """`overlapped`: it is the last slot of a model that has work, and there are others."""
+        """Whether `overlapped` keeps a slot: it is the last one of a model that has work."""
         model = self.places[i].model
         return (
             self.stages == "overlapped"
@@ -308,7 +308,7 @@ class _Decision:
         return min(self.works[k].owed, ceil(self.queues[k].waiting + self.in_hand(k)))
 
     def may_help(self, k: int) -> bool:
-        """Another slot could finish a task before those that have the model have taken all."""
+        """Whether another slot could finish a task before the model's own slots have taken all."""
         queue, have = self.queues[k], self.have(k)
         if have == 0 or queue.coming > 0:
             return True
@@ -453,7 +453,7 @@ def _best_split(
 
 
 def _rounded(slots: int, shares: Sequence[float]) -> tuple[int, ...]:
-    """Whole numbers that add up to the slots."""
+    """Round shares to whole numbers that add up to the number of slots."""
     counts = [int(slots * share) for share in shares]
     for _ in range(slots - sum(counts)):
         k = max(range(len(shares)), key=lambda k: slots * shares[k] - counts[k])

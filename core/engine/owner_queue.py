@@ -30,7 +30,7 @@ class OwnerQueue:
 
     @property
     def has_loras(self) -> bool:
-        """One of its tasks needs a LoRA."""
+        """Whether one of the waiting tasks needs a LoRA."""
         return any(lora is not None for lora in self._queues)
 
     def add(self, task: Pending) -> None:

@@ -47,7 +47,7 @@ class Pending:
         return (self.job, self.position)
 
     def __lt__(self, other: "Pending") -> bool:
-        """False: a heap asks only where two agree in all that it goes by; neither is first."""
+        """Order no two tasks: a heap asks only where they agree in all that it goes by."""
         return False
 
     def loads_nothing_on(self, worker: "Worker") -> bool:

@@ -27,8 +27,13 @@ class PriorityLevel:
         return bool(self._queues)
 
     @property
+    def owners(self) -> list[Hashable]:
+        """Owners that have tasks here."""
+        return list(self._queues)
+
+    @property
     def has_loras(self) -> bool:
-        """One of the tasks needs a LoRA."""
+        """Whether one of the waiting tasks needs a LoRA."""
         return any(queue.has_loras for queue in self._queues.values())
 
     def turns(self) -> Iterator[list[Pending]]:

@@ -1,7 +1,7 @@
 """What the engine asks of an output folder: leases and results made durable, in order.
 
-A recorder works in a thread of its own, so that no disk delays a device. It does what it is asked
-for in the order in which it is asked, and answers each call of `then` from that thread.
+A recorder works in a thread of its own, so that no disk delays a device. It records leases first,
+does everything else in the order in which it is asked, and calls each `then` from that thread.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ class Recorder(Protocol):
         """The number of the job's batch in the folder's record."""
 
     def partial_path(self, admitted: Recordable, lease_id: str) -> str:
-        """Where the attempt of a lease writes; a name, without a look at the disk."""
+        """The file to which the attempt of a lease writes; made without a look at the disk."""
 
     def begin(self, attempt: Attempt, then: Then) -> None:
         """Record a lease and make its folder; it may be sent to the worker afterwards."""

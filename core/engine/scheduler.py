@@ -1,4 +1,4 @@
-"""Which task next, for which worker: one scheduler for all jobs. Pure: no clock, process or I/O.
+"""Chooses the next task for a worker, from all jobs. Pure: no clock, process or I/O.
 
 A worker is given only tasks of the model that it has loaded. Among these:
 
@@ -144,6 +144,17 @@ class Scheduler:
         found = self._models.get(model)
         return 0 if found is None else found.tasks
 
+    def has_loras(self, model: Hashable = None) -> bool:
+        """Some task that waits for a model needs a LoRA."""
+        found = self._models.get(model)
+        return found is not None and any(level.has_loras for level in found.levels.values())
+
+    def owners(self, model: Hashable = None) -> dict[Hashable, int]:
+        """Owners whose tasks wait for a model, with the highest priority of each one's tasks."""
+        found = self._models.get(model)
+        levels = sorted(found.levels.items()) if found is not None else []
+        return {owner: priority for priority, level in levels for owner in level.owners}
+
     def backlog(self) -> dict[Hashable, Backlog]:
         """What waits, by model; models that nothing waits for are left out."""
         models = self._models.copy()  # in one step: another thread may change it
@@ -183,12 +194,11 @@ class Scheduler:
             self._note_gone(job, model, 1, task.work)
         return task
 
-    @staticmethod
-    def _share_of(worker: Worker, model: _Model) -> Collection[Key] | None:
-        """Rule 5; None while every task may go to anybody."""
+    def _share_of(self, worker: Worker, model: _Model) -> Collection[Key] | None:
+        """The worker's share of the last tasks (rule 5); None while any task may go to anybody."""
         if not worker.peers:
             return None
-        any_lora = any(level.has_loras for level in model.levels.values())
+        any_lora = self.has_loras(worker.model)
         if not matters_who(worker.peers, worker.load_seconds, model.tasks, any_lora):
             return None
         turns = (turn for p in _highest_first(model) for turn in model.levels[p].turns())

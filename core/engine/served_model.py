@@ -65,12 +65,12 @@ class ServedModel:
 
     @property
     def usual_spec(self) -> WorkerSpec:
-        """That of a worker on its first device."""
+        """The spec of a worker on the model's first device."""
         return self.spec_for(self.devices[0])
 
     @property
     def turns(self) -> LoadTurns:
-        """Who may load it when."""
+        """Turns between the workers that load the model."""
         if self._turns is None:
             self._turns = LoadTurns(self._concurrent_loads, self.usual_spec)
         return self._turns
@@ -80,7 +80,7 @@ class ServedModel:
         self.turns.change_to(mode)
 
     def remake_for(self, mode: Mode) -> None:
-        """Tasks are to be those of another memory mode, which all workers load in."""
+        """Remake tasks from now on for another memory mode, in which all workers load."""
         assert self.memory is not None
         self.remade = self.memory.change_to(mode)
 
@@ -97,5 +97,5 @@ class ServedModel:
 
     @property
     def awaits_files(self) -> bool:
-        """Its workers cannot load yet."""
+        """Whether the model's files are still on their way, so that no worker can load it."""
         return self.fetch is not None

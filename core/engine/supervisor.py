@@ -154,8 +154,9 @@ class Supervisor:
 
     def forgive(self, seconds: float) -> None:
         """The engine was held up so long (stopped, for one): no worker shall pay for it."""
-        for slot in self._slots:
-            slot.forgive(seconds)
+        if seconds > 0:
+            for slot in self._slots:
+                slot.forgive(seconds)
 
     def check(self, slot: WorkerSlot, now: float) -> None:
         """End a worker that is late, or that stands still while it loads."""
@@ -259,7 +260,7 @@ class Supervisor:
         self._change(slot, State.BOOTING)
 
     def could_start(self, slot: WorkerSlot) -> bool:
-        """Workers boot while the hub is asked, and not while the model comes: that takes long."""
+        """Whether a slot's worker can be started now; not while its model is being downloaded."""
         if slot.model is None or not self._backend.ready or self._release.holds_up(slot):
             return False
         if any(other.alive and self.excludes(slot, other) for other in self._slots):
@@ -309,7 +310,7 @@ class Supervisor:
             before = model.fetch or before
 
     def mind_the_fetch(self, model: ServedModel) -> None:
-        """Once a hub's model is there, or cannot be had."""
+        """Note that a hub's model has come, or give the model up if it cannot be had."""
         fetch = model.fetch
         if fetch is None or self.closing:
             return
@@ -356,7 +357,7 @@ class Supervisor:
     # -- another model, or none --------------------------------------------------
 
     def let_go(self, slot: WorkerSlot) -> None:
-        """Have a worker leave that has nothing to do: its slot gets another model, or rests."""
+        """Stop a worker that has nothing to do, so that its slot gets another model or rests."""
         if not slot.alive or slot.attempts() or slot.publishing:
             return
         if slot.state is State.SERVING and self._backend.send(slot.name, Stop()):
@@ -366,7 +367,7 @@ class Supervisor:
             self.kill(slot, "it is not needed any more")
 
     def give_model(self, slot: WorkerSlot, model: ServedModel) -> None:
-        """Have an empty slot serve a model from its next worker on."""
+        """Give a slot without a worker the model that its next worker loads."""
         assert not slot.alive
         if slot.model is not None and slot.model is not model:
             self._release.left(slot, time.monotonic())

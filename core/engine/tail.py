@@ -9,7 +9,7 @@ SAME_SPEED = 1.15  # how much slower a worker may be before it counts as slower
 
 
 def matters_who(peers: Sequence[Peer], load_seconds: float, waiting: int, any_lora: bool) -> bool:
-    """Some worker may be the wrong one for one of the last tasks.
+    """Whether it matters which worker gets one of the last tasks.
 
     Args:
         waiting: how many tasks wait.
@@ -68,7 +68,7 @@ class _Deal:
         self.given: list[tuple[str, Sequence[Pending]]] = []  # pieces, each with its worker
 
     def with_more(self, pieces: Iterable[Sequence[Pending]]) -> "_Deal":
-        """Another deal: this one, and then `pieces`."""
+        """A copy of this deal in which `pieces` are dealt out, too."""
         deal = _Deal((), self._load_seconds)
         deal._ends, deal._loras = self._ends.copy(), self._loras.copy()
         deal._speed, deal.given = self._speed, self.given.copy()
@@ -78,7 +78,7 @@ class _Deal:
 
     @property
     def end(self) -> float:
-        """When the last worker should be done."""
+        """Seconds from now at which the last worker should be done."""
         return max(self._ends.values())
 
     def _deal(self, piece: Sequence[Pending]) -> None:

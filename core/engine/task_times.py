@@ -57,7 +57,7 @@ class TaskTimes:
             self._own_median[worker] = median(own)
 
     def seconds_per_work(self, worker: str = "") -> float | None:
-        """Of this worker, or of all while it has finished few; None while nobody has any."""
+        """Seconds per unit of work on a worker, or on all while it has finished few; else None."""
         if worker in self._own_median:
             return self._own_median[worker]
         return median(self._rates) if self._rates else None
@@ -69,7 +69,7 @@ class TaskTimes:
 
     @property
     def load_seconds(self) -> float:
-        """What a LoRA takes to load, over the time of its task; 0 while nobody knows."""
+        """Seconds that a LoRA adds to the task that loads it; 0 while nobody knows."""
         return median(self._loads) if self._loads else 0.0
 
     def keeps_up(self, worker: str, others: Iterable[str]) -> bool:

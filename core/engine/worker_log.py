@@ -16,7 +16,7 @@ _CHANGING = re.compile(r"0x[0-9a-fA-F]+|[0-9a-f]{8,}|\d+")
 
 
 class WorkerLog:
-    """The log of all workers of a run, whichever pool they belong to. Safe in any thread."""
+    """The log of all workers of a run, whichever engine they work for. Safe in any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,7 +1,7 @@
-"""What workers say, and what follows from it."""
+"""Acts on what workers report: results, failures, readiness, deaths."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from core.engine.attempts import WorkerLoss
@@ -38,20 +38,24 @@ class WorkerReports:
 
     def __init__(
         self,
-        slots: dict[str, WorkerSlot],
+        slots: Iterable[WorkerSlot],
         supervisor: Supervisor,
         dispatcher: Dispatcher,
         jobs: JobTable,
         listener: Listener,
         saving_timeout: float,
     ) -> None:
-        self._slots = slots
+        self._slots = {slot.name: slot for slot in slots}
         self._supervisor = supervisor
         self._dispatcher = dispatcher
         self._jobs = jobs
         self._listener = listener
         self._saving_timeout = saving_timeout
         self.log = WorkerLog()
+
+    def add_slot(self, slot: WorkerSlot) -> None:
+        """Hear one more slot."""
+        self._slots[slot.name] = slot
 
     def receive(self, report: Report) -> None:
         """Act on what a backend reports."""
@@ -95,7 +99,7 @@ class WorkerReports:
             slot.set_deadline(slot.model.times.allowed(slot.name, slot.work, True))
 
     def _tell_steps(self, slot: WorkerSlot, message: StepsDone) -> None:
-        """For those who watch; whether it hangs is told by its deadline alone."""
+        """Tell listeners of steps that are done. A hang is seen by the deadline alone."""
         active = slot.running.get(message.lease_id)
         if active is not None:
             task, together = active.admitted.task_id, len(slot.running)

@@ -78,7 +78,7 @@ class WorkerSlot:
 
     @property
     def standing(self) -> Standing:
-        """How it has fared with its present model."""
+        """How the slot has fared with its present model."""
         assert self.model is not None
         return self.standing_with(self.model)
 
@@ -86,12 +86,12 @@ class WorkerSlot:
         return self.standings.setdefault(model.name, Standing())
 
     def can_serve(self, model: ServedModel) -> bool:
-        """It may be given this model."""
+        """Whether the slot may be given this model."""
         return self.name in model.slots and self.standing_with(model).unfit is None
 
     @property
     def is_given_up(self) -> bool:
-        """It serves no model any more."""
+        """Whether the slot serves no model any more."""
         return self.state is State.RETIRED
 
     def next_spec(self) -> WorkerSpec:
@@ -107,7 +107,7 @@ class WorkerSlot:
         return self.next_spec().memory
 
     def load_smaller(self, mode: Mode) -> None:
-        """Have the next worker load the model in a mode that takes less memory."""
+        """Let the next worker load the model in a mode that takes less memory."""
         self.standing.memory = mode
         self.standing.has_changed_memory = True
 
@@ -123,14 +123,14 @@ class WorkerSlot:
         self.loras = frozenset()
 
     def buried(self) -> None:
-        """Its worker is gone, and everything that belonged to it."""
+        """Forget the worker, which is gone, and everything that belonged to it."""
         self.alive = False
         self.deadline = None
         self.running, self.ahead, self.saving = {}, {}, {}
 
     @property
     def on_its_way_out(self) -> bool:
-        """Killed, or expected to leave: its deadline is for that, whatever it still says."""
+        """Whether the worker was killed or is to leave; its deadline is for that alone."""
         return self.kill_reason is not None or self.state is State.STOPPING
 
     @property
@@ -140,7 +140,7 @@ class WorkerSlot:
 
     @property
     def is_open(self) -> bool:
-        """Nothing that is known here speaks against another attempt."""
+        """Whether the slot's worker may be given another attempt."""
         if self.state is not State.SERVING or self.on_its_way_out or not self.wanted:
             return False
         assert self.spec is not None
@@ -162,7 +162,7 @@ class WorkerSlot:
         return None
 
     def drop(self, lease_id: str) -> None:
-        """It has this attempt no more."""
+        """Remove an attempt from the slot."""
         for attempts in (self.running, self.ahead, self.saving):
             attempts.pop(lease_id, None)
 
@@ -175,7 +175,9 @@ class WorkerSlot:
 
     @property
     def loras_soon(self) -> frozenset[str]:
-        """Those that it holds, and what it is loading for what it was given."""
+        """LoRAs that the worker holds, and those that it loads for what it was given."""
+        if not self.running and not self.ahead:
+            return self.loras
         given = [*self.running.values(), *self.ahead.values()]
         coming = frozenset[str]().union(*(active.admitted.loads for active in given))
         soon = self.loras | coming
@@ -188,12 +190,12 @@ class WorkerSlot:
 
     @property
     def work_ahead(self) -> float:
-        """Expected work of what it begins then."""
+        """Expected work of the attempts that it begins after those that it runs."""
         return sum(active.admitted.work for active in self.ahead.values())
 
     @property
     def may_compile(self) -> bool:
-        """What it runs next may be compiled first; later it says so itself (`Compiling`)."""
+        """Whether the next task may have to wait for a compiler, before the worker can say so."""
         return self.fresh and self.spec is not None and self.spec.may_compile
 
     # -- its time --------------------------------------------------------------
@@ -202,7 +204,7 @@ class WorkerSlot:
         self.deadline = None if seconds is None else time.monotonic() + seconds
 
     def forgive(self, seconds: float) -> None:
-        """Do as if that time had not passed."""
+        """Move all deadlines by a time in which main was held up."""
         self.busy_since += seconds
         self.saving_since += seconds
         self.load_seen_at += seconds

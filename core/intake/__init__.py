@@ -1,1 +1,1 @@
-"""From what the user wrote to admitted tasks and a plan of what is left to do."""
+"""Turns what the user wrote into admitted tasks and a plan of what is left to do."""

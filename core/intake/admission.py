@@ -1,4 +1,4 @@
-"""From what the user wrote to tasks that can run: validated, complete, fingerprinted.
+"""Turns what the user wrote into tasks that can run: validated, complete, fingerprinted.
 
 One bad task becomes one `Rejected`; it never stops the others. What differs between kinds of
 task is in `core.intake.task_kinds`.
@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from core.tasks import MAX_TASK_BYTES, Task, task_to_json
 from core.validation import shown
 
 MAX_TASK_ID = 200  # characters
+_NOTHING: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Admitted:
     """A task that can run: every setting resolved, its output safe, its files checked."""
 
@@ -40,22 +40,25 @@ class Admitted:
 
     @property
     def role(self) -> str:
-        """What kind of model it is for: generate, edit or score."""
+        """The role of the model that does it: generate, edit or score."""
         return self.task.role
 
     @property
     def lora_sha256(self) -> str | None:
         return self.contents.lora
 
-    @cached_property
+    @property
     def loras(self) -> tuple[CheckedLora, ...]:
-        """Those that take part in the picture."""
-        return _counting(self.task, self.contents)
+        """LoRAs that take part in the picture."""
+        contents = self.contents
+        if contents.lora is None and not contents.loras:
+            return ()
+        return _counting(self.task, contents)
 
-    @cached_property
+    @property
     def loads(self) -> frozenset[str]:
         """Content hashes of the LoRAs that a worker needs for it."""
-        return frozenset(lora.sha256 for lora in self.loras)
+        return frozenset([lora.sha256 for lora in self.loras]) or _NOTHING
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Admission:
     Args:
         identity: of the model, with everything about it that decides results.
         default_name: output path of a task that gives none, from its position.
-        first_seed: what the task at position 0 gets if it has none; RANDOM for any.
+        first_seed: what the task at position 0 gets if it has none; RANDOM for any. Kinds of
+            which no seed is drawn at random count from 0 then.
         kept_seed: the seed that an earlier run drew at random for an output, if one did.
         claims: keeps other batches of the folder from the outputs of this one; of its own where
             no other batch runs beside it.
@@ -110,10 +114,20 @@ class Admission:
             _check_task_id(task.task_id)
             return self._job(position, task)
         except InputError as error:
-            return Rejected(position, _claimed_id(given, position), str(error))
+            return Rejected(position, claimed_id(given, position), str(error))
         except RecursionError:
             error_text = "The task is nested too deeply."
-            return Rejected(position, _claimed_id(given, position), error_text)
+            return Rejected(position, claimed_id(given, position), error_text)
+
+    def name_of(self, position: int, given: TaskInput) -> str:
+        """The id that a task is recorded under, from what it says of itself."""
+        claimed = claimed_id(given, position)
+        if claimed != _usual_id(position) or isinstance(given, InputError):
+            return claimed
+        path = given.get("output_path") if isinstance(given, Mapping) else given.output_path
+        if path is not None and not isinstance(path, str | Path):
+            return claimed
+        return Path(path or self._default_name(position)).stem or claimed
 
     def _job(self, position: int, task: Task) -> Admitted:
         output_path = task.output_path or self._default_name(position)
@@ -148,12 +162,13 @@ class Admission:
             kept = self._kept_seed(output) if self._kept_seed else None
             seed = random_seed() if kept is None else kept
             return replace(task, seed=seed, seed_is_random=True)
-        seed = seed_of_task(self._first_seed, position) if task.seed is None else wanted
+        first = 0 if self._first_seed == RANDOM else self._first_seed
+        seed = seed_of_task(first, position) if task.seed is None else wanted
         return replace(task, seed=seed, **({"seed_is_random": False} if says_random else {}))
 
 
 def made_by(admitted: Admitted, identity: str) -> Admitted:
-    """The same task for another model, or for one that is loaded in another way."""
+    """Remake a task for another model, or for one that is loaded in another way."""
     if admitted.model == identity:
         return admitted
     decides = fingerprint(admitted.task, admitted.contents, identity, admitted.dtype)
@@ -163,7 +178,7 @@ def made_by(admitted: Admitted, identity: str) -> Admitted:
 def fingerprint(
     task: Task, contents: Contents, model: str, dtype: str, version: int | None = None
 ) -> str:
-    """Equal for tasks that give the same result: a hash of all that decides it.
+    """A hash of all that decides a task's result: equal for tasks that give the same one.
 
     Args:
         version: of this program's way to make them, as its kind counts them; today's.
@@ -192,7 +207,7 @@ def _counting(task: Task, contents: Contents) -> tuple[CheckedLora, ...]:
 
 
 def _taken(task: Task, other: Claim) -> str:
-    """Why a task cannot have its output."""
+    """The reason why a task cannot have its output."""
     what = f"output_path: {shown(task.output_path)} is also the output of task {other.position}"
     if other.batch is not None:
         return f"{what} of {other.batch}, which is not done with it yet; choose another name."
@@ -215,11 +230,15 @@ def _check_size(task: Task) -> None:
         )
 
 
-def _claimed_id(given: TaskInput, position: int) -> str:
+def claimed_id(given: TaskInput, position: int) -> str:
     """The id that an unusable input gives itself, if that much of it is usable."""
     claimed = (
         given.get("task_id") if isinstance(given, Mapping) else getattr(given, "task_id", None)
     )
     if isinstance(claimed, str) and claimed.isprintable() and 0 < len(claimed) <= MAX_TASK_ID:
         return claimed
+    return _usual_id(position)
+
+
+def _usual_id(position: int) -> str:
     return f"task_{position:04d}"

@@ -5,76 +5,20 @@ Each place says a setting once; the innermost place that says it wins.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
 from core.errors import InputError
 from core.intake import spellings
-from core.intake.lora_values import (
-    are_numbers,
-    as_in_a_file,
-    is_pair,
-    listed,
-    only_strength,
-    with_strengths,
-)
-from core.intake.setting_values import (
-    Given,
-    is_empty,
-    is_number,
-    is_seed,
-    is_set,
-    is_size,
-    same,
-    sides,
-)
+from core.intake.lora_values import are_numbers, as_in_a_file, is_pair, listed
+from core.intake.setting_values import Given, is_empty, is_number, is_seed, is_set, is_size, sides
+from core.intake.settings_layer import GUIDANCE, OF_LORAS, Layer, Place, lora_of, names_files
 from core.validation import shown
 
 USUAL_NAMES = [names[0] for names in spellings.SETTINGS.values()]  # that messages suggest
-GUIDANCE = ("cfg", "guidance_scale")  # one setting in two meanings: a place sets one of them
-_FILES = ("lora_path", "loras")  # one, or several: a place says one of them
-_LORA = (*_FILES, "lora_strength")
 _SWITCHED_OFF = "switched off"  # what a LoRA says that is not enabled, instead of its file
 _OWN_NAMES = {*spellings.SETTINGS, *spellings.PROMPTS, *spellings.CONTAINERS, "lora_params"}
 _MOST_OF_A_BODY = 256  # a person's height in centimetres is less, a picture's in pixels is not
-
-
-@dataclass
-class Place:
-    """What one object says itself.
-
-    Attributes:
-        settings: by field of GenerateTask.
-        prompts: by source, one of `spellings.PROMPTS`.
-        without_lora: it switches LoRAs off; a file that it names all the same counts.
-    """
-
-    settings: dict[str, Given] = field(default_factory=dict)
-    prompts: dict[str, Any] = field(default_factory=dict)
-    without_lora: bool = False
-
-    def put(self, name: str, given: Given) -> None:
-        """Take a setting.
-
-        Raises:
-            InputError: the place says something else already.
-        """
-        other = {"lora_path": "loras", "loras": "lora_path"}.get(name, "")
-        before = self.settings.get(other) or self.settings.setdefault(name, given)
-        if not same(before.value, given.value):
-            raise InputError(
-                f"{before.key} is {shown(before.value)} and {given.key} is {shown(given.value)}; "
-                "they are one setting: give one of them."
-            )
-
-
-@dataclass
-class Layer:
-    """All places of one object, the innermost first, and the keys that were passed over."""
-
-    places: list[Place] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)
 
 
 def read_layer(holder: Mapping[Any, Any], free: bool = False, of_persona: bool = False) -> Layer:
@@ -104,52 +48,6 @@ def read_layer(holder: Mapping[Any, Any], free: bool = False, of_persona: bool =
     return layer
 
 
-def merged(layers: Sequence[Layer]) -> dict[str, Any]:
-    """Values by field of GenerateTask; the nearest layer comes first."""
-    found: dict[str, Any] = {}
-    for layer in layers:
-        for place in layer.places:
-            taken = [name for name in GUIDANCE if name in found]
-            for name, given in place.settings.items():
-                if name not in _LORA and not (taken and name in GUIDANCE):
-                    found.setdefault(name, given.value)
-    return found | _lora(layers)
-
-
-def _lora(layers: Sequence[Layer]) -> dict[str, Any]:
-    """The nearest LoRA or LoRAs, with the nearest strength that is not another LoRA's.
-
-    A layer may change the strength of a farther layer's LoRA, not the reverse.
-    """
-    strength: Given | None = None
-    for layer in layers:
-        chosen = next((p for p in layer.places if _names_files(p) or p.without_lora), None)
-        for place in layer.places:
-            if place is chosen or not _names_files(place):
-                strength = strength or place.settings.get("lora_strength")
-            if place is chosen and _has_strengths(place):
-                break
-        if chosen is not None and "loras" in chosen.settings:
-            own = strength is chosen.settings.get("lora_strength")
-            return {"loras": with_strengths(chosen.settings["loras"].value, strength, own)}
-        if chosen is not None and not _names_files(chosen):
-            return {}
-        if chosen is not None:
-            one = {"lora_path": chosen.settings["lora_path"].value}
-            return one if strength is None else {**one, "lora_strength": only_strength(strength)}
-    return {}
-
-
-def _names_files(place: Place) -> bool:
-    return any(name in place.settings for name in _FILES)
-
-
-def _has_strengths(place: Place) -> bool:
-    """Whether it names several LoRAs with strengths beside them."""
-    loras = place.settings.get("loras")
-    return loras is not None and any("strength" in lora for lora in loras.value)
-
-
 def named_fields(task: Mapping[Any, Any]) -> dict[Any, Any]:
     """The fields of GenerateTask that a task means; keys that mean nothing stay as they are.
 
@@ -167,9 +65,9 @@ def named_fields(task: Mapping[Any, Any]) -> dict[Any, Any]:
             fields[key] = value
     if layer.passed_over:
         raise InputError(f"lora: {shown(layer.passed_over[0])}: unknown key.")
-    named = _names_files(place)
-    fields |= {n: g.value for n, g in place.settings.items() if not (named and n in _LORA)}
-    fields |= _lora([Layer([place])])
+    named = names_files(place)
+    fields |= {n: g.value for n, g in place.settings.items() if not (named and n in OF_LORAS)}
+    fields |= lora_of([Layer([place])])
     for source in ("positive_prompt", "prompt"):
         if source in place.prompts:
             fields["prompt"] = place.prompts[source]

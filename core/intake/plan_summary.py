@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from core.errors import one_line
-from core.intake.changes import Change
+from core.intake.differences import Change
 
 Standing = Literal[
     "new", "changed", "altered", "missing", "failed", "again", "quarantined", "refused", "unchanged"
@@ -38,10 +38,11 @@ class PlanSummary:
 
     counts: Counter[Standing]
     reasons: Sequence[Change]  # of all that changed, one by one
+    unchecked: int = 0  # new ones that are counted as usable, and are looked at during the run
 
     @classmethod
     def of(cls, standings: Iterable[tuple[Standing, Sequence[Change]]]) -> "PlanSummary":
-        """From how each input stands and what it changed by."""
+        """Sum up how each input stands and what it changed by."""
         counts: Counter[Standing] = Counter()
         reasons: list[Change] = []
         for standing, changes in standings:
@@ -49,13 +50,19 @@ class PlanSummary:
             reasons += changes
         return cls(counts, reasons)
 
+    def with_unchecked(self, count: int) -> "PlanSummary":
+        """The summary with so many new inputs more."""
+        counts = self.counts.copy()
+        counts["new"] += count
+        return replace(self, counts=counts, unchecked=count)
+
     @property
     def moved(self) -> bool:
         """Whether some inputs have changed only because they stand at another place."""
         return any(change.what.endswith(MOVED) for change in self.reasons)
 
     def line(self, noun: str, title: str = "Plan") -> str:
-        """Such as `Plan: 2 new, 8 changed (steps 8 -> 4), 51 unchanged.`
+        """One line, such as `Plan: 2 new, 8 changed (steps 8 -> 4), 51 unchanged.`
 
         Args:
             noun: what the inputs are, in the plural.
@@ -68,6 +75,8 @@ class PlanSummary:
                 parts.append(f"{count} {word}{why}")
         kept = self.counts["changed"] + self.counts["altered"]
         end = " What is replaced is kept in .replaced." if kept else ""
+        if self.unchecked:
+            end += f" {self.unchecked} of them are checked while the first are drawn."
         return one_line(f"{title}: {', '.join(parts) or 'nothing'}.{end}")
 
     def _why(self, noun: str) -> str:

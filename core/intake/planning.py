@@ -10,8 +10,11 @@ from typing import Any
 from loguru import logger
 
 from core.intake.admission import Admitted, Rejected
-from core.intake.changes import TEXTS, Change, Comparison, Made, field_changes, text_of
+from core.intake.changes import Comparison, field_changes
+from core.intake.differences import TEXTS, Change
+from core.intake.made import Made, text_of
 from core.intake.plan_summary import MOVED, PlanSummary, Standing
+from core.intake.remaining import Remaining
 from core.intake.task_kinds import kind_of
 from core.model_lora import ModelLora
 from core.store.claims import BatchClaims
@@ -21,7 +24,7 @@ from core.store.ledger_entry import entry_for
 from core.store.outputs import OutputRoot
 from core.store.provenance import read_provenance
 from core.store.replaced import Replaced
-from core.tasks import GenerateTask, Result
+from core.tasks import GenerateTask, Result, fields_of
 
 # Standings of inputs with a line in the tables that this batch may change.
 _THERE: tuple[Standing, ...] = ("changed", "altered", "again", "unchanged")
@@ -39,6 +42,7 @@ class Plan:
         before: finished results of other settings that lie under the names of tasks, by key.
         replaced: keeps them when they are replaced; None if they are not to be kept.
         claims: on the outputs of its tasks; None where nobody else asks for outputs.
+        rest: inputs that are checked and planned while the tasks run; None if there are none.
     """
 
     tasks: list[Admitted]
@@ -50,6 +54,17 @@ class Plan:
     before: dict[str, Entry]
     replaced: Replaced | None
     claims: BatchClaims | None = None
+    rest: Remaining | None = None
+
+    @property
+    def to_run(self) -> int:
+        """How many tasks workers will be given, as far as is known."""
+        return len(self.tasks) + (len(self.rest) if self.rest is not None else 0)
+
+    def continue_with(self, rest: Remaining) -> None:
+        """Let more inputs follow, of which none can have been done before."""
+        self.rest = rest
+        self.summary = self.summary.with_unchecked(len(rest))
 
 
 @dataclass(frozen=True)
@@ -267,7 +282,7 @@ class _Moves:
             for key, made in self._results():
                 if made.text is not None:
                     self._origins.setdefault(made.text, []).append((key, made))
-        text = text_of(vars(admitted.task))
+        text = text_of(fields_of(admitted.task))
         found = self._origins.get(text or "", [])
         return next((made for key, made in found if self._now.get(key) != text), None)
 
@@ -297,7 +312,7 @@ def _renews(assessed: Sequence[Assessed], known: Mapping[str, Entry]) -> bool:
 
 
 def _give_up_settled(claims: BatchClaims | None, assessed: Sequence[Assessed]) -> None:
-    """What is not to be written is free for other batches."""
+    """Release the claims on outputs that this batch will not write."""
     if claims is not None:
         for one in assessed:
             if not _runs(one) and isinstance(one.item, Admitted):

@@ -24,7 +24,7 @@ class Given:
 
 
 def is_set(value: Any) -> bool:
-    """Real files leave fields empty where they mean "not set"."""
+    """Whether a value is set: real files leave fields empty where they mean "not set"."""
     if isinstance(value, float) and math.isnan(value):  # as tables have it
         return False
     return value is not None and not (isinstance(value, str) and not value.strip())

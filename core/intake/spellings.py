@@ -149,7 +149,8 @@ _COMPARED = [
 _COMPARED_LORA = ["model_path", "strength"]
 
 
-def _key(key: Any) -> str:
+def compared(key: Any) -> str:
+    """A key as keys are compared; empty for what is too long to be one of ours."""
     return _plain_kept(key) if isinstance(key, str) and len(key) <= _LONGEST else ""
 
 
@@ -158,37 +159,37 @@ _plain_kept = lru_cache(maxsize=4096)(plain)
 
 def setting(key: Any) -> str | None:
     """The field of GenerateTask (or `size`) that a key means."""
-    return _SETTINGS.get(_key(key))
+    return _SETTINGS.get(compared(key))
 
 
 def prompt_source(key: Any) -> str | None:
     """Which of PROMPTS a key means."""
-    return _PROMPTS.get(_key(key))
+    return _PROMPTS.get(compared(key))
 
 
 def container(key: Any) -> str | None:
     """Which of CONTAINERS a key means."""
-    return _CONTAINERS.get(_key(key))
+    return _CONTAINERS.get(compared(key))
 
 
 def lora_field(key: Any) -> str | None:
     """Which of LORA_FIELDS a key inside of a LoRA means."""
-    return _LORA.get(_key(key))
+    return _LORA.get(compared(key))
 
 
 def holds_strengths(key: Any) -> bool:
     """Whether a list of numbers under a key is the strengths of several LoRAs."""
-    return _key(key) in _STRENGTHS or setting(key) == "lora_strength"
+    return compared(key) in _STRENGTHS or setting(key) == "lora_strength"
 
 
 def is_foreign(key: Any) -> bool:
     """Whether a key is certainly a setting of other programs."""
-    return _key(key) in _FOREIGN
+    return compared(key) in _FOREIGN
 
 
 def looks_like_a_setting(key: Any) -> bool:
     """Whether a key in the midst of texts is worth a word where it means nothing here."""
-    name = _key(key)
+    name = compared(key)
     return (
         is_foreign(key)
         or any(part in name for part in _PARTS_OF_FOREIGN)
@@ -198,7 +199,7 @@ def looks_like_a_setting(key: Any) -> bool:
 
 def is_content(key: Any) -> bool:
     """Whether a key says something about a tweet, and nothing about its picture."""
-    return _key(key) in _CONTENT
+    return compared(key) in _CONTENT
 
 
 @lru_cache(maxsize=4096)

@@ -4,11 +4,11 @@ Each kind has a file in `core.intake.kinds` that registers itself.
 """
 
 from abc import ABC
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,11 +21,19 @@ from core.registry import Registry
 from core.section import Section
 from core.store.outputs import PICTURE_SUFFIXES
 from core.tasks import KINDS as PACKAGE
-from core.tasks import Lora, Task, paths_in
+from core.tasks import Lora, Task, fields_of, paths_in
 from core.validation import describe, misspelt, shown
 
 TaskInput = Mapping[str, Any] | Task | InputError
 """What may stand for a task in a batch; an InputError is a task that its reader gave up on."""
+
+
+class Inputs(Protocol):
+    """The inputs of a batch. They are read once, in order."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[TaskInput]: ...
+
 
 T = TypeVar("T", bound=Task)
 K = TypeVar("K", bound="type[TaskKind[Any]]")
@@ -35,7 +43,7 @@ USUAL_STEPS = 30
 _NEVER_DECIDING = ("output_path", "task_id", "metadata", "lora_path", "loras")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Contents:
     """Content hashes of the files that a task reads; pictures by their path.
 
@@ -49,6 +57,10 @@ class Contents:
     pictures: dict[str, str] = field(default_factory=dict)
     readings: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
+
+
+NO_FILES = Contents()
+"""Of a task that reads none: one for all, as they are many."""
 
 
 class TaskKind(ABC, Generic[T]):
@@ -68,6 +80,8 @@ class TaskKind(ABC, Generic[T]):
         undeciding: fields, beside names and paths, that decide nothing about the result.
         suffixes: that outputs may have, the first being the usual one.
         other_names: of fields, for hints at misspelt ones.
+        signs: fields by which a mapping is told to be such a task; by default the needed one.
+        stem: what names of results begin with that are given none; by default the role.
         small_results: results are small, and go into tables: they are compared byte by byte.
     """
 
@@ -77,6 +91,8 @@ class TaskKind(ABC, Generic[T]):
     undeciding: ClassVar[tuple[str, ...]] = ()
     suffixes: ClassVar[tuple[str, ...]] = PICTURE_SUFFIXES
     other_names: ClassVar[tuple[str, ...]] = ()
+    signs: ClassVar[tuple[str, ...]] = ()
+    stem: ClassVar[str] = ""
     small_results: ClassVar[bool] = False
 
     def __init__(self, layers: Sequence[Section] = (), loras: "LoraFinder | None" = None) -> None:
@@ -89,7 +105,7 @@ class TaskKind(ABC, Generic[T]):
 
     def complete(self, task: T) -> tuple[T, Contents]:
         """Fill in what is left open, find and check its files."""
-        values = dict(vars(task))
+        values = fields_of(task)
         for layer in self.layers:
             fill(values, layer)
         return self.with_files(replace(task, **values))
@@ -111,7 +127,7 @@ class TaskKind(ABC, Generic[T]):
             pictures: what `pictures_of` said, where it was asked already.
         """
         pictures = self.pictures_of(task) if pictures is None else pictures
-        contents = Contents()
+        contents = NO_FILES
         if self.loras is not None:
             loras, contents = self.loras.stack(task)
             if any(getattr(task, name) != value for name, value in loras.items()):
@@ -129,7 +145,7 @@ class TaskKind(ABC, Generic[T]):
 
     @classmethod
     def group_of(cls, task: T, loras: Sequence[CheckedLora]) -> Hashable | None:
-        """Equal for tasks that a worker may be given at once; None for one that runs alone."""
+        """A key that is equal for tasks that a worker may be given at once; None: it runs alone."""
         del task, loras
         return None
 
@@ -147,10 +163,62 @@ def kind_of(task: Task) -> type[TaskKind[Any]]:
     return KINDS[type(task).__name__]
 
 
+def kind_asked_for(given: TaskInput, usual: type[Task]) -> tuple[type[TaskKind[Any]], TaskInput]:
+    """The kind of task that is asked for, and what is asked, without the word that says the kind.
+
+    A mapping may say its `kind`: the role (edit) or the name of the class (EditTask). Else its
+    fields tell; of several kinds the one that requires more fields counts.
+
+    Args:
+        usual: what is asked for where nothing tells.
+
+    Raises:
+        InputError: there is no such kind.
+    """
+    if isinstance(given, Task):
+        own = next(c for c in type(given).__mro__ if Task in c.__bases__)
+        return KINDS[own.__name__], given
+    if not isinstance(given, Mapping):
+        return KINDS[usual.__name__], given
+    if "kind" in given:
+        named, given = given["kind"], {k: v for k, v in given.items() if k != "kind"}
+        if _is_said(named):
+            return _named(named), given
+    for kind in _most_demanding_first(tuple(KINDS)):
+        if any(_is_said(given.get(sign)) for sign in kind.signs or (kind.needed,)):
+            return kind, given
+    return KINDS[usual.__name__], given
+
+
+def _named(name: Any) -> type[TaskKind[Any]]:
+    kinds = KINDS.values()
+    found = next((kind for kind in kinds if name in (kind.task.role, kind.task.__name__)), None)
+    if found is None:
+        known = ", ".join(sorted(kind.task.role for kind in kinds))
+        raise InputError(f"kind: there is no kind of task {shown(name)}; there are {known}.")
+    return found
+
+
+@cache
+def _most_demanding_first(names: Sequence[str]) -> list[type[TaskKind[Any]]]:
+    """Kinds by the number of the fields that they require."""
+    return sorted((KINDS[name] for name in names), key=lambda kind: -len(_required(kind)))
+
+
+def _required(kind: type[TaskKind[Any]]) -> list[str]:
+    """Fields without which there is no task of a kind."""
+    every = fields(cast(Any, kind.task))
+    return [f.name for f in every if f.default is MISSING and f.default_factory is MISSING]
+
+
+def _is_said(value: Any) -> bool:
+    return value is not None and value != ""
+
+
 def deciding(task: Task) -> dict[str, Any]:
     """The fields of a task that decide its result by their own values."""
     undeciding = undeciding_fields(type(task))
-    return {k: v for k, v in vars(task).items() if k not in undeciding}
+    return {k: v for k, v in fields_of(task).items() if k not in undeciding}
 
 
 def undeciding_fields(task: type[Task]) -> frozenset[str]:
@@ -175,6 +243,7 @@ class LoraFinder:
         self._folders = folders
         self._inspector = inspector
         self._found: dict[str, tuple[str, str]] = {}
+        self._contents: dict[str, Contents] = {}  # by hash: tasks share them
 
     def find(self, path: str | None) -> tuple[str | None, str | None]:
         """The file and its content hash; None for none."""
@@ -194,7 +263,11 @@ class LoraFinder:
         stack: Sequence[Lora] = getattr(task, "loras", ())
         if not stack:
             path, sha256 = self.find(getattr(task, "lora_path", None))
-            return ({"lora_path": path} if path else {}), Contents(sha256)
+            if sha256 is None:
+                return {}, NO_FILES
+            if sha256 not in self._contents:
+                self._contents[sha256] = Contents(sha256)
+            return {"lora_path": path}, self._contents[sha256]
         found: list[Lora] = []
         named: dict[str, int] = {}  # content hash: place
         for place, lora in enumerate(stack):
@@ -216,9 +289,12 @@ class LoraFinder:
         return fields_for(found), Contents(one, loras=() if one else hashes)
 
 
-def megapixel_steps(width: int | None, height: int | None, steps: int | None) -> float:
-    """Megapixels x steps, with usual values where one is open."""
-    return (width or 1024) * (height or 1024) / 1e6 * (steps or USUAL_STEPS)
+@lru_cache(maxsize=1024)
+def megapixel_steps(
+    width: int | None, height: int | None, steps: int | None, passes: int = 1
+) -> float:
+    """Megapixels x steps x passes, with usual values where one is open."""
+    return (width or 1024) * (height or 1024) / 1e6 * (steps or USUAL_STEPS) * passes
 
 
 def fill(values: dict[str, Any], layer: Section, skipped: Sequence[str] = ()) -> None:
@@ -238,11 +314,11 @@ def _parsed(of: type[TaskKind[Any]], given: object) -> Task:
     kind, needed = of.task, of.needed
     names: list[str] = [f.name for f in fields(kind)]
     if isinstance(given, kind):
-        given = vars(given)
+        given = fields_of(given)
     if not isinstance(given, Mapping):
         raise InputError(f"Expected a task with {_a(needed)}, found {shown(given)}.")
     # Real files leave fields empty where they mean "not set".
-    data = {k: v for k, v in given.items() if v is not None and v != ""}
+    data = {k: v for k, v in given.items() if _is_said(v)}
     data = {k: as_text(v) if isinstance(v, Path) else v for k, v in data.items()}
     if needed not in data:
         raise InputError(f"{needed}: is missing or empty{misspelt(data, [needed], names)}")

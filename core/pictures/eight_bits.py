@@ -81,7 +81,7 @@ def to_eight_bits(image: Image.Image, depth: Depth) -> Image.Image:
 
 
 def _scaled(values: "np.ndarray[Any, np.dtype[np.float32]]", floats: bool) -> Any:
-    """From black to white; what is no number is black. `values` are used up."""
+    """Scale values to 0..255; what is no number becomes black. `values` are overwritten."""
     import numpy as np
 
     finite = values[np.isfinite(values)]

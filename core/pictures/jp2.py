@@ -29,7 +29,7 @@ def icc_profile(file: Path) -> bytes | None:
 
 
 def _box(stream: BinaryIO, start: int, end: int, name: bytes) -> tuple[int, int] | None:
-    """Where the content of the first box of this name lies, between `start` and `end`."""
+    """Find the content of the first box of this name between `start` and `end`."""
     while start + 8 <= end:
         stream.seek(start)
         size, kind = int.from_bytes(stream.read(4), "big"), stream.read(4)

@@ -122,7 +122,7 @@ def size_for(width: int, height: int, area: int) -> tuple[int, int]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings: a picture is taken or refused, and our limit of size follows."""
+    """Silence Pillow's warnings: a picture is taken or refused, by our own limit of size."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -133,7 +133,7 @@ def _line(error: Exception) -> str:
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """Of the header alone: for a PNG without EXIF in front Pillow would decode the picture."""
+    """Read the orientation from the header alone: for some PNGs Pillow would decode the picture."""
     if image.format == "PNG" and "exif" not in image.info:
         return None
     if image.format == "TIFF":  # Pillow gives its size as displayed
@@ -188,7 +188,7 @@ def _register_heif() -> None:
 
 @cache
 def _warn_once(text: str) -> None:
-    """The same picture is looked at for its edit and for its score."""
+    """Warn of a picture once, although it is looked at for its edit and for its score."""
     logger.warning(text)
 
 

@@ -47,7 +47,7 @@ class Server:
 
     @property
     def alive(self) -> bool:
-        """Without fetching its exit code, which multiprocessing wants."""
+        """Whether the server runs, without fetching its exit code, which multiprocessing wants."""
         try:
             options = os.WEXITED | os.WNOHANG | os.WNOWAIT
             return os.waitid(os.P_PID, self.pid, options) is None
@@ -139,7 +139,7 @@ class Keeper:
 
 
 def _warm_up(role: str, environment: Mapping[str, str]) -> Server | None:
-    """In the keeper: start the server and wait until it has imported everything."""
+    """Start the server and wait until it has imported everything; runs in the keeper's thread."""
     FORKSERVER.set_forkserver_preload([PRELOAD])
     reader, writer = FORKSERVER.Pipe(duplex=False)
     probe = new_process(FORKSERVER, _tell_server, (writer,), "probe")

@@ -18,7 +18,7 @@ SERVER_END = 1.0  # seconds in which the server's end can be seen, once its pipe
 
 
 class Forking:
-    """Forks of the fork server, which all pools of this program share."""
+    """Starts workers as forks of the fork server, which all engines of this program share."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Forking:
         return self._server.done() or self._instead is not None
 
     def _spawn_instead(self) -> None:
-        """Something that the server imports hangs, or the server does."""
+        """Start workers as fresh interpreters: the server, or something that it imports, hangs."""
         logger.warning(f"The fork server does not answer. {SPAWNED}")
         self._instead = Spawning()
         self._on_ready()
@@ -90,7 +90,7 @@ def _current_folder() -> str | None:
 
 
 def _umask() -> int | None:
-    """Of this process, without the moment of another one that `os.umask` takes to tell it."""
+    """This process's umask; `os.umask` would have to set another one for a moment to tell it."""
     try:
         with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
             return next(int(line.split()[1], 8) for line in status if line.startswith("Umask:"))

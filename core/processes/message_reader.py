@@ -1,4 +1,4 @@
-"""Whole messages out of a pipe, without ever waiting for the rest of one."""
+"""Reads whole messages from a pipe, without ever waiting for the rest of one."""
 
 import os
 import select
@@ -29,7 +29,7 @@ class MessageReader:
 
     @property
     def has_more(self) -> bool:
-        """Something came that was not read yet, if only the end."""
+        """Whether something came that was not read yet, if only the pipe's end."""
         return not self.hung_up and bool(self._readable.poll(0))
 
     def read(self) -> list[bytes]:
@@ -46,7 +46,7 @@ class MessageReader:
         return self._whole(self._rest + data)
 
     def read_all(self) -> list[bytes]:
-        """Everything that a dead process sent."""
+        """Read everything that a dead process sent."""
         messages = self.read()
         while self.has_more:
             messages += self.read()

@@ -69,7 +69,7 @@ class ModelFetch:
         self._thread = threading.Thread(target=self._run, name="model-fetch", daemon=True)
 
     def start(self, after: Fetch | None = None) -> None:
-        """Begin; does nothing the second time.
+        """Begin to fetch; does nothing the second time.
 
         Args:
             after: another model that has the whole line until it is there.

@@ -43,13 +43,13 @@ class WorkerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; -n after signal n."""
+        """The process's exit code: None while it runs, -n after signal n."""
         code: int | None = self._process.exitcode
         return code
 
     @property
     def orphaned(self) -> bool:
-        """It ended with the server that it was forked from, through no fault of its own."""
+        """Whether it ended with the server that it was forked from, through no fault of its own."""
         return self.exit_code == UNKNOWN_EXIT and self._lost_server()
 
     def kill(self) -> None:
@@ -66,7 +66,7 @@ class Starter(Protocol):
 
     @property
     def ready(self) -> bool:
-        """False while workers would have to wait; `on_ready` follows."""
+        """Whether workers need not wait to be started; if not, `on_ready` is called later."""
 
     def start(
         self, target: Callable[..., None], arguments: Any, name: str, environment: Mapping[str, str]
@@ -138,7 +138,7 @@ def _is_ours() -> bool:
 
 
 def _without_the_callers(original: Callable[[str], dict[str, Any]]) -> Any:
-    """Have workers and their server be told only where modules are.
+    """Tell workers and their server of the caller only where modules are.
 
     multiprocessing would tell them the caller's start method and main script, and has no option
     against it. To ask for the start method also settles it: the caller could set none later.
@@ -155,7 +155,7 @@ def _without_the_callers(original: Callable[[str], dict[str, Any]]) -> Any:
 
 
 def _unless_for_us(original: Callable[[], None]) -> Callable[[], None]:
-    """Have a caller's full or broken standard output keep no worker from its start.
+    """Start workers even where the caller's standard output is full or broken.
 
     multiprocessing flushes it, so that no fork of this process would print its buffer again; ours
     are no such forks.
@@ -174,7 +174,7 @@ _util._flush_std_streams = _unless_for_us(_util._flush_std_streams)
 
 
 def block_terminal_signals() -> None:
-    """In this thread, whose mask a new process inherits.
+    """Block terminal signals in this thread, whose mask a new process inherits.
 
     A Ctrl-C that meets a worker while it is being born would end it with a traceback; the
     worker unblocks the signals once it ignores them (`workers.boot`).
@@ -188,7 +188,7 @@ def block_terminal_signals() -> None:
 
 @contextmanager
 def born_with(changes: Mapping[str, str]) -> Iterator[None]:
-    """Have a process born with `changes`; multiprocessing has no environment of its own to pass."""
+    """Change the environment while a process is born: multiprocessing cannot pass it one."""
     with _environment_lock:
         before = {key: os.environ.get(key) for key in changes}
         os.environ.update(changes)
@@ -203,7 +203,7 @@ def born_with(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 def whole_environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with `changes`, and without those of a birth under way."""
+    """This process's own environment with `changes`, less those made for a birth under way."""
     with _environment_lock:
         return {**os.environ, **changes}
 

@@ -13,8 +13,11 @@ _ONCE = (1).to_bytes(8, sys.byteorder)
 
 
 class Sources(Generic[W]):
-    """Told once of each source: with 64 workers, to name all of them anew at every wait would
-    take longer than to handle what comes."""
+    """Waits for many sources, of each of which it is told once.
+
+    With 64 workers, to name all of them anew at every wait would take longer than to handle
+    what comes.
+    """
 
     def __init__(self) -> None:
         # Calls that come before they are heard count as one, so that none can have to wait.
@@ -46,7 +49,7 @@ class Sources(Generic[W]):
             self._selector.unregister(sentinel)
 
     def drop_messages(self, worker: W) -> None:
-        """Nothing more comes from it but its death."""
+        """Stop reading a worker's messages; only its death is still to come."""
         if (messages := self._messages.pop(worker, None)) is not None:
             self._selector.unregister(messages)
 

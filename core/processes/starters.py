@@ -48,11 +48,11 @@ class Starters:
 
     @property
     def ready(self) -> bool:
-        """Workers of every kind that was asked for can be started now."""
+        """Whether workers of every kind that was asked for can be started now."""
         return all(starter.ready for starter in self._starters.values())
 
     def starter(self, spec: WorkerSpec) -> Starter:
-        """For workers like `spec`; it begins to make ready when it is first asked for."""
+        """The starter of workers like `spec`; it makes ready when it is first asked for."""
         environment = tuple(sorted(loading_environment(spec).items()))
         need = (spec.role, spec.model == "simulated", spec.packages, environment)
         if need not in self._starters:

@@ -71,27 +71,27 @@ class WorkerLink:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; -n after signal n."""
+        """The worker's exit code: None while it runs, -n after signal n."""
         return self._process.exit_code
 
     @property
     def orphaned(self) -> bool:
-        """It ended with the fork server, through no fault of its own."""
+        """Whether it ended with the fork server, through no fault of its own."""
         return self._process.orphaned
 
     @property
     def hung_up(self) -> bool:
-        """It says nothing more; it may still be there."""
+        """Whether the worker has closed its pipe; it may still be there."""
         return self._reader.hung_up
 
     @property
     def has_word(self) -> bool:
-        """It said something that was not read yet, or hung up."""
+        """Whether the worker said something that was not read yet, or hung up."""
         return self._reader.has_more
 
     @property
     def reads_along(self) -> bool:
-        """It has read everything that it was sent."""
+        """Whether the worker has read everything that it was sent."""
         unread = array.array("i", [0])  # bytes in the pipe
         fcntl.ioctl(self._to_worker.fileno(), termios.FIONREAD, unread)
         return unread[0] == 0
@@ -126,7 +126,7 @@ class WorkerLink:
         self._process.kill()
 
     def describe_death(self) -> str:
-        """How it ended, in words."""
+        """How the worker ended, in words for the user."""
         if self.orphaned:
             return "the fork server has died, and its forks with it"
         code = self.exit_code

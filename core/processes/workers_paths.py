@@ -9,7 +9,7 @@ from core.tasks import EditTask, GenerateTask, ScoreTask
 
 
 def with_workers_paths(lease: Lease) -> Lease:
-    """The same files, named for a process with another encoding of names."""
+    """Name a lease's files for a process with another encoding of file names."""
 
     def named(path: str) -> str:
         return for_worker(str(user_path(path, "path")))

@@ -1,4 +1,4 @@
-"""Which batch of a folder works on which output, so that no two batches write one file.
+"""Claims of a folder's batches on their outputs, so that no two batches write one file.
 
 Names that batches give by themselves are numbered here, too: two batches never get one number.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Claim:
-    """Who has an output already.
+    """The batch and the task that have an output already.
 
     Attributes:
         position: the place of its task in its batch.
@@ -46,7 +46,7 @@ class Claims:
             return first
 
     def take(self, key: str, holder: "weakref.ref[BatchClaims]") -> "BatchClaims | None":
-        """Let a batch have an output; the other batch that has it, if one does."""
+        """Claim an output for a batch; returns the other batch that has it, if one does."""
         with self._lock:
             known = self._holders.setdefault(key, holder)
             other = known() if known is not holder else None
@@ -72,7 +72,7 @@ class BatchClaims:
         weakref.finalize(self, _release_all, folder, self._positions, self._me).atexit = False
 
     def take(self, key: str, position: int) -> Claim | None:
-        """Claim an output for the task at `position`; who has it already, if somebody has.
+        """Claim an output for the task at `position`; returns who has it already, if somebody has.
 
         Within its batch an output is one task's for ever. Another batch has it until it gives it
         up.

@@ -104,7 +104,7 @@ def in_readable_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def write_card(folder: Path) -> None:
-    """`.huggingface.yaml`, unless the user has said something of the kind.
+    """Write `.huggingface.yaml`, unless the user has said something of the kind.
 
     Raises:
         StorageError: the disk refuses.
@@ -140,7 +140,7 @@ def settle(folder: Path, interrupted: bool = False) -> None:
 
 
 def settle_split(folder: Path) -> None:
-    """Have `load_dataset("imagefolder", data_dir=folder)` see one split, whatever names say.
+    """Let `load_dataset("imagefolder", data_dir=folder)` see one split, whatever names say.
 
     Raises:
         StorageError: the disk refuses.
@@ -196,7 +196,7 @@ def _file_of(folder: Path, row: dict[str, Any]) -> Path:
 
 
 def _link_all(folder: Path, rows: Sequence[dict[str, Any]]) -> bool:
-    """`train-links/`: links to all pictures and their rows. False where links cannot be made."""
+    """Make `train-links/` with all pictures and their rows. False where links cannot be made."""
     links = folder / LINKS
     wanted = {_file_of(links, row) for row in rows}
     if links.is_symlink() or (links.exists() and not _only_links(links)):
@@ -238,7 +238,7 @@ def _is_made_here(file: Path, links: Path) -> bool:
 
 
 def _target(links: Path, link: Path) -> str:
-    """Where a link of ours leads: to the file of its name in the folder above `links`."""
+    """The target of a link of ours: the file of its name in the folder above `links`."""
     return os.path.relpath(links.parent / link.relative_to(links), link.parent)
 
 
@@ -249,7 +249,7 @@ def _remove_links(folder: Path) -> None:
 
 
 def _pack_all(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """`data/train-00000-of-00001.zip`: all pictures and their rows."""
+    """Make `data/train-00000-of-00001.zip` of all pictures and their rows."""
     archive = folder / ARCHIVE
     if archive.exists() and not _is_ours(archive):
         return

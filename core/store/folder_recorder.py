@@ -7,7 +7,9 @@ is sent; a finished result gets its name, and then its record; what an attempt l
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,7 +51,7 @@ class _Begin:
 
 @dataclass(frozen=True)
 class _Act:
-    """Anything else to be done; it raises what the disk refuses."""
+    """Any other request; it raises what the disk refuses."""
 
     do: Callable[[], None]
     then: Then
@@ -58,8 +60,8 @@ class _Act:
 class FolderRecorder:
     """Records attempts of several batches in one folder; `core.engine.recorder` says how.
 
-    Everything is done in the order in which it was asked for. The thread starts with the first
-    request, and lives until `close`.
+    Leases come first, as a device waits for each; everything else is done in the order in which it
+    was asked for. The thread starts with the first request, and lives until `close`.
 
     Args:
         table: gets a line as a task gets its record; None where there is none.
@@ -107,7 +109,7 @@ class FolderRecorder:
     # -- attempts ----------------------------------------------------------
 
     def partial_path(self, admitted: Recordable, lease_id: str) -> str:
-        """Where the attempt of a lease writes; a name, without a look at the disk."""
+        """The file to which the attempt of a lease writes; made without a look at the disk."""
         return str(admitted.output.file.with_name(f"{PARTIAL_PREFIX}{lease_id}"))
 
     def begin(self, attempt: Attempt, then: Then) -> None:
@@ -167,32 +169,29 @@ class FolderRecorder:
         _answer(request.then, LedgerError(CLOSED))
 
     def _serve(self) -> None:
+        acts: deque[_Act | None] = deque()  # None: the end
         while True:
-            requests = self._waiting()
-            begins: list[_Begin] = []
-            for request in requests:
+            self._begin_all(self._waiting_begins(acts))
+            if acts:
+                act = acts.popleft()
+                if act is None:
+                    return
+                _answer(act.then, self._refusal_of(act.do))
+
+    def _waiting_begins(self, acts: "deque[_Act | None]") -> list[_Begin]:
+        """Leases that were asked for by now; what else was, goes to `acts`. Waits for the first."""
+        begins: list[_Begin] = []
+        with suppress(queue.Empty):
+            while len(begins) < MOST_AT_ONCE:
+                request = self._requests.get(block=not (acts or begins))
                 if isinstance(request, _Begin):
                     begins.append(request)
-                    continue
-                self._begin_all(begins)
-                begins = []
-                if request is None:
-                    return
-                _answer(request.then, self._refusal_of(request.do))
-            self._begin_all(begins)
-
-    def _waiting(self) -> list[_Begin | _Act | None]:
-        """What was asked for by now, at least one request, in order."""
-        requests = [self._requests.get()]
-        try:
-            while requests[-1] is not None and len(requests) < MOST_AT_ONCE:
-                requests.append(self._requests.get_nowait())
-        except queue.Empty:
-            pass
-        return requests
+                else:
+                    acts.append(request)
+        return begins
 
     def _refusal_of(self, do: Callable[[], None]) -> Refusal | None:
-        """Do it; why it could not be done, if it could not.
+        """Do what was asked for; returns why it could not be done, if it could not.
 
         After an error that is no answer of a disk nobody knows what is recorded and what is not:
         from then on everything is refused.
@@ -322,4 +321,4 @@ def _answer(then: Then, refusal: Refusal | None) -> None:
 
 
 def _ignore(refusal: Refusal | None) -> None:
-    """What was asked for did no harm by being refused."""
+    """Ignore a refusal: what was asked for does no harm by being left undone."""

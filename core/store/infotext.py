@@ -66,7 +66,7 @@ def parameters_text(
 
 
 def _model_loras(used: Mapping[str, Any]) -> list[_Lora]:
-    """Those that the model has for every picture; the web UI knows them by their tags alone."""
+    """Tags of LoRAs that the model has for every picture; the web UI knows no other form."""
     return [
         (_lora_name(lora["name"]), lora["strength"], lora["sha256"])
         for lora in used.get("model_loras", ())
@@ -93,6 +93,6 @@ def _digits(number: float) -> str:
 
 
 def _quoted(value: object) -> str:
-    """In JSON's quotes where a comma, colon or line break, or a quote, would mislead its reader."""
+    """A value, quoted as JSON where a comma, colon, quote or line break would mislead a reader."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if re.search('[,:\n"]', text) else text

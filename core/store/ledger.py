@@ -95,13 +95,19 @@ class Ledger:
         if self._lock:
             self._lock.release()
 
+    @property
+    def is_empty(self) -> bool:
+        """No task was ever asked for."""
+        with self._use():
+            return self._db.execute("SELECT 1 FROM tasks LIMIT 1").fetchone() is None
+
     def entries(self) -> dict[str, Entry]:
         """All tasks ever asked for, by key."""
         with self._use():
             return {row["key"]: from_row(row) for row in self._db.execute("SELECT * FROM tasks")}
 
     def entries_of(self, keys: Sequence[str]) -> dict[str, Entry]:
-        """Those of `keys` that were ever asked for, without a look at any other task."""
+        """Entries of those `keys` that were ever asked for, without a look at any other task."""
         found: dict[str, Entry] = {}
         with self._use():
             for start in range(0, len(keys), _KEYS_AT_ONCE):
@@ -157,7 +163,7 @@ class Ledger:
             self._db.executemany(UPSERT, [to_row(e, batch, now) for e in entries])
 
     def end_batch(self, batch: int) -> None:
-        """Nothing more will be recorded of a batch. In memory it is forgotten: nobody resumes."""
+        """Note that a batch is over. In memory it is forgotten: nobody resumes it."""
         if self._lock is not None:
             return
         with self._use(), self._transaction():

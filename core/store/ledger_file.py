@@ -107,7 +107,7 @@ def _check_or_create(file: Path) -> None:
 
 
 def _has_no_shared_memory(error: sqlite3.OperationalError) -> bool:
-    """Some network, FUSE and 9p file systems cannot map files for WAL's index."""
+    """Whether SQLite failed to map files for WAL's index, as on some network and FUSE systems."""
     return getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR_SHM")
 
 
@@ -178,7 +178,7 @@ def check(file: Path, shown: Path | None = None) -> None:
 
 
 def _tables(db: sqlite3.Connection) -> list[tuple[str, ...]]:
-    """Kind, name and definition of each; comments and spaces are no part of it."""
+    """Kind, name and definition of each table and index, less comments and spaces."""
     return [
         (kind, name, " ".join(re.sub("--.*", "", sql or "").split()))
         for kind, name, sql in db.execute(_TABLES)
@@ -227,7 +227,7 @@ def _check_format(db: sqlite3.Connection, file: Path) -> None:
 
 
 def _damaged(file: Path, error: Exception) -> LedgerError:
-    """Ours with damage, or a file of another kind that took our name."""
+    """The error for a file that is ours and damaged, or another's with our name."""
     with file.open("rb") as stream:
         header = stream.read(HEADER_BYTES)
     if header.startswith(MAGIC) and len(header) == HEADER_BYTES:
@@ -260,7 +260,7 @@ def _opening(shown: str) -> Iterator[None]:
 
 @contextmanager
 def in_our_words() -> Iterator[None]:
-    """sqlite3's errors while a run uses its ledger."""
+    """Turn sqlite3's errors while a run uses its ledger into this project's own."""
     try:
         yield
     except sqlite3.OperationalError as error:

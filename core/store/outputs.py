@@ -1,4 +1,4 @@
-"""Where results go: safe paths below one root, and publishing that is all or nothing."""
+"""Places of results: safe paths below one root, and publishing that is all or nothing."""
 
 import contextlib
 import errno
@@ -23,23 +23,28 @@ PARTIAL_PREFIX = ".partial-"  # hidden and without suffix: never mistaken for a 
 REPLACED = ".replaced"  # the folder of replaced results; see `core.store.replaced`
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OutputPath:
     """A place for one picture or verdict.
 
     Attributes:
         shown: relative to the root where it lies below it; what records and metadata say.
-        file: where it really is.
+        folder: the root, which relative ones lie below.
         key: equal for paths that are one file on some common file system (case, Unicode form).
     """
 
     shown: str
-    file: Path
+    folder: str
     key: str
+
+    @property
+    def file(self) -> Path:
+        """Where it really is."""
+        return Path(os.path.join(self.folder, on_disk(self.shown)))
 
 
 def output_key(shown: str) -> str:
-    """Equal for names that are one file on some common file system."""
+    """A key that is equal for names that are one file on some common file system."""
     return unicodedata.normalize("NFC", shown).casefold()
 
 
@@ -56,6 +61,8 @@ class OutputRoot:
         # Without "..", as the paths below it are.
         self.folder = Path(os.path.abspath(user_path(folder, "output_dir")))
         self.confined = confined
+        self._folder = str(self.folder)
+        self._prefix = os.path.join(self._folder, "")
         self._seen_inside: set[str] = set()  # folders, by `place`; `partial` looks again
 
     def place(self, output_path: str, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> OutputPath:
@@ -68,7 +75,7 @@ class OutputRoot:
         _check_name(output_path, pure, suffixes)
         if self.confined:
             self._check_confined(output_path, pure)
-        path = os.path.normpath(os.path.join(self.folder, pure))
+        path = os.path.normpath(os.path.join(self._folder, pure))
         if len(os.fsencode(path)) > MAX_PATH_BYTES:
             raise InputError(f"output_path: {shown(output_path)} is too long a path.")
         try:
@@ -76,8 +83,10 @@ class OutputRoot:
         except OSError as error:
             reason = "a loop of symbolic links" if error.errno == errno.ELOOP else error.strerror
             raise InputError(f"output_path: {shown(output_path)}: {reason or error}.") from None
-        name = as_text(path.removeprefix(os.path.join(self.folder, "")))
-        return OutputPath(name, Path(path), output_key(name))
+        name = as_text(path.removeprefix(self._prefix))
+        name = output_path if name == output_path else name  # one text in place of two
+        key = output_key(name)
+        return OutputPath(name, self._folder, name if key == name else key)
 
     def _look(self, output_path: str, path: str) -> None:
         """Refuse a `path` that does not stay inside, where it has to, or is a folder."""
@@ -115,11 +124,11 @@ class OutputRoot:
 
     @cached_property
     def _real_prefix(self) -> str:
-        """Of all paths inside, links resolved; looked up once, for it is not to change."""
+        """The root with links resolved; looked up once, for it is not to change."""
         return os.path.join(_real_path(self.folder), "")
 
     def partial(self, path: OutputPath, lease_id: str) -> Path:
-        """Where a worker writes the picture of a lease; its folder is made here.
+        """The file to which a worker writes the picture of a lease; its folder is made here.
 
         Raises:
             StorageError: the folder cannot be made, or has since come to lead outside.
@@ -154,7 +163,7 @@ class OutputRoot:
 
 
 def _real_path(folder: str | Path) -> str:
-    """Without links, as far as it exists; OSError for a loop of them."""
+    """Resolve links in a path, as far as it exists; OSError for a loop of them."""
     try:
         return os.path.realpath(folder, strict=True)
     except FileNotFoundError:
@@ -202,7 +211,7 @@ def publish(partial: Path, final: Path, size: int) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """`folder` and those above it, unless they are there.
+    """Make `folder` and those above it, unless they are there.
 
     Raises:
         StorageError: the disk refuses.

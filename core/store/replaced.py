@@ -180,7 +180,7 @@ def _recover(kept_in: Path, folder: Path) -> None:
 
 
 def _may_be_result(file: Path) -> bool:
-    """Tables lie beside results, and what `settle` makes of them."""
+    """Whether a file may be a result: tables lie beside results, and what `settle` makes."""
     return not file.is_symlink() and file.suffix.lower() in _SUFFIXES
 
 
@@ -256,7 +256,7 @@ def _give_second_name(file: Path, second: Path) -> None:
 
 
 def _make_folders(folder: Path, top: Path) -> None:
-    """`folder` and those between it and `top`, each durable in the one above."""
+    """Make `folder` and those between it and `top`, each durable in the one above."""
     missing = []
     while folder != top and not folder.is_dir():
         missing.append(folder)
@@ -267,7 +267,7 @@ def _make_folders(folder: Path, top: Path) -> None:
 
 
 def _remove_empty(folder: Path) -> None:
-    """`folder` and those below it, as far as they hold nothing."""
+    """Remove `folder` and those below it, as far as they hold nothing."""
     for place, _, _ in sorted(os.walk(folder), reverse=True):
         with contextlib.suppress(OSError):
             os.rmdir(place)

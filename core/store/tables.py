@@ -2,8 +2,9 @@
 
 `metadata.jsonl`: one line per picture, in the form that makes the folder a Hugging Face
 `imagefolder` dataset (`file_name` and free columns). A picture that was to be replaced, and was
-not, keeps its line: it is what lies there. `results.jsonl`: one line per input, failures
-included; see `core.store.results_table`.
+not, keeps its line: it is what lies there. In a folder with edits all lines have the columns
+of edits, too. `results.jsonl`: one line per input, failures and verdicts included; see
+`core.store.results_table`.
 """
 
 import json
@@ -18,12 +19,13 @@ from core.store.dataset_folder import in_readable_order, settle, with_exact_seed
 from core.store.ledger import Entry, Ledger
 from core.store.ledger_file import LOCK_NAME
 from core.store.ledger_recovery import entry_of_result
-from core.store.outputs import append, json_lines, write_atomically
+from core.store.outputs import PICTURE_SUFFIXES, append, json_lines, write_atomically
 from core.store.replaced import Replaced
 from core.store.results_table import ResultsTable
 from core.tasks import MAX_TASK_BYTES, Result
 
 _TASK_COLUMNS = ("prompt", "negative_prompt", "seed", "lora_strength")
+_EDIT_COLUMNS = ("instruction", "source_images")  # of a folder with edits
 _USED_COLUMNS = (
     "model",
     "width",
@@ -95,7 +97,8 @@ class Tables:
         self._in_part: set[int] = set()  # of which the file may have some lines already
         self._written: tuple[int, ...] | None = None  # the file, when it was written last
         self._seeds_are_numbers = True  # in the file
-        self._empty: set[str] = set()  # its columns without any value
+        self._columns: list[str] = []  # of the file
+        self._empty: set[str] = set()  # those without any value
         self._interrupted = False  # the last batch was
 
     def begin(self, plan: BatchPlan) -> None:
@@ -135,7 +138,8 @@ class Tables:
         if not (adds_only and self._add(plan, file)):
             rows = self._picture_rows(self._entries(plan))
             self._seeds_are_numbers = _seeds_are_numbers(rows)
-            self._empty = {name for name in _columns(rows) if all(r[name] is None for r in rows)}
+            self._columns = _columns(rows)
+            self._empty = {name for name in self._columns if all(r[name] is None for r in rows)}
             write_atomically(file, json_lines(in_readable_order(rows)))
             self._in_part = set(self._running)
         self._written = _stamp(file)
@@ -166,6 +170,10 @@ class Tables:
         added = self._ledger.entries_of(plan.keys).values()
         done = sorted((e for e in added if e.state == "done"), key=lambda e: e.position)
         rows = self._picture_rows(done)
+        if rows and _columns(rows) != self._columns:
+            if not set(_EDIT_COLUMNS) & set(self._columns):
+                return False
+            rows = [_with_edit_columns(row) for row in rows]
         if self._seeds_are_numbers and not _seeds_are_numbers(rows):
             return False
         if any(row[name] is not None for row in rows for name in self._empty):
@@ -176,8 +184,12 @@ class Tables:
         return True
 
     def _picture_rows(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
-        there = (e for e in entries if (self._folder / on_disk(str(e.output_path))).is_file())
-        return with_exact_seeds([_picture_row(entry) for entry in there])
+        pictures = (e for e in entries if str(e.output_path).lower().endswith(PICTURE_SUFFIXES))
+        there = (e for e in pictures if (self._folder / on_disk(str(e.output_path))).is_file())
+        rows = with_exact_seeds([_picture_row(entry) for entry in there])
+        if any(set(_EDIT_COLUMNS) & row.keys() for row in rows):
+            return [_with_edit_columns(row) for row in rows]
+        return rows
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -189,7 +201,7 @@ def _seeds_are_numbers(rows: Sequence[dict[str, Any]]) -> bool:
 
 
 def _stamp(file: Path) -> tuple[int, ...]:
-    """By which a file is seen to be as it was left."""
+    """Device, inode, size and time of a file, by which a change is seen."""
     try:
         found = file.stat()
     except OSError:
@@ -198,13 +210,17 @@ def _stamp(file: Path) -> tuple[int, ...]:
 
 
 def _picture_row(entry: Entry) -> dict[str, Any]:
-    """One picture. The same columns in every row, because a dataset's columns have one type."""
+    """One picture. A dataset's columns have one type, so every row has them all.
+
+    Those of edits are only in rows of edits, for `_with_edit_columns` to add to the others.
+    """
     loras = [(_name(lora.get("path")), lora.get("strength")) for lora in _loras(entry.task)]
     stack = [{"lora": name, "strength": strength} for name, strength in loras]
     return {
         "file_name": entry.output_path,
         "task_id": entry.task_id,
         **{name: entry.task.get(name) for name in _TASK_COLUMNS},
+        **_of_edit(entry.task),
         **({"lora_strength": None} if len(loras) > 1 else {}),
         "lora": " + ".join(name for name, _ in loras) or None,
         "loras": json.dumps(stack, ensure_ascii=False),
@@ -215,6 +231,23 @@ def _picture_row(entry: Entry) -> dict[str, Any]:
         # Free-form values differ in type from row to row: one JSON text each.
         "metadata": json.dumps(entry.task.get("metadata") or {}, ensure_ascii=False),
     }
+
+
+def _of_edit(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The instruction of an edit, and the names of its sources as one JSON text."""
+    if task.get("instruction") is None:
+        return {}
+    names = [_name(path) for path in task.get("source_images") or ()]
+    return {
+        "instruction": task["instruction"],
+        "source_images": json.dumps(names, ensure_ascii=False),
+    }
+
+
+def _with_edit_columns(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with the columns of edits, behind the others."""
+    own = {name: row.get(name) for name in _EDIT_COLUMNS}
+    return {**{name: value for name, value in row.items() if name not in own}, **own}
 
 
 def _loras(task: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -1,21 +1,23 @@
 """Attacks on an engine, and the judgement of what it left. The same code for every engine."""
 
+import hashlib
 import json
 import random
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 from PIL import Image
 
-from tests.chaos.engines import Engine, Hang, RealEngine
+from tests.chaos.engines import LOAD_SECONDS, Engine, Hang, RealEngine
 from tests.chaos.verdict import Verdict
 
 CRASHES_ALLOWED = 4  # of its workers by one poisonous task: three in company, one alone
+Victim = Literal["worker", "successor", "fork server", "main"]
 HELD_PER_WORKER = 4  # leases: one on the device, two being saved, one copy at the end of a batch
 
 
@@ -95,6 +97,81 @@ def _count_in_flight(engine: RealEngine, verdict: Verdict) -> int:
     open_leases = len(engine.leases("ended IS NULL"))
     verdict.found("rerun", open_leases - engine.workers_wanted * HELD_PER_WORKER)
     return open_leases
+
+
+def kill_everybody(
+    engine: RealEngine,
+    kills: Mapping[Victim, int],
+    rng: random.Random,
+    verdict: Verdict,
+) -> None:
+    """SIGKILL workers, fork servers and mains, in any order, and start a dead main again.
+
+    With a `successor` two workers die: one, and the next that is loading.
+    """
+    engine.start()
+    whom = [victim for victim, count in kills.items() for _ in range(count)]
+    rng.shuffle(whom)
+    moments = sorted(rng.choices(range(int(len(engine.tasks) * 0.9)), k=len(whom)))
+    try:
+        for victim, moment in zip(whom, moments, strict=True):
+            killed = False
+            while not killed and engine.wait(partial(_drawn_and_at_work, engine, moment)):
+                time.sleep(rng.uniform(0, 0.03))
+                killed = _kill(engine, victim, rng, verdict)
+            verdict.attempts += killed * (2 if victim == "successor" else 1)
+        engine.wait()
+        verdict.found("exit code", engine.process.returncode != 0)
+    except Hang:
+        verdict.found("hang")
+
+
+def _kill(engine: RealEngine, victim: Victim, rng: random.Random, verdict: Verdict) -> bool:
+    if victim == "worker":
+        return _kill_one(engine.workers(), rng)
+    if victim == "successor":
+        return _kill_with_successor(engine, rng)
+    if victim == "fork server":
+        server = engine.fork_server()
+        return server is not None and _kill_one([server], rng)
+    if engine.ended:
+        return False
+    engine.kill_main()
+    verdict.found("orphan", len(engine.orphans()))
+    engine.start()
+    return True
+
+
+def _kill_with_successor(engine: RealEngine, rng: random.Random) -> bool:
+    """Kill a worker, and the next one that is started, while it loads."""
+    known = engine.workers()
+    if not _kill_one(known, rng):
+        return False
+    new: list[psutil.Process] = []
+
+    def has_come() -> bool:
+        new[:] = [worker for worker in engine.workers() if worker not in known]
+        return bool(new)
+
+    if engine.wait(has_come):
+        time.sleep(rng.uniform(0, LOAD_SECONDS * 0.7))
+        return _kill_one(new, rng)
+    return False
+
+
+def judge_ledger(engine: RealEngine, verdict: Verdict) -> None:
+    """The ledger knows each result, once, as it lies there.
+
+    One that was made twice differs from what is recorded: it says which process made it.
+    """
+    done = engine.ledger("SELECT * FROM tasks WHERE state = 'done'")
+    verdict.found("unrecorded", engine.results_wanted - len(done))
+    for row in done:
+        file = engine.ledger_folder / row["output_path"]
+        there = file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest()
+        verdict.found("unrecorded", there != row["sha256"])
+    times = Counter(row["key"] for row in engine.leases("outcome = 'done'"))
+    verdict.found("duplicate", times.total() - len(times))
 
 
 def judge(engine: Engine, verdict: Verdict, poison: Collection[int] = ()) -> Verdict:

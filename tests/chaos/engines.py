@@ -2,26 +2,31 @@
 
 import json
 import os
+import random
 import signal
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from uuid import uuid4
 
 import psutil
 
 from core.store.ledger import FILE_NAME
 from tests.chaos.scale import LIMIT, scaled
-from tests.conftest import Project, Run, simulated, worker_processes
+from tests.conftest import PROJECT, Project, Run, fork_server, simulated, worker_processes
+from tests.edit_world import Bench, pair
 from tests.fault_tickets import fault_environment
 from tests.warm_commands import MARK
 
+LOAD_SECONDS = 0.3  # of simulated editors and judges
 SPAWNED = {"start_method": "auto"}
 NAIVE_SCRIPT = Path(__file__).with_name("naive_engine.py")
+JOBS_SCRIPT = Path(__file__).with_name("jobs_program.py")
 
 
 class Hang(Exception):
@@ -180,6 +185,9 @@ class RealEngine(Engine):
     def workers(self) -> list[psutil.Process]:
         return worker_processes(self.process.pid)
 
+    def fork_server(self) -> psutil.Process | None:
+        return fork_server(self.process.pid)
+
     @property
     def pictures(self) -> Path:
         return self.project.pictures
@@ -192,14 +200,159 @@ class RealEngine(Engine):
 
     def leases(self, where: str) -> list[sqlite3.Row]:
         """Rows of the ledger's leases."""
-        file = self.pictures / FILE_NAME
+        return self.ledger(f"SELECT * FROM leases WHERE {where}")
+
+    def ledger(self, query: str) -> list[sqlite3.Row]:
+        """What the ledger answers."""
+        file = self.ledger_folder / FILE_NAME
         if not file.exists():
             return []
         with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
             database.row_factory = sqlite3.Row
             if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 return []  # main died before the ledger was made
-            return database.execute(f"SELECT * FROM leases WHERE {where}").fetchall()
+            return database.execute(query).fetchall()
+
+    @property
+    def ledger_folder(self) -> Path:
+        return self.pictures
+
+    @property
+    def results_wanted(self) -> int:
+        """Files that the whole input comes to."""
+        return len(self.tasks)
+
+
+class JobsEngine(RealEngine):
+    """The program tests/chaos/jobs_program.py: several jobs at once on one generator.
+
+    Args:
+        jobs: how many tasks each of the jobs `a` to `d` has; `d` is cancelled now and then.
+        planted: a fault of `tests.chaos.planted`.
+    """
+
+    def __init__(
+        self, folder: Path, jobs: Mapping[str, int], seed: int, planted: str | None = None
+    ) -> None:
+        names = [f"{job}{i:03}" for job, count in jobs.items() for i in range(count)]
+        size = {"width": 64, "height": 64, "num_inference_steps": 1}
+        tasks: list[dict[str, Any]] = [
+            {"prompt": name, "task_id": name, "output_path": f"{name}.png", **size}
+            for name in names
+        ]
+        times = {"seconds_per_megapixel_step": 5.0, "jitter": 0.5}  # about 0.02 s a task
+        forks = {"start_method": "forkserver"}
+        super().__init__(folder, tasks, simulated=times, workers=forks)
+        self._places = {name: i for i, name in enumerate(names)}
+        self._orders = {
+            "jobs": {job: [t for t in tasks if t["task_id"][0] == job] for job in jobs},
+            "settings": self.settings,
+            "workers": self.workers_wanted,
+            "planted": planted,
+        }
+        self._rng = random.Random(seed)
+
+    def start(self, *arguments: str) -> None:
+        file = self.project.folder / "orders.json"
+        file.write_text(json.dumps({**self._orders, "seed": self._rng.random()}))
+        self.project.environment["PYTHONPATH"] = str(PROJECT)
+        self.run = self.project.execute(JOBS_SCRIPT, [str(file)])
+
+    @property
+    def pictures(self) -> Path:
+        return self.project.folder / "out"
+
+    def records(self) -> list[Record | None]:
+        """The table of records; of the job that was cancelled, what its caller got in the end."""
+        tables = {"out/results.jsonl": "abc", "d.jsonl": "d"}
+        found: list[Record | None] = []
+        for name, jobs in tables.items():
+            file = self.project.folder / name
+            lines = file.read_text("utf-8").splitlines() if file.exists() else []
+            found += [r for line in lines for r in self._of(jobs, line)]
+        return found
+
+    def _of(self, jobs: str, line: str) -> list[Record | None]:
+        try:
+            row = json.loads(line)
+            name = row["task_id"]
+            row["position"] = self._places.get(name)
+            return [_record(row)] if name in self._places and name[0] in jobs else []
+        except (ValueError, KeyError, TypeError):
+            return [None]
+
+    def found(self) -> Counter[str]:
+        """What the program itself has found against the promise."""
+        found: Counter[str] = Counter()
+        file = self.project.folder / "found.jsonl"
+        for line in file.read_text().splitlines() if file.exists() else []:
+            kind, count = json.loads(line)
+            found[kind] += count
+        return found
+
+    @property
+    def cancels(self) -> int:
+        file = self.project.folder / "cancels"
+        return file.stat().st_size if file.exists() else 0
+
+
+class BenchmarkEngine(RealEngine):
+    """The command run_edit_benchmark.py: slots turn from editing to scoring."""
+
+    SETTINGS: ClassVar[dict[str, Any]] = {
+        "stages": "auto",
+        "simulated": {
+            "load_seconds": LOAD_SECONDS,
+            "seconds_per_megapixel_step": 25.0,  # 0.1 s an edit
+            "score_seconds": 1.0,  # eight at once
+        },
+        # Deaths before the first task of an incarnation would have it given up.
+        "supervision": {"restart_backoff": 0.0, "restarts_before_retirement": 100},
+    }
+
+    def __init__(self, folder: Path, pairs: int) -> None:
+        rows = [pair(i) for i in range(pairs)]
+        super().__init__(folder, rows)
+        self._bench = Bench(self.project)
+        self._bench.write_pairs(rows)
+        self.errors: list[str] = []  # of each run before the present one
+
+    def start(self, *arguments: str) -> None:
+        if self.run is not None:
+            self.errors.append(self.run.errors)
+        devices = {"device_ids": list(range(self.workers_wanted)), "device": "cpu"}
+        line = ("--log-level", "DEBUG", *arguments)
+        self.run = self._bench.start(*line, **self.SETTINGS, **devices)
+
+    @property
+    def pictures(self) -> Path:
+        return self._bench.results / "edits"
+
+    @property
+    def ledger_folder(self) -> Path:
+        return self._bench.results
+
+    @property
+    def results_wanted(self) -> int:
+        return 2 * len(self.tasks)
+
+    def drawn(self) -> int:
+        """Pairs, if each result is half of one."""
+        return (len(self._bench.edits()) + len(self._bench.verdicts())) // 2
+
+    def records(self) -> list[Record | None]:
+        rows = self._bench.records() if (self._bench.results / "results.jsonl").exists() else []
+        found: list[Record | None] = []
+        for row in rows:
+            outcome = "done" if row["outcome"] == "scored" else row["outcome"]
+            picture = row["edited_image"] and self._bench.results / row["edited_image"]
+            found.append(Record(int(row["pair_id"]), outcome, picture))
+        return found
+
+    def log(self) -> str:
+        """What all runs have said."""
+        assert self.run is not None
+        return "".join([*self.errors, self.run.errors])
 
 
 class NaiveEngine(Engine):

@@ -17,6 +17,7 @@ class Verdict:
             duplicate   records of an input beyond its first
             wrong       records with another outcome than the input deserves
             innocent    quarantined tasks that harm nobody
+            unrecorded  results that the ledger does not know, or not as they lie there
             torn        pictures or records that cannot be read whole
             leftover    temporary files
             orphan      processes that outlived their main process by more than the limit

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.edit_benchmark.models import DEMO_JUDGE
+from core.devices.edit_models import DEMO_JUDGE
 from tests.conftest import PROJECT
 from tests.cuda.test_real_gpu import DEVICE, HAS_GPU, ON_CPU
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from apps.edit_benchmark.models import DEMO_EDITOR, DEMO_JUDGE
+from core.devices.edit_models import DEMO_EDITOR, DEMO_JUDGE
 from demo_model.demo_workers import do_edit, editor, judge, scores
 from demo_model.edit_checker import edit_right
 from demo_model.editor_parts import TRAINED, build_pipeline

@@ -11,8 +11,8 @@ import pytest
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import PROJECT, Project, simulated
 from tests.hostile.faults import STARTUP
-from tests.hostile.inline_pool import InlinePool
 from tests.hostile.world import FULL, PICTURES, finish_run, folder_in_memory, replan
+from tests.inline_backend import InlineBackend
 
 TWEETS = [{"prompt": f"p{i}"} for i in range(4)]
 YEARS = 10 * 365 * 86_400
@@ -24,9 +24,8 @@ ODD_NAMES = [
 
 
 @pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def inline() -> Iterator[Path]:
     """A folder for runs without processes."""
-    monkeypatch.setattr("core.multi_gpu_image_generator.WorkerPool", InlinePool)
     with folder_in_memory() as folder:
         yield folder
 
@@ -36,7 +35,8 @@ def draw(folder: Path, tweets: Path) -> int:
 
     config = folder / "settings.yaml"
     config.write_text("model: simulated\n")
-    return main([str(tweets), "1", "--config", str(config), "--output-dir", str(folder / "out")])
+    line = [str(tweets), "1", "--config", str(config), "--output-dir", str(folder / "out")]
+    return main(line, backend=InlineBackend())
 
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
@@ -115,7 +115,9 @@ def test_of_two_runs_at_once_one_draws_and_one_is_told(project: Project) -> None
 def test_runs_without_a_folder_never_share_one(inline: Path) -> None:
     made = set()
     for _ in range(5):  # within one second
-        generator = MultiGPUImageGenerator(1, config=simulated(output_dir=str(inline)))
+        generator = MultiGPUImageGenerator(
+            1, config=simulated(output_dir=str(inline)), backend=InlineBackend()
+        )
         made |= {r["output_path"] for r in generator.generate_batch([{"prompt": "a"}])}
         generator.stop()
     assert len(made) == 5 and all(Path(str(f)).is_file() for f in made)

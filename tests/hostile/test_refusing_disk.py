@@ -11,8 +11,8 @@ from apps.tweets.command import main
 from core.store.provenance import read_provenance
 from tests.conftest import Project
 from tests.hostile.faults import Fault, environment, failing
-from tests.hostile.inline_pool import InlinePool
 from tests.hostile.world import FULL, folder_in_memory
+from tests.inline_backend import InlineBackend
 
 ERRNOS = [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT]
 LEASED = r"\.partial-[0-9a-f]{16}$"
@@ -80,9 +80,8 @@ def name_of(fault: Fault) -> str:
 
 
 @pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def inline() -> Iterator[Path]:
     """A folder where `main` runs with the saver of a worker and no processes."""
-    monkeypatch.setattr("core.multi_gpu_image_generator.WorkerPool", InlinePool)
     with folder_in_memory() as folder:
         (folder / "settings.yaml").write_text("model: simulated\n")
         (folder / "tweets.json").write_text(json.dumps(TWEETS))
@@ -91,7 +90,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def command(folder: Path) -> int:
     arguments = ["--config", str(folder / "settings.yaml"), "--output-dir", str(folder / "out")]
-    return main([str(folder / "tweets.json"), "1", *arguments])
+    return main([str(folder / "tweets.json"), "1", *arguments], backend=InlineBackend())
 
 
 def whole_pictures(out: Path) -> dict[Path, int]:

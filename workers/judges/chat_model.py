@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from core.judge_answer import closing, left_open
 from core.judge_calls import JudgeCall
+from core.judge_thought import closing, left_open
 from core.messages import Lease
 from core.pictures.source_images import read_image
 from core.tasks import ScoreTask
@@ -52,7 +52,7 @@ class ChatModel(JudgeFamily):
         leases: Sequence[Lease],
         pictures: Sequence[dict[str, list[Image.Image]]],
     ) -> list[dict[str, Any]]:
-        """For each lease what the judge said, with `value`: the call's score or None.
+        """The judge's answer for each lease, with `value`: the call's score or None.
 
         Where it is None, `problem` says why.
         """

@@ -48,7 +48,7 @@ class ClipJudge(JudgeFamily):
         return [replace(v, remarks=(s,) if s else ()) for v, s in zip(verdicts, said, strict=True)]
 
     def _embed_texts(self, texts: list[str]) -> torch.Tensor:
-        """[n, width], of length 1."""
+        """Embed texts as [n, width], each of length 1."""
         config = self.model.config.text_config
         # SigLIP was trained on texts filled up to one length; CLIP masks what is filled up.
         tokens = self._tokenizer(

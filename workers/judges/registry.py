@@ -1,4 +1,4 @@
-"""Which class judges."""
+"""Finds the class of a judge by its type."""
 
 from core.registry import named_object
 from core.worker_spec import WorkerSpec

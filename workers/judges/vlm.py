@@ -61,7 +61,7 @@ class _Asked:
 
     @property
     def problem(self) -> str | None:
-        """Why there is no score, of every ask."""
+        """The reason why each ask gave no score."""
         return None if self.parts is not None else ", then ".join(dict.fromkeys(self.problems))
 
     def hear(self, words: str, call: JudgeCall) -> None:
@@ -152,7 +152,7 @@ class VlmJudge(ChatModel):
         return words
 
     def _generation(self, ask: Ask) -> GenerationConfig:
-        """Our own: the model's usually samples, and what is not set here is taken from it."""
+        """Generation settings: the model's own would sample. What is not set is taken from them."""
         sampling = {"temperature": ask.temperature, "top_k": 0, "top_p": 1.0}
         if ask.temperature == 0:
             sampling = {}

@@ -43,7 +43,7 @@ class VlmLogitsJudge(ChatModel):
         ]
 
     def _value(self, score: float, mass: float) -> dict[str, Any]:
-        """No score where the judge would hardly have answered with any of the score tokens."""
+        """The call's value: no score where the score tokens together are improbable."""
         least = self.judge.settings.minimum_mass
         if mass < least:
             problem = (

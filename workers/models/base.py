@@ -89,11 +89,11 @@ class ModelFamily(ABC):
         """Name and UUID of the device."""
 
     def before_compiling(self, tell: Callable[[], None]) -> None:
-        """Have `tell` called before whatever has to be compiled first, which takes a while."""
+        """Call `tell` before whatever has to be compiled first, which takes a while."""
         del tell  # most models are not compiled
 
     def on_steps(self, tell: TellSteps) -> None:
-        """Have `tell` called after every step of what runs, if there are any."""
+        """Call `tell` after every step of what runs, if there are any."""
         del tell
 
     @abstractmethod
@@ -113,7 +113,7 @@ class ModelFamily(ABC):
         return LoraCounts()
 
     def too_many(self) -> None:
-        """So many leases at once did not fit into memory; fewer follow."""
+        """Note that so many leases at once did not fit into memory; fewer follow."""
         gc.collect()
 
     def free_memory(self, failures: int = 1) -> str | None:

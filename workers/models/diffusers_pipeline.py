@@ -116,7 +116,7 @@ class DiffusersPipeline(ModelFamily):
         ]
 
     def _remarks(self, texts: dict[str, str]) -> tuple[str, ...]:
-        """Where a task's texts are cut."""
+        """Remarks on where a task's texts are cut."""
         told = [self.cuts.of(text, what) for what, text in texts.items()]
         return tuple(sentence for sentence in told if sentence is not None)
 
@@ -191,7 +191,7 @@ class DiffusersPipeline(ModelFamily):
             )
 
     def _begin_compilation(self) -> None:
-        """LoRAs come by exchange from now on: for each other adapter blocks are compiled again."""
+        """Compile from now on. LoRAs come by exchange: another adapter would compile all again."""
         assert self._loras is not None and self._compilation is not None
         if self._loras.resident:
             self.pipeline.unload_lora_weights()
@@ -201,11 +201,11 @@ class DiffusersPipeline(ModelFamily):
 
     @property
     def _denoiser(self) -> Any:
-        """Transformer or UNet."""
+        """The pipeline's transformer or UNet."""
         return getattr(self.pipeline, "transformer", None) or self.pipeline.unet
 
     def taken(self, **given: Any) -> dict[str, Any]:
-        """Those of the arguments that are set and that the pipeline's signature has."""
+        """Arguments that are set and that the pipeline's signature has."""
         return {k: v for k, v in given.items() if v is not None and k in self.parameters}
 
     @property
@@ -224,7 +224,7 @@ class DiffusersPipeline(ModelFamily):
         self.empty_cache()
 
     def free_memory(self, failures: int = 1) -> str | None:
-        """At first what changes no picture; then, if the VAE was short of it, tiles."""
+        """Free memory: at first what changes no picture; then, if the VAE lacked it, tiles."""
         if failures == 1:
             return f"trying again with {self._give_back()}"
         side = self._vae.cut()
@@ -237,7 +237,7 @@ class DiffusersPipeline(ModelFamily):
         )
 
     def _give_back(self) -> str:
-        """What was given back, in words."""
+        """Return memory that nothing uses to the device; says in words what was given back."""
         dropped, kept = self._loras.shrink() if self._loras else (0, 0)
         if self._prompts:
             self._prompts.clear()
@@ -283,7 +283,7 @@ class DiffusersPipeline(ModelFamily):
         return usual_guidance(self.pipeline_name, taken, guided is not False)
 
     def _value(self, arguments: dict[str, Any], name: str) -> Any:
-        """What the pipeline took: our argument, or its own default."""
+        """The value that the pipeline took: our argument, or its own default."""
         if name not in self.parameters:
             return None
         return arguments.get(name, self.parameters[name].default)

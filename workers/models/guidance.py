@@ -1,4 +1,4 @@
-"""How a task's guidance is said to a pipeline.
+"""Translates a task's guidance into a pipeline's arguments.
 
 `guidance_scale` goes through unchanged: it already is in the pipeline's own meaning. `cfg` is
 ComfyUI's, uncond + cfg * (cond - uncond), so 1.0 means none. Pipelines differ:

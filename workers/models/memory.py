@@ -89,7 +89,7 @@ def group_offload(device: torch.device) -> dict[str, Any]:
 
 
 def store_in_8_bits(model: nn.Module, part: Part, dtype: torch.dtype, device: torch.device) -> None:
-    """Have a model's layers cast to `dtype` for each use; layer by layer, so that it always fits.
+    """Cast a model's layers to `dtype` for each use, layer by layer, so that it always fits.
 
     Args:
         device: where the layers shall lie; the rest of the model is left where it is.
@@ -106,7 +106,7 @@ def store_in_8_bits(model: nn.Module, part: Part, dtype: torch.dtype, device: to
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """What diffusers' layerwise casting is for, but for embeddings."""
+    """Layers that diffusers' layerwise casting is made for, less embeddings."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             yield name, module
@@ -122,7 +122,7 @@ def _stored(model: Any, part: Part, name: str) -> bool:
 
 
 def _quantised_components(spec: WorkerSpec) -> dict[str, tuple[str, str]]:
-    """By name, library and class of the components that are stored in fewer bits."""
+    """Library and class, by name, of the components that are stored in fewer bits."""
     config = DiffusionPipeline.load_config(
         spec.model, revision=spec.revision, local_files_only=is_offline_mode()
     )
@@ -150,7 +150,7 @@ class LinearLayers:
 
     @property
     def kept_as_diffusers_reads_it(self) -> list[str]:
-        """Less those whose names diffusers would find in others, too.
+        """Names of layers to keep, less those that diffusers would find in other names, too.
 
         To it FLUX's `proj_out` means a seventh of the model, by the names of its blocks' layers.
         """

@@ -23,7 +23,7 @@ _NO_EDITOR = re.compile(
 
 
 class NativeImageEditor(DiffusersPipeline):
-    """Pictures changed by instructions."""
+    """Changes pictures by instructions."""
 
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
         if not {"image", "prompt"} <= set(parameters) or _NO_EDITOR.search(name):

@@ -30,7 +30,7 @@ Encoded = dict[str, list[torch.Tensor]]  # by lease: prompt, negative prompt; [t
 
 
 class NativeImageGenerator(DiffusersPipeline):
-    """Pictures from prompts: Z-Image, Qwen-Image, FLUX, SDXL, …"""
+    """Draws pictures from prompts: Z-Image, Qwen-Image, FLUX, SDXL, …"""
 
     def __init__(self, spec: WorkerSpec, log: Log) -> None:
         super().__init__(spec, log)
@@ -43,7 +43,7 @@ class NativeImageGenerator(DiffusersPipeline):
             )
 
     def draw_all(self, leases: Sequence[Lease]) -> list[Product]:
-        """Leases that come together agree in all but prompt and seed (`core.engine.grouping`)."""
+        """Draw leases that come together: they agree in all but prompt and seed."""
         drawn: dict[str, Product] = {}
         encoded = self._encoded(leases) if len(leases) > 1 else {}
         for group in _of_like_captions(leases, encoded, self.family.caption_bucket):
@@ -64,7 +64,7 @@ class NativeImageGenerator(DiffusersPipeline):
         self._limit.out_of_memory()
 
     def _encoded(self, leases: Sequence[Lease]) -> Encoded:
-        """Empty but for families that encode each prompt to a tensor of its own length."""
+        """Encode prompts beforehand, for families that give each a tensor of its own length."""
         encode_alone = self.family.encode_alone
         if encode_alone is None:
             return {}
@@ -80,7 +80,7 @@ class NativeImageGenerator(DiffusersPipeline):
         return encoded
 
     def _together(self, leases: Sequence[Lease], encoded: Encoded) -> list[Product]:
-        """Several pictures in one call."""
+        """Draw several pictures in one call."""
         each = [self.arguments(lease) for lease in leases]
         arguments = dict(each[0])
         for name in ("prompt", "negative_prompt"):
@@ -118,7 +118,7 @@ def _task_of(lease: Lease) -> GenerateTask:
 
 
 def _of_like_captions(leases: Sequence[Lease], encoded: Encoded, bucket: int) -> list[list[Lease]]:
-    """Grouped so that no caption is filled up further than it would be alone."""
+    """Group leases so that no caption is filled up further than it would be alone."""
     groups: dict[tuple[int, ...], list[Lease]] = {}
     for lease in leases:
         texts = encoded.get(lease.lease_id, [])
@@ -128,7 +128,7 @@ def _of_like_captions(leases: Sequence[Lease], encoded: Encoded, bucket: int) ->
 
 
 def _draws_from_a_prompt(name: str, parameters: Mapping[str, inspect.Parameter]) -> bool:
-    """Many pipelines need an image and still give their `image` argument the default None."""
+    """Whether a pipeline draws from a prompt alone; that `image` may be None proves nothing."""
     image = parameters.get("image")
     needs_image = image is not None and image.default is inspect.Parameter.empty
     if needs_image or "num_frames" in parameters or _STARTS_FROM_PICTURE.search(name):

@@ -1,10 +1,10 @@
-"""How long a prompt a CLIP encoder takes, where its tokenizer does not know."""
+"""Lengths of prompts that CLIP encoders take, where their tokenizers do not know."""
 
 from typing import Any
 
 
 def fit_clip_tokenizers(pipeline: Any) -> None:
-    """Have tokenizers cut where their CLIP encoder's table of positions ends."""
+    """Cut prompts where the CLIP encoder's table of positions ends."""
     for number in ("", "_2", "_3"):
         tokenizer: Any = getattr(pipeline, f"tokenizer{number}", None)
         encoder: Any = getattr(pipeline, f"text_encoder{number}", None)

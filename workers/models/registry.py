@@ -1,4 +1,4 @@
-"""Which class serves a worker: the one that the kind of its tasks names."""
+"""Finds the class that serves a worker: the one that the kind of its tasks names."""
 
 import sys
 

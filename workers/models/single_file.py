@@ -45,7 +45,7 @@ def load_single_file(spec: WorkerSpec, device: torch.device, parts: Mapping[str,
 def _whole(
     spec: WorkerSpec, device: torch.device, config: Mapping[str, Any], parts: Mapping[str, Any]
 ) -> Any:
-    """On the CPU: diffusers cannot put it anywhere else."""
+    """Load a whole checkpoint from one file to the CPU; diffusers can put it nowhere else."""
     kind = getattr(diffusers, config["_class_name"])
     if not hasattr(kind, "from_single_file"):
         raise InputError(f"model: {kind.__name__} cannot be loaded from one file.")

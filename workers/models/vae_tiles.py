@@ -35,11 +35,11 @@ class VaeTiles:
         return self._working_on is not None
 
     def begin(self) -> None:
-        """Nothing has failed, and nothing was cut, for what is drawn next."""
+        """Begin anew with what is drawn next: nothing has failed, and nothing is cut."""
         self._working_on, self.used = None, False
 
     def slice(self) -> bool:
-        """Have pictures of a group go through one by one; False if they do already, or cannot."""
+        """Decode pictures of a group one by one; False if that is so already, or cannot be."""
         if getattr(self._vae, "use_slicing", True):
             return False
         self._vae.enable_slicing()
@@ -83,7 +83,7 @@ def _pixels_per_latent(vae: Any) -> int:
 
 
 def _set_tiles(vae: Any, side: int) -> None:
-    """diffusers' VAEs have either square tiles or tiles with sides and strides of their own."""
+    """Set a VAE's tiles: square ones, or with sides and strides of their own."""
     if hasattr(vae, "tile_sample_min_height"):
         step = int(side * (1 - OVERLAP))
         vae.enable_tiling(

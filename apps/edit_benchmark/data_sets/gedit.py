@@ -82,7 +82,7 @@ def _read(folder: Path) -> list[Pair]:
 
 
 def _pictures(folder: Path) -> Mapping[str, list[_Picture]]:
-    """By key, which the languages of one pair may share."""
+    """Source pictures by key; languages of one pair may share a picture."""
     pictures: dict[str, list[_Picture]] = defaultdict(list)
     for file in sorted((folder / "fullset").glob(f"*/*/*{SUFFIX}")):
         key, language = as_text(file.name).removesuffix(SUFFIX), as_text(file.parent.name)
@@ -148,7 +148,7 @@ def _unknown(picture: _Picture) -> Pair:
 
 
 def _failed(picture: _Picture, problem: InputError, row: dict[str, Any]) -> Pair:
-    """Counted where its row places it, as far as that can be read."""
+    """A failed pair, counted where its row places it, as far as that can be read."""
     name = f"{picture.language or 'en'}_{picture.key}"
     try:
         intersection = _is_in_intersection(row) if row else None

@@ -2,19 +2,20 @@
 
 from core.intake.task_kinds import Contents, TaskKind, fill, megapixel_steps, task_kind
 from core.pictures.source_images import size_for
-from core.tasks import EditTask
+from core.tasks import EditTask, fields_of
 
 
 @task_kind
 class EditKind(TaskKind[EditTask]):
-    """Without a size, pictures get the first source's aspect ratio."""
+    """Edits of pictures. Without a size, they get the first source's aspect ratio."""
 
     task = EditTask
     needed = "instruction"
+    signs = ("instruction", "source_images")
     version = 3
 
     def complete(self, task: EditTask) -> tuple[EditTask, Contents]:
-        values = dict(vars(task))
+        values = fields_of(task)
         for layer in self.layers:
             own_lora = getattr(layer, "lora_path", None)
             if not task.loras and values["lora_path"] is None and own_lora is not None:

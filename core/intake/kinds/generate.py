@@ -8,7 +8,7 @@ from core.intake.picture_settings import USUAL_NAMES, named_fields
 from core.intake.setting_values import is_empty, is_set
 from core.intake.task_kinds import TWO_WAYS, Contents, TaskKind, fill, megapixel_steps, task_kind
 from core.lora_stack import CheckedLora
-from core.tasks import GenerateTask, Task
+from core.tasks import GenerateTask, Task, fields_of
 
 # Those whose values have one form; LoRAs have as many as in a tweets file.
 _PLAIN_FIELDS = set(GenerateTask.__dataclass_fields__) - {"loras"}
@@ -20,10 +20,11 @@ MOST_PIXELS = 512 * 512
 
 @task_kind
 class GenerateKind(TaskKind[GenerateTask]):
-    """Fields may be written as other programs write them."""
+    """Pictures from prompts, whose fields may be written as other programs write them."""
 
     task = GenerateTask
     needed = "prompt"
+    stem = "image"
     version = 3
     undeciding = ("seed_is_random",)
     other_names = tuple(USUAL_NAMES)
@@ -39,7 +40,7 @@ class GenerateKind(TaskKind[GenerateTask]):
         return task
 
     def complete(self, task: GenerateTask) -> tuple[GenerateTask, Contents]:
-        values = dict(vars(task))
+        values = fields_of(task)
         for layer in self.layers:
             guided = any(values[name] is not None for name in _GUIDANCE)
             fill(values, layer, skipped=_GUIDANCE if guided else ())
@@ -49,11 +50,11 @@ class GenerateKind(TaskKind[GenerateTask]):
         """Megapixels x steps x forward passes per step."""
         guided = (task.cfg or 1.0) > 1.0 if task.cfg is not None else (task.guidance_scale or 0) > 0
         passes = 2 if guided else 1
-        return megapixel_steps(task.width, task.height, task.num_inference_steps) * passes
+        return megapixel_steps(task.width, task.height, task.num_inference_steps, passes)
 
     @classmethod
     def group_of(cls, task: GenerateTask, loras: Sequence[CheckedLora]) -> Hashable | None:
-        """Small pictures that agree in all but prompt and seed."""
+        """A key of small pictures that agree in all but prompt and seed."""
         if task.width is None or task.height is None or task.width * task.height > MOST_PIXELS:
             return None
         return (

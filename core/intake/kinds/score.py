@@ -13,6 +13,7 @@ class ScoreKind(TaskKind[ScoreTask]):
 
     task = ScoreTask
     needed = "instruction"
+    signs = ("edited_image",)
     version = 3
     undeciding = ("more_asks",)
     suffixes = (".json",)

@@ -16,12 +16,12 @@ from workers.models.family import DENOISERS, FAMILIES, Denoiser, Family
 
 
 def sequence_length(pipeline: Any) -> dict[str, int]:
-    """As many tokens as it encodes."""
+    """The length of a prompt in tokens that the pipeline encodes."""
     return {"max_sequence_length": pipeline.tokenizer_max_length}
 
 
 def captions_apart(forward: Call) -> Call:
-    """Several pictures at once, their captions filled up to the longest."""
+    """Draw several pictures at once, their captions filled up to the longest."""
     signature = inspect.signature(forward)
 
     @functools.wraps(forward)

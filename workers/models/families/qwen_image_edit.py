@@ -16,7 +16,8 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from core.tasks import MAX_SIDE, EditTask
+from core.fields import MAX_SIDE
+from core.tasks import EditTask
 from workers.models.family import FAMILIES, Family
 from workers.prompt_cuts import PromptCuts
 

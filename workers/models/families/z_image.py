@@ -73,7 +73,7 @@ def caption_room(pipeline: Any) -> int:
 
 
 def encode_alone(pipeline: Any, text: str, device: torch.device) -> torch.Tensor:
-    """[tokens, width]"""
+    """Encode one caption by itself, as [tokens, width]."""
     embeddings: torch.Tensor = pipeline._encode_prompt([text], device, **sequence_length(pipeline))[
         0
     ]
@@ -81,7 +81,7 @@ def encode_alone(pipeline: Any, text: str, device: torch.device) -> torch.Tensor
 
 
 def name_argument() -> None:
-    """Its blocks call `x` what diffusers' caches look for as `hidden_states`."""
+    """Tell diffusers' caches that the blocks call `x` what these know as `hidden_states`."""
     from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
 
     metadata = TransformerBlockRegistry.get(ZImageTransformerBlock)
@@ -89,7 +89,7 @@ def name_argument() -> None:
 
 
 def captions_apart(forward: Call) -> Call:
-    """Prompt and negative prompt come in one batch, as several pictures do."""
+    """Run captions of unlike lengths apart, though they come in one batch."""
 
     @functools.wraps(forward)
     def apart(x: Any, t: Any, cap_feats: Any, *args: Any, **kwargs: Any) -> Any:

@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from apps.edit_benchmark.settings import BenchmarkSettings, ModelJudgeDefaults
+from core.devices.automatic_model import Automatic
 from core.devices.device import Device
-from core.devices.model_choice import Automatic, ModelChoice, choose_model
+from core.devices.model_choice import ModelChoice, choose_model
 from core.devices.working_memory import Demand
+from core.edit_settings import EditModels, ModelJudgeDefaults
 from core.errors import InputError
 from core.index_files import MODEL_INDEX
 from core.judge_type import JUDGES
@@ -31,7 +32,7 @@ def judge_demand(judge: JudgeSettings) -> Demand:
 
 
 def judge_model(
-    settings: BenchmarkSettings, devices: Sequence[Device]
+    settings: EditModels, devices: Sequence[Device]
 ) -> tuple[ModelChoice, JudgeSettings]:
     """The judge's model, and its settings with what the model's own defaults change.
 

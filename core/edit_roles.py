@@ -1,0 +1,82 @@
+"""The models that edit and judge: which they are, how they fit, and where they are served."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.checkpoints.lora_files import LoraInspector
+from core.devices.device import Device
+from core.devices.edit_models import EDITOR, EDITOR_DEMAND, judge_demand, judge_model
+from core.devices.memory_choice import MemoryChoice
+from core.devices.model_choice import choose_drawing_model
+from core.edit_settings import EditModels
+from core.index_files import MODEL_INDEX, PIPELINE_INDEX
+from core.judge import load_judge
+from core.memory_modes import refuse_unusable
+from core.role_model import RoleModel, SupervisedSettings
+
+
+def editing_role(
+    models: EditModels,
+    settings: SupervisedSettings,
+    devices: Sequence[Device],
+    lora_folders: Sequence[Path],
+    inspector: LoraInspector,
+) -> RoleModel:
+    """What edits.
+
+    Args:
+        settings: of the run, for all of its roles.
+        devices: one for each worker.
+        lora_folders: where relative paths of LoRAs are looked up.
+
+    Raises:
+        InputError, DeviceError: the model cannot be used as it is set.
+    """
+    asked = models.editor
+    model = choose_drawing_model(
+        asked, devices, lora_folders, inspector, EDITOR, "edit", "editor.model_loras"
+    )
+    memory = MemoryChoice(
+        model,
+        asked.memory,
+        devices,
+        "edit",
+        PIPELINE_INDEX,
+        lambda model: settings.workers.decisive(model.deciding),
+        "editor.memory",
+    )
+    refuse_unusable(model.memory, "edit", devices[0].kind == "cpu", "editor.memory")
+    layers = asked.layers(*model.names)
+    return RoleModel("edit", memory, devices, settings, EDITOR_DEMAND, layers)
+
+
+def judging_role(
+    models: EditModels,
+    settings: SupervisedSettings,
+    devices: Sequence[Device],
+    prompt_folder: Path | None,
+) -> RoleModel:
+    """What scores edits.
+
+    Args:
+        settings: of the run, for all of its roles.
+        devices: one for each worker.
+        prompt_folder: where the prompt file is looked up first.
+
+    Raises:
+        InputError, DeviceError: model or prompt file cannot be used as they are set.
+    """
+    model, asked = judge_model(models, devices)
+    judge = load_judge(asked, prompt_folder)
+    memory = MemoryChoice(
+        model,
+        asked.memory,
+        devices,
+        "score",
+        MODEL_INDEX,
+        lambda model: judge.identity(model.deciding),
+        "judge.memory",
+        "parts" if judge.type.chats else "clip",
+    )
+    refuse_unusable(model.memory, "score", devices[0].kind == "cpu", "judge.memory")
+    return RoleModel("score", memory, devices, settings, judge_demand(asked), judge=judge)

@@ -1,0 +1,80 @@
+"""Gives a running job the rest of a large input, in the caller's thread."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from core.engine.engine import Engine
+from core.engine.job import Job
+from core.engine.job_run import result_of
+from core.errors import LedgerError, StorageError
+from core.intake.admission import Admitted, Rejected
+from core.intake.planning import Plan, Planner
+from core.intake.remaining import AT_ONCE
+from core.tasks import Result, Status
+
+BREATH = 0.0002  # seconds after some inputs: the engine's thread need not wait for its turn
+INPUTS_A_BREATH = 16
+NOT_ASKED = "Not tried: the run was interrupted."
+
+
+def feed(
+    engine: Engine,
+    job: Job,
+    planner: Planner,
+    plan: Plan,
+    told: Callable[[Sequence[Result]], None],
+    look: Callable[[], None],
+) -> None:
+    """Check, record and hand over the rest of a batch, piece by piece; then the job is sealed.
+
+    Where the job ends early, inputs that were not looked at yet end as it does. Each input gets
+    its one result, whatever happens here.
+
+    Args:
+        told: told of refused inputs.
+        look: called between pieces.
+    """
+    end: tuple[Status, str] = ("interrupted", NOT_ASKED)
+    try:
+        while plan.rest and job.ends_as is None:
+            _add(engine, job, planner, plan, told)
+            look()
+        end = job.ends_as or end
+    except (StorageError, LedgerError) as refusal:
+        end = ("failed", f"Not tried: the output folder cannot be written ({refusal})")
+        job.close(*end)
+    finally:
+        while plan.rest:
+            engine.extend(job, [], plan.rest.close_some(*end))
+        engine.seal(job)
+
+
+def _add(
+    engine: Engine,
+    job: Job,
+    planner: Planner,
+    plan: Plan,
+    told: Callable[[Sequence[Result]], None],
+) -> None:
+    assert plan.rest is not None
+    items: list[Admitted | Rejected] = []
+    try:
+        while plan.rest and len(items) < AT_ONCE:
+            items += plan.rest.admit_some(INPUTS_A_BREATH)
+            time.sleep(BREATH)
+        planned = planner.add(plan, items)
+    except BaseException as error:
+        engine.extend(job, [], [_without_record(item, error) for item in items])
+        raise
+    settled = [one for one in planned if isinstance(one, Result)]
+    told(settled)
+    engine.extend(job, [one for one in planned if isinstance(one, Admitted)], settled)
+
+
+def _without_record(item: Admitted | Rejected, error: BaseException) -> Result:
+    """The result of an input that was checked, and not planned any more."""
+    if isinstance(item, Rejected):
+        return Result(item.position, item.task_id, "failed", None, error=item.error)
+    if isinstance(error, StorageError | LedgerError):
+        return result_of(item, "failed", error=f"Not tried: {error}")
+    return result_of(item, "interrupted", error=NOT_ASKED)

@@ -1,0 +1,88 @@
+"""Settings read from YAML files, laid over each other and validated."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from core.errors import InputError
+from core.paths import user_path
+from core.validation import Place, describe
+from core.yaml_files import parse_yaml
+
+MAX_FILE_BYTES = 200_000
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def overlaid(
+    kind: type[S],
+    files: Sequence[Path],
+    source: str | Path | Mapping[str, Any] | None,
+) -> S:
+    """Settings from YAML files, each laid over the one before, and `source` over all of them.
+
+    Only the keys of `kind` are taken from the first files, so that one file can hold the
+    defaults of several kinds of run.
+    """
+    base: dict[str, Any] = {}
+    for file in files:
+        base = _overlay(base, _read_yaml(file))
+    base = {key: value for key, value in base.items() if key in kind.model_fields}
+    if source is None:
+        return _validate(kind, base, files[-1].name)
+    if isinstance(source, Mapping):
+        return _validate(kind, _overlay(base, source), "config")
+    given = _read_yaml(user_path(source, "config"))
+    return _validate(kind, _overlay(base, given), str(source))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InputError(f"{path}: larger than 200 kB, which no settings file is.")
+        data = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}).") from None
+    except ValueError as error:  # also of a path with a NUL
+        raise InputError(f"{path}: {error}.") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected `key: value` lines, found a {type(data).__name__}.")
+    return data
+
+
+def _overlay(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `over` on top: sections merge key by key, lists and values are replaced whole."""
+    merged = copy.copy(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            value = _overlay(dict(base[key]), value)
+        merged[key] = value
+    return merged
+
+
+def _validate(kind: type[S], data: Mapping[str, Any], origin: str) -> S:
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{origin}: {describe(error, partial(_keys_at, kind))}") from None
+
+
+def _keys_at(kind: type[BaseModel], place: Place) -> list[str]:
+    """The keys that may stand beside the one at `place`."""
+    for part in place[:-1]:
+        if isinstance(part, str):
+            field = kind.model_fields.get(part)
+            inside = (field.annotation, *get_args(field.annotation)) if field else ()
+            models = [a for a in inside if isinstance(a, type) and issubclass(a, BaseModel)]
+            if not models:
+                return []
+            kind = models[0]
+    return list(kind.model_fields)

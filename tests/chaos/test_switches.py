@@ -1,0 +1,48 @@
+"""Slots that turn from one model to another, under kills: of who leaves, loads and works."""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.checks import Victim, judge, judge_ledger, kill_everybody
+from tests.chaos.engines import BenchmarkEngine
+from tests.chaos.scale import scaled
+from tests.chaos.verdict import Verdict
+
+Report = Callable[[Verdict], Verdict]
+PAIRS = scaled(40, 200)
+KILLS: dict[Victim, int] = scaled(
+    {"worker": 3, "successor": 2, "fork server": 1, "main": 1},
+    {"worker": 20, "successor": 15, "fork server": 3, "main": 4},
+)
+SEEDS = range(scaled(1, 5))
+
+
+def ended_while_loading(log: str) -> int:
+    """Workers that were started and never had their model."""
+    begun = Counter(re.findall(r"(cpu\d+): starting", log))
+    loaded = Counter(re.findall(r"(cpu\d+): SimulatedGpu in", log))
+    return (begun - loaded).total()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_kills_of_whoever_edits_scores_or_loads_cost_no_record(
+    tmp_path: Path, report: Report, seed: int
+) -> None:
+    what = ", ".join(f"{count} x {victim}" for victim, count in KILLS.items())
+    verdict = Verdict("models that follow the queue: one record per pair", f"SIGKILL: {what}")
+    with BenchmarkEngine(tmp_path, PAIRS) as engine:
+        kill_everybody(engine, KILLS, random.Random(seed), verdict)
+        judge(engine, verdict)
+        judge_ledger(engine, verdict)
+        assert not report(verdict).violations, engine.log()
+        splits = re.findall(r"Split: (.*)\.", engine.log())
+        assert len(set(splits)) > 1
+        loading = ended_while_loading(engine.log())
+        print(f"{verdict.attempts} kills, {loading} were loading, {len(splits)} splits")
+        assert loading >= scaled(1, 10)
+    assert verdict.attempts >= sum(KILLS.values()) * 0.6

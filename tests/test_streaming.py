@@ -1,0 +1,181 @@
+"""Large inputs are checked, recorded and handed out piece by piece, while workers draw."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.events import Event, TaskEnded
+from core.intake.remaining import FIRST
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from tests.conftest import PATIENCE, PROJECT
+from tests.inline_backend import InlineBackend
+
+MANY = FIRST + 600
+CONFIG = {
+    "model": "simulated",
+    "device": "cpu",
+    "defaults": {"width": 16, "height": 16, "num_inference_steps": 1},
+}
+
+
+class Inputs:
+    """Tasks that are made as they are read; at one of them something happens."""
+
+    def __init__(self, at: int, happens: Callable[[], None], count: int = MANY) -> None:
+        self._at, self._happens, self._count = at, happens, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for number in range(self._count):
+            if number == self._at:
+                self._happens()
+            yield task(number)
+
+
+def task(number: int, **more: Any) -> dict[str, Any]:
+    return {"prompt": f"picture {number}", "output_path": f"{number}.png", **more}
+
+
+def open_generator(
+    folder: Path | None, listener: Callable[[Event], None] = lambda event: None
+) -> MultiGPUImageGenerator:
+    return MultiGPUImageGenerator(
+        2, config=CONFIG, output_dir=folder, listener=listener, backend=InlineBackend()
+    )
+
+
+def test_pictures_are_there_while_the_input_is_still_read(tmp_path: Path) -> None:
+    drawn = threading.Event()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, TaskEnded) and event.result.success:
+            drawn.set()
+
+    def wait_for_a_picture() -> None:
+        assert drawn.wait(PATIENCE), "nothing was drawn before all was read"
+        assert any((tmp_path / "out").glob("*.png"))
+
+    with open_generator(tmp_path / "out", listen) as generator:
+        plan = generator.prepare(Inputs(FIRST + 300, wait_for_a_picture), [])
+        assert plan.to_run == MANY
+        assert f"{MANY} new" in plan.summary.line("tasks")
+        results = generator.execute(plan)
+    assert [r.position for r in results] == list(range(MANY))
+    assert {r.status for r in results} == {"done"}
+    assert positions(tmp_path / "out" / "results.jsonl") == list(range(MANY))
+    names = [row["file_name"] for row in rows(tmp_path / "out" / "metadata.jsonl")]
+    assert names == [f"{number}.png" for number in range(MANY)]
+
+
+def test_an_output_is_one_tasks_however_far_apart_two_stand(tmp_path: Path) -> None:
+    inputs = [task(number) for number in range(MANY)]
+    inputs[FIRST + 400]["output_path"] = "7.PNG"
+    inputs[FIRST + 500] = {"prompt": ""}
+    told: list[TaskEnded] = []
+    with open_generator(
+        tmp_path / "out", lambda e: told.append(e) if isinstance(e, TaskEnded) else None
+    ) as generator:
+        results = generator.generate_batch(inputs)
+    assert [r.position for r in results] == list(range(MANY))
+    failed = {r.position: r for r in results if not r.success}
+    assert sorted(failed) == [FIRST + 400, FIRST + 500]
+    assert "is also the output of task 7" in str(failed[FIRST + 400].error)
+    assert "prompt" in str(failed[FIRST + 500].error)
+    assert sorted(e.result.position for e in told if e.refused) == sorted(failed)
+    assert len(told) == MANY
+
+
+def test_a_run_that_is_interrupted_while_it_reads_records_every_input(tmp_path: Path) -> None:
+    with open_generator(tmp_path / "out") as generator:
+        inputs = Inputs(FIRST + 300, lambda: generator.stop_leasing())
+        results = generator.execute(generator.prepare(inputs, []))
+    assert [r.position for r in results] == list(range(MANY))
+    assert [r.task_id for r in results] == [str(number) for number in range(MANY)]
+    assert results[-1].status == "interrupted"
+    assert {r.status for r in results} <= {"done", "interrupted"}
+    assert positions(tmp_path / "out" / "results.jsonl") == list(range(MANY))
+    with open_generator(tmp_path / "out") as generator:
+        again = generator.generate_batch([task(number) for number in range(MANY)])
+    kept = {r.position for r in results if r.status == "done"}
+    assert {r.position for r in again if r.status == "skipped"} == kept
+    assert all(r.success for r in again)
+
+
+def test_an_error_of_whoever_makes_the_inputs_costs_those_and_no_others(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise RuntimeError("the line went dead")
+
+    with open_generator(tmp_path / "out") as generator:
+        results = generator.execute(generator.prepare(Inputs(FIRST + 10, fail), []))
+    assert [r.position for r in results] == list(range(MANY))
+    assert all(r.success for r in results[: FIRST + 10])
+    assert all(r.status == "failed" for r in results[FIRST + 10 :])
+    assert "the line went dead" in str(results[FIRST + 10].error)
+
+
+def test_a_timeout_counts_for_what_is_not_read_yet(tmp_path: Path) -> None:
+    with open_generator(tmp_path / "out") as generator:
+        plan = generator.prepare(Inputs(MANY, lambda: None), [])
+        results = generator.execute(plan, timeout=0.0)
+    assert [r.position for r in results] == list(range(MANY))
+    assert results[-1].status == "timeout"
+
+
+def test_without_a_folder_the_first_pictures_do_not_wait_for_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = threading.Event()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, TaskEnded):
+            drawn.set()
+
+    def wait_for_a_picture() -> None:
+        assert drawn.wait(PATIENCE)
+
+    monkeypatch.chdir(tmp_path)
+    with open_generator(None, listen) as generator:
+        plan = generator.prepare(Inputs(FIRST + 300, wait_for_a_picture), [])
+        results = generator.execute(plan)
+    assert all(r.success for r in results)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.test_streaming import FIRST, Inputs, open_generator
+with open_generator(Path(sys.argv[1])) as generator:
+    die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    generator.execute(generator.prepare(Inputs(FIRST + 300, die), []))
+"""
+
+
+def test_a_run_that_is_killed_while_it_reads_goes_on_where_it_was(tmp_path: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "out")], cwd=PROJECT)
+    assert run.returncode == -signal.SIGKILL
+    there = {file.name for file in (tmp_path / "out").glob("*.png")}
+    with open_generator(tmp_path / "out") as generator:
+        plan = generator.prepare([task(number) for number in range(MANY)], [])
+        assert plan.rest is None  # what is there decides the plan: all is compared first
+        results = generator.execute(plan)
+    assert [r.position for r in results] == list(range(MANY))
+    assert all(r.success for r in results)
+    assert there <= {f"{r.position}.png" for r in results if r.status == "skipped"}
+    assert not list((tmp_path / "out").glob(".partial-*"))
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def positions(file: Path) -> list[int]:
+    return [row["position"] for row in rows(file)]
