@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 READY_TO_TEST := $(VENV)/.dev-requirements-installed
 
-.PHONY: demo edit-demo test chaos fuzz check bench gpu-wheels demo-model clean
+.PHONY: demo edit-demo test chaos fuzz check lint bench gpu-wheels demo-model clean
 
 demo: $(READY)  ## draw the example persona's tweets on two workers
 	$(BIN)/python generate_images_from_tweets.py examples/persona_tweets.json 2
@@ -15,16 +15,22 @@ edit-demo: $(READY)  ## 50 example edits by the demo editor, scored by the demo 
 
 # Where Python is told to keep no bytecode, each of a thousand processes compiles what it imports.
 test chaos: export PYTHONDONTWRITEBYTECODE :=
-test: $(READY_TO_TEST) check  ## lint, type hints and the whole test suite
-	$(BIN)/python -m pytest
+# Type hints are checked beside the tests: mypy takes one core, and tests wait now and then.
+test: $(READY_TO_TEST) lint  ## lint, type hints and the whole test suite
+	@types=$$(mktemp); $(BIN)/mypy > $$types 2>&1 & checker=$$!; \
+	  $(BIN)/python -m pytest; tested=$$?; \
+	  wait $$checker; checked=$$?; cat $$types; rm $$types; \
+	  exit $$((tested || checked))
 
 chaos: $(READY_TO_TEST)  ## every kill, hang and signal of docs/RELIABILITY.md, with a table at the end
 	CHAOS=full $(BIN)/python -m pytest -n 3 tests/chaos/test_kills.py tests/chaos
 
-check: $(READY_TO_TEST)
+check: lint
+	$(BIN)/mypy
+
+lint: $(READY_TO_TEST)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 
 bench: $(READY)  ## what benchmarks/RESULTS.md shows of a machine without GPU
 	for name in encode start one_worker command admission judging scheduling stages memory; do \

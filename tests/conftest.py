@@ -19,7 +19,7 @@ from PIL import Image
 
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
-from tests.warm_commands import WarmCommand, WarmCommands
+from tests.warm_commands import MARK, WarmCommand, WarmCommands
 
 PROJECT = Path(__file__).resolve().parent.parent
 COMMAND = PROJECT / "generate_images_from_tweets.py"
@@ -90,7 +90,9 @@ def fork_server(main_pid: int) -> psutil.Process | None:
     """The fork server of a main process."""
     try:
         children = psutil.Process(main_pid).children()
-        return next((c for c in children if "forkserver" in " ".join(c.cmdline())), None)
+        living = [c for c in children if c.status() != psutil.STATUS_ZOMBIE]
+        servers = (c for c in living if "forkserver" in " ".join([c.name(), *c.cmdline()]))
+        return next(servers, None)
     except psutil.Error:
         return None
 
@@ -167,9 +169,10 @@ class Project:
         return Run(process, errors_file)
 
     def _warm(self, script: Path, arguments: Sequence[str], errors: TextIO) -> WarmCommand | None:
-        if self.environment or script not in (COMMAND, BENCHMARK):
+        if self.environment.keys() - {MARK} or script not in (COMMAND, BENCHMARK):
             return None
-        return WARM.start(script, arguments, self.folder, errors)
+        marked = [self.environment[MARK]] if MARK in self.environment else []
+        return WARM.start(script, arguments, self.folder, errors, *marked)
 
     def run(
         self, arguments: Sequence[str | int | Path], settings: Mapping[str, Any] | None = None

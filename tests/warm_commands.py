@@ -1,9 +1,11 @@
 """Commands without the wait for their imports: forks of a process that has imported them.
 
-Such a command has its own folder, streams, process group and exit code, and starts its workers as
-any; only the interpreter's start and the imports are left out. Tests of these start it themselves.
+Such a command has its own folder, streams, process group, mark and exit code, and starts workers
+as any; only the interpreter's start and the imports are left out. Tests of these start it
+themselves.
 """
 
+import ctypes
 import json
 import os
 import resource
@@ -20,11 +22,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
+from tests import warm_fork_server
+
 PROJECT = Path(__file__).resolve().parent.parent
-IMPORTED = ("apps.tweets.command", "apps.edit_benchmark.command")
+IMPORTED = ("apps.tweets.command", "apps.edit_benchmark.command", *warm_fork_server.IMPORTED)
 # Environment: set by pytest and torch, and of no effect on commands.
 UNHEEDED = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
 INHERITED = ("Umask:", "SigIgn:", "SigBlk:", "Cpus_allowed:")  # in /proc/self/status
+MARK = "TEST_MARK"  # environment: by which a test knows a command and all that it started
+UNMARKED = "0" * 32  # as long as a mark
+ENVIRONMENT = 50, 51  # where it begins and ends in memory, in /proc/self/stat
 POLL = 0.005  # seconds
 REQUEST = 1 << 20  # bytes
 REPLY = 1 << 10
@@ -88,7 +95,12 @@ class WarmCommands:
         self._surroundings = _surroundings()
 
     def start(
-        self, script: Path, arguments: Sequence[str], folder: Path, errors: TextIO
+        self,
+        script: Path,
+        arguments: Sequence[str],
+        folder: Path,
+        errors: TextIO,
+        mark: str = UNMARKED,
     ) -> WarmCommand | None:
         """Run a script of the project in a fork; None if a test made its process another one.
 
@@ -97,7 +109,7 @@ class WarmCommands:
         """
         if _surroundings() != self._surroundings:
             return None
-        return _server(os.getpid()).start(script, arguments, folder, errors)
+        return _server(os.getpid()).start(script, arguments, folder, errors, mark)
 
 
 def _surroundings() -> tuple[Any, ...]:
@@ -122,7 +134,8 @@ class _Server:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.warm_commands", str(theirs.fileno())],
                 cwd=PROJECT,
-                env=dict(os.environ),  # not the C library's, in which readline sets COLUMNS
+                # Not the C library's, in which readline sets COLUMNS.
+                env={**os.environ, MARK: UNMARKED},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,  # as its forks have, so that they buffer alike
@@ -130,12 +143,12 @@ class _Server:
             )
 
     def start(
-        self, script: Path, arguments: Sequence[str], folder: Path, errors: TextIO
+        self, script: Path, arguments: Sequence[str], folder: Path, errors: TextIO, mark: str
     ) -> WarmCommand:
         ours, theirs = os.pipe()
         line = [str(script), *arguments]
         try:
-            pid = self._ask([line, str(folder)], [theirs, errors.fileno()])
+            pid = self._ask([line, str(folder), mark], [theirs, errors.fileno()])
         finally:
             os.close(theirs)
         return WarmCommand(self, pid, line, ours)
@@ -176,13 +189,15 @@ def serve(connection: socket.socket) -> None:
     _become(*request, *files)
 
 
-def _become(line: list[str], folder: str, output: int, errors: int) -> None:
+def _become(line: list[str], folder: str, mark: str, output: int, errors: int) -> None:
     """Run a script as `python SCRIPT ARGUMENTS` would."""
+    _wear(mark)
     os.setsid()
     os.chdir(folder)
     for file, number in ((output, 1), (errors, 2)):
         os.dup2(file, number)
         os.close(file)
+    warm_fork_server.keep_ready()
     sys.argv[:] = line
     script = Path(line[0])
     sys.path[0] = str(script.parent)
@@ -190,6 +205,17 @@ def _become(line: list[str], folder: str, output: int, errors: int) -> None:
     main.__file__ = line[0]
     sys.modules["__main__"] = main
     exec(compile(script.read_bytes(), script, "exec"), main.__dict__)
+
+
+def _wear(mark: str) -> None:
+    """Have the kernel show `mark` as this process's own: in the environment it was born with."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    begin, end = (int(fields[number - 3]) for number in ENVIRONMENT)
+    place = ctypes.string_at(begin, end - begin).index(f"{MARK}={UNMARKED}".encode())
+    worn = f"{MARK}={mark}".encode()
+    assert len(mark) == len(UNMARKED)
+    ctypes.memmove(begin + place, worn, len(worn))
+    os.environ[MARK] = mark
 
 
 if __name__ == "__main__":

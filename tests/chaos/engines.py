@@ -17,13 +17,14 @@ from uuid import uuid4
 import psutil
 
 from core.store.ledger import FILE_NAME
-from tests.chaos.scale import LIMIT
+from tests.chaos.scale import LIMIT, scaled
 from tests.conftest import PROJECT, Project, Run, fork_server, simulated, worker_processes
 from tests.edit_world import Bench, pair
 from tests.fault_tickets import fault_environment
+from tests.warm_commands import MARK
 
 LOAD_SECONDS = 0.3  # of simulated editors and judges
-MARK = "CHAOS_ENGINE"  # environment: which engine a process belongs to
+SPAWNED = {"start_method": "auto"}
 NAIVE_SCRIPT = Path(__file__).with_name("naive_engine.py")
 JOBS_SCRIPT = Path(__file__).with_name("jobs_program.py")
 
@@ -45,6 +46,9 @@ class Engine:
     """One engine at work in one folder. Leaving the context kills what is left of it."""
 
     patience = 60.0  # seconds without progress that count as a hang
+    # Of its workers. In the normal tests forks, which start at less cost; the files that attack
+    # the start itself ask for `SPAWNED`, which is what simulated devices have without settings.
+    start_method = scaled("forkserver", "auto")
     settings: dict[str, Any]
 
     def __init__(
@@ -60,7 +64,7 @@ class Engine:
         self.project.environment[MARK] = self._mark = uuid4().hex
         self.file = self.project.write_tweets(tasks)
         self.workers_wanted = count
-        workers = {"start_method": "auto", **settings.pop("workers", {})}  # as without settings
+        workers = {"start_method": self.start_method, **settings.pop("workers", {})}
         self.settings = simulated(**settings, workers=workers)
         self.run: Run | None = None
 

@@ -8,7 +8,7 @@ import pytest
 
 from core import fault_points
 from tests.chaos.checks import judge, judge_replaced, pictures_to_draw
-from tests.chaos.engines import RealEngine
+from tests.chaos.engines import SPAWNED, RealEngine
 from tests.chaos.scale import scaled
 from tests.chaos.verdict import Verdict
 
@@ -60,7 +60,8 @@ def test_a_worker_that_dies_there_costs_no_record(
         tasks = pictures_to_draw(40)
         # Deaths before the first task of an incarnation would have it given up.
         rules = {"restart_backoff": 0.0, "restarts_before_retirement": 50}
-        with RealEngine(tmp_path / str(number), tasks, 2, supervision=rules) as engine:
+        folder = tmp_path / str(number)
+        with RealEngine(folder, tasks, 2, supervision=rules, workers=SPAWNED) as engine:
             engine.arm(f"{point}:{rng.randint(1, WORKER_POINTS[point])}", tickets)
             engine.start()
             engine.wait()
@@ -108,7 +109,8 @@ def killed_at(
     while verdict.attempts < KILLS:
         folders += 1
         assert folders <= KILLS, "the point is never passed"
-        with RealEngine(folder / str(folders), pictures_to_draw(30), 2) as engine:
+        tasks = pictures_to_draw(30)
+        with RealEngine(folder / str(folders), tasks, 2, workers=SPAWNED) as engine:
             prepare(engine)
             while verdict.attempts < KILLS and kill_at(engine, point, most, rng, verdict):
                 pass

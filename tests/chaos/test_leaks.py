@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.chaos.engines import RealEngine
+from tests.chaos.engines import SPAWNED, RealEngine
 from tests.chaos.scale import scaled
 from tests.chaos.verdict import Verdict
 from tests.conftest import wait_until
@@ -61,7 +61,8 @@ def test_restarts_leave_nothing_behind(tmp_path: Path, report: Report) -> None:
     times = {"seconds_per_megapixel_step": 250.0}  # 1 s a task: there are always some left
     rules = {"restart_backoff": 0.0, "restarts_before_retirement": 1000}
     rng = random.Random(8)
-    with RealEngine(tmp_path, tasks, WORKERS, simulated=times, supervision=rules) as engine:
+    changes = {"simulated": times, "supervision": rules, "workers": SPAWNED}
+    with RealEngine(tmp_path, tasks, WORKERS, **changes) as engine:
         engine.start()
         for _ in range(WARM_UP):
             restart(engine, rng)

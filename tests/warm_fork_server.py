@@ -1,0 +1,71 @@
+"""A command's fork server as a fork that waits for its work: it has imported what workers need.
+
+For simulated workers only: what serves real models is too large to be kept ready. Tests of the
+fork server's own start have no warm commands.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from multiprocessing import forkserver, util
+from typing import Any, NoReturn
+
+from core.processes.fork_server import PRELOAD, PRELOAD_ROLE
+
+IMPORTED = ("workers.process", "workers.result_saver", "workers.simulated_gpu")
+NAME = "forkserver"  # as the kernel shows it, once it is one
+PR_SET_NAME = 15  # linux/prctl.h
+BLOCKED = {signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM}  # where it is started
+REQUEST = 1 << 20  # bytes
+_util: Any = util  # typeshed knows nothing of what is used of both
+_forkserver: Any = forkserver
+
+
+def keep_ready() -> None:
+    """Have a child of this process wait until this process starts its fork server, or ends."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if not pid:
+        ours.close()
+        _wait(theirs)
+    theirs.close()
+    start = _util.spawnv_passfds
+    waiting = [pid]
+
+    def start_or_wake(path: Any, arguments: Sequence[Any], files: Sequence[int]) -> int:
+        code = arguments[-1]
+        # Two files: some newer Pythons hand over a third one.
+        asked_for = len(files) == 2 and "multiprocessing.forkserver" in str(code)
+        if not (asked_for and waiting and os.environ.get(PRELOAD_ROLE) == "simulated"):
+            return int(start(path, arguments, files))
+        call = str(code).partition("; ")[2]
+        socket.send_fds(ours, [json.dumps([call, dict(os.environ)]).encode()], files)
+        ours.close()
+        return waiting.pop()
+
+    _util.spawnv_passfds = start_or_wake
+
+
+def _wait(connection: socket.socket) -> NoReturn:
+    """Become the fork server as soon as that is asked for."""
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+        data, files, _, _ = socket.recv_fds(connection, REQUEST, 2)
+        connection.close()
+        if data:
+            call, environment = json.loads(data)
+            os.environ.clear()
+            os.environ.update(environment)
+            ctypes.CDLL(None).prctl(PR_SET_NAME, NAME.encode())
+            sys.modules.pop(PRELOAD, None)
+
+            def main(listener: int, alive: int, preload: list[str], **data: Any) -> None:
+                _forkserver.main(*files, preload, **data)
+
+            eval(call, {"main": main})
+    finally:
+        os._exit(0)
