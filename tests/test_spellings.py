@@ -28,6 +28,11 @@ VALUES: dict[str, tuple[Any, dict[str, Any]]] = {  # by setting: a value, and th
 NAMES = [(name, setting) for setting in VALUES for name in spellings.SETTINGS[setting]]
 
 
+def first_of(file: TweetFile) -> Any:
+    """Its first input."""
+    return next(iter(file.inputs))
+
+
 def read(tmp_path: Path, content: Any, **options: Any) -> TweetFile:
     file = tmp_path / "tweets.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
@@ -69,7 +74,7 @@ def test_every_name_of_a_setting_counts_in_every_place(
 ) -> None:
     value, expected = VALUES[setting]
     for place, content in in_every_place({name: value}).items():
-        task = settings_of(read(tmp_path, content).inputs[0])
+        task = settings_of(first_of(read(tmp_path, content)))
         extra = {"width": 512} if place == "persona" else {}
         assert task == {**extra, **expected}, place
 
@@ -125,7 +130,7 @@ def test_a_lora_counts_in_all_its_usual_forms_in_every_place(
     tmp_path: Path, given: dict[str, Any]
 ) -> None:
     for place, content in in_every_place(given).items():
-        task = settings_of(read(tmp_path, content).inputs[0])
+        task = settings_of(first_of(read(tmp_path, content)))
         task.pop("width", None)
         assert {**task, "lora_strength": float(task["lora_strength"])} == LORA, place
 
@@ -137,7 +142,7 @@ def test_a_lora_counts_in_all_its_usual_forms_in_every_place(
 )  # fmt: skip
 def test_a_lora_that_is_empty_or_switched_off_is_none(tmp_path: Path, given: Any) -> None:
     for content in in_every_place(given).values():
-        assert "lora_path" not in settings_of(read(tmp_path, content).inputs[0])
+        assert "lora_path" not in settings_of(first_of(read(tmp_path, content)))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,7 @@ def test_a_tweet_switches_its_personas_loras_off(
     tmp_path: Path, of_persona: dict[str, Any], off: dict[str, Any]
 ) -> None:
     content = {"persona": {"name": "M", **of_persona}, "tweets": [{"prompt": "a", **off}]}
-    assert not {"lora_path", "loras"} & settings_of(read(tmp_path, content).inputs[0]).keys()
+    assert not {"lora_path", "loras"} & settings_of(first_of(read(tmp_path, content))).keys()
 
 
 STACK = [{"path": "a.safetensors", "strength": 0.8}, {"path": "b.safetensors", "strength": -0.5}]
@@ -177,7 +182,7 @@ def test_several_loras_count_in_all_their_usual_forms_in_every_place(
     tmp_path: Path, given: dict[str, Any]
 ) -> None:
     for place, content in in_every_place(given).items():
-        task = settings_of(read(tmp_path, content).inputs[0])
+        task = settings_of(first_of(read(tmp_path, content)))
         loras = [{**lora, "strength": float(lora["strength"])} for lora in task["loras"]]
         assert loras == STACK and "lora_path" not in task and "lora_strength" not in task, place
 
@@ -268,7 +273,7 @@ def test_the_innermost_place_wins_and_a_tweet_over_its_persona(
     tweet |= {"prompt": "a", "generation_params": said["generation_params"]}
     persona = {**said["persona"], "generation_params": said["persona.generation_params"]}
     content = {**said["file"], "persona": persona, "tweets": [tweet]}
-    assert settings_of(read(tmp_path, content).inputs[0]) == {"seed": nearest}
+    assert settings_of(first_of(read(tmp_path, content))) == {"seed": nearest}
 
 
 def test_a_nearer_guidance_replaces_a_farther_one_of_another_meaning(tmp_path: Path) -> None:
@@ -323,7 +328,7 @@ def test_a_list_names_every_key_that_it_passes_over(tmp_path: Path) -> None:
         "lora": {"path": "a", "x": 1},
     }
     found = read(tmp_path, [entry, {"prompt": "b"}])
-    assert isinstance(found.inputs[0], dict)
+    assert isinstance(first_of(found), dict)
     assert str(found.passed_over).startswith("Passed over in tweets.json: ")
     for part in ("sampler (1", "flavour (1", "x (1"):
         assert part in str(found.passed_over)
@@ -353,7 +358,7 @@ def test_texts_beside_the_settings_are_not_taken_for_settings(tmp_path: Path) ->
         "with": "Ann",
     }
     found = read(tmp_path, {"persona": persona, "tweets": [tweet]})
-    assert settings_of(found.inputs[0]) == {}
+    assert settings_of(first_of(found)) == {}
     for key in ("height", "size", "guidance", "negative", "steps"):
         assert key in str(found.passed_over)
 
@@ -363,7 +368,7 @@ def test_a_persona_may_set_the_height_of_its_pictures(
     tmp_path: Path, persona: dict[str, int]
 ) -> None:
     found = read(tmp_path, {"persona": persona, "tweets": ["a"]})
-    assert settings_of(found.inputs[0]) == persona
+    assert settings_of(first_of(found)) == persona
 
 
 @pytest.mark.parametrize(
@@ -440,4 +445,4 @@ def test_the_guide_shows_the_tables_of_the_code() -> None:
 
 @pytest.mark.parametrize("content", [{"persona": [], "tweets": ["a"]}, {"prompts": ["a"]}])
 def test_a_file_may_be_read_without_a_persona(tmp_path: Path, content: Any) -> None:
-    assert not isinstance(read(tmp_path, content).inputs[0], InputError)
+    assert not isinstance(first_of(read(tmp_path, content)), InputError)

@@ -18,7 +18,7 @@ def read(tmp_path: Path, content: Any, **options: Any) -> list[Any]:
         file.write_bytes(content)
     else:
         file.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
-    return read_tweets(file, **options).inputs
+    return list(read_tweets(file, **options).inputs)
 
 
 def persona_file(*tweets: Any, **persona: Any) -> dict[str, Any]:
