@@ -294,6 +294,7 @@ class MultiGPUImageGenerator:
             The job: its results as they come or all at once, its progress, and its cancelling.
         """
         with self._callers.inside():
+            self._forget_stop()
             job, plan = self._submit(tasks, priority, owner)
             self._feed(job, plan)
             return job
@@ -396,10 +397,14 @@ class MultiGPUImageGenerator:
             job.wait(CLOSE_PATIENCE)  # so that the next batch may have its output names
             raise
         finally:
-            if all(known.finished for known in self._jobs):
-                self._stopping = False  # the next batch is another one
+            self._forget_stop()
         self.tables_error = job.records_error
         return job.results()
+
+    def _forget_stop(self) -> None:
+        """Once all that the user wanted to end has ended: the next job is another one."""
+        if all(known.finished for known in self._jobs):
+            self._stopping = False
 
     def _own(self) -> None:
         """Take it for this process, or say whose it is: neither workers nor ledger can be shared.

@@ -17,6 +17,7 @@ from core.engine.worker_slot import State, WorkerSlot
 from core.fault_points import fault_point
 from core.messages import encode
 
+COPY_LOOKS = 0.1  # seconds between looks of an idle worker at what others are late with
 SHORT = 2.0  # seconds of expected work that may wait in a worker, and that it may wait behind
 MOST_BYTES = 24 * 1024  # of leases that another one may follow; ten times that fits into the pipe
 
@@ -187,10 +188,12 @@ class Dispatcher:
 
     def _copy(self, slot: WorkerSlot, model: ServedModel) -> list[ActiveAttempt]:
         """A second run of somebody's last task, where this worker would only wait for it."""
-        if self._scheduler.waiting(model.name) or not self._copies:
+        now = time.monotonic()
+        if self._scheduler.waiting(model.name) or not self._copies or now < slot.looks_again_at:
             return []
+        slot.looks_again_at = now + COPY_LOOKS
         serving = self._serving(model)
-        for first in forecast.worth_copying(slot, serving, model.times, time.monotonic()):
+        for first in forecast.worth_copying(slot, serving, model.times, now):
             run = self._run_of(first)
             if run is not None and run.may_copy(first.task):
                 first.task.copied = True

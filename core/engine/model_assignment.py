@@ -77,7 +77,8 @@ class ModelAssignment:
             self._give_empty(self._models[name], supervisor, len(self._slots))
         if len(self._models) == 1:
             [model] = self._models.values()
-            self._give_empty(model, supervisor, self._tasks_of(model))
+            if any(slot.model is None for slot in self._slots):
+                self._give_empty(model, supervisor, self._tasks_of(model))
             return
         for slot in self._slots:
             self._go_on(slot, supervisor)
@@ -229,6 +230,8 @@ class ModelAssignment:
     # -- what comes of it ------------------------------------------------------
 
     def _give_empty(self, model: ServedModel, supervisor: Supervisor, most: int) -> None:
+        if all(slot.model is not None for slot in self._slots):
+            return
         having = sum(slot.model is model and slot.wanted for slot in self._slots)
         for slot in self._slots:
             if having >= most:

@@ -67,6 +67,7 @@ class WorkerSlot:
         self.leaves_because: str | None = None  # its worker said that it will end itself
         self.kill_reason: str | None = None  # why the engine ordered its worker's death
         self.busy_since = 0.0  # monotonic time at which it began what it runs
+        self.looks_again_at = 0.0  # monotonic time at which it may take over what others run
         self.saving_since = 0.0  # monotonic time at which the newest result was made
         self.running: Attempts = {}
         self.ahead: Attempts = {}  # begun when `running` is done
