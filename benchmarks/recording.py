@@ -144,7 +144,7 @@ SIZE = len(PICTURE)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--folder", type=Path, help="on the disk that is to be measured")
     arguments = parser.parse_args()

@@ -85,7 +85,7 @@ class BatchIntake:
         return Admission(
             kind(role.layers, self._loras),
             role.memory.identity,
-            role.model.dtype,
+            self._settings.dtype if task is USUAL else role.dtype,
             self._root,
             lambda position: named(f"{stem}_{first + position:04d}{suffix}"),
             self._settings.seed,

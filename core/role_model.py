@@ -12,6 +12,7 @@ from core.devices.working_memory import Demand
 from core.engine.served_model import ServedModel
 from core.intake.admission import Admitted
 from core.judge import Judge
+from core.model_settings import Dtype
 from core.section import Section
 from core.settings import SupervisionSettings
 from core.store.ledger import Entry
@@ -59,6 +60,11 @@ class RoleModel:
     def model(self) -> ModelChoice:
         """The model, and how it is loaded."""
         return self.memory.model
+
+    @property
+    def dtype(self) -> Dtype:
+        """The number format that was asked for, as in fingerprints."""
+        return self.model.dtype if self.judge is None else self.judge.settings.dtype
 
     @property
     def reason(self) -> str:

@@ -125,7 +125,7 @@ def test_a_gpu_that_does_not_tell_its_memory_is_used_but_chooses_no_large_model(
 def test_memory_that_others_use_is_not_there_for_a_large_model(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.devices.model_choice.host_memory", lambda: 256 * GIB)
+    monkeypatch.setattr("core.devices.automatic_model.host_memory", lambda: 256 * GIB)
     driver.free[1] = 1 * GIB
     devices = choose_devices(environ={}, probe=list_gpus)
     with pytest.raises(DeviceError, match="only 1 of the 80 GiB of gpu1 are free"):
@@ -157,10 +157,10 @@ def test_host_memory_that_others_use_is_waited_for_and_that_is_not_there_is_not(
     devices = [Device("cuda", 0, "GPU-0", 8 * GIB, free=8 * GIB)]
     monkeypatch.setattr("core.devices.memory_abilities.installed", lambda package: False)
     monkeypatch.setattr("core.devices.memory_abilities.free_host_memory", lambda: 4 * GIB)
-    monkeypatch.setattr("core.devices.model_choice.host_memory", lambda: 64 * GIB)
+    monkeypatch.setattr("core.devices.automatic_model.host_memory", lambda: 64 * GIB)
     with pytest.raises(DeviceError, match=r"GiB of host memory, but only 4\.0 are free"):
         choose_model("auto", None, "auto", devices, memory="group_offload")
-    monkeypatch.setattr("core.devices.model_choice.host_memory", lambda: 8 * GIB)
+    monkeypatch.setattr("core.devices.automatic_model.host_memory", lambda: 8 * GIB)
     model = choose_model("auto", None, "auto", devices)
     assert model.identity.startswith("demo-model")
     assert "GiB of host memory here, and there are 8.0" in model.reason

@@ -314,7 +314,11 @@ class Supervisor:
         fetch = model.fetch
         if fetch is None or self.closing:
             return
-        if fetch.refusal is not None:
+        if fetch.refusal is not None and not any(slot.model is model for slot in self._slots):
+            # Other work goes on, which leaves time to mend it: it is asked for again then.
+            logger.warning(f"The model to {model.name} with cannot be had as yet: {fetch.refusal}")
+            model.fetch, model.fetch_has_begun = None, False
+        elif fetch.refusal is not None:
             self.give_up(model, f"The model could not be loaded: {fetch.refusal}")
         elif fetch.folder is not None:
             model.arrived(fetch.folder)
