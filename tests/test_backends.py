@@ -1,6 +1,7 @@
 """What every backend promises the engine, whatever its workers are."""
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -135,6 +136,14 @@ BACKENDS: dict[str, Callable[[], WorkerBackend]] = {
     "stub": Played,
     "inline": InlineBackend,
 }
+
+
+@pytest.fixture(autouse=True)
+def signals_of_this_thread() -> Iterator[None]:
+    """An engine starts workers in a thread of its own, whose signals stay blocked: not so here."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @pytest.fixture(params=[*BACKENDS])
