@@ -86,11 +86,6 @@ class Session:
             return self._ledger
 
     @property
-    def is_open(self) -> bool:
-        """Whether the folder's record is open and locked."""
-        return self._ledger is not None
-
-    @property
     def is_fresh(self) -> bool:
         """No earlier result can be there: nothing needs to be looked for before work begins."""
         if not self.lasts:

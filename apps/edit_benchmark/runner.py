@@ -100,8 +100,7 @@ class EditBenchmark:
         self._session = Session(
             output_folder, data, overwrite, retry_quarantined, with_tables=False
         )
-        assert self._session.ledger is not None  # the folder is ours from here on
-        self._planner = self._session.planner(self.editor.loras)
+        self._planner = self._session.planner(self.editor.loras)  # the folder is ours from here on
         self._retry_unparsed = retry_unparsed
         self._backend = backend
         self._engine: Engine | None = None

@@ -120,14 +120,13 @@ class Attempts:
         self._listener(TaskStarted(admitted.task_id, worker, self._job.number))
 
         def begun(refusal: Refusal | None) -> None:
-            active.recorded = refusal is None
             if active.thrown_away:
                 self._recorder.discard(attempt)
             elif refusal is not None and lease_id in self._active:
                 self._retire(active)
                 if not _has_another(task):
                     self._disk_refused(active, refusal)
-            answered(active, active.recorded and not active.thrown_away)
+            answered(active, refusal is None and not active.thrown_away)
 
         self._recorder.begin(attempt, self._then(begun))
         return active

@@ -53,7 +53,6 @@ class ServedModel:
         self.times = TaskTimes(rules)
         self.barrier = Barrier() if in_step else None
         self.has_served = False  # a worker loaded it
-        self.cannot_load = False  # no worker could
         self.given_up: str | None = None  # why nobody serves it any more
         self.load_seconds: float | None = None  # from a start to the first task, last measured
         self.lora_loads = 0

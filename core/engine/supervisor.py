@@ -338,7 +338,6 @@ class Supervisor:
 
     def give_up(self, model: ServedModel, reason: str) -> None:
         """Give up all of a model's workers for what each of them would meet; say so once."""
-        model.cannot_load = True
         for slot in self._slots:
             if slot.can_serve(model):
                 slot.standing_with(model).unfit = reason

@@ -43,7 +43,6 @@ class ActiveAttempt:
         job: number of the job that it belongs to.
         recorder: of that job.
         alone: its worker gets nothing beside it, because its task is suspected.
-        recorded: its lease is in the record, so that it may be sent.
         sent: the worker has been sent it.
         thrown_away: what it brings does not count any more.
     """
@@ -54,7 +53,6 @@ class ActiveAttempt:
     attempt: Attempt
     lease: Lease
     alone: bool = False
-    recorded: bool = False
     sent: bool = False
     thrown_away: bool = False
 

@@ -90,11 +90,6 @@ class WorkerSlot:
         """Whether the slot may be given this model."""
         return self.name in model.slots and self.standing_with(model).unfit is None
 
-    @property
-    def is_given_up(self) -> bool:
-        """Whether the slot serves no model any more."""
-        return self.state is State.RETIRED
-
     def next_spec(self) -> WorkerSpec:
         """What its next worker is born knowing."""
         assert self.model is not None

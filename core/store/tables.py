@@ -121,13 +121,6 @@ class Tables:
             finally:
                 self.results.end(plan.batch, results)
 
-    def abandon(self, plan: BatchPlan) -> None:
-        """Let a batch be whose end nobody waited for; what it has drawn is listed by the next."""
-        with self._lock:
-            self._running.discard(plan.batch)
-            self._written = None
-            self.results.abandon(plan.batch)
-
     def _write_pictures(self, plan: BatchPlan) -> None:
         file = self._folder / "metadata.jsonl"
         adds_only = (
