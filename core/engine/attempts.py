@@ -151,7 +151,6 @@ class Attempts:
             return
 
         def kept(refusal: Refusal | None) -> None:
-            task.recording -= 1
             recorded()
             if refusal is None:
                 for late in task.out:
@@ -163,8 +162,7 @@ class Attempts:
             else:
                 self._end_for_storage(active, refusal)
 
-        task.recording += 1
-        self._recorder.keep(active.attempt, message, self._then(kept))
+        self._recorder.keep(active.attempt, message, self._recording(task, kept))
 
     def failed(self, active: ActiveAttempt, message: Failed) -> None:
         """An attempt ended in an error that its worker reported."""
@@ -247,17 +245,23 @@ class Attempts:
         )
 
     def _record_end(self, active: ActiveAttempt, ending: Ending, then: Callable[[], None]) -> None:
-        task = active.task
-
         def ended(refusal: Refusal | None) -> None:
-            task.recording -= 1
             if refusal is None:
                 then()
             else:
                 self._disk_refused(active, refusal)
 
+        self._recorder.end(active.attempt, ending, self._recording(active.task, ended))
+
+    def _recording(self, task: TaskState, then: Callable[[Refusal | None], None]) -> Then:
+        """Count a task as being recorded until the recorder answers."""
+
+        def answered(refusal: Refusal | None) -> None:
+            task.recording -= 1
+            then(refusal)
+
         task.recording += 1
-        self._recorder.end(active.attempt, ending, self._then(ended))
+        return self._then(answered)
 
     # -- an output folder that takes nothing ----------------------------------
 
@@ -266,13 +270,11 @@ class Attempts:
         task, worker = active.task, active.attempt.worker
 
         def ended(_: Refusal | None) -> None:
-            task.recording -= 1
             self._settle(task, "failed", worker, str(refusal))
             self._mind_the_folder(refusal)
 
-        task.recording += 1
         ending = Ending("storage", "failed", str(refusal))
-        self._recorder.end(active.attempt, ending, self._then(ended))
+        self._recorder.end(active.attempt, ending, self._recording(task, ended))
 
     def _disk_refused(self, active: ActiveAttempt, refusal: Refusal) -> None:
         """One result cannot be kept. If none can, to make more would only waste the devices."""

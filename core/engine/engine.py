@@ -273,10 +273,7 @@ class Engine:
             self._leave()
 
     def _turn(self) -> None:
-        for report in self._backend.poll(self._seconds_to_next_timer()):
-            self._reports.receive(report)
-        while self._commands:
-            self._commands.popleft()()
+        self._receive(self._seconds_to_next_timer())
         now = self._checked_at = time.monotonic()
         self._supervisor.forgive(max(0.0, now - self._next_check))
         for model in self._models.values():
@@ -288,6 +285,13 @@ class Engine:
         for slot in self._slots:
             self._supervisor.start_if_due(slot, now)
         self._supervisor.grant_loads()
+
+    def _receive(self, timeout: float) -> None:
+        """Wait for what workers, recorders and callers have to say, and act on it."""
+        for report in self._backend.poll(timeout):
+            self._reports.receive(report)
+        while self._commands:
+            self._commands.popleft()()
 
     def _seconds_to_next_timer(self) -> float:
         if self._commands:
@@ -415,10 +419,7 @@ class Engine:
     def _finish_records(self) -> None:
         """Wait until everything that is being recorded has been reported."""
         while self._jobs:
-            for report in self._backend.poll(IDLE_WAIT):
-                self._reports.receive(report)
-            while self._commands:
-                self._commands.popleft()()
+            self._receive(IDLE_WAIT)
 
     def _break_down(self, error: BaseException) -> None:
         self._over = f"The engine broke down ({error!r})."

@@ -76,10 +76,8 @@ class JobRun:
             lambda refusal: on_storage_error(self, refusal),
         )
         self._tasks: dict[int, TaskState] = {}  # those without a result
-        self._leasing = True  # waiting tasks may be given to workers
         self._sealed = False  # no more tasks will be added
         self._finishing = False  # all that is left to do is to write the tables
-        self._stopped_because = INTERRUPTED
 
     # -- tasks ---------------------------------------------------------------
 
@@ -87,13 +85,16 @@ class JobRun:
     def number(self) -> int:
         return self.job.number
 
+    @property
+    def _leasing(self) -> bool:
+        """Waiting tasks may be given to workers."""
+        return self.job.ends_as is None
+
     def add(self, admitted: Iterable[Admitted]) -> None:
         """Add tasks, which the caller's `Job` has counted already."""
         for one in admitted:
             task = self._tasks[one.position] = TaskState(one)
-            refused = self.job.closed_as or self._refusal(one)
-            if refused is None and not self._leasing:
-                refused = ("interrupted", self._stopped_because)
+            refused = self.job.closed_as or self._refusal(one) or self.job.ends_as
             if refused is not None:
                 self._settle(task, refused[0], None, refused[1])
             else:
@@ -139,8 +140,7 @@ class JobRun:
     def stop(self, reason: str = INTERRUPTED) -> None:
         """Let what runs finish and give out nothing more."""
         if self._leasing:
-            self._leasing, self._stopped_because = False, reason
-            self.job.ends_as = self.job.ends_as or ("interrupted", reason)
+            self.job.ends_as = ("interrupted", reason)
             self._withdraw(self, None)
         self._close_if_drained()
 
@@ -150,7 +150,6 @@ class JobRun:
         The record keeps these tasks as they are, so that a resumed run tries them. What is being
         recorded at this moment is still reported as what it is.
         """
-        self._leasing = False
         # What was promised has its results, too: the job is not finished before it is sealed.
         self._sealed = self._sealed or not self.job.promised
         self.job.closed_as = self.job.ends_as = (status, reason)
@@ -208,11 +207,12 @@ class JobRun:
 
     def _close_if_drained(self) -> None:
         """A job that gives out nothing more ends when nothing of it runs or is being recorded."""
-        if self._leasing or self.attempts or self.job.closed_as is not None or not self._tasks:
+        end = self.job.ends_as
+        if end is None or self.attempts or self.job.closed_as is not None or not self._tasks:
             return
         if not any(task.recording for task in self._tasks.values()):
-            self.job.closed_as = ("interrupted", self._stopped_because)
-            self.close_some("interrupted", self._stopped_because)
+            self.job.closed_as = end
+            self.close_some(*end)
             self._finish_if_complete()
 
     def _finish_if_complete(self) -> None:

@@ -73,11 +73,13 @@ class ModelAssignment:
 
     def assign(self, supervisor: Supervisor, now: float) -> None:
         """Give slots their models; those that are to have another one let their workers go."""
-        for name in self._warm:
-            self._give_empty(self._models[name], supervisor, len(self._slots))
+        some_empty = any(slot.model is None for slot in self._slots)
+        if some_empty:
+            for name in self._warm:
+                self._give_empty(self._models[name], supervisor, len(self._slots))
         if len(self._models) == 1:
             [model] = self._models.values()
-            if any(slot.model is None for slot in self._slots):
+            if some_empty:
                 self._give_empty(model, supervisor, self._tasks_of(model))
             return
         for slot in self._slots:
@@ -161,7 +163,7 @@ class ModelAssignment:
         slot has. Owners of the highest priority have equal parts of the slots, others none. Of
         one owner's models none is owed anything: when all of its work ends is what counts.
         """
-        having = {model.name for s in self._slots if (model := self._next.get(s.name) or s.model)}
+        having = {model.name for s in self._slots if (model := self._model_of(s))}
         wanted: dict[Hashable, tuple[int, bool, str]] = {}
         for name in self._models:
             for owner, priority in self._scheduler.owners(name).items():
@@ -179,14 +181,16 @@ class ModelAssignment:
 
     def _short(self, owed: Mapping[str, int]) -> set[str]:
         """Models with fewer slots than they are owed and have tasks for."""
-        having = Counter(
-            model.name for s in self._slots if (model := self._next.get(s.name) or s.model)
-        )
+        having = Counter(model.name for s in self._slots if (model := self._model_of(s)))
         return {
             name
             for name, count in owed.items()
             if having[name] < min(count, self._scheduler.waiting(name))
         }
+
+    def _model_of(self, slot: WorkerSlot) -> ServedModel | None:
+        """The model that a slot has, or is about to have."""
+        return self._next.get(slot.name) or slot.model
 
     def _kept_waiting(self) -> list[WorkerSlot]:
         """Slots that are to have a worker and have none yet, though tasks wait for it."""
@@ -204,7 +208,7 @@ class ModelAssignment:
         Args:
             as_free: it may be asked to change now, after what it has in hand.
         """
-        model = self._next.get(slot.name) or slot.model
+        model = self._model_of(slot)
         unfit = frozenset(m.name for m in self._models.values() if not slot.can_serve(m))
         resting = not slot.alive and not slot.wanted and slot.name not in self._next
         if model is None or resting or model.name in unfit:
@@ -230,8 +234,6 @@ class ModelAssignment:
     # -- what comes of it ------------------------------------------------------
 
     def _give_empty(self, model: ServedModel, supervisor: Supervisor, most: int) -> None:
-        if all(slot.model is not None for slot in self._slots):
-            return
         having = sum(slot.model is model and slot.wanted for slot in self._slots)
         for slot in self._slots:
             if having >= most:
@@ -254,7 +256,7 @@ class ModelAssignment:
         return True
 
     def _tell_split(self) -> None:
-        models = [self._next.get(slot.name) or slot.model for slot in self._slots]
+        models = map(self._model_of, self._slots)
         counts = Counter(model.name for model in models if model is not None)
         parts = [f"{counts[name]} {DOING.get(name, name)}" for name in self._models]
         if parts != self._told:
