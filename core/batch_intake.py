@@ -5,7 +5,7 @@ from pathlib import Path
 
 from core.checkpoints.lora_files import LoraInspector
 from core.errors import InputError, MultiGPUError
-from core.intake.admission import Admission, Admitted, Rejected, claimed_id
+from core.intake.admission import Admission, Admitted, Item, Rejected, claimed_id
 from core.intake.shapes import shapes_of
 from core.intake.task_kinds import KINDS, Inputs, LoraFinder, TaskInput, kind_asked_for
 from core.model_lora import ModelLora
@@ -17,7 +17,6 @@ from core.store.outputs import PICTURE_SUFFIXES, OutputPath, OutputRoot
 from core.tasks import GenerateTask, Task
 from core.worker_spec import Role
 
-Item = Admitted | Rejected
 USUAL = GenerateTask  # what an input is that does not say its kind
 
 

@@ -11,7 +11,6 @@ from core.devices.model_choice import choose_drawing_model
 from core.edit_settings import EditModels
 from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.judge import load_judge
-from core.memory_modes import refuse_unusable
 from core.role_model import RoleModel, SupervisedSettings
 
 
@@ -45,7 +44,6 @@ def editing_role(
         lambda model: settings.workers.decisive(model.deciding),
         "editor.memory",
     )
-    refuse_unusable(model.memory, "edit", devices[0].kind == "cpu", "editor.memory")
     layers = asked.layers(*model.names)
     return RoleModel("edit", memory, devices, settings, EDITOR_DEMAND, layers)
 
@@ -78,5 +76,4 @@ def judging_role(
         "judge.memory",
         "parts" if judge.type.chats else "clip",
     )
-    refuse_unusable(model.memory, "score", devices[0].kind == "cpu", "judge.memory")
     return RoleModel("score", memory, devices, settings, judge_demand(asked), judge=judge)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from loguru import logger
+
 from core.tasks import Result
 
 
@@ -63,6 +65,14 @@ class ModelFetching:
 
 Event = TaskStarted | TaskProgress | TaskEnded | TaskSpared | WorkerState | ModelFetching
 Listener = Callable[[Event], None]
+
+
+def tell(listener: Listener, event: Event) -> None:
+    """Call a listener; one that raises must not take the engine with it."""
+    try:
+        listener(event)
+    except Exception:
+        logger.exception("The listener failed; the run goes on.")
 
 
 def ignore(event: Event) -> None:

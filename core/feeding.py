@@ -4,17 +4,16 @@ import time
 from collections.abc import Callable, Sequence
 
 from core.engine.engine import Engine
-from core.engine.job import Job
-from core.engine.job_run import result_of
+from core.engine.job import INTERRUPTED, Job
 from core.errors import LedgerError, StorageError
-from core.intake.admission import Admitted, Rejected
+from core.intake.admission import Admitted, Item, Rejected
 from core.intake.planning import Plan, Planner
 from core.intake.remaining import AT_ONCE
+from core.store.ledger_entry import result_of
 from core.tasks import Result, Status
 
 BREATH = 0.0002  # seconds after some inputs: the engine's thread need not wait for its turn
 INPUTS_A_BREATH = 16
-NOT_ASKED = "Not tried: the run was interrupted."
 
 
 def feed(
@@ -34,7 +33,7 @@ def feed(
         told: told of refused inputs.
         look: called between pieces.
     """
-    end: tuple[Status, str] = ("interrupted", NOT_ASKED)
+    end: tuple[Status, str] = ("interrupted", INTERRUPTED)
     try:
         while plan.rest and job.ends_as is None:
             _add(engine, job, planner, plan, told)
@@ -57,7 +56,7 @@ def _add(
     told: Callable[[Sequence[Result]], None],
 ) -> None:
     assert plan.rest is not None
-    items: list[Admitted | Rejected] = []
+    items: list[Item] = []
     try:
         while plan.rest and len(items) < AT_ONCE:
             items += plan.rest.admit_some(INPUTS_A_BREATH)
@@ -71,10 +70,10 @@ def _add(
     engine.extend(job, [one for one in planned if isinstance(one, Admitted)], settled)
 
 
-def _without_record(item: Admitted | Rejected, error: BaseException) -> Result:
+def _without_record(item: Item, error: BaseException) -> Result:
     """The result of an input that was checked, and not planned any more."""
     if isinstance(item, Rejected):
         return Result(item.position, item.task_id, "failed", None, error=item.error)
     if isinstance(error, StorageError | LedgerError):
         return result_of(item, "failed", error=f"Not tried: {error}")
-    return result_of(item, "interrupted", error=NOT_ASKED)
+    return result_of(item, "interrupted", error=INTERRUPTED)

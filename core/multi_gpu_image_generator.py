@@ -21,7 +21,7 @@ from core.engine.backend import WorkerBackend
 from core.engine.engine import Engine
 from core.engine.job import Job
 from core.errors import LedgerError, StorageError
-from core.events import Event, Listener, ignore
+from core.events import Event, Listener, ignore, tell
 from core.intake.planning import Plan, tell_plan
 from core.intake.remaining import FIRST, Remaining
 from core.intake.task_kinds import Inputs, TaskInput
@@ -36,8 +36,6 @@ from core.worker_spec import Role
 
 WAIT_SLICE = 0.5  # seconds: how long a blocked wait keeps Ctrl-C waiting on some platforms
 CLOSE_PATIENCE = 5.0  # seconds for the records of a batch whose caller was interrupted
-INTERRUPTED = "Not tried: the run was interrupted."
-INTERRUPTED_AT_ONCE = "Not finished: the run was interrupted."
 WHY_MOVED = "Without a seed of its own a task gets one by its place."
 
 
@@ -371,7 +369,7 @@ class MultiGPUImageGenerator:
         with self._planning:
             self._jobs = [*(known for known in self._jobs if not known.finished), job]
         if self._stopping or self._closing:  # asked for before there was a job
-            job.stop(INTERRUPTED)
+            job.interrupt()
         return job
 
     def _feed(self, job: Job, plan: Plan, look: Callable[[], None] = lambda: None) -> None:
@@ -423,19 +421,16 @@ class MultiGPUImageGenerator:
         """Finish what runs and close all jobs as interrupted; safe in a signal handler."""
         self._stopping = True
         for job in self._jobs:
-            job.stop(INTERRUPTED)
+            job.interrupt()
 
     def abandon(self) -> None:
         """Close all jobs as interrupted at once; safe in a signal handler."""
         for job in self._jobs:
-            job.close("interrupted", INTERRUPTED_AT_ONCE)
+            job.interrupt(at_once=True)
 
     def _tell(self, event: Event) -> None:
-        """Call the listener; one that raises must not take the engine with it."""
-        try:
-            self.listener(event)
-        except Exception:
-            logger.exception("The listener failed; the run goes on.")
+        """Call the listener of this moment."""
+        tell(self.listener, event)
 
     def _default_path(self) -> Callable[[str], str]:
         """Where a result without a path of its own lies, by its name; holds no generator alive."""

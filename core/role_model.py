@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from core.devices.device import Device
-from core.devices.memory_choice import Item, MemoryChoice, demand_of
+from core.devices.memory_choice import MemoryChoice, demand_of
 from core.devices.model_choice import ModelChoice
 from core.devices.worker_specs import RunSettings, spec_for
 from core.devices.working_memory import Demand
 from core.engine.served_model import ServedModel
-from core.intake.admission import Admitted
+from core.intake.admission import Admitted, Item
 from core.judge import Judge
 from core.model_settings import Dtype
 from core.section import Section

@@ -11,7 +11,6 @@ from core.devices.model_choice import choose_drawing_model
 from core.devices.sharing import share_out
 from core.errors import InputError
 from core.index_files import PIPELINE_INDEX
-from core.memory_modes import refuse_unusable
 from core.model_settings import LoadedModel
 from core.paths import user_path
 from core.role_model import RoleModel
@@ -84,7 +83,6 @@ class Roles:
             PIPELINE_INDEX,
             lambda model: settings.workers.decisive(model.deciding),
         )
-        refuse_unusable(model.memory, "generate", devices[0].kind == "cpu")
         layers = [settings.defaults, settings.defaults_for(*model.names)]
         return RoleModel("generate", memory, devices, settings, usual_demand(layers), layers)
 

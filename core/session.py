@@ -18,7 +18,7 @@ from core.engine.recorder import Then
 from core.errors import LedgerError, StorageError
 from core.events import Listener
 from core.feeding import feed
-from core.intake.admission import Admitted, Rejected
+from core.intake.admission import Admitted, Item
 from core.intake.kept_seeds import KeptSeeds
 from core.intake.planning import Plan, Planner
 from core.model_lora import ModelLora
@@ -32,8 +32,6 @@ from core.store.ledger_file import LOCK_NAME
 from core.store.outputs import OutputPath, OutputRoot
 from core.store.tables import Tables, refuse_foreign_tables
 from core.tasks import Result
-
-Item = Admitted | Rejected
 
 
 class Session:

@@ -26,8 +26,8 @@ from core.engine.engine import Engine
 from core.engine.job import Job
 from core.engine.model_switch import Stages
 from core.errors import InputError
-from core.events import Event, Listener, TaskEnded, TaskSpared, ignore
-from core.intake.admission import Admission, Admitted, Rejected
+from core.events import Event, Listener, TaskEnded, TaskSpared, ignore, tell
+from core.intake.admission import Admission, Admitted, Item
 from core.intake.kinds.edit import EditKind
 from core.intake.plan_summary import PlanSummary
 from core.intake.planning import Plan, tell_plan
@@ -45,8 +45,6 @@ from core.worker_spec import Role
 
 WAIT_SLICE = 0.5  # seconds between looks at an interrupt
 WHY_MOVED = "Pairs stand at other places in the data than before, and seeds go by the place."
-INTERRUPTED = "Not tried: the run was interrupted."
-INTERRUPTED_AT_ONCE = "Not finished: the run was interrupted."
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ class EditBenchmark:
         self._score_summary = self._planned_scores.summary(self._plan.tasks, self._plan)
         return self._plan
 
-    def _admit_edits(self) -> tuple[dict[str, Any], list[Admitted | Rejected]]:
+    def _admit_edits(self) -> tuple[dict[str, Any], list[Item]]:
         loras = LoraFinder(self._lora_folders(), self._inspector)
         _check_default_loras(self.settings.editor.layers(*self.editor.names), loras)
         admission = Admission(
@@ -313,7 +311,7 @@ class EditBenchmark:
             ends_batch=False,
         )
         if self._stopping:  # asked for before there was a job
-            job.stop(INTERRUPTED)
+            job.interrupt()
         return job
 
     def _score(self, edit: Result) -> Admitted | None:
@@ -350,7 +348,7 @@ class EditBenchmark:
         return self._bound != "sequential" or self._jobs["edit"].finished
 
     def _told(self, role: Role) -> Callable[[Event], None]:
-        def tell(event: Event) -> None:
+        def told(event: Event) -> None:
             if isinstance(event, TaskEnded):
                 if role == "edit" and not event.result.success:
                     self._tell(TaskSpared())
@@ -359,14 +357,11 @@ class EditBenchmark:
             else:
                 self._tell(event)
 
-        return tell
+        return told
 
     def _tell(self, event: Event) -> None:
-        """A listener that raises must not take the engine with it."""
-        try:
-            self.listener(event)
-        except Exception:
-            logger.exception("The listener failed; the run goes on.")
+        """Call the listener of this moment."""
+        tell(self.listener, event)
 
     def _tell_waits(self, engine: Engine) -> None:
         for waited, steps in engine.waits_in_step:
@@ -378,13 +373,13 @@ class EditBenchmark:
         """Finish what runs; safe in a signal handler."""
         self._stopping = True
         for job in list(self._jobs.values()):
-            job.stop(INTERRUPTED)
+            job.interrupt()
 
     def abandon(self) -> None:
         """Close everything as interrupted at once; safe in a signal handler."""
         self._stopping = True
         for job in list(self._jobs.values()):
-            job.close("interrupted", INTERRUPTED_AT_ONCE)
+            job.interrupt(at_once=True)
 
     # -- what came of it -------------------------------------------------------
 
@@ -436,7 +431,7 @@ def _edit_input(pair: Pair, first_seed: int, suffix: str) -> Any:
     )
 
 
-def _named(item: Admitted | Rejected, pairs: list[Pair]) -> Admitted | Rejected:
+def _named(item: Item, pairs: list[Pair]) -> Item:
     """A rejected pair keeps its name."""
     if isinstance(item, Admitted):
         return item

@@ -7,7 +7,7 @@ from functools import cached_property
 from loguru import logger
 
 from apps.edit_benchmark.pair import Pair
-from core.intake.admission import Admission, Admitted, Rejected
+from core.intake.admission import Admission, Admitted, Item
 from core.intake.differences import Change
 from core.intake.kinds.score import ScoreKind
 from core.intake.plan_summary import PlanSummary, Standing
@@ -52,7 +52,7 @@ class Scores:
             kind = self.judge.settings.type
             logger.warning(f"--retry-unparsed: a judge of type {kind} says the same each time.")
         self._name = self.judge.name(role.model.identity)
-        self._admitted: dict[int, Admitted | Rejected] = {}  # of edits that are there
+        self._admitted: dict[int, Item] = {}  # of edits that are there
 
     def look_at(self, edits: Sequence[Result], more_to_come: bool) -> None:
         """Check the scores of edits that are there, and decide how the judges load their model.
@@ -112,7 +112,7 @@ class Scores:
             first_seed=self._first_seed,
         )
 
-    def _admit(self, edit: Result) -> Admitted | Rejected:
+    def _admit(self, edit: Result) -> Item:
         pair = self._pairs[edit.position]
         task = ScoreTask(
             pair.instruction,

@@ -12,13 +12,12 @@ from core.devices.memory_abilities import Abilities, Form, form_of_file
 from core.devices.memory_fit import MemoryFit, fit_memory
 from core.devices.model_choice import SIMULATED, ModelChoice, checkpoint_of
 from core.devices.working_memory import USUAL_SIDE, Demand
-from core.intake.admission import Admitted, Rejected, made_by
-from core.memory_modes import FACTS, Memory, Mode, changes_pixels
+from core.intake.admission import Admitted, Item, made_by
+from core.memory_modes import FACTS, Memory, Mode, changes_pixels, refuse_unusable
 from core.settings import GenerationDefaults
 from core.store.ledger import Entry
 from core.tasks import EditTask, GenerateTask, Task
 
-Item = Admitted | Rejected
 _PICTURES: list[Mode] = ["full", *(mode for mode in FACTS if changes_pixels(mode))]
 
 
@@ -33,6 +32,9 @@ class MemoryChoice:
         identity: all about a model that decides its results, as in fingerprints.
         key: the setting, as messages name it.
         form: of the model, where its path does not tell.
+
+    Raises:
+        InputError: the mode that the setting names cannot work for this role on these devices.
     """
 
     def __init__(
@@ -59,12 +61,13 @@ class MemoryChoice:
         self._key = key
         self._kept: Mode | None = None  # the mode of finished pictures
         self._demand: Demand | None = None  # of the newest batch
+        self._on_gpu = any(device.kind == "cuda" for device in devices)
+        refuse_unusable(model.memory, role, not self._on_gpu, key)
 
     @property
     def goes_by_sizes(self) -> bool:
         """Whether the mode is still to be decided, or checked, by the largest picture."""
-        on_gpu = any(device.kind == "cuda" for device in self._devices)
-        return self.fit is None and on_gpu and self.model.path_or_id != SIMULATED
+        return self.fit is None and self._on_gpu and self.model.path_or_id != SIMULATED
 
     @property
     def identity(self) -> str:
@@ -74,8 +77,7 @@ class MemoryChoice:
     @property
     def is_open(self) -> bool:
         """Whether the mode is still to be decided, so that finished pictures may decide it."""
-        on_gpu = any(device.kind == "cuda" for device in self._devices)
-        return self.fit is None and self._memory == "auto" and on_gpu
+        return self.fit is None and self._memory == "auto" and self._on_gpu
 
     def settle(
         self, items: Sequence[Item], known: Mapping[str, Entry], demand: Demand
@@ -124,8 +126,7 @@ class MemoryChoice:
             return
         own = sum(_size(lora.path) for lora in self.model.loras)
         demand = replace(demand, lora_bytes=demand.lora_bytes + own)
-        on_gpu = any(device.kind == "cuda" for device in self._devices)
-        checkpoint = checkpoint_of(self.model, self._index_file, ask_hub=on_gpu)
+        checkpoint = checkpoint_of(self.model, self._index_file, ask_hub=self._on_gpu)
         self.fit = fit_memory(
             _name_of(self.model),
             self._memory,

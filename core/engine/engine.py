@@ -15,8 +15,8 @@ from loguru import logger
 from core.devices.device import Device, memory_in_use
 from core.engine.backend import WorkerBackend
 from core.engine.dispatcher import Dispatcher
-from core.engine.job import Job
-from core.engine.job_run import INTERRUPTED, JobRun, result_of
+from core.engine.job import INTERRUPTED, Job
+from core.engine.job_run import JobRun
 from core.engine.job_table import JobTable
 from core.engine.memory_release import MemoryRelease
 from core.engine.model_assignment import ModelAssignment
@@ -31,6 +31,7 @@ from core.events import Listener, ignore
 from core.intake.admission import Admitted
 from core.memory_modes import Mode
 from core.settings import SchedulingSettings, SupervisionSettings
+from core.store.ledger_entry import result_of
 from core.tasks import Result, Status
 
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
@@ -413,7 +414,7 @@ class Engine:
 
     def _close(self, at_once: bool) -> None:
         for run in self._jobs:
-            run.close("interrupted", "Not tried: the run was interrupted.")
+            run.close("interrupted", INTERRUPTED)
         self._supervisor.close(at_once)
 
     def _finish_records(self) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from core.errors import LedgerError, StorageError
 from core.tasks import Result, Status
 
+INTERRUPTED = "Not tried: the run was interrupted."
+INTERRUPTED_AT_ONCE = "Not finished: the run was interrupted."
 CANCELLED = "Not tried: the job was cancelled."
 CANCELLED_AT_ONCE = "Not finished: the job was cancelled."
 
@@ -141,14 +143,17 @@ class Job:
         Args:
             at_once: close those that run, too; what their workers bring is thrown away.
         """
-        if at_once:
-            self._close(self.number, "interrupted", CANCELLED_AT_ONCE)
-        else:
-            self._stop(self.number, CANCELLED)
+        self._end(at_once, CANCELLED, CANCELLED_AT_ONCE)
 
-    def stop(self, reason: str) -> None:
-        """Like `cancel`, with a reason for the results of tasks that were not tried."""
-        self._stop(self.number, reason)
+    def interrupt(self, at_once: bool = False) -> None:
+        """Like `cancel`, as a part of a run that its user ends early; safe in a signal handler."""
+        self._end(at_once, INTERRUPTED, INTERRUPTED_AT_ONCE)
+
+    def _end(self, at_once: bool, not_tried: str, not_finished: str) -> None:
+        if at_once:
+            self._close(self.number, "interrupted", not_finished)
+        else:
+            self._stop(self.number, not_tried)
 
     def close(self, status: Status, reason: str) -> None:
         """Give every open task this result now; what its workers bring is thrown away."""

@@ -16,9 +16,8 @@ from core.engine.retry import RetryRules
 from core.engine.task_state import TaskState
 from core.events import Listener, TaskEnded
 from core.intake.admission import Admitted
+from core.store.ledger_entry import result_of
 from core.tasks import Result, Status
-
-INTERRUPTED = "Not tried: the run was interrupted."
 
 
 class JobRun:
@@ -137,7 +136,7 @@ class JobRun:
 
     # -- the end -------------------------------------------------------------
 
-    def stop(self, reason: str = INTERRUPTED) -> None:
+    def stop(self, reason: str) -> None:
         """Let what runs finish and give out nothing more."""
         if self._leasing:
             self.job.ends_as = ("interrupted", reason)
@@ -230,28 +229,6 @@ class JobRun:
     def _then(self, call: Callable[[Refusal | None], None]) -> Then:
         """A recorder answers in its own thread."""
         return lambda refusal: self._in_turn(lambda: call(refusal))
-
-
-def result_of(
-    admitted: Admitted,
-    status: Status,
-    worker: str | None = None,
-    error: str | None = None,
-    elapsed: float = 0.0,
-    attempts: int = 0,
-) -> Result:
-    """The one result of a task."""
-    return Result(
-        position=admitted.position,
-        task_id=admitted.task_id,
-        status=status,
-        output_path=str(admitted.output.file) if status == "done" else None,
-        elapsed=elapsed,
-        error=error,
-        worker=worker,
-        attempts=attempts,
-        seed=admitted.task.seed,
-    )
 
 
 def pending_of(lane: int, task: TaskState, suspect: bool) -> Pending:

@@ -71,6 +71,10 @@ class Rejected:
     output_path: str | None = None
 
 
+Item = Admitted | Rejected
+"""What becomes of an input."""
+
+
 class Admission:
     """Turns the inputs of one batch into admitted tasks.
 
@@ -105,7 +109,7 @@ class Admission:
         self._kept_seed = kept_seed
         self._claims = claims or Claims().begin()
 
-    def admit(self, position: int, given: TaskInput) -> Admitted | Rejected:
+    def admit(self, position: int, given: TaskInput) -> Item:
         """Check one input; `position` is its place in the batch."""
         try:
             if isinstance(given, InputError):

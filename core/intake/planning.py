@@ -9,7 +9,7 @@ from typing import Any
 
 from loguru import logger
 
-from core.intake.admission import Admitted, Rejected
+from core.intake.admission import Admitted, Item, Rejected
 from core.intake.changes import Comparison, field_changes
 from core.intake.differences import TEXTS, Change
 from core.intake.made import Made, text_of
@@ -76,7 +76,7 @@ class Assessed:
         made: how the result under its name was made that it would replace.
     """
 
-    item: Admitted | Rejected
+    item: Item
     entry: Entry
     standing: Standing
     made: Made | None = None
@@ -119,13 +119,13 @@ class Planner:
         self._retry_quarantined = retry_quarantined
         self._lora_names = {lora.identity: lora.name for lora in model_loras}
 
-    def known(self, items: Sequence[Admitted | Rejected]) -> dict[str, Entry]:
+    def known(self, items: Sequence[Item]) -> dict[str, Entry]:
         """What earlier runs left of inputs, by the key of their output."""
         return self._ledger.entries_of([i.output.key for i in items if isinstance(i, Admitted)])
 
     def begin(
         self,
-        admitted: Sequence[Admitted | Rejected],
+        admitted: Sequence[Item],
         claim: FolderInput | None = None,
         known: Mapping[str, Entry] | None = None,
         claims: BatchClaims | None = None,
@@ -167,7 +167,7 @@ class Planner:
             claims,
         )
 
-    def add(self, plan: Plan, items: Sequence[Admitted | Rejected]) -> list[Admitted | Result]:
+    def add(self, plan: Plan, items: Sequence[Item]) -> list[Admitted | Result]:
         """Plan more inputs of a batch: for each the task that is to run, or its settled result."""
         known = self.known(items)
         assessed = [self._assess(item, known) for item in items]
@@ -184,12 +184,12 @@ class Planner:
             for one in assessed
         ]
 
-    def look(self, items: Sequence[Admitted | Rejected]) -> list[tuple[Standing, list[Change]]]:
+    def look(self, items: Sequence[Item]) -> list[tuple[Standing, list[Change]]]:
         """How inputs stand that are not planned yet; nothing is recorded."""
         comparison, known = Comparison(self._lora_names), self.known(items)
         return [_reasons(self._assess(item, known), comparison) for item in items]
 
-    def _assess(self, item: Admitted | Rejected, known: Mapping[str, Entry]) -> Assessed:
+    def _assess(self, item: Item, known: Mapping[str, Entry]) -> Assessed:
         if isinstance(item, Rejected):
             return Assessed(item, _rejected_entry(item), "refused")
         entry = known.get(item.output.key)
@@ -419,7 +419,7 @@ def _rejected_entry(item: Rejected) -> Entry:
     )
 
 
-def _settled_result(entry: Entry, item: Admitted | Rejected) -> Result:
+def _settled_result(entry: Entry, item: Item) -> Result:
     done = entry.state == "done"
     return Result(
         position=entry.position,

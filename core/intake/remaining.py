@@ -5,14 +5,12 @@ from itertools import islice
 from typing import Protocol
 
 from core.errors import InputError
-from core.intake.admission import Admitted, Rejected
+from core.intake.admission import Item
 from core.intake.task_kinds import TaskInput
 from core.tasks import Result, Status
 
 FIRST = 1000  # inputs that are checked before anything is drawn: a fifth of a second
 AT_ONCE = 250  # inputs that are planned together later on
-
-Item = Admitted | Rejected
 
 
 class Intake(Protocol):

@@ -22,11 +22,11 @@ from core.paths import as_text
 from core.store.attempt import Attempt, Ending, Refusal
 from core.store.claims import BatchClaims
 from core.store.ledger import Ledger
-from core.store.ledger_entry import Entry, Recordable, State, entry_for
-from core.store.outputs import PARTIAL_PREFIX, OutputRoot, discard, publish
+from core.store.ledger_entry import Entry, Recordable, State, entry_for, result_of
+from core.store.outputs import OutputRoot, discard, partial_of, publish
 from core.store.replaced import Replaced
 from core.store.results_table import ResultsTable
-from core.tasks import Result, Status
+from core.tasks import Status
 
 Then = Callable[[Refusal | None], None]
 MOST_AT_ONCE = 64  # leases in one commit
@@ -110,7 +110,7 @@ class FolderRecorder:
 
     def partial_path(self, admitted: Recordable, lease_id: str) -> str:
         """The file to which the attempt of a lease writes; made without a look at the disk."""
-        return str(admitted.output.file.with_name(f"{PARTIAL_PREFIX}{lease_id}"))
+        return str(partial_of(admitted.output, lease_id))
 
     def begin(self, attempt: Attempt, then: Then) -> None:
         """Record a lease and make its folder; it may be sent to the worker afterwards."""
@@ -294,20 +294,12 @@ class FolderRecorder:
 
     def _tell(self, attempt: Attempt, status: Status, entry: Entry) -> None:
         """A task has its record: its output is free, and its line is due."""
-        batch, output = self._batches.get(attempt.batch), attempt.admitted.output
+        batch = self._batches.get(attempt.batch)
         if batch is not None and batch.claims is not None:
-            batch.claims.release(output.key)
+            batch.claims.release(attempt.admitted.output.key)
         if self._table is not None:
-            result = Result(
-                position=entry.position,
-                task_id=entry.task_id,
-                status=status,
-                output_path=str(output.file) if status == "done" else None,
-                elapsed=entry.elapsed,
-                error=entry.error,
-                worker=entry.worker,
-                attempts=attempt.number,
-                seed=attempt.admitted.task.seed,
+            result = result_of(
+                attempt.admitted, status, entry.worker, entry.error, entry.elapsed, attempt.number
             )
             self._table.add(attempt.batch, [result])
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from core.paths import printable
 from core.store.outputs import OutputPath
-from core.tasks import Task, task_to_json
+from core.tasks import Result, Status, Task, task_to_json
 
 State = Literal["pending", "leased", "done", "failed", "quarantined"]
 
@@ -57,6 +57,28 @@ def entry_for(admitted: Recordable, state: State, **fields: object) -> Entry:
         state=state,
         task=task_to_json(admitted.task),
         **fields,  # type: ignore[arg-type]
+    )
+
+
+def result_of(
+    admitted: Recordable,
+    status: Status,
+    worker: str | None = None,
+    error: str | None = None,
+    elapsed: float = 0.0,
+    attempts: int = 0,
+) -> Result:
+    """The one result of a task."""
+    return Result(
+        position=admitted.position,
+        task_id=admitted.task_id,
+        status=status,
+        output_path=str(admitted.output.file) if status == "done" else None,
+        elapsed=elapsed,
+        error=error,
+        worker=worker,
+        attempts=attempts,
+        seed=admitted.task.seed,
     )
 
 

@@ -43,6 +43,11 @@ class OutputPath:
         return Path(os.path.join(self.folder, on_disk(self.shown)))
 
 
+def partial_of(path: OutputPath, lease_id: str) -> Path:
+    """The file to which a worker writes the result of a lease, beside where it belongs."""
+    return path.file.with_name(f"{PARTIAL_PREFIX}{lease_id}")
+
+
 def output_key(shown: str) -> str:
     """A key that is equal for names that are one file on some common file system."""
     return unicodedata.normalize("NFC", shown).casefold()
@@ -136,7 +141,7 @@ class OutputRoot:
         self.check_inside(path.file)
         if not os.path.isdir(path.file.parent):
             make_folder(path.file.parent)
-        return path.file.with_name(f"{PARTIAL_PREFIX}{lease_id}")
+        return partial_of(path, lease_id)
 
     def check_inside(self, file: Path) -> None:
         """See that a file is written inside, if that is asked for.
