@@ -4,7 +4,6 @@ What storage does is the same as in a run with processes, down to the worker's o
 run takes milliseconds.
 """
 
-import itertools
 import os
 import threading
 from collections.abc import Mapping
@@ -12,9 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.devices.device import Device
-from core.engine.backend import Died, Report, Said
-from core.engine.fetch import Fetch
-from core.events import Listener
+from core.engine.backend import Died, Said
 from core.messages import (
     Failed,
     Generated,
@@ -32,7 +29,7 @@ from core.messages import (
 )
 from core.settings import SimulatedSettings
 from core.worker_spec import WorkerSpec
-from tests.report_queue import ReportQueue
+from tests.report_queue import ReportQueue, WithoutProcesses
 from workers.errors import classify
 from workers.process import LEAVING_EXIT
 from workers.result_saver import ResultSaver
@@ -107,20 +104,12 @@ class _InlineWorker:
             self._reports.put(Died(self.slot, how, by_sigkill))
 
 
-class InlineBackend:
+class InlineBackend(WithoutProcesses[_InlineWorker]):
     """Does the work of every slot in the engine's thread, as it is sent."""
 
     ready = True
 
-    def __init__(self) -> None:
-        self._reports = ReportQueue()
-        self._workers: dict[str, _InlineWorker] = {}  # whose death was not reported yet
-        self._ticks = itertools.count()
-
     def prepare(self, spec: WorkerSpec) -> None: ...
-
-    def fetch(self, spec: WorkerSpec, listener: Listener) -> Fetch | None:
-        return None
 
     def start(self, slot: str, device: Device, spec: WorkerSpec) -> None:
         assert slot not in self._workers
@@ -136,34 +125,13 @@ class InlineBackend:
     def reads_along(self, slot: str) -> bool:
         return not self.is_gone(slot)
 
-    def is_gone(self, slot: str) -> bool:
-        worker = self._workers.get(slot)
-        return worker is None or worker.dead
-
-    def has_word(self, slot: str) -> bool:
-        return self._reports.has_word(slot)
-
     def progress(self, slot: str) -> object:
         return None if self.is_gone(slot) else next(self._ticks)
-
-    def kill(self, slot: str) -> None:
-        if (worker := self._workers.get(slot)) is not None:
-            worker.kill()
 
     def forget(self, slot: str) -> None:
         self.kill(slot)
         self._workers.pop(slot, None)
         self._reports.drop(slot)
-
-    def poll(self, timeout: float) -> list[Report]:
-        reports = self._reports.poll(timeout)
-        for report in reports:
-            if isinstance(report, Died):
-                self._workers.pop(report.slot, None)
-        return reports
-
-    def wake(self) -> None:
-        self._reports.wake()
 
     def close(self) -> None:
         for slot in list(self._workers):

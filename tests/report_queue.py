@@ -1,10 +1,15 @@
-"""What backends without processes report to the engine."""
+"""What backends without processes have in common: their reports, and how their workers are seen."""
 
+import itertools
 import queue
 import threading
 from contextlib import suppress
+from typing import Generic, Protocol, TypeVar
 
 from core.engine.backend import Died, Report
+from core.engine.fetch import Fetch
+from core.events import Listener
+from core.worker_spec import WorkerSpec
 
 
 class ReportQueue:
@@ -42,3 +47,47 @@ class ReportQueue:
         with self._lock:
             reports, self._reports = self._reports, []
         return reports
+
+
+class Worker(Protocol):
+    """A worker that is no process."""
+
+    @property
+    def dead(self) -> bool: ...
+    def kill(self) -> None: ...
+
+
+W = TypeVar("W", bound=Worker)
+
+
+class WithoutProcesses(Generic[W]):
+    """The part of a `WorkerBackend` that is the same whatever its workers are."""
+
+    def __init__(self) -> None:
+        self._reports = ReportQueue()
+        self._workers: dict[str, W] = {}  # whose death was not reported yet
+        self._ticks = itertools.count()
+
+    def fetch(self, spec: WorkerSpec, listener: Listener) -> Fetch | None:
+        return None
+
+    def is_gone(self, slot: str) -> bool:
+        worker = self._workers.get(slot)
+        return worker is None or worker.dead
+
+    def has_word(self, slot: str) -> bool:
+        return self._reports.has_word(slot)
+
+    def kill(self, slot: str) -> None:
+        if (worker := self._workers.get(slot)) is not None:
+            worker.kill()
+
+    def poll(self, timeout: float) -> list[Report]:
+        reports = self._reports.poll(timeout)
+        for report in reports:
+            if isinstance(report, Died):
+                self._workers.pop(report.slot, None)
+        return reports
+
+    def wake(self) -> None:
+        self._reports.wake()

@@ -6,7 +6,6 @@ worker = backend.worker("cpu0").serve()
 worker.finish(worker.hear_lease())
 """
 
-import itertools
 import os
 import queue
 import signal
@@ -17,8 +16,6 @@ from typing import Any
 
 from core.devices.device import Device
 from core.engine.backend import Died, HungUp, Report, Said
-from core.engine.fetch import Fetch
-from core.events import Listener
 from core.messages import (
     Done,
     Generated,
@@ -34,7 +31,7 @@ from core.messages import (
 )
 from core.worker_spec import WorkerSpec
 from tests.conftest import PATIENCE, wait_until
-from tests.report_queue import ReportQueue
+from tests.report_queue import ReportQueue, WithoutProcesses
 
 PICTURE = b"not empty"
 
@@ -168,7 +165,7 @@ class StubWorker:
         self.leave_when_asked()
 
 
-class StubBackend:
+class StubBackend(WithoutProcesses[StubWorker]):
     """Starts stub workers.
 
     Attributes:
@@ -179,15 +176,13 @@ class StubBackend:
     """
 
     def __init__(self, ready: bool = True) -> None:
+        super().__init__()
         self.ready = ready
         self.started: dict[str, list[StubWorker]] = {}
         self.prepared: list[WorkerSpec] = []
         self.refusals: list[Exception] = []
         self.closed = False
         self._polls = 0
-        self._reports = ReportQueue()
-        self._workers: dict[str, StubWorker] = {}  # whose death was not reported yet
-        self._ticks = itertools.count()
 
     def worker(self, slot: str = "cpu0", incarnation: int = 1) -> StubWorker:
         """Once it is started."""
@@ -214,9 +209,6 @@ class StubBackend:
     def prepare(self, spec: WorkerSpec) -> None:
         self.prepared.append(spec)
 
-    def fetch(self, spec: WorkerSpec, listener: Listener) -> Fetch | None:
-        return None
-
     def start(self, slot: str, device: Device, spec: WorkerSpec) -> None:
         assert slot not in self._workers
         if self.refusals:
@@ -232,20 +224,9 @@ class StubBackend:
         worker = self._workers.get(slot)
         return worker is not None and not worker.has_mail
 
-    def is_gone(self, slot: str) -> bool:
-        worker = self._workers.get(slot)
-        return worker is None or worker.dead
-
-    def has_word(self, slot: str) -> bool:
-        return self._reports.has_word(slot)
-
     def progress(self, slot: str) -> object:
         worker = self._workers.get(slot)
         return next(self._ticks) if worker is not None and worker.gets_on else None
-
-    def kill(self, slot: str) -> None:
-        if (worker := self._workers.get(slot)) is not None:
-            worker.kill()
 
     def forget(self, slot: str) -> None:
         if (worker := self._workers.pop(slot, None)) is not None:
@@ -254,14 +235,7 @@ class StubBackend:
 
     def poll(self, timeout: float) -> list[Report]:
         self._polls += 1
-        reports = self._reports.poll(timeout)
-        for report in reports:
-            if isinstance(report, Died):
-                self._workers.pop(report.slot, None)
-        return reports
-
-    def wake(self) -> None:
-        self._reports.wake()
+        return super().poll(timeout)
 
     def close(self) -> None:
         for worker in [*self._workers.values()]:
