@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -352,7 +353,9 @@ def test_a_folder_in_use_is_left_alone(bench: Bench) -> None:
     bench.write_pairs([pair(i) for i in range(4)])
     run = bench.start(simulated=SLOW)
     wait_until(bench.edits, "an edit")
+    run.process.send_signal(signal.SIGSTOP)  # it must not end before the other one looks
     other = bench.run()
+    run.process.send_signal(signal.SIGCONT)
     assert other.process.returncode == 2 and "in use" in other.errors
     assert run.finish() == 0, run.errors
 

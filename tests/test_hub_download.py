@@ -295,7 +295,8 @@ def test_a_killed_run_continues_in_the_middle_of_a_file_and_its_workers_ask_the_
     assert size <= models.sent[BIG] < size + 200_000
     assert not list((project.folder / "hf").rglob("*.incomplete"))
     question = f"HEAD /{MODEL}/resolve/main/model_index.json"
-    assert models.requests.count(question) == 1 and starts(run) == 2
+    assert models.requests.count(question) == 1
+    assert 1 <= starts(run) <= 2, "one worker may draw everything before the other one starts"
     assert all(COMMIT in request for request in models.requests if request != question)
 
     assert re.search(r"someone/model: downloading [\d.]+ MB of 4\.0 MB\.", run.errors)
