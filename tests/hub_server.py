@@ -24,7 +24,8 @@ class HubServer:
     Attributes:
         refusal: called with the number of the request and its path; status and headers to answer
             with instead, or None to serve. A status of 0 never answers.
-        requests: method and path of everything that was asked for.
+        requests: method and path of everything that was asked for about models. The library asks
+            for more of its own accord, once a day.
         commit: what every revision is now.
         ranges: whether weights are given from a byte on, as all hubs do it.
         rate: bytes of weights a second, each time they are asked for.
@@ -100,6 +101,9 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self, with_body: bool) -> None:
             path = self.path.partition("?")[0]
+            if MODEL not in path:
+                self._send(404, b"", {}, with_body)
+                return
             hub.requests.append(f"{self.command} {path}")
             refusal = hub.refusal(len(hub.requests), path)
             if refusal is not None:
