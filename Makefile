@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 READY_TO_TEST := $(VENV)/.dev-requirements-installed
 
-.PHONY: demo edit-demo test chaos fuzz check lint bench gpu-wheels demo-model clean
+.PHONY: demo edit-demo serve test chaos fuzz check lint bench gpu-wheels demo-model clean
 
 demo: $(READY)  ## draw the example persona's tweets on two workers
 	$(BIN)/python generate_images_from_tweets.py examples/persona_tweets.json 2
 
 edit-demo: $(READY)  ## 50 example edits by the demo editor, scored by the demo judge, and the table
 	$(BIN)/python run_edit_benchmark.py --config config/edit_benchmark.yaml
+
+serve: $(READY)  ## keep the demo models loaded behind http://127.0.0.1:8000
+	$(BIN)/python serve.py
 
 # Where Python is told to keep no bytecode, each of a thousand processes compiles what it imports.
 test chaos: export PYTHONDONTWRITEBYTECODE :=

@@ -35,6 +35,7 @@ from core.tasks import Result, Task
 from core.worker_spec import Role
 
 WAIT_SLICE = 0.5  # seconds: how long a blocked wait keeps Ctrl-C waiting on some platforms
+FEW_JOBS = 16
 CLOSE_PATIENCE = 5.0  # seconds for the records of a batch whose caller was interrupted
 WHY_MOVED = "Without a seed of its own a task gets one by its place."
 
@@ -77,6 +78,7 @@ class MultiGPUImageGenerator:
         retry_quarantined: try tasks again that killed their workers in an earlier run.
         listener: called with events (`core.events`) from the engine's thread.
         backend: runs the workers; by default processes of this machine.
+        tables: write `metadata.jsonl` and `results.jsonl` to `output_dir` at the end of each batch.
 
     Raises:
         InputError: settings, devices or model cannot be used as they stand, or `output_dir`
@@ -97,6 +99,7 @@ class MultiGPUImageGenerator:
         retry_quarantined: bool = False,
         listener: Listener = ignore,
         backend: WorkerBackend | None = None,
+        tables: bool = True,
     ) -> None:
         occupy_standard_descriptors()
         self.settings = load_settings(config)
@@ -114,6 +117,7 @@ class MultiGPUImageGenerator:
             None if input_file is None else user_path(input_file, "input_file"),
             overwrite,
             retry_quarantined,
+            tables,
         )
         self._backend = backend
         self._engine: Engine | None = None
@@ -124,6 +128,7 @@ class MultiGPUImageGenerator:
         self._closing = False
         self._lora_counts = (0, 0)
         self._jobs: list[Job] = []  # those that may not be finished
+        self._look_through_at = FEW_JOBS  # jobs, of which the finished are forgotten then
         self._callers = Callers()
         self._planning = threading.RLock()
         self.tables_error: StorageError | LedgerError | None = None  # of the newest batch
@@ -280,6 +285,7 @@ class MultiGPUImageGenerator:
         tasks: Sequence[Mapping[str, Any] | Task],
         priority: int = 0,
         owner: str | None = None,
+        listener: Listener | None = None,
     ) -> Job:
         """Hand in tasks, and return at once; see `generate_batch`.
 
@@ -287,26 +293,31 @@ class MultiGPUImageGenerator:
             priority: jobs of higher priority come first.
             owner: jobs of one owner share that owner's part of the GPUs; by default each job is
                 an owner of its own.
+            listener: told of this job's tasks, in place of the generator's.
 
         Returns:
             The job: its results as they come or all at once, its progress, and its cancelling.
         """
         with self._callers.inside():
             self._forget_stop()
-            job, plan = self._submit(tasks, priority, owner)
+            job, plan = self._submit(tasks, priority, owner, listener)
             self._feed(job, plan)
             return job
 
     def _submit(
-        self, tasks: Sequence[TaskInput], priority: int = 0, owner: str | None = None
+        self,
+        tasks: Sequence[TaskInput],
+        priority: int = 0,
+        owner: str | None = None,
+        listener: Listener | None = None,
     ) -> tuple[Job, Plan]:
         with self._planning:
             plan = self.prepare(tasks, [Path.cwd()])
-            if self._session.lasts:
+            if self._session.lasts and listener is None:
                 tell_plan(plan.summary, "tasks", WHY_MOVED)
             if {job.role for job in plan.tasks} <= {"generate"}:
                 self.start()
-            return self._begin(plan, priority, owner), plan
+            return self._begin(plan, priority, owner, listener), plan
 
     def prepare(
         self,
@@ -360,14 +371,23 @@ class MultiGPUImageGenerator:
         with self._callers.inside():
             return self._finish(self._begin(plan), plan, timeout)
 
-    def _begin(self, plan: Plan, priority: int = 0, owner: str | None = None) -> Job:
+    def _begin(
+        self,
+        plan: Plan,
+        priority: int = 0,
+        owner: str | None = None,
+        listener: Listener | None = None,
+    ) -> Job:
         roles = dict.fromkeys(task.role for task in plan.tasks)
         engine = self._serve(*(roles or (["generate"] if plan.rest else [])))
         job = self._session.submit(
-            engine, plan, plan.tasks, plan.settled, priority, owner, self._tell
+            engine, plan, plan.tasks, plan.settled, priority, owner, listener or self._tell
         )
         with self._planning:
-            self._jobs = [*(known for known in self._jobs if not known.finished), job]
+            if len(self._jobs) >= self._look_through_at:
+                self._jobs = [known for known in self._jobs if not known.finished]
+                self._look_through_at = max(FEW_JOBS, 2 * len(self._jobs))
+            self._jobs.append(job)
         if self._stopping or self._closing:  # asked for before there was a job
             job.interrupt()
         return job
@@ -401,7 +421,7 @@ class MultiGPUImageGenerator:
 
     def _forget_stop(self) -> None:
         """Once all that the user wanted to end has ended: the next job is another one."""
-        if all(known.finished for known in self._jobs):
+        if self._stopping and all(known.finished for known in self._jobs):
             self._stopping = False
 
     def _own(self) -> None:

@@ -77,6 +77,7 @@ ALLOWED["workers"] = EVERYTHING - SEAM - {"core.intake", "core.engine"}
 ALLOWED["apps"] = EVERYTHING - {"core.processes"}
 ALLOWED["apps.tweets"] = {"apps", "demo_model", *EVERYTHING}
 ALLOWED["apps.edit_benchmark"] = {"apps", *EVERYTHING}
+ALLOWED["apps.server"] = {"apps", *EVERYTHING}
 MODULES = {  # that may import more than their packages
     "core.multi_gpu_image_generator": EVERYTHING,
     "core.processes.entry_points": {"workers"},

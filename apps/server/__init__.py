@@ -1,0 +1,1 @@
+"""The warm daemon: a durable queue behind HTTP, in front of one generator."""

@@ -1,0 +1,150 @@
+"""The command `serve.py`: arguments, sockets, signals, exit code."""
+
+import argparse
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+from loguru import logger
+
+from apps.arguments import LOG_LEVELS, gpu_ids
+from apps.progress import set_up_logging
+from apps.server.app import create_app
+from apps.server.journal import Journal
+from apps.server.service import Service
+from apps.server.settings import ServerSettings, load_server_settings
+from core import MultiGPUImageGenerator
+from core.engine.backend import WorkerBackend
+from core.errors import InputError, MultiGPUError
+
+STOPPED, UNUSABLE_INPUT = 0, 2
+PROGRAM = "serve.py"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+BACKLOG = 2048
+
+EXAMPLES = """\
+examples:
+  python serve.py
+      serve on http://127.0.0.1:8000 with the settings of config/server.yaml
+  python serve.py --config my.yaml --port 9000 --output-dir /data/pictures
+
+SIGTERM or Ctrl-C once: accept nothing more, work on for --drain-timeout seconds, then stop;
+twice: stop at once. What is accepted and not done is carried on at the next start.
+exit codes: 0 stopped as asked, 2 unusable settings, folder or address
+"""
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Keep models loaded and serve them over HTTP, with a queue that survives.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", metavar="FILE", help="YAML settings over config/server.yaml")
+    add("--host", metavar="ADDRESS", help="where to listen (default: 127.0.0.1)")
+    add("--port", type=int, metavar="N", help="the port (default: 8000; 0: any that is free)")
+    add("--output-dir", metavar="DIR", help="queue, pictures and their record")
+    add("--gpu-ids", type=gpu_ids, metavar="0,2,4", help="which of the visible GPUs")
+    add("--drain-timeout", type=float, metavar="S", help="seconds to work on after SIGTERM")
+    add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None) -> int:
+    """Run the daemon until it is told to stop; returns its exit code.
+
+    Args:
+        backend: runs the workers; by default processes of this machine.
+    """
+    options = parse_arguments(sys.argv[1:] if argv is None else argv)
+    set_up_logging(options.log_level)
+    try:
+        return _serve(_settings(options), options, backend)
+    except MultiGPUError as error:
+        logger.error(str(error))
+        return UNUSABLE_INPUT
+
+
+def _settings(options: argparse.Namespace) -> ServerSettings:
+    settings = load_server_settings(options.config)
+    given = {
+        name: value
+        for name in ("host", "port", "output_dir", "drain_timeout")
+        if (value := getattr(options, name)) is not None
+    }
+    section = settings.server.model_validate({**settings.server.model_dump(), **given})
+    return settings.model_copy(update={"server": section})
+
+
+def _serve(
+    settings: ServerSettings, options: argparse.Namespace, backend: WorkerBackend | None
+) -> int:
+    rules = settings.server
+    folder = Path(rules.output_dir)
+    with _listening(rules.host, rules.port) as listener:
+        journal = Journal(folder)  # also says whether another daemon has the folder
+        generator = MultiGPUImageGenerator(
+            gpu_ids=options.gpu_ids,
+            config=settings,
+            output_dir=folder,
+            backend=backend,
+            tables=False,
+        )
+        service = Service(generator, journal, rules)
+        asyncio.run(_run(service, listener, rules.drain_timeout))
+    return STOPPED
+
+
+async def _run(service: Service, listener: socket.socket, drain_timeout: float) -> None:
+    config = uvicorn.Config(
+        create_app(service), log_config=None, access_log=False, lifespan="on", backlog=BACKLOG
+    )
+    server = _Server(config)
+    loop = asyncio.get_running_loop()
+    leaving: asyncio.Task[None] | None = None
+
+    async def leave() -> None:
+        logger.info(f"Stopping: what runs and waits is worked on for {drain_timeout:g} s more.")
+        await service.drain(drain_timeout)
+        server.should_exit = True
+
+    def asked_to_stop() -> None:
+        nonlocal leaving
+        if leaving is None:
+            leaving = loop.create_task(leave())
+        else:
+            server.should_exit = server.force_exit = True
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, asked_to_stop)
+    host, port = listener.getsockname()[:2]
+    logger.info(f"Serving on http://{f'[{host}]' if ':' in host else host}:{port}")
+    await server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """One that leaves signals to its caller."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{host}:{port}: cannot listen there: {reason}.") from None
+    with listener:
+        yield listener

@@ -1,0 +1,301 @@
+"""The durable queue: accepted jobs, their tasks and what became of them, in one SQLite file.
+
+A job is accepted once it is on the disk. What the pictures' own ledger is to one folder of
+results, the journal is to callers: which job a task belongs to, and who may ask about it.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from apps.server.group_commit import GroupCommit
+from apps.server.records import JobStatus, NewJob, StoredJob, TaskResult
+from core.errors import LedgerError, StorageError
+from core.store.run_lock import RunLock
+
+FILE_NAME = "journal.sqlite"
+LOCK_NAME = "journal.lock"
+SCHEMA_VERSION = 1
+PATIENCE = 10.0  # seconds for a lock of the database
+
+SCHEMA = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    caller TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    status TEXT NOT NULL,
+    created REAL NOT NULL,           -- Unix time
+    ended REAL,
+    total INTEGER NOT NULL,
+    succeeded INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    idempotency_key TEXT,
+    request_hash TEXT,
+    metadata TEXT NOT NULL           -- JSON
+);
+CREATE UNIQUE INDEX jobs_by_key ON jobs (caller, idempotency_key)
+    WHERE idempotency_key IS NOT NULL;
+CREATE INDEX open_jobs ON jobs (number) WHERE ended IS NULL;
+CREATE INDEX ended_jobs ON jobs (ended) WHERE ended IS NOT NULL;
+CREATE TABLE tasks (
+    job INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    task TEXT NOT NULL,              -- JSON
+    place INTEGER,                   -- of its result among the job's results, from 1
+    result TEXT,                     -- JSON
+    PRIMARY KEY (job, position)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX results_in_order ON tasks (job, place) WHERE place IS NOT NULL;
+"""
+_JOB = (
+    "number, id, caller, priority, source, status, created, ended, total, succeeded, failed, "
+    "metadata"
+)
+
+
+class KeyReused(Exception):
+    """An idempotency key came with another request before."""
+
+
+class Journal:
+    """The queue of one daemon. Changes are made by one thread, reads by whoever asks.
+
+    Raises:
+        LedgerError: another daemon uses the folder, or the file is no journal.
+        StorageError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{folder}: {error.strerror}.") from None
+        self._file = folder / FILE_NAME
+        self._lock = RunLock(folder / LOCK_NAME)
+        try:
+            writer = self._connect()
+            _prepare(writer, self._file)
+            self._reader = self._connect()
+        except sqlite3.Error as error:
+            self._lock.release()
+            raise LedgerError(f"{self._file}: {error}.") from None
+        self._writes = GroupCommit(writer)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._file, PATIENCE, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        return connection
+
+    def close(self) -> None:
+        """Write what was handed in so far and give the folder free."""
+        self._writes.close()
+        self._reader.close()
+        self._lock.release()
+
+    # -- changes ---------------------------------------------------------------
+
+    def accept(self, job: NewJob) -> "Future[tuple[StoredJob, bool]]":
+        """Take a job: it survives whatever comes from the moment the future has its value.
+
+        Returns:
+            The job, and whether it is new: False for one that came before under its key.
+
+        Raises:
+            KeyReused: in the future: its key belongs to another request.
+        """
+        rows = [json.dumps(task) for task in job.tasks]
+
+        def change(db: sqlite3.Connection) -> tuple[StoredJob, bool]:
+            known = _with_key(db, job)
+            if known is not None:
+                return known, False
+            number = db.execute(
+                "INSERT INTO jobs (id, caller, priority, source, status, created, total, "
+                "idempotency_key, request_hash, metadata) VALUES (?,?,?,?,'queued',?,?,?,?,?)",
+                (
+                    job.id,
+                    job.caller,
+                    job.priority,
+                    job.source,
+                    time.time(),
+                    len(rows),
+                    job.idempotency_key,
+                    job.request_hash,
+                    json.dumps(dict(job.metadata)),
+                ),
+            ).lastrowid
+            assert number is not None
+            db.executemany(
+                "INSERT INTO tasks (job, position, task) VALUES (?,?,?)",
+                ((number, position, row) for position, row in enumerate(rows)),
+            )
+            return _job(db, "number", number), True
+
+        return self._writes.do(change)
+
+    def settle(self, number: int, position: int, result: Mapping[str, Any]) -> "Future[int | None]":
+        """Record what became of a task.
+
+        Returns:
+            The place of the result among those of its job, from 1; None if it has one already.
+        """
+        text, success = json.dumps(dict(result)), bool(result["success"])
+
+        def change(db: sqlite3.Connection) -> int | None:
+            changed = db.execute(
+                "UPDATE tasks SET result = ?, place = (SELECT succeeded + failed + 1 FROM jobs "
+                "WHERE number = job) WHERE job = ? AND position = ? AND result IS NULL",
+                (text, number, position),
+            ).rowcount
+            if not changed:
+                return None
+            place: int
+            column = "succeeded" if success else "failed"
+            (place,) = db.execute(
+                f"UPDATE jobs SET {column} = {column} + 1 WHERE number = ? "
+                "RETURNING succeeded + failed",
+                (number,),
+            ).fetchone()
+            return place
+
+        return self._writes.do(change)
+
+    def mark(self, number: int, status: JobStatus, ended: bool) -> "Future[StoredJob]":
+        """Change the status of a job that has not ended, and end it or not."""
+
+        def change(db: sqlite3.Connection) -> StoredJob:
+            db.execute(
+                "UPDATE jobs SET status = ?, ended = ? WHERE number = ? AND ended IS NULL",
+                (status, time.time() if ended else None, number),
+            )
+            return _job(db, "number", number)
+
+        return self._writes.do(change)
+
+    def forget(self, numbers: Sequence[int]) -> "Future[None]":
+        """Remove jobs with their tasks and results."""
+
+        def change(db: sqlite3.Connection) -> None:
+            for number in numbers:
+                db.execute("DELETE FROM tasks WHERE job = ?", (number,))
+                db.execute("DELETE FROM jobs WHERE number = ?", (number,))
+
+        return self._writes.do(change)
+
+    # -- reads -----------------------------------------------------------------
+
+    def job(self, id: str) -> StoredJob | None:
+        """A job by its name."""
+        row = self._rows(f"SELECT {_JOB} FROM jobs WHERE id = ?", (id,))
+        return _stored(row[0]) if row else None
+
+    def jobs(
+        self, caller: str, before: int | None = None, limit: int = 100, source: str | None = None
+    ) -> list[StoredJob]:
+        """The newest jobs of a caller, newest first.
+
+        Args:
+            before: only those with lower numbers.
+            source: only those that came by this part of the API.
+        """
+        conditions: dict[str, object] = {"caller = ?": caller}
+        if before is not None:
+            conditions["number < ?"] = before
+        if source is not None:
+            conditions["source = ?"] = source
+        where, values = " AND ".join(conditions), [*conditions.values(), limit]
+        query = f"SELECT {_JOB} FROM jobs WHERE {where} ORDER BY number DESC LIMIT ?"
+        return [_stored(row) for row in self._rows(query, values)]
+
+    def open_jobs(self) -> list[StoredJob]:
+        """Jobs that have not ended, in the order of their acceptance."""
+        query = f"SELECT {_JOB} FROM jobs WHERE ended IS NULL ORDER BY number"
+        return [_stored(row) for row in self._rows(query)]
+
+    def ended_before(self, moment: float, limit: int = 100) -> list[StoredJob]:
+        """The first jobs that ended before a Unix time."""
+        query = f"SELECT {_JOB} FROM jobs WHERE ended < ? ORDER BY ended LIMIT ?"
+        return [_stored(row) for row in self._rows(query, (moment, limit))]
+
+    def open_tasks(self, number: int) -> list[tuple[int, dict[str, Any]]]:
+        """Position and fields of a job's tasks that have no result."""
+        query = "SELECT position, task FROM tasks WHERE job = ? AND result IS NULL"
+        return [(p, json.loads(task)) for p, task in self._rows(query, (number,))]
+
+    def task(self, number: int, position: int) -> dict[str, Any] | None:
+        """The fields of one task of a job."""
+        query = "SELECT task FROM tasks WHERE job = ? AND position = ?"
+        rows = self._rows(query, (number, position))
+        return json.loads(rows[0][0]) if rows else None
+
+    def results(self, number: int, after: int = 0, limit: int = -1) -> list[TaskResult]:
+        """Results of a job in the order in which they came, from the one after `after` on."""
+        query = (
+            "SELECT position, place, result FROM tasks WHERE job = ? AND place > ? "
+            "ORDER BY place LIMIT ?"
+        )
+        return [_result(row) for row in self._rows(query, (number, after, limit))]
+
+    def results_by_position(self, number: int, first: int = 0, limit: int = -1) -> list[TaskResult]:
+        """Results of a job in the order of its tasks, from position `first` on."""
+        query = (
+            "SELECT position, place, result FROM tasks WHERE job = ? AND position >= ? "
+            "AND result IS NOT NULL ORDER BY position LIMIT ?"
+        )
+        return [_result(row) for row in self._rows(query, (number, first, limit))]
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._reader.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise StorageError(f"The queue cannot be read: {error}.") from None
+
+
+def _prepare(db: sqlite3.Connection, file: Path) -> None:
+    """Give a new database its tables; refuse one that is of another format."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    tables: Iterator[tuple[str]] = db.execute("SELECT name FROM sqlite_master LIMIT 1")
+    if version == 0 and next(tables, None) is None:
+        db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    elif version != SCHEMA_VERSION:
+        raise LedgerError(
+            f"{file}: format {version}, where this version reads {SCHEMA_VERSION}. "
+            "Choose another output folder."
+        )
+
+
+def _with_key(db: sqlite3.Connection, job: NewJob) -> StoredJob | None:
+    if job.idempotency_key is None:
+        return None
+    row = db.execute(
+        "SELECT number, request_hash FROM jobs WHERE caller = ? AND idempotency_key = ?",
+        (job.caller, job.idempotency_key),
+    ).fetchone()
+    if row is None:
+        return None
+    if row[1] != job.request_hash:
+        raise KeyReused(job.idempotency_key)
+    return _job(db, "number", row[0])
+
+
+def _job(db: sqlite3.Connection, column: str, value: object) -> StoredJob:
+    return _stored(db.execute(f"SELECT {_JOB} FROM jobs WHERE {column} = ?", (value,)).fetchone())
+
+
+def _stored(row: tuple[Any, ...]) -> StoredJob:
+    facts: list[Any] = [*row[:-1], json.loads(row[-1])]
+    return StoredJob(*facts)
+
+
+def _result(row: tuple[Any, ...]) -> TaskResult:
+    position, place, text = row
+    return TaskResult(position, place, json.loads(text))

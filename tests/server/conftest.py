@@ -1,0 +1,101 @@
+"""A daemon in a process of its own, as its users run it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from tests.conftest import PROJECT, forking, simulated, wait_until
+
+ADDRESS = re.compile(r"Serving on (http://\S+)")
+PATIENCE = 60.0  # seconds
+
+
+class Daemon:
+    """`serve.py` on a folder; it may be started again after its end."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder = folder
+        self.output = folder / "out"
+        self.settings = settings
+        self.process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+        self._starts = 0
+
+    @property
+    def log(self) -> str:
+        """What the newest process said so far."""
+        file = self.folder / f"log-{self._starts}.txt"
+        return file.read_text("utf-8") if file.exists() else ""
+
+    def start(self, *arguments: str) -> "Daemon":
+        """Start the process and wait until it listens."""
+        config = self.folder / "server.yaml"
+        config.write_text(yaml.safe_dump(forking(simulated(**self.settings))), "utf-8")
+        self._starts += 1
+        line = [str(PROJECT / "serve.py"), "--config", str(config), "--port", "0"]
+        with (self.folder / f"log-{self._starts}.txt").open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *line, "--output-dir", str(self.output), *arguments],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        found = wait_until(lambda: ADDRESS.search(self.log) or self._gone(), "the address")
+        assert isinstance(found, re.Match), self.log
+        self.url = found[1]
+        return self
+
+    def _gone(self) -> bool:
+        return self.process is None or self.process.poll() is not None
+
+    def client(self, **options: Any) -> httpx2.Client:
+        """A client of its address."""
+        return httpx2.Client(base_url=self.url, timeout=PATIENCE, trust_env=False, **options)
+
+    def kill(self) -> None:
+        """SIGKILL, as a machine that runs out of memory does it: workers end by themselves."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to end and wait; returns the exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """One that is not started yet, on simulated devices."""
+    daemon = Daemon(tmp_path)
+    yield daemon
+    daemon.end()
+
+
+def finished(client: httpx2.Client, job: str) -> dict[str, Any]:
+    """Wait until a job has ended."""
+
+    def ended() -> Any:
+        seen = client.get(f"/v1/jobs/{job}").raise_for_status().json()
+        return seen if seen["status"] in ("completed", "cancelled", "failed") else None
+
+    found: dict[str, Any] = wait_until(ended, f"the end of {job}")
+    return found

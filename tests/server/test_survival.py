@@ -1,0 +1,68 @@
+"""What is accepted survives: kills of the daemon, and its end in the middle of work."""
+
+import signal
+
+from tests.conftest import wait_until
+from tests.server.conftest import Daemon, finished
+
+SLOW = {"seconds_per_megapixel_step": 20.0}  # 0.3 s for 128 x 128 pixels and one step
+SMALL = {"width": 128, "height": 128, "num_inference_steps": 1}
+
+
+def tasks(count: int) -> list[dict[str, object]]:
+    return [{"prompt": f"house {n}", **SMALL} for n in range(count)]
+
+
+def test_a_killed_daemon_carries_on_and_draws_nothing_twice(daemon: Daemon) -> None:
+    daemon.settings = {"simulated": SLOW}
+    daemon.start()
+    with daemon.client() as client:
+        jobs = [client.post("/v1/jobs", json={"tasks": tasks(4)}).json()["id"] for _ in range(3)]
+        wait_until(lambda: list(daemon.output.rglob("*.png")), "a picture")
+    daemon.kill()
+    before = {file: file.stat().st_mtime_ns for file in daemon.output.rglob("*.png")}
+    daemon.start()
+    with daemon.client() as client:
+        for job in jobs:
+            assert finished(client, job)["status"] == "completed"
+            results = client.get(f"/v1/jobs/{job}/results").json()["data"]
+            assert [r["position"] for r in results] == [0, 1, 2, 3]
+            assert all(r["success"] for r in results)
+    assert len(list(daemon.output.rglob("*.png"))) == 12
+    assert all(file.stat().st_mtime_ns == moment for file, moment in before.items())
+
+
+def test_what_a_stopped_daemon_had_accepted_waits_for_the_next_one(daemon: Daemon) -> None:
+    daemon.settings = {"simulated": SLOW}
+    daemon.start("--drain-timeout", "0")
+    with daemon.client() as client:
+        job = client.post("/v1/jobs", json={"tasks": tasks(30)}).json()["id"]
+        wait_until(lambda: list(daemon.output.rglob("*.png")), "a picture")
+    assert daemon.stop() == 0, daemon.log
+    assert 0 < len(list(daemon.output.rglob("*.png"))) < 30
+    daemon.start()
+    with daemon.client() as client:
+        assert finished(client, job)["counts"] == {"total": 30, "succeeded": 30, "failed": 0}
+
+
+def test_a_drained_daemon_ends_with_an_empty_queue(daemon: Daemon) -> None:
+    daemon.start()
+    with daemon.client() as client:
+        job = client.post("/v1/jobs", json={"tasks": tasks(20)}).json()["id"]
+    assert daemon.stop(signal.SIGINT) == 0, daemon.log
+    daemon.start()
+    with daemon.client() as client:
+        assert client.get(f"/v1/jobs/{job}").json()["status"] == "completed"
+
+
+def test_a_second_daemon_on_the_folder_is_refused(daemon: Daemon) -> None:
+    daemon.start()
+    other = Daemon(daemon.folder)
+    other.settings = daemon.settings
+    try:
+        other.start()
+    except AssertionError as error:
+        assert "is in use by another run" in str(error)
+    else:
+        other.end()
+        raise AssertionError("two daemons share a folder")
