@@ -10,7 +10,8 @@ from fastapi.responses import JSONResponse
 from loguru import logger
 from starlette.exceptions import HTTPException
 
-from apps.server import jobs
+from apps.server import events, health, jobs, workers
+from apps.server.access_log import AccessLog
 from apps.server.errors import INVALID, ApiError, envelope
 from apps.server.service import Service
 from core.errors import StorageError
@@ -29,7 +30,9 @@ def create_app(service: Service) -> FastAPI:
 
     app = FastAPI(title="Image generation on warm GPUs", lifespan=lifespan)
     app.state.service = service
-    app.include_router(jobs.router)
+    for part in (jobs, events, workers, health):
+        app.include_router(part.router)
+    app.add_middleware(AccessLog, metrics=service.metrics)
     _report_errors(app)
     return app
 
@@ -50,7 +53,7 @@ def _report_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         message = str(error.detail)
-        if error.status_code == 404:
+        if error.status_code == 404 and error.detail == "Not Found":
             message = f"Invalid URL ({request.method} {request.url.path})"
         return JSONResponse(envelope(message), error.status_code, error.headers)
 
@@ -60,7 +63,7 @@ def _report_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def defect(request: Request, error: Exception) -> JSONResponse:
-        name = uuid4().hex
+        name = getattr(request.state, "request_id", None) or uuid4().hex
         logger.opt(exception=error).error(f"A request failed ({name}); this is a defect.")
         message = f"The server had an error while processing your request ({name})."
         return JSONResponse(envelope(message, "server_error"), 500)

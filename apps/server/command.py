@@ -26,6 +26,7 @@ STOPPED, UNUSABLE_INPUT = 0, 2
 PROGRAM = "serve.py"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BACKLOG = 2048
+GRACE = 5  # seconds for answers that are under way when the workers stop
 
 EXAMPLES = """\
 examples:
@@ -105,7 +106,12 @@ def _serve(
 
 async def _run(service: Service, listener: socket.socket, drain_timeout: float) -> None:
     config = uvicorn.Config(
-        create_app(service), log_config=None, access_log=False, lifespan="on", backlog=BACKLOG
+        create_app(service),
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACE,
     )
     server = _Server(config)
     loop = asyncio.get_running_loop()
