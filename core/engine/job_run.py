@@ -12,7 +12,7 @@ from core.engine.grouping import group_of
 from core.engine.job import Job
 from core.engine.pending import Pending, Stack
 from core.engine.recorder import Recorder, Refusal, Then
-from core.engine.retry import RetryRules
+from core.engine.retry import Cause, RetryRules
 from core.engine.task_state import TaskState
 from core.events import Listener, TaskEnded
 from core.intake.admission import Admitted
@@ -192,13 +192,14 @@ class JobRun:
         worker: str | None,
         error: str | None = None,
         elapsed: float = 0.0,
+        cause: Cause | None = None,
     ) -> None:
         admitted = task.admitted
         if self._tasks.pop(admitted.position, None) is None:
             return
         if task.out:
             self.job.returned()
-        result = result_of(admitted, status, worker, error, elapsed, task.attempts)
+        result = result_of(admitted, status, worker, error, elapsed, task.attempts, cause)
         self._listener(TaskEnded(result, self.number))
         self.job.settle(result)
         self._close_if_drained()
