@@ -10,8 +10,10 @@ from fastapi.responses import JSONResponse
 from loguru import logger
 from starlette.exceptions import HTTPException
 
-from apps.server import jobs
+from apps.server import jobs, models
 from apps.server.errors import INVALID, ApiError, envelope
+from apps.server.images import pictures, routes
+from apps.server.images.links import Links
 from apps.server.service import Service
 from core.errors import StorageError
 
@@ -29,7 +31,10 @@ def create_app(service: Service) -> FastAPI:
 
     app = FastAPI(title="Image generation on warm GPUs", lifespan=lifespan)
     app.state.service = service
-    app.include_router(jobs.router)
+    app.state.models = models.Models(service.generator)
+    app.state.links = Links.of_folder(service.folder, service.rules.images.url_lifetime)
+    for part in (jobs, models, routes, pictures):
+        app.include_router(part.router)
     _report_errors(app)
     return app
 

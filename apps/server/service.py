@@ -41,6 +41,7 @@ class Service:
 
     Attributes:
         draining: no job is accepted any more.
+        parting: jobs that have not ended will not end in this process.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Service:
         self.generator = generator
         self.rules = rules
         self.draining = False
+        self.parting = False
         self._journal = journal
         self._live: dict[str, LiveJob] = {}
         self._waiting: dict[str, int] = {}  # tasks without a result, by caller
@@ -163,6 +165,9 @@ class Service:
         self.draining = True
         if self._followers:
             await asyncio.wait(self._followers, timeout=timeout)
+        self.parting = True
+        for live in self._live.values():
+            live.tell()  # whoever waits for its end would keep the server open
 
     async def close(self) -> None:
         """Stop the workers. What has no result waits in the journal for the next start."""

@@ -2,16 +2,40 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from core.fields import Steps
 from core.model_settings import Count
 from core.section import Section
 from core.settings import DEFAULT_FILE, PROJECT_DIR, OptionalSeconds, Settings
 from core.settings_file import overlaid
 
 SERVER_FILE = PROJECT_DIR / "config" / "server.yaml"
+
+
+Quality = Literal["low", "medium", "high", "xhigh", "max", "standard", "hd"]
+
+
+class QualitySteps(Section):
+    """Denoising steps that a `quality` stands for, by the kind of request."""
+
+    generations: dict[Quality, Steps]
+    edits: dict[Quality, Steps]
+
+
+class ImagesSection(Section):
+    """What concerns the Images API alone.
+
+    Attributes:
+        url_lifetime: minutes.
+        max_pixels: of one picture.
+    """
+
+    url_lifetime: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    max_pixels: Count
+    quality: QualitySteps
 
 
 class ServerSection(Section):
@@ -26,6 +50,7 @@ class ServerSection(Section):
     max_waiting: Count
     max_waiting_per_key: Count
     drain_timeout: OptionalSeconds
+    images: ImagesSection
 
 
 class ServerSettings(Settings):
