@@ -53,6 +53,7 @@ class Attempts:
         settle: gives a task its result.
         again: told of a task that is to be tried again.
         on_storage_error: told that the output folder takes nothing more.
+        previews: how many previews of each task are wanted.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Attempts:
         settle: Settle,
         again: Callable[[TaskState], None],
         on_storage_error: Callable[[Refusal], None],
+        previews: int = 0,
     ) -> None:
         self._job = job
         self._recorder = recorder
@@ -74,6 +76,7 @@ class Attempts:
         self._settle = settle
         self._again = again
         self._on_storage_error = on_storage_error
+        self._previews = previews
         self._active: dict[str, ActiveAttempt] = {}
 
     def __bool__(self) -> bool:
@@ -100,7 +103,8 @@ class Attempts:
         partial = self._recorder.partial_path(admitted, lease_id)
         task.attempts += 1
         batch = self._recorder.batch
-        attempt = Attempt(lease_id, batch, admitted, task.attempts, worker, partial)
+        previews = 0 if task.out else self._previews  # a copy would show the same once more
+        attempt = Attempt(lease_id, batch, admitted, task.attempts, worker, partial, previews)
         lease = Lease(
             lease_id,
             task.attempts,
@@ -110,6 +114,7 @@ class Attempts:
             partial,
             admitted.contents.pictures,
             loras_sha256=admitted.contents.loras,
+            previews=previews,
         )
         active = ActiveAttempt(
             self._job.number, self._recorder, task, attempt, lease, self.is_suspect(task)

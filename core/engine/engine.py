@@ -108,7 +108,6 @@ class Engine:
             self._supervisor,
             self._dispatcher,
             self._jobs,
-            listener,
             rules.task_timeout_minimum,
         )
 
@@ -162,6 +161,7 @@ class Engine:
         listener: Listener | None = None,
         sealed: bool = True,
         promised: int = 0,
+        previews: int = 0,
     ) -> Job:
         """Take a job.
 
@@ -176,6 +176,7 @@ class Engine:
             sealed: no more tasks will be added.
             promised: how many tasks, or results of tasks, will be added whatever becomes of the
                 job, which is sealed then; without `sealed`.
+            previews: how many previews of each task its listener is told of.
         """
         with self._going:
             self._last_job += 1
@@ -197,6 +198,7 @@ class Engine:
             refusal=self._refusal,
             share=(owner or f"job {number}", priority),
             keeps_results=any(result.success for result in settled),
+            previews=previews,
         )
         self._hand_over(lambda: self._take(run, tasks, sealed))
         return job

@@ -14,7 +14,7 @@ from core.engine.pending import Pending, Stack
 from core.engine.recorder import Recorder, Refusal, Then
 from core.engine.retry import Cause, RetryRules
 from core.engine.task_state import TaskState
-from core.events import Listener, TaskEnded
+from core.events import Event, Listener, TaskEnded
 from core.intake.admission import Admitted
 from core.store.ledger_entry import result_of
 from core.tasks import Result, Status
@@ -36,6 +36,7 @@ class JobRun:
         refusal: the result of a task that cannot be tried any more, as status and error.
         share: owner and priority of the job.
         keeps_results: some of the job's inputs have results of earlier runs, which stay.
+        previews: how many previews of each task are wanted.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class JobRun:
         refusal: Callable[[Admitted], tuple[Status, str] | None],
         share: tuple[str, int],
         keeps_results: bool = False,
+        previews: int = 0,
     ) -> None:
         self.job = job
         self.recorder = recorder
@@ -73,6 +75,7 @@ class JobRun:
             self._settle,
             self._again,
             lambda refusal: on_storage_error(self, refusal),
+            previews,
         )
         self._tasks: dict[int, TaskState] = {}  # those without a result
         self._sealed = False  # no more tasks will be added
@@ -83,6 +86,10 @@ class JobRun:
     @property
     def number(self) -> int:
         return self.job.number
+
+    def tell(self, event: Event) -> None:
+        """Tell whoever watches the job."""
+        self._listener(event)
 
     @property
     def _leasing(self) -> bool:

@@ -12,7 +12,6 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from apps.server.app import create_app
-from apps.server.errors import bad_value
 from apps.server.journal import Journal
 from apps.server.service import Service
 from apps.server.settings import load_server_settings
@@ -21,23 +20,6 @@ from tests.conftest import simulated
 from tests.inline_backend import InlineBackend
 
 DRAW, EDIT = "/v1/images/generations", "/v1/images/edits"
-
-
-class NoInbox:
-    """Takes no picture: none of these requests may come that far."""
-
-    async def keep(self, caller: str, data: bytes, param: str) -> str:
-        raise bad_value(param, "It came too far.")
-
-    async def resolve(self, caller: str, reference: str, param: str) -> str:
-        raise bad_value(param, "It came too far.")
-
-
-class NoLoras:
-    """A folder without LoRAs."""
-
-    def resolve(self, name: str, param: str) -> str:
-        raise bad_value(param, f"There is no LoRA '{name}'.", "lora_not_found")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +36,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
         1, config=settings, output_dir=folder, backend=InlineBackend(), tables=False
     )
     app = create_app(Service(generator, Journal(folder), settings.server))
-    app.state.inbox, app.state.loras = NoInbox(), NoLoras()
     with TestClient(app) as client:
         yield client
         assert not list(folder.rglob("*.png"))
@@ -265,7 +246,6 @@ def test_where_only_the_editor_cannot_be_used_pictures_are_drawn_and_edits_refus
         1, config=settings, output_dir=tmp_path / "out", backend=InlineBackend(), tables=False
     )
     app = create_app(Service(generator, Journal(tmp_path / "out"), settings.server))
-    app.state.inbox, app.state.loras = NoInbox(), NoLoras()
     with TestClient(app) as client:
         answer = client.post(EDIT, json={"prompt": "make it blue", "images": ["x"]})
         assert answer.status_code == 503

@@ -11,11 +11,9 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from apps.server.errors import ApiError, bad_value, unknown_parameter
-from core.fields import MOST_SOURCES
+from apps.server.safety.forms import FORM_LIMITS
 
 JSON, FORM = "application/json", "multipart/form-data"
-MOST_FIELDS = 200  # of a form, beside its pictures
-MOST_FIELD_BYTES = 1024**2  # of one that is no file
 _NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 _INDEX = re.compile(r"(\[\d*\])?")
 _NO_JSON = (
@@ -73,12 +71,7 @@ def _refused(constant: str) -> float:
 async def form_body(request: Request) -> Form:
     """The parameters and pictures of a multipart form; other files in it are refused."""
     try:
-        async with request.form(
-            # One file more than may be, so that too many have an answer of their own.
-            max_files=MOST_SOURCES + 2,
-            max_fields=MOST_FIELDS,
-            max_part_size=MOST_FIELD_BYTES,
-        ) as form:
+        async with request.form(**FORM_LIMITS) as form:
             return await _read(form)
     except HTTPException as error:
         message = f"We could not parse the form of your request: {error.detail}"

@@ -8,11 +8,11 @@ so what has not begun by then is cancelled.
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from apps.server.context import Caller, TheService
+from apps.server.context import Caller, TheInbox, TheLoras, TheService
 from apps.server.errors import ApiError, bad_value
 from apps.server.images import documents
 from apps.server.images.answers import Answer
@@ -35,40 +35,25 @@ SOURCE = "images"
 CLIENT_GONE = 499  # as nginx logs it; nobody reads the answer
 
 
-class Inbox(Protocol):
-    """Keeps pictures that callers send, and finds those that they name."""
-
-    async def keep(self, caller: str, data: bytes, param: str) -> str: ...
-    async def resolve(self, caller: str, reference: str, param: str) -> str: ...
-
-
-class Loras(Protocol):
-    """Finds LoRAs by their names."""
-
-    def resolve(self, name: str, param: str) -> str: ...
-
-
 class Drawing:
     """What a request needs of the daemon until its pictures are there."""
 
     def __init__(
-        self, request: Request, service: TheService, models: TheModels, caller: Caller
+        self,
+        request: Request,
+        service: TheService,
+        models: TheModels,
+        inbox: TheInbox,
+        loras: TheLoras,
+        caller: Caller,
     ) -> None:
         self.request = request
         self.service: Service = service
         self.models = models
+        self.inbox = inbox
+        self.loras = loras
         self.caller = caller
         self.links: Links = request.app.state.links
-
-    @property
-    def inbox(self) -> Inbox:
-        inbox: Inbox = self.request.app.state.inbox
-        return inbox
-
-    @property
-    def loras(self) -> Loras:
-        loras: Loras = self.request.app.state.loras
-        return loras
 
     async def check(self, asked: ImageParameters, role: Role) -> str:
         """Whether the request can be served at all; returns the name of its model.
