@@ -156,6 +156,17 @@ class MultiGPUImageGenerator:
         """The model that draws, and how it is loaded."""
         return self._roles.drawing.model
 
+    def model_of(self, role: Role) -> ModelChoice:
+        """The model for one kind of task ("generate", "edit" or "score"), chosen now if need be.
+
+        That may read files and ask the driver for memory; no worker loads the model for it.
+
+        Raises:
+            InputError, DeviceError: it cannot be used as it is set.
+        """
+        with self._planning:
+            return self._roles[role].model
+
     @property
     def devices(self) -> list[Device]:
         """Devices that draw, one for each worker."""

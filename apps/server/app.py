@@ -10,9 +10,11 @@ from fastapi.responses import JSONResponse
 from loguru import logger
 from starlette.exceptions import HTTPException
 
-from apps.server import events, files, health, jobs, loras, workers
+from apps.server import events, files, health, jobs, loras, models, workers
 from apps.server.access_log import AccessLog
 from apps.server.errors import INVALID, ApiError, envelope
+from apps.server.images import pictures, routes
+from apps.server.images.links import Links
 from apps.server.own_files import provide_files
 from apps.server.safety.forms import FORM_LIMITS
 from apps.server.safety.guard import Guard
@@ -49,7 +51,9 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
     )
     app.state.service = service
     provide_files(app, service)
-    for part in (jobs, events, files, loras, workers, health):
+    app.state.models = models.Models(service.generator)
+    app.state.links = Links.of_folder(service.folder, service.rules.images.url_lifetime)
+    for part in (jobs, events, files, loras, models, routes, pictures, workers, health):
         app.include_router(part.router)
     if keys is not None:
         rules = service.rules
