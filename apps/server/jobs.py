@@ -1,12 +1,13 @@
 """`/v1/jobs`: tasks of any kind as one job, with progress, results and an early end."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from apps.server.context import Caller, TheService
+from apps.server.context import Caller, TheInbox, TheLoras, TheService
 from apps.server.records import NewJob, StoredJob
+from apps.server.safety.tasks import contained
 from apps.server.service import JOBS
 
 router = APIRouter(prefix="/v1/jobs")
@@ -18,15 +19,21 @@ class JobRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     tasks: list[dict[str, Any]] = Field(min_length=1)
-    priority: int = 0
+    priority: int = Field(0, ge=-1000, le=1000)
 
 
 @router.post("", status_code=202)
-async def create(asked: JobRequest, service: TheService, caller: Caller) -> dict[str, Any]:
+async def create(
+    asked: JobRequest, service: TheService, caller: Caller, inbox: TheInbox, loras: TheLoras
+) -> dict[str, Any]:
     job = NewJob(caller, (), asked.priority)
+    own = [
+        await contained(task, caller, inbox, loras, f"tasks[{i}]")
+        for i, task in enumerate(asked.tasks)
+    ]
     tasks = tuple(
         {"seed": i, "task_id": str(i), **task, "output_path": f"{JOBS}/{job.id}/{i}.png"}
-        for i, task in enumerate(asked.tasks)
+        for i, task in enumerate(own)
     )
     stored, _ = await service.submit(NewJob(caller, tasks, asked.priority, id=job.id))
     return view(stored)
@@ -39,7 +46,11 @@ async def read(id: str, service: TheService, caller: Caller) -> dict[str, Any]:
 
 @router.get("/{id}/results")
 async def results(
-    id: str, service: TheService, caller: Caller, first: int = 0, limit: int = 100
+    id: str,
+    service: TheService,
+    caller: Caller,
+    first: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
 ) -> dict[str, Any]:
     stored = await service.find(id, caller)
     return {"data": [dict(r.result) for r in await service.results(stored, first, limit)]}

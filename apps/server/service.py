@@ -8,6 +8,7 @@ daemon dies gets it from the next one: the generator's own ledger knows what was
 import asyncio
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -41,6 +42,7 @@ class Service:
 
     Attributes:
         draining: no job is accepted any more.
+        sweepers: remove what is old and not the service's own; called in threads, now and then.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Service:
         self.generator = generator
         self.rules = rules
         self.draining = False
+        self.sweepers: list[Callable[[], object]] = []
         self._journal = journal
         self._live: dict[str, LiveJob] = {}
         self._waiting: dict[str, int] = {}  # tasks without a result, by caller
@@ -140,6 +143,10 @@ class Service:
     async def task(self, job: StoredJob, position: int) -> dict[str, object] | None:
         """The fields of one task of a job."""
         return await asyncio.to_thread(self._journal.task, job.number, position)
+
+    def task_texts(self) -> Iterator[str]:
+        """All tasks of all jobs, as they are stored."""
+        return self._journal.task_texts()
 
     async def cancel(self, job: StoredJob) -> StoredJob:
         """Have no more of a job's tasks started. What runs is finished and kept."""
@@ -293,6 +300,8 @@ class Service:
         while True:
             with suppress(StorageError):
                 await self._forget_ended(time.time() - 3600 * self.rules.keep_results)
+                for sweeper in self.sweepers:
+                    await asyncio.to_thread(sweeper)
             await asyncio.sleep(SWEEP_PAUSE)
 
     async def _forget_ended(self, before: float) -> None:
