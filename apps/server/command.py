@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import resource
 import signal
 import socket
@@ -130,6 +131,8 @@ def _serve(
 
 async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None:
     drain_timeout = service.rules.drain_timeout
+    for library in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(library).setLevel(logging.ERROR)  # whoever sends nonsense fills no disk
     config = uvicorn.Config(
         create_app(service, keys),
         http=connection_class(service.rules.limits.of_connections),
