@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import resource
 import signal
 import socket
@@ -32,6 +33,7 @@ PROGRAM = "serve.py"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BACKLOG = 2048
 OTHER_FILES = 512  # workers' pipes, databases, pictures
+GRACE = 5  # seconds for answers that are under way when the workers stop
 
 EXAMPLES = """\
 examples:
@@ -129,6 +131,8 @@ def _serve(
 
 async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None:
     drain_timeout = service.rules.drain_timeout
+    for library in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(library).setLevel(logging.ERROR)  # whoever sends nonsense fills no disk
     config = uvicorn.Config(
         create_app(service, keys),
         http=connection_class(service.rules.limits.of_connections),
@@ -138,6 +142,7 @@ async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None
         server_header=False,
         lifespan="on",
         backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACE,
     )
     server = _Server(config)
     loop = asyncio.get_running_loop()

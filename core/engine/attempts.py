@@ -37,6 +37,7 @@ class Settle(Protocol):
         worker: str | None,
         error: str | None = None,
         elapsed: float = 0.0,
+        cause: Cause | None = None,
     ) -> None: ...
 
 
@@ -246,7 +247,7 @@ class Attempts:
         ending = Ending(written, outcome, error, elapsed)
         worker = active.attempt.worker
         self._record_end(
-            active, ending, lambda: self._settle(task, outcome, worker, error, elapsed)
+            active, ending, lambda: self._settle(task, outcome, worker, error, elapsed, cause)
         )
 
     def _record_end(self, active: ActiveAttempt, ending: Ending, then: Callable[[], None]) -> None:
@@ -275,7 +276,7 @@ class Attempts:
         task, worker = active.task, active.attempt.worker
 
         def ended(_: Refusal | None) -> None:
-            self._settle(task, "failed", worker, str(refusal))
+            self._settle(task, "failed", worker, str(refusal), cause="storage")
             self._mind_the_folder(refusal)
 
         ending = Ending("storage", "failed", str(refusal))
@@ -284,7 +285,7 @@ class Attempts:
     def _disk_refused(self, active: ActiveAttempt, refusal: Refusal) -> None:
         """One result cannot be kept. If none can, to make more would only waste the devices."""
         self._recorder.fail(active.attempt, str(refusal))
-        self._settle(active.task, "failed", active.attempt.worker, str(refusal))
+        self._settle(active.task, "failed", active.attempt.worker, str(refusal), cause="storage")
         self._mind_the_folder(refusal)
 
     def _mind_the_folder(self, refusal: Refusal) -> None:
