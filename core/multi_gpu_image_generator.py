@@ -4,6 +4,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -20,11 +22,13 @@ from core.devices.model_choice import ModelChoice
 from core.engine.backend import WorkerBackend
 from core.engine.engine import Engine
 from core.engine.job import Job
-from core.errors import LedgerError, StorageError
+from core.engine.snapshot import EngineSnapshot
+from core.errors import InputError, LedgerError, StorageError
 from core.events import Event, Listener, ignore, tell
 from core.intake.planning import Plan, tell_plan
 from core.intake.remaining import FIRST, Remaining
 from core.intake.task_kinds import Inputs, TaskInput
+from core.messages import MOST_PREVIEWS
 from core.paths import as_text, user_path
 from core.processes.local_backend import LocalBackend
 from core.roles import Roles
@@ -152,6 +156,17 @@ class MultiGPUImageGenerator:
         """The model that draws, and how it is loaded."""
         return self._roles.drawing.model
 
+    def model_of(self, role: Role) -> ModelChoice:
+        """The model for one kind of task ("generate", "edit" or "score"), chosen now if need be.
+
+        That may read files and ask the driver for memory; no worker loads the model for it.
+
+        Raises:
+            InputError, DeviceError: it cannot be used as it is set.
+        """
+        with self._planning:
+            return self._roles[role].model
+
     @property
     def devices(self) -> list[Device]:
         """Devices that draw, one for each worker."""
@@ -226,6 +241,40 @@ class MultiGPUImageGenerator:
                     self._served.add(name)
             return self._engine
 
+    def warm(self, role: Role = "generate") -> None:
+        """Have workers load the model of a role (generate, edit or score), and keep it.
+
+        Raises:
+            InputError, DeviceError: the model cannot be used here.
+        """
+        self._own()
+        with self._callers.inside(), self._planning:
+            self._serve(role).warm(role)
+
+    def unload(self, role: Role) -> None:
+        """Let the workers of a model go, unless tasks wait; the next task loads it again."""
+        with self._planning:
+            if self._engine is not None and role in self._served:
+                self._engine.unload(role)
+
+    def drain(self, worker: str) -> None:
+        """Give a worker (such as gpu0) no more tasks, and end it after those that it has."""
+        if self._engine is not None:
+            self._engine.drain(worker)
+
+    def undrain(self, worker: str) -> None:
+        """Let a drained worker come back."""
+        if self._engine is not None:
+            self._engine.undrain(worker)
+
+    def snapshot(self) -> "Future[EngineSnapshot]":
+        """How workers and models stand."""
+        if self._engine is not None:
+            return self._engine.snapshot()
+        nothing: Future[EngineSnapshot] = Future()
+        nothing.set_result(EngineSnapshot())
+        return nothing
+
     def stop(self, at_once: bool = False) -> None:
         """Stop the workers by poison pill (or at once, by SIGKILL) and close the ledger.
 
@@ -286,6 +335,7 @@ class MultiGPUImageGenerator:
         priority: int = 0,
         owner: str | None = None,
         listener: Listener | None = None,
+        previews: int = 0,
     ) -> Job:
         """Hand in tasks, and return at once; see `generate_batch`.
 
@@ -294,13 +344,21 @@ class MultiGPUImageGenerator:
             owner: jobs of one owner share that owner's part of the GPUs; by default each job is
                 an owner of its own.
             listener: told of this job's tasks, in place of the generator's.
+            previews: how many small pictures of each task on its way are wanted, 0 to 3, as
+                `core.events.TaskPreview` events. They change nothing about the result; tasks that
+                are done already, and those that score, have none.
 
         Returns:
             The job: its results as they come or all at once, its progress, and its cancelling.
+
+        Raises:
+            InputError: `previews` is no such number.
         """
+        if type(previews) is not int or not 0 <= previews <= MOST_PREVIEWS:
+            raise InputError(f"previews: must be 0 to {MOST_PREVIEWS} (found {previews!r}).")
         with self._callers.inside():
             self._forget_stop()
-            job, plan = self._submit(tasks, priority, owner, listener)
+            job, plan = self._submit(tasks, priority, owner, listener, previews)
             self._feed(job, plan)
             return job
 
@@ -310,6 +368,7 @@ class MultiGPUImageGenerator:
         priority: int = 0,
         owner: str | None = None,
         listener: Listener | None = None,
+        previews: int = 0,
     ) -> tuple[Job, Plan]:
         with self._planning:
             plan = self.prepare(tasks, [Path.cwd()])
@@ -317,7 +376,7 @@ class MultiGPUImageGenerator:
                 tell_plan(plan.summary, "tasks", WHY_MOVED)
             if {job.role for job in plan.tasks} <= {"generate"}:
                 self.start()
-            return self._begin(plan, priority, owner, listener), plan
+            return self._begin(plan, priority, owner, listener, previews), plan
 
     def prepare(
         self,
@@ -366,6 +425,20 @@ class MultiGPUImageGenerator:
             self._prepared = bool(plan.to_run)
             return plan
 
+    def forget(self, output_paths: Sequence[str]) -> None:
+        """Remove results from the output folder's record, once their files were removed.
+
+        Args:
+            output_paths: as results say them, or relative to the folder; of no task that waits
+                or runs.
+
+        Raises:
+            LedgerError, StorageError: the record cannot be written.
+        """
+        self._own()
+        with self._callers.inside():
+            self._session.forget(output_paths)
+
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:
         """Run a prepared batch on the started workers; see `generate_batch`."""
         with self._callers.inside():
@@ -377,11 +450,19 @@ class MultiGPUImageGenerator:
         priority: int = 0,
         owner: str | None = None,
         listener: Listener | None = None,
+        previews: int = 0,
     ) -> Job:
         roles = dict.fromkeys(task.role for task in plan.tasks)
         engine = self._serve(*(roles or (["generate"] if plan.rest else [])))
         job = self._session.submit(
-            engine, plan, plan.tasks, plan.settled, priority, owner, listener or self._tell
+            engine,
+            plan,
+            plan.tasks,
+            plan.settled,
+            priority,
+            owner,
+            None if listener is None else partial(tell, listener),
+            previews=previews,
         )
         with self._planning:
             if len(self._jobs) >= self._look_through_at:

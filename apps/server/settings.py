@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -10,6 +10,7 @@ from apps.server.safety.bodies import MIB, BodyLimits
 from apps.server.safety.connections import ConnectionLimits
 from apps.server.safety.hosts import host_name
 from apps.server.safety.keys import FILE_NAME
+from core.fields import Steps
 from core.model_settings import Count
 from core.paths import user_path
 from core.pictures.source_images import MAX_BYTES, MAX_PIXELS
@@ -18,11 +19,30 @@ from core.settings import DEFAULT_FILE, PROJECT_DIR, OptionalSeconds, Settings
 from core.settings_file import overlaid
 
 SERVER_FILE = PROJECT_DIR / "config" / "server.yaml"
-
-
 GIB = 1024 * MIB
 Duration = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # seconds
 Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Quality = Literal["low", "medium", "high", "xhigh", "max", "standard", "hd"]
+
+
+class QualitySteps(Section):
+    """Denoising steps that a `quality` stands for, by the kind of request."""
+
+    generations: dict[Quality, Steps]
+    edits: dict[Quality, Steps]
+
+
+class ImagesSection(Section):
+    """What concerns the Images API alone.
+
+    Attributes:
+        url_lifetime: minutes.
+        max_pixels: of one picture.
+    """
+
+    url_lifetime: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    max_pixels: Count
+    quality: QualitySteps
 
 
 class LimitsSection(Section):
@@ -72,6 +92,7 @@ class ServerSection(Section):
     max_waiting: Count
     max_waiting_per_key: Count
     drain_timeout: OptionalSeconds
+    images: ImagesSection
 
     def keys_place(self, output_dir: Path | None = None) -> Path:
         """The file of API keys.

@@ -168,6 +168,12 @@ class Job:
         return self.results()
 
     async def __aiter__(self) -> AsyncIterator[Result]:
+        async for portion in self.portions():
+            for result in portion:
+                yield result
+
+    async def portions(self) -> AsyncIterator[list[Result]]:
+        """Results as they come, those together that came since the last look."""
         loop, come = asyncio.get_running_loop(), asyncio.Event()
 
         def tell() -> None:
@@ -184,12 +190,12 @@ class Job:
                 come.clear()
                 with self._changed:
                     new, finished = self._results[given:], self.finished
-                for result in new:
-                    yield result
-                given += len(new)
-                if finished and not new:
+                if new:
+                    given += len(new)
+                    yield new
+                elif finished:
                     return
-                if not new:
+                else:
                     await come.wait()
         finally:
             self._unwatch(tell)

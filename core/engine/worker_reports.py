@@ -8,11 +8,12 @@ from core.engine.attempts import WorkerLoss
 from core.engine.backend import Died, Report, Said
 from core.engine.dispatcher import Dispatcher
 from core.engine.job_table import JobTable
+from core.engine.snapshot import remember_names
 from core.engine.supervisor import Supervisor
 from core.engine.task_state import ActiveAttempt
 from core.engine.worker_log import WorkerLog
 from core.engine.worker_slot import WorkerSlot
-from core.events import Listener, TaskProgress
+from core.events import TaskPreview, TaskProgress
 from core.messages import (
     BootFailed,
     Compiling,
@@ -23,10 +24,12 @@ from core.messages import (
     Loaded,
     LoadFailed,
     Log,
+    Preview,
     PromptCut,
     Ready,
     StepsDone,
 )
+from core.store.outputs import preview_of
 
 
 class WorkerReports:
@@ -42,14 +45,12 @@ class WorkerReports:
         supervisor: Supervisor,
         dispatcher: Dispatcher,
         jobs: JobTable,
-        listener: Listener,
         saving_timeout: float,
     ) -> None:
         self._slots = {slot.name: slot for slot in slots}
         self._supervisor = supervisor
         self._dispatcher = dispatcher
         self._jobs = jobs
-        self._listener = listener
         self._saving_timeout = saving_timeout
         self.log = WorkerLog()
 
@@ -87,6 +88,8 @@ class WorkerReports:
                 self._compiling(slot)
             case StepsDone():
                 self._tell_steps(slot, message)
+            case Preview():
+                self._tell_preview(slot, message)
             case Generated():
                 self._generated(slot, message)
             case Done() | Failed():
@@ -101,11 +104,21 @@ class WorkerReports:
     def _tell_steps(self, slot: WorkerSlot, message: StepsDone) -> None:
         """Tell listeners of steps that are done. A hang is seen by the deadline alone."""
         active = slot.running.get(message.lease_id)
-        if active is not None:
+        run = self._jobs.of(active) if active is not None else None
+        if active is not None and run is not None:
             task, together = active.admitted.task_id, len(slot.running)
-            self._listener(
+            run.tell(
                 TaskProgress(task, slot.name, message.done, message.total, together, active.job)
             )
+
+    def _tell_preview(self, slot: WorkerSlot, message: Preview) -> None:
+        """Tell the job's listener of a picture that is there until the attempt ends."""
+        active = slot.held(message.lease_id)
+        run = self._jobs.of(active) if active is not None else None
+        if active is not None and run is not None and not active.thrown_away:
+            task, path = active.admitted.task_id, active.attempt.partial_path
+            file = preview_of(path, message.number)
+            run.tell(TaskPreview(task, slot.name, message.step, message.total, file, active.job))
 
     def _generated(self, slot: WorkerSlot, message: Generated) -> None:
         """The device is done with an attempt, whose result is still to be saved."""
@@ -118,6 +131,8 @@ class WorkerReports:
         model.lora_switches += message.lora_switches
         model.waits.append(message.waited)
         active = slot.running.get(message.lease_id)
+        if active is not None and message.lora_loads:
+            remember_names(model, active)
         if active is not None:
             loads, together = message.lora_loads, len(slot.running)
             model.times.learn(slot.name, active.admitted.work, message.seconds, loads, together)

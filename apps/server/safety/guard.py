@@ -9,9 +9,10 @@ from apps.server.safety.hosts import Hosts
 from apps.server.safety.keys import ApiKeys, key_missing
 
 NOBODY = "nobody"  # the caller of what needs no key, where keys are used
-# Without a caller's data: health for probes, and the page, which asks for a key itself.
+# Without a caller's data: health for probes, and the page, which asks for a key itself. Addresses
+# of pictures are secrets themselves, as they are at OpenAI: whoever has one is let in.
 OPEN = frozenset({"/", "/favicon.ico", "/healthz", "/readyz"})
-OPEN_FOLDERS = ("/static/",)
+OPEN_FOLDERS = ("/static/", "/pictures/")
 # No page may frame the daemon, guess at content, or hear of its addresses; what is not said to
 # be kept by whoever answers is kept by nobody.
 HEADERS = {
