@@ -18,6 +18,7 @@ from core.tasks import GenerateTask, Task
 from core.worker_spec import Role
 
 USUAL = GenerateTask  # what an input is that does not say its kind
+UNUSABLE = "model"  # the cause of refusals that are no fault of the input
 
 
 class BatchIntake:
@@ -60,11 +61,15 @@ class BatchIntake:
         """Check one input; `position` is its place in the batch."""
         try:
             kind, asked = kind_asked_for(given, USUAL)
+        except InputError as error:
+            return Rejected(position, claimed_id(given, position), str(error))
+        try:
             admission = self._admissions.get(kind.task)
             if admission is None:
                 admission = self._admissions[kind.task] = self._admission_of(kind.task)
         except MultiGPUError as error:
-            return Rejected(position, claimed_id(given, position), str(error))
+            name = claimed_id(given, position)
+            return Rejected(position, name, str(error), cause=UNUSABLE)
         return admission.admit(position, asked)
 
     def _admission_of(self, task: type[Task]) -> Admission:
@@ -167,4 +172,6 @@ def _is_for(item: Item, role: Role) -> bool:
 
 
 def _refused(item: Item, error: str) -> Item:
-    return Rejected(item.position, item.task_id, error) if isinstance(item, Admitted) else item
+    if not isinstance(item, Admitted):
+        return item
+    return Rejected(item.position, item.task_id, error, cause=UNUSABLE)

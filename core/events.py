@@ -33,6 +33,27 @@ class TaskProgress:
 
 
 @dataclass(frozen=True)
+class TaskPreview:
+    """A small picture of what a running task has come to, for those who asked for `previews`.
+
+    `path` is a JPEG file of some 10 KB, at most 384 pixels wide and high, that shows what the
+    finished picture will be as far as can be told after `step` of `total` steps. It is there for
+    as long as the listener is called: read it in that call, or link or copy the file. When the
+    attempt ends, it is removed. The last step has none: its picture is the task's result.
+
+    A preview that cannot be made, written or read is left out; the task goes on without it. After
+    a worker's death the next attempt begins again with the first.
+    """
+
+    task_id: str
+    worker: str
+    step: int
+    total: int
+    path: str
+    job: int = 0
+
+
+@dataclass(frozen=True)
 class TaskEnded:
     """`refused`: its input turned out to be unusable while the run was going on."""
 
@@ -63,7 +84,9 @@ class ModelFetching:
     total: int
 
 
-Event = TaskStarted | TaskProgress | TaskEnded | TaskSpared | WorkerState | ModelFetching
+Event = (
+    TaskStarted | TaskProgress | TaskPreview | TaskEnded | TaskSpared | WorkerState | ModelFetching
+)
 Listener = Callable[[Event], None]
 
 

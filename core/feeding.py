@@ -73,7 +73,9 @@ def _add(
 def _without_record(item: Item, error: BaseException) -> Result:
     """The result of an input that was checked, and not planned any more."""
     if isinstance(item, Rejected):
-        return Result(item.position, item.task_id, "failed", None, error=item.error)
+        return Result(
+            item.position, item.task_id, "failed", None, error=item.error, cause=item.cause
+        )
     if isinstance(error, StorageError | LedgerError):
         return result_of(item, "failed", error=f"Not tried: {error}")
     return result_of(item, "interrupted", error=INTERRUPTED)

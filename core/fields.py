@@ -78,4 +78,7 @@ SeedOrRandom = Annotated[int, PlainValidator(read_seed)]  # or core.seeds.RANDOM
 Metadata = Annotated[dict[str, Any], BeforeValidator(_php_object), AfterValidator(_own_json)]
 Strength = Annotated[float, BeforeValidator(no_bool), Field(ge=-10, le=10, allow_inf_nan=False)]
 Source = Annotated[Text, AfterValidator(_stripped)]
-Sources = Annotated[tuple[Source, ...], BeforeValidator(_listed), Field(min_length=1, max_length=8)]
+MOST_SOURCES = 16  # pictures of one edit
+Sources = Annotated[
+    tuple[Source, ...], BeforeValidator(_listed), Field(min_length=1, max_length=MOST_SOURCES)
+]

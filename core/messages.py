@@ -16,6 +16,7 @@ from core.tasks import Task, task_from_json, task_to_json
 
 MAX_TEXT_BYTES = 2_000  # of one free text in a worker's message, after JSON escapes
 MAX_NAME_BYTES = 600  # of a task's name beside such a text
+MOST_PREVIEWS = 3  # of one task
 
 FailureKind = Literal["input", "lora", "out_of_memory", "device", "storage", "error"]
 """device: the CUDA context is lost and the worker must go. storage: the disk refused a write."""
@@ -42,6 +43,8 @@ class Lease:
         partial_path: where the worker writes the result; only main gives it its final name.
         more_follow: the next lease is on its way and may run together with this one.
         loras_sha256: content hashes of the task's `loras`, in their order.
+        previews: how many small pictures of the denoising the worker shows meanwhile. They are no
+            part of the task: its fingerprint, record and pixels do not know of them.
     """
 
     lease_id: str
@@ -53,6 +56,7 @@ class Lease:
     files: dict[str, str] = field(default_factory=dict)
     more_follow: bool = False
     loras_sha256: tuple[str, ...] = ()
+    previews: int = 0
 
     @property
     def loras(self) -> tuple[CheckedLora, ...]:
@@ -119,6 +123,21 @@ class StepsDone:
 
     lease_id: str
     done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A picture of what a lease has come to lies complete at `core.store.outputs.preview_of`.
+
+    Attributes:
+        number: 1 for the lease's first; it names the file.
+        step: of `total`, after which the picture was taken.
+    """
+
+    lease_id: str
+    number: int
+    step: int
     total: int
 
 
@@ -224,6 +243,7 @@ ToMain = (
     | LoadFailed
     | Compiling
     | StepsDone
+    | Preview
     | Generated
     | Done
     | Failed
@@ -240,7 +260,7 @@ _TYPES = {
     t.__name__: t
     for t in (
         *(Load, Lease, Stop),
-        *(Ready, BootFailed, Loaded, LoadFailed, Compiling, StepsDone, Generated),
+        *(Ready, BootFailed, Loaded, LoadFailed, Compiling, StepsDone, Preview, Generated),
         *(Done, Failed),
         *(Log, LibraryWarning, PromptCut),
         *(Fetching, FetchPause, Fetched, FetchRefused),

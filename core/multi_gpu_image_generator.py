@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -22,11 +23,12 @@ from core.engine.backend import WorkerBackend
 from core.engine.engine import Engine
 from core.engine.job import Job
 from core.engine.snapshot import EngineSnapshot
-from core.errors import LedgerError, StorageError
+from core.errors import InputError, LedgerError, StorageError
 from core.events import Event, Listener, ignore, tell
 from core.intake.planning import Plan, tell_plan
 from core.intake.remaining import FIRST, Remaining
 from core.intake.task_kinds import Inputs, TaskInput
+from core.messages import MOST_PREVIEWS
 from core.paths import as_text, user_path
 from core.processes.local_backend import LocalBackend
 from core.roles import Roles
@@ -153,6 +155,17 @@ class MultiGPUImageGenerator:
     def model(self) -> ModelChoice:
         """The model that draws, and how it is loaded."""
         return self._roles.drawing.model
+
+    def model_of(self, role: Role) -> ModelChoice:
+        """The model for one kind of task ("generate", "edit" or "score"), chosen now if need be.
+
+        That may read files and ask the driver for memory; no worker loads the model for it.
+
+        Raises:
+            InputError, DeviceError: it cannot be used as it is set.
+        """
+        with self._planning:
+            return self._roles[role].model
 
     @property
     def devices(self) -> list[Device]:
@@ -322,6 +335,7 @@ class MultiGPUImageGenerator:
         priority: int = 0,
         owner: str | None = None,
         listener: Listener | None = None,
+        previews: int = 0,
     ) -> Job:
         """Hand in tasks, and return at once; see `generate_batch`.
 
@@ -330,13 +344,21 @@ class MultiGPUImageGenerator:
             owner: jobs of one owner share that owner's part of the GPUs; by default each job is
                 an owner of its own.
             listener: told of this job's tasks, in place of the generator's.
+            previews: how many small pictures of each task on its way are wanted, 0 to 3, as
+                `core.events.TaskPreview` events. They change nothing about the result; tasks that
+                are done already, and those that score, have none.
 
         Returns:
             The job: its results as they come or all at once, its progress, and its cancelling.
+
+        Raises:
+            InputError: `previews` is no such number.
         """
+        if type(previews) is not int or not 0 <= previews <= MOST_PREVIEWS:
+            raise InputError(f"previews: must be 0 to {MOST_PREVIEWS} (found {previews!r}).")
         with self._callers.inside():
             self._forget_stop()
-            job, plan = self._submit(tasks, priority, owner, listener)
+            job, plan = self._submit(tasks, priority, owner, listener, previews)
             self._feed(job, plan)
             return job
 
@@ -346,6 +368,7 @@ class MultiGPUImageGenerator:
         priority: int = 0,
         owner: str | None = None,
         listener: Listener | None = None,
+        previews: int = 0,
     ) -> tuple[Job, Plan]:
         with self._planning:
             plan = self.prepare(tasks, [Path.cwd()])
@@ -353,7 +376,7 @@ class MultiGPUImageGenerator:
                 tell_plan(plan.summary, "tasks", WHY_MOVED)
             if {job.role for job in plan.tasks} <= {"generate"}:
                 self.start()
-            return self._begin(plan, priority, owner, listener), plan
+            return self._begin(plan, priority, owner, listener, previews), plan
 
     def prepare(
         self,
@@ -427,11 +450,19 @@ class MultiGPUImageGenerator:
         priority: int = 0,
         owner: str | None = None,
         listener: Listener | None = None,
+        previews: int = 0,
     ) -> Job:
         roles = dict.fromkeys(task.role for task in plan.tasks)
         engine = self._serve(*(roles or (["generate"] if plan.rest else [])))
         job = self._session.submit(
-            engine, plan, plan.tasks, plan.settled, priority, owner, listener
+            engine,
+            plan,
+            plan.tasks,
+            plan.settled,
+            priority,
+            owner,
+            None if listener is None else partial(tell, listener),
+            previews=previews,
         )
         with self._planning:
             if len(self._jobs) >= self._look_through_at:

@@ -164,6 +164,7 @@ class Session:
         listener: Listener | None = None,
         sealed: bool = True,
         ends_batch: bool = True,
+        previews: int = 0,
     ) -> Job:
         """Hand a batch, or a part of it, to an engine.
 
@@ -171,6 +172,7 @@ class Session:
             sealed: no tasks will be added to this part.
             ends_batch: the batch is over when this part is: its tables are written then, before
                 the job counts as finished.
+            previews: how many previews of each task its listener is told of.
         """
         with self._planning:
             recorder = self._recorder
@@ -190,6 +192,7 @@ class Session:
             listener,
             sealed and not rest,
             rest,
+            previews,
         )
 
     def feed(

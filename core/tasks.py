@@ -269,6 +269,9 @@ class Result:
         error: what went wrong and what to do, or None.
         worker: label of the worker that ended the task, or None.
         attempts: leases given out for the task in this run.
+        cause: why it failed, in a word: input (it asks for what cannot be), lora (a LoRA that
+            cannot be used), model (its model cannot be), out_of_memory, device, storage, hung,
+            crash, sigkill, or error; None where nothing failed, or an earlier run saw it.
     """
 
     position: int
@@ -280,6 +283,7 @@ class Result:
     worker: str | None = None
     attempts: int = 0
     seed: int | None = None
+    cause: str | None = None
 
     @property
     def success(self) -> bool:

@@ -96,11 +96,12 @@ def test_a_plan_sweeps_what_a_dead_run_left_and_nothing_of_a_running_batch(
     dead.lease("dead", "old.png", 1, "gpu0", ".partial-dead")
     dead.close()
     (tmp_path / ".partial-dead").write_text("half a picture")
+    (tmp_path / ".partial-dead-3").write_text("a preview")
     ledger = Ledger.open(tmp_path)
     folder = Folder(tmp_path, ledger)
     # Not at the opening: a folder of another input is refused before anything is touched.
     running = folder.plan("a.png")
-    assert not (tmp_path / ".partial-dead").exists()
+    assert not list(tmp_path.glob(".partial-dead*"))
     being_written = tmp_path / ".partial-alive"
     being_written.write_text("half a picture")
     ledger.lease("alive", running.tasks[0].output.key, 1, "gpu0", ".partial-alive")

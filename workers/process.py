@@ -89,6 +89,7 @@ class _Worker:
         family.before_compiling(lambda: channel.send(Compiling()))
         self._steps = StepReporter(channel.offer)
         family.on_steps(self._steps.tell)
+        family.on_previews(self._saver.show)
 
     def serve(self) -> None:
         while True:

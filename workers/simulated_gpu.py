@@ -22,6 +22,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any, NoReturn, TypeVar
@@ -36,6 +37,7 @@ from core.tasks import EditTask, GenerateTask, ScoreTask
 from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraManager
 from workers.models.base import Log, ModelFamily, Picture, Product, Verdict, model_settings
+from workers.previews import LONGEST_SIDE, Sketch, TellPreview, preview_steps
 from workers.steps import SECONDS_BETWEEN, TellSteps
 
 V = TypeVar("V")
@@ -53,6 +55,7 @@ class SimulatedGpu(ModelFamily):
         self._times = spec.simulated
         self._tell_compiling: Callable[[], None] = lambda: None
         self._tell_steps: TellSteps = lambda done, total: None
+        self._tell_preview: TellPreview = lambda sketch: None
         pipeline = _SimulatedPipeline(self._times.lora_load_seconds)
         self._loras = LoraManager(
             pipeline, spec.max_resident_loras, log, _SimulatedLoader(pipeline)
@@ -66,6 +69,9 @@ class SimulatedGpu(ModelFamily):
 
     def on_steps(self, tell: TellSteps) -> None:
         self._tell_steps = tell
+
+    def on_previews(self, tell: TellPreview) -> None:
+        self._tell_preview = tell
 
     def load(self) -> str:
         self._break_if_lost()
@@ -98,21 +104,26 @@ class SimulatedGpu(ModelFamily):
         for path, sha256 in lease.files.items():
             read_image(path, sha256)
         self._loras.use_stack(lease.loras)
-        self._draw(self._seconds(lease), task.num_inference_steps or 1)
         width, height = task.width or SIDE, task.height or SIDE
         colour = tuple(bytes.fromhex(lease.fingerprint[:6]))
         image = Image.new("RGB", (width, height), colour)
+        self._draw(lease, self._seconds(lease), task.num_inference_steps or 1, image)
         fault = _fault(_words(lease), lease.attempt)
         if fault in _SAVING_FAULTS:
             image.save = _SAVING_FAULTS[fault]  # type: ignore[method-assign]
         return Picture(self._used(task, width, height), image)
 
-    def _draw(self, seconds: float, steps: int) -> None:
+    def _draw(self, lease: Lease, seconds: float, steps: int, image: Image.Image) -> None:
         """Take that long, in steps; short tasks at one go, which is more exact."""
-        started, steps_at_once = time.monotonic(), steps if seconds < SECONDS_BETWEEN else 1
+        shown = preview_steps(lease.previews, steps)
+        at_once = seconds < SECONDS_BETWEEN and not shown
+        started, steps_at_once = time.monotonic(), steps if at_once else 1
         for done in range(steps_at_once, steps + 1, steps_at_once):
             time.sleep(max(0.0, started + seconds * done / steps - time.monotonic()))
             self._tell_steps(done, steps)
+            if done in shown:
+                picture = partial(_greyed, image, done / steps)
+                self._tell_preview(Sketch(lease, shown[done], done, steps, picture))
 
     def resident_loras(self) -> list[str]:
         return self._loras.resident
@@ -149,6 +160,13 @@ class SimulatedGpu(ModelFamily):
 def _of_worker(values: Mapping[str, V], name: str) -> V | None:
     """Look up a setting by the worker's name, or by the GPU that it shares (gpu0 for gpu0b)."""
     return values.get(name, values.get(name.rstrip(ascii_lowercase)))
+
+
+def _greyed(image: Image.Image, drawn: float) -> Image.Image:
+    """A small version of a picture of which a part, 0..1, is drawn, the rest of it grey."""
+    small = image.copy()
+    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return Image.blend(Image.new("RGB", small.size, "grey"), small, drawn)
 
 
 def _words(lease: Lease) -> str:

@@ -10,15 +10,29 @@ from fastapi.responses import JSONResponse
 from loguru import logger
 from starlette.exceptions import HTTPException
 
-from apps.server import events, health, jobs, workers
+from apps.server import events, files, health, jobs, loras, models, workers
 from apps.server.access_log import AccessLog
 from apps.server.errors import INVALID, ApiError, envelope
+from apps.server.images import pictures, routes
+from apps.server.images.links import Links
+from apps.server.own_files import provide_files
+from apps.server.safety.forms import FORM_LIMITS
+from apps.server.safety.guard import Guard
+from apps.server.safety.hosts import Hosts
+from apps.server.safety.keys import ApiKeys
 from apps.server.service import Service
 from core.errors import StorageError
 
 
-def create_app(service: Service) -> FastAPI:
-    """The application in front of a service, which it starts and stops."""
+def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
+    """The application in front of a service, which it starts and stops.
+
+    Args:
+        keys: API keys; without them nobody stands at the door, for requests from this process.
+
+    Raises:
+        InputError, StorageError: the service's folder cannot hold what callers send.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -28,10 +42,23 @@ def create_app(service: Service) -> FastAPI:
         finally:
             await service.close()
 
-    app = FastAPI(title="Image generation on warm GPUs", lifespan=lifespan)
+    app = FastAPI(
+        title="Image generation on warm GPUs",
+        lifespan=lifespan,
+        form_limits=FORM_LIMITS,
+        docs_url=None,  # its scripts come from elsewhere
+        redoc_url=None,
+    )
     app.state.service = service
-    for part in (jobs, events, workers, health):
+    provide_files(app, service)
+    app.state.models = models.Models(service.generator)
+    app.state.links = Links.of_folder(service.folder, service.rules.images.url_lifetime)
+    for part in (jobs, events, files, loras, models, routes, pictures, workers, health):
         app.include_router(part.router)
+    if keys is not None:
+        rules = service.rules
+        hosts = Hosts(rules.host, rules.allowed_hosts)
+        app.add_middleware(Guard, hosts=hosts, keys=keys, limits=rules.limits.of_bodies)
     app.add_middleware(AccessLog, metrics=service.metrics)
     _report_errors(app)
     return app

@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import logging
+import resource
 import signal
 import socket
 import sys
@@ -16,6 +18,10 @@ from apps.arguments import LOG_LEVELS, gpu_ids
 from apps.progress import set_up_logging
 from apps.server.app import create_app
 from apps.server.journal import Journal
+from apps.server.safety import key_command
+from apps.server.safety.connections import connection_class
+from apps.server.safety.hosts import only_this_machine
+from apps.server.safety.keys import ApiKeys
 from apps.server.service import Service
 from apps.server.settings import ServerSettings, load_server_settings
 from core import MultiGPUImageGenerator
@@ -26,6 +32,7 @@ STOPPED, UNUSABLE_INPUT = 0, 2
 PROGRAM = "serve.py"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BACKLOG = 2048
+OTHER_FILES = 512  # workers' pipes, databases, pictures
 GRACE = 5  # seconds for answers that are under way when the workers stop
 
 EXAMPLES = """\
@@ -33,6 +40,8 @@ examples:
   python serve.py
       serve on http://127.0.0.1:8000 with the settings of config/server.yaml
   python serve.py --config my.yaml --port 9000 --output-dir /data/pictures
+  python serve.py keys add alice
+      make an API key; without one, other machines cannot be served (see serve.py keys --help)
 
 SIGTERM or Ctrl-C once: accept nothing more, work on for --drain-timeout seconds, then stop;
 twice: stop at once. What is accepted and not done is carried on at the next start.
@@ -65,7 +74,15 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
     Args:
         backend: runs the workers; by default processes of this machine.
     """
-    options = parse_arguments(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == [key_command.WORD]:
+        set_up_logging("INFO")
+        try:
+            return key_command.run(argv[1:], PROGRAM)
+        except MultiGPUError as error:
+            logger.error(str(error))
+            return UNUSABLE_INPUT
+    options = parse_arguments(argv)
     set_up_logging(options.log_level)
     try:
         return _serve(_settings(options), options, backend)
@@ -90,6 +107,14 @@ def _serve(
 ) -> int:
     rules = settings.server
     folder = Path(rules.output_dir)
+    keys = ApiKeys(rules.keys_place())
+    if not keys.needed and not only_this_machine(rules.host):
+        raise InputError(
+            f"host: {rules.host} can be reached from other machines, and there are no API keys in "
+            f"{rules.keys_place()}: make one with `python {PROGRAM} {key_command.WORD} add NAME`, "
+            "or listen on 127.0.0.1."
+        )
+    _take_room_for(rules.limits.connections)
     with _listening(rules.host, rules.port) as listener:
         journal = Journal(folder)  # also says whether another daemon has the folder
         generator = MultiGPUImageGenerator(
@@ -100,15 +125,21 @@ def _serve(
             tables=False,
         )
         service = Service(generator, journal, rules)
-        asyncio.run(_run(service, listener, rules.drain_timeout))
+        asyncio.run(_run(service, keys, listener))
     return STOPPED
 
 
-async def _run(service: Service, listener: socket.socket, drain_timeout: float) -> None:
+async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None:
+    drain_timeout = service.rules.drain_timeout
+    for library in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(library).setLevel(logging.ERROR)  # whoever sends nonsense fills no disk
     config = uvicorn.Config(
-        create_app(service),
+        create_app(service, keys),
+        http=connection_class(service.rules.limits.of_connections),
+        ws="none",
         log_config=None,
         access_log=False,
+        server_header=False,
         lifespan="on",
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE,
@@ -134,6 +165,15 @@ async def _run(service: Service, listener: socket.socket, drain_timeout: float) 
     host, port = listener.getsockname()[:2]
     logger.info(f"Serving on http://{f'[{host}]' if ':' in host else host}:{port}")
     await server.serve(sockets=[listener])
+
+
+def _take_room_for(connections: int) -> None:
+    """Have this process allowed as many open files as connections may need, where it can be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + OTHER_FILES  # an upload is a file beside its connection
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class _Server(uvicorn.Server):

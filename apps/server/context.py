@@ -4,6 +4,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from apps.server.inbox import Inbox
+from apps.server.loras import TheLoras
 from apps.server.service import Service
 
 LOCAL = "local"  # the caller where no API keys are used
@@ -14,10 +16,17 @@ def _service(request: Request) -> Service:
     return service
 
 
+def _inbox(request: Request) -> Inbox:
+    inbox: Inbox = request.app.state.inbox
+    return inbox
+
+
 def _caller(request: Request) -> str:
     caller: str = getattr(request.state, "caller", LOCAL)
     return caller
 
 
+__all__ = ["LOCAL", "Caller", "TheInbox", "TheLoras", "TheService"]
+TheInbox = Annotated[Inbox, Depends(_inbox)]
 TheService = Annotated[Service, Depends(_service)]
 Caller = Annotated[str, Depends(_caller)]

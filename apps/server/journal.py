@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,15 @@ class Journal:
         query = "SELECT task FROM tasks WHERE job = ? AND position = ?"
         rows = self._rows(query, (number, position))
         return json.loads(rows[0][0]) if rows else None
+
+    def task_texts(self) -> Iterator[str]:
+        """The JSON of all tasks, read beside whatever else is read."""
+        try:
+            with closing(self._connect()) as reader:
+                for (text,) in reader.execute("SELECT task FROM tasks"):
+                    yield text
+        except sqlite3.Error as error:
+            raise StorageError(f"The queue cannot be read: {error}.") from None
 
     def results(self, number: int, after: int = 0, limit: int = -1) -> list[TaskResult]:
         """Results of a job in the order in which they came, from the one after `after` on."""

@@ -9,7 +9,7 @@ import asyncio
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -60,6 +60,7 @@ class Service:
 
     Attributes:
         draining: no job is accepted any more.
+        sweepers: remove what is old and not the service's own; called in threads, now and then.
         metrics: counted here as things happen.
         seconds: how long tasks take, learned from their results.
         disk_refusal: what the disk said when it last refused something; None once it did not.
@@ -72,6 +73,7 @@ class Service:
         self.generator = generator
         self.rules = rules
         self.draining = False
+        self.sweepers: list[Callable[[], object]] = []
         self.metrics = Metrics()
         self.seconds = TaskSeconds()
         self.disk_refusal: str | None = None
@@ -217,6 +219,10 @@ class Service:
     async def task(self, job: StoredJob, position: int) -> dict[str, object] | None:
         """The fields of one task of a job."""
         return await asyncio.to_thread(self._journal.task, job.number, position)
+
+    def task_texts(self) -> Iterator[str]:
+        """All tasks of all jobs, as they are stored."""
+        return self._journal.task_texts()
 
     async def cancel(self, job: StoredJob) -> StoredJob:
         """Have no more of a job's tasks started. What runs is finished and kept."""
@@ -441,15 +447,15 @@ class Service:
             records = [
                 (places[result.position][0], record_of(result, *places[result.position]))
                 for result in portion
-                if self._counts(result, live, engine_job)
+                if self._counts(result, live)
             ]
             await self._settle(live, records)
 
-    def _counts(self, result: Result, live: LiveJob, engine_job: Job) -> bool:
+    def _counts(self, result: Result, live: LiveJob) -> bool:
         """Whether this is what becomes of a task, and not of its try by this daemon alone."""
         if result.status == "interrupted":
             return live.to_be_cancelled
-        if result.success or result.position not in engine_job.unkept:
+        if result.success or result.cause != "storage":
             return True
         self.disk_refusal = self.disk_refusal or result.error
         return False
@@ -551,6 +557,8 @@ class Service:
         while True:
             try:
                 await self._forget_ended(time.time() - 3600 * self.rules.keep_results)
+                for sweeper in self.sweepers:
+                    await asyncio.to_thread(sweeper)
             except MultiGPUError as error:
                 logger.warning(f"Old jobs cannot be removed now: {error}")
             except Exception:

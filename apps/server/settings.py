@@ -2,16 +2,79 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from apps.server.safety.bodies import MIB, BodyLimits
+from apps.server.safety.connections import ConnectionLimits
+from apps.server.safety.hosts import host_name
+from apps.server.safety.keys import FILE_NAME
+from core.fields import Steps
 from core.model_settings import Count
+from core.paths import user_path
+from core.pictures.source_images import MAX_BYTES, MAX_PIXELS
 from core.section import Section
 from core.settings import DEFAULT_FILE, PROJECT_DIR, OptionalSeconds, Settings
 from core.settings_file import overlaid
 
 SERVER_FILE = PROJECT_DIR / "config" / "server.yaml"
+GIB = 1024 * MIB
+Duration = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # seconds
+Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Quality = Literal["low", "medium", "high", "xhigh", "max", "standard", "hd"]
+
+
+class QualitySteps(Section):
+    """Denoising steps that a `quality` stands for, by the kind of request."""
+
+    generations: dict[Quality, Steps]
+    edits: dict[Quality, Steps]
+
+
+class ImagesSection(Section):
+    """What concerns the Images API alone.
+
+    Attributes:
+        url_lifetime: minutes.
+        max_pixels: of one picture.
+    """
+
+    url_lifetime: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    max_pixels: Count
+    quality: QualitySteps
+
+
+class LimitsSection(Section):
+    """What clients may send, and how slowly; sizes in the unit that ends a name."""
+
+    connections: Count
+    header_seconds: Duration
+    body_seconds: Duration
+    body_kib_per_second: Count
+    write_seconds: Duration
+    json_mib: Size
+    upload_mib: Size
+    buffered_mib: Size
+    picture_mib: Annotated[float, Field(gt=0, le=MAX_BYTES / MIB)]
+    picture_megapixels: Annotated[float, Field(gt=0, le=MAX_PIXELS / 1e6)]
+    inbox_gib: Size
+    files_gib_per_key: Size
+    files_per_key: Count
+
+    @property
+    def of_connections(self) -> ConnectionLimits:
+        return ConnectionLimits(self.connections, self.header_seconds, self.write_seconds)
+
+    @property
+    def of_bodies(self) -> BodyLimits:
+        return BodyLimits(
+            json_bytes=int(self.json_mib * MIB),
+            upload_bytes=int(self.upload_mib * MIB),
+            buffered_bytes=int(self.buffered_mib * MIB),
+            seconds=self.body_seconds,
+            bytes_per_second=self.body_kib_per_second * 1024,
+        )
 
 
 class ServerSection(Section):
@@ -20,12 +83,29 @@ class ServerSection(Section):
     host: Annotated[str, Field(min_length=1)]
     port: Annotated[int, Field(ge=0, le=65535)]
     output_dir: Annotated[str, Field(min_length=1)]
-    allowed_hosts: list[Annotated[str, Field(min_length=1)]]
+    keys_file: Annotated[str, Field(min_length=1)] | None
+    allowed_hosts: list[Annotated[str, AfterValidator(host_name)]]
+    fetch_pictures: bool
+    limits: LimitsSection
     keep_results: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     max_tasks_per_job: Count
     max_waiting: Count
     max_waiting_per_key: Count
     drain_timeout: OptionalSeconds
+    images: ImagesSection
+
+    def keys_place(self, output_dir: Path | None = None) -> Path:
+        """The file of API keys.
+
+        Args:
+            output_dir: where results lie, if elsewhere than the settings say.
+
+        Raises:
+            InputError: no file system could have such a path.
+        """
+        if self.keys_file is not None:
+            return user_path(self.keys_file, "keys_file")
+        return (output_dir or Path(self.output_dir)) / FILE_NAME
 
 
 class ServerSettings(Settings):

@@ -37,6 +37,7 @@ class Settle(Protocol):
         worker: str | None,
         error: str | None = None,
         elapsed: float = 0.0,
+        cause: Cause | None = None,
     ) -> None: ...
 
 
@@ -52,6 +53,7 @@ class Attempts:
         settle: gives a task its result.
         again: told of a task that is to be tried again.
         on_storage_error: told that the output folder takes nothing more.
+        previews: how many previews of each task are wanted.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Attempts:
         settle: Settle,
         again: Callable[[TaskState], None],
         on_storage_error: Callable[[Refusal], None],
+        previews: int = 0,
     ) -> None:
         self._job = job
         self._recorder = recorder
@@ -73,6 +76,7 @@ class Attempts:
         self._settle = settle
         self._again = again
         self._on_storage_error = on_storage_error
+        self._previews = previews
         self._active: dict[str, ActiveAttempt] = {}
 
     def __bool__(self) -> bool:
@@ -99,7 +103,8 @@ class Attempts:
         partial = self._recorder.partial_path(admitted, lease_id)
         task.attempts += 1
         batch = self._recorder.batch
-        attempt = Attempt(lease_id, batch, admitted, task.attempts, worker, partial)
+        previews = 0 if task.out else self._previews  # a copy would show the same once more
+        attempt = Attempt(lease_id, batch, admitted, task.attempts, worker, partial, previews)
         lease = Lease(
             lease_id,
             task.attempts,
@@ -109,6 +114,7 @@ class Attempts:
             partial,
             admitted.contents.pictures,
             loras_sha256=admitted.contents.loras,
+            previews=previews,
         )
         active = ActiveAttempt(
             self._job.number, self._recorder, task, attempt, lease, self.is_suspect(task)
@@ -241,7 +247,7 @@ class Attempts:
         ending = Ending(written, outcome, error, elapsed)
         worker = active.attempt.worker
         self._record_end(
-            active, ending, lambda: self._settle(task, outcome, worker, error, elapsed)
+            active, ending, lambda: self._settle(task, outcome, worker, error, elapsed, cause)
         )
 
     def _record_end(self, active: ActiveAttempt, ending: Ending, then: Callable[[], None]) -> None:
@@ -270,8 +276,7 @@ class Attempts:
         task, worker = active.task, active.attempt.worker
 
         def ended(_: Refusal | None) -> None:
-            self._job.unkept.add(task.admitted.position)
-            self._settle(task, "failed", worker, str(refusal))
+            self._settle(task, "failed", worker, str(refusal), cause="storage")
             self._mind_the_folder(refusal)
 
         ending = Ending("storage", "failed", str(refusal))
@@ -280,8 +285,7 @@ class Attempts:
     def _disk_refused(self, active: ActiveAttempt, refusal: Refusal) -> None:
         """One result cannot be kept. If none can, to make more would only waste the devices."""
         self._recorder.fail(active.attempt, str(refusal))
-        self._job.unkept.add(active.admitted.position)
-        self._settle(active.task, "failed", active.attempt.worker, str(refusal))
+        self._settle(active.task, "failed", active.attempt.worker, str(refusal), cause="storage")
         self._mind_the_folder(refusal)
 
     def _mind_the_folder(self, refusal: Refusal) -> None:

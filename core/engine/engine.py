@@ -110,7 +110,6 @@ class Engine:
             self._supervisor,
             self._dispatcher,
             self._jobs,
-            listener,
             rules.task_timeout_minimum,
         )
 
@@ -185,6 +184,7 @@ class Engine:
         listener: Listener | None = None,
         sealed: bool = True,
         promised: int = 0,
+        previews: int = 0,
     ) -> Job:
         """Take a job.
 
@@ -199,6 +199,7 @@ class Engine:
             sealed: no more tasks will be added.
             promised: how many tasks, or results of tasks, will be added whatever becomes of the
                 job, which is sealed then; without `sealed`.
+            previews: how many previews of each task its listener is told of.
         """
         with self._going:
             self._last_job += 1
@@ -220,6 +221,7 @@ class Engine:
             refusal=self._refusal,
             share=(owner or f"job {number}", priority),
             keeps_results=any(result.success for result in settled),
+            previews=previews,
             is_told=listener is not None,
         )
         self._hand_over(lambda: self._take(run, tasks, sealed))

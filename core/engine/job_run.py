@@ -12,9 +12,9 @@ from core.engine.grouping import group_of
 from core.engine.job import Job
 from core.engine.pending import Pending, Stack
 from core.engine.recorder import Recorder, Refusal, Then
-from core.engine.retry import RetryRules
+from core.engine.retry import Cause, RetryRules
 from core.engine.task_state import TaskState
-from core.events import Listener, TaskEnded
+from core.events import Event, Listener, TaskEnded
 from core.intake.admission import Admitted
 from core.store.ledger_entry import result_of
 from core.tasks import Result, Status
@@ -36,6 +36,7 @@ class JobRun:
         refusal: the result of a task that cannot be tried any more, as status and error.
         share: owner and priority of the job.
         keeps_results: some of the job's inputs have results of earlier runs, which stay.
+        previews: how many previews of each task are wanted.
         is_told: the job has a listener of its own, so that the log need not say how it ends.
     """
 
@@ -53,6 +54,7 @@ class JobRun:
         refusal: Callable[[Admitted], tuple[Status, str] | None],
         share: tuple[str, int],
         keeps_results: bool = False,
+        previews: int = 0,
         is_told: bool = False,
     ) -> None:
         self.job = job
@@ -76,6 +78,7 @@ class JobRun:
             self._settle,
             self._again,
             lambda refusal: on_storage_error(self, refusal),
+            previews,
         )
         self._tasks: dict[int, TaskState] = {}  # those without a result
         self._sealed = False  # no more tasks will be added
@@ -86,6 +89,10 @@ class JobRun:
     @property
     def number(self) -> int:
         return self.job.number
+
+    def tell(self, event: Event) -> None:
+        """Tell whoever watches the job."""
+        self._listener(event)
 
     @property
     def _leasing(self) -> bool:
@@ -146,7 +153,7 @@ class JobRun:
             self._withdraw(self, None)
         self._close_if_drained()
 
-    def close(self, status: Status, reason: str) -> None:
+    def close(self, status: Status, reason: str, cause: Cause | None = None) -> None:
         """Close every open task now, and every one that is added.
 
         The record keeps these tasks as they are, so that a resumed run tries them. What is being
@@ -155,13 +162,12 @@ class JobRun:
         # What was promised has its results, too: the job is not finished before it is sealed.
         self._sealed = self._sealed or not self.job.promised
         self.job.closed_as = self.job.ends_as = (status, reason)
-        self.close_some(status, reason)
+        self.close_some(status, reason, cause=cause)
         self._finish_if_complete()
 
     def close_for_the_disk(self, reason: str) -> None:
         """Close every open task as failed, because the output folder takes nothing more."""
-        self.job.unkept.update(self._tasks)
-        self.close("failed", reason)
+        self.close("failed", reason, "storage")
 
     def close_some(
         self,
@@ -169,6 +175,7 @@ class JobRun:
         reason: str,
         brief: str | None = None,
         model: str | None = None,
+        cause: Cause | None = None,
     ) -> None:
         """Close open tasks now; results of theirs that still come are thrown away.
 
@@ -192,7 +199,7 @@ class JobRun:
             level = "DEBUG" if self._is_told else level
             logger.log(level, f"Stopped with {left}. {brief or reason}")
         for task in still_open:
-            self._settle(task, status, None, reason)
+            self._settle(task, status, None, reason, cause=cause)
 
     def _settle(
         self,
@@ -201,13 +208,14 @@ class JobRun:
         worker: str | None,
         error: str | None = None,
         elapsed: float = 0.0,
+        cause: Cause | None = None,
     ) -> None:
         admitted = task.admitted
         if self._tasks.pop(admitted.position, None) is None:
             return
         if task.out:
             self.job.returned()
-        result = result_of(admitted, status, worker, error, elapsed, task.attempts)
+        result = result_of(admitted, status, worker, error, elapsed, task.attempts, cause)
         self._listener(TaskEnded(result, self.number))
         self.job.settle(result)
         self._close_if_drained()

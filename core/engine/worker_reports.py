@@ -13,7 +13,7 @@ from core.engine.supervisor import Supervisor
 from core.engine.task_state import ActiveAttempt
 from core.engine.worker_log import WorkerLog
 from core.engine.worker_slot import WorkerSlot
-from core.events import Listener, TaskProgress
+from core.events import TaskPreview, TaskProgress
 from core.messages import (
     BootFailed,
     Compiling,
@@ -24,10 +24,12 @@ from core.messages import (
     Loaded,
     LoadFailed,
     Log,
+    Preview,
     PromptCut,
     Ready,
     StepsDone,
 )
+from core.store.outputs import preview_of
 
 
 class WorkerReports:
@@ -43,14 +45,12 @@ class WorkerReports:
         supervisor: Supervisor,
         dispatcher: Dispatcher,
         jobs: JobTable,
-        listener: Listener,
         saving_timeout: float,
     ) -> None:
         self._slots = {slot.name: slot for slot in slots}
         self._supervisor = supervisor
         self._dispatcher = dispatcher
         self._jobs = jobs
-        self._listener = listener
         self._saving_timeout = saving_timeout
         self.log = WorkerLog()
 
@@ -88,6 +88,8 @@ class WorkerReports:
                 self._compiling(slot)
             case StepsDone():
                 self._tell_steps(slot, message)
+            case Preview():
+                self._tell_preview(slot, message)
             case Generated():
                 self._generated(slot, message)
             case Done() | Failed():
@@ -102,11 +104,21 @@ class WorkerReports:
     def _tell_steps(self, slot: WorkerSlot, message: StepsDone) -> None:
         """Tell listeners of steps that are done. A hang is seen by the deadline alone."""
         active = slot.running.get(message.lease_id)
-        if active is not None:
+        run = self._jobs.of(active) if active is not None else None
+        if active is not None and run is not None:
             task, together = active.admitted.task_id, len(slot.running)
-            self._listener(
+            run.tell(
                 TaskProgress(task, slot.name, message.done, message.total, together, active.job)
             )
+
+    def _tell_preview(self, slot: WorkerSlot, message: Preview) -> None:
+        """Tell the job's listener of a picture that is there until the attempt ends."""
+        active = slot.held(message.lease_id)
+        run = self._jobs.of(active) if active is not None else None
+        if active is not None and run is not None and not active.thrown_away:
+            task, path = active.admitted.task_id, active.attempt.partial_path
+            file = preview_of(path, message.number)
+            run.tell(TaskPreview(task, slot.name, message.step, message.total, file, active.job))
 
     def _generated(self, slot: WorkerSlot, message: Generated) -> None:
         """The device is done with an attempt, whose result is still to be saved."""

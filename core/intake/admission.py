@@ -69,6 +69,7 @@ class Rejected:
     task_id: str
     error: str
     output_path: str | None = None
+    cause: str = "input"  # as in `core.tasks.Result`
 
 
 Item = Admitted | Rejected

@@ -430,4 +430,5 @@ def _settled_result(entry: Entry, item: Item) -> Result:
         error=entry.error,
         worker=entry.worker,
         seed=item.task.seed if isinstance(item, Admitted) else None,
+        cause=None if isinstance(item, Admitted) else item.cause,
     )

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from loguru import logger
@@ -186,7 +186,7 @@ def _register_heif() -> None:
     pillow_heif.register_heif_opener(**_HEIF_OPTIONS)
 
 
-@cache
+@lru_cache(maxsize=1024)  # a daemon sees more pictures than it has memory for
 def _warn_once(text: str) -> None:
     """Warn of a picture once, although it is looked at for its edit and for its score."""
     logger.warning(text)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # raise it when pictures that are not plain sRGB come to be read in another way
 MAX_PROFILE_BYTES = 16 * 1024**2  # of printers' tables; cameras' have a few kilobytes
+MAX_KEPT_BYTES = 1024**2  # of a profile that is kept for the next picture with the same one
 SAME = 2  # of 255: a profile that moves no colour by more is sRGB, rounded
 _LEVELS = range(0, 256, 15)  # per channel, at which a profile is compared with sRGB
 _GREY = ("1", "L", "LA", "La")
@@ -51,7 +52,9 @@ def colours_of(image: Image.Image) -> Colours:
     if not isinstance(profile, bytes) or len(profile) > MAX_PROFILE_BYTES:
         return Colours(problem="it is too large")
     kind = image.mode if image.mode == "CMYK" else "L" if _is_grey(image.mode) else "RGB"
-    return _of_profile(profile, kind)
+    # A file of a few kilobytes may hold the largest profile; those of a few would fill the memory.
+    of_profile = _kept_of_profile if len(profile) <= MAX_KEPT_BYTES else _of_profile
+    return of_profile(profile, kind)
 
 
 def is_plain(image: Image.Image) -> bool:
@@ -97,7 +100,6 @@ def _is_grey(mode: str) -> bool:
     return mode in _GREY or is_deep(mode)
 
 
-@lru_cache(maxsize=64)
 def _of_profile(data: bytes, kind: str) -> Colours:
     """`kind`: RGB, L or CMYK, what the picture's numbers are."""
     from PIL import ImageCms  # main starts without it
@@ -115,6 +117,9 @@ def _of_profile(data: bytes, kind: str) -> Colours:
         return Colours(source, transform)
     except Exception as error:  # whatever a damaged profile ends in
         return Colours(problem=" ".join(str(error).split())[:100] or type(error).__name__)
+
+
+_kept_of_profile = lru_cache(maxsize=64)(_of_profile)
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,7 @@ class Attempt:
         batch: the number that the ledger gave the task's batch.
         number: 1 for the first try.
         partial_path: where the worker writes; inside the output folder, beside the result.
+        previews: how many previews it may write beside that.
     """
 
     lease_id: str
@@ -26,6 +27,7 @@ class Attempt:
     number: int
     worker: str
     partial_path: str
+    previews: int = 0
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from core.store.attempt import Attempt, Ending, Refusal
 from core.store.claims import BatchClaims
 from core.store.ledger import Ledger
 from core.store.ledger_entry import Entry, Recordable, State, entry_for, result_of
-from core.store.outputs import OutputRoot, discard, partial_of, publish
+from core.store.outputs import OutputRoot, discard, discard_previews, partial_of, publish
 from core.store.replaced import Replaced
 from core.store.results_table import ResultsTable
 from core.tasks import Status
@@ -128,7 +128,7 @@ class FolderRecorder:
         """Remove what an attempt left, and close its lease; another one decides about its task."""
 
         def end() -> None:
-            discard(Path(attempt.partial_path))
+            _discard(attempt)
             self._ledger.end_lease_alone(attempt.lease_id, cause)
 
         self._ask(_Act(end, _ignore))  # refused, it stays open, which does no harm
@@ -139,7 +139,7 @@ class FolderRecorder:
 
     def discard(self, attempt: Attempt) -> None:
         """Remove what an attempt left, and keep its lease open: the next run tries its task."""
-        self._ask(_Act(partial(discard, Path(attempt.partial_path)), _ignore))
+        self._ask(_Act(partial(_discard, attempt), _ignore))
 
     def call(self, do: Callable[[], None], then: Then) -> None:
         """Do anything else that belongs behind what was asked for before."""
@@ -258,17 +258,19 @@ class FolderRecorder:
         except (StorageError, LedgerError):
             discard(file)
             raise
+        finally:
+            discard_previews(attempt.partial_path, attempt.previews)
         self._tell(attempt, "done", entry)
 
     def _end(self, attempt: Attempt, ending: Ending) -> None:
-        discard(Path(attempt.partial_path))
+        _discard(attempt)
         if ending.outcome == "again":
             self._record(attempt, ending.cause, entry_for(attempt.admitted, "pending"))
         else:
             self._end_task(attempt, ending.cause, ending.outcome, ending.error, ending.elapsed)
 
     def _fail(self, attempt: Attempt, error: str) -> None:
-        discard(Path(attempt.partial_path))
+        _discard(attempt)
         self._end_task(attempt, "storage", "failed", error)
 
     def _end_task(
@@ -302,6 +304,12 @@ class FolderRecorder:
                 attempt.admitted, status, entry.worker, entry.error, entry.elapsed, attempt.number
             )
             self._table.add(attempt.batch, [result])
+
+
+def _discard(attempt: Attempt) -> None:
+    """Remove what an attempt left: its unfinished file, and its previews."""
+    discard(Path(attempt.partial_path))
+    discard_previews(attempt.partial_path, attempt.previews)
 
 
 def _answer(then: Then, refusal: Refusal | None) -> None:

@@ -67,6 +67,7 @@ def result_of(
     error: str | None = None,
     elapsed: float = 0.0,
     attempts: int = 0,
+    cause: str | None = None,
 ) -> Result:
     """The one result of a task."""
     return Result(
@@ -79,6 +80,7 @@ def result_of(
         worker=worker,
         attempts=attempts,
         seed=admitted.task.seed,
+        cause=cause,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from core.errors import InputError, StorageError
 from core.fault_points import fault_point
+from core.messages import MOST_PREVIEWS
 from core.paths import MAX_NAME_BYTES, MAX_PATH_BYTES, as_text, on_disk, user_path
 from core.validation import shown
 
@@ -46,6 +47,11 @@ class OutputPath:
 def partial_of(path: OutputPath, lease_id: str) -> Path:
     """The file to which a worker writes the result of a lease, beside where it belongs."""
     return path.file.with_name(f"{PARTIAL_PREFIX}{lease_id}")
+
+
+def preview_of(partial: str, number: int) -> str:
+    """The file of an attempt's preview, beside the `partial` file that it writes."""
+    return f"{partial}-{number}"
 
 
 def output_key(shown: str) -> str:
@@ -157,7 +163,7 @@ class OutputRoot:
             raise StorageError(f"{file} has come to lead out of {self.folder}.")
 
     def sweep(self, partial: str) -> None:
-        """Remove an unfinished file that a dead run left, by its path relative to the root.
+        """Remove an unfinished file, and its previews, that a dead run left, by its relative path.
 
         The path comes from a file that could have been tampered with: nothing else goes.
         """
@@ -165,6 +171,7 @@ class OutputRoot:
             file = Path(os.path.normpath(self.folder / on_disk(partial)))
             if file.name.startswith(PARTIAL_PREFIX) and self._lies_inside(os.path.dirname(file)):
                 discard(file)
+                discard_previews(str(file))
 
 
 def _real_path(folder: str | Path) -> str:
@@ -322,6 +329,12 @@ def discard(partial: Path) -> None:
     """Remove an unfinished file if it is there."""
     with contextlib.suppress(OSError):  # a dead disk keeps it; the next run sweeps again
         partial.unlink(missing_ok=True)
+
+
+def discard_previews(partial: str, count: int = MOST_PREVIEWS) -> None:
+    """Remove the previews of an attempt that are there."""
+    for number in range(1, count + 1):
+        discard(Path(preview_of(partial, number)))
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:

@@ -42,7 +42,7 @@ def encode_picture(image: Image.Image, lease: Lease, used: Mapping[str, Any]) ->
     own = json.dumps(record(lease, used))  # in ASCII, which every kind of text field can hold
     stream = BytesIO()
     if (lease.task.output_path or "").lower().endswith(WEBP):
-        exif = _exif(own, parameters)
+        exif = exif_of(own, parameters)
         # For lossless files "quality" is effort: more of it takes four times as long for nothing.
         image.save(stream, "WEBP", lossless=True, method=1, quality=20, exif=exif)
     else:
@@ -67,7 +67,7 @@ def record(lease: Lease, used: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _exif(description: str, comment: str) -> bytes:
+def exif_of(description: str, comment: str) -> bytes:
     """EXIF of an image description and a user comment, in the types that its standard gives.
 
     Pillow would write the comment as BYTE, which piexif, and so A1111, cannot read.

@@ -14,6 +14,7 @@ from core.model_identity import BACKEND, BASE, loaded_as
 from core.store.provenance import encode_picture, record
 from core.worker_spec import WorkerSpec
 from workers.lora_manager import LoraCounts
+from workers.previews import TellPreview
 from workers.steps import TellSteps
 
 Log = Callable[[str, str], None]
@@ -94,6 +95,10 @@ class ModelFamily(ABC):
 
     def on_steps(self, tell: TellSteps) -> None:
         """Call `tell` after every step of what runs, if there are any."""
+        del tell
+
+    def on_previews(self, tell: TellPreview) -> None:
+        """Call `tell` with the previews that leases ask for, where a picture is drawn in steps."""
         del tell
 
     @abstractmethod

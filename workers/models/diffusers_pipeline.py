@@ -19,6 +19,7 @@ from workers.compilation import Compilation, compilable, compiler_failed
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
 from workers.models.base import Log, ModelFamily, Picture, Product, model_settings
+from workers.models.denoising_previews import DenoisingPreviews
 from workers.models.family import Family, family_of
 from workers.models.guidance import usual_guidance
 from workers.models.loading import load_pipeline
@@ -26,6 +27,7 @@ from workers.models.prompt_limits import fit_clip_tokenizers
 from workers.models.vae_tiles import VaeTiles
 from workers.noise_schedule import StepNoise
 from workers.pixels import quantise_on_device, to_image
+from workers.previews import TellPreview
 from workers.prompt_cache import PromptCache
 from workers.prompt_cuts import PromptCuts, tokenizers_of
 from workers.reproducible import make_reproducible
@@ -57,6 +59,8 @@ class DiffusersPipeline(ModelFamily):
         self._step_noise: StepNoise | None = None
         self._tell_compiling: Callable[[], None] = lambda: None
         self._tell_steps: TellSteps = lambda done, total: None
+        self._tell_preview: TellPreview = lambda sketch: None
+        self._previews: DenoisingPreviews | None = None
         self._prompts: PromptCache | None = None
         self._vae = VaeTiles(None)
         self.cuts = PromptCuts({})
@@ -72,6 +76,9 @@ class DiffusersPipeline(ModelFamily):
     def on_steps(self, tell: TellSteps) -> None:
         self._tell_steps = tell
 
+    def on_previews(self, tell: TellPreview) -> None:
+        self._tell_preview = tell
+
     def load(self) -> str:
         refuse_unusable_cache(self.spec)
         pipeline = load_pipeline(self.spec, self._device, self._log)
@@ -85,6 +92,9 @@ class DiffusersPipeline(ModelFamily):
         self._vae = VaeTiles(getattr(pipeline, "vae", None))
         self.pipeline = pipeline
         self._step_noise = StepNoise(pipeline)
+        self._previews = DenoisingPreviews(
+            pipeline, lambda sketch: self._tell_preview(sketch), self._log
+        )
         self._caching = StepCaching(pipeline, self._denoiser, self.spec.step_cache)
         choose_attention(self._denoiser, self.spec.attention_backend, self._log)
         self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
@@ -161,6 +171,7 @@ class DiffusersPipeline(ModelFamily):
 
     def _call(self, leases: Sequence[Lease], arguments: dict[str, Any]) -> Any:
         assert self._caching is not None and self._step_noise is not None
+        assert self._previews is not None
         # Noise from the CPU's generator is the same on every device.
         generators = [torch.Generator("cpu").manual_seed(_seed(lease.task)) for lease in leases]
         one_or_all = generators if len(leases) > 1 else generators[0]
@@ -173,7 +184,7 @@ class DiffusersPipeline(ModelFamily):
             arguments = {k: v for k, v in arguments.items() if k != "negative_prompt"}
         steps = self._own_steps or self._value(arguments, "num_inference_steps")
         self._step_noise.generator = one_or_all
-        with self._caching.fresh(steps):
+        with self._caching.fresh(steps), self._previews.of(leases):
             return self.pipeline(generator=one_or_all, output_type="np", **arguments)
 
     @property

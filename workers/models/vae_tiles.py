@@ -27,7 +27,7 @@ class VaeTiles:
         self._working_on: int | None = None  # the picture's longer side in pixels
         if hasattr(vae, "use_tiling"):
             self._watch("encode", 1)
-            self._watch("decode", _pixels_per_latent(vae))
+            self._watch("decode", pixels_per_latent(vae))
 
     @property
     def short(self) -> bool:
@@ -74,7 +74,8 @@ class VaeTiles:
         setattr(self._vae, name, watched)
 
 
-def _pixels_per_latent(vae: Any) -> int:
+def pixels_per_latent(vae: Any) -> int:
+    """Side in pixels of what one latent stands for."""
     for name in ("spatial_compression_ratio", "spatial_scale_factor"):
         ratio = getattr(vae, name, None) or vae.config.get(name)
         if ratio is not None:
@@ -95,5 +96,5 @@ def _set_tiles(vae: Any, side: int) -> None:
         return
     vae.enable_tiling()
     vae.tile_sample_min_size = side
-    vae.tile_latent_min_size = side // _pixels_per_latent(vae)
+    vae.tile_latent_min_size = side // pixels_per_latent(vae)
     vae.tile_overlap_factor = OVERLAP

@@ -1,0 +1,67 @@
+"""Pictures as they are sent: from the PNG that a worker wrote to the format that was asked for.
+
+A PNG goes out as it lies there. Webp and jpeg keep what it says of its making (as EXIF, in the
+places where A1111 looks) and its colour profile.
+"""
+
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from apps.server.images.parameters import Format
+from core.store.provenance import PARAMETERS_KEY, TASK_KEY, exif_of
+
+MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
+MOST_JPEG_EXIF = 65_000  # bytes: a JPEG's segment has two bytes for its length
+EXIF_START = b"Exif\0\0"  # which only a JPEG's segment has
+FULL_COLOUR_FROM = 90  # percent: below it a JPEG's colours have half the resolution, as usual
+
+
+def encoded(file: Path, format: Format, compression: int) -> bytes:
+    """A picture in a format.
+
+    Args:
+        compression: percent of the quality that webp and jpeg keep; webp at 100 is lossless.
+
+    Raises:
+        OSError: the file is gone, or damaged.
+    """
+    if format == "png":
+        return file.read_bytes()
+    with Image.open(file, formats=["PNG"]) as image:
+        image.load()
+        texts = {key: str(image.info.get(key, "")) for key in (TASK_KEY, PARAMETERS_KEY)}
+        profile = image.info.get("icc_profile")
+        stream = BytesIO()
+        if format == "webp":
+            quality = {"lossless": True, "quality": 20, "method": 1}  # effort, as a worker's
+            if compression < 100:
+                quality = {"quality": compression, "method": 4}
+            exif = exif_of(texts[TASK_KEY], texts[PARAMETERS_KEY])
+            image.save(stream, "WEBP", exif=exif, icc_profile=profile, **quality)
+        else:
+            image.convert("RGB").save(
+                stream,
+                "JPEG",
+                quality=max(1, compression),
+                subsampling=0 if compression >= FULL_COLOUR_FROM else 2,
+                optimize=True,
+                exif=_exif_of_jpeg(texts[TASK_KEY], texts[PARAMETERS_KEY]),
+                icc_profile=profile,
+            )
+    return stream.getvalue()
+
+
+def _exif_of_jpeg(task: str, parameters: str) -> bytes:
+    """What fits: the whole, the text for viewers alone, or nothing."""
+    for exif in (exif_of(task, parameters), exif_of("", parameters)):
+        if len(exif) <= MOST_JPEG_EXIF:
+            return EXIF_START + exif
+    return b""
+
+
+def size_of(file: Path) -> str:
+    """Width and height of a picture in pixels, as 1024x768."""
+    with Image.open(file, formats=["PNG"]) as image:
+        return f"{image.width}x{image.height}"

@@ -1,0 +1,49 @@
+"""`/pictures/...`: the addresses of `response_format: url`."""
+
+import asyncio
+import time
+
+from fastapi import APIRouter, Request, Response
+
+from apps.server.context import TheService
+from apps.server.errors import ApiError, not_found
+from apps.server.images.answers import picture_file
+from apps.server.images.encoding import MEDIA_TYPES, encoded
+from apps.server.images.links import PREFIX, Links, NoLink
+
+router = APIRouter(tags=["images"])
+
+
+@router.get(
+    f"{PREFIX}{{name}}",
+    responses={
+        200: {"content": {media_type: {} for media_type in MEDIA_TYPES.values()}},
+        404: {"description": "There is no such picture."},
+        410: {"description": "The address has expired."},
+    },
+    response_class=Response,
+)
+async def picture(name: str, request: Request, service: TheService) -> Response:
+    """A picture by its address, which needs no key: nobody can guess it, and it expires."""
+    links: Links = request.app.state.links
+    try:
+        link = links.read(name)
+    except NoLink:
+        raise _none() from None
+    if link.expired:
+        raise ApiError(410, "The address of this picture has expired.", "url_expired")
+    file = picture_file(service.folder, link.job, link.position)
+    try:
+        content = await asyncio.to_thread(encoded, file, link.format, link.compression)
+    except FileNotFoundError:
+        raise _none() from None
+    headers = {
+        "Cache-Control": f"private, immutable, max-age={max(0, int(link.ends - time.time()))}",
+        "Content-Disposition": f'inline; filename="{link.job}-{link.position}.{link.format}"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(content, media_type=MEDIA_TYPES[link.format], headers=headers)
+
+
+def _none() -> ApiError:
+    return not_found("There is no such picture.", "picture_not_found")

@@ -1,0 +1,175 @@
+"""`/v1/images/generations` and `/v1/images/edits`.
+
+A request is a job like any other: accepted by the journal, drawn in the order of its priority, and
+kept as long as jobs are. Its client waits for the end. One that leaves before wants no more of it,
+so what has not begun by then is cancelled.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from apps.server.context import Caller, TheInbox, TheLoras, TheService
+from apps.server.errors import ApiError, bad_value
+from apps.server.images import documents
+from apps.server.images.answers import Answer
+from apps.server.images.bodies import FORM, JSON, content_type, form_body, json_body, unsupported
+from apps.server.images.client import Gone, unless_gone
+from apps.server.images.links import Links
+from apps.server.images.parameters import EditParameters, GenerationParameters, ImageParameters
+from apps.server.images.refusals import checked, missing
+from apps.server.images.stream import EventStream, events
+from apps.server.images.tasks import check_together, steps_of, tasks_for
+from apps.server.images.waiting import all_drawn, pictures, wanted_no_more
+from apps.server.models import TheModels
+from apps.server.records import NewJob, new_id
+from apps.server.service import Service
+from core.fields import MOST_SOURCES
+from core.worker_spec import Role
+
+router = APIRouter(prefix="/v1/images", tags=["images"])
+SOURCE = "images"
+CLIENT_GONE = 499  # as nginx logs it; nobody reads the answer
+
+
+class Drawing:
+    """What a request needs of the daemon until its pictures are there."""
+
+    def __init__(
+        self,
+        request: Request,
+        service: TheService,
+        models: TheModels,
+        inbox: TheInbox,
+        loras: TheLoras,
+        caller: Caller,
+    ) -> None:
+        self.request = request
+        self.service: Service = service
+        self.models = models
+        self.inbox = inbox
+        self.loras = loras
+        self.caller = caller
+        self.links: Links = request.app.state.links
+
+    async def check(self, asked: ImageParameters, role: Role) -> str:
+        """Whether the request can be served at all; returns the name of its model.
+
+        Raises:
+            ApiError: 400, 404 or 503.
+        """
+        check_together(asked, self.service.rules.images)
+        return await self.models.asked_for(asked.model, role)
+
+    async def answer(self, asked: ImageParameters, sources: Sequence[str] = ()) -> Response:
+        """Have the pictures drawn, and hand them out.
+
+        Raises:
+            ApiError: they cannot be drawn.
+        """
+        started = time.monotonic()
+        job = await self._job(asked, sources)
+        stored, _ = await self.service.submit(job)
+        live = self.service.live(stored.id)
+        assert live is not None  # it is new, and nothing was awaited since
+        answer = Answer(
+            asked,
+            job.id,
+            self.service.folder,
+            [task["seed"] for task in job.tasks],
+            self.links,
+            str(self.request.base_url).rstrip("/"),
+        )
+
+        async def leave() -> None:
+            if wanted_no_more(live):
+                await self.service.cancel(stored)
+
+        if asked.stream:
+            return EventStream(events(pictures(self.service, live), answer), leave)
+        try:
+            await unless_gone(self.request, all_drawn(self.service, live))
+        except Gone:
+            return Response(status_code=CLIENT_GONE)
+        finally:
+            await leave()
+        body = await asyncio.to_thread(answer.body)
+        taken = str(round(1000 * (time.monotonic() - started)))
+        return Response(body, media_type=JSON, headers={"openai-processing-ms": taken})
+
+    async def _job(self, asked: ImageParameters, sources: Sequence[str]) -> NewJob:
+        id = new_id("job")
+        loras = [
+            await asyncio.to_thread(self.loras.resolve, lora.name, f"loras[{place}].name")
+            for place, lora in enumerate(asked.loras)
+        ]
+        steps = steps_of(asked, self.service.rules.images)
+        tasks = tasks_for(asked, id, steps, loras, sources)
+        metadata = {"user": asked.identifier} if asked.identifier else {}
+        return NewJob(self.caller, tasks, source=SOURCE, metadata=metadata, id=id)
+
+
+TheDrawing = Annotated[Drawing, Depends()]
+
+
+@router.post(
+    "/generations",
+    response_class=Response,
+    responses=documents.ERRORS,
+    openapi_extra=documents.GENERATION,
+)
+async def generations(request: Request, drawing: TheDrawing) -> Response:
+    """Draw pictures from a prompt."""
+    if content_type(request) != JSON:
+        raise unsupported(request, JSON)
+    asked = checked(GenerationParameters, await json_body(request))
+    await drawing.check(asked, "generate")
+    return await drawing.answer(asked)
+
+
+@router.post(
+    "/edits", response_class=Response, responses=documents.ERRORS, openapi_extra=documents.EDIT
+)
+async def edits(request: Request, drawing: TheDrawing) -> Response:
+    """Change pictures as a prompt says."""
+    asked, given, masked = await _edit_asked_for(request)
+    param = "images" if content_type(request) == JSON else "image"
+    if not given:
+        raise missing(param)
+    if len(given) > MOST_SOURCES:
+        message = f"Invalid '{param}': expected at most {MOST_SOURCES} pictures."
+        raise bad_value(param, message, "array_above_max_length")
+    model = await drawing.check(asked, "edit")
+    if masked:
+        message = (
+            f"The model '{model}' takes no mask: say in the prompt what is to change, and where."
+        )
+        raise bad_value("mask", message, "unsupported_parameter")
+    keep, resolve = drawing.inbox.keep, drawing.inbox.resolve
+    sources = [
+        await keep(drawing.caller, picture, param)
+        if isinstance(picture, bytes)
+        else await resolve(drawing.caller, picture, param)
+        for picture in given
+    ]
+    return await drawing.answer(asked, sources)
+
+
+async def _edit_asked_for(request: Request) -> tuple[EditParameters, Sequence[bytes | str], bool]:
+    """Parameters and pictures of an edit, and whether there is a mask."""
+    kind = content_type(request)
+    if kind == JSON:
+        body = await json_body(request)
+        if "image" in body:
+            message = "Unknown parameter: 'image'. In JSON pictures come as 'images'."
+            raise ApiError(400, message, "unknown_parameter", "image")
+        masked = body.pop("mask", None) is not None
+        asked = checked(EditParameters, body)
+        return asked, [picture.text for picture in asked.images or ()], masked
+    if kind == FORM:
+        form = await form_body(request)
+        return checked(EditParameters, form.values, texts=True), form.images, form.masked
+    raise unsupported(request, FORM, JSON)

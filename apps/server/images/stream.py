@@ -1,0 +1,56 @@
+"""Pictures as server-sent events, each as soon as it is there."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from apps.server.errors import ApiError
+from apps.server.images.answers import Answer, sent_event
+from apps.server.records import TaskResult
+
+COMMENT = b": keep-alive\n\n"
+_abandoning: set[asyncio.Future[Any]] = set()
+
+
+class EventStream(StreamingResponse):
+    """Events, and what is to be done after the last one, or once the client has left.
+
+    Args:
+        after: runs by itself, whatever became of the connection.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, events: AsyncIterator[bytes], after: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._after = after
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # A task of its own: where the client has left, nothing more is awaited here.
+            task = asyncio.ensure_future(self._after())
+            _abandoning.add(task)
+            task.add_done_callback(_abandoning.discard)
+
+
+async def events(results: AsyncIterator[TaskResult | None], answer: Answer) -> AsyncIterator[bytes]:
+    """An event for each picture; an error is the last one.
+
+    Args:
+        results: each is of a picture that is there; None where nothing came for a while.
+    """
+    try:
+        async for result in results:
+            if result is None:
+                yield COMMENT
+            else:
+                yield await asyncio.to_thread(answer.completed, result.position)
+    except ApiError as error:
+        yield sent_event("error", {"type": "error", **error.envelope})

@@ -1,0 +1,58 @@
+"""The pictures of a job, as they come, for the client that waits for them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+from apps.server.errors import ApiError
+from apps.server.images.outcome import failure
+from apps.server.live_job import LiveJob
+from apps.server.records import TaskResult
+from apps.server.service import UNAVAILABLE, Service
+from core.paths import user_path
+
+KEEP_ALIVE = 15.0  # seconds without news after which a stream says that it is still there
+
+
+async def pictures(service: Service, live: LiveJob) -> AsyncIterator[TaskResult | None]:
+    """The results of a job as they come; None where nothing has come for a while.
+
+    Raises:
+        ApiError: a picture cannot be drawn, or not by this process, which is about to end.
+    """
+    given = 0
+    while given < live.stored.total:
+        if given < len(live.results):
+            result = live.results[given]
+            if not result.result["success"]:
+                raise failure(result.result, _hidden(service))
+            given += 1
+            yield result
+        elif live.left:
+            message = "The server stops before this picture is drawn. Ask again later."
+            raise ApiError(503, message, "draining", type=UNAVAILABLE, headers={"Retry-After": "5"})
+        else:
+            try:
+                await asyncio.wait_for(live.change(), KEEP_ALIVE)
+            except TimeoutError:
+                yield None
+
+
+async def all_drawn(service: Service, live: LiveJob) -> None:
+    """Wait until every picture of a job is there.
+
+    Raises:
+        ApiError: see `pictures`.
+    """
+    async for _ in pictures(service, live):
+        pass
+
+
+def wanted_no_more(live: LiveJob) -> bool:
+    """Whether some of a job is still to be done, which its client will not see."""
+    return len(live.results) < live.stored.total
+
+
+def _hidden(service: Service) -> Mapping[str, str]:
+    """Folders of this machine as callers read of them in errors."""
+    loras = user_path(service.generator.settings.lora_dir, "lora_dir").absolute()
+    return {f"{service.folder}/": "", f"{loras}/": ""}

@@ -1,0 +1,244 @@
+"""Pictures that callers send: checked before anything decodes them, and kept by their content.
+
+A reference of a caller never becomes a path. It is a picture itself, or a word that is looked up
+among what belongs to the caller; what comes out is a file of the inbox.
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import os
+import re
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+from apps.server.errors import ApiError, bad_value
+from apps.server.safety.fetching import Fetcher
+from apps.server.settings import LimitsSection
+from core.errors import InputError
+from core.pictures.source_images import inspect_image
+from core.store.outputs import PARTIAL_PREFIX, discard, make_folder, storage_error, sync_folder
+from core.validation import shown
+
+FOLDER = "inbox"
+GRACE = 3600.0  # seconds for which a picture is kept before a job must use it
+AT_ONCE = 2  # pictures that are looked at side by side
+MOST_REFERENCE = 300  # characters of what is no picture itself
+_DATA = re.compile(r"data:([\w.+/-]*)((?:;[\w.+=-]+)*),", re.ASCII)
+_OF_JOB = re.compile(r"(job_[0-9a-z]{1,64})/(\d{1,9})", re.ASCII)
+_FILE = re.compile(r"file-[0-9a-zA-Z]{1,64}", re.ASCII)
+_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+_STORED = re.compile(r"[0-9a-f]{64}", re.ASCII)
+Lookup = Callable[[str, str], Awaitable[Path | None]]
+OfJob = Callable[[str, str, int], Awaitable[Path | None]]
+
+
+class Inbox:
+    """Pictures of all callers, in one folder, each once.
+
+    Args:
+        folder: the daemon's; pictures lie below it.
+        limits: of a picture and of all of them.
+        file: the file of a caller by its name in /v1/files; None where there is none.
+        of_job: the picture of a caller's job, by the job's name and position; None as before.
+        fetcher: for addresses; None where they are not allowed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        limits: LimitsSection,
+        file: Lookup | None = None,
+        of_job: OfJob | None = None,
+        fetcher: Fetcher | None = None,
+    ) -> None:
+        self.folder = folder.absolute() / FOLDER
+        self._limits = limits
+        self._most = int(limits.picture_mib * 1024**2)
+        self._file = file
+        self._of_job = of_job
+        self._fetcher = fetcher
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._changes = threading.Lock()
+        make_folder(self.folder)
+        self._size = 0
+        for left in self.folder.iterdir():
+            if left.name.startswith(PARTIAL_PREFIX):
+                discard(left)
+            else:
+                self._size += left.stat().st_size
+
+    async def keep(self, caller: str, data: bytes, param: str) -> str:
+        """Check a picture and store it; returns its path.
+
+        Args:
+            param: the field that it came in, for errors.
+
+        Raises:
+            ApiError: 400 for what is no picture, or too large a one; 507 where there is no room.
+        """
+        del caller  # who sends the same picture gets the same file, and nobody can read it back
+        self._check_size(len(data), param)
+        async with self._turns:
+            return await asyncio.to_thread(self._keep, data, param)
+
+    async def resolve(self, caller: str, reference: str, param: str) -> str:
+        """The path of a picture that a caller refers to.
+
+        Args:
+            reference: a data URL, base64, `file-…` of /v1/files, `job_…/0` for a picture of the
+                caller's own job, or an https address where these are allowed.
+
+        Raises:
+            ApiError: 400: none of these, or not what it says it is.
+        """
+        if found := _DATA.match(reference):
+            if not found[2].lower().endswith(";base64"):
+                raise bad_value(
+                    param, f"{param}: a data URL must be in base64.", "invalid_image_url"
+                )
+            return await self._keep_text(caller, reference[found.end() :], param)
+        if _ADDRESS.match(reference):
+            if self._fetcher is None:
+                raise bad_value(
+                    param,
+                    f"{param}: this server fetches no pictures; send a data URL or a file id.",
+                    "invalid_image_url",
+                )
+            return await self.keep(caller, await self._fetcher.fetch(reference, param), param)
+        if len(reference) <= MOST_REFERENCE and (path := await self._own(caller, reference)):
+            return await self._keep_file(caller, path, param)
+        if _FILE.fullmatch(reference) or _OF_JOB.fullmatch(reference):
+            raise bad_value(param, f"{param}: there is no {reference}.", "image_not_found")
+        return await self._keep_text(caller, reference, param)
+
+    def sweep(self, tasks: Callable[[], Iterable[str]], now: float | None = None) -> int:
+        """Remove what no kept job uses; returns how many pictures. It waits for the disk.
+
+        Args:
+            tasks: gives texts in which paths of used pictures stand; not asked if nothing is old.
+        """
+        before = (time.time() if now is None else now) - GRACE
+        old = {file.name for file in self._stored() if _time_of(file) < before}
+        if not old:
+            return 0
+        for text in tasks():
+            old.difference_update(_STORED.findall(text))
+        removed = 0
+        for name in old:
+            with self._changes:  # it may have been sent again meanwhile
+                file = self.folder / name
+                if file.exists() and _time_of(file) < before:
+                    size = file.stat().st_size
+                    discard(file)
+                    self._size -= size
+                    removed += 1
+        return removed
+
+    # -- references ------------------------------------------------------------
+
+    async def _own(self, caller: str, reference: str) -> Path | None:
+        if _FILE.fullmatch(reference) and self._file is not None:
+            return await self._file(caller, reference)
+        job = _OF_JOB.fullmatch(reference)
+        if job and self._of_job is not None:
+            return await self._of_job(caller, job[1], int(job[2]))
+        return None
+
+    async def _keep_file(self, caller: str, path: Path, param: str) -> str:
+        def read() -> bytes:
+            try:
+                self._check_size(path.stat().st_size, param)
+                return path.read_bytes()
+            except OSError:
+                raise bad_value(param, f"{param}: it is gone.", "image_not_found") from None
+
+        return await self.keep(caller, await asyncio.to_thread(read), param)
+
+    async def _keep_text(self, caller: str, text: str, param: str) -> str:
+        self._check_size(len(text) // 4 * 3 - 2, param)
+        try:
+            data = base64.b64decode(text.encode("ascii"), validate=True)
+        except (binascii.Error, ValueError):
+            raise bad_value(
+                param,
+                f"{param}: expected a data URL, base64, a file id (file-…) or a picture of a job "
+                "(job_…/0).",
+                "invalid_image_url",
+            ) from None
+        return await self.keep(caller, data, param)
+
+    # -- the folder --------------------------------------------------------------
+
+    def _check_size(self, size: int, param: str) -> None:
+        if size > self._most:
+            raise bad_value(
+                param,
+                f"{param}: the picture is larger than {self._limits.picture_mib:g} MiB.",
+                "image_too_large",
+            )
+
+    def _keep(self, data: bytes, param: str) -> str:
+        name = hashlib.sha256(data).hexdigest()
+        file = self.folder / name
+        with self._changes:
+            if file.exists():
+                file.touch()
+                return str(file)
+            if self._size + len(data) > self._limits.inbox_gib * 1024**3:
+                raise ApiError(
+                    507,
+                    "The server has no room for more pictures now.",
+                    "insufficient_storage",
+                    type="server_error",
+                )
+            self._size += len(data)
+        # Looked at under a name of its own: two callers may send the same picture at once.
+        waiting = self.folder / f"{PARTIAL_PREFIX}{uuid4().hex}"
+        kept = False
+        try:
+            with waiting.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            self._inspect(waiting, param)
+            with self._changes:
+                kept = not file.exists()
+                os.replace(waiting, file)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise storage_error(error, waiting) from None
+        finally:
+            discard(waiting)
+            if not kept:
+                with self._changes:
+                    self._size -= len(data)
+        return str(file)
+
+    def _inspect(self, file: Path, param: str) -> None:
+        try:
+            found = inspect_image(file, param)
+        except InputError as error:
+            text = str(error)
+            for path in (shown(str(file)), str(file)):
+                text = text.replace(path, "the picture")
+            raise bad_value(param, text, "invalid_image") from None
+        most = self._limits.picture_megapixels
+        if found.width * found.height > most * 1e6:
+            raise bad_value(
+                param, f"{param}: the picture has more than {most:g} megapixels.", "image_too_large"
+            )
+
+    def _stored(self) -> Iterator[Path]:
+        return (file for file in self.folder.iterdir() if _STORED.fullmatch(file.name))
+
+
+def _time_of(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")

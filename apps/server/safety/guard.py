@@ -1,0 +1,85 @@
+"""The door of the daemon: each request is let in or refused before a route sees it."""
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from apps.server.errors import ApiError
+from apps.server.safety.answers import refuse
+from apps.server.safety.bodies import Bodies, BodyLimits
+from apps.server.safety.hosts import Hosts
+from apps.server.safety.keys import ApiKeys, key_missing
+
+NOBODY = "nobody"  # the caller of what needs no key, where keys are used
+# Without a caller's data: health for probes, and the page, which asks for a key itself. Addresses
+# of pictures are secrets themselves, as they are at OpenAI: whoever has one is let in.
+OPEN = frozenset({"/", "/favicon.ico", "/healthz", "/readyz"})
+OPEN_FOLDERS = ("/static/", "/pictures/")
+# No page may frame the daemon, guess at content, or hear of its addresses; what is not said to
+# be kept by whoever answers is kept by nobody.
+HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cache-control": b"no-store",
+}
+
+
+class Guard:
+    """An ASGI middleware around everything.
+
+    Args:
+        hosts: names that the daemon may be called by.
+        keys: API keys; those who ask are `request.state.caller` where they are used.
+        limits: of bodies.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Hosts, keys: ApiKeys, limits: BodyLimits) -> None:
+        self._app = app
+        self._bodies = Bodies(app, limits)
+        self._hosts = hosts
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def careful(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = list(message.get("headers", ()))
+                names = {name.lower() for name, _ in given}
+                more = [(name, value) for name, value in HEADERS.items() if name not in names]
+                message = {**message, "headers": [*given, *more]}
+            await send(message)
+
+        try:
+            self._hosts.check(scope)
+            self._identify(scope)
+        except ApiError as error:
+            # Whoever may not ask is not listened to, either.
+            error.headers.setdefault("Connection", "close")
+            await refuse(careful, error)
+            return
+        await self._bodies(scope, receive, careful)
+
+    def _identify(self, scope: Scope) -> None:
+        sent = [value.decode("latin-1") for n, value in scope["headers"] if n == b"authorization"]
+        caller = self._keys.caller(sent) if self._keys.needed else self._first_key(sent)
+        if not self._keys.needed:
+            return
+        if caller is None:
+            path: str = scope["path"]
+            if path not in OPEN and not path.startswith(OPEN_FOLDERS):
+                raise key_missing()
+            caller = NOBODY
+        scope.setdefault("state", {})["caller"] = caller
+
+    def _first_key(self, sent: list[str]) -> str | None:
+        """Nobody's, unless a key was made just now."""
+        try:
+            return self._keys.caller(sent)
+        except ApiError:
+            if self._keys.needed:
+                raise
+            return None

@@ -1,0 +1,52 @@
+"""`serve.py keys`: API keys are made, listed, replaced and ended."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from apps.server.safety.keys import add_key, read_keys, revoke_key, rotate_key
+from apps.server.settings import load_server_settings
+
+WORD = "keys"
+EXAMPLES = """\
+examples:
+  python serve.py keys add alice       print a new key, which is shown this once
+  python serve.py keys list
+  python serve.py keys rotate alice    replace it; her jobs and files stay hers
+  python serve.py keys revoke alice    end it; a running daemon knows within seconds
+"""
+
+
+def run(argv: Sequence[str], program: str) -> int:
+    """Do what is asked for, and print what came of it.
+
+    Raises:
+        InputError, StorageError: nothing was changed.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"{program} {WORD}",
+        description="API keys, without which only this machine may be served.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("do", choices=("add", "list", "rotate", "revoke"))
+    parser.add_argument("name", nargs="?", help="whose key it is")
+    parser.add_argument("--config", metavar="FILE", help="YAML settings over config/server.yaml")
+    parser.add_argument("--output-dir", metavar="DIR", help="of the daemon that the keys are for")
+    options = parser.parse_args(argv)
+    if (options.name is None) != (options.do == "list"):
+        parser.error("list takes no name" if options.do == "list" else "whose key? give a name")
+    rules = load_server_settings(options.config).server
+    file = rules.keys_place(options.output_dir and Path(options.output_dir))
+    if options.do == "list":
+        for key in read_keys(file):
+            day = time.strftime("%Y-%m-%d", time.localtime(key.created))
+            print(f"{key.name}  {key.id}  since {day}")
+    elif options.do == "revoke":
+        revoke_key(file, options.name)
+        print(f"{options.name} has no key any more.")
+    else:
+        print((add_key if options.do == "add" else rotate_key)(file, options.name))
+    return 0

@@ -1,0 +1,53 @@
+"""The official client of a daemon, and what its pictures say."""
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx2
+from openai import OpenAI
+from PIL import Image
+
+from core.store.provenance import read_provenance
+from tests.server.conftest import PATIENCE, Daemon
+
+SMALL: dict[str, Any] = {"size": "32x32"}
+
+
+@contextmanager
+def openai_client(daemon: Daemon) -> Iterator[OpenAI]:
+    """The official client; this one refuses answers that have not the form of OpenAI's."""
+    with OpenAI(
+        base_url=f"{daemon.url}/v1",
+        api_key="none",
+        max_retries=0,
+        timeout=PATIENCE,
+        http_client=httpx2.Client(trust_env=False),
+        _strict_response_validation=True,
+    ) as client:
+        yield client
+
+
+def picture(item: Any) -> Image.Image:
+    """The picture in an answer or an event."""
+    return Image.open(BytesIO(base64.b64decode(item.b64_json)))
+
+
+def made_by(item: Any) -> dict[str, Any]:
+    """The task that a PNG says it was made by."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "picture.png"
+        file.write_bytes(base64.b64decode(item.b64_json))
+        task: dict[str, Any] = read_provenance(file)["task"]
+        return task
+
+
+def png(colour: tuple[int, int, int] = (9, 90, 200)) -> tuple[str, bytes, str]:
+    """A picture to be edited, as the client takes files: name, content, type."""
+    stream = BytesIO()
+    Image.new("RGB", (48, 32), colour).save(stream, "PNG")
+    return "picture.png", stream.getvalue(), "image/png"
