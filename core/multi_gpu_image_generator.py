@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from core.devices.model_choice import ModelChoice
 from core.engine.backend import WorkerBackend
 from core.engine.engine import Engine
 from core.engine.job import Job
+from core.engine.snapshot import EngineSnapshot
 from core.errors import InputError, LedgerError, StorageError
 from core.events import Event, Listener, ignore, tell
 from core.intake.planning import Plan, tell_plan
@@ -239,6 +241,40 @@ class MultiGPUImageGenerator:
                     self._served.add(name)
             return self._engine
 
+    def warm(self, role: Role = "generate") -> None:
+        """Have workers load the model of a role (generate, edit or score), and keep it.
+
+        Raises:
+            InputError, DeviceError: the model cannot be used here.
+        """
+        self._own()
+        with self._callers.inside(), self._planning:
+            self._serve(role).warm(role)
+
+    def unload(self, role: Role) -> None:
+        """Let the workers of a model go, unless tasks wait; the next task loads it again."""
+        with self._planning:
+            if self._engine is not None and role in self._served:
+                self._engine.unload(role)
+
+    def drain(self, worker: str) -> None:
+        """Give a worker (such as gpu0) no more tasks, and end it after those that it has."""
+        if self._engine is not None:
+            self._engine.drain(worker)
+
+    def undrain(self, worker: str) -> None:
+        """Let a drained worker come back."""
+        if self._engine is not None:
+            self._engine.undrain(worker)
+
+    def snapshot(self) -> "Future[EngineSnapshot]":
+        """How workers and models stand."""
+        if self._engine is not None:
+            return self._engine.snapshot()
+        nothing: Future[EngineSnapshot] = Future()
+        nothing.set_result(EngineSnapshot())
+        return nothing
+
     def stop(self, at_once: bool = False) -> None:
         """Stop the workers by poison pill (or at once, by SIGKILL) and close the ledger.
 
@@ -389,6 +425,20 @@ class MultiGPUImageGenerator:
             self._prepared = bool(plan.to_run)
             return plan
 
+    def forget(self, output_paths: Sequence[str]) -> None:
+        """Remove results from the output folder's record, once their files were removed.
+
+        Args:
+            output_paths: as results say them, or relative to the folder; of no task that waits
+                or runs.
+
+        Raises:
+            LedgerError, StorageError: the record cannot be written.
+        """
+        self._own()
+        with self._callers.inside():
+            self._session.forget(output_paths)
+
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:
         """Run a prepared batch on the started workers; see `generate_batch`."""
         with self._callers.inside():
@@ -411,7 +461,7 @@ class MultiGPUImageGenerator:
             plan.settled,
             priority,
             owner,
-            self._tell if listener is None else partial(tell, listener),
+            None if listener is None else partial(tell, listener),
             previews=previews,
         )
         with self._planning:

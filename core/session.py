@@ -29,7 +29,7 @@ from core.store.folder_recorder import FolderRecorder
 from core.store.ledger import Entry, Ledger
 from core.store.ledger_file import FILE_NAME as RECORD
 from core.store.ledger_file import LOCK_NAME
-from core.store.outputs import OutputPath, OutputRoot
+from core.store.outputs import OutputPath, OutputRoot, output_key
 from core.store.tables import Tables, refuse_foreign_tables
 from core.tasks import Result
 
@@ -117,6 +117,15 @@ class Session:
             if self._ledger is not None:
                 self._ledger.close()
             self._ledger = self._tables = self._recorder = None
+
+    def forget(self, output_paths: Sequence[str]) -> None:
+        """Remove results from the record, once their files are gone; see the ledger's `forget`.
+
+        Args:
+            output_paths: as results say them, or relative to the folder.
+        """
+        prefix = os.path.join(self.root.folder, "")
+        self.ledger.forget([output_key(path.removeprefix(prefix)) for path in output_paths])
 
     def kept_seed(self) -> Callable[[OutputPath], int | None] | None:
         """Finds the seed that an earlier run drew at random; None where nothing is kept."""

@@ -10,7 +10,8 @@ from fastapi.responses import JSONResponse
 from loguru import logger
 from starlette.exceptions import HTTPException
 
-from apps.server import files, jobs, loras, models
+from apps.server import events, files, health, jobs, loras, models, workers
+from apps.server.access_log import AccessLog
 from apps.server.errors import INVALID, ApiError, envelope
 from apps.server.images import pictures, routes
 from apps.server.images.links import Links
@@ -52,12 +53,13 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
     provide_files(app, service)
     app.state.models = models.Models(service.generator)
     app.state.links = Links.of_folder(service.folder, service.rules.images.url_lifetime)
-    for part in (jobs, files, loras, models, routes, pictures):
+    for part in (jobs, events, files, loras, workers, health, models, routes, pictures):
         app.include_router(part.router)
     if keys is not None:
         rules = service.rules
         hosts = Hosts(rules.host, rules.allowed_hosts)
         app.add_middleware(Guard, hosts=hosts, keys=keys, limits=rules.limits.of_bodies)
+    app.add_middleware(AccessLog, metrics=service.metrics)
     _report_errors(app)
     return app
 
@@ -78,7 +80,7 @@ def _report_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         message = str(error.detail)
-        if error.status_code == 404:
+        if error.status_code == 404 and error.detail == "Not Found":
             message = f"Invalid URL ({request.method} {request.url.path})"
         return JSONResponse(envelope(message), error.status_code, error.headers)
 
@@ -88,7 +90,7 @@ def _report_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def defect(request: Request, error: Exception) -> JSONResponse:
-        name = uuid4().hex
+        name = getattr(request.state, "request_id", None) or uuid4().hex
         logger.opt(exception=error).error(f"A request failed ({name}); this is a defect.")
         message = f"The server had an error while processing your request ({name})."
         return JSONResponse(envelope(message, "server_error"), 500)

@@ -32,6 +32,7 @@ PROGRAM = "serve.py"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BACKLOG = 2048
 OTHER_FILES = 512  # workers' pipes, databases, pictures
+GRACE = 5  # seconds for answers that are under way when the workers stop
 
 EXAMPLES = """\
 examples:
@@ -138,6 +139,7 @@ async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None
         server_header=False,
         lifespan="on",
         backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACE,
     )
     server = _Server(config)
     loop = asyncio.get_running_loop()

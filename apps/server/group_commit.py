@@ -40,6 +40,7 @@ class GroupCommit:
         with a StorageError where the disk refuses.
         """
         future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # who waits may go; what was asked for is done
         self._asked.put((change, future))
         return future
 

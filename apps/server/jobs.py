@@ -1,47 +1,145 @@
 """`/v1/jobs`: tasks of any kind as one job, with progress, results and an early end."""
 
+import hashlib
+import json
+import re
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from apps.server.context import Caller, TheInbox, TheLoras, TheService
-from apps.server.records import NewJob, StoredJob
-from apps.server.safety.tasks import contained
-from apps.server.service import JOBS
+from apps.server.context import Caller, TheService
+from apps.server.errors import ApiError, bad_value, not_found
+from apps.server.job_views import JobViews
+from apps.server.records import JobStatus, NewJob, TaskResult
+from apps.server.service import JOBS, Service
+from apps.server.task_requests import LoraNames, Pictures, TaskRequests
 
-router = APIRouter(prefix="/v1/jobs")
+MOST_PRIORITY = 10
+MOST_PER_PAGE, MOST_RESULTS = 100, 1000
+MOST_POSITION = 10**9
+KEY = re.compile(r"[\x21-\x7e]{1,255}")
+MEDIA_TYPES = {".png": "image/png", ".webp": "image/webp", ".json": "application/json"}
+FOREVER = "private, max-age=31536000, immutable"  # a result never changes
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 class JobRequest(BaseModel):
-    """What is handed in."""
+    """What is handed in.
+
+    Attributes:
+        tasks: fields of tasks that generate, edit or score, as `kind` says or the fields tell. A
+            task that cannot be used fails alone.
+        priority: higher is served first, whoever it belongs to.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    tasks: list[dict[str, Any]] = Field(min_length=1)
-    priority: int = Field(0, ge=-1000, le=1000)
+    tasks: list[Any] = Field(min_length=1, description="Tasks: generate, edit or score.")
+    priority: int = Field(0, ge=-MOST_PRIORITY, le=MOST_PRIORITY, strict=True)
+
+
+class _NoPictures:
+    async def resolve(self, caller: str, reference: str, param: str) -> str:
+        raise bad_value(param, f"{param}: this server takes no pictures.")
+
+
+class _NoLoras:
+    def resolve(self, name: str, param: str) -> str:
+        raise bad_value(param, f"{param}: this server has no LoRAs.")
+
+
+def _requests(request: Request, service: TheService) -> TaskRequests:
+    state, settings = request.app.state, service.generator.settings
+    pictures: Pictures = getattr(state, "inbox", _NoPictures())
+    loras: LoraNames = getattr(state, "loras", _NoLoras())
+    return TaskRequests(pictures, loras, settings.seed, settings.workers.picture_suffix)
+
+
+def _views(request: Request, service: TheService) -> JobViews:
+    return JobViews(service, str(request.base_url))
+
+
+Requests = Annotated[TaskRequests, Depends(_requests)]
+Views = Annotated[JobViews, Depends(_views)]
 
 
 @router.post("", status_code=202)
 async def create(
-    asked: JobRequest, service: TheService, caller: Caller, inbox: TheInbox, loras: TheLoras
-) -> dict[str, Any]:
-    job = NewJob(caller, (), asked.priority)
-    own = [
-        await contained(task, caller, inbox, loras, f"tasks[{i}]")
-        for i, task in enumerate(asked.tasks)
-    ]
-    tasks = tuple(
-        {"seed": i, "task_id": str(i), **task, "output_path": f"{JOBS}/{job.id}/{i}.png"}
-        for i, task in enumerate(own)
+    asked: JobRequest,
+    service: TheService,
+    caller: Caller,
+    requests: Requests,
+    views: Views,
+    idempotency_key: Annotated[
+        str | None, Header(description="A second request with the same key is the first one.")
+    ] = None,
+) -> JSONResponse:
+    """Accept a job; from then on it survives whatever comes."""
+    request_hash = None
+    if idempotency_key is not None:
+        if not KEY.fullmatch(idempotency_key):
+            message = "Idempotency-Key: expected 1 to 255 printable characters without spaces."
+            raise bad_value("Idempotency-Key", message)
+        canonical = json.dumps(asked.model_dump(), sort_keys=True).encode()
+        request_hash = hashlib.sha256(canonical).hexdigest()
+        known = await service.known(caller, idempotency_key, request_hash)
+        if known is not None:
+            return JSONResponse(views.job(known), 200, {"Idempotent-Replayed": "true"})
+    service.check_size(len(asked.tasks))
+    id = NewJob(caller, ()).id
+    checked = await requests.check(caller, asked.tasks, f"{JOBS}/{id}")
+    job = NewJob(
+        caller,
+        checked.tasks,
+        asked.priority,
+        idempotency_key=idempotency_key,
+        request_hash=request_hash,
+        refused=checked.refused,
+        id=id,
     )
-    stored, _ = await service.submit(NewJob(caller, tasks, asked.priority, id=job.id))
-    return view(stored)
+    stored, is_new = await service.submit(job)
+    if not is_new:
+        return JSONResponse(views.job(stored), 200, {"Idempotent-Replayed": "true"})
+    return JSONResponse(views.job(stored), 202, {"Location": f"/v1/jobs/{stored.id}"})
+
+
+@router.get("")
+async def read_all(
+    service: TheService,
+    caller: Caller,
+    views: Views,
+    limit: Annotated[int, Query(ge=1, le=MOST_PER_PAGE)] = 20,
+    after: Annotated[
+        str | None, Query(description="Id of the last job of the page before.")
+    ] = None,
+    status: JobStatus | None = None,
+) -> dict[str, Any]:
+    """The caller's jobs, newest first."""
+    before = None if after is None else (await service.find(after, caller)).number
+    found = await service.jobs(caller, before, limit + 1, status=status)
+    page = [views.job(job) for job in found[:limit]]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": len(found) > limit,
+    }
 
 
 @router.get("/{id}")
-async def read(id: str, service: TheService, caller: Caller) -> dict[str, Any]:
-    return view(await service.find(id, caller))
+async def read(id: str, service: TheService, caller: Caller, views: Views) -> dict[str, Any]:
+    """How a job stands, its place in the queue and its expected end."""
+    return views.job(await service.find(id, caller))
+
+
+@router.delete("/{id}")
+async def cancel(id: str, service: TheService, caller: Caller, views: Views) -> dict[str, Any]:
+    """Start no more of a job's tasks. Those that run are finished, and results are kept."""
+    return views.job(await service.cancel(await service.find(id, caller)))
 
 
 @router.get("/{id}/results")
@@ -49,25 +147,57 @@ async def results(
     id: str,
     service: TheService,
     caller: Caller,
-    first: Annotated[int, Query(ge=0, le=2**31)] = 0,
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+    views: Views,
+    limit: Annotated[int, Query(ge=1, le=MOST_RESULTS)] = 100,
+    after: Annotated[
+        int, Query(ge=-1, le=MOST_POSITION, description="Position of the last one before.")
+    ] = -1,
+    success: Annotated[bool | None, Query(description="Only those that ended so.")] = None,
 ) -> dict[str, Any]:
-    stored = await service.find(id, caller)
-    return {"data": [dict(r.result) for r in await service.results(stored, first, limit)]}
-
-
-@router.delete("/{id}")
-async def cancel(id: str, service: TheService, caller: Caller) -> dict[str, Any]:
-    return view(await service.cancel(await service.find(id, caller)))
-
-
-def view(job: StoredJob) -> dict[str, Any]:
-    """A job as callers see it."""
+    """Results in the order of the tasks, of those that have one yet."""
+    job = await service.find(id, caller)
+    found = await service.results(job, after + 1, limit + 1, success)
+    page = found[:limit]
     return {
-        "id": job.id,
-        "object": "job",
-        "status": job.status,
-        "created_at": int(job.created),
-        "priority": job.priority,
-        "counts": {"total": job.total, "succeeded": job.succeeded, "failed": job.failed},
+        "object": "list",
+        "data": [views.result(job, one) for one in page],
+        "last_position": page[-1].position if page else None,
+        "has_more": len(found) > limit,
     }
+
+
+@router.get("/{id}/results/{position}")
+async def result(
+    id: str, position: int, service: TheService, caller: Caller, views: Views
+) -> dict[str, Any]:
+    """The result of one task."""
+    job = await service.find(id, caller)
+    return views.result(job, await _result(service, id, position, caller))
+
+
+@router.get(
+    "/{id}/results/{position}/content",
+    response_class=FileResponse,
+    responses={200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}}},
+)
+async def content(id: str, position: int, service: TheService, caller: Caller) -> FileResponse:
+    """The picture or the verdict of one task."""
+    one = await _result(service, id, position, caller)
+    path = one.result["output_path"]
+    if not one.result["success"] or not path:
+        raise not_found(f"Task {position} of {id} has no result to show.", "result_not_found")
+    file = service.folder / JOBS / id / Path(str(path)).name
+    if not file.is_file():
+        raise ApiError(410, f"The result of task {position} of {id} was removed.", "result_gone")
+    kind = MEDIA_TYPES.get(file.suffix, "application/octet-stream")
+    return FileResponse(file, media_type=kind, headers={"Cache-Control": FOREVER})
+
+
+async def _result(service: Service, id: str, position: int, caller: str) -> TaskResult:
+    job = await service.find(id, caller)
+    if 0 <= position < job.total:
+        found = await service.results(job, position, 1)
+        if found and found[0].position == position:
+            return found[0]
+        raise not_found(f"Task {position} of {id} has no result yet.", "result_not_found")
+    raise not_found(f"{id} has no task {position}.", "result_not_found")

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from apps.server.group_commit import GroupCommit
-from apps.server.records import JobStatus, NewJob, StoredJob, TaskResult
+from apps.server.records import (
+    JobStatus,
+    NewJob,
+    Settled,
+    StoredJob,
+    TaskResult,
+    refused_result,
+    status_at_end,
+)
 from core.errors import LedgerError, StorageError
 from core.store.run_lock import RunLock
 
@@ -32,6 +40,7 @@ CREATE TABLE jobs (
     source TEXT NOT NULL,
     status TEXT NOT NULL,
     created REAL NOT NULL,           -- Unix time
+    started REAL,
     ended REAL,
     total INTEGER NOT NULL,
     succeeded INTEGER NOT NULL DEFAULT 0,
@@ -55,8 +64,8 @@ CREATE TABLE tasks (
 CREATE UNIQUE INDEX results_in_order ON tasks (job, place) WHERE place IS NOT NULL;
 """
 _JOB = (
-    "number, id, caller, priority, source, status, created, ended, total, succeeded, failed, "
-    "metadata"
+    "number, id, caller, priority, source, status, created, started, ended, total, succeeded, "
+    "failed, metadata"
 )
 
 
@@ -114,6 +123,10 @@ class Journal:
             KeyReused: in the future: its key belongs to another request.
         """
         rows = [json.dumps(task) for task in job.tasks]
+        refused = [
+            (position, json.dumps(refused_result(position, job.tasks[position], error)), False)
+            for position, error in sorted(job.refused.items())
+        ]
 
         def change(db: sqlite3.Connection) -> tuple[StoredJob, bool]:
             known = _with_key(db, job)
@@ -139,44 +152,45 @@ class Journal:
                 "INSERT INTO tasks (job, position, task) VALUES (?,?,?)",
                 ((number, position, row) for position, row in enumerate(rows)),
             )
+            if refused:
+                _add_results(db, number, refused)
+                _end_if_complete(db, number, cancelled=False, started=None)
             return _job(db, "number", number), True
 
         return self._writes.do(change)
 
-    def settle(self, number: int, position: int, result: Mapping[str, Any]) -> "Future[int | None]":
-        """Record what became of a task.
+    def settle(
+        self,
+        number: int,
+        results: Sequence[tuple[int, Mapping[str, Any]]],
+        cancelled: bool = False,
+        started: float | None = None,
+    ) -> "Future[Settled]":
+        """Record what became of tasks of one job, by position, and its end if these were the last.
 
-        Returns:
-            The place of the result among those of its job, from 1; None if it has one already.
+        A task that has a result keeps it.
+
+        Args:
+            cancelled: the job ends as cancelled.
+            started: Unix time at which its first task was given to a worker.
         """
-        text, success = json.dumps(dict(result)), bool(result["success"])
+        rows = [(position, json.dumps(dict(r)), bool(r["success"])) for position, r in results]
+        records = dict(results)
 
-        def change(db: sqlite3.Connection) -> int | None:
-            changed = db.execute(
-                "UPDATE tasks SET result = ?, place = (SELECT succeeded + failed + 1 FROM jobs "
-                "WHERE number = job) WHERE job = ? AND position = ? AND result IS NULL",
-                (text, number, position),
-            ).rowcount
-            if not changed:
-                return None
-            place: int
-            column = "succeeded" if success else "failed"
-            (place,) = db.execute(
-                f"UPDATE jobs SET {column} = {column} + 1 WHERE number = ? "
-                "RETURNING succeeded + failed",
-                (number,),
-            ).fetchone()
-            return place
+        def change(db: sqlite3.Connection) -> Settled:
+            places = _add_results(db, number, rows)
+            _end_if_complete(db, number, cancelled, started)
+            new = [TaskResult(position, place, records[position]) for position, place in places]
+            return Settled(_job(db, "number", number), new)
 
         return self._writes.do(change)
 
-    def mark(self, number: int, status: JobStatus, ended: bool) -> "Future[StoredJob]":
-        """Change the status of a job that has not ended, and end it or not."""
+    def cancel(self, number: int) -> "Future[StoredJob]":
+        """Note that a job that has not ended is to end as cancelled."""
 
         def change(db: sqlite3.Connection) -> StoredJob:
             db.execute(
-                "UPDATE jobs SET status = ?, ended = ? WHERE number = ? AND ended IS NULL",
-                (status, time.time() if ended else None, number),
+                "UPDATE jobs SET status = 'cancelled' WHERE number = ? AND ended IS NULL", (number,)
             )
             return _job(db, "number", number)
 
@@ -199,20 +213,34 @@ class Journal:
         row = self._rows(f"SELECT {_JOB} FROM jobs WHERE id = ?", (id,))
         return _stored(row[0]) if row else None
 
+    def with_key(self, caller: str, key: str) -> tuple[StoredJob, str | None] | None:
+        """The job that came under an idempotency key, and the hash of its request."""
+        query = f"SELECT request_hash, {_JOB} FROM jobs WHERE caller = ? AND idempotency_key = ?"
+        rows = self._rows(query, (caller, key))
+        return (_stored(rows[0][1:]), rows[0][0]) if rows else None
+
     def jobs(
-        self, caller: str, before: int | None = None, limit: int = 100, source: str | None = None
+        self,
+        caller: str,
+        before: int | None = None,
+        limit: int = 100,
+        source: str | None = None,
+        status: JobStatus | None = None,
     ) -> list[StoredJob]:
         """The newest jobs of a caller, newest first.
 
         Args:
             before: only those with lower numbers.
             source: only those that came by this part of the API.
+            status: only those that have ended so; open jobs are of no status here.
         """
         conditions: dict[str, object] = {"caller = ?": caller}
         if before is not None:
             conditions["number < ?"] = before
         if source is not None:
             conditions["source = ?"] = source
+        if status is not None:
+            conditions["ended IS NOT NULL AND status = ?"] = status
         where, values = " AND ".join(conditions), [*conditions.values(), limit]
         query = f"SELECT {_JOB} FROM jobs WHERE {where} ORDER BY number DESC LIMIT ?"
         return [_stored(row) for row in self._rows(query, values)]
@@ -255,13 +283,33 @@ class Journal:
         )
         return [_result(row) for row in self._rows(query, (number, after, limit))]
 
-    def results_by_position(self, number: int, first: int = 0, limit: int = -1) -> list[TaskResult]:
-        """Results of a job in the order of its tasks, from position `first` on."""
+    def results_by_position(
+        self, number: int, first: int = 0, limit: int = -1, success: bool | None = None
+    ) -> list[TaskResult]:
+        """Results of a job in the order of its tasks, from position `first` on.
+
+        Args:
+            success: only those of tasks that ended well (True) or otherwise (False).
+        """
+        wanted = "" if success is None else f"AND json_extract(result, '$.success') = {success:d} "
         query = (
             "SELECT position, place, result FROM tasks WHERE job = ? AND position >= ? "
-            "AND result IS NOT NULL ORDER BY position LIMIT ?"
+            f"AND result IS NOT NULL {wanted}ORDER BY position LIMIT ?"
         )
         return [_result(row) for row in self._rows(query, (number, first, limit))]
+
+    def newest_results(self, limit: int) -> list[dict[str, Any]]:
+        """Results of the newest tasks that ended well, the oldest of them first."""
+        query = (
+            "SELECT result FROM tasks JOIN jobs ON number = job WHERE succeeded > 0 "
+            "AND json_extract(result, '$.success') ORDER BY job DESC, place DESC LIMIT ?"
+        )
+        return [json.loads(text) for (text,) in reversed(self._rows(query, (limit,)))]
+
+    def output_paths(self, number: int) -> list[str]:
+        """Where results of a job lie, or would."""
+        query = "SELECT json_extract(task, '$.output_path') FROM tasks WHERE job = ?"
+        return [path for (path,) in self._rows(query, (number,)) if path]
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         try:
@@ -281,6 +329,52 @@ def _prepare(db: sqlite3.Connection, file: Path) -> None:
             f"{file}: format {version}, where this version reads {SCHEMA_VERSION}. "
             "Choose another output folder."
         )
+
+
+def _add_results(
+    db: sqlite3.Connection, number: int, rows: Sequence[tuple[int, str, bool]]
+) -> list[tuple[int, int]]:
+    """Give tasks results (position, JSON, success); returns position and place of new ones."""
+    (before,) = db.execute(
+        "SELECT succeeded + failed FROM jobs WHERE number = ?", (number,)
+    ).fetchone()
+    places: list[tuple[int, int]] = []
+    succeeded = 0
+    for position, text, success in rows:
+        place = before + len(places) + 1
+        changed = db.execute(
+            "UPDATE tasks SET result = ?, place = ? "
+            "WHERE job = ? AND position = ? AND result IS NULL",
+            (text, place, number, position),
+        ).rowcount
+        if changed:
+            places.append((position, place))
+            succeeded += success
+    db.execute(
+        "UPDATE jobs SET succeeded = succeeded + ?, failed = failed + ? WHERE number = ?",
+        (succeeded, len(places) - succeeded, number),
+    )
+    return places
+
+
+def _end_if_complete(
+    db: sqlite3.Connection, number: int, cancelled: bool, started: float | None
+) -> None:
+    row = db.execute(
+        "SELECT succeeded, failed, total, status FROM jobs WHERE number = ? AND ended IS NULL",
+        (number,),
+    ).fetchone()
+    if row is None:
+        return
+    succeeded, failed, total, status = row
+    ended = None
+    if succeeded + failed == total:
+        ended = time.time()
+        status = status_at_end(succeeded, failed, cancelled or status == "cancelled")
+    db.execute(
+        "UPDATE jobs SET status = ?, started = coalesce(started, ?), ended = ? WHERE number = ?",
+        (status, started, ended, number),
+    )
 
 
 def _with_key(db: sqlite3.Connection, job: NewJob) -> StoredJob | None:

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from apps.server.records import ENDED, JobStatus, StoredJob, TaskResult
+from apps.server.errors import ApiError
+from apps.server.records import Settled, StoredJob, TaskResult
 from core.engine.job import Job
 
 
@@ -23,85 +24,152 @@ class Running:
     total: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
+class Preview:
+    """What a running task's picture has come to.
+
+    Attributes:
+        step: of `total`, after which it was taken.
+        content: a small JPEG.
+    """
+
+    task_id: str
+    step: int
+    total: int
+    content: bytes
+
+
+@dataclass(slots=True, weakref_slot=True)
 class LiveJob:
     """What is known of a job beyond the journal, until nobody follows it any more.
 
     Attributes:
         results: in the order in which they came; each is in the journal already.
         running: by the tasks' names.
+        previews: the newest of each running task, by the tasks' names, if they are asked for.
+        open: kinds of the tasks without a result, by the tasks' names; empty until they are read.
         engine_job: the generator's handle, once it has one.
         to_be_cancelled: its caller wants no more of it.
+        started: Unix time at which its first task was given to a worker by this daemon.
+        waits_for: what keeps it from going on, such as a full disk; None mostly.
+        left: the daemon is about to end, and the job goes on when it starts again.
     """
 
     stored: StoredJob
     results: list[TaskResult] = field(default_factory=list)
     running: dict[str, Running] = field(default_factory=dict)
+    previews: dict[str, Preview] = field(default_factory=dict)
+    open: dict[str, str] = field(default_factory=dict)
     engine_job: Job | None = None
     to_be_cancelled: bool = False
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    started: float | None = None
+    waits_for: str | None = None
+    left: bool = False
+    _changed: asyncio.Event | None = None
 
     @property
     def ended(self) -> bool:
-        return self.stored.status in ENDED
+        return self.stored.has_ended
 
     @property
     def waiting(self) -> int:
         """Tasks without a result that no worker has."""
         return max(0, self.stored.total - len(self.results) - len(self.running))
 
-    def began(self) -> None:
-        """The first task was given to a worker."""
+    def began(self, now: float) -> None:
+        """A task was given to a worker."""
+        if self.started is None:
+            self.started = now
         if self.stored.status == "queued":
-            self.update(status="running")
+            self.stored = replace(self.stored, status="running", started=now)
 
-    def add(self, result: TaskResult) -> None:
-        """A result has come, and is in the journal."""
-        self.results.append(result)
-        self.running.pop(str(result.result.get("task_id")), None)
-        success = bool(result.result["success"])
-        self.update(
-            succeeded=self.stored.succeeded + success, failed=self.stored.failed + (not success)
-        )
+    def note(self, running: Running) -> bool:
+        """A worker has a task, or tells of its steps; False for one that has its result."""
+        if running.task_id not in self.open:
+            return False  # a second run of it, which was slower
+        self.running[running.task_id] = running
+        self.tell()
+        return True
 
-    def end(self, stored: StoredJob) -> None:
-        """The job has ended, and the journal says how."""
-        self.running.clear()
-        self.stored = stored
+    def show(self, preview: Preview) -> None:
+        """A worker shows what a task's picture has come to."""
+        if preview.task_id in self.open:
+            self.previews[preview.task_id] = preview
+            self.tell()
+
+    def add(self, settled: Settled) -> None:
+        """Results have come, and are in the journal."""
+        self.results += settled.results
+        for one in settled.results:
+            name = str(one.result.get("task_id"))
+            self.running.pop(name, None)
+            self.previews.pop(name, None)
+            self.open.pop(name, None)
+        status = settled.job.status
+        if not settled.job.has_ended:
+            status = self.stored.status
+        else:
+            self.running.clear()
+        self.stored = replace(settled.job, status=status)
         self.tell()
 
     def update(self, **changes: Any) -> None:
         self.stored = replace(self.stored, **changes)
         self.tell()
 
+    def leave(self) -> None:
+        """Let go of whoever follows the job: the daemon is about to end."""
+        self.left = True
+        self.tell()
+
     def tell(self) -> None:
         """Wake whoever waits for a change."""
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
+
+    def next_change(self) -> asyncio.Event:
+        """Set with the next change. Ask before you look, so that none is missed meanwhile."""
+        if self._changed is None:
+            self._changed = asyncio.Event()
+        return self._changed
 
     async def change(self) -> None:
         """Wait for the next change."""
-        await self._changed.wait()
+        await self.next_change().wait()
 
     async def end_of_it(self) -> StoredJob:
-        """Wait until the job has ended."""
+        """Wait until the job has ended.
+
+        Raises:
+            ApiError: 503: the daemon ends before.
+        """
         while not self.ended:
+            self._refuse_if_left()
             await self.change()
         return self.stored
 
     async def results_from(self, place: int) -> AsyncIterator[TaskResult]:
-        """Results from the one after `place` (0: from the first) until the job ends."""
+        """Results from the one after `place` (0: from the first) until the job ends.
+
+        Raises:
+            ApiError: 503: the daemon ends before.
+        """
         while True:
             while place < len(self.results):
                 place += 1
                 yield self.results[place - 1]
             if self.ended:
                 return
+            self._refuse_if_left()
             await self.change()
 
-
-def status_at_end(stored: StoredJob, cancelled: bool) -> JobStatus:
-    """How a job ended of which every task has a result: failed only if nothing succeeded."""
-    if cancelled:
-        return "cancelled"
-    return "completed" if stored.succeeded or not stored.failed else "failed"
+    def _refuse_if_left(self) -> None:
+        if self.left:
+            raise ApiError(
+                503,
+                f"The server stops. {self.stored.id} goes on when it starts again.",
+                "draining",
+                type="server_error",
+                headers={"Retry-After": "30"},
+            )

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from core.tasks import Result
+
 JobStatus = Literal["queued", "running", "completed", "cancelled", "failed"]
+PREVIEWS = "previews"  # in a job's metadata: how many are wanted of each of its pictures, 0 to 3
 ENDED: frozenset[JobStatus] = frozenset({"completed", "cancelled", "failed"})
 
 
@@ -16,6 +19,7 @@ class NewJob:
     Attributes:
         caller: id of the API key, or who else it belongs to; nobody else sees it.
         tasks: for the engine, fields by name with `kind`; seeds and output paths included.
+        refused: why tasks are not to be tried, by position; they fail alone.
         source: the part of the API that it came by, such as `jobs` or `images`.
         idempotency_key: a second job of the caller with the same key is the first one.
         request_hash: of what was asked for; the same key with another request is an error.
@@ -29,6 +33,7 @@ class NewJob:
     idempotency_key: str | None = None
     request_hash: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    refused: Mapping[int, str] = field(default_factory=dict)
     id: str = ""
 
     def __post_init__(self) -> None:
@@ -42,7 +47,10 @@ class StoredJob:
 
     Attributes:
         number: its place in the order of acceptance.
-        created: Unix time; so is `ended`, once it has.
+        created: Unix time of its acceptance.
+        started: Unix time at which the first task was given to a worker; None if none was, or if
+            no result has come since then.
+        ended: Unix time; None while a task has no result.
         total: how many tasks it has.
         succeeded: tasks that ended well so far.
         failed: tasks that ended otherwise so far.
@@ -55,11 +63,16 @@ class StoredJob:
     source: str
     status: JobStatus
     created: float
+    started: float | None
     ended: float | None
     total: int
     succeeded: int
     failed: int
     metadata: Mapping[str, Any]
+
+    @property
+    def has_ended(self) -> bool:
+        return self.ended is not None
 
 
 @dataclass(frozen=True)
@@ -69,12 +82,48 @@ class TaskResult:
     Attributes:
         position: its place in the job, from 0.
         order: how many results of the job came before it, and itself: 1 for the first.
-        result: as `core.tasks.Result.as_dict`.
+        result: as `core.tasks.Result.as_dict`, and the `kind` of its task.
     """
 
     position: int
     order: int
     result: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A job after results of it were recorded, and those of them that it had not before."""
+
+    job: StoredJob
+    results: list[TaskResult]
+
+
+def status_at_end(succeeded: int, failed: int, cancelled: bool) -> JobStatus:
+    """How a job ended of which every task has a result: failed only if nothing succeeded."""
+    if cancelled:
+        return "cancelled"
+    return "completed" if succeeded or not failed else "failed"
+
+
+def refused_result(position: int, task: Mapping[str, Any], error: str) -> dict[str, Any]:
+    """The record of a task that was not tried because of what it asks for."""
+    result = Result(position, task_name(task, position), "failed", None, error=error)
+    return record_of(result, position, kind_of(task))
+
+
+def record_of(result: Result, position: int, kind: str) -> dict[str, Any]:
+    """What the journal keeps of a result."""
+    return {**result.as_dict(), "position": position, "kind": kind}
+
+
+def kind_of(task: Mapping[str, Any]) -> str:
+    """The kind of a task of a job: generate, edit or score."""
+    return str(task.get("kind", "generate"))
+
+
+def task_name(task: Mapping[str, Any], position: int) -> str:
+    """What a task is called in events and results; within its job nothing else is."""
+    return str(task.get("task_id") or position)
 
 
 def new_id(prefix: str) -> str:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 
 from loguru import logger
 
@@ -24,6 +25,7 @@ from core.engine.model_switch import Stages
 from core.engine.recorder import Recorder, Refusal
 from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
+from core.engine.snapshot import EngineSnapshot, snapshot
 from core.engine.supervisor import STALL_CHECKS, Supervisor
 from core.engine.worker_reports import WorkerReports
 from core.engine.worker_slot import State, WorkerSlot
@@ -127,7 +129,28 @@ class Engine:
 
     def warm(self, name: str) -> None:
         """Start a model's workers before there are tasks for them, and keep them."""
-        self._post(lambda: self._assignment.keep_warm(name))
+        self._post(lambda: self._assignment.keep_warm(name, self._supervisor))
+
+    def unload(self, name: str) -> None:
+        """Let a model's workers go, unless tasks wait for it; they come with the next task."""
+        self._post(lambda: self._assignment.unload(name, self._supervisor))
+
+    def drain(self, worker: str) -> None:
+        """Give a worker nothing more, and end it when it has finished what it has."""
+        self._post(lambda: self._with_slot(worker, self._supervisor.drain))
+
+    def undrain(self, worker: str) -> None:
+        """Let a drained worker come back."""
+        self._post(lambda: self._with_slot(worker, self._supervisor.undrain))
+
+    def snapshot(self) -> "Future[EngineSnapshot]":
+        """How workers and models stand, told by the engine's thread in its turn."""
+        told: Future[EngineSnapshot] = Future()
+        told.set_running_or_notify_cancel()
+        self._hand_over(
+            lambda: told.set_result(snapshot(self._slots, self._models, self._scheduler))
+        )
+        return told
 
     def fetch(self, names: Sequence[str]) -> None:
         """Begin to bring hub models to this machine, one after the other."""
@@ -199,6 +222,7 @@ class Engine:
             share=(owner or f"job {number}", priority),
             keeps_results=any(result.success for result in settled),
             previews=previews,
+            is_told=listener is not None,
         )
         self._hand_over(lambda: self._take(run, tasks, sealed))
         return job
@@ -283,6 +307,7 @@ class Engine:
             self._supervisor.mind_the_fetch(model)
         for slot in self._slots:
             self._supervisor.check(slot, now)
+            self._supervisor.mind_the_drain(slot)
         self._dispatcher.give_to_all()
         self._assignment.assign(self._supervisor, now)  # of slots that could be given nothing
         for slot in self._slots:
@@ -372,6 +397,11 @@ class Engine:
         self._jobs.end(run)
         self._assignment.ended(run.number)
 
+    def _with_slot(self, name: str, call: Callable[[WorkerSlot], None]) -> None:
+        for slot in self._slots:
+            if slot.name == name:
+                call(slot)
+
     def _with_run(self, number: int, call: Callable[[JobRun], None]) -> None:
         run = self._jobs.get(number)
         if run is not None:
@@ -387,7 +417,7 @@ class Engine:
         reason = f"Not tried: the output folder cannot be written ({refusal})"
         for run in self._jobs:
             if run.recorder.folder == failed.recorder.folder:
-                run.close("failed", reason)
+                run.close_for_the_disk(reason)
 
     # -- models ----------------------------------------------------------------------
 

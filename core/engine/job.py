@@ -51,6 +51,7 @@ class Job:
         ends_as: the result of tasks that are not tried any more, once it ends early.
         records_error: why the tables of the output folder could not be written at its end.
         closed_as: status and error of its tasks without another result, once it was closed.
+        unkept: positions of tasks that failed only because the disk refused: another try may do.
 
     Args:
         number: of the job in its engine, from 1.
@@ -79,6 +80,7 @@ class Job:
         self._finished = threading.Event()
         self.records_error: StorageError | LedgerError | None = None
         self.closed_as: tuple[Status, str] | None = None
+        self.unkept: set[int] = set()
         self._watchers: list[Callable[[], None]] = []
 
     # -- for callers ---------------------------------------------------------
@@ -168,6 +170,12 @@ class Job:
         return self.results()
 
     async def __aiter__(self) -> AsyncIterator[Result]:
+        async for portion in self.portions():
+            for result in portion:
+                yield result
+
+    async def portions(self) -> AsyncIterator[list[Result]]:
+        """Results as they come, those together that came since the last look."""
         loop, come = asyncio.get_running_loop(), asyncio.Event()
 
         def tell() -> None:
@@ -184,12 +192,12 @@ class Job:
                 come.clear()
                 with self._changed:
                     new, finished = self._results[given:], self.finished
-                for result in new:
-                    yield result
-                given += len(new)
-                if finished and not new:
+                if new:
+                    given += len(new)
+                    yield new
+                elif finished:
                     return
-                if not new:
+                else:
                     await come.wait()
         finally:
             self._unwatch(tell)

@@ -37,6 +37,7 @@ class JobRun:
         share: owner and priority of the job.
         keeps_results: some of the job's inputs have results of earlier runs, which stay.
         previews: how many previews of each task are wanted.
+        is_told: the job has a listener of its own, so that the log need not say how it ends.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class JobRun:
         share: tuple[str, int],
         keeps_results: bool = False,
         previews: int = 0,
+        is_told: bool = False,
     ) -> None:
         self.job = job
+        self._is_told = is_told
         self.recorder = recorder
         self.keeps_results = keeps_results
         self.owner, self.priority = share
@@ -162,6 +165,11 @@ class JobRun:
         self.close_some(status, reason)
         self._finish_if_complete()
 
+    def close_for_the_disk(self, reason: str) -> None:
+        """Close every open task as failed, because the output folder takes nothing more."""
+        self.job.unkept.update(self._tasks)
+        self.close("failed", reason)
+
     def close_some(
         self,
         status: Status,
@@ -188,6 +196,7 @@ class JobRun:
             count = len(still_open) + (self.job.promised if model is None else 0)
             left = f"{count} task{'s' * (count > 1)} left"
             level = "ERROR" if status == "failed" and brief is None else "WARNING"
+            level = "DEBUG" if self._is_told else level
             logger.log(level, f"Stopped with {left}. {brief or reason}")
         for task in still_open:
             self._settle(task, status, None, reason)

@@ -54,9 +54,19 @@ class ModelAssignment:
         self._not_before = 0.0  # monotonic time until which forecasts have taken their share
         self._served_at: dict[str, float] = {}  # monotonic time at which a model last had work
 
-    def keep_warm(self, name: str) -> None:
-        """Start a model's workers before there are tasks for them."""
+    def keep_warm(self, name: str, supervisor: Supervisor) -> None:
+        """Start a model's workers before there are tasks for them, where none has another model."""
         self._warm.add(name)
+        self._give_empty(self._models[name], supervisor, len(self._slots), resting=True)
+
+    def unload(self, name: str, supervisor: Supervisor) -> None:
+        """Let a model's workers go that have nothing to do; they come again with its next task."""
+        self._warm.discard(name)
+        model = self._models[name]
+        for slot in self._slots:
+            if self._model_of(slot) is model and not self._tasks_of(model):
+                self._next.pop(slot.name, None)
+                self._send_away(slot, supervisor)
 
     def expect(self, job: int, model: str, tasks: int) -> None:
         """A job will be given so many tasks more for a model."""
@@ -79,8 +89,8 @@ class ModelAssignment:
                 self._give_empty(self._models[name], supervisor, len(self._slots))
         if len(self._models) == 1:
             [model] = self._models.values()
-            if some_empty:
-                self._give_empty(model, supervisor, self._tasks_of(model))
+            if some_empty or any(slot.rests for slot in self._slots):
+                self._give_empty(model, supervisor, self._tasks_of(model), resting=True)
             return
         for slot in self._slots:
             self._go_on(slot, supervisor)
@@ -209,7 +219,9 @@ class ModelAssignment:
             as_free: it may be asked to change now, after what it has in hand.
         """
         model = self._model_of(slot)
-        unfit = frozenset(m.name for m in self._models.values() if not slot.can_serve(m))
+        unfit = frozenset(
+            m.name for m in self._models.values() if slot.drained or not slot.can_serve(m)
+        )
         resting = not slot.alive and not slot.wanted and slot.name not in self._next
         if model is None or resting or model.name in unfit:
             taken = slot.alive or any(supervisor.excludes(slot, s) for s in self._kept_waiting())
@@ -233,12 +245,16 @@ class ModelAssignment:
 
     # -- what comes of it ------------------------------------------------------
 
-    def _give_empty(self, model: ServedModel, supervisor: Supervisor, most: int) -> None:
+    def _give_empty(
+        self, model: ServedModel, supervisor: Supervisor, most: int, resting: bool = False
+    ) -> None:
+        """Give a model to slots that have none, or to those whose workers were let go, too."""
         having = sum(slot.model is model and slot.wanted for slot in self._slots)
         for slot in self._slots:
             if having >= most:
                 return
-            if slot.model is None and not slot.alive and slot.can_serve(model):
+            empty = slot.model is None or (resting and slot.rests)
+            if empty and not slot.alive and not slot.drained and slot.can_serve(model):
                 supervisor.give_model(slot, model)
                 having += 1
 
@@ -275,7 +291,7 @@ class ModelAssignment:
             supervisor.let_go(slot)
             return
         del self._next[slot.name]
-        if slot.can_serve(model):
+        if slot.can_serve(model) and not slot.drained:
             supervisor.give_model(slot, model)
 
     def _make_way(self, supervisor: Supervisor, owed: Mapping[str, int], now: float) -> None:

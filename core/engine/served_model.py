@@ -55,8 +55,11 @@ class ServedModel:
         self.has_served = False  # a worker loaded it
         self.given_up: str | None = None  # why nobody serves it any more
         self.load_seconds: float | None = None  # from a start to the first task, last measured
+        self.loads = 0  # by workers, and
+        self.switches = 0  # those of them in place of another model
         self.lora_loads = 0
         self.lora_switches = 0
+        self.lora_names: dict[str, str] = {}  # of files, by their content
         self.remade: Callable[[Admitted], Admitted] = lambda admitted: admitted
         self.waits: deque[float] = deque(maxlen=1000)  # of devices, before their newest tasks
         self._concurrent_loads = concurrent_loads

@@ -81,6 +81,7 @@ class Supervisor:
             assert slot.model is not None
             slot.set_deadline(None)
             slot.model.has_served = True
+            slot.model.loads += 1
             slot.serving_since = time.monotonic()
             slot.model.load_seconds = slot.serving_since - slot.started_at
             self._change(slot, State.SERVING)
@@ -210,6 +211,7 @@ class Supervisor:
         self._backend.forget(slot.name)
         slot.buried()
         if not expected:
+            slot.restarts += 1
             logger.warning(f"{slot.name}: {reason}.")
         loss = WorkerLoss(f"{slot.name}: {reason}", death.by_sigkill, hung)
         for active in attempts:
@@ -374,12 +376,39 @@ class Supervisor:
         assert not slot.alive
         if slot.model is not None and slot.model is not model:
             self._release.left(slot, time.monotonic())
+            model.switches += 1
         slot.model, slot.wanted = model, True
         slot.start_at = 0.0
         self._backend.prepare(slot.next_spec())
         self.fetch([model])
         if slot.state is not State.DOWN:  # it is said of a slot that had a worker
             self._change(slot, State.DOWN)
+
+    def drain(self, slot: WorkerSlot) -> None:
+        """Let a slot's worker finish what it has, and leave; nothing more is given to it."""
+        slot.drained, slot.comes_back, slot.wanted = True, False, False
+        self.let_go(slot)
+        if not slot.alive and slot.state is State.DOWN:
+            self._change(slot, State.STOPPED)
+
+    def undrain(self, slot: WorkerSlot) -> None:
+        """Let a slot have a worker again, with the model that it had."""
+        if slot.drained:
+            slot.drained, slot.comes_back = False, True
+            self.mind_the_drain(slot)
+
+    def mind_the_drain(self, slot: WorkerSlot) -> None:
+        """Let a drained slot's worker go as soon as it can, and one that is wanted again come."""
+        if slot.drained:
+            self.let_go(slot)
+        elif slot.comes_back and not slot.alive:
+            slot.comes_back, slot.wanted = False, True
+            if slot.model is not None and slot.state is not State.RETIRED:
+                self.give_model(slot, slot.model)
+            elif slot.state is State.STOPPED:
+                self._change(slot, State.DOWN)
+        elif slot.comes_back and not slot.on_its_way_out:  # it had not left yet
+            slot.comes_back, slot.wanted = False, True
 
     def close(self, at_once: bool) -> None:
         """Send the poison pill to workers that have nothing to do; kill the others, or all."""

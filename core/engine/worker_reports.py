@@ -8,6 +8,7 @@ from core.engine.attempts import WorkerLoss
 from core.engine.backend import Died, Report, Said
 from core.engine.dispatcher import Dispatcher
 from core.engine.job_table import JobTable
+from core.engine.snapshot import remember_names
 from core.engine.supervisor import Supervisor
 from core.engine.task_state import ActiveAttempt
 from core.engine.worker_log import WorkerLog
@@ -130,6 +131,8 @@ class WorkerReports:
         model.lora_switches += message.lora_switches
         model.waits.append(message.waited)
         active = slot.running.get(message.lease_id)
+        if active is not None and message.lora_loads:
+            remember_names(model, active)
         if active is not None:
             loads, together = message.lora_loads, len(slot.running)
             model.times.learn(slot.name, active.admitted.work, message.seconds, loads, together)

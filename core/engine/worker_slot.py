@@ -56,6 +56,9 @@ class WorkerSlot:
         self.state = State.DOWN
         self.alive = False  # a worker was started and is not known to be gone
         self.wanted = True  # False: its worker is to leave when it has nothing to do
+        self.drained = False  # it is to have no worker until it is undrained
+        self.comes_back = False  # it was undrained while its worker was leaving
+        self.restarts = 0  # deaths that nobody had ordered
         self.deadline: float | None = None  # monotonic time by which something must happen
         self.start_at = 0.0  # monotonic time of the next start while DOWN
         self.started_at = 0.0  # monotonic time of its worker's start
@@ -123,6 +126,11 @@ class WorkerSlot:
         self.alive = False
         self.deadline = None
         self.running, self.ahead, self.saving = {}, {}, {}
+
+    @property
+    def rests(self) -> bool:
+        """Whether its worker was let go, and it may have another one."""
+        return not (self.alive or self.wanted or self.drained)
 
     @property
     def on_its_way_out(self) -> bool:

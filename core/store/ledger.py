@@ -217,6 +217,15 @@ class Ledger:
         with self._use():
             self._db.execute(UPSERT, to_row(entry, batch, time.time()))
 
+    def forget(self, keys: Sequence[str]) -> None:
+        """Remove tasks and their leases: as if they had never been asked for."""
+        with self._use(), self._transaction():
+            for start in range(0, len(keys), _KEYS_AT_ONCE):
+                some = keys[start : start + _KEYS_AT_ONCE]
+                marks = ", ".join("?" * len(some))
+                self._db.execute(f"DELETE FROM leases WHERE key IN ({marks})", some)
+                self._db.execute(f"DELETE FROM tasks WHERE key IN ({marks})", some)
+
     def finished(self) -> list[Entry]:
         """All finished tasks, in the order in which they were asked for."""
         with self._use():

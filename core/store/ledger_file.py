@@ -56,6 +56,7 @@ CREATE INDEX open_leases ON leases (key) WHERE ended IS NULL;
 # whoever does not know them keeps them all the same, and a ledger without them gets them.
 INDEXES = """
 CREATE INDEX IF NOT EXISTS leased_tasks ON tasks (key) WHERE state = 'leased';
+CREATE INDEX IF NOT EXISTS leases_of_tasks ON leases (key);
 CREATE INDEX IF NOT EXISTS tasks_without_output ON tasks (key) WHERE output_path IS NULL;
 """
 

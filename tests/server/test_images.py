@@ -169,15 +169,34 @@ def test_addresses_answer_without_a_key_with_the_right_type(client: OpenAI, daem
 # -- streams ---------------------------------------------------------------------------
 
 
-def test_a_stream_ends_with_the_picture(client: OpenAI) -> None:
-    stream = client.images.generate(prompt="a house", stream=True, partial_images=2, **SMALL)
-    events = list(stream)
-    last = events[-1]
+@pytest.mark.parametrize("format", ["png", "webp", "jpeg"])
+def test_a_stream_shows_a_picture_on_its_way_before_it_ends_with_it(
+    format: Any, client: OpenAI
+) -> None:
+    events = list(
+        client.images.generate(
+            prompt="a house",
+            size="64x32",
+            stream=True,
+            partial_images=2,
+            output_format=format,
+            extra_body={"num_inference_steps": 6},
+        )
+    )
+    *partial, last = events
+    assert [event.type for event in partial] == ["image_generation.partial_image"] * 2
+    assert [event.to_dict()["partial_image_index"] for event in partial] == [0, 1]
+    assert [picture(event).format for event in events] == [format.upper()] * 3
+    assert [event.size for event in events] == ["64x32"] * 3
+    assert last.type == "image_generation.completed"
+
+
+def test_a_stream_without_previews_has_the_picture_alone(client: OpenAI) -> None:
+    [last] = client.images.generate(prompt="a house", stream=True, **SMALL)
     assert last.type == "image_generation.completed"
     assert picture(last).size == (32, 32)
     assert (last.size, last.output_format, last.quality) == ("32x32", "png", "auto")
     assert last.usage.total_tokens == 0
-    assert all(event.type == "image_generation.partial_image" for event in events[:-1])
 
 
 def test_an_error_in_a_stream_is_raised_by_the_client(client: OpenAI) -> None:

@@ -1,0 +1,117 @@
+"""`/v1/jobs/{id}/events`: a job's progress as server-sent events.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html. Results are numbered in the order
+in which they came, and the journal keeps these numbers: a client that comes back with the last
+one gets what it missed, from this process or the next one. FastAPI sends a comment every 15 s.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from apps.server.context import Caller, TheService
+from apps.server.errors import bad_value
+from apps.server.job_views import JobViews, has_changed, running_view
+from apps.server.live_job import LiveJob, Running
+from apps.server.records import StoredJob
+from apps.server.service import Service
+
+AT_ONCE = 200  # results that are read from the journal together
+LOOK = 2.0  # seconds after which a place in the queue is looked up again
+COMES_BACK = 2000  # milliseconds after which a browser that lost its connection asks again
+MOST_DIGITS = 9
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+async def _job(id: str, service: TheService, caller: Caller) -> StoredJob:
+    return await service.find(id, caller)
+
+
+def _after(
+    last_event_id: Annotated[
+        str | None, Header(description="The number of the last event that came; 0: none.")
+    ] = None,
+    after: Annotated[
+        int | None, Query(ge=0, lt=10**MOST_DIGITS, description="As Last-Event-ID.")
+    ] = None,
+) -> int:
+    if last_event_id:
+        if not (last_event_id.isascii() and last_event_id.isdigit()) or (
+            len(last_event_id) > MOST_DIGITS
+        ):
+            raise bad_value("Last-Event-ID", "Last-Event-ID: expected the `id` of an event.")
+        return int(last_event_id)
+    return after or 0
+
+
+@router.get("/{id}/events", response_class=EventSourceResponse)
+async def events(
+    request: Request,
+    service: TheService,
+    job: Annotated[StoredJob, Depends(_job)],
+    after: Annotated[int, Depends(_after)],
+) -> AsyncIterator[ServerSentEvent]:
+    """`job` (how it stands), `task` (a result; numbered), `step` (a task's progress), and `end`.
+
+    A stream without `end` was cut off: come back with the last number as Last-Event-ID.
+    """
+    async for event in follow(service, job, after, JobViews(service, str(request.base_url))):
+        yield event
+
+
+async def follow(
+    service: Service, job: StoredJob, place: int, views: JobViews
+) -> AsyncIterator[ServerSentEvent]:
+    """Events of a job from the result after `place` on, until it ends or the daemon does."""
+    live = service.live(job.id)
+    first = views.job(live.stored if live else job)
+    yield ServerSentEvent(event="job", data=first, retry=COMES_BACK)
+    if live is not None:
+        async for event in _of_live(live, place, views, first):
+            yield event
+    else:
+        while results := await service.results_after(job, place, AT_ONCE):
+            for one in results:
+                place = one.order
+                yield ServerSentEvent(event="task", data=views.result(job, one), id=str(place))
+        yield ServerSentEvent(event="end", data=first)
+
+
+async def _of_live(
+    live: LiveJob, place: int, views: JobViews, told: dict[str, Any]
+) -> AsyncIterator[ServerSentEvent]:
+    running: dict[str, Running] = {}
+    told_at = time.monotonic()
+    while True:
+        changed = live.next_change()
+        for one in has_changed(live, running):
+            yield ServerSentEvent(event="step", data=running_view(one))
+        while place < len(live.results):
+            place += 1
+            result = views.result(live.stored, live.results[place - 1])
+            yield ServerSentEvent(event="task", data=result, id=str(place))
+        if live.ended:
+            yield ServerSentEvent(event="end", data=views.job(live.stored))
+            return
+        if live.left:
+            return
+        now = time.monotonic()
+        if live.stored.status != told["status"] or now - told_at >= LOOK:
+            view = views.job(live.stored)
+            if _news(view) != _news(told):
+                yield ServerSentEvent(event="job", data=view)
+            told, told_at = view, now
+        try:
+            await asyncio.wait_for(changed.wait(), LOOK)
+        except TimeoutError:
+            continue
+
+
+def _news(view: dict[str, Any]) -> tuple[Any, ...]:
+    """What of a job is worth an event of its own."""
+    names = ("status", "queue_position", "counts", "cancelling", "waiting_for")
+    return tuple(view.get(name) for name in names)

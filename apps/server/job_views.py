@@ -1,0 +1,105 @@
+"""Jobs and results as callers see them: names, times and URLs, and no path of this machine."""
+
+import time
+from typing import Any
+
+from apps.server.live_job import LiveJob, Running
+from apps.server.records import JobStatus, StoredJob, TaskResult
+from apps.server.service import Service
+
+STATUSES = {"skipped": "done", "interrupted": "cancelled"}  # those that mean nothing to a caller
+
+
+class JobViews:
+    """Makes views of jobs for one request.
+
+    Args:
+        base: the URL of the daemon as its caller wrote it, with the last slash.
+    """
+
+    def __init__(self, service: Service, base: str) -> None:
+        self._service = service
+        self._base = base.rstrip("/")
+        self._private = f"{service.folder}/"
+
+    def job(self, job: StoredJob) -> dict[str, Any]:
+        """A job as it stands, with what is expected of it while it has not ended."""
+        live = self._service.live(job.id)
+        estimate = self._service.estimate(job)
+        url = f"{self._base}/v1/jobs/{job.id}"
+        view: dict[str, Any] = {
+            "id": job.id,
+            "object": "job",
+            "status": _status(job),
+            "created_at": int(job.created),
+            "started_at": None if job.started is None else int(job.started),
+            "ended_at": None if job.ended is None else int(job.ended),
+            "priority": job.priority,
+            "source": job.source,
+            "counts": {"total": job.total, "succeeded": job.succeeded, "failed": job.failed},
+            "results_url": f"{url}/results",
+            "events_url": f"{url}/events",
+        }
+        if estimate is not None:
+            now = time.time()
+            starts, ends = estimate.starts_in, estimate.ends_in
+            is_queued = _status(job) == "queued"
+            view["queue_position"] = estimate.position if is_queued else 0
+            view["expected_start_at"] = (
+                int(now + starts) if is_queued and starts is not None else None
+            )
+            view["expected_end_at"] = None if ends is None else int(now + ends)
+        if live is not None and not job.has_ended:
+            view["running"] = [running_view(one) for one in live.running.values()]
+            view["cancelling"] = live.to_be_cancelled
+            view["waiting_for"] = self._public(live.waits_for)
+        return view
+
+    def result(self, job: StoredJob, one: TaskResult) -> dict[str, Any]:
+        """What became of a task, with the URL of its picture or verdict."""
+        record = one.result
+        status = str(record["status"])
+        url = f"{self._base}/v1/jobs/{job.id}/results/{one.position}/content"
+        return {
+            "object": "job.result",
+            "position": one.position,
+            "task_id": record["task_id"],
+            "kind": record["kind"],
+            "status": STATUSES.get(status, status),
+            "success": record["success"],
+            "error": self._public(record["error"]),
+            "seed": record["seed"],
+            "elapsed": record["elapsed"],
+            "worker": record["worker"],
+            "attempts": record["attempts"],
+            "url": url if record["success"] else None,
+        }
+
+    def _public(self, text: str | None) -> str | None:
+        """A message without the daemon's folder."""
+        return None if text is None else text.replace(self._private, "")
+
+
+def running_view(running: Running) -> dict[str, Any]:
+    """A task that a worker has; `steps` is 0 until the first step is told."""
+    return {
+        "task_id": running.task_id,
+        "worker": running.worker,
+        "step": running.done,
+        "steps": running.total,
+    }
+
+
+def _status(job: StoredJob) -> JobStatus:
+    """A job that is being cancelled counts as what it was until its last task has ended."""
+    if job.status == "cancelled" and not job.has_ended:
+        return "running"
+    return job.status
+
+
+def has_changed(live: LiveJob, told: dict[str, Running]) -> list[Running]:
+    """Tasks of a job that run and of which this was not told yet; notes that it is now."""
+    new = [one for name, one in live.running.items() if told.get(name) != one]
+    told.clear()
+    told.update(live.running)
+    return new

@@ -1,0 +1,170 @@
+"""Checks the tasks of a job one by one, and makes them tasks of the engine.
+
+A task that cannot be used fails alone. What names a file of the machine is never taken from a
+caller: pictures are sent, named by an id or taken from the caller's jobs, LoRAs have names.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from apps.server.errors import ApiError
+from core.errors import InputError, MultiGPUError
+from core.intake.task_kinds import KINDS, TaskKind, kind_asked_for
+from core.paths import printable
+from core.seeds import RANDOM, random_seed, seed_of_task
+from core.store.outputs import PICTURE_SUFFIXES
+from core.tasks import GenerateTask, Task, paths_in
+from core.validation import shown
+
+OWN_NAMES = (
+    "output_path: results of this server have names of its own; fetch each by its `url`. Leave "
+    "it out."
+)
+INNER = ("seed_is_random",)  # fields that the engine sets
+
+
+class Pictures(Protocol):
+    """Where pictures of callers are found: a data URL, base64, a file's id, an own result."""
+
+    async def resolve(self, caller: str, reference: str, param: str) -> str:
+        """The path of a picture.
+
+        Raises:
+            ApiError: there is none, or it cannot be used.
+        """
+
+
+class LoraNames(Protocol):
+    """The LoRAs that callers may ask for."""
+
+    def resolve(self, name: str, param: str) -> str:
+        """The path of a LoRA.
+
+        Raises:
+            ApiError: there is none of this name.
+        """
+
+
+@dataclass(frozen=True)
+class CheckedTasks:
+    """Tasks for the engine, and why some of them are not to be tried, by position."""
+
+    tasks: tuple[dict[str, Any], ...]
+    refused: Mapping[int, str]
+
+
+class TaskRequests:
+    """Reads what callers ask for.
+
+    Args:
+        pictures: of callers.
+        loras: by name.
+        seed: of a job's first task; those without a seed of their own count on from it.
+        picture_suffix: of the files that pictures are kept in.
+    """
+
+    def __init__(
+        self, pictures: Pictures, loras: LoraNames, seed: int, picture_suffix: str = ".png"
+    ) -> None:
+        self._pictures = pictures
+        self._loras = loras
+        self._seed = seed
+        self._picture_suffix = picture_suffix
+
+    async def check(self, caller: str, given: Sequence[Any], folder: str) -> CheckedTasks:
+        """Check the tasks of a job.
+
+        Args:
+            folder: of the job's results, relative to the output folder.
+        """
+        tasks: list[dict[str, Any]] = []
+        refused: dict[int, str] = {}
+        names = _names(given, refused)
+        for position, asked in enumerate(given):
+            task: dict[str, Any] = {"kind": "generate"}
+            if position not in refused:
+                try:
+                    task = await self._task(caller, asked, position)
+                except ApiError as error:
+                    refused[position] = printable(error.message)
+                except MultiGPUError as error:
+                    refused[position] = printable(str(error))
+            suffixes = _kind_named(task["kind"]).suffixes
+            suffix = self._picture_suffix if suffixes == PICTURE_SUFFIXES else suffixes[0]
+            task["task_id"] = names[position]
+            task["output_path"] = f"{folder}/{position}{suffix}"
+            tasks.append(task)
+            if position % 100 == 99:
+                await asyncio.sleep(0)  # others are served, too
+        return CheckedTasks(tuple(tasks), refused)
+
+    async def _task(self, caller: str, asked: Any, position: int) -> dict[str, Any]:
+        kind, fields = kind_asked_for(asked, GenerateTask)
+        if not isinstance(fields, Mapping):
+            raise InputError(f"expected an object with the fields of a task, found {shown(asked)}.")
+        _refuse_unusable(fields)
+        task: Task = kind().parse(fields)
+        changed: dict[str, Any] = {}
+        for name in task.picture_fields:
+            value = getattr(task, name)
+            found = [
+                await self._pictures.resolve(caller, path, f"tasks[{position}].{name}")
+                for path in paths_in(value)
+            ]
+            changed[name] = found[0] if isinstance(value, str) else found
+        one: str | None = getattr(task, "lora_path", None)
+        if one is not None:
+            changed["lora_path"] = self._loras.resolve(one, f"tasks[{position}].lora_path")
+        if getattr(task, "loras", ()):
+            changed["loras"] = [
+                {
+                    "path": self._loras.resolve(lora.path, f"tasks[{position}].loras[{i}]"),
+                    "strength": lora.strength,
+                }
+                for i, lora in enumerate(task.lora_stack)
+            ]
+        seed = task.seed
+        if seed is None:
+            seed = seed_of_task(self._seed, position)
+        elif seed == RANDOM:
+            seed = random_seed()  # now, so that a second try after a crash has the same one
+        return {**fields, **changed, "kind": task.role, "seed": seed}
+
+
+def _refuse_unusable(fields: Mapping[str, Any]) -> None:
+    if fields.get("output_path") is not None:
+        raise ApiError(400, OWN_NAMES)
+    for name in INNER:
+        if name in fields:
+            raise ApiError(400, f"Unknown field {shown(name)}.")
+
+
+def _names(given: Sequence[Any], refused: dict[int, str]) -> list[str]:
+    """Names of tasks, each once: those that callers give, else the positions."""
+    first: dict[str, int] = {}
+    names: dict[int, str] = {}
+    for position, asked in enumerate(given):
+        name = asked.get("task_id") if isinstance(asked, Mapping) else None
+        if not isinstance(name, str) or not name or printable(name) != name:
+            continue  # the check of the task says what is wrong with it
+        if name in first:
+            refused[position] = (
+                f"task_id: {shown(name)} is task {first[name]}'s already; each needs its own."
+            )
+        else:
+            first[name] = position
+            names[position] = name
+    for position in range(len(given)):
+        name = names.get(position) or str(position)
+        while position not in names and name in first:
+            name += "'"
+        if position not in names:
+            first[name] = position
+            names[position] = name
+    return [names[position] for position in range(len(given))]
+
+
+def _kind_named(role: str) -> type[TaskKind[Any]]:
+    return next(kind for kind in KINDS.values() if kind.task.role == role)
