@@ -53,7 +53,7 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
     provide_files(app, service)
     app.state.models = models.Models(service.generator)
     app.state.links = Links.of_folder(service.folder, service.rules.images.url_lifetime)
-    for part in (jobs, events, files, loras, workers, health, models, routes, pictures):
+    for part in (jobs, events, files, loras, models, routes, pictures, workers, health):
         app.include_router(part.router)
     if keys is not None:
         rules = service.rules

@@ -22,6 +22,7 @@ from apps.server.settings import LimitsSection
 from core.errors import InputError
 from core.pictures.source_images import inspect_image
 from core.store.outputs import PARTIAL_PREFIX, discard, make_folder, storage_error, sync_folder
+from core.validation import shown
 
 FOLDER = "inbox"
 GRACE = 3600.0  # seconds for which a picture is kept before a job must use it
@@ -223,7 +224,7 @@ class Inbox:
             found = inspect_image(file, param)
         except InputError as error:
             text = str(error)
-            for path in (repr(str(file)), str(file)):
+            for path in (shown(str(file)), str(file)):
                 text = text.replace(path, "the picture")
             raise bad_value(param, text, "invalid_image") from None
         most = self._limits.picture_megapixels

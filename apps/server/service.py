@@ -448,15 +448,15 @@ class Service:
             records = [
                 (places[result.position][0], record_of(result, *places[result.position]))
                 for result in portion
-                if self._counts(result, live, engine_job)
+                if self._counts(result, live)
             ]
             await self._settle(live, records)
 
-    def _counts(self, result: Result, live: LiveJob, engine_job: Job) -> bool:
+    def _counts(self, result: Result, live: LiveJob) -> bool:
         """Whether this is what becomes of a task, and not of its try by this daemon alone."""
         if result.status == "interrupted":
             return live.to_be_cancelled
-        if result.success or result.position not in engine_job.unkept:
+        if result.success or result.cause != "storage":
             return True
         self.disk_refusal = self.disk_refusal or result.error
         return False

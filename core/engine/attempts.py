@@ -276,7 +276,6 @@ class Attempts:
         task, worker = active.task, active.attempt.worker
 
         def ended(_: Refusal | None) -> None:
-            self._job.unkept.add(task.admitted.position)
             self._settle(task, "failed", worker, str(refusal), cause="storage")
             self._mind_the_folder(refusal)
 
@@ -286,7 +285,6 @@ class Attempts:
     def _disk_refused(self, active: ActiveAttempt, refusal: Refusal) -> None:
         """One result cannot be kept. If none can, to make more would only waste the devices."""
         self._recorder.fail(active.attempt, str(refusal))
-        self._job.unkept.add(active.admitted.position)
         self._settle(active.task, "failed", active.attempt.worker, str(refusal), cause="storage")
         self._mind_the_folder(refusal)
 

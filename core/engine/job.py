@@ -51,7 +51,6 @@ class Job:
         ends_as: the result of tasks that are not tried any more, once it ends early.
         records_error: why the tables of the output folder could not be written at its end.
         closed_as: status and error of its tasks without another result, once it was closed.
-        unkept: positions of tasks that failed only because the disk refused: another try may do.
 
     Args:
         number: of the job in its engine, from 1.
@@ -80,7 +79,6 @@ class Job:
         self._finished = threading.Event()
         self.records_error: StorageError | LedgerError | None = None
         self.closed_as: tuple[Status, str] | None = None
-        self.unkept: set[int] = set()
         self._watchers: list[Callable[[], None]] = []
 
     # -- for callers ---------------------------------------------------------

@@ -153,7 +153,7 @@ class JobRun:
             self._withdraw(self, None)
         self._close_if_drained()
 
-    def close(self, status: Status, reason: str) -> None:
+    def close(self, status: Status, reason: str, cause: Cause | None = None) -> None:
         """Close every open task now, and every one that is added.
 
         The record keeps these tasks as they are, so that a resumed run tries them. What is being
@@ -162,13 +162,12 @@ class JobRun:
         # What was promised has its results, too: the job is not finished before it is sealed.
         self._sealed = self._sealed or not self.job.promised
         self.job.closed_as = self.job.ends_as = (status, reason)
-        self.close_some(status, reason)
+        self.close_some(status, reason, cause=cause)
         self._finish_if_complete()
 
     def close_for_the_disk(self, reason: str) -> None:
         """Close every open task as failed, because the output folder takes nothing more."""
-        self.job.unkept.update(self._tasks)
-        self.close("failed", reason)
+        self.close("failed", reason, "storage")
 
     def close_some(
         self,
@@ -176,6 +175,7 @@ class JobRun:
         reason: str,
         brief: str | None = None,
         model: str | None = None,
+        cause: Cause | None = None,
     ) -> None:
         """Close open tasks now; results of theirs that still come are thrown away.
 
@@ -199,7 +199,7 @@ class JobRun:
             level = "DEBUG" if self._is_told else level
             logger.log(level, f"Stopped with {left}. {brief or reason}")
         for task in still_open:
-            self._settle(task, status, None, reason)
+            self._settle(task, status, None, reason, cause=cause)
 
     def _settle(
         self,

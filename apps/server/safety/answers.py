@@ -22,22 +22,7 @@ def headers_of(error: ApiError, body: bytes) -> list[tuple[bytes, bytes]]:
 
 async def refuse(send: Send, error: ApiError) -> None:
     """Answer with an error."""
-    await begin_refusal(send, error)
-    await end_refusal(send)
-
-
-async def begin_refusal(send: Send, error: ApiError) -> None:
-    """Send all of an answer; the connection stays until `end_refusal`."""
     body = body_of(error)
-    await send(
-        {
-            "type": "http.response.start",
-            "status": error.status,
-            "headers": headers_of(error, body),
-        }
-    )
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def end_refusal(send: Send) -> None:
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    headers = headers_of(error, body)
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.server.errors import ApiError
-from apps.server.safety.answers import begin_refusal, end_refusal
+from apps.server.safety.answers import refuse
 from apps.server.safety.json_bodies import check_json
 
 MIB = 1024**2
@@ -64,9 +64,7 @@ class Bodies:
         except ApiError as error:
             body.refusal = error
         if body.refusal is not None and not sender.started:
-            await begin_refusal(sender.send_refusal, body.refusal)
-            await body.linger()
-            await end_refusal(sender.send_refusal)
+            await refuse(sender.send_refusal, body.refusal)
 
     async def _serve_json(self, scope: Scope, body: "_Body", sender: "_Sender") -> None:
         held: list[bytes] = []
@@ -201,6 +199,10 @@ class _Sender:
             if not self._body.complete:
                 headers = [*message.get("headers", ()), (b"connection", b"close")]
                 message = {**message, "headers": headers}
+        elif not (message.get("more_body") or self._body.complete):
+            await self._send({**message, "more_body": True})
+            await self._body.linger()
+            message = {"type": "http.response.body", "body": b""}
         await self._send(message)
 
 

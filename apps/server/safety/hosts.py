@@ -113,7 +113,7 @@ class Hosts:
 
 def _only(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> str | None:
     values = [value for name, value in headers if name == wanted]
-    return values[0].decode("latin-1").strip() if len(values) == 1 else None
+    return values[0].decode("latin-1") if len(values) == 1 else None
 
 
 def _foreign() -> ApiError:

@@ -1,0 +1,117 @@
+"""Hundreds of hostile requests against one daemon: an answer that says why, and no harm done."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import wait_until
+from tests.server.conftest import Daemon, finished
+from tests.server.hostile_requests import Hostile, every
+
+LIMITS = {
+    "connections": 60, "header_seconds": 1.0, "body_seconds": 1.0, "json_mib": 2, "upload_mib": 4,
+    "picture_mib": 0.4, "picture_megapixels": 1,
+}  # fmt: skip
+AT_ONCE = 24
+PATIENCE = 20.0  # seconds for an answer
+DRIP = 0.1  # seconds between the parts of a request that come slowly
+MEMORY = 48 * 1024**2  # bytes that caches may take meanwhile
+SMALL = {"width": 64, "height": 64, "num_inference_steps": 1}
+
+
+@pytest.fixture
+def limited(tmp_path: Path) -> Iterator[Daemon]:
+    daemon = Daemon(tmp_path, server={"limits": LIMITS})
+    yield daemon.start()
+    daemon.end()
+
+
+async def answer_to(hostile: Hostile, port: int) -> bytes:
+    """What comes back until the connection ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reading = asyncio.create_task(reader.read())
+    slowly = "now and then" in hostile.name
+    try:
+        for part in hostile.parts:
+            if reading.done():
+                break
+            writer.write(part)
+            await asyncio.wait_for(writer.drain(), PATIENCE)
+            if slowly:
+                await asyncio.wait([reading], timeout=DRIP)
+    except ConnectionError:
+        pass
+    try:
+        return await asyncio.wait_for(reading, PATIENCE)
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+def verdict(hostile: Hostile, answer: bytes) -> str | None:
+    """What is wrong with an answer; None if nothing is."""
+    while answer.startswith(b"HTTP/1.1 100 "):
+        answer = answer.partition(b"\r\n\r\n")[2]
+    if not answer:
+        return None if hostile.silent else "no answer"
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = int(head.split()[1])
+    if status not in hostile.statuses:
+        return f"status {status}: {body[:200]!r}"
+    try:
+        error: dict[str, Any] = json.loads(body)["error"]
+    except (ValueError, KeyError, TypeError):
+        return f"no envelope: {body[:200]!r}"
+    if set(error) != {"message", "type", "param", "code"} or not error["message"]:
+        return f"another envelope: {error}"
+    if "/tmp/" in error["message"] or "Traceback" in error["message"]:
+        return f"tells too much: {error['message'][:200]}"
+    return None
+
+
+async def answers_to(requests: list[Hostile], port: int) -> dict[str, str]:
+    """Send all of them, and give what is wrong with the answers."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def one(hostile: Hostile) -> tuple[str, str | None]:
+        async with turns:
+            try:
+                return hostile.name, verdict(hostile, await answer_to(hostile, port))
+            except TimeoutError:
+                return hostile.name, "the connection is held"
+
+    found = await asyncio.gather(*map(one, requests))
+    return {name: problem for name, problem in found if problem is not None}
+
+
+def test_hostile_requests_are_refused_and_leave_nothing_behind(limited: Daemon) -> None:
+    requests = every()
+    assert len(requests) >= 300
+    assert limited.process is not None
+    process = psutil.Process(limited.process.pid)
+    port = int(limited.url.rpartition(":")[2])
+    with limited.client() as client:
+        first = client.post("/v1/jobs", json={"tasks": [{"prompt": "x", **SMALL}]})
+        assert finished(client, first.json()["id"])["status"] == "completed"
+    asyncio.run(answers_to(requests[:40], port))  # what is loaded once, is loaded now
+    wait_until(lambda: not process.net_connections(kind="tcp")[1:], "closed connections")
+    memory, files = process.memory_info().rss, process.num_fds()
+
+    assert asyncio.run(answers_to(requests, port)) == {}
+
+    assert process.is_running() and limited.process.poll() is None
+    wait_until(lambda: process.num_fds() <= files + 2, "files to be closed")
+    assert process.memory_info().rss - memory < MEMORY
+    assert "Traceback" not in limited.log
+    assert "defect" not in limited.log
+    with limited.client() as client:
+        after = client.post("/v1/jobs", json={"tasks": [{"prompt": "y", **SMALL}]})
+        assert finished(client, after.json()["id"])["status"] == "completed"
+    for folder in ("inbox", "files"):
+        assert list((limited.output / folder).iterdir()) == []
