@@ -167,7 +167,7 @@ def test_addresses_answer_without_a_key_with_the_right_type(client: OpenAI, daem
 
 
 def test_an_address_outlives_the_daemon_but_not_its_time(tmp_path: Path) -> None:
-    def address() -> str:
+    def address(daemon: Daemon) -> str:
         body = {"prompt": "a house", "response_format": "url", **SMALL}
         with daemon.client() as client:
             url = client.post("/v1/images/generations", json=body).json()["data"][0]["url"]
@@ -175,12 +175,12 @@ def test_an_address_outlives_the_daemon_but_not_its_time(tmp_path: Path) -> None
 
     daemon = Daemon(tmp_path, server={"images": {"url_lifetime": 60}}).start()
     try:
-        lasting = address()
+        lasting = address(daemon)
         assert daemon.stop() == 0, daemon.log
         assert (daemon.output / "picture_urls.key").stat().st_mode & 0o777 == 0o600
         daemon.settings["server"]["images"]["url_lifetime"] = 1 / 30  # two seconds
         daemon.start()
-        short = address()
+        short = address(daemon)
         with daemon.client() as client:
             assert client.get(short).status_code == client.get(lasting).status_code == 200
             wait_until(lambda: client.get(short).status_code == 410, "the end of the address")
