@@ -34,8 +34,16 @@ PATIENCE = 60.0  # seconds until a test that waits for something gives up
 
 
 def simulated(**changes: Any) -> dict[str, Any]:
-    """Settings for simulated devices that restart without delay; sections merge with `changes`."""
-    settings: dict[str, Any] = {"model": "simulated", "supervision": {"restart_backoff": 0.01}}
+    """Settings for simulated devices that restart without delay; sections merge with `changes`.
+
+    Workers are forks, as those of real models are: a fork takes a tenth of the time of an
+    interpreter that is started anew.
+    """
+    settings: dict[str, Any] = {
+        "model": "simulated",
+        "workers": {"start_method": "forkserver"},
+        "supervision": {"restart_backoff": 0.01},
+    }
     for key, value in changes.items():
         section = settings.get(key)
         settings[key] = {**section, **value} if isinstance(section, dict) else value
@@ -43,10 +51,7 @@ def simulated(**changes: Any) -> dict[str, Any]:
 
 
 def forking(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a command whose simulated workers are forks, as those of real models are.
-
-    A fork takes a tenth of the time of an interpreter that is started anew.
-    """
+    """Settings of a command whose simulated workers are forks, as `simulated` has them."""
     workers = settings.get("workers", {})
     forks = {"start_method": "forkserver", **workers} if isinstance(workers, dict) else workers
     return {**settings, "workers": forks}
@@ -80,21 +85,34 @@ def worker_processes(main_pid: int) -> list[psutil.Process]:
     try:
         children = psutil.Process(main_pid).children()
         spawned = [c for c in children if "spawn_main" in " ".join(c.cmdline())]
-        server = fork_server(main_pid)
-        return spawned + (server.children() if server else [])
+        return spawned + [fork for s in fork_servers(main_pid) for fork in worker_forks(s)]
+    except psutil.Error:
+        return []
+
+
+def fork_servers(main_pid: int) -> list[psutil.Process]:
+    """The fork servers of a main process: there may be one of simulated devices, and others."""
+    try:
+        children = psutil.Process(main_pid).children()
+        living = [c for c in children if c.status() != psutil.STATUS_ZOMBIE]
+        return [c for c in living if "forkserver" in " ".join([c.name(), *c.cmdline()])]
     except psutil.Error:
         return []
 
 
 def fork_server(main_pid: int) -> psutil.Process | None:
-    """The fork server of a main process."""
+    """The fork server of a main process: of several, one that has workers now."""
+    servers = fork_servers(main_pid)
+    busy = (server for server in servers if worker_forks(server))
+    return next(busy, servers[0] if servers else None)
+
+
+def worker_forks(server: psutil.Process) -> list[psutil.Process]:
+    """The workers that a fork server has now."""
     try:
-        children = psutil.Process(main_pid).children()
-        living = [c for c in children if c.status() != psutil.STATUS_ZOMBIE]
-        servers = (c for c in living if "forkserver" in " ".join([c.name(), *c.cmdline()]))
-        return next(servers, None)
+        return server.children()
     except psutil.Error:
-        return None
+        return []
 
 
 class Run:

@@ -33,7 +33,7 @@ from core.messages import (
     ToWorker,
     encode,
 )
-from core.processes.fork_server import keeper
+from core.processes.fork_server import Keeper
 from core.processes.local_backend import LocalBackend
 from core.settings import load_settings
 from core.tasks import MAX_TASK_BYTES, GenerateTask
@@ -406,7 +406,7 @@ def test_a_worker_that_went_with_the_fork_server_is_blameless_and_another_comes(
 def test_nobody_waits_for_a_fork_server_that_is_not_ready(
     processes: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "server", lambda role, environment: Future())
+    monkeypatch.setattr(Keeper, "server", lambda keeper, role: Future())
     backend = processes("forkserver").backend
     with pytest.raises(OSError, match="still being started"):
         backend.start("cpu0", DEVICES["cpu0"], spec("cpu0"))
@@ -416,7 +416,7 @@ def test_nobody_waits_for_a_fork_server_that_is_not_ready(
 def test_workers_that_need_no_fork_server_do_not_wait_for_it(
     processes: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "server", lambda role, environment: Future())
+    monkeypatch.setattr(Keeper, "server", lambda keeper, role: Future())
     bench = processes("auto")
     bench.backend.prepare(spec("cpu0"))
     assert bench.backend.ready
@@ -429,7 +429,7 @@ def test_workers_that_need_no_fork_server_do_not_wait_for_it(
 def test_when_the_fork_server_hangs_workers_are_spawned_and_the_engine_is_told(
     processes: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "server", lambda role, environment: Future())
+    monkeypatch.setattr(Keeper, "server", lambda keeper, role: Future())
     rules = SETTINGS.supervision.model_copy(update={"boot_timeout": 0.1})
     bench = Bench(LocalBackend("forkserver", rules))
     bench.serve()  # which polls, with all the patience of a test, until the backend is ready
