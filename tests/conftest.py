@@ -1,5 +1,6 @@
 """The world of the tests: tiny models, simulated devices, and the command as a user runs it."""
 
+import gc
 import json
 import os
 import signal
@@ -31,6 +32,12 @@ for name in ("COLUMNS", "LINES"):  # set where tests run in parallel; tables go 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 WARM = WarmCommands()
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
+
+
+def pytest_collection_finish() -> None:
+    """Spare each garbage collection what was imported: with torch, that takes half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def simulated(**changes: Any) -> dict[str, Any]:
