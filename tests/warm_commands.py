@@ -6,6 +6,7 @@ themselves.
 """
 
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -221,4 +222,6 @@ def _wear(mark: str) -> None:
 if __name__ == "__main__":
     for name in IMPORTED:
         __import__(name)
+    gc.collect()
+    gc.freeze()
     serve(socket.socket(fileno=int(sys.argv[1])))
