@@ -20,7 +20,7 @@ from PIL import Image
 
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
-from tests.warm_commands import MARK, WarmCommand, WarmCommands
+from tests.warm_commands import WarmCommand, WarmCommands
 
 PROJECT = Path(__file__).resolve().parent.parent
 COMMAND = PROJECT / "generate_images_from_tweets.py"
@@ -194,10 +194,9 @@ class Project:
         return Run(process, errors_file)
 
     def _warm(self, script: Path, arguments: Sequence[str], errors: TextIO) -> WarmCommand | None:
-        if self.environment.keys() - {MARK} or script not in (COMMAND, BENCHMARK):
+        if script not in (COMMAND, BENCHMARK):
             return None
-        marked = [self.environment[MARK]] if MARK in self.environment else []
-        return WARM.start(script, arguments, self.folder, errors, *marked)
+        return WARM.start(script, arguments, self.folder, errors, self.environment)
 
     def run(
         self, arguments: Sequence[str | int | Path], settings: Mapping[str, Any] | None = None
