@@ -35,7 +35,13 @@ PATIENCE = 60.0  # seconds until a test that waits for something gives up
 
 
 def pytest_collection_finish() -> None:
-    """Spare each garbage collection what was imported: with torch, that takes half a second."""
+    """Make tests cheap in a process that has imported torch.
+
+    Tiny layers are faster on one thread, and each other test has a core to itself then; and no
+    garbage collection, which would take half a second, looks at what was imported.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     gc.collect()
     gc.freeze()
 
@@ -295,14 +301,3 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for i, file in enumerate(files):
         Image.new("RGB", (80, 80), (200 * i, 90, 40)).save(file)
     return [str(file) for file in files]
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny layers are faster so."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
