@@ -29,12 +29,12 @@ GRACE = 3600.0  # seconds for which a picture is kept before a job must use it
 AT_ONCE = 2  # pictures that are looked at side by side
 MOST_REFERENCE = 300  # characters of what is no picture itself
 _DATA = re.compile(r"data:([\w.+/-]*)((?:;[\w.+=-]+)*),", re.ASCII)
-_OF_JOB = re.compile(r"(job_[0-9a-z]{1,64})/(\d{1,9})", re.ASCII)
+_OF_JOB = re.compile(r"(job_[0-9a-z]{1,64})/(\d{1,9})(?:/sources/(\d{1,3}))?", re.ASCII)
 _FILE = re.compile(r"file-[0-9a-zA-Z]{1,64}", re.ASCII)
 _ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 _STORED = re.compile(r"[0-9a-f]{64}", re.ASCII)
 Lookup = Callable[[str, str], Awaitable[Path | None]]
-OfJob = Callable[[str, str, int], Awaitable[Path | None]]
+OfJob = Callable[[str, str, int, int | None], Awaitable[Path | None]]
 
 
 class Inbox:
@@ -44,7 +44,8 @@ class Inbox:
         folder: the daemon's; pictures lie below it.
         limits: of a picture and of all of them.
         file: the file of a caller by its name in /v1/files; None where there is none.
-        of_job: the picture of a caller's job, by the job's name and position; None as before.
+        of_job: the picture of a caller's job, by the job's name and position, or the n-th of
+            those that this task of it reads; None as before.
         fetcher: for addresses; None where they are not allowed.
     """
 
@@ -91,7 +92,8 @@ class Inbox:
 
         Args:
             reference: a data URL, base64, `file-…` of /v1/files, `job_…/0` for a picture of the
-                caller's own job, or an https address where these are allowed.
+                caller's own job, `job_…/0/sources/0` for one that its task read, or an https
+                address where these are allowed.
 
         Raises:
             ApiError: 400: none of these, or not what it says it is.
@@ -146,7 +148,8 @@ class Inbox:
             return await self._file(caller, reference)
         job = _OF_JOB.fullmatch(reference)
         if job and self._of_job is not None:
-            return await self._of_job(caller, job[1], int(job[2]))
+            source = None if job[3] is None else int(job[3])
+            return await self._of_job(caller, job[1], int(job[2]), source)
         return None
 
     async def _keep_file(self, caller: str, path: Path, param: str) -> str:

@@ -1,11 +1,13 @@
 """Jobs and results as callers see them: names, times and URLs, and no path of this machine."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from apps.server.live_job import LiveJob, Running
 from apps.server.records import JobStatus, StoredJob, TaskResult
 from apps.server.service import Service
+from apps.server.task_views import task_view
 
 STATUSES = {"skipped": "done", "interrupted": "cancelled"}  # those that mean nothing to a caller
 
@@ -73,6 +75,24 @@ class JobViews:
             "worker": record["worker"],
             "attempts": record["attempts"],
             "url": url if record["success"] else None,
+        }
+
+    def result_with_task(
+        self, job: StoredJob, one: TaskResult, task: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What became of a task, wherever it is shown: with its job and what was asked for."""
+        view = self.result(job, one)
+        pictured = view["url"] is not None and view["kind"] != "score"
+        return {
+            **view,
+            "id": f"{job.id}/{one.position}",
+            "job": job.id,
+            "created_at": int(job.created),
+            "cause": one.result.get("cause"),
+            "thumbnail_url": view["url"].removesuffix("content") + "thumbnail"
+            if pictured
+            else None,
+            "task": task_view(job.id, one.position, task),
         }
 
     def _public(self, text: str | None) -> str | None:

@@ -172,7 +172,7 @@ async def result(
 ) -> dict[str, Any]:
     """The result of one task."""
     job = await service.find(id, caller)
-    return views.result(job, await _result(service, id, position, caller))
+    return views.result(job, await result_of(service, id, position, caller))
 
 
 @router.get(
@@ -182,18 +182,35 @@ async def result(
 )
 async def content(id: str, position: int, service: TheService, caller: Caller) -> FileResponse:
     """The picture or the verdict of one task."""
-    one = await _result(service, id, position, caller)
-    path = one.result["output_path"]
-    if not one.result["success"] or not path:
-        raise not_found(f"Task {position} of {id} has no result to show.", "result_not_found")
-    file = service.folder / JOBS / id / Path(str(path)).name
-    if not file.is_file():
-        raise ApiError(410, f"The result of task {position} of {id} was removed.", "result_gone")
+    one = await result_of(service, id, position, caller)
+    file = result_file(service, id, one)
     kind = MEDIA_TYPES.get(file.suffix, "application/octet-stream")
     return FileResponse(file, media_type=kind, headers={"Cache-Control": FOREVER})
 
 
-async def _result(service: Service, id: str, position: int, caller: str) -> TaskResult:
+def result_file(service: Service, id: str, one: TaskResult) -> Path:
+    """The picture or the verdict of a task of a job.
+
+    Raises:
+        ApiError: 404: it has none; 410: it was removed.
+    """
+    path = one.result["output_path"]
+    if not one.result["success"] or not path:
+        raise not_found(f"Task {one.position} of {id} has no result to show.", "result_not_found")
+    file = service.folder / JOBS / id / Path(str(path)).name
+    if not file.is_file():
+        raise ApiError(
+            410, f"The result of task {one.position} of {id} was removed.", "result_gone"
+        )
+    return file
+
+
+async def result_of(service: Service, id: str, position: int, caller: str) -> TaskResult:
+    """The result of one task of a caller's job.
+
+    Raises:
+        ApiError: 404: there is no such job or task, or it has no result yet.
+    """
     job = await service.find(id, caller)
     if 0 <= position < job.total:
         found = await service.results(job, position, 1)

@@ -17,6 +17,7 @@ from apps.server.group_commit import GroupCommit
 from apps.server.records import (
     JobStatus,
     NewJob,
+    Outcome,
     Settled,
     StoredJob,
     TaskResult,
@@ -67,6 +68,14 @@ _JOB = (
     "number, id, caller, priority, source, status, created, started, ended, total, succeeded, "
     "failed, metadata"
 )
+
+_STATUS = "json_extract(result, '$.status')"
+_FAILED = "failed > 0 AND NOT json_extract(result, '$.success')"
+_OUTCOMES: Mapping[Outcome, str] = {
+    "done": "succeeded > 0 AND json_extract(result, '$.success')",
+    "failed": f"{_FAILED} AND {_STATUS} <> 'interrupted'",
+    "cancelled": f"{_FAILED} AND {_STATUS} = 'interrupted'",
+}
 
 
 class KeyReused(Exception):
@@ -297,6 +306,48 @@ class Journal:
             f"AND result IS NOT NULL {wanted}ORDER BY position LIMIT ?"
         )
         return [_result(row) for row in self._rows(query, (number, first, limit))]
+
+    def results_of(
+        self,
+        caller: str,
+        before: tuple[int, int] | None = None,
+        limit: int = 100,
+        outcome: Outcome | None = None,
+        kind: str | None = None,
+        words: str | None = None,
+    ) -> list[tuple[StoredJob, TaskResult, dict[str, Any]]]:
+        """Results of all jobs of a caller with their tasks: newest job first, newest result first.
+
+        Args:
+            before: number of a job and place of its result: only those that come after it here.
+            outcome: only those of tasks that ended so.
+            kind: only those of tasks of this kind.
+            words: only those of tasks whose prompt or instruction has this text, in any case.
+        """
+        conditions: dict[str, Sequence[object]] = {"caller = ?": [caller]}
+        if before is not None:
+            conditions["number <= ? AND (number < ? OR place < ?)"] = [before[0], *before]
+        if outcome is not None:
+            conditions[_OUTCOMES[outcome]] = []
+        if kind is not None:
+            conditions["json_extract(result, '$.kind') = ?"] = [kind]
+        if words:
+            prompt = "coalesce(task ->> '$.prompt', task ->> '$.instruction', '')"
+            conditions[f"instr(casefold({prompt}), ?)"] = [words.casefold()]
+        values = [value for group in conditions.values() for value in group]
+        # A cross join is one whose order SQLite keeps: jobs by number, then results by place.
+        query = (
+            f"SELECT {_JOB}, position, place, result, task FROM jobs CROSS JOIN tasks "
+            f"ON job = number AND place IS NOT NULL WHERE {' AND '.join(conditions)} "
+            "ORDER BY number DESC, place DESC LIMIT ?"
+        )
+        try:
+            with closing(self._connect()) as reader:  # a search keeps nobody else waiting
+                reader.create_function("casefold", 1, str.casefold, deterministic=True)
+                rows = reader.execute(query, [*values, limit]).fetchall()
+        except sqlite3.Error as error:
+            raise StorageError(f"The queue cannot be read: {error}.") from None
+        return [(_stored(row[:-4]), _result(row[-4:-1]), json.loads(row[-1])) for row in rows]
 
     def newest_results(self, limit: int) -> list[dict[str, Any]]:
         """Results of the newest tasks that ended well, the oldest of them first."""

@@ -113,6 +113,12 @@ class Loras:
         return found
 
 
+def name_of(path: str) -> str:
+    """The name of the LoRA at a path that `Loras.resolve` gave."""
+    file = Path(path)
+    return file.parent.name if file.name == PEFT_FILE else lora_name(file.name)
+
+
 def _is_name(text: str) -> bool:
     return "/" not in text and "\\" not in text
 

@@ -11,6 +11,7 @@ from apps.server.inbox import Inbox
 from apps.server.loras import Loras
 from apps.server.safety.fetching import Fetcher
 from apps.server.service import JOBS, Service
+from apps.server.sources import source_picture
 from core.paths import user_path
 
 
@@ -36,12 +37,16 @@ def provide_files(app: FastAPI, service: Service) -> None:
     service.sweepers += [files.sweep, partial(inbox.sweep, service.task_texts)]
 
 
-async def _picture(service: Service, caller: str, job: str, position: int) -> Path | None:
-    """The picture of a caller's job, if there is one."""
+async def _picture(
+    service: Service, caller: str, job: str, position: int, source: int | None = None
+) -> Path | None:
+    """The picture of a caller's job, or one that a task of it reads, if there is one."""
     try:
         stored = await service.find(job, caller)
     except ApiError:
         return None
+    if source is not None:
+        return await source_picture(service, stored, position, source)
     results = await service.results(stored, position, 1)
     if not results or results[0].position != position or not results[0].result["success"]:
         return None

@@ -9,6 +9,8 @@ from core.tasks import TASKS, Result
 
 JobStatus = Literal["queued", "running", "completed", "cancelled", "failed"]
 PREVIEWS = "previews"  # in a job's metadata: how many are wanted of each of its pictures, 0 to 3
+Outcome = Literal["done", "failed", "cancelled"]
+"""How a task ended."""
 ENDED: frozenset[JobStatus] = frozenset({"completed", "cancelled", "failed"})
 
 

@@ -20,6 +20,7 @@ from loguru import logger
 
 from apps.server.errors import ApiError, not_found
 from apps.server.estimates import Backlog, Estimate, Share, TaskSeconds, estimate, retry_after
+from apps.server.feed import Feed, JobChanged, ResultCame, StepTold
 from apps.server.journal import Journal, KeyReused
 from apps.server.live_job import LiveJob, Preview, Running
 from apps.server.metrics import Metrics
@@ -27,6 +28,7 @@ from apps.server.records import (
     PREVIEWS,
     JobStatus,
     NewJob,
+    Outcome,
     StoredJob,
     TaskResult,
     kind_of,
@@ -42,6 +44,7 @@ from core.events import Event, TaskPreview, TaskProgress, TaskStarted, WorkerSta
 from core.tasks import Status
 
 JOBS = "jobs"  # the folder of results, by job
+THUMBNAILS = "thumbnails"  # and of small copies of them, which may be missing
 DISK_PAUSE = 2.0  # seconds until a disk that refused is asked again
 SWEEP_PAUSE = 600.0  # seconds between looks for jobs whose time is up
 FORGET_AT_ONCE = 100
@@ -66,6 +69,7 @@ class Service:
         seconds: how long tasks take, learned from their results.
         disk_refusal: what the disk said when it last refused something; None once it did not.
         workers: what each worker last said of itself, by name.
+        feed: tells callers of their jobs as things happen.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Service:
         self.seconds = TaskSeconds()
         self.disk_refusal: str | None = None
         self.workers: dict[str, str] = {}
+        self.feed = Feed()
         self._journal = journal
         self._live: dict[str, LiveJob] = {}
         self._by_engine_job: dict[int, LiveJob] = {}
@@ -217,6 +222,19 @@ class Service:
         """Results of a job in the order in which they came, from the one after `place` on."""
         return await asyncio.to_thread(self._journal.results, job.number, place, limit)
 
+    async def results_of(
+        self,
+        caller: str,
+        before: tuple[int, int] | None = None,
+        limit: int = 100,
+        outcome: Outcome | None = None,
+        kind: str | None = None,
+        words: str | None = None,
+    ) -> list[tuple[StoredJob, TaskResult, dict[str, Any]]]:
+        """Results of all jobs of a caller with their tasks; see `Journal.results_of`."""
+        read = self._journal.results_of
+        return await asyncio.to_thread(read, caller, before, limit, outcome, kind, words)
+
     async def task(self, job: StoredJob, position: int) -> dict[str, object] | None:
         """The fields of one task of a job."""
         return await asyncio.to_thread(self._journal.task, job.number, position)
@@ -239,6 +257,7 @@ class Service:
         if live.engine_job is not None:
             live.engine_job.cancel()
         live.tell()
+        self._tell_of(live)
         return live.stored
 
     def check_size(self, tasks: int) -> None:
@@ -314,6 +333,7 @@ class Service:
         await asyncio.to_thread(self._journal.close)
 
     def _let_followers_go(self) -> None:
+        self.feed.close()
         for live in list(self._live.values()):
             live.leave()
 
@@ -341,6 +361,7 @@ class Service:
                 refused = self._journal.results(stored.number) if job.refused else []
                 tasks = [(i, t) for i, t in enumerate(job.tasks) if i not in job.refused]
                 self._take(LiveJob(stored, refused), tasks)
+            self.feed.tell(stored.caller, JobChanged(stored))
         return stored, is_new
 
     def _check_room(self, job: NewJob) -> None:
@@ -411,6 +432,7 @@ class Service:
                     await self._work_on(live)
                 if live.ended:
                     self._live.pop(live.stored.id, None)
+                    self._tell_of(live)
                     return
                 refusal = DISK_REFUSED
             except StorageError as refused:
@@ -433,6 +455,7 @@ class Service:
         self.disk_refusal = live.waits_for = refusal
         live.running.clear()
         live.tell()
+        self._tell_of(live)
         await asyncio.sleep(DISK_PAUSE)
         live.waits_for = None
 
@@ -518,6 +541,7 @@ class Service:
             live.add(settled)
             for one in settled.results:
                 self._count(live, one)
+                self.feed.tell(stored.caller, ResultCame(settled.job, one))
             return
 
     def _count(self, live: LiveJob, one: TaskResult) -> None:
@@ -542,6 +566,9 @@ class Service:
                 preview = Preview(event.task_id, event.step, event.total, content)
                 self._in_the_loop(partial(live.show, preview))
 
+    def _tell_of(self, live: LiveJob) -> None:
+        self.feed.tell(live.stored.caller, JobChanged(live.stored))
+
     def _heard_of_worker(self, event: Event) -> None:
         """What the engine's thread tells of workers."""
         if isinstance(event, WorkerState):
@@ -558,7 +585,13 @@ class Service:
             now = time.time()
             if is_first and isinstance(event, TaskStarted):
                 self.metrics.waited(live.open[event.task_id], now - live.stored.created)
+            was_queued = live.stored.status == "queued"
             live.began(now)
+            if was_queued:
+                self._tell_of(live)
+            self.feed.tell(
+                live.stored.caller, StepTold(live.stored.id, live.running[event.task_id])
+            )
 
     # -- what is old ---------------------------------------------------------------
 
@@ -587,7 +620,8 @@ class Service:
 
     def _remove_results(self, jobs: Sequence[StoredJob]) -> None:
         for job in jobs:
-            shutil.rmtree(self.folder / JOBS / job.id, ignore_errors=True)
+            for folder in (JOBS, THUMBNAILS):
+                shutil.rmtree(self.folder / folder / job.id, ignore_errors=True)
             self.generator.forget(self._journal.output_paths(job.number))
 
 

@@ -22,6 +22,7 @@ OWN_NAMES = (
     "output_path: results of this server have names of its own; fetch each by its `url`. Leave "
     "it out."
 )
+MOST_OUTLINED = 1000  # characters of the prompt of a task that is refused
 INNER = ("seed_is_random",)  # fields that the engine sets
 
 
@@ -83,7 +84,7 @@ class TaskRequests:
         refused: dict[int, str] = {}
         names = _names(given, refused)
         for position, asked in enumerate(given):
-            task: dict[str, Any] = {"kind": "generate"}
+            task = _outline(asked)
             if position not in refused:
                 try:
                     task = await self._task(caller, asked, position)
@@ -141,6 +142,20 @@ def _refuse_unusable(fields: Mapping[str, Any]) -> None:
     for name in INNER:
         if name in fields:
             raise ApiError(400, f"Unknown field {shown(name)}.")
+
+
+def _outline(asked: Any) -> dict[str, Any]:
+    """What a task is known by if it is refused: its kind, and what it should have shown."""
+    try:
+        kind, given = kind_asked_for(asked, GenerateTask)
+    except MultiGPUError:
+        return {"kind": GenerateTask.role}
+    outline = {"kind": kind.task.role}
+    for name in ("prompt", "instruction"):
+        text = given.get(name) if isinstance(given, Mapping) else None
+        if isinstance(text, str):
+            outline[name] = printable(text[:MOST_OUTLINED])
+    return outline
 
 
 def _said(task: Task) -> dict[str, Any]:

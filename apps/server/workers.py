@@ -1,18 +1,20 @@
 """`/v1/workers`: what each worker does, and its drain; which models are loaded."""
 
 import asyncio
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from apps.server.context import Caller, TheService
 from apps.server.errors import ApiError, not_found
+from apps.server.models import Models, TheModels
 from apps.server.service import Service
 from core.devices.device import memory_in_use
 from core.engine.snapshot import EngineSnapshot, TaskInHand, WorkerSnapshot
 from core.errors import MultiGPUError
+from core.worker_spec import Role
 
 router = APIRouter(prefix="/v1/workers", tags=["operations"])
 
@@ -26,29 +28,35 @@ class ModelRequest(BaseModel):
 
 
 @router.get("")
-async def workers(service: TheService, caller: Caller) -> dict[str, Any]:
+async def workers(service: TheService, models: TheModels, caller: Caller) -> dict[str, Any]:
     """Workers with model, LoRAs, tasks, steps and memory; models with what waits for them."""
-    return await _view(service, caller)
+    return await _view(service, models, caller)
 
 
 @router.post("/{name}/drain")
-async def drain(name: str, service: TheService, caller: Caller) -> dict[str, Any]:
+async def drain(
+    name: str, service: TheService, models: TheModels, caller: Caller
+) -> dict[str, Any]:
     """Give a worker nothing more. It finishes its task, and then leaves its GPU."""
     await _check(service, name)
     service.generator.drain(name)
-    return await _view(service, caller, name)
+    return await _view(service, models, caller, name)
 
 
 @router.post("/{name}/undrain")
-async def undrain(name: str, service: TheService, caller: Caller) -> dict[str, Any]:
+async def undrain(
+    name: str, service: TheService, models: TheModels, caller: Caller
+) -> dict[str, Any]:
     """Let a drained worker load its model again and take tasks."""
     await _check(service, name)
     service.generator.undrain(name)
-    return await _view(service, caller, name)
+    return await _view(service, models, caller, name)
 
 
 @router.post("/load", status_code=202)
-async def load(asked: ModelRequest, service: TheService, caller: Caller) -> dict[str, Any]:
+async def load(
+    asked: ModelRequest, service: TheService, models: TheModels, caller: Caller
+) -> dict[str, Any]:
     """Load a model before there are tasks for it, on workers that have no other one.
 
     Workers that have another model change it as tasks ask for it.
@@ -57,14 +65,16 @@ async def load(asked: ModelRequest, service: TheService, caller: Caller) -> dict
         await asyncio.to_thread(service.generator.warm, asked.kind)
     except MultiGPUError as error:
         raise ApiError(409, str(error), "model_not_usable", "kind") from None
-    return await _view(service, caller)
+    return await _view(service, models, caller)
 
 
 @router.post("/unload", status_code=202)
-async def unload(asked: ModelRequest, service: TheService, caller: Caller) -> dict[str, Any]:
+async def unload(
+    asked: ModelRequest, service: TheService, models: TheModels, caller: Caller
+) -> dict[str, Any]:
     """Free the memory of a model for which no task waits; its next task loads it again."""
     await asyncio.to_thread(service.generator.unload, asked.kind)
-    return await _view(service, caller)
+    return await _view(service, models, caller)
 
 
 async def _check(service: Service, name: str) -> None:
@@ -80,12 +90,16 @@ async def _snapshot(service: Service) -> EngineSnapshot:
         raise ApiError(503, "The engine does not answer.", type="server_error") from None
 
 
-async def _view(service: Service, caller: str, name: str | None = None) -> dict[str, Any]:
+async def _view(
+    service: Service, models: Models, caller: str, name: str | None = None
+) -> dict[str, Any]:
     engine = await _snapshot(service)
+    roles = {worker.role for worker in engine.workers if worker.model is not None}
+    names = {role: await models.serving(cast(Role, role)) for role in roles}
     memory = await asyncio.to_thread(
         lambda: {w.name: memory_in_use([w.device]) for w in engine.workers}
     )
-    views = [_worker(service, caller, w, memory[w.name]) for w in engine.workers]
+    views = [_worker(service, caller, w, memory[w.name], names) for w in engine.workers]
     if name is not None:
         return next(view for view in views if view["id"] == name)
     return {
@@ -105,7 +119,11 @@ async def _view(service: Service, caller: str, name: str | None = None) -> dict[
 
 
 def _worker(
-    service: Service, caller: str, worker: WorkerSnapshot, memory: int | None
+    service: Service,
+    caller: str,
+    worker: WorkerSnapshot,
+    memory: int | None,
+    names: Mapping[str | None, str],
 ) -> dict[str, Any]:
     return {
         "id": worker.name,
@@ -113,7 +131,7 @@ def _worker(
         "status": worker.state,
         "drained": worker.drained,
         "kind": worker.role,
-        "model": _public(worker.model),
+        "model": names.get(worker.role),
         "loras": list(worker.loras),
         "tasks": [_task(service, caller, task) for task in worker.tasks],
         "busy_for": round(worker.busy_for, 3),
@@ -122,11 +140,6 @@ def _worker(
         "memory_used": memory,
         "memory_total": worker.device.memory or None,
     }
-
-
-def _public(model: str | None) -> str | None:
-    """A model's name: a hub id as it is, of a folder its last part."""
-    return Path(model).name if model and Path(model).is_absolute() else model
 
 
 def _task(service: Service, caller: str, task: TaskInHand) -> dict[str, Any]:

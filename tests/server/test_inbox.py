@@ -47,8 +47,9 @@ def test_the_same_picture_is_kept_once_however_it_comes(tmp_path: Path) -> None:
     data = picture()
     sent = files.add("me", "a.png", "vision", io.BytesIO(data), len(data))
 
-    async def of_job(caller: str, job: str, position: int) -> Path | None:
-        return files.path(sent) if (caller, job, position) == ("me", "job_1", 3) else None
+    async def of_job(caller: str, job: str, position: int, source: int | None) -> Path | None:
+        known = ("me", "job_1", 3, None), ("me", "job_1", 4, 1)
+        return files.path(sent) if (caller, job, position, source) in known else None
 
     async def of_file(caller: str, id: str) -> Path | None:
         found = files.find(id, caller)
@@ -56,10 +57,11 @@ def test_the_same_picture_is_kept_once_however_it_comes(tmp_path: Path) -> None:
 
     inbox = Inbox(tmp_path, limits(), of_file, of_job)
     text = base64.b64encode(data).decode()
-    references = [f"data:image/png;base64,{text}", f"data:;base64,{text}", text, sent.id, "job_1/3"]
+    data_urls = [f"data:image/png;base64,{text}", f"data:;base64,{text}"]
+    references = [*data_urls, text, sent.id, "job_1/3", "job_1/4/sources/1"]
     kept = {asyncio.run(inbox.resolve("me", reference, "image")) for reference in references}
     assert len(kept) == 1
-    for foreign in (sent.id, "job_1/3"):
+    for foreign in (sent.id, "job_1/3", "job_1/4/sources/1"):
         with pytest.raises(ApiError, match="there is no"):
             asyncio.run(inbox.resolve("you", foreign, "image"))
 

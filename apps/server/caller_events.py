@@ -1,0 +1,65 @@
+"""`/v1/events`: what happens to all jobs of a caller, as server-sent events.
+
+It begins with the moment at which it is opened and repeats nothing: read `/v1/jobs` and
+`/v1/results` once it is open, and again after an event `missed` or a new connection.
+`/v1/jobs/{id}/events` is the stream of one job from its beginning.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from apps.server.context import Caller, TheService
+from apps.server.events import COMES_BACK
+from apps.server.feed import Happening, JobChanged, StepTold
+from apps.server.job_views import JobViews, running_view
+from apps.server.service import Service
+
+PAUSE = 0.05  # seconds in which what happens is gathered; of many steps the last is told
+router = APIRouter(prefix="/v1/events", tags=["jobs"])
+
+
+@router.get("", response_class=EventSourceResponse)
+async def events(
+    request: Request, service: TheService, caller: Caller
+) -> AsyncIterator[ServerSentEvent]:
+    """`open`, then `job` (it came, began or ended), `step`, `task` (a result) and `missed`."""
+    views = JobViews(service, str(request.base_url))
+    with service.feed.watch(caller) as watcher:
+        yield ServerSentEvent(event="open", data={"object": "events"}, retry=COMES_BACK)
+        while not watcher.closed:
+            for happening in _newest(await watcher.take()):
+                yield await _told(happening, service, views)
+            if watcher.missed:
+                watcher.missed = False
+                yield ServerSentEvent(event="missed", data={"object": "events"})
+            await asyncio.sleep(PAUSE)
+
+
+def _newest(happenings: list[Happening]) -> list[Happening]:
+    """All but steps of tasks and states of jobs that newer ones have made old."""
+    last = {_subject(happening): place for place, happening in enumerate(happenings)}
+    return [h for place, h in enumerate(happenings) if last[_subject(h)] == place]
+
+
+def _subject(happening: Happening) -> tuple[object, ...]:
+    if isinstance(happening, JobChanged):
+        return "job", happening.job.id
+    if isinstance(happening, StepTold):
+        return "step", happening.job, happening.running.task_id
+    return "task", happening.job.id, happening.result.position
+
+
+async def _told(happening: Happening, service: Service, views: JobViews) -> ServerSentEvent:
+    if isinstance(happening, JobChanged):
+        live = service.live(happening.job.id)
+        return ServerSentEvent(event="job", data=views.job(live.stored if live else happening.job))
+    if isinstance(happening, StepTold):
+        step: dict[str, Any] = {"job": happening.job, **running_view(happening.running)}
+        return ServerSentEvent(event="step", data=step)
+    job, result = happening.job, happening.result
+    task = await service.task(job, result.position) or {}
+    return ServerSentEvent(event="task", data=views.result_with_task(job, result, task))
