@@ -10,17 +10,29 @@ from fastapi.responses import JSONResponse
 from loguru import logger
 from starlette.exceptions import HTTPException
 
-from apps.server import events, files, health, jobs, loras, models, workers
+from apps.server import (
+    caller_events,
+    events,
+    files,
+    health,
+    jobs,
+    loras,
+    models,
+    results,
+    workers,
+)
 from apps.server.access_log import AccessLog
 from apps.server.errors import INVALID, ApiError, envelope
 from apps.server.images import pictures, routes
 from apps.server.images.links import Links
 from apps.server.own_files import provide_files
+from apps.server.page import page
 from apps.server.safety.forms import FORM_LIMITS
 from apps.server.safety.guard import Guard
 from apps.server.safety.hosts import Hosts
 from apps.server.safety.keys import ApiKeys
 from apps.server.service import Service
+from apps.server.thumbnails import Thumbnails
 from core.errors import StorageError
 
 
@@ -53,7 +65,9 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
     provide_files(app, service)
     app.state.models = models.Models(service.generator)
     app.state.links = Links.of_folder(service.folder, service.rules.images.url_lifetime)
-    for part in (jobs, events, files, loras, models, routes, pictures, workers, health):
+    app.state.thumbnails = Thumbnails(service)
+    of_jobs = (jobs, events, results, caller_events)
+    for part in (*of_jobs, files, loras, models, routes, pictures, workers, health, page):
         app.include_router(part.router)
     if keys is not None:
         rules = service.rules

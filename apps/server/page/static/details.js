@@ -1,0 +1,110 @@
+// One picture, large, with what it was asked for and what can be done with it.
+
+import { pathOf } from "./api.js";
+import { againButton } from "./again.js";
+import { byId, make } from "./dom.js";
+import { parameterList, promptOf } from "./parameters.js";
+import { forget, saved, showNow } from "./pictures.js";
+
+/** The dialog. */
+export class Details {
+  #dialog = byId("details");
+  #result = null;
+  #gallery = null;
+  #actions;
+
+  /** @param actions `change(result)` and `edit(result)`: bring it into the form. */
+  constructor(actions) {
+    this.#actions = actions;
+    byId("details-close").addEventListener("click", () => this.#dialog.close());
+    byId("details-previous").addEventListener("click", () => this.#step(-1));
+    byId("details-next").addEventListener("click", () => this.#step(1));
+    this.#dialog.addEventListener("keydown", (event) => {
+      if (event.key === "ArrowLeft") this.#step(-1);
+      if (event.key === "ArrowRight") this.#step(1);
+    });
+    this.#dialog.addEventListener("click", (event) => {
+      if (event.target === this.#dialog) this.#dialog.close(); // beside it
+    });
+    this.#dialog.addEventListener("close", () => {
+      forget(this.#dialog);
+      this.#gallery?.focus(this.#result);
+    });
+  }
+
+  /** Show a result of the gallery. */
+  open(result, gallery) {
+    this.#gallery = gallery;
+    this.#show(result);
+    if (!this.#dialog.open) this.#dialog.showModal();
+  }
+
+  #step(by) {
+    const next = this.#gallery?.beside(this.#result, by);
+    if (next) this.#show(next);
+  }
+
+  #show(result) {
+    this.#result = result;
+    byId("details-previous").disabled = !this.#gallery.beside(result, -1);
+    byId("details-next").disabled = !this.#gallery.beside(result, 1);
+    forget(this.#dialog);
+    byId("details-body").replaceChildren(
+      this.#pictures(result),
+      make(
+        "div",
+        { className: "facts" },
+        make("p", { className: "prompt" }, promptOf(result)),
+        this.#buttons(result),
+        parameterList(result),
+      ),
+    );
+  }
+
+  #pictures(result) {
+    if (result.thumbnail_url === null) return make("div", { className: "views" });
+    const picture = make("img", { alt: promptOf(result) });
+    showNow(picture, pathOf(result.url));
+    const sources = (result.task.source_images ?? []).map((reference, place) => {
+      const image = make("img", { alt: `Picture ${place + 1} that was edited` });
+      const [job, position] = reference.split("/");
+      showNow(image, `/v1/jobs/${job}/results/${position}/sources/${place}`);
+      return image;
+    });
+    const before = make("figure", {}, make("div", { className: "befores" }, ...sources),
+      make("figcaption", {}, "Before"));
+    const after = make("figure", {}, picture, sources.length > 0 && make("figcaption", {}, "After"));
+    return make("div", { className: "views" }, after, sources.length > 0 && before);
+  }
+
+  #buttons(result) {
+    const button = (text, act) =>
+      make("button", { type: "button", onclick: () => this.#leave(act, result) }, text);
+    const pictured = result.thumbnail_url !== null;
+    return make(
+      "div",
+      { className: "actions" },
+      againButton(result, false, "primary"),
+      pictured && againButton(result, true),
+      pictured && button("Change", this.#actions.change),
+      pictured && button("Edit this picture", this.#actions.edit),
+      this.#saveButton(result),
+    );
+  }
+
+  #saveButton(result) {
+    const button = make("button", { type: "button" }, "Save");
+    button.addEventListener("click", async () => {
+      const href = await saved(pathOf(result.url));
+      const name = result.id.replace("/", "-");
+      make("a", { href, download: `${name}${result.kind === "score" ? ".json" : ""}` }).click();
+    });
+    return button;
+  }
+
+  #leave(act, result) {
+    this.#gallery = null; // the focus goes to the form
+    this.#dialog.close();
+    act(result);
+  }
+}

@@ -1,0 +1,17 @@
+// Asks for the API key.
+
+import { byId, setText } from "./dom.js";
+
+/** @param refused why the last key was none; empty if there was none. */
+export function askForKey(refused) {
+  const dialog = byId("key-dialog");
+  const input = byId("key");
+  setText(byId("key-problem"), refused);
+  input.value = "";
+  return new Promise((resolve) => {
+    dialog.oncancel = (event) => event.preventDefault(); // there is nothing to see without one
+    byId("key-form").addEventListener("submit", () => resolve(input.value.trim()), { once: true });
+    if (!dialog.open) dialog.showModal();
+    input.focus();
+  });
+}

@@ -1,0 +1,74 @@
+// Puts the page together: what is read when, and who hears of what.
+
+import { parsed, whenKeyIsNeeded } from "./api.js";
+import { Compose } from "./compose.js";
+import { Details } from "./details.js";
+import { byId, gathered } from "./dom.js";
+import { Failures } from "./failures.js";
+import { Gallery } from "./gallery.js";
+import { askForKey } from "./key_dialog.js";
+import { Live } from "./live.js";
+import { resultCame } from "./news.js";
+import { connected, connectionLost } from "./notice.js";
+import { refresh as refreshQueue } from "./queue.js";
+import { refresh as refreshWorkers } from "./workers.js";
+
+const SOON = 150; // milliseconds in which news are gathered
+const OFTEN = 1_000; // at least that often while they keep coming
+const BUSY = 2_000; // milliseconds between looks at the workers
+const IDLE = 10_000;
+
+whenKeyIsNeeded(askForKey);
+// On a phone eight workers would stand between the form and the pictures.
+byId("workers-part").open = !matchMedia("(max-width: 720px)").matches;
+const compose = new Compose();
+const change = (result) => compose.change(result);
+const details = new Details({ change, edit: (result) => compose.edit(result) });
+const gallery = new Gallery(
+  (result, shownIn) => details.open(result, shownIn),
+  (prompt) => compose.suggest(prompt),
+);
+const failures = new Failures(change);
+
+// What cannot be read now is read when the server is there again; live.js says so.
+const reading = (work) => () => work().catch(() => undefined);
+const queueSoon = gathered(reading(refreshQueue), SOON, OFTEN);
+const failuresSoon = gathered(reading(() => failures.refresh()), SOON, OFTEN);
+const workersSoon = gathered(lookAtWorkers, SOON, OFTEN);
+let nextLook = null;
+
+async function lookAtWorkers() {
+  clearTimeout(nextLook);
+  const busy = document.hidden ? false : await reading(refreshWorkers)();
+  if (busy) queueSoon();
+  nextLook = setTimeout(lookAtWorkers, busy ? BUSY : IDLE);
+}
+
+function readEverything() {
+  for (const part of [compose, gallery, failures]) reading(() => part.refresh())();
+  queueSoon();
+  workersSoon();
+}
+
+const live = new Live();
+live.addEventListener("open", () => {
+  connected();
+  readEverything();
+});
+live.addEventListener("missed", readEverything);
+live.addEventListener("lost", connectionLost);
+live.addEventListener("step", workersSoon);
+live.addEventListener("job", () => {
+  queueSoon();
+  workersSoon();
+});
+live.addEventListener("task", (event) => {
+  const result = parsed(event.detail);
+  if (result.status !== "cancelled") resultCame(result.success);
+  gallery.add(result);
+  if (!result.success) failuresSoon();
+  queueSoon();
+  workersSoon();
+});
+document.addEventListener("visibilitychange", () => document.hidden || workersSoon());
+live.run();

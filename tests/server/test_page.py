@@ -1,0 +1,414 @@
+"""The page at `/`, as its users see it: in a real browser, on a daemon with simulated devices."""
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, FilePayload, Locator, Page, expect, sync_playwright
+
+from apps.server.safety.keys import add_key
+from tests.conftest import wait_until
+from tests.server.conftest import Daemon, finished
+from tests.server.test_lora_names import write as write_lora
+
+LORAS = 500
+SLOW = {"width": 512, "height": 512, "num_inference_steps": 20}  # 5 s
+MARKUP = '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+NEEDED = "PAGE_TESTS_NEED_A_BROWSER"  # set where a missing browser is no excuse
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        reason = f"no browser: none of {', '.join(BROWSERS)} is installed"
+        if os.environ.get(NEEDED):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    folder = tmp_path_factory.mktemp("page")
+    for number in range(LORAS):
+        write_lora(folder / "loras" / f"style-{number:03}.safetensors")
+    daemon = Daemon(
+        folder,
+        lora_dir=str(folder / "loras"),
+        editor={"model": "simulated"},
+        simulated={"seconds_per_megapixel_step": 1.0},
+    )
+    daemon.start("--cpu-workers", "2")
+    yield daemon
+    daemon.end()
+
+
+@pytest.fixture(scope="module")
+def client(daemon: Daemon) -> Iterator[httpx2.Client]:
+    with daemon.client() as client:
+        yield client
+
+
+class Watched:
+    """Pages of a browser, and what they should not have said or asked for."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._contexts: list[Any] = []
+        self.problems: list[str] = []
+
+    def open(self, url: str, width: int = 1280, height: int = 900, **options: Any) -> Page:
+        context = self._browser.new_context(viewport={"width": width, "height": height}, **options)
+        self._contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("console", self._note)
+        page.on("request", lambda request: self._check(request.url, url))
+        page.goto(url)
+        return page
+
+    def _note(self, message: Any) -> None:
+        # What the server refuses, or that it is gone, is a line of the browser's own.
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+            self.problems.append(message.text)
+
+    def _check(self, asked: str, url: str) -> None:
+        if not asked.startswith((url, "blob:", "data:")):
+            self.problems.append(f"asked for {asked}")
+
+    def close(self) -> None:
+        for context in self._contexts:
+            context.close()
+
+
+@pytest.fixture
+def pages(browser: Browser) -> Iterator[Watched]:
+    watched = Watched(browser)
+    yield watched
+    watched.close()
+    assert watched.problems == []
+
+
+def run(client: httpx2.Client, *tasks: dict[str, Any]) -> str:
+    id = str(client.post("/v1/jobs", json={"tasks": tasks}).raise_for_status().json()["id"])
+    finished(client, id)
+    return id
+
+
+def newest(client: httpx2.Client) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/v1/results", params={"limit": 1}).json()["data"][0]
+    return found
+
+
+def loras(result: dict[str, Any]) -> list[tuple[str, float]]:
+    task = result["task"]
+    if "lora_path" in task:
+        return [(task["lora_path"], task.get("lora_strength", 1))]
+    return [(lora["path"], lora["strength"]) for lora in task["loras"]]
+
+
+def picture(page: Page, prompt: str) -> Locator:
+    return page.locator("#pictures").get_by_role("img", name=prompt, exact=True)
+
+
+def shown(image: Locator) -> None:
+    """Wait until a picture has pixels."""
+    image.scroll_into_view_if_needed()
+    expect(image).not_to_have_js_property("naturalWidth", 0)
+
+
+def test_its_files_are_checked_for_changes_and_run_nothing_from_elsewhere(
+    client: httpx2.Client,
+) -> None:
+    first = client.get("/")
+    policy = first.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script-src 'self';" in policy
+    assert "unsafe" not in policy and "http" not in policy
+    again = client.get("/", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get("/static/main.js").headers["content-type"].startswith("text/javascript")
+    for name in ("..%2fpage.py", "page.py", "%2e%2e/page.py", "none.js"):
+        assert client.get(f"/static/{name}").status_code == 404
+
+
+def test_an_empty_gallery_invites_and_draws_its_example(browser: Browser, tmp_path: Path) -> None:
+    daemon, pages = Daemon(tmp_path, lora_dir=str(tmp_path / "none")), Watched(browser)
+    try:
+        page = pages.open(daemon.start().url)
+        expect(page.get_by_text("None yet. Put .safetensors files")).to_be_visible()
+        page.get_by_role("button", name="Try “").click()
+        prompt = page.get_by_label("Prompt", exact=True)
+        expect(prompt).to_be_focused()
+        page.keyboard.press("Control+Enter")
+        shown(picture(page, prompt.input_value()))
+        expect(page.get_by_text("No pictures yet")).to_be_hidden()
+
+        daemon.kill()
+        expect(page.get_by_text("The server does not answer")).to_be_visible()
+        daemon.start("--port", daemon.url.rpartition(":")[2])
+        expect(page.get_by_text("The server does not answer")).to_be_hidden(timeout=30_000)
+        with daemon.client() as client:
+            run(client, {"prompt": "after the break"})
+        shown(picture(page, "after the break"))
+    finally:
+        pages.close()
+        daemon.end()
+    assert pages.problems == []
+
+
+def test_where_keys_are_used_the_page_asks_for_one(browser: Browser, tmp_path: Path) -> None:
+    daemon, pages = Daemon(tmp_path), Watched(browser)
+    key = add_key(daemon.output / "api-keys.json", "me")
+    try:
+        daemon.start()
+        with daemon.client(headers={"Authorization": f"Bearer {key}"}) as client:
+            run(client, {"prompt": "mine alone"})
+        page = pages.open(daemon.url)
+        page.get_by_label("Key", exact=True).fill("sk-wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("Incorrect API key provided.")).to_be_visible()
+        page.get_by_label("Key", exact=True).fill(key)
+        page.keyboard.press("Enter")
+        shown(picture(page, "mine alone"))
+        kept = page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]")
+        assert kept == [1, 0, ""]
+        page.reload()
+        shown(picture(page, "mine alone"))
+    finally:
+        pages.close()
+        daemon.end()
+    assert pages.problems == []
+
+
+def test_prompts_and_reasons_are_text_and_nothing_else(
+    daemon: Daemon, client: httpx2.Client, pages: Watched
+) -> None:
+    run(client, {"prompt": MARKUP}, {"prompt": f"!nan {MARKUP}"}, {"prompt": "bad", "size": MARKUP})
+    page = pages.open(daemon.url)
+    expect(page.locator("#failures").get_by_text(f"!nan {MARKUP}")).to_be_visible()
+    picture(page, MARKUP).first.click()
+    expect(page.get_by_role("dialog").get_by_text(MARKUP)).to_be_visible()
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("script:not([src])").count() == 0
+
+
+def test_failures_come_first_with_reason_and_advice(
+    daemon: Daemon, client: httpx2.Client, pages: Watched
+) -> None:
+    page = pages.open(daemon.url)
+    run(client, {"prompt": "!nan a house"}, {"prompt": "too narrow", "width": 17})
+    failures = page.get_by_role("region", name="Failed")
+    failed = failures.get_by_role("listitem").filter(has_text="!nan a house")
+    expect(failed).to_contain_text("a simulated failure that a retry would repeat")
+    expect(failed).to_contain_text("Change what it asks for")
+    assert box(failures)["y"] < box(page.get_by_role("region", name="Pictures"))["y"]
+    failed.get_by_role("button", name="Change").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("!nan a house")
+    refused = failures.get_by_role("listitem").filter(has_text="too narrow")
+    expect(refused.get_by_role("button", name="Run again")).to_have_count(0)
+    failures.get_by_role("button", name="Hide these").click()
+    expect(failures).to_be_hidden()
+    page.reload()
+    expect(page.locator("#summary")).to_contain_text("workers")
+    expect(failures).to_be_hidden()
+
+
+def box(locator: Locator) -> Any:
+    found = locator.bounding_box()
+    assert found is not None
+    return found
+
+
+def test_a_picture_tells_its_parameters_and_runs_again(
+    daemon: Daemon, client: httpx2.Client, pages: Watched
+) -> None:
+    seed = 2**63 + 1  # more than numbers of a browser hold
+    first = run(client, {"prompt": "twice", "seed": seed, "width": 96, "loras": ["style-007"]})
+    page = pages.open(daemon.url)
+    picture(page, "twice").click()
+    dialog = page.get_by_role("dialog")
+    for text in (str(seed), "96 × auto", "style-007 (1)"):
+        expect(dialog.get_by_text(text, exact=True)).to_be_visible()
+    dialog.get_by_role("button", name="Run again").click()
+    wait_until(lambda: not newest(client)["id"].startswith(first), "the second picture")
+    again = newest(client)
+    assert again["task"]["seed"] == seed and loras(again) == [("style-007", 1)]
+    dialog.get_by_role("button", name="With a new seed").click()
+    wait_until(lambda: newest(client)["job"] not in (first, again["job"]), "the third picture")
+    assert newest(client)["task"]["seed"] != seed
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+
+
+def test_an_edit_is_asked_for_with_an_upload_and_a_lora(
+    daemon: Daemon, client: httpx2.Client, pages: Watched
+) -> None:
+    page = pages.open(daemon.url)
+    page.get_by_text("Edit", exact=True).first.click()
+    page.get_by_role("button", name="Edit").click()
+    expect(page.get_by_role("alert").filter(has_text="Say what to change.")).to_be_visible()
+    page.get_by_label("Instruction").fill("paint it green")
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(stream, "PNG")
+    upload = FilePayload(name="red.png", mimeType="image/png", buffer=stream.getvalue())
+    page.get_by_label("Choose pictures").set_input_files(upload)
+    expect(page.get_by_placeholder(f"Choose of {LORAS}")).to_be_visible()
+    page.get_by_label("Add a LoRA").fill("no such style")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("There is no LoRA called “no such style”.")).to_be_visible()
+    page.get_by_label("Add a LoRA").fill("style-123")
+    page.keyboard.press("Enter")
+    page.get_by_label("Strength of style-123").fill("0.7")
+    page.get_by_text("Options").click()
+    page.get_by_label("Steps", exact=True).fill("3")
+    page.get_by_role("button", name="Edit").click()
+    picture(page, "paint it green").click()
+    shown(page.get_by_alt_text("Picture 1 that was edited"))
+    task = newest(client)["task"]
+    assert loras(newest(client)) == [("style-123", 0.7)]
+    assert (task["kind"], task["num_inference_steps"]) == ("edit", 3)
+
+
+def test_what_is_wrong_in_the_form_is_said_where_it_is(daemon: Daemon, pages: Watched) -> None:
+    page = pages.open(daemon.url)
+    page.get_by_label("Prompt", exact=True).fill("a house")
+    page.get_by_text("Options").click()
+    page.get_by_label("Width").fill("17")
+    page.get_by_role("button", name="Draw").click()
+    expect(page.locator("#compose-error")).to_contain_text("Width:")
+    expect(page.get_by_label("Width")).to_be_focused()
+
+
+def test_workers_and_queue_are_live_and_a_job_can_be_cancelled(
+    daemon: Daemon, client: httpx2.Client, pages: Watched
+) -> None:
+    page = pages.open(daemon.url)
+    page.get_by_label("Prompt", exact=True).fill("slow " * 300)
+    page.get_by_text("Options").click()
+    for label, name in (("Width", "width"), ("Height", "height")):
+        page.get_by_label(label).fill(str(SLOW[name]))
+    page.get_by_label("Steps", exact=True).fill("20")
+    page.get_by_label("how many").fill("6")
+    page.get_by_role("button", name="Draw 6").click()
+    workers = page.get_by_role("region", name="Workers")
+    expect(workers.get_by_text("of 20").first).to_contain_text("step")
+    expect(workers.get_by_text("working")).to_have_count(2)
+    queue = page.get_by_role("region", name="Queue")
+    expect(queue.get_by_text("slow slow").first).to_be_visible()
+    queue.get_by_role("button", name="Cancel").click()
+    queue.get_by_role("button", name="Cancel").click()
+    expect(queue.get_by_text("Nothing waits.")).to_be_visible(timeout=30_000)
+    assert len(client.get("/v1/results", params={"outcome": "cancelled"}).json()["data"]) >= 4
+
+
+def test_a_long_gallery_loads_as_it_is_scrolled_and_can_be_searched(
+    daemon: Daemon, client: httpx2.Client, pages: Watched
+) -> None:
+    run(client, *({"prompt": f"row {n}"} for n in range(150)))
+    page = pages.open(daemon.url)
+    tiles = page.locator("#pictures li")
+    expect(tiles.first).to_be_visible()
+    assert tiles.count() <= 120  # not all at once
+    page.get_by_label("Search in prompts").fill("ROW 14")
+    expect(tiles).to_have_count(11)
+    page.get_by_label("Kind").select_option("edit")
+    expect(page.get_by_text("No picture fits this search.")).to_be_visible()
+    page.get_by_label("Kind").select_option("generate")
+    page.get_by_label("Search in prompts").fill("row")
+    expect(tiles.first).to_be_visible()
+    for _ in range(10):
+        page.mouse.wheel(0, 5000)
+        if tiles.count() >= 150:
+            break
+        page.wait_for_timeout(100)
+    expect(tiles).to_have_count(150)
+    assert len(set(tiles.evaluate_all("items => items.map(item => item.dataset.id)"))) == 150
+
+
+def test_news_wait_for_whoever_looks_further_down_and_are_told_sparingly(
+    daemon: Daemon, client: httpx2.Client, pages: Watched
+) -> None:
+    run(client, *({"prompt": f"pile {n}"} for n in range(60)))
+    page = pages.open(daemon.url, height=500)
+    expect(page.locator("#pictures li").first).to_be_visible()
+    page.evaluate(
+        """() => {
+            window.told = 0;
+            const news = document.getElementById("news");
+            new MutationObserver(() => window.told++).observe(news, { childList: true });
+            window.scrollTo(0, 1500);
+        }"""
+    )
+    run(client, *({"prompt": f"fresh {n}"} for n in range(40)))
+    expect(page.get_by_role("button", name="Show 40 new pictures")).to_be_visible()
+    expect(picture(page, "fresh 39")).to_have_count(0)
+    page.get_by_role("button", name="Show 40 new pictures").click()
+    expect(picture(page, "fresh 39")).to_be_visible()
+    expect(page.locator("#news")).to_contain_text("pictures finished")
+    assert page.evaluate("window.told") <= 2
+
+
+def test_everything_is_in_reach_of_the_keyboard(
+    daemon: Daemon, client: httpx2.Client, pages: Watched
+) -> None:
+    run(client, *({"prompt": f"key {n}"} for n in range(8)))
+    page = pages.open(daemon.url)
+    expect(picture(page, "key 0")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the pictures")).to_be_focused()
+    page.keyboard.press("Enter")
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    focused = page.locator(":focus")
+    first = focused.get_attribute("title")
+    page.keyboard.press("ArrowRight")
+    second = focused.get_attribute("title")
+    assert first != second
+    page.keyboard.press("Home")
+    assert focused.get_attribute("title") == first
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(dialog.locator(".prompt")).to_have_text(str(second))
+    page.keyboard.press("Escape")
+    assert focused.get_attribute("title") == second
+
+
+NAMELESS = """() => ["button", "input", "select", "textarea", "meter", "progress"]
+    .flatMap(tag => [...document.querySelectorAll(tag)])
+    .filter(one => one.checkVisibility())
+    .filter(one => !(one.labels?.length || one.getAttribute("aria-label") || one.innerText ||
+                     one.querySelector("img")?.alt))
+    .map(one => one.outerHTML)"""
+
+
+@pytest.mark.parametrize("width", [320, 768, 1440])
+def test_it_fits_the_window_and_every_control_has_a_name(
+    daemon: Daemon, client: httpx2.Client, pages: Watched, width: int
+) -> None:
+    run(client, {"prompt": "w" * 3000}, {"prompt": f"!nan {'w' * 3000}"})
+    dark = pages.open(daemon.url, width, color_scheme="dark", reduced_motion="reduce")
+    expect(dark.locator("#pictures li").first).to_be_visible()
+    expect(dark.locator("#failures li").first).to_be_visible()
+    dark.get_by_text("Options").click()
+    assert dark.evaluate("document.documentElement.scrollWidth") <= width
+    assert dark.evaluate(NAMELESS) == []
+    assert dark.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 19, 27)"
+    motion = "getComputedStyle(document.getElementById('send')).transitionDuration"
+    assert dark.evaluate(motion) == "0s"
+    dark.locator("#pictures button").first.click()
+    expect(dark.get_by_role("dialog")).to_be_visible()
+    assert box(dark.get_by_role("dialog"))["width"] <= width
