@@ -6,8 +6,9 @@ caller: pictures are sent, named by an id or taken from the caller's jobs, LoRAs
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import MISSING, dataclass
+from dataclasses import fields as fields_of_class
+from typing import Any, Protocol, cast
 
 from apps.server.errors import ApiError
 from core.errors import InputError, MultiGPUError
@@ -15,7 +16,7 @@ from core.intake.task_kinds import KINDS, TaskKind, kind_asked_for
 from core.paths import printable
 from core.seeds import RANDOM, random_seed, seed_of_task
 from core.store.outputs import PICTURE_SUFFIXES
-from core.tasks import GenerateTask, Task, paths_in
+from core.tasks import GenerateTask, Task, paths_in, task_to_json, with_paths
 from core.validation import shown
 
 OWN_NAMES = (
@@ -104,38 +105,39 @@ class TaskRequests:
         kind, fields = kind_asked_for(asked, GenerateTask)
         if not isinstance(fields, Mapping):
             raise InputError(f"expected an object with the fields of a task, found {shown(asked)}.")
-        _refuse_unusable(fields)
+        _refuse_inner(fields)
         task: Task = kind().parse(fields)
-        changed: dict[str, Any] = {}
+        if task.output_path is not None:
+            raise ApiError(400, OWN_NAMES)
+        own: dict[str, str] = {}
         for name in task.picture_fields:
-            value = getattr(task, name)
-            found = [
-                await self._pictures.resolve(caller, path, f"tasks[{position}].{name}")
-                for path in paths_in(value)
-            ]
-            changed[name] = found[0] if isinstance(value, str) else found
-        one: str | None = getattr(task, "lora_path", None)
-        if one is not None:
-            changed["lora_path"] = self._loras.resolve(one, f"tasks[{position}].lora_path")
-        if getattr(task, "loras", ()):
-            changed["loras"] = [
-                {
-                    "path": self._loras.resolve(lora.path, f"tasks[{position}].loras[{i}]"),
-                    "strength": lora.strength,
-                }
-                for i, lora in enumerate(task.lora_stack)
-            ]
+            for given in paths_in(getattr(task, name)):
+                param = f"tasks[{position}].{name}"
+                own[given] = await self._pictures.resolve(caller, given, param)
+        for place, lora in enumerate(task.lora_stack):
+            param = f"tasks[{position}].loras[{place}]"
+            own[lora.path] = self._loras.resolve(lora.path, param)
         seed = task.seed
         if seed is None:
             seed = seed_of_task(self._seed, position)
         elif seed == RANDOM:
             seed = random_seed()  # now, so that a second try after a crash has the same one
-        return {**fields, **changed, "kind": task.role, "seed": seed}
+        # As it was understood, and not as it was spelt: nothing that was not looked at goes on.
+        return {**_said(with_paths(task, own.__getitem__)), "kind": task.role, "seed": seed}
 
 
-def _refuse_unusable(fields: Mapping[str, Any]) -> None:
-    if fields.get("output_path") is not None:
-        raise ApiError(400, OWN_NAMES)
+def _said(task: Task) -> dict[str, Any]:
+    """The fields of a task that are not left open."""
+    usual = {f.name: _usual(f) for f in fields_of_class(cast(Any, task))}
+    data = task_to_json(task)
+    return {name: value for name, value in data.items() if value != usual.get(name, MISSING)}
+
+
+def _usual(field: Any) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _refuse_inner(fields: Mapping[str, Any]) -> None:
     for name in INNER:
         if name in fields:
             raise ApiError(400, f"Unknown field {shown(name)}.")

@@ -133,9 +133,12 @@ def test_one_key_sees_nothing_of_another(keyed: Keyed) -> None:
         # Nor does a name of hers lead to her pictures.
         for reference in (f"{job}/0", file):
             edit = {"instruction": "x", "source_images": [reference], **SMALL}
-            refused = bob.post("/v1/jobs", json={"tasks": [edit]})
-            assert refused.status_code == 400
-            assert refused.json()["error"]["code"] == "image_not_found"
+            asked_for = bob.post("/v1/jobs", json={"tasks": [edit]}).json()["id"]
+            assert finished(bob, asked_for)["status"] == "failed"
+            (result,) = bob.get(f"/v1/jobs/{asked_for}/results").json()["data"]
+            assert f"there is no {reference}" in result["error"]
+            image = {"prompt": "x", "images": [{"image_url": reference}]}
+            assert bob.post("/v1/images/edits", json=image).status_code in (400, 404)
         assert alice.get(f"/v1/jobs/{job}").json()["status"] == "completed"
         assert alice.get(f"/v1/files/{file}/content").content == picture("blue")
         assert alice.delete(f"/v1/files/{file}").json()["deleted"]
