@@ -6,8 +6,7 @@ caller: pictures are sent, named by an id or taken from the caller's jobs, LoRAs
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass
-from dataclasses import fields as fields_of_class
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Protocol, cast
 
 from apps.server.errors import ApiError
@@ -16,7 +15,7 @@ from core.intake.task_kinds import KINDS, TaskKind, kind_asked_for
 from core.paths import printable
 from core.seeds import RANDOM, random_seed, seed_of_task
 from core.store.outputs import PICTURE_SUFFIXES
-from core.tasks import GenerateTask, Task, paths_in, task_to_json, with_paths
+from core.tasks import GenerateTask, Task, paths_in, task_to_json
 from core.validation import shown
 
 OWN_NAMES = (
@@ -102,45 +101,56 @@ class TaskRequests:
         return CheckedTasks(tuple(tasks), refused)
 
     async def _task(self, caller: str, asked: Any, position: int) -> dict[str, Any]:
-        kind, fields = kind_asked_for(asked, GenerateTask)
-        if not isinstance(fields, Mapping):
+        kind, given = kind_asked_for(asked, GenerateTask)
+        if not isinstance(given, Mapping):
             raise InputError(f"expected an object with the fields of a task, found {shown(asked)}.")
-        _refuse_inner(fields)
-        task: Task = kind().parse(fields)
-        if task.output_path is not None:
+        _refuse_inner(given)
+        task: Task = kind().parse(given)
+        if task.output_path is not None:  # in whichever spelling
             raise ApiError(400, OWN_NAMES)
-        own: dict[str, str] = {}
-        for name in task.picture_fields:
-            for given in paths_in(getattr(task, name)):
-                param = f"tasks[{position}].{name}"
-                own[given] = await self._pictures.resolve(caller, given, param)
-        for place, lora in enumerate(task.lora_stack):
-            param = f"tasks[{position}].loras[{place}]"
-            own[lora.path] = self._loras.resolve(lora.path, param)
+        task = await self._with_own_files(task, caller, f"tasks[{position}]")
         seed = task.seed
         if seed is None:
             seed = seed_of_task(self._seed, position)
         elif seed == RANDOM:
             seed = random_seed()  # now, so that a second try after a crash has the same one
-        # As it was understood, and not as it was spelt: nothing that was not looked at goes on.
-        return {**_said(with_paths(task, own.__getitem__)), "kind": task.role, "seed": seed}
+        return {**_said(task), "kind": task.role, "seed": seed}
 
-
-def _said(task: Task) -> dict[str, Any]:
-    """The fields of a task that are not left open."""
-    usual = {f.name: _usual(f) for f in fields_of_class(cast(Any, task))}
-    data = task_to_json(task)
-    return {name: value for name, value in data.items() if value != usual.get(name, MISSING)}
-
-
-def _usual(field: Any) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
+    async def _with_own_files(self, task: Task, caller: str, param: str) -> Task:
+        """The task with files of the daemon in place of whatever names the caller gave."""
+        changed: dict[str, Any] = {}
+        for name in task.picture_fields:
+            value = getattr(task, name)
+            found = [
+                await self._pictures.resolve(caller, path, f"{param}.{name}")
+                for path in paths_in(value)
+            ]
+            changed[name] = found[0] if isinstance(value, str) else tuple(found)
+        one: str | None = getattr(task, "lora_path", None)
+        if one is not None:
+            changed["lora_path"] = self._loras.resolve(one, f"{param}.lora_path")
+        if getattr(task, "loras", ()):
+            changed["loras"] = tuple(
+                replace(lora, path=self._loras.resolve(lora.path, f"{param}.loras"))
+                for lora in task.lora_stack
+            )
+        return replace(task, **changed)
 
 
 def _refuse_inner(fields: Mapping[str, Any]) -> None:
     for name in INNER:
         if name in fields:
             raise ApiError(400, f"Unknown field {shown(name)}.")
+
+
+def _said(task: Task) -> dict[str, Any]:
+    """The fields of a task without those that it leaves open."""
+    data = task_to_json(task)
+    for field in fields(cast(Any, task)):
+        usual = field.default if field.default_factory is MISSING else field.default_factory()
+        if field.name in data and data[field.name] == usual:
+            del data[field.name]
+    return data
 
 
 def _names(given: Sequence[Any], refused: dict[int, str]) -> list[str]:
