@@ -185,6 +185,24 @@ def test_keys_change_while_the_daemon_runs(keyed: Keyed) -> None:
     keyed.file.chmod(0o600)
 
 
+def test_only_an_operators_key_changes_how_others_are_served(keyed: Keyed) -> None:
+    keyed.keys["root"] = add_key(keyed.file, "root", operator=True)
+    with keyed.client("alice") as alice, keyed.client("root") as root:
+        routes = alice.get("/openapi.json").json()["paths"]
+        changes = [
+            path for path in routes if path.startswith("/v1/workers") and "post" in routes[path]
+        ]
+        assert len(changes) >= 4
+        for path in changes:
+            answer = alice.post(path.replace("{name}", "cpu0"), json={"kind": "generate"})
+            assert answer.status_code == 403, path
+            assert answer.json()["error"]["code"] == "insufficient_permissions"
+        assert alice.get("/v1/workers").status_code == 200
+        wait_until(lambda: root.get("/v1/files").status_code == 200, "the new key")
+        none = root.post("/v1/workers/none/drain")
+        assert none.json()["error"]["code"] == "worker_not_found"
+
+
 def test_pictures_in_tasks_become_the_callers_own_files(keyed: Keyed) -> None:
     with keyed.client("alice") as client:
         url = f"data:image/png;base64,{base64.b64encode(picture('green')).decode()}"
