@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvicorn
 from loguru import logger
+from pydantic import ValidationError
 
 from apps.arguments import LOG_LEVELS, gpu_ids
 from apps.progress import set_up_logging
@@ -28,6 +29,7 @@ from core import MultiGPUImageGenerator
 from core.devices.device import choose_devices
 from core.engine.backend import WorkerBackend
 from core.errors import InputError, MultiGPUError
+from core.validation import describe
 
 STOPPED, UNUSABLE_INPUT = 0, 2
 PROGRAM = "serve.py"
@@ -100,7 +102,10 @@ def _settings(options: argparse.Namespace) -> ServerSettings:
         for name in ("host", "port", "output_dir", "drain_timeout")
         if (value := getattr(options, name)) is not None
     }
-    section = settings.server.model_validate({**settings.server.model_dump(), **given})
+    try:
+        section = settings.server.model_validate({**settings.server.model_dump(), **given})
+    except ValidationError as error:
+        raise InputError(describe(error)) from None
     return settings.model_copy(update={"server": section})
 
 

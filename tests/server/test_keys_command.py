@@ -87,3 +87,16 @@ def test_where_there_was_a_key_one_is_needed(tmp_path: Path) -> None:
     file.unlink()
     known._look_at = 0.0
     assert known.owner([]) is None and known.needed
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [("--port", "99999", "port: "), ("--host", "", "host: "), ("--drain-timeout", "nan", "drain"),
+     ("--output-dir", "", "output_dir: ")],
+)  # fmt: skip
+def test_an_argument_that_cannot_be_used_is_told_in_a_line(
+    option: str, value: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([option, value]) == 2
+    said = capsys.readouterr().err
+    assert told in said and len(said.splitlines()) == 1
