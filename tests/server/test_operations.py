@@ -88,7 +88,7 @@ def test_metrics_count_tasks_by_kind_and_outcome(client: httpx2.Client) -> None:
     assert now["imagegen_jobs"][()] == 0
     assert now["imagegen_model_loads_total"][("generate",)] >= 1
     assert now["imagegen_host_memory_bytes"][()] > now["imagegen_process_memory_bytes"][()] > 0
-    assert {name for name, _ in now["imagegen_worker_state"]} == {"cpu0", "cpu1"}
+    assert {name for _, name in now["imagegen_worker_state"]} == {"cpu0", "cpu1"}
     assert now["imagegen_pictures_per_second"][()] > 0
 
 
