@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
+import uvloop
 from loguru import logger
 
 from apps.arguments import LOG_LEVELS, gpu_ids
@@ -125,7 +126,8 @@ def _serve(
             tables=False,
         )
         service = Service(generator, journal, rules)
-        asyncio.run(_run(service, keys, listener))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(service, keys, listener))
     return STOPPED
 
 

@@ -31,7 +31,7 @@ async def _job(id: str, service: TheService, caller: Caller) -> StoredJob:
     return await service.find(id, caller)
 
 
-def _after(
+async def _after(
     last_event_id: Annotated[
         str | None, Header(description="The number of the last event that came; 0: none.")
     ] = None,
