@@ -28,6 +28,7 @@ from core import MultiGPUImageGenerator
 
 PROJECT = Path(__file__).resolve().parents[1]
 CALLERS = 2  # processes that the clients are spread over
+RATES = (50, 100, 200)  # requests a second
 SAMPLES = 60  # pictures, one after the other, for the added latency
 
 
@@ -103,8 +104,14 @@ def job(n: int) -> dict[str, Any]:
     return {"tasks": [{"prompt": f"house {n}", "width": 64, "height": 64}]}
 
 
-async def enqueue(url: str, clients: int, jobs: int, seconds: float) -> list[float]:
-    """Seconds of each request, of so many clients at once."""
+async def enqueue(
+    url: str, clients: int, jobs: int, seconds: float, rate: float | None = None
+) -> list[float]:
+    """Seconds of each request, of so many clients at once.
+
+    Args:
+        rate: requests a second of all clients together; None for as many as are answered.
+    """
     took: list[float] = []
     end = time.monotonic() + seconds
     limits = httpx2.Limits(max_connections=clients, max_keepalive_connections=clients)
@@ -113,6 +120,8 @@ async def enqueue(url: str, clients: int, jobs: int, seconds: float) -> list[flo
     ) as client:
 
         async def call(number: int) -> None:
+            if rate is not None:
+                await asyncio.sleep(number / rate)
             for n in range(jobs):
                 started = time.monotonic()
                 if started >= end:
@@ -120,19 +129,24 @@ async def enqueue(url: str, clients: int, jobs: int, seconds: float) -> list[flo
                 answer = await client.post("/v1/jobs", json=job(number * jobs + n))
                 answer.raise_for_status()
                 took.append(time.monotonic() - started)
+                if rate is not None:
+                    await asyncio.sleep(max(0.0, clients / rate - took[-1]))
 
         await asyncio.gather(*(call(n) for n in range(clients)))
     return took
 
 
-def _enqueue(url: str, clients: int, jobs: int, seconds: float) -> list[float]:
-    return asyncio.run(enqueue(url, clients, jobs, seconds))
+def _enqueue(url: str, clients: int, jobs: int, seconds: float, rate: float | None) -> list[float]:
+    return asyncio.run(enqueue(url, clients, jobs, seconds, rate))
 
 
-def enqueue_by_processes(url: str, clients: int, jobs: int, seconds: float) -> list[float]:
+def enqueue_by_processes(
+    url: str, clients: int, jobs: int, seconds: float, rate: float | None = None
+) -> list[float]:
     share = max(1, clients // CALLERS)
+    each = None if rate is None else rate / CALLERS
     with multiprocessing.get_context("spawn").Pool(CALLERS) as pool:
-        parts = pool.starmap(_enqueue, [(url, share, jobs, seconds)] * CALLERS)
+        parts = pool.starmap(_enqueue, [(url, share, jobs, seconds, each)] * CALLERS)
     return [one for part in parts for one in part]
 
 
@@ -141,14 +155,20 @@ def measure_enqueue(clients: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         daemon = Daemon(Path(folder), **slow)
         enqueue_by_processes(daemon.url, CALLERS, 20, 60)  # everything is imported then
-        started = time.monotonic()
-        took = sorted(enqueue_by_processes(daemon.url, clients, 1_000_000, seconds))
-        passed = time.monotonic() - started
+        took = enqueue_by_processes(daemon.url, clients, 1_000_000, seconds)
+        tell(f"enqueue, {clients} clients that never pause", took, seconds)
+        for rate in RATES:
+            took = enqueue_by_processes(daemon.url, clients, 1_000_000, seconds, rate)
+            tell(f"enqueue, {clients} clients, {rate} requests/s asked for", took, seconds)
         daemon.kill()
-    p50, p99 = (1000 * took[int(len(took) * p)] for p in (0.5, 0.99))
+
+
+def tell(what: str, took: list[float], seconds: float) -> None:
+    p50, p99 = (1000 * sorted(took)[int(len(took) * p)] for p in (0.5, 0.99))
     print(
-        f"enqueue, {clients} clients: {len(took) / seconds:.0f} requests/s accepted and "
-        f"journalled, p50 {p50:.0f} ms, p99 {p99:.0f} ms ({passed:.0f} s with the clients' start)"
+        f"{what}: {len(took) / seconds:.0f} requests/s accepted and journalled, p50 {p50:.0f} ms, "
+        f"p99 {p99:.0f} ms",
+        flush=True,
     )
 
 

@@ -26,6 +26,7 @@ from apps.server.safety.keys import ApiKeys
 from apps.server.service import Service
 from apps.server.settings import ServerSettings, load_server_settings
 from core import MultiGPUImageGenerator
+from core.devices.device import choose_devices
 from core.engine.backend import WorkerBackend
 from core.errors import InputError, MultiGPUError
 
@@ -64,6 +65,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--port", type=int, metavar="N", help="the port (default: 8000; 0: any that is free)")
     add("--output-dir", metavar="DIR", help="queue, pictures and their record")
     add("--gpu-ids", type=gpu_ids, metavar="0,2,4", help="which of the visible GPUs")
+    add("--cpu-workers", type=int, metavar="N", help="without a GPU: workers (default: 1)")
     add("--drain-timeout", type=float, metavar="S", help="seconds to work on after SIGTERM")
     add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
     return parser.parse_args(argv)
@@ -119,7 +121,8 @@ def _serve(
     with _listening(rules.host, rules.port) as listener:
         journal = Journal(folder)  # also says whether another daemon has the folder
         generator = MultiGPUImageGenerator(
-            gpu_ids=options.gpu_ids,
+            _cpu_workers(settings, options),
+            options.gpu_ids,
             config=settings,
             output_dir=folder,
             backend=backend,
@@ -129,6 +132,14 @@ def _serve(
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(service, keys, listener))
     return STOPPED
+
+
+def _cpu_workers(settings: ServerSettings, options: argparse.Namespace) -> int | None:
+    """How many CPU workers are asked for; None where there are GPUs, or devices are named."""
+    if options.cpu_workers is None or options.gpu_ids is not None:
+        return None
+    kind = choose_devices(kind=settings.device)[0].kind
+    return int(options.cpu_workers) if kind == "cpu" else None
 
 
 async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None:

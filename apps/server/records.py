@@ -8,6 +8,7 @@ from typing import Any, Literal
 from core.tasks import TASKS, Result
 
 JobStatus = Literal["queued", "running", "completed", "cancelled", "failed"]
+PREVIEWS = "previews"  # in a job's metadata: how many are wanted of each of its pictures, 0 to 3
 ENDED: frozenset[JobStatus] = frozenset({"completed", "cancelled", "failed"})
 
 
