@@ -105,8 +105,10 @@ class TaskRequests:
         kind, given = kind_asked_for(asked, GenerateTask)
         if not isinstance(given, Mapping):
             raise InputError(f"expected an object with the fields of a task, found {shown(asked)}.")
-        _refuse_unusable(given)
+        _refuse_inner(given)
         task: Task = kind().parse(given)
+        if task.output_path is not None:  # in whichever spelling
+            raise ApiError(400, OWN_NAMES)
         task = await self._with_own_files(task, caller, f"tasks[{position}]")
         seed = task.seed
         if seed is None:
@@ -136,9 +138,7 @@ class TaskRequests:
         return replace(task, **changed)
 
 
-def _refuse_unusable(fields: Mapping[str, Any]) -> None:
-    if fields.get("output_path") is not None:
-        raise ApiError(400, OWN_NAMES)
+def _refuse_inner(fields: Mapping[str, Any]) -> None:
     for name in INNER:
         if name in fields:
             raise ApiError(400, f"Unknown field {shown(name)}.")

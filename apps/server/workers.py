@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
-from apps.server.context import Caller, TheService
+from apps.server.context import Caller, Operator, TheService
 from apps.server.errors import ApiError, not_found
 from apps.server.models import Models, TheModels
 from apps.server.service import Service
@@ -35,7 +35,7 @@ async def workers(service: TheService, models: TheModels, caller: Caller) -> dic
 
 @router.post("/{name}/drain")
 async def drain(
-    name: str, service: TheService, models: TheModels, caller: Caller
+    name: str, service: TheService, models: TheModels, caller: Operator
 ) -> dict[str, Any]:
     """Give a worker nothing more. It finishes its task, and then leaves its GPU."""
     await _check(service, name)
@@ -45,7 +45,7 @@ async def drain(
 
 @router.post("/{name}/undrain")
 async def undrain(
-    name: str, service: TheService, models: TheModels, caller: Caller
+    name: str, service: TheService, models: TheModels, caller: Operator
 ) -> dict[str, Any]:
     """Let a drained worker load its model again and take tasks."""
     await _check(service, name)
@@ -55,7 +55,7 @@ async def undrain(
 
 @router.post("/load", status_code=202)
 async def load(
-    asked: ModelRequest, service: TheService, models: TheModels, caller: Caller
+    asked: ModelRequest, service: TheService, models: TheModels, caller: Operator
 ) -> dict[str, Any]:
     """Load a model before there are tasks for it, on workers that have no other one.
 
@@ -70,7 +70,7 @@ async def load(
 
 @router.post("/unload", status_code=202)
 async def unload(
-    asked: ModelRequest, service: TheService, models: TheModels, caller: Caller
+    asked: ModelRequest, service: TheService, models: TheModels, caller: Operator
 ) -> dict[str, Any]:
     """Free the memory of a model for which no task waits; its next task loads it again."""
     await asyncio.to_thread(service.generator.unload, asked.kind)

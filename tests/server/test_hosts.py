@@ -20,7 +20,7 @@ def scope(host: str, method: str = "GET", **headers: str) -> dict[str, object]:
     "host",
     ["localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1:8000", "127.5.5.5", "[::1]:8000",
      "[::ffff:127.0.0.1]", "pictures.example", "Pictures.Example:443", "[2001:db8::7]:8000",
-     "192.0.2.5:8000"],
+     "[2001:DB8:0::7]", "192.0.2.5:8000"],
 )  # fmt: skip
 def test_own_names_and_the_address_that_was_called_are_good(host: str) -> None:
     HOSTS.check(scope(host))
@@ -32,6 +32,9 @@ def test_own_names_and_the_address_that_was_called_are_good(host: str) -> None:
 def test_other_names_are_refused(host: str) -> None:
     with pytest.raises(ApiError, match="is not called"):
         Hosts("127.0.0.1", ["pictures.example"]).check(scope(host))
+    for listening, called in (("0.0.0.0", "0.0.0.0"), ("::", "[::]"), ("::1%lo", host)):
+        with pytest.raises(ApiError, match="is not called"):
+            Hosts(listening).check(scope(called))
 
 
 def test_a_link_may_be_followed_from_anywhere() -> None:

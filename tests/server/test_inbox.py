@@ -92,6 +92,19 @@ def test_a_full_inbox_says_so(tmp_path: Path) -> None:
     asyncio.run(inbox.keep("me", second, "image"))
 
 
+def test_one_caller_does_not_fill_the_inbox_for_others(tmp_path: Path) -> None:
+    first, second = picture("red", "BMP"), picture("blue", "BMP")
+    inbox = Inbox(tmp_path, limits(inbox_gib_per_key=1.5 * len(first) / 1024**3))
+    asyncio.run(inbox.keep("me", first, "image"))
+    asyncio.run(inbox.keep("me", first, "image"))
+    with pytest.raises(ApiError) as caught:
+        asyncio.run(inbox.keep("me", second, "image"))
+    assert (caught.value.status, caught.value.code) == (429, "storage_quota_exceeded")
+    asyncio.run(inbox.keep("you", second, "image"))
+    inbox.sweep(lambda: [], time.time() + GRACE + 1)
+    asyncio.run(inbox.keep("me", second, "image"))
+
+
 def test_pictures_that_no_job_uses_are_swept(tmp_path: Path) -> None:
     inbox = Inbox(tmp_path, limits())
     used, unused, fresh = (

@@ -24,17 +24,20 @@ def test_keys_are_made_listed_replaced_and_ended(
     file = tmp_path / FILE_NAME
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert secret.startswith("sk-") and secret not in file.read_text()
-    made = ApiKeys(file).caller([f"Bearer {secret}"])
+    made = ApiKeys(file).owner([f"Bearer {secret}"])
+    assert made is not None and not made.operator
     assert keys(tmp_path, "add", "alice") == 2
     assert "alice has a key already" in capsys.readouterr().err
     assert keys(tmp_path, "rotate", "alice") == 0
     another = capsys.readouterr().out.strip()
-    assert ApiKeys(file).caller([f"bearer {another}"]) == made
+    replaced = ApiKeys(file).owner([f"bearer {another}"])
+    assert replaced is not None and replaced.id == made.id
     with pytest.raises(ApiError, match="Incorrect API key"):
-        ApiKeys(file).caller([f"Bearer {secret}"])
+        ApiKeys(file).owner([f"Bearer {secret}"])
+    assert made is not None and not made.operator
     assert keys(tmp_path, "list") == 0
     listed = capsys.readouterr().out
-    assert listed.startswith(f"alice  {made}  since ") and another not in listed
+    assert listed.startswith(f"alice  {made.id}  since ") and another not in listed
     assert keys(tmp_path, "revoke", "alice") == 0
     assert keys(tmp_path, "revoke", "alice") == 2
     assert read_keys(file) == []
@@ -83,4 +86,17 @@ def test_where_there_was_a_key_one_is_needed(tmp_path: Path) -> None:
     known = ApiKeys(file)
     file.unlink()
     known._look_at = 0.0
-    assert known.caller([]) is None and known.needed
+    assert known.owner([]) is None and known.needed
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [("--port", "99999", "port: "), ("--host", "", "host: "), ("--drain-timeout", "nan", "drain"),
+     ("--output-dir", "", "output_dir: ")],
+)  # fmt: skip
+def test_an_argument_that_cannot_be_used_is_told_in_a_line(
+    option: str, value: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([option, value]) == 2
+    said = capsys.readouterr().err
+    assert told in said and len(said.splitlines()) == 1

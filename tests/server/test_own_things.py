@@ -133,9 +133,12 @@ def test_one_key_sees_nothing_of_another(keyed: Keyed) -> None:
         # Nor does a name of hers lead to her pictures.
         for reference in (f"{job}/0", file):
             edit = {"instruction": "x", "source_images": [reference], **SMALL}
-            refused = bob.post("/v1/jobs", json={"tasks": [edit]})
-            assert refused.status_code == 400
-            assert refused.json()["error"]["code"] == "image_not_found"
+            asked_for = bob.post("/v1/jobs", json={"tasks": [edit]}).json()["id"]
+            assert finished(bob, asked_for)["status"] == "failed"
+            (result,) = bob.get(f"/v1/jobs/{asked_for}/results").json()["data"]
+            assert f"there is no {reference}" in result["error"]
+            image = {"prompt": "x", "images": [{"image_url": reference}]}
+            assert bob.post("/v1/images/edits", json=image).status_code in (400, 404)
         assert alice.get(f"/v1/jobs/{job}").json()["status"] == "completed"
         assert alice.get(f"/v1/files/{file}/content").content == picture("blue")
         assert alice.delete(f"/v1/files/{file}").json()["deleted"]
@@ -180,6 +183,24 @@ def test_keys_change_while_the_daemon_runs(keyed: Keyed) -> None:
     said = "API keys stay as they were"
     wait_until(lambda: status("alice") == 200 and said in keyed.daemon.log, "a word about the file")
     keyed.file.chmod(0o600)
+
+
+def test_only_an_operators_key_changes_how_others_are_served(keyed: Keyed) -> None:
+    keyed.keys["root"] = add_key(keyed.file, "root", operator=True)
+    with keyed.client("alice") as alice, keyed.client("root") as root:
+        routes = alice.get("/openapi.json").json()["paths"]
+        changes = [
+            path for path in routes if path.startswith("/v1/workers") and "post" in routes[path]
+        ]
+        assert len(changes) >= 4
+        for path in changes:
+            answer = alice.post(path.replace("{name}", "cpu0"), json={"kind": "generate"})
+            assert answer.status_code == 403, path
+            assert answer.json()["error"]["code"] == "insufficient_permissions"
+        assert alice.get("/v1/workers").status_code == 200
+        wait_until(lambda: root.get("/v1/files").status_code == 200, "the new key")
+        none = root.post("/v1/workers/none/drain")
+        assert none.json()["error"]["code"] == "worker_not_found"
 
 
 def test_pictures_in_tasks_become_the_callers_own_files(keyed: Keyed) -> None:
