@@ -109,6 +109,23 @@ def test_the_openai_client_keeps_files(keyed: Keyed) -> None:
     assert client.files.list().data == []
 
 
+def test_events_are_of_ones_own_jobs_alone(keyed: Keyed) -> None:
+    with (
+        keyed.client("alice") as alice,
+        keyed.client("bob") as bob,
+        bob.stream("GET", "/v1/events") as stream,
+    ):
+        lines = stream.iter_lines()
+        assert next(lines) == "event: open"
+        hers = alice.post("/v1/jobs", json={"tasks": [{"prompt": SECRET, **SMALL}]}).json()["id"]
+        finished(alice, hers)
+        his = bob.post("/v1/jobs", json={"tasks": [{"prompt": "his", **SMALL}]}).json()["id"]
+        seen = ""
+        while his not in seen:
+            seen += next(lines)
+        assert hers not in seen and SECRET not in seen
+
+
 def test_one_key_sees_nothing_of_another(keyed: Keyed) -> None:
     with keyed.client("alice") as alice, keyed.client("bob") as bob:
         task = {"prompt": SECRET, **SMALL}
@@ -120,6 +137,7 @@ def test_one_key_sees_nothing_of_another(keyed: Keyed) -> None:
         own = {"job": job, "file": file, "batch": "batch_1"}
         routes = alice.get("/openapi.json").json()["paths"]
         asked = 0
+        routes.pop("/v1/events")  # never ends, and has a test of its own
         for path, methods in routes.items():
             for method in methods:
                 answer = bob.request(method, filled(path, own), json={})

@@ -18,6 +18,7 @@ from tests.server.conftest import Daemon, finished
 from tests.server.test_lora_names import write as write_lora
 
 LORAS = 500
+PATIENCE = 20_000  # milliseconds until what should be seen is missed
 SLOW = {"width": 512, "height": 512, "num_inference_steps": 20}  # 5 s
 MARKUP = '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -32,6 +33,7 @@ def browser() -> Iterator[Browser]:
         if os.environ.get(NEEDED):
             pytest.fail(reason)
         pytest.skip(reason)
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
@@ -72,7 +74,7 @@ class Watched:
         context = self._browser.new_context(viewport={"width": width, "height": height}, **options)
         self._contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", self._note)
         page.on("request", lambda request: self._check(request.url, url))
