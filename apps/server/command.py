@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from loguru import logger
@@ -27,6 +28,7 @@ from apps.server.settings import ServerSettings, load_server_settings
 from core import MultiGPUImageGenerator
 from core.engine.backend import WorkerBackend
 from core.errors import InputError, MultiGPUError
+from core.remote.socket_place import listen, remove, socket_place
 
 STOPPED, UNUSABLE_INPUT = 0, 2
 PROGRAM = "serve.py"
@@ -115,26 +117,28 @@ def _serve(
             "or listen on 127.0.0.1."
         )
     _take_room_for(rules.limits.connections)
-    with _listening(rules.host, rules.port) as listener:
+    with _listening(rules.host, rules.port) as listener, _own_socket() as own:
         journal = Journal(folder)  # also says whether another daemon has the folder
         generator = MultiGPUImageGenerator(
             gpu_ids=options.gpu_ids,
-            config=settings,
+            config=settings.model_copy(update={"use_server": "never"}),
             output_dir=folder,
             backend=backend,
             tables=False,
         )
         service = Service(generator, journal, rules)
-        asyncio.run(_run(service, keys, listener))
+        asyncio.run(_run(service, keys, listener, own))
     return STOPPED
 
 
-async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None:
+async def _run(
+    service: Service, keys: ApiKeys, listener: socket.socket, own: socket.socket | None
+) -> None:
     drain_timeout = service.rules.drain_timeout
     for library in ("uvicorn.error", "python_multipart"):
         logging.getLogger(library).setLevel(logging.ERROR)  # whoever sends nonsense fills no disk
     config = uvicorn.Config(
-        create_app(service, keys),
+        create_app(service, keys, None if own is None else own.getsockname()),
         http=connection_class(service.rules.limits.of_connections),
         ws="none",
         log_config=None,
@@ -144,7 +148,7 @@ async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE,
     )
-    server = _Server(config)
+    server = _Server(config, own)
     loop = asyncio.get_running_loop()
     leaving: asyncio.Task[None] | None = None
 
@@ -177,11 +181,52 @@ def _take_room_for(connections: int) -> None:
 
 
 class _Server(uvicorn.Server):
-    """One that leaves signals to its caller."""
+    """One that leaves signals to its caller, and listens on one more socket, of this user alone."""
+
+    def __init__(self, config: uvicorn.Config, own: socket.socket | None) -> None:
+        super().__init__(config)
+        self._own = own
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._own is not None:  # once the workers are known to be there
+            self.servers.append(
+                await asyncio.get_running_loop().create_unix_server(
+                    self._connection, sock=self._own, backlog=BACKLOG
+                )
+            )
+
+    def _connection(self) -> asyncio.Protocol:
+        kind: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = kind(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        return made
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+@contextmanager
+def _own_socket() -> Iterator[socket.socket | None]:
+    """The socket at which this user's commands find the daemon; None where there can be none."""
+    place, listener = socket_place(), None
+    try:
+        listener = listen(place, BACKLOG)
+    except OSError as error:
+        reason = error.strerror or error
+        logger.warning(f"Commands will not find this server by themselves: {place}: {reason}.")
+    else:
+        if listener is None:
+            logger.warning("Commands find another server of yours by themselves, and not this one.")
+    try:
+        yield listener
+    finally:
+        if listener is not None:
+            remove(place, listener)
 
 
 @contextmanager

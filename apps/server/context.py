@@ -6,9 +6,8 @@ from fastapi import Depends, Request
 
 from apps.server.inbox import Inbox
 from apps.server.loras import TheLoras
+from apps.server.safety.guard import LOCAL
 from apps.server.service import Service
-
-LOCAL = "local"  # the caller where no API keys are used
 
 
 def _service(request: Request) -> Service:
@@ -26,7 +25,12 @@ def _caller(request: Request) -> str:
     return caller
 
 
-__all__ = ["LOCAL", "Caller", "TheInbox", "TheLoras", "TheService"]
+def _by_socket(request: Request) -> bool:
+    return getattr(request.state, "by_socket", False) is True
+
+
+__all__ = ["LOCAL", "BySocket", "Caller", "TheInbox", "TheLoras", "TheService"]
+BySocket = Annotated[bool, Depends(_by_socket)]
 TheInbox = Annotated[Inbox, Depends(_inbox)]
 TheService = Annotated[Service, Depends(_service)]
 Caller = Annotated[str, Depends(_caller)]

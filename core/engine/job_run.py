@@ -116,6 +116,16 @@ class JobRun:
             self._listener(TaskEnded(result, self.number, refused))
             self.job.settle(result)
 
+    def has(self, task: TaskState) -> bool:
+        """Whether a task is still without a result."""
+        return self._tasks.get(task.admitted.position) is task
+
+    def refuse_task(
+        self, task: TaskState, status: Status, reason: str, cause: Cause | None
+    ) -> None:
+        """Give a task that no worker has its result; its record keeps it as one to be tried."""
+        self._settle(task, status, None, reason, cause=cause)
+
     def seal(self) -> None:
         """Note that no more tasks will be added."""
         self._sealed = True
