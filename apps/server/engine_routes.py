@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import JSONResponse
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from apps.server.context import BySocket, Caller, TheService
 from apps.server.errors import ApiError
@@ -28,9 +28,17 @@ class EngineJobRequest(JobRequest):
     Attributes:
         owner: jobs with the same one share its part of the devices. It counts for this machine's
             own user alone: others share the part of their API key.
+        suffixes: of each task's picture, as its name here ends; whatever for other results.
     """
 
     owner: str = Field(min_length=1, max_length=200)
+    suffixes: list[Literal[".png", ".webp", ".json"]]
+
+    @model_validator(mode="after")
+    def _one_for_each(self) -> "EngineJobRequest":
+        if len(self.suffixes) != len(self.tasks):
+            raise ValueError("give one of the suffixes for each of the tasks")
+        return self
 
 
 def _leashes(request: Request) -> Leashes:
@@ -77,7 +85,16 @@ async def create(
     """Accept a job that is dropped when nobody follows it any more."""
     metadata = {"leash": True, **({"owner": asked.owner} if by_socket else {})}
     return await accept(
-        asked, service, caller, requests, views, idempotency_key, SOURCE, metadata, leashes.hold
+        asked,
+        service,
+        caller,
+        requests,
+        views,
+        idempotency_key,
+        SOURCE,
+        metadata,
+        leashes.hold,
+        asked.suffixes,
     )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,12 +95,14 @@ async def accept(
     source: str = JOBS,
     metadata: Mapping[str, Any] | None = None,
     accepted: Callable[[StoredJob], object] | None = None,
+    picture_suffixes: Sequence[str] = (),
 ) -> JSONResponse:
     """Check and accept a job; 202, or 200 with the job that came before under its key.
 
     Args:
         source, metadata: see `apps.server.records.NewJob`.
         accepted: told of a new job before anybody else hears of it.
+        picture_suffixes: see `TaskRequests.check`.
     """
     request_hash = None
     if idempotency_key is not None:
@@ -114,7 +116,7 @@ async def accept(
             return JSONResponse(views.job(known), 200, {"Idempotent-Replayed": "true"})
     service.check_size(len(asked.tasks))
     id = NewJob(caller, ()).id
-    checked = await requests.check(caller, asked.tasks, f"{JOBS}/{id}")
+    checked = await requests.check(caller, asked.tasks, f"{JOBS}/{id}", picture_suffixes)
     job = NewJob(
         caller,
         checked.tasks,

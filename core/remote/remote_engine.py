@@ -377,7 +377,8 @@ class RemoteEngine:
         def request() -> Mapping[str, Any]:
             made = self._files.request
             tasks = [made(sent.task.admitted, sent.name) for sent in portion.tasks]
-            return {"tasks": tasks, "priority": priority, "owner": owner}
+            suffixes = [s.task.admitted.output.file.suffix.lower() for s in portion.tasks]
+            return {"tasks": tasks, "priority": priority, "owner": owner, "suffixes": suffixes}
 
         follower = Follower(portion, request, self._patience, self._told)
         follower.thread.start()

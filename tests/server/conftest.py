@@ -2,9 +2,11 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ class Daemon:
         self.settings = settings
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
+        self.runtime = Path(tempfile.mkdtemp(prefix="run-"))  # short, as a socket's path has to be
         self._starts = 0
 
     @property
@@ -46,6 +49,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [sys.executable, *line, "--output-dir", str(self.output), *arguments],
                 cwd=self.folder,
+                env={**os.environ, "XDG_RUNTIME_DIR": str(self.runtime)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -80,6 +84,7 @@ class Daemon:
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        shutil.rmtree(self.runtime, ignore_errors=True)
 
 
 @pytest.fixture
