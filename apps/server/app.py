@@ -46,7 +46,7 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
             leashes.stop()
             await service.close()
 
-    leashes = Leashes(service)
+    leashes = Leashes(service, service.rules.command_timeout)
 
     app = FastAPI(
         title="Image generation on warm GPUs",

@@ -19,6 +19,7 @@ from apps.arguments import LOG_LEVELS, gpu_ids
 from apps.progress import set_up_logging
 from apps.server.app import create_app
 from apps.server.journal import Journal
+from apps.server.own_socket import OwnSocket
 from apps.server.safety import key_command
 from apps.server.safety.connections import connection_class
 from apps.server.safety.hosts import only_this_machine
@@ -28,7 +29,7 @@ from apps.server.settings import ServerSettings, load_server_settings
 from core import MultiGPUImageGenerator
 from core.engine.backend import WorkerBackend
 from core.errors import InputError, MultiGPUError
-from core.remote.socket_place import listen, remove, socket_place
+from core.remote.socket_place import socket_place
 
 STOPPED, UNUSABLE_INPUT = 0, 2
 PROGRAM = "serve.py"
@@ -117,7 +118,7 @@ def _serve(
             "or listen on 127.0.0.1."
         )
     _take_room_for(rules.limits.connections)
-    with _listening(rules.host, rules.port) as listener, _own_socket() as own:
+    with _listening(rules.host, rules.port) as listener:
         journal = Journal(folder)  # also says whether another daemon has the folder
         generator = MultiGPUImageGenerator(
             gpu_ids=options.gpu_ids,
@@ -127,18 +128,16 @@ def _serve(
             tables=False,
         )
         service = Service(generator, journal, rules)
-        asyncio.run(_run(service, keys, listener, own))
+        asyncio.run(_run(service, keys, listener))
     return STOPPED
 
 
-async def _run(
-    service: Service, keys: ApiKeys, listener: socket.socket, own: socket.socket | None
-) -> None:
+async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None:
     drain_timeout = service.rules.drain_timeout
     for library in ("uvicorn.error", "python_multipart"):
         logging.getLogger(library).setLevel(logging.ERROR)  # whoever sends nonsense fills no disk
     config = uvicorn.Config(
-        create_app(service, keys, None if own is None else own.getsockname()),
+        create_app(service, keys, str(socket_place())),
         http=connection_class(service.rules.limits.of_connections),
         ws="none",
         log_config=None,
@@ -148,7 +147,7 @@ async def _run(
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE,
     )
-    server = _Server(config, own)
+    server = _Server(config)
     loop = asyncio.get_running_loop()
     leaving: asyncio.Task[None] | None = None
 
@@ -181,20 +180,19 @@ def _take_room_for(connections: int) -> None:
 
 
 class _Server(uvicorn.Server):
-    """One that leaves signals to its caller, and listens on one more socket, of this user alone."""
+    """One that leaves signals to its caller, and listens at this user's own socket, too."""
 
-    def __init__(self, config: uvicorn.Config, own: socket.socket | None) -> None:
+    def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._own = own
+        self._own = OwnSocket(self._connection, BACKLOG)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self._own is not None:  # once the workers are known to be there
-            self.servers.append(
-                await asyncio.get_running_loop().create_unix_server(
-                    self._connection, sock=self._own, backlog=BACKLOG
-                )
-            )
+        self._own.start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._own.stop()
+        await super().shutdown(sockets)
 
     def _connection(self) -> asyncio.Protocol:
         kind: Any = self.config.http_protocol_class
@@ -208,25 +206,6 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-@contextmanager
-def _own_socket() -> Iterator[socket.socket | None]:
-    """The socket at which this user's commands find the daemon; None where there can be none."""
-    place, listener = socket_place(), None
-    try:
-        listener = listen(place, BACKLOG)
-    except OSError as error:
-        reason = error.strerror or error
-        logger.warning(f"Commands will not find this server by themselves: {place}: {reason}.")
-    else:
-        if listener is None:
-            logger.warning("Commands find another server of yours by themselves, and not this one.")
-    try:
-        yield listener
-    finally:
-        if listener is not None:
-            remove(place, listener)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from loguru import logger
 
 from apps.server.records import StoredJob
 from apps.server.service import Service
-from core.remote.protocol import LEASH
 
 
 class Leashes:
@@ -19,7 +18,7 @@ class Leashes:
         patience: seconds.
     """
 
-    def __init__(self, service: Service, patience: float = LEASH) -> None:
+    def __init__(self, service: Service, patience: float) -> None:
         self._service = service
         self._patience = patience
         self._jobs: dict[str, StoredJob] = {}

@@ -4,7 +4,3 @@ PROTOCOL = 1
 """Raise it when `/v1/engine` comes to mean something else; others are not talked to."""
 
 ENGINE_ROUTE = "/v1/engine"
-LEASH = 30.0
-"""Seconds after which the daemon drops a job of a command that nobody follows any more."""
-
-FEATURES_HEADER = "X-Engine-Protocol"

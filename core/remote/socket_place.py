@@ -69,11 +69,8 @@ def listen(place: Path, backlog: int) -> socket.socket | None:
         place.unlink()
     listener = socket.socket(socket.AF_UNIX)
     try:
-        before = os.umask(0o177)
-        try:
-            listener.bind(os.fspath(place))
-        finally:
-            os.umask(before)
+        listener.bind(os.fspath(place))
+        place.chmod(0o600)
         listener.listen(backlog)
         listener.setblocking(False)
     except BaseException:

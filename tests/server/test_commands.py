@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -13,15 +14,17 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import Base
 
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.remote.protocol import PROTOCOL
 from core.store.provenance import read_provenance
-from tests.conftest import Project, Run, simulated, wait_until
+from tests.conftest import Project, Run, simulated, wait_until, write_safetensors
 from tests.edit_world import Bench, pair
 from tests.server.conftest import Daemon
 
 SMALL = {"width": 64, "height": 64, "num_inference_steps": 1}
 SLOW = {"seconds_per_megapixel_step": 75.0}  # 0.3 s for 64 x 64 pixels and one step
 LOADING = {"load_seconds": 60.0}  # of the commands' own workers, which are not to be started
-OF_ONE_RUN = ("elapsed", "worker", "updated", "batch", "edit_seconds", "score_seconds")
+OF_ONE_RUN = ("elapsed", "worker", "updated", "batch", "edit_seconds", "score_seconds", "sha256")
 OF_A_WORKER = ("pid", "visible_devices")
 
 
@@ -29,9 +32,20 @@ OF_A_WORKER = ("pid", "visible_devices")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One fast daemon with two workers that draw, edit and score."""
     roles = {"editor": {"model": "simulated"}, "judge": {"model": "simulated"}}
-    daemon = Daemon(tmp_path_factory.mktemp("daemon"), **roles)
+    folder = tmp_path_factory.mktemp("daemon")
+    (folder / "loras").mkdir()
+    write_safetensors(folder / "loras" / "snow.safetensors")
+    daemon = Daemon(folder, lora_dir=str(folder / "loras"), **roles)
     yield daemon.start("--gpu-ids", "0,1")
     daemon.end()
+
+
+@pytest.fixture
+def lora(shared: Daemon, tmp_path: Path) -> Path:
+    """This side's own copy of a LoRA that the daemon knows."""
+    there = shared.folder / "loras" / "snow.safetensors"
+    (tmp_path / "mine").mkdir()
+    return Path(shutil.copy(there, tmp_path / "mine"))
 
 
 @pytest.fixture
@@ -283,8 +297,9 @@ def test_a_benchmark_has_the_same_scores_with_and_without_a_daemon(
         assert ("has loaded" in started.errors) == (daemon is not None)
         lines = (bench.results / "results.jsonl").read_text("utf-8").splitlines()
         records = [without_the_run(json.loads(line)) for line in lines]
-        files = contents(bench.results / "edits", ".png"), contents(bench.results, "0.json")
-        seen.append((records, files, started.output.replace(str(project.folder), "")))
+        edits = pictures(bench.results / "edits")
+        verdicts = sorted(contents(bench.results, ".json"))
+        seen.append((records, edits, verdicts, started.output))
         bench.results.rename(project.folder / f"results-{len(seen)}")
     assert seen[0] == seen[1]
 
@@ -302,3 +317,74 @@ def test_commands_share_the_daemon_fairly(slow: Daemon, project: Project, tmp_pa
     first.interrupt()
     first.finish()
     assert 5 <= done <= 20
+
+
+def test_python_has_all_kinds_of_task_done_by_a_server_elsewhere(
+    shared: Daemon, tmp_path: Path, lora: Path
+) -> None:
+    """Pictures are sent there; LoRAs are known there by name, and checked by their content."""
+    source = tmp_path / "source.png"
+    Image.new("RGB", (64, 48), (9, 80, 40)).save(source)
+    tasks: list[dict[str, Any]] = [
+        {"prompt": "a house", "lora_path": str(lora), **SMALL},
+        {"instruction": "make it night", "source_images": [str(source)], "num_inference_steps": 1},
+        {
+            "instruction": "make it night",
+            "source_images": [str(source)],
+            "edited_image": str(source),
+        },
+        {"prompt": "!nan", **SMALL},
+        {"prompt": "a house", "lora_path": str(tmp_path / "none.safetensors"), **SMALL},
+    ]
+    roles = {"editor": {"model": "simulated"}, "judge": {"model": "simulated"}}
+    statuses = []
+    for name, place in (("with", shared.url), ("without", "never")):
+        settings = simulated(use_server=place, simulated=LOADING if name == "with" else {}, **roles)
+        with MultiGPUImageGenerator(config=settings, output_dir=tmp_path / name) as generator:
+            statuses.append([(r.status, r.error, r.cause) for r in generator.generate_batch(tasks)])
+    assert statuses[0] == statuses[1]
+    assert [status for status, _, _ in statuses[0]] == ["done"] * 3 + ["failed"] * 2
+    assert pictures(tmp_path / "with") == pictures(tmp_path / "without")
+    assert ledger(tmp_path / "with") == ledger(tmp_path / "without")
+    with shared.client() as client:
+        assert client.get("/v1/files").json()["data"] == []
+
+
+def test_another_lora_of_the_name_is_not_taken_for_ones_own(
+    shared: Daemon, tmp_path: Path, lora: Path
+) -> None:
+    other = write_safetensors(tmp_path / lora.name, "y.lora_A.weight")
+    settings = simulated(use_server=shared.url)
+    with MultiGPUImageGenerator(config=settings, output_dir=tmp_path / "out") as generator:
+        (result,) = generator.generate_batch([{"prompt": "x", "lora_path": str(other), **SMALL}])
+    assert result.status == "failed"
+    assert "made of other files" in str(result.error)
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_a_job_whose_command_is_gone_is_dropped(daemon: Daemon, project: Project) -> None:
+    """Nobody would fetch its results; the daemon has other things to do."""
+    daemon.settings = {"simulated": SLOW, "server": {"command_timeout": 1}}
+    slow = daemon.start()
+    project.write_tweets(tweets(200))
+    started = start(project, slow)
+    wait_until(lambda: "[2/200]" in started.errors, "two pictures")
+    started.process.kill()
+    started.finish()
+    with slow.client() as client:
+        assert client.get("/v1/jobs").json()["data"]
+        wait_until(lambda: not client.get("/v1/jobs").json()["data"], "the end of its jobs")
+    assert not list(slow.output.rglob("*.png"))
+
+
+def test_the_socket_is_for_its_user_alone(shared: Daemon) -> None:
+    (place,) = shared.runtime.rglob("*.sock")
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert place.parent.stat().st_mode & 0o777 == 0o700
+    with shared.client() as client:  # and by the network nobody names files of this machine
+        task = {"instruction": "x", "source_images": ["/etc/hostname"]}
+        job = {"tasks": [task], "owner": "x", "suffixes": [".png"]}
+        made = client.post("/v1/engine/jobs", json=job).json()
+        shown = client.get(f"/v1/jobs/{made['id']}/results").json()["data"][0]
+        assert shown["status"] == "failed"
+        assert client.get("/v1/engine").json()["protocol"] == PROTOCOL
