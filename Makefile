@@ -14,7 +14,7 @@ edit-demo: $(READY)  ## 50 example edits by the demo editor, scored by the demo 
 	$(BIN)/python run_edit_benchmark.py --config config/edit_benchmark.yaml
 
 serve: $(READY)  ## keep the demo models loaded behind http://127.0.0.1:8000
-	$(BIN)/python serve.py
+	$(BIN)/python serve.py --cpu-workers 2
 
 # Where Python is told to keep no bytecode, each of a thousand processes compiles what it imports.
 test chaos: export PYTHONDONTWRITEBYTECODE :=

@@ -2,12 +2,12 @@
 
 import sys
 import time
-from contextlib import suppress
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 from loguru import logger
 
+from apps.log_lines import line_of, set_up_logging
 from core.byte_sizes import shown_bytes
 from core.events import (
     Event,
@@ -17,8 +17,6 @@ from core.events import (
     WorkerState,
 )
 
-LOG_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
-_sinks = [0]  # of loguru, which starts with one
 # A line about a download follows the one before after so many hundredths and seconds, or so long.
 DOWNLOAD_STEP, DOWNLOAD_PAUSE, DOWNLOAD_SILENCE = 10, 5.0, 60.0
 
@@ -43,20 +41,6 @@ def create_view(total: int, workers: list[str], log_level: str) -> View:
 
         return TerminalView(total, workers, log_level)
     return LineView(total, log_level)
-
-
-def set_up_logging(log_level: str) -> None:
-    """Log lines to standard error, without a view."""
-    log_to(sys.stderr, log_level)
-
-
-def log_to(sink: Any, log_level: str, **options: Any) -> None:
-    """Send the log to one place alone; never to none, for a signal's words may come any time."""
-    new = logger.add(sink, level=log_level, format=LOG_FORMAT, **options)
-    for old in _sinks:
-        with suppress(ValueError):  # somebody else has removed it
-            logger.remove(old)
-    _sinks[:] = [new]
 
 
 class LineView:
@@ -94,17 +78,3 @@ class LineView:
             self._fetching[event.model] = (now, percent)
             done, total = shown_bytes(event.done), shown_bytes(event.total)
             logger.info(f"{event.model}: {done} of {total} ({percent} %)")
-
-
-def line_of(event: TaskEnded, count: str) -> tuple[str, str]:
-    """Level and text of the log's line about a task that has ended."""
-    result = event.result
-    where = f" on {result.worker}" if result.worker else ""
-    if event.refused:
-        return "ERROR", f"{count} {result.task_id}: {result.status}: {result.error}".strip()
-    # Closed with the batch, or done by an earlier run: logged once for all.
-    if result.worker is None or result.status == "skipped":
-        return "DEBUG", f"{count} {result.task_id}: {result.status}".strip()
-    if result.success:
-        return "INFO", f"{count} {result.task_id}: {result.elapsed:.1f} s{where}".strip()
-    return "ERROR", f"{count} {result.task_id}: {result.status}{where}: {result.error}".strip()

@@ -14,7 +14,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from apps.progress import line_of, log_to
+from apps.log_lines import line_of, log_to
 from core.byte_sizes import shown_bytes
 from core.events import (
     Event,

@@ -26,7 +26,8 @@ from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_setti
 from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
 from apps.edit_benchmark.table import print_comparison, print_summary
 from apps.interrupts import Interrupts
-from apps.progress import create_view, set_up_logging
+from apps.log_lines import set_up_logging
+from apps.progress import create_view
 from core.engine.backend import WorkerBackend
 from core.errors import MultiGPUError
 from core.judge_calls import OVERALL

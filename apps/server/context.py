@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from apps.server.errors import ApiError
 from apps.server.inbox import Inbox
 from apps.server.loras import TheLoras
 from apps.server.safety.guard import LOCAL
@@ -29,8 +30,17 @@ def _by_socket(request: Request) -> bool:
     return getattr(request.state, "by_socket", False) is True
 
 
-__all__ = ["LOCAL", "BySocket", "Caller", "TheInbox", "TheLoras", "TheService"]
+def _operator(request: Request) -> str:
+    """The caller, who may change how everybody is served; without keys anybody here may."""
+    if not getattr(request.state, "operator", True):
+        message = "Your API key may not do this; it takes one that was made with --operator."
+        raise ApiError(403, message, "insufficient_permissions")
+    return _caller(request)
+
+
+__all__ = ["LOCAL", "BySocket", "Caller", "Operator", "TheInbox", "TheLoras", "TheService"]
 BySocket = Annotated[bool, Depends(_by_socket)]
 TheInbox = Annotated[Inbox, Depends(_inbox)]
 TheService = Annotated[Service, Depends(_service)]
 Caller = Annotated[str, Depends(_caller)]
+Operator = Annotated[str, Depends(_operator)]

@@ -24,6 +24,21 @@ class Running:
     total: int = 0
 
 
+@dataclass(frozen=True)
+class Preview:
+    """What a running task's picture has come to.
+
+    Attributes:
+        step: of `total`, after which it was taken.
+        content: a small JPEG.
+    """
+
+    task_id: str
+    step: int
+    total: int
+    content: bytes
+
+
 @dataclass(slots=True, weakref_slot=True)
 class LiveJob:
     """What is known of a job beyond the journal, until nobody follows it any more.
@@ -31,6 +46,7 @@ class LiveJob:
     Attributes:
         results: in the order in which they came; each is in the journal already.
         running: by the tasks' names.
+        previews: the newest of each running task, by the tasks' names, if they are asked for.
         open: kinds of the tasks without a result, by the tasks' names; empty until they are read.
         engine_job: the generator's handle, once it has one.
         to_be_cancelled: its caller wants no more of it.
@@ -42,6 +58,7 @@ class LiveJob:
     stored: StoredJob
     results: list[TaskResult] = field(default_factory=list)
     running: dict[str, Running] = field(default_factory=dict)
+    previews: dict[str, Preview] = field(default_factory=dict)
     open: dict[str, str] = field(default_factory=dict)
     engine_job: Job | None = None
     to_be_cancelled: bool = False
@@ -74,12 +91,19 @@ class LiveJob:
         self.tell()
         return True
 
+    def show(self, preview: Preview) -> None:
+        """A worker shows what a task's picture has come to."""
+        if preview.task_id in self.open:
+            self.previews[preview.task_id] = preview
+            self.tell()
+
     def add(self, settled: Settled) -> None:
         """Results have come, and are in the journal."""
         self.results += settled.results
         for one in settled.results:
             name = str(one.result.get("task_id"))
             self.running.pop(name, None)
+            self.previews.pop(name, None)
             self.open.pop(name, None)
         status = settled.job.status
         if not settled.job.has_ended:

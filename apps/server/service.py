@@ -21,9 +21,10 @@ from loguru import logger
 from apps.server.errors import ApiError, not_found
 from apps.server.estimates import Backlog, Estimate, Share, TaskSeconds, estimate, retry_after
 from apps.server.journal import Journal, KeyReused
-from apps.server.live_job import LiveJob, Running
+from apps.server.live_job import LiveJob, Preview, Running
 from apps.server.metrics import Metrics
 from apps.server.records import (
+    PREVIEWS,
     JobStatus,
     NewJob,
     StoredJob,
@@ -37,7 +38,7 @@ from core import MultiGPUImageGenerator, Result
 from core.engine.job import CANCELLED, Job
 from core.engine.snapshot import EngineSnapshot
 from core.errors import MultiGPUError, StorageError
-from core.events import Event, TaskProgress, TaskStarted, WorkerState
+from core.events import Event, TaskPreview, TaskProgress, TaskStarted, WorkerState
 from core.tasks import Status
 
 JOBS = "jobs"  # the folder of results, by job
@@ -499,7 +500,11 @@ class Service:
         stored = live.stored
         try:
             return self.generator.submit(
-                inputs, stored.priority, owner_of(stored), partial(self._heard, live)
+                inputs,
+                stored.priority,
+                owner_of(stored),
+                partial(self._heard, live),
+                stored.metadata.get(PREVIEWS, 0),
             )
         except StorageError:
             raise
@@ -556,6 +561,11 @@ class Service:
         """What the engine's thread tells of a job's tasks."""
         if isinstance(event, TaskStarted | TaskProgress):
             self._in_the_loop(partial(self._note, live, event))
+        elif isinstance(event, TaskPreview):
+            with suppress(OSError):  # it is not missed
+                content = Path(event.path).read_bytes()  # some 10 KB, gone after this call
+                preview = Preview(event.task_id, event.step, event.total, content)
+                self._in_the_loop(partial(live.show, preview))
 
     def _heard_of_worker(self, event: Event) -> None:
         """What the engine's thread tells of workers."""

@@ -10,7 +10,8 @@ from loguru import logger
 
 from apps.arguments import LOG_LEVELS, add_server_options, folder_name, gpu_ids, positive, seed
 from apps.interrupts import Interrupts
-from apps.progress import View, create_view, set_up_logging
+from apps.log_lines import set_up_logging
+from apps.progress import View, create_view
 from apps.tweets.tweets_file import PROMPT_SOURCES, TweetFile, read_tweets
 from core.devices.model_choice import DEMO_MODEL
 from core.engine.backend import WorkerBackend

@@ -203,19 +203,18 @@ class RemoteEngine:
         self._thread.join()
 
     def warm(self, name: str) -> None:
-        """Have the daemon load a model, or keep it."""
-        self._ask_later("POST", "/v1/workers/load", {"kind": name})
+        """Do nothing: the daemon loads what its tasks ask for, and keeps it."""
 
     def unload(self, name: str) -> None:
         """Do nothing: others may be about to use the model."""
 
     def drain(self, worker: str) -> None:
         """Have the daemon give one of its workers nothing more."""
-        self._ask_later("POST", f"/v1/workers/{worker}/drain", None)
+        self._ask_later(f"/v1/workers/{worker}/drain")
 
     def undrain(self, worker: str) -> None:
         """Have one of the daemon's workers come back."""
-        self._ask_later("POST", f"/v1/workers/{worker}/undrain", None)
+        self._ask_later(f"/v1/workers/{worker}/undrain")
 
     def snapshot(self) -> "Future[EngineSnapshot]":
         """Nothing: how the daemon's workers stand says its `/v1/workers`."""
@@ -238,12 +237,12 @@ class RemoteEngine:
     def waits_in_step(self) -> list[tuple[float, int]]:
         return []
 
-    def _ask_later(self, method: str, path: str, content: Any) -> None:
+    def _ask_later(self, path: str) -> None:
         def ask() -> None:
             try:
-                self._patience.ask(lambda: self._server.call(method, path, content))
+                self._patience.ask(lambda: self._server.call("POST", path))
             except (ServerGone, ServerRefusal) as error:
-                logger.warning(f"The server does not do it ({method} {path}): {error}")
+                logger.warning(f"The server does not do it ({path}): {error}")
 
         self._helpers.give(ask)
 

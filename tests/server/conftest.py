@@ -15,6 +15,7 @@ import httpx2
 import pytest
 import yaml
 
+from core.remote.socket_place import FOLDER, NAME, answers
 from tests.conftest import PROJECT, forking, simulated, wait_until
 
 ADDRESS = re.compile(r"Serving on (http://\S+)")
@@ -58,6 +59,12 @@ class Daemon:
         found = wait_until(lambda: ADDRESS.search(self.log) or self._gone(), "the address")
         assert isinstance(found, re.Match), self.log
         self.url = found[1]
+        return self
+
+    def found(self) -> "Daemon":
+        """Wait until commands find it by its socket."""
+        place = self.runtime / FOLDER / NAME
+        wait_until(lambda: answers(place) or self._gone(), "the socket")
         return self
 
     def _gone(self) -> bool:

@@ -36,7 +36,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     (folder / "loras").mkdir()
     write_safetensors(folder / "loras" / "snow.safetensors")
     daemon = Daemon(folder, lora_dir=str(folder / "loras"), **roles)
-    yield daemon.start("--gpu-ids", "0,1")
+    yield daemon.start("--gpu-ids", "0,1").found()
     daemon.end()
 
 
@@ -53,7 +53,7 @@ def slow(tmp_path: Path) -> Iterator[Daemon]:
     """A daemon with one worker, slow enough to be met in the middle of its work."""
     (tmp_path / "daemon").mkdir()
     daemon = Daemon(tmp_path / "daemon", simulated=SLOW)
-    yield daemon.start()
+    yield daemon.start().found()
     daemon.end()
 
 
@@ -273,7 +273,7 @@ def test_a_named_server_serves_what_is_asked_for_or_nothing(
 
 def test_a_left_over_socket_is_no_daemon(tmp_path: Path, project: Project) -> None:
     daemon = Daemon(tmp_path)
-    daemon.start()
+    daemon.start().found()
     daemon.kill()
     assert list(daemon.runtime.rglob("*.sock"))
     project.write_tweets(tweets(1))
@@ -365,7 +365,7 @@ def test_another_lora_of_the_name_is_not_taken_for_ones_own(
 def test_a_job_whose_command_is_gone_is_dropped(daemon: Daemon, project: Project) -> None:
     """Nobody would fetch its results; the daemon has other things to do."""
     daemon.settings = {"simulated": SLOW, "server": {"command_timeout": 1}}
-    slow = daemon.start()
+    slow = daemon.start().found()
     project.write_tweets(tweets(200))
     started = start(project, slow)
     wait_until(lambda: "[2/200]" in started.errors, "two pictures")
@@ -374,7 +374,7 @@ def test_a_job_whose_command_is_gone_is_dropped(daemon: Daemon, project: Project
     with slow.client() as client:
         assert client.get("/v1/jobs").json()["data"]
         wait_until(lambda: not client.get("/v1/jobs").json()["data"], "the end of its jobs")
-    assert not list(slow.output.rglob("*.png"))
+    assert not list((slow.output / "jobs").rglob("*.png"))
 
 
 def test_the_socket_is_for_its_user_alone(shared: Daemon) -> None:

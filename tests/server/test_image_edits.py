@@ -82,6 +82,20 @@ def test_each_picture_of_a_stream_has_its_event(client: OpenAI) -> None:
     assert {(event["image_index"], event["seed"]) for event in events} == {(0, 8), (1, 9)}
 
 
+def test_an_edit_on_its_way_is_shown(client: OpenAI) -> None:
+    stream = client.images.edit(
+        image=png(),
+        prompt="make it blue",
+        size="64x32",
+        stream=True,
+        partial_images=3,
+        extra_body={"num_inference_steps": 8, "seed": 1},
+    )
+    *partial, last = stream
+    assert [event.type for event in partial] == ["image_edit.partial_image"] * 3
+    assert last.type == "image_edit.completed"
+
+
 def test_the_asynchronous_client_draws_edits_and_streams(daemon: Daemon) -> None:
     async def everything() -> tuple[Any, ...]:
         async with AsyncOpenAI(

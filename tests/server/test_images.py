@@ -166,18 +166,60 @@ def test_addresses_answer_without_a_key_with_the_right_type(client: OpenAI, daem
         assert anybody.get(other).status_code == anybody.get(changed).status_code == 404
 
 
+def test_an_address_outlives_the_daemon_but_not_its_time(tmp_path: Path) -> None:
+    def address(daemon: Daemon) -> str:
+        body = {"prompt": "a house", "response_format": "url", **SMALL}
+        with daemon.client() as client:
+            url = client.post("/v1/images/generations", json=body).json()["data"][0]["url"]
+        return str(url).removeprefix(daemon.url)
+
+    daemon = Daemon(tmp_path, server={"images": {"url_lifetime": 60}}).start()
+    try:
+        lasting = address(daemon)
+        assert daemon.stop() == 0, daemon.log
+        assert (daemon.output / "picture_urls.key").stat().st_mode & 0o777 == 0o600
+        daemon.settings["server"]["images"]["url_lifetime"] = 1 / 30  # two seconds
+        daemon.start()
+        short = address(daemon)
+        with daemon.client() as client:
+            assert client.get(short).status_code == client.get(lasting).status_code == 200
+            wait_until(lambda: client.get(short).status_code == 410, "the end of the address")
+            assert client.get(lasting).status_code == 200
+    finally:
+        daemon.end()
+
+
 # -- streams ---------------------------------------------------------------------------
 
 
-def test_a_stream_ends_with_the_picture(client: OpenAI) -> None:
-    stream = client.images.generate(prompt="a house", stream=True, partial_images=2, **SMALL)
-    events = list(stream)
-    last = events[-1]
+@pytest.mark.parametrize("format", ["png", "webp", "jpeg"])
+def test_a_stream_shows_a_picture_on_its_way_before_it_ends_with_it(
+    format: Any, client: OpenAI
+) -> None:
+    events = list(
+        client.images.generate(
+            prompt="a house",
+            size="64x32",
+            stream=True,
+            partial_images=2,
+            output_format=format,
+            extra_body={"num_inference_steps": 6},
+        )
+    )
+    *partial, last = events
+    assert [event.type for event in partial] == ["image_generation.partial_image"] * 2
+    assert [event.to_dict()["partial_image_index"] for event in partial] == [0, 1]
+    assert [picture(event).format for event in events] == [format.upper()] * 3
+    assert [event.size for event in events] == ["64x32"] * 3
+    assert last.type == "image_generation.completed"
+
+
+def test_a_stream_without_previews_has_the_picture_alone(client: OpenAI) -> None:
+    [last] = client.images.generate(prompt="a house", stream=True, **SMALL)
     assert last.type == "image_generation.completed"
     assert picture(last).size == (32, 32)
     assert (last.size, last.output_format, last.quality) == ("32x32", "png", "auto")
     assert last.usage.total_tokens == 0
-    assert all(event.type == "image_generation.partial_image" for event in events[:-1])
 
 
 def test_an_error_in_a_stream_is_raised_by_the_client(client: OpenAI) -> None:
@@ -205,6 +247,14 @@ def test_one_failure_fails_the_request_and_tells_no_folder(client: OpenAI, daemo
         client.images.generate(prompt="\N{BUG}" * 20_000)
     assert "32768" in caught.value.message
     assert str(daemon.folder) not in caught.value.message
+
+
+def test_every_answer_has_the_id_of_its_request(client: OpenAI) -> None:
+    first, second = (client.images.generate(prompt="a house", **SMALL) for _ in range(2))
+    assert str(first._request_id).startswith("req_") and first._request_id != second._request_id
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.generate(prompt="a house", size="7x7")
+    assert str(caught.value.request_id).startswith("req_")
 
 
 def test_an_unknown_model_is_not_found(client: OpenAI) -> None:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.server.images.encoding import encoded, size_of
+from apps.server.images.encoding import encoded, shown_as, size_of
 from apps.server.images.links import Links
 from apps.server.images.parameters import AUTO, EditParameters, ImageParameters
+from apps.server.images.tasks import position_of
+from apps.server.live_job import Preview
 from apps.server.service import JOBS
 
 # Nothing is metered in tokens here; the client's types want numbers.
@@ -67,6 +69,22 @@ class Answer:
             usage=USAGE,
             seed=self.seeds[position],
             **({"safety_identifier": asked.identifier} if asked.identifier else {}),
+        )
+
+    def partial(self, preview: Preview, index: int) -> bytes:
+        """The event of a preview, in the format that the picture will have.
+
+        Args:
+            index: how many previews of the picture came before.
+        """
+        asked = self.asked
+        content = shown_as(preview.content, asked.output_format, asked.output_compression)
+        return self._event(
+            "partial_image",
+            position_of(preview.task_id),
+            b64_json=_base64(content),
+            partial_image_index=index,
+            size=asked.size,
         )
 
     def _event(self, name: str, position: int, **more: Any) -> bytes:

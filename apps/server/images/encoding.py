@@ -53,6 +53,19 @@ def encoded(file: Path, format: Format, compression: int) -> bytes:
     return stream.getvalue()
 
 
+def shown_as(preview: bytes, format: Format, compression: int) -> bytes:
+    """A preview, which is a small JPEG, in another format."""
+    if format == "jpeg":
+        return preview
+    stream = BytesIO()
+    with Image.open(BytesIO(preview), formats=["JPEG"]) as image:
+        if format == "png":
+            image.save(stream, "PNG")
+        else:
+            image.save(stream, "WEBP", quality=min(compression, FULL_COLOUR_FROM), method=1)
+    return stream.getvalue()
+
+
 def _exif_of_jpeg(task: str, parameters: str) -> bytes:
     """What fits: the whole, the text for viewers alone, or nothing."""
     for exif in (exif_of(task, parameters), exif_of("", parameters)):

@@ -25,7 +25,7 @@ from apps.server.images.stream import EventStream, events
 from apps.server.images.tasks import check_together, steps_of, tasks_for
 from apps.server.images.waiting import all_drawn, pictures, wanted_no_more
 from apps.server.models import TheModels
-from apps.server.records import NewJob, new_id
+from apps.server.records import PREVIEWS, NewJob, new_id
 from apps.server.service import Service
 from core.fields import MOST_SOURCES
 from core.worker_spec import Role
@@ -108,7 +108,11 @@ class Drawing:
         ]
         steps = steps_of(asked, self.service.rules.images)
         tasks = tasks_for(asked, id, steps, loras, sources)
-        metadata = {"user": asked.identifier} if asked.identifier else {}
+        metadata: dict[str, str | int] = {}
+        if asked.identifier:
+            metadata["user"] = asked.identifier
+        if asked.partial_images:
+            metadata[PREVIEWS] = asked.partial_images
         return NewJob(self.caller, tasks, source=SOURCE, metadata=metadata, id=id)
 
 

@@ -1,6 +1,7 @@
 """Pictures as server-sent events, each as soon as it is there."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -9,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from apps.server.errors import ApiError
 from apps.server.images.answers import Answer, sent_event
+from apps.server.live_job import Preview
 from apps.server.records import TaskResult
 
 COMMENT = b": keep-alive\n\n"
@@ -40,17 +42,24 @@ class EventStream(StreamingResponse):
             task.add_done_callback(_abandoning.discard)
 
 
-async def events(results: AsyncIterator[TaskResult | None], answer: Answer) -> AsyncIterator[bytes]:
-    """An event for each picture; an error is the last one.
+async def events(
+    pictures: AsyncIterator[TaskResult | Preview | None], answer: Answer
+) -> AsyncIterator[bytes]:
+    """An event for each picture and each preview of one; an error is the last one.
 
     Args:
-        results: each is of a picture that is there; None where nothing came for a while.
+        pictures: results are of pictures that are there; None where nothing came for a while.
     """
+    previews: Counter[str] = Counter()
     try:
-        async for result in results:
-            if result is None:
+        async for picture in pictures:
+            if picture is None:
                 yield COMMENT
+            elif isinstance(picture, Preview):
+                index = previews[picture.task_id]
+                previews[picture.task_id] += 1
+                yield await asyncio.to_thread(answer.partial, picture, index)
             else:
-                yield await asyncio.to_thread(answer.completed, result.position)
+                yield await asyncio.to_thread(answer.completed, picture.position)
     except ApiError as error:
         yield sent_event("error", {"type": "error", **error.envelope})

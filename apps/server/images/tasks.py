@@ -9,6 +9,13 @@ from apps.server.service import JOBS
 from apps.server.settings import ImagesSection
 from core.seeds import RANDOM, random_seed, seed_of_task
 
+BETWEEN = "/"  # a job's id and the position of a picture, in the name of its task
+
+
+def position_of(task_id: str) -> int:
+    """The place of a task of `tasks_for` in its job."""
+    return int(task_id.rpartition(BETWEEN)[2])
+
 
 def check_together(asked: ImageParameters, rules: ImagesSection) -> None:
     """Refuse parameters that exclude each other, or that this server's settings exclude.
@@ -97,7 +104,7 @@ def tasks_for(
         {
             **said,
             "seed": seed_of_task(first, position),
-            "task_id": f"{job}/{position}",
+            "task_id": f"{job}{BETWEEN}{position}",
             "output_path": f"{JOBS}/{job}/{position}.png",
         }
         for position in range(asked.n)

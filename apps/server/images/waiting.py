@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from apps.server.errors import ApiError
 from apps.server.images.outcome import failure
-from apps.server.live_job import LiveJob
+from apps.server.live_job import LiveJob, Preview
 from apps.server.records import TaskResult
 from apps.server.service import UNAVAILABLE, Service
 from core.paths import user_path
@@ -13,15 +13,20 @@ from core.paths import user_path
 KEEP_ALIVE = 15.0  # seconds without news after which a stream says that it is still there
 
 
-async def pictures(service: Service, live: LiveJob) -> AsyncIterator[TaskResult | None]:
-    """The results of a job as they come; None where nothing has come for a while.
+async def pictures(service: Service, live: LiveJob) -> AsyncIterator[TaskResult | Preview | None]:
+    """Previews and results of a job as they come; None where nothing has come for a while.
 
     Raises:
         ApiError: a picture cannot be drawn, or not by this process, which is about to end.
     """
     given = 0
+    shown: dict[str, int] = {}  # the step of the newest preview, by task; a retry shows none again
     while given < live.stored.total:
-        if given < len(live.results):
+        new = [p for p in live.previews.values() if p.step > shown.get(p.task_id, 0)]
+        if new:
+            shown[new[0].task_id] = new[0].step
+            yield new[0]
+        elif given < len(live.results):
             result = live.results[given]
             if not result.result["success"]:
                 raise failure(result.result, _hidden(service))
