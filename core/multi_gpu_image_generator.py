@@ -21,7 +21,6 @@ from core.devices.device import Device, choose_devices
 from core.devices.model_choice import ModelChoice
 from core.engine.backend import WorkerBackend
 from core.engine.job import Job
-from core.engine.snapshot import EngineSnapshot
 from core.engine.task_engine import TaskEngine
 from core.errors import InputError, LedgerError, StorageError
 from core.events import Event, Listener, ignore, tell
@@ -39,6 +38,7 @@ from core.tasks import Result, Task
 from core.worker_spec import Role
 
 if TYPE_CHECKING:
+    from core.engine.snapshot import EngineSnapshot
     from core.remote.served_models import ServedModels, ServedRole
 
 WAIT_SLICE = 0.5  # seconds: how long a blocked wait keeps Ctrl-C waiting on some platforms
@@ -256,7 +256,8 @@ class MultiGPUImageGenerator:
                     role = self._roles[name]
                     role.ensure()
                     logger.info(role.reason)
-                    self._engine.add_model(role.served())
+                    if self._server is None:
+                        self._engine.add_model(role.served())
                     self._served.add(name)
             return self._engine
 
@@ -321,6 +322,8 @@ class MultiGPUImageGenerator:
         """How workers and models stand."""
         if self._engine is not None:
             return self._engine.snapshot()
+        from core.engine.snapshot import EngineSnapshot
+
         nothing: Future[EngineSnapshot] = Future()
         nothing.set_result(EngineSnapshot())
         return nothing

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from core.engine.job import Job
 from core.engine.recorder import Recorder
-from core.engine.served_model import ServedModel
-from core.engine.snapshot import EngineSnapshot
 from core.events import Listener
 from core.intake.admission import Admitted
 from core.tasks import Result
+
+if TYPE_CHECKING:  # an engine elsewhere needs nothing of these
+    from core.engine.served_model import ServedModel
+    from core.engine.snapshot import EngineSnapshot
 
 
 class TaskEngine(Protocol):
@@ -19,7 +21,7 @@ class TaskEngine(Protocol):
     def start(self) -> None:
         """Begin to work; returns at once."""
 
-    def add_model(self, model: ServedModel) -> None:
+    def add_model(self, model: "ServedModel") -> None:
         """Serve one more model."""
 
     def submit(

@@ -27,7 +27,6 @@ from core.engine.job import CANCELLED, INTERRUPTED, Job
 from core.engine.job_run import JobRun
 from core.engine.recorder import Recorder, Refusal
 from core.engine.retry import RetryRules
-from core.engine.served_model import ServedModel
 from core.engine.task_state import ActiveAttempt, TaskState
 from core.errors import InputError
 from core.events import Listener, TaskProgress, WorkerState, ignore
@@ -52,6 +51,7 @@ from core.store.relabel import OtherResult, relabelled
 from core.tasks import Result, Status
 
 if TYPE_CHECKING:
+    from core.engine.served_model import ServedModel
     from core.engine.snapshot import EngineSnapshot
 
 Outcome = Literal["failed", "quarantined"]
@@ -131,7 +131,7 @@ class RemoteEngine:
         for device in self._devices:
             self._post(partial(self._listener, WorkerState(device.label, "ready")))
 
-    def add_model(self, model: ServedModel) -> None:
+    def add_model(self, model: "ServedModel") -> None:
         """Do nothing: the daemon has it."""
 
     def submit(
