@@ -10,32 +10,34 @@ from apps.server.loras import TheLoras
 from apps.server.safety.guard import LOCAL
 from apps.server.service import Service
 
+# Asynchronous, as FastAPI runs others in a thread: two more switches of threads per request.
 
-def _service(request: Request) -> Service:
+
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-def _inbox(request: Request) -> Inbox:
+async def _inbox(request: Request) -> Inbox:
     inbox: Inbox = request.app.state.inbox
     return inbox
 
 
-def _caller(request: Request) -> str:
+async def _caller(request: Request) -> str:
     caller: str = getattr(request.state, "caller", LOCAL)
     return caller
 
 
-def _by_socket(request: Request) -> bool:
+async def _by_socket(request: Request) -> bool:
     return getattr(request.state, "by_socket", False) is True
 
 
-def _operator(request: Request) -> str:
+async def _operator(request: Request) -> str:
     """The caller, who may change how everybody is served; without keys anybody here may."""
     if not getattr(request.state, "operator", True):
         message = "Your API key may not do this; it takes one that was made with --operator."
         raise ApiError(403, message, "insufficient_permissions")
-    return _caller(request)
+    return await _caller(request)
 
 
 __all__ = ["LOCAL", "BySocket", "Caller", "Operator", "TheInbox", "TheLoras", "TheService"]

@@ -41,7 +41,7 @@ class EngineJobRequest(JobRequest):
         return self
 
 
-def _leashes(request: Request) -> Leashes:
+async def _leashes(request: Request) -> Leashes:
     leashes: Leashes = request.app.state.leashes
     return leashes
 

@@ -53,7 +53,7 @@ class _NoLoras:
         raise bad_value(param, f"{param}: this server has no LoRAs.")
 
 
-def _requests(request: Request, service: TheService, by_socket: BySocket) -> TaskRequests:
+async def _requests(request: Request, service: TheService, by_socket: BySocket) -> TaskRequests:
     state, settings = request.app.state, service.generator.settings
     pictures: Pictures = getattr(state, "inbox", _NoPictures())
     loras: LoraNames = getattr(state, "loras", _NoLoras())
@@ -62,7 +62,7 @@ def _requests(request: Request, service: TheService, by_socket: BySocket) -> Tas
     return TaskRequests(pictures, loras, settings.seed, settings.workers.picture_suffix)
 
 
-def _views(request: Request, service: TheService) -> JobViews:
+async def _views(request: Request, service: TheService) -> JobViews:
     return JobViews(service, str(request.base_url))
 
 

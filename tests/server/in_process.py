@@ -16,6 +16,7 @@ import uvicorn
 from PIL import Image
 
 from apps.server.app import create_app
+from apps.server.context import LOCAL, _caller
 from apps.server.errors import bad_value
 from apps.server.journal import Journal
 from apps.server.service import Service
@@ -48,6 +49,7 @@ class Application:
         self._workers = workers
         self._backend = backend or InlineBackend()
         self._settings = load_server_settings(simulated(**{**OTHERS, **settings}))
+        self._caller = LOCAL
         self.service: Service
         self.url = ""
 
@@ -71,6 +73,7 @@ class Application:
         app = create_app(self.service)
         app.state.inbox = Pictures(self.folder / "inbox")
         app.state.loras = NoLoras()
+        app.dependency_overrides[_caller] = lambda: self._caller
         config = uvicorn.Config(app, log_config=None, port=0, lifespan="on")
         self._server = uvicorn.Server(config)
         self._loop = asyncio.get_running_loop()
@@ -97,6 +100,10 @@ class Application:
         return httpx2.Client(
             base_url=self.url, timeout=PATIENCE, trust_env=False, headers=headers or {}
         )
+
+    def be_called_by(self, caller: str) -> None:
+        """Take further requests for those of another API key."""
+        self._caller = caller
 
     def call(self, coroutine: Any) -> Any:
         """Run a coroutine of the service where it lives."""

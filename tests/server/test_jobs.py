@@ -43,7 +43,8 @@ def test_a_job_may_draw_edit_and_score(client: httpx2.Client) -> None:
     assert picture.headers["content-type"] == "image/png"
     assert Image.open(BytesIO(picture.content)).size == (64, 32)
     assert client.get(results[1]["url"]).headers["content-type"] == "image/png"
-    assert set(client.get(results[2]["url"]).json()["scores"]) == {"SC", "PQ", "O"}
+    verdict = client.get(results[2]["url"]).json()
+    assert set(verdict["used"]["scores"]) == {"SC", "PQ", "O"}
 
 
 def test_a_bad_task_fails_alone_with_its_reason(client: httpx2.Client) -> None:
@@ -92,9 +93,12 @@ def test_no_path_of_the_machine_is_taken_from_a_caller(client: httpx2.Client, ta
 def test_no_path_of_the_machine_is_told_to_a_caller(
     client: httpx2.Client, served: Application
 ) -> None:
-    job, results = done(client, {"prompt": "x"}, {"prompt": "!nan x"})
-    told = json.dumps([job, results, client.get("/v1/workers").json()])
-    assert str(served.folder) not in told
+    edit = {"instruction": "x", "source_images": [data_url()]}
+    score = {**edit, "edited_image": data_url("blue")}
+    job, results = done(client, {"prompt": "x"}, {"prompt": "!nan x"}, edit, score)
+    told = json.dumps([job, results, client.get("/v1/workers").json()]).encode()
+    told += b"".join(client.get(r["url"]).content for r in results if r["success"])
+    assert str(served.folder).encode() not in told
 
 
 @pytest.mark.parametrize(

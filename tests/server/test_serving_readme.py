@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, write_safetensors
 from tests.server.conftest import Daemon
 
 ADDRESS = "http://127.0.0.1:8000"
@@ -21,7 +21,10 @@ PATIENCE = 300.0  # seconds: two models are loaded
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("readme")
-    daemon = Daemon(folder, model="auto", device="cpu")
+    loras = folder / "loras"
+    loras.mkdir()
+    write_safetensors(loras / "unfit.safetensors", "transformer.nowhere.lora_A.weight")
+    daemon = Daemon(folder, model="auto", device="cpu", lora_dir=str(loras))
     yield daemon.start("--cpu-workers", "2")
     daemon.end()
 
@@ -59,3 +62,16 @@ def test_the_official_client_draws_and_edits(daemon: Daemon, tmp_path: Path) -> 
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=PATIENCE)
     assert max(colour(tmp_path / "house.png", SKY)) < 128, "it is not night"
     assert max(colour(tmp_path / "noon.png", SKY)) > 160, "it is still night"
+
+
+def test_a_lora_that_does_not_fit_the_model_is_the_clients_error(daemon: Daemon) -> None:
+    with daemon.client() as client:
+        answer = client.post(
+            "/v1/images/generations",
+            json={"prompt": "a house", "loras": ["unfit"]},
+            timeout=PATIENCE,
+        )
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert (error["param"], error["code"]) == ("loras", "invalid_lora")
+    assert str(daemon.folder) not in error["message"]

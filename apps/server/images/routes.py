@@ -13,7 +13,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from apps.server.context import Caller, TheInbox, TheLoras, TheService
-from apps.server.errors import ApiError, bad_value
+from apps.server.errors import CLIENT_GONE, ApiError, bad_value
 from apps.server.images import documents
 from apps.server.images.answers import Answer
 from apps.server.images.bodies import FORM, JSON, content_type, form_body, json_body, unsupported
@@ -32,7 +32,6 @@ from core.worker_spec import Role
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 SOURCE = "images"
-CLIENT_GONE = 499  # as nginx logs it; nobody reads the answer
 
 
 class Drawing:
