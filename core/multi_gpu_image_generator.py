@@ -405,10 +405,12 @@ class MultiGPUImageGenerator:
             The job: its results as they come or all at once, its progress, and its cancelling.
 
         Raises:
-            InputError: `previews` is no such number.
+            InputError: `previews` is no such number, or a `serve.py` does the work.
         """
         if type(previews) is not int or not 0 <= previews <= MOST_PREVIEWS:
             raise InputError(f"previews: must be 0 to {MOST_PREVIEWS} (found {previews!r}).")
+        if previews and self._server is not None:
+            raise InputError("previews: a server gives none here; set use_server: never for them.")
         with self._callers.inside():
             self._forget_stop()
             job, plan = self._submit(tasks, priority, owner, listener, previews)

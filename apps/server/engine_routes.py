@@ -67,6 +67,7 @@ async def engine(
         "object": "engine",
         "protocol": PROTOCOL,
         "kind": kind,
+        "max_tasks": service.most_tasks,
         **served.as_json(names_only=not by_socket),
     }
 

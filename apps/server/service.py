@@ -264,14 +264,19 @@ class Service:
         except MultiGPUError as error:
             logger.warning(f"{job.id} cannot be removed now: {error}")
 
+    @property
+    def most_tasks(self) -> int:
+        """How many tasks a job may have."""
+        rules = self.rules
+        return min(rules.max_tasks_per_job, rules.max_waiting_per_key, rules.max_waiting)
+
     def check_size(self, tasks: int) -> None:
         """Refuse a job that there is never room for.
 
         Raises:
             ApiError: 400.
         """
-        rules = self.rules
-        most = min(rules.max_tasks_per_job, rules.max_waiting_per_key, rules.max_waiting)
+        most = self.most_tasks
         if tasks > most:
             message = f"tasks: a job may have {most}, and this one has {tasks}."
             raise ApiError(400, message, "too_many_tasks", "tasks")

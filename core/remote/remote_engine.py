@@ -28,7 +28,6 @@ from core.engine.job_run import JobRun
 from core.engine.recorder import Recorder, Refusal
 from core.engine.retry import RetryRules
 from core.engine.task_state import ActiveAttempt, TaskState
-from core.errors import InputError
 from core.events import Listener, TaskProgress, WorkerState, ignore
 from core.intake.admission import Admitted
 from core.messages import Done, Failed, Lease
@@ -62,7 +61,6 @@ MOST_PRIORITY = 10
 FETCHERS = 4
 END_PATIENCE = 5.0  # seconds for followers at the end
 CLOSED = "Not tried: the generator is closed."
-NO_PREVIEWS = "previews: a server's commands have none; follow its jobs, or set use_server: never."
 GONE = "Not finished: the server went away. Run again to continue."
 
 
@@ -146,8 +144,7 @@ class RemoteEngine:
         promised: int = 0,
         previews: int = 0,
     ) -> Job:
-        if previews:
-            raise InputError(NO_PREVIEWS)
+        del previews  # whoever hands in has refused them
         with self._going:
             self._last_job += 1
             number = self._last_job
@@ -363,6 +360,7 @@ class RemoteEngine:
                 and lane.out < MOST_OUT
             ):
                 size = SIZES[min(lane.sent, len(SIZES) - 1)]
+                size = min(size, self._server.max_tasks or size)
                 first = [lane.pending.popleft() for _ in range(min(size, len(lane.pending)))]
                 self._send(lane, Portion.of(lane.run, first))
 

@@ -154,6 +154,7 @@ class ServedModels:
             raise NotServed(f"the server at {self.server.name} says: {error}") from None
         if not isinstance(told, dict) or told.get("protocol") != PROTOCOL:
             raise NotServed(f"the server at {self.server.name} is of another version")
+        self.server.max_tasks = int(told["max_tasks"])
         found = self._told[role] = ServedRole.from_json(role, told)
         return found
 

@@ -68,6 +68,7 @@ class Server:
         key: an API key.
 
     Attributes:
+        max_tasks: of one job there; None until it said so.
         is_local: it is reached by this user's socket, and reads files of this machine in place.
 
     Raises:
@@ -75,6 +76,7 @@ class Server:
     """
 
     def __init__(self, place: str | Path, key: str | None = None) -> None:
+        self.max_tasks: int | None = None
         self.is_local = isinstance(place, Path)
         self.name = str(place)
         self._path = place if isinstance(place, Path) else None

@@ -35,7 +35,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("daemon")
     (folder / "loras").mkdir()
     write_safetensors(folder / "loras" / "snow.safetensors")
-    daemon = Daemon(folder, lora_dir=str(folder / "loras"), **roles)
+    once = {"speculative_copies": False}  # so that attempts can be counted on
+    daemon = Daemon(folder, lora_dir=str(folder / "loras"), scheduling=once, **roles)
     yield daemon.start("--gpu-ids", "0,1").found()
     daemon.end()
 
@@ -363,7 +364,10 @@ def test_another_lora_of_the_name_is_not_taken_for_ones_own(
 
 def test_a_job_whose_command_is_gone_is_dropped(daemon: Daemon, project: Project) -> None:
     """Nobody would fetch its results; the daemon has other things to do."""
-    daemon.settings = {"simulated": SLOW, "server": {"command_timeout": 1}}
+    daemon.settings = {
+        "simulated": SLOW,
+        "server": {"command_timeout": 1, "max_tasks_per_job": 10},
+    }
     slow = daemon.start().found()
     project.write_tweets(tweets(200))
     started = start(project, slow)
