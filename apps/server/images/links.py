@@ -19,8 +19,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import cast
 
-from apps.server.images.encoding import MEDIA_TYPES
-from apps.server.images.parameters import Format
+from apps.openai_images.encoding import MEDIA_TYPES
+from apps.openai_images.parameters import Format
 from core.errors import StorageError
 
 PREFIX = "/pictures/"

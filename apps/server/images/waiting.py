@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 
+from apps.openai_images.outcome import failure
 from apps.server.errors import ApiError
-from apps.server.images.outcome import failure
 from apps.server.live_job import LiveJob, Preview
 from apps.server.records import TaskResult
 from apps.server.service import UNAVAILABLE, Service
