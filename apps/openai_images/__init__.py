@@ -6,3 +6,7 @@ Whoever reads such requests stands on this: the daemon, and the command line. Pu
 https://platform.openai.com/docs/api-reference/images
 https://platform.openai.com/docs/guides/batch
 """
+
+from apps.openai_images.batch import BatchOutcome, run_batch
+
+__all__ = ["BatchOutcome", "run_batch"]
