@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from uuid import uuid4
 
 from fastapi import FastAPI, Request
@@ -12,9 +13,13 @@ from starlette.exceptions import HTTPException
 
 from apps.server import events, files, health, jobs, loras, models, workers
 from apps.server.access_log import AccessLog
+from apps.server.batches import routes as batch_routes
+from apps.server.batches.batches import Batches
+from apps.server.batches.requests import RequestTasks
 from apps.server.errors import INVALID, ApiError, envelope
 from apps.server.images import pictures, routes
 from apps.server.images.links import Links
+from apps.server.images.waiting import hidden_folders
 from apps.server.own_files import provide_files
 from apps.server.safety.forms import FORM_LIMITS
 from apps.server.safety.guard import Guard
@@ -37,9 +42,11 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.start()
+        app.state.batches.start()
         try:
             yield
         finally:
+            await app.state.batches.close()
             await service.close()
 
     app = FastAPI(
@@ -53,7 +60,19 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
     provide_files(app, service)
     app.state.models = models.Models(service.generator)
     app.state.links = Links.of_folder(service.folder, service.rules.images.url_lifetime)
-    for part in (jobs, events, files, loras, models, routes, pictures, workers, health):
+    app.state.batches = _batches(app, service)
+    for part in (
+        batch_routes,
+        jobs,
+        events,
+        files,
+        loras,
+        models,
+        routes,
+        pictures,
+        workers,
+        health,
+    ):
         app.include_router(part.router)
     if keys is not None:
         rules = service.rules
@@ -62,6 +81,12 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
     app.add_middleware(AccessLog, metrics=service.metrics)
     _report_errors(app)
     return app
+
+
+def _batches(app: FastAPI, service: Service) -> Batches:
+    state = app.state
+    tasks = RequestTasks(service, state.models, state.inbox, state.loras)
+    return Batches(service, state.files, tasks, state.links, partial(hidden_folders, service))
 
 
 def _report_errors(app: FastAPI) -> None:

@@ -29,7 +29,7 @@ async def pictures(service: Service, live: LiveJob) -> AsyncIterator[TaskResult 
         elif given < len(live.results):
             result = live.results[given]
             if not result.result["success"]:
-                raise failure(result.result, _hidden(service))
+                raise failure(result.result, hidden_folders(service))
             given += 1
             yield result
         elif live.left:
@@ -57,7 +57,7 @@ def wanted_no_more(live: LiveJob) -> bool:
     return len(live.results) < live.stored.total
 
 
-def _hidden(service: Service) -> Mapping[str, str]:
+def hidden_folders(service: Service) -> Mapping[str, str]:
     """Folders of this machine as callers read of them in errors."""
     loras = user_path(service.generator.settings.lora_dir, "lora_dir").absolute()
     return {f"{service.folder}/": "", f"{loras}/": ""}
