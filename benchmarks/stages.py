@@ -18,13 +18,8 @@ from math import inf
 from random import Random
 from statistics import median
 
-from core.engine.model_switch import (
-    ModelWork,
-    SlotState,
-    Stages,
-    assign_models,
-    is_worth_asking,
-)
+from core.engine.model_state import ModelWork, SlotState
+from core.engine.model_switch import Stages, assign_models, is_worth_asking
 
 JITTER = 0.1
 GPUS = (1, 2, 4, 8)

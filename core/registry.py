@@ -27,9 +27,15 @@ class Registry(Generic[T]):
         self._found: dict[str, T] = {}
         self._listed = False
 
-    def add(self, name: str, thing: T) -> T:
-        """Register; a file calls it at its top level."""
-        if self._found.setdefault(name, thing) is not thing:
+    def add(self, name: str, thing: T, again: bool = False) -> T:
+        """Register; a file calls it at its top level.
+
+        Args:
+            again: it takes the place of what the same file registered before.
+        """
+        if again:
+            self._found[name] = thing
+        elif self._found.setdefault(name, thing) is not thing:
             raise ValueError(f"two files register the {self._what} {name!r}")
         return thing
 

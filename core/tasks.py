@@ -84,6 +84,8 @@ class Task:
         metadata: anything JSON; kept with the result and never interpreted.
     """
 
+    __slots__ = ()  # so that those of thousands of tasks count for something
+
     role: ClassVar[str]
     served_by: ClassVar[str]
     simulated_by: ClassVar[str] = "workers.simulated_gpu:SimulatedGpu"
@@ -107,8 +109,9 @@ class Task:
 
     def __init_subclass__(cls) -> None:
         if Task in cls.__bases__:  # a class of a user's own, below one of these, is no other kind
-            TASKS.add(cls.__name__, cls)
-            ROLES.add(cls.role, cls)
+            again = "__slots__" in vars(cls)  # for slots, `dataclass` makes a class a second time
+            TASKS.add(cls.__name__, cls, again)
+            ROLES.add(cls.role, cls, again)
 
     @property
     def lora_stack(self) -> tuple[Lora, ...]:
@@ -126,7 +129,7 @@ ROLES: Registry[type[Task]] = Registry("role", KINDS)
 """The kinds of task by the roles of the workers that serve them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GenerateTask(Task):
     """One picture to draw from a prompt. Fields left at None take the model's default.
 
@@ -172,7 +175,7 @@ class GenerateTask(Task):
     seed_is_random: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EditTask(Task):
     """One picture to change by an instruction. Fields left at None take the model's default.
 
@@ -221,7 +224,7 @@ class EditTask(Task):
     metadata: Metadata = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ScoreTask(Task):
     """One edit to judge. How it is judged is a matter of the judge's settings.
 

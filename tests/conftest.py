@@ -1,5 +1,6 @@
 """The world of the tests: tiny models, simulated devices, and the command as a user runs it."""
 
+import gc
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from PIL import Image
 
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
-from tests.warm_commands import MARK, WarmCommand, WarmCommands
+from tests.warm_commands import WarmCommand, WarmCommands
 
 PROJECT = Path(__file__).resolve().parent.parent
 COMMAND = PROJECT / "generate_images_from_tweets.py"
@@ -33,9 +34,29 @@ WARM = WarmCommands()
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
 
 
+def pytest_collection_finish() -> None:
+    """Make tests cheap in a process that has imported torch.
+
+    Tiny layers are faster on one thread, and each other test has a core to itself then; and no
+    garbage collection, which would take half a second, looks at what was imported.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+
+
 def simulated(**changes: Any) -> dict[str, Any]:
-    """Settings for simulated devices that restart without delay; sections merge with `changes`."""
-    settings: dict[str, Any] = {"model": "simulated", "supervision": {"restart_backoff": 0.01}}
+    """Settings for simulated devices that restart without delay; sections merge with `changes`.
+
+    Workers are forks, as those of real models are: a fork takes a tenth of the time of an
+    interpreter that is started anew.
+    """
+    settings: dict[str, Any] = {
+        "model": "simulated",
+        "workers": {"start_method": "forkserver"},
+        "supervision": {"restart_backoff": 0.01},
+    }
     for key, value in changes.items():
         section = settings.get(key)
         settings[key] = {**section, **value} if isinstance(section, dict) else value
@@ -43,10 +64,7 @@ def simulated(**changes: Any) -> dict[str, Any]:
 
 
 def forking(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a command whose simulated workers are forks, as those of real models are.
-
-    A fork takes a tenth of the time of an interpreter that is started anew.
-    """
+    """Settings of a command whose simulated workers are forks, as `simulated` has them."""
     workers = settings.get("workers", {})
     forks = {"start_method": "forkserver", **workers} if isinstance(workers, dict) else workers
     return {**settings, "workers": forks}
@@ -80,21 +98,34 @@ def worker_processes(main_pid: int) -> list[psutil.Process]:
     try:
         children = psutil.Process(main_pid).children()
         spawned = [c for c in children if "spawn_main" in " ".join(c.cmdline())]
-        server = fork_server(main_pid)
-        return spawned + (server.children() if server else [])
+        return spawned + [fork for s in fork_servers(main_pid) for fork in worker_forks(s)]
+    except psutil.Error:
+        return []
+
+
+def fork_servers(main_pid: int) -> list[psutil.Process]:
+    """The fork servers of a main process: there may be one of simulated devices, and others."""
+    try:
+        children = psutil.Process(main_pid).children()
+        living = [c for c in children if c.status() != psutil.STATUS_ZOMBIE]
+        return [c for c in living if "forkserver" in " ".join([c.name(), *c.cmdline()])]
     except psutil.Error:
         return []
 
 
 def fork_server(main_pid: int) -> psutil.Process | None:
-    """The fork server of a main process."""
+    """The fork server of a main process: of several, one that has workers now."""
+    servers = fork_servers(main_pid)
+    busy = (server for server in servers if worker_forks(server))
+    return next(busy, servers[0] if servers else None)
+
+
+def worker_forks(server: psutil.Process) -> list[psutil.Process]:
+    """The workers that a fork server has now."""
     try:
-        children = psutil.Process(main_pid).children()
-        living = [c for c in children if c.status() != psutil.STATUS_ZOMBIE]
-        servers = (c for c in living if "forkserver" in " ".join([c.name(), *c.cmdline()]))
-        return next(servers, None)
+        return server.children()
     except psutil.Error:
-        return None
+        return []
 
 
 class Run:
@@ -169,10 +200,9 @@ class Project:
         return Run(process, errors_file)
 
     def _warm(self, script: Path, arguments: Sequence[str], errors: TextIO) -> WarmCommand | None:
-        if self.environment.keys() - {MARK} or script not in (COMMAND, BENCHMARK):
+        if script not in (COMMAND, BENCHMARK):
             return None
-        marked = [self.environment[MARK]] if MARK in self.environment else []
-        return WARM.start(script, arguments, self.folder, errors, *marked)
+        return WARM.start(script, arguments, self.folder, errors, self.environment)
 
     def run(
         self, arguments: Sequence[str | int | Path], settings: Mapping[str, Any] | None = None
@@ -271,14 +301,3 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for i, file in enumerate(files):
         Image.new("RGB", (80, 80), (200 * i, 90, 40)).save(file)
     return [str(file) for file in files]
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny layers are faster so."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+SPAWNED = {"start_method": "spawn"}  # settings of `workers`
+
 
 def fault_environment(folder: Path, point: str, tickets: int) -> dict[str, str]:
     """What a process needs to break at `point`; each break takes one ticket from `folder`."""
@@ -18,7 +20,10 @@ def fault_environment(folder: Path, point: str, tickets: int) -> dict[str, str]:
 def arm_in_children(
     monkeypatch: pytest.MonkeyPatch, folder: Path, point: str, tickets: int
 ) -> Path:
-    """For workers of a generator in this process, born with it; returns the tickets' folder."""
+    """For workers of a generator in this process, born with it; returns the tickets' folder.
+
+    Workers have to be `SPAWNED`: a fork has the faults that its server was born with.
+    """
     tickets_folder = folder / "tickets"
     for name, value in fault_environment(tickets_folder, point, tickets).items():
         monkeypatch.setenv(name, value)

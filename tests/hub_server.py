@@ -101,7 +101,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self, with_body: bool) -> None:
             path = self.path.partition("?")[0]
-            if MODEL not in path:
+            if not path.startswith("/api/models/") and "/resolve/" not in path:
                 self._send(404, b"", {}, with_body)
                 return
             hub.requests.append(f"{self.command} {path}")

@@ -15,7 +15,7 @@ from core import multi_gpu_image_generator
 from core.devices.device import Device, choose_devices, memory_in_use
 from core.devices.nvml import Gpu
 from core.devices.sharing import share_out
-from core.devices.worker_specs import specs_for
+from core.devices.worker_specs import spec_for
 from core.errors import DeviceError, InputError
 from core.events import Event, TaskEnded, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
@@ -48,7 +48,7 @@ def test_workers_of_one_gpu_have_names_and_shares_of_their_own() -> None:
     assert [d.label for d in devices] == ["gpu0a", "gpu1a", "gpu0b", "gpu1b"]
     assert [d.mask for d in devices] == ["GPU-0", "GPU-1"] * 2
     assert {d.memory for d in devices} == {12 * GIB} and {d.free for d in devices} == {10 * GIB}
-    specs = [spec for _, spec in specs_for(devices, "generate", model(), load_settings())]
+    specs = [spec_for(d, "generate", model(), load_settings(), threads=1) for d in devices]
     assert {(s.sharers, s.memory_share, s.device_count) for s in specs} == {(2, 10 * GIB, 1)}
 
 

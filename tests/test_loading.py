@@ -12,7 +12,7 @@ from core.events import Event, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.worker_spec import WorkerSpec
 from tests.conftest import run_script, simulated
-from tests.fault_tickets import arm_in_children
+from tests.fault_tickets import SPAWNED, arm_in_children
 from tests.paper_models import write_header
 from tests.test_native_image_generator import spec_for
 
@@ -88,7 +88,9 @@ def test_a_model_of_unknown_size_is_loaded_by_one_after_the_other(tmp_path: Path
     assert turns.at_once(loaded=False) == turns.at_once(loaded=True) == 1
 
 
-def states_of(folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> list[tuple[str, str]]:
+def states_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int, **started: str
+) -> list[tuple[str, str]]:
     """Worker and state, one after the other, of a run whose model counts as big."""
     monkeypatch.setattr(LoadTurns, "at_once", lambda self, loaded: 8 if loaded else 1)
     states: list[tuple[str, str]] = []
@@ -98,8 +100,9 @@ def states_of(folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> li
             states.append((event.worker, event.state))
 
     times = {"load_seconds": 0.3, "seconds_per_megapixel_step": 10.0}
+    config = simulated(simulated=times, workers=started)
     with MultiGPUImageGenerator(
-        workers, config=simulated(simulated=times), output_dir=folder / "out", listener=listen
+        workers, config=config, output_dir=folder / "out", listener=listen
     ) as generator:
         tasks = [{"prompt": str(n), "width": 128, "height": 128} for n in range(6 * workers)]
         assert all(result.success for result in generator.generate_batch(tasks))
@@ -118,7 +121,7 @@ def test_where_the_first_load_fails_the_next_worker_is_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arm_in_children(monkeypatch, tmp_path, "worker.load:1:error", tickets=1)
-    states = states_of(tmp_path, monkeypatch, 3)
+    states = states_of(tmp_path, monkeypatch, 3, **SPAWNED)
     (failed, _), left, (second, loads), ready = states[:4]
     assert left == (failed, "stopping")
     assert loads == "loading the model" and ready == (second, "ready") and second != failed

@@ -96,9 +96,6 @@ CASES = [
 ]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @cache
 def kept_pipeline(family: str, way: str) -> Kept:
     """Files come to it one after the other, as in a run."""

@@ -31,9 +31,6 @@ STACKS = [
 ]  # fmt: skip
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @cache
 def kept_pipeline(family: str, way: str) -> Kept:
     """Stacks come to it one after the other, as in a run."""

@@ -8,15 +8,8 @@ from random import Random
 import pytest
 
 from benchmarks.stages import BOUND, Devices, Scenario, by_policy, ends, scenarios
-from core.engine.model_switch import (
-    REPAYS,
-    Assignment,
-    ModelWork,
-    SlotState,
-    Stages,
-    assign_models,
-    is_worth_asking,
-)
+from core.engine.model_state import ModelWork, SlotState
+from core.engine.model_switch import REPAYS, Assignment, Stages, assign_models, is_worth_asking
 
 ALL = list(scenarios())
 SMALL = [scenario for scenario in ALL if scenario.edits < 500]

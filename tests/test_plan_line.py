@@ -16,6 +16,7 @@ from core.intake.changes import Comparison
 from core.intake.kinds.generate import GenerateKind
 from core.intake.made import Made
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.tasks import task_to_json
 from tests.conftest import Project, simulated, write_safetensors
 from tests.edit_world import Bench, pair
 from tests.inline_command import InlineCommand
@@ -274,7 +275,7 @@ def test_a_thousand_changed_pictures_are_explained_in_a_moment(tmp_path: Path) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("core.intake.changes.fingerprint", counted)
         for one in tasks:
-            made = Made({"kind": "GenerateTask", **vars(one.task)}, {}, None, [], unknown)
+            made = Made(task_to_json(one.task), {}, None, [], unknown)
             [change] = comparison.changes(one, made)
             assert change.what == "version or settings of this program"
     assert 0 < calls < 10_000

@@ -88,17 +88,20 @@ def test_a_record_that_turns_out_otherwise_has_one_line(
     assert json.loads(line)["attempts"] == 2
 
 
-def test_a_batch_that_nobody_waited_for_keeps_its_lines_until_the_next_one(
+def test_a_record_that_comes_after_its_batch_has_ended_adds_no_line(
     tmp_path: Path, table: ResultsTable
 ) -> None:
     table.begin(1, [])
+    table.begin(2, [])
     table.add(1, [result("a")])
-    table.abandon(1)
+    table.end(1, [result("a")])
     table.add(1, [result("late", 1)])
     assert listed(tmp_path) == ["a"]
-    table.begin(2, [])
     table.end(2, [result("b")])
-    assert listed(tmp_path) == ["b"]
+    assert listed(tmp_path) == ["a", "b"]
+    table.begin(3, [])
+    table.end(3, [result("c")])
+    assert listed(tmp_path) == ["c"]
 
 
 def test_a_torn_line_of_a_dead_run_goes_with_the_next_one(

@@ -10,7 +10,7 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,7 @@ from PIL import Image
 
 from core.events import Event, TaskEnded, TaskStarted, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.processes.fork_server import keeper
+from core.processes.fork_server import Keeper
 from core.store.provenance import read_provenance
 from core.tasks import Result
 from tests.conftest import (
@@ -35,7 +35,7 @@ from tests.conftest import (
     wait_until,
     worker_processes,
 )
-from tests.fault_tickets import arm_in_children
+from tests.fault_tickets import SPAWNED, arm_in_children
 from workers.errors import classify
 
 Generator = MultiGPUImageGenerator
@@ -268,7 +268,7 @@ def test_a_passing_error_while_loading_costs_one_process_not_a_device(
         if isinstance(event, WorkerState):
             states.append((event.worker, event.state))
 
-    config = simulated()
+    config = simulated(workers=SPAWNED)
     with Generator(2, config=config, output_dir=tmp_path, listener=listen) as generator:
         assert statuses(generator.generate_batch(prompts("a", "b"))) == ["done"] * 2
         wait_until(lambda: {("cpu0", "ready"), ("cpu1", "ready")} <= {*states}, "both workers")
@@ -281,7 +281,9 @@ def test_an_error_while_loading_that_stays_ends_the_batch_by_the_breaker(
 ) -> None:
     arm_in_children(monkeypatch, tmp_path, "worker.load:1:error", tickets=50)
     rules = {"restarts_before_retirement": 1, "restart_backoff_maximum": 0.1}
-    results = run(tmp_path, prompts("a", "b"), supervision=rules)
+    config = simulated(supervision=rules, workers=SPAWNED)
+    with Generator(2, config=config, output_dir=tmp_path) as generator:
+        results = generator.generate_batch(prompts("a", "b"))
     assert statuses(results) == ["failed"] * 2
     assert "dies again and again" in str(results[0].error)
     assert "Input/output error" in str(results[0].error)
@@ -462,33 +464,39 @@ def test_forks_come_from_any_folder(tmp_path: Path) -> None:
 def test_workers_are_spawned_when_the_fork_server_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hang(role: str, environment: Mapping[str, str]) -> "Future[None]":
+    def hang(keeper: Keeper, role: str) -> "Future[None]":
         return Future()  # what it imports never ends
 
-    monkeypatch.setattr(keeper, "server", hang)
+    monkeypatch.setattr(Keeper, "server", hang)
     config = simulated(workers={"start_method": "forkserver"}, supervision={"boot_timeout": 5.0})
     with Generator(1, config=config, output_dir=tmp_path) as generator:
         assert statuses(generator.generate_batch(prompts("a"))) == ["done"]
 
 
-def test_workers_are_spawned_where_another_fork_server_runs(tmp_path: Path) -> None:
+def test_a_fork_server_of_the_callers_own_runs_beside_that_of_the_workers(tmp_path: Path) -> None:
     process = script(
         tmp_path,
         """
         import multiprocessing
         from core.multi_gpu_image_generator import MultiGPUImageGenerator
+
+        def other(text):
+            process = multiprocessing.get_context("forkserver").Process(target=print, args=(text,))
+            process.start()
+            process.join()
+
         if __name__ == "__main__":
-            other = multiprocessing.get_context("forkserver").Process(target=print, args=("other",))
-            other.start()
-            other.join()
+            other("before")
             config = {"model": "simulated", "workers": {"start_method": "forkserver"}}
             with MultiGPUImageGenerator(1, config=config) as generator:
-                print(generator.generate_batch([{"prompt": "a"}])[0].success)
+                print(generator.generate_batch([{"prompt": "a"}])[0].success, flush=True)
+                other("meanwhile")
+            other("afterwards")
         """,
     )
     output, errors = process.communicate(timeout=60)
-    assert output.splitlines() == ["other", "True"], errors
-    assert "The fork server cannot be used" in errors
+    assert output.splitlines() == ["before", "True", "meanwhile", "afterwards"], errors
+    assert "fork server" not in errors
 
 
 def _runs(process: psutil.Process) -> bool:

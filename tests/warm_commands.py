@@ -6,6 +6,7 @@ themselves.
 """
 
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,6 +30,8 @@ IMPORTED = ("apps.tweets.command", "apps.edit_benchmark.command", *warm_fork_ser
 # Environment: set by pytest and torch, and of no effect on commands.
 UNHEEDED = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
 INHERITED = ("Umask:", "SigIgn:", "SigBlk:", "Cpus_allowed:")  # in /proc/self/status
+HUB = "huggingface_hub"  # not imported by whoever is forked, and so
+HEEDED_LATER = {"NO_PROXY"}  # environment: which may differ, as what begins with HF_
 MARK = "TEST_MARK"  # environment: by which a test knows a command and all that it started
 UNMARKED = "0" * 32  # as long as a mark
 ENVIRONMENT = 50, 51  # where it begins and ends in memory, in /proc/self/stat
@@ -100,16 +103,20 @@ class WarmCommands:
         arguments: Sequence[str],
         folder: Path,
         errors: TextIO,
-        mark: str = UNMARKED,
+        environment: Mapping[str, str],
     ) -> WarmCommand | None:
-        """Run a script of the project in a fork; None if a test made its process another one.
+        """Run a script of the project in a fork; None if that would be another process.
 
         What is imported may go by the environment, and a fork has the server's umask, limits and
         ignored signals.
+
+        Args:
+            environment: of the command, beyond this process's own.
         """
-        if _surroundings() != self._surroundings:
+        late = {name for name in environment if name.startswith("HF_")} | HEEDED_LATER | {MARK}
+        if _surroundings() != self._surroundings or environment.keys() - late:
             return None
-        return _server(os.getpid()).start(script, arguments, folder, errors, mark)
+        return _server(os.getpid()).start(script, arguments, folder, errors, environment)
 
 
 def _surroundings() -> tuple[Any, ...]:
@@ -143,12 +150,17 @@ class _Server:
             )
 
     def start(
-        self, script: Path, arguments: Sequence[str], folder: Path, errors: TextIO, mark: str
+        self,
+        script: Path,
+        arguments: Sequence[str],
+        folder: Path,
+        errors: TextIO,
+        environment: Mapping[str, str],
     ) -> WarmCommand:
         ours, theirs = os.pipe()
         line = [str(script), *arguments]
         try:
-            pid = self._ask([line, str(folder), mark], [theirs, errors.fileno()])
+            pid = self._ask([line, str(folder), dict(environment)], [theirs, errors.fileno()])
         finally:
             os.close(theirs)
         return WarmCommand(self, pid, line, ours)
@@ -189,9 +201,12 @@ def serve(connection: socket.socket) -> None:
     _become(*request, *files)
 
 
-def _become(line: list[str], folder: str, mark: str, output: int, errors: int) -> None:
+def _become(
+    line: list[str], folder: str, environment: dict[str, str], output: int, errors: int
+) -> None:
     """Run a script as `python SCRIPT ARGUMENTS` would."""
-    _wear(mark)
+    _wear(environment.pop(MARK, UNMARKED))
+    os.environ.update(environment)
     os.setsid()
     os.chdir(folder)
     for file, number in ((output, 1), (errors, 2)):
@@ -221,4 +236,7 @@ def _wear(mark: str) -> None:
 if __name__ == "__main__":
     for name in IMPORTED:
         __import__(name)
+    assert HUB not in sys.modules, "it reads the environment as it is imported"
+    gc.collect()
+    gc.freeze()
     serve(socket.socket(fileno=int(sys.argv[1])))

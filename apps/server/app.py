@@ -5,18 +5,19 @@ from contextlib import asynccontextmanager
 from functools import partial
 from uuid import uuid4
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from loguru import logger
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from apps.server import events, files, health, jobs, loras, models, workers
 from apps.server.access_log import AccessLog
 from apps.server.batches import routes as batch_routes
 from apps.server.batches.batches import Batches
 from apps.server.batches.requests import RequestTasks
-from apps.server.errors import INVALID, ApiError, envelope
+from apps.server.errors import CLIENT_GONE, INVALID, ApiError, envelope
 from apps.server.images import pictures, routes
 from apps.server.images.links import Links
 from apps.server.images.waiting import hidden_folders
@@ -108,6 +109,10 @@ def _report_errors(app: FastAPI) -> None:
         if error.status_code == 404 and error.detail == "Not Found":
             message = f"Invalid URL ({request.method} {request.url.path})"
         return JSONResponse(envelope(message), error.status_code, error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_GONE)  # in the middle of its own request
 
     @app.exception_handler(StorageError)
     async def disk(request: Request, error: StorageError) -> JSONResponse:

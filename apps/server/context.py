@@ -4,29 +4,40 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from apps.server.errors import ApiError
 from apps.server.inbox import Inbox
 from apps.server.loras import TheLoras
 from apps.server.service import Service
 
+# Asynchronous, as FastAPI runs others in a thread: two more switches of threads per request.
 LOCAL = "local"  # the caller where no API keys are used
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-def _inbox(request: Request) -> Inbox:
+async def _inbox(request: Request) -> Inbox:
     inbox: Inbox = request.app.state.inbox
     return inbox
 
 
-def _caller(request: Request) -> str:
+async def _caller(request: Request) -> str:
     caller: str = getattr(request.state, "caller", LOCAL)
     return caller
 
 
-__all__ = ["LOCAL", "Caller", "TheInbox", "TheLoras", "TheService"]
+async def _operator(request: Request) -> str:
+    """The caller, who may change how everybody is served; without keys anybody here may."""
+    if not getattr(request.state, "operator", True):
+        message = "Your API key may not do this; it takes one that was made with --operator."
+        raise ApiError(403, message, "insufficient_permissions")
+    return await _caller(request)
+
+
+__all__ = ["LOCAL", "Caller", "Operator", "TheInbox", "TheLoras", "TheService"]
 TheInbox = Annotated[Inbox, Depends(_inbox)]
 TheService = Annotated[Service, Depends(_service)]
 Caller = Annotated[str, Depends(_caller)]
+Operator = Annotated[str, Depends(_operator)]

@@ -158,15 +158,21 @@ class Backlog:
     def before(self, share: Share, job: int) -> Counter[str]:
         """Tasks of the same share's jobs before one."""
         jobs = self._jobs.get(share, {})
-        if job in jobs and next(reversed(jobs)) == job:
-            return self.shares[share] - jobs[job]
-        found: Counter[str] = Counter()
-        for number, tasks in jobs.items():
-            if number >= job:
-                break
-            for kind, count in tasks.items():
-                found[kind] += count
-        return found
+        if job not in jobs:
+            return Counter()
+        before: Counter[str] = Counter()
+        behind: Counter[str] = Counter(jobs[job])
+        # From both ends: a job that is asked about is mostly the newest, or the next.
+        for (first, early), (last, late) in zip(jobs.items(), reversed(jobs.items()), strict=True):
+            if first == job:
+                return before
+            if last == job:
+                return self.shares[share] - behind
+            for kind, count in early.items():
+                before[kind] += count
+            for kind, count in late.items():
+                behind[kind] += count
+        return before
 
     def waiting(self, owner: str | None = None) -> Counter[str]:
         """Tasks of one owner, or of all, by kind."""

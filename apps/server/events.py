@@ -21,7 +21,7 @@ from apps.server.records import StoredJob
 from apps.server.service import Service
 
 AT_ONCE = 200  # results that are read from the journal together
-LOOK = 2.0  # seconds after which a place in the queue is looked up again
+LOOK = 1.0  # seconds after which a place in the queue is looked up again
 COMES_BACK = 2000  # milliseconds after which a browser that lost its connection asks again
 MOST_DIGITS = 9
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -31,7 +31,7 @@ async def _job(id: str, service: TheService, caller: Caller) -> StoredJob:
     return await service.find(id, caller)
 
 
-def _after(
+async def _after(
     last_event_id: Annotated[
         str | None, Header(description="The number of the last event that came; 0: none.")
     ] = None,

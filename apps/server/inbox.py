@@ -66,6 +66,8 @@ class Inbox:
         self._changes = threading.Lock()
         make_folder(self.folder)
         self._size = 0
+        self._senders: dict[str, str] = {}  # of pictures by name, since the start
+        self._sent: dict[str, int] = {}  # bytes that are kept, by sender
         for left in self.folder.iterdir():
             if left.name.startswith(PARTIAL_PREFIX):
                 discard(left)
@@ -79,12 +81,12 @@ class Inbox:
             param: the field that it came in, for errors.
 
         Raises:
-            ApiError: 400 for what is no picture, or too large a one; 507 where there is no room.
+            ApiError: 400 for what is no picture, or too large a one; 429 where the caller has
+                sent as much as one may; 507 where there is no room.
         """
-        del caller  # who sends the same picture gets the same file, and nobody can read it back
         self._check_size(len(data), param)
         async with self._turns:
-            return await asyncio.to_thread(self._keep, data, param)
+            return await asyncio.to_thread(self._keep, caller, data, param)
 
     async def resolve(self, caller: str, reference: str, param: str) -> str:
         """The path of a picture that a caller refers to.
@@ -135,7 +137,7 @@ class Inbox:
                 if file.exists() and _time_of(file) < before:
                     size = file.stat().st_size
                     discard(file)
-                    self._size -= size
+                    self._count(self._senders.pop(name, None), -size)
                     removed += 1
         return removed
 
@@ -182,21 +184,15 @@ class Inbox:
                 "image_too_large",
             )
 
-    def _keep(self, data: bytes, param: str) -> str:
+    def _keep(self, caller: str, data: bytes, param: str) -> str:
         name = hashlib.sha256(data).hexdigest()
         file = self.folder / name
         with self._changes:
-            if file.exists():
+            if file.exists():  # whoever sent it first; nobody can read it back
                 file.touch()
                 return str(file)
-            if self._size + len(data) > self._limits.inbox_gib * 1024**3:
-                raise ApiError(
-                    507,
-                    "The server has no room for more pictures now.",
-                    "insufficient_storage",
-                    type="server_error",
-                )
-            self._size += len(data)
+            self._check_room(caller, len(data))
+            self._count(caller, len(data))
         # Looked at under a name of its own: two callers may send the same picture at once.
         waiting = self.folder / f"{PARTIAL_PREFIX}{uuid4().hex}"
         kept = False
@@ -209,6 +205,8 @@ class Inbox:
             with self._changes:
                 kept = not file.exists()
                 os.replace(waiting, file)
+                if kept:
+                    self._senders[name] = caller
             sync_folder(self.folder)
         except OSError as error:
             raise storage_error(error, waiting) from None
@@ -216,8 +214,32 @@ class Inbox:
             discard(waiting)
             if not kept:
                 with self._changes:
-                    self._size -= len(data)
+                    self._count(caller, -len(data))
         return str(file)
+
+    def _check_room(self, caller: str, size: int) -> None:
+        if self._sent.get(caller, 0) + size > self._limits.inbox_gib_per_key * 1024**3:
+            raise ApiError(
+                429,
+                f"You have sent {self._limits.inbox_gib_per_key:g} GiB of pictures that are kept "
+                "for your jobs, which is the most. Come again later.",
+                "storage_quota_exceeded",
+                type="insufficient_quota",
+            )
+        if self._size + size > self._limits.inbox_gib * 1024**3:
+            raise ApiError(
+                507,
+                "The server has no room for more pictures now.",
+                "insufficient_storage",
+                type="server_error",
+            )
+
+    def _count(self, sender: str | None, size: int) -> None:
+        self._size += size
+        if sender is not None:
+            self._sent[sender] = self._sent.get(sender, 0) + size
+            if not self._sent[sender]:
+                del self._sent[sender]
 
     def _inspect(self, file: Path, param: str) -> None:
         try:

@@ -51,14 +51,14 @@ class _NoLoras:
         raise bad_value(param, f"{param}: this server has no LoRAs.")
 
 
-def _requests(request: Request, service: TheService) -> TaskRequests:
+async def _requests(request: Request, service: TheService) -> TaskRequests:
     state, settings = request.app.state, service.generator.settings
     pictures: Pictures = getattr(state, "inbox", _NoPictures())
     loras: LoraNames = getattr(state, "loras", _NoLoras())
     return TaskRequests(pictures, loras, settings.seed, settings.workers.picture_suffix)
 
 
-def _views(request: Request, service: TheService) -> JobViews:
+async def _views(request: Request, service: TheService) -> JobViews:
     return JobViews(service, str(request.base_url))
 
 

@@ -46,7 +46,7 @@ class LiveJob:
     Attributes:
         results: in the order in which they came; each is in the journal already.
         running: by the tasks' names.
-        previews: the newest of each running task, by the tasks' names, if they are asked for.
+        previews: of all tasks, in the order in which they came, if they are asked for.
         open: kinds of the tasks without a result, by the tasks' names; empty until they are read.
         engine_job: the generator's handle, once it has one.
         to_be_cancelled: its caller wants no more of it.
@@ -58,7 +58,7 @@ class LiveJob:
     stored: StoredJob
     results: list[TaskResult] = field(default_factory=list)
     running: dict[str, Running] = field(default_factory=dict)
-    previews: dict[str, Preview] = field(default_factory=dict)
+    previews: list[Preview] = field(default_factory=list)
     open: dict[str, str] = field(default_factory=dict)
     engine_job: Job | None = None
     to_be_cancelled: bool = False
@@ -94,7 +94,7 @@ class LiveJob:
     def show(self, preview: Preview) -> None:
         """A worker shows what a task's picture has come to."""
         if preview.task_id in self.open:
-            self.previews[preview.task_id] = preview
+            self.previews.append(preview)
             self.tell()
 
     def add(self, settled: Settled) -> None:
@@ -103,7 +103,6 @@ class LiveJob:
         for one in settled.results:
             name = str(one.result.get("task_id"))
             self.running.pop(name, None)
-            self.previews.pop(name, None)
             self.open.pop(name, None)
         status = settled.job.status
         if not settled.job.has_ended:

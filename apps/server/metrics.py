@@ -21,6 +21,7 @@ PREFIX = "imagegen"
 RECENT = 60.0  # seconds that the rate of pictures is a mean of
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 WAITS = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
+KINDS = ("generate", "edit", "score")
 PICTURES = ("generate", "edit")  # kinds of task whose result is one
 
 
@@ -108,7 +109,7 @@ class _Scraped(Collector):
     def collect(self) -> Iterable[Metric]:
         engine, jobs, queue = self.now
         yield _gauge("jobs", "Jobs that have not ended.", [], [((), jobs)])
-        depth: _Values = [((kind,), count) for kind, count in queue.items()]
+        depth: _Values = [((kind,), queue.get(kind, 0)) for kind in KINDS]
         yield _gauge("queue_depth", "Tasks without a result.", ["kind"], depth)
         yield from _of_models(engine)
         yield from _of_workers(engine)

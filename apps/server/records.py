@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from core.tasks import Result
+from core.tasks import TASKS, Result
 
 JobStatus = Literal["queued", "running", "completed", "cancelled", "failed"]
 PREVIEWS = "previews"  # in a job's metadata: how many are wanted of each of its pictures, 0 to 3
@@ -118,7 +118,8 @@ def record_of(result: Result, position: int, kind: str) -> dict[str, Any]:
 
 def kind_of(task: Mapping[str, Any]) -> str:
     """The kind of a task of a job: generate, edit or score."""
-    return str(task.get("kind", "generate"))
+    kind = str(task.get("kind", "generate"))
+    return TASKS[kind].role if kind in TASKS else kind
 
 
 def task_name(task: Mapping[str, Any], position: int) -> str:

@@ -566,7 +566,7 @@ class Service:
         """Remove jobs, with all that is kept of them, when their time is up."""
         while True:
             try:
-                await self._forget_ended(time.time() - 3600 * self.rules.keep_results)
+                await self.forget_ended(time.time() - 3600 * self.rules.keep_results)
                 for sweeper in self.sweepers:
                     await asyncio.to_thread(sweeper)
             except MultiGPUError as error:
@@ -575,8 +575,11 @@ class Service:
                 logger.exception("Old jobs cannot be removed; this is a defect.")
             await asyncio.sleep(min(SWEEP_PAUSE, 900 * self.rules.keep_results))
 
-    async def _forget_ended(self, before: float) -> None:
-        """Forget jobs: pictures first, the journal last, so that a crash leaves nothing over."""
+    async def forget_ended(self, before: float) -> None:
+        """Forget jobs that ended before a Unix time, with their results.
+
+        Pictures go first and the journal last, so that a crash leaves nothing over.
+        """
         while True:
             read = self._journal.ended_before
             jobs = await asyncio.to_thread(read, before, FORGET_AT_ONCE)

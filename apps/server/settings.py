@@ -37,6 +37,7 @@ class LimitsSection(Section):
     picture_mib: Annotated[float, Field(gt=0, le=MAX_BYTES / MIB)]
     picture_megapixels: Annotated[float, Field(gt=0, le=MAX_PIXELS / 1e6)]
     inbox_gib: Size
+    inbox_gib_per_key: Size
     files_gib_per_key: Size
     files_per_key: Count
 

@@ -6,8 +6,8 @@ caller: pictures are sent, named by an id or taken from the caller's jobs, LoRAs
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any, Protocol, cast
 
 from apps.server.errors import ApiError
 from core.errors import InputError, MultiGPUError
@@ -15,7 +15,7 @@ from core.intake.task_kinds import KINDS, TaskKind, kind_asked_for
 from core.paths import printable
 from core.seeds import RANDOM, random_seed, seed_of_task
 from core.store.outputs import PICTURE_SUFFIXES
-from core.tasks import GenerateTask, Task, paths_in
+from core.tasks import GenerateTask, Task, paths_in, task_to_json
 from core.validation import shown
 
 OWN_NAMES = (
@@ -101,44 +101,56 @@ class TaskRequests:
         return CheckedTasks(tuple(tasks), refused)
 
     async def _task(self, caller: str, asked: Any, position: int) -> dict[str, Any]:
-        kind, fields = kind_asked_for(asked, GenerateTask)
-        if not isinstance(fields, Mapping):
+        kind, given = kind_asked_for(asked, GenerateTask)
+        if not isinstance(given, Mapping):
             raise InputError(f"expected an object with the fields of a task, found {shown(asked)}.")
-        _refuse_unusable(fields)
-        task: Task = kind().parse(fields)
-        changed: dict[str, Any] = {}
-        for name in task.picture_fields:
-            value = getattr(task, name)
-            found = [
-                await self._pictures.resolve(caller, path, f"tasks[{position}].{name}")
-                for path in paths_in(value)
-            ]
-            changed[name] = found[0] if isinstance(value, str) else found
-        one: str | None = getattr(task, "lora_path", None)
-        if one is not None:
-            changed["lora_path"] = self._loras.resolve(one, f"tasks[{position}].lora_path")
-        if getattr(task, "loras", ()):
-            changed["loras"] = [
-                {
-                    "path": self._loras.resolve(lora.path, f"tasks[{position}].loras[{i}]"),
-                    "strength": lora.strength,
-                }
-                for i, lora in enumerate(task.lora_stack)
-            ]
+        _refuse_inner(given)
+        task: Task = kind().parse(given)
+        if task.output_path is not None:  # in whichever spelling
+            raise ApiError(400, OWN_NAMES)
+        task = await self._with_own_files(task, caller, f"tasks[{position}]")
         seed = task.seed
         if seed is None:
             seed = seed_of_task(self._seed, position)
         elif seed == RANDOM:
             seed = random_seed()  # now, so that a second try after a crash has the same one
-        return {**fields, **changed, "kind": task.role, "seed": seed}
+        return {**_said(task), "kind": task.role, "seed": seed}
+
+    async def _with_own_files(self, task: Task, caller: str, param: str) -> Task:
+        """The task with files of the daemon in place of whatever names the caller gave."""
+        changed: dict[str, Any] = {}
+        for name in task.picture_fields:
+            value = getattr(task, name)
+            found = [
+                await self._pictures.resolve(caller, path, f"{param}.{name}")
+                for path in paths_in(value)
+            ]
+            changed[name] = found[0] if isinstance(value, str) else tuple(found)
+        one: str | None = getattr(task, "lora_path", None)
+        if one is not None:
+            changed["lora_path"] = self._loras.resolve(one, f"{param}.lora_path")
+        if getattr(task, "loras", ()):
+            changed["loras"] = tuple(
+                replace(lora, path=self._loras.resolve(lora.path, f"{param}.loras"))
+                for lora in task.lora_stack
+            )
+        return replace(task, **changed)
 
 
-def _refuse_unusable(fields: Mapping[str, Any]) -> None:
-    if fields.get("output_path") is not None:
-        raise ApiError(400, OWN_NAMES)
+def _refuse_inner(fields: Mapping[str, Any]) -> None:
     for name in INNER:
         if name in fields:
             raise ApiError(400, f"Unknown field {shown(name)}.")
+
+
+def _said(task: Task) -> dict[str, Any]:
+    """The fields of a task without those that it leaves open."""
+    data = task_to_json(task)
+    for field in fields(cast(Any, task)):
+        usual = field.default if field.default_factory is MISSING else field.default_factory()
+        if field.name in data and data[field.name] == usual:
+            del data[field.name]
+    return data
 
 
 def _names(given: Sequence[Any], refused: dict[int, str]) -> list[str]:

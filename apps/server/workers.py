@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
-from apps.server.context import Caller, TheService
+from apps.server.context import Caller, Operator, TheService
 from apps.server.errors import ApiError, not_found
 from apps.server.service import Service
 from core.devices.device import memory_in_use
@@ -32,7 +32,7 @@ async def workers(service: TheService, caller: Caller) -> dict[str, Any]:
 
 
 @router.post("/{name}/drain")
-async def drain(name: str, service: TheService, caller: Caller) -> dict[str, Any]:
+async def drain(name: str, service: TheService, caller: Operator) -> dict[str, Any]:
     """Give a worker nothing more. It finishes its task, and then leaves its GPU."""
     await _check(service, name)
     service.generator.drain(name)
@@ -40,7 +40,7 @@ async def drain(name: str, service: TheService, caller: Caller) -> dict[str, Any
 
 
 @router.post("/{name}/undrain")
-async def undrain(name: str, service: TheService, caller: Caller) -> dict[str, Any]:
+async def undrain(name: str, service: TheService, caller: Operator) -> dict[str, Any]:
     """Let a drained worker load its model again and take tasks."""
     await _check(service, name)
     service.generator.undrain(name)
@@ -48,7 +48,7 @@ async def undrain(name: str, service: TheService, caller: Caller) -> dict[str, A
 
 
 @router.post("/load", status_code=202)
-async def load(asked: ModelRequest, service: TheService, caller: Caller) -> dict[str, Any]:
+async def load(asked: ModelRequest, service: TheService, caller: Operator) -> dict[str, Any]:
     """Load a model before there are tasks for it, on workers that have no other one.
 
     Workers that have another model change it as tasks ask for it.
@@ -61,7 +61,7 @@ async def load(asked: ModelRequest, service: TheService, caller: Caller) -> dict
 
 
 @router.post("/unload", status_code=202)
-async def unload(asked: ModelRequest, service: TheService, caller: Caller) -> dict[str, Any]:
+async def unload(asked: ModelRequest, service: TheService, caller: Operator) -> dict[str, Any]:
     """Free the memory of a model for which no task waits; its next task loads it again."""
     await asyncio.to_thread(service.generator.unload, asked.kind)
     return await _view(service, caller)

@@ -11,7 +11,7 @@ A file that cannot be read at all raises; an entry that cannot be used becomes a
 docs/TWEETS.md says which names and places of a setting count.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -104,17 +104,19 @@ class _Unread:
 
     def __init__(self, reader: "_Reader", entries: list[Any]) -> None:
         self._reader = reader
-        self._entries = entries
-        self.unread = len(entries)
+        self._entries = deque(entries)
+        self._count = len(entries)
 
     def __len__(self) -> int:
+        return self._count
+
+    @property
+    def unread(self) -> int:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[TaskInput]:
-        for index in range(len(self._entries)):
-            entry, self._entries[index] = self._entries[index], None
-            self.unread -= 1
-            yield self._reader.task(index, entry)
+        while self._entries:
+            yield self._reader.task(self._count - len(self._entries), self._entries.popleft())
 
 
 class _Reader:

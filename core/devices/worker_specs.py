@@ -1,7 +1,6 @@
 """What the workers of a role are born knowing, by their devices, model and settings."""
 
 import os
-from collections.abc import Sequence
 from typing import Protocol
 
 from core.devices.device import Device
@@ -22,18 +21,6 @@ class RunSettings(Protocol):
     def workers(self) -> WorkerSettings: ...
     @property
     def simulated(self) -> SimulatedSettings: ...
-
-
-def specs_for(
-    devices: Sequence[Device],
-    role: Role,
-    model: ModelChoice,
-    settings: RunSettings,
-    judge: Judge | None = None,
-) -> list[tuple[Device, WorkerSpec]]:
-    """One worker per device, sharing this machine's cores."""
-    threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
-    return [(d, spec_for(d, role, model, settings, threads, judge)) for d in devices]
 
 
 def spec_for(

@@ -93,6 +93,17 @@ class Dispatcher:
             return False
         return any(not s.running and s.model and s.model.barrier is None for s in serving)
 
+    def is_provided_for(self, seconds: float) -> bool:
+        """Whether no worker's device can run dry so soon; workers that are not ready yet might."""
+        now = time.monotonic()
+        workers = [s for s in self._slots if s.alive]
+        return bool(workers) and all(
+            slot.state is State.SERVING
+            and slot.model is not None
+            and forecast.is_surely_busy(slot, slot.model.times, seconds, now)
+            for slot in workers
+        )
+
     # -- what ------------------------------------------------------------------
 
     def _may_have_some(self, slot: WorkerSlot) -> bool:

@@ -27,7 +27,7 @@ from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
 from core.engine.snapshot import EngineSnapshot, snapshot
 from core.engine.supervisor import STALL_CHECKS, Supervisor
-from core.engine.worker_reports import WorkerReports
+from core.engine.worker_reports import WorkerReports, concerns_no_decision
 from core.engine.worker_slot import State, WorkerSlot
 from core.events import Listener, ignore
 from core.intake.admission import Admitted
@@ -39,6 +39,7 @@ from core.tasks import Result, Status
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
 BUSY_WAIT = 1.0  # the same while a worker has a deadline: a later turn shows that we were held up
 IDLE_TURN = 0.2  # seconds between turns while a worker waits for another one's task
+GATHER = 0.01  # seconds for which reports are gathered while no device can run dry
 CLOSED = "Not tried: the generator is closed."
 
 
@@ -269,11 +270,6 @@ class Engine:
         self._post(lambda: self._close(at_once))
         self._thread.join()
 
-    @property
-    def over(self) -> str | None:
-        """Why it takes no jobs any more; None while it does."""
-        return self._over
-
     def _hand_over(self, command: Callable[[], None]) -> None:
         """Run a command in the engine's thread, or here once that is gone. No handler may."""
         with self._going:
@@ -315,8 +311,22 @@ class Engine:
         self._supervisor.grant_loads()
 
     def _receive(self, timeout: float) -> None:
-        """Wait for what workers, recorders and callers have to say, and act on it."""
-        for report in self._backend.poll(timeout):
+        """Wait for what workers, recorders and callers have to say, and act on it.
+
+        Every waking costs more than what is done then. So what concerns no decision is passed on
+        without one (it may hide a call of `wake` until the next timer), and where no device can
+        notice, more is waited for.
+        """
+        end = time.monotonic() + timeout
+        reports = self._backend.poll(timeout)
+        while reports and not self._commands and all(map(concerns_no_decision, reports)):
+            for report in reports:
+                self._reports.receive(report)
+            reports = self._backend.poll(max(0.0, end - time.monotonic()))
+        if self._dispatcher.is_provided_for(GATHER):
+            time.sleep(GATHER)
+            reports += self._backend.poll(0.0)
+        for report in reports:
             self._reports.receive(report)
         while self._commands:
             self._commands.popleft()()

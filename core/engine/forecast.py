@@ -26,6 +26,21 @@ def busy_for(slot: WorkerSlot, rate: float, now: float) -> float:
     return _left(slot, rate, now) + slot.work_ahead * rate
 
 
+def is_surely_busy(slot: WorkerSlot, times: TaskTimes, seconds: float, now: float) -> bool:
+    """Whether a worker has enough to do for so long, even if its tasks take half as long as ever.
+
+    What it begins next counts in full, for the present one may end at any moment; but it must
+    have it already.
+    """
+    rate = times.own_seconds_per_work(slot.name)
+    if rate is None or not slot.running:
+        return False
+    if now + seconds < slot.busy_since + rate * slot.work / 2:
+        return True
+    has_next = all(active.sent for active in slot.ahead.values())
+    return has_next and seconds < rate * slot.work_ahead / 2
+
+
 def _left(slot: WorkerSlot, rate: float, now: float) -> float:
     """Remaining seconds. Overdue work is assumed to need as long again as it is overdue."""
     if not slot.running:

@@ -8,14 +8,8 @@ from math import inf
 from loguru import logger
 
 from core.engine import forecast
-from core.engine.model_switch import (
-    REPAYS,
-    ModelWork,
-    SlotState,
-    Stages,
-    assign_models,
-    is_worth_asking,
-)
+from core.engine.model_state import ModelWork, SlotState
+from core.engine.model_switch import REPAYS, Stages, assign_models, is_worth_asking
 from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
 from core.engine.supervisor import Supervisor

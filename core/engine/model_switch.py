@@ -17,78 +17,23 @@ owners: what shares and priorities grant a model is the scheduler's matter, hand
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations_with_replacement as combine
-from itertools import permutations
-from math import ceil, comb, inf
-from statistics import mean
+from math import ceil, inf
 from typing import Literal
 
 from core.engine.model_forecast import Forecast, Place, Queue, Rule, forecast
+from core.engine.model_split import best_split
+from core.engine.model_state import SHORTEST, ModelWork, SlotState, times_or_guesses
 
 Stages = Literal["sequential", "overlapped", "auto"]
 
-TASK_GUESS = 5.0  # seconds, while no model's tasks are known
-FOLLOWER_GUESS = 0.25  # of that, for a model whose tasks follow from others
-LOAD_GUESS = 30.0  # seconds, while no model's load is known
 LOOKS = 0.01  # of the remaining seconds: a slot may stand still for so long unasked,
 LOOKS_LOAD = 0.1  # for no more of a load than this,
 AT_ONCE, AT_MOST = 0.02, 0.5  # and for no less than the first; where loads are short, the second
-GRID = 21  # shares of slots that are forecast at the start, before those near the best of them
-SHORTEST = 0.001  # seconds a task
 REPAYS = 4.0  # times the seconds of loading that a slot works before it may be taken for others
 SAME = 1.002  # forecasts this near to each other are equal
 GAIN = 1.02  # and a slot that has work is taken from it for no less than this
-
-
-@dataclass(frozen=True)
-class ModelWork:
-    """What is to do for one model.
-
-    Attributes:
-        name: any word that tells models apart.
-        waiting: tasks that could start now; those that a slot has in hand are not among them.
-        seconds_each: device time of one of them, on the average; None while unknown.
-        load_seconds: from the decision to change a slot until it works; None while unknown.
-        follows: a model whose tasks bring tasks for this one.
-        coming: tasks that unfinished tasks of `follows` will bring, those in hand included.
-        owed: slots that fair shares and priorities grant this model at least, while it has tasks.
-        unserved: seconds for which tasks have waited while no slot had this model; of two models
-            that are owed a slot, the one that waits longer gets it.
-    """
-
-    name: str
-    waiting: int = 0
-    seconds_each: float | None = None
-    load_seconds: float | None = None
-    follows: str | None = None
-    coming: int = 0
-    owed: int = 0
-    unserved: float = 0.0
-
-
-@dataclass(frozen=True)
-class SlotState:
-    """One slot as it is now.
-
-    Attributes:
-        model: that it has, or is loading; None: none yet.
-        free_in: seconds until its load or its tasks in hand are done, as expected; 0: it does
-            nothing.
-        tasks: that it has in hand; 0 while it is loading.
-        busy_for: seconds since it began to load, or to work at what it has in hand.
-        worked: seconds that it has worked since its model was loaded.
-        unfit: models that it cannot serve.
-    """
-
-    name: str
-    model: str | None = None
-    free_in: float = 0.0
-    tasks: int = 0
-    busy_for: float = 0.0
-    worked: float = inf
-    unfit: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -142,7 +87,7 @@ class _Decision:
     ) -> None:
         self.works, self.slots = works, slots
         self.index = {work.name: k for k, work in enumerate(works)}
-        each, load = _or_guess(works, slots)
+        each, load = times_or_guesses(works, slots)
         self.fit = [
             frozenset(k for k, work in enumerate(works) if work.name not in slot.unfit)
             for slot in slots
@@ -377,11 +322,11 @@ class _Decision:
             def value(split: Sequence[int], limit: float) -> float:
                 before = list(self.places)
                 self.give(empty, dict(zip(todo, split, strict=True)))
-                end = _rank(self.best_way(limit))
+                end = _rank(self.best_way(limit * SAME))
                 self.places = before
                 return end
 
-            best = _best_split(len(empty), lowest, work, value)
+            best = best_split(len(empty), lowest, work, value)
             self.give(empty, dict(zip(todo, best, strict=True)))
             for i, model in self.best_way(inf).first.items():
                 if i in empty and not self.barred(model):
@@ -407,77 +352,3 @@ class _Decision:
 
 def _rank(way: Forecast) -> float:
     return way.end + way.mean * (SAME - 1)
-
-
-def _best_split(
-    slots: int,
-    lowest: Sequence[int],
-    work: Sequence[float],
-    value: Callable[[Sequence[int], float], float],
-) -> tuple[int, ...]:
-    """Share out slots between models: try a coarse grid, and then go on from its best point.
-
-    Args:
-        lowest: slots that each model gets whatever comes of it.
-        value: of a split; infinite if it is larger than the limit. The smallest is wanted.
-    """
-    known: dict[tuple[int, ...], float] = {}
-    models, rest, total = range(len(lowest)), slots - sum(lowest), sum(work)
-
-    def of(split: tuple[int, ...]) -> float:
-        if split not in known:
-            known[split] = value(split, SAME * min(known.values(), default=inf))
-        return known[split]
-
-    def raised(counts: Sequence[int]) -> tuple[int, ...]:
-        return tuple(low + more for low, more in zip(lowest, counts, strict=True))
-
-    fine = (p for p in range(1, min(rest, GRID) + 1) if comb(p + len(lowest) - 1, p) <= GRID)
-    parts = max(fine, default=1)
-    grid = [[chosen.count(k) / parts for k in models] for chosen in combine(models, parts)]
-    shares = [[w / total for w in work], *grid]
-    best = min((raised(_rounded(rest, share)) for share in shares), key=of)
-    step = max(rest // parts // 2, 1)
-    while step:
-        moved = [
-            tuple(c - step * (k == a) + step * (k == b) for k, c in enumerate(best))
-            for a, b in permutations(models, 2)
-            if best[a] - step >= lowest[a]
-        ]
-        better = min(moved, key=of, default=best)
-        if of(better) < of(best):
-            best = better
-        else:
-            step //= 2
-    return best
-
-
-def _rounded(slots: int, shares: Sequence[float]) -> tuple[int, ...]:
-    """Round shares to whole numbers that add up to the number of slots."""
-    counts = [int(slots * share) for share in shares]
-    for _ in range(slots - sum(counts)):
-        k = max(range(len(shares)), key=lambda k: slots * shares[k] - counts[k])
-        counts[k] += 1
-    return tuple(counts)
-
-
-def _or_guess(
-    works: Sequence[ModelWork], slots: Sequence[SlotState]
-) -> tuple[list[float], list[float]]:
-    """Seconds a task and a load of every model.
-
-    What is unknown is taken from the other models, or guessed; and what goes on
-    already is assumed to need as long again.
-    """
-    known = [w.seconds_each for w in works if w.seconds_each is not None]
-    loads = [w.load_seconds for w in works if w.load_seconds is not None]
-    task_guess, load_guess = mean(known or [TASK_GUESS]), mean(loads or [LOAD_GUESS])
-    each, load = [], []
-    for work in works:
-        mine = [slot for slot in slots if slot.model == work.name and slot.free_in > 0]
-        so_far = [2 * slot.busy_for / slot.tasks for slot in mine if slot.tasks]
-        loading = [2 * slot.busy_for for slot in mine if not slot.tasks]
-        guess = task_guess if work.follows is None else task_guess * FOLLOWER_GUESS
-        each.append(max(work.seconds_each or max(so_far, default=guess), SHORTEST))
-        load.append(max([load_guess, *loading]) if work.load_seconds is None else work.load_seconds)
-    return each, load

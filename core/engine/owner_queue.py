@@ -102,7 +102,7 @@ class OwnerQueue:
             queue = self._queues[lora]
             if turns and queue.taken_at <= overdue_at:
                 return (0, queue.taken_at)
-            retry, shortest_last = queue.best[:2]
+            retry, shortest_last = queue.best.retry, -queue.best.work
             if retry:
                 return (3 + retry, shortest_last)
             missing = queue.loads

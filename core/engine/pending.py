@@ -47,8 +47,12 @@ class Pending:
         return (self.job, self.position)
 
     def __lt__(self, other: "Pending") -> bool:
-        """Order no two tasks: a heap asks only where they agree in all that it goes by."""
-        return False
+        """Fresh before retried, long before short, then in the order of jobs and their inputs."""
+        if self.retry != other.retry:
+            return self.retry < other.retry
+        if self.work != other.work:
+            return self.work > other.work
+        return self.key < other.key
 
     def loads_nothing_on(self, worker: "Worker") -> bool:
         """The worker holds every LoRA that the task needs."""

@@ -33,7 +33,6 @@ processors"); the LoRA order saves loads.
 
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from core.engine.pending import Key, Pending, Worker
 from core.engine.priority_level import PriorityLevel
@@ -41,13 +40,6 @@ from core.engine.tail import matters_who, share_out
 from core.engine.task_queue import JobHeap
 
 FORGET = 64  # dropped tasks per call: to free ten thousand at once takes milliseconds
-
-
-class Backlog(NamedTuple):
-    """What waits for a model."""
-
-    tasks: int
-    work: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +55,12 @@ class _Model:
 
     levels: dict[int, PriorityLevel] = field(default_factory=dict)
     tasks: int = 0
-    work: float = 0.0
 
 
 class Scheduler:
     """The waiting tasks of all jobs and the choice among them.
 
-    One thread changes it; `len`, `waiting` and `backlog` may be asked from any.
+    One thread changes it; `len` and `waiting` may be asked from any.
 
     Args:
         max_passed_over: how many tasks other LoRAs may take before a waiting LoRA is loaded;
@@ -115,8 +106,8 @@ class Scheduler:
         if told is None or model is None or level is None:
             return 0
         dropped = level.drop(told.owner, job)
-        count = sum(len(heap.items) for heap in dropped)
-        self._note_gone(told, model, count, sum(heap.work for heap in dropped))
+        count = sum(len(heap.tasks) for heap in dropped)
+        self._note_gone(told, model, count)
         self._dropped += dropped
         return count
 
@@ -136,7 +127,6 @@ class Scheduler:
             level = model.levels[job.priority] = PriorityLevel(self._max_passed_over)
         level.add(job.owner, task)
         model.tasks += 1
-        model.work += task.work
         self._count += 1
 
     def waiting(self, model: Hashable = None) -> int:
@@ -155,11 +145,6 @@ class Scheduler:
         levels = sorted(found.levels.items()) if found is not None else []
         return {owner: priority for priority, level in levels for owner in level.owners}
 
-    def backlog(self) -> dict[Hashable, Backlog]:
-        """What waits, by model; models that nothing waits for are left out."""
-        models = self._models.copy()  # in one step: another thread may change it
-        return {name: Backlog(model.tasks, model.work) for name, model in models.items()}
-
     def take(self, worker: Worker) -> Pending | None:
         """Remove and return the task that `worker` should run now; None if there is none."""
         self._forget_some()
@@ -173,7 +158,7 @@ class Scheduler:
             if task is not None:
                 held = task.loads_nothing_on(worker)
                 self._since_load[worker.name] = held * since_load + 1
-                self._note_gone(self._jobs[task.job], model, 1, task.work)
+                self._note_gone(self._jobs[task.job], model, 1)
                 return task
             if is_to_wait:
                 break
@@ -191,7 +176,7 @@ class Scheduler:
             return None
         task = level.take_with(job.owner, first, worker, self._share_of(worker, model))
         if task is not None:
-            self._note_gone(job, model, 1, task.work)
+            self._note_gone(job, model, 1)
         return task
 
     def _share_of(self, worker: Worker, model: _Model) -> Collection[Key] | None:
@@ -204,10 +189,9 @@ class Scheduler:
         turns = (turn for p in _highest_first(model) for turn in model.levels[p].turns())
         return share_out(turns, worker.peers, worker.load_seconds)[worker.name]
 
-    def _note_gone(self, job: _Job, model: _Model, count: int, work: float) -> None:
+    def _note_gone(self, job: _Job, model: _Model, count: int) -> None:
         self._count -= count
         model.tasks -= count
-        model.work -= work
         if not model.levels[job.priority]:
             del model.levels[job.priority]
             if not model.levels:
@@ -215,7 +199,7 @@ class Scheduler:
 
     def _forget_some(self) -> None:
         if self._dropped:
-            tasks = self._dropped[-1].items
+            tasks = self._dropped[-1].tasks
             del tasks[-FORGET:]
             if not tasks:
                 self._dropped.pop()

@@ -5,21 +5,14 @@ from collections.abc import Callable
 
 from core.engine.pending import Pending, Worker
 
-Item = tuple[int, float, int, int, Pending]
-"""What a heap compares: tries, minus the work, job, position."""
-
-
-def _item(task: Pending) -> Item:
-    return (task.retry, -task.work, task.job, task.position, task)
-
 
 class JobHeap:
     """The tasks of one job, best first, and their work."""
 
-    __slots__ = ("items", "work")
+    __slots__ = ("tasks", "work")
 
     def __init__(self) -> None:
-        self.items: list[Item] = []
+        self.tasks: list[Pending] = []
         self.work = 0.0
 
 
@@ -34,40 +27,40 @@ class _JobHeaps:
 
     def __init__(self) -> None:
         self.jobs: dict[int, JobHeap] = {}
-        self._heads: list[Item] = []
+        self._heads: list[Pending] = []
 
     @property
-    def head(self) -> Item:
+    def head(self) -> Pending:
         """The best task of all; there must be one."""
         while True:
-            item = self._heads[0]
-            heap = self.jobs.get(item[2])
-            if heap is not None and heap.items[0] is item:
-                return item
+            task = self._heads[0]
+            heap = self.jobs.get(task.job)
+            if heap is not None and heap.tasks[0] is task:
+                return task
             heapq.heappop(self._heads)
 
-    def push(self, item: Item) -> None:
-        heap = self.jobs.get(item[2])
+    def push(self, task: Pending) -> None:
+        heap = self.jobs.get(task.job)
         if heap is None:
-            heap = self.jobs[item[2]] = JobHeap()
-        heapq.heappush(heap.items, item)
-        heap.work += item[4].work
-        if heap.items[0] is item:
-            heapq.heappush(self._heads, item)
+            heap = self.jobs[task.job] = JobHeap()
+        heapq.heappush(heap.tasks, task)
+        heap.work += task.work
+        if heap.tasks[0] is task:
+            heapq.heappush(self._heads, task)
             if len(self._heads) > 2 * len(self.jobs):
-                self._heads = [h.items[0] for h in self.jobs.values()]
+                self._heads = [h.tasks[0] for h in self.jobs.values()]
                 heapq.heapify(self._heads)
 
-    def pop(self) -> Item:
-        item = self.head
-        heap = self.jobs[item[2]]
-        heapq.heappop(heap.items)
-        heap.work -= item[4].work
-        if heap.items:
-            heapq.heapreplace(self._heads, heap.items[0])
+    def pop(self) -> Pending:
+        task = self.head
+        heap = self.jobs[task.job]
+        heapq.heappop(heap.tasks)
+        heap.work -= task.work
+        if heap.tasks:
+            heapq.heapreplace(self._heads, heap.tasks[0])
         else:
-            del self.jobs[item[2]]
-        return item
+            del self.jobs[task.job]
+        return task
 
 
 class TaskQueue:
@@ -86,7 +79,7 @@ class TaskQueue:
 
     __slots__ = ("_heaps", "best", "loads", "taken_at", "work")
 
-    best: Item
+    best: Pending
 
     def __init__(self, loads: frozenset[str], taken_at: int) -> None:
         self.loads = loads
@@ -101,16 +94,15 @@ class TaskQueue:
     def tasks(self) -> list[Pending]:
         """All of them, in no order."""
         jobs = [job for heaps in self._heaps.values() for job in heaps.jobs.values()]
-        return [item[4] for job in jobs for item in job.items]
+        return [task for job in jobs for task in job.tasks]
 
     def push(self, task: Pending) -> None:
-        item = _item(task)
-        if not self._heaps or item < self.best:
-            self.best = item
+        if not self._heaps or task < self.best:
+            self.best = task
         heaps = self._heaps.get(task.avoid)
         if heaps is None:
             heaps = self._heaps[task.avoid] = _JobHeaps()
-        heaps.push(item)
+        heaps.push(task)
         self.work += task.work
 
     def drop(self, job: int) -> list[JobHeap]:
@@ -137,19 +129,19 @@ class TaskQueue:
             for avoid, heaps in self._heaps.items()
             if not avoid or worker.name not in avoid or worker.others <= avoid
         ]
-        kept: list[tuple[_JobHeaps, Item]] = []
+        kept: list[tuple[_JobHeaps, Pending]] = []
         found = None
         while found is None and len(kept) != within:
             heaps = min((h for h in allowed if h.jobs), key=lambda h: h.head, default=None)
             if heaps is None:
                 break
-            item = heaps.pop()
-            if fits is None or fits(item[4]):
-                found = item[4]
+            task = heaps.pop()
+            if fits is None or fits(task):
+                found = task
             else:
-                kept.append((heaps, item))
-        for heaps, item in kept:
-            heaps.push(item)
+                kept.append((heaps, task))
+        for heaps, task in kept:
+            heaps.push(task)
         if found is not None:
             self.work -= found.work
             self._tidy()

@@ -62,6 +62,10 @@ class TaskTimes:
             return self._own_median[worker]
         return median(self._rates) if self._rates else None
 
+    def own_seconds_per_work(self, worker: str) -> float | None:
+        """Seconds per unit of work on a worker; None while it has finished few tasks."""
+        return self._own_median.get(worker)
+
     @property
     def seconds_per_task(self) -> float | None:
         """Device time of a usual task; None while none has finished."""
@@ -74,7 +78,7 @@ class TaskTimes:
 
     def keeps_up(self, worker: str, others: Iterable[str]) -> bool:
         """The worker is known to be about as fast as the fastest of them."""
-        own = self._own_median.get(worker)
+        own = self.own_seconds_per_work(worker)
         return own is not None and all(
             own <= SAME_SPEED * self._own_median.get(name, own) for name in others
         )

@@ -32,6 +32,11 @@ from core.messages import (
 from core.store.outputs import preview_of
 
 
+def concerns_no_decision(report: Report) -> bool:
+    """It is for the user's eyes alone, and leaves everything as it is."""
+    return isinstance(report, Said) and isinstance(report.message, StepsDone)
+
+
 class WorkerReports:
     """Passes on what comes from workers: to the supervisor, the jobs, the log and who listens.
 

@@ -32,7 +32,7 @@ class Admitted:
     task: Task
     task_id: str
     output: OutputPath
-    fingerprint: str
+    digest: bytes  # the fingerprint, in half of its size
     contents: Contents
     work: float  # expected work, in a unit of the task's kind
     model: str  # its identity, as in the fingerprint
@@ -42,6 +42,11 @@ class Admitted:
     def role(self) -> str:
         """The role of the model that does it: generate, edit or score."""
         return self.task.role
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that decides the result, as text."""
+        return self.digest.hex()
 
     @property
     def lora_sha256(self) -> str | None:
@@ -153,7 +158,7 @@ class Admission:
             task=task,
             task_id=task.task_id or output.file.stem,
             output=output,
-            fingerprint=fingerprint(task, contents, self._identity, self._dtype),
+            digest=bytes.fromhex(fingerprint(task, contents, self._identity, self._dtype)),
             contents=contents,
             work=self._kind.work(task),
             model=self._identity,
@@ -177,7 +182,7 @@ def made_by(admitted: Admitted, identity: str) -> Admitted:
     if admitted.model == identity:
         return admitted
     decides = fingerprint(admitted.task, admitted.contents, identity, admitted.dtype)
-    return replace(admitted, model=identity, fingerprint=decides)
+    return replace(admitted, model=identity, digest=bytes.fromhex(decides))
 
 
 def fingerprint(

@@ -89,8 +89,10 @@ class _Reader:
         """What `holder` says itself; sections of the kinds `inside` are read elsewhere."""
         place = Place()
         for key, value in holder.items():
+            if not is_set(value):
+                continue
             section = isinstance(value, Mapping) or is_empty(value)
-            if not is_set(value) or (section and spellings.container(key) in inside):
+            if section and spellings.container(key) in inside:
                 continue
             if not self.take(place, key, value, holder) and not is_empty(value):
                 self._pass_over(key, holder)

@@ -1,30 +1,27 @@
 """What a batch has to do: which of its tasks are done already, which are to be (re)drawn."""
 
-import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from loguru import logger
 
 from core.intake.admission import Admitted, Item, Rejected
-from core.intake.changes import Comparison, field_changes
-from core.intake.differences import TEXTS, Change
-from core.intake.made import Made, text_of
-from core.intake.plan_summary import MOVED, PlanSummary, Standing
+from core.intake.assessment import Assessed, assess, entry_of_file, refused
+from core.intake.changes import Comparison
+from core.intake.differences import Change
+from core.intake.made import text_of
+from core.intake.moved_tasks import MovedTasks
+from core.intake.plan_summary import PlanSummary, Standing
 from core.intake.remaining import Remaining
-from core.intake.task_kinds import kind_of
 from core.model_lora import ModelLora
 from core.store.claims import BatchClaims
 from core.store.folder_input import FolderInput
 from core.store.ledger import Entry, Ledger
 from core.store.ledger_entry import entry_for
 from core.store.outputs import OutputRoot
-from core.store.provenance import read_provenance
 from core.store.replaced import Replaced
-from core.tasks import GenerateTask, Result, fields_of
+from core.tasks import Result
 
 # Standings of inputs with a line in the tables that this batch may change.
 _THERE: tuple[Standing, ...] = ("changed", "altered", "again", "unchanged")
@@ -65,21 +62,6 @@ class Plan:
         """Let more inputs follow, of which none can have been done before."""
         self.rest = rest
         self.summary = self.summary.with_unchecked(len(rest))
-
-
-@dataclass(frozen=True)
-class Assessed:
-    """How one input stands to what earlier runs left.
-
-    Attributes:
-        entry: the state in which it enters the batch: pending, done, quarantined or failed.
-        made: how the result under its name was made that it would replace.
-    """
-
-    item: Item
-    entry: Entry
-    standing: Standing
-    made: Made | None = None
 
 
 def tell_plan(summary: PlanSummary, noun: str, why_moved: str, title: str = "Plan") -> None:
@@ -191,12 +173,12 @@ class Planner:
 
     def _assess(self, item: Item, known: Mapping[str, Entry]) -> Assessed:
         if isinstance(item, Rejected):
-            return Assessed(item, _rejected_entry(item), "refused")
+            return refused(item)
         entry = known.get(item.output.key)
         if self._overwrite:
             there = os.path.lexists(item.output.file)
             return Assessed(item, entry_for(item, "pending"), "again" if there else "new")
-        return _judge(item, entry, self._retry_quarantined)
+        return assess(item, entry, self._retry_quarantined)
 
     def _remember(
         self, one: Assessed, known: Mapping[str, Entry], before: dict[str, Entry]
@@ -210,14 +192,14 @@ class Planner:
         elif one.made is None:
             entry = None
         elif entry is None or entry.state != "done" or entry.fingerprint != one.made.fingerprint:
-            entry = _entry_of(one.item, one.made)
+            entry = entry_of_file(one.item, one.made)
         if entry is not None:
             before[entry.key] = entry
 
     def _summary(self, assessed: Sequence[Assessed], known: Mapping[str, Entry]) -> PlanSummary:
         comparison = Comparison(self._lora_names)
         standings = [_reasons(one, comparison) for one in assessed]
-        moves = _Moves(assessed, known, self._ledger)
+        moves = MovedTasks(assessed, known, self._ledger)
         for place, one in enumerate(assessed):
             standing, changes = standings[place]
             if standing == "changed":
@@ -232,66 +214,6 @@ class Planner:
         there |= {one.made.text for one in assessed if one.made is not None}
         asked = {text_of(one.entry.task) for one in assessed if isinstance(one.item, Admitted)}
         return not (asked & there)
-
-
-class _Moves:
-    """Finds tasks that are the same as before but for their place in the input.
-
-    A default seed goes by the place, and so does a default name: the result under a moved
-    task's name is another task's, and its own lies under another name.
-    """
-
-    def __init__(
-        self, assessed: Sequence[Assessed], known: Mapping[str, Entry], ledger: Ledger
-    ) -> None:
-        self._assessed = assessed
-        self._known = known
-        self._ledger = ledger
-        self._origins: dict[str, list[tuple[str, Made]]] | None = None
-        self._now = {
-            one.item.output.key: text_of(one.entry.task)
-            for one in assessed
-            if isinstance(one.item, Admitted)
-        }
-
-    def seen(self, one: Assessed, changes: list[Change]) -> list[Change]:
-        """The changes of a task, in view of where it stood."""
-        assert isinstance(one.item, Admitted) and one.made is not None
-        changed = {change.what for change in changes}
-        if changed & set(TEXTS) and isinstance(one.item.task, GenerateTask):
-            origin = self._origin(one.item)
-            if origin is None:
-                return changes
-            seed = "seed" if origin.task.get("seed") != one.item.task.seed else "name"
-            made = [change for change in changes if change.of_the_maker]
-            return [Change(f"{seed} {MOVED}"), *field_changes(one.item, origin), *made]
-        entry = self._known.get(one.item.output.key)
-        if "seed" in changed and entry is not None and entry.fingerprint == one.made.fingerprint:
-            seeds = one.made.task.get("seed"), one.item.task.seed
-            if isinstance(seeds[0], int) and seeds[1] is not None:
-                by = one.item.position - entry.position
-                if by and seeds[1] - seeds[0] == by:
-                    others = [change for change in changes if change.what != "seed"]
-                    return [Change(f"seed {MOVED}"), *others]
-        return changes
-
-    def _origin(self, admitted: Admitted) -> Made | None:
-        """The result that was made of this task's prompt, under a name that another one has now."""
-        if self._origins is None:
-            self._origins = {}
-            for key, made in self._results():
-                if made.text is not None:
-                    self._origins.setdefault(made.text, []).append((key, made))
-        text = text_of(fields_of(admitted.task))
-        found = self._origins.get(text or "", [])
-        return next((made for key, made in found if self._now.get(key) != text), None)
-
-    def _results(self) -> Iterator[tuple[str, Made]]:
-        for one in self._assessed:
-            if one.made is not None and isinstance(one.item, Admitted):
-                yield one.item.output.key, one.made
-        for entry in self._ledger.finished():
-            yield entry.key, Made(entry.task, entry.used, None, [], str(entry.fingerprint))
 
 
 def _reasons(one: Assessed, comparison: Comparison) -> tuple[Standing, list[Change]]:
@@ -317,106 +239,6 @@ def _give_up_settled(claims: BatchClaims | None, assessed: Sequence[Assessed]) -
         for one in assessed:
             if not _runs(one) and isinstance(one.item, Admitted):
                 claims.release(one.item.output.key)
-
-
-def _judge(admitted: Admitted, known: Entry | None, retry_quarantined: bool) -> Assessed:
-    """How `admitted` stands to its entry in the ledger and to the file under its name."""
-    pending = entry_for(admitted, "pending")
-    if known is not None and known.fingerprint == admitted.fingerprint:
-        if known.state == "done" and _intact(admitted, known):
-            entry = replace(
-                known, position=admitted.position, task_id=admitted.task_id, task=pending.task
-            )
-            return Assessed(admitted, entry, "unchanged")
-        if known.state == "quarantined" and not retry_quarantined:
-            entry = replace(known, position=admitted.position, task_id=admitted.task_id)
-            return Assessed(admitted, entry, "quarantined")
-    file = admitted.output.file
-    if not os.path.lexists(file):
-        return Assessed(admitted, pending, _without_file(admitted, known))
-    provenance = _provenance(file)
-    if provenance is None:
-        if known is not None and not _was_left_alone(known):
-            return Assessed(admitted, pending, "altered")
-        error = (
-            f"{admitted.output.shown} exists and was not made by this program; "
-            "move it away, or use --overwrite."
-        )
-        return Assessed(admitted, replace(pending, state="failed", error=error), "refused")
-    made = Made.said_by(provenance)
-    if made.fingerprint == admitted.fingerprint:
-        # Published, perhaps, and not recorded: the disk refused, or the ledger lost its commits.
-        found = _entry_of(admitted, made)
-        if found is not None:
-            return Assessed(admitted, replace(found, task=pending.task), "unchanged")
-    return Assessed(admitted, pending, "changed", made)
-
-
-def _was_left_alone(known: Entry) -> bool:
-    """Whether no worker ever had the task: what lies under its name was there before."""
-    return known.state == "failed" and known.worker is None
-
-
-def _without_file(admitted: Admitted, known: Entry | None) -> Standing:
-    if known is None:
-        return "new"
-    if known.state == "done":
-        return "missing"
-    return "failed" if known.state in ("failed", "quarantined") else "new"
-
-
-def _provenance(file: Path) -> dict[str, Any] | None:
-    """What a file says of its own making; None if it is none of ours, or not there."""
-    try:
-        return read_provenance(file)
-    except ValueError:
-        return None
-
-
-def _entry_of(admitted: Admitted, made: Made) -> Entry | None:
-    """The entry of the result that lies under a task's name; None if it cannot be read."""
-    try:
-        with admitted.output.file.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = stream.tell()
-    except OSError:
-        return None
-    return replace(
-        entry_for(admitted, "done"),
-        task=dict(made.task),
-        fingerprint=made.fingerprint,
-        size=size,
-        sha256=sha256,
-        used=dict(made.used),
-    )
-
-
-def _intact(admitted: Admitted, known: Entry) -> bool:
-    """Whether a result is as it was recorded: by its size, and where it is small by every byte.
-
-    Verdicts are small, and their scores go into the tables.
-    """
-    file = admitted.output.file
-    try:
-        if file.stat().st_size != known.size:
-            return False
-        if known.sha256 is None or not kind_of(admitted.task).small_results:
-            return True
-        return hashlib.sha256(file.read_bytes()).hexdigest() == known.sha256
-    except OSError:
-        return False
-
-
-def _rejected_entry(item: Rejected) -> Entry:
-    return Entry(
-        key=f"#{item.position}",  # no output path is like this: they all have a suffix
-        position=item.position,
-        task_id=item.task_id,
-        output_path=None,
-        fingerprint=None,
-        state="failed",
-        error=item.error,
-    )
 
 
 def _settled_result(entry: Entry, item: Item) -> Result:

@@ -1,7 +1,8 @@
-"""The fork server: it has imported torch and the pipelines, and workers are forks of it.
+"""Fork servers: one has imported torch and the pipelines, and workers are forks of it.
 
-What was imported lies in memory once. The server has one thread and has never touched CUDA
-(`workers.preload` makes sure), so its forks may.
+What was imported lies in memory once. A server has one thread and has never touched CUDA
+(`workers.preload` makes sure), so its forks may. Servers are this engine's own: whatever fork
+server the caller has from multiprocessing stays as it is.
 """
 
 import multiprocessing
@@ -17,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.forkserver import ForkServer
 from typing import Any
 
 from loguru import logger
@@ -37,6 +39,7 @@ PRELOAD_ROLE = "WORKER_PRELOAD_ROLE"  # environment: what the fork server shall 
 PRELOAD_PARENT = "WORKER_PRELOAD_PARENT"  # environment: the process with which it shall end
 FORK_TIMEOUT = 20.0  # seconds for a fork of a warm server, which takes milliseconds
 FORKSERVER = multiprocessing.get_context("forkserver")
+_of_this_thread = threading.local()
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,21 @@ class Server:
 
 
 class Keeper:
-    """A thread that keeps multiprocessing's fork server, and ends with this program only.
+    """A thread that keeps one fork server, and ends with this program only.
 
     The server asks the kernel to be killed with the thread that started it, and each worker
     with the server: so nobody outlives this program, however it ends.
+
+    Args:
+        environment: in which the server imports.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
         self._begin()
 
     def _begin(self) -> None:
+        self._fork_server = ForkServer()
         self._server: Future[Server | None] | None = None
         self._lock = threading.Lock()
         self._errands: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]]
@@ -88,15 +96,12 @@ class Keeper:
         """Begin anew in a fork of this program: thread and server stayed behind."""
         if self._thread is None:
             return
-        # multiprocessing would ask for the exit code of a server that is no child of this process.
-        server: Any = forkserver._forkserver
-        alive = server._forkserver_alive_fd
-        server.__init__()
+        alive = vars(self._fork_server)["_forkserver_alive_fd"]
         if alive is not None:
             os.close(alive)
         self._begin()
 
-    def server(self, role: str, environment: Mapping[str, str]) -> "Future[Server | None]":
+    def server(self, role: str) -> "Future[Server | None]":
         """The server, warmed up for `role` if there is none yet; None if it cannot be had."""
         with self._lock:
             known = self._server
@@ -105,7 +110,7 @@ class Keeper:
                 if server is None or not server.alive:
                     known = None
             if known is None:
-                known = self._server = self._errand(lambda: _warm_up(role, environment))
+                known = self._server = self._errand(lambda: self._warm_up(role))
             return known
 
     def start(self, process: Any) -> None:
@@ -129,6 +134,7 @@ class Keeper:
         return result
 
     def _keep(self) -> None:
+        _of_this_thread.fork_server = self._fork_server
         while True:
             result, errand = self._errands.get()
             block_terminal_signals()
@@ -137,29 +143,63 @@ class Keeper:
             except BaseException as error:
                 result.set_exception(error)
 
+    def _warm_up(self, role: str) -> Server | None:
+        """Start the server and wait until it has imported everything; runs in the thread."""
+        self._fork_server.set_forkserver_preload([PRELOAD])
+        reader, writer = FORKSERVER.Pipe(duplex=False)
+        probe = new_process(FORKSERVER, _tell_server, (writer,), "probe")
+        pid, refusal = None, None
+        try:
+            with born_with({**_server_environment(role), **self._environment}), for_us():
+                self._fork_server.ensure_running()
+            start_process(probe)
+            writer.close()
+            pid, refusal = reader.recv()
+            probe.join()
+        except Exception as error:
+            logger.debug(f"The fork server could not be started: {error!r}")
+        if pid is not None and refusal is None:
+            return Server(pid)
+        if pid is not None:  # it would only hold memory
+            os.kill(pid, signal.SIGKILL)
+        why = f": {refusal}" if refusal else ""
+        logger.warning(f"The fork server cannot be used{why}. {SPAWNED}")
+        return None
 
-def _warm_up(role: str, environment: Mapping[str, str]) -> Server | None:
-    """Start the server and wait until it has imported everything; runs in the keeper's thread."""
-    FORKSERVER.set_forkserver_preload([PRELOAD])
-    reader, writer = FORKSERVER.Pipe(duplex=False)
-    probe = new_process(FORKSERVER, _tell_server, (writer,), "probe")
-    pid, refusal = None, None
-    try:
-        with born_with({**_server_environment(role), **environment}), for_us():
-            forkserver.ensure_running()
-        start_process(probe)
-        writer.close()
-        pid, refusal = reader.recv()
-        probe.join()
-    except Exception as error:
-        logger.debug(f"The fork server could not be started: {error!r}")
-    if pid is not None and refusal is None:
-        return Server(pid)
-    if pid is not None:  # it would only hold memory
-        os.kill(pid, signal.SIGKILL)
-    why = f": {refusal}" if refusal else ""
-    logger.warning(f"The fork server cannot be used{why}. {SPAWNED}")
-    return None
+
+class Keepers:
+    """The fork servers that all engines of this program share, each with its keeper.
+
+    Workers of all roles load models with the same libraries: so there is one server for all of
+    them in each environment that the libraries read as they are imported, and a small one for
+    simulated devices. A program therefore has two or three at the most, and none ends before it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keepers: dict[tuple[bool, frozenset[tuple[str, str]]], Keeper] = {}
+
+    def keeper(self, simulated: bool, environment: Mapping[str, str] | None) -> Keeper:
+        """The keeper of a server for such workers.
+
+        Args:
+            simulated: whether devices are, so that there is hardly anything to import.
+            environment: in which the server must have imported; None: in any.
+        """
+        with self._lock:
+            if environment is None:
+                fit = (k for (kind, _), k in self._keepers.items() if kind == simulated)
+                if (known := next(fit, None)) is not None:
+                    return known
+            needed = environment or {}
+            key = simulated, frozenset(needed.items())
+            return self._keepers.setdefault(key, Keeper(needed))
+
+    def forget_the_parents(self) -> None:
+        """Begin anew in a fork of this program."""
+        self._lock = threading.Lock()
+        for keeper in self._keepers.values():
+            keeper.forget_the_parents()
 
 
 def _server_environment(role: str) -> dict[str, str]:
@@ -187,5 +227,19 @@ def _tell_server(writer: Connection) -> None:
         writer.send((os.getppid(), preload.refusal))
 
 
-keeper = Keeper()
-os.register_at_fork(after_in_child=keeper.forget_the_parents)
+def _from_the_threads_server(original: Callable[[Any], Any]) -> Any:
+    """Fork, in the thread of a keeper, from the keeper's server.
+
+    multiprocessing has one fork server and no option to use another.
+    """
+
+    def connect_to_new_process(files: Any) -> Any:
+        ours: ForkServer | None = getattr(_of_this_thread, "fork_server", None)
+        return original(files) if ours is None else ours.connect_to_new_process(files)
+
+    return connect_to_new_process
+
+
+forkserver.connect_to_new_process = _from_the_threads_server(forkserver.connect_to_new_process)
+keepers = Keepers()
+os.register_at_fork(after_in_child=keepers.forget_the_parents)

@@ -9,39 +9,40 @@ from typing import Any
 from loguru import logger
 
 from core.paths import for_worker
-from core.processes.fork_server import FORKSERVER, keeper
+from core.processes.fork_server import FORKSERVER, keepers
 from core.processes.process_start import WorkerProcess, new_process, whole_environment
 from core.processes.spawning import SPAWNED, Spawning
 from core.worker_spec import WorkerSpec
 
+SIMULATED = "simulated"  # in place of a role: what such workers do, no role changes
 SERVER_END = 1.0  # seconds in which the server's end can be seen, once its pipes are closed
 
 
 class Forking:
-    """Starts workers as forks of the fork server, which all engines of this program share."""
+    """Starts workers as forks of a fork server, which all engines of this program share."""
 
     def __init__(
         self,
         role: str,
         patience: float,
         on_ready: Callable[[], None],
-        environment: Mapping[str, str],
+        environment: Mapping[str, str] | None,
     ) -> None:
         """
         Args:
-            role: of the workers to come.
+            role: of the workers to come; `simulated` for simulated devices.
             patience: seconds that the server may take.
-            environment: in which the server shall import.
+            environment: in which the server must import; None: in any.
         """
         self._role = role
-        self._environment = environment
+        self._keeper = keepers.keeper(role == SIMULATED, environment)
         self._patience = patience
         self._on_ready = on_ready
         self._instead: Spawning | None = None
         self._prepare()
 
     def _prepare(self) -> None:
-        self._server = keeper.server(self._role, self._environment)
+        self._server = self._keeper.server(self._role)
         timer = threading.Timer(self._patience, self._spawn_instead)
         timer.daemon = True
         timer.start()
@@ -74,7 +75,7 @@ class Forking:
         surroundings = (whole, _current_folder(), _umask(), target, arguments)
         process = new_process(FORKSERVER, _in_surroundings, surroundings, name)
         try:
-            keeper.start(process)
+            self._keeper.start(process)
         except TimeoutError:
             self._spawn_instead()
             raise

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from loguru import logger
 
 from core.devices.load_turns import loading_environment
-from core.processes.forking import Forking
+from core.processes.forking import SIMULATED, Forking
 from core.processes.process_start import Starter
 from core.processes.spawning import SPAWNED, Spawning
+from core.tasks import ROLES
 from core.worker_spec import WorkerSpec
 
 
@@ -29,8 +30,11 @@ def starter_for(
         method = "spawn"
     if method == "spawn":
         return Spawning()
-    role = "simulated" if spec.model == "simulated" else spec.role
-    return Forking(role, patience, on_ready, loading_environment(spec))
+    if spec.model == "simulated":
+        return Forking(SIMULATED, patience, on_ready, environment=None)
+    # Only pipelines are loaded as the environment says.
+    environment = loading_environment(spec) if ROLES[spec.role].of_pipelines else None
+    return Forking(spec.role, patience, on_ready, environment)
 
 
 class Starters:

@@ -12,13 +12,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from loguru import logger
 
 from core.errors import LedgerError, StorageError, one_line
 from core.messages import Done
-from core.paths import as_text
 from core.store.attempt import Attempt, Ending, Refusal
 from core.store.claims import BatchClaims
 from core.store.ledger import Ledger
@@ -110,7 +108,7 @@ class FolderRecorder:
 
     def partial_path(self, admitted: Recordable, lease_id: str) -> str:
         """The file to which the attempt of a lease writes; made without a look at the disk."""
-        return str(partial_of(admitted.output, lease_id))
+        return partial_of(admitted.output, lease_id)
 
     def begin(self, attempt: Attempt, then: Then) -> None:
         """Record a lease and make its folder; it may be sent to the worker afterwards."""
@@ -224,27 +222,27 @@ class FolderRecorder:
     # -- what is done ------------------------------------------------------
 
     def _lease(self, begins: Sequence[_Begin]) -> None:
-        rows, looked_at = [], set[Path]()
+        rows, looked_at = [], set[str]()
         for attempt in (begin.attempt for begin in begins):
-            output, file = attempt.admitted.output, Path(attempt.partial_path)
-            if file.parent not in looked_at:
+            output, file = attempt.admitted.output, attempt.partial_path
+            folder = os.path.dirname(file)
+            if folder not in looked_at:
                 self._root.partial(output, attempt.lease_id)
-                looked_at.add(file.parent)
-            # Relative, so that a folder may be moved between runs.
-            name = as_text(os.path.relpath(file, self._root.folder))
+                looked_at.add(folder)
+            name = self._root.relative(file)
             rows.append((attempt.lease_id, output.key, attempt.number, attempt.worker, name))
         self._ledger.lease_all(rows)
 
     def _keep(self, attempt: Attempt, done: Done) -> None:
         batch = self._batches.get(attempt.batch)
-        file, output = Path(attempt.partial_path), attempt.admitted.output
+        file, output = attempt.partial_path, attempt.admitted.output
         try:
             if batch is None:
                 raise LedgerError(f"Batch {attempt.batch} of {self._root.folder} has ended.")
             if batch.replaced is not None:
                 batch.replaced.publish(file, output, done.size)
             else:
-                publish(file, output.file, done.size)
+                publish(file, output.path, done.size)
             entry = entry_for(
                 attempt.admitted,
                 "done",
@@ -308,7 +306,7 @@ class FolderRecorder:
 
 def _discard(attempt: Attempt) -> None:
     """Remove what an attempt left: its unfinished file, and its previews."""
-    discard(Path(attempt.partial_path))
+    discard(attempt.partial_path)
     discard_previews(attempt.partial_path, attempt.previews)
 
 

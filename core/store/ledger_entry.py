@@ -74,7 +74,7 @@ def result_of(
         position=admitted.position,
         task_id=admitted.task_id,
         status=status,
-        output_path=str(admitted.output.file) if status == "done" else None,
+        output_path=admitted.output.path if status == "done" else None,
         elapsed=elapsed,
         error=error,
         worker=worker,

@@ -39,14 +39,19 @@ class OutputPath:
     key: str
 
     @property
+    def path(self) -> str:
+        """Where it really is; a `Path` costs ten times as much, and is asked for at every step."""
+        return os.path.join(self.folder, on_disk(self.shown))
+
+    @property
     def file(self) -> Path:
         """Where it really is."""
-        return Path(os.path.join(self.folder, on_disk(self.shown)))
+        return Path(self.path)
 
 
-def partial_of(path: OutputPath, lease_id: str) -> Path:
+def partial_of(output: OutputPath, lease_id: str) -> str:
     """The file to which a worker writes the result of a lease, beside where it belongs."""
-    return path.file.with_name(f"{PARTIAL_PREFIX}{lease_id}")
+    return os.path.join(os.path.dirname(output.path), f"{PARTIAL_PREFIX}{lease_id}")
 
 
 def preview_of(partial: str, number: int) -> str:
@@ -138,18 +143,25 @@ class OutputRoot:
         """The root with links resolved; looked up once, for it is not to change."""
         return os.path.join(_real_path(self.folder), "")
 
-    def partial(self, path: OutputPath, lease_id: str) -> Path:
+    def partial(self, output: OutputPath, lease_id: str) -> Path:
         """The file to which a worker writes the picture of a lease; its folder is made here.
 
         Raises:
             StorageError: the folder cannot be made, or has since come to lead outside.
         """
-        self.check_inside(path.file)
-        if not os.path.isdir(path.file.parent):
-            make_folder(path.file.parent)
-        return partial_of(path, lease_id)
+        self.check_inside(output.path)
+        folder = os.path.dirname(output.path)
+        if not os.path.isdir(folder):
+            make_folder(Path(folder))
+        return Path(partial_of(output, lease_id))
 
-    def check_inside(self, file: Path) -> None:
+    def relative(self, file: str) -> str:
+        """A file's path from the folder, as the record has it: the folder may be moved."""
+        if file.startswith(self._prefix):
+            return as_text(file.removeprefix(self._prefix))
+        return as_text(os.path.relpath(file, self._folder))
+
+    def check_inside(self, file: str | Path) -> None:
         """See that a file is written inside, if that is asked for.
 
         Raises:
@@ -205,7 +217,7 @@ def _check_name(output_path: str, pure: PurePosixPath, suffixes: Sequence[str]) 
         raise InputError(f"output_path: {shown(output_path)} must end in {' or '.join(suffixes)}.")
 
 
-def publish(partial: Path, final: Path, size: int) -> None:
+def publish(partial: str | Path, final: str | Path, size: int) -> None:
     """Give a finished picture its name. After a crash there is the whole picture or none.
 
     The worker has synced the file; the rename and the folder's sync make the name durable.
@@ -214,7 +226,7 @@ def publish(partial: Path, final: Path, size: int) -> None:
         StorageError: the file is not as the worker left it, or the disk refuses.
     """
     try:
-        found = partial.stat().st_size
+        found = os.stat(partial).st_size
         if found != size:
             raise StorageError(f"{partial}: {found} bytes where the worker wrote {size}.")
         _rename(partial, final)
@@ -234,15 +246,15 @@ def make_folder(folder: Path) -> None:
         raise storage_error(error, folder) from None
 
 
-def _rename(partial: Path, final: Path, sync: bool = True) -> None:
+def _rename(partial: str | Path, final: str | Path, sync: bool = True) -> None:
     fault_point("main.before-rename")
     os.replace(partial, final)
     fault_point("main.after-rename")
     if sync:
-        sync_folder(final.parent)
+        sync_folder(os.path.dirname(final) or ".")
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: str | Path) -> None:
     """Make renames in `folder` durable; file systems that cannot sync folders are let be."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -325,18 +337,18 @@ def append(file: Path, lines: str, sync: bool = True) -> None:
         raise storage_error(error, file) from None
 
 
-def discard(partial: Path) -> None:
+def discard(partial: str | Path) -> None:
     """Remove an unfinished file if it is there."""
     with contextlib.suppress(OSError):  # a dead disk keeps it; the next run sweeps again
-        partial.unlink(missing_ok=True)
+        os.unlink(partial)
 
 
 def discard_previews(partial: str, count: int = MOST_PREVIEWS) -> None:
     """Remove the previews of an attempt that are there."""
     for number in range(1, count + 1):
-        discard(Path(preview_of(partial, number)))
+        discard(preview_of(partial, number))
 
 
-def storage_error(error: OSError, path: Path) -> StorageError:
+def storage_error(error: OSError, path: str | Path) -> StorageError:
     """`error` in one line for the user."""
     return StorageError(f"{path}: {error.strerror or error}.", fatal=error.errno in FATAL_ERRNOS)

@@ -7,12 +7,13 @@ JSON as the image description.
 """
 
 import json
+import os
 import struct
 import warnings
 import zlib
 from collections.abc import Mapping
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
@@ -22,7 +23,7 @@ from PIL.TiffTags import ASCII, LONG, UNDEFINED
 
 from core.messages import Lease
 from core.store.infotext import parameters_text
-from core.tasks import EditTask, GenerateTask, task_to_json
+from core.tasks import EditTask, GenerateTask, Task, task_to_json, with_paths
 
 WEBP = ".webp"
 PARAMETERS_KEY = "parameters"
@@ -58,13 +59,24 @@ def record(lease: Lease, used: Mapping[str, Any]) -> dict[str, Any]:
     """What a result says of its own making."""
     stack = {"loras_sha256": list(lease.loras_sha256)} if lease.loras_sha256 else {}
     return {
-        "task": task_to_json(lease.task),
+        "task": task_to_json(_as_told(lease)),
         "used": dict(used),
         "lora_sha256": lease.lora_sha256,
         **stack,
         "files": list(lease.files.values()),
         "fingerprint": lease.fingerprint,
     }
+
+
+def _as_told(lease: Lease) -> Task:
+    """The task with paths below the output folder relative to it: results go to other people."""
+    task = lease.task
+    own = PurePosixPath(task.output_path or "/")
+    folders = Path(lease.partial_path).parents
+    if own.is_absolute() or len(own.parts) > len(folders):
+        return task
+    prefix = os.path.join(folders[len(own.parts) - 1], "")
+    return with_paths(task, lambda path: path.removeprefix(prefix))
 
 
 def exif_of(description: str, comment: str) -> bytes:

@@ -61,7 +61,7 @@ class Replaced:
         self._kept: dict[str, OutputPath] = {}
         self._one_at_a_time = threading.Lock()
 
-    def publish(self, partial: Path, output: OutputPath, size: int) -> None:
+    def publish(self, partial: str | Path, output: OutputPath, size: int) -> None:
         """Give a finished result its name; what has the name now is kept.
 
         Raises:
@@ -71,7 +71,7 @@ class Replaced:
         with self._one_at_a_time:
             kept = self._keep(output)
         try:
-            publish(partial, output.file, size)
+            publish(partial, output.path, size)
         finally:
             if kept is not None and _is_replaced(kept, output.file):
                 self._kept[output.key] = output
@@ -105,7 +105,7 @@ class Replaced:
 
     def _keep(self, output: OutputPath) -> Path | None:
         """A second name for the file that is there; None if none is."""
-        if not os.path.lexists(output.file):
+        if not os.path.lexists(output.path):
             return None
         try:
             if self._folder is None:

@@ -94,12 +94,6 @@ class ResultsTable:
             if alone:
                 self._parts.clear()
 
-    def abandon(self, batch: int) -> None:
-        """Leave the lines of a batch as they are: nobody waited for its end."""
-        with self._lock:
-            if batch in self._parts:
-                self._parts[batch].running = False
-
     def _running(self) -> set[int]:
         return {number for number, part in self._parts.items() if part.running}
 

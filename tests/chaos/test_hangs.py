@@ -14,7 +14,7 @@ from tests.chaos.engines import RealEngine
 from tests.chaos.scale import LIMIT, scaled
 from tests.chaos.verdict import Verdict
 from tests.conftest import PATIENCE, simulated, wait_until
-from tests.fault_tickets import arm_in_children
+from tests.fault_tickets import SPAWNED, arm_in_children
 
 Report = Callable[[Verdict], Verdict]
 DEADLINE = scaled(1.0, 3.0)  # seconds for a task or a load
@@ -96,7 +96,7 @@ def test_a_load_that_hangs_is_started_again(
     diary, workers = Diary(), 3
     arm_in_children(monkeypatch, tmp_path, "worker.load:1:stuck", tickets=1)
     tasks = [{"prompt": f"picture {i}"} for i in range(workers * PER_WORKER)]
-    config = simulated(simulated=TASK, supervision={"load_timeout": DEADLINE})
+    config = simulated(workers=SPAWNED, simulated=TASK, supervision={"load_timeout": DEADLINE})
     generator = MultiGPUImageGenerator(
         workers, config=config, output_dir=tmp_path, listener=diary.listen
     )
@@ -134,7 +134,7 @@ def test_a_load_that_hangs_does_not_keep_the_others_from_loading(
     """Loads take turns here, and the first one may by its deadline take an hour."""
     arm_in_children(monkeypatch, tmp_path, "worker.load:1:stuck", tickets=1)
     config = simulated(
-        workers={"concurrent_loads": 1}, supervision={"load_stall_timeout": DEADLINE}
+        workers={"concurrent_loads": 1, **SPAWNED}, supervision={"load_stall_timeout": DEADLINE}
     )
     verdict = Verdict("a hang is replaced in time, the others go on", "load: stuck, in turns")
     diary = Diary()

@@ -18,6 +18,7 @@ KILLS: dict[Victim, int] = scaled(
     {"worker": 8, "fork server": 1, "main": 2}, {"worker": 100, "fork server": 5, "main": 10}
 )
 SEEDS = range(scaled(1, 3))
+ATTACKS = 5  # at the most, until there were as many kills as were wanted
 
 
 def attack_jobs(
@@ -43,10 +44,17 @@ def attack_jobs(
 def test_killed_processes_and_cancelled_jobs_cost_no_record(
     tmp_path: Path, report: Report, seed: int
 ) -> None:
-    verdict, cancels = attack_jobs(tmp_path, JOBS, KILLS, seed)
-    assert not report(verdict).violations
-    assert verdict.attempts >= sum(KILLS.values()) * 0.8
-    assert cancels >= scaled(2, 10)
+    """Where the attacker is held up, jobs may end before all kills: then it attacks again."""
+    kills = cancels = 0
+    for attack in range(ATTACKS):
+        folder = tmp_path / str(attack)
+        folder.mkdir()
+        verdict, cancelled = attack_jobs(folder, JOBS, KILLS, seed + attack * len(SEEDS))
+        assert not report(verdict).violations
+        kills, cancels = kills + verdict.attempts, cancels + cancelled
+        if kills >= sum(KILLS.values()) * 0.8 and cancels >= scaled(2, 10):
+            return
+    raise AssertionError(f"only {kills} kills and {cancels} cancels in {ATTACKS} attacks")
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from core.devices.device import choose_devices, memory_in_use
 from core.devices.model_choice import DEMO_MODEL
+from core.events import Event, TaskPreview
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.provenance import read_provenance
 from core.tasks import Result
@@ -40,8 +42,6 @@ def warm(tmp_path: Path) -> Iterator[MultiGPUImageGenerator]:
 
 
 def pixels(result: Result) -> bytes:
-    from PIL import Image
-
     assert result.success, result.error
     with Image.open(str(result.output_path)) as image:
         return image.tobytes()
@@ -191,3 +191,25 @@ def test_a_stopped_worker_gives_its_memory_back(tmp_path: Path) -> None:
     assert during is not None and after is not None
     assert during > before + 100 * 1024**2  # a context and a model
     assert after < before + 50 * 1024**2
+
+
+@pytest.mark.parametrize("memory", ["full", "offload", "sequential_offload", "group_offload"])
+def test_previews_change_no_pixel_wherever_the_weights_lie(memory: str, tmp_path: Path) -> None:
+    if ON_CPU and memory != "full":
+        pytest.skip(f"memory: {memory} needs a GPU")
+    shown: list[Image.Image] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, TaskPreview):
+            with Image.open(event.path) as picture:
+                shown.append(picture.convert("RGB"))
+
+    with generator(tmp_path / "out", memory=memory) as drawing:
+        plain, watched = (
+            drawing.submit(
+                [{**HOUSE, "output_path": f"{previews}.png"}], listener=look, previews=previews
+            ).results()[0]
+            for previews in (0, 3)
+        )
+        assert pixels(plain) == pixels(watched)
+    assert len(shown) == 3 and len({picture.tobytes() for picture in shown}) == 3

@@ -12,11 +12,12 @@ from typing import Any
 from PIL import Image
 
 CRLF = b"\r\n"
+TASKS = (202, 400)  # of a job in which a task is bad: it fails alone
 
 
 @dataclass(frozen=True)
 class Hostile:
-    """One request.
+    """One request. What is accepted is a job of which every task should fail.
 
     Attributes:
         parts: bytes to send, one after the other.
@@ -61,7 +62,7 @@ def every() -> list[Hostile]:
     """All families."""
     families = [
         broken_http(), names(), pages(), documents(), packings(), forms(), addresses(), queries(),
-        tasks(), paths(), pictures(), file_requests(),
+        tasks(), paths(), pictures(), file_requests(), images(),
     ]  # fmt: skip
     return [hostile for family in families for hostile in family]
 
@@ -224,14 +225,15 @@ def documents() -> Iterator[Hostile]:
         "half of a surrogate pair": b'{"tasks":[{"prompt":"\\ud800"}]}',
         "half of one as a key": b'{"tasks":[{"prompt":"x"}],"\\udfff":1}',
         "a raw control character": b'{"tasks":[{"prompt":"a\x01b"}]}',
-        "NUL bytes": b"\0" * 1000, "an escaped NUL": b'{"tasks":[{"prompt":"a\\u0000b"}]}',
+        "NUL bytes": b"\0" * 1000,
+        "an escaped NUL in a task": b'{"tasks":[{"prompt":"a\\u0000b"}]}',
         "an unknown field": b'{"tasks":[' + task + b'],"admin":true}',
         "a polluted prototype": b'{"tasks":[' + task + b'],"__proto__":{}}',
         "pickle": b"\x80\x04\x95\x10\x00\x00\x00", "gzip": b"\x1f\x8b\x08\x00" + b"\0" * 20,
         "XML": b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a/>',
     }  # fmt: skip
     for name, text in texts.items():
-        yield Hostile(f"JSON: {name}", [posted(text)], (400,))
+        yield Hostile(f"JSON: {name}", [posted(text)], TASKS if "task" in name else (400,))
 
 
 def packings() -> Iterator[Hostile]:
@@ -380,7 +382,7 @@ def tasks() -> Iterator[Hostile]:
         {"instruction": "x", "source_images": ["AAAA"] * 40},
     ]  # fmt: skip
     for task in wrong:
-        yield Hostile(f"task {str(task)[:60]}", [job(task)], (400,))
+        yield Hostile(f"task {str(task)[:60]}", [job(task)], TASKS)
 
 
 PATHS = (
@@ -395,13 +397,13 @@ PATHS = (
 def paths() -> Iterator[Hostile]:
     for path in PATHS:
         edit = {"instruction": "x", "source_images": [path]}
-        yield Hostile(f"source {path}", [job(edit)], (400,))
+        yield Hostile(f"source {path}", [job(edit)], TASKS)
         score = {"kind": "score", "instruction": "x", "source_images": [path], "edited_image": path}
-        yield Hostile(f"edited {path}", [job(score)], (400,))
-        yield Hostile(f"output {path}", [job({"prompt": "x", "output_path": path})], (400,))
-        for spelling in ("lora_path", "loraFile", "lora_model", "loras"):
+        yield Hostile(f"edited {path}", [job(score)], TASKS)
+        yield Hostile(f"output {path}", [job({"prompt": "x", "output_path": path})], TASKS)
+        for spelling in ("lora_path", "loraFile", "lora_model", "loras", "output_file"):
             task = {"prompt": "x", spelling: path}
-            yield Hostile(f"{spelling} {path}", [job(task)], (400,))
+            yield Hostile(f"{spelling} {path}", [job(task)], TASKS)
 
 
 def png(width: int, height: int, data: bytes = b"", colour: int = 2, depth: int = 8) -> bytes:
@@ -451,7 +453,7 @@ def pictures() -> Iterator[Hostile]:
     }  # fmt: skip
     for name, data in contents.items():
         edit = {"instruction": "x", "source_images": [data_url(data)]}
-        yield Hostile(f"picture: {name}", [job(edit)], (400,))
+        yield Hostile(f"picture: {name}", [job(edit)], TASKS)
     urls = {
         "no base64": "data:image/png,hello", "an empty one": "data:image/png;base64,",
         "broken base64": "data:image/png;base64,A===",
@@ -462,9 +464,9 @@ def pictures() -> Iterator[Hostile]:
     }  # fmt: skip
     for name, url in urls.items():
         edit = {"instruction": "x", "source_images": [url]}
-        yield Hostile(f"data URL: {name}", [job(edit)], (400,))
+        yield Hostile(f"data URL: {name}", [job(edit)], TASKS)
     large = {"instruction": "x", "source_images": [data_url(picture(size=(1100, 1000)))]}
-    yield Hostile("more megapixels than allowed", [job(large)], (400,))
+    yield Hostile("more megapixels than allowed", [job(large)], TASKS)
 
 
 def file_requests() -> Iterator[Hostile]:
@@ -473,3 +475,44 @@ def file_requests() -> Iterator[Hostile]:
     yield Hostile("a file by PUT", [request("/v1/files/file-0", "PUT", body=b"x")], (405,))
     said = [("Authorization", "Basic " + "A" * 5000)]
     yield Hostile("a strange Authorization", [request("/nothing", headers=said)], (404,))
+
+
+def images() -> Iterator[Hostile]:
+    drawn = "/v1/images/generations"
+    asked: dict[str, Any] = {"prompt": "x", "size": "64x64"}
+    wrong: list[Any] = [
+        {}, [], "x", {"prompt": 7}, {"prompt": ""}, {"prompt": "a\0b"}, {**asked, "n": 0},
+        {**asked, "n": 10**9}, {**asked, "n": -1}, {**asked, "n": 1.5}, {**asked, "n": True},
+        {**asked, "size": "9999999x9999999"}, {**asked, "size": "-64x64"}, {**asked, "size": "x"},
+        {**asked, "size": "64x64x64"}, {**asked, "size": ["64x64"]}, {**asked, "seed": 2**64},
+        {**asked, "output_format": "../png"}, {**asked, "output_format": "svg"},
+        {**asked, "output_compression": 101}, {**asked, "response_format": "file"},
+        {**asked, "partial_images": 99}, {**asked, "stream": "maybe"}, {**asked, "style": "vivid"},
+        {**asked, "num_inference_steps": 10**9}, {**asked, "guidance_scale": 10**9},
+        {**asked, "loras": [{"name": "/etc/passwd"}]}, {**asked, "loras": ["../../x"]},
+        {**asked, "loras": [{"name": "x", "path": "/etc/passwd"}]}, {**asked, "lora_path": "/x"},
+        {**asked, "output_path": "/etc/x"}, {**asked, "__proto__": {}},
+        {**asked, "loras": "x" * 99},
+    ]  # fmt: skip
+    for body in wrong:
+        text = posted(json.dumps(body).encode(), drawn)
+        yield Hostile(f"generation {str(body)[:70]}", [text], (400,))
+    for model in ("/etc/passwd", "../../x", "", "gpt-image-1\0", "a" * 2000):
+        text = posted(json.dumps({**asked, "model": model}).encode(), drawn)
+        yield Hostile(f"model {model[:40]!r}", [text], (400, 404))
+    for path in PATHS:
+        body = {"prompt": "x", "images": [{"image_url": path}]}
+        text = posted(json.dumps(body).encode(), "/v1/images/edits")
+        yield Hostile(f"edit of {path}", [text], (400, 404))
+    for name in ("x.png", "AAAA.png", "..%2f..%2fx.png", "a" * 3000 + ".png", "%00", ".", "x"):
+        yield Hostile(f"picture {name[:30]}", [request(f"/pictures/{name}")], (404,))
+    for number in ("-2", "9" * 30, "1e9", "x", "%00", ""):
+        for target in (f"/v1/jobs?limit={number}", f"/v1/jobs/job_0/results/{number}/content"):
+            yield Hostile(f"GET {target[:50]}", [request(target)], (400, 404, 405))
+    for target in ("/v1/workers/load", "/v1/workers/unload"):
+        yield Hostile(f"POST {target}", [posted(b'{"kind":"os"}', target)], (400,))
+    yield Hostile("a drain of no worker", [posted(b"", "/v1/workers/%2e%2e/drain")], (404,))
+    for key in ("", "a" * 300, "a b", "\xff"):
+        head = [("Content-Type", "application/json"), ("Idempotency-Key", key)]
+        text = request("/v1/jobs", "POST", head, b'{"tasks":[]}')
+        yield Hostile(f"Idempotency-Key {key[:20]!r}", [text], (400,))

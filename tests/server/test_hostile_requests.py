@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 
@@ -54,8 +55,8 @@ async def answer_to(hostile: Hostile, port: int) -> bytes:
         writer.close()
 
 
-def verdict(hostile: Hostile, answer: bytes) -> str | None:
-    """What is wrong with an answer; None if nothing is."""
+def verdict(hostile: Hostile, answer: bytes, jobs: dict[str, str]) -> str | None:
+    """What is wrong with an answer; None if nothing is. An accepted job is noted in `jobs`."""
     while answer.startswith(b"HTTP/1.1 100 "):
         answer = answer.partition(b"\r\n\r\n")[2]
     if not answer:
@@ -64,6 +65,9 @@ def verdict(hostile: Hostile, answer: bytes) -> str | None:
     status = int(head.split()[1])
     if status not in hostile.statuses:
         return f"status {status}: {body[:200]!r}"
+    if status == 202:
+        jobs[json.loads(body)["id"]] = hostile.name
+        return None
     try:
         error: dict[str, Any] = json.loads(body)["error"]
     except (ValueError, KeyError, TypeError):
@@ -75,19 +79,32 @@ def verdict(hostile: Hostile, answer: bytes) -> str | None:
     return None
 
 
-async def answers_to(requests: list[Hostile], port: int) -> dict[str, str]:
-    """Send all of them, and give what is wrong with the answers."""
+async def answers_to(requests: list[Hostile], port: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Send all of them; gives what is wrong with answers, and jobs that were accepted."""
     turns = asyncio.Semaphore(AT_ONCE)
+    jobs: dict[str, str] = {}
 
     async def one(hostile: Hostile) -> tuple[str, str | None]:
         async with turns:
             try:
-                return hostile.name, verdict(hostile, await answer_to(hostile, port))
+                return hostile.name, verdict(hostile, await answer_to(hostile, port), jobs)
             except TimeoutError:
                 return hostile.name, "the connection is held"
 
     found = await asyncio.gather(*map(one, requests))
-    return {name: problem for name, problem in found if problem is not None}
+    return {name: problem for name, problem in found if problem is not None}, jobs
+
+
+def accepted_in_error(client: httpx2.Client, jobs: dict[str, str]) -> dict[str, str]:
+    """What is wrong with jobs of hostile tasks: each task should have failed, and say why."""
+    problems = {}
+    for id, name in jobs.items():
+        status = finished(client, id)["status"]
+        errors = [one["error"] for one in client.get(f"/v1/jobs/{id}/results").json()["data"]]
+        told = [error for error in errors if error and "/tmp/" not in error]
+        if status != "failed" or len(told) < len(errors) or "Traceback" in str(errors):
+            problems[name] = f"{status}: {errors}"
+    return problems
 
 
 def test_hostile_requests_are_refused_and_leave_nothing_behind(limited: Daemon) -> None:
@@ -103,7 +120,10 @@ def test_hostile_requests_are_refused_and_leave_nothing_behind(limited: Daemon) 
     wait_until(lambda: not process.net_connections(kind="tcp")[1:], "closed connections")
     memory, files = process.memory_info().rss, process.num_fds()
 
-    assert asyncio.run(answers_to(requests, port)) == {}
+    problems, jobs = asyncio.run(answers_to(requests, port))
+    assert problems == {}
+    with limited.client() as client:
+        assert accepted_in_error(client, jobs) == {}
 
     assert process.is_running() and limited.process.poll() is None
     wait_until(lambda: process.num_fds() <= files + 2, "files to be closed")

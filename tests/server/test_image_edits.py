@@ -4,6 +4,7 @@ import asyncio
 import base64
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -52,13 +53,14 @@ def test_a_picture_is_edited_as_the_prompt_says(client: OpenAI) -> None:
     assert len(task["source_images"]) == 1
 
 
-def test_sixteen_pictures_are_taken_in_their_order(client: OpenAI) -> None:
+def test_sixteen_pictures_are_taken_in_their_order(client: OpenAI, daemon: Daemon) -> None:
     pictures = [png((10 * i, 0, 0)) for i in range(16)]
     extra = {"true_cfg_scale": 2.0, "guidance_scale": 1.0, "negative_prompt": " "}
     answer = client.images.edit(image=pictures, prompt="join them", **SMALL, extra_body=extra)
     assert answer.data is not None
     task = made_by(answer.data[0])
-    colours = [Image.open(path).convert("RGB").getpixel((0, 0)) for path in task["source_images"]]
+    sources = [daemon.output / path for path in task["source_images"]]
+    colours = [Image.open(path).convert("RGB").getpixel((0, 0)) for path in sources]
     assert colours == [(10 * i, 0, 0) for i in range(16)]
     assert (task["true_cfg_scale"], task["guidance_scale"]) == (2.0, 1.0)
 
@@ -117,6 +119,22 @@ def test_the_asynchronous_client_draws_edits_and_streams(daemon: Daemon) -> None
     assert picture(drawn.data[0]).size == picture(edited.data[0]).size == (32, 32)
     assert models.data[0].id == "simulated"
     assert events == ["image_generation.completed"]
+
+
+def test_files_and_own_pictures_are_edited_by_their_names(client: OpenAI, daemon: Daemon) -> None:
+    file = client.files.create(file=png((250, 0, 0)), purpose="vision")
+    with daemon.client() as plain:
+        drawn = plain.post("/v1/images/generations", json={"prompt": "a house", **SMALL})
+        assert drawn.status_code == 200
+        job = plain.get("/v1/jobs").json()["data"][0]["id"]
+        images = [{"file_id": file.id}, f"{job}/0"]
+        body = {"prompt": "join them", "images": images, **SMALL}
+        answer = plain.post("/v1/images/edits", json=body)
+        assert answer.status_code == 200, answer.text
+        [content] = [item["b64_json"] for item in answer.json()["data"]]
+    sources = made_by(SimpleNamespace(b64_json=content))["source_images"]
+    sizes = [Image.open(daemon.output / path).size for path in sources]
+    assert sizes == [(48, 32), (32, 32)]
 
 
 # -- LoRAs -----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Pictures from prompts through the official client, against the real process."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -167,7 +168,7 @@ def test_addresses_answer_without_a_key_with_the_right_type(client: OpenAI, daem
 
 
 def test_an_address_outlives_the_daemon_but_not_its_time(tmp_path: Path) -> None:
-    def address() -> str:
+    def address(daemon: Daemon) -> str:
         body = {"prompt": "a house", "response_format": "url", **SMALL}
         with daemon.client() as client:
             url = client.post("/v1/images/generations", json=body).json()["data"][0]["url"]
@@ -175,12 +176,12 @@ def test_an_address_outlives_the_daemon_but_not_its_time(tmp_path: Path) -> None
 
     daemon = Daemon(tmp_path, server={"images": {"url_lifetime": 60}}).start()
     try:
-        lasting = address()
+        lasting = address(daemon)
         assert daemon.stop() == 0, daemon.log
         assert (daemon.output / "picture_urls.key").stat().st_mode & 0o777 == 0o600
         daemon.settings["server"]["images"]["url_lifetime"] = 1 / 30  # two seconds
         daemon.start()
-        short = address()
+        short = address(daemon)
         with daemon.client() as client:
             assert client.get(short).status_code == client.get(lasting).status_code == 200
             wait_until(lambda: client.get(short).status_code == 410, "the end of the address")
@@ -288,6 +289,28 @@ def test_what_a_client_that_left_was_waiting_for_is_not_drawn(
     wait_until(lambda: jobs_of(daemon, prompt), "the picture that was under way")
     client.images.generate(prompt="the next one", **SMALL)  # comes after all that still waited
     assert len(jobs_of(daemon, prompt)) < 10
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_defect(daemon: Daemon) -> None:
+    host, port = daemon.url.removeprefix("http://").split(":")
+    begin = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na house'
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            b"POST /v1/images/edits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n" + begin
+        )
+    wait_until(lambda: "POST /v1/images/edits 499" in daemon.log, "the line of the request")
+    assert "defect" not in daemon.log
+
+
+def test_small_answers_are_sent_at_once(daemon: Daemon) -> None:
+    taken = []
+    with daemon.client() as client:
+        for _ in range(20):
+            started = time.perf_counter()
+            client.get("/v1/models/simulated")
+            taken.append(time.perf_counter() - started)
+    assert min(taken) < 0.03  # where headers and body wait for each other it is always 0.04
 
 
 def test_a_daemon_that_stops_does_not_wait_for_those_who_wait(tmp_path: Path) -> None:

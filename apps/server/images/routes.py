@@ -18,6 +18,7 @@ from apps.openai_images.parameters import EditParameters, GenerationParameters, 
 from apps.openai_images.refusals import checked
 from apps.openai_images.tasks import check_together, steps_of, tasks_for
 from apps.server.context import Caller, TheInbox, TheLoras, TheService
+from apps.server.errors import CLIENT_GONE
 from apps.server.images import documents
 from apps.server.images.answers import Answer
 from apps.server.images.bodies import FORM, JSON, content_type, form_body, json_body, unsupported
@@ -33,7 +34,6 @@ from core.worker_spec import Role
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 SOURCE = "images"
-CLIENT_GONE = 499  # as nginx logs it; nobody reads the answer
 
 
 class Drawing:

@@ -19,13 +19,15 @@ async def pictures(service: Service, live: LiveJob) -> AsyncIterator[TaskResult 
     Raises:
         ApiError: a picture cannot be drawn, or not by this process, which is about to end.
     """
-    given = 0
+    given = looked = 0
     shown: dict[str, int] = {}  # the step of the newest preview, by task; a retry shows none again
     while given < live.stored.total:
-        new = [p for p in live.previews.values() if p.step > shown.get(p.task_id, 0)]
-        if new:
-            shown[new[0].task_id] = new[0].step
-            yield new[0]
+        if looked < len(live.previews):
+            preview = live.previews[looked]
+            looked += 1
+            if preview.step > shown.get(preview.task_id, 0):
+                shown[preview.task_id] = preview.step
+                yield preview
         elif given < len(live.results):
             result = live.results[given]
             if not result.result["success"]:

@@ -22,11 +22,10 @@ MAX_REDIRECTS = 3
 MAX_URL = 4096  # characters
 SECONDS = 30.0  # for all of it, redirects included
 _REDIRECTS = (301, 302, 303, 307, 308)
-_CHUNK = {b"accept": b"image/*", b"accept-encoding": b"identity", b"user-agent": b"image-daemon"}
+_HEADERS = {b"accept": b"image/*", b"accept-encoding": b"identity", b"user-agent": b"image-daemon"}
 # Networks that stand for addresses of another kind, which may be private.
 _TRANSLATED = [ipaddress.ip_network(net) for net in ("64:ff9b::/96", "2002::/16", "2001::/32")]
 Resolve = Callable[[str, int], Awaitable[list[str]]]
-BODY = "fetched"
 
 
 def is_public(text: str) -> bool:
@@ -92,11 +91,11 @@ class Fetcher:
         """The content of an answer, or None and where it says to go on."""
         async with (
             httpcore2.AsyncConnectionPool(self._tls, network_backend=self._network) as pool,
-            pool.stream("GET", url, headers=list(_CHUNK.items())) as answer,
+            pool.stream("GET", url, headers=list(_HEADERS.items())) as answer,
         ):
             told = {name.lower(): value for name, value in reversed(answer.headers)}
             if answer.status in _REDIRECTS and b"location" in told:
-                return None, urljoin(url, told[b"location"].decode("latin-1"))
+                return None, _joined(url, told[b"location"].decode("latin-1"), param)
             if answer.status != 200:
                 raise _refused(param, f"answers with status {answer.status}")
             length = told.get(b"content-length", b"0")
@@ -142,6 +141,13 @@ class _PublicNetwork(httpcore2.AsyncNetworkBackend):
 
     async def sleep(self, seconds: float) -> None:
         await self._network.sleep(seconds)
+
+
+def _joined(url: str, place: str, param: str) -> str:
+    try:
+        return urljoin(url, place)
+    except ValueError:
+        raise _refused(param, "redirects to no valid address") from None
 
 
 def _checked(url: str, param: str) -> str:

@@ -6,7 +6,7 @@ from apps.server.errors import ApiError
 from apps.server.safety.answers import refuse
 from apps.server.safety.bodies import Bodies, BodyLimits
 from apps.server.safety.hosts import Hosts
-from apps.server.safety.keys import ApiKeys, key_missing
+from apps.server.safety.keys import ApiKey, ApiKeys, key_missing
 
 NOBODY = "nobody"  # the caller of what needs no key, where keys are used
 # Without a caller's data: health for probes, and the page, which asks for a key itself. Addresses
@@ -65,20 +65,21 @@ class Guard:
 
     def _identify(self, scope: Scope) -> None:
         sent = [value.decode("latin-1") for n, value in scope["headers"] if n == b"authorization"]
-        caller = self._keys.caller(sent) if self._keys.needed else self._first_key(sent)
+        key = self._keys.owner(sent) if self._keys.needed else self._first_key(sent)
         if not self._keys.needed:
             return
-        if caller is None:
+        state = scope.setdefault("state", {})
+        state["operator"] = key is not None and key.operator
+        if key is None:
             path: str = scope["path"]
             if path not in OPEN and not path.startswith(OPEN_FOLDERS):
                 raise key_missing()
-            caller = NOBODY
-        scope.setdefault("state", {})["caller"] = caller
+        state["caller"] = NOBODY if key is None else key.id
 
-    def _first_key(self, sent: list[str]) -> str | None:
+    def _first_key(self, sent: list[str]) -> ApiKey | None:
         """Nobody's, unless a key was made just now."""
         try:
-            return self._keys.caller(sent)
+            return self._keys.owner(sent)
         except ApiError:
             if self._keys.needed:
                 raise

@@ -42,16 +42,19 @@ def only_this_machine(host: str) -> bool:
 
 
 def host_name(text: str) -> str:
-    """A name from the settings as names are compared.
+    """A name or an address from the settings, as they are compared.
 
     Raises:
-        ValueError: it is more than a name.
+        ValueError: it is more than that.
     """
     name = text.strip().lower().rstrip(".")
-    found = _AUTHORITY.fullmatch(name if ":" not in name or "[" in name else f"[{name}]")
-    if found is None or found[2] is not None:
+    address = address_of(name)
+    if address is not None:
+        return str(address)
+    found = _AUTHORITY.fullmatch(name)
+    if found is None or found[2] is not None or name.startswith("["):
         raise ValueError(f"{text!r} is no host name: give it without scheme, port and path")
-    return _plain(found[1])
+    return name
 
 
 def _plain(host: str) -> str:
@@ -68,6 +71,7 @@ class Hosts:
 
     def __init__(self, listening: str, allowed: Iterable[str] = ()) -> None:
         self._names = {LOOPBACK_NAME, host_name(listening), *map(host_name, allowed)}
+        self._names -= {"0.0.0.0", "::"}  # these mean all addresses, and are nobody's name
 
     def check(self, scope: Scope) -> None:
         """Raises ApiError for a request under another name, or from another site's page."""
@@ -91,7 +95,7 @@ class Hosts:
             return host in self._names
         # An address is no name that somebody else can let point here.
         own = address_of(str((scope.get("server") or ("",))[0]))
-        return address.is_loopback or address == own or host in self._names
+        return address.is_loopback or address == own or str(address) in self._names
 
     def _check_origin(
         self, headers: Collection[tuple[bytes, bytes]], authority: str, method: str

@@ -12,6 +12,8 @@ WORD = "keys"
 EXAMPLES = """\
 examples:
   python serve.py keys add alice       print a new key, which is shown this once
+  python serve.py keys add root --operator
+                                       one that may drain workers and unload models, too
   python serve.py keys list
   python serve.py keys rotate alice    replace it; her jobs and files stay hers
   python serve.py keys revoke alice    end it; a running daemon knows within seconds
@@ -33,20 +35,25 @@ def run(argv: Sequence[str], program: str) -> int:
     )
     parser.add_argument("do", choices=("add", "list", "rotate", "revoke"))
     parser.add_argument("name", nargs="?", help="whose key it is")
+    parser.add_argument("--operator", action="store_true", help="with add: may run the daemon")
     parser.add_argument("--config", metavar="FILE", help="YAML settings over config/server.yaml")
     parser.add_argument("--output-dir", metavar="DIR", help="of the daemon that the keys are for")
     options = parser.parse_args(argv)
     if (options.name is None) != (options.do == "list"):
         parser.error("list takes no name" if options.do == "list" else "whose key? give a name")
+    if options.operator and options.do != "add":
+        parser.error("--operator is for add")
     rules = load_server_settings(options.config).server
     file = rules.keys_place(options.output_dir and Path(options.output_dir))
     if options.do == "list":
         for key in read_keys(file):
             day = time.strftime("%Y-%m-%d", time.localtime(key.created))
-            print(f"{key.name}  {key.id}  since {day}")
+            print(f"{key.name}  {key.id}  since {day}{'  operator' * key.operator}")
     elif options.do == "revoke":
         revoke_key(file, options.name)
         print(f"{options.name} has no key any more.")
+    elif options.do == "add":
+        print(add_key(file, options.name, options.operator))
     else:
-        print((add_key if options.do == "add" else rotate_key)(file, options.name))
+        print(rotate_key(file, options.name))
     return 0

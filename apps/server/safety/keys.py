@@ -38,12 +38,14 @@ class ApiKey:
     Attributes:
         id: of its owner's jobs, files and pictures; a key that replaces it has the same.
         created: Unix time.
+        operator: its owner may also drain workers, and load and unload models.
     """
 
     id: str
     name: str
     sha256: str
     created: int
+    operator: bool = False
 
 
 def read_keys(file: Path) -> list[ApiKey]:
@@ -64,14 +66,14 @@ def read_keys(file: Path) -> list[ApiKey]:
         raise InputError(f"keys_file: {file} can be written by others; its mode must be 0600.")
     try:
         keys = [ApiKey(**entry) for entry in json.loads(content)["keys"]]
-        if not all(len(bytes.fromhex(key.sha256)) == 32 and key.id for key in keys):
+        if not all(map(_is_whole, keys)):
             raise ValueError
     except (ValueError, TypeError, KeyError, RecursionError):
         raise InputError(f"keys_file: {file} is no file of API keys, or damaged.") from None
     return keys
 
 
-def add_key(file: Path, name: str) -> str:
+def add_key(file: Path, name: str, operator: bool = False) -> str:
     """Make a key for somebody; returns it, and nothing else knows it.
 
     Raises:
@@ -88,7 +90,8 @@ def add_key(file: Path, name: str) -> str:
                 f"name: {name} has a key already; `rotate` replaces it, `revoke` ends it."
             )
         secret = _new_secret()
-        made = ApiKey(f"key_{secrets.token_hex(8)}", name, _hash(secret), int(time.time()))
+        id = f"key_{secrets.token_hex(8)}"
+        made = ApiKey(id, name, _hash(secret), int(time.time()), operator)
         _write(file, [*keys, made])
     return secret
 
@@ -128,8 +131,8 @@ class ApiKeys:
         self.needed = bool(self._keys)
         self._look_at = time.monotonic() + LOOK_AGAIN
 
-    def caller(self, authorization: Sequence[str]) -> str | None:
-        """Whose key a request's Authorization headers hold; None where it has none.
+    def owner(self, authorization: Sequence[str]) -> ApiKey | None:
+        """Which key a request's Authorization headers hold; None where it has none.
 
         Raises:
             ApiError: 401 for what is no key of this server.
@@ -143,7 +146,7 @@ class ApiKeys:
             owner = None
             for known, key in self._keys:  # all of them: the time says nothing of which it was
                 if hmac.compare_digest(known, digest):
-                    owner = key.id
+                    owner = key
             if owner is not None:
                 return owner
         raise ApiError(401, "Incorrect API key provided.", "invalid_api_key", headers=_CHALLENGE)
@@ -178,6 +181,10 @@ def key_missing() -> ApiError:
         "invalid_api_key",
         headers=_CHALLENGE,
     )
+
+
+def _is_whole(key: ApiKey) -> bool:
+    return len(bytes.fromhex(key.sha256)) == 32 and bool(key.id) and type(key.operator) is bool
 
 
 def _new_secret() -> str:

@@ -1,0 +1,67 @@
+"""LoRAs by their names: those of one folder, and nothing beyond it."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from apps.server.errors import ApiError
+from apps.server.loras import Loras, view
+
+
+def write(file: Path, tensors: dict[str, list[int]] | None = None, **said: str) -> Path:
+    """A file in safetensors form, LoRA or not."""
+    tensors = {"a.lora_A.weight": [4, 8], "a.lora_B.weight": [8, 4]} if tensors is None else tensors
+    header: dict[str, object] = {"__metadata__": said}
+    end = 0
+    for name, shape in tensors.items():
+        size = 4 * shape[0] * shape[1]
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * end)
+    return file
+
+
+def test_loras_are_listed_with_what_their_files_say(tmp_path: Path) -> None:
+    folder = tmp_path / "loras"
+    write(folder / "ink.safetensors", ss_base_model_version="zimage")
+    write(folder / "paper" / "adapter_model.safetensors")
+    write(folder / "whole.safetensors", {"a.weight": [2, 2]})
+    (folder / "pickle.safetensors").write_bytes(b"\x80\x04" + b"\0" * 100)
+    (folder / "notes.txt").write_text("x")
+    loras = Loras(folder)
+    assert loras.names() == ["ink", "paper"]
+    shown = {name: view(entry) for name, entry in loras.entries().items()}
+    assert shown["ink"]["rank"] == 4 and shown["ink"]["layers"] == 1
+    assert shown["ink"]["base_model"] == "zimage" and shown["ink"]["usable"]
+    assert "no LoRA tensors" in shown["whole"]["problem"]
+    assert "pickle" in shown["pickle"]["problem"]
+    assert str(tmp_path) not in json.dumps(shown)
+    for name in ("ink", "ink.safetensors"):
+        assert loras.resolve(name, "loras") == str(folder / "ink.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../outside", "../outside.safetensors", "inner/deep", "linked", "away/x", "",
+     ".", "..", "whole", "ink/", "./ink", "INK", "ink\0", "a" * 5000],
+)  # fmt: skip
+def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "loras"
+    outside = write(tmp_path / "outside.safetensors")
+    write(folder / "ink.safetensors")
+    write(folder / "inner" / "deep.safetensors")
+    write(folder / "whole.safetensors", {"a.weight": [2, 2]})
+    (folder / "linked.safetensors").symlink_to(outside)
+    (folder / "away").symlink_to(tmp_path)
+    with pytest.raises(ApiError) as caught:
+        Loras(folder).resolve(name, "loras")
+    assert caught.value.status == 400 and caught.value.param == "loras"
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_has_no_loras(tmp_path: Path) -> None:
+    assert Loras(tmp_path / "none").names() == []

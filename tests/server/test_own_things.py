@@ -1,0 +1,220 @@
+"""What belongs to one API key is nobody else's; the openai client keeps its files."""
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from openai import OpenAI
+from PIL import Image
+
+from apps.server.safety.keys import FILE_NAME, add_key, revoke_key, rotate_key
+from tests.conftest import wait_until
+from tests.server.conftest import Daemon, finished
+
+SECRET = "a lighthouse that nobody may know of"
+SMALL = {"width": 64, "height": 64, "num_inference_steps": 1}
+LIMITS = {"files_gib_per_key": 0.001, "files_per_key": 3, "inbox_gib": 1}
+
+
+class Keyed:
+    """A daemon with API keys, and whose keys these are."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.file = daemon.output / FILE_NAME
+        self.keys = {name: add_key(self.file, name) for name in ("alice", "bob", "carol")}
+
+    def openai(self, name: str) -> OpenAI:
+        return OpenAI(
+            api_key=self.keys[name],
+            base_url=f"{self.daemon.url}/v1",
+            max_retries=0,
+            http_client=openai.DefaultHttpxClient(trust_env=False),
+        )
+
+    def client(self, name: str | None) -> httpx2.Client:
+        headers = {"Authorization": f"Bearer {self.keys[name]}"} if name else {}
+        return self.daemon.client(headers=headers)
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
+    daemon = Daemon(tmp_path_factory.mktemp("keyed"), server={"limits": LIMITS})
+    keyed = Keyed(daemon)
+    daemon.start()
+    yield keyed
+    daemon.end()
+
+
+def picture(colour: str = "red") -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (32, 32), colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_without_a_key_nothing_is_told(keyed: Keyed) -> None:
+    for sent in ({}, {"Authorization": "Bearer sk-wrong"}, {"Authorization": "Basic YTpi"}):
+        with keyed.daemon.client(headers=sent) as client:
+            for path in ("/v1/files", "/v1/jobs/job_1", "/v1/loras", "/openapi.json", "/nothing"):
+                answer = client.get(path)
+                assert answer.status_code == 401, path
+                assert answer.json()["error"]["code"] == "invalid_api_key"
+                assert answer.headers["www-authenticate"] == "Bearer"
+    with keyed.client(None) as client:
+        assert client.get("/healthz").status_code != 401  # probes have no keys
+        assert client.get("/").status_code != 401
+    wrong = keyed.openai("alice").with_options(api_key="sk-wrong")
+    with pytest.raises(openai.AuthenticationError) as caught:
+        wrong.files.list()
+    assert caught.value.code == "invalid_api_key"
+
+
+def test_the_openai_client_keeps_files(keyed: Keyed) -> None:
+    client = keyed.openai("carol")
+    content = picture()
+    made = client.files.create(file=("../../etc/red.png", content), purpose="vision")
+    assert (made.filename, made.bytes, made.purpose) == ("red.png", len(content), "vision")
+    assert made.status == "processed" and made.expires_at is None
+    lines = b'{"custom_id": "1"}\n'
+    batch = client.files.create(
+        file=("jobs.jsonl", lines),
+        purpose="batch",
+        expires_after={"anchor": "created_at", "seconds": 3600},
+    )
+    assert batch.expires_at == batch.created_at + 3600
+    third = client.files.create(file=("more.jsonl", lines), purpose="batch")
+    assert third.expires_at == third.created_at + 30 * 24 * 3600
+    assert client.files.retrieve(made.id) == made
+    assert client.files.content(batch.id).content == lines
+    assert [file.id for file in client.files.list(limit=2)] == [third.id, batch.id, made.id]
+    first = client.files.list(order="asc", purpose="batch", limit=1)
+    assert first.data == [batch] and first.has_next_page()
+    with pytest.raises(openai.RateLimitError) as caught:
+        client.files.create(file=("one.jsonl", lines), purpose="batch")
+    assert caught.value.code == "storage_quota_exceeded"
+    assert client.files.delete(third.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(third.id)
+    with pytest.raises(openai.RateLimitError):
+        client.files.create(file=("large.jsonl", b"x" * 2_000_000), purpose="batch")
+    with pytest.raises(openai.BadRequestError) as unknown:
+        client.files.create(file=("a.jsonl", lines), purpose="fine-tune")
+    assert unknown.value.param == "purpose"
+    for file in (made, batch):
+        client.files.delete(file.id)
+    assert client.files.list().data == []
+
+
+def test_one_key_sees_nothing_of_another(keyed: Keyed) -> None:
+    with keyed.client("alice") as alice, keyed.client("bob") as bob:
+        task = {"prompt": SECRET, **SMALL}
+        job = alice.post("/v1/jobs", json={"tasks": [task]}).raise_for_status().json()["id"]
+        finished(alice, job)
+        upload = {"file": ("alice.png", picture("blue"))}
+        sent = alice.post("/v1/files", files=upload, data={"purpose": "vision"})
+        file = sent.raise_for_status().json()["id"]
+        own = {"job": job, "file": file, "batch": "batch_1"}
+        routes = alice.get("/openapi.json").json()["paths"]
+        asked = 0
+        for path, methods in routes.items():
+            for method in methods:
+                answer = bob.request(method, filled(path, own), json={})
+                for word in (job, file, SECRET, "alice"):
+                    assert "{" in path or word not in answer.text, (method, path)
+                if whose(path) in own:
+                    asked += 1
+                    assert answer.status_code in (404, 400), (method, path, answer.text)
+                    assert SECRET not in answer.text and "alice" not in answer.text
+        assert asked >= 6
+        # Nor does a name of hers lead to her pictures.
+        for reference in (f"{job}/0", file):
+            edit = {"instruction": "x", "source_images": [reference], **SMALL}
+            asked_for = bob.post("/v1/jobs", json={"tasks": [edit]}).json()["id"]
+            assert finished(bob, asked_for)["status"] == "failed"
+            (result,) = bob.get(f"/v1/jobs/{asked_for}/results").json()["data"]
+            assert f"there is no {reference}" in result["error"]
+            image = {"prompt": "x", "images": [{"image_url": reference}]}
+            assert bob.post("/v1/images/edits", json=image).status_code in (400, 404)
+        assert alice.get(f"/v1/jobs/{job}").json()["status"] == "completed"
+        assert alice.get(f"/v1/files/{file}/content").content == picture("blue")
+        assert alice.delete(f"/v1/files/{file}").json()["deleted"]
+
+
+def whose(path: str) -> str:
+    """What a route's path names: job, file, or something that all callers share."""
+    for start, kind in (("/v1/jobs/{", "job"), ("/v1/files/{", "file"), ("/v1/batches/{", "batch")):
+        if path.startswith(start):
+            return kind
+    return ""
+
+
+def filled(path: str, own: dict[str, str]) -> str:
+    start, _, rest = path.partition("{")
+    end = rest.partition("}")[2]
+    name = own.get(whose(path), "x")
+    return filled(f"{start}{name}{end}", own) if rest else path
+
+
+def test_keys_change_while_the_daemon_runs(keyed: Keyed) -> None:
+    keyed.keys["dave"] = add_key(keyed.file, "dave")
+
+    def status(name: str) -> int:
+        with keyed.client(name) as client:
+            return client.get("/v1/files").status_code
+
+    wait_until(lambda: status("dave") == 200, "the new key")
+    with keyed.client("dave") as client:
+        upload = {"file": ("a.txt", b"x")}
+        client.post("/v1/files", files=upload, data={"purpose": "user_data"}).raise_for_status()
+    old = keyed.keys["dave"]
+    keyed.keys["dave"] = rotate_key(keyed.file, "dave")
+    wait_until(lambda: status("dave") == 200, "the key that replaces it")
+    with keyed.client("dave") as client:
+        assert len(client.get("/v1/files").json()["data"]) == 1
+    keyed.keys["dave before"] = old
+    assert status("dave before") == 401
+    revoke_key(keyed.file, "dave")
+    wait_until(lambda: status("dave") == 401, "the end of the key")
+    keyed.file.chmod(0o666)  # whoever could write it could be anybody
+    said = "API keys stay as they were"
+    wait_until(lambda: status("alice") == 200 and said in keyed.daemon.log, "a word about the file")
+    keyed.file.chmod(0o600)
+
+
+def test_only_an_operators_key_changes_how_others_are_served(keyed: Keyed) -> None:
+    keyed.keys["root"] = add_key(keyed.file, "root", operator=True)
+    with keyed.client("alice") as alice, keyed.client("root") as root:
+        routes = alice.get("/openapi.json").json()["paths"]
+        changes = [
+            path for path in routes if path.startswith("/v1/workers") and "post" in routes[path]
+        ]
+        assert len(changes) >= 4
+        for path in changes:
+            answer = alice.post(path.replace("{name}", "cpu0"), json={"kind": "generate"})
+            assert answer.status_code == 403, path
+            assert answer.json()["error"]["code"] == "insufficient_permissions"
+        assert alice.get("/v1/workers").status_code == 200
+        wait_until(lambda: root.get("/v1/files").status_code == 200, "the new key")
+        none = root.post("/v1/workers/none/drain")
+        assert none.json()["error"]["code"] == "worker_not_found"
+
+
+def test_pictures_in_tasks_become_the_callers_own_files(keyed: Keyed) -> None:
+    with keyed.client("alice") as client:
+        url = f"data:image/png;base64,{base64.b64encode(picture('green')).decode()}"
+        upload = {"file": ("a.png", picture("green"))}
+        file = client.post("/v1/files", files=upload, data={"purpose": "vision"}).json()["id"]
+        edit: dict[str, Any] = {"instruction": "x", **SMALL}
+        for reference in (url, url.partition(",")[2], file):
+            job = client.post("/v1/jobs", json={"tasks": [{**edit, "source_images": [reference]}]})
+            assert job.status_code == 202, job.text
+            client.delete(f"/v1/jobs/{job.json()['id']}").raise_for_status()
+        client.delete(f"/v1/files/{file}")
+    kept = [
+        f for f in (keyed.daemon.output / "inbox").iterdir() if f.read_bytes() == picture("green")
+    ]
+    assert len(kept) == 1

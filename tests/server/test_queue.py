@@ -1,0 +1,111 @@
+"""Too much, too long, too full: quotas, disks that refuse, results whose time is up."""
+
+import resource
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from core.store.ledger import Ledger
+from tests.conftest import wait_until, worker_processes
+from tests.played_workers import PlayedWorkers
+from tests.server.conftest import Daemon, finished
+from tests.server.in_process import Application
+
+SMALL = {"width": 64, "height": 64, "num_inference_steps": 1}
+
+
+def tasks(count: int) -> dict[str, Any]:
+    return {"tasks": [{"prompt": f"house {n}", **SMALL} for n in range(count)]}
+
+
+def test_who_has_too_much_waiting_is_told_when_to_come_again(tmp_path: Path) -> None:
+    turns = threading.Semaphore(0)
+    played = PlayedWorkers(may=lambda worker, lease: turns.acquire())
+    rules = {"max_waiting_per_key": 5, "max_waiting": 8}
+    with (
+        Application(tmp_path, 1, played.backend, server=rules) as application,
+        application.client() as client,
+    ):
+        assert client.post("/v1/jobs", json=tasks(6)).status_code == 400  # never any room
+        key = {"Idempotency-Key": "k"}
+        first = client.post("/v1/jobs", json=tasks(4), headers=key)
+        refused = client.post("/v1/jobs", json=tasks(2))
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+        assert int(refused.headers["retry-after"]) >= 1
+        # What was accepted is found again, however much waits.
+        assert client.post("/v1/jobs", json=tasks(4), headers=key).json() == first.json()
+        application.be_called_by("another")
+        assert client.post("/v1/jobs", json=tasks(4)).status_code == 202
+        application.be_called_by("third")
+        assert client.post("/v1/jobs", json=tasks(1)).status_code == 429
+        turns.release(100)
+        wait_until(lambda: application.service.waiting() == 0, "an empty queue")
+        assert client.post("/v1/jobs", json=tasks(5)).status_code == 202
+
+
+def test_nobody_sees_or_ends_the_jobs_of_another_caller(tmp_path: Path) -> None:
+    with Application(tmp_path) as application, application.client() as client:
+        job = client.post("/v1/jobs", json=tasks(1)).json()["id"]
+        finished(client, job)
+        application.be_called_by("another")
+        for place in ("", "/results", "/results/0", "/results/0/content", "/events"):
+            assert client.get(f"/v1/jobs/{job}{place}").status_code == 404
+        assert client.delete(f"/v1/jobs/{job}").status_code == 404
+        assert client.get("/v1/jobs").json()["data"] == []
+
+
+def test_results_whose_time_is_up_leave_nothing_behind(tmp_path: Path) -> None:
+    with Application(tmp_path) as application, application.client() as client:
+        old = client.post("/v1/jobs", json=tasks(3)).json()["id"]
+        ended = finished(client, old)["ended_at"]
+        assert len(list((tmp_path / "jobs" / old).iterdir())) == 3
+        application.call(application.service.forget_ended(ended + 2))
+        assert client.get(f"/v1/jobs/{old}").status_code == 404
+        assert not (tmp_path / "jobs" / old).exists()
+    ledger = Ledger.open(tmp_path)
+    try:
+        assert ledger.entries() == {}
+    finally:
+        ledger.close()
+
+
+def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(daemon: Daemon) -> None:
+    """Limits on the size of files stand for a disk that takes nothing."""
+    daemon.settings = {"simulated": {"seconds_per_megapixel_step": 25.0}}
+    daemon.start()
+    with daemon.client() as client:
+        job = client.post("/v1/jobs", json=tasks(12)).json()["id"]
+        wait_until(lambda: list(daemon.output.rglob("*.png")), "a picture")
+        assert daemon.process is not None
+        processes = [psutil.Process(daemon.process.pid), *worker_processes(daemon.process.pid)]
+        for process in processes:
+            process.rlimit(psutil.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        refused = wait_until(
+            lambda: (a := client.post("/v1/jobs", json=tasks(1))).status_code == 507 and a, "507"
+        )
+        assert refused.json()["error"]["code"] == "insufficient_storage"
+        assert client.get("/readyz").status_code == 503
+        for process in [processes[0], *worker_processes(daemon.process.pid)]:
+            process.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        ended = finished(client, job)
+        assert ended["counts"] == {"total": 12, "succeeded": 12, "failed": 0}
+        wait_until(lambda: client.get("/readyz").status_code == 200, "readiness")
+
+
+def test_a_stop_leaves_a_cancelled_job_cancelled(daemon: Daemon) -> None:
+    daemon.settings = {"simulated": {"seconds_per_megapixel_step": 250.0}}
+    daemon.start()
+    with daemon.client() as client:
+        job = client.post("/v1/jobs", json=tasks(5)).json()["id"]
+        assert client.delete(f"/v1/jobs/{job}").json()["cancelling"]
+    daemon.kill()
+    daemon.start()
+    with daemon.client() as client:
+        ended = finished(client, job)
+        assert ended["status"] == "cancelled"
+        assert ended["counts"]["total"] == ended["counts"]["succeeded"] + ended["counts"]["failed"]
+    assert daemon.stop(signal.SIGTERM) == 0

@@ -1,0 +1,77 @@
+"""What the README shows of the daemon, as it stands there, with the demo models."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import PROJECT, write_safetensors
+from tests.server.conftest import Daemon
+
+ADDRESS = "http://127.0.0.1:8000"
+SECTION = re.compile(r"^## The daemon\n(.*?)^## ", re.DOTALL | re.MULTILINE)
+PATIENCE = 300.0  # seconds: two models are loaded
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    folder = tmp_path_factory.mktemp("readme")
+    loras = folder / "loras"
+    loras.mkdir()
+    write_safetensors(loras / "unfit.safetensors", "transformer.nowhere.lora_A.weight")
+    daemon = Daemon(folder, model="auto", device="cpu", lora_dir=str(loras))
+    yield daemon.start("--cpu-workers", "2")
+    daemon.end()
+
+
+def example(language: str, daemon: Daemon) -> str:
+    """The code of the section, for the daemon's own address."""
+    section = SECTION.search((PROJECT / "README.md").read_text("utf-8"))
+    assert section is not None
+    [code] = re.findall(rf"^```{language}\n(.*?)^```", section[1], re.DOTALL | re.MULTILINE)
+    assert ADDRESS in code
+    return str(code).replace(ADDRESS, daemon.url)
+
+
+def colour(file: Path, place: tuple[int, int]) -> tuple[int, int, int]:
+    """A colour of a picture of the demo model."""
+    with Image.open(file) as image:
+        assert image.size == (128, 128)
+        found = image.convert("RGB").getpixel(place)
+    assert isinstance(found, tuple)
+    return found[0], found[1], found[2]
+
+
+SKY = (64, 40)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_curl_draws_a_picture(daemon: Daemon, tmp_path: Path) -> None:
+    line = example("", daemon)
+    subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True, timeout=PATIENCE)
+    assert max(colour(tmp_path / "house.png", SKY)) < 128, "it is not night"
+
+
+def test_the_official_client_draws_and_edits(daemon: Daemon, tmp_path: Path) -> None:
+    code = example("python", daemon)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=PATIENCE)
+    assert max(colour(tmp_path / "house.png", SKY)) < 128, "it is not night"
+    assert max(colour(tmp_path / "noon.png", SKY)) > 160, "it is still night"
+
+
+def test_a_lora_that_does_not_fit_the_model_is_the_clients_error(daemon: Daemon) -> None:
+    with daemon.client() as client:
+        answer = client.post(
+            "/v1/images/generations",
+            json={"prompt": "a house", "loras": ["unfit"]},
+            timeout=PATIENCE,
+        )
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert (error["param"], error["code"]) == ("loras", "invalid_lora")
+    assert str(daemon.folder) not in error["message"]
