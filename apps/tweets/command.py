@@ -8,9 +8,10 @@ from pathlib import Path
 
 from loguru import logger
 
-from apps.arguments import LOG_LEVELS, folder_name, gpu_ids, positive, seed
+from apps.arguments import LOG_LEVELS, add_server_options, folder_name, gpu_ids, positive, seed
 from apps.interrupts import Interrupts
-from apps.progress import View, create_view, set_up_logging
+from apps.log_lines import set_up_logging
+from apps.progress import View, create_view
 from apps.tweets.tweets_file import PROMPT_SOURCES, TweetFile, read_tweets
 from core.devices.model_choice import DEMO_MODEL
 from core.engine.backend import WorkerBackend
@@ -125,6 +126,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="take the prompt from this field alone (default: the first of prompt, "
         "positive_prompt and scene_hint that is not empty)",
     )
+    add_server_options(parser)
     add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
     return parser.parse_args(argv)
 
@@ -186,7 +188,7 @@ class _Relay:
 def _settings(options: argparse.Namespace) -> Settings:
     """The command line over the settings file."""
     settings = load_settings(options.config)
-    names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu")
+    names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu", "use_server")
     changes = {name: getattr(options, name) for name in names}
     given = {key: value for key, value in changes.items() if value is not None}
     # Bytes that the locale has no letters for came in as surrogates, which are no text.
