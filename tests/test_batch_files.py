@@ -133,18 +133,18 @@ def test_a_file_without_requests_is_refused(tmp_path: Path) -> None:
 
 
 def test_requests_share_no_file_and_draw_the_same_again(tmp_path: Path) -> None:
-    names = ["a", "A", "a/0", "a.0", "../a", "ä", "x" * 500, "con", ".hidden"]
+    names = ["a", "A", "a/0", "a.0", "../a", "ä", "x" * 500, "con", ".hidden", "a\nb"]
     batch = written(tmp_path, [*(request(name) for name in names), request("b", n=2)])
     drawn = []
     for number in range(2):
         with generator_of(tmp_path / str(number)) as generator:
             outcome = run_batch(generator, batch)
-        assert (outcome.completed, outcome.failed) == (11 - 1, 0)
+        assert (outcome.completed, outcome.failed) == (12 - 1, 0)
         assert outcome.output is not None
         drawn.append([pixels(line) for line in lines_in(outcome.output)])
-        assert len(list((tmp_path / str(number)).glob("*.png"))) == 11
+        assert len(list((tmp_path / str(number)).glob("*.png"))) == 12
     assert drawn[0] == drawn[1]
-    assert len({tuple(each) for each in drawn[0]}) == 10, "each has a seed of its own"
+    assert len({tuple(each) for each in drawn[0]}) == 11, "each has a seed of its own"
 
 
 def test_an_address_is_that_of_a_file_in_the_format_that_was_asked_for(tmp_path: Path) -> None:

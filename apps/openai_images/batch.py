@@ -39,7 +39,8 @@ from core.tasks import Result, Task
 from core.worker_spec import Role
 
 OUTPUT, ERRORS = "batch_output.jsonl", "batch_errors.jsonl"
-MOST_NAME_BYTES = 200
+MOST_NAME_BYTES = 180
+MOST_SHOWN = 180  # characters of a name in logs
 
 
 @dataclass(frozen=True)
@@ -262,9 +263,11 @@ def _place(custom_id: str, count: int, number: int) -> tuple[str, str]:
     if name != custom_id or name != name.casefold():
         name = distinct(custom_id, name, MOST_NAME_BYTES)
     name = bounded(name, MOST_NAME_BYTES)
+    fits = len(custom_id) <= MOST_SHOWN and custom_id.isprintable()
+    shown = custom_id if fits else name
     if count == 1:
-        return custom_id, f"{name}.png"
-    return f"{custom_id}/{number}", f"{name}.{number}.png"  # a dot is in no other name
+        return shown, f"{name}.png"
+    return f"{shown}/{number}", f"{name}.{number}.png"  # a dot is in no other name
 
 
 def _seed_of(custom_id: str, seed: int) -> int:

@@ -12,7 +12,7 @@ from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from apps.server import events, files, health, jobs, loras, models, workers
+from apps.server import engine_routes, events, files, health, jobs, loras, models, workers
 from apps.server.access_log import AccessLog
 from apps.server.batches import routes as batch_routes
 from apps.server.batches.batches import Batches
@@ -21,6 +21,7 @@ from apps.server.errors import CLIENT_GONE, INVALID, ApiError, envelope
 from apps.server.images import pictures, routes
 from apps.server.images.links import Links
 from apps.server.images.waiting import hidden_folders
+from apps.server.leashes import Leashes
 from apps.server.own_files import provide_files
 from apps.server.safety.forms import FORM_LIMITS
 from apps.server.safety.guard import Guard
@@ -30,11 +31,12 @@ from apps.server.service import Service
 from core.errors import StorageError
 
 
-def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
+def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None = None) -> FastAPI:
     """The application in front of a service, which it starts and stops.
 
     Args:
         keys: API keys; without them nobody stands at the door, for requests from this process.
+        socket: the path of the socket at which only this machine's user can ask.
 
     Raises:
         InputError, StorageError: the service's folder cannot hold what callers send.
@@ -43,12 +45,16 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.start()
+        leashes.start()
         app.state.batches.start()
         try:
             yield
         finally:
+            leashes.stop()
             await app.state.batches.close()
             await service.close()
+
+    leashes = Leashes(service, service.rules.command_timeout)
 
     app = FastAPI(
         title="Image generation on warm GPUs",
@@ -58,27 +64,19 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
+    app.state.leashes = leashes
     provide_files(app, service)
     app.state.models = models.Models(service.generator)
     app.state.links = Links.of_folder(service.folder, service.rules.images.url_lifetime)
     app.state.batches = _batches(app, service)
-    for part in (
-        batch_routes,
-        jobs,
-        events,
-        files,
-        loras,
-        models,
-        routes,
-        pictures,
-        workers,
-        health,
-    ):
+    parts = (jobs, events, files, loras, models, routes, pictures, workers, health, engine_routes)
+    for part in (*parts, batch_routes):
         app.include_router(part.router)
     if keys is not None:
         rules = service.rules
         hosts = Hosts(rules.host, rules.allowed_hosts)
-        app.add_middleware(Guard, hosts=hosts, keys=keys, limits=rules.limits.of_bodies)
+        limits = rules.limits.of_bodies
+        app.add_middleware(Guard, hosts=hosts, keys=keys, limits=limits, socket=socket)
     app.add_middleware(AccessLog, metrics=service.metrics)
     _report_errors(app)
     return app

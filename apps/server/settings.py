@@ -71,6 +71,7 @@ class ServerSection(Section):
     max_waiting: Count
     max_waiting_per_key: Count
     drain_timeout: OptionalSeconds
+    command_timeout: Duration
     images: ImagesSection
 
     def keys_place(self, output_dir: Path | None = None) -> Path:

@@ -9,12 +9,12 @@ from typing import Any
 
 from loguru import logger
 
-from apps.arguments import LOG_LEVELS, folder_name, gpu_ids, positive, seed
+from apps.arguments import LOG_LEVELS, add_server_options, folder_name, gpu_ids, positive, seed
 from apps.interrupts import Interrupts
+from apps.log_lines import set_up_logging
 from apps.openai_images.batch import LocalBatch
 from apps.openai_images.batch_file import is_batch_file
 from apps.openai_images.rules import load_image_settings
-from apps.progress import set_up_logging
 from apps.tweets.run import Run
 from apps.tweets.tweets_file import PROMPT_SOURCES, name_of_run, read_tweets
 from core.engine.backend import WorkerBackend
@@ -127,6 +127,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="take the prompt from this field alone (default: the first of prompt, "
         "positive_prompt and scene_hint that is not empty)",
     )
+    add_server_options(parser)
     add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
     return parser.parse_args(argv)
 
@@ -207,7 +208,7 @@ def _settings(
 ) -> Settings:
     """The command line over the settings file."""
     settings = load(options.config)
-    names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu")
+    names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu", "use_server")
     changes = {name: getattr(options, name) for name in names}
     given = {key: value for key, value in changes.items() if value is not None}
     # Bytes that the locale has no letters for came in as surrogates, which are no text.

@@ -59,8 +59,10 @@ def test_sixteen_pictures_are_taken_in_their_order(client: OpenAI, daemon: Daemo
     answer = client.images.edit(image=pictures, prompt="join them", **SMALL, extra_body=extra)
     assert answer.data is not None
     task = made_by(answer.data[0])
-    sources = [daemon.output / path for path in task["source_images"]]
-    colours = [Image.open(path).convert("RGB").getpixel((0, 0)) for path in sources]
+    colours = [
+        Image.open(daemon.output / path).convert("RGB").getpixel((0, 0))
+        for path in task["source_images"]
+    ]
     assert colours == [(10 * i, 0, 0) for i in range(16)]
     assert (task["true_cfg_scale"], task["guidance_scale"]) == (2.0, 1.0)
 
