@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
@@ -13,9 +14,13 @@ from starlette.requests import ClientDisconnect
 
 from apps.server import engine_routes, events, files, health, jobs, loras, models, workers
 from apps.server.access_log import AccessLog
+from apps.server.batches import routes as batch_routes
+from apps.server.batches.batches import Batches
+from apps.server.batches.requests import RequestTasks
 from apps.server.errors import CLIENT_GONE, INVALID, ApiError, envelope
 from apps.server.images import pictures, routes
 from apps.server.images.links import Links
+from apps.server.images.waiting import hidden_folders
 from apps.server.leashes import Leashes
 from apps.server.own_files import provide_files
 from apps.server.safety.forms import FORM_LIMITS
@@ -41,10 +46,12 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.start()
         leashes.start()
+        app.state.batches.start()
         try:
             yield
         finally:
             leashes.stop()
+            await app.state.batches.close()
             await service.close()
 
     leashes = Leashes(service, service.rules.command_timeout)
@@ -61,8 +68,9 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
     provide_files(app, service)
     app.state.models = models.Models(service.generator)
     app.state.links = Links.of_folder(service.folder, service.rules.images.url_lifetime)
+    app.state.batches = _batches(app, service)
     parts = (jobs, events, files, loras, models, routes, pictures, workers, health, engine_routes)
-    for part in parts:
+    for part in (*parts, batch_routes):
         app.include_router(part.router)
     if keys is not None:
         rules = service.rules
@@ -72,6 +80,12 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
     app.add_middleware(AccessLog, metrics=service.metrics)
     _report_errors(app)
     return app
+
+
+def _batches(app: FastAPI, service: Service) -> Batches:
+    state = app.state
+    tasks = RequestTasks(service, state.models, state.inbox, state.loras)
+    return Batches(service, state.files, tasks, state.links, partial(hidden_folders, service))
 
 
 def _report_errors(app: FastAPI) -> None:
