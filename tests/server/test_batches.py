@@ -309,3 +309,18 @@ def test_a_batch_whose_time_is_up_accounts_for_every_request(daemon: Daemon) -> 
     assert done.status == "expired" and done.expired_at is not None
     assert good and {line["error"]["code"] for line in bad} == {"batch_expired"}
     assert len(good) + len(bad) == 30
+
+
+def test_a_batch_waits_where_the_queue_is_full_and_fits_into_a_small_one(daemon: Daemon) -> None:
+    small = {"max_tasks_per_job": 5, "max_waiting_per_key": 5, "max_waiting": 5}
+    daemon.settings = {**SETTINGS, "server": small}
+    daemon.start()
+    slow = {"width": 128, "height": 128, "num_inference_steps": 1, "prompt": "a house"}
+    with daemon.client() as other, openai_client(daemon) as client:
+        assert other.post("/v1/jobs", json={"tasks": [slow] * 5}).status_code == 202
+        requests = [request(str(n), n=2) for n in range(6)]
+        done = ended(client, send(client, [*requests, request("too many", n=6)]))
+        good, bad = lines_of(client, done.output_file_id), lines_of(client, done.error_file_id)
+    assert ids(good) == [str(n) for n in range(6)] and ids(bad) == ["too many"]
+    assert all(len(pixels(line)) == 2 for line in good)
+    assert bad[0]["response"]["body"]["error"]["code"] == "too_many_tasks"

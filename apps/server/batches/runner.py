@@ -470,7 +470,7 @@ class BatchRunner:
             except ApiError as error:
                 if error.status not in LATER:
                     raise
-                await self._pause(min(30.0, float(error.headers.get("Retry-After", PAUSE))))
+                await self._pause(min(PAUSE, float(error.headers.get("Retry-After", PAUSE))))
             except MultiGPUError as error:
                 if not isinstance(error, StorageError):
                     raise ApiError(500, str(error), "failed", type="server_error") from None
