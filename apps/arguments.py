@@ -56,3 +56,22 @@ def folder_name(text: str) -> str:
     if len(name.encode()) > MAX_NAME_BYTES:
         raise argparse.ArgumentTypeError(f"longer than {MAX_NAME_BYTES} bytes: {name[:40]!r}…")
     return name
+
+
+def add_server_options(parser: argparse.ArgumentParser) -> None:
+    """`--server URL` and `--no-server`, over the setting `use_server`."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--server",
+        dest="use_server",
+        metavar="URL",
+        help="have a serve.py do the work that has the models loaded (default: one of yours on "
+        "this machine, if it runs and has what the settings ask for)",
+    )
+    group.add_argument(
+        "--no-server",
+        dest="use_server",
+        action="store_const",
+        const="never",
+        help="load the models here, whatever runs",
+    )

@@ -11,7 +11,9 @@ from core.devices.model_choice import choose_drawing_model
 from core.edit_settings import EditModels
 from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.judge import load_judge
+from core.remote.served_models import ServedModels
 from core.role_model import RoleModel, SupervisedSettings
+from core.worker_spec import Role
 
 
 def editing_role(
@@ -77,3 +79,32 @@ def judging_role(
         "parts" if judge.type.chats else "clip",
     )
     return RoleModel("score", memory, devices, settings, judge_demand(asked), judge=judge)
+
+
+def served_edit_role(
+    role: Role,
+    served: ServedModels,
+    models: EditModels,
+    settings: SupervisedSettings,
+    lora_folders: Sequence[Path],
+    inspector: LoraInspector,
+    prompt_folder: Path | None,
+) -> RoleModel:
+    """What edits or scores at a daemon; see `editing_role` and `judging_role`.
+
+    Raises:
+        NotServed: the daemon has something else than the settings ask for.
+    """
+    if role == "score":
+        return served.judging(models, settings, prompt_folder)
+    return served.drawing(
+        "edit",
+        models.editor,
+        settings,
+        lambda names: models.editor.layers(*names),
+        EDITOR,
+        lora_folders,
+        inspector,
+        EDITOR_DEMAND,
+        "editor.",
+    )

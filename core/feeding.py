@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 
-from core.engine.engine import Engine
 from core.engine.job import INTERRUPTED, Job
+from core.engine.task_engine import TaskEngine
 from core.errors import LedgerError, StorageError
 from core.intake.admission import Admitted, Item, Rejected
 from core.intake.planning import Plan, Planner
@@ -17,7 +17,7 @@ INPUTS_A_BREATH = 16
 
 
 def feed(
-    engine: Engine,
+    engine: TaskEngine,
     job: Job,
     planner: Planner,
     plan: Plan,
@@ -49,7 +49,7 @@ def feed(
 
 
 def _add(
-    engine: Engine,
+    engine: TaskEngine,
     job: Job,
     planner: Planner,
     plan: Plan,

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from loguru import logger
@@ -20,9 +20,8 @@ from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device, choose_devices
 from core.devices.model_choice import ModelChoice
 from core.engine.backend import WorkerBackend
-from core.engine.engine import Engine
 from core.engine.job import Job
-from core.engine.snapshot import EngineSnapshot
+from core.engine.task_engine import TaskEngine
 from core.errors import InputError, LedgerError, StorageError
 from core.events import Event, Listener, ignore, tell
 from core.intake.planning import Plan, tell_plan
@@ -30,13 +29,17 @@ from core.intake.remaining import FIRST, Remaining
 from core.intake.task_kinds import Inputs, TaskInput
 from core.messages import MOST_PREVIEWS
 from core.paths import as_text, user_path
-from core.processes.local_backend import LocalBackend
+from core.remote.choice import with_or_without_server
 from core.roles import Roles
 from core.session import Session
 from core.settings import Settings, load_settings
 from core.streams import occupy_standard_descriptors
 from core.tasks import Result, Task
 from core.worker_spec import Role
+
+if TYPE_CHECKING:
+    from core.engine.snapshot import EngineSnapshot
+    from core.remote.served_models import ServedModels, ServedRole
 
 WAIT_SLICE = 0.5  # seconds: how long a blocked wait keeps Ctrl-C waiting on some platforms
 FEW_JOBS = 16
@@ -58,6 +61,9 @@ class MultiGPUImageGenerator:
             job = generator.submit([{"prompt": "a red house"}])
             for result in job.as_completed():
                 ...
+
+    Where a `serve.py` of this user runs that has the models which the settings ask for, its workers
+    do the work; folder, records and results are the same (`use_server` in the settings).
 
     A job may mix tasks that draw, edit and score. The models that edit and score are chosen with
     the first such task, and workers change their model as the waiting tasks ask for it.
@@ -108,12 +114,11 @@ class MultiGPUImageGenerator:
         occupy_standard_descriptors()
         self.settings = load_settings(config)
         self._inspector = LoraInspector()
-        self._roles = Roles(
-            self.settings,
-            choose_devices(num_gpus, gpu_ids, self.settings.device),
-            num_gpus is not None or gpu_ids is not None,
-            self._inspector,
-            user_path(config, "config").parent if isinstance(config, str | Path) else None,
+        folder = user_path(config, "config").parent if isinstance(config, str | Path) else None
+        self._roles, self._server = with_or_without_server(
+            "never" if backend is not None else self.settings.use_server,
+            gpu_ids,
+            lambda served: self._choose_roles(num_gpus, gpu_ids, folder, served),
         )
         self.listener = listener
         self._session = Session(
@@ -124,7 +129,7 @@ class MultiGPUImageGenerator:
             tables,
         )
         self._backend = backend
-        self._engine: Engine | None = None
+        self._engine: TaskEngine | None = None
         self._served: set[Role] = set()  # by the engine
         self._owner: int | None = None  # the process that has the engine's thread and the ledger
         self._prepared = False  # a batch waits for workers
@@ -138,6 +143,25 @@ class MultiGPUImageGenerator:
         self.tables_error: StorageError | LedgerError | None = None  # of the newest batch
         # Not by the clock alone: it may be set back, and two runs may start in one second.
         self._run_name = f"{time.strftime('run_%Y%m%d_%H%M%S')}_{uuid4().hex[:6]}"
+
+    def _choose_roles(
+        self,
+        num_gpus: int | None,
+        gpu_ids: Sequence[int] | None,
+        prompt_folder: Path | None,
+        served: "ServedModels | None",
+    ) -> Roles:
+        devices: Sequence[Device] = ()
+        if served is None:
+            devices = choose_devices(num_gpus, gpu_ids, self.settings.device)
+        return Roles(
+            self.settings,
+            devices,
+            num_gpus is not None or gpu_ids is not None,
+            self._inspector,
+            prompt_folder,
+            served,
+        )
 
     def __enter__(self) -> "MultiGPUImageGenerator":
         self.start()
@@ -188,8 +212,12 @@ class MultiGPUImageGenerator:
         return self._engine.device_waits if self._engine is not None else []
 
     def use_at_most(self, workers: int) -> None:
-        """Do without the last workers if fewer are needed; call it before `start`."""
-        del self.devices[max(1, workers) :]
+        """Do without the last workers if fewer are needed; call it before `start`.
+
+        A daemon's workers are all there, and any of them may take a task.
+        """
+        if self._server is None:
+            del self.devices[max(1, workers) :]
 
     # -- workers -----------------------------------------------------------------
 
@@ -213,7 +241,7 @@ class MultiGPUImageGenerator:
             return False
         return bool(session.ledger.finished())
 
-    def _serve(self, *roles: Role) -> Engine:
+    def _serve(self, *roles: Role) -> TaskEngine:
         """The running engine, which serves the models of these roles from now on.
 
         Raises:
@@ -221,25 +249,48 @@ class MultiGPUImageGenerator:
         """
         with self._planning:
             if self._engine is None:
-                settings = self.settings
-                self._engine = Engine(
-                    [],
-                    [],
-                    self._backend
-                    or LocalBackend(settings.workers.start_method, settings.supervision),
-                    settings.supervision,
-                    settings.scheduling,
-                    self._tell,
-                )
+                self._engine = self._new_engine()
                 self._engine.start()
             for name in roles:
                 if name not in self._served:
                     role = self._roles[name]
                     role.ensure()
                     logger.info(role.reason)
-                    self._engine.add_model(role.served())
+                    if self._server is None:
+                        self._engine.add_model(role.served())
                     self._served.add(name)
             return self._engine
+
+    def _new_engine(self) -> TaskEngine:
+        settings = self.settings
+        if self._server is not None:
+            from core.remote.remote_engine import RemoteEngine
+
+            return RemoteEngine(self._server, self.devices, settings.supervision, self._tell)
+        from core.engine.engine import Engine  # who has a daemon needs nothing of it
+        from core.processes.local_backend import LocalBackend
+
+        return Engine(
+            [],
+            [],
+            self._backend or LocalBackend(settings.workers.start_method, settings.supervision),
+            settings.supervision,
+            settings.scheduling,
+            self._tell,
+        )
+
+    def served(self, role: Role) -> "ServedRole":
+        """What another process must know of a model to have its tasks done by this one's workers.
+
+        Raises:
+            InputError, DeviceError: the model cannot be used here.
+        """
+        from core.remote.served_models import ServedRole
+
+        self._own()
+        with self._callers.inside(), self._planning:
+            self._serve(role)
+            return ServedRole.of(self._roles[role])
 
     def warm(self, role: Role = "generate") -> None:
         """Have workers load the model of a role (generate, edit or score), and keep it.
@@ -271,6 +322,8 @@ class MultiGPUImageGenerator:
         """How workers and models stand."""
         if self._engine is not None:
             return self._engine.snapshot()
+        from core.engine.snapshot import EngineSnapshot
+
         nothing: Future[EngineSnapshot] = Future()
         nothing.set_result(EngineSnapshot())
         return nothing
@@ -352,10 +405,12 @@ class MultiGPUImageGenerator:
             The job: its results as they come or all at once, its progress, and its cancelling.
 
         Raises:
-            InputError: `previews` is no such number.
+            InputError: `previews` is no such number, or a `serve.py` does the work.
         """
         if type(previews) is not int or not 0 <= previews <= MOST_PREVIEWS:
             raise InputError(f"previews: must be 0 to {MOST_PREVIEWS} (found {previews!r}).")
+        if previews and self._server is not None:
+            raise InputError("previews: a server gives none here; set use_server: never for them.")
         with self._callers.inside():
             self._forget_stop()
             job, plan = self._submit(tasks, priority, owner, listener, previews)

@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from core.devices.device import Device
 from core.devices.memory_choice import MemoryChoice, demand_of
 from core.devices.model_choice import ModelChoice
 from core.devices.worker_specs import RunSettings, spec_for
 from core.devices.working_memory import Demand
-from core.engine.served_model import ServedModel
 from core.intake.admission import Admitted, Item
 from core.judge import Judge
 from core.model_settings import Dtype
@@ -18,6 +17,9 @@ from core.settings import SupervisionSettings
 from core.store.ledger import Entry
 from core.tasks import Task
 from core.worker_spec import Role, WorkerSpec
+
+if TYPE_CHECKING:
+    from core.engine.served_model import ServedModel
 
 
 class SupervisedSettings(RunSettings, Protocol):
@@ -98,8 +100,10 @@ class RoleModel:
         threads = max(1, len(os.sched_getaffinity(0)) // len(self.devices))
         return spec_for(device, self.role, self.model, self._settings, threads, self.judge)
 
-    def served(self, in_step: bool = False, after: Role | None = None) -> ServedModel:
+    def served(self, in_step: bool = False, after: Role | None = None) -> "ServedModel":
         """The model as an engine serves it; see `ServedModel` for the arguments."""
+        from core.engine.served_model import ServedModel  # who has a daemon needs nothing of it
+
         return ServedModel(
             self.role,
             self.devices,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device
 from core.devices.memory_choice import MemoryChoice, usual_demand
-from core.devices.model_choice import choose_drawing_model
+from core.devices.model_choice import GENERATOR, choose_drawing_model
 from core.devices.sharing import share_out
 from core.errors import InputError
 from core.index_files import PIPELINE_INDEX
@@ -19,6 +19,7 @@ from core.worker_spec import Role
 
 if TYPE_CHECKING:
     from core.edit_settings import EditModels
+    from core.remote.served_models import ServedModels
 
 
 class Roles:
@@ -29,6 +30,7 @@ class Roles:
         asked_for: the user named these devices, or their number.
         inspector: looks into LoRA files.
         prompt_folder: where a judge's prompt file is looked up first.
+        served: has the models in place of devices here; see `core.remote`.
 
     Raises:
         InputError, DeviceError: the model that draws cannot be used as it is set, or what the
@@ -42,7 +44,9 @@ class Roles:
         asked_for: bool,
         inspector: LoraInspector,
         prompt_folder: Path | None,
+        served: "ServedModels | None" = None,
     ) -> None:
+        self._served = served
         self._settings = settings
         self._devices = list(devices)
         self._inspector = inspector
@@ -73,6 +77,17 @@ class Roles:
 
     def _draws(self, asked_for: bool) -> RoleModel:
         settings = self._settings
+        if self._served is not None:
+            return self._served.drawing(
+                "generate",
+                settings,
+                settings,
+                lambda names: [settings.defaults, settings.defaults_for(*names)],
+                GENERATOR,
+                self._lora_folders,
+                self._inspector,
+                usual_demand([settings.defaults]),
+            )
         devices = self._shared_out(settings, asked_for)
         model = choose_drawing_model(settings, devices, self._lora_folders, self._inspector)
         memory = MemoryChoice(
@@ -89,9 +104,19 @@ class Roles:
     def _choose(self, role: Role) -> RoleModel:
         if role not in ("edit", "score"):
             raise InputError(f"kind: no model here is for tasks of the kind {role!r}.")
-        from core.edit_roles import editing_role, judging_role
+        from core.edit_roles import editing_role, judging_role, served_edit_role
 
         settings, models = self._settings, self._edit_models()
+        if self._served is not None:
+            return served_edit_role(
+                role,
+                self._served,
+                models,
+                settings,
+                self._lora_folders,
+                self._inspector,
+                self._prompt_folder,
+            )
         if role == "score":
             devices = self._shared_out(models.judge)
             return judging_role(models, settings, devices, self._prompt_folder)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from loguru import logger
 
-from core.engine.engine import Engine
 from core.engine.job import Job
 from core.engine.recorder import Then
+from core.engine.task_engine import TaskEngine
 from core.errors import LedgerError, StorageError
 from core.events import Listener
 from core.feeding import feed
@@ -155,7 +155,7 @@ class Session:
 
     def submit(
         self,
-        engine: Engine,
+        engine: TaskEngine,
         plan: Plan,
         tasks: Sequence[Admitted],
         settled: Sequence[Result] = (),
@@ -196,7 +196,7 @@ class Session:
         )
 
     def feed(
-        self, engine: Engine, job: Job, planner: Planner, plan: Plan, look: Callable[[], None]
+        self, engine: TaskEngine, job: Job, planner: Planner, plan: Plan, look: Callable[[], None]
     ) -> None:
         """Give a job the rest of its batch, if there is more; see `core.feeding`.
 

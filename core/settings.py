@@ -227,6 +227,15 @@ class SimulatedSettings(Section):
     lost_while: dict[str, str]
 
 
+def _known_server(value: str) -> str:
+    if value in ("auto", "never") or value.startswith(("http://", "https://")):
+        return value
+    raise ValueError("expected auto, never, or the URL of a server such as http://127.0.0.1:8000")
+
+
+UseServer = Annotated[str, AfterValidator(_known_server)]
+
+
 class Settings(DrawingModel):
     """All settings of a run; see config/default.yaml for what each one means.
 
@@ -237,6 +246,7 @@ class Settings(DrawingModel):
         judge_model_defaults: of models that score.
     """
 
+    use_server: UseServer
     device: Literal["auto", "cuda", "cpu"]
     output_dir: Annotated[str, Field(min_length=1)]
     lora_dir: Annotated[str, Field(min_length=1)]

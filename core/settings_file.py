@@ -30,7 +30,7 @@ def overlaid(
     """
     base: dict[str, Any] = {}
     for file in files:
-        base = _overlay(base, _read_yaml(file))
+        base = _overlay(base, _read_yaml(file, own=True))
     base = {key: value for key, value in base.items() if key in kind.model_fields}
     if source is None:
         return _validate(kind, base, files[-1].name)
@@ -40,11 +40,11 @@ def overlaid(
     return _validate(kind, _overlay(base, given), str(source))
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path, own: bool = False) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise InputError(f"{path}: larger than 200 kB, which no settings file is.")
-        data = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
+        data = copy.deepcopy(_parsed(path.read_text(encoding="utf-8"), own))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
@@ -59,9 +59,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=16)
-def _parsed(text: str) -> Any:
-    """Parse each text once: most of it are the defaults, and PyYAML takes 20 ms for them."""
-    return parse_yaml(text)
+def _parsed(text: str, own: bool) -> Any:
+    """Parse each text once: most of it are the defaults."""
+    return parse_yaml(text, own)
 
 
 def _overlay(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,14 +9,18 @@ import yaml
 MAX_VALUES = 100_000  # of a document with its aliases written out
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, own: bool = False) -> Any:
     """The one document of `text`.
+
+    Args:
+        own: it is a file of this project. libyaml reads it ten times as fast, and would not outlive
+            what is nested too deeply.
 
     Raises:
         ValueError: not YAML, or more than a file of settings can mean; the message is one line.
     """
     try:
-        with _loader(text) as loader:
+        with _loader(text, own) as loader:
             node = loader.get_single_node()
             if node is None:
                 return None
@@ -30,8 +34,9 @@ def parse_yaml(text: str) -> Any:
 
 
 @contextmanager
-def _loader(text: str) -> Iterator[yaml.SafeLoader]:
-    loader = yaml.SafeLoader(text)
+def _loader(text: str, own: bool) -> Iterator[Any]:
+    kind = yaml.CSafeLoader if own and yaml.__with_libyaml__ else yaml.SafeLoader
+    loader = kind(text)
     try:
         yield loader
     finally:

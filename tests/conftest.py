@@ -1,11 +1,14 @@
 """The world of the tests: tiny models, simulated devices, and the command as a user runs it."""
 
+import atexit
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +33,9 @@ for name in ("COLUMNS", "LINES"):  # set where tests run in parallel; tables go 
 # Threads of torch that wait for others would keep a core busy on which another test runs; it
 # is read as torch is imported, here and in each worker.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# No test finds a daemon that it did not start.
+os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="run-")
+atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
 WARM = WarmCommands()
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
 

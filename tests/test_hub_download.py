@@ -410,11 +410,12 @@ def test_a_transfer_that_stands_still_is_begun_again_and_given_up_in_the_end(
 def test_a_fetching_process_that_dies_is_followed_by_another(
     models: HubServer, fetch: Callable[..., Fetch]
 ) -> None:
-    models.rate = 1_000_000
+    models.rate = 10_000  # it is not done before it is killed
     begun = fetch()
     wait_until(lambda: begun.transfers, "the transfer")
     [child] = worker_processes(os.getpid())
     child.kill()
+    models.rate = None
     assert begun.end().folder is not None
 
 

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apps.progress import create_view, set_up_logging
+from apps.log_lines import set_up_logging
+from apps.progress import create_view
 from core.events import Event, ModelFetching, TaskEnded, TaskProgress, TaskStarted, WorkerState
 from core.messages import Lease, Log, StepsDone, decode
 from core.multi_gpu_image_generator import MultiGPUImageGenerator

@@ -72,12 +72,14 @@ ALLOWED["core.engine.backend"] = BELOW | {"core.engine.fetch"}
 SEAM = {"core.engine.fetch", "core.engine.backend"}
 ALLOWED["core.engine"] = BELOW | SEAM
 ALLOWED["core.processes"] = BELOW | SEAM
+ALLOWED["core.remote"] = BELOW | SEAM | {"core.engine"}
 EVERYTHING = {*ALLOWED}
-ALLOWED["workers"] = EVERYTHING - SEAM - {"core.intake", "core.engine"}
+ALLOWED["workers"] = EVERYTHING - SEAM - {"core.intake", "core.engine", "core.remote"}
 ALLOWED["apps"] = EVERYTHING - {"core.processes"}
-ALLOWED["apps.tweets"] = {"apps", "demo_model", *EVERYTHING}
+ALLOWED["apps.openai_images"] = {"apps", *EVERYTHING}
+ALLOWED["apps.tweets"] = {"apps", "apps.openai_images", "demo_model", *EVERYTHING}
 ALLOWED["apps.edit_benchmark"] = {"apps", *EVERYTHING}
-ALLOWED["apps.server"] = {"apps", *EVERYTHING}
+ALLOWED["apps.server"] = {"apps", "apps.openai_images", *EVERYTHING}
 MODULES = {  # that may import more than their packages
     "core.multi_gpu_image_generator": EVERYTHING,
     "core.processes.entry_points": {"workers"},

@@ -8,7 +8,14 @@ from typing import Any
 
 from loguru import logger
 
-from apps.arguments import LOG_LEVELS, categories, folder_name, gpu_ids, positive
+from apps.arguments import (
+    LOG_LEVELS,
+    add_server_options,
+    categories,
+    folder_name,
+    gpu_ids,
+    positive,
+)
 from apps.edit_benchmark.compare import compare
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
 from apps.edit_benchmark.outputs import correlations, write_outputs
@@ -19,7 +26,8 @@ from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_setti
 from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
 from apps.edit_benchmark.table import print_comparison, print_summary
 from apps.interrupts import Interrupts
-from apps.progress import create_view, set_up_logging
+from apps.log_lines import set_up_logging
+from apps.progress import create_view
 from core.engine.backend import WorkerBackend
 from core.errors import MultiGPUError
 from core.judge_calls import OVERALL
@@ -86,6 +94,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="have the judge asked again, once more than before, where it gave no readable score",
     )
+    add_server_options(parser)
     add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
     return parser.parse_args(argv)
 
@@ -195,6 +204,7 @@ def _tell_unparsed(records: Sequence[Record], may_differ: bool) -> None:
 def _settings(options: argparse.Namespace) -> BenchmarkSettings:
     settings = load_benchmark_settings(options.config)
     changes = {"data": options.data, "output_dir": options.output_dir}
+    changes["use_server"] = options.use_server
     given = {key: value for key, value in changes.items() if value is not None}
     return settings.model_copy(update=given)
 

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apps.edit_benchmark.settings import BenchmarkSettings
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device, choose_devices
 from core.devices.sharing import share_out
-from core.edit_roles import editing_role, judging_role
+from core.edit_roles import editing_role, judging_role, served_edit_role
 from core.role_model import RoleModel
+
+if TYPE_CHECKING:
+    from core.remote.served_models import ServedModels
 
 
 def choose_roles(
@@ -17,12 +21,19 @@ def choose_roles(
     config_folder: Path | None,
     lora_folders: Sequence[Path],
     inspector: LoraInspector,
+    served: "ServedModels | None" = None,
 ) -> tuple[RoleModel, RoleModel]:
     """The editor and the judge.
+
+    Args:
+        served: has the models in place of devices here; see `core.remote`.
 
     Raises:
         InputError: devices, models or prompts cannot be used as they stand.
     """
+    if served is not None:
+        given = served, settings, settings, lora_folders, inspector, config_folder
+        return served_edit_role("edit", *given), served_edit_role("score", *given)
     devices, judge_devices = _devices(settings, device_ids)
     return (
         editing_role(settings, settings, devices, lora_folders, inspector),

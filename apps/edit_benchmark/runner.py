@@ -22,9 +22,9 @@ from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device
 from core.devices.model_choice import ModelChoice
 from core.engine.backend import WorkerBackend
-from core.engine.engine import Engine
 from core.engine.job import Job
 from core.engine.model_switch import Stages
+from core.engine.task_engine import TaskEngine
 from core.errors import InputError
 from core.events import Event, Listener, TaskEnded, TaskSpared, ignore, tell
 from core.intake.admission import Admission, Admitted, Item
@@ -34,7 +34,8 @@ from core.intake.planning import Plan, tell_plan
 from core.intake.task_kinds import Contents, LoraFinder
 from core.judge import Judge
 from core.paths import user_path
-from core.processes.local_backend import LocalBackend
+from core.remote.choice import with_or_without_server
+from core.remote.server import Server
 from core.seeds import seed_of_task
 from core.session import Session
 from core.settings import EditDefaults
@@ -92,8 +93,12 @@ class EditBenchmark:
         self.settings = settings
         self.listener: Listener = ignore
         self._inspector = LoraInspector()
-        self._editing, self._scoring = choose_roles(
-            settings, device_ids, config_folder, self._lora_folders(), self._inspector
+        (self._editing, self._scoring), self._server = with_or_without_server(
+            "never" if backend is not None else settings.use_server,
+            device_ids if device_ids is not None else settings.device_ids,
+            lambda served: choose_roles(
+                settings, device_ids, config_folder, self._lora_folders(), self._inspector, served
+            ),
         )
         self._session = Session(
             output_folder, data, overwrite, retry_quarantined, with_tables=False
@@ -101,7 +106,7 @@ class EditBenchmark:
         self._planner = self._session.planner(self.editor.loras)  # the folder is ours from here on
         self._retry_unparsed = retry_unparsed
         self._backend = backend
-        self._engine: Engine | None = None
+        self._engine: TaskEngine | None = None
         self._jobs: dict[Role, Job] = {}
         self._ended: queue.SimpleQueue[tuple[Role, Result]] = queue.SimpleQueue()
         self._edits: dict[int, Result] = {}
@@ -264,16 +269,22 @@ class EditBenchmark:
         engine.stop(at_once=self._stopping)
         self._tell_waits(engine)
 
-    def _start_engine(self, edits: bool, scores: bool) -> Engine:
+    def _start_engine(self, edits: bool, scores: bool) -> TaskEngine:
         roles = [self._editing] * edits + [self._scoring] * scores
         for role in roles:
             role.ensure()  # as where a result was removed after the planning
             logger.info(role.reason)
         settings = self.settings
         self._bound = self._stages()
+        if self._server is not None:
+            self._bound = "auto"  # the daemon's workers are others', too
+            return self._start_remote(self._server)
         in_step = settings.enable_batch_sync
         devices = {d.label: d for role in roles for d in role.devices}
-        self._engine = engine = Engine(
+        from core.engine.engine import Engine  # who has a daemon needs nothing of it
+        from core.processes.local_backend import LocalBackend
+
+        engine = Engine(
             list(devices.values()),
             [
                 self._editing.served(in_step),
@@ -286,9 +297,20 @@ class EditBenchmark:
             stages=self._bound,
             release_patience=settings.vram_release_timeout,
         )
+        self._engine = engine
         engine.start()
         engine.fetch([role.role for role in roles])
         return engine
+
+    def _start_remote(self, server: Server) -> TaskEngine:
+        """A daemon's workers, which change their models as its tasks ask for it."""
+        from core.remote.remote_engine import RemoteEngine
+
+        devices = {d.label: d for d in (*self.devices, *self.judge_devices)}
+        supervision = self.settings.supervision
+        self._engine = RemoteEngine(server, list(devices.values()), supervision, self._tell)
+        self._engine.start()
+        return self._engine
 
     def _stages(self) -> Stages:
         """The setting, or what is left of it on these devices."""
@@ -363,7 +385,7 @@ class EditBenchmark:
         """Call the listener of this moment."""
         tell(self.listener, event)
 
-    def _tell_waits(self, engine: Engine) -> None:
+    def _tell_waits(self, engine: TaskEngine) -> None:
         for waited, steps in engine.waits_in_step:
             logger.info(
                 f"enable_batch_sync: workers waited {waited:.1f} s for each other in {steps} steps."

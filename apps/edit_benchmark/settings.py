@@ -15,6 +15,7 @@ from core.settings import (
     SchedulingSettings,
     SimulatedSettings,
     SupervisionSettings,
+    UseServer,
     WorkerSettings,
 )
 from core.settings_file import overlaid
@@ -29,6 +30,7 @@ class BenchmarkSettings(EditModels):
     output_dir: Annotated[str, Field(min_length=1)]
     lora_dir: Annotated[str, Field(min_length=1)]
     seed: Seed
+    use_server: UseServer
     device: Literal["auto", "cuda", "cpu"]
     device_ids: Ids | None
     parallel_mode: Literal["single", "data_parallel", "model_parallel"]

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from apps.server import (
     caller_events,
+    engine_routes,
     events,
     files,
     health,
@@ -23,9 +25,14 @@ from apps.server import (
     workers,
 )
 from apps.server.access_log import AccessLog
+from apps.server.batches import routes as batch_routes
+from apps.server.batches.batches import Batches
+from apps.server.batches.requests import RequestTasks
 from apps.server.errors import CLIENT_GONE, INVALID, ApiError, envelope
 from apps.server.images import pictures, routes
 from apps.server.images.links import Links
+from apps.server.images.waiting import hidden_folders
+from apps.server.leashes import Leashes
 from apps.server.own_files import provide_files
 from apps.server.page import page
 from apps.server.safety.forms import FORM_LIMITS
@@ -37,11 +44,12 @@ from apps.server.thumbnails import Thumbnails
 from core.errors import StorageError
 
 
-def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
+def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None = None) -> FastAPI:
     """The application in front of a service, which it starts and stops.
 
     Args:
         keys: API keys; without them nobody stands at the door, for requests from this process.
+        socket: the path of the socket at which only this machine's user can ask.
 
     Raises:
         InputError, StorageError: the service's folder cannot hold what callers send.
@@ -50,10 +58,16 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.start()
+        leashes.start()
+        app.state.batches.start()
         try:
             yield
         finally:
+            leashes.stop()
+            await app.state.batches.close()
             await service.close()
+
+    leashes = Leashes(service, service.rules.command_timeout)
 
     app = FastAPI(
         title="Image generation on warm GPUs",
@@ -63,20 +77,30 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
+    app.state.leashes = leashes
     provide_files(app, service)
     app.state.models = models.Models(service.generator)
     app.state.links = Links.of_folder(service.folder, service.rules.images.url_lifetime)
     app.state.thumbnails = Thumbnails(service)
-    of_jobs = (jobs, events, results, caller_events)
-    for part in (*of_jobs, files, loras, models, routes, pictures, workers, health, page):
+    app.state.batches = _batches(app, service)
+    of_jobs = (jobs, events, results, caller_events, batch_routes)
+    of_models = (loras, models, workers, engine_routes)
+    for part in (*of_jobs, *of_models, files, routes, pictures, health, page):
         app.include_router(part.router)
     if keys is not None:
         rules = service.rules
         hosts = Hosts(rules.host, rules.allowed_hosts)
-        app.add_middleware(Guard, hosts=hosts, keys=keys, limits=rules.limits.of_bodies)
+        limits = rules.limits.of_bodies
+        app.add_middleware(Guard, hosts=hosts, keys=keys, limits=limits, socket=socket)
     app.add_middleware(AccessLog, metrics=service.metrics)
     _report_errors(app)
     return app
+
+
+def _batches(app: FastAPI, service: Service) -> Batches:
+    state = app.state
+    tasks = RequestTasks(service, state.models, state.inbox, state.loras)
+    return Batches(service, state.files, tasks, state.links, partial(hidden_folders, service))
 
 
 def _report_errors(app: FastAPI) -> None:

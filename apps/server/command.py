@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -18,9 +19,10 @@ from loguru import logger
 from pydantic import ValidationError
 
 from apps.arguments import LOG_LEVELS, gpu_ids
-from apps.progress import set_up_logging
+from apps.log_lines import set_up_logging
 from apps.server.app import create_app
 from apps.server.journal import Journal
+from apps.server.own_socket import OwnSocket
 from apps.server.safety import key_command
 from apps.server.safety.connections import connection_class
 from apps.server.safety.hosts import only_this_machine
@@ -31,6 +33,7 @@ from core import MultiGPUImageGenerator
 from core.devices.device import choose_devices
 from core.engine.backend import WorkerBackend
 from core.errors import InputError, MultiGPUError
+from core.remote.socket_place import socket_place
 from core.validation import describe
 
 STOPPED, UNUSABLE_INPUT = 0, 2
@@ -131,7 +134,7 @@ def _serve(
         generator = MultiGPUImageGenerator(
             _cpu_workers(settings, options),
             options.gpu_ids,
-            config=settings,
+            config=settings.model_copy(update={"use_server": "never"}),
             output_dir=folder,
             backend=backend,
             tables=False,
@@ -157,7 +160,7 @@ async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None
     for library in ("uvicorn.error", "python_multipart"):
         logging.getLogger(library).setLevel(logging.ERROR)  # whoever sends nonsense fills no disk
     config = uvicorn.Config(
-        create_app(service, keys),
+        create_app(service, keys, str(socket_place())),
         http=connection_class(service.rules.limits.of_connections),
         ws="none",
         log_config=None,
@@ -200,7 +203,28 @@ def _take_room_for(connections: int) -> None:
 
 
 class _Server(uvicorn.Server):
-    """One that leaves signals to its caller."""
+    """One that leaves signals to its caller, and listens at this user's own socket, too."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._own = OwnSocket(self._connection, BACKLOG)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._own.start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._own.stop()
+        await super().shutdown(sockets)
+
+    def _connection(self) -> asyncio.Protocol:
+        kind: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = kind(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        return made
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

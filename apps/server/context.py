@@ -7,10 +7,10 @@ from fastapi import Depends, Request
 from apps.server.errors import ApiError
 from apps.server.inbox import Inbox
 from apps.server.loras import TheLoras
+from apps.server.safety.guard import LOCAL
 from apps.server.service import Service
 
 # Asynchronous, as FastAPI runs others in a thread: two more switches of threads per request.
-LOCAL = "local"  # the caller where no API keys are used
 
 
 async def _service(request: Request) -> Service:
@@ -28,6 +28,10 @@ async def _caller(request: Request) -> str:
     return caller
 
 
+async def _by_socket(request: Request) -> bool:
+    return getattr(request.state, "by_socket", False) is True
+
+
 async def _operator(request: Request) -> str:
     """The caller, who may change how everybody is served; without keys anybody here may."""
     if not getattr(request.state, "operator", True):
@@ -36,7 +40,8 @@ async def _operator(request: Request) -> str:
     return await _caller(request)
 
 
-__all__ = ["LOCAL", "Caller", "Operator", "TheInbox", "TheLoras", "TheService"]
+__all__ = ["LOCAL", "BySocket", "Caller", "Operator", "TheInbox", "TheLoras", "TheService"]
+BySocket = Annotated[bool, Depends(_by_socket)]
 TheInbox = Annotated[Inbox, Depends(_inbox)]
 TheService = Annotated[Service, Depends(_service)]
 Caller = Annotated[str, Depends(_caller)]

@@ -16,6 +16,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from apps.server.context import Caller, TheService
 from apps.server.errors import bad_value
 from apps.server.job_views import JobViews, has_changed, running_view
+from apps.server.leashes import Leashes
 from apps.server.live_job import LiveJob, Running
 from apps.server.records import StoredJob
 from apps.server.service import Service
@@ -59,8 +60,11 @@ async def events(
 
     A stream without `end` was cut off: come back with the last number as Last-Event-ID.
     """
-    async for event in follow(service, job, after, JobViews(service, str(request.base_url))):
-        yield event
+    leashes: Leashes = request.app.state.leashes
+    with leashes.followed(job.id):
+        views = JobViews(service, str(request.base_url))
+        async for event in follow(service, job, after, views):
+            yield event
 
 
 async def follow(

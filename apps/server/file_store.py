@@ -116,7 +116,7 @@ class FileStore:
             StorageError: the disk refuses.
         """
         self._take_room(caller, size)
-        id = f"file-{secrets.token_hex(12)}"
+        id = new_file_id()
         file = self.folder / id
         try:
             with file.open("xb") as stream:
@@ -139,6 +139,43 @@ class FileStore:
             self._give_room(caller, size)
             raise
         with self._lock:
+            self._files[id] = made
+        return made
+
+    def adopt(
+        self, id: str, caller: str, filename: str, purpose: str, content: Path, seconds: int
+    ) -> StoredFile:
+        """Keep what this daemon wrote for a caller, even one who has no room left.
+
+        A second time changes nothing.
+
+        Args:
+            id: as `new_file_id` makes it.
+            content: on the same disk; it stays where it is, and may then be removed.
+            seconds: after which the file expires.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        known = self._files.get(id)
+        if known is not None:
+            return known
+        place = self.folder / id
+        try:
+            discard(place)
+            same_file(content, place)
+            size, now = place.stat().st_size, int(time.time())
+            with self._lock:
+                self._last += 1
+                number = self._last
+            made = StoredFile(id, caller, filename, purpose, size, now, now + seconds, number)
+            write_atomically(self._description(id), json.dumps(asdict(made)))
+        except OSError as error:
+            discard(place)
+            raise storage_error(error, place) from None
+        with self._lock:
+            files, used = self._used.get(caller, [0, 0])
+            self._used[caller] = [files + 1, used + size]
             self._files[id] = made
         return made
 
@@ -204,6 +241,28 @@ class FileStore:
                 discard(place)
         with suppress(OSError):
             sync_folder(self.folder)
+
+
+def same_file(source: Path, place: Path) -> None:
+    """Have a durable file at `place` with the content of `source`: the same, where disks can.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    try:
+        os.link(source, place)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with source.open("rb") as content, place.open("xb") as stream:
+            shutil.copyfileobj(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def new_file_id() -> str:
+    """A name that nobody can guess."""
+    return f"file-{secrets.token_hex(12)}"
 
 
 def _safe(filename: str) -> str:

@@ -70,6 +70,7 @@ class JobViews:
             "status": STATUSES.get(status, status),
             "success": record["success"],
             "error": self._public(record["error"]),
+            "cause": record.get("cause"),
             "seed": record["seed"],
             "elapsed": record["elapsed"],
             "worker": record["worker"],

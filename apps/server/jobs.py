@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +11,11 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from apps.server.context import Caller, TheService
+from apps.server.context import BySocket, Caller, TheService
 from apps.server.errors import ApiError, bad_value, not_found
+from apps.server.in_place import LorasInPlace, PicturesInPlace
 from apps.server.job_views import JobViews
-from apps.server.records import JobStatus, NewJob, TaskResult
+from apps.server.records import JobStatus, NewJob, StoredJob, TaskResult
 from apps.server.service import JOBS, Service
 from apps.server.task_requests import LoraNames, Pictures, TaskRequests
 
@@ -51,10 +53,12 @@ class _NoLoras:
         raise bad_value(param, f"{param}: this server has no LoRAs.")
 
 
-async def _requests(request: Request, service: TheService) -> TaskRequests:
+async def _requests(request: Request, service: TheService, by_socket: BySocket) -> TaskRequests:
     state, settings = request.app.state, service.generator.settings
     pictures: Pictures = getattr(state, "inbox", _NoPictures())
     loras: LoraNames = getattr(state, "loras", _NoLoras())
+    if by_socket:
+        pictures, loras = PicturesInPlace(pictures), LorasInPlace(loras)
     return TaskRequests(pictures, loras, settings.seed, settings.workers.picture_suffix)
 
 
@@ -78,6 +82,28 @@ async def create(
     ] = None,
 ) -> JSONResponse:
     """Accept a job; from then on it survives whatever comes."""
+    return await accept(asked, service, caller, requests, views, idempotency_key)
+
+
+async def accept(
+    asked: JobRequest,
+    service: Service,
+    caller: str,
+    requests: TaskRequests,
+    views: JobViews,
+    idempotency_key: str | None,
+    source: str = JOBS,
+    metadata: Mapping[str, Any] | None = None,
+    accepted: Callable[[StoredJob], object] | None = None,
+    picture_suffixes: Sequence[str] = (),
+) -> JSONResponse:
+    """Check and accept a job; 202, or 200 with the job that came before under its key.
+
+    Args:
+        source, metadata: see `apps.server.records.NewJob`.
+        accepted: told of a new job before anybody else hears of it.
+        picture_suffixes: see `TaskRequests.check`.
+    """
     request_hash = None
     if idempotency_key is not None:
         if not KEY.fullmatch(idempotency_key):
@@ -90,19 +116,23 @@ async def create(
             return JSONResponse(views.job(known), 200, {"Idempotent-Replayed": "true"})
     service.check_size(len(asked.tasks))
     id = NewJob(caller, ()).id
-    checked = await requests.check(caller, asked.tasks, f"{JOBS}/{id}")
+    checked = await requests.check(caller, asked.tasks, f"{JOBS}/{id}", picture_suffixes)
     job = NewJob(
         caller,
         checked.tasks,
         asked.priority,
+        source,
         idempotency_key=idempotency_key,
         request_hash=request_hash,
+        metadata=metadata or {},
         refused=checked.refused,
         id=id,
     )
     stored, is_new = await service.submit(job)
     if not is_new:
         return JSONResponse(views.job(stored), 200, {"Idempotent-Replayed": "true"})
+    if accepted is not None:
+        accepted(stored)
     return JSONResponse(views.job(stored), 202, {"Location": f"/v1/jobs/{stored.id}"})
 
 

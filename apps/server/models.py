@@ -1,25 +1,21 @@
 """`/v1/models`: what this daemon draws, edits and scores with."""
 
 import asyncio
-import re
 import time
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
-from apps.server.errors import ApiError, bad_value
+from apps.openai_images.errors import ApiError
+from apps.openai_images.models import AUTO, check_model, name_of, no_model, unknown_model
 from core import MultiGPUImageGenerator
-from core.devices.model_choice import ModelChoice, is_hub_model
 from core.errors import MultiGPUError
 from core.worker_spec import Role
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 ROLES: tuple[Role, ...] = ("generate", "edit", "score")
-DOES = {"generate": "draws pictures", "edit": "edits pictures", "score": "scores edits"}
-AUTO = "auto"
 LOCAL = "local"  # the owner of models that are no hub's
-_HASH = re.compile(r"#[0-9a-f]{16}$")
 
 
 @dataclass(frozen=True)
@@ -51,10 +47,7 @@ class Models:
             try:
                 model = await asyncio.to_thread(self._generator.model_of, role)
             except MultiGPUError as error:
-                raise ApiError(
-                    503, f"No model here {DOES[role]}: {error}", "model_unavailable",
-                    "model", "server_error",
-                ) from None  # fmt: skip
+                raise no_model(role, str(error)) from None
             self._known[role] = name_of(model)
         return self._known[role]
 
@@ -68,12 +61,9 @@ class Models:
             ApiError: 404 for a model that is not served, 400 for one of another kind of task.
         """
         serving = await self.serving(role)
-        if name in (AUTO, serving):
-            return serving
-        if any(name == model.id for model in await self.all()):
-            message = f"The model '{name}' is not the one that {DOES[role]}; that is '{serving}'."
-            raise bad_value("model", message, "model_not_supported")
-        raise unknown_model(name)
+        if name not in (AUTO, serving):
+            check_model(name, role, serving, {model.id for model in await self.all()})
+        return serving
 
     async def all(self) -> list[Served]:
         """Every model that can be used."""
@@ -84,23 +74,6 @@ class Models:
             except ApiError:
                 continue
         return [Served(name, tuple(its)) for name, its in roles.items()]
-
-
-def name_of(model: ModelChoice) -> str:
-    """What clients call a model: its hub id, or the name of its folder or file."""
-    if is_hub_model(model.path_or_id):
-        return model.path_or_id
-    return _HASH.sub("", model.identity)
-
-
-def unknown_model(name: str) -> ApiError:
-    """404: no such model is served."""
-    return ApiError(
-        404,
-        f"The model `{name}` does not exist or you do not have access to it.",
-        "model_not_found",
-        "model",
-    )
 
 
 def _models(request: Request) -> Models:

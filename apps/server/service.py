@@ -91,6 +91,7 @@ class Service:
         self._accepting: Counter[str] = Counter()  # tasks on their way into the journal, by caller
         self._followers: set[asyncio.Task[None]] = set()
         self._accepts: set[asyncio.Task[tuple[StoredJob, bool]]] = set()
+        self._drops: set[asyncio.Task[None]] = set()
         self._feeder = ThreadPoolExecutor(1, thread_name_prefix="feeder")
         self._leaving = False
         self._sweeper: asyncio.Task[None] | None = None
@@ -181,6 +182,10 @@ class Service:
         """A job that has not ended."""
         return self._live.get(id)
 
+    def lives(self) -> list[LiveJob]:
+        """All jobs that have not ended."""
+        return list(self._live.values())
+
     def live_by_engine_job(self, number: int) -> LiveJob | None:
         """A job that has not ended, by its number in the engine."""
         return self._by_engine_job.get(number)
@@ -260,14 +265,37 @@ class Service:
         self._tell_of(live)
         return live.stored
 
+    async def drop(self, job: StoredJob) -> None:
+        """Cancel a job, and forget it with all that is kept of it once it has ended."""
+        await self.cancel(job)
+        dropping = asyncio.create_task(self._drop(job))
+        self._drops.add(dropping)
+        dropping.add_done_callback(self._drops.discard)
+
+    async def _drop(self, job: StoredJob) -> None:
+        live = self._live.get(job.id)
+        try:
+            if live is not None:
+                await live.end_of_it()
+            await self._forget([job])
+        except ApiError:
+            return  # the daemon ends; the next one has no follower of the job either
+        except MultiGPUError as error:
+            logger.warning(f"{job.id} cannot be removed now: {error}")
+
+    @property
+    def most_tasks(self) -> int:
+        """How many tasks a job may have."""
+        rules = self.rules
+        return min(rules.max_tasks_per_job, rules.max_waiting_per_key, rules.max_waiting)
+
     def check_size(self, tasks: int) -> None:
         """Refuse a job that there is never room for.
 
         Raises:
             ApiError: 400.
         """
-        rules = self.rules
-        most = min(rules.max_tasks_per_job, rules.max_waiting_per_key, rules.max_waiting)
+        most = self.most_tasks
         if tasks > most:
             message = f"tasks: a job may have {most}, and this one has {tasks}."
             raise ApiError(400, message, "too_many_tasks", "tasks")
@@ -329,6 +357,8 @@ class Service:
         await asyncio.to_thread(self.generator.stop)
         if self._followers:
             await asyncio.wait(self._followers)
+        if self._drops:
+            await asyncio.wait(self._drops)
         self._feeder.shutdown()
         await asyncio.to_thread(self._journal.close)
 
@@ -500,7 +530,7 @@ class Service:
             return self.generator.submit(
                 inputs,
                 stored.priority,
-                stored.caller,
+                owner_of(stored),
                 partial(self._heard, live),
                 stored.metadata.get(PREVIEWS, 0),
             )
@@ -618,8 +648,11 @@ class Service:
             jobs = await asyncio.to_thread(read, before, FORGET_AT_ONCE)
             if not jobs:
                 return
-            await asyncio.to_thread(self._remove_results, jobs)
-            await asyncio.wrap_future(self._journal.forget([job.number for job in jobs]))
+            await self._forget(jobs)
+
+    async def _forget(self, jobs: Sequence[StoredJob]) -> None:
+        await asyncio.to_thread(self._remove_results, jobs)
+        await asyncio.wrap_future(self._journal.forget([job.number for job in jobs]))
 
     def _remove_results(self, jobs: Sequence[StoredJob]) -> None:
         for job in jobs:
@@ -632,8 +665,14 @@ def _named(task: dict[str, object], position: int) -> dict[str, object]:
     return {**task, "task_id": task_name(task, position)}
 
 
+def owner_of(job: StoredJob) -> str:
+    """Who shares the devices with others: a caller, or one command of the machine's own user."""
+    command = job.metadata.get("owner")
+    return f"{job.caller}/{command}" if command else job.caller
+
+
 def _share_of(job: StoredJob) -> Share:
-    return job.priority, job.caller
+    return job.priority, owner_of(job)
 
 
 def _key_reused() -> ApiError:

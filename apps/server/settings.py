@@ -2,47 +2,25 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from apps.openai_images.rules import SERVER_FILE, ImagesSection
 from apps.server.safety.bodies import MIB, BodyLimits
 from apps.server.safety.connections import ConnectionLimits
 from apps.server.safety.hosts import host_name
 from apps.server.safety.keys import FILE_NAME
-from core.fields import Steps
 from core.model_settings import Count
 from core.paths import user_path
 from core.pictures.source_images import MAX_BYTES, MAX_PIXELS
 from core.section import Section
-from core.settings import DEFAULT_FILE, PROJECT_DIR, OptionalSeconds, Settings
+from core.settings import DEFAULT_FILE, OptionalSeconds, Settings
 from core.settings_file import overlaid
 
-SERVER_FILE = PROJECT_DIR / "config" / "server.yaml"
 GIB = 1024 * MIB
 Duration = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # seconds
 Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Quality = Literal["low", "medium", "high", "xhigh", "max", "standard", "hd"]
-
-
-class QualitySteps(Section):
-    """Denoising steps that a `quality` stands for, by the kind of request."""
-
-    generations: dict[Quality, Steps]
-    edits: dict[Quality, Steps]
-
-
-class ImagesSection(Section):
-    """What concerns the Images API alone.
-
-    Attributes:
-        url_lifetime: minutes.
-        max_pixels: of one picture.
-    """
-
-    url_lifetime: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    max_pixels: Count
-    quality: QualitySteps
 
 
 class LimitsSection(Section):
@@ -93,6 +71,7 @@ class ServerSection(Section):
     max_waiting: Count
     max_waiting_per_key: Count
     drain_timeout: OptionalSeconds
+    command_timeout: Duration
     images: ImagesSection
 
     def keys_place(self, output_dir: Path | None = None) -> Path:

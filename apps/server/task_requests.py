@@ -74,11 +74,19 @@ class TaskRequests:
         self._seed = seed
         self._picture_suffix = picture_suffix
 
-    async def check(self, caller: str, given: Sequence[Any], folder: str) -> CheckedTasks:
+    async def check(
+        self,
+        caller: str,
+        given: Sequence[Any],
+        folder: str,
+        picture_suffixes: Sequence[str] = (),
+    ) -> CheckedTasks:
         """Check the tasks of a job.
 
         Args:
             folder: of the job's results, relative to the output folder.
+            picture_suffixes: of the files that pictures are kept in, for each task; by default
+                the usual one.
         """
         tasks: list[dict[str, Any]] = []
         refused: dict[int, str] = {}
@@ -93,7 +101,9 @@ class TaskRequests:
                 except MultiGPUError as error:
                     refused[position] = printable(str(error))
             suffixes = _kind_named(task["kind"]).suffixes
-            suffix = self._picture_suffix if suffixes == PICTURE_SUFFIXES else suffixes[0]
+            suffix = suffixes[0]
+            if suffixes == PICTURE_SUFFIXES:
+                suffix = picture_suffixes[position] if picture_suffixes else self._picture_suffix
             task["task_id"] = names[position]
             task["output_path"] = f"{folder}/{position}{suffix}"
             tasks.append(task)

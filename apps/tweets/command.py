@@ -3,28 +3,28 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from loguru import logger
 
-from apps.arguments import LOG_LEVELS, folder_name, gpu_ids, positive, seed
+from apps.arguments import LOG_LEVELS, add_server_options, folder_name, gpu_ids, positive, seed
 from apps.interrupts import Interrupts
-from apps.progress import View, create_view, set_up_logging
-from apps.tweets.tweets_file import PROMPT_SOURCES, TweetFile, read_tweets
-from core.devices.model_choice import DEMO_MODEL
+from apps.log_lines import set_up_logging
+from apps.openai_images.batch import LocalBatch
+from apps.openai_images.batch_file import is_batch_file
+from apps.openai_images.rules import load_image_settings
+from apps.tweets.run import Run
+from apps.tweets.tweets_file import PROMPT_SOURCES, name_of_run, read_tweets
 from core.engine.backend import WorkerBackend
-from core.errors import DeviceError, MultiGPUError, one_line
-from core.events import Event
-from core.intake.planning import Plan, tell_plan
+from core.errors import DeviceError, InputError, MultiGPUError, one_line
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.paths import as_text
+from core.paths import as_text, user_path
 from core.settings import Settings, load_settings
-from core.tasks import GenerateTask, Result
-from demo_model.vocabulary import unknown_words
+from core.tasks import Result
 
 ALL_DONE, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
-MAX_SHOWN_WORDS = 20
 WHY_MOVED = (
     "Tweets stand at other places in the file than before, and default seeds and names go by the "
     "place: a tweet with a seed and an output_path of its own keeps its picture wherever it stands."
@@ -38,6 +38,8 @@ examples:
       draw on three of this machine's GPUs with a model of your choice
   python generate_images_from_tweets.py tweets.json --limit 3 --output-dir trial
       try the first three tweets
+  python generate_images_from_tweets.py batch.jsonl
+      do the requests of a file of OpenAI's Batch API: pictures and edits
 
 Run the same command again to continue: what is done and unchanged is not drawn again, and what
 is drawn anew because it changed is kept in .replaced, unless --overwrite is given.
@@ -58,7 +60,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "tweets",
         metavar="TWEETS",
         type=Path,
-        help="persona tweets (JSON), a JSON list of prompts, or JSONL",
+        help="persona tweets (JSON), a JSON list of prompts, JSONL, or OpenAI's Batch JSONL",
     )
     add(
         "num_gpus",
@@ -125,6 +127,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="take the prompt from this field alone (default: the first of prompt, "
         "positive_prompt and scene_hint that is not empty)",
     )
+    add_server_options(parser)
     add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
     return parser.parse_args(argv)
 
@@ -150,18 +153,19 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
 
 
 def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None) -> int:
+    if is_batch_file(user_path(options.tweets, "TWEETS")):
+        return _run_batch(options, interrupts, backend)
     settings = _settings(options)
     suffix = settings.workers.picture_suffix
     tweets = read_tweets(options.tweets, options.prompt_from, options.limit, suffix)
     told = tweets.is_read
     if told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
-    generator = _create_generator(options, settings, tweets, backend)
-    relay = _Relay()
-    generator.listener = relay
+    generator = _create_generator(options, settings, tweets.name_of_run, backend)
     try:
+        run = Run(generator, interrupts, options.log_level)
         plan = generator.prepare(tweets.inputs, [tweets.folder])
-        results = _draw(options, generator, plan, relay, interrupts)
+        results = run.execute(plan, "tweets", WHY_MOVED)
     finally:
         generator.stop(at_once=True)
     if not told and tweets.passed_over is not None:
@@ -173,31 +177,49 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     return ALL_DONE if complete else SOME_FAILED
 
 
-class _Relay:
-    """Hands events to the view as soon as there is one."""
+def _run_batch(
+    options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None
+) -> int:
+    """Do the requests of a batch file; see docs/TWEETS.md."""
+    if options.prompt_from is not None:
+        raise InputError("--prompt-from: requests of a batch file have one prompt; leave it out.")
+    settings = _settings(options, load_image_settings)
+    path = user_path(options.tweets, "TWEETS")
+    generator = _create_generator(options, settings, name_of_run(as_text(path.stem)), backend)
+    try:
+        batch = LocalBatch(generator, path, limit=options.limit)
+        run = Run(generator, interrupts, options.log_level)
+        plan = generator.prepare(batch, [path.absolute().parent])
+        results = run.execute(plan, "pictures", WHY_MOVED, draws="generate" in batch.roles)
+        outcome = batch.write(results)
+    finally:
+        generator.stop(at_once=True)
+    print(f"{batch.requests} requests: {outcome.completed} completed, {outcome.failed} failed")
+    for what, file in (("results", outcome.output), ("errors", outcome.errors)):
+        if file is not None:
+            print(one_line(f"{what}: {as_text(file)}"))
+    if interrupts.count:
+        return INTERRUPTED
+    return SOME_FAILED if outcome.failed or generator.tables_error is not None else ALL_DONE
 
-    view: View | None = None
 
-    def __call__(self, event: Event) -> None:
-        if self.view is not None:
-            self.view.show(event)
-
-
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(
+    options: argparse.Namespace, load: Callable[[Any], Settings] = load_settings
+) -> Settings:
     """The command line over the settings file."""
-    settings = load_settings(options.config)
-    names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu")
+    settings = load(options.config)
+    names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu", "use_server")
     changes = {name: getattr(options, name) for name in names}
     given = {key: value for key, value in changes.items() if value is not None}
     # Bytes that the locale has no letters for came in as surrogates, which are no text.
     given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}
-    return load_settings({**settings.model_dump(exclude_unset=True), **given})
+    return load({**settings.model_dump(exclude_unset=True), **given})
 
 
 def _create_generator(
     options: argparse.Namespace,
     settings: Settings,
-    tweets: TweetFile,
+    name_of_run: str,
     backend: WorkerBackend | None,
 ) -> MultiGPUImageGenerator:
     if options.num_gpus is not None and options.gpu_ids is not None:
@@ -206,54 +228,12 @@ def _create_generator(
         options.num_gpus,
         options.gpu_ids,
         settings,
-        output_dir=Path(settings.output_dir) / (options.name or tweets.name_of_run),
+        output_dir=Path(settings.output_dir) / (options.name or name_of_run),
         input_file=options.tweets,
         overwrite=options.overwrite,
         retry_quarantined=options.retry_quarantined,
         backend=backend,
     )
-
-
-def _draw(
-    options: argparse.Namespace,
-    generator: MultiGPUImageGenerator,
-    plan: Plan,
-    relay: _Relay,
-    interrupts: Interrupts,
-) -> list[Result]:
-    for result in plan.settled:
-        if not result.success:
-            logger.error(f"{result.task_id}: {result.status}: {result.error}")
-    tell_plan(plan.summary, "tweets", WHY_MOVED)
-    if not plan.to_run:
-        return generator.execute(plan)
-    _tell_unknown_words(generator, plan)
-    generator.use_at_most(plan.to_run)
-    workers = [device.label for device in generator.devices]
-    with create_view(plan.to_run, workers, options.log_level) as view:
-        relay.view = view
-        interrupts.run = generator
-        generator.start()
-        results = generator.execute(plan)
-        generator.stop(at_once=interrupts.count > 1)
-        relay.view = None
-    return results
-
-
-def _tell_unknown_words(generator: MultiGPUImageGenerator, plan: Plan) -> None:
-    """The demo model ignores words that it was not taught; say once which."""
-    if generator.model.path_or_id != str(DEMO_MODEL):
-        return
-    words = dict.fromkeys(w for p in _prompts(plan) for w in unknown_words(p))
-    if words:
-        shown = ", ".join(list(words)[:MAX_SHOWN_WORDS])
-        more = f" and {len(words) - MAX_SHOWN_WORDS} more" if len(words) > MAX_SHOWN_WORDS else ""
-        logger.warning(f"The demo model does not know these words and ignores them: {shown}{more}.")
-
-
-def _prompts(plan: Plan) -> list[str]:
-    tasks = [admitted.task for admitted in plan.tasks]
-    return [task.prompt for task in tasks if isinstance(task, GenerateTask)]
 
 
 def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator) -> None:

@@ -96,7 +96,7 @@ def read_tweets(
     entries = list(found.entries[:limit])
     unread = _Unread(reader, entries)
     inputs: Inputs = unread if len(entries) > FEW else list(unread)
-    return TweetFile(_run_name(stem), path.resolve().parent, inputs, reader)
+    return TweetFile(name_of_run(stem), path.resolve().parent, inputs, reader)
 
 
 class _Unread:
@@ -237,7 +237,7 @@ def _file_name(name: Any) -> str:
     return cut(cleaned(name, "-").strip("_"), MAX_NAME) if isinstance(name, str) else ""
 
 
-def _run_name(stem: str) -> str:
+def name_of_run(stem: str) -> str:
     """The folder of a file's pictures. One that is cut, or has nothing to show, tells by a hash."""
     name = cleaned(stem, "-").strip("_")
     short = cut(name, MAX_NAME, MAX_RUN_BYTES)

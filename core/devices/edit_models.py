@@ -50,8 +50,6 @@ def judge_model(
             f"judge.memory: {judge.memory} is for chat models; transformers cannot store a CLIP or "
             "SigLIP in fewer bits, and they are small: use full."
         )
-    if judge.prompts is None and kind.usual_prompts is not None:
-        judge = judge.model_copy(update={"prompts": kind.usual_prompts})
     model = choose_model(
         judge.model,
         judge.revision,
@@ -63,6 +61,15 @@ def judge_model(
         memory=judge.memory,
         role="score",
     )
+    return model, judge_settings(settings, model)
+
+
+def judge_settings(settings: EditModels, model: ModelChoice) -> JudgeSettings:
+    """The judge's settings with what its type and its model's own defaults fill in."""
+    judge = settings.judge
+    kind = JUDGES[judge.type]
+    if judge.prompts is None and kind.usual_prompts is not None:
+        judge = judge.model_copy(update={"prompts": kind.usual_prompts})
     own = best_match(settings.judge_model_defaults, model.path_or_id) or ModelJudgeDefaults(
         match=""
     )
@@ -71,4 +78,4 @@ def judge_model(
         for name in ("prompts", "max_new_tokens", "image_area")
         if getattr(judge, name) is None and getattr(own, name) is not None
     }
-    return model, judge.model_copy(update=filled)
+    return judge.model_copy(update=filled)

@@ -244,10 +244,34 @@ class Attempts:
             )
         elif cause in retry.PASSING and task.history.failures > 1:
             error += f" (after {task.history.failures} attempts)"
-        ending = Ending(written, outcome, error, elapsed)
-        worker = active.attempt.worker
+        self._end_task(active, Ending(written, outcome, error, elapsed), outcome, cause)
+
+    def ended_elsewhere(
+        self,
+        active: ActiveAttempt,
+        outcome: Literal["failed", "quarantined"],
+        error: str,
+        elapsed: float,
+        cause: Cause | None,
+    ) -> None:
+        """A task has ended without a result, as those decided who had tried it for this engine."""
+        if self._retire(active):
+            self._end_task(
+                active, Ending(cause or "error", outcome, error, elapsed), outcome, cause
+            )
+
+    def _end_task(
+        self,
+        active: ActiveAttempt,
+        ending: Ending,
+        outcome: Literal["failed", "quarantined"],
+        cause: Cause | None,
+    ) -> None:
+        task, worker = active.task, active.attempt.worker
         self._record_end(
-            active, ending, lambda: self._settle(task, outcome, worker, error, elapsed, cause)
+            active,
+            ending,
+            lambda: self._settle(task, outcome, worker, ending.error, ending.elapsed, cause),
         )
 
     def _record_end(self, active: ActiveAttempt, ending: Ending, then: Callable[[], None]) -> None:

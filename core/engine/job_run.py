@@ -116,6 +116,16 @@ class JobRun:
             self._listener(TaskEnded(result, self.number, refused))
             self.job.settle(result)
 
+    def has(self, task: TaskState) -> bool:
+        """Whether a task is still without a result."""
+        return self._tasks.get(task.admitted.position) is task
+
+    def refuse_task(
+        self, task: TaskState, status: Status, reason: str, cause: Cause | None
+    ) -> None:
+        """Give a task that no worker has its result; its record keeps it as one to be tried."""
+        self._settle(task, status, None, reason, cause=cause, refused=True)
+
     def seal(self) -> None:
         """Note that no more tasks will be added."""
         self._sealed = True
@@ -209,6 +219,7 @@ class JobRun:
         error: str | None = None,
         elapsed: float = 0.0,
         cause: Cause | None = None,
+        refused: bool = False,
     ) -> None:
         admitted = task.admitted
         if self._tasks.pop(admitted.position, None) is None:
@@ -216,7 +227,7 @@ class JobRun:
         if task.out:
             self.job.returned()
         result = result_of(admitted, status, worker, error, elapsed, task.attempts, cause)
-        self._listener(TaskEnded(result, self.number))
+        self._listener(TaskEnded(result, self.number, refused))
         self.job.settle(result)
         self._close_if_drained()
         self._finish_if_complete()

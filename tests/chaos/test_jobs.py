@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.checks import Victim, judge, judge_ledger, kill_everybody
 from tests.chaos.engines import JobsEngine
 from tests.chaos.planted import FAULTS, SLOW_DISK
-from tests.chaos.scale import scaled
+from tests.chaos.scale import ATTACKS, scaled
 from tests.chaos.verdict import Verdict
 
 Report = Callable[[Verdict], Verdict]
@@ -18,7 +18,6 @@ KILLS: dict[Victim, int] = scaled(
     {"worker": 8, "fork server": 1, "main": 2}, {"worker": 100, "fork server": 5, "main": 10}
 )
 SEEDS = range(scaled(1, 3))
-ATTACKS = 5  # at the most, until there were as many kills as were wanted
 
 
 def attack_jobs(
@@ -44,7 +43,6 @@ def attack_jobs(
 def test_killed_processes_and_cancelled_jobs_cost_no_record(
     tmp_path: Path, report: Report, seed: int
 ) -> None:
-    """Where the attacker is held up, jobs may end before all kills: then it attacks again."""
     kills = cancels = 0
     for attack in range(ATTACKS):
         folder = tmp_path / str(attack)

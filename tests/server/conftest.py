@@ -2,9 +2,11 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import httpx2
 import pytest
 import yaml
 
+from core.remote.socket_place import FOLDER, NAME, answers
 from tests.conftest import PROJECT, forking, simulated, wait_until
 
 ADDRESS = re.compile(r"Serving on (http://\S+)")
@@ -28,6 +31,7 @@ class Daemon:
         self.settings = settings
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
+        self.runtime = Path(tempfile.mkdtemp(prefix="run-"))  # short, as a socket's path has to be
         self._starts = 0
 
     @property
@@ -46,6 +50,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [sys.executable, *line, "--output-dir", str(self.output), *arguments],
                 cwd=self.folder,
+                env={**os.environ, "XDG_RUNTIME_DIR": str(self.runtime)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -54,6 +59,12 @@ class Daemon:
         found = wait_until(lambda: ADDRESS.search(self.log) or self._gone(), "the address")
         assert isinstance(found, re.Match), self.log
         self.url = found[1]
+        return self
+
+    def found(self) -> "Daemon":
+        """Wait until commands find it by its socket."""
+        place = self.runtime / FOLDER / NAME
+        wait_until(lambda: answers(place) or self._gone(), "the socket")
         return self
 
     def _gone(self) -> bool:
@@ -80,6 +91,7 @@ class Daemon:
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        shutil.rmtree(self.runtime, ignore_errors=True)
 
 
 @pytest.fixture

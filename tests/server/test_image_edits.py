@@ -53,13 +53,16 @@ def test_a_picture_is_edited_as_the_prompt_says(client: OpenAI) -> None:
     assert len(task["source_images"]) == 1
 
 
-def test_sixteen_pictures_are_taken_in_their_order(client: OpenAI) -> None:
+def test_sixteen_pictures_are_taken_in_their_order(client: OpenAI, daemon: Daemon) -> None:
     pictures = [png((10 * i, 0, 0)) for i in range(16)]
     extra = {"true_cfg_scale": 2.0, "guidance_scale": 1.0, "negative_prompt": " "}
     answer = client.images.edit(image=pictures, prompt="join them", **SMALL, extra_body=extra)
     assert answer.data is not None
     task = made_by(answer.data[0])
-    colours = [Image.open(path).convert("RGB").getpixel((0, 0)) for path in task["source_images"]]
+    colours = [
+        Image.open(daemon.output / path).convert("RGB").getpixel((0, 0))
+        for path in task["source_images"]
+    ]
     assert colours == [(10 * i, 0, 0) for i in range(16)]
     assert (task["true_cfg_scale"], task["guidance_scale"]) == (2.0, 1.0)
 
@@ -132,7 +135,7 @@ def test_files_and_own_pictures_are_edited_by_their_names(client: OpenAI, daemon
         assert answer.status_code == 200, answer.text
         [content] = [item["b64_json"] for item in answer.json()["data"]]
     sources = made_by(SimpleNamespace(b64_json=content))["source_images"]
-    sizes = [Image.open(path).size for path in sources]
+    sizes = [Image.open(daemon.output / path).size for path in sources]
     assert sizes == [(48, 32), (32, 32)]
 
 

@@ -386,7 +386,7 @@ def test_everything_is_in_reach_of_the_keyboard(
     page.keyboard.press("ArrowRight")
     expect(dialog.locator(".prompt")).to_have_text(str(second))
     page.keyboard.press("Escape")
-    assert focused.get_attribute("title") == second
+    expect(focused).to_have_attribute("title", str(second))
 
 
 NAMELESS = """() => ["button", "input", "select", "textarea", "meter", "progress"]

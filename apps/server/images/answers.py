@@ -1,28 +1,18 @@
 """What a request for pictures is answered: one body at the end, or an event for each picture."""
 
 import base64
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.server.images.encoding import encoded, shown_as, size_of
+from apps.openai_images.answer import BACKGROUND, USAGE, Wanted, body_parts, compact
+from apps.openai_images.encoding import encoded, shown_as, size_of
+from apps.openai_images.parameters import EditParameters, ImageParameters
 from apps.server.images.links import Links
-from apps.server.images.parameters import AUTO, EditParameters, ImageParameters
-from apps.server.images.tasks import position_of
+from apps.server.images.places import picture_file, position_of
 from apps.server.live_job import Preview
-from apps.server.service import JOBS
-
-# Nothing is metered in tokens here; the client's types want numbers.
-USAGE: Mapping[str, Any] = {
-    "input_tokens": 0,
-    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
-    "output_tokens": 0,
-    "total_tokens": 0,
-}
-BACKGROUND = "opaque"
 
 
 @dataclass(frozen=True)
@@ -44,18 +34,9 @@ class Answer:
 
     def body(self) -> bytes:
         """All pictures of a job that has them, as JSON."""
-        asked = self.asked
-        body = {
-            "created": int(time.time()),
-            "background": BACKGROUND,
-            "output_format": asked.output_format,
-            "quality": None if asked.quality == AUTO else asked.quality,
-            "size": size_of(self._file(0)),
-            "data": [self._item(position) for position in range(asked.n)],
-            "usage": USAGE,
-            "safety_identifier": asked.identifier,
-        }
-        return _json({name: value for name, value in body.items() if value is not None})
+        wanted = Wanted.by(self.asked)
+        files = [self._file(position) for position in range(wanted.n)]
+        return b"".join(body_parts(wanted, int(time.time()), files, self.seeds, self._url))
 
     def completed(self, position: int) -> bytes:
         """The event of a picture that is done."""
@@ -101,22 +82,13 @@ class Answer:
         }
         return sent_event(kind, event)
 
-    def _item(self, position: int) -> dict[str, Any]:
-        asked, file = self.asked, self._file(position)
-        compression = asked.output_compression
-        if asked.response_format == "url":
-            path = self.links.path(self.job, position, asked.output_format, compression)
-            return {"url": self.address + path, "seed": self.seeds[position]}
-        picture = encoded(file, asked.output_format, compression)
-        return {"b64_json": _base64(picture), "seed": self.seeds[position]}
+    def _url(self, position: int) -> str:
+        asked = self.asked
+        path = self.links.path(self.job, position, asked.output_format, asked.output_compression)
+        return self.address + path
 
     def _file(self, position: int) -> Path:
         return picture_file(self.folder, self.job, position)
-
-
-def picture_file(folder: Path, job: str, position: int) -> Path:
-    """Where a picture of a job lies."""
-    return folder / JOBS / job / f"{position}.png"
 
 
 def sent_event(name: str, data: Mapping[str, Any]) -> bytes:
@@ -124,11 +96,7 @@ def sent_event(name: str, data: Mapping[str, Any]) -> bytes:
 
     https://html.spec.whatwg.org/multipage/server-sent-events.html
     """
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), _json(data))
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), compact(data))
 
 
 def _base64(content: bytes) -> str:

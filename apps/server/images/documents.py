@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from apps.openai_images.parameters import EditParameters, GenerationParameters
 from apps.server.images.bodies import FORM, JSON
-from apps.server.images.parameters import EditParameters, GenerationParameters
 from core.fields import MOST_SOURCES
 
 _PICTURE = {"type": "string", "format": "binary"}

@@ -19,8 +19,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import cast
 
-from apps.server.images.encoding import MEDIA_TYPES
-from apps.server.images.parameters import Format
+from apps.openai_images.encoding import MEDIA_TYPES
+from apps.openai_images.parameters import Format
 from core.errors import StorageError
 
 PREFIX = "/pictures/"
@@ -81,9 +81,16 @@ class Links:
             raise StorageError(f"{file}: {error.strerror}.") from None
         return cls(secret, lifetime)
 
-    def path(self, job: str, position: int, format: Format, compression: int) -> str:
-        """The path of an address that answers from now on for its lifetime."""
-        ends = int(time.time() + 60 * self._lifetime)
+    def path(
+        self,
+        job: str,
+        position: int,
+        format: Format,
+        compression: int,
+        ends: float | None = None,
+    ) -> str:
+        """The path of an address that answers until the Unix time `ends`, or for its lifetime."""
+        ends = int(time.time() + 60 * self._lifetime if ends is None else ends)
         said = json.dumps(astuple(Link(job, position, format, compression, ends))).encode()
         token = base64.urlsafe_b64encode(self._signature(said) + said).rstrip(b"=").decode()
         return f"{PREFIX}{token}.{format}"

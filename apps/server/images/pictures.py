@@ -5,11 +5,11 @@ import time
 
 from fastapi import APIRouter, Request, Response
 
+from apps.openai_images.encoding import MEDIA_TYPES, encoded
 from apps.server.context import TheService
 from apps.server.errors import ApiError, not_found
-from apps.server.images.answers import picture_file
-from apps.server.images.encoding import MEDIA_TYPES, encoded
 from apps.server.images.links import PREFIX, Links, NoLink
+from apps.server.images.places import picture_file
 
 router = APIRouter(tags=["images"])
 

@@ -12,22 +12,24 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from apps.openai_images.edits import EditAsked, check_pictures, edit_in_json
+from apps.openai_images.models import no_mask
+from apps.openai_images.parameters import EditParameters, GenerationParameters, ImageParameters
+from apps.openai_images.refusals import checked
+from apps.openai_images.tasks import check_together, steps_of, tasks_for
 from apps.server.context import Caller, TheInbox, TheLoras, TheService
-from apps.server.errors import CLIENT_GONE, ApiError, bad_value
+from apps.server.errors import CLIENT_GONE
 from apps.server.images import documents
 from apps.server.images.answers import Answer
 from apps.server.images.bodies import FORM, JSON, content_type, form_body, json_body, unsupported
 from apps.server.images.client import Gone, unless_gone
 from apps.server.images.links import Links
-from apps.server.images.parameters import EditParameters, GenerationParameters, ImageParameters
-from apps.server.images.refusals import checked, missing
+from apps.server.images.places import places_of
 from apps.server.images.stream import EventStream, events
-from apps.server.images.tasks import check_together, steps_of, tasks_for
 from apps.server.images.waiting import all_drawn, pictures, wanted_no_more
 from apps.server.models import TheModels
 from apps.server.records import PREVIEWS, NewJob, new_id
 from apps.server.service import Service
-from core.fields import MOST_SOURCES
 from core.worker_spec import Role
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
@@ -106,7 +108,7 @@ class Drawing:
             for place, lora in enumerate(asked.loras)
         ]
         steps = steps_of(asked, self.service.rules.images)
-        tasks = tasks_for(asked, id, steps, loras, sources)
+        tasks = tasks_for(asked, places_of(id), steps, loras, sources)
         metadata: dict[str, str | int] = {}
         if asked.identifier:
             metadata["user"] = asked.identifier
@@ -138,41 +140,29 @@ async def generations(request: Request, drawing: TheDrawing) -> Response:
 )
 async def edits(request: Request, drawing: TheDrawing) -> Response:
     """Change pictures as a prompt says."""
-    asked, given, masked = await _edit_asked_for(request)
+    edit = await _edit_asked_for(request)
     param = "images" if content_type(request) == JSON else "image"
-    if not given:
-        raise missing(param)
-    if len(given) > MOST_SOURCES:
-        message = f"Invalid '{param}': expected at most {MOST_SOURCES} pictures."
-        raise bad_value(param, message, "array_above_max_length")
-    model = await drawing.check(asked, "edit")
-    if masked:
-        message = (
-            f"The model '{model}' takes no mask: say in the prompt what is to change, and where."
-        )
-        raise bad_value("mask", message, "unsupported_parameter")
+    check_pictures(edit, param)
+    model = await drawing.check(edit.asked, "edit")
+    if edit.masked:
+        raise no_mask(model)
     keep, resolve = drawing.inbox.keep, drawing.inbox.resolve
     sources = [
         await keep(drawing.caller, picture, param)
         if isinstance(picture, bytes)
         else await resolve(drawing.caller, picture, param)
-        for picture in given
+        for picture in edit.pictures
     ]
-    return await drawing.answer(asked, sources)
+    return await drawing.answer(edit.asked, sources)
 
 
-async def _edit_asked_for(request: Request) -> tuple[EditParameters, Sequence[bytes | str], bool]:
-    """Parameters and pictures of an edit, and whether there is a mask."""
+async def _edit_asked_for(request: Request) -> EditAsked:
+    """An edit as JSON or as a form."""
     kind = content_type(request)
     if kind == JSON:
-        body = await json_body(request)
-        if "image" in body:
-            message = "Unknown parameter: 'image'. In JSON pictures come as 'images'."
-            raise ApiError(400, message, "unknown_parameter", "image")
-        masked = body.pop("mask", None) is not None
-        asked = checked(EditParameters, body)
-        return asked, [picture.text for picture in asked.images or ()], masked
+        return edit_in_json(await json_body(request))
     if kind == FORM:
         form = await form_body(request)
-        return checked(EditParameters, form.values, texts=True), form.images, form.masked
+        asked = checked(EditParameters, form.values, texts=True)
+        return EditAsked(asked, form.images, form.masked)
     raise unsupported(request, FORM, JSON)

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 
+from apps.openai_images.outcome import failure
 from apps.server.errors import ApiError
-from apps.server.images.outcome import failure
 from apps.server.live_job import LiveJob, Preview
 from apps.server.records import TaskResult
 from apps.server.service import UNAVAILABLE, Service
@@ -31,7 +31,7 @@ async def pictures(service: Service, live: LiveJob) -> AsyncIterator[TaskResult 
         elif given < len(live.results):
             result = live.results[given]
             if not result.result["success"]:
-                raise failure(result.result, _hidden(service))
+                raise failure(result.result, hidden_folders(service))
             given += 1
             yield result
         elif live.left:
@@ -59,7 +59,7 @@ def wanted_no_more(live: LiveJob) -> bool:
     return len(live.results) < live.stored.total
 
 
-def _hidden(service: Service) -> Mapping[str, str]:
+def hidden_folders(service: Service) -> Mapping[str, str]:
     """Folders of this machine as callers read of them in errors."""
     loras = user_path(service.generator.settings.lora_dir, "lora_dir").absolute()
     return {f"{service.folder}/": "", f"{loras}/": ""}

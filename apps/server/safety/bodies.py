@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from apps.openai_images.json_bodies import check_json
 from apps.server.errors import ApiError
 from apps.server.safety.answers import refuse
-from apps.server.safety.json_bodies import check_json
 
 MIB = 1024**2
 LINGERING = 2.0  # seconds in which the rest of a refused body is read, so that its sender listens

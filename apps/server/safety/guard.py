@@ -8,6 +8,7 @@ from apps.server.safety.bodies import Bodies, BodyLimits
 from apps.server.safety.hosts import Hosts
 from apps.server.safety.keys import ApiKey, ApiKeys, key_missing
 
+LOCAL = "local"  # the caller where no API keys are used, and whoever comes by the socket
 NOBODY = "nobody"  # the caller of what needs no key, where keys are used
 # Without a caller's data: health for probes, and the page, which asks for a key itself. Addresses
 # of pictures are secrets themselves, as they are at OpenAI: whoever has one is let in.
@@ -32,11 +33,21 @@ class Guard:
         hosts: names that the daemon may be called by.
         keys: API keys; those who ask are `request.state.caller` where they are used.
         limits: of bodies.
+        socket: the path of the socket that only this user can reach. Who comes by it needs no key,
+            and is `request.state.by_socket`: a process of this user may read what this user may.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Hosts, keys: ApiKeys, limits: BodyLimits) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: Hosts,
+        keys: ApiKeys,
+        limits: BodyLimits,
+        socket: str | None = None,
+    ) -> None:
         self._app = app
         self._bodies = Bodies(app, limits)
+        self._socket = socket
         self._hosts = hosts
         self._keys = keys
 
@@ -64,6 +75,9 @@ class Guard:
         await self._bodies(scope, receive, careful)
 
     def _identify(self, scope: Scope) -> None:
+        if self._socket is not None and scope.get("server") == (self._socket, None):
+            scope.setdefault("state", {}).update(caller=LOCAL, by_socket=True)
+            return
         sent = [value.decode("latin-1") for n, value in scope["headers"] if n == b"authorization"]
         key = self._keys.owner(sent) if self._keys.needed else self._first_key(sent)
         if not self._keys.needed:

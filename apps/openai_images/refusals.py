@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from apps.server.errors import ApiError, bad_value, unknown_parameter
-from apps.server.images.parameters import ImageParameters
+from apps.openai_images.errors import ApiError, bad_value, unknown_parameter
+from apps.openai_images.parameters import ImageParameters
 
 P = TypeVar("P", bound=ImageParameters)
 _TYPES = {

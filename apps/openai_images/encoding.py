@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from apps.server.images.parameters import Format
+from apps.openai_images.parameters import Format
 from core.store.provenance import PARAMETERS_KEY, TASK_KEY, exif_of
 
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}

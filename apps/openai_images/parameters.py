@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from apps.server.settings import Quality
+from apps.openai_images.rules import Quality
 from core.fields import MAX_SIDE, MIN_SIDE, MOST_SOURCES, Prompt, Scale, SeedOrRandom, Steps, Text
 from core.fields import Strength as LoraStrength
 from core.seeds import MAX_SEED, RANDOM

@@ -9,7 +9,7 @@ import math
 import re
 from typing import Any, NoReturn
 
-from apps.server.errors import ApiError
+from apps.openai_images.errors import ApiError
 
 MAX_DEPTH = 64
 MAX_DIGITS = 20  # of an integer: 2**64 has as many
@@ -18,18 +18,31 @@ _NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-class _Unacceptable(ValueError):
+class NotJson(ValueError):
     """Why a document is refused."""
 
 
 def check_json(body: bytes) -> None:
     """Raises ApiError for a body that is no JSON, or none that a request can be."""
     try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _invalid(f"it is not UTF-8 at byte {error.start}") from None
+        read_json(body)
+    except NotJson as error:
+        message = f"The body is not valid JSON: {error}."
+        raise ApiError(400, message, "invalid_json") from None
+
+
+def read_json(content: bytes) -> Any:
+    """The value of a document.
+
+    Raises:
+        NotJson: it is none, or none that a request can be.
+    """
     try:
-        _check_depth(body)
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise NotJson(f"it is not UTF-8 at byte {error.start}") from None
+    try:
+        _check_depth(content)
         value = json.loads(
             text,
             object_pairs_hook=_object,
@@ -40,15 +53,12 @@ def check_json(body: bytes) -> None:
         if _HALF.search(text):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        raise _invalid("a string has half of a surrogate pair") from None
+        raise NotJson("a string has half of a surrogate pair") from None
     except json.JSONDecodeError as error:
-        raise _invalid(f"{error.msg} at character {error.pos}") from None
+        raise NotJson(f"{error.msg} at character {error.pos}") from None
     except (ValueError, RecursionError) as error:
-        raise _invalid(str(error)) from None
-
-
-def _invalid(why: str) -> ApiError:
-    return ApiError(400, f"The body is not valid JSON: {why}.", "invalid_json")
+        raise NotJson(str(error)) from None
+    return value
 
 
 def _check_depth(body: bytes) -> None:
@@ -58,7 +68,7 @@ def _check_depth(body: bytes) -> None:
     for bracket in _STRING.sub(b"", body).translate(None, _NO_BRACKETS):
         depth += 1 if bracket in b"[{" else -1
         if depth > MAX_DEPTH:
-            raise _Unacceptable(f"it is nested more than {MAX_DEPTH} deep")
+            raise NotJson(f"it is nested more than {MAX_DEPTH} deep")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -66,22 +76,22 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise _Unacceptable(f"an object has the key {twice[:40]!a} twice")
+        raise NotJson(f"an object has the key {twice[:40]!a} twice")
     return made
 
 
 def _no_number(word: str) -> NoReturn:
-    raise _Unacceptable(f"{word} is no number")
+    raise NotJson(f"{word} is no number")
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise _Unacceptable("a number is too large")
+        raise NotJson("a number is too large")
     return number
 
 
 def _integer(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
-        raise _Unacceptable("a number is too large")
+        raise NotJson("a number is too large")
     return int(digits)

@@ -1,20 +1,15 @@
 """From the parameters of a request to the tasks of its job: one a picture."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from apps.server.errors import bad_value
-from apps.server.images.parameters import AUTO, EditParameters, ImageParameters
-from apps.server.service import JOBS
-from apps.server.settings import ImagesSection
+from apps.openai_images.errors import bad_value
+from apps.openai_images.parameters import AUTO, EditParameters, ImageParameters
+from apps.openai_images.rules import ImagesSection
 from core.seeds import RANDOM, random_seed, seed_of_task
 
-BETWEEN = "/"  # a job's id and the position of a picture, in the name of its task
-
-
-def position_of(task_id: str) -> int:
-    """The place of a task of `tasks_for` in its job."""
-    return int(task_id.rpartition(BETWEEN)[2])
+Place = Callable[[int], tuple[str, str]]
+"""Name and output path of a picture, by its place in its request."""
 
 
 def check_together(asked: ImageParameters, rules: ImagesSection) -> None:
@@ -67,17 +62,19 @@ def steps_of(asked: ImageParameters, rules: ImagesSection) -> int | None:
 
 def tasks_for(
     asked: ImageParameters,
-    job: str,
+    place: Place,
     steps: int | None,
     loras: Sequence[str],
     sources: Sequence[str] = (),
+    first_seed: int | None = None,
 ) -> tuple[dict[str, Any], ...]:
     """A task for each picture, for the engine.
 
     Args:
-        job: the id of the job, below whose folder the pictures lie.
         loras: paths of the LoRAs, in the order in which they are asked for.
         sources: pictures that are to be changed; none where one is to be drawn.
+        first_seed: of the first picture, where the request leaves it to chance; by default one
+            at random.
     """
     width, height = asked.sides or (None, None)
     stack = [
@@ -98,14 +95,12 @@ def tasks_for(
     else:
         task |= {"kind": "generate", "prompt": asked.prompt, "cfg": asked.true_cfg_scale}
     said = {name: value for name, value in task.items() if value is not None}
-    first = random_seed() if asked.seed in (None, RANDOM) else asked.seed
-    assert first is not None
-    return tuple(
-        {
-            **said,
-            "seed": seed_of_task(first, position),
-            "task_id": f"{job}{BETWEEN}{position}",
-            "output_path": f"{JOBS}/{job}/{position}.png",
-        }
-        for position in range(asked.n)
-    )
+    first = asked.seed
+    if first is None or first == RANDOM:
+        first = random_seed() if first_seed is None else first_seed
+    tasks = []
+    for position in range(asked.n):
+        name, output_path = place(position)
+        seed = seed_of_task(first, position)
+        tasks.append({**said, "seed": seed, "task_id": name, "output_path": output_path})
+    return tuple(tasks)

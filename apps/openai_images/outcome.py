@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from apps.server.errors import INVALID, ApiError
+from apps.openai_images.errors import INVALID, ApiError
 
 SERVER = "server_error"
 OF_THE_INPUT = ("input", "lora")

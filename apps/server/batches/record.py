@@ -1,0 +1,115 @@
+"""A batch as it is remembered, and as callers see it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+BatchStatus = Literal[
+    "validating",
+    "failed",
+    "in_progress",
+    "finalizing",
+    "completed",
+    "expired",
+    "cancelling",
+    "cancelled",
+]
+ENDED: frozenset[BatchStatus] = frozenset({"failed", "completed", "expired", "cancelled"})
+OPEN: frozenset[BatchStatus] = frozenset({"validating", "in_progress"})  # it can be cancelled
+WINDOW, WINDOW_SECONDS = "24h", 24 * 3600
+_TIMES = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All of a batch that its file holds.
+
+    Attributes:
+        number: its place in the order in which batches came.
+        caller: id of the API key; nobody else sees it.
+        address: of the daemon, as its caller wrote it, without a slash at its end.
+        created: Unix time; so are `expires` and all of `times`.
+        output_seconds: after which its files of results expire.
+        times: when it came to be in a status, by status.
+        problems: why it failed as a whole.
+        total: lines of its file.
+        completed: lines that were written to its file of results so far.
+        failed: lines that were written to its file of errors so far.
+        portion: number of the first portion whose lines are not written.
+        output_bytes: of the file of results, as far as it counts; so does `error_bytes`.
+        output_file: id in /v1/files; so is `error_file`. None while there is none.
+    """
+
+    id: str
+    number: int
+    caller: str
+    endpoint: str
+    input_file: str
+    metadata: Mapping[str, str] | None
+    address: str
+    created: int
+    expires: int
+    output_seconds: int | None
+    status: BatchStatus = "validating"
+    times: Mapping[str, int] = field(default_factory=dict)
+    problems: tuple[Mapping[str, Any], ...] = ()
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    portion: int = 0
+    output_bytes: int = 0
+    error_bytes: int = 0
+    output_file: str | None = None
+    error_file: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED
+
+    @property
+    def written(self) -> int:
+        """How many lines of its file have their line."""
+        return self.completed + self.failed
+
+    @property
+    def ended(self) -> int:
+        """Unix time of its end."""
+        return self.times.get(self.status, self.created)
+
+    def as_json(self) -> dict[str, Any]:
+        """What `from_json` makes the batch of again."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Batch":
+        return cls(**{**data, "problems": tuple(data["problems"])})
+
+    def view(self, completed: int = 0, failed: int = 0) -> dict[str, Any]:
+        """The batch in the form of OpenAI's.
+
+        Args:
+            completed: requests that are done, and not written yet.
+            failed: those that have failed, and are not written yet.
+        """
+        errors = {"object": "list", "data": list(self.problems)} if self.problems else None
+        counts = {
+            "total": self.total,
+            "completed": self.completed + completed,
+            "failed": self.failed + failed,
+        }
+        return {
+            "id": self.id,
+            "object": "batch",
+            "endpoint": self.endpoint,
+            "errors": errors,
+            "input_file_id": self.input_file,
+            "completion_window": WINDOW,
+            "status": self.status,
+            "output_file_id": self.output_file if self.has_ended else None,
+            "error_file_id": self.error_file if self.has_ended else None,
+            "created_at": self.created,
+            "expires_at": self.expires,
+            **{f"{name}_at": self.times.get(name) for name in _TIMES},
+            "request_counts": counts,
+            "metadata": None if self.metadata is None else dict(self.metadata),
+        }

@@ -1,0 +1,112 @@
+"""`/v1/batches`: OpenAI's Batch API.
+
+https://platform.openai.com/docs/api-reference/batch
+"""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from apps.openai_images.batch_file import ENDPOINTS
+from apps.server.batches.batches import Batches
+from apps.server.batches.record import WINDOW
+from apps.server.context import Caller
+from apps.server.errors import bad_value
+from apps.server.files import LONGEST, SHORTEST, TheFiles
+
+MOST_KEYS, MOST_KEY, MOST_VALUE = 16, 64, 512
+PURPOSE = "batch"
+router = APIRouter(prefix="/v1/batches", tags=["batches"])
+Key = Annotated[str, Field(max_length=MOST_KEY)]
+Value = Annotated[str, Field(max_length=MOST_VALUE)]
+
+
+class OutputExpiry(BaseModel):
+    """When files of results expire."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    anchor: Literal["created_at"]
+    seconds: int = Field(ge=SHORTEST, le=LONGEST, strict=True)
+
+
+class BatchAsked(BaseModel):
+    """What is handed in.
+
+    Attributes:
+        input_file_id: of a file with the purpose `batch`.
+        endpoint: of all requests in it.
+        output_expires_after: by default 30 days.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    input_file_id: str
+    endpoint: str
+    completion_window: str
+    metadata: Annotated[dict[Key, Value], Field(max_length=MOST_KEYS)] | None = None
+    output_expires_after: OutputExpiry | None = None
+
+
+def _batches(request: Request) -> Batches:
+    batches: Batches = request.app.state.batches
+    return batches
+
+
+TheBatches = Annotated[Batches, Depends(_batches)]
+
+
+@router.post("")
+async def create(
+    request: Request, asked: BatchAsked, batches: TheBatches, files: TheFiles, caller: Caller
+) -> dict[str, Any]:
+    """Accept a batch; from then on it survives whatever comes."""
+    if asked.endpoint not in ENDPOINTS:
+        known = " or ".join(f"'{name}'" for name in ENDPOINTS)
+        message = f"endpoint: must be {known} (found {asked.endpoint[:100]!r})."
+        raise bad_value("endpoint", message)
+    if asked.completion_window != WINDOW:
+        message = f"completion_window: must be '{WINDOW}'."
+        raise bad_value("completion_window", message)
+    file = files.find(asked.input_file_id, caller)
+    if file is None:
+        message = f"input_file_id: there is no file {asked.input_file_id[:100]!r}."
+        raise bad_value("input_file_id", message, "file_not_found")
+    if file.purpose != PURPOSE:
+        message = f"input_file_id: the file's purpose must be '{PURPOSE}', not '{file.purpose}'."
+        raise bad_value("input_file_id", message, "invalid_file_purpose")
+    expiry = asked.output_expires_after
+    seconds = None if expiry is None else expiry.seconds
+    address = str(request.base_url).rstrip("/")
+    return await batches.create(caller, file, asked.endpoint, asked.metadata, seconds, address)
+
+
+@router.get("")
+async def listing(
+    batches: TheBatches,
+    caller: Caller,
+    after: Annotated[str | None, Query(description="Id of the last one before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> dict[str, Any]:
+    """The caller's batches, newest first."""
+    page, has_more = batches.page(caller, after, limit)
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": has_more,
+    }
+
+
+@router.get("/{id}")
+async def read(id: str, batches: TheBatches, caller: Caller) -> dict[str, Any]:
+    """How a batch stands."""
+    return batches.view(id, caller)
+
+
+@router.post("/{id}/cancel")
+async def cancel(id: str, batches: TheBatches, caller: Caller) -> dict[str, Any]:
+    """Try no more of a batch's requests. Those that run are finished, and results are kept."""
+    return await batches.cancel(id, caller)

@@ -1,0 +1,80 @@
+"""A prepared batch on its way: plan, workers, view, results."""
+
+from loguru import logger
+
+from apps.interrupts import Interrupts
+from apps.progress import View, create_view
+from core.devices.model_choice import DEMO_MODEL
+from core.events import Event
+from core.intake.planning import Plan, tell_plan
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.tasks import GenerateTask, Result
+from demo_model.vocabulary import unknown_words
+
+MAX_SHOWN_WORDS = 20
+
+
+class Run:
+    """Runs one batch with a view of it; make it before the batch is prepared.
+
+    Args:
+        generator: gets this run's listener.
+    """
+
+    def __init__(
+        self, generator: MultiGPUImageGenerator, interrupts: Interrupts, log_level: str
+    ) -> None:
+        self._generator = generator
+        self._interrupts = interrupts
+        self._log_level = log_level
+        self._view: View | None = None
+        generator.listener = self._hear
+
+    def _hear(self, event: Event) -> None:
+        if self._view is not None:
+            self._view.show(event)
+
+    def execute(self, plan: Plan, what: str, why_moved: str, draws: bool = True) -> list[Result]:
+        """Do what a plan says is to be done.
+
+        Args:
+            what: the word for its inputs.
+            why_moved: said where inputs stand at other places than before.
+            draws: pictures are drawn, too, and not edited alone.
+        """
+        generator = self._generator
+        for result in plan.settled:
+            if not result.success:
+                logger.error(f"{result.task_id}: {result.status}: {result.error}")
+        tell_plan(plan.summary, what, why_moved)
+        if not plan.to_run:
+            return generator.execute(plan)
+        if draws:
+            _tell_unknown_words(generator, plan)
+        generator.use_at_most(plan.to_run)
+        workers = [device.label for device in generator.devices]
+        with create_view(plan.to_run, workers, self._log_level) as view:
+            self._view = view
+            self._interrupts.run = generator
+            if draws:
+                generator.start()
+            results = generator.execute(plan)
+            generator.stop(at_once=self._interrupts.count > 1)
+            self._view = None
+        return results
+
+
+def _tell_unknown_words(generator: MultiGPUImageGenerator, plan: Plan) -> None:
+    """The demo model ignores words that it was not taught; say once which."""
+    if generator.model.path_or_id != str(DEMO_MODEL):
+        return
+    words = dict.fromkeys(w for p in _prompts(plan) for w in unknown_words(p))
+    if words:
+        shown = ", ".join(list(words)[:MAX_SHOWN_WORDS])
+        more = f" and {len(words) - MAX_SHOWN_WORDS} more" if len(words) > MAX_SHOWN_WORDS else ""
+        logger.warning(f"The demo model does not know these words and ignores them: {shown}{more}.")
+
+
+def _prompts(plan: Plan) -> list[str]:
+    tasks = [admitted.task for admitted in plan.tasks]
+    return [task.prompt for task in tasks if isinstance(task, GenerateTask)]

@@ -1,0 +1,262 @@
+"""Tasks that go to a daemon as one of its jobs, and the thread that follows that job."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from loguru import logger
+
+from core.engine.job_run import JobRun
+from core.engine.task_state import ActiveAttempt, TaskState
+from core.remote.protocol import ENGINE_ROUTE
+from core.remote.server import Server, ServerBusy, ServerLost, ServerRefusal
+
+T = TypeVar("T")
+PATIENCE = 60.0  # seconds for a daemon that does not answer, or is about to leave
+PAUSE = 0.5  # seconds between looks for it
+GONE = 404
+
+
+@dataclass(eq=False)
+class SentTask:
+    """A task that a daemon has.
+
+    Attributes:
+        name: in the daemon's job.
+        active: the attempt in this engine's records, once the daemon has begun it.
+        begun: its lease is recorded.
+        view: its result as the daemon tells it.
+        over: nothing more is to be done about it here.
+    """
+
+    position: int
+    name: str
+    task: TaskState
+    active: ActiveAttempt | None = None
+    begun: bool = False
+    view: Mapping[str, Any] | None = None
+    over: bool = False
+
+
+@dataclass(eq=False)
+class Portion:
+    """One job of a daemon.
+
+    Attributes:
+        key: by which a second request is known for the first one.
+        id: the daemon's name for the job, once it has it.
+        open: tasks about which something is still to be done here.
+        cancelled: no more of it is to be started.
+        dropped: nobody wants to hear of it any more.
+    """
+
+    run: JobRun
+    tasks: list[SentTask]
+    open: int
+    key: str = field(default_factory=lambda: uuid4().hex)
+    id: str | None = None
+    cancelled: bool = False
+    dropped: bool = False
+
+    @classmethod
+    def of(cls, run: JobRun, tasks: list[TaskState]) -> "Portion":
+        seen: set[str] = set()
+        sent = []
+        for position, task in enumerate(tasks):
+            name = task.admitted.task_id
+            while name in seen:
+                name = f"{task.admitted.task_id[:180]}#{position}"
+            seen.add(name)
+            sent.append(SentTask(position, name, task))
+        return cls(run, sent, len(sent))
+
+
+class ServerGone(Exception):
+    """The daemon did not come back in time."""
+
+
+class Patience:
+    """Asks a daemon again and again while it is away or has no room.
+
+    Args:
+        ending: set when nobody waits for answers any more.
+    """
+
+    def __init__(self, server: Server, ending: threading.Event) -> None:
+        self.server = server
+        self._ending = ending
+        self._told = threading.Lock()
+        self._missed = False
+
+    def ask(self, call: Callable[[], T], wanted: Callable[[], bool] = lambda: True) -> T:
+        """What the daemon answers.
+
+        Args:
+            wanted: whether somebody still waits for it.
+
+        Raises:
+            ServerGone: it did not answer for PATIENCE seconds, or nobody waits any more.
+            ServerRefusal: it does not want to.
+        """
+        since = time.monotonic()
+        while True:
+            try:
+                answer = call()
+            except ServerLost as error:
+                reason, pause, counts = str(error), PAUSE, True
+            except ServerBusy as error:
+                # Room comes with the end of others' tasks, however long these take.
+                reason, pause, counts = str(error), min(error.seconds, 5.0), error.leaving
+            else:
+                self.found()
+                return answer
+            now = time.monotonic()
+            since = since if counts else now
+            if now - since > PATIENCE:
+                raise ServerGone(reason)
+            if counts:
+                self.miss(reason)
+            if self._ending.wait(pause) or not wanted():
+                raise ServerGone(reason)
+
+    def miss(self, reason: str) -> None:
+        """Say once that the daemon is away."""
+        with self._told:
+            if not self._missed and not self._ending.is_set():
+                self._missed = True
+                logger.warning(
+                    f"The server at {self.server.name} does not answer ({reason}); it has "
+                    f"{PATIENCE:g} s to come back."
+                )
+
+    def found(self) -> None:
+        """Say that it is there again."""
+        with self._told:
+            if self._missed:
+                self._missed = False
+                logger.info("The server is there again.")
+
+
+@dataclass(frozen=True)
+class Told:
+    """Whom a follower tells what; each may be called from its thread.
+
+    Attributes:
+        step: what the daemon says of a task that runs.
+        result: what became of a task.
+        ended: no more will come.
+        forgotten: the daemon knows the job no more.
+        refused: it did not take the job.
+        gone: it did not come back in time.
+    """
+
+    step: Callable[[Portion, Mapping[str, Any]], None]
+    result: Callable[[Portion, Mapping[str, Any]], None]
+    ended: Callable[[Portion], None]
+    forgotten: Callable[[Portion], None]
+    refused: Callable[[Portion, str], None]
+    gone: Callable[[str], None]
+
+
+class Follower:
+    """Hands a portion in and tells what the daemon says of it, in a thread of its own."""
+
+    def __init__(
+        self,
+        portion: Portion,
+        request: Callable[[], Mapping[str, Any]],
+        patience: Patience,
+        told: Told,
+    ) -> None:
+        self._portion = portion
+        self._request = request
+        self._patience = patience
+        self._told = told
+        self._last = ""  # the id of the last numbered event
+        self.thread = threading.Thread(target=self._run, name="follower", daemon=True)
+
+    def _run(self) -> None:
+        portion, server = self._portion, self._patience.server
+        try:
+            headers = {"Idempotency-Key": portion.key}
+            request = self._patience.ask(self._request, self._wanted)
+            job = self._patience.ask(
+                lambda: server.call("POST", f"{ENGINE_ROUTE}/jobs", request, headers),
+                self._wanted,
+            )
+            portion.id = str(job["id"])
+            if portion.dropped:
+                drop(server, portion)
+            elif portion.cancelled:
+                cancel(server, portion)
+            while not self._patience.ask(self._follow, self._wanted):
+                continue
+        except ServerRefusal as error:
+            if error.status == GONE and portion.id is not None:
+                self._told.forgotten(portion)
+            else:
+                self._told.refused(portion, f"The server refuses the task: {error}")
+        except ServerGone as error:
+            if self._wanted():
+                self._told.gone(str(error))
+        except Exception as error:  # an answer that this version does not understand
+            logger.exception("The server's answer could not be read; this is a defect.")
+            self._told.refused(portion, f"The server's answer could not be read ({error!r}).")
+
+    def _wanted(self) -> bool:
+        return not self._portion.dropped
+
+    def _follow(self) -> bool:
+        """Follow until the stream breaks off; True at the end of the job.
+
+        Raises:
+            ServerLost: it broke off before it said anything.
+        """
+        portion = self._portion
+        heard = False
+        try:
+            for event in self._patience.server.events(f"/v1/jobs/{portion.id}/events", self._last):
+                heard = True
+                self._patience.found()
+                self._last = event.id or self._last
+                if event.kind == "step":
+                    self._told.step(portion, event.data)
+                elif event.kind == "task":
+                    self._told.result(portion, event.data)
+                elif event.kind == "end":
+                    self._told.ended(portion)
+                    return True
+                if portion.dropped:
+                    return True
+        except ServerLost as error:
+            if not heard:
+                raise
+            self._patience.miss(str(error))
+        else:
+            if not heard:
+                raise ServerLost("it ended the connection")
+            self._patience.miss("it ended the connection")
+        return False
+
+
+def cancel(server: Server, portion: Portion) -> None:
+    """Have the daemon start no more of a portion; it is told once."""
+    if portion.id is not None:
+        _tell(server, "DELETE", f"/v1/jobs/{portion.id}")
+
+
+def drop(server: Server, portion: Portion) -> None:
+    """Have the daemon end a portion and remove all that it keeps of it."""
+    if portion.id is not None:
+        _tell(server, "DELETE", f"{ENGINE_ROUTE}/jobs/{portion.id}")
+
+
+def _tell(server: Server, method: str, path: str) -> None:
+    """Tell a daemon something that it finds out itself where it cannot be reached now."""
+    try:
+        server.call(method, path, timeout=2.0)
+    except (ServerLost, ServerBusy, ServerRefusal) as error:
+        logger.debug(f"{method} {path}: {error}")

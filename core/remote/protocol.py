@@ -1,0 +1,6 @@
+"""What the commands and a daemon have to agree about."""
+
+PROTOCOL = 1
+"""Raise it when `/v1/engine` comes to mean something else; others are not talked to."""
+
+ENGINE_ROUTE = "/v1/engine"

@@ -1,0 +1,146 @@
+"""Results that were made under another name: their own text is written anew, their pixels stay.
+
+A server names results as it keeps them. Here the text is replaced that `core.store.provenance`
+writes, so that the file is the one that a worker of this run would have written, byte for byte.
+"""
+
+import io
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from PIL.PngImagePlugin import PngInfo
+
+from core.messages import Lease
+from core.store.infotext import parameters_text
+from core.store.provenance import PARAMETERS_KEY, TASK_KEY, exif_of, record
+from core.tasks import EditTask, GenerateTask
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_OURS = {PARAMETERS_KEY.encode(), TASK_KEY.encode()}
+_HEADER = 12  # bytes: "RIFF", the size, "WEBP"
+
+
+class OtherResult(ValueError):
+    """A result that was made from something else than this run asks for."""
+
+
+def relabelled(data: bytes, lease: Lease) -> tuple[bytes, dict[str, Any]]:
+    """A result as a worker with this lease would have written it, and the settings used.
+
+    Raises:
+        OtherResult: it says that it was made of other inputs, or by another model.
+        ValueError: it is no whole result of this project.
+    """
+    try:
+        if data.startswith(PNG_SIGNATURE):
+            return _png(data, lease)
+        if data[:4] == b"RIFF":
+            return _webp(data, lease)
+        return _verdict(data, lease)
+    except OtherResult:
+        raise
+    except Exception as error:  # whatever a torn file trips over
+        raise ValueError("it is not a whole result of this project") from error
+
+
+def _used(told: dict[str, Any], lease: Lease) -> dict[str, Any]:
+    if told["fingerprint"] != lease.fingerprint:
+        raise OtherResult("it was made of other files or settings, or by another model")
+    return dict(told["used"])
+
+
+def _texts(lease: Lease, used: dict[str, Any]) -> tuple[str, str]:
+    assert isinstance(lease.task, GenerateTask | EditTask)
+    parameters = parameters_text(lease.task, used, lease.lora_sha256, lease.loras_sha256)
+    return parameters, json.dumps(record(lease, used))
+
+
+def _verdict(data: bytes, lease: Lease) -> tuple[bytes, dict[str, Any]]:
+    told = json.loads(data)
+    used = _used(told, lease)
+    made = record(lease, used)
+    details = {key: value for key, value in told.items() if key not in made}
+    text = json.dumps({**made, **details}, ensure_ascii=False, indent=1)
+    return text.encode("utf-8", "backslashreplace"), used
+
+
+def _png(data: bytes, lease: Lease) -> tuple[bytes, dict[str, Any]]:
+    chunks = list(_png_chunks(data))
+    own = [(kind, body) for kind, body in chunks if kind in _TEXTS and _key(body) in _OURS]
+    told = next(body for kind, body in own if _key(body) == TASK_KEY.encode())
+    used = _used(json.loads(told.partition(b"\0")[2]), lease)  # ASCII, so always a tEXt chunk
+    parameters, text = _texts(lease, used)
+    info = PngInfo()
+    info.add_text(PARAMETERS_KEY, parameters)
+    info.add_text(TASK_KEY, text)
+    stream = io.BytesIO()
+    stream.write(PNG_SIGNATURE)
+    for chunk in chunks:
+        if chunk == own[0]:
+            for kind, body, *_ in info.chunks:
+                _write_png_chunk(stream, kind, body)
+        if chunk not in own:
+            _write_png_chunk(stream, *chunk)
+    return stream.getvalue(), used
+
+
+def _key(body: bytes) -> bytes:
+    return body.partition(b"\0")[0]
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of each chunk.
+
+    Raises:
+        ValueError: a chunk is damaged, or the last one is missing.
+    """
+    place, kind = len(PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, place)
+        body = data[place + 8 : place + 8 + length]
+        (crc,) = struct.unpack_from(">I", data, place + 8 + length)
+        if zlib.crc32(kind + body) != crc:
+            raise ValueError(f"chunk {kind!r} is damaged")
+        yield kind, body
+        place += 12 + length
+
+
+def _write_png_chunk(stream: io.BytesIO, kind: bytes, body: bytes) -> None:
+    crc = zlib.crc32(kind + body)
+    stream.write(struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", crc))
+
+
+def _webp(data: bytes, lease: Lease) -> tuple[bytes, dict[str, Any]]:
+    chunks = list(_riff_chunks(data))
+    exif = next(body for kind, body in chunks if kind == b"EXIF")
+    used = _used(json.loads(_description(exif)), lease)
+    parameters, text = _texts(lease, used)
+    stream = io.BytesIO()
+    for kind, body in chunks:
+        if kind == b"EXIF":
+            body = exif_of(text, parameters)
+        padding = b"\0" * (len(body) % 2)
+        stream.write(kind + struct.pack("<I", len(body)) + body + padding)
+    content = stream.getvalue()
+    return b"RIFF" + struct.pack("<I", len(content) + 4) + b"WEBP" + content, used
+
+
+def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    (size,) = struct.unpack_from("<I", data, 4)
+    if size + 8 != len(data):
+        raise ValueError("a part of the file is missing")
+    place = _HEADER
+    while place < len(data):
+        kind, length = struct.unpack_from("<4sI", data, place)
+        yield kind, data[place + 8 : place + 8 + length]
+        place += 8 + length + length % 2
+
+
+def _description(exif: bytes) -> bytes:
+    """The first entry's text in EXIF as `exif_of` writes it."""
+    length, place = struct.unpack_from(">II", exif, 14)
+    return exif[place : place + length - 1]
