@@ -312,7 +312,8 @@ def test_workers_and_queue_are_live_and_a_job_can_be_cancelled(
     queue.get_by_role("button", name="Cancel").click()
     queue.get_by_role("button", name="Cancel").click()
     expect(queue.get_by_text("Nothing waits.")).to_be_visible(timeout=30_000)
-    assert len(client.get("/v1/results", params={"outcome": "cancelled"}).json()["data"]) >= 4
+    # What the workers have is finished: two tasks that run, and perhaps the next one of each.
+    assert len(client.get("/v1/results", params={"outcome": "cancelled"}).json()["data"]) >= 2
 
 
 def test_a_long_gallery_loads_as_it_is_scrolled_and_can_be_searched(
