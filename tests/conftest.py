@@ -102,8 +102,7 @@ def run_script(script: str, folder: Path) -> "subprocess.CompletedProcess[str]":
 def worker_processes(main_pid: int) -> list[psutil.Process]:
     """The worker processes of a main process (not multiprocessing's own helpers)."""
     try:
-        children = psutil.Process(main_pid).children()
-        spawned = [c for c in children if "spawn_main" in " ".join(c.cmdline())]
+        spawned = [c for c in _living(main_pid) if "spawn_main" in " ".join(c.cmdline())]
         return spawned + [fork for s in fork_servers(main_pid) for fork in worker_forks(s)]
     except psutil.Error:
         return []
@@ -112,11 +111,16 @@ def worker_processes(main_pid: int) -> list[psutil.Process]:
 def fork_servers(main_pid: int) -> list[psutil.Process]:
     """The fork servers of a main process: there may be one of simulated devices, and others."""
     try:
-        children = psutil.Process(main_pid).children()
-        living = [c for c in children if c.status() != psutil.STATUS_ZOMBIE]
-        return [c for c in living if "forkserver" in " ".join([c.name(), *c.cmdline()])]
+        known = _living(main_pid)
+        return [c for c in known if "forkserver" in " ".join([c.name(), *c.cmdline()])]
     except psutil.Error:
         return []
+
+
+def _living(pid: int) -> list[psutil.Process]:
+    """The children of a process, without those that nobody has waited for: they have no command."""
+    children = psutil.Process(pid).children()
+    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
 
 def fork_server(main_pid: int) -> psutil.Process | None:

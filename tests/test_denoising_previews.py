@@ -175,7 +175,7 @@ def test_pictures_that_are_drawn_together_have_each_its_own_previews(
     assert likeness(of_the_third, plain[2]) > likeness(of_the_third, plain[0])
 
 
-def test_a_large_picture_is_shown_in_half_its_size(one_thread: None) -> None:
+def test_a_large_picture_is_shown_in_half_its_size() -> None:
     """By the demo model, whose trained VAE makes of smaller latents the same picture in small."""
     from demo_model import __file__ as demo_model
 
