@@ -65,7 +65,10 @@ def test_workers_that_were_stopped_together_with_main_go_on(project: Project, bu
     if busy == "loading":
         slow["load_seconds"] = 2.0
     file = project.write_tweets([{"prompt": f"{i}", "width": 64, "height": 64} for i in range(6)])
-    settings = simulated(supervision=rules, simulated=slow)
+    # A copy of a task would count as an attempt.
+    settings = simulated(
+        supervision=rules, simulated=slow, scheduling={"speculative_copies": False}
+    )
     run = project.start([file, 2, "--log-level", "DEBUG"], settings)
     if busy == "loading":
         wait_until(lambda: run.errors.count(": pid ") == 2, "both workers' start")

@@ -7,6 +7,7 @@ a hub that does not answer would hold them for ever. `workers.hub_download` fetc
 """
 
 import errno
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -285,8 +286,15 @@ def _brief(error: BaseException) -> str:
     return text[:200]
 
 
+_limiting = threading.Lock()
+_limited = False
+
+
 def _limit_every_request() -> None:
-    """The hub's client lets some requests wait for ever: give each a limit of its own."""
+    """The hub's client lets some requests wait for ever: give each a limit of its own.
+
+    Once: a new factory closes the client that another thread may be using.
+    """
     from huggingface_hub import set_client_factory
     from huggingface_hub.utils._http import default_client_factory
 
@@ -297,7 +305,11 @@ def _limit_every_request() -> None:
         client.event_hooks = hooks
         return client
 
-    set_client_factory(limited)
+    global _limited
+    with _limiting:
+        if not _limited:
+            set_client_factory(limited)
+            _limited = True
 
 
 def _limit(request: httpx2.Request) -> None:

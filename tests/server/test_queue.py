@@ -37,7 +37,9 @@ def test_who_has_too_much_waiting_is_told_when_to_come_again(tmp_path: Path) -> 
         assert refused.json()["error"]["code"] == "rate_limit_exceeded"
         assert int(refused.headers["retry-after"]) >= 1
         # What was accepted is found again, however much waits.
-        assert client.post("/v1/jobs", json=tasks(4), headers=key).json() == first.json()
+        assert (
+            client.post("/v1/jobs", json=tasks(4), headers=key).json()["id"] == first.json()["id"]
+        )
         application.be_called_by("another")
         assert client.post("/v1/jobs", json=tasks(4)).status_code == 202
         application.be_called_by("third")
