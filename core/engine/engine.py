@@ -22,28 +22,27 @@ from core.engine.job_table import JobTable
 from core.engine.memory_release import MemoryRelease
 from core.engine.model_assignment import ModelAssignment
 from core.engine.model_switch import Stages
-from core.engine.recorder import Recorder, Refusal
 from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
 from core.engine.snapshot import EngineSnapshot, snapshot
 from core.engine.supervisor import STALL_CHECKS, Supervisor
+from core.engine.task_engine import CLOSED, TaskEngine
+from core.engine.task_state import TaskState
 from core.engine.worker_reports import WorkerReports, concerns_no_decision
 from core.engine.worker_slot import State, WorkerSlot
 from core.events import Listener, ignore
 from core.intake.admission import Admitted
 from core.memory_modes import Mode
 from core.settings import SchedulingSettings, SupervisionSettings
-from core.store.ledger_entry import result_of
-from core.tasks import Result, Status
+from core.tasks import Status
 
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
 BUSY_WAIT = 1.0  # the same while a worker has a deadline: a later turn shows that we were held up
 IDLE_TURN = 0.2  # seconds between turns while a worker waits for another one's task
 GATHER = 0.01  # seconds for which reports are gathered while no device can run dry
-CLOSED = "Not tried: the generator is closed."
 
 
-class Engine:
+class Engine(TaskEngine):
     """Works on many jobs at once with one worker per slot.
 
     Args:
@@ -68,20 +67,16 @@ class Engine:
         stages: Stages = "auto",
         release_patience: float = 60.0,
     ) -> None:
+        super().__init__(rules, listener)
         self._backend = backend
         self._rules = rules
-        self._listener = listener
         self._models = {model.name: model for model in models}
         self._slots = [WorkerSlot(device) for device in devices]
         self._scheduler = Scheduler(scheduling.max_passed_over)
         self._jobs = JobTable(self._scheduler)
-        self._last_job = 0
         self._over: str | None = None  # why nothing is taken any more
         self._commands: deque[Callable[[], None]] = deque()
         self._checked_at = self._next_check = math.inf  # monotonic times of looks at deadlines
-        self._gone = False  # the thread has ended, or is about to, and reads no command more
-        # So that nobody hands something over meanwhile. What it answers then may hand over itself.
-        self._going = threading.RLock()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         release = MemoryRelease(self._slots, memory_in_use, release_patience)
         self._release = release
@@ -175,89 +170,9 @@ class Engine:
         """Seconds for which devices had nothing to do before each of their newest tasks."""
         return [wait for model in list(self._models.values()) for wait in list(model.waits)]
 
-    def submit(
-        self,
-        admitted: Iterable[Admitted],
-        recorder: Recorder,
-        settled: Sequence[Result] = (),
-        priority: int = 0,
-        owner: str | None = None,
-        listener: Listener | None = None,
-        sealed: bool = True,
-        promised: int = 0,
-        previews: int = 0,
-    ) -> Job:
-        """Take a job.
-
-        Args:
-            admitted: its tasks; more may be added until the job is sealed.
-            recorder: of its output folder.
-            settled: results known before the start.
-            priority: jobs of higher priority come first.
-            owner: jobs of one owner share that owner's part of the devices; by default each
-                job is an owner of its own.
-            listener: told of its tasks; called from the engine's thread.
-            sealed: no more tasks will be added.
-            promised: how many tasks, or results of tasks, will be added whatever becomes of the
-                job, which is sealed then; without `sealed`.
-            previews: how many previews of each task its listener is told of.
-        """
-        with self._going:
-            self._last_job += 1
-            number = self._last_job
-        tasks = list(admitted)
-        job = Job(number, self.stop_job, self.close_job, settled)
-        job.admit(len(tasks))
-        job.promise(promised)
-        run = JobRun(
-            job,
-            recorder,
-            self._rules,
-            listener or self._listener,
-            queue=self._jobs.queue,
-            withdraw=self._jobs.withdraw,
-            in_turn=self._hand_over,
-            on_finished=self._finished,
-            on_storage_error=self._storage_error,
-            refusal=self._refusal,
-            share=(owner or f"job {number}", priority),
-            keeps_results=any(result.success for result in settled),
-            previews=previews,
-            is_told=listener is not None,
-        )
-        self._hand_over(lambda: self._take(run, tasks, sealed))
-        return job
-
-    def extend(
-        self, job: Job, admitted: Iterable[Admitted], settled: Sequence[Result] = ()
-    ) -> None:
-        """Add tasks to a job that is not sealed yet.
-
-        Args:
-            settled: results of other tasks of it, which are not to be tried.
-        """
-        tasks = list(admitted)
-        job.admit(len(tasks) + len(settled))
-        self._hand_over(lambda: self._extend(job, tasks, settled))
-
     def expect(self, job: Job, model: str, tasks: int) -> None:
         """Say how many tasks for a model a job will still be given: slots are shared out by it."""
         self._post(lambda: self._expect(job.number, model, tasks))
-
-    def seal(self, job: Job) -> None:
-        """Add no more tasks to a job: it is finished when those are that it has."""
-        self._hand_over(lambda: self._with_run(job.number, JobRun.seal))
-
-    def stop_job(self, number: int, reason: str) -> None:
-        """Start none of a job's waiting tasks any more; safe in a signal handler."""
-        self._post(lambda: self._with_run(number, lambda run: run.stop(reason)))
-
-    def close_job(self, number: int, status: Status, reason: str) -> None:
-        """Close a job's open tasks now; safe in a signal handler.
-
-        An engine that is already waiting for its workers to leave waits no longer.
-        """
-        self._post(lambda: self._close_job(number, status, reason))
 
     def stop(self, at_once: bool = False) -> None:
         """Send the poison pill and wait until every worker is gone.
@@ -269,14 +184,6 @@ class Engine:
             return
         self._post(lambda: self._close(at_once))
         self._thread.join()
-
-    def _hand_over(self, command: Callable[[], None]) -> None:
-        """Run a command in the engine's thread, or here once that is gone. No handler may."""
-        with self._going:
-            if not self._gone:
-                self._post(command)
-                return
-        command()
 
     def _post(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
@@ -353,35 +260,26 @@ class Engine:
 
     # -- jobs ------------------------------------------------------------------------
 
-    def _take(self, run: JobRun, tasks: Sequence[Admitted], sealed: bool) -> None:
-        self._jobs.add(run)
-        self._add(run, tasks)
-        end = self._end()
-        if end is not None:
-            run.close(*end)  # whether sealed or not, nothing more will happen to it
-        elif sealed:
-            run.seal()
+    def _runs(self) -> Iterable[JobRun]:
+        return self._jobs
 
-    def _extend(self, job: Job, tasks: Sequence[Admitted], settled: Sequence[Result]) -> None:
-        run = self._jobs.get(job.number)
-        if run is not None:
-            run.refuse(settled)
-            self._add(run, tasks)
-            return
-        status, error = job.closed_as or ("interrupted", INTERRUPTED)
-        for result in settled:
-            job.settle(result)
-        for one in tasks:  # it was closed meanwhile
-            job.settle(result_of(one, status, error=error))
+    def _find(self, number: int) -> JobRun | None:
+        return self._jobs.get(number)
+
+    def _work_on(self, run: JobRun) -> None:
+        self._jobs.add(run)
+
+    def _queue(self, run: JobRun, task: TaskState) -> None:
+        self._jobs.queue(run, task)
+
+    def _withdraw(self, run: JobRun, model: str | None) -> None:
+        self._jobs.withdraw(run, model)
 
     def _expect(self, number: int, model: str, tasks: int) -> None:
         if number in self._jobs:
             self._assignment.expect(number, model, tasks)
 
-    def _add(self, run: JobRun, tasks: Sequence[Admitted]) -> None:
-        run.add([self._remade(one) for one in tasks])
-
-    def _remade(self, admitted: Admitted) -> Admitted:
+    def _fitted(self, admitted: Admitted) -> Admitted:
         """Fit a task to the memory mode in which its model is loaded today."""
         model = self._models.get(admitted.role)
         return model.remade(admitted) if model is not None else admitted
@@ -412,22 +310,11 @@ class Engine:
             if slot.name == name:
                 call(slot)
 
-    def _with_run(self, number: int, call: Callable[[JobRun], None]) -> None:
-        run = self._jobs.get(number)
-        if run is not None:
-            call(run)
-
     def _close_job(self, number: int, status: Status, reason: str) -> None:
-        self._with_run(number, lambda run: run.close(status, reason))
+        """Close a job; an engine that waits for its workers to leave waits no longer."""
+        super()._close_job(number, status, reason)
         if self._supervisor.closing:
             self._supervisor.close(at_once=True)
-
-    def _storage_error(self, failed: JobRun, refusal: Refusal) -> None:
-        """An output folder takes nothing more: all jobs that write there end."""
-        reason = f"Not tried: the output folder cannot be written ({refusal})"
-        for run in self._jobs:
-            if run.recorder.folder == failed.recorder.folder:
-                run.close_for_the_disk(reason)
 
     # -- models ----------------------------------------------------------------------
 
@@ -455,8 +342,7 @@ class Engine:
     # -- the end -----------------------------------------------------------------------
 
     def _close(self, at_once: bool) -> None:
-        for run in self._jobs:
-            run.close("interrupted", INTERRUPTED)
+        self._close_all("interrupted", INTERRUPTED)
         self._supervisor.close(at_once)
 
     def _finish_records(self) -> None:
@@ -467,8 +353,7 @@ class Engine:
     def _break_down(self, error: BaseException) -> None:
         self._over = f"The engine broke down ({error!r})."
         self._supervisor.closing = True
-        for run in self._jobs:
-            run.close("failed", self._over)
+        self._close_all("failed", self._over)
         for slot in self._slots:
             if slot.alive:
                 self._supervisor.kill(slot, "the engine broke down")

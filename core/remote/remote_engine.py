@@ -25,11 +25,10 @@ from core.devices.device import Device
 from core.engine.attempts import WorkerLoss
 from core.engine.job import CANCELLED, INTERRUPTED, Job
 from core.engine.job_run import JobRun
-from core.engine.recorder import Recorder, Refusal
 from core.engine.retry import RetryRules
+from core.engine.task_engine import CLOSED, TaskEngine
 from core.engine.task_state import ActiveAttempt, TaskState
 from core.events import Listener, TaskProgress, WorkerState, ignore
-from core.intake.admission import Admitted
 from core.messages import Done, Failed, Lease
 from core.remote.helpers import Helpers
 from core.remote.portion import (
@@ -44,10 +43,9 @@ from core.remote.portion import (
 )
 from core.remote.sent_files import SentFiles
 from core.remote.server import Server, ServerRefusal
-from core.store.ledger_entry import result_of
 from core.store.outputs import FATAL_ERRNOS
 from core.store.relabel import OtherResult, relabelled
-from core.tasks import Result, Status
+from core.tasks import Status
 
 if TYPE_CHECKING:
     from core.engine.served_model import ServedModel
@@ -60,7 +58,6 @@ MOST_PORTIONS = 16
 MOST_PRIORITY = 10
 FETCHERS = 4
 END_PATIENCE = 5.0  # seconds for followers at the end
-CLOSED = "Not tried: the generator is closed."
 GONE = "Not finished: the server went away. Run again to continue."
 
 
@@ -69,7 +66,6 @@ class _Lane:
     """A job's tasks on their way to the daemon."""
 
     run: JobRun
-    owner: str
     pending: deque[TaskState] = field(default_factory=deque)
     portions: list[Portion] = field(default_factory=list)
     sent: int = 0  # portions so far
@@ -79,8 +75,8 @@ class _Lane:
         return sum(portion.open for portion in self.portions)
 
 
-class RemoteEngine:
-    """See `core.engine.task_engine.TaskEngine`.
+class RemoteEngine(TaskEngine):
+    """Has a daemon do the work, and keeps the record of it here.
 
     Args:
         server: the daemon.
@@ -96,21 +92,18 @@ class RemoteEngine:
         rules: RetryRules,
         listener: Listener = ignore,
     ) -> None:
+        super().__init__(rules, listener)
         self._server = server
         self._devices = devices
-        self._rules = rules
-        self._listener = listener
         self._client = uuid4().hex[:12]  # jobs of one process share its part of the daemon
         self._files = SentFiles(server)
         self._ending = threading.Event()
         self._patience = Patience(server, self._ending)
         self._lanes: dict[int, _Lane] = {}
-        self._last_job = 0
         self._over: tuple[Status, str] | None = None  # the result of all tasks from now on
         # SimpleQueue: a signal handler may put, too.
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._closing = self._gone = False
-        self._going = threading.RLock()
+        self._closing = False
         self._helpers = Helpers(FETCHERS)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._told = Told(
@@ -132,64 +125,8 @@ class RemoteEngine:
     def add_model(self, model: "ServedModel") -> None:
         """Do nothing: the daemon has it."""
 
-    def submit(
-        self,
-        admitted: Iterable[Admitted],
-        recorder: Recorder,
-        settled: Sequence[Result] = (),
-        priority: int = 0,
-        owner: str | None = None,
-        listener: Listener | None = None,
-        sealed: bool = True,
-        promised: int = 0,
-        previews: int = 0,
-    ) -> Job:
-        del previews  # whoever hands in has refused them
-        with self._going:
-            self._last_job += 1
-            number = self._last_job
-        tasks = list(admitted)
-        job = Job(number, self.stop_job, self.close_job, settled)
-        job.admit(len(tasks))
-        job.promise(promised)
-        owner = owner or f"job {number}"
-        run = JobRun(
-            job,
-            recorder,
-            self._rules,
-            listener or self._listener,
-            queue=lambda run, task: self._lanes[run.number].pending.append(task),
-            withdraw=self._withdraw,
-            in_turn=self._hand_over,
-            on_finished=self._finished,
-            on_storage_error=self._storage_error,
-            refusal=lambda _: self._over,
-            share=(owner, priority),
-            is_told=listener is not None,
-        )
-        self._hand_over(lambda: self._take(run, tasks, sealed))
-        return job
-
-    def extend(
-        self, job: Job, admitted: Iterable[Admitted], settled: Sequence[Result] = ()
-    ) -> None:
-        tasks = list(admitted)
-        job.admit(len(tasks) + len(settled))
-        self._hand_over(lambda: self._extend(job, tasks, settled))
-
     def expect(self, job: Job, model: str, tasks: int) -> None:
         """Do nothing: the daemon shares its workers out as tasks come."""
-
-    def seal(self, job: Job) -> None:
-        self._hand_over(lambda: self._with_run(job.number, JobRun.seal))
-
-    def stop_job(self, number: int, reason: str) -> None:
-        """Start none of a job's waiting tasks any more; safe in a signal handler."""
-        self._post(lambda: self._with_run(number, lambda run: run.stop(reason)))
-
-    def close_job(self, number: int, status: Status, reason: str) -> None:
-        """Close a job's open tasks now; safe in a signal handler."""
-        self._post(lambda: self._with_run(number, lambda run: run.close(status, reason)))
 
     def stop(self, at_once: bool = False) -> None:
         """End all jobs here. The daemon drops what it has of them."""
@@ -243,14 +180,6 @@ class RemoteEngine:
 
         self._helpers.give(ask)
 
-    def _hand_over(self, command: Callable[[], None]) -> None:
-        """Run a command in the engine's thread, or here once that is gone. No handler may."""
-        with self._going:
-            if not self._gone:
-                self._post(command)
-                return
-        command()
-
     def _post(self, command: Callable[[], None]) -> None:
         self._commands.put(command)
 
@@ -266,8 +195,7 @@ class RemoteEngine:
             logger.exception("The engine broke down; this is a defect, please report it.")
             over: tuple[Status, str]
             over = self._over = ("failed", f"The engine broke down ({error!r}).")
-            for lane in list(self._lanes.values()):
-                lane.run.close(*over)
+            self._close_all(*over)
         finally:
             self._leave()
 
@@ -286,36 +214,25 @@ class RemoteEngine:
     def _close(self) -> None:
         self._closing = True
         self._over = self._over or ("interrupted", CLOSED)
-        for lane in list(self._lanes.values()):
-            lane.run.close("interrupted", INTERRUPTED)
+        self._close_all("interrupted", INTERRUPTED)
+
+    def _end(self) -> tuple[Status, str] | None:
+        return self._over
 
     # -- jobs ------------------------------------------------------------------------
 
-    def _take(self, run: JobRun, tasks: Sequence[Admitted], sealed: bool) -> None:
-        self._lanes[run.number] = _Lane(run, run.owner)
-        run.add(tasks)
-        over = self._over
-        if over is not None:
-            run.close(*over)
-        elif sealed:
-            run.seal()
+    def _runs(self) -> Iterable[JobRun]:
+        return [lane.run for lane in self._lanes.values()]
 
-    def _extend(self, job: Job, tasks: Sequence[Admitted], settled: Sequence[Result]) -> None:
-        lane = self._lanes.get(job.number)
-        if lane is not None:
-            lane.run.refuse(settled)
-            lane.run.add(tasks)
-            return
-        status, error = job.closed_as or ("interrupted", INTERRUPTED)
-        for result in settled:
-            job.settle(result)
-        for one in tasks:  # it was closed meanwhile
-            job.settle(result_of(one, status, error=error))
-
-    def _with_run(self, number: int, call: Callable[[JobRun], None]) -> None:
+    def _find(self, number: int) -> JobRun | None:
         lane = self._lanes.get(number)
-        if lane is not None:
-            call(lane.run)
+        return None if lane is None else lane.run
+
+    def _work_on(self, run: JobRun) -> None:
+        self._lanes[run.number] = _Lane(run)
+
+    def _queue(self, run: JobRun, task: TaskState) -> None:
+        self._lanes[run.number].pending.append(task)
 
     def _withdraw(self, run: JobRun, model: str | None) -> None:
         """Have no more of a job's tasks begun, here or by the daemon."""
@@ -333,20 +250,13 @@ class RemoteEngine:
         for portion in lane.portions:
             self._drop(portion)
 
-    def _storage_error(self, failed: JobRun, refusal: Refusal) -> None:
-        reason = f"Not tried: the output folder cannot be written ({refusal})"
-        for lane in list(self._lanes.values()):
-            if lane.run.recorder.folder == failed.recorder.folder:
-                lane.run.close_for_the_disk(reason)
-
     def _server_gone(self, reason: str) -> None:
         if self._over is None:
             logger.error(f"The server at {self._server.name} is gone ({reason}).")
             over: tuple[Status, str]
             over = self._over = ("interrupted", GONE)
             self._ending.set()
-            for lane in list(self._lanes.values()):
-                lane.run.close(*over)
+            self._close_all(*over)
 
     # -- what goes to the daemon -----------------------------------------------------
 
@@ -369,7 +279,7 @@ class RemoteEngine:
         lane.portions.append(portion)
         most = MOST_PRIORITY
         priority = max(-most, min(most, lane.run.priority))
-        owner = f"{self._client} {lane.owner}"[:200]
+        owner = f"{self._client} {lane.run.owner}"[:200]
 
         def request() -> Mapping[str, Any]:
             made = self._files.request
@@ -464,7 +374,7 @@ class RemoteEngine:
         if sent.active is not None:
             run.attempts.lost(sent.active, WorkerLoss(why), blamed=False)
         elif run.has(sent.task) and run.job.ends_as is None:
-            self._lanes[run.number].pending.append(sent.task)
+            self._queue(run, sent.task)
 
     def _take_in(self, portion: Portion, sent: SentTask) -> None:
         """Do what is to be done with a result, now that its lease is recorded."""
