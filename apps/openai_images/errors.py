@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 INVALID = "invalid_request_error"
+SERVER = "server_error"
 CLIENT_GONE = 499  # a status as nginx logs it; nobody reads the answer
 
 

@@ -86,16 +86,12 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
         backend: runs the workers; by default processes of this machine.
     """
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == [key_command.WORD]:
-        set_up_logging("INFO")
-        try:
-            return key_command.run(argv[1:], PROGRAM)
-        except MultiGPUError as error:
-            logger.error(str(error))
-            return UNUSABLE_INPUT
-    options = parse_arguments(argv)
-    set_up_logging(options.log_level)
     try:
+        if argv[:1] == [key_command.WORD]:
+            set_up_logging("INFO")
+            return key_command.run(argv[1:], PROGRAM)
+        options = parse_arguments(argv)
+        set_up_logging(options.log_level)
         return _serve(_settings(options), options, backend)
     except MultiGPUError as error:
         logger.error(str(error))

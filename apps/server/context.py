@@ -9,18 +9,9 @@ from apps.server.inbox import Inbox
 from apps.server.loras import TheLoras
 from apps.server.safety.guard import LOCAL
 from apps.server.service import Service
+from apps.server.state import kept
 
-# Asynchronous, as FastAPI runs others in a thread: two more switches of threads per request.
-
-
-async def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
-async def _inbox(request: Request) -> Inbox:
-    inbox: Inbox = request.app.state.inbox
-    return inbox
+# Asynchronous, for the reason that `kept` gives.
 
 
 async def _caller(request: Request) -> str:
@@ -42,7 +33,7 @@ async def _operator(request: Request) -> str:
 
 __all__ = ["LOCAL", "BySocket", "Caller", "Operator", "TheInbox", "TheLoras", "TheService"]
 BySocket = Annotated[bool, Depends(_by_socket)]
-TheInbox = Annotated[Inbox, Depends(_inbox)]
-TheService = Annotated[Service, Depends(_service)]
+TheInbox = Annotated[Inbox, Depends(kept("inbox"))]
+TheService = Annotated[Service, Depends(kept("service"))]
 Caller = Annotated[str, Depends(_caller)]
 Operator = Annotated[str, Depends(_operator)]

@@ -7,7 +7,7 @@ it is followed and where its results are, is `/v1/jobs`.
 import asyncio
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Header
 from fastapi.responses import JSONResponse
 from pydantic import Field, model_validator
 
@@ -15,6 +15,7 @@ from apps.server.context import BySocket, Caller, TheService
 from apps.server.errors import ApiError
 from apps.server.jobs import JobRequest, Requests, Views, accept
 from apps.server.leashes import Leashes
+from apps.server.state import kept
 from core.errors import MultiGPUError
 from core.remote.protocol import ENGINE_ROUTE, PROTOCOL
 
@@ -41,12 +42,7 @@ class EngineJobRequest(JobRequest):
         return self
 
 
-async def _leashes(request: Request) -> Leashes:
-    leashes: Leashes = request.app.state.leashes
-    return leashes
-
-
-TheLeashes = Annotated[Leashes, Depends(_leashes)]
+TheLeashes = Annotated[Leashes, Depends(kept("leashes"))]
 
 
 @router.get("")

@@ -3,6 +3,7 @@
 from apps.openai_images.errors import (
     CLIENT_GONE,
     INVALID,
+    SERVER,
     ApiError,
     bad_value,
     envelope,
@@ -13,9 +14,17 @@ from apps.openai_images.errors import (
 __all__ = [
     "CLIENT_GONE",
     "INVALID",
+    "SERVER",
     "ApiError",
     "bad_value",
     "envelope",
+    "leaving",
     "not_found",
     "unknown_parameter",
 ]
+
+
+def leaving(message: str, seconds: int = 30) -> ApiError:
+    """503: the daemon is about to end; the next one may answer in so many seconds."""
+    retry = {"Retry-After": str(seconds)}
+    return ApiError(503, message, "draining", type=SERVER, headers=retry)

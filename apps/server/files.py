@@ -13,6 +13,8 @@ from fastapi.responses import FileResponse
 from apps.server.context import Caller
 from apps.server.errors import bad_value, not_found, unknown_parameter
 from apps.server.file_store import FileStore, StoredFile
+from apps.server.paging import listed
+from apps.server.state import kept
 
 PURPOSES = ("batch", "user_data", "vision")
 SHORTEST, LONGEST = 3600, 30 * 24 * 3600  # seconds until a file expires
@@ -21,12 +23,7 @@ MOST_LISTED = 10_000
 _FIELDS = ("file", "purpose", "expires_after[anchor]", "expires_after[seconds]")
 
 
-def _files(request: Request) -> FileStore:
-    files: FileStore = request.app.state.files
-    return files
-
-
-TheFiles = Annotated[FileStore, Depends(_files)]
+TheFiles = Annotated[FileStore, Depends(kept("files"))]
 router = APIRouter(prefix="/v1/files")
 
 
@@ -76,14 +73,7 @@ async def listing(
         found = found[place + 1 :]
     if purpose is not None:
         found = [file for file in found if file.purpose == purpose]
-    page = found[:limit]
-    return {
-        "object": "list",
-        "data": [view(file) for file in page],
-        "first_id": page[0].id if page else None,
-        "last_id": page[-1].id if page else None,
-        "has_more": len(found) > limit,
-    }
+    return listed([view(file) for file in found[:limit]], len(found) > limit)
 
 
 @router.get("/{id}")

@@ -11,10 +11,11 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from apps.server.context import BySocket, Caller, TheService
+from apps.server.context import BySocket, Caller, TheInbox, TheLoras, TheService
 from apps.server.errors import ApiError, bad_value, not_found
 from apps.server.in_place import LorasInPlace, PicturesInPlace
 from apps.server.job_views import JobViews
+from apps.server.paging import listed
 from apps.server.records import JobStatus, NewJob, StoredJob, TaskResult
 from apps.server.service import JOBS, Service
 from apps.server.task_requests import LoraNames, Pictures, TaskRequests
@@ -43,22 +44,12 @@ class JobRequest(BaseModel):
     priority: int = Field(0, ge=-MOST_PRIORITY, le=MOST_PRIORITY, strict=True)
 
 
-class _NoPictures:
-    async def resolve(self, caller: str, reference: str, param: str) -> str:
-        raise bad_value(param, f"{param}: this server takes no pictures.")
-
-
-class _NoLoras:
-    def resolve(self, name: str, param: str) -> str:
-        raise bad_value(param, f"{param}: this server has no LoRAs.")
-
-
-async def _requests(request: Request, service: TheService, by_socket: BySocket) -> TaskRequests:
-    state, settings = request.app.state, service.generator.settings
-    pictures: Pictures = getattr(state, "inbox", _NoPictures())
-    loras: LoraNames = getattr(state, "loras", _NoLoras())
-    if by_socket:
-        pictures, loras = PicturesInPlace(pictures), LorasInPlace(loras)
+async def _requests(
+    service: TheService, inbox: TheInbox, names: TheLoras, by_socket: BySocket
+) -> TaskRequests:
+    settings = service.generator.settings
+    pictures: Pictures = PicturesInPlace(inbox) if by_socket else inbox
+    loras: LoraNames = LorasInPlace(names) if by_socket else names
     return TaskRequests(pictures, loras, settings.seed, settings.workers.picture_suffix)
 
 
@@ -151,13 +142,7 @@ async def read_all(
     before = None if after is None else (await service.find(after, caller)).number
     found = await service.jobs(caller, before, limit + 1, status=status)
     page = [views.job(job) for job in found[:limit]]
-    return {
-        "object": "list",
-        "data": page,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
-        "has_more": len(found) > limit,
-    }
+    return listed(page, len(found) > limit)
 
 
 @router.get("/{id}")

@@ -164,7 +164,7 @@ class Journal:
             if refused:
                 _add_results(db, number, refused)
                 _end_if_complete(db, number, cancelled=False, started=None)
-            return _job(db, "number", number), True
+            return _job(db, number), True
 
         return self._writes.do(change)
 
@@ -190,7 +190,7 @@ class Journal:
             places = _add_results(db, number, rows)
             _end_if_complete(db, number, cancelled, started)
             new = [TaskResult(position, place, records[position]) for position, place in places]
-            return Settled(_job(db, "number", number), new)
+            return Settled(_job(db, number), new)
 
         return self._writes.do(change)
 
@@ -201,7 +201,7 @@ class Journal:
             db.execute(
                 "UPDATE jobs SET status = 'cancelled' WHERE number = ? AND ended IS NULL", (number,)
             )
-            return _job(db, "number", number)
+            return _job(db, number)
 
         return self._writes.do(change)
 
@@ -233,21 +233,17 @@ class Journal:
         caller: str,
         before: int | None = None,
         limit: int = 100,
-        source: str | None = None,
         status: JobStatus | None = None,
     ) -> list[StoredJob]:
         """The newest jobs of a caller, newest first.
 
         Args:
             before: only those with lower numbers.
-            source: only those that came by this part of the API.
             status: only those that have ended so; open jobs are of no status here.
         """
         conditions: dict[str, object] = {"caller = ?": caller}
         if before is not None:
             conditions["number < ?"] = before
-        if source is not None:
-            conditions["source = ?"] = source
         if status is not None:
             conditions["ended IS NOT NULL AND status = ?"] = status
         where, values = " AND ".join(conditions), [*conditions.values(), limit]
@@ -439,11 +435,11 @@ def _with_key(db: sqlite3.Connection, job: NewJob) -> StoredJob | None:
         return None
     if row[1] != job.request_hash:
         raise KeyReused(job.idempotency_key)
-    return _job(db, "number", row[0])
+    return _job(db, row[0])
 
 
-def _job(db: sqlite3.Connection, column: str, value: object) -> StoredJob:
-    return _stored(db.execute(f"SELECT {_JOB} FROM jobs WHERE {column} = ?", (value,)).fetchone())
+def _job(db: sqlite3.Connection, number: int) -> StoredJob:
+    return _stored(db.execute(f"SELECT {_JOB} FROM jobs WHERE number = ?", (number,)).fetchone())
 
 
 def _stored(row: tuple[Any, ...]) -> StoredJob:

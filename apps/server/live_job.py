@@ -1,11 +1,10 @@
 """A job that is on its way, as the daemon's callers follow it. All of it in the event loop."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from apps.server.errors import ApiError
+from apps.server.errors import leaving
 from apps.server.records import Settled, StoredJob, TaskResult
 from core.engine.job import Job
 
@@ -144,31 +143,7 @@ class LiveJob:
             ApiError: 503: the daemon ends before.
         """
         while not self.ended:
-            self._refuse_if_left()
+            if self.left:
+                raise leaving(f"The server stops. {self.stored.id} goes on when it starts again.")
             await self.change()
         return self.stored
-
-    async def results_from(self, place: int) -> AsyncIterator[TaskResult]:
-        """Results from the one after `place` (0: from the first) until the job ends.
-
-        Raises:
-            ApiError: 503: the daemon ends before.
-        """
-        while True:
-            while place < len(self.results):
-                place += 1
-                yield self.results[place - 1]
-            if self.ended:
-                return
-            self._refuse_if_left()
-            await self.change()
-
-    def _refuse_if_left(self) -> None:
-        if self.left:
-            raise ApiError(
-                503,
-                f"The server stops. {self.stored.id} goes on when it starts again.",
-                "draining",
-                type="server_error",
-                headers={"Retry-After": "30"},
-            )

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 
 from apps.server.errors import ApiError, not_found
+from apps.server.state import kept
 from core.checkpoints.lora_files import PEFT_FILE, lora_name
 from core.checkpoints.lora_names import holds_lora, take_apart, unsupported_method
 from core.checkpoints.safetensors_header import NotSafetensors, read_header
@@ -151,12 +152,7 @@ def _inspected(name: str, path: Path, size: int, modified: float) -> LoraEntry:
     return LoraEntry(name, path, size, modified, rank or None, len(layers), base, problem)
 
 
-def _loras(request: Request) -> Loras:
-    loras: Loras = request.app.state.loras
-    return loras
-
-
-TheLoras = Annotated[Loras, Depends(_loras)]
+TheLoras = Annotated[Loras, Depends(kept("loras"))]
 router = APIRouter(prefix="/v1/loras")
 
 

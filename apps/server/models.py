@@ -5,10 +5,11 @@ import time
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 
 from apps.openai_images.errors import ApiError
 from apps.openai_images.models import AUTO, check_model, name_of, no_model, unknown_model
+from apps.server.state import kept
 from core import MultiGPUImageGenerator
 from core.errors import MultiGPUError
 from core.worker_spec import Role
@@ -76,12 +77,7 @@ class Models:
         return [Served(name, tuple(its)) for name, its in roles.items()]
 
 
-def _models(request: Request) -> Models:
-    models: Models = request.app.state.models
-    return models
-
-
-TheModels = Annotated[Models, Depends(_models)]
+TheModels = Annotated[Models, Depends(kept("models"))]
 
 
 @router.get("")

@@ -3,15 +3,17 @@
 import re
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import FileResponse
 
 from apps.server.context import Caller, TheService
 from apps.server.errors import ApiError, bad_value, not_found
 from apps.server.jobs import FOREVER, Views, result_file, result_of
+from apps.server.paging import listed
 from apps.server.records import Outcome
 from apps.server.service import Service
 from apps.server.sources import source_picture
+from apps.server.state import kept
 from apps.server.thumbnails import MEDIA_TYPE, SIDE, SOURCE_SIDE, Thumbnails
 
 MOST_PER_PAGE = 200
@@ -40,13 +42,7 @@ async def listing(
     before = None if after is None else await _place(after, service, caller)
     found = await service.results_of(caller, before, limit + 1, outcome, kind, words)
     page = [views.result_with_task(*one) for one in found[:limit]]
-    return {
-        "object": "list",
-        "data": page,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
-        "has_more": len(found) > limit,
-    }
+    return listed(page, len(found) > limit)
 
 
 async def _place(id: str, service: Service, caller: str) -> tuple[int, int]:
@@ -57,14 +53,12 @@ async def _place(id: str, service: Service, caller: str) -> tuple[int, int]:
     return job.number, (await result_of(service, job.id, int(named[2]), caller)).order
 
 
-def _small(request: Request) -> Thumbnails:
-    thumbnails: Thumbnails = request.app.state.thumbnails
-    return thumbnails
+TheThumbnails = Annotated[Thumbnails, Depends(kept("thumbnails"))]
 
 
 @router.get("/jobs/{id}/results/{position}/thumbnail", response_class=FileResponse)
 async def thumbnail(
-    id: str, position: int, request: Request, service: TheService, caller: Caller
+    id: str, position: int, thumbnails: TheThumbnails, service: TheService, caller: Caller
 ) -> FileResponse:
     """A copy of a picture as WebP, of at most 384 pixels a side."""
     one = await result_of(service, id, position, caller)
@@ -72,7 +66,7 @@ async def thumbnail(
         raise not_found(f"Task {position} of {id} has no picture.", "result_not_found")
     file = result_file(service, id, one)
     try:
-        small = await _small(request).of(id, str(position), file, SIDE)
+        small = await thumbnails.of(id, str(position), file, SIDE)
     except FileNotFoundError:
         message = f"The result of task {position} of {id} was removed."
         raise ApiError(410, message, "result_gone") from None
@@ -81,7 +75,12 @@ async def thumbnail(
 
 @router.get("/jobs/{id}/results/{position}/sources/{place}", response_class=FileResponse)
 async def source(
-    id: str, position: int, place: int, request: Request, service: TheService, caller: Caller
+    id: str,
+    position: int,
+    place: int,
+    thumbnails: TheThumbnails,
+    service: TheService,
+    caller: Caller,
 ) -> FileResponse:
     """A picture that a task reads, as WebP of at most 1024 pixels a side.
 
@@ -96,7 +95,7 @@ async def source(
         raise none
     try:
         name = f"{position}-source-{place}"
-        small = await _small(request).of(id, name, file, SOURCE_SIDE)
+        small = await thumbnails.of(id, name, file, SOURCE_SIDE)
     except FileNotFoundError:
         raise none from None
     return FileResponse(small, media_type=MEDIA_TYPE, headers={"Cache-Control": FOREVER})

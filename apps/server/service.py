@@ -18,7 +18,7 @@ from typing import Any
 
 from loguru import logger
 
-from apps.server.errors import ApiError, not_found
+from apps.server.errors import SERVER, ApiError, leaving, not_found
 from apps.server.estimates import Backlog, Estimate, Share, TaskSeconds, estimate, retry_after
 from apps.server.feed import Feed, JobChanged, ResultCame, StepTold
 from apps.server.journal import Journal, KeyReused
@@ -49,7 +49,6 @@ DISK_PAUSE = 2.0  # seconds until a disk that refused is asked again
 SWEEP_PAUSE = 600.0  # seconds between looks for jobs whose time is up
 FORGET_AT_ONCE = 100
 SNAPSHOT_PATIENCE = 5.0  # seconds for the engine's thread to tell how things stand
-UNAVAILABLE = "server_error"
 GONE = ("given up", "stopped", "stopping", "drained")  # states of workers that work at nothing
 DISK_REFUSED = "The output folder takes no results."
 DEFECT = "The server had an error while it worked on this task; its log says more."
@@ -195,7 +194,6 @@ class Service:
         caller: str,
         before: int | None = None,
         limit: int = 100,
-        source: str | None = None,
         status: JobStatus | None = None,
     ) -> list[StoredJob]:
         """The newest jobs of a caller, newest first; see `Journal.jobs`.
@@ -210,10 +208,9 @@ class Service:
                 for s in lives
                 if (s.caller, s.status) == (caller, status)
                 and (before is None or s.number < before)
-                and source in (None, s.source)
             )
             return [stored for stored, _ in zip(found, range(limit), strict=False)]
-        stored = await asyncio.to_thread(self._journal.jobs, caller, before, limit, source, status)
+        stored = await asyncio.to_thread(self._journal.jobs, caller, before, limit, status)
         return [self._live[job.id].stored if job.id in self._live else job for job in stored]
 
     async def results(
@@ -396,13 +393,7 @@ class Service:
 
     def _check_room(self, job: NewJob) -> None:
         if self.draining:
-            raise ApiError(
-                503,
-                "The server is about to stop and takes no new jobs.",
-                "draining",
-                type=UNAVAILABLE,
-                headers={"Retry-After": "30"},
-            )
+            raise leaving("The server is about to stop and takes no new jobs.")
         count = len(job.tasks)
         self.check_size(count)
         for caller, most in (
@@ -431,7 +422,7 @@ class Service:
 
     def _disk_is_full(self, error: StorageError) -> ApiError:
         self.disk_refusal = str(error)
-        return ApiError(507, str(error), "insufficient_storage", type=UNAVAILABLE)
+        return ApiError(507, str(error), "insufficient_storage", type=SERVER)
 
     # -- a job's way ---------------------------------------------------------------
 

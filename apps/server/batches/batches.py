@@ -12,11 +12,11 @@ from apps.server.batches.record import OPEN, WINDOW_SECONDS, Batch
 from apps.server.batches.requests import RequestTasks
 from apps.server.batches.runner import BatchRunner, Tools
 from apps.server.batches.store import BatchStore
-from apps.server.errors import ApiError, not_found
+from apps.server.errors import ApiError, leaving, not_found
 from apps.server.file_store import FileStore, StoredFile
 from apps.server.images.links import Links
 from apps.server.records import new_id
-from apps.server.service import UNAVAILABLE, Service
+from apps.server.service import Service
 
 MOST_OPEN = 100  # batches of a caller that have not ended
 
@@ -81,10 +81,7 @@ class Batches:
             StorageError: the disk refuses.
         """
         if self._leaving or self._tools.service.draining:
-            message = "The server is about to stop and takes no new batches."
-            raise ApiError(
-                503, message, "draining", type=UNAVAILABLE, headers={"Retry-After": "30"}
-            )
+            raise leaving("The server is about to stop and takes no new batches.")
         mine = sum(runner.batch.caller == caller for runner in self._runners.values())
         if mine >= MOST_OPEN:
             message = f"You have {mine} batches that have not ended; {MOST_OPEN} are the most."

@@ -14,6 +14,8 @@ from apps.server.batches.record import WINDOW
 from apps.server.context import Caller
 from apps.server.errors import bad_value
 from apps.server.files import LONGEST, SHORTEST, TheFiles
+from apps.server.paging import listed
+from apps.server.state import kept
 
 MOST_KEYS, MOST_KEY, MOST_VALUE = 16, 64, 512
 PURPOSE = "batch"
@@ -49,12 +51,7 @@ class BatchAsked(BaseModel):
     output_expires_after: OutputExpiry | None = None
 
 
-def _batches(request: Request) -> Batches:
-    batches: Batches = request.app.state.batches
-    return batches
-
-
-TheBatches = Annotated[Batches, Depends(_batches)]
+TheBatches = Annotated[Batches, Depends(kept("batches"))]
 
 
 @router.post("")
@@ -91,13 +88,7 @@ async def listing(
 ) -> dict[str, Any]:
     """The caller's batches, newest first."""
     page, has_more = batches.page(caller, after, limit)
-    return {
-        "object": "list",
-        "data": page,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
-        "has_more": has_more,
-    }
+    return listed(page, has_more)
 
 
 @router.get("/{id}")

@@ -27,7 +27,9 @@ from apps.server.images.links import Links
 from apps.server.images.places import places_of
 from apps.server.images.stream import EventStream, events
 from apps.server.images.waiting import all_drawn, pictures, wanted_no_more
-from apps.server.models import TheModels
+from apps.server.inbox import Inbox
+from apps.server.loras import Loras
+from apps.server.models import Models, TheModels
 from apps.server.records import PREVIEWS, NewJob, new_id
 from apps.server.service import Service
 from core.worker_spec import Role
@@ -42,14 +44,14 @@ class Drawing:
     def __init__(
         self,
         request: Request,
-        service: TheService,
-        models: TheModels,
-        inbox: TheInbox,
-        loras: TheLoras,
-        caller: Caller,
+        service: Service,
+        models: Models,
+        inbox: Inbox,
+        loras: Loras,
+        caller: str,
     ) -> None:
         self.request = request
-        self.service: Service = service
+        self.service = service
         self.models = models
         self.inbox = inbox
         self.loras = loras
@@ -117,7 +119,18 @@ class Drawing:
         return NewJob(self.caller, tasks, source=SOURCE, metadata=metadata, id=id)
 
 
-TheDrawing = Annotated[Drawing, Depends()]
+async def _drawing(
+    request: Request,
+    service: TheService,
+    models: TheModels,
+    inbox: TheInbox,
+    loras: TheLoras,
+    caller: Caller,
+) -> Drawing:
+    return Drawing(request, service, models, inbox, loras, caller)
+
+
+TheDrawing = Annotated[Drawing, Depends(_drawing)]
 
 
 @router.post(

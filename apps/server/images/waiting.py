@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 from apps.openai_images.outcome import failure
-from apps.server.errors import ApiError
+from apps.server.errors import leaving
 from apps.server.live_job import LiveJob, Preview
 from apps.server.records import TaskResult
-from apps.server.service import UNAVAILABLE, Service
+from apps.server.service import Service
 from core.paths import user_path
 
 KEEP_ALIVE = 15.0  # seconds without news after which a stream says that it is still there
@@ -35,8 +35,7 @@ async def pictures(service: Service, live: LiveJob) -> AsyncIterator[TaskResult 
             given += 1
             yield result
         elif live.left:
-            message = "The server stops before this picture is drawn. Ask again later."
-            raise ApiError(503, message, "draining", type=UNAVAILABLE, headers={"Retry-After": "5"})
+            raise leaving("The server stops before this picture is drawn. Ask again later.", 5)
         else:
             try:
                 await asyncio.wait_for(live.change(), KEEP_ALIVE)
