@@ -8,11 +8,11 @@ from typing import Any, BinaryIO
 
 from apps.openai_images.answer import Wanted, body_parts, compact
 from apps.openai_images.batch_file import BadLine, BatchRequest
-from apps.openai_images.errors import ApiError
+from apps.openai_images.errors import SERVER, ApiError
 from apps.openai_images.outcome import failure
 
 GONE = ApiError(
-    500, "The picture was drawn, and is gone or damaged now.", "picture_gone", type="server_error"
+    500, "The picture was drawn, and is gone or damaged now.", "picture_gone", type=SERVER
 )
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection
 
-from apps.openai_images.errors import ApiError, bad_value
+from apps.openai_images.errors import SERVER, ApiError, bad_value
 from core.devices.model_choice import ModelChoice, is_hub_model
 from core.worker_spec import Role
 
@@ -51,7 +51,7 @@ def unknown_model(name: str) -> ApiError:
 def no_model(role: Role, why: str) -> ApiError:
     """503: the model for a kind of task cannot be used as it is set."""
     message = f"No model here {DOES[role]}: {why}"
-    return ApiError(503, message, "model_unavailable", "model", "server_error")
+    return ApiError(503, message, "model_unavailable", "model", SERVER)
 
 
 def no_mask(model: str) -> ApiError:

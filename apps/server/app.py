@@ -28,7 +28,7 @@ from apps.server.access_log import AccessLog
 from apps.server.batches import routes as batch_routes
 from apps.server.batches.batches import Batches
 from apps.server.batches.requests import RequestTasks
-from apps.server.errors import CLIENT_GONE, INVALID, ApiError, envelope
+from apps.server.errors import CLIENT_GONE, INVALID, SERVER, ApiError, envelope
 from apps.server.images import pictures, routes
 from apps.server.images.links import Links
 from apps.server.images.waiting import hidden_folders
@@ -129,11 +129,11 @@ def _report_errors(app: FastAPI) -> None:
 
     @app.exception_handler(StorageError)
     async def disk(request: Request, error: StorageError) -> JSONResponse:
-        return JSONResponse(envelope(str(error), "server_error", None, "insufficient_storage"), 507)
+        return JSONResponse(envelope(str(error), SERVER, None, "insufficient_storage"), 507)
 
     @app.exception_handler(Exception)
     async def defect(request: Request, error: Exception) -> JSONResponse:
         name = getattr(request.state, "request_id", None) or uuid4().hex
         logger.opt(exception=error).error(f"A request failed ({name}); this is a defect.")
         message = f"The server had an error while processing your request ({name})."
-        return JSONResponse(envelope(message, "server_error"), 500)
+        return JSONResponse(envelope(message, SERVER), 500)

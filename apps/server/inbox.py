@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
-from apps.server.errors import ApiError, bad_value
+from apps.server.errors import SERVER, ApiError, bad_value
 from apps.server.safety.fetching import Fetcher
 from apps.server.settings import LimitsSection
 from core.errors import InputError
@@ -234,7 +234,7 @@ class Inbox:
                 507,
                 "The server has no room for more pictures now.",
                 "insufficient_storage",
-                type="server_error",
+                type=SERVER,
             )
 
     def _count(self, sender: str | None, size: int) -> None:

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from apps.server.context import Caller, Operator, TheService
-from apps.server.errors import ApiError, not_found
+from apps.server.errors import SERVER, ApiError, not_found
 from apps.server.models import Models, TheModels
 from apps.server.service import Service
 from core.devices.device import memory_in_use
@@ -87,7 +87,7 @@ async def _snapshot(service: Service) -> EngineSnapshot:
     try:
         return await service.snapshot()
     except TimeoutError:
-        raise ApiError(503, "The engine does not answer.", type="server_error") from None
+        raise ApiError(503, "The engine does not answer.", type=SERVER) from None
 
 
 async def _view(

@@ -25,7 +25,7 @@ from apps.server.batches.record import OPEN, Batch, BatchStatus
 from apps.server.batches.requests import RequestTasks
 from apps.server.batches.store import ERRORS, INPUT, OUTPUT, BatchStore, Portion
 from apps.server.batches.validation import validate
-from apps.server.errors import ApiError
+from apps.server.errors import SERVER, ApiError
 from apps.server.file_store import FileStore, new_file_id
 from apps.server.files import OF_BATCHES
 from apps.server.records import NewJob, StoredJob, new_id
@@ -208,8 +208,7 @@ class BatchRunner:
         batch, job = self.batch, new_id("job")
         rows: list[BatchRow] = []
         tasks: list[dict[str, Any]] = []
-        rules = self.tools.service.rules
-        limit = min(rules.max_tasks_per_job, rules.max_waiting_per_key, rules.max_waiting)
+        limit = self.tools.service.most_tasks
         most = max(1, min(PICTURES, limit - MOST_PICTURES + 1))  # one request more fits
         while len(rows) < LINES and len(tasks) < most:
             item = await asyncio.to_thread(next, lines, None)
@@ -355,17 +354,26 @@ class BatchRunner:
         live = self.tools.service.live(job)
         if live is None:
             return
-        end = asyncio.ensure_future(live.end_of_it())
-        poked = asyncio.ensure_future(self._poked.wait())
-        left = None if early else max(0.0, self.batch.expires - time.time())
-        first = asyncio.FIRST_COMPLETED
-        await asyncio.wait({end, poked}, timeout=left, return_when=first)
-        over = end.done() and end.exception() is not None
-        for waiting in (end, poked):
-            waiting.cancel()
-        await asyncio.gather(end, poked, return_exceptions=True)
-        if over:
+        end = await self._or_news(live.end_of_it(), None if early else self._seconds_left)
+        if not end.cancelled() and end.exception() is not None:
             raise Leaving
+
+    async def _or_news(
+        self, wanted: Coroutine[Any, Any, T], timeout: float | None
+    ) -> "asyncio.Task[T]":
+        """Wait for something, for news of the batch, or for so many seconds.
+
+        Returns:
+            What was waited for: done, or cancelled if it did not come.
+        """
+        waiting = asyncio.ensure_future(wanted)
+        poked = asyncio.ensure_future(self._poked.wait())
+        first = asyncio.FIRST_COMPLETED
+        await asyncio.wait({waiting, poked}, timeout=timeout, return_when=first)
+        for each in (waiting, poked):
+            each.cancel()  # of one that is done nothing changes
+        await asyncio.gather(waiting, poked, return_exceptions=True)
+        return waiting
 
     # -- how the batch stands ----------------------------------------------------------
 
@@ -377,8 +385,12 @@ class BatchRunner:
         return "expired" if "expired" in self.batch.times else None
 
     @property
+    def _seconds_left(self) -> float:
+        return max(0.0, self.batch.expires - time.time())
+
+    @property
     def _is_late(self) -> bool:
-        return time.time() >= self.batch.expires
+        return not self._seconds_left
 
     @property
     def _given(self) -> int:
@@ -395,17 +407,7 @@ class BatchRunner:
 
     async def _turn(self) -> bool:
         """Wait until the caller's batches before this one are done; False if it ends meanwhile."""
-        turn = asyncio.ensure_future(self.turns.acquire())
-        poked = asyncio.ensure_future(self._poked.wait())
-        await asyncio.wait(
-            {turn, poked},
-            timeout=max(0.0, self.batch.expires - time.time()),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        poked.cancel()
-        if not turn.done():
-            turn.cancel()
-        await asyncio.gather(turn, poked, return_exceptions=True)
+        turn = await self._or_news(self.turns.acquire(), self._seconds_left)
         held = not turn.cancelled()
         if self._leaving and held:
             self.turns.release()
@@ -473,7 +475,7 @@ class BatchRunner:
                 await self._pause(min(PAUSE, float(error.headers.get("Retry-After", PAUSE))))
             except MultiGPUError as error:
                 if not isinstance(error, StorageError):
-                    raise ApiError(500, str(error), "failed", type="server_error") from None
+                    raise ApiError(500, str(error), "failed", type=SERVER) from None
                 await self._pause(PAUSE)
             if self._ends_early != early or (early is None and self._is_late):
                 raise EndsEarly

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.openai_images.json_bodies import check_json
-from apps.server.errors import ApiError
+from apps.server.errors import SERVER, ApiError
 from apps.server.safety.answers import refuse
 
 MIB = 1024**2
@@ -82,7 +82,7 @@ class Bodies:
                         503,
                         "The server reads as many requests as it has memory for. Come again later.",
                         "overloaded",
-                        type="server_error",
+                        type=SERVER,
                         headers={"Retry-After": "5"},
                     )
             whole: bytes | None = b"".join(held)

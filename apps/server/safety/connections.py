@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from apps.server.errors import ApiError
+from apps.server.errors import SERVER, ApiError
 from apps.server.safety.answers import body_of, headers_of
 
 MAX_HEADER_BYTES = 65_536  # of one request, its address included
@@ -29,7 +29,7 @@ TOO_MANY = ApiError(
     503,
     "The server has as many connections as it takes. Come again later.",
     "too_many_connections",
-    type="server_error",
+    type=SERVER,
     headers={"Retry-After": "5"},
 )
 
