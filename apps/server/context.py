@@ -19,7 +19,8 @@ async def _caller(request: Request) -> str:
     return caller
 
 
-async def _by_socket(request: Request) -> bool:
+async def by_socket(request: Request) -> bool:
+    """Whether this machine's own user asks, by the socket that nobody else can open."""
     return getattr(request.state, "by_socket", False) is True
 
 
@@ -31,8 +32,17 @@ async def _operator(request: Request) -> str:
     return await _caller(request)
 
 
-__all__ = ["LOCAL", "BySocket", "Caller", "Operator", "TheInbox", "TheLoras", "TheService"]
-BySocket = Annotated[bool, Depends(_by_socket)]
+__all__ = [
+    "LOCAL",
+    "BySocket",
+    "Caller",
+    "Operator",
+    "TheInbox",
+    "TheLoras",
+    "TheService",
+    "by_socket",
+]
+BySocket = Annotated[bool, Depends(by_socket)]
 TheInbox = Annotated[Inbox, Depends(kept("inbox"))]
 TheService = Annotated[Service, Depends(kept("service"))]
 Caller = Annotated[str, Depends(_caller)]

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from apps.server.context import BySocket, Caller, TheInbox, TheLoras, TheService
+from apps.server.context import Caller, TheService, by_socket
 from apps.server.errors import ApiError, bad_value, not_found
 from apps.server.in_place import LorasInPlace, PicturesInPlace
 from apps.server.job_views import JobViews
@@ -44,17 +44,21 @@ class JobRequest(BaseModel):
     priority: int = Field(0, ge=-MOST_PRIORITY, le=MOST_PRIORITY, strict=True)
 
 
-async def _requests(
-    service: TheService, inbox: TheInbox, names: TheLoras, by_socket: BySocket
-) -> TaskRequests:
-    settings = service.generator.settings
-    pictures: Pictures = PicturesInPlace(inbox) if by_socket else inbox
-    loras: LoraNames = LorasInPlace(names) if by_socket else names
+# Each dependency of a dependency costs FastAPI as much time as the journal needs for a job.
+
+
+async def _requests(request: Request) -> TaskRequests:
+    parts = request.app.state
+    settings = parts.service.generator.settings
+    pictures: Pictures = parts.inbox
+    loras: LoraNames = parts.loras
+    if await by_socket(request):
+        pictures, loras = PicturesInPlace(pictures), LorasInPlace(loras)
     return TaskRequests(pictures, loras, settings.seed, settings.workers.picture_suffix)
 
 
-async def _views(request: Request, service: TheService) -> JobViews:
-    return JobViews(service, str(request.base_url))
+async def _views(request: Request) -> JobViews:
+    return JobViews(request.app.state.service, str(request.base_url))
 
 
 Requests = Annotated[TaskRequests, Depends(_requests)]

@@ -99,7 +99,7 @@ class Drawing:
             return Response(status_code=CLIENT_GONE)
         finally:
             await leave()
-        body = await asyncio.to_thread(answer.body)
+        body = answer.body() if answer.is_quick else await asyncio.to_thread(answer.body)
         taken = str(round(1000 * (time.monotonic() - started)))
         return Response(body, media_type=JSON, headers={"openai-processing-ms": taken})
 
