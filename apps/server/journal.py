@@ -151,8 +151,8 @@ class Journal:
                     job.source,
                     time.time(),
                     len(rows),
-                    job.idempotency_key,
-                    job.request_hash,
+                    job.key.key,
+                    job.key.hash,
                     json.dumps(dict(job.metadata)),
                 ),
             ).lastrowid
@@ -425,16 +425,16 @@ def _end_if_complete(
 
 
 def _with_key(db: sqlite3.Connection, job: NewJob) -> StoredJob | None:
-    if job.idempotency_key is None:
+    if job.key.key is None:
         return None
     row = db.execute(
         "SELECT number, request_hash FROM jobs WHERE caller = ? AND idempotency_key = ?",
-        (job.caller, job.idempotency_key),
+        (job.caller, job.key.key),
     ).fetchone()
     if row is None:
         return None
-    if row[1] != job.request_hash:
-        raise KeyReused(job.idempotency_key)
+    if row[1] != job.key.hash:
+        raise KeyReused(job.key.key)
     return _job(db, row[0])
 
 

@@ -18,9 +18,10 @@ from typing import Any
 
 from loguru import logger
 
-from apps.server.errors import SERVER, ApiError, leaving, not_found
+from apps.server.errors import DO_NOT_REPEAT, SERVER, ApiError, leaving, not_found
 from apps.server.estimates import Backlog, Estimate, Share, TaskSeconds, estimate, retry_after
 from apps.server.feed import Feed, JobChanged, ResultCame, StepTold
+from apps.server.idempotency import RequestKey
 from apps.server.journal import Journal, KeyReused
 from apps.server.live_job import LiveJob, Preview, Running
 from apps.server.metrics import Metrics
@@ -139,28 +140,26 @@ class Service:
                 request, 429 where too much waits, 503 while the daemon leaves, 507 where the disk
                 takes nothing more.
         """
-        if (known := await self.known(job.caller, job.idempotency_key, job.request_hash)) is None:
+        if (known := await self.known(job.caller, job.key)) is None:
             accept = asyncio.create_task(self._accept(job))
             self._accepts.add(accept)
             accept.add_done_callback(self._accepts.discard)
             return await asyncio.shield(accept)
         return known, False
 
-    async def known(
-        self, caller: str, key: str | None, request_hash: str | None
-    ) -> StoredJob | None:
+    async def known(self, caller: str, key: RequestKey) -> StoredJob | None:
         """The job that came before under an idempotency key.
 
         Raises:
             ApiError: 409: the key came with another request.
         """
-        if key is None:
+        if key.key is None:
             return None
-        found = await asyncio.to_thread(self._journal.with_key, caller, key)
+        found = await asyncio.to_thread(self._journal.with_key, caller, key.key)
         if found is None:
             return None
         stored, known_hash = found
-        if known_hash != request_hash:
+        if known_hash != key.hash:
             raise _key_reused()
         live = self._live.get(stored.id)
         return live.stored if live else stored
@@ -180,6 +179,16 @@ class Service:
     def live(self, id: str) -> LiveJob | None:
         """A job that has not ended."""
         return self._live.get(id)
+
+    async def followed(self, job: StoredJob) -> LiveJob:
+        """A job to be followed to its end, with the results that it has; it may have ended."""
+        while (live := self._live.get(job.id)) is None:
+            job = await self.find(job.id, job.caller)
+            if job.has_ended:
+                return LiveJob(job, await self.results_after(job, 0, job.total))
+            if self._accepts:  # it is in the journal, and about to be taken
+                await asyncio.wait(self._accepts, return_when=asyncio.FIRST_COMPLETED)
+        return live
 
     def lives(self) -> list[LiveJob]:
         """All jobs that have not ended."""
@@ -672,4 +681,5 @@ def _key_reused() -> ApiError:
         "The Idempotency-Key was used before with another request.",
         "idempotency_key_reused",
         type="idempotency_error",
+        headers=DO_NOT_REPEAT,
     )

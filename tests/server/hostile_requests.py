@@ -515,3 +515,5 @@ def images() -> Iterator[Hostile]:
         head = [("Content-Type", "application/json"), ("Idempotency-Key", key)]
         text = request("/v1/jobs", "POST", head, b'{"tasks":[]}')
         yield Hostile(f"Idempotency-Key {key[:20]!r}", [text], (400,))
+        text = request(drawn, "POST", head, json.dumps(asked).encode())
+        yield Hostile(f"generation with Idempotency-Key {key[:20]!r}", [text], (400,))
