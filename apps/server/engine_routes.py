@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse
 from pydantic import Field, model_validator
 
-from apps.server.context import BySocket, Caller, TheService
+from apps.server.context import BySocket, Caller, MostPriority, TheService
 from apps.server.errors import ApiError
 from apps.server.idempotency import IdempotencyKey
 from apps.server.jobs import JobRequest, Requests, Views, accept
@@ -78,6 +78,7 @@ async def create(
     requests: Requests,
     views: Views,
     leashes: TheLeashes,
+    most_priority: MostPriority,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Accept a job that is dropped when nobody follows it any more."""
@@ -88,6 +89,7 @@ async def create(
         caller,
         requests,
         views,
+        most_priority,
         idempotency_key,
         SOURCE,
         metadata,

@@ -8,17 +8,17 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from apps.server.context import BySocket, Caller, TheInbox, TheLoras, TheService
+from apps.server.context import BySocket, Caller, MostPriority, TheInbox, TheLoras, TheService
 from apps.server.errors import ApiError, not_found
 from apps.server.idempotency import REPLAYED, IdempotencyKey, RequestKey
 from apps.server.in_place import LorasInPlace, PicturesInPlace
 from apps.server.job_views import JobViews
 from apps.server.paging import listed
+from apps.server.priorities import MOST_PRIORITY, allowed
 from apps.server.records import JobStatus, NewJob, StoredJob, TaskResult
 from apps.server.service import JOBS, Service
 from apps.server.task_requests import LoraNames, Pictures, TaskRequests
 
-MOST_PRIORITY = 10
 MOST_PER_PAGE, MOST_RESULTS = 100, 1000
 MOST_POSITION = 10**9
 MEDIA_TYPES = {".png": "image/png", ".webp": "image/webp", ".json": "application/json"}
@@ -32,7 +32,7 @@ class JobRequest(BaseModel):
     Attributes:
         tasks: fields of tasks that generate, edit or score, as `kind` says or the fields tell. A
             task that cannot be used fails alone.
-        priority: higher is served first, whoever it belongs to.
+        priority: higher is served first, whoever it belongs to; as high as the caller may ask for.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -65,10 +65,11 @@ async def create(
     caller: Caller,
     requests: Requests,
     views: Views,
+    most_priority: MostPriority,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Accept a job; from then on it survives whatever comes."""
-    return await accept(asked, service, caller, requests, views, idempotency_key)
+    return await accept(asked, service, caller, requests, views, most_priority, idempotency_key)
 
 
 async def accept(
@@ -77,6 +78,7 @@ async def accept(
     caller: str,
     requests: TaskRequests,
     views: JobViews,
+    most_priority: int,
     idempotency_key: str | None,
     source: str = JOBS,
     metadata: Mapping[str, Any] | None = None,
@@ -86,6 +88,7 @@ async def accept(
     """Check and accept a job; 202, or 200 with the job that came before under its key.
 
     Args:
+        most_priority: that the caller may ask for.
         source, metadata: see `apps.server.records.NewJob`.
         accepted: told of a new job before anybody else hears of it.
         picture_suffixes: see `TaskRequests.check`.
@@ -95,12 +98,14 @@ async def accept(
     if known is not None:
         return JSONResponse(views.job(known), 200, REPLAYED)
     service.check_size(len(asked.tasks))
+    given = "priority" in asked.model_fields_set
+    priority = allowed(most_priority, asked.priority if given else None)
     id = NewJob(caller, ()).id
     checked = await requests.check(caller, asked.tasks, f"{JOBS}/{id}", picture_suffixes)
     job = NewJob(
         caller,
         checked.tasks,
-        asked.priority,
+        priority,
         source,
         key=key,
         metadata=metadata or {},

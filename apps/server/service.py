@@ -88,7 +88,7 @@ class Service:
         self._live: dict[str, LiveJob] = {}
         self._by_engine_job: dict[int, LiveJob] = {}
         self._backlog = Backlog()
-        self._accepting: Counter[str] = Counter()  # tasks on their way into the journal, by caller
+        self._accepting: Counter[str] = Counter()  # tasks on their way into the journal, by owner
         self._followers: set[asyncio.Task[None]] = set()
         self._accepts: set[asyncio.Task[tuple[StoredJob, bool]]] = set()
         self._drops: set[asyncio.Task[None]] = set()
@@ -306,10 +306,10 @@ class Service:
             message = f"tasks: a job may have {most}, and this one has {tasks}."
             raise ApiError(400, message, "too_many_tasks", "tasks")
 
-    def waiting(self, caller: str | None = None) -> int:
-        """Tasks without a result, of one caller or of all."""
-        accepting = self._accepting[caller] if caller else self._accepting.total()
-        return self._backlog.waiting(caller).total() + accepting
+    def waiting(self, owner: str | None = None) -> int:
+        """Tasks without a result, of one owner (see `owner_of`) or of all."""
+        accepting = self._accepting[owner] if owner else self._accepting.total()
+        return self._backlog.waiting(owner).total() + accepting
 
     def queue(self) -> dict[str, int]:
         """Tasks without a result, by kind."""
@@ -377,8 +377,8 @@ class Service:
 
     async def _accept(self, job: NewJob) -> tuple[StoredJob, bool]:
         self._check_room(job)
-        count = len(job.tasks)
-        self._accepting[job.caller] += count  # before the wait: others ask meanwhile
+        count, owner = len(job.tasks), owner_of(job)
+        self._accepting[owner] += count  # before the wait: others ask meanwhile
         try:
             stored, is_new = await asyncio.wrap_future(self._journal.accept(job))
         except KeyReused:
@@ -386,9 +386,9 @@ class Service:
         except StorageError as error:
             raise self._disk_is_full(error) from None
         finally:
-            self._accepting[job.caller] -= count
-            if not self._accepting[job.caller]:
-                del self._accepting[job.caller]
+            self._accepting[owner] -= count
+            if not self._accepting[owner]:
+                del self._accepting[owner]
         if is_new:
             self.metrics.accepted(count)
             for position in job.refused:
@@ -405,14 +405,14 @@ class Service:
             raise leaving("The server is about to stop and takes no new jobs.")
         count = len(job.tasks)
         self.check_size(count)
-        for caller, most in (
-            (job.caller, self.rules.max_waiting_per_key),
+        for owner, most in (
+            (owner_of(job), self.rules.max_waiting_per_key),
             (None, self.rules.max_waiting),
         ):
-            waiting = self.waiting(caller)
+            waiting = self.waiting(owner)
             if waiting + count > most:
-                seconds = self._seconds_until_room(caller, waiting + count - most)
-                whose = "of yours " if caller is not None else ""
+                seconds = self._seconds_until_room(owner, waiting + count - most)
+                whose = "of yours " if owner is not None else ""
                 raise ApiError(
                     429,
                     f"{waiting} tasks {whose}wait already, and {most} may. There should be room "
@@ -422,11 +422,11 @@ class Service:
                     headers={"Retry-After": str(seconds)},
                 )
 
-    def _seconds_until_room(self, caller: str | None, excess: int) -> int:
-        tasks = self._backlog.waiting(caller)
+    def _seconds_until_room(self, owner: str | None, excess: int) -> int:
+        tasks = self._backlog.waiting(owner)
         total = self.seconds.total(tasks)
         each = None if total is None or not tasks else total / tasks.total()
-        owners = 1 if caller is None else self._backlog.owners
+        owners = 1 if owner is None else self._backlog.owners
         return retry_after(excess, each, self.workers_at_work, owners)
 
     def _disk_is_full(self, error: StorageError) -> ApiError:
@@ -665,8 +665,11 @@ def _named(task: dict[str, object], position: int) -> dict[str, object]:
     return {**task, "task_id": task_name(task, position)}
 
 
-def owner_of(job: StoredJob) -> str:
-    """Who shares the devices with others: a caller, or one command of the machine's own user."""
+def owner_of(job: NewJob | StoredJob) -> str:
+    """Who shares the devices with others: a caller, or one command of the machine's own user.
+
+    Each has a part of the devices, and so each may have so many tasks waiting for it.
+    """
     command = job.metadata.get("owner")
     return f"{job.caller}/{command}" if command else job.caller
 

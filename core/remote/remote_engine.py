@@ -279,13 +279,14 @@ class RemoteEngine(TaskEngine):
         lane.portions.append(portion)
         most = MOST_PRIORITY
         priority = max(-most, min(most, lane.run.priority))
+        asked = {"priority": priority} if priority else {}  # else the usual one of the API key
         owner = f"{self._client} {lane.run.owner}"[:200]
 
         def request() -> Mapping[str, Any]:
             made = self._files.request
             tasks = [made(sent.task.admitted, sent.name) for sent in portion.tasks]
             suffixes = [s.task.admitted.output.file.suffix.lower() for s in portion.tasks]
-            return {"tasks": tasks, "priority": priority, "owner": owner, "suffixes": suffixes}
+            return {"tasks": tasks, **asked, "owner": owner, "suffixes": suffixes}
 
         follower = Follower(portion, request, self._patience, self._told)
         follower.thread.start()

@@ -12,7 +12,9 @@ from openai import OpenAI
 from PIL import Image
 
 from apps.server.safety.keys import FILE_NAME, add_key, revoke_key, rotate_key
+from core.remote.socket_place import FOLDER, NAME
 from tests.conftest import wait_until
+from tests.server.batch_files import ended, request, text_of
 from tests.server.conftest import Daemon, finished
 
 SECRET = "a lighthouse that nobody may know of"
@@ -45,7 +47,7 @@ class Keyed:
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     daemon = Daemon(tmp_path_factory.mktemp("keyed"), server={"limits": LIMITS})
     keyed = Keyed(daemon)
-    daemon.start()
+    daemon.start().found()
     yield keyed
     daemon.end()
 
@@ -219,6 +221,55 @@ def test_only_an_operators_key_changes_how_others_are_served(keyed: Keyed) -> No
         wait_until(lambda: root.get("/v1/files").status_code == 200, "the new key")
         none = root.post("/v1/workers/none/drain")
         assert none.json()["error"]["code"] == "worker_not_found"
+
+
+def test_a_key_asks_for_as_high_a_priority_as_it_may(keyed: Keyed) -> None:
+    """By whatever route; lower ones are for everybody, and the machine's own user has no bound."""
+    keyed.keys["ci"] = add_key(keyed.file, "ci", max_priority=-4)
+    keyed.keys["vip"] = add_key(keyed.file, "vip", max_priority=5)
+    keyed.keys["boss"] = add_key(keyed.file, "boss", operator=True)
+    task = {"prompt": "a house", **SMALL}
+
+    def priority(client: httpx2.Client, asked: int | None, route: str = "/v1/jobs") -> Any:
+        """The priority that a job gets, or the error that it gets instead."""
+        more = {"owner": "x", "suffixes": [".png"]} if "engine" in route else {}
+        given = {} if asked is None else {"priority": asked}
+        answer = client.post(route, json={"tasks": [task], **given, **more})
+        if answer.status_code == 202:
+            return answer.json()["priority"]
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (403, "priority"), answer.text
+        return error["message"]
+
+    with keyed.client("boss") as boss:
+        wait_until(lambda: boss.get("/v1/jobs").status_code == 200, "the new keys")
+        assert priority(boss, 10) == 10
+    for route in ("/v1/jobs", "/v1/engine/jobs"):
+        with keyed.client("alice") as alice, keyed.client("vip") as vip, keyed.client("ci") as ci:
+            assert [priority(alice, p, route) for p in (None, 0, -10)] == [0, 0, -10]
+            assert "may ask for 0 at most, and this job asks for 1" in priority(alice, 1, route)
+            assert priority(vip, 5, route) == 5
+            assert "may ask for 5 at most" in priority(vip, 6, route)
+            assert [priority(ci, p, route) for p in (None, -4, -10)] == [-4, -4, -10]
+            assert "may ask for -4 at most" in priority(ci, 0, route)
+    for name, of_images, of_batches in (("alice", 0, -1), ("ci", -4, -4)):
+        client = keyed.openai(name)
+        client.images.generate(prompt="a house", size="32x32")
+        lines = text_of([request("a")]).encode()
+        file = client.files.create(file=("b.jsonl", lines), purpose="batch")
+        batch = client.batches.create(
+            input_file_id=file.id, endpoint="/v1/images/generations", completion_window="24h"
+        )
+        done = ended(client, batch)
+        with keyed.client(name) as plain:
+            jobs = plain.get("/v1/jobs").json()["data"]
+        by_source = {job["source"]: job["priority"] for job in reversed(jobs)}
+        assert (by_source["images"], by_source["batch"]) == (of_images, of_batches)
+        for id in (file.id, done.output_file_id or ""):
+            client.files.delete(id)
+    by_socket = httpx2.HTTPTransport(uds=str(keyed.daemon.runtime / FOLDER / NAME))
+    with httpx2.Client(transport=by_socket, base_url="http://localhost") as own:
+        assert priority(own, 10) == 10
 
 
 def test_pictures_in_tasks_become_the_callers_own_files(keyed: Keyed) -> None:

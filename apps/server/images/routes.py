@@ -19,7 +19,7 @@ from apps.openai_images.models import no_mask
 from apps.openai_images.parameters import EditParameters, GenerationParameters, ImageParameters
 from apps.openai_images.refusals import checked
 from apps.openai_images.tasks import check_together, steps_of, tasks_for
-from apps.server.context import Caller, TheInbox, TheLoras, TheService
+from apps.server.context import Caller, MostPriority, TheInbox, TheLoras, TheService
 from apps.server.errors import CLIENT_GONE, ApiError
 from apps.server.idempotency import REPLAYED, IdempotencyKey, RequestKey
 from apps.server.images import documents
@@ -33,6 +33,7 @@ from apps.server.images.waiting import all_drawn, pictures, wanted_no_more
 from apps.server.inbox import Inbox
 from apps.server.loras import Loras
 from apps.server.models import Models, TheModels
+from apps.server.priorities import allowed
 from apps.server.records import PREVIEWS, NewJob, StoredJob, new_id
 from apps.server.service import Service
 from core.worker_spec import Role
@@ -52,6 +53,7 @@ class Drawing:
         inbox: Inbox,
         loras: Loras,
         caller: str,
+        most_priority: int,
         idempotency_key: str | None,
     ) -> None:
         self.request = request
@@ -60,6 +62,7 @@ class Drawing:
         self.inbox = inbox
         self.loras = loras
         self.caller = caller
+        self.priority = allowed(most_priority)
         self.idempotency_key = idempotency_key
         self.started = time.monotonic()
         self.links: Links = request.app.state.links
@@ -145,7 +148,7 @@ class Drawing:
             metadata["user"] = asked.identifier
         if asked.partial_images:
             metadata[PREVIEWS] = asked.partial_images
-        return NewJob(self.caller, tasks, source=SOURCE, key=key, metadata=metadata, id=id)
+        return NewJob(self.caller, tasks, self.priority, SOURCE, key, metadata, id=id)
 
 
 async def _drawing(
@@ -155,9 +158,10 @@ async def _drawing(
     inbox: TheInbox,
     loras: TheLoras,
     caller: Caller,
+    most_priority: MostPriority,
     idempotency_key: IdempotencyKey = None,
 ) -> Drawing:
-    return Drawing(request, service, models, inbox, loras, caller, idempotency_key)
+    return Drawing(request, service, models, inbox, loras, caller, most_priority, idempotency_key)
 
 
 TheDrawing = Annotated[Drawing, Depends(_drawing)]
