@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.server.group_commit import GroupCommit
+from apps.server.outlines import job_outline
 from apps.server.records import (
     JobStatus,
     NewJob,
@@ -132,6 +133,7 @@ class Journal:
             KeyReused: in the future: its key belongs to another request.
         """
         rows = [json.dumps(task) for task in job.tasks]
+        metadata = json.dumps({**job_outline(job.tasks), **job.metadata})
         refused = [
             (position, json.dumps(refused_result(position, job.tasks[position], error)), False)
             for position, error in sorted(job.refused.items())
@@ -153,7 +155,7 @@ class Journal:
                     len(rows),
                     job.idempotency_key,
                     job.request_hash,
-                    json.dumps(dict(job.metadata)),
+                    metadata,
                 ),
             ).lastrowid
             assert number is not None

@@ -25,7 +25,8 @@ class NewJob:
         source: the part of the API that it came by, such as `jobs` or `images`.
         idempotency_key: a second job of the caller with the same key is the first one.
         request_hash: of what was asked for; the same key with another request is an error.
-        metadata: anything JSON of the part that it came by.
+        metadata: anything JSON of the part that it came by; the journal adds what the job is about
+            (see `apps.server.outlines`).
     """
 
     caller: str
