@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.server.group_commit import GroupCommit
+from apps.server.outlines import job_outline
 from apps.server.readers import Readers
 from apps.server.records import (
     JobStatus,
@@ -134,6 +135,7 @@ class Journal:
             KeyReused: in the future: its key belongs to another request.
         """
         rows = [json.dumps(task) for task in job.tasks]
+        metadata = json.dumps({**job_outline(job.tasks), **job.metadata})
         refused = [
             (position, json.dumps(refused_result(position, job.tasks[position], error)), False)
             for position, error in sorted(job.refused.items())
@@ -153,9 +155,9 @@ class Journal:
                     job.source,
                     time.time(),
                     len(rows),
-                    job.idempotency_key,
-                    job.request_hash,
-                    json.dumps(dict(job.metadata)),
+                    job.key.key,
+                    job.key.hash,
+                    metadata,
                 ),
             ).lastrowid
             assert number is not None
@@ -423,16 +425,16 @@ def _end_if_complete(
 
 
 def _with_key(db: sqlite3.Connection, job: NewJob) -> StoredJob | None:
-    if job.idempotency_key is None:
+    if job.key.key is None:
         return None
     row = db.execute(
         "SELECT number, request_hash FROM jobs WHERE caller = ? AND idempotency_key = ?",
-        (job.caller, job.idempotency_key),
+        (job.caller, job.key.key),
     ).fetchone()
     if row is None:
         return None
-    if row[1] != job.request_hash:
-        raise KeyReused(job.idempotency_key)
+    if row[1] != job.key.hash:
+        raise KeyReused(job.key.key)
     return _job(db, row[0])
 
 
