@@ -2,15 +2,16 @@
 
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.openai_images.answer import BACKGROUND, USAGE, Wanted, body_parts, compact
+from apps.openai_images.answer import BACKGROUND, USAGE, Wanted, body_parts
 from apps.openai_images.encoding import encoded, shown_as, size_of
 from apps.openai_images.parameters import EditParameters, ImageParameters
 from apps.server.errors import ApiError
+from apps.server.event_stream import sent_event
 from apps.server.images.links import Links
 from apps.server.images.places import picture_file, position_of
 from apps.server.live_job import Preview
@@ -119,14 +120,6 @@ class Answer:
         if not file.is_file():  # it is old, and asked for once more
             raise ApiError(410, "The pictures of this request were removed.", "result_gone")
         return file
-
-
-def sent_event(name: str, data: Mapping[str, Any]) -> bytes:
-    """One server-sent event.
-
-    https://html.spec.whatwg.org/multipage/server-sent-events.html
-    """
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), compact(data))
 
 
 def _base64(content: bytes) -> str:

@@ -29,7 +29,7 @@ from apps.server.images.bodies import FORM, JSON, content_type, form_body, json_
 from apps.server.images.client import Gone, unless_gone
 from apps.server.images.links import Links
 from apps.server.images.places import places_of
-from apps.server.images.stream import EventStream, events
+from apps.server.images.stream import PictureStream, events
 from apps.server.images.waiting import all_drawn, pictures, wanted_no_more
 from apps.server.inbox import Inbox
 from apps.server.loras import Loras
@@ -124,7 +124,7 @@ class Drawing:
                 await self.service.cancel(stored)
 
         if asked.stream:
-            return EventStream(events(pictures(self.service, live), answer), leave, headers)
+            return PictureStream(events(pictures(self.service, live), answer), leave, headers)
         try:
             await unless_gone(self.request, all_drawn(self.service, live))
         except Gone:
