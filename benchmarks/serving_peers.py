@@ -244,15 +244,16 @@ def _peer(name: str, python: Path, program: str, workers: int) -> Iterator[Conte
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """End a server with all that it started."""
-    family = [process]
+    family: list[psutil.Process] = []
     with suppress(psutil.Error):
-        family += psutil.Process(process.pid).children(recursive=True)
+        family = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(10)
     for one in family:
-        with suppress(psutil.Error, ProcessLookupError):
+        with suppress(psutil.Error):
             one.kill()
+    process.kill()
     process.wait()
 
 

@@ -22,7 +22,7 @@ PAUSE = 0.05  # seconds in which what happens is gathered; of many steps the las
 router = APIRouter(prefix="/v1/events", tags=["jobs"])
 
 
-@router.get("", response_class=EventStream)
+@router.get("", response_class=EventStream, status_code=200)
 async def events(request: Request, service: TheService, caller: Caller) -> EventStream:
     """`open`, `job` (it came, began, ended), `step`, `preview`, `task` (a result), `missed`."""
     return EventStream(_watched(service, caller, JobViews(service, str(request.base_url))))

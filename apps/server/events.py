@@ -50,7 +50,7 @@ async def _after(
     return after or 0
 
 
-@router.get("/{id}/events", response_class=EventStream)
+@router.get("/{id}/events", response_class=EventStream, status_code=200)
 async def events(
     request: Request,
     service: TheService,
