@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.openai_images.encoding import encoded, size_of
+from apps.openai_images.encoding import Read, encoded, size_of
 from apps.openai_images.parameters import AUTO, Format, ImageParameters
 
 # Nothing is metered in tokens here; the client's types want numbers.
@@ -50,6 +50,7 @@ def body_parts(
     files: Sequence[Path],
     seeds: Sequence[int],
     url: Callable[[int], str],
+    read: Read = Path.read_bytes,
 ) -> Iterator[bytes]:
     """The JSON of an answer, in parts of which none holds more than one picture.
 
@@ -57,6 +58,7 @@ def body_parts(
         created: Unix time.
         files: of the pictures, PNG.
         url: the address of a picture by its place.
+        read: gives the content of a file.
 
     Raises:
         OSError: a file is gone, or damaged.
@@ -75,7 +77,7 @@ def body_parts(
         if wanted.as_url:
             yield compact({"url": url(place), "seed": seed})
         else:
-            picture = encoded(file, wanted.output_format, wanted.output_compression)
+            picture = encoded(file, wanted.output_format, wanted.output_compression, read)
             yield b'{"b64_json":"' + base64.b64encode(picture) + b'","seed":%d}' % seed
     after = {"usage": USAGE, "safety_identifier": wanted.identifier}
     yield b"]," + compact({k: v for k, v in after.items() if v is not None})[1:]

@@ -1,11 +1,12 @@
 """`/v1/jobs`: tasks of any kind as one job, with progress, results and an early end."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from apps.server.context import BySocket, Caller, MostPriority, TheInbox, TheLoras, TheService
@@ -15,6 +16,7 @@ from apps.server.in_place import LorasInPlace, PicturesInPlace
 from apps.server.job_views import JobViews
 from apps.server.paging import listed
 from apps.server.priorities import MOST_PRIORITY, allowed
+from apps.server.public_results import public_result
 from apps.server.records import JobStatus, NewJob, StoredJob, TaskResult
 from apps.server.service import JOBS, Service
 from apps.server.task_requests import LoraNames, Pictures, TaskRequests
@@ -185,15 +187,19 @@ async def result(
 
 @router.get(
     "/{id}/results/{position}/content",
-    response_class=FileResponse,
+    response_class=Response,
     responses={200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}}},
 )
-async def content(id: str, position: int, service: TheService, caller: Caller) -> FileResponse:
+async def content(id: str, position: int, service: TheService, caller: Caller) -> Response:
     """The picture or the verdict of one task."""
     one = await result_of(service, id, position, caller)
     file = result_file(service, id, one)
     kind = MEDIA_TYPES.get(file.suffix, "application/octet-stream")
-    return FileResponse(file, media_type=kind, headers={"Cache-Control": FOREVER})
+    try:
+        data = await asyncio.to_thread(public_result, file)
+    except FileNotFoundError:  # since it was looked for
+        raise _removed(id, one) from None
+    return Response(data, media_type=kind, headers={"Cache-Control": FOREVER})
 
 
 def result_file(service: Service, id: str, one: TaskResult) -> Path:
@@ -207,10 +213,12 @@ def result_file(service: Service, id: str, one: TaskResult) -> Path:
         raise not_found(f"Task {one.position} of {id} has no result to show.", "result_not_found")
     file = service.folder / JOBS / id / Path(str(path)).name
     if not file.is_file():
-        raise ApiError(
-            410, f"The result of task {one.position} of {id} was removed.", "result_gone"
-        )
+        raise _removed(id, one)
     return file
+
+
+def _removed(id: str, one: TaskResult) -> ApiError:
+    return ApiError(410, f"The result of task {one.position} of {id} was removed.", "result_gone")
 
 
 async def result_of(service: Service, id: str, position: int, caller: str) -> TaskResult:

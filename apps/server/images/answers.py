@@ -14,6 +14,7 @@ from apps.server.errors import ApiError
 from apps.server.images.links import Links
 from apps.server.images.places import picture_file, position_of
 from apps.server.live_job import Preview
+from apps.server.public_results import public_result
 from apps.server.records import TaskResult
 
 
@@ -45,7 +46,8 @@ class Answer:
         seeds = {one.position: one.result["seed"] for one in results}
         files = [self._file(position) for position in range(wanted.n)]
         in_order = [seeds[position] for position in range(wanted.n)]
-        return b"".join(body_parts(wanted, created, files, in_order, self._url))
+        parts = body_parts(wanted, created, files, in_order, self._url, public_result)
+        return b"".join(parts)
 
     def completed(self, one: TaskResult) -> bytes:
         """The event of a picture that is done.
@@ -55,10 +57,11 @@ class Answer:
         """
         file = self._file(one.position)
         asked = self.asked
+        content = encoded(file, asked.output_format, asked.output_compression, public_result)
         return self._event(
             "completed",
             one.position,
-            b64_json=_base64(encoded(file, asked.output_format, asked.output_compression)),
+            b64_json=_base64(content),
             size=size_of(file),
             usage=USAGE,
             seed=one.result["seed"],

@@ -10,6 +10,7 @@ from apps.server.context import TheService
 from apps.server.errors import ApiError, not_found
 from apps.server.images.links import PREFIX, Links, NoLink
 from apps.server.images.places import picture_file
+from apps.server.public_results import public_result
 
 router = APIRouter(tags=["images"])
 
@@ -34,7 +35,9 @@ async def picture(name: str, request: Request, service: TheService) -> Response:
         raise ApiError(410, "The address of this picture has expired.", "url_expired")
     file = picture_file(service.folder, link.job, link.position)
     try:
-        content = await asyncio.to_thread(encoded, file, link.format, link.compression)
+        content = await asyncio.to_thread(
+            encoded, file, link.format, link.compression, public_result
+        )
     except FileNotFoundError:
         raise _none() from None
     headers = {

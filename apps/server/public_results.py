@@ -1,0 +1,20 @@
+"""Results as callers get them: what a picture says of its making names no path of this machine."""
+
+import os
+from pathlib import Path
+
+from apps.server.loras import name_of
+from core.store.relabel import with_other_paths
+
+
+def public_result(file: Path) -> bytes:
+    """The content of a result; LoRAs are called as `GET /v1/loras` lists them.
+
+    Raises:
+        OSError: the file is gone, or cannot be read.
+    """
+    return with_other_paths(file.read_bytes(), _public)
+
+
+def _public(path: str) -> str:
+    return name_of(path) if os.path.isabs(path) else path
