@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 from apps.server.live_job import LiveJob, Running
 from apps.server.records import JobStatus, StoredJob, TaskResult
@@ -10,6 +12,96 @@ from apps.server.service import Service
 from apps.server.task_views import task_view
 
 STATUSES = {"skipped": "done", "interrupted": "cancelled"}  # those that mean nothing to a caller
+
+
+class Counts(TypedDict):
+    """How many tasks of a job have ended, and how."""
+
+    total: int
+    succeeded: int
+    failed: int
+
+
+class RunningView(TypedDict):
+    """A task that a worker has; `steps` is 0 until the first step is told."""
+
+    task_id: str
+    worker: str
+    step: int
+    steps: int
+
+
+class JobView(TypedDict):
+    """How a job stands. Times are Unix times; what is expected, is left out once it has ended.
+
+    Attributes:
+        source: the part of the API that it came by, such as `jobs`, `images` or `batch`.
+        queue_position: tasks that come before its first one.
+        expected_start_at: null until times of tasks are known, as is `expected_end_at`.
+        cancelling: no more of its tasks are begun.
+        waiting_for: what keeps it from going on, such as a full disk.
+    """
+
+    id: str
+    object: Literal["job"]
+    status: JobStatus
+    created_at: int
+    started_at: int | None
+    ended_at: int | None
+    priority: int
+    source: str
+    counts: Counts
+    results_url: str
+    events_url: str
+    queue_position: NotRequired[int]
+    expected_start_at: NotRequired[int | None]
+    expected_end_at: NotRequired[int | None]
+    running: NotRequired[list[RunningView]]
+    cancelling: NotRequired[bool]
+    waiting_for: NotRequired[str | None]
+
+
+class ResultView(TypedDict):
+    """What became of a task.
+
+    Attributes:
+        position: of the task in its job, from 0.
+        status: done, failed, quarantined (it killed its workers again and again) or cancelled.
+        cause: why it failed, in a word, such as `input` or `out_of_memory`.
+        elapsed: seconds of device time and saving.
+        attempts: how often a worker was given it.
+        url: of its picture or verdict.
+    """
+
+    object: Literal["job.result"]
+    position: int
+    task_id: str
+    kind: str
+    status: str
+    success: bool
+    error: str | None
+    cause: str | None
+    seed: int | None
+    elapsed: float
+    worker: str | None
+    attempts: int
+    url: str | None
+
+
+class ResultWithTask(ResultView):
+    """What became of a task, with its job and what was asked for.
+
+    Attributes:
+        id: of the result: its job and its position there.
+        thumbnail_url: of a small copy of its picture.
+        task: the fields of the task, which `POST /v1/jobs` takes as they are.
+    """
+
+    id: str
+    job: str
+    created_at: int
+    thumbnail_url: str | None
+    task: dict[str, Any]
 
 
 class JobViews:
@@ -24,12 +116,12 @@ class JobViews:
         self._base = base.rstrip("/")
         self._private = f"{service.folder}/"
 
-    def job(self, job: StoredJob) -> dict[str, Any]:
+    def job(self, job: StoredJob) -> JobView:
         """A job as it stands, with what is expected of it while it has not ended."""
         live = self._service.live(job.id)
         estimate = self._service.estimate(job)
         url = f"{self._base}/v1/jobs/{job.id}"
-        view: dict[str, Any] = {
+        view: JobView = {
             "id": job.id,
             "object": "job",
             "status": _status(job),
@@ -57,7 +149,7 @@ class JobViews:
             view["waiting_for"] = self._public(live.waits_for)
         return view
 
-    def result(self, job: StoredJob, one: TaskResult) -> dict[str, Any]:
+    def result(self, job: StoredJob, one: TaskResult) -> ResultView:
         """What became of a task, with the URL of its picture or verdict."""
         record = one.result
         status = str(record["status"])
@@ -80,19 +172,16 @@ class JobViews:
 
     def result_with_task(
         self, job: StoredJob, one: TaskResult, task: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    ) -> ResultWithTask:
         """What became of a task, wherever it is shown: with its job and what was asked for."""
         view = self.result(job, one)
-        pictured = view["url"] is not None and view["kind"] != "score"
+        url = view["url"] if view["kind"] != "score" else None
         return {
             **view,
             "id": f"{job.id}/{one.position}",
             "job": job.id,
             "created_at": int(job.created),
-            "cause": one.result.get("cause"),
-            "thumbnail_url": view["url"].removesuffix("content") + "thumbnail"
-            if pictured
-            else None,
+            "thumbnail_url": None if url is None else url.removesuffix("content") + "thumbnail",
             "task": task_view(job.id, one.position, task),
         }
 
@@ -101,8 +190,8 @@ class JobViews:
         return None if text is None else text.replace(self._private, "")
 
 
-def running_view(running: Running) -> dict[str, Any]:
-    """A task that a worker has; `steps` is 0 until the first step is told."""
+def running_view(running: Running) -> RunningView:
+    """A running task as callers see it."""
     return {
         "task_id": running.task_id,
         "worker": running.worker,
