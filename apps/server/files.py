@@ -27,7 +27,18 @@ MOST_LISTED = 10_000
 BYTES = "application/octet-stream"
 _ANCHOR: dict[str, Any] = {"enum": ["created_at"]}
 _SECONDS: dict[str, Any] = {"type": "integer", "minimum": SHORTEST, "maximum": LONGEST}
-_FIELDS = ("file", "purpose", "expires_after[anchor]", "expires_after[seconds]")
+_TOGETHER = ("expires_after[anchor]", "expires_after[seconds]")
+_FORM: dict[str, Any] = {  # beside what the route's parameters say of it
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "unevaluatedProperties": False,
+                "dependentRequired": {_TOGETHER[0]: [_TOGETHER[1]], _TOGETHER[1]: [_TOGETHER[0]]},
+            }
+        }
+    }
+}
+_FIELDS = ("file", "purpose", *_TOGETHER)
 
 
 TheFiles = Annotated[FileStore, Depends(kept("files"))]
@@ -56,7 +67,7 @@ class Deleted(TypedDict):
     deleted: Literal[True]
 
 
-@router.post("", responses=errors(429, 507))
+@router.post("", responses=errors(429, 507), openapi_extra={"requestBody": _FORM})
 async def upload_file(
     request: Request,
     files: TheFiles,

@@ -36,9 +36,15 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 def _edit_form() -> dict[str, Any]:
     schema = in_one_piece(EditParameters.model_json_schema())
     properties = {name: v for name, v in schema["properties"].items() if name != "images"}
+    loras = {"type": "string", "contentMediaType": JSON, "contentSchema": properties["loras"]}
     return {
         **schema,
-        "properties": {**properties, "image": _PICTURE, "image[]": _PICTURES},
+        "properties": {
+            **properties,
+            "loras": loras,
+            "image": _PICTURE,
+            "image[]": _PICTURES,
+        },
         "anyOf": [{"required": ["image"]}, {"required": ["image[]"]}],
     }
 
