@@ -2,6 +2,7 @@
 
 from apps.openai_images.errors import (
     CLIENT_GONE,
+    DO_NOT_REPEAT,
     INVALID,
     SERVER,
     ApiError,
@@ -14,6 +15,7 @@ from apps.openai_images.errors import (
 
 __all__ = [
     "CLIENT_GONE",
+    "DO_NOT_REPEAT",
     "INVALID",
     "SERVER",
     "ApiError",

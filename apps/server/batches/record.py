@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from apps.server.priorities import OF_BATCHES
+
 BatchStatus = Literal[
     "validating",
     "failed",
@@ -88,6 +90,7 @@ class Batch:
         portion: number of the first portion whose lines are not written.
         output_bytes: of the file of results, as far as it counts; so does `error_bytes`.
         output_file: id in /v1/files; so is `error_file`. None while there is none.
+        priority: of its jobs.
     """
 
     id: str
@@ -111,6 +114,7 @@ class Batch:
     error_bytes: int = 0
     output_file: str | None = None
     error_file: str | None = None
+    priority: int = OF_BATCHES
 
     @property
     def has_ended(self) -> bool:

@@ -68,7 +68,7 @@ def _answers(prefix: str) -> Responses:
             **stream(**of_pictures, error=ErrorEnvelope),
         },
     }
-    return {200: answer, **errors(404, 410, 429, 507)}
+    return {200: answer, **errors(404, 409, 410, 429, 507)}
 
 
 GENERATION = _body(json=schema_of(GenerationParameters))

@@ -89,6 +89,7 @@ class Guard:
             return
         state = scope.setdefault("state", {})
         state["operator"] = key is not None and key.operator
+        state["max_priority"] = None if key is None else key.max_priority
         if key is None and needs_key(scope["path"]):
             raise key_missing()
         state["caller"] = NOBODY if key is None else key.id
