@@ -19,8 +19,9 @@ from apps.server.errors import bad_value
 from apps.server.job_views import (
     JobView,
     JobViews,
+    PreviewView,
     ResultView,
-    RunningView,
+    StepView,
     has_changed,
     running_view,
 )
@@ -61,7 +62,7 @@ async def _after(
     return after or 0
 
 
-EVENTS = stream(job=JobView, task=ResultView, step=RunningView, end=JobView)
+EVENTS = stream(job=JobView, step=StepView, preview=PreviewView, task=ResultView, end=JobView)
 
 
 @router.get(
@@ -75,7 +76,8 @@ async def follow_job(
     job: Annotated[StoredJob, Depends(_job)],
     after: Annotated[int, Depends(_after)],
 ) -> AsyncIterator[ServerSentEvent]:
-    """`job` (how it stands), `task` (a result; numbered), `step` (a task's progress), and `end`.
+    """`job` (how it stands), `task` (a result; numbered), `step` (a task's progress), `end`; and
+    `preview` (a small picture of what a task has come to), if the job asks for them.
 
     A stream without `end` was cut off: come back with the last number as Last-Event-ID.
     """
@@ -109,10 +111,16 @@ async def _of_live(
 ) -> AsyncIterator[ServerSentEvent]:
     running: dict[str, Running] = {}
     told_at = time.monotonic()
+    shown = 0
     while True:
         changed = live.next_change()
         for one in has_changed(live, running):
             yield ServerSentEvent(event="step", data=running_view(one))
+        for preview in live.previews_after(shown):
+            shown = preview.number
+            if preview.task_id in live.running:
+                data = views.preview(live.stored.id, preview)
+                yield ServerSentEvent(event="preview", data=data)
         while place < len(live.results):
             place += 1
             result = views.result(live.stored, live.results[place - 1])

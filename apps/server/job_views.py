@@ -6,7 +6,8 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from apps.server.live_job import LiveJob, Running
+from apps.server.live_job import LiveJob, Preview, Running
+from apps.server.outlines import KINDS, TITLE
 from apps.server.records import JobStatus, StoredJob, TaskResult
 from apps.server.service import Service
 from apps.server.task_views import task_view
@@ -22,13 +23,44 @@ class Counts(TypedDict):
     failed: int
 
 
-class RunningView(TypedDict):
-    """A task that a worker has; `steps` is 0 until the first step is told."""
+class StepView(TypedDict):
+    """A task that a worker has, and the step that it is at.
+
+    Attributes:
+        position: of the task in its job, from 0.
+        title: the first words of what is asked for.
+        steps: all that it takes; 0 until the first is told.
+    """
 
     task_id: str
+    position: int
+    kind: str
+    title: str
     worker: str
     step: int
     steps: int
+
+
+class RunningView(StepView):
+    """A task that a worker has, with the address of its newest preview, if there is one."""
+
+    preview_url: str | None
+
+
+class PreviewView(TypedDict):
+    """That a running task has a new preview.
+
+    Attributes:
+        position: of the task in its job, from 0.
+        url: of the preview; it is good until the task has its result.
+    """
+
+    job: str
+    task_id: str
+    position: int
+    step: int
+    steps: int
+    url: str
 
 
 class JobView(TypedDict):
@@ -36,6 +68,8 @@ class JobView(TypedDict):
 
     Attributes:
         source: the part of the API that it came by, such as `jobs`, `images` or `batch`.
+        title: the first words of what its first task asks for.
+        kinds: how many tasks it has of each kind.
         queue_position: tasks that come before its first one.
         expected_start_at: null until times of tasks are known, as is `expected_end_at`.
         cancelling: no more of its tasks are begun.
@@ -50,6 +84,8 @@ class JobView(TypedDict):
     ended_at: int | None
     priority: int
     source: str
+    title: str | None
+    kinds: dict[str, int] | None
     counts: Counts
     results_url: str
     events_url: str
@@ -128,6 +164,8 @@ class JobViews:
             "created_at": int(job.created),
             "started_at": None if job.started is None else int(job.started),
             "ended_at": None if job.ended is None else int(job.ended),
+            "title": job.metadata.get(TITLE),
+            "kinds": job.metadata.get(KINDS),
             "priority": job.priority,
             "source": job.source,
             "counts": {"total": job.total, "succeeded": job.succeeded, "failed": job.failed},
@@ -144,10 +182,31 @@ class JobViews:
             )
             view["expected_end_at"] = None if ends is None else int(now + ends)
         if live is not None and not job.has_ended:
-            view["running"] = [running_view(one) for one in live.running.values()]
+            view["running"] = [self._running(live, one) for one in live.running.values()]
             view["cancelling"] = live.to_be_cancelled
             view["waiting_for"] = self._public(live.waits_for)
         return view
+
+    def preview(self, job: str, preview: Preview) -> PreviewView:
+        """That a preview came, with its URL, which is good until the task has its result."""
+        return {
+            "job": job,
+            "task_id": preview.task_id,
+            "position": preview.position,
+            "step": preview.step,
+            "steps": preview.total,
+            "url": self._preview_url(job, preview),
+        }
+
+    def _running(self, live: LiveJob, running: Running) -> RunningView:
+        preview = live.newest_preview(running)
+        url = None if preview is None else self._preview_url(live.stored.id, preview)
+        return {**running_view(running), "preview_url": url}
+
+    def _preview_url(self, job: str, preview: Preview) -> str:
+        return (
+            f"{self._base}/v1/jobs/{job}/results/{preview.position}/preview?number={preview.number}"
+        )
 
     def result(self, job: StoredJob, one: TaskResult) -> ResultView:
         """What became of a task, with the URL of its picture or verdict."""
@@ -190,10 +249,13 @@ class JobViews:
         return None if text is None else text.replace(self._private, "")
 
 
-def running_view(running: Running) -> RunningView:
+def running_view(running: Running) -> StepView:
     """A running task as callers see it."""
     return {
         "task_id": running.task_id,
+        "position": running.outline.position,
+        "kind": running.outline.kind,
+        "title": running.outline.title,
         "worker": running.worker,
         "step": running.done,
         "steps": running.total,

@@ -16,10 +16,11 @@ from apps.server.in_place import LorasInPlace, PicturesInPlace
 from apps.server.job_views import JobView, JobViews, ResultView
 from apps.server.paging import Listing, Page, listed
 from apps.server.priorities import MOST_PRIORITY, allowed
-from apps.server.records import JobStatus, NewJob, StoredJob, TaskResult
+from apps.server.records import PREVIEWS, JobStatus, NewJob, StoredJob, TaskResult
 from apps.server.sent_files import SentFile
 from apps.server.service import JOBS, Service
 from apps.server.task_requests import LoraNames, Pictures, TaskRequests, task_schemas
+from core.messages import MOST_PREVIEWS
 
 MOST_PER_PAGE, MOST_RESULTS = 100, 1000
 MOST_POSITION = 10**9
@@ -35,6 +36,7 @@ class JobRequest(BaseModel):
         tasks: fields of tasks that generate, edit or score, as `kind` says or the fields tell. A
             task that cannot be used fails alone.
         priority: higher is served first, whoever it belongs to; as high as the caller may ask for.
+        previews: how many small pictures of each task are shown while it is worked on.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -45,6 +47,7 @@ class JobRequest(BaseModel):
         json_schema_extra=lambda schema: schema.update(items={"anyOf": [*task_schemas()]}),
     )
     priority: int = Field(0, ge=-MOST_PRIORITY, le=MOST_PRIORITY, strict=True)
+    previews: int = Field(0, ge=0, le=MOST_PREVIEWS, strict=True)
 
 
 async def _requests(
@@ -122,7 +125,7 @@ async def accept(
         priority,
         source,
         key=key,
-        metadata=metadata or {},
+        metadata={**(metadata or {}), **({PREVIEWS: asked.previews} if asked.previews else {})},
         refused=checked.refused,
         id=id,
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.server.group_commit import GroupCommit
+from apps.server.outlines import job_outline
 from apps.server.readers import Readers
 from apps.server.records import (
     JobStatus,
@@ -134,6 +135,7 @@ class Journal:
             KeyReused: in the future: its key belongs to another request.
         """
         rows = [json.dumps(task) for task in job.tasks]
+        metadata = json.dumps({**job_outline(job.tasks), **job.metadata})
         refused = [
             (position, json.dumps(refused_result(position, job.tasks[position], error)), False)
             for position, error in sorted(job.refused.items())
@@ -155,7 +157,7 @@ class Journal:
                     len(rows),
                     job.key.key,
                     job.key.hash,
-                    json.dumps(dict(job.metadata)),
+                    metadata,
                 ),
             ).lastrowid
             assert number is not None

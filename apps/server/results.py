@@ -3,11 +3,11 @@
 import re
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse
 
 from apps.server.context import Caller, TheService
-from apps.server.document import errors, files
+from apps.server.document import content, errors, files
 from apps.server.errors import ApiError, bad_value, not_found
 from apps.server.job_views import ResultWithTask
 from apps.server.jobs import FOREVER, Views, result_file, result_of
@@ -82,6 +82,35 @@ async def read_thumbnail(
         message = f"The result of task {position} of {id} was removed."
         raise ApiError(410, message, "result_gone") from None
     return SentFile(small, media_type=MEDIA_TYPE, headers={"Cache-Control": FOREVER})
+
+
+@router.get(
+    "/jobs/{id}/results/{position}/preview",
+    response_class=Response,
+    responses={200: content("image/jpeg"), **errors(404)},
+)
+async def read_preview(
+    id: str,
+    position: int,
+    service: TheService,
+    caller: Caller,
+    number: Annotated[
+        int | None, Query(description="Of which preview somebody heard; the newest one is sent.")
+    ] = None,
+) -> Response:
+    """What a running task's picture has come to, as JPEG of at most 384 pixels a side.
+
+    Only of jobs that ask for `previews`, and until the task has its result.
+    """
+    job = await service.find(id, caller)
+    live = service.live(job.id)
+    running = live.running.values() if live else ()
+    for one in running:
+        if live and one.outline.position == position and (shown := live.newest_preview(one)):
+            headers = {"Cache-Control": "no-store"}
+            return Response(shown.content, media_type="image/jpeg", headers=headers)
+    message = f"Task {position} of {id} has no preview now."
+    raise not_found(message, "preview_not_found")
 
 
 @router.get(
