@@ -162,7 +162,7 @@ def _completed(document: dict[str, Any], key_needed: bool) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):
-                parameter["schema"] = _never_null(parameter["schema"])
+                parameter["schema"] = never_null(parameter["schema"])
             answers = operation["responses"]
             answers.pop("422", None)  # a request that does not fit its schema is a 400 here
             for status, answer in errors(*OF_ALL).items():
@@ -176,7 +176,7 @@ def _completed(document: dict[str, Any], key_needed: bool) -> dict[str, Any]:
         schemas.pop(name, None)
     for name, form in schemas.items():
         if name.startswith(FORM_PREFIX):
-            form["properties"] = {n: _never_null(s) for n, s in form["properties"].items()}
+            form["properties"] = {n: never_null(s) for n, s in form["properties"].items()}
     for name, schema in _schemas_of(_components.items()):
         schemas.setdefault(name, schema)
     components["securitySchemes"] = {KEY_SCHEME: _KEY}
@@ -184,7 +184,7 @@ def _completed(document: dict[str, Any], key_needed: bool) -> dict[str, Any]:
     return document
 
 
-def _never_null(schema: dict[str, Any]) -> dict[str, Any]:
+def never_null(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of a part of an address, a header or a form: left out, but never null."""
     others = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
     if len(others) != 1:

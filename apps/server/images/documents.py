@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from apps.openai_images.answer import ImagesAnswer
 from apps.openai_images.errors import ErrorEnvelope
 from apps.openai_images.parameters import EditParameters, GenerationParameters
-from apps.server.document import Responses, errors, in_one_piece, ref, stream
+from apps.server.document import Responses, errors, in_one_piece, never_null, ref, stream
 from apps.server.images.answers import DRAWN, EDITED, CompletedImage, PartialImage
 from apps.server.images.bodies import FORM, JSON
 from core.fields import MOST_SOURCES
@@ -35,7 +35,7 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _edit_form() -> dict[str, Any]:
     schema = in_one_piece(EditParameters.model_json_schema())
-    properties = {name: v for name, v in schema["properties"].items() if name != "images"}
+    properties = {n: never_null(v) for n, v in schema["properties"].items() if n != "images"}
     loras = {"type": "string", "contentMediaType": JSON, "contentSchema": properties["loras"]}
     return {
         **schema,
