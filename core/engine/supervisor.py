@@ -18,7 +18,7 @@ from core.engine.worker_slot import State, WorkerSlot
 from core.events import Listener, WorkerState
 from core.fault_points import fault_point
 from core.memory_modes import Mode
-from core.messages import FailureKind, Load, Loaded, LoadFailed, Ready, Stop
+from core.messages import LASTING, FailureKind, Load, Loaded, LoadFailed, Ready, Stop
 from core.settings import SupervisionSettings
 
 STALL_CHECKS = 4  # looks at a loading worker within the time in which it has to get on
@@ -103,7 +103,7 @@ class Supervisor:
             logger.error(f"{slot.name}: {reason}")
         elif everywhere and not slot.model.has_served:
             self.give_up(slot.model, f"{slot.name}: {reason}")
-        elif kind == "input" or everywhere:  # no other try would change anything
+        elif kind in LASTING or everywhere:  # no other try would change anything
             self._retire(slot, reason)
         else:
             logger.error(f"{slot.name}: {reason}")
