@@ -1,6 +1,7 @@
 // Requests to this server, with the API key where it wants one.
 
 const PLACE = "api-key";
+const PREVIEWS = 3; // of each picture, which is the most
 let key = sessionStorage.getItem(PLACE) ?? "";
 let askForKey = async () => "";
 let asking = null;
@@ -63,9 +64,9 @@ export async function json(path, body, method = body === undefined ? "GET" : "PO
   return parsed(await (await call(path, options)).text());
 }
 
-/** Hand in tasks as a job; a second request with the same name is the first one. */
+/** Hand in tasks as a job, to be seen on its way; a second request with the same name is the first. */
 export const submit = (tasks, name = randomName()) =>
-  json("/v1/jobs", { tasks }, "POST", { "Idempotency-Key": name });
+  json("/v1/jobs", { tasks, previews: PREVIEWS }, "POST", { "Idempotency-Key": name });
 
 /** A picture's path at this server, however its URL names the server. */
 export const pathOf = (url) => (url === null ? null : new URL(url, location.href).pathname);

@@ -4,7 +4,6 @@ import { json, pathOf, randomName, randomSeed, submit } from "./api.js";
 import { byId, setText } from "./dom.js";
 import { LoraPicker } from "./loras.js";
 import { lorasOf, promptOf } from "./parameters.js";
-import { nameJob } from "./queue.js";
 import { Sources } from "./sources.js";
 import { counted } from "./words.js";
 
@@ -141,7 +140,6 @@ export class Compose {
     if (body !== this.#asked.body) this.#asked = { body, name: randomName() };
     const job = await submit(tasks, this.#asked.name);
     this.#asked = { body: "", name: "" };
-    nameJob(job.id, this.#form.elements.prompt.value);
     return job;
   }
 

@@ -32,10 +32,16 @@ const failures = new Failures(change);
 
 // What cannot be read now is read when the server is there again; live.js says so.
 const reading = (work) => () => work().catch(() => undefined);
-const queueSoon = gathered(reading(refreshQueue), SOON, OFTEN);
+const queueSoon = gathered(reading(lookAtQueue), SOON, OFTEN);
 const failuresSoon = gathered(reading(() => failures.refresh()), SOON, OFTEN);
 const workersSoon = gathered(lookAtWorkers, SOON, OFTEN);
 let nextLook = null;
+
+async function lookAtQueue() {
+  const asked = performance.now();
+  const { running, more } = await refreshQueue();
+  gallery.follow(running, more, asked);
+}
 
 async function lookAtWorkers() {
   clearTimeout(nextLook);
@@ -57,7 +63,11 @@ live.addEventListener("open", () => {
 });
 live.addEventListener("missed", readEverything);
 live.addEventListener("lost", connectionLost);
-live.addEventListener("step", workersSoon);
+live.addEventListener("step", (event) => {
+  gallery.began(parsed(event.detail));
+  workersSoon();
+});
+live.addEventListener("preview", (event) => gallery.preview(parsed(event.detail)));
 live.addEventListener("job", () => {
   queueSoon();
   workersSoon();
