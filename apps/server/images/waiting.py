@@ -52,9 +52,14 @@ async def all_drawn(service: Service, live: LiveJob) -> None:
         pass
 
 
-def wanted_no_more(live: LiveJob) -> bool:
-    """Whether some of a job is still to be done, which its client will not see."""
-    return len(live.results) < live.stored.total
+def wanted_no_more(live: LiveJob, comes_back: bool) -> bool:
+    """Whether some of a job is still to be done that nobody will see.
+
+    Args:
+        comes_back: its client has a key by which it may ask for the answer again.
+    """
+    failed = any(not one.result["success"] for one in live.results)  # and so the request
+    return len(live.results) < live.stored.total and (failed or not comes_back)
 
 
 def hidden_folders(service: Service) -> Mapping[str, str]:
