@@ -175,13 +175,19 @@ def test_a_worker_is_taken_out_and_brought_back_and_the_page_says_when_none_is_l
         dialog.get_by_label("Key", exact=True).fill(boss)
         page.keyboard.press("Enter")
         expect(dialog).to_be_hidden()
+        shown(picture(page, "with another key"))  # what was asked for is not asked for again
 
         workers.get_by_role("button", name="Drain cpu0").click()
         expect(workers.get_by_text("drained")).to_be_visible()
-        expect(page.get_by_text("No worker takes tasks now.")).to_be_visible()
+        drained = page.get_by_text("All workers are drained.")
+        expect(drained).to_be_visible()
+        draw(page, "one that waits")
+        job = page.get_by_role("region", name="Queue").get_by_role("listitem")
+        expect(job).to_contain_text("next")
         workers.get_by_role("button", name="Resume cpu0").click()
         expect(workers.get_by_text("ready")).to_be_visible()
-        expect(page.get_by_text("No worker takes tasks now.")).to_be_hidden()
+        expect(drained).to_be_hidden()
+        shown(picture(page, "one that waits"))
     finally:
         pages.close()
         daemon.end()

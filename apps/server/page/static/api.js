@@ -4,6 +4,7 @@ const PLACE = "api-key";
 const PREVIEWS = 3; // of each picture, which is the most
 let key = sessionStorage.getItem(PLACE) ?? "";
 let askForKey = async () => "";
+let tellOfKey = () => {};
 let asking = null;
 
 /** The server said no; the message is its own. */
@@ -29,6 +30,11 @@ export const hasKey = () => key !== "";
 /** @param ask is called with a reason when a key is needed, and resolves to one. */
 export function whenKeyIsNeeded(ask) {
   askForKey = ask;
+}
+
+/** @param tell is called when another key has taken the place of one that ended. */
+export function whenKeyChanges(tell) {
+  tellOfKey = tell;
 }
 
 /**
@@ -87,6 +93,7 @@ async function newKey(error, refused) {
   asking ??= askForKey(refused ? error.message : "").finally(() => (asking = null));
   key = await asking;
   sessionStorage.setItem(PLACE, key);
+  if (refused && key !== refused) tellOfKey();
 }
 
 async function errorOf(response) {

@@ -1,6 +1,6 @@
 // The form: a prompt or an edit becomes a job.
 
-import { json, pathOf, randomName, randomSeed, submit } from "./api.js";
+import { Unreachable, json, pathOf, randomName, randomSeed, submit } from "./api.js";
 import { byId, setText } from "./dom.js";
 import { LoraPicker } from "./loras.js";
 import { lorasOf, promptOf } from "./parameters.js";
@@ -16,6 +16,7 @@ export class Compose {
   #loras = new LoraPicker();
   #sources = new Sources(() => this.#arrange());
   #asked = { body: "", name: "" };
+  #unanswered = false; // when it was sent last
 
   constructor() {
     this.#form.addEventListener("submit", (event) => {
@@ -34,6 +35,8 @@ export class Compose {
 
   /** Read what the server can do. */
   async refresh() {
+    if (this.#unanswered) this.#say("", "The server is there again. What you wrote was not sent.");
+    this.#unanswered = false;
     const [models] = await Promise.all([json("/v1/models"), this.#loras.refresh()]);
     const kinds = new Set(models.data.flatMap((model) => model.kinds));
     for (const radio of this.#form.elements.kind) {
@@ -116,6 +119,7 @@ export class Compose {
 
   async #send() {
     this.#say("", "");
+    this.#unanswered = false;
     const problem = this.#problem();
     if (problem) return this.#say(problem, "");
     byId("send").disabled = true;
@@ -125,6 +129,7 @@ export class Compose {
       else this.#say("", accepted(job));
     } catch (error) {
       this.#say(error.message, "");
+      this.#unanswered = error instanceof Unreachable;
       this.#sources.forgetSent();
     } finally {
       byId("send").disabled = false;

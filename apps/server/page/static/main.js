@@ -1,6 +1,6 @@
 // Puts the page together: what is read when, and who hears of what.
 
-import { parsed, whenKeyIsNeeded } from "./api.js";
+import { parsed, whenKeyChanges, whenKeyIsNeeded } from "./api.js";
 import { Compose } from "./compose.js";
 import { Details } from "./details.js";
 import { byId, gathered } from "./dom.js";
@@ -81,4 +81,5 @@ live.addEventListener("task", (event) => {
   workersSoon();
 });
 document.addEventListener("visibilitychange", () => document.hidden || workersSoon());
+whenKeyChanges(() => live.again());
 live.run();

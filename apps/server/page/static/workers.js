@@ -33,7 +33,11 @@ function whyNotReady(workers, models) {
   if (given.length) return given.join(" ");
   const loading = workers.some((worker) => /load|start/.test(worker.status));
   if (loading) return "The model is being loaded. What you ask for now begins as soon as it is.";
-  return workers.length ? "No worker takes tasks now." : "No worker was started yet.";
+  if (workers.length === 0) return "No worker was started yet.";
+  if (workers.every((worker) => worker.drained)) {
+    return "All workers are drained. What you ask for now waits until one of them is resumed.";
+  }
+  return "No worker takes tasks now.";
 }
 
 function create({ id }) {
