@@ -279,7 +279,7 @@ def encode(message: ToWorker | ToMain) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    fields = json.loads(data)
+    fields = json.loads(data.decode())  # which saves a look for other encodings
     kind = _TYPES[fields.pop("type")]
     if kind is Lease:
         fields["task"] = task_from_json(fields["task"])

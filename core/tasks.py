@@ -61,7 +61,7 @@ class Lora:
     strength: Strength = 1.0
 
 
-Loras = Annotated[tuple[Lora, ...], BeforeValidator(_members), Field(max_length=MOST_LORAS)]
+Loras = Annotated[tuple[Lora, ...], Field(max_length=MOST_LORAS), BeforeValidator(_members)]
 
 
 class Task:
@@ -250,7 +250,7 @@ class ScoreTask(Task):
     source_images: Sources
     edited_image: Source
     seed: Seed | None = None
-    more_asks: Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=100)] = 0
+    more_asks: Annotated[int, Field(ge=0, le=100), BeforeValidator(no_bool)] = 0
     output_path: Text | None = None
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)

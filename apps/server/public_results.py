@@ -16,5 +16,16 @@ def public_result(file: Path) -> bytes:
     return with_other_paths(file.read_bytes(), _public)
 
 
+def other_than_the_file(file: Path) -> bytes | None:
+    """The same; None where that is the file as it lies there.
+
+    Raises:
+        OSError: the file is gone, or cannot be read.
+    """
+    content = file.read_bytes()
+    told = with_other_paths(content, _public)
+    return None if told is content else told
+
+
 def _public(path: str) -> str:
     return name_of(path) if os.path.isabs(path) else path

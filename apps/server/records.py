@@ -26,7 +26,8 @@ class NewJob:
         source: the part of the API that it came by, such as `jobs` or `images`.
         key: a second job of the caller with the same key is the first one; with another request
             it is an error.
-        metadata: anything JSON of the part that it came by.
+        metadata: anything JSON of the part that it came by; the journal adds what the job is about
+            (see `apps.server.outlines`).
     """
 
     caller: str

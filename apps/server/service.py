@@ -20,11 +20,12 @@ from loguru import logger
 
 from apps.server.errors import DO_NOT_REPEAT, SERVER, ApiError, leaving, not_found
 from apps.server.estimates import Backlog, Estimate, Share, TaskSeconds, estimate, retry_after
-from apps.server.feed import Feed, JobChanged, ResultCame, StepTold
+from apps.server.feed import Feed, JobChanged, PreviewShown, ResultCame, StepTold
 from apps.server.idempotency import RequestKey
 from apps.server.journal import Journal, KeyReused
-from apps.server.live_job import LiveJob, Preview, Running
+from apps.server.live_job import LiveJob
 from apps.server.metrics import Metrics
+from apps.server.outlines import outline_of
 from apps.server.records import (
     PREVIEWS,
     JobStatus,
@@ -322,8 +323,8 @@ class Service:
 
     @property
     def workers_at_work(self) -> int:
-        """Workers that take tasks, or will once they have loaded; 1 at least."""
-        return max(1, sum(state not in GONE for state in self.workers.values()))
+        """Workers that take tasks, or will once they have loaded."""
+        return sum(state not in GONE for state in self.workers.values())
 
     def estimate(self, job: StoredJob) -> Estimate | None:
         """When a job is expected to begin and to end; None for one that has ended."""
@@ -442,9 +443,10 @@ class Service:
             tasks: those without a result, by position. They are not kept: the journal has them.
         """
         stored = live.stored
-        live.open = {task_name(task, position): kind_of(task) for position, task in tasks}
+        live.open = {task_name(task, place): outline_of(place, task) for place, task in tasks}
         self._live[stored.id] = live
-        self._backlog.add(_share_of(stored), stored.number, Counter(live.open.values()))
+        kinds = Counter(outline.kind for outline in live.open.values())
+        self._backlog.add(_share_of(stored), stored.number, kinds)
         follower = asyncio.create_task(self._follow(live))
         self._followers.add(follower)
         follower.add_done_callback(self._followers.discard)
@@ -593,8 +595,7 @@ class Service:
         elif isinstance(event, TaskPreview):
             with suppress(OSError):  # it is not missed
                 content = Path(event.path).read_bytes()  # some 10 KB, gone after this call
-                preview = Preview(event.task_id, event.step, event.total, content)
-                self._in_the_loop(partial(live.show, preview))
+                self._in_the_loop(partial(self._show, live, event, content))
 
     def _tell_of(self, live: LiveJob) -> None:
         self.feed.tell(live.stored.caller, JobChanged(live.stored))
@@ -611,17 +612,19 @@ class Service:
     def _note(self, live: LiveJob, event: TaskStarted | TaskProgress) -> None:
         steps = (event.done, event.total) if isinstance(event, TaskProgress) else (0, 0)
         is_first = event.task_id not in live.running
-        if live.note(Running(event.task_id, event.worker, *steps)):
+        if running := live.note(event.task_id, event.worker, *steps):
             now = time.time()
             if is_first and isinstance(event, TaskStarted):
-                self.metrics.waited(live.open[event.task_id], now - live.stored.created)
+                self.metrics.waited(running.outline.kind, now - live.stored.created)
             was_queued = live.stored.status == "queued"
             live.began(now)
             if was_queued:
                 self._tell_of(live)
-            self.feed.tell(
-                live.stored.caller, StepTold(live.stored.id, live.running[event.task_id])
-            )
+            self.feed.tell(live.stored.caller, StepTold(live.stored.id, running))
+
+    def _show(self, live: LiveJob, event: TaskPreview, content: bytes) -> None:
+        if preview := live.show(event.task_id, event.step, event.total, content):
+            self.feed.tell(live.stored.caller, PreviewShown(live.stored.id, preview))
 
     # -- what is old ---------------------------------------------------------------
 
