@@ -19,7 +19,7 @@ from apps.server import (
     files,
     health,
     jobs,
-    loras,
+    lora_routes,
     models,
     results,
     workers,
@@ -84,7 +84,7 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
     app.state.thumbnails = Thumbnails(service)
     app.state.batches = _batches(app, service)
     of_jobs = (jobs, events, results, caller_events, batch_routes)
-    of_models = (loras, models, workers, engine_routes)
+    of_models = (lora_routes, models, workers, engine_routes)
     for part in (*of_jobs, *of_models, files, routes, pictures, health, page):
         app.include_router(part.router)
     if keys is not None:
