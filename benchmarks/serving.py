@@ -13,91 +13,19 @@ import os
 import re
 import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import psutil
-import yaml
 
+from benchmarks.daemon import Daemon, settings, wait_for
 from core import MultiGPUImageGenerator
 
-PROJECT = Path(__file__).resolve().parents[1]
 CALLERS = 2  # processes that the clients are spread over
 RATES = (50, 100, 200)  # requests a second
 SAMPLES = 60  # pictures, one after the other, for the added latency
-
-
-def settings(**changes: Any) -> dict[str, Any]:
-    """Simulated workers, and room for all jobs of a measurement."""
-    rules = {"max_waiting": 1_000_000, "max_waiting_per_key": 1_000_000}
-    return {
-        "model": "simulated",
-        "workers": {"start_method": "forkserver"},
-        "server": rules,
-        **changes,
-    }
-
-
-class Daemon:
-    """`serve.py` on a folder."""
-
-    def __init__(self, folder: Path, **changes: Any) -> None:
-        self.folder = folder
-        self._config = folder / "server.yaml"
-        self._config.write_text(yaml.safe_dump(settings(**changes)), "utf-8")
-        self.start()
-
-    def start(self) -> None:
-        log = self.folder / "log.txt"
-        line = ["--config", str(self._config), "--port", "0", "--output-dir", "out"]
-        with log.open("w") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, str(PROJECT / "serve.py"), *line, "--log-level", "WARNING"],
-                cwd=self.folder,
-                stdout=stream,
-                stderr=stream,
-            )
-        self.url = ""
-        port = wait_for(lambda: self._port(), "a port")
-        self.url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: self._answers(), "an answer")
-
-    def _port(self) -> int | None:
-        with_listener = psutil.Process(self.process.pid).net_connections("tcp")
-        return next((c.laddr.port for c in with_listener if c.status == "LISTEN"), None)
-
-    def _answers(self) -> bool:
-        try:
-            return httpx2.get(f"{self.url}/healthz", timeout=60, trust_env=False).is_success
-        except httpx2.HTTPError:
-            return False
-
-    @property
-    def memory(self) -> float:
-        """MiB of the daemon itself."""
-        return float(psutil.Process(self.process.pid).memory_info().rss) / 2**20
-
-    def client(self) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, timeout=600, trust_env=False)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-def wait_for(condition: Any, what: str, patience: float = 600.0) -> Any:
-    end = time.monotonic() + patience
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise TimeoutError(what)
 
 
 def job(n: int) -> dict[str, Any]:

@@ -273,7 +273,8 @@ class MultiGPUImageGenerator:
         if self._server is not None:
             from core.remote.remote_engine import RemoteEngine
 
-            return RemoteEngine(self._server, self.devices, settings.supervision, self._tell)
+            rules, timeout = settings.supervision, settings.server_timeout
+            return RemoteEngine(self._server, self.devices, rules, timeout, self._tell)
         from core.engine.engine import Engine  # who has a daemon needs nothing of it
         from core.processes.local_backend import LocalBackend
 

@@ -307,8 +307,8 @@ class EditBenchmark:
         from core.remote.remote_engine import RemoteEngine
 
         devices = {d.label: d for d in (*self.devices, *self.judge_devices)}
-        supervision = self.settings.supervision
-        self._engine = RemoteEngine(server, list(devices.values()), supervision, self._tell)
+        rules, timeout = self.settings.supervision, self.settings.server_timeout
+        self._engine = RemoteEngine(server, list(devices.values()), rules, timeout, self._tell)
         self._engine.start()
         return self._engine
 

@@ -13,6 +13,7 @@ from core.model_settings import Count, LoadedModel, check_sharing
 from core.settings import (
     DEFAULT_FILE,
     SchedulingSettings,
+    Seconds,
     SimulatedSettings,
     SupervisionSettings,
     UseServer,
@@ -31,6 +32,7 @@ class BenchmarkSettings(EditModels):
     lora_dir: Annotated[str, Field(min_length=1)]
     seed: Seed
     use_server: UseServer
+    server_timeout: Seconds
     device: Literal["auto", "cuda", "cpu"]
     device_ids: Ids | None
     parallel_mode: Literal["single", "data_parallel", "model_parallel"]

@@ -8,6 +8,8 @@ from typing import Any
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
+DO_NOT_REPEAT: Mapping[str, str] = {"x-should-retry": "false"}
+"""The official client goes by it; else it repeats what ended in 409, 429 or 500 and above."""
 CLIENT_GONE = 499  # a status as nginx logs it; nobody reads the answer
 
 

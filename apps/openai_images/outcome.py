@@ -4,10 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from apps.openai_images.errors import INVALID, SERVER, ApiError
+from apps.openai_images.errors import DO_NOT_REPEAT, INVALID, SERVER, ApiError
 
 OF_THE_INPUT = ("input", "lora")
-DO_NOT_REPEAT = {"x-should-retry": "false"}  # the official client goes by it
 # A field at the beginning of an error, as the engine calls it, and as callers do.
 _FIELD = re.compile(r"([a-z_]+)(?:\[\d+\])?: ")
 _PARAMS = {

@@ -14,7 +14,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from apps.server.context import Caller, TheService
 from apps.server.events import COMES_BACK
-from apps.server.feed import Happening, JobChanged, StepTold
+from apps.server.feed import Happening, JobChanged, PreviewShown, StepTold
 from apps.server.job_views import JobViews, running_view
 from apps.server.service import Service
 
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/v1/events", tags=["jobs"])
 async def events(
     request: Request, service: TheService, caller: Caller
 ) -> AsyncIterator[ServerSentEvent]:
-    """`open`, then `job` (it came, began or ended), `step`, `task` (a result) and `missed`."""
+    """`open`, `job` (it came, began, ended), `step`, `preview`, `task` (a result), `missed`."""
     views = JobViews(service, str(request.base_url))
     with service.feed.watch(caller) as watcher:
         yield ServerSentEvent(event="open", data={"object": "events"}, retry=COMES_BACK)
@@ -40,7 +40,7 @@ async def events(
 
 
 def _newest(happenings: list[Happening]) -> list[Happening]:
-    """All but steps of tasks and states of jobs that newer ones have made old."""
+    """All but steps and previews of tasks, and states of jobs, that newer ones have made old."""
     last = {_subject(happening): place for place, happening in enumerate(happenings)}
     return [h for place, h in enumerate(happenings) if last[_subject(h)] == place]
 
@@ -50,6 +50,8 @@ def _subject(happening: Happening) -> tuple[object, ...]:
         return "job", happening.job.id
     if isinstance(happening, StepTold):
         return "step", happening.job, happening.running.task_id
+    if isinstance(happening, PreviewShown):
+        return "preview", happening.job, happening.preview.task_id
     return "task", happening.job.id, happening.result.position
 
 
@@ -60,6 +62,9 @@ async def _told(happening: Happening, service: Service, views: JobViews) -> Serv
     if isinstance(happening, StepTold):
         step: dict[str, Any] = {"job": happening.job, **running_view(happening.running)}
         return ServerSentEvent(event="step", data=step)
+    if isinstance(happening, PreviewShown):
+        data = views.preview(happening.job, happening.preview)
+        return ServerSentEvent(event="preview", data=data)
     job, result = happening.job, happening.result
     task = await service.task(job, result.position) or {}
     return ServerSentEvent(event="task", data=views.result_with_task(job, result, task))

@@ -232,9 +232,6 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        # Connections inherit it. Else the end of each answer waits 40 ms for its beginning to be
-        # acknowledged: asyncio leaves it to sockets that were made with their protocol's number.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{host}:{port}: cannot listen there: {reason}.") from None

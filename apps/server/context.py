@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 from apps.server.errors import ApiError
 from apps.server.inbox import Inbox
 from apps.server.loras import TheLoras
+from apps.server.priorities import MOST_PRIORITY
 from apps.server.safety.guard import LOCAL
 from apps.server.service import Service
 from apps.server.state import kept
@@ -31,9 +32,28 @@ async def _operator(request: Request) -> str:
     return await _caller(request)
 
 
-__all__ = ["LOCAL", "BySocket", "Caller", "Operator", "TheInbox", "TheLoras", "TheService"]
+async def _most_priority(request: Request) -> int:
+    """The highest priority that the caller's jobs may have. Operators may ask for any."""
+    if getattr(request.state, "operator", True):
+        return MOST_PRIORITY
+    own: int | None = request.state.max_priority
+    service: Service = request.app.state.service
+    return service.rules.max_priority_per_key if own is None else own
+
+
+__all__ = [
+    "LOCAL",
+    "BySocket",
+    "Caller",
+    "MostPriority",
+    "Operator",
+    "TheInbox",
+    "TheLoras",
+    "TheService",
+]
 BySocket = Annotated[bool, Depends(_by_socket)]
 TheInbox = Annotated[Inbox, Depends(kept("inbox"))]
 TheService = Annotated[Service, Depends(kept("service"))]
 Caller = Annotated[str, Depends(_caller)]
+MostPriority = Annotated[int, Depends(_most_priority)]
 Operator = Annotated[str, Depends(_operator)]

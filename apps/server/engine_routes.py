@@ -7,12 +7,13 @@ it is followed and where its results are, is `/v1/jobs`.
 import asyncio
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse
 from pydantic import Field, model_validator
 
-from apps.server.context import BySocket, Caller, TheService
+from apps.server.context import BySocket, Caller, MostPriority, TheService
 from apps.server.errors import ApiError
+from apps.server.idempotency import IdempotencyKey
 from apps.server.jobs import JobRequest, Requests, Views, accept
 from apps.server.leashes import Leashes
 from apps.server.state import kept
@@ -77,7 +78,8 @@ async def create(
     requests: Requests,
     views: Views,
     leashes: TheLeashes,
-    idempotency_key: Annotated[str | None, Header()] = None,
+    most_priority: MostPriority,
+    idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Accept a job that is dropped when nobody follows it any more."""
     metadata = {"leash": True, **({"owner": asked.owner} if by_socket else {})}
@@ -87,6 +89,7 @@ async def create(
         caller,
         requests,
         views,
+        most_priority,
         idempotency_key,
         SOURCE,
         metadata,

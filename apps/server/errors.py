@@ -2,6 +2,7 @@
 
 from apps.openai_images.errors import (
     CLIENT_GONE,
+    DO_NOT_REPEAT,
     INVALID,
     SERVER,
     ApiError,
@@ -13,6 +14,7 @@ from apps.openai_images.errors import (
 
 __all__ = [
     "CLIENT_GONE",
+    "DO_NOT_REPEAT",
     "INVALID",
     "SERVER",
     "ApiError",

@@ -56,7 +56,8 @@ async def events(
     job: Annotated[StoredJob, Depends(_job)],
     after: Annotated[int, Depends(_after)],
 ) -> AsyncIterator[ServerSentEvent]:
-    """`job` (how it stands), `task` (a result; numbered), `step` (a task's progress), and `end`.
+    """`job` (how it stands), `task` (a result; numbered), `step` (a task's progress), `end`; and
+    `preview` (a small picture of what a task has come to), if the job asks for them.
 
     A stream without `end` was cut off: come back with the last number as Last-Event-ID.
     """
@@ -90,10 +91,16 @@ async def _of_live(
 ) -> AsyncIterator[ServerSentEvent]:
     running: dict[str, Running] = {}
     told_at = time.monotonic()
+    shown = 0
     while True:
         changed = live.next_change()
         for one in has_changed(live, running):
             yield ServerSentEvent(event="step", data=running_view(one))
+        for preview in live.previews_after(shown):
+            shown = preview.number
+            if preview.task_id in live.running:
+                data = views.preview(live.stored.id, preview)
+                yield ServerSentEvent(event="preview", data=data)
         while place < len(live.results):
             place += 1
             result = views.result(live.stored, live.results[place - 1])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from apps.server.live_job import Running
+from apps.server.live_job import Preview, Running
 from apps.server.records import StoredJob, TaskResult
 
 MOST_KEPT = 1000  # events of one watcher that it has not taken yet
@@ -31,6 +31,14 @@ class StepTold:
 
 
 @dataclass(frozen=True)
+class PreviewShown:
+    """A worker shows what the picture of a task of a job has come to."""
+
+    job: str
+    preview: Preview
+
+
+@dataclass(frozen=True)
 class ResultCame:
     """A task has its result, which is in the journal."""
 
@@ -38,7 +46,7 @@ class ResultCame:
     result: TaskResult
 
 
-Happening = JobChanged | StepTold | ResultCame
+Happening = JobChanged | StepTold | PreviewShown | ResultCame
 
 
 class Watcher:

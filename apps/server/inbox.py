@@ -25,7 +25,7 @@ from core.store.outputs import PARTIAL_PREFIX, discard, make_folder, storage_err
 from core.validation import shown
 
 FOLDER = "inbox"
-GRACE = 3600.0  # seconds for which a picture is kept before a job must use it
+GRACE = 3600.0  # seconds at most for which a picture is kept before a job must use it
 AT_ONCE = 2  # pictures that are looked at side by side
 MOST_REFERENCE = 300  # characters of what is no picture itself
 _DATA = re.compile(r"data:([\w.+/-]*)((?:;[\w.+=-]+)*),", re.ASCII)
@@ -47,6 +47,7 @@ class Inbox:
         of_job: the picture of a caller's job, by the job's name and position, or the n-th of
             those that this task of it reads; None as before.
         fetcher: for addresses; None where they are not allowed.
+        grace: seconds for which a picture is kept before a job must use it.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Inbox:
         file: Lookup | None = None,
         of_job: OfJob | None = None,
         fetcher: Fetcher | None = None,
+        grace: float = GRACE,
     ) -> None:
         self.folder = folder.absolute() / FOLDER
         self._limits = limits
@@ -63,6 +65,7 @@ class Inbox:
         self._file = file
         self._of_job = of_job
         self._fetcher = fetcher
+        self._grace = grace
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._changes = threading.Lock()
         make_folder(self.folder)
@@ -126,7 +129,7 @@ class Inbox:
         Args:
             tasks: gives texts in which paths of used pictures stand; not asked if nothing is old.
         """
-        before = (time.time() if now is None else now) - GRACE
+        before = (time.time() if now is None else now) - self._grace
         old = {file.name for file in self._stored() if _time_of(file) < before}
         if not old:
             return 0

@@ -4,7 +4,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from apps.server.live_job import LiveJob, Running
+from apps.server.live_job import LiveJob, Preview, Running
+from apps.server.outlines import KINDS, TITLE
 from apps.server.records import JobStatus, StoredJob, TaskResult
 from apps.server.service import Service
 from apps.server.task_views import task_view
@@ -36,6 +37,8 @@ class JobViews:
             "created_at": int(job.created),
             "started_at": None if job.started is None else int(job.started),
             "ended_at": None if job.ended is None else int(job.ended),
+            "title": job.metadata.get(TITLE),
+            "kinds": job.metadata.get(KINDS),
             "priority": job.priority,
             "source": job.source,
             "counts": {"total": job.total, "succeeded": job.succeeded, "failed": job.failed},
@@ -52,10 +55,31 @@ class JobViews:
             )
             view["expected_end_at"] = None if ends is None else int(now + ends)
         if live is not None and not job.has_ended:
-            view["running"] = [running_view(one) for one in live.running.values()]
+            view["running"] = [self._running(live, one) for one in live.running.values()]
             view["cancelling"] = live.to_be_cancelled
             view["waiting_for"] = self._public(live.waits_for)
         return view
+
+    def preview(self, job: str, preview: Preview) -> dict[str, Any]:
+        """That a preview came, with its URL, which is good until the task has its result."""
+        return {
+            "job": job,
+            "task_id": preview.task_id,
+            "position": preview.position,
+            "step": preview.step,
+            "steps": preview.total,
+            "url": self._preview_url(job, preview),
+        }
+
+    def _running(self, live: LiveJob, running: Running) -> dict[str, Any]:
+        preview = live.newest_preview(running)
+        url = None if preview is None else self._preview_url(live.stored.id, preview)
+        return {**running_view(running), "preview_url": url}
+
+    def _preview_url(self, job: str, preview: Preview) -> str:
+        return (
+            f"{self._base}/v1/jobs/{job}/results/{preview.position}/preview?number={preview.number}"
+        )
 
     def result(self, job: StoredJob, one: TaskResult) -> dict[str, Any]:
         """What became of a task, with the URL of its picture or verdict."""
@@ -105,6 +129,9 @@ def running_view(running: Running) -> dict[str, Any]:
     """A task that a worker has; `steps` is 0 until the first step is told."""
     return {
         "task_id": running.task_id,
+        "position": running.outline.position,
+        "kind": running.outline.kind,
+        "title": running.outline.title,
         "worker": running.worker,
         "step": running.done,
         "steps": running.total,

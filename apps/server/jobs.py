@@ -1,29 +1,27 @@
 """`/v1/jobs`: tasks of any kind as one job, with progress, results and an early end."""
 
-import hashlib
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from apps.server.context import BySocket, Caller, TheInbox, TheLoras, TheService
-from apps.server.errors import ApiError, bad_value, not_found
+from apps.server.context import BySocket, Caller, MostPriority, TheInbox, TheLoras, TheService
+from apps.server.errors import ApiError, not_found
+from apps.server.idempotency import REPLAYED, IdempotencyKey, RequestKey
 from apps.server.in_place import LorasInPlace, PicturesInPlace
 from apps.server.job_views import JobViews
 from apps.server.paging import listed
-from apps.server.records import JobStatus, NewJob, StoredJob, TaskResult
+from apps.server.priorities import MOST_PRIORITY, allowed
+from apps.server.records import PREVIEWS, JobStatus, NewJob, StoredJob, TaskResult
 from apps.server.service import JOBS, Service
 from apps.server.task_requests import LoraNames, Pictures, TaskRequests
+from core.messages import MOST_PREVIEWS
 
-MOST_PRIORITY = 10
 MOST_PER_PAGE, MOST_RESULTS = 100, 1000
 MOST_POSITION = 10**9
-KEY = re.compile(r"[\x21-\x7e]{1,255}")
 MEDIA_TYPES = {".png": "image/png", ".webp": "image/webp", ".json": "application/json"}
 FOREVER = "private, max-age=31536000, immutable"  # a result never changes
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -35,13 +33,15 @@ class JobRequest(BaseModel):
     Attributes:
         tasks: fields of tasks that generate, edit or score, as `kind` says or the fields tell. A
             task that cannot be used fails alone.
-        priority: higher is served first, whoever it belongs to.
+        priority: higher is served first, whoever it belongs to; as high as the caller may ask for.
+        previews: how many small pictures of each task are shown while it is worked on.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     tasks: list[Any] = Field(min_length=1, description="Tasks: generate, edit or score.")
     priority: int = Field(0, ge=-MOST_PRIORITY, le=MOST_PRIORITY, strict=True)
+    previews: int = Field(0, ge=0, le=MOST_PREVIEWS, strict=True)
 
 
 async def _requests(
@@ -68,12 +68,11 @@ async def create(
     caller: Caller,
     requests: Requests,
     views: Views,
-    idempotency_key: Annotated[
-        str | None, Header(description="A second request with the same key is the first one.")
-    ] = None,
+    most_priority: MostPriority,
+    idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Accept a job; from then on it survives whatever comes."""
-    return await accept(asked, service, caller, requests, views, idempotency_key)
+    return await accept(asked, service, caller, requests, views, most_priority, idempotency_key)
 
 
 async def accept(
@@ -82,6 +81,7 @@ async def accept(
     caller: str,
     requests: TaskRequests,
     views: JobViews,
+    most_priority: int,
     idempotency_key: str | None,
     source: str = JOBS,
     metadata: Mapping[str, Any] | None = None,
@@ -91,37 +91,33 @@ async def accept(
     """Check and accept a job; 202, or 200 with the job that came before under its key.
 
     Args:
+        most_priority: that the caller may ask for.
         source, metadata: see `apps.server.records.NewJob`.
         accepted: told of a new job before anybody else hears of it.
         picture_suffixes: see `TaskRequests.check`.
     """
-    request_hash = None
-    if idempotency_key is not None:
-        if not KEY.fullmatch(idempotency_key):
-            message = "Idempotency-Key: expected 1 to 255 printable characters without spaces."
-            raise bad_value("Idempotency-Key", message)
-        canonical = json.dumps(asked.model_dump(), sort_keys=True).encode()
-        request_hash = hashlib.sha256(canonical).hexdigest()
-        known = await service.known(caller, idempotency_key, request_hash)
-        if known is not None:
-            return JSONResponse(views.job(known), 200, {"Idempotent-Replayed": "true"})
+    key = RequestKey.of(idempotency_key, asked.model_dump)
+    known = await service.known(caller, key)
+    if known is not None:
+        return JSONResponse(views.job(known), 200, REPLAYED)
     service.check_size(len(asked.tasks))
+    given = "priority" in asked.model_fields_set
+    priority = allowed(most_priority, asked.priority if given else None)
     id = NewJob(caller, ()).id
     checked = await requests.check(caller, asked.tasks, f"{JOBS}/{id}", picture_suffixes)
     job = NewJob(
         caller,
         checked.tasks,
-        asked.priority,
+        priority,
         source,
-        idempotency_key=idempotency_key,
-        request_hash=request_hash,
-        metadata=metadata or {},
+        key=key,
+        metadata={**(metadata or {}), **({PREVIEWS: asked.previews} if asked.previews else {})},
         refused=checked.refused,
         id=id,
     )
     stored, is_new = await service.submit(job)
     if not is_new:
-        return JSONResponse(views.job(stored), 200, {"Idempotent-Replayed": "true"})
+        return JSONResponse(views.job(stored), 200, REPLAYED)
     if accepted is not None:
         accepted(stored)
     return JSONResponse(views.job(stored), 202, {"Location": f"/v1/jobs/{stored.id}"})

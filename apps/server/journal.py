@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from apps.server.group_commit import GroupCommit
+from apps.server.outlines import job_outline
+from apps.server.readers import Readers
 from apps.server.records import (
     JobStatus,
     NewJob,
@@ -100,7 +102,7 @@ class Journal:
         try:
             writer = self._connect()
             _prepare(writer, self._file)
-            self._reader = self._connect()
+            self._readers = Readers(self._connect)
         except sqlite3.Error as error:
             self._lock.release()
             raise LedgerError(f"{self._file}: {error}.") from None
@@ -112,12 +114,13 @@ class Journal:
         )
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.create_function("casefold", 1, str.casefold, deterministic=True)
         return connection
 
     def close(self) -> None:
         """Write what was handed in so far and give the folder free."""
         self._writes.close()
-        self._reader.close()
+        self._readers.close()
         self._lock.release()
 
     # -- changes ---------------------------------------------------------------
@@ -132,6 +135,7 @@ class Journal:
             KeyReused: in the future: its key belongs to another request.
         """
         rows = [json.dumps(task) for task in job.tasks]
+        metadata = json.dumps({**job_outline(job.tasks), **job.metadata})
         refused = [
             (position, json.dumps(refused_result(position, job.tasks[position], error)), False)
             for position, error in sorted(job.refused.items())
@@ -151,9 +155,9 @@ class Journal:
                     job.source,
                     time.time(),
                     len(rows),
-                    job.idempotency_key,
-                    job.request_hash,
-                    json.dumps(dict(job.metadata)),
+                    job.key.key,
+                    job.key.hash,
+                    metadata,
                 ),
             ).lastrowid
             assert number is not None
@@ -337,12 +341,7 @@ class Journal:
             f"ON job = number AND place IS NOT NULL WHERE {' AND '.join(conditions)} "
             "ORDER BY number DESC, place DESC LIMIT ?"
         )
-        try:
-            with closing(self._connect()) as reader:  # a search keeps nobody else waiting
-                reader.create_function("casefold", 1, str.casefold, deterministic=True)
-                rows = reader.execute(query, [*values, limit]).fetchall()
-        except sqlite3.Error as error:
-            raise StorageError(f"The queue cannot be read: {error}.") from None
+        rows = self._rows(query, [*values, limit])
         return [(_stored(row[:-4]), _result(row[-4:-1]), json.loads(row[-1])) for row in rows]
 
     def newest_results(self, limit: int) -> list[dict[str, Any]]:
@@ -360,7 +359,8 @@ class Journal:
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         try:
-            return self._reader.execute(query, values).fetchall()
+            with self._readers.one() as reader:
+                return reader.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise StorageError(f"The queue cannot be read: {error}.") from None
 
@@ -425,16 +425,16 @@ def _end_if_complete(
 
 
 def _with_key(db: sqlite3.Connection, job: NewJob) -> StoredJob | None:
-    if job.idempotency_key is None:
+    if job.key.key is None:
         return None
     row = db.execute(
         "SELECT number, request_hash FROM jobs WHERE caller = ? AND idempotency_key = ?",
-        (job.caller, job.idempotency_key),
+        (job.caller, job.key.key),
     ).fetchone()
     if row is None:
         return None
-    if row[1] != job.request_hash:
-        raise KeyReused(job.idempotency_key)
+    if row[1] != job.key.hash:
+        raise KeyReused(job.key.key)
     return _job(db, row[0])
 
 

@@ -1,12 +1,16 @@
 """A job that is on its way, as the daemon's callers follow it. All of it in the event loop."""
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from apps.server.errors import leaving
+from apps.server.outlines import TaskOutline
 from apps.server.records import Settled, StoredJob, TaskResult
 from core.engine.job import Job
+
+PREVIEWS_KEPT = 64  # of one job, some 10 KB each; a request for images has up to 30
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Running:
     """
 
     task_id: str
+    outline: TaskOutline
     worker: str
     done: int = 0
     total: int = 0
@@ -28,11 +33,15 @@ class Preview:
     """What a running task's picture has come to.
 
     Attributes:
+        number: how many previews of the job came before it, and itself: 1 for the first.
+        position: of the task in its job.
         step: of `total`, after which it was taken.
         content: a small JPEG.
     """
 
+    number: int
     task_id: str
+    position: int
     step: int
     total: int
     content: bytes
@@ -45,8 +54,8 @@ class LiveJob:
     Attributes:
         results: in the order in which they came; each is in the journal already.
         running: by the tasks' names.
-        previews: of all tasks, in the order in which they came, if they are asked for.
-        open: kinds of the tasks without a result, by the tasks' names; empty until they are read.
+        previews: the newest of all tasks, in the order in which they came, if they are asked for.
+        open: tasks without a result, by their names; empty until they are read.
         engine_job: the generator's handle, once it has one.
         to_be_cancelled: its caller wants no more of it.
         started: Unix time at which its first task was given to a worker by this daemon.
@@ -57,8 +66,8 @@ class LiveJob:
     stored: StoredJob
     results: list[TaskResult] = field(default_factory=list)
     running: dict[str, Running] = field(default_factory=dict)
-    previews: list[Preview] = field(default_factory=list)
-    open: dict[str, str] = field(default_factory=dict)
+    previews: deque[Preview] = field(default_factory=lambda: deque(maxlen=PREVIEWS_KEPT))
+    open: dict[str, TaskOutline] = field(default_factory=dict)
     engine_job: Job | None = None
     to_be_cancelled: bool = False
     started: float | None = None
@@ -82,19 +91,34 @@ class LiveJob:
         if self.stored.status == "queued":
             self.stored = replace(self.stored, status="running", started=now)
 
-    def note(self, running: Running) -> bool:
-        """A worker has a task, or tells of its steps; False for one that has its result."""
-        if running.task_id not in self.open:
-            return False  # a second run of it, which was slower
-        self.running[running.task_id] = running
+    def note(self, task_id: str, worker: str, done: int = 0, total: int = 0) -> Running | None:
+        """A worker has a task, or tells of its steps; None for one that has its result."""
+        if task_id not in self.open:
+            return None  # a second run of it, which was slower
+        running = Running(task_id, self.open[task_id], worker, done, total)
+        self.running[task_id] = running
         self.tell()
-        return True
+        return running
 
-    def show(self, preview: Preview) -> None:
-        """A worker shows what a task's picture has come to."""
-        if preview.task_id in self.open:
-            self.previews.append(preview)
-            self.tell()
+    def show(self, task_id: str, step: int, total: int, content: bytes) -> Preview | None:
+        """A worker shows what a task's picture has come to; None for one that has its result."""
+        if task_id not in self.open:
+            return None
+        number = self.previews[-1].number + 1 if self.previews else 1
+        position = self.open[task_id].position
+        preview = Preview(number, task_id, position, step, total, content)
+        self.previews.append(preview)
+        self.tell()
+        return preview
+
+    def previews_after(self, number: int) -> list[Preview]:
+        """Previews that came after the one with a number; 0: all that are kept."""
+        return [preview for preview in self.previews if preview.number > number]
+
+    def newest_preview(self, running: Running) -> Preview | None:
+        """The newest preview of a task that a worker has."""
+        of_task = (one for one in reversed(self.previews) if one.task_id == running.task_id)
+        return next(of_task, None)
 
     def add(self, settled: Settled) -> None:
         """Results have come, and are in the journal."""

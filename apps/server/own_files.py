@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from apps.server.errors import ApiError
 from apps.server.file_store import FileStore
-from apps.server.inbox import Inbox
+from apps.server.inbox import GRACE, Inbox
 from apps.server.loras import Loras
 from apps.server.safety.fetching import Fetcher
 from apps.server.service import JOBS, Service
@@ -30,7 +30,9 @@ def provide_files(app: FastAPI, service: Service) -> None:
         return files.path(found) if found else None
 
     fetcher = Fetcher(int(limits.picture_mib * 1024**2)) if service.rules.fetch_pictures else None
-    inbox = Inbox(service.folder, limits, own_file, partial(_picture, service), fetcher)
+    of_job = partial(_picture, service)
+    grace = min(GRACE, 3600 * service.rules.keep_results)
+    inbox = Inbox(service.folder, limits, own_file, of_job, fetcher, grace)
     app.state.files = files
     app.state.inbox = inbox
     app.state.loras = Loras(user_path(service.generator.settings.lora_dir, "lora_dir"))

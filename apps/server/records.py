@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from apps.server.idempotency import NO_KEY, RequestKey
 from core.tasks import TASKS, Result
 
 JobStatus = Literal["queued", "running", "completed", "cancelled", "failed"]
@@ -23,17 +24,17 @@ class NewJob:
         tasks: for the engine, fields by name with `kind`; seeds and output paths included.
         refused: why tasks are not to be tried, by position; they fail alone.
         source: the part of the API that it came by, such as `jobs` or `images`.
-        idempotency_key: a second job of the caller with the same key is the first one.
-        request_hash: of what was asked for; the same key with another request is an error.
-        metadata: anything JSON of the part that it came by.
+        key: a second job of the caller with the same key is the first one; with another request
+            it is an error.
+        metadata: anything JSON of the part that it came by; the journal adds what the job is about
+            (see `apps.server.outlines`).
     """
 
     caller: str
     tasks: tuple[dict[str, Any], ...]
     priority: int = 0
     source: str = "jobs"
-    idempotency_key: str | None = None
-    request_hash: str | None = None
+    key: RequestKey = NO_KEY
     metadata: Mapping[str, Any] = field(default_factory=dict)
     refused: Mapping[int, str] = field(default_factory=dict)
     id: str = ""

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse
 
 from apps.server.context import Caller, TheService
@@ -71,6 +71,27 @@ async def thumbnail(
         message = f"The result of task {position} of {id} was removed."
         raise ApiError(410, message, "result_gone") from None
     return FileResponse(small, media_type=MEDIA_TYPE, headers={"Cache-Control": FOREVER})
+
+
+@router.get(
+    "/jobs/{id}/results/{position}/preview",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}},
+)
+async def preview(id: str, position: int, service: TheService, caller: Caller) -> Response:
+    """What a running task's picture has come to, as JPEG of at most 384 pixels a side.
+
+    Only of jobs that ask for `previews`, and until the task has its result.
+    """
+    job = await service.find(id, caller)
+    live = service.live(job.id)
+    running = live.running.values() if live else ()
+    for one in running:
+        if live and one.outline.position == position and (shown := live.newest_preview(one)):
+            headers = {"Cache-Control": "no-store"}
+            return Response(shown.content, media_type="image/jpeg", headers=headers)
+    message = f"Task {position} of {id} has no preview now."
+    raise not_found(message, "preview_not_found")
 
 
 @router.get("/jobs/{id}/results/{position}/sources/{place}", response_class=FileResponse)

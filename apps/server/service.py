@@ -18,12 +18,14 @@ from typing import Any
 
 from loguru import logger
 
-from apps.server.errors import SERVER, ApiError, leaving, not_found
+from apps.server.errors import DO_NOT_REPEAT, SERVER, ApiError, leaving, not_found
 from apps.server.estimates import Backlog, Estimate, Share, TaskSeconds, estimate, retry_after
-from apps.server.feed import Feed, JobChanged, ResultCame, StepTold
+from apps.server.feed import Feed, JobChanged, PreviewShown, ResultCame, StepTold
+from apps.server.idempotency import RequestKey
 from apps.server.journal import Journal, KeyReused
-from apps.server.live_job import LiveJob, Preview, Running
+from apps.server.live_job import LiveJob
 from apps.server.metrics import Metrics
+from apps.server.outlines import outline_of
 from apps.server.records import (
     PREVIEWS,
     JobStatus,
@@ -87,7 +89,7 @@ class Service:
         self._live: dict[str, LiveJob] = {}
         self._by_engine_job: dict[int, LiveJob] = {}
         self._backlog = Backlog()
-        self._accepting: Counter[str] = Counter()  # tasks on their way into the journal, by caller
+        self._accepting: Counter[str] = Counter()  # tasks on their way into the journal, by owner
         self._followers: set[asyncio.Task[None]] = set()
         self._accepts: set[asyncio.Task[tuple[StoredJob, bool]]] = set()
         self._drops: set[asyncio.Task[None]] = set()
@@ -139,28 +141,26 @@ class Service:
                 request, 429 where too much waits, 503 while the daemon leaves, 507 where the disk
                 takes nothing more.
         """
-        if (known := await self.known(job.caller, job.idempotency_key, job.request_hash)) is None:
+        if (known := await self.known(job.caller, job.key)) is None:
             accept = asyncio.create_task(self._accept(job))
             self._accepts.add(accept)
             accept.add_done_callback(self._accepts.discard)
             return await asyncio.shield(accept)
         return known, False
 
-    async def known(
-        self, caller: str, key: str | None, request_hash: str | None
-    ) -> StoredJob | None:
+    async def known(self, caller: str, key: RequestKey) -> StoredJob | None:
         """The job that came before under an idempotency key.
 
         Raises:
             ApiError: 409: the key came with another request.
         """
-        if key is None:
+        if key.key is None:
             return None
-        found = await asyncio.to_thread(self._journal.with_key, caller, key)
+        found = await asyncio.to_thread(self._journal.with_key, caller, key.key)
         if found is None:
             return None
         stored, known_hash = found
-        if known_hash != request_hash:
+        if known_hash != key.hash:
             raise _key_reused()
         live = self._live.get(stored.id)
         return live.stored if live else stored
@@ -180,6 +180,16 @@ class Service:
     def live(self, id: str) -> LiveJob | None:
         """A job that has not ended."""
         return self._live.get(id)
+
+    async def followed(self, job: StoredJob) -> LiveJob:
+        """A job to be followed to its end, with the results that it has; it may have ended."""
+        while (live := self._live.get(job.id)) is None:
+            job = await self.find(job.id, job.caller)
+            if job.has_ended:
+                return LiveJob(job, await self.results_after(job, 0, job.total))
+            if self._accepts:  # it is in the journal, and about to be taken
+                await asyncio.wait(self._accepts, return_when=asyncio.FIRST_COMPLETED)
+        return live
 
     def lives(self) -> list[LiveJob]:
         """All jobs that have not ended."""
@@ -297,10 +307,10 @@ class Service:
             message = f"tasks: a job may have {most}, and this one has {tasks}."
             raise ApiError(400, message, "too_many_tasks", "tasks")
 
-    def waiting(self, caller: str | None = None) -> int:
-        """Tasks without a result, of one caller or of all."""
-        accepting = self._accepting[caller] if caller else self._accepting.total()
-        return self._backlog.waiting(caller).total() + accepting
+    def waiting(self, owner: str | None = None) -> int:
+        """Tasks without a result, of one owner (see `owner_of`) or of all."""
+        accepting = self._accepting[owner] if owner else self._accepting.total()
+        return self._backlog.waiting(owner).total() + accepting
 
     def queue(self) -> dict[str, int]:
         """Tasks without a result, by kind."""
@@ -368,8 +378,8 @@ class Service:
 
     async def _accept(self, job: NewJob) -> tuple[StoredJob, bool]:
         self._check_room(job)
-        count = len(job.tasks)
-        self._accepting[job.caller] += count  # before the wait: others ask meanwhile
+        count, owner = len(job.tasks), owner_of(job)
+        self._accepting[owner] += count  # before the wait: others ask meanwhile
         try:
             stored, is_new = await asyncio.wrap_future(self._journal.accept(job))
         except KeyReused:
@@ -377,9 +387,9 @@ class Service:
         except StorageError as error:
             raise self._disk_is_full(error) from None
         finally:
-            self._accepting[job.caller] -= count
-            if not self._accepting[job.caller]:
-                del self._accepting[job.caller]
+            self._accepting[owner] -= count
+            if not self._accepting[owner]:
+                del self._accepting[owner]
         if is_new:
             self.metrics.accepted(count)
             for position in job.refused:
@@ -396,14 +406,14 @@ class Service:
             raise leaving("The server is about to stop and takes no new jobs.")
         count = len(job.tasks)
         self.check_size(count)
-        for caller, most in (
-            (job.caller, self.rules.max_waiting_per_key),
+        for owner, most in (
+            (owner_of(job), self.rules.max_waiting_per_key),
             (None, self.rules.max_waiting),
         ):
-            waiting = self.waiting(caller)
+            waiting = self.waiting(owner)
             if waiting + count > most:
-                seconds = self._seconds_until_room(caller, waiting + count - most)
-                whose = "of yours " if caller is not None else ""
+                seconds = self._seconds_until_room(owner, waiting + count - most)
+                whose = "of yours " if owner is not None else ""
                 raise ApiError(
                     429,
                     f"{waiting} tasks {whose}wait already, and {most} may. There should be room "
@@ -413,11 +423,11 @@ class Service:
                     headers={"Retry-After": str(seconds)},
                 )
 
-    def _seconds_until_room(self, caller: str | None, excess: int) -> int:
-        tasks = self._backlog.waiting(caller)
+    def _seconds_until_room(self, owner: str | None, excess: int) -> int:
+        tasks = self._backlog.waiting(owner)
         total = self.seconds.total(tasks)
         each = None if total is None or not tasks else total / tasks.total()
-        owners = 1 if caller is None else self._backlog.owners
+        owners = 1 if owner is None else self._backlog.owners
         return retry_after(excess, each, self.workers_at_work, owners)
 
     def _disk_is_full(self, error: StorageError) -> ApiError:
@@ -433,9 +443,10 @@ class Service:
             tasks: those without a result, by position. They are not kept: the journal has them.
         """
         stored = live.stored
-        live.open = {task_name(task, position): kind_of(task) for position, task in tasks}
+        live.open = {task_name(task, place): outline_of(place, task) for place, task in tasks}
         self._live[stored.id] = live
-        self._backlog.add(_share_of(stored), stored.number, Counter(live.open.values()))
+        kinds = Counter(outline.kind for outline in live.open.values())
+        self._backlog.add(_share_of(stored), stored.number, kinds)
         follower = asyncio.create_task(self._follow(live))
         self._followers.add(follower)
         follower.add_done_callback(self._followers.discard)
@@ -584,8 +595,7 @@ class Service:
         elif isinstance(event, TaskPreview):
             with suppress(OSError):  # it is not missed
                 content = Path(event.path).read_bytes()  # some 10 KB, gone after this call
-                preview = Preview(event.task_id, event.step, event.total, content)
-                self._in_the_loop(partial(live.show, preview))
+                self._in_the_loop(partial(self._show, live, event, content))
 
     def _tell_of(self, live: LiveJob) -> None:
         self.feed.tell(live.stored.caller, JobChanged(live.stored))
@@ -602,17 +612,19 @@ class Service:
     def _note(self, live: LiveJob, event: TaskStarted | TaskProgress) -> None:
         steps = (event.done, event.total) if isinstance(event, TaskProgress) else (0, 0)
         is_first = event.task_id not in live.running
-        if live.note(Running(event.task_id, event.worker, *steps)):
+        if running := live.note(event.task_id, event.worker, *steps):
             now = time.time()
             if is_first and isinstance(event, TaskStarted):
-                self.metrics.waited(live.open[event.task_id], now - live.stored.created)
+                self.metrics.waited(running.outline.kind, now - live.stored.created)
             was_queued = live.stored.status == "queued"
             live.began(now)
             if was_queued:
                 self._tell_of(live)
-            self.feed.tell(
-                live.stored.caller, StepTold(live.stored.id, live.running[event.task_id])
-            )
+            self.feed.tell(live.stored.caller, StepTold(live.stored.id, running))
+
+    def _show(self, live: LiveJob, event: TaskPreview, content: bytes) -> None:
+        if preview := live.show(event.task_id, event.step, event.total, content):
+            self.feed.tell(live.stored.caller, PreviewShown(live.stored.id, preview))
 
     # -- what is old ---------------------------------------------------------------
 
@@ -656,8 +668,11 @@ def _named(task: dict[str, object], position: int) -> dict[str, object]:
     return {**task, "task_id": task_name(task, position)}
 
 
-def owner_of(job: StoredJob) -> str:
-    """Who shares the devices with others: a caller, or one command of the machine's own user."""
+def owner_of(job: NewJob | StoredJob) -> str:
+    """Who shares the devices with others: a caller, or one command of the machine's own user.
+
+    Each has a part of the devices, and so each may have so many tasks waiting for it.
+    """
     command = job.metadata.get("owner")
     return f"{job.caller}/{command}" if command else job.caller
 
@@ -672,4 +687,5 @@ def _key_reused() -> ApiError:
         "The Idempotency-Key was used before with another request.",
         "idempotency_key_reused",
         type="idempotency_error",
+        headers=DO_NOT_REPEAT,
     )

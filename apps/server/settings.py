@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from apps.openai_images.rules import SERVER_FILE, ImagesSection
+from apps.server.priorities import MOST_PRIORITY
 from apps.server.safety.bodies import MIB, BodyLimits
 from apps.server.safety.connections import ConnectionLimits
 from apps.server.safety.hosts import host_name
@@ -70,6 +71,7 @@ class ServerSection(Section):
     max_tasks_per_job: Count
     max_waiting: Count
     max_waiting_per_key: Count
+    max_priority_per_key: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
     drain_timeout: OptionalSeconds
     command_timeout: Duration
     images: ImagesSection

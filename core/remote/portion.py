@@ -15,7 +15,6 @@ from core.remote.protocol import ENGINE_ROUTE
 from core.remote.server import Server, ServerBusy, ServerLost, ServerRefusal
 
 T = TypeVar("T")
-PATIENCE = 60.0  # seconds for a daemon that does not answer, or is about to leave
 PAUSE = 0.5  # seconds between looks for it
 GONE = 404
 
@@ -82,14 +81,17 @@ class Patience:
     """Asks a daemon again and again while it is away or has no room.
 
     Args:
+        seconds: for a daemon that does not answer, or is about to leave.
         ending: set when nobody waits for answers any more.
     """
 
-    def __init__(self, server: Server, ending: threading.Event) -> None:
+    def __init__(self, server: Server, seconds: float, ending: threading.Event) -> None:
         self.server = server
+        self._seconds = seconds
         self._ending = ending
         self._told = threading.Lock()
-        self._missed = False
+        self._missed = False  # and nothing was heard of it since
+        self._misses = 0
 
     def ask(self, call: Callable[[], T], wanted: Callable[[], bool] = lambda: True) -> T:
         """What the daemon answers.
@@ -98,11 +100,12 @@ class Patience:
             wanted: whether somebody still waits for it.
 
         Raises:
-            ServerGone: it did not answer for PATIENCE seconds, or nobody waits any more.
+            ServerGone: it did not answer for so long, or nobody waits any more.
             ServerRefusal: it does not want to.
         """
         since = time.monotonic()
         while True:
+            misses = self._misses
             try:
                 answer = call()
             except ServerLost as error:
@@ -111,11 +114,12 @@ class Patience:
                 # Room comes with the end of others' tasks, however long these take.
                 reason, pause, counts = str(error), min(error.seconds, 5.0), error.leaving
             else:
-                self.found()
+                if self._misses == misses:  # a stream may have broken off at its end
+                    self.found()
                 return answer
             now = time.monotonic()
             since = since if counts else now
-            if now - since > PATIENCE:
+            if now - since > self._seconds:
                 raise ServerGone(reason)
             if counts:
                 self.miss(reason)
@@ -125,11 +129,12 @@ class Patience:
     def miss(self, reason: str) -> None:
         """Say once that the daemon is away."""
         with self._told:
+            self._misses += 1
             if not self._missed and not self._ending.is_set():
                 self._missed = True
                 logger.warning(
                     f"The server at {self.server.name} does not answer ({reason}); it has "
-                    f"{PATIENCE:g} s to come back."
+                    f"{self._seconds:g} s to come back."
                 )
 
     def found(self) -> None:

@@ -85,6 +85,7 @@ class RemoteEngine(TaskEngine):
         server: the daemon.
         devices: of the daemon's workers.
         rules: how often a task is tried that came to nothing through no fault of its own.
+        timeout: seconds for a daemon that does not answer, or is about to leave.
         listener: told of the tasks of jobs without a listener of their own.
     """
 
@@ -93,6 +94,7 @@ class RemoteEngine(TaskEngine):
         server: Server,
         devices: Sequence[Device],
         rules: RetryRules,
+        timeout: float,
         listener: Listener = ignore,
     ) -> None:
         super().__init__(rules, listener)
@@ -101,7 +103,7 @@ class RemoteEngine(TaskEngine):
         self._client = uuid4().hex[:12]  # jobs of one process share its part of the daemon
         self._files = SentFiles(server)
         self._ending = threading.Event()
-        self._patience = Patience(server, self._ending)
+        self._patience = Patience(server, timeout, self._ending)
         self._lanes: dict[int, _Lane] = {}
         self._over: tuple[Status, str] | None = None  # the result of all tasks from now on
         # SimpleQueue: a signal handler may put, too.
@@ -309,13 +311,14 @@ class RemoteEngine(TaskEngine):
         lane.portions.append(portion)
         most = MOST_PRIORITY
         priority = max(-most, min(most, lane.run.priority))
+        asked = {"priority": priority} if priority else {}  # else the usual one of the API key
         owner = f"{self._client} {lane.run.owner}"[:200]
 
         def request() -> Mapping[str, Any]:
             made = self._files.request
             tasks = [made(sent.task.admitted, sent.name) for sent in portion.tasks]
             suffixes = [s.task.admitted.output.file.suffix.lower() for s in portion.tasks]
-            return {"tasks": tasks, "priority": priority, "owner": owner, "suffixes": suffixes}
+            return {"tasks": tasks, **asked, "owner": owner, "suffixes": suffixes}
 
         follower = Follower(portion, request, self._patience, self._told)
         follower.thread.start()

@@ -153,10 +153,17 @@ class ServedModels:
         except (ServerBusy, ServerRefusal) as error:
             raise NotServed(f"the server at {self.server.name} says: {error}") from None
         if not isinstance(told, dict) or told.get("protocol") != PROTOCOL:
-            raise NotServed(f"the server at {self.server.name} is of another version")
-        self.server.max_tasks = int(told["max_tasks"])
-        found = self._told[role] = ServedRole.from_json(role, told)
+            raise self._other_version()
+        try:
+            self.server.max_tasks = int(told["max_tasks"])
+            found = ServedRole.from_json(role, told)
+        except (LookupError, TypeError, ValueError):
+            raise self._other_version() from None
+        self._told[role] = found
         return found
+
+    def _other_version(self) -> NotServed:
+        return NotServed(f"the server at {self.server.name} is of another version")
 
     def drawing(
         self,

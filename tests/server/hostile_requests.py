@@ -427,9 +427,10 @@ def data_url(data: bytes, kind: str = "image/png") -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def pictures() -> Iterator[Hostile]:
+def broken_pictures() -> dict[str, bytes]:
+    """What is sent as a picture and is none."""
     good = picture()
-    contents = {
+    return {
         "nothing": b"", "text": b"hello", "NUL bytes": b"\0" * 5000, "half a signature": good[:6],
         "a signature": good[:8], "a cut header": good[:20], "HTML": b"<html><script>x</script>",
         "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
@@ -450,7 +451,10 @@ def pictures() -> Iterator[Hostile]:
         "PSD": b"8BPS\0\1" + b"\0" * 20, "ICO": b"\0\0\1\0\1\0" + b"\0" * 16,
         "PPM": b"P6 90000 90000 255\n",
     }  # fmt: skip
-    for name, data in contents.items():
+
+
+def pictures() -> Iterator[Hostile]:
+    for name, data in broken_pictures().items():
         edit = {"instruction": "x", "source_images": [data_url(data)]}
         yield Hostile(f"picture: {name}", [job(edit)], TASKS)
     urls = {
@@ -521,3 +525,5 @@ def images() -> Iterator[Hostile]:
         head = [("Content-Type", "application/json"), ("Idempotency-Key", key)]
         text = request("/v1/jobs", "POST", head, b'{"tasks":[]}')
         yield Hostile(f"Idempotency-Key {key[:20]!r}", [text], (400,))
+        text = request(drawn, "POST", head, json.dumps(asked).encode())
+        yield Hostile(f"generation with Idempotency-Key {key[:20]!r}", [text], (400,))

@@ -17,6 +17,7 @@ from PIL.ExifTags import Base
 from core.errors import InputError
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.remote.protocol import PROTOCOL
+from core.remote.socket_place import FOLDER, NAME
 from core.store.provenance import read_provenance
 from tests.conftest import Project, Run, simulated, wait_until, write_safetensors
 from tests.edit_world import Bench, pair
@@ -229,7 +230,35 @@ def test_a_killed_daemon_that_comes_back_costs_a_command_nothing(
     assert started.finish() == 0, started.errors
     assert [r["status"] for r in project.records()] == ["done"] * 12
     assert started.errors.count("] tweets_") == 12, started.errors
+    assert started.errors.count("The server is there again.") == 1, started.errors
     assert not project.leftovers()
+
+
+def test_a_daemon_that_stays_away_ends_a_command_with_what_it_has(
+    slow: Daemon, project: Project
+) -> None:
+    project.write_tweets(tweets(12))
+    started = start(project, slow, server_timeout=1.5)
+    wait_until(lambda: "[3/12]" in started.errors, "three pictures")
+    slow.kill()
+    assert started.finish() == 1, started.errors
+    assert "does not answer" in started.errors and "it has 1.5 s to come back" in started.errors
+    assert f"The server at {slow.runtime / FOLDER / NAME} is gone" in started.errors
+    assert "is there again" not in started.errors
+    assert "Traceback" not in started.errors and "defect" not in started.errors
+    before = contents(project.pictures, ".png")
+    records = project.records()
+    statuses = [record["status"] for record in records]
+    assert 3 <= len(before) < 12
+    assert statuses == ["done"] * len(before) + ["interrupted"] * (12 - len(before))
+    errors = {record["error"] for record in records if record["status"] == "interrupted"}
+    assert errors == {"Not finished: the server went away. Run again to continue."}
+    assert not project.leftovers()
+    slow.start().found()
+    assert run(project, slow, "--limit", str(len(before) + 1)) == 0
+    statuses = [record["status"] for record in project.records()]
+    assert statuses == ["skipped"] * len(before) + ["done"]
+    assert before.items() <= contents(project.pictures, ".png").items()
 
 
 def test_a_killed_command_goes_on_where_it_was(slow: Daemon, project: Project) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -11,7 +10,15 @@ import psutil
 import pytest
 
 from tests.conftest import wait_until
+from tests.server.batch_files import EDITS, ENDED, GENERATIONS, text_of
 from tests.server.conftest import Daemon, finished
+from tests.server.hostile_batches import (
+    batch_files,
+    batch_requests,
+    lines_of_drawings,
+    lines_of_edits,
+    lines_with_strange_names,
+)
 from tests.server.hostile_requests import Hostile, every
 
 LIMITS = {
@@ -25,9 +32,11 @@ MEMORY = 48 * 1024**2  # bytes that caches may take meanwhile
 SMALL = {"width": 64, "height": 64, "num_inference_steps": 1}
 
 
-@pytest.fixture
-def limited(tmp_path: Path) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path, server={"limits": LIMITS})
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One for all tests: what nobody should send does no harm to what comes after it."""
+    folder = tmp_path_factory.mktemp("limited")
+    daemon = Daemon(folder, editor={"model": "simulated"}, server={"limits": LIMITS})
     yield daemon.start()
     daemon.end()
 
@@ -108,8 +117,8 @@ def accepted_in_error(client: httpx2.Client, jobs: dict[str, str]) -> dict[str, 
 
 
 def test_hostile_requests_are_refused_and_leave_nothing_behind(limited: Daemon) -> None:
-    requests = every()
-    assert len(requests) >= 300
+    requests = [*every(), *batch_requests()]
+    assert len(requests) >= 800
     assert limited.process is not None
     process = psutil.Process(limited.process.pid)
     port = int(limited.url.rpartition(":")[2])
@@ -135,3 +144,90 @@ def test_hostile_requests_are_refused_and_leave_nothing_behind(limited: Daemon) 
         assert finished(client, after.json()["id"])["status"] == "completed"
     for folder in ("inbox", "files"):
         assert list((limited.output / folder).iterdir()) == []
+
+
+class Batches:
+    """Sends files as batches, and waits for their ends."""
+
+    def __init__(self, client: httpx2.Client) -> None:
+        self._client = client
+        self._sent: list[str] = []
+
+    def send(self, content: bytes, endpoint: str) -> str:
+        """The id of a batch of a file, which is accepted whatever is in it."""
+        upload = {"file": ("batch.jsonl", content)}
+        sent = self._client.post("/v1/files", files=upload, data={"purpose": "batch"})
+        self._sent.append(sent.raise_for_status().json()["id"])
+        asked = {"input_file_id": self._sent[-1], "endpoint": endpoint, "completion_window": "24h"}
+        return str(self._client.post("/v1/batches", json=asked).raise_for_status().json()["id"])
+
+    def ended(self, id: str) -> dict[str, Any]:
+        """A batch at its end."""
+
+        def at_its_end() -> Any:
+            found = self._client.get(f"/v1/batches/{id}").raise_for_status().json()
+            return found if found["status"] in ENDED else None
+
+        found: dict[str, Any] = wait_until(at_its_end, f"the end of {id}")
+        return found
+
+    def lines(self, file: str | None) -> list[dict[str, Any]]:
+        """The lines of a file of results."""
+        if file is None:
+            return []
+        self._sent.append(file)
+        text = self._client.get(f"/v1/files/{file}/content").raise_for_status().text
+        return [json.loads(line) for line in text.splitlines()]
+
+    def remove_files(self) -> None:
+        for file in self._sent:
+            self._client.delete(f"/v1/files/{file}").raise_for_status()
+
+
+def refusal_of(line: dict[str, Any]) -> dict[str, Any]:
+    """What a line of the file of errors says: of a request its answer, else of the line."""
+    answer = line["response"]
+    assert (answer is None) != (line["error"] is None), line
+    said: dict[str, Any] = answer["body"]["error"] if answer else line["error"]
+    assert answer is None or 400 <= answer["status_code"] < 500, line
+    return said
+
+
+def test_hostile_batches_account_for_every_line_and_leave_nothing_behind(limited: Daemon) -> None:
+    drawings, edits, strange = lines_of_drawings(), lines_of_edits(), lines_with_strange_names()
+    whole = batch_files()
+    assert len(drawings) + len(edits) + len(whole) >= 200
+    before = sorted(file for file in limited.folder.iterdir())
+    with limited.client() as client:
+        batches = Batches(client)
+        failing = {name: batches.send(content, GENERATIONS) for name, content in whole.items()}
+        refused = [
+            (batches.send(text_of(lines).encode(), endpoint), lines)
+            for lines, endpoint in ((drawings, GENERATIONS), (edits, EDITS))
+        ]
+        drawn = batches.send(text_of(strange).encode(), GENERATIONS)
+
+        for name, id in failing.items():
+            ended = batches.ended(id)
+            assert (ended["status"], ended["output_file_id"]) == ("failed", None), name
+            problems = ended["errors"]["data"]
+            assert problems and all(p["message"] and p["code"] for p in problems), name
+            assert "/tmp/" not in str(problems) and "Traceback" not in str(problems), name
+        for id, lines in refused:
+            ended = batches.ended(id)
+            found = batches.lines(ended["error_file_id"])
+            assert [line["custom_id"] for line in batches.lines(ended["output_file_id"])] == []
+            assert len(found) == len(lines) == ended["request_counts"]["failed"]
+            for line in found:
+                said = refusal_of(line)
+                assert said["code"] and said["message"], line
+                assert "/tmp/" not in said["message"] and "Traceback" not in said["message"], line
+        ended = batches.ended(drawn)
+        names = [line["custom_id"] for line in batches.lines(ended["output_file_id"])]
+        assert names == [line["custom_id"] for line in strange], ended
+        batches.remove_files()
+    assert limited.process is not None and limited.process.poll() is None
+    assert "Traceback" not in limited.log and "defect" not in limited.log
+    for folder in ("inbox", "files"):
+        assert list((limited.output / folder).iterdir()) == []
+    assert sorted(file for file in limited.folder.iterdir()) == before

@@ -43,6 +43,47 @@ def test_keys_are_made_listed_replaced_and_ended(
     assert read_keys(file) == []
 
 
+def test_a_key_says_how_urgent_its_jobs_may_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def listed() -> dict[str, str]:
+        capsys.readouterr()
+        assert keys(tmp_path, "list") == 0
+        lines = capsys.readouterr().out.splitlines()
+        return {line.split()[0]: line.rpartition("  ")[2] for line in lines}
+
+    assert keys(tmp_path, "add", "alice") == 0
+    assert keys(tmp_path, "add", "ci", "--max-priority", "-5") == 0
+    assert keys(tmp_path, "add", "root", "--operator") == 0
+    assert listed() == {
+        "alice": "priority up to 0",
+        "ci": "priority up to -5",
+        "root": "operator, any priority",
+    }
+    assert keys(tmp_path, "limit", "alice", "--max-priority", "3") == 0
+    assert keys(tmp_path, "rotate", "alice") == 0
+    assert listed()["alice"] == "priority up to 3"
+    assert keys(tmp_path, "limit", "root", "--max-priority", "3") == 2
+    assert "root is an operator" in capsys.readouterr().err
+    assert keys(tmp_path, "limit", "bob", "--max-priority", "3") == 2
+    assert "'bob' has no key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["limit", "alice"], ["add", "bob", "--max-priority", "11"], ["list", "--max-priority", "1"],
+     ["add", "bob", "--max-priority", "high"], ["add", "bob", "--operator", "--max-priority", "1"]],
+)  # fmt: skip
+def test_a_priority_that_is_none_is_a_wrong_command(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        keys(tmp_path, *words)
+    assert ended.value.code == 2
+    assert "priority" in capsys.readouterr().err
+    assert not (tmp_path / FILE_NAME).exists()
+
+
 @pytest.mark.parametrize("name", ["", "a b", "../x", "a" * 65, "a\nb"])
 def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="name"):

@@ -2,8 +2,9 @@
 
 import base64
 import io
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import openai
@@ -12,7 +13,9 @@ from openai import OpenAI
 from PIL import Image
 
 from apps.server.safety.keys import FILE_NAME, add_key, revoke_key, rotate_key
+from core.remote.socket_place import FOLDER, NAME
 from tests.conftest import wait_until
+from tests.server.batch_files import ended, request, text_of
 from tests.server.conftest import Daemon, finished
 
 SECRET = "a lighthouse that nobody may know of"
@@ -43,9 +46,10 @@ class Keyed:
 
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    daemon = Daemon(tmp_path_factory.mktemp("keyed"), server={"limits": LIMITS})
+    folder = tmp_path_factory.mktemp("keyed")
+    daemon = Daemon(folder, editor={"model": "simulated"}, server={"limits": LIMITS})
     keyed = Keyed(daemon)
-    daemon.start()
+    daemon.start().found()
     yield keyed
     daemon.end()
 
@@ -162,6 +166,80 @@ def test_one_key_sees_nothing_of_another(keyed: Keyed) -> None:
         assert alice.delete(f"/v1/files/{file}").json()["deleted"]
 
 
+def test_one_key_sees_nothing_of_anothers_files_and_batches(keyed: Keyed) -> None:
+    """Neither the files that were sent nor those of results, and by no route."""
+    keyed.keys["erin"] = add_key(keyed.file, "erin")
+    with keyed.client("erin") as new:
+        wait_until(lambda: new.get("/v1/files").status_code == 200, "the new key")
+    erin = keyed.openai("erin")
+    lines = text_of([request(SECRET, prompt=SECRET), request("refused", prompt="")]).encode()
+    sent = erin.files.create(file=(f"{SECRET}.jsonl", lines), purpose="batch")
+    made = erin.batches.create(
+        input_file_id=sent.id,
+        endpoint="/v1/images/generations",
+        completion_window="24h",
+        metadata={"note": SECRET},
+    )
+    batch = ended(erin, made)
+    files = [sent.id, str(batch.output_file_id), str(batch.error_file_id)]
+    assert erin.files.content(files[1]).text.count("\n") == 1
+    with keyed.client("erin") as own:
+        (job,) = own.get("/v1/jobs").json()["data"]
+
+    def tell(answer: httpx2.Response, asked: str, unknown: str) -> str:
+        """An answer, as if it had been asked about another name."""
+        return f"{answer.status_code} {answer.text}".replace(asked, unknown)
+
+    with keyed.client("bob") as bob, keyed.client(None) as nobody:
+        routes = bob.get("/openapi.json").json()["paths"]
+        hers = [*(("/v1/files/{id}", id) for id in files), ("/v1/batches/{id}", batch.id)]
+        hers.append(("/v1/jobs/{id}", job["id"]))
+        asked = 0
+        for start, id in hers:
+            for path in (path for path in routes if path.startswith(start)):
+                for method in routes[path]:
+                    place = re.sub(r"\{\w+\}", "0", path.replace("{id}", id))
+                    answer = bob.request(method, place, json={})
+                    unknown = bob.request(method, place.replace(id, "x"), json={})
+                    assert answer.status_code == 404, (method, place, answer.text)
+                    assert tell(answer, id, "x") == tell(unknown, "x", "x")
+                    assert nobody.request(method, place, json={}).status_code == 401
+                    asked += 1
+        assert asked >= 16
+        for listing in ("/v1/files", "/v1/batches", "/v1/jobs", "/v1/results"):
+            text = bob.get(listing).raise_for_status().text
+            assert not [word for word in (*files, batch.id, job["id"], SECRET) if word in text]
+        assert bob.get("/v1/batches", params={"after": batch.id}).status_code == 404
+        assert bob.get("/v1/files", params={"after": sent.id}).status_code == 400
+        for id in files:
+            body = {"input_file_id": id, "endpoint": "/v1/images/generations"}
+            refused = bob.post("/v1/batches", json={**body, "completion_window": "24h"})
+            assert refused.json()["error"]["code"] == "file_not_found"
+            edit = {"prompt": "x", "images": [{"file_id": id}]}
+            assert bob.post("/v1/images/edits", json=edit).status_code in (400, 404)
+    # Nor does a line of a batch of his lead to what is hers.
+    his = keyed.openai("bob")
+    edits: Literal["/v1/images/edits"] = "/v1/images/edits"
+    naming = [
+        request(str(n), edits, images=[name]) for n, name in enumerate([*files, f"{job['id']}/0"])
+    ]
+    upload = his.files.create(file=("his.jsonl", text_of(naming).encode()), purpose="batch")
+    done = ended(
+        his,
+        his.batches.create(input_file_id=upload.id, endpoint=edits, completion_window="24h"),
+    )
+    assert done.output_file_id is None and done.error_file_id is not None
+    told = his.files.content(done.error_file_id).text
+    assert told.count("image_not_found") == len(naming) and SECRET not in told
+    for file in (upload.id, done.error_file_id):
+        his.files.delete(file)
+    # All that he tried has changed nothing.
+    assert erin.batches.retrieve(batch.id) == batch
+    assert [file.id for file in erin.files.list(order="asc")] == files
+    for id in files:
+        erin.files.delete(id)
+
+
 def whose(path: str) -> str:
     """What a route's path names: job, file, or something that all callers share."""
     for start, kind in (("/v1/jobs/{", "job"), ("/v1/files/{", "file"), ("/v1/batches/{", "batch")):
@@ -219,6 +297,55 @@ def test_only_an_operators_key_changes_how_others_are_served(keyed: Keyed) -> No
         wait_until(lambda: root.get("/v1/files").status_code == 200, "the new key")
         none = root.post("/v1/workers/none/drain")
         assert none.json()["error"]["code"] == "worker_not_found"
+
+
+def test_a_key_asks_for_as_high_a_priority_as_it_may(keyed: Keyed) -> None:
+    """By whatever route; lower ones are for everybody, and the machine's own user has no bound."""
+    keyed.keys["ci"] = add_key(keyed.file, "ci", max_priority=-4)
+    keyed.keys["vip"] = add_key(keyed.file, "vip", max_priority=5)
+    keyed.keys["boss"] = add_key(keyed.file, "boss", operator=True)
+    task = {"prompt": "a house", **SMALL}
+
+    def priority(client: httpx2.Client, asked: int | None, route: str = "/v1/jobs") -> Any:
+        """The priority that a job gets, or the error that it gets instead."""
+        more = {"owner": "x", "suffixes": [".png"]} if "engine" in route else {}
+        given = {} if asked is None else {"priority": asked}
+        answer = client.post(route, json={"tasks": [task], **given, **more})
+        if answer.status_code == 202:
+            return answer.json()["priority"]
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (403, "priority"), answer.text
+        return error["message"]
+
+    with keyed.client("boss") as boss:
+        wait_until(lambda: boss.get("/v1/jobs").status_code == 200, "the new keys")
+        assert priority(boss, 10) == 10
+    for route in ("/v1/jobs", "/v1/engine/jobs"):
+        with keyed.client("alice") as alice, keyed.client("vip") as vip, keyed.client("ci") as ci:
+            assert [priority(alice, p, route) for p in (None, 0, -10)] == [0, 0, -10]
+            assert "may ask for 0 at most, and this job asks for 1" in priority(alice, 1, route)
+            assert priority(vip, 5, route) == 5
+            assert "may ask for 5 at most" in priority(vip, 6, route)
+            assert [priority(ci, p, route) for p in (None, -4, -10)] == [-4, -4, -10]
+            assert "may ask for -4 at most" in priority(ci, 0, route)
+    for name, of_images, of_batches in (("alice", 0, -1), ("ci", -4, -4)):
+        client = keyed.openai(name)
+        client.images.generate(prompt="a house", size="32x32")
+        lines = text_of([request("a")]).encode()
+        file = client.files.create(file=("b.jsonl", lines), purpose="batch")
+        batch = client.batches.create(
+            input_file_id=file.id, endpoint="/v1/images/generations", completion_window="24h"
+        )
+        done = ended(client, batch)
+        with keyed.client(name) as plain:
+            jobs = plain.get("/v1/jobs").json()["data"]
+        by_source = {job["source"]: job["priority"] for job in reversed(jobs)}
+        assert (by_source["images"], by_source["batch"]) == (of_images, of_batches)
+        for id in (file.id, done.output_file_id or ""):
+            client.files.delete(id)
+    by_socket = httpx2.HTTPTransport(uds=str(keyed.daemon.runtime / FOLDER / NAME))
+    with httpx2.Client(transport=by_socket, base_url="http://localhost") as own:
+        assert priority(own, 10) == 10
 
 
 def test_pictures_in_tasks_become_the_callers_own_files(keyed: Keyed) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 
 import psutil
 
+from apps.server.context import LOCAL
+from apps.server.errors import ApiError
+from apps.server.records import NewJob
 from core.store.ledger import Ledger
 from tests.conftest import wait_until, worker_processes
 from tests.played_workers import PlayedWorkers
@@ -47,6 +50,41 @@ def test_who_has_too_much_waiting_is_told_when_to_come_again(tmp_path: Path) -> 
         turns.release(100)
         wait_until(lambda: application.service.waiting() == 0, "an empty queue")
         assert client.post("/v1/jobs", json=tasks(5)).status_code == 202
+
+
+def test_each_command_has_room_of_its_own_in_the_queue(tmp_path: Path) -> None:
+    """As it has its own share of the devices: what others of its user wait for is not counted."""
+    turns = threading.Semaphore(0)
+    played = PlayedWorkers(may=lambda worker, lease: turns.acquire())
+    rules = {"max_waiting_per_key": 5, "max_waiting": 13}
+
+    def hand_in(command: str, count: int) -> int:
+        """The status with which tasks of a command are taken or refused."""
+        made = tuple(
+            {"prompt": "house", "seed": n, "output_path": f"{command}-{count}-{n}.png", **SMALL}
+            for n in range(count)
+        )
+        job = NewJob(LOCAL, made, metadata={"owner": command})
+        try:
+            application.call(application.service.submit(job))
+        except ApiError as refused:
+            assert refused.code == "rate_limit_exceeded"
+            return refused.status
+        return 202
+
+    with (
+        Application(tmp_path, 1, played.backend, server=rules) as application,
+        application.client() as client,
+    ):
+        assert client.post("/v1/jobs", json=tasks(5)).status_code == 202
+        assert hand_in("first", 5) == 202
+        assert hand_in("first", 1) == 429
+        assert client.post("/v1/jobs", json=tasks(1)).status_code == 429
+        assert hand_in("second", 3) == 202
+        assert hand_in("third", 1) == 429  # no room for anybody
+        turns.release(100)
+        wait_until(lambda: application.service.waiting() == 0, "an empty queue")
+        assert hand_in("first", 5) == 202
 
 
 def test_nobody_sees_or_ends_the_jobs_of_another_caller(tmp_path: Path) -> None:

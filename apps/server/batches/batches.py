@@ -15,6 +15,7 @@ from apps.server.batches.store import BatchStore
 from apps.server.errors import ApiError, leaving, not_found
 from apps.server.file_store import FileStore, StoredFile
 from apps.server.images.links import Links
+from apps.server.priorities import OF_BATCHES, allowed
 from apps.server.records import new_id
 from apps.server.service import Service
 
@@ -73,6 +74,7 @@ class Batches:
         metadata: Mapping[str, str] | None,
         output_seconds: int | None,
         address: str,
+        most_priority: int,
     ) -> dict[str, Any]:
         """Accept a batch; on return it survives whatever comes.
 
@@ -104,6 +106,7 @@ class Batches:
             now,
             now + WINDOW_SECONDS,
             output_seconds,
+            priority=allowed(most_priority, usual=OF_BATCHES),
         )
         await asyncio.to_thread(store.add, batch, self._tools.files.path(file))
         if self._leaving:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from apps.server.priorities import OF_BATCHES
+
 BatchStatus = Literal[
     "validating",
     "failed",
@@ -38,6 +40,7 @@ class Batch:
         portion: number of the first portion whose lines are not written.
         output_bytes: of the file of results, as far as it counts; so does `error_bytes`.
         output_file: id in /v1/files; so is `error_file`. None while there is none.
+        priority: of its jobs.
     """
 
     id: str
@@ -61,6 +64,7 @@ class Batch:
     error_bytes: int = 0
     output_file: str | None = None
     error_file: str | None = None
+    priority: int = OF_BATCHES
 
     @property
     def has_ended(self) -> bool:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from apps.openai_images.batch_file import ENDPOINTS
 from apps.server.batches.batches import Batches
 from apps.server.batches.record import WINDOW
-from apps.server.context import Caller
+from apps.server.context import Caller, MostPriority
 from apps.server.errors import bad_value
 from apps.server.files import LONGEST, SHORTEST, TheFiles
 from apps.server.paging import listed
@@ -56,7 +56,12 @@ TheBatches = Annotated[Batches, Depends(kept("batches"))]
 
 @router.post("")
 async def create(
-    request: Request, asked: BatchAsked, batches: TheBatches, files: TheFiles, caller: Caller
+    request: Request,
+    asked: BatchAsked,
+    batches: TheBatches,
+    files: TheFiles,
+    caller: Caller,
+    most_priority: MostPriority,
 ) -> dict[str, Any]:
     """Accept a batch; from then on it survives whatever comes."""
     if asked.endpoint not in ENDPOINTS:
@@ -76,7 +81,9 @@ async def create(
     expiry = asked.output_expires_after
     seconds = None if expiry is None else expiry.seconds
     address = str(request.base_url).rstrip("/")
-    return await batches.create(caller, file, asked.endpoint, asked.metadata, seconds, address)
+    return await batches.create(
+        caller, file, asked.endpoint, asked.metadata, seconds, address, most_priority
+    )
 
 
 @router.get("")

@@ -34,7 +34,6 @@ from core.errors import InputError, MultiGPUError, StorageError
 
 T = TypeVar("T")
 SOURCE = "batch"
-PRIORITY = -1  # requests that somebody waits for have 0
 PICTURES, LINES = 250, 250  # of one portion
 AT_ONCE = 2  # portions that are handed in: workers have the second one while the first ends
 PAUSE = 2.0  # seconds until what was refused for want of room is tried again
@@ -246,7 +245,7 @@ class BatchRunner:
         """Hand in the job of a portion; returns the portion as it is then."""
         batch, told = self.batch, {"batch": self.batch.id}
         job = NewJob(
-            batch.caller, tuple(tasks), PRIORITY, SOURCE, metadata=told, id=str(portion.job)
+            batch.caller, tuple(tasks), batch.priority, SOURCE, metadata=told, id=str(portion.job)
         )
 
         async def submit() -> None:

@@ -10,9 +10,11 @@ from typing import Any
 from apps.openai_images.answer import BACKGROUND, USAGE, Wanted, body_parts, compact
 from apps.openai_images.encoding import encoded, shown_as, size_of
 from apps.openai_images.parameters import EditParameters, ImageParameters
+from apps.server.errors import ApiError
 from apps.server.images.links import Links
 from apps.server.images.places import picture_file, position_of
 from apps.server.live_job import Preview
+from apps.server.records import TaskResult
 
 
 @dataclass(frozen=True)
@@ -21,34 +23,45 @@ class Answer:
 
     Attributes:
         folder: of the daemon.
-        seeds: of the job's pictures.
         address: of the daemon, as the client calls it, without a slash at its end.
     """
 
     asked: ImageParameters
     job: str
     folder: Path
-    seeds: Sequence[int]
     links: Links
     address: str
 
-    def body(self) -> bytes:
-        """All pictures of a job that has them, as JSON."""
-        wanted = Wanted.by(self.asked)
-        files = [self._file(position) for position in range(wanted.n)]
-        return b"".join(body_parts(wanted, int(time.time()), files, self.seeds, self._url))
+    def body(self, results: Sequence[TaskResult], created: int) -> bytes:
+        """All pictures of a job that has them, as JSON.
 
-    def completed(self, position: int) -> bytes:
-        """The event of a picture that is done."""
-        file = self._file(position)
+        Args:
+            created: Unix time.
+
+        Raises:
+            ApiError: 410: they were removed.
+        """
+        wanted = Wanted.by(self.asked)
+        seeds = {one.position: one.result["seed"] for one in results}
+        files = [self._file(position) for position in range(wanted.n)]
+        in_order = [seeds[position] for position in range(wanted.n)]
+        return b"".join(body_parts(wanted, created, files, in_order, self._url))
+
+    def completed(self, one: TaskResult) -> bytes:
+        """The event of a picture that is done.
+
+        Raises:
+            ApiError: 410: it was removed.
+        """
+        file = self._file(one.position)
         asked = self.asked
         return self._event(
             "completed",
-            position,
+            one.position,
             b64_json=_base64(encoded(file, asked.output_format, asked.output_compression)),
             size=size_of(file),
             usage=USAGE,
-            seed=self.seeds[position],
+            seed=one.result["seed"],
             **({"safety_identifier": asked.identifier} if asked.identifier else {}),
         )
 
@@ -88,7 +101,10 @@ class Answer:
         return self.address + path
 
     def _file(self, position: int) -> Path:
-        return picture_file(self.folder, self.job, position)
+        file = picture_file(self.folder, self.job, position)
+        if not file.is_file():  # it is old, and asked for once more
+            raise ApiError(410, "The pictures of this request were removed.", "result_gone")
+        return file
 
 
 def sent_event(name: str, data: Mapping[str, Any]) -> bytes:

@@ -46,6 +46,8 @@ EDIT = _body(json=schema_of(EditParameters), form=_edit_form())
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "A parameter cannot be used; `error.param` and `error.code` say which."},
     404: {"description": "The model is not served."},
+    409: {"description": "The Idempotency-Key came before with another request."},
+    410: {"description": "The pictures were cancelled, or removed."},
     429: {"description": "Too much waits."},
     500: {"description": "The picture could not be drawn."},
     503: {"description": "The server stops, or has no such model."},

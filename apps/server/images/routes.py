@@ -2,13 +2,15 @@
 
 A request is a job like any other: accepted by the journal, drawn in the order of its priority, and
 kept as long as jobs are. Its client waits for the end. One that leaves before wants no more of it,
-so what has not begun by then is cancelled.
+so what has not begun by then is cancelled; unless the request has an Idempotency-Key, by which its
+client may come back for the same pictures.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -17,8 +19,9 @@ from apps.openai_images.models import no_mask
 from apps.openai_images.parameters import EditParameters, GenerationParameters, ImageParameters
 from apps.openai_images.refusals import checked
 from apps.openai_images.tasks import check_together, steps_of, tasks_for
-from apps.server.context import Caller, TheInbox, TheLoras, TheService
-from apps.server.errors import CLIENT_GONE
+from apps.server.context import Caller, MostPriority, TheInbox, TheLoras, TheService
+from apps.server.errors import CLIENT_GONE, ApiError
+from apps.server.idempotency import REPLAYED, IdempotencyKey, RequestKey
 from apps.server.images import documents
 from apps.server.images.answers import Answer
 from apps.server.images.bodies import FORM, JSON, content_type, form_body, json_body, unsupported
@@ -30,7 +33,8 @@ from apps.server.images.waiting import all_drawn, pictures, wanted_no_more
 from apps.server.inbox import Inbox
 from apps.server.loras import Loras
 from apps.server.models import Models, TheModels
-from apps.server.records import PREVIEWS, NewJob, new_id
+from apps.server.priorities import allowed
+from apps.server.records import PREVIEWS, NewJob, StoredJob, new_id
 from apps.server.service import Service
 from core.worker_spec import Role
 
@@ -49,6 +53,8 @@ class Drawing:
         inbox: Inbox,
         loras: Loras,
         caller: str,
+        most_priority: int,
+        idempotency_key: str | None,
     ) -> None:
         self.request = request
         self.service = service
@@ -56,6 +62,9 @@ class Drawing:
         self.inbox = inbox
         self.loras = loras
         self.caller = caller
+        self.priority = allowed(most_priority)
+        self.idempotency_key = idempotency_key
+        self.started = time.monotonic()
         self.links: Links = request.app.state.links
 
     async def check(self, asked: ImageParameters, role: Role) -> str:
@@ -67,43 +76,66 @@ class Drawing:
         check_together(asked, self.service.rules.images)
         return await self.models.asked_for(asked.model, role)
 
-    async def answer(self, asked: ImageParameters, sources: Sequence[str] = ()) -> Response:
-        """Have the pictures drawn, and hand them out.
+    async def answer(
+        self,
+        asked: ImageParameters,
+        prepare: Callable[[], Awaitable[Sequence[str]]],
+        beside: Callable[[], Any] = tuple,
+    ) -> Response:
+        """Have the pictures drawn, and hand them out; of a request that came before, the same.
+
+        Args:
+            prepare: checks that a new request can be served, and gives the paths of the pictures
+                that are to be changed.
+            beside: gives what is asked for beside the parameters, as JSON has it.
 
         Raises:
             ApiError: they cannot be drawn.
         """
-        started = time.monotonic()
-        job = await self._job(asked, sources)
-        stored, _ = await self.service.submit(job)
-        live = self.service.live(stored.id)
-        assert live is not None  # it is new, and nothing was awaited since
-        answer = Answer(
-            asked,
-            job.id,
-            self.service.folder,
-            [task["seed"] for task in job.tasks],
-            self.links,
-            str(self.request.base_url).rstrip("/"),
-        )
+
+        def everything() -> Any:
+            parameters = asked.model_dump(mode="json", exclude={"images"})
+            return [SOURCE, type(asked).__name__, parameters, beside()]
+
+        key = RequestKey()
+        if self.idempotency_key is not None:  # bodies may be large
+            key = await asyncio.to_thread(RequestKey.of, self.idempotency_key, everything)
+        stored, is_new = await self.service.known(self.caller, key), False
+        if stored is None:
+            job = await self._job(asked, await prepare(), key)
+            stored, is_new = await self.service.submit(job)
+        headers = {} if is_new else dict(REPLAYED)
+        try:
+            return await self._hand_out(asked, stored, key, headers)
+        except ApiError as error:
+            error.headers.update(headers)
+            raise
+
+    async def _hand_out(
+        self, asked: ImageParameters, stored: StoredJob, key: RequestKey, headers: dict[str, str]
+    ) -> Response:
+        live = await self.service.followed(stored)
+        address = str(self.request.base_url).rstrip("/")
+        answer = Answer(asked, stored.id, self.service.folder, self.links, address)
 
         async def leave() -> None:
-            if wanted_no_more(live):
+            if wanted_no_more(live, comes_back=key.key is not None):
                 await self.service.cancel(stored)
 
         if asked.stream:
-            return EventStream(events(pictures(self.service, live), answer), leave)
+            return EventStream(events(pictures(self.service, live), answer), leave, headers)
         try:
             await unless_gone(self.request, all_drawn(self.service, live))
         except Gone:
             return Response(status_code=CLIENT_GONE)
         finally:
             await leave()
-        body = await asyncio.to_thread(answer.body)
-        taken = str(round(1000 * (time.monotonic() - started)))
-        return Response(body, media_type=JSON, headers={"openai-processing-ms": taken})
+        created = int(live.stored.ended or time.time())
+        body = await asyncio.to_thread(answer.body, live.results, created)
+        headers["openai-processing-ms"] = str(round(1000 * (time.monotonic() - self.started)))
+        return Response(body, media_type=JSON, headers=headers)
 
-    async def _job(self, asked: ImageParameters, sources: Sequence[str]) -> NewJob:
+    async def _job(self, asked: ImageParameters, sources: Sequence[str], key: RequestKey) -> NewJob:
         id = new_id("job")
         loras = [
             await asyncio.to_thread(self.loras.resolve, lora.name, f"loras[{place}].name")
@@ -116,7 +148,7 @@ class Drawing:
             metadata["user"] = asked.identifier
         if asked.partial_images:
             metadata[PREVIEWS] = asked.partial_images
-        return NewJob(self.caller, tasks, source=SOURCE, metadata=metadata, id=id)
+        return NewJob(self.caller, tasks, self.priority, SOURCE, key, metadata, id=id)
 
 
 async def _drawing(
@@ -126,8 +158,10 @@ async def _drawing(
     inbox: TheInbox,
     loras: TheLoras,
     caller: Caller,
+    most_priority: MostPriority,
+    idempotency_key: IdempotencyKey = None,
 ) -> Drawing:
-    return Drawing(request, service, models, inbox, loras, caller)
+    return Drawing(request, service, models, inbox, loras, caller, most_priority, idempotency_key)
 
 
 TheDrawing = Annotated[Drawing, Depends(_drawing)]
@@ -144,8 +178,12 @@ async def generations(request: Request, drawing: TheDrawing) -> Response:
     if content_type(request) != JSON:
         raise unsupported(request, JSON)
     asked = checked(GenerationParameters, await json_body(request))
-    await drawing.check(asked, "generate")
-    return await drawing.answer(asked)
+
+    async def prepare() -> Sequence[str]:
+        await drawing.check(asked, "generate")
+        return ()
+
+    return await drawing.answer(asked, prepare)
 
 
 @router.post(
@@ -156,17 +194,31 @@ async def edits(request: Request, drawing: TheDrawing) -> Response:
     edit = await _edit_asked_for(request)
     param = "images" if content_type(request) == JSON else "image"
     check_pictures(edit, param)
-    model = await drawing.check(edit.asked, "edit")
-    if edit.masked:
-        raise no_mask(model)
-    keep, resolve = drawing.inbox.keep, drawing.inbox.resolve
-    sources = [
-        await keep(drawing.caller, picture, param)
-        if isinstance(picture, bytes)
-        else await resolve(drawing.caller, picture, param)
-        for picture in edit.pictures
+
+    async def prepare() -> Sequence[str]:
+        model = await drawing.check(edit.asked, "edit")
+        if edit.masked:
+            raise no_mask(model)
+        keep, resolve = drawing.inbox.keep, drawing.inbox.resolve
+        return [
+            await keep(drawing.caller, picture, param)
+            if isinstance(picture, bytes)
+            else await resolve(drawing.caller, picture, param)
+            for picture in edit.pictures
+        ]
+
+    return await drawing.answer(edit.asked, prepare, lambda: _compared(edit))
+
+
+def _compared(edit: EditAsked) -> Any:
+    """What makes an edit another one than the edit before it, beside its parameters."""
+    pictures = [
+        ["bytes", sha256(one).hexdigest()]
+        if isinstance(one, bytes)
+        else ["reference", sha256(one.encode()).hexdigest()]
+        for one in edit.pictures
     ]
-    return await drawing.answer(edit.asked, sources)
+    return [edit.masked, pictures]
 
 
 async def _edit_asked_for(request: Request) -> EditAsked:

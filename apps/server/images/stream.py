@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi.responses import StreamingResponse
@@ -27,9 +27,13 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
     def __init__(
-        self, events: AsyncIterator[bytes], after: Callable[[], Coroutine[Any, Any, None]]
+        self,
+        events: AsyncIterator[bytes],
+        after: Callable[[], Coroutine[Any, Any, None]],
+        headers: Mapping[str, str],
     ) -> None:
-        super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        unbuffered = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(events, headers={**unbuffered, **headers})
         self._after = after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,6 +64,6 @@ async def events(
                 previews[picture.task_id] += 1
                 yield await asyncio.to_thread(answer.partial, picture, index)
             else:
-                yield await asyncio.to_thread(answer.completed, picture.position)
+                yield await asyncio.to_thread(answer.completed, picture)
     except ApiError as error:
         yield sent_event("error", {"type": "error", **error.envelope})

@@ -19,15 +19,14 @@ async def pictures(service: Service, live: LiveJob) -> AsyncIterator[TaskResult 
     Raises:
         ApiError: a picture cannot be drawn, or not by this process, which is about to end.
     """
-    given = looked = 0
+    given = seen = 0  # results; the number of the last preview
     shown: dict[str, int] = {}  # the step of the newest preview, by task; a retry shows none again
     while given < live.stored.total:
-        if looked < len(live.previews):
-            preview = live.previews[looked]
-            looked += 1
-            if preview.step > shown.get(preview.task_id, 0):
-                shown[preview.task_id] = preview.step
-                yield preview
+        if previews := live.previews_after(seen):
+            seen = previews[0].number
+            if previews[0].step > shown.get(previews[0].task_id, 0):
+                shown[previews[0].task_id] = previews[0].step
+                yield previews[0]
         elif given < len(live.results):
             result = live.results[given]
             if not result.result["success"]:
@@ -53,9 +52,14 @@ async def all_drawn(service: Service, live: LiveJob) -> None:
         pass
 
 
-def wanted_no_more(live: LiveJob) -> bool:
-    """Whether some of a job is still to be done, which its client will not see."""
-    return len(live.results) < live.stored.total
+def wanted_no_more(live: LiveJob, comes_back: bool) -> bool:
+    """Whether some of a job is still to be done that nobody will see.
+
+    Args:
+        comes_back: its client has a key by which it may ask for the answer again.
+    """
+    failed = any(not one.result["success"] for one in live.results)  # and so the request
+    return len(live.results) < live.stored.total and (failed or not comes_back)
 
 
 def hidden_folders(service: Service) -> Mapping[str, str]:

@@ -84,6 +84,7 @@ class Guard:
             return
         state = scope.setdefault("state", {})
         state["operator"] = key is not None and key.operator
+        state["max_priority"] = None if key is None else key.max_priority
         if key is None:
             path: str = scope["path"]
             if path not in OPEN and not path.startswith(OPEN_FOLDERS):

@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from apps.server.safety.keys import add_key, read_keys, revoke_key, rotate_key
+from apps.server.priorities import MOST_PRIORITY
+from apps.server.safety.keys import add_key, limit_key, read_keys, revoke_key, rotate_key
 from apps.server.settings import load_server_settings
 
 WORD = "keys"
@@ -14,6 +15,10 @@ examples:
   python serve.py keys add alice       print a new key, which is shown this once
   python serve.py keys add root --operator
                                        one that may drain workers and unload models, too
+  python serve.py keys add ci --max-priority -5
+                                       one whose jobs come after those of others
+  python serve.py keys limit alice --max-priority 3
+                                       let her jobs ask for priorities up to 3
   python serve.py keys list
   python serve.py keys rotate alice    replace it; her jobs and files stay hers
   python serve.py keys revoke alice    end it; a running daemon knows within seconds
@@ -33,9 +38,17 @@ def run(argv: Sequence[str], program: str) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("do", choices=("add", "list", "rotate", "revoke"))
+    parser.add_argument("do", choices=("add", "list", "limit", "rotate", "revoke"))
     parser.add_argument("name", nargs="?", help="whose key it is")
     parser.add_argument("--operator", action="store_true", help="with add: may run the daemon")
+    parser.add_argument(
+        "--max-priority",
+        metavar="N",
+        type=int,
+        choices=range(-MOST_PRIORITY, MOST_PRIORITY + 1),
+        help="with add and limit: the highest priority that jobs of the key may ask for, "
+        "-10 to 10; without it what max_priority_per_key of the settings says",
+    )
     parser.add_argument("--config", metavar="FILE", help="YAML settings over config/server.yaml")
     parser.add_argument("--output-dir", metavar="DIR", help="of the daemon that the keys are for")
     options = parser.parse_args(argv)
@@ -43,17 +56,29 @@ def run(argv: Sequence[str], program: str) -> int:
         parser.error("list takes no name" if options.do == "list" else "whose key? give a name")
     if options.operator and options.do != "add":
         parser.error("--operator is for add")
+    is_limited = options.max_priority is not None
+    if is_limited and options.do not in ("add", "limit"):
+        parser.error("--max-priority is for add and limit")
+    if options.do == "limit" and not is_limited:
+        parser.error("limit needs --max-priority N")
+    if options.operator and is_limited:
+        parser.error("an operator may ask for any priority")
     rules = load_server_settings(options.config).server
     file = rules.keys_place(options.output_dir and Path(options.output_dir))
     if options.do == "list":
         for key in read_keys(file):
             day = time.strftime("%Y-%m-%d", time.localtime(key.created))
-            print(f"{key.name}  {key.id}  since {day}{'  operator' * key.operator}")
+            most = rules.max_priority_per_key if key.max_priority is None else key.max_priority
+            may = "operator, any priority" if key.operator else f"priority up to {most}"
+            print(f"{key.name}  {key.id}  since {day}  {may}")
     elif options.do == "revoke":
         revoke_key(file, options.name)
         print(f"{options.name} has no key any more.")
     elif options.do == "add":
-        print(add_key(file, options.name, options.operator))
+        print(add_key(file, options.name, options.operator, options.max_priority))
+    elif options.do == "limit":
+        limit_key(file, options.name, options.max_priority)
+        print(f"Jobs of {options.name} may ask for priorities up to {options.max_priority}.")
     else:
         print(rotate_key(file, options.name))
     return 0

@@ -38,7 +38,9 @@ class ApiKey:
     Attributes:
         id: of its owner's jobs, files and pictures; a key that replaces it has the same.
         created: Unix time.
-        operator: its owner may also drain workers, and load and unload models.
+        operator: its owner may also drain workers, load and unload models, and ask for any
+            priority.
+        max_priority: the highest that its owner's jobs may ask for; None for what the settings say.
     """
 
     id: str
@@ -46,6 +48,7 @@ class ApiKey:
     sha256: str
     created: int
     operator: bool = False
+    max_priority: int | None = None
 
 
 def read_keys(file: Path) -> list[ApiKey]:
@@ -73,8 +76,11 @@ def read_keys(file: Path) -> list[ApiKey]:
     return keys
 
 
-def add_key(file: Path, name: str, operator: bool = False) -> str:
+def add_key(file: Path, name: str, operator: bool = False, max_priority: int | None = None) -> str:
     """Make a key for somebody; returns it, and nothing else knows it.
+
+    Args:
+        operator, max_priority: see `ApiKey`.
 
     Raises:
         InputError: the name is taken, or no name.
@@ -91,7 +97,7 @@ def add_key(file: Path, name: str, operator: bool = False) -> str:
             )
         secret = _new_secret()
         id = f"key_{secrets.token_hex(8)}"
-        made = ApiKey(id, name, _hash(secret), int(time.time()), operator)
+        made = ApiKey(id, name, _hash(secret), int(time.time()), operator, max_priority)
         _write(file, [*keys, made])
     return secret
 
@@ -105,6 +111,21 @@ def rotate_key(file: Path, name: str) -> str:
         keys[place] = replace(keys[place], sha256=_hash(secret), created=int(time.time()))
         _write(file, keys)
     return secret
+
+
+def limit_key(file: Path, name: str, max_priority: int) -> None:
+    """Set the highest priority that jobs of somebody's key may ask for.
+
+    Raises:
+        InputError: nobody of that name has a key, or it is an operator's.
+    """
+    with _changing(file):
+        keys = read_keys(file)
+        place = _place(keys, name, file)
+        if keys[place].operator:
+            raise InputError(f"max_priority: {name} is an operator, who may ask for any priority.")
+        keys[place] = replace(keys[place], max_priority=max_priority)
+        _write(file, keys)
 
 
 def revoke_key(file: Path, name: str) -> None:
@@ -184,7 +205,8 @@ def key_missing() -> ApiError:
 
 
 def _is_whole(key: ApiKey) -> bool:
-    return len(bytes.fromhex(key.sha256)) == 32 and bool(key.id) and type(key.operator) is bool
+    right_types = type(key.operator) is bool and type(key.max_priority) in (int, type(None))
+    return len(bytes.fromhex(key.sha256)) == 32 and bool(key.id) and right_types
 
 
 def _new_secret() -> str:

@@ -1,0 +1,131 @@
+"""Commands and Python where the daemon is of another version, or something else listens there."""
+
+import json
+import shutil
+import socketserver
+import tempfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from core.errors import InputError
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.remote.protocol import ENGINE_ROUTE, PROTOCOL
+from core.remote.socket_place import FOLDER, NAME
+from tests.conftest import Project, simulated
+
+TASK = {"prompt": "a house", "width": 32, "height": 32, "num_inference_steps": 1}
+UNKNOWN = {"message": "Invalid URL", "type": "invalid_request_error", "param": None, "code": None}
+OTHERS = {
+    "a newer version": (200, json.dumps({"object": "engine", "protocol": PROTOCOL + 1})),
+    "a version before there were numbers": (200, json.dumps({"object": "engine"})),
+    "the same number, and other fields": (200, json.dumps({"protocol": PROTOCOL, "max_tasks": 9})),
+    "a version without the route": (404, json.dumps({"error": UNKNOWN})),
+    "a list": (200, "[1]"),
+    "a web page": (200, "<html>Welcome!</html>"),
+}
+
+
+class _TcpServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+
+class _SocketServer(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+
+class Stranger:
+    """Listens at a port and at the socket of a user's daemon, and answers everything in one way.
+
+    Attributes:
+        url: of the port.
+        runtime: the folder in which the socket's is.
+        asked: paths of the requests that came.
+    """
+
+    def __init__(self, status: int, body: str) -> None:
+        asked: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(self.path)
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def do_POST(self) -> None:
+                self.do_GET()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Say nothing."""
+
+        self.asked = asked
+        self.runtime = Path(tempfile.mkdtemp(prefix="run-"))  # short, as a socket's path has to be
+        place = self.runtime / FOLDER / NAME
+        place.parent.mkdir(mode=0o700)
+        by_port = _TcpServer(("127.0.0.1", 0), Handler)
+        self._servers: list[socketserver.BaseServer] = [by_port, _SocketServer(str(place), Handler)]
+        self.url = f"http://127.0.0.1:{by_port.server_address[1]}"
+
+    def __enter__(self) -> "Stranger":
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+        shutil.rmtree(self.runtime)
+
+
+@pytest.fixture(params=list(OTHERS.values()), ids=list(OTHERS))
+def stranger(request: pytest.FixtureRequest) -> Iterator[Stranger]:
+    with Stranger(*request.param) as stranger:
+        yield stranger
+
+
+def test_a_command_goes_on_without_a_daemon_of_another_version(
+    stranger: Stranger, project: Project
+) -> None:
+    project.write_tweets([TASK])
+    project.environment = {"XDG_RUNTIME_DIR": str(stranger.runtime)}
+    started = project.run(["tweets.json"])
+    assert started.process.wait() == 0, started.errors
+    said = [line for line in started.errors.splitlines() if "server" in line]
+    assert len(said) == 1 and "The server of yours that runs is not used: " in said[0]
+    assert "Traceback" not in started.errors
+    assert stranger.asked == [f"{ENGINE_ROUTE}?kind=generate"]
+    assert len(list(project.pictures.glob("*.png"))) == 1
+
+
+def test_a_named_server_of_another_version_is_refused_in_a_line(
+    stranger: Stranger, project: Project
+) -> None:
+    project.write_tweets([TASK])
+    refused = project.run(["tweets.json", "--server", stranger.url])
+    assert refused.process.wait() == 2
+    (line,) = refused.errors.splitlines()
+    assert f"use_server: the server at {stranger.url} " in line
+    assert not project.pictures.exists()
+
+
+def test_python_is_told_of_a_server_of_another_version(tmp_path: Path) -> None:
+    with (
+        Stranger(*OTHERS["a newer version"]) as stranger,
+        pytest.raises(InputError, match=f"{stranger.url} is of another version"),
+    ):
+        MultiGPUImageGenerator(
+            config=simulated(use_server=stranger.url), output_dir=tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
