@@ -2,21 +2,24 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from apps.server.context import Operator, TheLoras, TheService
 from apps.server.errors import ApiError, not_found
 from apps.server.images.waiting import hidden_folders
 from apps.server.loras import Loras, view
+from apps.server.pinned_loras import PinnedLoras
 from apps.server.service import Service
+from apps.server.state import kept
 from apps.server.workers import snapshot_of
 from core.engine.snapshot import LoraSnapshot
 from core.errors import LoraError, MultiGPUError
 from core.validation import shown
 
+ThePins = Annotated[PinnedLoras, Depends(kept("pinned_loras"))]
 router = APIRouter(prefix="/v1/loras", tags=["models"])
 
 
@@ -51,7 +54,11 @@ async def read(name: str, loras: TheLoras, service: TheService) -> dict[str, Any
 
 @router.post("", status_code=202)
 async def change(
-    asked: LoraRequest, loras: TheLoras, service: TheService, caller: Operator
+    asked: LoraRequest,
+    loras: TheLoras,
+    pins: ThePins,
+    service: TheService,
+    caller: Operator,
 ) -> dict[str, Any]:
     """Have workers load, pin or unload a LoRA, each after the task that it runs.
 
@@ -62,7 +69,10 @@ async def change(
     else:
         path = await asyncio.to_thread(loras.resolve, asked.name, "name")
         await _load(asked, path, service)
-    return _named(loras.plain(asked.name), await _views(loras, service))
+    name = loras.plain(asked.name)
+    if asked.action != "load":
+        await asyncio.to_thread(pins.note, asked.kind, name, asked.action == "pin")
+    return _named(name, await _views(loras, service))
 
 
 async def _load(asked: LoraRequest, path: str, service: Service) -> None:

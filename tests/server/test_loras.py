@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from loguru import logger
 
 from tests.conftest import wait_until
 from tests.server.in_process import Application
@@ -79,6 +80,28 @@ def test_pins_of_both_kinds_are_told_apart(client: httpx2.Client) -> None:
     assert lora(client, "ink")["pinned_for"] == ["edit", "generate"]
     asked(client, "ink", "unload", kind="edit").raise_for_status()
     assert lora(client, "ink")["pinned_for"] == ["generate"]
+
+
+def test_pins_are_there_again_after_the_daemons_restart(folder: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    write(folder / "dew.safetensors", said="dew")
+    with Application(tmp_path, lora_dir=str(folder)) as first, first.client() as client:
+        for name, kind in (("ink", "generate"), ("snow", "edit"), ("dew", "generate")):
+            asked(client, name, "pin", kind=kind).raise_for_status()
+        for name in ("rain", "snow"):
+            asked(client, name, "pin").raise_for_status()
+            asked(client, name, "unload").raise_for_status()
+        asked(client, "fog", "load").raise_for_status()
+    (folder / "dew.safetensors").unlink()
+    sink = logger.add(lines.append, format="{message}", level="WARNING")
+    with Application(tmp_path, lora_dir=str(folder)) as second, second.client() as client:
+        held_by(client, "ink", "cpu0", "cpu1")
+        wait_until(lambda: lora(client, "snow")["pinned_for"] == ["edit"], "the other kind's")
+        pinned = [one["id"] for one in client.get("/v1/loras").json()["data"] if one["pinned_for"]]
+        assert pinned == ["ink", "snow"]
+    logger.remove(sink)
+    [line] = [line for line in lines if "is not pinned again" in line]
+    assert "LoRA dew" in line and "there is no LoRA 'dew'" in line
 
 
 @pytest.mark.parametrize(
