@@ -22,8 +22,9 @@ from tests.stub_backend import StubBackend, StubWorker
 class World:
     """A generator whose workers the test plays, and some LoRAs."""
 
-    def __init__(self, folder: Path, workers: int = 1, **settings: Any) -> None:
-        self.backend = StubBackend()
+    def __init__(self, folder: Path, workers: int = 1, ready: bool = True, **settings: Any) -> None:
+        self.folder = folder
+        self.backend = StubBackend(ready)
         self.lines: list[str] = []
         self.files = [
             write_safetensors(folder / f"style{n}.safetensors", f"{n}.lora_A.weight")
@@ -54,6 +55,21 @@ class World:
         assert found is not None
         return found
 
+    @property
+    def given_up(self) -> str | None:
+        """Why nobody draws any more."""
+        return self.generator.snapshot().result().models[0].given_up
+
+    def edit(self) -> None:
+        """Hand in a task for the other model."""
+        source = self.folder / "source.png"
+        Image.new("RGB", (8, 8)).save(source)
+        self.generator.submit([{"instruction": "x", "source_images": [str(source)]}])
+
+    def end(self) -> None:
+        self.generator.stop(at_once=True)
+        self.stack.close()
+
     def draw(self, *loras: int) -> Any:
         """Hand in a task for each of these LoRAs."""
         tasks = [{"prompt": "x", "lora_path": str(self.files[number])} for number in loras]
@@ -64,17 +80,22 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
     yield world
-    world.generator.stop(at_once=True)
-    world.stack.close()
+    world.end()
 
 
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[World]:
-    """Two workers; a task may take a tenth of a second."""
-    world = World(tmp_path, 2, supervision={"task_timeout": 0.1})
+    world = World(tmp_path, 2)
     yield world
-    world.generator.stop(at_once=True)
-    world.stack.close()
+    world.end()
+
+
+@pytest.fixture
+def hasty(tmp_path: Path) -> Iterator[World]:
+    """One whose worker has a second for what it did before; and a task, one try."""
+    world = World(tmp_path, supervision={"task_timeout_minimum": 1.0, "max_attempts": 1})
+    yield world
+    world.end()
 
 
 def test_a_lora_is_read_by_every_worker_before_its_first_task(world: World) -> None:
@@ -215,16 +236,32 @@ def test_for_a_model_that_nobody_has_loras_can_be_pinned_and_no_more(tmp_path: P
         world.generator.load_loras(world.files[0], pin=True, role="edit")
         drawing = world.worker().serve()
         assert not drawing.has_mail
-        source = tmp_path / "source.png"
-        Image.new("RGB", (8, 8)).save(source)
-        world.generator.submit([{"instruction": "x", "source_images": [str(source)]}])
+        world.edit()
         assert isinstance(drawing.hear(), Stop)
         drawing.die(0)
         editing = world.worker(incarnation=2).serve()
         assert editing.spec.role == "edit" and editing.hear_keep().sha256 == world.hashes[0]
     finally:
-        world.generator.stop(at_once=True)
-        world.stack.close()
+        world.end()
+
+
+def test_what_was_asked_of_one_model_is_not_asked_of_another(tmp_path: Path) -> None:
+    """No worker could be started for the one, which is given up; then one can for the other."""
+    rules = {"restarts_before_retirement": 1}
+    world = World(tmp_path, ready=False, editor={"model": "simulated"}, supervision=rules)
+    try:
+        world.generator.load_loras(world.files[0])
+        world.backend.refusals = [OSError("no process to spare")] * 4
+        world.backend.becomes_ready()
+        wait_until(lambda: "no process to spare" in str(world.given_up), "the end of its tries")
+        with pytest.raises(InputError, match="No worker is left"):
+            world.generator.load_loras(world.files[0], pin=True)
+        world.edit()
+        worker = world.worker().serve()
+        assert worker.spec.role == "edit"
+        worker.hear_lease()
+    finally:
+        world.end()
 
 
 # -- what goes wrong ---------------------------------------------------------------------------
@@ -310,16 +347,24 @@ def test_a_pin_outlives_kills_by_somebody_else_but_not_three_in_a_row(world: Wor
     assert job.results()[0].success and not world.known().pinned
 
 
-def test_a_load_that_hangs_is_ended_at_its_deadline(two: World) -> None:
-    stuck, other = two.worker("cpu0").serve(), two.worker("cpu1").serve()
-    two.generator.load_loras(two.files[0], pin=True)
-    stuck.hear_keep()
-    other.keep(other.hear_keep(), two.hashes[0])
-    wait_until(lambda: stuck.killed, "its end")
-    two.worker("cpu0", 2).serve()
-    wait_until(lambda: not two.known().pinned, "the pin's end")
-    assert "loading it took longer than allowed" in two.known().problems["cpu0"]
-    assert [line for line in two.lines if "cpu0: loading a LoRA took longer than allowed" in line]
+def test_a_load_that_hangs_is_ended_at_its_deadline(hasty: World) -> None:
+    worker = hasty.worker().serve()
+    hasty.generator.load_loras(hasty.files[1])
+    worker.keep(worker.hear_keep(), hasty.hashes[1])  # so it is known how long one takes
+    job = hasty.generator.submit([{"prompt": "x"}])
+    lease = worker.hear_lease()
+    hasty.generator.load_loras(hasty.files[0], pin=True)
+    hasty.backend.let_the_engine_act()
+    worker.draw(lease, loras=hasty.hashes[1:2])
+    worker.hear_keep()
+    worker.save(lease)  # the end of this gives it no more time
+    wait_until(lambda: worker.killed, "its end")
+    assert job.results()[0].success
+    hasty.worker(incarnation=2).serve()
+    hasty.backend.let_the_engine_act()
+    assert not hasty.worker(incarnation=2).has_mail and not hasty.known().pinned
+    assert "loading it took longer than allowed" in hasty.known().problems["cpu0"]
+    assert [line for line in hasty.lines if "cpu0: loading a LoRA took longer than allo" in line]
 
 
 def test_a_lost_device_is_not_the_loras_fault_at_once(world: World) -> None:
@@ -335,22 +380,22 @@ def test_a_lost_device_is_not_the_loras_fault_at_once(world: World) -> None:
     assert world.known().pinned
 
 
-def test_a_picture_that_is_saved_meanwhile_is_not_blamed_for_a_hang(two: World) -> None:
-    worker, other = two.worker("cpu0").serve(), two.worker("cpu1").serve()
-    job = two.generator.submit([{"prompt": f"{n}"} for n in range(2)])
-    leases = worker.hear_lease(), other.hear_lease()
-    two.generator.load_loras(two.files[0])
-    other.finish(leases[1])
-    other.keep(other.hear_keep(), two.hashes[0])
-    worker.draw(leases[0])
+def test_a_picture_that_is_saved_meanwhile_is_not_blamed_for_a_hang(hasty: World) -> None:
+    worker = hasty.worker().serve()
+    hasty.generator.load_loras(hasty.files[1])
+    worker.keep(worker.hear_keep(), hasty.hashes[1])
+    job = hasty.generator.submit([{"prompt": "x"}])
+    lease = worker.hear_lease()
+    hasty.generator.load_loras(hasty.files[0])
+    hasty.backend.let_the_engine_act()
+    worker.draw(lease)
     worker.hear_keep()
     wait_until(lambda: worker.killed, "its end")
-    again = two.worker("cpu0", 2).serve()
-    taker = wait_until(lambda: next((w for w in (again, other) if w.has_mail), None), "another try")
-    lease = taker.hear_lease()
-    assert lease.attempt == 2
-    taker.finish(lease)
-    assert [r.status for r in job.results()] == ["done"] * 2
+    again = hasty.worker(incarnation=2).serve()
+    again.finish(again.hear_lease())
+    assert job.results()[0].success, (
+        "it was counted as the task's failure, of which one is too many"
+    )
 
 
 def test_a_worker_that_is_to_leave_finishes_its_load_first(world: World) -> None:
