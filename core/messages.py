@@ -23,8 +23,11 @@ MANY_LORAS = 24  # hashes in a message that leave room for a free text of full l
 HASH_BYTES = 68  # of a SHA-256 in a list, with its quotes, comma and space
 
 KeepWay = Literal["load", "pin", "unload"]
-FailureKind = Literal["input", "lora", "out_of_memory", "device", "storage", "error"]
-"""device: the CUDA context is lost and the worker must go. storage: the disk refused a write."""
+FailureKind = Literal["input", "lora", "exception", "out_of_memory", "device", "storage", "error"]
+"""exception: one of the program or of a library, which another try would only repeat. device: the
+CUDA context is lost and the worker must go. storage: the disk refused a write."""
+LASTING: frozenset[FailureKind] = frozenset({"input", "exception"})
+"""Of a model's load: no other try would end in another way."""
 
 
 @dataclass(frozen=True)
@@ -317,7 +320,7 @@ def encode(message: ToWorker | ToMain) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    fields = json.loads(data)
+    fields = json.loads(data.decode())  # which saves a look for other encodings
     kind = _TYPES[fields.pop("type")]
     if kind is Lease:
         fields["task"] = task_from_json(fields["task"])

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
 
 from apps.server.context import Operator, TheLoras, TheService
+from apps.server.document import errors
 from apps.server.errors import ApiError, not_found
 from apps.server.images.waiting import hidden_folders
-from apps.server.loras import Loras, view
+from apps.server.loras import FileView, LoraEntry, Loras, view
+from apps.server.paging import Listing
 from apps.server.pinned_loras import PinnedLoras
 from apps.server.service import Service
 from apps.server.state import kept
@@ -20,7 +23,7 @@ from core.errors import LoraError, MultiGPUError
 from core.validation import shown
 
 ThePins = Annotated[PinnedLoras, Depends(kept("pinned_loras"))]
-router = APIRouter(prefix="/v1/loras", tags=["models"])
+router = APIRouter(prefix="/v1/loras", tags=["loras"])
 
 
 class LoraRequest(BaseModel):
@@ -40,26 +43,47 @@ class LoraRequest(BaseModel):
     kind: Literal["generate", "edit"] = "generate"
 
 
+class LoadError(TypedDict):
+    """Why a worker does not hold a LoRA as it should; the kind is that of the model's tasks."""
+
+    worker: str
+    kind: str
+    message: str
+
+
+class LoraView(FileView):
+    """A LoRA, and how workers stand to it.
+
+    Attributes:
+        loaded_on: names of workers that hold it.
+        pinned_for: kinds of task whose workers are to hold it for good.
+    """
+
+    loaded_on: list[str]
+    pinned_for: list[str]
+    load_errors: list[LoadError]
+
+
 @router.get("")
-async def listing(loras: TheLoras, service: TheService) -> dict[str, Any]:
+async def list_loras(loras: TheLoras, service: TheService) -> Listing[LoraView]:
     """All LoRAs of the folder: those that cannot be used and why, and which workers hold them."""
     return {"object": "list", "data": list((await _views(loras, service)).values())}
 
 
-@router.get("/{name}")
-async def read(name: str, loras: TheLoras, service: TheService) -> dict[str, Any]:
+@router.get("/{name}", responses=errors(404))
+async def read_lora(name: str, loras: TheLoras, service: TheService) -> LoraView:
     """One LoRA by its name."""
     return _named(name, await _views(loras, service))
 
 
-@router.post("", status_code=202)
-async def change(
+@router.post("", status_code=202, responses=errors(404, 409, 507))
+async def change_lora(
     asked: LoraRequest,
     loras: TheLoras,
     pins: ThePins,
     service: TheService,
     caller: Operator,
-) -> dict[str, Any]:
+) -> LoraView:
     """Have workers load, pin or unload a LoRA, each after the task that it runs.
 
     What becomes of it says `GET /v1/loras/{name}`: `loaded_on`, `pinned_for`, `load_errors`.
@@ -100,13 +124,13 @@ async def _unload(asked: LoraRequest, loras: Loras, service: Service) -> None:
     await asyncio.to_thread(service.generator.unload_loras, paths, asked.kind)
 
 
-def _named(name: str, views: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def _named(name: str, views: Mapping[str, LoraView]) -> LoraView:
     if name not in views:
         raise not_found(f"No LoRA is called {shown(name)}.", "lora_not_found")
     return views[name]
 
 
-async def _views(loras: Loras, service: Service) -> dict[str, dict[str, Any]]:
+async def _views(loras: Loras, service: Service) -> dict[str, LoraView]:
     """All LoRAs as callers see them, by name."""
     known = (await snapshot_of(service)).loras
     return await asyncio.to_thread(_seen, loras, known, hidden_folders(service))
@@ -114,21 +138,22 @@ async def _views(loras: Loras, service: Service) -> dict[str, dict[str, Any]]:
 
 def _seen(
     loras: Loras, known: Sequence[LoraSnapshot], folders: Mapping[str, str]
-) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+) -> dict[str, LoraView]:
+    found: dict[str, LoraView] = {}
     entries = {**loras.gone([lora.path for lora in known if lora.path]), **loras.entries()}
     for name, entry in sorted(entries.items()):
         own = [lora for lora in known if lora.path == str(entry.path)]
         if own and not entry.is_gone:
             sha256 = loras.sha256(entry)
             own = [lora for lora in own if lora.sha256 == sha256]
-        found[name] = {**view(entry), **_standing(own, folders)}
+        found[name] = _view(entry, own, folders)
     return found
 
 
-def _standing(loras: Sequence[LoraSnapshot], folders: Mapping[str, str]) -> dict[str, Any]:
-    """How workers stand to a LoRA, which may be one of several models."""
+def _view(entry: LoraEntry, loras: Sequence[LoraSnapshot], folders: Mapping[str, str]) -> LoraView:
+    """A LoRA, which may be one of several models."""
     return {
+        **view(entry),
         "loaded_on": sorted(name for lora in loras for name in lora.workers),
         "pinned_for": sorted(lora.role for lora in loras if lora.pinned),
         "load_errors": [

@@ -6,9 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 from fastapi import Depends
+from typing_extensions import TypedDict
 
 from apps.server.errors import ApiError
 from apps.server.state import kept
@@ -183,7 +184,30 @@ def _inspected(name: str, path: Path, size: int, modified: float) -> LoraEntry:
 TheLoras = Annotated[Loras, Depends(kept("loras"))]
 
 
-def view(entry: LoraEntry) -> dict[str, Any]:
+class FileView(TypedDict):
+    """A file in the folder of LoRAs.
+
+    Attributes:
+        id: its name, which tasks may use.
+        created: Unix time of its last change.
+        rank: the largest of its layers; null where the file says nothing of it.
+        layers: of the model that it changes.
+        base_model: the model that it was made for, in its trainer's words, if it says so.
+        problem: why it cannot be used.
+    """
+
+    id: str
+    object: Literal["lora"]
+    created: int
+    bytes: int
+    rank: int | None
+    layers: int
+    base_model: str | None
+    usable: bool
+    problem: str | None
+
+
+def view(entry: LoraEntry) -> FileView:
     """A LoRA as callers see it."""
     return {
         "id": entry.name,

@@ -15,7 +15,7 @@ from core.engine.served_model import ServedModel
 from core.engine.worker_slot import State, WorkerSlot
 from core.errors import InputError
 from core.lora_stack import CheckedLora
-from core.messages import Keep, KeepWay, Kept
+from core.messages import LASTING, Keep, KeepWay, Kept
 
 NOT_HELD = (
     "the worker let it go, for which its log has the reason; it is pinned there again when the "
@@ -143,7 +143,7 @@ class LoraKeeper:
 
     def _failed(self, slot: WorkerSlot, model: ServedModel, order: Keep, message: Kept) -> None:
         model.loras.problems[order.sha256][slot.name] = message.error
-        if message.kind == "lora":  # it would be the same with every worker
+        if message.kind == "lora" or message.kind in LASTING:  # with every worker, every time
             self._give_up(model, order.sha256, f"{slot.name}: {message.error}")
             return
         logger.warning(

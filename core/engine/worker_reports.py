@@ -156,7 +156,8 @@ class WorkerReports:
             slot.set_deadline(self._saving_timeout)
             if slot.go_on():
                 self._dispatcher.began(slot)
-            self._dispatcher.give_to(slot)
+            else:  # before the disk is busy with what it has done
+                self._dispatcher.give_to(slot)
 
     def _kept(self, slot: WorkerSlot, message: Kept) -> None:
         """A worker has loaded, pinned or dropped a LoRA, or could not; now it may have a task."""
@@ -191,7 +192,6 @@ class WorkerReports:
             run.attempts.done(active, message, self._publishing(slot, active))
         else:
             run.attempts.failed(active, message)
-        self._dispatcher.give_to(slot)
 
     def _publishing(self, slot: WorkerSlot, active: ActiveAttempt) -> Callable[[], None]:
         """Count a result as the slot's until it is recorded; returns what ends that."""

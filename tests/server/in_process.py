@@ -132,6 +132,9 @@ class Pictures:
 class NoLoras:
     """Knows no LoRA."""
 
+    def entries(self) -> Mapping[str, Any]:
+        return {}
+
     def resolve(self, name: str, param: str) -> str:
         raise bad_value(param, f"{param}: there is no LoRA {name!r}.")
 
