@@ -18,8 +18,11 @@ MAX_TEXT_BYTES = 2_000  # of one free text in a worker's message, after JSON esc
 MAX_NAME_BYTES = 600  # of a task's name beside such a text
 MOST_PREVIEWS = 3  # of one task
 
-FailureKind = Literal["input", "lora", "out_of_memory", "device", "storage", "error"]
-"""device: the CUDA context is lost and the worker must go. storage: the disk refused a write."""
+FailureKind = Literal["input", "lora", "exception", "out_of_memory", "device", "storage", "error"]
+"""exception: one of the program or of a library, which another try would only repeat. device: the
+CUDA context is lost and the worker must go. storage: the disk refused a write."""
+LASTING: frozenset[FailureKind] = frozenset({"input", "exception"})
+"""Of a model's load: no other try would end in another way."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +279,7 @@ def encode(message: ToWorker | ToMain) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    fields = json.loads(data)
+    fields = json.loads(data.decode())  # which saves a look for other encodings
     kind = _TYPES[fields.pop("type")]
     if kind is Lease:
         fields["task"] = task_from_json(fields["task"])

@@ -8,6 +8,7 @@ from typing import assert_never
 from core.errors import ModelLoadError
 from core.fault_points import fault_point
 from core.messages import (
+    LASTING,
     MAX_NAME_BYTES,
     BootFailed,
     Compiling,
@@ -119,7 +120,7 @@ class _Worker:
             kind, text = classify(error)
             everywhere = isinstance(error, ModelLoadError)
             self._channel.send(LoadFailed(kind, clip(text), everywhere))
-            if kind != "input" and not everywhere:
+            if kind not in LASTING and not everywhere:
                 os._exit(LEAVING_EXIT)  # a fresh process may find disk and device mended
             return
         self._channel.send(Loaded(model_class, time.monotonic() - started))

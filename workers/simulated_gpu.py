@@ -7,7 +7,8 @@ request: a prompt or instruction `!fault`, `!fault:3` (only in the first 3 attem
     crash      segmentation fault          kill    SIGKILL to itself
     stop       SIGSTOP to itself           hang    a loop that never ends
     stuck      a native call that never ends and holds the GIL
-    error      an exception                nan     an exception that a retry would not mend
+    error      an exception                nan     a refusal of what is asked for
+    bug        an exception that a retry would not mend
     oom        out of memory, always       cuda    a lost CUDA context
     crowd      out of memory, unless it is drawn alone
     disk-full  ENOSPC from the saver       slow    30 times the time
@@ -257,6 +258,8 @@ def _break_if_asked(fault: str) -> None:
             hold_the_gil()
         case "error":
             raise RuntimeError("a simulated failure")
+        case "bug":
+            raise KeyError("a simulated defect")
         case "nan":
             raise InputError("a simulated failure that a retry would repeat")
         case "oom":

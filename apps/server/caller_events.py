@@ -7,23 +7,54 @@ It begins with the moment at which it is opened and repeats nothing: read `/v1/j
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from typing_extensions import TypedDict
 
 from apps.server.context import Caller, TheService
+from apps.server.document import stream
 from apps.server.events import COMES_BACK
 from apps.server.feed import Happening, JobChanged, PreviewShown, StepTold
-from apps.server.job_views import JobViews, running_view
+from apps.server.job_views import (
+    JobView,
+    JobViews,
+    PreviewView,
+    ResultWithTask,
+    StepView,
+    running_view,
+)
 from apps.server.service import Service
 
 PAUSE = 0.05  # seconds in which what happens is gathered; of many steps the last is told
 router = APIRouter(prefix="/v1/events", tags=["jobs"])
 
 
-@router.get("", response_class=EventSourceResponse)
-async def events(
+class StepOfJob(StepView):
+    """A running task of any job."""
+
+    job: str
+
+
+class StreamState(TypedDict):
+    """Says something of the stream itself."""
+
+    object: Literal["events"]
+
+
+EVENTS = stream(
+    open=StreamState,
+    job=JobView,
+    step=StepOfJob,
+    preview=PreviewView,
+    task=ResultWithTask,
+    missed=StreamState,
+)
+
+
+@router.get("", response_class=EventSourceResponse, responses={200: {"content": EVENTS}})
+async def follow_all_jobs(
     request: Request, service: TheService, caller: Caller
 ) -> AsyncIterator[ServerSentEvent]:
     """`open`, `job` (it came, began, ended), `step`, `preview`, `task` (a result), `missed`."""
@@ -60,7 +91,7 @@ async def _told(happening: Happening, service: Service, views: JobViews) -> Serv
         live = service.live(happening.job.id)
         return ServerSentEvent(event="job", data=views.job(live.stored if live else happening.job))
     if isinstance(happening, StepTold):
-        step: dict[str, Any] = {"job": happening.job, **running_view(happening.running)}
+        step: StepOfJob = {"job": happening.job, **running_view(happening.running)}
         return ServerSentEvent(event="step", data=step)
     if isinstance(happening, PreviewShown):
         data = views.preview(happening.job, happening.preview)

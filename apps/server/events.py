@@ -14,8 +14,17 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from apps.server.context import Caller, TheService
+from apps.server.document import errors, stream
 from apps.server.errors import bad_value
-from apps.server.job_views import JobViews, has_changed, running_view
+from apps.server.job_views import (
+    JobView,
+    JobViews,
+    PreviewView,
+    ResultView,
+    StepView,
+    has_changed,
+    running_view,
+)
 from apps.server.leashes import Leashes
 from apps.server.live_job import LiveJob, Running
 from apps.server.records import StoredJob
@@ -34,7 +43,11 @@ async def _job(id: str, service: TheService, caller: Caller) -> StoredJob:
 
 async def _after(
     last_event_id: Annotated[
-        str | None, Header(description="The number of the last event that came; 0: none.")
+        str | None,
+        Header(
+            description="The number of the last event that came; 0: none.",
+            json_schema_extra={"pattern": f"^[0-9]{{0,{MOST_DIGITS}}}$"},
+        ),
     ] = None,
     after: Annotated[
         int | None, Query(ge=0, lt=10**MOST_DIGITS, description="As Last-Event-ID.")
@@ -49,8 +62,15 @@ async def _after(
     return after or 0
 
 
-@router.get("/{id}/events", response_class=EventSourceResponse)
-async def events(
+EVENTS = stream(job=JobView, step=StepView, preview=PreviewView, task=ResultView, end=JobView)
+
+
+@router.get(
+    "/{id}/events",
+    response_class=EventSourceResponse,
+    responses={200: {"content": EVENTS}, **errors(404)},
+)
+async def follow_job(
     request: Request,
     service: TheService,
     job: Annotated[StoredJob, Depends(_job)],
@@ -87,7 +107,7 @@ async def follow(
 
 
 async def _of_live(
-    live: LiveJob, place: int, views: JobViews, told: dict[str, Any]
+    live: LiveJob, place: int, views: JobViews, told: JobView
 ) -> AsyncIterator[ServerSentEvent]:
     running: dict[str, Running] = {}
     told_at = time.monotonic()
@@ -122,7 +142,7 @@ async def _of_live(
             continue
 
 
-def _news(view: dict[str, Any]) -> tuple[Any, ...]:
+def _news(view: JobView) -> tuple[Any, ...]:
     """What of a job is worth an event of its own."""
     names = ("status", "queue_position", "counts", "cancelling", "waiting_for")
     return tuple(view.get(name) for name in names)

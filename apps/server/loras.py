@@ -5,11 +5,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
+from typing_extensions import TypedDict
 
+from apps.server.document import errors
 from apps.server.errors import ApiError, not_found
+from apps.server.paging import Listing
 from apps.server.state import kept
 from core.checkpoints.lora_files import PEFT_FILE, lora_name
 from core.checkpoints.lora_names import holds_lora, take_apart, unsupported_method
@@ -153,24 +156,48 @@ def _inspected(name: str, path: Path, size: int, modified: float) -> LoraEntry:
 
 
 TheLoras = Annotated[Loras, Depends(kept("loras"))]
-router = APIRouter(prefix="/v1/loras")
+router = APIRouter(prefix="/v1/loras", tags=["loras"])
+
+
+class LoraView(TypedDict):
+    """A file in the folder of LoRAs.
+
+    Attributes:
+        id: its name, which tasks may use.
+        created: Unix time of its last change.
+        rank: the largest of its layers; null where the file says nothing of it.
+        layers: of the model that it changes.
+        base_model: the model that it was made for, in its trainer's words, if it says so.
+        problem: why it cannot be used.
+    """
+
+    id: str
+    object: Literal["lora"]
+    created: int
+    bytes: int
+    rank: int | None
+    layers: int
+    base_model: str | None
+    usable: bool
+    problem: str | None
 
 
 @router.get("")
-def listing(loras: TheLoras) -> dict[str, Any]:
+def list_loras(loras: TheLoras) -> Listing[LoraView]:
     """All LoRAs of the folder, with those that cannot be used and why."""
     return {"object": "list", "data": [view(entry) for entry in loras.entries().values()]}
 
 
-@router.get("/{name}")
-def read(name: str, loras: TheLoras) -> dict[str, Any]:
+@router.get("/{name}", responses=errors(404))
+def read_lora(name: str, loras: TheLoras) -> LoraView:
+    """One file of the folder."""
     entry = loras.entries().get(name)
     if entry is None:
         raise not_found(f"No LoRA is called {shown(name)}.", "lora_not_found")
     return view(entry)
 
 
-def view(entry: LoraEntry) -> dict[str, Any]:
+def view(entry: LoraEntry) -> LoraView:
     """A LoRA as callers see it."""
     return {
         "id": entry.name,

@@ -208,33 +208,30 @@ class Engine(TaskEngine):
         self._supervisor.forgive(max(0.0, now - self._next_check))
         for model in self._models.values():
             self._supervisor.mind_the_fetch(model)
-        for slot in self._slots:
-            self._supervisor.check(slot, now)
-            self._supervisor.mind_the_drain(slot)
+        self._supervisor.check_all(now)
         self._dispatcher.give_to_all()
         self._assignment.assign(self._supervisor, now)  # of slots that could be given nothing
-        for slot in self._slots:
-            self._supervisor.start_if_due(slot, now)
-        self._supervisor.grant_loads()
+        self._supervisor.start_all(now)
 
     def _receive(self, timeout: float) -> None:
         """Wait for what workers, recorders and callers have to say, and act on it.
 
-        Every waking costs more than what is done then. So what concerns no decision is passed on
-        without one (it may hide a call of `wake` until the next timer), and where no device can
-        notice, more is waited for.
+        Every waking costs more than what is done then. So where no device can notice, more is
+        waited for, and what concerns no decision is passed on without one (it may hide a call of
+        `wake` until the next timer).
         """
         end = time.monotonic() + timeout
-        reports = self._backend.poll(timeout)
-        while reports and not self._commands and all(map(concerns_no_decision, reports)):
+        goes_on = True
+        while goes_on:
+            reports = self._backend.poll(max(0.0, end - time.monotonic()))
+            if self._dispatcher.is_provided_for(GATHER):
+                time.sleep(GATHER)
+                reports += self._backend.poll(0.0)
             for report in reports:
                 self._reports.receive(report)
-            reports = self._backend.poll(max(0.0, end - time.monotonic()))
-        if self._dispatcher.is_provided_for(GATHER):
-            time.sleep(GATHER)
-            reports += self._backend.poll(0.0)
-        for report in reports:
-            self._reports.receive(report)
+            goes_on = (
+                bool(reports) and not self._commands and all(map(concerns_no_decision, reports))
+            )
         while self._commands:
             self._commands.popleft()()
 
@@ -242,11 +239,10 @@ class Engine(TaskEngine):
         if self._commands:
             return 0.0
         now = time.monotonic()
-        busy = any(s.deadline is not None for s in self._slots)
+        deadlines = [s.deadline for s in self._slots if s.deadline is not None]
         # From the last look on: what we did since then may have held us up, too.
-        self._next_check = min(now, self._checked_at) + (BUSY_WAIT if busy else IDLE_WAIT)
-        timers = [self._next_check]
-        timers += [s.deadline for s in self._slots if s.deadline is not None]
+        self._next_check = min(now, self._checked_at) + (BUSY_WAIT if deadlines else IDLE_WAIT)
+        timers = [self._next_check, *deadlines]
         if not self._supervisor.closing:
             down = [s for s in self._slots if s.state is State.DOWN and s.wanted and s.model]
             timers += [s.start_at for s in down if self._supervisor.could_start(s)]

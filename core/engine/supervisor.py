@@ -18,7 +18,7 @@ from core.engine.worker_slot import State, WorkerSlot
 from core.events import Listener, WorkerState
 from core.fault_points import fault_point
 from core.memory_modes import Mode
-from core.messages import FailureKind, Load, Loaded, LoadFailed, Ready, Stop
+from core.messages import LASTING, FailureKind, Load, Loaded, LoadFailed, Ready, Stop
 from core.settings import SupervisionSettings
 
 STALL_CHECKS = 4  # looks at a loading worker within the time in which it has to get on
@@ -103,7 +103,7 @@ class Supervisor:
             logger.error(f"{slot.name}: {reason}")
         elif everywhere and not slot.model.has_served:
             self.give_up(slot.model, f"{slot.name}: {reason}")
-        elif kind == "input" or everywhere:  # no other try would change anything
+        elif kind in LASTING or everywhere:  # no other try would change anything
             self._retire(slot, reason)
         else:
             logger.error(f"{slot.name}: {reason}")
@@ -159,12 +159,15 @@ class Supervisor:
             for slot in self._slots:
                 slot.forgive(seconds)
 
-    def check(self, slot: WorkerSlot, now: float) -> None:
-        """End a worker that is late, or that stands still while it loads."""
-        if slot.alive and slot.deadline is not None and now >= slot.deadline:
-            self._deadline_passed(slot)
-        if slot.state is State.LOADING and slot.kill_reason is None:
-            self._check_load(slot, now)
+    def check_all(self, now: float) -> None:
+        """End workers that are late, or stand still while they load, and mind the drained slots."""
+        for slot in self._slots:
+            if slot.deadline is not None and now >= slot.deadline and slot.alive:
+                self._deadline_passed(slot)
+            if slot.state is State.LOADING and slot.kill_reason is None:
+                self._check_load(slot, now)
+            if slot.drained or slot.comes_back:
+                self._mind_the_drain(slot)
 
     def _deadline_passed(self, slot: WorkerSlot) -> None:
         if self._backend.has_word(slot.name):
@@ -242,10 +245,14 @@ class Supervisor:
 
     # -- starts ------------------------------------------------------------------
 
-    def start_if_due(self, slot: WorkerSlot, now: float) -> None:
-        """Start a worker where there is none and one is wanted."""
-        if slot.alive or slot.state is not State.DOWN or self.closing or not slot.wanted:
-            return
+    def start_all(self, now: float) -> None:
+        """Start workers where there are none and they are wanted, and let them load."""
+        for slot in self._slots:
+            if slot.state is State.DOWN and slot.wanted and not slot.alive and not self.closing:
+                self._start_if_due(slot, now)
+        self._grant_loads()
+
+    def _start_if_due(self, slot: WorkerSlot, now: float) -> None:
         if now < slot.start_at or not self._release.is_free(slot) or not self.could_start(slot):
             return
         spec = slot.next_spec()
@@ -279,7 +286,7 @@ class Supervisor:
         models = [m for m in (slot.model, other.model) if m is not None]
         return not any({slot.name, other.name} <= m.slots for m in models)
 
-    def grant_loads(self) -> None:
+    def _grant_loads(self) -> None:
         """Let workers load, as many at once as their model's files and the memory allow."""
         for model in {
             id(s.model): s.model for s in self._slots if s.state is State.BOOTED
@@ -395,9 +402,9 @@ class Supervisor:
         """Let a slot have a worker again, with the model that it had."""
         if slot.drained:
             slot.drained, slot.comes_back = False, True
-            self.mind_the_drain(slot)
+            self._mind_the_drain(slot)
 
-    def mind_the_drain(self, slot: WorkerSlot) -> None:
+    def _mind_the_drain(self, slot: WorkerSlot) -> None:
         """Let a drained slot's worker go as soon as it can, and one that is wanted again come."""
         if slot.drained:
             self.let_go(slot)

@@ -151,7 +151,8 @@ class WorkerReports:
             slot.set_deadline(self._saving_timeout)
             if slot.go_on():
                 self._dispatcher.began(slot)
-            self._dispatcher.give_to(slot)
+            else:  # before the disk is busy with what it has done
+                self._dispatcher.give_to(slot)
 
     def _ended(self, slot: WorkerSlot, message: Done | Failed) -> None:
         """An attempt has come to its end in its worker: its record follows."""
@@ -175,7 +176,6 @@ class WorkerReports:
             run.attempts.done(active, message, self._publishing(slot, active))
         else:
             run.attempts.failed(active, message)
-        self._dispatcher.give_to(slot)
 
     def _publishing(self, slot: WorkerSlot, active: ActiveAttempt) -> Callable[[], None]:
         """Count a result as the slot's until it is recorded; returns what ends that."""

@@ -362,7 +362,7 @@ def queries() -> Iterator[Hostile]:
     for order in ("up", "", "%00", "desc;"):
         yield Hostile(f"files, order {order}", [request(f"/v1/files?order={order}")], (400,))
     for after in ("file-x", "..", "%00", "a" * 3000, "%ff"):
-        yield Hostile(f"files after {after[:20]}", [request(f"/v1/files?after={after}")], (400,))
+        yield Hostile(f"files after {after[:20]}", [request(f"/v1/files?after={after}")], (404,))
 
 
 def tasks() -> Iterator[Hostile]:
