@@ -210,7 +210,7 @@ def test_one_key_sees_nothing_of_anothers_files_and_batches(keyed: Keyed) -> Non
             text = bob.get(listing).raise_for_status().text
             assert not [word for word in (*files, batch.id, job["id"], SECRET) if word in text]
         assert bob.get("/v1/batches", params={"after": batch.id}).status_code == 404
-        assert bob.get("/v1/files", params={"after": sent.id}).status_code == 400
+        assert bob.get("/v1/files", params={"after": sent.id}).status_code == 404
         for id in files:
             body = {"input_file_id": id, "endpoint": "/v1/images/generations"}
             refused = bob.post("/v1/batches", json={**body, "completion_window": "24h"})
