@@ -515,6 +515,12 @@ def images() -> Iterator[Hostile]:
             yield Hostile(f"GET {target[:50]}", [request(target)], (400, 404, 405))
     for target in ("/v1/workers/load", "/v1/workers/unload"):
         yield Hostile(f"POST {target}", [posted(b'{"kind":"os"}', target)], (400,))
+    for given in (*PATHS, "", "x\0", "x" * 2000, {"path": "/x"}, None):
+        for action in ("load", "unload"):
+            body = json.dumps({"name": given, "action": action}).encode()
+            yield Hostile(
+                f"{action} of LoRA {str(given)[:40]!r}", [posted(body, "/v1/loras")], (400,)
+            )
     yield Hostile("a drain of no worker", [posted(b"", "/v1/workers/%2e%2e/drain")], (404,))
     for key in ("", "a" * 300, "a b", "\xff"):
         head = [("Content-Type", "application/json"), ("Idempotency-Key", key)]
