@@ -44,7 +44,7 @@ T = TypeVar("T")
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
 BUSY_WAIT = 1.0  # the same while a worker has a deadline: a later turn shows that we were held up
 IDLE_TURN = 0.2  # seconds between turns while a worker waits for another one's task
-GATHER = 0.01  # seconds for which reports are gathered while no device can run dry
+GATHER = 0.03  # seconds for which reports are gathered while no device can run dry
 
 
 class Engine(TaskEngine):
