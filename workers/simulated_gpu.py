@@ -32,7 +32,7 @@ from PIL import Image
 
 from core.errors import InputError
 from core.fault_points import hold_the_gil
-from core.messages import Lease
+from core.messages import Keep, Lease
 from core.pictures.source_images import read_image
 from core.tasks import EditTask, GenerateTask, ScoreTask
 from core.worker_spec import WorkerSpec
@@ -131,6 +131,10 @@ class SimulatedGpu(ModelFamily):
 
     def take_lora_counts(self) -> Any:
         return self._loras.take_counts()
+
+    def keep_lora(self, order: Keep) -> None:
+        self._break_if_lost()
+        self._loras.obey(order)
 
     def _seconds(self, lease: Lease) -> float:
         task = lease.task

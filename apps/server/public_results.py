@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from apps.server.loras import name_of
+from core.checkpoints.lora_files import name_of
 from core.store.relabel import with_other_paths
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from core.engine import forecast
 from core.engine.backend import WorkerBackend
 from core.engine.job_run import JobRun
+from core.engine.lora_keeper import LoraKeeper
 from core.engine.pending import Pending, Worker
 from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
@@ -39,6 +40,7 @@ class Dispatcher:
         slots: all of the engine's; its own list, which changes.
         find: the job and the task that the scheduler has given out.
         run_of: an attempt's job, unless that has ended.
+        loras: tells workers of LoRAs between their tasks.
         copies: the last tasks may run twice.
     """
 
@@ -49,6 +51,7 @@ class Dispatcher:
         backend: WorkerBackend,
         find: Callable[[Pending], tuple[JobRun, TaskState]],
         run_of: Callable[[ActiveAttempt], JobRun | None],
+        loras: LoraKeeper,
         copies: bool,
     ) -> None:
         self._slots = slots
@@ -56,6 +59,7 @@ class Dispatcher:
         self._backend = backend
         self._find = find
         self._run_of = run_of
+        self._loras = loras
         self._copies = copies
         self._found_serving: dict[str, list[WorkerSlot]] = {}  # while slots are given tasks
 
@@ -71,6 +75,10 @@ class Dispatcher:
         self._give_to(slot)
 
     def _give_to(self, slot: WorkerSlot) -> None:
+        if slot.orders:  # before its next task, and behind all that it has already
+            if not slot.running and slot.is_open and not self._backend.is_gone(slot.name):
+                self._loras.send_next(slot)
+            return
         if not slot.running and slot.is_open:
             slot.running = _held(self._group_for(slot))
         if slot.running and not slot.ahead:

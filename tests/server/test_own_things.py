@@ -285,12 +285,12 @@ def test_only_an_operators_key_changes_how_others_are_served(keyed: Keyed) -> No
     keyed.keys["root"] = add_key(keyed.file, "root", operator=True)
     with keyed.client("alice") as alice, keyed.client("root") as root:
         routes = alice.get("/openapi.json").json()["paths"]
-        changes = [
-            path for path in routes if path.startswith("/v1/workers") and "post" in routes[path]
-        ]
-        assert len(changes) >= 4
+        ways = ("/v1/workers", "/v1/loras")
+        changes = [path for path in routes if path.startswith(ways) and "post" in routes[path]]
+        assert len(changes) >= 5
         for path in changes:
-            answer = alice.post(path.replace("{name}", "cpu0"), json={"kind": "generate"})
+            order = {"name": "x", "action": "pin"} if path == "/v1/loras" else {"kind": "generate"}
+            answer = alice.post(path.replace("{name}", "cpu0"), json=order)
             assert answer.status_code == 403, path
             assert answer.json()["error"]["code"] == "insufficient_permissions"
         assert alice.get("/v1/workers").status_code == 200
