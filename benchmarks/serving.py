@@ -1,6 +1,7 @@
 """The daemon: requests accepted and journalled, and what survives a kill; on simulated workers.
 
 python -m benchmarks.serving [--seconds 10] [--clients 200] [--jobs 10000]
+python -m benchmarks.serving --peers PYTHON: see `benchmarks.serving_peers`
 
 Clients are other processes on the same machine, so they share its cores with the daemon: on a
 machine that does other work, compare two runs side by side and not with another day's figures.
@@ -21,6 +22,7 @@ from typing import Any
 import httpx2
 
 from benchmarks.daemon import Daemon, settings, wait_for
+from benchmarks.serving_peers import compare
 from core import MultiGPUImageGenerator
 
 CALLERS = 2  # processes that the clients are spread over
@@ -176,9 +178,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument(
+        "--peers",
+        type=Path,
+        metavar="PYTHON",
+        help="beside LitServe and Ray Serve, by the Python of an environment that has them",
+    )
     options = parser.parse_args()
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.1f} before")
+    if options.peers is not None:
+        compare(options.peers)
+        return
     measure_latency()
     measure_enqueue(options.clients, options.seconds)
     measure_survival(options.jobs)

@@ -43,6 +43,10 @@ def test_a_worker_that_has_its_next_task_is_busy_even_when_the_present_one_ends(
     assert not surely_busy(slot_with(attempt(10.0), attempt(0.01)), elapsed=9.9)
 
 
+def test_a_worker_that_was_not_sent_its_task_yet_is_not_busy() -> None:
+    assert not surely_busy(slot_with(attempt(10.0, sent=False)), elapsed=0.0)
+
+
 def test_nothing_is_sure_of_an_idle_worker_or_of_one_that_is_not_known_yet() -> None:
     assert not surely_busy(slot_with(), elapsed=0.0)
     assert not surely_busy(slot_with(attempt(10.0)), elapsed=0.0, tasks_before=2)

@@ -6,15 +6,15 @@ It begins with the moment at which it is opened and repeats nothing: read `/v1/j
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Literal
 
 from fastapi import APIRouter, Request
-from fastapi.sse import EventSourceResponse, ServerSentEvent
 from typing_extensions import TypedDict
 
 from apps.server.context import Caller, TheService
 from apps.server.document import stream
+from apps.server.event_stream import COMMENT, KEEP_ALIVE, EventStream, sent_event
 from apps.server.events import COMES_BACK
 from apps.server.feed import Happening, JobChanged, PreviewShown, StepTold
 from apps.server.job_views import (
@@ -53,20 +53,26 @@ EVENTS = stream(
 )
 
 
-@router.get("", response_class=EventSourceResponse, responses={200: {"content": EVENTS}})
-async def follow_all_jobs(
-    request: Request, service: TheService, caller: Caller
-) -> AsyncIterator[ServerSentEvent]:
+@router.get("", response_class=EventStream, status_code=200, responses={200: {"content": EVENTS}})
+async def follow_all_jobs(request: Request, service: TheService, caller: Caller) -> EventStream:
     """`open`, `job` (it came, began, ended), `step`, `preview`, `task` (a result), `missed`."""
-    views = JobViews(service, str(request.base_url))
+    return EventStream(_watched(service, caller, JobViews(service, str(request.base_url))))
+
+
+async def _watched(service: Service, caller: str, views: JobViews) -> AsyncGenerator[bytes, None]:
     with service.feed.watch(caller) as watcher:
-        yield ServerSentEvent(event="open", data={"object": "events"}, retry=COMES_BACK)
+        yield sent_event("open", {"object": "events"}, retry=COMES_BACK)
         while not watcher.closed:
-            for happening in _newest(await watcher.take()):
+            try:
+                taken = await asyncio.wait_for(watcher.take(), KEEP_ALIVE)
+            except TimeoutError:
+                yield COMMENT
+                continue
+            for happening in _newest(taken):
                 yield await _told(happening, service, views)
             if watcher.missed:
                 watcher.missed = False
-                yield ServerSentEvent(event="missed", data={"object": "events"})
+                yield sent_event("missed", {"object": "events"})
             await asyncio.sleep(PAUSE)
 
 
@@ -86,16 +92,16 @@ def _subject(happening: Happening) -> tuple[object, ...]:
     return "task", happening.job.id, happening.result.position
 
 
-async def _told(happening: Happening, service: Service, views: JobViews) -> ServerSentEvent:
+async def _told(happening: Happening, service: Service, views: JobViews) -> bytes:
     if isinstance(happening, JobChanged):
         live = service.live(happening.job.id)
-        return ServerSentEvent(event="job", data=views.job(live.stored if live else happening.job))
+        return sent_event("job", views.job(live.stored if live else happening.job))
     if isinstance(happening, StepTold):
         step: StepOfJob = {"job": happening.job, **running_view(happening.running)}
-        return ServerSentEvent(event="step", data=step)
+        return sent_event("step", step)
     if isinstance(happening, PreviewShown):
         data = views.preview(happening.job, happening.preview)
-        return ServerSentEvent(event="preview", data=data)
+        return sent_event("preview", data)
     job, result = happening.job, happening.result
     task = await service.task(job, result.position) or {}
-    return ServerSentEvent(event="task", data=views.result_with_task(job, result, task))
+    return sent_event("task", views.result_with_task(job, result, task))

@@ -20,7 +20,8 @@ async def _caller(request: Request) -> str:
     return caller
 
 
-async def _by_socket(request: Request) -> bool:
+async def by_socket(request: Request) -> bool:
+    """Whether this machine's own user asks, by the socket that nobody else can open."""
     return getattr(request.state, "by_socket", False) is True
 
 
@@ -50,8 +51,9 @@ __all__ = [
     "TheInbox",
     "TheLoras",
     "TheService",
+    "by_socket",
 ]
-BySocket = Annotated[bool, Depends(_by_socket)]
+BySocket = Annotated[bool, Depends(by_socket)]
 TheInbox = Annotated[Inbox, Depends(kept("inbox"))]
 TheService = Annotated[Service, Depends(kept("service"))]
 Caller = Annotated[str, Depends(_caller)]

@@ -2,20 +2,21 @@
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html. Results are numbered in the order
 in which they came, and the journal keeps these numbers: a client that comes back with the last
-one gets what it missed, from this process or the next one. FastAPI sends a comment every 15 s.
+one gets what it missed, from this process or the next one.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
-from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from apps.server.context import Caller, TheService
 from apps.server.document import errors, stream
 from apps.server.errors import bad_value
+from apps.server.event_stream import COMMENT, KEEP_ALIVE, EventStream, sent_event
 from apps.server.job_views import (
     JobView,
     JobViews,
@@ -67,7 +68,8 @@ EVENTS = stream(job=JobView, step=StepView, preview=PreviewView, task=ResultView
 
 @router.get(
     "/{id}/events",
-    response_class=EventSourceResponse,
+    response_class=EventStream,
+    status_code=200,
     responses={200: {"content": EVENTS}, **errors(404)},
 )
 async def follow_job(
@@ -75,58 +77,65 @@ async def follow_job(
     service: TheService,
     job: Annotated[StoredJob, Depends(_job)],
     after: Annotated[int, Depends(_after)],
-) -> AsyncIterator[ServerSentEvent]:
+) -> EventStream:
     """`job` (how it stands), `task` (a result; numbered), `step` (a task's progress), `end`; and
     `preview` (a small picture of what a task has come to), if the job asks for them.
 
     A stream without `end` was cut off: come back with the last number as Last-Event-ID.
     """
-    leashes: Leashes = request.app.state.leashes
+    views = JobViews(service, str(request.base_url))
+    return EventStream(_followed(request.app.state.leashes, service, job, after, views))
+
+
+async def _followed(
+    leashes: Leashes, service: Service, job: StoredJob, place: int, views: JobViews
+) -> AsyncGenerator[bytes, None]:
     with leashes.followed(job.id):
-        views = JobViews(service, str(request.base_url))
-        async for event in follow(service, job, after, views):
-            yield event
+        async with aclosing(follow(service, job, place, views)) as events:
+            async for event in events:
+                yield event
 
 
 async def follow(
     service: Service, job: StoredJob, place: int, views: JobViews
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncGenerator[bytes, None]:
     """Events of a job from the result after `place` on, until it ends or the daemon does."""
     live = service.live(job.id)
     first = views.job(live.stored if live else job)
-    yield ServerSentEvent(event="job", data=first, retry=COMES_BACK)
+    yield sent_event("job", first, retry=COMES_BACK)
     if live is not None:
-        async for event in _of_live(live, place, views, first):
-            yield event
+        async with aclosing(_of_live(live, place, views, first)) as events:
+            async for event in events:
+                yield event
     else:
         while results := await service.results_after(job, place, AT_ONCE):
             for one in results:
                 place = one.order
-                yield ServerSentEvent(event="task", data=views.result(job, one), id=str(place))
-        yield ServerSentEvent(event="end", data=first)
+                yield sent_event("task", views.result(job, one), id=place)
+        yield sent_event("end", first)
 
 
 async def _of_live(
     live: LiveJob, place: int, views: JobViews, told: JobView
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncGenerator[bytes, None]:
     running: dict[str, Running] = {}
-    told_at = time.monotonic()
+    told_at = said_at = time.monotonic()
     shown = 0
     while True:
         changed = live.next_change()
         for one in has_changed(live, running):
-            yield ServerSentEvent(event="step", data=running_view(one))
+            yield sent_event("step", running_view(one))
         for preview in live.previews_after(shown):
             shown = preview.number
             if preview.task_id in live.running:
                 data = views.preview(live.stored.id, preview)
-                yield ServerSentEvent(event="preview", data=data)
+                yield sent_event("preview", data)
         while place < len(live.results):
             place += 1
             result = views.result(live.stored, live.results[place - 1])
-            yield ServerSentEvent(event="task", data=result, id=str(place))
+            yield sent_event("task", result, id=place)
         if live.ended:
-            yield ServerSentEvent(event="end", data=views.job(live.stored))
+            yield sent_event("end", views.job(live.stored))
             return
         if live.left:
             return
@@ -134,12 +143,15 @@ async def _of_live(
         if live.stored.status != told["status"] or now - told_at >= LOOK:
             view = views.job(live.stored)
             if _news(view) != _news(told):
-                yield ServerSentEvent(event="job", data=view)
+                yield sent_event("job", view)
             told, told_at = view, now
         try:
             await asyncio.wait_for(changed.wait(), LOOK)
+            said_at = time.monotonic()
         except TimeoutError:
-            continue
+            if time.monotonic() - said_at >= KEEP_ALIVE:
+                said_at = time.monotonic()
+                yield COMMENT
 
 
 def _news(view: JobView) -> tuple[Any, ...]:

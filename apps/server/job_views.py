@@ -6,6 +6,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from apps.server.images.waiting import hidden_folders
 from apps.server.live_job import LiveJob, Preview, Running
 from apps.server.outlines import KINDS, TITLE
 from apps.server.records import JobStatus, StoredJob, TaskResult
@@ -150,7 +151,7 @@ class JobViews:
     def __init__(self, service: Service, base: str) -> None:
         self._service = service
         self._base = base.rstrip("/")
-        self._private = f"{service.folder}/"
+        self._hidden = hidden_folders(service)
 
     def job(self, job: StoredJob) -> JobView:
         """A job as it stands, with what is expected of it while it has not ended."""
@@ -245,8 +246,10 @@ class JobViews:
         }
 
     def _public(self, text: str | None) -> str | None:
-        """A message without the daemon's folder."""
-        return None if text is None else text.replace(self._private, "")
+        """A message without folders of this machine."""
+        for folder, shown in self._hidden.items():
+            text = text and text.replace(folder, shown)
+        return text
 
 
 def running_view(running: Running) -> StepView:

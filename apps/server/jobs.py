@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from apps.server.context import BySocket, Caller, MostPriority, TheInbox, TheLoras, TheService
+from apps.server.context import Caller, MostPriority, TheService, by_socket
 from apps.server.document import errors, files
 from apps.server.errors import ApiError, not_found
 from apps.server.idempotency import REPLAYED, IdempotencyKey, RequestKey
@@ -52,17 +52,21 @@ class JobRequest(BaseModel):
     previews: int = Field(0, ge=0, le=MOST_PREVIEWS, strict=True)
 
 
-async def _requests(
-    service: TheService, inbox: TheInbox, names: TheLoras, by_socket: BySocket
-) -> TaskRequests:
-    settings = service.generator.settings
-    pictures: Pictures = PicturesInPlace(inbox) if by_socket else inbox
-    loras: LoraNames = LorasInPlace(names) if by_socket else names
+# Each dependency of a dependency costs FastAPI as much time as the journal needs for a job.
+
+
+async def _requests(request: Request) -> TaskRequests:
+    parts = request.app.state
+    settings = parts.service.generator.settings
+    pictures: Pictures = parts.inbox
+    loras: LoraNames = parts.loras
+    if await by_socket(request):
+        pictures, loras = PicturesInPlace(pictures), LorasInPlace(loras)
     return TaskRequests(pictures, loras, settings.seed, settings.workers.picture_suffix)
 
 
-async def _views(request: Request, service: TheService) -> JobViews:
-    return JobViews(service, str(request.base_url))
+async def _views(request: Request) -> JobViews:
+    return JobViews(request.app.state.service, str(request.base_url))
 
 
 Requests = Annotated[TaskRequests, Depends(_requests)]

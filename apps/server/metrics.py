@@ -52,7 +52,7 @@ class Metrics:
             registry=self._registry,
         )
         rate.set_function(self._pictures_per_second)
-        self._recent: deque[float] = deque(maxlen=100_000)  # monotonic times of pictures
+        self._recent: deque[float] = deque()  # monotonic times of the pictures of the last minute
 
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(f"{PREFIX}_{name}", text, labels, registry=self._registry)
@@ -75,7 +75,10 @@ class Metrics:
         self._tasks.labels(kind, outcome).inc()
         if kind in PICTURES and outcome == "done":
             self._pictures.inc()
-            self._recent.append(time.monotonic())
+            now = time.monotonic()
+            self._recent.append(now)
+            while self._recent[0] < now - RECENT:
+                self._recent.popleft()
 
     def took(self, kind: str, seconds: float) -> None:
         """A task was done."""

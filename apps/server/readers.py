@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+CACHE = 256  # KiB that a connection keeps of the file, which the system keeps in memory anyway
+
 
 class Readers:
     """As many connections as are read by at once; each is one thread's at a time.
@@ -17,10 +19,15 @@ class Readers:
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
-        self._connect = connect
+        self._open = connect
         self._lock = threading.Lock()
-        self._idle = [connect()]
+        self._idle = [self._connect()]
         self._closed = False
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = self._open()
+        connection.execute(f"PRAGMA cache_size=-{CACHE}")
+        return connection
 
     @contextmanager
     def one(self) -> Iterator[sqlite3.Connection]:

@@ -98,10 +98,15 @@ class Dispatcher:
         return any(not s.running and s.model and s.model.barrier is None for s in serving)
 
     def is_provided_for(self, seconds: float) -> bool:
-        """Whether no worker's device can run dry so soon; workers that are not ready yet might."""
+        """Whether tasks wait, and no worker's device can run dry so soon; one that loads might.
+
+        Where none waits, there is little to decide, and somebody waits for each result.
+        """
         now = time.monotonic()
         workers = [s for s in self._slots if s.alive]
-        return bool(workers) and all(
+        if not any(s.model and self._scheduler.waiting(s.model.name) for s in workers):
+            return False
+        return all(
             slot.state is State.SERVING
             and slot.model is not None
             and forecast.is_surely_busy(slot, slot.model.times, seconds, now)

@@ -30,10 +30,12 @@ def is_surely_busy(slot: WorkerSlot, times: TaskTimes, seconds: float, now: floa
     """Whether a worker has enough to do for so long, even if its tasks take half as long as ever.
 
     What it begins next counts in full, for the present one may end at any moment; but it must
-    have it already.
+    have it already, as it must have what it runs.
     """
     rate = times.own_seconds_per_work(slot.name)
     if rate is None or not slot.running:
+        return False
+    if not all(active.sent for active in slot.running.values()):
         return False
     if now + seconds < slot.busy_since + rate * slot.work / 2:
         return True

@@ -67,6 +67,8 @@ class Watched:
 
     def close(self) -> None:
         for context in self._contexts:
+            for page in context.pages:
+                page.unroute_all(behavior="ignoreErrors")  # an answer may be on its way
             context.close()
 
 

@@ -213,6 +213,27 @@ def test_an_edit_is_asked_for_with_an_upload_and_a_lora(
     assert (task["kind"], task["num_inference_steps"]) == ("edit", 3)
 
 
+def test_a_picture_is_edited_without_what_it_was_drawn_with(
+    daemon: Daemon, client: httpx2.Client, pages: Watched
+) -> None:
+    run(client, {"prompt": "to be edited"})
+    page = pages.open(daemon.url)
+    page.get_by_label("Add a LoRA").fill("style-001")
+    page.keyboard.press("Enter")
+    page.get_by_text("Options").click()
+    page.get_by_label("Steps", exact=True).fill("7")
+    page.get_by_label("how many").fill("2")
+    picture(page, "to be edited").click()
+    page.get_by_role("button", name="Edit this picture").click()
+    expect(page.get_by_label("Instruction")).to_be_focused()
+    page.keyboard.type("now blue")
+    page.keyboard.press("Control+Enter")
+    shown(picture(page, "now blue"))
+    result = newest(client)
+    assert {"loras", "lora_path", "num_inference_steps"}.isdisjoint(result["task"])
+    assert client.get(f"/v1/jobs/{result['job']}").json()["counts"]["total"] == 1
+
+
 def test_what_is_wrong_in_the_form_is_said_where_it_is(daemon: Daemon, pages: Watched) -> None:
     page = pages.open(daemon.url)
     page.get_by_label("Prompt", exact=True).fill("a house")

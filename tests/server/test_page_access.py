@@ -59,7 +59,9 @@ def played() -> Sketching:
 def client(played: Sketching, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
     """Of a server with pictures, failures, a picture on its way and a job that waits."""
     folder = tmp_path_factory.mktemp("access")
-    with Application(folder, 1, played.workers.backend) as application:
+    # The task on its way is on its way until the last test has ended.
+    patient = {"task_timeout": 3600}
+    with Application(folder, 1, played.workers.backend, supervision=patient) as application:
         with application.client() as client:
             tasks: list[dict[str, Any]] = [{"prompt": prompt} for prompt in PROMPTS]
             tasks += [{"prompt": f"house {number}"} for number in range(6)]

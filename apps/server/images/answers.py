@@ -2,17 +2,18 @@
 
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NotRequired
+from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from apps.openai_images.answer import BACKGROUND, USAGE, Usage, Wanted, body_parts, compact
+from apps.openai_images.answer import BACKGROUND, USAGE, Usage, Wanted, body_parts
 from apps.openai_images.encoding import encoded, shown_as, size_of
 from apps.openai_images.parameters import EditParameters, Format, ImageParameters
 from apps.server.errors import ApiError
+from apps.server.event_stream import sent_event
 from apps.server.images.links import Links
 from apps.server.images.places import picture_file, position_of
 from apps.server.live_job import Preview
@@ -20,6 +21,7 @@ from apps.server.public_results import public_result
 from apps.server.records import TaskResult
 
 DRAWN, EDITED = "image_generation", "image_edit"
+QUICK = 256 * 1024  # bytes of PNGs that are read and sent sooner than threads are switched twice
 
 
 class _PictureEvent(TypedDict):
@@ -74,6 +76,18 @@ class Answer:
     folder: Path
     links: Links
     address: str
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the pictures are small files that go out as they lie there, just written."""
+        wanted = Wanted.by(self.asked)
+        if self.asked.output_format != "png":
+            return False
+        files = [self._file(position) for position in range(wanted.n)]
+        try:
+            return sum(file.stat().st_size for file in files) <= QUICK
+        except OSError:
+            return False
 
     def body(self, results: Sequence[TaskResult], created: int) -> bytes:
         """All pictures of a job that has them, as JSON.
@@ -148,14 +162,6 @@ class Answer:
         if not file.is_file():  # it is old, and asked for once more
             raise ApiError(410, "The pictures of this request were removed.", "result_gone")
         return file
-
-
-def sent_event(name: str, data: Mapping[str, Any]) -> bytes:
-    """One server-sent event.
-
-    https://html.spec.whatwg.org/multipage/server-sent-events.html
-    """
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), compact(data))
 
 
 def _base64(content: bytes) -> str:

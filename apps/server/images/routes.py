@@ -9,6 +9,7 @@ client may come back for the same pictures.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Annotated, Any
 
@@ -28,7 +29,7 @@ from apps.server.images.bodies import FORM, JSON, content_type, form_body, json_
 from apps.server.images.client import Gone, unless_gone
 from apps.server.images.links import Links
 from apps.server.images.places import places_of
-from apps.server.images.stream import EventStream, events
+from apps.server.images.stream import PictureStream, events
 from apps.server.images.waiting import all_drawn, pictures, wanted_no_more
 from apps.server.inbox import Inbox
 from apps.server.loras import Loras
@@ -123,7 +124,7 @@ class Drawing:
                 await self.service.cancel(stored)
 
         if asked.stream:
-            return EventStream(events(pictures(self.service, live), answer), leave, headers)
+            return PictureStream(events(pictures(self.service, live), answer), leave, headers)
         try:
             await unless_gone(self.request, all_drawn(self.service, live))
         except Gone:
@@ -131,7 +132,8 @@ class Drawing:
         finally:
             await leave()
         created = int(live.stored.ended or time.time())
-        body = await asyncio.to_thread(answer.body, live.results, created)
+        made = partial(answer.body, live.results, created)
+        body = made() if answer.is_quick else await asyncio.to_thread(made)
         headers["openai-processing-ms"] = str(round(1000 * (time.monotonic() - self.started)))
         return Response(body, media_type=JSON, headers=headers)
 

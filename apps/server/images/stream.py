@@ -2,38 +2,34 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
-from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from apps.server.errors import ApiError
-from apps.server.images.answers import Answer, sent_event
+from apps.server.event_stream import COMMENT, EventStream, sent_event
+from apps.server.images.answers import Answer
 from apps.server.live_job import Preview
 from apps.server.records import TaskResult
 
-COMMENT = b": keep-alive\n\n"
 _abandoning: set[asyncio.Future[Any]] = set()
 
 
-class EventStream(StreamingResponse):
-    """Events, and what is to be done after the last one, or once the client has left.
+class PictureStream(EventStream):
+    """Events of pictures, and what is to be done after the last one, or once the client has left.
 
     Args:
         after: runs by itself, whatever became of the connection.
     """
 
-    media_type = "text/event-stream"
-
     def __init__(
         self,
-        events: AsyncIterator[bytes],
+        events: AsyncGenerator[bytes, None],
         after: Callable[[], Coroutine[Any, Any, None]],
         headers: Mapping[str, str],
     ) -> None:
-        unbuffered = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(events, headers={**unbuffered, **headers})
+        super().__init__(events, headers)
         self._after = after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,7 +44,7 @@ class EventStream(StreamingResponse):
 
 async def events(
     pictures: AsyncIterator[TaskResult | Preview | None], answer: Answer
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """An event for each picture and each preview of one; an error is the last one.
 
     Args:

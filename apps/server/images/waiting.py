@@ -5,12 +5,11 @@ from collections.abc import AsyncIterator, Mapping
 
 from apps.openai_images.outcome import failure
 from apps.server.errors import leaving
+from apps.server.event_stream import KEEP_ALIVE
 from apps.server.live_job import LiveJob, Preview
 from apps.server.records import TaskResult
 from apps.server.service import Service
 from core.paths import user_path
-
-KEEP_ALIVE = 15.0  # seconds without news after which a stream says that it is still there
 
 
 async def pictures(service: Service, live: LiveJob) -> AsyncIterator[TaskResult | Preview | None]:

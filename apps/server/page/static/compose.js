@@ -70,10 +70,11 @@ export class Compose {
 
   /** Have a picture of the server edited. */
   edit(result) {
+    this.#form.reset(); // steps and LoRAs of a model that draws are not for one that edits
+    this.#loras.value = [];
     this.#form.elements.kind.value = "edit";
     this.#sources.clear();
     this.#sources.addOwn(result.id, pathOf(result.thumbnail_url));
-    this.#form.elements.prompt.value = "";
     this.#show();
   }
 
