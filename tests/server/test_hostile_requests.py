@@ -30,8 +30,8 @@ AT_ONCE = 24
 PATIENCE = 20.0  # seconds for an answer
 DRIP = 0.1  # seconds between the parts of a request that come slowly
 MEMORY = 48 * 1024**2  # bytes that caches may take meanwhile
-# Open files that may come meanwhile: each thread that reads the queue keeps the database and its
-# log open, and not all of a pool's threads have read by the first count.
+# Open files that may come meanwhile: as many connections to the queue stay open, each with two
+# files, as threads have read by at once, which may be more than at the first count.
 FILES = 2 + 2 * min(32, (os.cpu_count() or 1) + 4)
 SMALL = {"width": 64, "height": 64, "num_inference_steps": 1}
 
