@@ -273,8 +273,9 @@ class Result:
         worker: label of the worker that ended the task, or None.
         attempts: leases given out for the task in this run.
         cause: why it failed, in a word: input (it asks for what cannot be), lora (a LoRA that
-            cannot be used), model (its model cannot be), out_of_memory, device, storage, hung,
-            crash, sigkill, or error; None where nothing failed, or an earlier run saw it.
+            cannot be used), model (its model cannot be), exception (one of the program or a
+            library, which another try would repeat), out_of_memory, device, storage, hung, crash,
+            sigkill, or error; None where nothing failed, or an earlier run saw it.
     """
 
     position: int

@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from apps.openai_images.encoding import encoded, size_of
+from apps.openai_images.encoding import Read, encoded, size_of
 from apps.openai_images.parameters import AUTO, Format, ImageParameters
 
 
@@ -102,6 +102,7 @@ def body_parts(
     files: Sequence[Path],
     seeds: Sequence[int],
     url: Callable[[int], str],
+    read: Read = Path.read_bytes,
 ) -> Iterator[bytes]:
     """The JSON of an answer, in parts of which none holds more than one picture.
 
@@ -109,6 +110,7 @@ def body_parts(
         created: Unix time.
         files: of the pictures, PNG.
         url: the address of a picture by its place.
+        read: gives the content of a file.
 
     Raises:
         OSError: a file is gone, or damaged.
@@ -128,7 +130,7 @@ def body_parts(
         if wanted.as_url:
             yield compact({"url": url(place), "seed": seed})
         else:
-            picture = encoded(file, wanted.output_format, wanted.output_compression)
+            picture = encoded(file, wanted.output_format, wanted.output_compression, read)
             yield b'{"b64_json":"' + base64.b64encode(picture) + b'","seed":%d}' % seed
     after: _After = {"usage": USAGE}
     if wanted.identifier is not None:

@@ -20,7 +20,7 @@ from apps.server import (
     files,
     health,
     jobs,
-    loras,
+    lora_routes,
     models,
     results,
     workers,
@@ -37,6 +37,7 @@ from apps.server.images.waiting import hidden_folders
 from apps.server.leashes import Leashes
 from apps.server.own_files import provide_files
 from apps.server.page import page
+from apps.server.pinned_loras import PinnedLoras
 from apps.server.safety.forms import FORM_LIMITS
 from apps.server.safety.guard import Guard
 from apps.server.safety.hosts import Hosts
@@ -62,9 +63,11 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
         await service.start()
         leashes.start()
         app.state.batches.start()
+        app.state.pinned_loras.restore(service.generator, app.state.loras)
         try:
             yield
         finally:
+            await app.state.pinned_loras.end()
             leashes.stop()
             await app.state.batches.close()
             await service.close()
@@ -83,12 +86,13 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
     app.state.service = service
     app.state.leashes = leashes
     provide_files(app, service)
+    app.state.pinned_loras = PinnedLoras(service.folder)
     app.state.models = models.Models(service.generator)
     app.state.links = Links.of_folder(service.folder, service.rules.images.url_lifetime)
     app.state.thumbnails = Thumbnails(service)
     app.state.batches = _batches(app, service)
     of_jobs = (jobs, events, results, caller_events, batch_routes)
-    of_models = (loras, models, workers, engine_routes)
+    of_models = (lora_routes, models, workers, engine_routes)
     parts = (*of_jobs, *of_models, files, routes, pictures, health, page)
     for part in parts:
         app.include_router(part.router)

@@ -1,10 +1,11 @@
 """`/v1/jobs`: tasks of any kind as one job, with progress, results and an early end."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +17,7 @@ from apps.server.in_place import LorasInPlace, PicturesInPlace
 from apps.server.job_views import JobView, JobViews, ResultView
 from apps.server.paging import Listing, Page, listed
 from apps.server.priorities import MOST_PRIORITY, allowed
+from apps.server.public_results import other_than_the_file
 from apps.server.records import PREVIEWS, JobStatus, NewJob, StoredJob, TaskResult
 from apps.server.sent_files import SentFile
 from apps.server.service import JOBS, Service
@@ -214,12 +216,19 @@ async def read_job_result(
 )
 async def read_job_result_content(
     id: str, position: int, service: TheService, caller: Caller
-) -> FileResponse:
+) -> Response:
     """The picture or the verdict of one task."""
     one = await result_of(service, id, position, caller)
     file = result_file(service, id, one)
     kind = MEDIA_TYPES.get(file.suffix, "application/octet-stream")
-    return SentFile(file, media_type=kind, headers={"Cache-Control": FOREVER})
+    headers = {"Cache-Control": FOREVER}
+    try:
+        data = await asyncio.to_thread(other_than_the_file, file)
+    except FileNotFoundError:  # since it was looked for
+        raise _removed(id, one) from None
+    if data is None:
+        return SentFile(file, media_type=kind, headers=headers)
+    return Response(data, media_type=kind, headers=headers)
 
 
 def result_file(service: Service, id: str, one: TaskResult) -> Path:
@@ -233,10 +242,12 @@ def result_file(service: Service, id: str, one: TaskResult) -> Path:
         raise not_found(f"Task {one.position} of {id} has no result to show.", "result_not_found")
     file = service.folder / JOBS / id / Path(str(path)).name
     if not file.is_file():
-        raise ApiError(
-            410, f"The result of task {one.position} of {id} was removed.", "result_gone"
-        )
+        raise _removed(id, one)
     return file
+
+
+def _removed(id: str, one: TaskResult) -> ApiError:
+    return ApiError(410, f"The result of task {one.position} of {id} was removed.", "result_gone")
 
 
 async def result_of(service: Service, id: str, position: int, caller: str) -> TaskResult:

@@ -141,12 +141,17 @@ async def unload_model(
 
 
 async def _check(service: Service, name: str) -> None:
-    engine = await _snapshot(service)
+    engine = await snapshot_of(service)
     if not any(worker.name == name for worker in engine.workers):
         raise not_found(f"No worker is called '{name}'.", "worker_not_found")
 
 
-async def _snapshot(service: Service) -> EngineSnapshot:
+async def snapshot_of(service: Service) -> EngineSnapshot:
+    """How workers and models stand.
+
+    Raises:
+        ApiError: 503: the engine does not answer.
+    """
     try:
         return await service.snapshot()
     except TimeoutError:
@@ -159,7 +164,7 @@ async def _one(service: Service, models: Models, caller: str, name: str) -> Work
 
 
 async def _view(service: Service, models: Models, caller: str) -> WorkerList:
-    engine = await _snapshot(service)
+    engine = await snapshot_of(service)
     roles = {worker.role for worker in engine.workers if worker.model is not None}
     names = {role: await models.serving(role) for role in roles if role is not None}
     memory = await asyncio.to_thread(

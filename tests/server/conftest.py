@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
@@ -18,6 +18,11 @@ import yaml
 from core.remote.socket_place import FOLDER, NAME, answers
 from tests.conftest import PROJECT, WARM, forking, simulated, wait_until
 from tests.warm_commands import WarmCommand
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.server.browser import Watched
 
 SCRIPT = PROJECT / "serve.py"
 ADDRESS = re.compile(r"Serving on (http://\S+)")
@@ -106,6 +111,26 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     daemon = Daemon(tmp_path)
     yield daemon
     daemon.end()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Chromium, or a skip."""
+    from tests.server.browser import chromium  # most tests here have no need of playwright
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def pages(browser: "Browser") -> Iterator["Watched"]:
+    """Opens pages, and fails the test in which something was wrong in one."""
+    from tests.server.browser import Watched
+
+    watched = Watched(browser)
+    yield watched
+    watched.close()
+    assert watched.problems == []
 
 
 def finished(client: httpx2.Client, job: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from apps.server.errors import ApiError
 from apps.server.images.links import Links
 from apps.server.images.places import picture_file, position_of
 from apps.server.live_job import Preview
+from apps.server.public_results import public_result
 from apps.server.records import TaskResult
 
 DRAWN, EDITED = "image_generation", "image_edit"
@@ -87,7 +88,8 @@ class Answer:
         seeds = {one.position: one.result["seed"] for one in results}
         files = [self._file(position) for position in range(wanted.n)]
         in_order = [seeds[position] for position in range(wanted.n)]
-        return b"".join(body_parts(wanted, created, files, in_order, self._url))
+        parts = body_parts(wanted, created, files, in_order, self._url, public_result)
+        return b"".join(parts)
 
     def completed(self, one: TaskResult) -> bytes:
         """The event of a picture that is done.
@@ -97,9 +99,10 @@ class Answer:
         """
         file = self._file(one.position)
         asked = self.asked
+        content = encoded(file, asked.output_format, asked.output_compression, public_result)
         event: CompletedImage = {
             **self._event("completed", one.position),
-            "b64_json": _base64(encoded(file, asked.output_format, asked.output_compression)),
+            "b64_json": _base64(content),
             "size": size_of(file),
             "usage": USAGE,
             "seed": one.result["seed"],

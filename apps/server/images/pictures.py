@@ -11,6 +11,7 @@ from apps.server.document import content, errors
 from apps.server.errors import ApiError, not_found
 from apps.server.images.links import PREFIX, Links, NoLink
 from apps.server.images.places import picture_file
+from apps.server.public_results import public_result
 
 router = APIRouter(tags=["images"])
 
@@ -31,7 +32,9 @@ async def read_picture(name: str, request: Request, service: TheService) -> Resp
         raise ApiError(410, "The address of this picture has expired.", "url_expired")
     file = picture_file(service.folder, link.job, link.position)
     try:
-        picture = await asyncio.to_thread(encoded, file, link.format, link.compression)
+        picture = await asyncio.to_thread(
+            encoded, file, link.format, link.compression, public_result
+        )
     except FileNotFoundError:
         raise _none() from None
     headers = {
