@@ -2,12 +2,5 @@
 
 from apps.interrupts import run_script
 
-
-def command() -> int:
-    from apps.tweets.command import main
-
-    return main()
-
-
 if __name__ == "__main__":
-    run_script(command)
+    run_script("apps.tweets.command")

@@ -8,6 +8,7 @@ asking for a lease until it may be sent, with all 64 waiting.
 """
 
 import argparse
+import os
 import tempfile
 import threading
 import time
@@ -19,7 +20,6 @@ from statistics import median, quantiles
 from typing import Any
 
 from core.messages import Done
-from core.paths import as_text
 from core.store.attempt import Attempt
 from core.store.folder_recorder import FolderRecorder
 from core.store.ledger import Ledger
@@ -86,8 +86,9 @@ class InCallersThread:
 
     def _begin(self, jobs: list[Job], asked: float) -> None:
         for job in jobs:
-            file = self.root.partial(job.output, job.task_id)
-            self.ledger.lease(job.task_id, job.output.key, 1, "gpu0", as_text(file.name))
+            self.root.prepare(os.path.dirname(job.output.path))
+            name = f".partial-{job.task_id}"
+            self.ledger.lease(job.task_id, job.output.key, 1, "gpu0", name)
             self.costs.begins.append(time.perf_counter() - asked)
 
     def _keep(self, jobs: list[Job], batch: int) -> None:

@@ -76,6 +76,7 @@ def take(
     page.goto(url)
     page.locator(".tile img").nth(8).wait_for()
     page.locator("#workers .figure", has_text="step").first.wait_for(state="attached")
+    page.locator("[data-state=running] img").first.wait_for(timeout=1000 * PATIENCE)
     if width < 720:
         page.locator(".results").evaluate("one => one.scrollIntoView()")
     page.wait_for_timeout(1500)
@@ -134,7 +135,7 @@ def _show(url: str, chromium: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         more = scenes(60, 8, num_inference_steps=100)
-        ask(f"{url}/v1/jobs", {"tasks": more})
+        ask(f"{url}/v1/jobs", {"tasks": more, "previews": 3})
         ask(f"{url}/v1/jobs", {"tasks": more[:8]})
         take(browser, url, DOCS / "page.webp", 1440, 900, 1, "light")
         take(browser, url, DOCS / "page_phone.webp", 390, 844, 2, "dark")

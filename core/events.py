@@ -19,7 +19,7 @@ class TaskStarted:
 
 @dataclass(frozen=True)
 class TaskProgress:
-    """Steps of what a worker runs; it comes four times a second at most, and not for short tasks.
+    """Steps of what a worker runs; it comes twice a second at most, and not for short tasks.
 
     `together` counts the tasks that it runs as one.
     """

@@ -2,15 +2,39 @@
 
 import json
 import sys
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    WithJsonSchema,
+)
 
-from core.seeds import fixed_seed, read_seed
+from core.seeds import MAX_SEED, RANDOM, fixed_seed, read_seed
 
 MOST_SHARED = 40  # characters of a text in metadata that others may have, too
 MIN_SIDE = 16  # pixels: one latent patch of the families that we know
 MAX_SIDE = 8192  # pixels: 64 megapixels, past any model that is served here
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What JSON schemas say of a text that a validator of this project checks.
+
+    Attributes:
+        pattern: a regular expression, as ECMA-262 has them.
+    """
+
+    pattern: str
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: Any, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(core_schema), "pattern": self.pattern}
 
 
 def no_bool(value: Any) -> Any:
@@ -63,22 +87,31 @@ def _shared(value: Any) -> Any:
     return sys.intern(value) if isinstance(value, str) and len(value) <= MOST_SHARED else value
 
 
-Text = Annotated[str, BeforeValidator(_plain_text)]
-Prompt = Annotated[Text, AfterValidator(_stripped)]
+# Limits stand before validators: those after them are checks of their own, which JSON schemas lack.
+Text = Annotated[str, BeforeValidator(_plain_text), Shape(r"^[^\u0000]*$")]
+Prompt = Annotated[Text, AfterValidator(_stripped), Shape(r"^[^\u0000]*[^\s\u0000][^\u0000]*$")]
 Side = Annotated[
-    int, BeforeValidator(no_bool), Field(ge=MIN_SIDE, le=MAX_SIDE, multiple_of=MIN_SIDE)
+    int, Field(ge=MIN_SIDE, le=MAX_SIDE, multiple_of=MIN_SIDE), BeforeValidator(no_bool)
 ]
 Area = Annotated[
-    int, BeforeValidator(no_bool), Field(ge=MIN_SIDE * MIN_SIDE, le=MAX_SIDE * MAX_SIDE)
+    int, Field(ge=MIN_SIDE * MIN_SIDE, le=MAX_SIDE * MAX_SIDE), BeforeValidator(no_bool)
 ]
-Steps = Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=1000)]
-Scale = Annotated[float, BeforeValidator(no_bool), Field(ge=0, le=100, allow_inf_nan=False)]
-Seed = Annotated[int, PlainValidator(fixed_seed)]
-SeedOrRandom = Annotated[int, PlainValidator(read_seed)]  # or core.seeds.RANDOM
+Steps = Annotated[int, Field(ge=1, le=1000), BeforeValidator(no_bool)]
+Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), BeforeValidator(no_bool)]
+Seed = Annotated[
+    int,
+    PlainValidator(fixed_seed),
+    WithJsonSchema({"type": "integer", "minimum": 0, "exclusiveMaximum": MAX_SEED + 1}),
+]
+SeedOrRandom = Annotated[  # or core.seeds.RANDOM
+    int,
+    PlainValidator(read_seed),
+    WithJsonSchema({"type": "integer", "minimum": RANDOM, "exclusiveMaximum": MAX_SEED + 1}),
+]
 Metadata = Annotated[dict[str, Any], BeforeValidator(_php_object), AfterValidator(_own_json)]
-Strength = Annotated[float, BeforeValidator(no_bool), Field(ge=-10, le=10, allow_inf_nan=False)]
+Strength = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False), BeforeValidator(no_bool)]
 Source = Annotated[Text, AfterValidator(_stripped)]
 MOST_SOURCES = 16  # pictures of one edit
 Sources = Annotated[
-    tuple[Source, ...], BeforeValidator(_listed), Field(min_length=1, max_length=MOST_SOURCES)
+    tuple[Source, ...], Field(min_length=1, max_length=MOST_SOURCES), BeforeValidator(_listed)
 ]

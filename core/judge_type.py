@@ -1,9 +1,12 @@
 """What the program has to know of a type of judge; each has a file in `core.judges`."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from core.judge_calls import JudgePrompts
 from core.registry import Registry
+
+if TYPE_CHECKING:
+    from core.judge_calls import JudgePrompts
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,14 @@ class JudgeType:
 
     served_by: str
     chats: bool = True
-    prompts: JudgePrompts | None = None
+    prompts: "JudgePrompts | None" = None
     usual_prompts: str | None = None
     needs: tuple[str, ...] = ()
     own_settings: frozenset[str] = frozenset()
     new_tokens: int | None = None
     varies: bool = False
 
-    def missing_in(self, prompts: JudgePrompts) -> str | None:
+    def missing_in(self, prompts: "JudgePrompts") -> str | None:
         """The fields that calls have to set, in words, if one of them does not."""
         if all(getattr(call, name) for call in prompts.calls for name in self.needs):
             return None

@@ -1,12 +1,13 @@
 """What main and a worker say to each other: frozen dataclasses in code, JSON on the pipe.
 
-Named for their receiver's point of view: main sends `Load`, `Lease` and `Stop`; a worker
+Named for their receiver's point of view: main sends `Load`, `Keep`, `Lease` and `Stop`; a worker
 answers with the others, and so does the process that fetches a model. A worker's message stays
 below PIPE_BUF (4,096 bytes on Linux), so that the kernel writes it whole or not at all, however
 the worker dies.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +19,15 @@ MAX_TEXT_BYTES = 2_000  # of one free text in a worker's message, after JSON esc
 MAX_NAME_BYTES = 600  # of a task's name beside such a text
 MOST_PREVIEWS = 3  # of one task
 
-FailureKind = Literal["input", "lora", "out_of_memory", "device", "storage", "error"]
-"""device: the CUDA context is lost and the worker must go. storage: the disk refused a write."""
+MANY_LORAS = 24  # hashes in a message that leave room for a free text of full length
+HASH_BYTES = 68  # of a SHA-256 in a list, with its quotes, comma and space
+
+KeepWay = Literal["load", "pin", "unload"]
+FailureKind = Literal["input", "lora", "exception", "out_of_memory", "device", "storage", "error"]
+"""exception: one of the program or of a library, which another try would only repeat. device: the
+CUDA context is lost and the worker must go. storage: the disk refused a write."""
+LASTING: frozenset[FailureKind] = frozenset({"input", "exception"})
+"""Of a model's load: no other try would end in another way."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,21 @@ class Load:
     """
 
     folder: str = ""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Hold a LoRA before a task asks for it, or hold it no more; `Kept` answers.
+
+    Attributes:
+        path: where the file lies.
+        way: `load`: until others displace it, as one that a task brought. `pin`: whatever else is
+            used. `unload`: not at all, until a task brings it again.
+    """
+
+    sha256: str
+    path: str
+    way: KeepWay
 
 
 @dataclass(frozen=True)
@@ -158,6 +181,26 @@ class Generated:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What came of a `Keep`.
+
+    Attributes:
+        seconds: that it took.
+        kind: of the failure, if the LoRA is not held as it should be; else None. After that of a
+            device the worker ends itself.
+        error: why it is so.
+    """
+
+    sha256: str
+    seconds: float
+    lora_loads: int = 0
+    lora_switches: int = 0
+    resident_loras: list[str] = field(default_factory=list)
+    kind: FailureKind | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class Done:
     """The result lies complete and synced at the lease's `partial_path`."""
 
@@ -235,7 +278,7 @@ class FetchRefused:
     error: str
 
 
-ToWorker = Load | Lease | Stop
+ToWorker = Load | Keep | Lease | Stop
 ToMain = (
     Ready
     | BootFailed
@@ -245,6 +288,7 @@ ToMain = (
     | StepsDone
     | Preview
     | Generated
+    | Kept
     | Done
     | Failed
     | Log
@@ -259,9 +303,9 @@ ToMain = (
 _TYPES = {
     t.__name__: t
     for t in (
-        *(Load, Lease, Stop),
+        *(Load, Keep, Lease, Stop),
         *(Ready, BootFailed, Loaded, LoadFailed, Compiling, StepsDone, Preview, Generated),
-        *(Done, Failed),
+        *(Kept, Done, Failed),
         *(Log, LibraryWarning, PromptCut),
         *(Fetching, FetchPause, Fetched, FetchRefused),
     )
@@ -276,12 +320,17 @@ def encode(message: ToWorker | ToMain) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    fields = json.loads(data)
+    fields = json.loads(data.decode())  # which saves a look for other encodings
     kind = _TYPES[fields.pop("type")]
     if kind is Lease:
         fields["task"] = task_from_json(fields["task"])
         fields["loras_sha256"] = tuple(fields["loras_sha256"])
     return kind(**fields)
+
+
+def room_beside(loras: Sequence[str]) -> int:
+    """Bytes for a free text in a message that names these LoRAs by their hashes, too."""
+    return MAX_TEXT_BYTES - HASH_BYTES * max(0, len(loras) - MANY_LORAS)
 
 
 def clip(text: str, limit: int = MAX_TEXT_BYTES) -> str:

@@ -16,6 +16,13 @@ from loguru import logger
 
 from core.batch_intake import BatchIntake
 from core.callers import Callers
+from core.checkpoints.asked_loras import (
+    Paths,
+    check_takes_loras,
+    find_loras,
+    hashes_at,
+    places_of,
+)
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device, choose_devices
 from core.devices.model_choice import ModelChoice
@@ -308,6 +315,53 @@ class MultiGPUImageGenerator:
         with self._planning:
             if self._engine is not None and role in self._served:
                 self._engine.unload(role)
+
+    def load_loras(self, paths: Paths, pin: bool = False, role: Role = "generate") -> None:
+        """Have workers read LoRAs before there are tasks for them.
+
+        Every worker that has the role's model reads them after the task that it runs, and keeps
+        them as it keeps those of tasks: the least recently used leaves first. What a worker has to
+        say against one, such as that it does not fit the model, is in the log and in `snapshot`.
+
+        Args:
+            paths: LoRA files, found as those of tasks are; or one.
+            pin: they stay in memory whatever else is used, and workers that load the model later
+                (after a crash, or in place of another model) read them, too. So tasks of other
+                LoRAs have `max_resident_loras` less these to themselves, or one place beside them.
+            role: "generate" or "edit".
+
+        Raises:
+            LoraError: a file is not there, or is no LoRA.
+            InputError, DeviceError: more than `max_resident_loras` would be kept, the model
+                cannot be used, or no worker has it, where LoRAs are not to be pinned.
+        """
+        check_takes_loras(role)
+        self._own()
+        with self._callers.inside():
+            loras = find_loras(paths, self._lora_folders, self._inspector)
+            self._serve(role).load_loras(role, loras, pin).result()
+
+    def unload_loras(self, paths: Paths, role: Role = "generate") -> None:
+        """Take LoRAs out of workers' memory, pinned or not, until a task brings them again.
+
+        A worker that is using one does so after that task. The files need not be there any more.
+
+        Args:
+            paths, role: as in `load_loras`.
+        """
+        check_takes_loras(role)
+        places = places_of(paths, self._lora_folders)
+        with self._callers.inside():
+            engine = self._engine
+            if self._server is not None:
+                engine = self._serve(role)
+            if engine is not None and role in self._served:
+                hashes = hashes_at(places, self._inspector)
+                engine.unload_loras(role, hashes, places).result()
+
+    @property
+    def _lora_folders(self) -> list[Path]:
+        return [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")]
 
     def drain(self, worker: str) -> None:
         """Give a worker (such as gpu0) no more tasks, and end it after those that it has."""

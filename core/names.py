@@ -9,12 +9,9 @@ be found again.
 import hashlib
 import unicodedata
 
-import regex
-
 MAX_BYTES = 240  # of 255: the rest is for an index and a suffix, such as _00001.webp
 _MARKS = ("Mn", "Mc", "Me")
 _JOINERS = "\u200c\u200d"  # ZWNJ and ZWJ, which shape the letters beside them
-_CHARACTER = regex.compile(r"\X")  # with its marks, as people see it
 
 
 def cleaned(text: str, allowed: str, stand_in: str = "_") -> str:
@@ -42,7 +39,9 @@ def cut(text: str, most: int, most_bytes: int = MAX_BYTES) -> str:
     if len(text) <= most and _bytes(text) <= most_bytes:
         return text
     length = size = 0
-    for character in _CHARACTER.findall(text):
+    import regex  # hardly any name is too long, and it takes 10 ms to load
+
+    for character in regex.findall(r"\X", text):  # with its marks, as people see it
         length, size = length + len(character), size + _bytes(character)
         if length > most or size > most_bytes:
             return text[: length - len(character)] or text[: most_bytes // 4][:most]

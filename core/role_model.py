@@ -10,13 +10,15 @@ from core.devices.model_choice import ModelChoice
 from core.devices.worker_specs import RunSettings, spec_for
 from core.devices.working_memory import Demand
 from core.intake.admission import Admitted, Item
-from core.judge import Judge
 from core.model_settings import Dtype
 from core.section import Section
 from core.settings import SupervisionSettings
 from core.store.ledger import Entry
 from core.tasks import Task
 from core.worker_spec import Role, WorkerSpec
+
+if TYPE_CHECKING:
+    from core.judge import Judge
 
 if TYPE_CHECKING:
     from core.engine.served_model import ServedModel
@@ -48,7 +50,7 @@ class RoleModel:
         settings: SupervisedSettings,
         usual: Demand,
         layers: Sequence[Section] = (),
-        judge: Judge | None = None,
+        judge: "Judge | None" = None,
     ) -> None:
         self.role = role
         self.memory = memory

@@ -61,7 +61,7 @@ class Lora:
     strength: Strength = 1.0
 
 
-Loras = Annotated[tuple[Lora, ...], BeforeValidator(_members), Field(max_length=MOST_LORAS)]
+Loras = Annotated[tuple[Lora, ...], Field(max_length=MOST_LORAS), BeforeValidator(_members)]
 
 
 class Task:
@@ -250,7 +250,7 @@ class ScoreTask(Task):
     source_images: Sources
     edited_image: Source
     seed: Seed | None = None
-    more_asks: Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=100)] = 0
+    more_asks: Annotated[int, Field(ge=0, le=100), BeforeValidator(no_bool)] = 0
     output_path: Text | None = None
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)
@@ -273,8 +273,9 @@ class Result:
         worker: label of the worker that ended the task, or None.
         attempts: leases given out for the task in this run.
         cause: why it failed, in a word: input (it asks for what cannot be), lora (a LoRA that
-            cannot be used), model (its model cannot be), out_of_memory, device, storage, hung,
-            crash, sigkill, or error; None where nothing failed, or an earlier run saw it.
+            cannot be used), model (its model cannot be), exception (one of the program or a
+            library, which another try would repeat), out_of_memory, device, storage, hung, crash,
+            sigkill, or error; None where nothing failed, or an earlier run saw it.
     """
 
     position: int

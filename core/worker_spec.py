@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from core.index_files import MODEL_INDEX, PIPELINE_INDEX
-from core.judge import Judge
 from core.memory_modes import FACTS, Mode
 from core.model_lora import ModelLora
 from core.model_settings import Dtype
 from core.settings import Compile, SimulatedSettings, StepCache
 from core.tasks import ROLES
+
+if TYPE_CHECKING:
+    from core.judge import Judge
 
 Role = str
 """The kind of task that a worker serves; see `core.tasks.ROLES`."""
@@ -60,7 +62,7 @@ class WorkerSpec:
     compile: Compile = "never"
     step_cache: StepCache | None = None
     group_size: int = 1
-    judge: Judge | None = None
+    judge: "Judge | None" = None
     variant: str | None = None
     memory: Mode = "full"
     base_model: str | None = None

@@ -6,7 +6,7 @@ their combinations, on the part of the picture where the object should stand. Re
 be drawn in a style; what a style makes equal (all grounds are white in snow) counts as right.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -37,25 +37,28 @@ Pixels = np.ndarray  # [height, width, 3] float32
 
 def check(image: Image.Image, scene: Scene, style: str | None = None) -> dict[str, bool]:
     """Which attributes of `scene` the picture shows; for two objects, both have to be right."""
-    seen = _Seen(float_pixels(image), scene, style)
-    found = {
-        "sky": seen.is_nearest(scene, [replace(scene, sky=s) for s in SKIES]),
-        "ground": seen.is_nearest(scene, [replace(scene, ground=g) for g in GROUNDS]),
-        "position": True,
-        "colour": True,
-        "kind": True,
-    }
-    for index, thing in enumerate(scene.things):
-        found["position"] &= seen.is_in_its_place(index)
-        colour, kind = seen.colour_and_kind(index)
-        found["colour"] &= colour == thing.colour
-        found["kind"] &= kind == thing.kind
+    found = dict.fromkeys(ATTRIBUTES, True)
+    for attribute, right in _looks(image, scene, style):
+        found[attribute] &= right
     return found
 
 
 def all_right(image: Image.Image, scene: Scene, style: str | None = None) -> bool:
     """Every attribute is as asked."""
-    return all(check(image, scene, style).values())
+    return all(right for _, right in _looks(image, scene, style))
+
+
+def _looks(image: Image.Image, scene: Scene, style: str | None) -> Iterator[tuple[str, bool]]:
+    """Each attribute and whether it is right, of each object; what takes long comes last."""
+    seen = _Seen(float_pixels(image), scene, style)
+    yield "sky", seen.is_nearest(scene, [replace(scene, sky=s) for s in SKIES])
+    yield "ground", seen.is_nearest(scene, [replace(scene, ground=g) for g in GROUNDS])
+    for index in range(len(scene.things)):
+        yield "position", seen.is_in_its_place(index)
+    for index, thing in enumerate(scene.things):
+        colour, kind = seen.colour_and_kind(index)
+        yield "colour", colour == thing.colour
+        yield "kind", kind == thing.kind
 
 
 @dataclass(frozen=True)

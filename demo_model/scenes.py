@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 from PIL import Image, ImageDraw
 
@@ -173,17 +173,29 @@ def render(
         count = len(scene.things)
         shifts = sample_shifts(rng, count) if rng else [(0.0, 0.0)] * count
     layout = Layout(width, height)
-    image = Image.new("RGB", (layout.width, layout.height))
+    image = _scenery(replace(scene, things=()), width, height).copy()
     draw = ImageDraw.Draw(image)
-    _draw_sky(draw, scene.sky, layout)
-    _draw_backdrop(draw, scene, layout)
-    _draw_ground(draw, scene, layout)
     for thing, (right, down) in zip(scene.things, shifts, strict=True):
         x = layout.x(POSITIONS[thing.position]) + layout.unit * right
         y = layout.y(BASE) + layout.unit * down
         size = layout.unit * SIZES[thing.size]
         _PAINTERS[thing.kind](_Brush(draw, x, y, size), COLOURS[thing.colour])
     return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+@lru_cache(maxsize=16)
+def _scenery(scene: Scene, width: int, height: int) -> Image.Image:
+    """A scene without objects, on the supersampled canvas.
+
+    Who compares a picture with renders asks for many objects in the same scenery.
+    """
+    layout = Layout(width, height)
+    image = Image.new("RGB", (layout.width, layout.height))
+    draw = ImageDraw.Draw(image)
+    _draw_sky(draw, scene.sky, layout)
+    _draw_backdrop(draw, scene, layout)
+    _draw_ground(draw, scene, layout)
+    return image
 
 
 def _draw_sky(draw: ImageDraw.ImageDraw, sky: str, at: Layout) -> None:

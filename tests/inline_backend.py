@@ -15,6 +15,7 @@ from core.engine.backend import Died, Said
 from core.messages import (
     Failed,
     Generated,
+    Keep,
     Lease,
     Load,
     Loaded,
@@ -31,6 +32,7 @@ from core.settings import SimulatedSettings
 from core.worker_spec import WorkerSpec
 from tests.report_queue import ReportQueue, WithoutProcesses
 from workers.errors import classify
+from workers.lora_orders import obey
 from workers.process import LEAVING_EXIT
 from workers.result_saver import ResultSaver
 from workers.simulated_gpu import SimulatedGpu
@@ -70,6 +72,8 @@ class _InlineWorker:
                 if folder:
                     self._family.model_is_at(folder)
                 self.send(Loaded(self._family.load(), 0.0))
+            case Keep():
+                self.send(obey(self._family, message))
             case Lease():
                 self._run(message)
             case Stop():

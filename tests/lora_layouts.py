@@ -632,13 +632,15 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-def family_with_loras(model: Path, exchanged: bool) -> Any:
+def family_with_loras(
+    model: Path, exchanged: bool, log: Callable[[str, str], None] = lambda level, text: None
+) -> Any:
     """A loaded generator, with LoRAs kept as adapters, or exchanged as for compiled blocks."""
     from tests.test_native_image_generator import spec_for
     from workers.lora_hotswap import HotswapLoras
     from workers.models.native_image_generator import NativeImageGenerator
 
-    native = NativeImageGenerator(spec_for(str(model)), lambda level, text: None)
+    native = NativeImageGenerator(spec_for(str(model)), log)
     native.load()
     if exchanged:
         pipeline, cpu = native.pipeline, torch.device("cpu")

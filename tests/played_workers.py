@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core.messages import Done, Lease, Load, Loaded, LoadFailed, Ready, Stop
+from core.messages import Done, Keep, Lease, Load, Loaded, LoadFailed, Ready, Stop
 from tests.stub_backend import StubBackend, StubWorker
 from workers.simulated_gpu import SimulatedGpu
 
@@ -39,6 +39,7 @@ class PlayedWorkers:
         threading.Thread(target=self._serve, args=(worker,), daemon=True).start()
 
     def _serve(self, worker: StubWorker) -> None:
+        held: dict[str, str] = {}  # LoRAs by their content
         worker.say(Ready(worker.pid, "stub", "STUB", None, 0.0))
         for message in worker.orders():
             match message:
@@ -46,6 +47,11 @@ class PlayedWorkers:
                     SimulatedGpu(worker.spec, lambda level, text: None).load()
                     loads = self._loads(worker)
                     worker.say(Loaded("Stub", 0.0) if loads else LoadFailed("input", "no such"))
+                case Keep():
+                    held.pop(message.sha256, None)
+                    if message.way != "unload":
+                        held[message.sha256] = message.path
+                    worker.keep(message, *held)
                 case Lease():
                     self.given.append((worker.slot, worker.spec.role))
                     self._may(worker, message)

@@ -10,7 +10,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from core.devices.device import Device
 from core.engine.backend import Died, HungUp, Report, Said
 from core.messages import (
     Done,
+    FailureKind,
     Generated,
+    Keep,
+    Kept,
     Lease,
     Load,
     Loaded,
@@ -130,6 +133,20 @@ class StubWorker:
         assert isinstance(message, Lease)
         return message
 
+    def hear_keep(self) -> Keep:
+        message = self.hear()
+        assert isinstance(message, Keep)
+        return message
+
+    def keep(self, order: Keep, *resident: str, seconds: float = 0.001) -> None:
+        """It did as it was told; it holds these LoRAs now."""
+        loads = order.way != "unload"
+        self.say(Kept(order.sha256, seconds, int(loads), 0, list(resident)))
+
+    def refuse(self, order: Keep, kind: FailureKind, error: str, *resident: str) -> None:
+        """It could not do as it was told."""
+        self.say(Kept(order.sha256, 0.001, 0, 0, list(resident), kind, error))
+
     def serve(self) -> "StubWorker":
         """Boot and load."""
         self.say(Ready(self.pid, "stub", "STUB", None, 0.0))
@@ -137,16 +154,16 @@ class StubWorker:
         self.say(Loaded("Stub", 0.0))
         return self
 
-    def draw(self, lease: Lease, seconds: float = 0.001) -> None:
-        """The device is done with it; it is still to be saved."""
-        self.say(Generated(lease.lease_id, seconds))
+    def draw(self, lease: Lease, seconds: float = 0.001, loras: Sequence[str] = ()) -> None:
+        """The device is done with it; it is still to be saved. It holds these LoRAs now."""
+        self.say(Generated(lease.lease_id, seconds, resident_loras=list(loras)))
 
     def save(self, lease: Lease) -> None:
         Path(lease.partial_path).write_bytes(PICTURE)
         self.say(Done(lease.lease_id, len(PICTURE), "0" * 64, 0.0))
 
-    def finish(self, lease: Lease, seconds: float = 0.001) -> None:
-        self.draw(lease, seconds)
+    def finish(self, lease: Lease, seconds: float = 0.001, loras: Sequence[str] = ()) -> None:
+        self.draw(lease, seconds, loras)
         self.save(lease)
 
     def leave_when_asked(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from core.checkpoints.lora_files import content_hash
 from core.devices.device import Device
 from core.devices.model_choice import ModelChoice
 from core.devices.worker_specs import spec_for
@@ -24,6 +25,8 @@ from core.messages import (
     Done,
     Failed,
     Generated,
+    Keep,
+    Kept,
     Lease,
     Load,
     Loaded,
@@ -38,7 +41,14 @@ from core.processes.local_backend import LocalBackend
 from core.settings import load_settings
 from core.tasks import MAX_TASK_BYTES, GenerateTask
 from core.worker_spec import WorkerSpec
-from tests.conftest import PATIENCE, fork_server, simulated, wait_until, worker_processes
+from tests.conftest import (
+    PATIENCE,
+    fork_server,
+    simulated,
+    wait_until,
+    worker_processes,
+    write_safetensors,
+)
 from tests.inline_backend import InlineBackend
 from tests.stub_backend import StubBackend, StubWorker
 
@@ -122,6 +132,8 @@ def _play(worker: StubWorker) -> None:
         match message:
             case Load():
                 worker.say(Loaded("Stub", 0.0))
+            case Keep() as order:
+                worker.keep(order, *([order.sha256] if order.way != "unload" else []))
             case Lease() as order if order.task.output_path == "fails.png":
                 worker.say(Failed(order.lease_id, "error", "simulated"))
             case Lease() as order:
@@ -173,6 +185,21 @@ def test_a_task_that_fails_says_so_and_the_worker_goes_on(bench: Bench, tmp_path
     assert bench.hear("cpu0", Failed).kind == "error"
     bench.backend.send("cpu0", lease(tmp_path, "b"))
     assert bench.hear("cpu0", Done).lease_id == "b"
+
+
+def test_a_lora_is_held_and_let_go_between_two_tasks(bench: Bench, tmp_path: Path) -> None:
+    file = write_safetensors(tmp_path / "ink.safetensors")
+    sha256 = content_hash(file)
+    bench.serve()
+    bench.backend.send("cpu0", lease(tmp_path, "a"))
+    bench.backend.send("cpu0", Keep(sha256, str(file), "pin"))
+    held = bench.hear("cpu0", Kept)
+    assert (held.sha256, held.lora_loads, held.kind) == (sha256, 1, None)
+    assert held.resident_loras == [sha256]
+    bench.backend.send("cpu0", Keep(sha256, str(file), "unload"))
+    assert bench.hear("cpu0", Kept, 2).resident_loras == []
+    bench.backend.send("cpu0", lease(tmp_path, "b"))
+    assert bench.hear("cpu0", Done, 2).lease_id == "b"
 
 
 def test_what_a_worker_says_before_its_death_is_reported_before_it(

@@ -12,7 +12,8 @@ import pytest
 
 from apps.openai_images import run_batch
 from apps.openai_images.batch import LocalBatch
-from apps.openai_images.batch_file import BadLine, BatchFile, BatchRequest, is_batch_file
+from apps.openai_images.batch_detection import is_batch_file
+from apps.openai_images.batch_file import BadLine, BatchFile, BatchRequest
 from apps.openai_images.rules import load_image_settings
 from core import MultiGPUImageGenerator
 from core.errors import InputError
@@ -72,6 +73,41 @@ def test_a_batch_file_is_told_by_its_content(
 def test_files_that_cannot_be_read_are_no_batch_files(tmp_path: Path) -> None:
     assert not is_batch_file(tmp_path)
     assert not is_batch_file(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("lines", "as_requests", "as_tweets"),
+    [
+        ([json.dumps(request(n))[:-1] for n in "ab"], "line 1: The line is not valid JSON",
+         "not valid JSON"),
+        ([{k: v for k, v in request(n).items() if k != "body"} for n in "ab"],
+         "line 1: Missing required parameter: 'body'.", "tweet 0: has no prompt"),
+        ([{**request("a"), "body": "a house"}], "line 1: body: must be a JSON object",
+         "expected a list of objects or prompts"),
+        ([json.dumps([request("a"), request("b")])], "The line must be a JSON object", "no prompt"),
+        (["", '{"custom_id": "a"', "[" * 3000], "line 2: The line is not valid JSON",
+         "not valid JSON"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_neither_requests_nor_tweets_is_told_what_is_wrong_with_both(
+    lines: list[Any], as_requests: str, as_tweets: str, project: Project
+) -> None:
+    written(project.folder, lines)
+    run = project.run(["batch.jsonl"])
+    assert run.process.wait() == 2
+    (line,) = run.errors.splitlines()
+    assert "batch.jsonl: nothing in it can be used. As requests of OpenAI's Batch API: " in line
+    requests, _, tweets = line.partition(" As tweets: ")
+    assert as_requests in requests and as_tweets in tweets, line
+    assert not (project.folder / "out").exists()
+
+
+def test_tweets_that_have_a_custom_id_are_tweets(project: Project) -> None:
+    tweet = {"prompt": "a house", "width": 32, "height": 32, "num_inference_steps": 1}
+    written(project.folder, [{**tweet, "custom_id": "a"}, "{custom_id"])
+    run = project.run(["batch.jsonl"])
+    assert run.process.wait() == 1  # one of two
+    assert "2 tweets: 1 done, 1 failed" in run.output
 
 
 # -- read line by line --------------------------------------------------------------

@@ -14,7 +14,7 @@ from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import load_benchmark_settings
 from core.devices.device import Device, choose_devices
-from core.devices.nvml import Gpu
+from core.devices.gpu import Gpu
 from core.engine.backend import WorkerBackend
 from core.worker_spec import WorkerSpec
 from tests.edit_world import made_pair, settings
@@ -84,7 +84,7 @@ class OneGpu:
         in_use: Callable[[], int],
         **changes: Any,
     ) -> None:
-        monkeypatch.setattr("core.devices.device.bytes_in_use", lambda masks: in_use())
+        monkeypatch.setattr("core.devices.nvml.bytes_in_use", lambda masks: in_use())
         self.backend = Watched()
         self.run = benchmark(folder / "out", monkeypatch, self.backend, device_ids=[0], **changes)
         self.run.prepare(PairSet("made", [made_pair(folder / "0.png", 0)]))

@@ -13,7 +13,7 @@ from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import load_benchmark_settings
 from core import multi_gpu_image_generator
 from core.devices.device import Device, choose_devices, memory_in_use
-from core.devices.nvml import Gpu
+from core.devices.gpu import Gpu
 from core.devices.sharing import share_out
 from core.devices.worker_specs import spec_for
 from core.errors import DeviceError, InputError

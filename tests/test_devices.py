@@ -7,7 +7,8 @@ import pytest
 from loguru import logger
 
 from core.devices.device import Device, choose_devices, in_groups
-from core.devices.nvml import Gpu, Unlisted, unlisted_gpus
+from core.devices.gpu import Gpu, Unlisted
+from core.devices.nvml import unlisted_gpus
 from core.errors import DeviceError
 
 GPUS = [Gpu(i, f"GPU-{i}{i}{i}{i}aaaa-bbbb", "H", 80 * 1024**3) for i in range(4)]

@@ -20,6 +20,7 @@ from tests.inline_backend import InlineBackend
         ({"instruction": "make it blue"}, "input"),
         ({"kind": "paint"}, "input"),
         ({"prompt": "!nan a failure that a retry would repeat"}, "input"),
+        ({"prompt": "!bug a defect of the program"}, "exception"),
         ({"prompt": "!error an exception"}, "error"),
         ({"prompt": "!oom no memory"}, "out_of_memory"),
     ],

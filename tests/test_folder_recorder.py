@@ -4,6 +4,8 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -200,6 +202,67 @@ def test_a_lease_that_the_ledger_refuses_takes_none_of_its_neighbours_with_it(
     assert {e.state for e in world.ledger.entries().values()} == {"leased"}
 
 
+def waiting(world: World, *requests: Callable[[], None]) -> threading.Event:
+    """Have the recorder find all of these at once, when what is returned is set."""
+    held, holding = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        holding.set()
+        held.wait(PATIENCE)
+
+    world.recorder.call(hold, lambda refusal: None)
+    assert holding.wait(PATIENCE)
+    for request in requests:
+        request()
+    return held
+
+
+def test_results_that_wait_are_recorded_together_and_a_refused_one_takes_none_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = world.batch(*(f"{name}.png" for name in "abcde"))
+    attempts = world.begun(plan)
+    dones = [world.draw(attempt) for attempt in attempts]
+    dones[3] = replace(dones[3], sha256="\udc80")  # no text: the ledger refuses it
+    Path(attempts[4].partial_path).unlink()
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    requests = [
+        partial(world.recorder.keep, attempt, done, world.answers.to(attempt.admitted.task_id))
+        for attempt, done in zip(attempts, dones, strict=True)
+    ]
+    waiting(world, *requests[:2]).set()
+    assert world.answers.wait(7)[5:] == [("a", None), ("b", None)]
+    assert len(synced) == 1, "of their folder"
+    waiting(world, *requests[2:]).set()
+    refusals = dict(world.answers.wait(10)[7:])
+    assert refusals["c"] is None
+    assert isinstance(refusals["d"], LedgerError) and isinstance(refusals["e"], StorageError)
+    assert world.records() == {"a": "done", "b": "done", "c": "done"}
+
+
+def test_a_lease_waits_for_no_more_than_one_of_the_results_that_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = world.batch("a.png", "b.png", "c.png", "d.png")
+    *kept, last = (world.attempt(plan, job) for job in plan.tasks)
+    for attempt in kept:
+        world.recorder.begin(attempt, world.answers.to("begin"))
+    world.answers.wait(3)
+    named: list[str] = []
+
+    def slow(partial: str, final: str, size: int, sync: bool) -> None:
+        if not named:  # asked for while the first gets its name
+            world.recorder.begin(last, lambda refusal: named.append("lease"))
+        named.append(Path(final).stem)
+
+    monkeypatch.setattr("core.store.replaced.publish", slow)
+    requests = [partial(world.recorder.keep, a, world.draw(a), world.answers.to("k")) for a in kept]
+    waiting(world, *requests).set()
+    world.answers.wait(6)
+    assert named == ["a", "lease", "b", "c"]
+
+
 def test_a_result_that_cannot_get_its_name_is_removed_and_may_fail_or_go_again(
     world: World, tmp_path: Path
 ) -> None:
@@ -316,7 +379,7 @@ def test_a_recorder_that_breaks_down_still_answers_everything(
     def break_down(*_: object) -> None:
         raise MemoryError("simulated")
 
-    monkeypatch.setattr(world.ledger, "end_lease", break_down)
+    monkeypatch.setattr(world.ledger, "end_all", break_down)
     refusals = [world.keep(attempts[0])]
     monkeypatch.undo()
     refusals.append(world.keep(attempts[1]))  # what the first one left is not known

@@ -42,10 +42,10 @@ class SlowDisk:
         self.published = 0
         self._asked, self._free = threading.Semaphore(0), threading.Semaphore(0)
 
-    def publish(self, partial: Path, final: Path, size: int) -> None:
+    def publish(self, partial: Path, final: Path, size: int, sync: bool) -> None:
         self._asked.release()
         assert self._free.acquire(timeout=PATIENCE)
-        publish(partial, final, size)
+        publish(partial, final, size, sync)
         self.published += 1
 
     def wait_until_asked(self) -> None:

@@ -48,6 +48,7 @@ def times(count: int, cause: str) -> str:
         ("out_of_memory device hung", "fail"),
         # What the task itself is wrong about does not.
         ("input", "fail"),
+        ("exception", "fail"),
         ("error input", "fail"),
         ("storage", "fail"),
         # An attempt that ended through no fault of its task does not count.

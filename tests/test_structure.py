@@ -34,6 +34,12 @@ def test_main_and_a_booting_worker_load_no_model_library(module: str) -> None:
     assert not modules_after(f"import {module}") & HEAVY
 
 
+def test_a_command_that_has_a_daemon_starts_without_what_devices_of_its_own_need() -> None:
+    """Each takes 10 to 20 ms of the half second within which the first picture should be there."""
+    found = modules_after("import apps.tweets.command")
+    assert not found & {"psutil", "pynvml", "regex", "numpy", "fastapi", "uvicorn"}
+
+
 def test_what_registers_with_main_loads_no_model_library() -> None:
     found = modules_after(
         "from apps.edit_benchmark.data_set import DATA_SETS; from core.judge_type import JUDGES; "

@@ -295,14 +295,14 @@ def test_an_error_while_loading_that_stays_ends_the_batch_by_the_breaker(
         (OSError(errno.EIO, "Input/output error"), "error"),
         (LocalEntryNotFoundError("The hub answered with 503"), "error"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), "device"),
-        (OSError("a/b does not appear to have a file named model_index.json."), "input"),
-        (OSError("a/b is not a local folder and is not a valid model identifier"), "input"),
-        (FileNotFoundError(errno.ENOENT, "No such file"), "input"),
-        (OSError("Error no file named model.safetensors found in directory"), "input"),
-        (AttributeError("module diffusers has no attribute NoSuchPipeline"), "input"),
+        (OSError("a/b does not appear to have a file named model_index.json."), "exception"),
+        (OSError("a/b is not a local folder and is not a valid model identifier"), "exception"),
+        (FileNotFoundError(errno.ENOENT, "No such file"), "exception"),
+        (OSError("Error no file named model.safetensors found in directory"), "exception"),
+        (AttributeError("module diffusers has no attribute NoSuchPipeline"), "exception"),
     ],
 )
-def test_only_what_no_other_try_would_change_is_the_inputs_fault(
+def test_what_no_other_try_would_change_is_told_from_what_may_pass(
     error: Exception, kind: str
 ) -> None:
     assert classify(error)[0] == kind

@@ -26,12 +26,23 @@ from typing import Any, TextIO
 from tests import warm_fork_server
 
 PROJECT = Path(__file__).resolve().parent.parent
-IMPORTED = ("apps.tweets.command", "apps.edit_benchmark.command", *warm_fork_server.IMPORTED)
+IMPORTED = (
+    *("apps.tweets.command", "apps.edit_benchmark.command", "apps.server.command"),
+    # What they import later, once they know that they need it.
+    *("core.engine.engine", "core.processes.local_backend", "core.devices.load_turns"),
+    *("apps.edit_benchmark.data_sets.imagefolder", "apps.edit_benchmark.data_sets.gedit"),
+    *("apps.edit_benchmark.data_sets.re_edit", "core.intake.kinds.generate", "core.judges.clip"),
+    *("core.judges.vlm", "core.judges.vlm_logits", "multiprocessing.popen_fork"),
+    *("multiprocessing.popen_forkserver", "encodings.utf_8_sig", "pydantic.dataclasses"),
+    *("numpy.ma", "rich._emoji_codes", "PIL.BmpImagePlugin", "PIL.GifImagePlugin"),
+    *("PIL.JpegImagePlugin", "PIL.PpmImagePlugin", *warm_fork_server.IMPORTED),
+)
 # Environment: set by pytest and torch, and of no effect on commands.
 UNHEEDED = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
 INHERITED = ("Umask:", "SigIgn:", "SigBlk:", "Cpus_allowed:")  # in /proc/self/status
 HUB = "huggingface_hub"  # not imported by whoever is forked, and so
-HEEDED_LATER = {"NO_PROXY"}  # environment: which may differ, as what begins with HF_
+# Environment: which may differ, as what begins with HF_.
+HEEDED_LATER = {"NO_PROXY", "XDG_RUNTIME_DIR"}
 MARK = "TEST_MARK"  # environment: by which a test knows a command and all that it started
 UNMARKED = "0" * 32  # as long as a mark
 ENVIRONMENT = 50, 51  # where it begins and ends in memory, in /proc/self/stat
@@ -104,6 +115,7 @@ class WarmCommands:
         folder: Path,
         errors: TextIO,
         environment: Mapping[str, str],
+        output: TextIO | None = None,
     ) -> WarmCommand | None:
         """Run a script of the project in a fork; None if that would be another process.
 
@@ -112,11 +124,13 @@ class WarmCommands:
 
         Args:
             environment: of the command, beyond this process's own.
+            output: where its standard output goes; None: to `communicate`.
         """
         late = {name for name in environment if name.startswith("HF_")} | HEEDED_LATER | {MARK}
         if _surroundings() != self._surroundings or environment.keys() - late:
             return None
-        return _server(os.getpid()).start(script, arguments, folder, errors, environment)
+        server = _server(os.getpid())
+        return server.start(script, arguments, folder, errors, environment, output)
 
 
 def _surroundings() -> tuple[Any, ...]:
@@ -156,8 +170,9 @@ class _Server:
         folder: Path,
         errors: TextIO,
         environment: Mapping[str, str],
+        output: TextIO | None,
     ) -> WarmCommand:
-        ours, theirs = os.pipe()
+        ours, theirs = os.pipe() if output is None else (-1, os.dup(output.fileno()))
         line = [str(script), *arguments]
         try:
             pid = self._ask([line, str(folder), dict(environment)], [theirs, errors.fileno()])

@@ -16,7 +16,10 @@ from typing import Any, NoReturn
 
 from core.processes.fork_server import PRELOAD, PRELOAD_ROLE
 
-IMPORTED = ("workers.process", "workers.result_saver", "workers.simulated_gpu")
+IMPORTED = (
+    *("workers.process", "workers.result_saver", "workers.simulated_gpu", "workers.extras"),
+    *("workers.library_warnings", "workers.models.registry"),
+)
 NAME = "forkserver"  # as the kernel shows it, once it is one
 PR_SET_NAME = 15  # linux/prctl.h
 BLOCKED = {signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM}  # where it is started

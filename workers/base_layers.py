@@ -24,14 +24,24 @@ class Place:
     dtype: torch.dtype
 
 
-def place_of(pipeline: Any, part: str, layer: Any) -> Place:
-    """Device and type of a layer in a part of a pipeline."""
-    execution: torch.device = pipeline._execution_device
-    weight = layer.weight
-    waits = weight.device.type != execution.type
-    plain = weight.is_floating_point() and weight.element_size() > 1
-    dtype = weight.dtype if plain else getattr(pipeline, part).dtype
-    return Place(execution if waits else weight.device, dtype)
+class Places:
+    """Where the layers of a pipeline compute, while nobody moves or converts it.
+
+    The pipeline's own device is asked for once: diffusers looks at every module of it for that,
+    and a LoRA of a large model has hundreds of layers.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+        self._execution: torch.device = pipeline._execution_device
+
+    def of(self, part: str, layer: Any) -> Place:
+        """Device and type of a layer in a part of the pipeline."""
+        weight = layer.weight
+        waits = weight.device.type != self._execution.type
+        plain = weight.is_floating_point() and weight.element_size() > 1
+        dtype = weight.dtype if plain else getattr(self._pipeline, part).dtype
+        return Place(self._execution if waits else weight.device, dtype)
 
 
 def shape_of(layer: Any) -> tuple[int, ...]:

@@ -58,11 +58,11 @@ def classify(error: BaseException) -> tuple[FailureKind, str]:
     not_imported = [cause for cause in causes if isinstance(cause, ImportError)]
     if not_imported and (error in not_imported or text.startswith(_LAZY_IMPORT)):
         # What is at the bottom says more than the three lines that diffusers puts around it.
-        return "input", f"A Python package is missing or of another version: {not_imported[-1]}"
+        return "exception", f"A Python package is missing or of another version: {not_imported[-1]}"
     missing = isinstance(error, OSError) and _NO_SUCH_FILE.search(text)
     damage = next((c for c in causes if type(c).__name__ == _DAMAGED), None)
     lasting = missing or damage is not None or isinstance(error, _DETERMINISTIC)
-    kind: FailureKind = "input" if lasting else "error"
+    kind: FailureKind = "exception" if lasting else "error"
     why = f" (the file is damaged or not complete: {damage})" if damage not in (None, error) else ""
     return kind, f"{name}: {text}{why}"
 
@@ -77,7 +77,7 @@ _HOPELESS = re.compile(
 
 
 def classify_at_boot(error: BaseException) -> tuple[FailureKind, str]:
-    """Like `classify`, for a worker's start: `input` is what no other try here can change."""
+    """Like `classify`, for a worker's start: what no other try here can change is told so."""
     kind, text = classify(error)
     return "input" if _HOPELESS.search(text) else kind, text
 

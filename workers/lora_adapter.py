@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 
 from core.checkpoints.lora_files import PEFT_FILE, PEFT_SETTINGS, settings_beside
 from core.checkpoints.lora_names import take_apart
-from workers.base_layers import numbers_of, place_of
+from workers.base_layers import Places, numbers_of
 from workers.errors import blames_no_file
 from workers.lora_targets import Layer, Targets
 from workers.lora_updates import LowRank, Update
@@ -197,13 +197,13 @@ def put_on(
         pipeline.load_lora_weights(
             state, adapter_name=name, **({"hotswap": True} if hotswap else {})
         )
-    layers = layers_with(pipeline, name)
-    _widen(pipeline, layers, factors, name)
+    layers, places = layers_with(pipeline, name), Places(pipeline)
+    _widen(places, layers, factors, name)
     _check(layers, factors, name, others_are_zero=hotswap)
     scales = []
     for update in weights.updates:
         layer, scale = layers[_key(update.layer)], update.scale
-        variant = variant_for(update, place_of(pipeline, update.layer.part, update.layer.module))
+        variant = variant_for(update, places.of(update.layer.part, update.layer.module))
         if variant is not None:
             layer.lora_variant[name] = variant
             scale = 1.0  # the variant has its own
@@ -256,7 +256,7 @@ def _usual_warnings_left_out() -> Iterator[None]:
 
 
 def _widen(
-    pipeline: Any,
+    places: Places,
     layers: Mapping[Key, Any],
     factors: Mapping[Key, tuple[Tensor, Tensor]],
     name: str,
@@ -269,7 +269,7 @@ def _widen(
         for factor, tensor in zip((layer.lora_A, layer.lora_B), factors.get(key, ()), strict=False):
             weight = factor[name].weight
             if weight.element_size() == 1 and weight.shape == tensor.shape:
-                dtype = place_of(pipeline, key[0], layer.get_base_layer()).dtype
+                dtype = places.of(key[0], layer.get_base_layer()).dtype
                 factor[name].weight.data = tensor.to(weight.device, dtype)
 
 

@@ -28,6 +28,7 @@ from workers.lora_adapter import (
     put_on,
 )
 from workers.lora_manager import LoraCounts, Loras, Refusals, check_unchanged, fewer, leaving
+from workers.lora_pins import Pins
 from workers.lora_weights import LoraWeights, side_by_side
 from workers.models.base import Log
 
@@ -46,6 +47,7 @@ class HotswapLoras(Loras):
         self._reader = LoraReader(pipeline, log)
         self._refusals = Refusals(pipeline)
         self._files: OrderedDict[str, LoraWeights] = OrderedDict()  # by sha256
+        self._pins = Pins(log)
         # Each file's hash, and its strength where that is in the numbers themselves.
         self._in_slot: tuple[tuple[str, float | None], ...] = ()
         self._merged = False  # it is a stack as one LoRA
@@ -82,19 +84,43 @@ class HotswapLoras(Loras):
         idle = [sha256 for sha256 in self._files if sha256 not in in_slot]
         for sha256 in idle:
             del self._files[sha256]
+        self._pins.give_up(idle)
         return len(idle), self._capacity
+
+    def hold(self, sha256: str, path: Path, pinned: bool) -> None:
+        """Read a file; the task that uses it exchanges it with what is in the slot."""
+        if pinned:
+            self._pins.check_room(sha256, self._capacity)
+        self._check_takes_loras()
+        self._fetch(sha256, path, frozenset({sha256}))
+        if pinned:
+            self._pins.add(sha256, str(path))
+        else:
+            self._pins.remove(sha256)
+
+    def let_go(self, sha256: str) -> None:
+        """Forget a file. Its numbers stay in the slot, without effect, until others come."""
+        self._pins.remove(sha256)
+        self._files.pop(sha256, None)
+
+    def _check_takes_loras(self) -> None:
+        if not hasattr(self._pipeline, "load_lora_weights"):
+            raise LoraError(f"{type(self._pipeline).__name__} takes no LoRAs.")
+
+    def _fetch(self, sha256: str, path: Path, wanted: frozenset[str]) -> None:
+        """Have a file in memory, as the one that was used last."""
+        if sha256 not in self._files:
+            weights = self._read(sha256, path)
+            self._make_room(1, wanted)
+            self._files[sha256] = weights
+            self._counts.loads += 1
+        self._files.move_to_end(sha256)
 
     def _bring(self, stack: Sequence[CheckedLora], wanted: frozenset[str]) -> None:
         """Put the LoRAs of one task into the adapter slot."""
-        if not hasattr(self._pipeline, "load_lora_weights"):
-            raise LoraError(f"{type(self._pipeline).__name__} takes no LoRAs.")
+        self._check_takes_loras()
         for lora in stack:
-            if lora.sha256 not in self._files:
-                weights = self._read(lora.sha256, Path(lora.path))
-                self._make_room(1, wanted)
-                self._files[lora.sha256] = weights
-                self._counts.loads += 1
-            self._files.move_to_end(lora.sha256)
+            self._fetch(lora.sha256, Path(lora.path), wanted)
         self._make_room(0, wanted)
         files = [self._files[lora.sha256] for lora in stack]
         merged = len(files) > 1 and not any(map(has_variants, files))
@@ -106,7 +132,7 @@ class HotswapLoras(Loras):
                 strengths = [lora.strength for lora in stack]
                 self._put([side_by_side(files, strengths)] if merged else files)
         except Exception as error:
-            for sha256 in wanted:
+            for sha256 in wanted.difference(self._pins):
                 del self._files[sha256]
             if classify(error)[0] != "device":  # a lost context has nothing to be cleaned
                 self._empty()
@@ -120,8 +146,8 @@ class HotswapLoras(Loras):
             return self._reader.understand(path, state)
 
     def _make_room(self, coming: int, wanted: frozenset[str]) -> None:
-        """Drop what was used longest ago, but nothing that is `wanted`."""
-        for sha256 in leaving(self._files, coming, self._capacity, wanted):
+        """Drop what was used longest ago, but nothing that is `wanted` or pinned."""
+        for sha256 in leaving(self._files, coming, self._capacity, wanted.union(self._pins)):
             del self._files[sha256]
 
     def _put(self, parts: Sequence[LoraWeights]) -> None:

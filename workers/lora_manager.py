@@ -12,7 +12,9 @@ from typing import Any, Protocol
 from core.checkpoints.lora_files import content_hash
 from core.errors import LoraError
 from core.lora_stack import CheckedLora
+from core.messages import Keep
 from workers.errors import blames_no_file, classify
+from workers.lora_pins import Pins
 
 LONGEST_REASON = 1000  # characters
 
@@ -46,9 +48,36 @@ class Loras(Protocol):
     def shrink(self) -> tuple[int, int]:
         """Drop every LoRA that is not in use, and keep half as many from now on as there were.
 
+        Those that are pinned go as well, and are pinned no more: pictures come first.
+
         Returns:
             How many were dropped, and how many are kept at most.
         """
+
+    def hold(self, sha256: str, path: Path, pinned: bool) -> None:
+        """Have a LoRA in memory before a task uses it; pictures are as if it were not there.
+
+        Args:
+            pinned: it is not displaced by others.
+
+        Raises:
+            LoraError: as `use_stack`.
+            MultiGPUError: it cannot be pinned beside those that are.
+        """
+
+    def let_go(self, sha256: str) -> None:
+        """Take a LoRA out of memory, pinned or not, between two tasks."""
+
+    def obey(self, order: Keep) -> None:
+        """Hold a LoRA, or hold it no more.
+
+        Raises:
+            LoraError, MultiGPUError: see `hold`.
+        """
+        if order.way == "unload":
+            self.let_go(order.sha256)
+        else:
+            self.hold(order.sha256, Path(order.path), order.way == "pin")
 
 
 class LoraFile(Protocol):
@@ -93,6 +122,7 @@ class LoraManager(Loras):
         self._refusals = Refusals(pipeline)
         self._resident: OrderedDict[str, str] = OrderedDict()  # sha256 -> adapter name
         self._active: frozenset[str] = frozenset()
+        self._pins = Pins(log)
         self._enabled = True
         self._counts = LoraCounts()
 
@@ -108,9 +138,7 @@ class LoraManager(Loras):
         if not stack:
             self._disable()
             return
-        if not self._enabled:  # first: what is loaded and does not come to be used, is disabled
-            self._pipeline.enable_lora()
-            self._enabled = True
+        self._enable()  # first: what is loaded and does not come to be used, is disabled
         wanted = frozenset(lora.sha256 for lora in stack)
         for lora in stack:
             if lora.sha256 not in self._resident:
@@ -128,7 +156,38 @@ class LoraManager(Loras):
         idle = [sha256 for sha256 in self._resident if sha256 not in self._active]
         for sha256 in idle:
             self._drop(sha256)
+        self._pins.give_up(idle)
         return len(idle), self._capacity
+
+    def hold(self, sha256: str, path: Path, pinned: bool) -> None:
+        if pinned:
+            self._pins.check_room(sha256, self._capacity)
+        if sha256 in self._resident:
+            self._resident.move_to_end(sha256)
+        else:
+            active = self._active
+            self._enable()
+            try:
+                self._load(sha256, path, frozenset({sha256}))
+            finally:
+                self._disable()
+                self._active = active & self._resident.keys()
+        if pinned:
+            self._pins.add(sha256, str(path))
+        else:
+            self._pins.remove(sha256)
+
+    def let_go(self, sha256: str) -> None:
+        self._pins.remove(sha256)
+        if sha256 in self._active:
+            self._disable()
+        if sha256 in self._resident:
+            self._drop(sha256)
+
+    def _enable(self) -> None:
+        if not self._enabled:
+            self._pipeline.enable_lora()
+            self._enabled = True
 
     def _disable(self) -> None:
         if self._resident and self._enabled:
@@ -137,8 +196,8 @@ class LoraManager(Loras):
         self._active = frozenset()
 
     def _make_room(self, coming: int, wanted: frozenset[str]) -> None:
-        """Drop what was used longest ago, but nothing that is `wanted`."""
-        for sha256 in leaving(self._resident, coming, self._capacity, wanted):
+        """Drop what was used longest ago, but nothing that is `wanted` or pinned."""
+        for sha256 in leaving(self._resident, coming, self._capacity, wanted.union(self._pins)):
             self._drop(sha256)
 
     def _load(self, sha256: str, path: Path, wanted: frozenset[str]) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from core.errors import InputError, LoraError
 from core.model_lora import ModelLora
-from workers.base_layers import Beside, Place, place_of, put_beside
+from workers.base_layers import Beside, Place, Places, put_beside
 from workers.errors import blames_no_file
 from workers.lora_adapter import LoraReader
 from workers.lora_manager import LONGEST_REASON, check_unchanged, does_not_fit
@@ -66,13 +66,13 @@ def put_on_model_loras(
             by_layer[id(update.layer.module)].append((update, lora))
     for parts in by_layer.values():
         _check(parts)
-    fused = 0
+    fused, places = 0, Places(pipeline)
     for parts in by_layer.values():
         if _is_exact(parts[0][0].layer.module.weight):
             _fuse(parts, device)
             fused += 1
         else:
-            _add_beside(pipeline, parts, device)
+            _add_beside(places, parts, device)
     done = PutOn(fused, len(by_layer) - fused)
     log("INFO", f"model LoRAs {done.shown}: {', '.join(lora.shown for lora in loras)}")
 
@@ -155,13 +155,13 @@ def _product(update: Kronecker, weight: Tensor) -> Tensor:
 
 
 def _add_beside(
-    pipeline: Any, parts: Sequence[tuple[Update, ModelLora]], device: torch.device
+    places: Places, parts: Sequence[tuple[Update, ModelLora]], device: torch.device
 ) -> None:
     """Let the layer add what its LoRAs change, in the type that it computes in."""
     for update, lora in parts:
         assert isinstance(update, LowRank)
         layer = update.layer
-        place = place_of(pipeline, layer.part, layer.module)
+        place = places.of(layer.part, layer.module)
         if place.device.type == "cpu":
             place = Place(device, place.dtype)
         put_beside(

@@ -27,7 +27,8 @@ def _preload() -> None:
     from workers import process, result_saver  # noqa: F401
 
     if role == "simulated":
-        from workers import simulated_gpu  # noqa: F401
+        from workers import extras, library_warnings, simulated_gpu  # noqa: F401
+        from workers.models import registry  # noqa: F401
     else:
         from workers.extras import hide_unneeded
         from workers.library_warnings import collect

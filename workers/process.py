@@ -3,17 +3,19 @@
 import os
 import time
 from multiprocessing.connection import Connection
-from typing import assert_never
+from typing import NoReturn, assert_never
 
 from core.errors import ModelLoadError
 from core.fault_points import fault_point
 from core.messages import (
+    LASTING,
     MAX_NAME_BYTES,
     BootFailed,
     Compiling,
     Failed,
     FailureKind,
     Generated,
+    Keep,
     Lease,
     Load,
     Loaded,
@@ -22,10 +24,12 @@ from core.messages import (
     Ready,
     Stop,
     clip,
+    room_beside,
 )
 from core.worker_spec import WorkerSpec
 from workers.boot import bind_to_parent, ignore_terminal_signals
 from workers.channel import Channel, work_on
+from workers.lora_orders import obey
 from workers.models.base import ModelFamily, Product
 from workers.result_saver import ResultSaver
 from workers.steps import StepReporter
@@ -100,6 +104,8 @@ class _Worker:
                 case Lease():
                     fault_point("worker.lease")
                     self._run(self._group(message))
+                case Keep():
+                    self._keep(message)
                 case Stop():
                     self._saver.close()
                     return
@@ -119,10 +125,18 @@ class _Worker:
             kind, text = classify(error)
             everywhere = isinstance(error, ModelLoadError)
             self._channel.send(LoadFailed(kind, clip(text), everywhere))
-            if kind != "input" and not everywhere:
+            if kind not in LASTING and not everywhere:
                 os._exit(LEAVING_EXIT)  # a fresh process may find disk and device mended
             return
         self._channel.send(Loaded(model_class, time.monotonic() - started))
+
+    def _keep(self, order: Keep) -> None:
+        fault_point("worker.keep")
+        kept = obey(self._family, order)
+        self._free_since = time.monotonic()
+        self._channel.send(kept)
+        if kept.kind == "device":
+            self._leave()
 
     def _group(self, first: Lease) -> list[Lease]:
         """`first` and the leases that main sent right behind it."""
@@ -201,10 +215,14 @@ class _Worker:
         kind, text = classify(error)
         leaving = _must_leave(kind)
         loras = self._family.resident_loras()
-        self._channel.send(Failed(lease.lease_id, kind, clip(text), seconds, leaving, loras))
+        text = clip(text, room_beside(loras))
+        self._channel.send(Failed(lease.lease_id, kind, text, seconds, leaving, loras))
         if leaving:
-            self._saver.close()  # pictures that are drawn already are not lost
-            os._exit(LEAVING_EXIT)
+            self._leave()
+
+    def _leave(self) -> NoReturn:
+        self._saver.close()  # pictures that are drawn already are not lost
+        os._exit(LEAVING_EXIT)
 
 
 def _must_leave(kind: FailureKind) -> bool:

@@ -7,7 +7,8 @@ request: a prompt or instruction `!fault`, `!fault:3` (only in the first 3 attem
     crash      segmentation fault          kill    SIGKILL to itself
     stop       SIGSTOP to itself           hang    a loop that never ends
     stuck      a native call that never ends and holds the GIL
-    error      an exception                nan     an exception that a retry would not mend
+    error      an exception                nan     a refusal of what is asked for
+    bug        an exception that a retry would not mend
     oom        out of memory, always       cuda    a lost CUDA context
     crowd      out of memory, unless it is drawn alone
     disk-full  ENOSPC from the saver       slow    30 times the time
@@ -31,7 +32,7 @@ from PIL import Image
 
 from core.errors import InputError
 from core.fault_points import hold_the_gil
-from core.messages import Lease
+from core.messages import Keep, Lease
 from core.pictures.source_images import read_image
 from core.tasks import EditTask, GenerateTask, ScoreTask
 from core.worker_spec import WorkerSpec
@@ -130,6 +131,10 @@ class SimulatedGpu(ModelFamily):
 
     def take_lora_counts(self) -> Any:
         return self._loras.take_counts()
+
+    def keep_lora(self, order: Keep) -> None:
+        self._break_if_lost()
+        self._loras.obey(order)
 
     def _seconds(self, lease: Lease) -> float:
         task = lease.task
@@ -257,6 +262,8 @@ def _break_if_asked(fault: str) -> None:
             hold_the_gil()
         case "error":
             raise RuntimeError("a simulated failure")
+        case "bug":
+            raise KeyError("a simulated defect")
         case "nan":
             raise InputError("a simulated failure that a retry would repeat")
         case "oom":

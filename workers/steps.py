@@ -14,7 +14,7 @@ from core.messages import Lease, StepsDone
 TellSteps = Callable[[int, int], None]
 """Told the steps that are done, and all of them."""
 
-SECONDS_BETWEEN = 0.25  # of two messages, and before the first one of a task
+SECONDS_BETWEEN = 0.5  # of two messages, and before the first one of a task
 
 
 class StepReporter:

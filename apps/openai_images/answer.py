@@ -5,19 +5,71 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired
 
-from apps.openai_images.encoding import encoded, size_of
+from typing_extensions import TypedDict
+
+from apps.openai_images.encoding import Read, encoded, size_of
 from apps.openai_images.parameters import AUTO, Format, ImageParameters
 
-# Nothing is metered in tokens here; the client's types want numbers.
-USAGE: Mapping[str, Any] = {
+
+class TokenDetails(TypedDict):
+    """Tokens that were read, by what they stood for."""
+
+    image_tokens: int
+    text_tokens: int
+
+
+class Usage(TypedDict):
+    """Tokens, all 0: nothing is metered in them here, and clients want numbers."""
+
+    input_tokens: int
+    input_tokens_details: TokenDetails
+    output_tokens: int
+    total_tokens: int
+
+
+class DrawnPicture(TypedDict):
+    """One picture: its content in base64, or its address."""
+
+    b64_json: NotRequired[str]
+    url: NotRequired[str]
+    seed: int
+
+
+class _Before(TypedDict):
+    created: int
+    background: Literal["opaque"]
+    output_format: Format
+    quality: NotRequired[str]
+    size: str
+
+
+class _After(TypedDict):
+    usage: Usage
+    safety_identifier: NotRequired[str]
+
+
+class ImagesAnswer(_Before, _After):
+    """Pictures as OpenAI's Images API answers with them.
+
+    Attributes:
+        created: Unix time.
+        quality: as it was asked for; not there where that was `auto`.
+        size: of the pictures, as 1024x768.
+        data: the pictures in the order of their seeds.
+    """
+
+    data: list[DrawnPicture]
+
+
+USAGE: Usage = {
     "input_tokens": 0,
     "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
     "output_tokens": 0,
     "total_tokens": 0,
 }
-BACKGROUND = "opaque"
+BACKGROUND: Literal["opaque"] = "opaque"
 
 
 @dataclass(frozen=True)
@@ -50,6 +102,7 @@ def body_parts(
     files: Sequence[Path],
     seeds: Sequence[int],
     url: Callable[[int], str],
+    read: Read = Path.read_bytes,
 ) -> Iterator[bytes]:
     """The JSON of an answer, in parts of which none holds more than one picture.
 
@@ -57,28 +110,32 @@ def body_parts(
         created: Unix time.
         files: of the pictures, PNG.
         url: the address of a picture by its place.
+        read: gives the content of a file.
 
     Raises:
         OSError: a file is gone, or damaged.
     """
-    before = {
+    before: _Before = {
         "created": created,
         "background": BACKGROUND,
         "output_format": wanted.output_format,
-        "quality": wanted.quality,
         "size": size_of(files[0]),
     }
-    yield compact({k: v for k, v in before.items() if v is not None})[:-1] + b',"data":['
+    if wanted.quality is not None:
+        before["quality"] = wanted.quality
+    yield compact(before)[:-1] + b',"data":['
     for place, (file, seed) in enumerate(zip(files, seeds, strict=True)):
         if place:
             yield b","
         if wanted.as_url:
             yield compact({"url": url(place), "seed": seed})
         else:
-            picture = encoded(file, wanted.output_format, wanted.output_compression)
+            picture = encoded(file, wanted.output_format, wanted.output_compression, read)
             yield b'{"b64_json":"' + base64.b64encode(picture) + b'","seed":%d}' % seed
-    after = {"usage": USAGE, "safety_identifier": wanted.identifier}
-    yield b"]," + compact({k: v for k, v in after.items() if v is not None})[1:]
+    after: _After = {"usage": USAGE}
+    if wanted.identifier is not None:
+        after["safety_identifier"] = wanted.identifier
+    yield b"]," + compact(after)[1:]
 
 
 def compact(value: Mapping[str, Any]) -> bytes:

@@ -9,8 +9,9 @@ that cannot be used fails alone. Files are read line by line, and never held as 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from apps.openai_images.batch_detection import MOST_LINE, lines_of
 from apps.openai_images.edits import check_pictures, edit_in_json
 from apps.openai_images.errors import ApiError, bad_value, unknown_parameter
 from apps.openai_images.json_bodies import NotJson, read_json
@@ -25,13 +26,9 @@ from core.worker_spec import Role
 ENDPOINTS: dict[str, Role] = {"/v1/images/generations": "generate", "/v1/images/edits": "edit"}
 MOST_REQUESTS = 50_000  # of a file that is sent, as at OpenAI
 MOST_BYTES = 200_000_000  # as at OpenAI
-MOST_LINE = 64 * 1024**2  # bytes, as of a request by itself
 MOST_ID = 512  # characters
 METHOD = "POST"
-LOOKED_AT = 20  # lines by which a batch file is told from others
 _FIELDS = ("custom_id", "method", "url", "body")
-_BLANK = b" \t\r\n"
-_MARK = b"\xef\xbb\xbf"  # byte order mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +93,7 @@ class BatchFile:
         lines: dict[str, int] = {}  # by custom_id
         try:
             with self.path.open("rb") as stream:
-                for count, (number, raw) in enumerate(_lines(stream)):
+                for count, (number, raw) in enumerate(lines_of(stream)):
                     if count == self._limit:
                         return
                     yield self._read(number, raw, lines)
@@ -155,44 +152,6 @@ class BatchFile:
             raise bad_value(name, f"Invalid value for '{name}': a batch has no streams.")
         check_together(asked, self._rules)
         return request
-
-
-def is_batch_file(path: Path) -> bool:
-    """Whether a file holds requests, by its first lines; no other JSONL has `url` and `body`."""
-    try:
-        if not path.is_file():
-            return False  # a pipe is read once
-        with path.open("rb") as stream:
-            for (_, raw), _ in zip(_lines(stream), range(LOOKED_AT), strict=False):
-                if raw is not None and raw.startswith(b"{") and b'"body"' in raw and _asks(raw):
-                    return True
-    except (OSError, ValueError):  # whoever reads it says why it cannot be read
-        pass
-    return False
-
-
-def _asks(raw: bytes) -> bool:
-    try:
-        value = read_json(raw)
-    except NotJson:
-        return False
-    return isinstance(value, dict) and isinstance(value.get("body"), dict) and "url" in value
-
-
-def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
-    """Number and content of each line that is not blank; None for one that is too long."""
-    number = 0
-    while raw := stream.readline(MOST_LINE + 1):
-        number += 1
-        if number == 1:
-            raw = raw.removeprefix(_MARK)
-        if len(raw) > MOST_LINE and not raw.endswith(b"\n"):
-            raw = b""
-            while (more := stream.readline(1024**2)) and not more.endswith(b"\n"):
-                pass
-            yield number, None
-        elif content := raw.strip(_BLANK):
-            yield number, content
 
 
 def _fields(raw: bytes | None) -> dict[str, Any]:

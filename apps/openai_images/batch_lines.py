@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 from apps.openai_images.answer import Wanted, body_parts, compact
 from apps.openai_images.batch_file import BadLine, BatchRequest
+from apps.openai_images.encoding import Read
 from apps.openai_images.errors import SERVER, ApiError
 from apps.openai_images.outcome import failure
 
@@ -86,6 +87,7 @@ class BatchLines:
         hidden: what callers read in place of folders of this machine.
         completed: how many lines went to `output` so far.
         failed: how many to `errors`.
+        read: gives the content of a picture's file.
     """
 
     output: BinaryIO
@@ -94,6 +96,7 @@ class BatchLines:
     hidden: Mapping[str, str]
     completed: int = 0
     failed: int = 0
+    read: Read = Path.read_bytes
 
     def write(
         self,
@@ -129,6 +132,7 @@ class BatchLines:
             files,
             [result["seed"] for result in results],
             lambda place: url(files[place], wanted, results[place]),
+            self.read,
         )
         start = self.output.tell()
         self.output.write(self._head(row) + self._answer_head(row, 200))

@@ -4,6 +4,7 @@ A PNG goes out as it lies there. Webp and jpeg keep what it says of its making (
 places where A1111 looks) and its colour profile.
 """
 
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -12,24 +13,26 @@ from PIL import Image
 from apps.openai_images.parameters import Format
 from core.store.provenance import PARAMETERS_KEY, TASK_KEY, exif_of
 
+Read = Callable[[Path], bytes]
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 MOST_JPEG_EXIF = 65_000  # bytes: a JPEG's segment has two bytes for its length
 EXIF_START = b"Exif\0\0"  # which only a JPEG's segment has
 FULL_COLOUR_FROM = 90  # percent: below it a JPEG's colours have half the resolution, as usual
 
 
-def encoded(file: Path, format: Format, compression: int) -> bytes:
+def encoded(file: Path, format: Format, compression: int, read: Read = Path.read_bytes) -> bytes:
     """A picture in a format.
 
     Args:
         compression: percent of the quality that webp and jpeg keep; webp at 100 is lossless.
+        read: gives the PNG that is in the file.
 
     Raises:
         OSError: the file is gone, or damaged.
     """
     if format == "png":
-        return file.read_bytes()
-    with Image.open(file, formats=["PNG"]) as image:
+        return read(file)
+    with Image.open(BytesIO(read(file)), formats=["PNG"]) as image:
         image.load()
         texts = {key: str(image.info.get(key, "")) for key in (TASK_KEY, PARAMETERS_KEY)}
         profile = image.info.get("icc_profile")

@@ -4,13 +4,36 @@ https://platform.openai.com/docs/guides/error-codes
 """
 
 from collections.abc import Mapping
-from typing import Any
+
+from typing_extensions import TypedDict
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
 DO_NOT_REPEAT: Mapping[str, str] = {"x-should-retry": "false"}
 """The official client goes by it; else it repeats what ended in 409, 429 or 500 and above."""
 CLIENT_GONE = 499  # a status as nginx logs it; nobody reads the answer
+
+
+class ErrorDetails(TypedDict):
+    """What went wrong.
+
+    Attributes:
+        message: for people.
+        type: the class of error, in OpenAI's words.
+        param: the field that it is about.
+        code: a word that programs can go by, such as `unknown_parameter`.
+    """
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(TypedDict):
+    """The body of every answer that reports an error."""
+
+    error: ErrorDetails
 
 
 class ApiError(Exception):
@@ -43,14 +66,14 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     @property
-    def envelope(self) -> dict[str, Any]:
+    def envelope(self) -> ErrorEnvelope:
         """The body of the answer."""
         return envelope(self.message, self.type, self.param, self.code)
 
 
 def envelope(
     message: str, type: str = INVALID, param: str | None = None, code: str | None = None
-) -> dict[str, Any]:
+) -> ErrorEnvelope:
     """The body of an answer that reports an error."""
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
 

@@ -22,6 +22,9 @@ _PARAMS = {
 def failure(result: Mapping[str, Any], hidden: Mapping[str, str]) -> ApiError:
     """The error of a task without a picture: 400 if its input was at fault, else 500.
 
+    The input is at fault where the engine says so of it. An exception of the program or of a
+    library is not the caller's, although another try would end in it, too.
+
     The official client repeats what ended in 500. The engine has tried again already where that
     could help, so it is told not to.
 

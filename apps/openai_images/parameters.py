@@ -9,23 +9,31 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    WithJsonSchema,
     model_validator,
 )
 
 from apps.openai_images.rules import Quality
-from core.fields import MAX_SIDE, MIN_SIDE, MOST_SOURCES, Prompt, Scale, SeedOrRandom, Steps, Text
+from core.fields import (
+    MAX_SIDE,
+    MIN_SIDE,
+    MOST_SOURCES,
+    Prompt,
+    Scale,
+    SeedOrRandom,
+    Shape,
+    Steps,
+    Text,
+)
 from core.fields import Strength as LoraStrength
-from core.seeds import MAX_SEED, RANDOM
 from core.tasks import MOST_LORAS
 
 MOST_PICTURES = 10  # of one request, as at OpenAI; a job takes more
 MOST_PROMPT = 32_000  # characters, as at OpenAI
 MOST_IDENTIFIER = 512  # characters
 AUTO = "auto"
-SEED = {"type": "integer", "minimum": RANDOM, "maximum": MAX_SEED}
 Format = Literal["png", "webp", "jpeg"]
-_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+_SIDES = "([1-9][0-9]{0,4})x([1-9][0-9]{0,4})"
+_SIZE = re.compile(_SIDES)
 
 # Parameters that OpenAI has for some of its models. A null is as good as nothing.
 _NEVER_MEANT = ("style", "svg", "frame_count", "frame_duration_ms", "complexity", "input_fidelity",
@@ -122,7 +130,7 @@ class ImageParameters(BaseModel):
     prompt: Annotated[Prompt, Field(max_length=MOST_PROMPT)]
     model: Annotated[str, Field(max_length=MOST_IDENTIFIER)] = AUTO
     n: Annotated[int, Field(ge=1, le=MOST_PICTURES)] = 1
-    size: Annotated[str, AfterValidator(_size)] = AUTO
+    size: Annotated[str, AfterValidator(_size), Shape(f"^({AUTO}|{_SIDES})$")] = AUTO
     quality: Literal["auto", Quality] = "auto"
     background: Annotated[Literal["auto", "opaque"], BeforeValidator(_opaque)] = "auto"
     response_format: Literal["b64_json", "url"] = "b64_json"
@@ -133,13 +141,14 @@ class ImageParameters(BaseModel):
     stream: bool = False
     partial_images: Annotated[int, Field(ge=0, le=3)] = 0
 
-    seed: Annotated[SeedOrRandom, WithJsonSchema(SEED)] | None = None
+    seed: SeedOrRandom | None = None
     negative_prompt: Annotated[Text, Field(max_length=MOST_PROMPT)] | None = None
     num_inference_steps: Steps | None = None
     guidance_scale: Scale | None = None
     true_cfg_scale: Scale | None = None
     loras: Annotated[
-        list[Annotated[Lora, BeforeValidator(_named)]], Field(max_length=MOST_LORAS)
+        list[Annotated[Lora, BeforeValidator(_named, json_schema_input_type=Lora | str)]],
+        Field(max_length=MOST_LORAS),
     ] = []
 
     @property
@@ -167,7 +176,12 @@ class EditParameters(ImageParameters):
 
     images: (
         Annotated[
-            list[Annotated[Reference, BeforeValidator(_referred)]],
+            list[
+                Annotated[
+                    Reference,
+                    BeforeValidator(_referred, json_schema_input_type=Reference | str),
+                ]
+            ],
             Field(min_length=1, max_length=MOST_SOURCES),
         ]
         | None

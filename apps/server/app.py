@@ -1,6 +1,6 @@
 """The HTTP application: its parts, and one form for every error."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from uuid import uuid4
@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Route
 
 from apps.server import (
     caller_events,
@@ -19,7 +20,7 @@ from apps.server import (
     files,
     health,
     jobs,
-    loras,
+    lora_routes,
     models,
     results,
     workers,
@@ -28,6 +29,7 @@ from apps.server.access_log import AccessLog
 from apps.server.batches import routes as batch_routes
 from apps.server.batches.batches import Batches
 from apps.server.batches.requests import RequestTasks
+from apps.server.document import describe, name_of_route
 from apps.server.errors import CLIENT_GONE, INVALID, SERVER, ApiError, envelope
 from apps.server.images import pictures, routes
 from apps.server.images.links import Links
@@ -35,6 +37,7 @@ from apps.server.images.waiting import hidden_folders
 from apps.server.leashes import Leashes
 from apps.server.own_files import provide_files
 from apps.server.page import page
+from apps.server.pinned_loras import PinnedLoras
 from apps.server.safety.forms import FORM_LIMITS
 from apps.server.safety.guard import Guard
 from apps.server.safety.hosts import Hosts
@@ -60,9 +63,11 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
         await service.start()
         leashes.start()
         app.state.batches.start()
+        app.state.pinned_loras.restore(service.generator, app.state.loras)
         try:
             yield
         finally:
+            await app.state.pinned_loras.end()
             leashes.stop()
             await app.state.batches.close()
             await service.close()
@@ -71,6 +76,8 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
 
     app = FastAPI(
         title="Image generation on warm GPUs",
+        version="1",
+        generate_unique_id_function=name_of_route,
         lifespan=lifespan,
         form_limits=FORM_LIMITS,
         docs_url=None,  # its scripts come from elsewhere
@@ -79,13 +86,15 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
     app.state.service = service
     app.state.leashes = leashes
     provide_files(app, service)
+    app.state.pinned_loras = PinnedLoras(service.folder)
     app.state.models = models.Models(service.generator)
     app.state.links = Links.of_folder(service.folder, service.rules.images.url_lifetime)
     app.state.thumbnails = Thumbnails(service)
     app.state.batches = _batches(app, service)
     of_jobs = (jobs, events, results, caller_events, batch_routes)
-    of_models = (loras, models, workers, engine_routes)
-    for part in (*of_jobs, *of_models, files, routes, pictures, health, page):
+    of_models = (lora_routes, models, workers, engine_routes)
+    parts = (*of_jobs, *of_models, files, routes, pictures, health, page)
+    for part in parts:
         app.include_router(part.router)
     if keys is not None:
         rules = service.rules
@@ -93,7 +102,8 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
         limits = rules.limits.of_bodies
         app.add_middleware(Guard, hosts=hosts, keys=keys, limits=limits, socket=socket)
     app.add_middleware(AccessLog, metrics=service.metrics)
-    _report_errors(app)
+    _report_errors(app, [route for part in parts for route in part.router.routes])
+    describe(app, keys)
     return app
 
 
@@ -103,7 +113,7 @@ def _batches(app: FastAPI, service: Service) -> Batches:
     return Batches(service, state.files, tasks, state.links, partial(hidden_folders, service))
 
 
-def _report_errors(app: FastAPI) -> None:
+def _report_errors(app: FastAPI, all_routes: Sequence[BaseRoute]) -> None:
     @app.exception_handler(ApiError)
     async def known(request: Request, error: ApiError) -> JSONResponse:
         return JSONResponse(error.envelope, error.status, error.headers)
@@ -121,7 +131,10 @@ def _report_errors(app: FastAPI) -> None:
         message = str(error.detail)
         if error.status_code == 404 and error.detail == "Not Found":
             message = f"Invalid URL ({request.method} {request.url.path})"
-        return JSONResponse(envelope(message), error.status_code, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # Starlette names the methods of the first route of that path
+            headers["Allow"] = ", ".join(_methods(all_routes, request.url.path)) or headers["Allow"]
+        return JSONResponse(envelope(message), error.status_code, headers)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
@@ -137,3 +150,9 @@ def _report_errors(app: FastAPI) -> None:
         logger.opt(exception=error).error(f"A request failed ({name}); this is a defect.")
         message = f"The server had an error while processing your request ({name})."
         return JSONResponse(envelope(message, SERVER), 500)
+
+
+def _methods(routes: Iterable[BaseRoute], path: str) -> list[str]:
+    """The methods with which a path may be asked for."""
+    of_path = [r for r in routes if isinstance(r, Route) and r.path_regex.match(path)]
+    return sorted({method for route in of_path for method in route.methods or ()})

@@ -7,23 +7,54 @@ It begins with the moment at which it is opened and repeats nothing: read `/v1/j
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Literal
 
 from fastapi import APIRouter, Request
+from typing_extensions import TypedDict
 
 from apps.server.context import Caller, TheService
+from apps.server.document import stream
 from apps.server.event_stream import COMMENT, KEEP_ALIVE, EventStream, sent_event
 from apps.server.events import COMES_BACK
 from apps.server.feed import Happening, JobChanged, PreviewShown, StepTold
-from apps.server.job_views import JobViews, running_view
+from apps.server.job_views import (
+    JobView,
+    JobViews,
+    PreviewView,
+    ResultWithTask,
+    StepView,
+    running_view,
+)
 from apps.server.service import Service
 
 PAUSE = 0.05  # seconds in which what happens is gathered; of many steps the last is told
 router = APIRouter(prefix="/v1/events", tags=["jobs"])
 
 
-@router.get("", response_class=EventStream, status_code=200)
-async def events(request: Request, service: TheService, caller: Caller) -> EventStream:
+class StepOfJob(StepView):
+    """A running task of any job."""
+
+    job: str
+
+
+class StreamState(TypedDict):
+    """Says something of the stream itself."""
+
+    object: Literal["events"]
+
+
+EVENTS = stream(
+    open=StreamState,
+    job=JobView,
+    step=StepOfJob,
+    preview=PreviewView,
+    task=ResultWithTask,
+    missed=StreamState,
+)
+
+
+@router.get("", response_class=EventStream, status_code=200, responses={200: {"content": EVENTS}})
+async def follow_all_jobs(request: Request, service: TheService, caller: Caller) -> EventStream:
     """`open`, `job` (it came, began, ended), `step`, `preview`, `task` (a result), `missed`."""
     return EventStream(_watched(service, caller, JobViews(service, str(request.base_url))))
 
@@ -66,7 +97,7 @@ async def _told(happening: Happening, service: Service, views: JobViews) -> byte
         live = service.live(happening.job.id)
         return sent_event("job", views.job(live.stored if live else happening.job))
     if isinstance(happening, StepTold):
-        step: dict[str, Any] = {"job": happening.job, **running_view(happening.running)}
+        step: StepOfJob = {"job": happening.job, **running_view(happening.running)}
         return sent_event("step", step)
     if isinstance(happening, PreviewShown):
         data = views.preview(happening.job, happening.preview)

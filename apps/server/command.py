@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from apps.arguments import LOG_LEVELS, gpu_ids
 from apps.log_lines import set_up_logging
+from apps.server import service_manager
 from apps.server.app import create_app
 from apps.server.journal import Journal
 from apps.server.own_socket import OwnSocket
@@ -170,12 +171,15 @@ async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE,
     )
-    server = _Server(config)
+    host, port = listener.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    server = _Server(config, address)
     loop = asyncio.get_running_loop()
     leaving: asyncio.Task[None] | None = None
 
     async def leave() -> None:
         logger.info(f"Stopping: what runs and waits is worked on for {drain_timeout:g} s more.")
+        service_manager.stopping(drain_timeout)
         await service.drain(drain_timeout)
         server.should_exit = True
 
@@ -188,8 +192,7 @@ async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None
 
     for number in SIGNALS:
         loop.add_signal_handler(number, asked_to_stop)
-    host, port = listener.getsockname()[:2]
-    logger.info(f"Serving on http://{f'[{host}]' if ':' in host else host}:{port}")
+    logger.info(f"Serving on {address}")
     await server.serve(sockets=[listener])
 
 
@@ -205,13 +208,16 @@ def _take_room_for(connections: int) -> None:
 class _Server(uvicorn.Server):
     """One that leaves signals to its caller, and listens at this user's own socket, too."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
         super().__init__(config)
+        self._address = address
         self._own = OwnSocket(self._connection, BACKLOG)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._own.start()
+        if self.started:
+            self._own.start()
+            service_manager.ready(self._address)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._own.stop()

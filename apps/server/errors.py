@@ -6,6 +6,7 @@ from apps.openai_images.errors import (
     INVALID,
     SERVER,
     ApiError,
+    ErrorEnvelope,
     bad_value,
     envelope,
     not_found,
@@ -18,12 +19,19 @@ __all__ = [
     "INVALID",
     "SERVER",
     "ApiError",
+    "ErrorEnvelope",
     "bad_value",
     "envelope",
     "leaving",
+    "not_answering",
     "not_found",
     "unknown_parameter",
 ]
+
+
+def not_answering() -> ApiError:
+    """503: the engine says nothing of itself in time."""
+    return ApiError(503, "The engine does not answer.", type=SERVER)
 
 
 def leaving(message: str, seconds: int = 30) -> ApiError:

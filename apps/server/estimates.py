@@ -83,15 +83,15 @@ def estimate(
         own: the same of the job itself.
         waiting: the same of every share, the job's own tasks included.
         seconds: how long tasks take.
-        workers: how many work at them; all on whatever is next.
+        workers: how many work at them; all on whatever is next. While there is none, nobody
+            knows when there will be.
     """
     counts = {key: float(sum(tasks.values())) for key, tasks in waiting.items()}
     position = round(_served_when(share, float(sum(before.values())), counts))
     first, mine = seconds.total(before), seconds.total(own)
-    if first is None or mine is None:
+    if first is None or mine is None or workers < 1:
         return Estimate(position, None, None)
     work = {key: seconds.total(tasks) or 0.0 for key, tasks in waiting.items()}
-    workers = max(1, workers)
     starts_in = _served_when(share, first, work) / workers
     ends_in = _served_when(share, first + mine, work) / workers
     at_once = max(1, min(workers, sum(own.values())))

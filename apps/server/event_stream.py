@@ -5,7 +5,6 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 import json
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -21,13 +20,16 @@ class EventStream(StreamingResponse):
     client that left in the middle as an error.
     """
 
-    media_type = "text/event-stream"
-
     def __init__(
         self, events: AsyncGenerator[bytes, None], headers: Mapping[str, str] | None = None
     ) -> None:
         unbuffered = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(events, headers={**unbuffered, **(headers or {})})
+        super().__init__(
+            # Here and not of the class: FastAPI would say in its document that it is one text.
+            events,
+            headers={**unbuffered, **(headers or {})},
+            media_type="text/event-stream",
+        )
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,7 +40,7 @@ class EventStream(StreamingResponse):
 
 
 def sent_event(
-    name: str, data: Mapping[str, Any], id: int | None = None, retry: int | None = None
+    name: str, data: Mapping[str, object], id: int | None = None, retry: int | None = None
 ) -> bytes:
     """One event.
 

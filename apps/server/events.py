@@ -14,9 +14,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request
 
 from apps.server.context import Caller, TheService
+from apps.server.document import errors, stream
 from apps.server.errors import bad_value
 from apps.server.event_stream import COMMENT, KEEP_ALIVE, EventStream, sent_event
-from apps.server.job_views import JobViews, has_changed, running_view
+from apps.server.job_views import (
+    JobView,
+    JobViews,
+    PreviewView,
+    ResultView,
+    StepView,
+    has_changed,
+    running_view,
+)
 from apps.server.leashes import Leashes
 from apps.server.live_job import LiveJob, Running
 from apps.server.records import StoredJob
@@ -35,7 +44,11 @@ async def _job(id: str, service: TheService, caller: Caller) -> StoredJob:
 
 async def _after(
     last_event_id: Annotated[
-        str | None, Header(description="The number of the last event that came; 0: none.")
+        str | None,
+        Header(
+            description="The number of the last event that came; 0: none.",
+            json_schema_extra={"pattern": f"^[0-9]{{0,{MOST_DIGITS}}}$"},
+        ),
     ] = None,
     after: Annotated[
         int | None, Query(ge=0, lt=10**MOST_DIGITS, description="As Last-Event-ID.")
@@ -50,8 +63,16 @@ async def _after(
     return after or 0
 
 
-@router.get("/{id}/events", response_class=EventStream, status_code=200)
-async def events(
+EVENTS = stream(job=JobView, step=StepView, preview=PreviewView, task=ResultView, end=JobView)
+
+
+@router.get(
+    "/{id}/events",
+    response_class=EventStream,
+    status_code=200,
+    responses={200: {"content": EVENTS}, **errors(404)},
+)
+async def follow_job(
     request: Request,
     service: TheService,
     job: Annotated[StoredJob, Depends(_job)],
@@ -95,7 +116,7 @@ async def follow(
 
 
 async def _of_live(
-    live: LiveJob, place: int, views: JobViews, told: dict[str, Any]
+    live: LiveJob, place: int, views: JobViews, told: JobView
 ) -> AsyncGenerator[bytes, None]:
     running: dict[str, Running] = {}
     told_at = said_at = time.monotonic()
@@ -133,7 +154,7 @@ async def _of_live(
                 yield COMMENT
 
 
-def _news(view: dict[str, Any]) -> tuple[Any, ...]:
+def _news(view: JobView) -> tuple[Any, ...]:
     """What of a job is worth an event of its own."""
     names = ("status", "queue_position", "counts", "cancelling", "waiting_for")
     return tuple(view.get(name) for name in names)

@@ -9,34 +9,79 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Query, Request, UploadFile
 from fastapi.responses import FileResponse
+from typing_extensions import TypedDict
 
 from apps.server.context import Caller
+from apps.server.document import errors
+from apps.server.document import files as sent
 from apps.server.errors import bad_value, not_found, unknown_parameter
 from apps.server.file_store import FileStore, StoredFile
-from apps.server.paging import listed
+from apps.server.paging import Page, listed
+from apps.server.sent_files import SentFile
 from apps.server.state import kept
 
 PURPOSES = ("batch", "user_data", "vision")
 SHORTEST, LONGEST = 3600, 30 * 24 * 3600  # seconds until a file expires
 OF_BATCHES = LONGEST  # if nothing else is said
 MOST_LISTED = 10_000
-_FIELDS = ("file", "purpose", "expires_after[anchor]", "expires_after[seconds]")
+BYTES = "application/octet-stream"
+_ANCHOR: dict[str, Any] = {"enum": ["created_at"]}
+_SECONDS: dict[str, Any] = {"type": "integer", "minimum": SHORTEST, "maximum": LONGEST}
+_TOGETHER = ("expires_after[anchor]", "expires_after[seconds]")
+_FORM: dict[str, Any] = {  # beside what the route's parameters say of it
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "unevaluatedProperties": False,
+                "dependentRequired": {_TOGETHER[0]: [_TOGETHER[1]], _TOGETHER[1]: [_TOGETHER[0]]},
+            }
+        }
+    }
+}
+_FIELDS = ("file", "purpose", *_TOGETHER)
 
 
 TheFiles = Annotated[FileStore, Depends(kept("files"))]
-router = APIRouter(prefix="/v1/files")
+router = APIRouter(prefix="/v1/files", tags=["files"])
 
 
-@router.post("")
-async def upload(
+class FileView(TypedDict):
+    """A file of a caller; times are Unix times."""
+
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: int
+    expires_at: int | None
+    filename: str
+    purpose: str
+    status: Literal["processed"]
+    status_details: None
+
+
+class Deleted(TypedDict):
+    """A file that is gone."""
+
+    id: str
+    object: Literal["file"]
+    deleted: Literal[True]
+
+
+@router.post("", responses=errors(429, 507), openapi_extra={"requestBody": _FORM})
+async def upload_file(
     request: Request,
     files: TheFiles,
     caller: Caller,
     file: UploadFile,
-    purpose: Annotated[str, Form()],
-    anchor: Annotated[str | None, Form(alias="expires_after[anchor]")] = None,
-    seconds: Annotated[str | None, Form(alias="expires_after[seconds]")] = None,
-) -> dict[str, Any]:
+    purpose: Annotated[str, Form(json_schema_extra={"enum": [*PURPOSES]})],
+    anchor: Annotated[
+        str | None, Form(alias="expires_after[anchor]", json_schema_extra=_ANCHOR)
+    ] = None,
+    seconds: Annotated[
+        str | None, Form(alias="expires_after[seconds]", json_schema_extra=_SECONDS)
+    ] = None,
+) -> FileView:
+    """Keep a picture that edits name, or the requests of a batch."""
     form = await request.form()
     for name in form:
         if name not in _FIELDS:
@@ -54,49 +99,50 @@ async def upload(
     return view(kept)
 
 
-@router.get("")
-async def listing(
+@router.get("", responses=errors(404))
+async def list_files(
     files: TheFiles,
     caller: Caller,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = MOST_LISTED,
     order: Literal["asc", "desc"] = "desc",
     purpose: str | None = None,
-) -> dict[str, Any]:
+) -> Page[FileView]:
+    """The caller's files, newest first."""
     found = await asyncio.to_thread(files.of, caller)
     if order == "desc":
         found.reverse()
     if after is not None:
         place = next((i for i, file in enumerate(found) if file.id == after), None)
         if place is None:
-            raise bad_value("after", f"after: there is no file {after[:100]!r}.")
+            raise not_found(f"No such File object: {after[:100]}", "file_not_found")
         found = found[place + 1 :]
     if purpose is not None:
         found = [file for file in found if file.purpose == purpose]
     return listed([view(file) for file in found[:limit]], len(found) > limit)
 
 
-@router.get("/{id}")
-async def read(id: str, files: TheFiles, caller: Caller) -> dict[str, Any]:
+@router.get("/{id}", responses=errors(404))
+async def read_file(id: str, files: TheFiles, caller: Caller) -> FileView:
+    """What is known of a file."""
     return view(_found(files, id, caller))
 
 
-@router.get("/{id}/content")
-async def content(id: str, files: TheFiles, caller: Caller) -> FileResponse:
+@router.get("/{id}/content", response_class=FileResponse, responses={**sent(BYTES), **errors(404)})
+async def read_file_content(id: str, files: TheFiles, caller: Caller) -> FileResponse:
     """What was sent, to be saved and never shown: it is whatever a caller chose."""
     file = _found(files, id, caller)
-    return FileResponse(
-        files.path(file), media_type="application/octet-stream", filename=file.filename
-    )
+    return SentFile(files.path(file), media_type=BYTES, filename=file.filename)
 
 
-@router.delete("/{id}")
-async def delete(id: str, files: TheFiles, caller: Caller) -> dict[str, Any]:
+@router.delete("/{id}", responses=errors(404, 507))
+async def delete_file(id: str, files: TheFiles, caller: Caller) -> Deleted:
+    """Remove a file."""
     await asyncio.to_thread(files.delete, _found(files, id, caller))
     return {"id": id, "object": "file", "deleted": True}
 
 
-def view(file: StoredFile) -> dict[str, Any]:
+def view(file: StoredFile) -> FileView:
     """A file as callers see it."""
     return {
         "id": file.id,

@@ -1,17 +1,39 @@
 """`/healthz`, `/readyz` and `/metrics`: for load balancers, supervisors and Prometheus."""
 
 import asyncio
-from typing import Any
+from typing import Literal, NotRequired
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from typing_extensions import TypedDict
 
 from apps.server.context import TheService
+from apps.server.document import JSON, STATUSES, ref
+from apps.server.errors import ErrorEnvelope, not_answering
 from apps.server.metrics import CONTENT_TYPE
 from apps.server.service import Service
 
 READY = "ready"
 router = APIRouter(tags=["operations"])
+
+
+class Readiness(TypedDict):
+    """Whether tasks can begin.
+
+    Attributes:
+        reason: why not.
+        workers: what each worker last said of itself, by name.
+    """
+
+    status: Literal["ready", "not ready"]
+    reason: NotRequired[str]
+    workers: dict[str, str]
+
+
+NOT_READY = {
+    "description": f"No worker could begin a task now. {STATUSES[503]}",
+    "content": {JSON: {"schema": {"anyOf": [ref(Readiness), ref(ErrorEnvelope)]}}},
+}
 
 
 @router.get("/healthz", response_class=PlainTextResponse)
@@ -20,14 +42,14 @@ async def healthz() -> str:
     return "ok\n"
 
 
-@router.get("/readyz", responses={503: {"description": "No worker could begin a task now."}})
+@router.get("/readyz", response_model=Readiness, responses={503: NOT_READY})
 async def readyz(service: TheService) -> JSONResponse:
     """Whether a worker has a model loaded and new jobs are taken; else why not."""
     reason = await why_not_ready(service)
-    body: dict[str, Any] = {"status": READY if reason is None else "not ready"}
+    body: Readiness = {"status": "ready", "workers": service.workers}
     if reason is not None:
-        body["reason"] = reason
-    return JSONResponse({**body, "workers": service.workers}, 200 if reason is None else 503)
+        body = {"status": "not ready", "reason": reason, "workers": service.workers}
+    return JSONResponse(body, 200 if reason is None else 503)
 
 
 async def why_not_ready(service: Service) -> str | None:
@@ -53,7 +75,10 @@ async def why_not_ready(service: Service) -> str | None:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(service: TheService) -> Response:
     """Counters, gauges and histograms in Prometheus' text format."""
-    engine = await service.snapshot()
+    try:
+        engine = await service.snapshot()
+    except TimeoutError:
+        raise not_answering() from None
     text = await asyncio.to_thread(
         service.metrics.expose, engine, service.open_jobs, service.queue()
     )

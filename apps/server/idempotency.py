@@ -19,7 +19,11 @@ REPLAYED: Mapping[str, str] = {"Idempotent-Replayed": "true"}
 """Sent with the answer to a request that came before."""
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 IdempotencyKey = Annotated[
-    str | None, Header(description="A second request with the same key is the first one.")
+    str | None,
+    Header(
+        description="A second request with the same key is the first one.",
+        json_schema_extra={"pattern": f"^{_KEY.pattern}$"},
+    ),
 ]
 
 

@@ -2,8 +2,11 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, NotRequired
 
+from typing_extensions import TypedDict
+
+from apps.server.images.waiting import hidden_folders
 from apps.server.live_job import LiveJob, Preview, Running
 from apps.server.outlines import KINDS, TITLE
 from apps.server.records import JobStatus, StoredJob, TaskResult
@@ -11,6 +14,131 @@ from apps.server.service import Service
 from apps.server.task_views import task_view
 
 STATUSES = {"skipped": "done", "interrupted": "cancelled"}  # those that mean nothing to a caller
+
+
+class Counts(TypedDict):
+    """How many tasks of a job have ended, and how."""
+
+    total: int
+    succeeded: int
+    failed: int
+
+
+class StepView(TypedDict):
+    """A task that a worker has, and the step that it is at.
+
+    Attributes:
+        position: of the task in its job, from 0.
+        title: the first words of what is asked for.
+        steps: all that it takes; 0 until the first is told.
+    """
+
+    task_id: str
+    position: int
+    kind: str
+    title: str
+    worker: str
+    step: int
+    steps: int
+
+
+class RunningView(StepView):
+    """A task that a worker has, with the address of its newest preview, if there is one."""
+
+    preview_url: str | None
+
+
+class PreviewView(TypedDict):
+    """That a running task has a new preview.
+
+    Attributes:
+        position: of the task in its job, from 0.
+        url: of the preview; it is good until the task has its result.
+    """
+
+    job: str
+    task_id: str
+    position: int
+    step: int
+    steps: int
+    url: str
+
+
+class JobView(TypedDict):
+    """How a job stands. Times are Unix times; what is expected, is left out once it has ended.
+
+    Attributes:
+        source: the part of the API that it came by, such as `jobs`, `images` or `batch`.
+        title: the first words of what its first task asks for.
+        kinds: how many tasks it has of each kind.
+        queue_position: tasks that come before its first one.
+        expected_start_at: null until times of tasks are known, as is `expected_end_at`.
+        cancelling: no more of its tasks are begun.
+        waiting_for: what keeps it from going on, such as a full disk.
+    """
+
+    id: str
+    object: Literal["job"]
+    status: JobStatus
+    created_at: int
+    started_at: int | None
+    ended_at: int | None
+    priority: int
+    source: str
+    title: str | None
+    kinds: dict[str, int] | None
+    counts: Counts
+    results_url: str
+    events_url: str
+    queue_position: NotRequired[int]
+    expected_start_at: NotRequired[int | None]
+    expected_end_at: NotRequired[int | None]
+    running: NotRequired[list[RunningView]]
+    cancelling: NotRequired[bool]
+    waiting_for: NotRequired[str | None]
+
+
+class ResultView(TypedDict):
+    """What became of a task.
+
+    Attributes:
+        position: of the task in its job, from 0.
+        status: done, failed, quarantined (it killed its workers again and again) or cancelled.
+        cause: why it failed, in a word, such as `input` or `out_of_memory`.
+        elapsed: seconds of device time and saving.
+        attempts: how often a worker was given it.
+        url: of its picture or verdict.
+    """
+
+    object: Literal["job.result"]
+    position: int
+    task_id: str
+    kind: str
+    status: str
+    success: bool
+    error: str | None
+    cause: str | None
+    seed: int | None
+    elapsed: float
+    worker: str | None
+    attempts: int
+    url: str | None
+
+
+class ResultWithTask(ResultView):
+    """What became of a task, with its job and what was asked for.
+
+    Attributes:
+        id: of the result: its job and its position there.
+        thumbnail_url: of a small copy of its picture.
+        task: the fields of the task, which `POST /v1/jobs` takes as they are.
+    """
+
+    id: str
+    job: str
+    created_at: int
+    thumbnail_url: str | None
+    task: dict[str, Any]
 
 
 class JobViews:
@@ -23,14 +151,14 @@ class JobViews:
     def __init__(self, service: Service, base: str) -> None:
         self._service = service
         self._base = base.rstrip("/")
-        self._private = f"{service.folder}/"
+        self._hidden = hidden_folders(service)
 
-    def job(self, job: StoredJob) -> dict[str, Any]:
+    def job(self, job: StoredJob) -> JobView:
         """A job as it stands, with what is expected of it while it has not ended."""
         live = self._service.live(job.id)
         estimate = self._service.estimate(job)
         url = f"{self._base}/v1/jobs/{job.id}"
-        view: dict[str, Any] = {
+        view: JobView = {
             "id": job.id,
             "object": "job",
             "status": _status(job),
@@ -60,7 +188,7 @@ class JobViews:
             view["waiting_for"] = self._public(live.waits_for)
         return view
 
-    def preview(self, job: str, preview: Preview) -> dict[str, Any]:
+    def preview(self, job: str, preview: Preview) -> PreviewView:
         """That a preview came, with its URL, which is good until the task has its result."""
         return {
             "job": job,
@@ -71,7 +199,7 @@ class JobViews:
             "url": self._preview_url(job, preview),
         }
 
-    def _running(self, live: LiveJob, running: Running) -> dict[str, Any]:
+    def _running(self, live: LiveJob, running: Running) -> RunningView:
         preview = live.newest_preview(running)
         url = None if preview is None else self._preview_url(live.stored.id, preview)
         return {**running_view(running), "preview_url": url}
@@ -81,7 +209,7 @@ class JobViews:
             f"{self._base}/v1/jobs/{job}/results/{preview.position}/preview?number={preview.number}"
         )
 
-    def result(self, job: StoredJob, one: TaskResult) -> dict[str, Any]:
+    def result(self, job: StoredJob, one: TaskResult) -> ResultView:
         """What became of a task, with the URL of its picture or verdict."""
         record = one.result
         status = str(record["status"])
@@ -104,29 +232,28 @@ class JobViews:
 
     def result_with_task(
         self, job: StoredJob, one: TaskResult, task: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    ) -> ResultWithTask:
         """What became of a task, wherever it is shown: with its job and what was asked for."""
         view = self.result(job, one)
-        pictured = view["url"] is not None and view["kind"] != "score"
+        url = view["url"] if view["kind"] != "score" else None
         return {
             **view,
             "id": f"{job.id}/{one.position}",
             "job": job.id,
             "created_at": int(job.created),
-            "cause": one.result.get("cause"),
-            "thumbnail_url": view["url"].removesuffix("content") + "thumbnail"
-            if pictured
-            else None,
+            "thumbnail_url": None if url is None else url.removesuffix("content") + "thumbnail",
             "task": task_view(job.id, one.position, task),
         }
 
     def _public(self, text: str | None) -> str | None:
-        """A message without the daemon's folder."""
-        return None if text is None else text.replace(self._private, "")
+        """A message without folders of this machine."""
+        for folder, shown in self._hidden.items():
+            text = text and text.replace(folder, shown)
+        return text
 
 
-def running_view(running: Running) -> dict[str, Any]:
-    """A task that a worker has; `steps` is 0 until the first step is told."""
+def running_view(running: Running) -> StepView:
+    """A running task as callers see it."""
     return {
         "task_id": running.task_id,
         "position": running.outline.position,

@@ -1,23 +1,27 @@
 """`/v1/jobs`: tasks of any kind as one job, with progress, results and an early end."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from apps.server.context import Caller, MostPriority, TheService, by_socket
+from apps.server.document import errors, files
 from apps.server.errors import ApiError, not_found
 from apps.server.idempotency import REPLAYED, IdempotencyKey, RequestKey
 from apps.server.in_place import LorasInPlace, PicturesInPlace
-from apps.server.job_views import JobViews
-from apps.server.paging import listed
+from apps.server.job_views import JobView, JobViews, ResultView
+from apps.server.paging import Listing, Page, listed
 from apps.server.priorities import MOST_PRIORITY, allowed
+from apps.server.public_results import other_than_the_file
 from apps.server.records import PREVIEWS, JobStatus, NewJob, StoredJob, TaskResult
+from apps.server.sent_files import SentFile
 from apps.server.service import JOBS, Service
-from apps.server.task_requests import LoraNames, Pictures, TaskRequests
+from apps.server.task_requests import LoraNames, Pictures, TaskRequests, task_schemas
 from core.messages import MOST_PREVIEWS
 
 MOST_PER_PAGE, MOST_RESULTS = 100, 1000
@@ -39,7 +43,11 @@ class JobRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    tasks: list[Any] = Field(min_length=1, description="Tasks: generate, edit or score.")
+    tasks: list[Any] = Field(
+        min_length=1,
+        description="Tasks: generate, edit or score.",
+        json_schema_extra=lambda schema: schema.update(items={"anyOf": [*task_schemas()]}),
+    )
     priority: int = Field(0, ge=-MOST_PRIORITY, le=MOST_PRIORITY, strict=True)
     previews: int = Field(0, ge=0, le=MOST_PREVIEWS, strict=True)
 
@@ -65,8 +73,16 @@ Requests = Annotated[TaskRequests, Depends(_requests)]
 Views = Annotated[JobViews, Depends(_views)]
 
 
-@router.post("", status_code=202)
-async def create(
+@router.post(
+    "",
+    status_code=202,
+    response_model=JobView,
+    responses={
+        200: {"description": "The job that came before with the same key.", "model": JobView},
+        **errors(409, 429, 507),
+    },
+)
+async def create_job(
     asked: JobRequest,
     service: TheService,
     caller: Caller,
@@ -127,8 +143,15 @@ async def accept(
     return JSONResponse(views.job(stored), 202, {"Location": f"/v1/jobs/{stored.id}"})
 
 
-@router.get("")
-async def read_all(
+class ResultsPage(Listing[ResultView]):
+    """Results of a job in the order of its tasks; `last_position` is the `after` of the next."""
+
+    last_position: int | None
+    has_more: bool
+
+
+@router.get("", responses=errors(404))
+async def list_jobs(
     service: TheService,
     caller: Caller,
     views: Views,
@@ -137,7 +160,7 @@ async def read_all(
         str | None, Query(description="Id of the last job of the page before.")
     ] = None,
     status: JobStatus | None = None,
-) -> dict[str, Any]:
+) -> Page[JobView]:
     """The caller's jobs, newest first."""
     before = None if after is None else (await service.find(after, caller)).number
     found = await service.jobs(caller, before, limit + 1, status=status)
@@ -145,20 +168,20 @@ async def read_all(
     return listed(page, len(found) > limit)
 
 
-@router.get("/{id}")
-async def read(id: str, service: TheService, caller: Caller, views: Views) -> dict[str, Any]:
+@router.get("/{id}", responses=errors(404))
+async def read_job(id: str, service: TheService, caller: Caller, views: Views) -> JobView:
     """How a job stands, its place in the queue and its expected end."""
     return views.job(await service.find(id, caller))
 
 
-@router.delete("/{id}")
-async def cancel(id: str, service: TheService, caller: Caller, views: Views) -> dict[str, Any]:
+@router.delete("/{id}", responses=errors(404, 507))
+async def cancel_job(id: str, service: TheService, caller: Caller, views: Views) -> JobView:
     """Start no more of a job's tasks. Those that run are finished, and results are kept."""
     return views.job(await service.cancel(await service.find(id, caller)))
 
 
-@router.get("/{id}/results")
-async def results(
+@router.get("/{id}/results", responses=errors(404))
+async def list_job_results(
     id: str,
     service: TheService,
     caller: Caller,
@@ -168,7 +191,7 @@ async def results(
         int, Query(ge=-1, le=MOST_POSITION, description="Position of the last one before.")
     ] = -1,
     success: Annotated[bool | None, Query(description="Only those that ended so.")] = None,
-) -> dict[str, Any]:
+) -> ResultsPage:
     """Results in the order of the tasks, of those that have one yet."""
     job = await service.find(id, caller)
     found = await service.results(job, after + 1, limit + 1, success)
@@ -181,10 +204,10 @@ async def results(
     }
 
 
-@router.get("/{id}/results/{position}")
-async def result(
+@router.get("/{id}/results/{position}", responses=errors(404))
+async def read_job_result(
     id: str, position: int, service: TheService, caller: Caller, views: Views
-) -> dict[str, Any]:
+) -> ResultView:
     """The result of one task."""
     job = await service.find(id, caller)
     return views.result(job, await result_of(service, id, position, caller))
@@ -193,14 +216,23 @@ async def result(
 @router.get(
     "/{id}/results/{position}/content",
     response_class=FileResponse,
-    responses={200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}}},
+    responses={**files(*MEDIA_TYPES.values()), **errors(404, 410)},
 )
-async def content(id: str, position: int, service: TheService, caller: Caller) -> FileResponse:
+async def read_job_result_content(
+    id: str, position: int, service: TheService, caller: Caller
+) -> Response:
     """The picture or the verdict of one task."""
     one = await result_of(service, id, position, caller)
     file = result_file(service, id, one)
     kind = MEDIA_TYPES.get(file.suffix, "application/octet-stream")
-    return FileResponse(file, media_type=kind, headers={"Cache-Control": FOREVER})
+    headers = {"Cache-Control": FOREVER}
+    try:
+        data = await asyncio.to_thread(other_than_the_file, file)
+    except FileNotFoundError:  # since it was looked for
+        raise _removed(id, one) from None
+    if data is None:
+        return SentFile(file, media_type=kind, headers=headers)
+    return Response(data, media_type=kind, headers=headers)
 
 
 def result_file(service: Service, id: str, one: TaskResult) -> Path:
@@ -214,10 +246,12 @@ def result_file(service: Service, id: str, one: TaskResult) -> Path:
         raise not_found(f"Task {one.position} of {id} has no result to show.", "result_not_found")
     file = service.folder / JOBS / id / Path(str(path)).name
     if not file.is_file():
-        raise ApiError(
-            410, f"The result of task {one.position} of {id} was removed.", "result_gone"
-        )
+        raise _removed(id, one)
     return file
+
+
+def _removed(id: str, one: TaskResult) -> ApiError:
+    return ApiError(410, f"The result of task {one.position} of {id} was removed.", "result_gone")
 
 
 async def result_of(service: Service, id: str, position: int, caller: str) -> TaskResult:

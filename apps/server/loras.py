@@ -1,19 +1,22 @@
 """LoRAs that callers may name: those of one folder, by their names and never by a path."""
 
+import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
+from typing_extensions import TypedDict
 
-from apps.server.errors import ApiError, not_found
+from apps.server.errors import ApiError
 from apps.server.state import kept
-from core.checkpoints.lora_files import PEFT_FILE, lora_name
+from core.checkpoints.lora_files import PEFT_FILE, LoraInspector, lora_name, name_of
 from core.checkpoints.lora_names import holds_lora, take_apart, unsupported_method
 from core.checkpoints.safetensors_header import NotSafetensors, read_header
+from core.errors import LoraError
 from core.validation import shown
 
 LOOK_AGAIN = 2.0  # seconds for which a look at the folder is good
@@ -33,6 +36,7 @@ class LoraEntry:
         layers: of the model that it changes.
         base: the model that it was made for, in its trainer's words, if it says so.
         problem: why it cannot be used; None for a LoRA.
+        is_gone: workers hold it, or are to, and the file is not there any more.
     """
 
     name: str
@@ -43,6 +47,7 @@ class LoraEntry:
     layers: int = 0
     base: str | None = None
     problem: str | None = None
+    is_gone: bool = False
 
 
 class Loras:
@@ -57,6 +62,7 @@ class Loras:
         self._look = threading.Lock()
         self._entries: dict[str, LoraEntry] = {}
         self._good_until = 0.0
+        self._inspector = LoraInspector()
 
     def resolve(self, name: str, param: str) -> str:
         """The path of a LoRA.
@@ -65,7 +71,7 @@ class Loras:
             ApiError: 400: there is none of that name, or it cannot be used.
         """
         entries = self.entries()
-        entry = entries.get(name) or entries.get(lora_name(name) if _is_name(name) else "")
+        entry = entries.get(name) or entries.get(self.plain(name) if _is_name(name) else "")
         if entry is None:
             raise ApiError(
                 400,
@@ -76,6 +82,35 @@ class Loras:
         if entry.problem is not None:
             raise ApiError(400, f"{param}: {name} {entry.problem}", "invalid_lora", param)
         return str(entry.path)
+
+    def plain(self, name: str) -> str:
+        """The name of an entry, as which callers may give a file's name, too."""
+        return name if name in self.entries() else lora_name(name)
+
+    def named(self, path: str, name: str) -> bool:
+        """Whether a LoRA that was once found at a path is one of the folder, and has a name."""
+        return self._lies_here(Path(path)) and name_of(path) in (name, lora_name(name))
+
+    def gone(self, paths: Sequence[str]) -> dict[str, LoraEntry]:
+        """Those of the folder that were found at these paths and are not there any more."""
+        found = {}
+        for path in map(Path, paths):
+            if self._lies_here(path) and not os.path.lexists(path):
+                name = name_of(str(path))
+                problem = "is not in the folder any more."
+                found[name] = LoraEntry(name, path, 0, 0.0, problem=problem, is_gone=True)
+        return found
+
+    def _lies_here(self, path: Path) -> bool:
+        place = path.parent if path.name == PEFT_FILE else path
+        return place.parent == self._folder.absolute()
+
+    def sha256(self, entry: LoraEntry) -> str | None:
+        """The content of a LoRA; None if it cannot be used."""
+        try:
+            return self._inspector.sha256(entry.path)
+        except LoraError:
+            return None
 
     def names(self) -> list[str]:
         """Those that can be used, in order."""
@@ -114,12 +149,6 @@ class Loras:
         return found
 
 
-def name_of(path: str) -> str:
-    """The name of the LoRA at a path that `Loras.resolve` gave."""
-    file = Path(path)
-    return file.parent.name if file.name == PEFT_FILE else lora_name(file.name)
-
-
 def _is_name(text: str) -> bool:
     return "/" not in text and "\\" not in text
 
@@ -153,24 +182,32 @@ def _inspected(name: str, path: Path, size: int, modified: float) -> LoraEntry:
 
 
 TheLoras = Annotated[Loras, Depends(kept("loras"))]
-router = APIRouter(prefix="/v1/loras")
 
 
-@router.get("")
-def listing(loras: TheLoras) -> dict[str, Any]:
-    """All LoRAs of the folder, with those that cannot be used and why."""
-    return {"object": "list", "data": [view(entry) for entry in loras.entries().values()]}
+class FileView(TypedDict):
+    """A file in the folder of LoRAs.
+
+    Attributes:
+        id: its name, which tasks may use.
+        created: Unix time of its last change.
+        rank: the largest of its layers; null where the file says nothing of it.
+        layers: of the model that it changes.
+        base_model: the model that it was made for, in its trainer's words, if it says so.
+        problem: why it cannot be used.
+    """
+
+    id: str
+    object: Literal["lora"]
+    created: int
+    bytes: int
+    rank: int | None
+    layers: int
+    base_model: str | None
+    usable: bool
+    problem: str | None
 
 
-@router.get("/{name}")
-def read(name: str, loras: TheLoras) -> dict[str, Any]:
-    entry = loras.entries().get(name)
-    if entry is None:
-        raise not_found(f"No LoRA is called {shown(name)}.", "lora_not_found")
-    return view(entry)
-
-
-def view(entry: LoraEntry) -> dict[str, Any]:
+def view(entry: LoraEntry) -> FileView:
     """A LoRA as callers see it."""
     return {
         "id": entry.name,

@@ -3,12 +3,15 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
+from typing_extensions import TypedDict
 
 from apps.openai_images.errors import ApiError
 from apps.openai_images.models import AUTO, check_model, name_of, no_model, unknown_model
+from apps.server.document import errors
+from apps.server.paging import Listing
 from apps.server.state import kept
 from core import MultiGPUImageGenerator
 from core.errors import MultiGPUError
@@ -17,6 +20,21 @@ from core.worker_spec import Role
 router = APIRouter(prefix="/v1/models", tags=["models"])
 ROLES: tuple[Role, ...] = ("generate", "edit", "score")
 LOCAL = "local"  # the owner of models that are no hub's
+
+
+class ModelView(TypedDict):
+    """A model that is served.
+
+    Attributes:
+        created: Unix time of the daemon's start.
+        kinds: of the tasks that it is for.
+    """
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    kinds: list[Role]
 
 
 @dataclass(frozen=True)
@@ -81,14 +99,14 @@ TheModels = Annotated[Models, Depends(kept("models"))]
 
 
 @router.get("")
-async def listed(models: TheModels) -> dict[str, Any]:
+async def list_models(models: TheModels) -> Listing[ModelView]:
     """All models that are served."""
     data = [_view(model, models.since) for model in await models.all()]
     return {"object": "list", "data": data}
 
 
-@router.get("/{id:path}")
-async def read(id: str, models: TheModels) -> dict[str, Any]:
+@router.get("/{id:path}", responses=errors(404))
+async def read_model(id: str, models: TheModels) -> ModelView:
     """One model. Ids of Hugging Face have a slash, which may stand as it is or as %2F."""
     for model in await models.all():
         if model.id == id:
@@ -96,7 +114,7 @@ async def read(id: str, models: TheModels) -> dict[str, Any]:
     raise unknown_model(id)
 
 
-def _view(model: Served, since: int) -> dict[str, Any]:
+def _view(model: Served, since: int) -> ModelView:
     owner, slash, _ = model.id.partition("/")
     return {
         "id": model.id,

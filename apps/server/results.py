@@ -1,16 +1,19 @@
 """`/v1/results`: what became of the tasks of all jobs of a caller; small copies of pictures."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse
 
 from apps.server.context import Caller, TheService
+from apps.server.document import content, errors, files
 from apps.server.errors import ApiError, bad_value, not_found
+from apps.server.job_views import ResultWithTask
 from apps.server.jobs import FOREVER, Views, result_file, result_of
-from apps.server.paging import listed
+from apps.server.paging import Page, listed
 from apps.server.records import Outcome
+from apps.server.sent_files import SentFile
 from apps.server.service import Service
 from apps.server.sources import source_picture
 from apps.server.state import kept
@@ -22,14 +25,18 @@ _ID = re.compile(r"(job_[0-9a-z]{1,64})/(\d{1,9})", re.ASCII)
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 
-@router.get("/results")
-async def listing(
+@router.get("/results", responses=errors(404))
+async def list_results(
     service: TheService,
     caller: Caller,
     views: Views,
     limit: Annotated[int, Query(ge=1, le=MOST_PER_PAGE)] = 50,
     after: Annotated[
-        str | None, Query(description="Id of the last result of the page before.")
+        str | None,
+        Query(
+            description="Id of the last result of the page before.",
+            json_schema_extra={"pattern": f"^{_ID.pattern}$"},
+        ),
     ] = None,
     outcome: Annotated[Outcome | None, Query(description="Only those that ended so.")] = None,
     kind: Literal["generate", "edit", "score"] | None = None,
@@ -37,7 +44,7 @@ async def listing(
         str | None,
         Query(max_length=MOST_WORDS, description="Text in the prompt, in either case."),
     ] = None,
-) -> dict[str, Any]:
+) -> Page[ResultWithTask]:
     """Results with what was asked for: those of the newest job first, in each the newest first."""
     before = None if after is None else await _place(after, service, caller)
     found = await service.results_of(caller, before, limit + 1, outcome, kind, words)
@@ -56,8 +63,12 @@ async def _place(id: str, service: Service, caller: str) -> tuple[int, int]:
 TheThumbnails = Annotated[Thumbnails, Depends(kept("thumbnails"))]
 
 
-@router.get("/jobs/{id}/results/{position}/thumbnail", response_class=FileResponse)
-async def thumbnail(
+@router.get(
+    "/jobs/{id}/results/{position}/thumbnail",
+    response_class=FileResponse,
+    responses={**files(MEDIA_TYPE), **errors(404, 410, 507)},
+)
+async def read_thumbnail(
     id: str, position: int, thumbnails: TheThumbnails, service: TheService, caller: Caller
 ) -> FileResponse:
     """A copy of a picture as WebP, of at most 384 pixels a side."""
@@ -70,15 +81,23 @@ async def thumbnail(
     except FileNotFoundError:
         message = f"The result of task {position} of {id} was removed."
         raise ApiError(410, message, "result_gone") from None
-    return FileResponse(small, media_type=MEDIA_TYPE, headers={"Cache-Control": FOREVER})
+    return SentFile(small, media_type=MEDIA_TYPE, headers={"Cache-Control": FOREVER})
 
 
 @router.get(
     "/jobs/{id}/results/{position}/preview",
     response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}},
+    responses={200: content("image/jpeg"), **errors(404)},
 )
-async def preview(id: str, position: int, service: TheService, caller: Caller) -> Response:
+async def read_preview(
+    id: str,
+    position: int,
+    service: TheService,
+    caller: Caller,
+    number: Annotated[
+        int | None, Query(description="Of which preview somebody heard; the newest one is sent.")
+    ] = None,
+) -> Response:
     """What a running task's picture has come to, as JPEG of at most 384 pixels a side.
 
     Only of jobs that ask for `previews`, and until the task has its result.
@@ -94,8 +113,12 @@ async def preview(id: str, position: int, service: TheService, caller: Caller) -
     raise not_found(message, "preview_not_found")
 
 
-@router.get("/jobs/{id}/results/{position}/sources/{place}", response_class=FileResponse)
-async def source(
+@router.get(
+    "/jobs/{id}/results/{position}/sources/{place}",
+    response_class=FileResponse,
+    responses={**files(MEDIA_TYPE), **errors(404, 507)},
+)
+async def read_source(
     id: str,
     position: int,
     place: int,
@@ -119,4 +142,4 @@ async def source(
         small = await thumbnails.of(id, name, file, SOURCE_SIDE)
     except FileNotFoundError:
         raise none from None
-    return FileResponse(small, media_type=MEDIA_TYPE, headers={"Cache-Control": FOREVER})
+    return SentFile(small, media_type=MEDIA_TYPE, headers={"Cache-Control": FOREVER})

@@ -323,8 +323,8 @@ class Service:
 
     @property
     def workers_at_work(self) -> int:
-        """Workers that take tasks, or will once they have loaded; 1 at least."""
-        return max(1, sum(state not in GONE for state in self.workers.values()))
+        """Workers that take tasks, or will once they have loaded."""
+        return sum(state not in GONE for state in self.workers.values())
 
     def estimate(self, job: StoredJob) -> Estimate | None:
         """When a job is expected to begin and to end; None for one that has ended."""

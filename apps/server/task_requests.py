@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Protocol, cast
 
+from pydantic import TypeAdapter
+
+from apps.server.document import in_one_piece
 from apps.server.errors import ApiError
 from core.errors import InputError, MultiGPUError
 from core.intake.task_kinds import KINDS, TaskKind, kind_asked_for
@@ -24,6 +27,22 @@ OWN_NAMES = (
 )
 MOST_OUTLINED = 1000  # characters of the prompt of a task that is refused
 INNER = ("seed_is_random",)  # fields that the engine sets
+
+
+def task_schemas() -> list[dict[str, Any]]:
+    """What the OpenAPI document says of a task: the fields of each kind, and anything else.
+
+    Fields may have other usual names, and a task that cannot be used is accepted, and fails alone.
+    """
+    return [*map(_schema_of, KINDS.values()), {"description": "Anything else fails, and says why."}]
+
+
+def _schema_of(kind: type[TaskKind[Any]]) -> dict[str, Any]:
+    schema = in_one_piece(TypeAdapter(kind.task).json_schema())
+    schema.pop("additionalProperties")
+    for name in ("output_path", *INNER):
+        schema["properties"].pop(name, None)
+    return schema
 
 
 class Pictures(Protocol):

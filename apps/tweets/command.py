@@ -12,9 +12,7 @@ from loguru import logger
 from apps.arguments import LOG_LEVELS, add_server_options, folder_name, gpu_ids, positive, seed
 from apps.interrupts import Interrupts
 from apps.log_lines import set_up_logging
-from apps.openai_images.batch import LocalBatch
-from apps.openai_images.batch_file import is_batch_file
-from apps.openai_images.rules import load_image_settings
+from apps.openai_images.batch_detection import is_batch_file, means_requests
 from apps.tweets.run import Run
 from apps.tweets.tweets_file import PROMPT_SOURCES, name_of_run, read_tweets
 from core.engine.backend import WorkerBackend
@@ -153,8 +151,13 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
 
 
 def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None) -> int:
-    if is_batch_file(user_path(options.tweets, "TWEETS")):
+    path = user_path(options.tweets, "TWEETS")
+    if is_batch_file(path):
         return _run_batch(options, interrupts, backend)
+    if means_requests(path):
+        from apps.tweets.two_readings import refuse_what_is_neither
+
+        refuse_what_is_neither(path)
     settings = _settings(options)
     suffix = settings.workers.picture_suffix
     tweets = read_tweets(options.tweets, options.prompt_from, options.limit, suffix)
@@ -181,6 +184,9 @@ def _run_batch(
     options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None
 ) -> int:
     """Do the requests of a batch file; see docs/TWEETS.md."""
+    from apps.openai_images.batch import LocalBatch  # tweets need nothing of it
+    from apps.openai_images.rules import load_image_settings
+
     if options.prompt_from is not None:
         raise InputError("--prompt-from: requests of a batch file have one prompt; leave it out.")
     settings = _settings(options, load_image_settings)

@@ -25,19 +25,32 @@ def find_lora(path: str, folders: Sequence[Path]) -> Path:
         LoraError: nowhere to be found; names every place that was tried.
         InputError: no file can have such a path.
     """
-    wanted = readings(path.replace("\\", "/"), "lora_path")
-    relative = [name for name in wanted if not name.is_absolute()]
-    places = [name for name in wanted if name.is_absolute()]
-    places += [folder / name for name in relative for folder in folders]
-    for place in places:
+    for place in lora_places(path, folders):
         try:
             if place.is_file():
                 return place.absolute()  # a link keeps the name that the user knows it by
         except (OSError, ValueError):  # a name too long for the file system
             continue
     tried = ", ".join(str(folder) for folder in folders)
+    relative = not all(name.is_absolute() for name in _readings(path))
     where = f" (looked in {tried})" if relative else ""
     raise LoraError(f"lora_path: {shown(path)} is not a file{where}.")
+
+
+def lora_places(path: str, folders: Sequence[Path]) -> list[Path]:
+    """Where a LoRA may lie: at an absolute path, or below one of `folders`.
+
+    Raises:
+        InputError: no file can have such a path.
+    """
+    wanted = _readings(path)
+    relative = [name for name in wanted if not name.is_absolute()]
+    places = [name for name in wanted if name.is_absolute()]
+    return places + [folder / name for name in relative for folder in folders]
+
+
+def _readings(path: str) -> list[Path]:
+    return readings(path.replace("\\", "/"), "lora_path")
 
 
 def lora_name(path: str) -> str:
@@ -45,6 +58,12 @@ def lora_name(path: str) -> str:
     name = path.replace("\\", "/").rstrip("/").rpartition("/")[2]
     stem, _, ending = name.rpartition(".")
     return stem if stem and ending.lower() in WEIGHTS_ENDINGS else name
+
+
+def name_of(path: str) -> str:
+    """What users call a LoRA at a path: PEFT's by its folder, any other by its file."""
+    file = Path(path)
+    return file.parent.name if file.name == PEFT_FILE else lora_name(file.name)
 
 
 def settings_beside(path: Path) -> bytes:

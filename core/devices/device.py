@@ -12,7 +12,7 @@ from typing import Literal
 
 from loguru import logger
 
-from core.devices.nvml import Gpu, Unlisted, bytes_in_use, list_gpus, unlisted_gpus
+from core.devices.gpu import Gpu, Unlisted
 from core.errors import DeviceError
 
 MAX_CPU_WORKERS = 64
@@ -97,6 +97,8 @@ def memory_in_use(devices: Sequence[Device]) -> int | None:
     if any(device.kind != "cuda" for device in devices):
         return None
     masks = [mask for device in devices for mask in device.mask.split(",")]
+    from core.devices.nvml import bytes_in_use
+
     return bytes_in_use(list(dict.fromkeys(masks)))  # workers may share one
 
 
@@ -145,13 +147,16 @@ def choose_devices(
     gpu_ids: Sequence[int] | None = None,
     kind: Literal["auto", "cuda", "cpu"] = "auto",
     environ: Mapping[str, str] = os.environ,
-    probe: Callable[[], list[Gpu]] = list_gpus,
-    probe_unlisted: Callable[[], Unlisted | None] = unlisted_gpus,
+    probe: Callable[[], list[Gpu]] | None = None,
+    probe_unlisted: Callable[[], Unlisted | None] | None = None,
 ) -> list[Device]:
     """One device per worker.
 
     Without CUDA, `num_gpus` CPU workers stand in (one by default), or one per id; not where
     there are GPUs and none of them works, or none can be listed.
+
+    Args:
+        probe, probe_unlisted: tell which GPUs there are; by default NVML does.
 
     Raises:
         DeviceError: an id twice, an id or a number beyond what is visible, or no GPU works.
@@ -159,10 +164,15 @@ def choose_devices(
     _check_request(num_gpus, gpu_ids)
     if kind == "cpu":
         return _cpu_devices(num_gpus, gpu_ids, hide_gpus=True)
-    gpus, inherited = probe(), environ.get("CUDA_VISIBLE_DEVICES")
+    from core.devices import nvml  # who has a daemon's devices starts without it
+
+    gpus = (probe or nvml.list_gpus)()
+    inherited = environ.get("CUDA_VISIBLE_DEVICES")
     seen = _seen(gpus, inherited)
     if not seen:
-        unlisted = None if gpus or inherited in ("", "-1") else probe_unlisted()
+        unlisted = (
+            None if gpus or inherited in ("", "-1") else (probe_unlisted or nvml.unlisted_gpus)()
+        )
         _mind_unlisted(unlisted, kind)
         return _cpu_devices(num_gpus, gpu_ids, hide_gpus=False)
     faults = {i: gpu.fault for i, (_, gpu) in enumerate(seen) if gpu.fault is not None}

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import psutil
-
 CGROUPS = Path("/sys/fs/cgroup")
 _LIMITS = (  # limit and use, of cgroup v2 and v1
     ("memory.max", "memory.current"),
@@ -13,12 +11,16 @@ _LIMITS = (  # limit and use, of cgroup v2 and v1
 
 def free_host_memory(cgroups: Path = CGROUPS) -> int:
     """Bytes that may still be used; a container's own limit is not in what the system says."""
+    import psutil  # who has a daemon's devices starts without it
+
     free: int = psutil.virtual_memory().available
     return min([free, *(max(0, limit - used) for limit, used in _limits(cgroups))])
 
 
 def host_memory(cgroups: Path = CGROUPS) -> int:
     """Bytes of host memory in all, whether or not they are in use."""
+    import psutil
+
     total: int = psutil.virtual_memory().total
     return min([total, *(limit for limit, _ in _limits(cgroups))])
 

@@ -1,33 +1,13 @@
 """What NVML, the driver's own library, says about this machine's GPUs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pynvml  # type: ignore[import-untyped]
 from loguru import logger
 
-
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU, or one MIG slice, as NVML lists it.
-
-    Attributes:
-        memory: bytes in all; 0 = unknown.
-        free: bytes that nobody uses; None = unknown.
-        fault: why it cannot be used; its other attributes may be unknown then.
-        capability: CUDA's compute capability, such as (8, 9); None = unknown.
-    """
-
-    index: int  # among the GPUs that this process may use
-    uuid: str
-    name: str
-    memory: int
-    mig: bool = False
-    free: int | None = None
-    fault: str | None = None
-    capability: tuple[int, int] | None = None
+from core.devices.gpu import Gpu, Unlisted
 
 
 def list_gpus() -> list[Gpu]:
@@ -49,19 +29,6 @@ def list_gpus() -> list[Gpu]:
         return _none_listed(error)
     finally:
         pynvml.nvmlShutdown()
-
-
-@dataclass(frozen=True)
-class Unlisted:
-    """GPUs that exist on this machine although NVML does not list them.
-
-    Attributes:
-        reason: what is there, why it is not used, and what to do.
-        usable: torch could use them, if they were listed.
-    """
-
-    reason: str
-    usable: bool
 
 
 def _torch_build() -> str:

@@ -1,15 +1,17 @@
 """What the workers of a role are born knowing, by their devices, model and settings."""
 
 import os
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from core.devices.device import Device
 from core.devices.model_choice import ModelChoice
 from core.devices.optional_packages import saved_with
-from core.judge import Judge
 from core.settings import SimulatedSettings, WorkerSettings
 from core.tasks import ROLES
 from core.worker_spec import Role, WorkerSpec
+
+if TYPE_CHECKING:
+    from core.judge import Judge
 
 MOST_AT_ONCE = 8  # pictures: from there on batches gain little
 
@@ -29,7 +31,7 @@ def spec_for(
     model: ModelChoice,
     settings: RunSettings,
     threads: int,
-    judge: Judge | None = None,
+    judge: "Judge | None" = None,
 ) -> WorkerSpec:
     return WorkerSpec(
         name=device.label,
@@ -63,7 +65,7 @@ def spec_for(
     )
 
 
-def _group_size(role: Role, workers: WorkerSettings, judge: Judge | None) -> int:
+def _group_size(role: Role, workers: WorkerSettings, judge: "Judge | None") -> int:
     if judge is not None:
         return judge.settings.batch_size
     if not ROLES[role].drawn_together:

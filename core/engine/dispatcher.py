@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from core.engine import forecast
 from core.engine.backend import WorkerBackend
 from core.engine.job_run import JobRun
+from core.engine.lora_keeper import LoraKeeper
 from core.engine.pending import Pending, Worker
 from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
@@ -39,6 +40,7 @@ class Dispatcher:
         slots: all of the engine's; its own list, which changes.
         find: the job and the task that the scheduler has given out.
         run_of: an attempt's job, unless that has ended.
+        loras: tells workers of LoRAs between their tasks.
         copies: the last tasks may run twice.
     """
 
@@ -49,6 +51,7 @@ class Dispatcher:
         backend: WorkerBackend,
         find: Callable[[Pending], tuple[JobRun, TaskState]],
         run_of: Callable[[ActiveAttempt], JobRun | None],
+        loras: LoraKeeper,
         copies: bool,
     ) -> None:
         self._slots = slots
@@ -56,6 +59,7 @@ class Dispatcher:
         self._backend = backend
         self._find = find
         self._run_of = run_of
+        self._loras = loras
         self._copies = copies
         self._found_serving: dict[str, list[WorkerSlot]] = {}  # while slots are given tasks
 
@@ -71,13 +75,13 @@ class Dispatcher:
         self._give_to(slot)
 
     def _give_to(self, slot: WorkerSlot) -> None:
-        if slot.running and slot.ahead:
-            return  # first, and dear looks last: every slot is asked about in every turn
-        if not slot.is_open:
+        if slot.orders:  # before its next task, and behind all that it has already
+            if not slot.running and slot.is_open and not self._backend.is_gone(slot.name):
+                self._loras.send_next(slot)
             return
-        if not slot.running and self._may_have_some(slot) and not self._backend.is_gone(slot.name):
+        if not slot.running and slot.is_open:
             slot.running = _held(self._group_for(slot))
-        if slot.running and not slot.ahead and slot.is_open:
+        if slot.running and not slot.ahead:
             slot.ahead = _held(self._group_ahead_for(slot))
 
     def began(self, slot: WorkerSlot) -> None:
@@ -111,17 +115,14 @@ class Dispatcher:
 
     # -- what ------------------------------------------------------------------
 
-    def _may_have_some(self, slot: WorkerSlot) -> bool:
-        """A task waits for its model, or runs elsewhere and may be copied."""
-        assert slot.model is not None
-        return self._copies or self._scheduler.waiting(slot.model.name) > 0
-
     def _group_for(self, slot: WorkerSlot) -> list[ActiveAttempt]:
         """Choose attempts that a free worker shall run together; empty if it has to wait."""
         model = slot.model
         assert model is not None
         if model.barrier is None:
             return self._next(slot, model) or self._copy(slot, model)
+        if not self._scheduler.waiting(model.name):
+            return []
         busy = frozenset(s.name for s in self._slots if s.model is model and s.attempts())
         if not model.barrier.may_start(slot.name, busy):
             return []
@@ -135,26 +136,27 @@ class Dispatcher:
 
         Only short ones behind short ones, for no slow worker, and while there are plenty: what is
         given is not taken back, neither for a better worker nor when the user interrupts.
+        Dear looks come last: every slot is asked about in every turn, and mostly gets nothing.
         """
         model = slot.model
         assert model is not None
         rate = model.times.seconds_per_work(slot.name)
         if model.barrier is not None or rate is None or slot.may_compile:
             return []
-        if slot.work * rate > SHORT:  # first: long tasks are asked about in every turn
+        if slot.work * rate > SHORT:
             return []
         plenty, waiting = max(TAIL, 2 * slot.group_size), self._scheduler.waiting(model.name)
         if waiting <= plenty:
             return []
         serving = self._serving(model)
-        if waiting <= plenty * len(serving):
+        if waiting <= plenty * len(serving) or not slot.is_open:
             return []
         if not model.times.keeps_up(slot.name, [s.name for s in serving]):
             return []
         if not slot.loras_soon <= slot.loras:
             return []  # it is loading one, and which it will hold then it alone knows
         # With orders unread the pipe might be full, and a send would wait.
-        if self._backend.is_gone(slot.name) or not self._backend.reads_along(slot.name):
+        if not self._backend.reads_along(slot.name):
             return []
         return self._next(slot, model, SHORT / slot.group_size / rate if rate else math.inf)
 
@@ -162,7 +164,7 @@ class Dispatcher:
         self, slot: WorkerSlot, model: ServedModel, most_work: float = math.inf
     ) -> list[ActiveAttempt]:
         waiting = self._scheduler.waiting(model.name)
-        if not waiting:
+        if not waiting or self._backend.is_gone(slot.name):
             return []
         serving = self._serving(model)
         in_tail = waiting <= TAIL * len(serving) and model.barrier is None
@@ -206,6 +208,8 @@ class Dispatcher:
         """A second run of somebody's last task, where this worker would only wait for it."""
         now = time.monotonic()
         if self._scheduler.waiting(model.name) or not self._copies or now < slot.looks_again_at:
+            return []
+        if self._backend.is_gone(slot.name):
             return []
         slot.looks_again_at = now + COPY_LOOKS
         serving = self._serving(model)
@@ -255,7 +259,8 @@ class Dispatcher:
         here = [active for active in group.attempts if slot.held(active.lease_id) is active]
         fault_point("main.lease")
         for active in here:
-            lease = replace(active.lease, more_follow=active is not here[-1])
+            last = active is here[-1]
+            lease = active.lease if last else replace(active.lease, more_follow=True)
             active.sent = self._backend.send(slot.name, lease)
         if here and here[0].lease_id in slot.running:
             self.began(slot)

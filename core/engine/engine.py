@@ -8,8 +8,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
+from typing import TypeVar
 
 from loguru import logger
 
@@ -19,6 +20,7 @@ from core.engine.dispatcher import Dispatcher
 from core.engine.job import INTERRUPTED, Job
 from core.engine.job_run import JobRun
 from core.engine.job_table import JobTable
+from core.engine.lora_keeper import LoraKeeper
 from core.engine.memory_release import MemoryRelease
 from core.engine.model_assignment import ModelAssignment
 from core.engine.model_switch import Stages
@@ -30,16 +32,19 @@ from core.engine.task_engine import CLOSED, TaskEngine
 from core.engine.task_state import TaskState
 from core.engine.worker_reports import WorkerReports, concerns_no_decision
 from core.engine.worker_slot import State, WorkerSlot
+from core.errors import MultiGPUError
 from core.events import Listener, ignore
 from core.intake.admission import Admitted
+from core.lora_stack import CheckedLora
 from core.memory_modes import Mode
 from core.settings import SchedulingSettings, SupervisionSettings
 from core.tasks import Status
 
+T = TypeVar("T")
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
 BUSY_WAIT = 1.0  # the same while a worker has a deadline: a later turn shows that we were held up
 IDLE_TURN = 0.2  # seconds between turns while a worker waits for another one's task
-GATHER = 0.01  # seconds for which reports are gathered while no device can run dry
+GATHER = 0.03  # seconds for which reports are gathered while no device can run dry
 
 
 class Engine(TaskEngine):
@@ -80,12 +85,14 @@ class Engine(TaskEngine):
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         release = MemoryRelease(self._slots, memory_in_use, release_patience)
         self._release = release
+        self._loras = LoraKeeper(self._slots, backend)
         self._supervisor = Supervisor(
             self._slots,
             backend,
             rules,
             listener,
             release,
+            self._loras,
             on_lost=lambda *loss: self._reports.lost(*loss),
             on_given_up=self._given_up,
             on_changed_memory=self._changed_memory,
@@ -98,6 +105,7 @@ class Engine(TaskEngine):
             backend,
             find=self._jobs.find,
             run_of=self._jobs.of,
+            loras=self._loras,
             copies=scheduling.speculative_copies,
         )
         self._assignment = ModelAssignment(self._slots, self._models, self._scheduler, stages)
@@ -106,6 +114,7 @@ class Engine(TaskEngine):
             self._supervisor,
             self._dispatcher,
             self._jobs,
+            self._loras,
             rules.task_timeout_minimum,
         )
 
@@ -131,6 +140,16 @@ class Engine(TaskEngine):
         """Let a model's workers go, unless tasks wait for it; they come with the next task."""
         self._post(lambda: self._assignment.unload(name, self._supervisor))
 
+    def load_loras(
+        self, name: str, loras: Sequence[CheckedLora], pin: bool = False
+    ) -> "Future[None]":
+        return self._answered(lambda: self._loras.load(self._models[name], loras, pin))
+
+    def unload_loras(
+        self, name: str, hashes: Collection[str], paths: Collection[str] = ()
+    ) -> "Future[None]":
+        return self._answered(lambda: self._loras.unload(self._models[name], hashes, paths))
+
     def drain(self, worker: str) -> None:
         """Give a worker nothing more, and end it when it has finished what it has."""
         self._post(lambda: self._with_slot(worker, self._supervisor.drain))
@@ -141,12 +160,21 @@ class Engine(TaskEngine):
 
     def snapshot(self) -> "Future[EngineSnapshot]":
         """How workers and models stand, told by the engine's thread in its turn."""
-        told: Future[EngineSnapshot] = Future()
-        told.set_running_or_notify_cancel()
-        self._hand_over(
-            lambda: told.set_result(snapshot(self._slots, self._models, self._scheduler))
-        )
-        return told
+        return self._answered(lambda: snapshot(self._slots, self._models, self._scheduler))
+
+    def _answered(self, call: Callable[[], T]) -> "Future[T]":
+        """What a call in the engine's thread returns, or raises."""
+        answer: Future[T] = Future()
+        answer.set_running_or_notify_cancel()
+
+        def make() -> None:
+            try:
+                answer.set_result(call())
+            except MultiGPUError as error:
+                answer.set_exception(error)
+
+        self._hand_over(make)
+        return answer
 
     def fetch(self, names: Sequence[str]) -> None:
         """Begin to bring hub models to this machine, one after the other."""
@@ -208,33 +236,30 @@ class Engine(TaskEngine):
         self._supervisor.forgive(max(0.0, now - self._next_check))
         for model in self._models.values():
             self._supervisor.mind_the_fetch(model)
-        for slot in self._slots:
-            self._supervisor.check(slot, now)
-            self._supervisor.mind_the_drain(slot)
+        self._supervisor.check_all(now)
         self._dispatcher.give_to_all()
         self._assignment.assign(self._supervisor, now)  # of slots that could be given nothing
-        for slot in self._slots:
-            self._supervisor.start_if_due(slot, now)
-        self._supervisor.grant_loads()
+        self._supervisor.start_all(now)
 
     def _receive(self, timeout: float) -> None:
         """Wait for what workers, recorders and callers have to say, and act on it.
 
-        Every waking costs more than what is done then. So what concerns no decision is passed on
-        without one (it may hide a call of `wake` until the next timer), and where no device can
-        notice, more is waited for.
+        Every waking costs more than what is done then. So where no device can notice, more is
+        waited for, and what concerns no decision is passed on without one (it may hide a call of
+        `wake` until the next timer).
         """
         end = time.monotonic() + timeout
-        reports = self._backend.poll(timeout)
-        while reports and not self._commands and all(map(concerns_no_decision, reports)):
+        goes_on = True
+        while goes_on:
+            reports = self._backend.poll(max(0.0, end - time.monotonic()))
+            if self._dispatcher.is_provided_for(GATHER):
+                time.sleep(GATHER)
+                reports += self._backend.poll(0.0)
             for report in reports:
                 self._reports.receive(report)
-            reports = self._backend.poll(max(0.0, end - time.monotonic()))
-        if self._dispatcher.is_provided_for(GATHER):
-            time.sleep(GATHER)
-            reports += self._backend.poll(0.0)
-        for report in reports:
-            self._reports.receive(report)
+            goes_on = (
+                bool(reports) and not self._commands and all(map(concerns_no_decision, reports))
+            )
         while self._commands:
             self._commands.popleft()()
 
@@ -242,11 +267,10 @@ class Engine(TaskEngine):
         if self._commands:
             return 0.0
         now = time.monotonic()
-        busy = any(s.deadline is not None for s in self._slots)
+        deadlines = [s.deadline for s in self._slots if s.deadline is not None]
         # From the last look on: what we did since then may have held us up, too.
-        self._next_check = min(now, self._checked_at) + (BUSY_WAIT if busy else IDLE_WAIT)
-        timers = [self._next_check]
-        timers += [s.deadline for s in self._slots if s.deadline is not None]
+        self._next_check = min(now, self._checked_at) + (BUSY_WAIT if deadlines else IDLE_WAIT)
+        timers = [self._next_check, *deadlines]
         if not self._supervisor.closing:
             down = [s for s in self._slots if s.state is State.DOWN and s.wanted and s.model]
             timers += [s.start_at for s in down if self._supervisor.could_start(s)]

@@ -45,6 +45,8 @@ def is_surely_busy(slot: WorkerSlot, times: TaskTimes, seconds: float, now: floa
 
 def _left(slot: WorkerSlot, rate: float, now: float) -> float:
     """Remaining seconds. Overdue work is assumed to need as long again as it is overdue."""
+    if slot.keeping is not None and slot.model is not None:
+        return abs(slot.model.times.load_seconds - (now - slot.busy_since))
     if not slot.running:
         return 0.0
     return abs(slot.work * rate - (now - slot.busy_since))

@@ -8,6 +8,7 @@ from core.devices.load_turns import LoadTurns
 from core.devices.memory_choice import MemoryChoice
 from core.engine.barrier import Barrier
 from core.engine.fetch import Fetch
+from core.engine.known_loras import KnownLoras
 from core.engine.task_times import TaskTimes
 from core.intake.admission import Admitted
 from core.memory_modes import Mode
@@ -59,7 +60,7 @@ class ServedModel:
         self.switches = 0  # those of them in place of another model
         self.lora_loads = 0
         self.lora_switches = 0
-        self.lora_names: dict[str, str] = {}  # of files, by their content
+        self.loras = KnownLoras()
         self.remade: Callable[[Admitted], Admitted] = lambda admitted: admitted
         self.waits: deque[float] = deque(maxlen=1000)  # of devices, before their newest tasks
         self._concurrent_loads = concurrent_loads

@@ -1,9 +1,8 @@
 """How an engine stands at one moment: workers and models, for whoever watches or runs it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from core.devices.device import Device
 from core.engine.scheduler import Scheduler
@@ -79,11 +78,31 @@ class ModelSnapshot:
 
 
 @dataclass(frozen=True)
+class LoraSnapshot:
+    """One LoRA of a model: held by a worker, pinned, or wanted in vain.
+
+    Attributes:
+        path: where it was last found; None where no worker was told.
+        workers: names of those that hold it.
+        pinned: all workers of the model hold it, or are to, for as long as they have the model.
+        problems: by worker, why that one does not hold it as it should.
+    """
+
+    sha256: str
+    path: str | None
+    role: str
+    workers: tuple[str, ...]
+    pinned: bool
+    problems: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class EngineSnapshot:
     """Workers and models of an engine at one moment."""
 
     workers: tuple[WorkerSnapshot, ...] = ()
     models: tuple[ModelSnapshot, ...] = ()
+    loras: tuple[LoraSnapshot, ...] = ()
 
 
 def snapshot(
@@ -94,12 +113,12 @@ def snapshot(
     return EngineSnapshot(
         tuple(_worker(slot, now) for slot in slots),
         tuple(_model(model, scheduler) for model in models.values()),
+        tuple(lora for model in models.values() for lora in _loras(model, slots)),
     )
 
 
 def _worker(slot: WorkerSlot, now: float) -> WorkerSnapshot:
     model = slot.model
-    names = model.lora_names if model is not None else {}
     return WorkerSnapshot(
         slot.name,
         slot.device,
@@ -107,7 +126,7 @@ def _worker(slot: WorkerSlot, now: float) -> WorkerSnapshot:
         slot.drained,
         model.name if model is not None else None,
         model.usual_spec.model_name if model is not None else None,
-        tuple(sorted(names.get(sha256, sha256[:12]) for sha256 in slot.loras)),
+        tuple(sorted(map(model.loras.name, slot.loras))) if model is not None else (),
         (
             *_in_hand(slot.running, "running"),
             *_in_hand(slot.ahead, "next"),
@@ -136,7 +155,15 @@ def _model(model: ServedModel, scheduler: Scheduler) -> ModelSnapshot:
     )
 
 
-def remember_names(model: ServedModel, active: ActiveAttempt) -> None:
-    """Note what the LoRAs of an attempt are called; workers know them by their content."""
-    for lora in active.lease.loras:
-        model.lora_names[lora.sha256] = Path(lora.path).stem
+def _loras(model: ServedModel, slots: Sequence[WorkerSlot]) -> Iterator[LoraSnapshot]:
+    having = [slot for slot in slots if slot.model is model]
+    asked = model.loras
+    for sha256 in sorted({*asked.pinned, *asked.problems}.union(*(s.loras for s in having))):
+        yield LoraSnapshot(
+            sha256,
+            asked.pinned.get(sha256) or asked.paths.get(sha256),
+            model.name,
+            tuple(slot.name for slot in having if sha256 in slot.loras),
+            sha256 in asked.pinned,
+            dict(asked.problems.get(sha256, {})),
+        )

@@ -11,6 +11,7 @@ from loguru import logger
 from core.engine.attempts import WorkerLoss
 from core.engine.backend import Died, WorkerBackend
 from core.engine.fetch import Fetch
+from core.engine.lora_keeper import LoraKeeper
 from core.engine.memory_release import MemoryRelease
 from core.engine.served_model import ServedModel
 from core.engine.task_state import ActiveAttempt
@@ -18,7 +19,7 @@ from core.engine.worker_slot import State, WorkerSlot
 from core.events import Listener, WorkerState
 from core.fault_points import fault_point
 from core.memory_modes import Mode
-from core.messages import FailureKind, Load, Loaded, LoadFailed, Ready, Stop
+from core.messages import LASTING, FailureKind, Load, Loaded, LoadFailed, Ready, Stop
 from core.settings import SupervisionSettings
 
 STALL_CHECKS = 4  # looks at a loading worker within the time in which it has to get on
@@ -29,6 +30,7 @@ class Supervisor:
 
     Args:
         slots: all of the engine's; its own list.
+        loras: tells workers of LoRAs, and is told what became of them.
         on_lost: told of an attempt whose worker is gone, and whether its task may be to blame.
         on_given_up: told of a model that nobody serves any more: its name, the reason, and the
             reason in short for the log.
@@ -44,6 +46,7 @@ class Supervisor:
         rules: SupervisionSettings,
         listener: Listener,
         release: MemoryRelease,
+        loras: LoraKeeper,
         on_lost: Callable[[ActiveAttempt, WorkerLoss, bool], None],
         on_given_up: Callable[[ServedModel, str, str | None], None],
         on_changed_memory: Callable[[ServedModel, Mode], None],
@@ -56,6 +59,7 @@ class Supervisor:
         self._rules = rules
         self._listener = listener
         self._release = release
+        self._loras = loras
         self._on_lost = on_lost
         self._on_given_up = on_given_up
         self._on_changed_memory = on_changed_memory
@@ -85,6 +89,7 @@ class Supervisor:
             slot.serving_since = time.monotonic()
             slot.model.load_seconds = slot.serving_since - slot.started_at
             self._change(slot, State.SERVING)
+            self._loras.worker_loaded(slot)
 
     def load_failed(self, slot: WorkerSlot, message: LoadFailed) -> None:
         """A worker could not load its model."""
@@ -103,7 +108,7 @@ class Supervisor:
             logger.error(f"{slot.name}: {reason}")
         elif everywhere and not slot.model.has_served:
             self.give_up(slot.model, f"{slot.name}: {reason}")
-        elif kind == "input" or everywhere:  # no other try would change anything
+        elif kind in LASTING or everywhere:  # no other try would change anything
             self._retire(slot, reason)
         else:
             logger.error(f"{slot.name}: {reason}")
@@ -159,12 +164,15 @@ class Supervisor:
             for slot in self._slots:
                 slot.forgive(seconds)
 
-    def check(self, slot: WorkerSlot, now: float) -> None:
-        """End a worker that is late, or that stands still while it loads."""
-        if slot.alive and slot.deadline is not None and now >= slot.deadline:
-            self._deadline_passed(slot)
-        if slot.state is State.LOADING and slot.kill_reason is None:
-            self._check_load(slot, now)
+    def check_all(self, now: float) -> None:
+        """End workers that are late, or stand still while they load, and mind the drained slots."""
+        for slot in self._slots:
+            if slot.deadline is not None and now >= slot.deadline and slot.alive:
+                self._deadline_passed(slot)
+            if slot.state is State.LOADING and slot.kill_reason is None:
+                self._check_load(slot, now)
+            if slot.drained or slot.comes_back:
+                self._mind_the_drain(slot)
 
     def _deadline_passed(self, slot: WorkerSlot) -> None:
         if self._backend.has_word(slot.name):
@@ -174,6 +182,9 @@ class Supervisor:
             self.buried(slot, Died(slot.name, "it does not react to SIGKILL"))
             return
         what = "the task" if slot.state is State.SERVING else slot.state.value
+        if slot.keeping is not None:
+            self._loras.hung(slot)
+            what = "loading a LoRA"
         self.kill(slot, f"{what} took longer than allowed")
 
     def _check_load(self, slot: WorkerSlot, now: float) -> None:
@@ -204,9 +215,12 @@ class Supervisor:
         if slot.kill_reason is not None:
             reason = slot.kill_reason
         attempts = slot.attempts()
+        if slot.keeping is not None and not hung:
+            self._loras.lost(slot, death)
         # Who announced its leaving has named the culprit; who lost its server knows none.
         innocent = death.blameless or slot.leaves_because is not None
         running = {i for i, active in slot.running.items() if active.sent}
+        on_device = bool(running) or slot.keeping is not None
         never_begun = {a.lease_id for a in attempts if not a.sent} | slot.ahead.keys()
         self._backend.forget(slot.name)
         slot.buried()
@@ -216,7 +230,7 @@ class Supervisor:
         loss = WorkerLoss(f"{slot.name}: {reason}", death.by_sigkill, hung)
         for active in attempts:
             # A crash may come of a result that is being saved, too; a deadline is the task's own.
-            suspect = not running or active.lease_id in running or not hung
+            suspect = not on_device or active.lease_id in running or not hung
             blamed = suspect and not innocent and active.lease_id not in never_begun
             self._on_lost(active, loss, blamed)
         if self.closing or not slot.wanted:
@@ -242,10 +256,14 @@ class Supervisor:
 
     # -- starts ------------------------------------------------------------------
 
-    def start_if_due(self, slot: WorkerSlot, now: float) -> None:
-        """Start a worker where there is none and one is wanted."""
-        if slot.alive or slot.state is not State.DOWN or self.closing or not slot.wanted:
-            return
+    def start_all(self, now: float) -> None:
+        """Start workers where there are none and they are wanted, and let them load."""
+        for slot in self._slots:
+            if slot.state is State.DOWN and slot.wanted and not slot.alive and not self.closing:
+                self._start_if_due(slot, now)
+        self._grant_loads()
+
+    def _start_if_due(self, slot: WorkerSlot, now: float) -> None:
         if now < slot.start_at or not self._release.is_free(slot) or not self.could_start(slot):
             return
         spec = slot.next_spec()
@@ -279,7 +297,7 @@ class Supervisor:
         models = [m for m in (slot.model, other.model) if m is not None]
         return not any({slot.name, other.name} <= m.slots for m in models)
 
-    def grant_loads(self) -> None:
+    def _grant_loads(self) -> None:
         """Let workers load, as many at once as their model's files and the memory allow."""
         for model in {
             id(s.model): s.model for s in self._slots if s.state is State.BOOTED
@@ -363,7 +381,7 @@ class Supervisor:
 
     def let_go(self, slot: WorkerSlot) -> None:
         """Stop a worker that has nothing to do, so that its slot gets another model or rests."""
-        if not slot.alive or slot.attempts() or slot.publishing:
+        if not slot.alive or slot.attempts() or slot.publishing or slot.keeping is not None:
             return
         if slot.state is State.SERVING and self._backend.send(slot.name, Stop()):
             self._change(slot, State.STOPPING)
@@ -377,6 +395,8 @@ class Supervisor:
         if slot.model is not None and slot.model is not model:
             self._release.left(slot, time.monotonic())
             model.switches += 1
+        if slot.model is not model:
+            slot.orders.clear()
         slot.model, slot.wanted = model, True
         slot.start_at = 0.0
         self._backend.prepare(slot.next_spec())
@@ -395,9 +415,9 @@ class Supervisor:
         """Let a slot have a worker again, with the model that it had."""
         if slot.drained:
             slot.drained, slot.comes_back = False, True
-            self.mind_the_drain(slot)
+            self._mind_the_drain(slot)
 
-    def mind_the_drain(self, slot: WorkerSlot) -> None:
+    def _mind_the_drain(self, slot: WorkerSlot) -> None:
         """Let a drained slot's worker go as soon as it can, and one that is wanted again come."""
         if slot.drained:
             self.let_go(slot)
@@ -416,7 +436,7 @@ class Supervisor:
         for slot in self._slots:
             if not slot.alive:
                 continue
-            idle = slot.state is State.SERVING and not slot.running
+            idle = slot.state is State.SERVING and not slot.running and slot.keeping is None
             if at_once or not idle or not self._backend.send(slot.name, Stop()):
                 self.kill(slot, "the run is over")
             else:

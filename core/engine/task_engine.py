@@ -5,7 +5,7 @@ Both do the same with jobs: take them from any thread, and decide about them in 
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from core.engine.retry import RetryRules
 from core.engine.task_state import TaskState
 from core.events import Listener
 from core.intake.admission import Admitted
+from core.lora_stack import CheckedLora
 from core.store.ledger_entry import result_of
 from core.tasks import Result, Status
 
@@ -59,6 +60,31 @@ class TaskEngine(ABC):
     @abstractmethod
     def unload(self, name: str) -> None:
         """Let a model go for which no task waits."""
+
+    @abstractmethod
+    def load_loras(
+        self, name: str, loras: Sequence[CheckedLora], pin: bool = False
+    ) -> "Future[None]":
+        """Have a model's workers hold LoRAs before tasks ask for them.
+
+        Args:
+            pin: for good, and those workers, too, that load the model later.
+
+        Returns:
+            Done when workers are about to be told. InputError: they are too many, or nobody has
+            the model.
+        """
+
+    @abstractmethod
+    def unload_loras(
+        self, name: str, hashes: Collection[str], paths: Collection[str] = ()
+    ) -> "Future[None]":
+        """Have no worker of a model hold LoRAs until tasks bring them again.
+
+        Args:
+            hashes: of their content.
+            paths: where they lie, or lay.
+        """
 
     @abstractmethod
     def drain(self, worker: str) -> None:

@@ -56,6 +56,10 @@ class TaskTimes:
         if len(own) >= OWN_ENOUGH:
             self._own_median[worker] = median(own)
 
+    def learn_lora(self, seconds: float) -> None:
+        """Note how long a LoRA took to load, where no task waited for it."""
+        self._loads.append(seconds)
+
     def seconds_per_work(self, worker: str = "") -> float | None:
         """Seconds per unit of work on a worker, or on all while it has finished few; else None."""
         if worker in self._own_median:
@@ -98,3 +102,12 @@ class TaskTimes:
         expected = max(own, median(self._rates)) * work
         learned = max(rules.task_timeout_minimum, rules.task_timeout_factor * expected)
         return max(learned, rules.first_task_timeout) if may_compile else learned
+
+    def allowed_for_lora(self) -> float:
+        """Seconds after which the load of a LoRA, without a task, counts as hung."""
+        rules = self._rules
+        if rules.task_timeout is not None:
+            return rules.task_timeout
+        if not self._loads:
+            return rules.first_task_timeout
+        return max(rules.task_timeout_minimum, rules.task_timeout_factor * self.load_seconds)

@@ -8,7 +8,7 @@ from core.engine.attempts import WorkerLoss
 from core.engine.backend import Died, Report, Said
 from core.engine.dispatcher import Dispatcher
 from core.engine.job_table import JobTable
-from core.engine.snapshot import remember_names
+from core.engine.lora_keeper import LoraKeeper
 from core.engine.supervisor import Supervisor
 from core.engine.task_state import ActiveAttempt
 from core.engine.worker_log import WorkerLog
@@ -20,6 +20,7 @@ from core.messages import (
     Done,
     Failed,
     Generated,
+    Kept,
     LibraryWarning,
     Loaded,
     LoadFailed,
@@ -50,12 +51,14 @@ class WorkerReports:
         supervisor: Supervisor,
         dispatcher: Dispatcher,
         jobs: JobTable,
+        loras: LoraKeeper,
         saving_timeout: float,
     ) -> None:
         self._slots = {slot.name: slot for slot in slots}
         self._supervisor = supervisor
         self._dispatcher = dispatcher
         self._jobs = jobs
+        self._loras = loras
         self._saving_timeout = saving_timeout
         self.log = WorkerLog()
 
@@ -97,6 +100,8 @@ class WorkerReports:
                 self._tell_preview(slot, message)
             case Generated():
                 self._generated(slot, message)
+            case Kept():
+                self._kept(slot, message)
             case Done() | Failed():
                 self._ended(slot, message)
             case Log() | LibraryWarning() | PromptCut():
@@ -129,7 +134,7 @@ class WorkerReports:
         """The device is done with an attempt, whose result is still to be saved."""
         model = slot.model
         assert model is not None
-        slot.loras = frozenset(message.resident_loras)
+        self._loras.holds(slot, message.resident_loras)
         slot.fresh = False
         slot.standing.deaths.after_task()
         model.lora_loads += message.lora_loads
@@ -137,7 +142,7 @@ class WorkerReports:
         model.waits.append(message.waited)
         active = slot.running.get(message.lease_id)
         if active is not None and message.lora_loads:
-            remember_names(model, active)
+            model.loras.paths |= {lora.sha256: lora.path for lora in active.lease.loras}
         if active is not None:
             loads, together = message.lora_loads, len(slot.running)
             model.times.learn(slot.name, active.admitted.work, message.seconds, loads, together)
@@ -151,7 +156,19 @@ class WorkerReports:
             slot.set_deadline(self._saving_timeout)
             if slot.go_on():
                 self._dispatcher.began(slot)
-            self._dispatcher.give_to(slot)
+            else:  # before the disk is busy with what it has done
+                self._dispatcher.give_to(slot)
+
+    def _kept(self, slot: WorkerSlot, message: Kept) -> None:
+        """A worker has loaded, pinned or dropped a LoRA, or could not; now it may have a task."""
+        self._loras.kept(slot, message)
+        if message.kind == "device":
+            self._supervisor.expect_to_leave(slot, message.error)
+        elif not slot.on_its_way_out:
+            slot.set_deadline(self._saving_timeout if slot.saving else None)
+            if not slot.wanted:
+                self._supervisor.let_go(slot)
+        self._dispatcher.give_to(slot)
 
     def _ended(self, slot: WorkerSlot, message: Done | Failed) -> None:
         """An attempt has come to its end in its worker: its record follows."""
@@ -159,14 +176,14 @@ class WorkerReports:
             if message.leaving:
                 self._supervisor.expect_to_leave(slot, message.error)
             if message.lease_id in slot.running:  # and not with its result made already
-                slot.loras = frozenset(message.resident_loras)
+                self._loras.holds(slot, message.resident_loras)
         active = slot.held(message.lease_id)
         if active is None:
             return
         if message.lease_id in slot.running:
             self._leave_device(slot, active)
         slot.drop(message.lease_id)
-        if not slot.attempts() and not slot.on_its_way_out:
+        if not slot.attempts() and slot.keeping is None and not slot.on_its_way_out:
             slot.set_deadline(None)
         run = self._jobs.of(active)
         if run is None:
@@ -175,7 +192,6 @@ class WorkerReports:
             run.attempts.done(active, message, self._publishing(slot, active))
         else:
             run.attempts.failed(active, message)
-        self._dispatcher.give_to(slot)
 
     def _publishing(self, slot: WorkerSlot, active: ActiveAttempt) -> Callable[[], None]:
         """Count a result as the slot's until it is recorded; returns what ends that."""

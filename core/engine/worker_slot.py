@@ -9,6 +9,7 @@ from core.engine.restart_policy import Deaths
 from core.engine.served_model import ServedModel
 from core.engine.task_state import ActiveAttempt
 from core.memory_modes import Mode
+from core.messages import Keep
 from core.worker_spec import WorkerSpec
 
 Attempts = dict[str, ActiveAttempt]
@@ -66,6 +67,8 @@ class WorkerSlot:
         self.load_seen: object = None  # what the backend last said of a load's progress
         self.load_seen_at = 0.0
         self.loras: frozenset[str] = frozenset()
+        self.orders: dict[str, Keep] = {}  # by LoRA: what its worker is still to be told
+        self.keeping: Keep | None = None  # what it was told of a LoRA, and does now
         self.fresh = True  # its worker has not finished a task yet
         self.leaves_because: str | None = None  # its worker said that it will end itself
         self.kill_reason: str | None = None  # why the engine ordered its worker's death
@@ -119,13 +122,18 @@ class WorkerSlot:
         self.started_at = time.monotonic()
         self.kill_reason = self.leaves_because = None
         self.fresh = True
-        self.loras = frozenset()
 
     def buried(self) -> None:
         """Forget the worker, which is gone, and everything that belonged to it."""
         self.alive = False
         self.deadline = None
         self.running, self.ahead, self.saving = {}, {}, {}
+        self.loras, self.orders, self.keeping = frozenset(), {}, None
+
+    def order(self, order: Keep) -> None:
+        """Have its worker do something about a LoRA; what it was to do before counts no more."""
+        self.orders.pop(order.sha256, None)
+        self.orders[order.sha256] = order
 
     @property
     def rests(self) -> bool:
@@ -146,6 +154,8 @@ class WorkerSlot:
     def is_open(self) -> bool:
         """Whether the slot's worker may be given another attempt."""
         if self.state is not State.SERVING or self.on_its_way_out or not self.wanted:
+            return False
+        if self.keeping is not None:
             return False
         assert self.spec is not None
         # What it saves, and what is not recorded yet, would be lost with this program.
@@ -180,6 +190,8 @@ class WorkerSlot:
     @property
     def loras_soon(self) -> frozenset[str]:
         """LoRAs that the worker holds, and those that it loads for what it was given."""
+        if self.keeping is not None and self.keeping.way != "unload":
+            return self.loras | {self.keeping.sha256}
         if not self.running and not self.ahead:
             return self.loras
         given = [*self.running.values(), *self.ahead.values()]

@@ -18,7 +18,7 @@ from typing import Any
 from core.devices.device import Device
 from core.devices.load_turns import loading_environment
 from core.fault_points import fault_point, send_half
-from core.messages import Lease, ToWorker, decode, encode
+from core.messages import ToWorker, decode, encode
 from core.paths import UTF8_MODE, WORKERS_DIFFER, for_worker
 from core.processes.activity import activity_of
 from core.processes.message_reader import MessageReader
@@ -103,7 +103,7 @@ class WorkerLink:
 
     def send(self, message: ToWorker) -> bool:
         """Send a message; False if the worker is gone (its sentinel will tell)."""
-        if WORKERS_DIFFER and isinstance(message, Lease):
+        if WORKERS_DIFFER:
             message = with_workers_paths(message)
         pipe, data = self._to_worker, encode(message)
         fault_point("main.mid-send", lambda: send_half(pipe, data))

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +21,7 @@ from uuid import uuid4
 
 from loguru import logger
 
+from core.checkpoints.lora_files import name_of
 from core.devices.device import Device
 from core.engine.attempts import WorkerLoss
 from core.engine.job import CANCELLED, INTERRUPTED, Job
@@ -28,8 +29,10 @@ from core.engine.job_run import JobRun
 from core.engine.retry import RetryRules
 from core.engine.task_engine import CLOSED, TaskEngine
 from core.engine.task_state import ActiveAttempt, TaskState
+from core.errors import InputError
 from core.events import Listener, TaskProgress, WorkerState, ignore
-from core.messages import Done, Failed, Lease
+from core.lora_stack import CheckedLora
+from core.messages import Done, Failed, KeepWay, Lease
 from core.remote.helpers import Helpers
 from core.remote.portion import (
     Follower,
@@ -143,6 +146,33 @@ class RemoteEngine(TaskEngine):
 
     def unload(self, name: str) -> None:
         """Do nothing: others may be about to use the model."""
+
+    def load_loras(
+        self, name: str, loras: Sequence[CheckedLora], pin: bool = False
+    ) -> "Future[None]":
+        """Have the daemon's workers hold LoRAs of its folder that have these names."""
+        action: KeepWay = "pin" if pin else "load"
+        return self._ask_for_loras(name, action, [lora.path for lora in loras])
+
+    def unload_loras(
+        self, name: str, hashes: Collection[str], paths: Collection[str] = ()
+    ) -> "Future[None]":
+        """Have the daemon's workers let go of LoRAs of these names."""
+        return self._ask_for_loras(name, "unload", paths)
+
+    def _ask_for_loras(self, name: str, action: KeepWay, paths: Collection[str]) -> "Future[None]":
+        answer: Future[None] = Future()
+        try:
+            for lora in dict.fromkeys(map(name_of, paths)):
+                request = {"name": lora, "action": action, "kind": name}
+                ask = partial(self._server.call, "POST", "/v1/loras", request)
+                self._patience.ask(ask)
+        except (ServerGone, ServerRefusal) as error:
+            refusal = f"The server at {self._server.name} does not {action} a LoRA: {error}"
+            answer.set_exception(InputError(refusal))
+        else:
+            answer.set_result(None)
+        return answer
 
     def drain(self, worker: str) -> None:
         """Have the daemon give one of its workers nothing more."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.checkpoints.lora_files import PEFT_FILE, lora_name
+from core.checkpoints.lora_files import name_of
 from core.intake.admission import Admitted
 from core.remote.server import Server, ServerBusy, ServerLost, ServerRefusal
 from core.tasks import fields_of, with_paths
@@ -51,8 +51,7 @@ class SentFiles:
     def _elsewhere(self, path: str, pictures: Mapping[str, str]) -> str:
         sha256 = pictures.get(path)
         if sha256 is None:
-            file = Path(path)
-            return file.parent.name if file.name == PEFT_FILE else lora_name(file.name)
+            return name_of(path)
         with self._sending:
             if sha256 not in self._sent:
                 try:

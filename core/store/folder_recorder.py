@@ -7,7 +7,7 @@ is sent; a finished result gets its name, and then its record; what an attempt l
 import os
 import queue
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,13 +21,20 @@ from core.store.attempt import Attempt, Ending, Refusal
 from core.store.claims import BatchClaims
 from core.store.ledger import Ledger
 from core.store.ledger_entry import Entry, Recordable, State, entry_for, result_of
-from core.store.outputs import OutputRoot, discard, discard_previews, partial_of, publish
+from core.store.outputs import (
+    OutputRoot,
+    discard,
+    discard_previews,
+    partial_of,
+    publish,
+    sync_names,
+)
 from core.store.replaced import Replaced
 from core.store.results_table import ResultsTable
-from core.tasks import Status
+from core.tasks import Result, Status
 
 Then = Callable[[Refusal | None], None]
-MOST_AT_ONCE = 64  # leases in one commit
+MOST_AT_ONCE = 64  # leases, or results, in one commit
 CLOSED = "The record of this output folder is closed."
 
 
@@ -48,6 +55,15 @@ class _Begin:
 
 
 @dataclass(frozen=True)
+class _Keep:
+    """A result to be kept. Several that wait one behind the other are recorded in one commit."""
+
+    attempt: Attempt
+    done: Done
+    then: Then
+
+
+@dataclass(frozen=True)
 class _Act:
     """Any other request; it raises what the disk refuses."""
 
@@ -55,11 +71,16 @@ class _Act:
     then: Then
 
 
+_Acts = deque[_Keep | _Act | None]
+"""What waits beside leases; None: the end."""
+
+
 class FolderRecorder:
     """Records attempts of several batches in one folder; `core.engine.recorder` says how.
 
     Leases come first, as a device waits for each; everything else is done in the order in which it
-    was asked for. The thread starts with the first request, and lives until `close`.
+    was asked for. What waits together shares a commit and a sync, which cost most of what a record
+    costs. The thread starts with the first request, and lives until `close`.
 
     Args:
         table: gets a line as a task gets its record; None where there is none.
@@ -70,7 +91,7 @@ class FolderRecorder:
         self._root = root
         self._table = table
         self._batches: dict[int, _Batch] = {}
-        self._requests: queue.SimpleQueue[_Begin | _Act | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[_Begin | _Keep | _Act | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._broken: LedgerError | None = None
@@ -116,7 +137,7 @@ class FolderRecorder:
 
     def keep(self, attempt: Attempt, done: Done, then: Then) -> None:
         """Give a finished result its name, and record it; a refused one is removed."""
-        self._ask(_Act(partial(self._keep, attempt, done), then))
+        self._ask(_Keep(attempt, done, then))
 
     def end(self, attempt: Attempt, ending: Ending, then: Then) -> None:
         """Remove what an attempt left, close its lease and record what became of its task."""
@@ -154,7 +175,7 @@ class FolderRecorder:
 
     # -- the thread --------------------------------------------------------
 
-    def _ask(self, request: _Begin | _Act) -> None:
+    def _ask(self, request: _Begin | _Keep | _Act) -> None:
         with self._asking:
             if not self._closed:
                 self._requests.put(request)
@@ -167,21 +188,27 @@ class FolderRecorder:
         _answer(request.then, LedgerError(CLOSED))
 
     def _serve(self) -> None:
-        acts: deque[_Act | None] = deque()  # None: the end
+        acts: _Acts = deque()
         while True:
             self._begin_all(self._waiting_begins(acts))
-            if acts:
+            if keeps := _keeps_first_in(acts):
+                self._keep_all(keeps, acts)
+            elif acts:
                 act = acts.popleft()
-                if act is None:
+                if not isinstance(act, _Act):
                     return
                 _answer(act.then, self._refusal_of(act.do))
 
-    def _waiting_begins(self, acts: "deque[_Act | None]") -> list[_Begin]:
-        """Leases that were asked for by now; what else was, goes to `acts`. Waits for the first."""
+    def _waiting_begins(self, acts: _Acts, wait: bool = True) -> list[_Begin]:
+        """Leases that were asked for by now; what else was, goes to `acts`.
+
+        Args:
+            wait: for the first request, where there is nothing to do.
+        """
         begins: list[_Begin] = []
         with suppress(queue.Empty):
             while len(begins) < MOST_AT_ONCE:
-                request = self._requests.get(block=not (acts or begins))
+                request = self._requests.get(block=wait and not (acts or begins))
                 if isinstance(request, _Begin):
                     begins.append(request)
                 else:
@@ -219,46 +246,60 @@ class FolderRecorder:
             for begin in begins:
                 _answer(begin.then, self._refusal_of(partial(self._lease, [begin])))
 
+    def _keep_all(self, keeps: Sequence[_Keep], acts: _Acts) -> None:
+        """Give results their names, and record them in one commit; if refused, each in its own.
+
+        Leases still come between them. Results that are asked for meanwhile wait for the next
+        commit, so that the first of these does not wait for one after the other.
+        """
+        named: list[_Keep] = []
+        for keep in keeps:
+            refusal = self._refusal_of(partial(self._name, keep))
+            discard_previews(keep.attempt.partial_path, keep.attempt.previews)
+            if refusal is None:
+                named.append(keep)
+            else:
+                _answer(keep.then, refusal)
+            self._begin_all(self._waiting_begins(acts, wait=False))
+        if len(named) > 1 and self._refusal_of(partial(self._record_done, named)) is None:
+            for keep in named:
+                _answer(keep.then, None)
+        else:
+            for keep in named:
+                _answer(keep.then, self._refusal_of(partial(self._record_done, [keep])))
+
     # -- what is done ------------------------------------------------------
 
     def _lease(self, begins: Sequence[_Begin]) -> None:
-        rows, looked_at = [], set[str]()
-        for attempt in (begin.attempt for begin in begins):
-            output, file = attempt.admitted.output, attempt.partial_path
-            folder = os.path.dirname(file)
-            if folder not in looked_at:
-                self._root.partial(output, attempt.lease_id)
-                looked_at.add(folder)
-            name = self._root.relative(file)
-            rows.append((attempt.lease_id, output.key, attempt.number, attempt.worker, name))
-        self._ledger.lease_all(rows)
+        for folder in {os.path.dirname(begin.attempt.partial_path) for begin in begins}:
+            self._root.prepare(folder)
+        self._ledger.lease_all(
+            (a.lease_id, a.admitted.output.key, a.number, a.worker, self._root.relative(file))
+            for a, file in ((b.attempt, b.attempt.partial_path) for b in begins)
+        )
 
-    def _keep(self, attempt: Attempt, done: Done) -> None:
+    def _name(self, keep: _Keep) -> None:
+        """Give a result its name, which is durable when its folder is synced."""
+        attempt, size = keep.attempt, keep.done.size
         batch = self._batches.get(attempt.batch)
         file, output = attempt.partial_path, attempt.admitted.output
         try:
             if batch is None:
                 raise LedgerError(f"Batch {attempt.batch} of {self._root.folder} has ended.")
             if batch.replaced is not None:
-                batch.replaced.publish(file, output, done.size)
+                batch.replaced.publish(file, output, size, sync=False)
             else:
-                publish(file, output.path, done.size)
-            entry = entry_for(
-                attempt.admitted,
-                "done",
-                worker=attempt.worker,
-                elapsed=done.elapsed,
-                size=done.size,
-                sha256=done.sha256,
-                used=done.used,
-            )
-            self._ledger.end_lease(attempt.lease_id, "done", entry, attempt.batch)
+                publish(file, output.path, size, sync=False)
         except (StorageError, LedgerError):
             discard(file)
             raise
-        finally:
-            discard_previews(attempt.partial_path, attempt.previews)
-        self._tell(attempt, "done", entry)
+
+    def _record_done(self, keeps: Sequence[_Keep]) -> None:
+        for folder in {os.path.dirname(keep.attempt.partial_path) for keep in keeps}:
+            sync_names(folder)
+        ends = [(keep.attempt, _entry_of(keep.attempt, keep.done)) for keep in keeps]
+        self._ledger.end_all((a.lease_id, "done", entry, a.batch) for a, entry in ends)
+        self._tell("done", ends)
 
     def _end(self, attempt: Attempt, ending: Ending) -> None:
         _discard(attempt)
@@ -283,7 +324,7 @@ class FolderRecorder:
             attempt.admitted, state, worker=attempt.worker, error=error, elapsed=elapsed
         )
         self._record(attempt, cause, entry)
-        self._tell(attempt, "quarantined" if state == "quarantined" else "failed", entry)
+        self._tell("quarantined" if state == "quarantined" else "failed", [(attempt, entry)])
 
     def _record(self, attempt: Attempt, cause: str, entry: Entry) -> None:
         """Close a lease; an attempt that outlives its batch decides nothing about its task."""
@@ -292,16 +333,41 @@ class FolderRecorder:
         else:
             self._ledger.end_lease_alone(attempt.lease_id, cause)
 
-    def _tell(self, attempt: Attempt, status: Status, entry: Entry) -> None:
-        """A task has its record: its output is free, and its line is due."""
-        batch = self._batches.get(attempt.batch)
-        if batch is not None and batch.claims is not None:
-            batch.claims.release(attempt.admitted.output.key)
-        if self._table is not None:
-            result = result_of(
-                attempt.admitted, status, entry.worker, entry.error, entry.elapsed, attempt.number
+    def _tell(self, status: Status, ends: Sequence[tuple[Attempt, Entry]]) -> None:
+        """Tasks have their records: their outputs are free, and their lines are due."""
+        results: dict[int, list[Result]] = defaultdict(list)
+        for attempt, entry in ends:
+            task, tried = attempt.admitted, attempt.number
+            batch = self._batches.get(attempt.batch)
+            if batch is not None and batch.claims is not None:
+                batch.claims.release(task.output.key)
+            results[attempt.batch].append(
+                result_of(task, status, entry.worker, entry.error, entry.elapsed, tried)
             )
-            self._table.add(attempt.batch, [result])
+        if self._table is not None:
+            for number, some in results.items():
+                self._table.add(number, some)
+
+
+def _entry_of(attempt: Attempt, done: Done) -> Entry:
+    return entry_for(
+        attempt.admitted,
+        "done",
+        worker=attempt.worker,
+        elapsed=done.elapsed,
+        size=done.size,
+        sha256=done.sha256,
+        used=done.used,
+    )
+
+
+def _keeps_first_in(acts: _Acts) -> list[_Keep]:
+    """Remove the results to be kept that come before anything else."""
+    keeps: list[_Keep] = []
+    while acts and len(keeps) < MOST_AT_ONCE and isinstance(keep := acts[0], _Keep):
+        keeps.append(keep)
+        acts.popleft()
+    return keeps
 
 
 def _discard(attempt: Attempt) -> None:

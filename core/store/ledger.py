@@ -196,13 +196,18 @@ class Ledger:
 
     def end_lease(self, lease_id: str, outcome: str, entry: Entry, batch: int) -> None:
         """Close a lease, and bring its task to the state of `entry` in the same commit."""
+        self.end_all([(lease_id, outcome, entry, batch)])
+
+    def end_all(self, ends: Iterable[tuple[str, str, Entry, int]]) -> None:
+        """Close leases in one commit, all or none; each as `end_lease` takes it."""
         now = time.time()
         with self._use(), self._transaction():
-            self._db.execute(
-                "UPDATE leases SET ended = ?, outcome = ? WHERE lease_id = ?",
-                (now, outcome, lease_id),
-            )
-            self._db.execute(UPSERT, to_row(entry, batch, now))
+            for lease_id, outcome, entry, batch in ends:
+                self._db.execute(
+                    "UPDATE leases SET ended = ?, outcome = ? WHERE lease_id = ?",
+                    (now, outcome, lease_id),
+                )
+                self._db.execute(UPSERT, to_row(entry, batch, now))
 
     def end_lease_alone(self, lease_id: str, outcome: str) -> None:
         """Close a lease of a task that another lease decides about."""

@@ -137,11 +137,12 @@ def from_row(row: sqlite3.Row) -> Entry:
     for name, kinds in _FIELDS.items():
         if not isinstance(getattr(entry, name), kinds):
             raise ValueError(f"{name} is {getattr(entry, name)!r}")
-    if entry.state not in get_args(State):
+    if entry.state not in _STATES:
         raise ValueError(f"state is {entry.state!r}")
     return entry
 
 
+_STATES = get_args(State)
 _TEXT = (str, type(None))
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "key": str,

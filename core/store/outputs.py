@@ -143,17 +143,15 @@ class OutputRoot:
         """The root with links resolved; looked up once, for it is not to change."""
         return os.path.join(_real_path(self.folder), "")
 
-    def partial(self, output: OutputPath, lease_id: str) -> Path:
-        """The file to which a worker writes the picture of a lease; its folder is made here.
+    def prepare(self, folder: str) -> None:
+        """Make a folder for results, unless it is there.
 
         Raises:
-            StorageError: the folder cannot be made, or has since come to lead outside.
+            StorageError: it cannot be made, or has since come to lead outside.
         """
-        self.check_inside(output.path)
-        folder = os.path.dirname(output.path)
+        self.check_inside(os.path.join(folder, "x"))
         if not os.path.isdir(folder):
             make_folder(Path(folder))
-        return Path(partial_of(output, lease_id))
 
     def relative(self, file: str) -> str:
         """A file's path from the folder, as the record has it: the folder may be moved."""
@@ -217,10 +215,13 @@ def _check_name(output_path: str, pure: PurePosixPath, suffixes: Sequence[str]) 
         raise InputError(f"output_path: {shown(output_path)} must end in {' or '.join(suffixes)}.")
 
 
-def publish(partial: str | Path, final: str | Path, size: int) -> None:
+def publish(partial: str | Path, final: str | Path, size: int, sync: bool = True) -> None:
     """Give a finished picture its name. After a crash there is the whole picture or none.
 
     The worker has synced the file; the rename and the folder's sync make the name durable.
+
+    Args:
+        sync: otherwise `sync_names` has to follow.
 
     Raises:
         StorageError: the file is not as the worker left it, or the disk refuses.
@@ -229,9 +230,21 @@ def publish(partial: str | Path, final: str | Path, size: int) -> None:
         found = os.stat(partial).st_size
         if found != size:
             raise StorageError(f"{partial}: {found} bytes where the worker wrote {size}.")
-        _rename(partial, final)
+        _rename(partial, final, sync)
     except OSError as error:
         raise storage_error(error, final) from None
+
+
+def sync_names(folder: str) -> None:
+    """Make the names that results were given in a folder durable.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    try:
+        sync_folder(folder)
+    except OSError as error:
+        raise storage_error(error, folder) from None
 
 
 def make_folder(folder: Path) -> None:

@@ -1,14 +1,15 @@
-"""Results that were made under another name: their own text is written anew, their pixels stay.
+"""Results whose own text is written anew, while their pixels stay.
 
 A server names results as it keeps them. Here the text is replaced that `core.store.provenance`
-writes, so that the file is the one that a worker of this run would have written, byte for byte.
+writes, so that the file is the one that a worker of this run would have written, byte for byte; or
+the one that other people may have, without paths of this machine.
 """
 
 import io
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from PIL.PngImagePlugin import PngInfo
@@ -16,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from core.messages import Lease
 from core.store.infotext import parameters_text
 from core.store.provenance import PARAMETERS_KEY, TASK_KEY, exif_of, record
-from core.tasks import EditTask, GenerateTask
+from core.tasks import EditTask, GenerateTask, task_from_json, task_to_json, with_paths
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -45,6 +46,56 @@ def relabelled(data: bytes, lease: Lease) -> tuple[bytes, dict[str, Any]]:
         raise
     except Exception as error:  # whatever a torn file trips over
         raise ValueError("it is not a whole result of this project") from error
+
+
+def with_other_paths(data: bytes, change: Callable[[str], str]) -> bytes:
+    """A result with `change` applied to the paths of files of which it says that it was made.
+
+    What is no whole result of this project, or has no such path, stays as it is.
+    """
+    try:
+        if data.startswith(PNG_SIGNATURE):
+            return _png_with(data, change)
+        if data[:4] == b"RIFF":
+            return _webp_with(data, change)
+        told = json.loads(data)
+        text = _told_with(told, change)
+    except Exception:  # whatever a torn file trips over; whoever reads it will say so
+        return data
+    if text is None:
+        return data
+    told = json.dumps({**told, **json.loads(text)}, ensure_ascii=False, indent=1)
+    return bytes(told.encode("utf-8", "backslashreplace"))
+
+
+def _told_with(told: dict[str, Any], change: Callable[[str], str]) -> str | None:
+    """What a result says, with other paths; None where they are the same."""
+    task = task_from_json(told["task"])
+    changed = with_paths(task, change)
+    if changed == task:
+        return None
+    return json.dumps({**told, "task": task_to_json(changed)})
+
+
+def _png_with(data: bytes, change: Callable[[str], str]) -> bytes:
+    chunks = list(_png_chunks(data))
+    own = next(c for c in chunks if c[0] in _TEXTS and _key(c[1]) == TASK_KEY.encode())
+    text = _told_with(json.loads(own[1].partition(b"\0")[2]), change)
+    if text is None:
+        return data
+    stream = io.BytesIO()
+    stream.write(PNG_SIGNATURE)
+    for chunk in chunks:
+        body = TASK_KEY.encode() + b"\0" + text.encode() if chunk is own else chunk[1]
+        _write_png_chunk(stream, chunk[0], body)
+    return stream.getvalue()
+
+
+def _webp_with(data: bytes, change: Callable[[str], str]) -> bytes:
+    chunks = list(_riff_chunks(data))
+    exif = next(body for kind, body in chunks if kind == b"EXIF")
+    text = _told_with(json.loads(_description(exif)), change)
+    return data if text is None else _riff(chunks, exif_of(text, _comment(exif)))
 
 
 def _used(told: dict[str, Any], lease: Lease) -> dict[str, Any]:
@@ -119,14 +170,19 @@ def _webp(data: bytes, lease: Lease) -> tuple[bytes, dict[str, Any]]:
     exif = next(body for kind, body in chunks if kind == b"EXIF")
     used = _used(json.loads(_description(exif)), lease)
     parameters, text = _texts(lease, used)
+    return _riff(chunks, exif_of(text, parameters)), used
+
+
+def _riff(chunks: Iterable[tuple[bytes, bytes]], exif: bytes) -> bytes:
+    """A WebP file of its chunks, with another EXIF."""
     stream = io.BytesIO()
     for kind, body in chunks:
         if kind == b"EXIF":
-            body = exif_of(text, parameters)
+            body = exif
         padding = b"\0" * (len(body) % 2)
         stream.write(kind + struct.pack("<I", len(body)) + body + padding)
     content = stream.getvalue()
-    return b"RIFF" + struct.pack("<I", len(content) + 4) + b"WEBP" + content, used
+    return b"RIFF" + struct.pack("<I", len(content) + 4) + b"WEBP" + content
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -144,3 +200,10 @@ def _description(exif: bytes) -> bytes:
     """The first entry's text in EXIF as `exif_of` writes it."""
     length, place = struct.unpack_from(">II", exif, 14)
     return exif[place : place + length - 1]
+
+
+def _comment(exif: bytes) -> str:
+    """The user comment in EXIF as `exif_of` writes it."""
+    (details,) = struct.unpack_from(">I", exif, 30)
+    length, place = struct.unpack_from(">II", exif, details + 6)
+    return exif[place + len(b"UNICODE\0") : place + length].decode("utf-16-be")

@@ -61,8 +61,13 @@ class Replaced:
         self._kept: dict[str, OutputPath] = {}
         self._one_at_a_time = threading.Lock()
 
-    def publish(self, partial: str | Path, output: OutputPath, size: int) -> None:
+    def publish(
+        self, partial: str | Path, output: OutputPath, size: int, sync: bool = True
+    ) -> None:
         """Give a finished result its name; what has the name now is kept.
+
+        Args:
+            sync: as in `core.store.outputs.publish`.
 
         Raises:
             StorageError: the file is not as the worker left it, or the disk refuses; the old
@@ -71,7 +76,7 @@ class Replaced:
         with self._one_at_a_time:
             kept = self._keep(output)
         try:
-            publish(partial, output.path, size)
+            publish(partial, output.path, size, sync)
         finally:
             if kept is not None and _is_replaced(kept, output.file):
                 self._kept[output.key] = output

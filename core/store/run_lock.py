@@ -11,8 +11,6 @@ import time
 import weakref
 from pathlib import Path
 
-import psutil
-
 from core.errors import LedgerError, StorageError
 from core.store.outputs import storage_error
 
@@ -115,6 +113,8 @@ def _without_locks(error: OSError, file: Path) -> StorageError:
 
 def _file_system(file: Path) -> str:
     """Kind and place of the mount that holds `file`."""
+    import psutil  # for this message alone
+
     real = os.path.realpath(file)
     try:
         mounts = [m for m in psutil.disk_partitions(all=True) if _holds(m.mountpoint, real)]

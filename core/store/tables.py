@@ -10,6 +10,7 @@ of edits, too. `results.jsonl`: one line per input, failures and verdicts includ
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os.path import isfile, join
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -178,7 +179,8 @@ class Tables:
 
     def _picture_rows(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
         pictures = (e for e in entries if str(e.output_path).lower().endswith(PICTURE_SUFFIXES))
-        there = (e for e in pictures if (self._folder / on_disk(str(e.output_path))).is_file())
+        folder = str(self._folder)  # a `Path` for each would take longer than the look
+        there = (e for e in pictures if isfile(join(folder, on_disk(str(e.output_path)))))
         rows = with_exact_seeds([_picture_row(entry) for entry in there])
         if any(set(_EDIT_COLUMNS) & row.keys() for row in rows):
             return [_with_edit_columns(row) for row in rows]

@@ -25,6 +25,7 @@ class Verdict:
             rerun       attempts beyond what was in flight when something died
             crash       crashes of a poisonous task beyond the limit
             late        hangs whose worker was not replaced in time
+            unpinned    LoRAs that are pinned no more, and harm nobody
             slowed      hangs that took more than a tenth of the other workers' throughput
     """
 

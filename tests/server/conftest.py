@@ -9,15 +9,22 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
 import yaml
 
 from core.remote.socket_place import FOLDER, NAME, answers
-from tests.conftest import PROJECT, forking, simulated, wait_until
+from tests.conftest import PROJECT, WARM, forking, simulated, wait_until
+from tests.warm_commands import WarmCommand
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.server.browser import Watched
+
+SCRIPT = PROJECT / "serve.py"
 ADDRESS = re.compile(r"Serving on (http://\S+)")
 PATIENCE = 60.0  # seconds
 
@@ -29,7 +36,7 @@ class Daemon:
         self.folder = folder
         self.output = folder / "out"
         self.settings = settings
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | WarmCommand | None = None
         self.url = ""
         self.runtime = Path(tempfile.mkdtemp(prefix="run-"))  # short, as a socket's path has to be
         self._starts = 0
@@ -45,17 +52,21 @@ class Daemon:
         config = self.folder / "server.yaml"
         config.write_text(yaml.safe_dump(forking(simulated(**self.settings))), "utf-8")
         self._starts += 1
-        line = [str(PROJECT / "serve.py"), "--config", str(config), "--port", "0"]
+        line = ["--config", str(config), "--port", "0"]
         with (self.folder / f"log-{self._starts}.txt").open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *line, "--output-dir", str(self.output), *arguments],
-                cwd=self.folder,
-                env={**os.environ, "XDG_RUNTIME_DIR": str(self.runtime)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            runtime = {"XDG_RUNTIME_DIR": str(self.runtime)}
+            line += ["--output-dir", str(self.output), *arguments]
+            self.process = WARM.start(SCRIPT, line, self.folder, log, runtime, output=log)
+            if self.process is None:  # it would not be as a process of its own
+                self.process = subprocess.Popen(
+                    [sys.executable, str(SCRIPT), *line],
+                    cwd=self.folder,
+                    env={**os.environ, **runtime},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
         found = wait_until(lambda: ADDRESS.search(self.log) or self._gone(), "the address")
         assert isinstance(found, re.Match), self.log
         self.url = found[1]
@@ -100,6 +111,26 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     daemon = Daemon(tmp_path)
     yield daemon
     daemon.end()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Chromium, or a skip."""
+    from tests.server.browser import chromium  # most tests here have no need of playwright
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def pages(browser: "Browser") -> Iterator["Watched"]:
+    """Opens pages, and fails the test in which something was wrong in one."""
+    from tests.server.browser import Watched
+
+    watched = Watched(browser)
+    yield watched
+    watched.close()
+    assert watched.problems == []
 
 
 def finished(client: httpx2.Client, job: str) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Application:
         self.folder = folder
         self._workers = workers
         self._backend = backend or InlineBackend()
+        self._given = settings
         self._settings = load_server_settings(simulated(**{**OTHERS, **settings}))
         self._caller = LOCAL
         self.service: Service
@@ -72,7 +73,8 @@ class Application:
         self.service = Service(generator, journal, self._settings.server)
         app = create_app(self.service)
         app.state.inbox = Pictures(self.folder / "inbox")
-        app.state.loras = NoLoras()
+        if "lora_dir" not in self._given:
+            app.state.loras = NoLoras()
         app.dependency_overrides[_caller] = lambda: self._caller
         config = uvicorn.Config(app, log_config=None, port=0, lifespan="on")
         self._server = uvicorn.Server(config)
@@ -129,6 +131,9 @@ class Pictures:
 
 class NoLoras:
     """Knows no LoRA."""
+
+    def entries(self) -> Mapping[str, Any]:
+        return {}
 
     def resolve(self, name: str, param: str) -> str:
         raise bad_value(param, f"{param}: there is no LoRA {name!r}.")

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import Base
 
+from core.errors import InputError
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.remote.protocol import PROTOCOL
 from core.remote.socket_place import FOLDER, NAME
@@ -389,6 +390,26 @@ def test_another_lora_of_the_name_is_not_taken_for_ones_own(
     assert result.status == "failed"
     assert "made of other files" in str(result.error)
     assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_python_has_a_servers_workers_hold_loras_that_they_have_by_name(
+    shared: Daemon, lora: Path, tmp_path: Path
+) -> None:
+    settings = simulated(use_server=shared.url, lora_dir=str(lora.parent))
+    with MultiGPUImageGenerator(config=settings, output_dir=tmp_path / "out") as generator:
+        with shared.client() as client:
+
+            def seen() -> Any:
+                return client.get("/v1/loras/snow").json()
+
+            generator.load_loras(lora, pin=True)
+            wait_until(lambda: len(seen()["loaded_on"]) == 2, "the LoRA on both workers")
+            assert seen()["pinned_for"] == ["generate"]
+            generator.unload_loras("snow.safetensors")
+            wait_until(lambda: not seen()["loaded_on"], "its end")
+        other = write_safetensors(lora.parent / "mist.safetensors")
+        with pytest.raises(InputError, match="does not load a LoRA: name: there is no LoRA 'mist'"):
+            generator.load_loras(other)
 
 
 def test_a_job_whose_command_is_gone_is_dropped(daemon: Daemon, project: Project) -> None:

@@ -66,6 +66,11 @@ def test_nothing_is_promised_before_a_task_has_shown_its_time() -> None:
     assert (found.position, found.starts_in, found.ends_in) == (3, None, None)
 
 
+def test_nothing_is_promised_while_no_worker_takes_tasks() -> None:
+    found = estimate((0, "a"), tasks(3), tasks(1), {(0, "a"): tasks(4)}, ONE_SECOND, 0)
+    assert (found.position, found.starts_in, found.ends_in) == (3, None, None)
+
+
 def test_one_task_takes_no_less_for_more_workers() -> None:
     found = estimate((0, "a"), tasks(0), tasks(1), {(0, "a"): tasks(1)}, ONE_SECOND, 8)
     assert found.ends_in == 1.0

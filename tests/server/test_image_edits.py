@@ -14,6 +14,7 @@ from openai import AsyncOpenAI, OpenAI
 from PIL import Image
 
 from tests.conftest import write_safetensors
+from tests.server.batch_files import ended, lines_of, request, send
 from tests.server.conftest import Daemon
 from tests.server.image_clients import SMALL, made_by, openai_client, picture, png
 
@@ -164,6 +165,42 @@ def test_loras_come_by_name_with_their_strengths(client: OpenAI) -> None:
             image=png(), prompt="make it blue", **SMALL, extra_body={"loras": loras}
         )
         assert used(edited) == [("snow", 0.5), ("neon", 1.0)]
+
+
+def test_a_picture_names_its_loras_as_its_caller_did_and_no_path(
+    client: OpenAI, daemon: Daemon
+) -> None:
+    """By whatever route and in whatever format; the text is whole otherwise."""
+    stack = [{"name": "snow", "strength": 0.5}, {"name": "neon"}]
+    generate = client.images.generate
+    given: dict[str, bytes] = {}
+    for kind in ("png", "webp", "jpeg"):
+        answer = generate(
+            prompt="a house", output_format=kind, **SMALL, extra_body={"loras": stack}
+        )
+        assert answer.data is not None
+        given[kind] = base64.b64decode(answer.data[0].b64_json or "")
+    [event] = generate(prompt="a house", stream=True, **SMALL, extra_body={"loras": stack})
+    given["stream"] = base64.b64decode(getattr(event, "b64_json", ""))
+    linked = generate(prompt="a house", response_format="url", **SMALL, extra_body={"loras": stack})
+    assert linked.data is not None
+    with daemon.client() as plain:
+        given["url"] = plain.get(str(linked.data[0].url)).content
+        job = plain.get("/v1/jobs").json()["data"][0]["id"]
+        given["job"] = plain.get(f"/v1/jobs/{job}/results/0/content").content
+    line = request("one", loras=stack)
+    batch = ended(client, send(client, [line]))
+    [answered] = lines_of(client, batch.output_file_id)
+    given["batch"] = base64.b64decode(answered["response"]["body"]["data"][0]["b64_json"])
+
+    for route, content in given.items():
+        assert b"snow" in content, route
+        assert str(daemon.folder).encode() not in content, route
+        if content.startswith(b"\x89PNG"):
+            item = SimpleNamespace(b64_json=base64.b64encode(content).decode())
+            told = [(lora["path"], lora["strength"]) for lora in made_by(item)["loras"]]
+            assert told == [("snow", 0.5), ("neon", 1.0)], route
+            assert "<lora:snow:0.5>" in picture(item).info["parameters"], route
 
 
 def test_a_lora_that_is_not_there_is_the_clients_error(client: OpenAI) -> None:

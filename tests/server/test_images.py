@@ -237,6 +237,10 @@ def test_bad_input_is_the_clients_error_and_a_broken_worker_the_servers(client: 
     with pytest.raises(openai.BadRequestError, match="a simulated failure") as bad:
         client.images.generate(prompt="!nan this fails in the same way again", **SMALL)
     assert (bad.value.code, bad.value.type) == ("invalid_input", "invalid_request_error")
+    with pytest.raises(openai.InternalServerError, match="a simulated defect") as defect:
+        client.images.generate(prompt="!bug of the program, in the same way each time", **SMALL)
+    assert (defect.value.code, defect.value.type) == ("exception", "server_error")
+    assert defect.value.response.headers["x-should-retry"] == "false"
     with pytest.raises(openai.InternalServerError, match="Out of memory") as broken:
         client.images.generate(prompt="!oom there is not enough memory", **SMALL)
     assert (broken.value.code, broken.value.type) == ("out_of_memory", "server_error")

@@ -1,8 +1,6 @@
 """The page at `/`, as its users see it: in a real browser, on a daemon with simulated devices."""
 
 import io
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,34 +8,17 @@ from typing import Any
 import httpx2
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, FilePayload, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Locator, expect
 
 from apps.server.safety.keys import add_key
 from tests.conftest import wait_until
+from tests.server.browser import Watched, picture, shown
 from tests.server.conftest import Daemon, finished
 from tests.server.test_lora_names import write as write_lora
 
 LORAS = 500
-PATIENCE = 20_000  # milliseconds until what should be seen is missed
 SLOW = {"width": 512, "height": 512, "num_inference_steps": 20}  # 5 s
 MARKUP = '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-NEEDED = "PAGE_TESTS_NEED_A_BROWSER"  # set where a missing browser is no excuse
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        reason = f"no browser: none of {', '.join(BROWSERS)} is installed"
-        if os.environ.get(NEEDED):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    expect.set_options(timeout=PATIENCE)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -62,47 +43,6 @@ def client(daemon: Daemon) -> Iterator[httpx2.Client]:
         yield client
 
 
-class Watched:
-    """Pages of a browser, and what they should not have said or asked for."""
-
-    def __init__(self, browser: Browser) -> None:
-        self._browser = browser
-        self._contexts: list[Any] = []
-        self.problems: list[str] = []
-
-    def open(self, url: str, width: int = 1280, height: int = 900, **options: Any) -> Page:
-        context = self._browser.new_context(viewport={"width": width, "height": height}, **options)
-        self._contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("console", self._note)
-        page.on("request", lambda request: self._check(request.url, url))
-        page.goto(url)
-        return page
-
-    def _note(self, message: Any) -> None:
-        # What the server refuses, or that it is gone, is a line of the browser's own.
-        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
-            self.problems.append(message.text)
-
-    def _check(self, asked: str, url: str) -> None:
-        if not asked.startswith((url, "blob:", "data:")):
-            self.problems.append(f"asked for {asked}")
-
-    def close(self) -> None:
-        for context in self._contexts:
-            context.close()
-
-
-@pytest.fixture
-def pages(browser: Browser) -> Iterator[Watched]:
-    watched = Watched(browser)
-    yield watched
-    watched.close()
-    assert watched.problems == []
-
-
 def run(client: httpx2.Client, *tasks: dict[str, Any]) -> str:
     id = str(client.post("/v1/jobs", json={"tasks": tasks}).raise_for_status().json()["id"])
     finished(client, id)
@@ -119,16 +59,6 @@ def loras(result: dict[str, Any]) -> list[tuple[str, float]]:
     if "lora_path" in task:
         return [(task["lora_path"], task.get("lora_strength", 1))]
     return [(lora["path"], lora["strength"]) for lora in task["loras"]]
-
-
-def picture(page: Page, prompt: str) -> Locator:
-    return page.locator("#pictures").get_by_role("img", name=prompt, exact=True)
-
-
-def shown(image: Locator) -> None:
-    """Wait until a picture has pixels."""
-    image.scroll_into_view_if_needed()
-    expect(image).not_to_have_js_property("naturalWidth", 0)
 
 
 def test_its_files_are_checked_for_changes_and_run_nothing_from_elsewhere(
@@ -283,6 +213,27 @@ def test_an_edit_is_asked_for_with_an_upload_and_a_lora(
     assert (task["kind"], task["num_inference_steps"]) == ("edit", 3)
 
 
+def test_a_picture_is_edited_without_what_it_was_drawn_with(
+    daemon: Daemon, client: httpx2.Client, pages: Watched
+) -> None:
+    run(client, {"prompt": "to be edited"})
+    page = pages.open(daemon.url)
+    page.get_by_label("Add a LoRA").fill("style-001")
+    page.keyboard.press("Enter")
+    page.get_by_text("Options").click()
+    page.get_by_label("Steps", exact=True).fill("7")
+    page.get_by_label("how many").fill("2")
+    picture(page, "to be edited").click()
+    page.get_by_role("button", name="Edit this picture").click()
+    expect(page.get_by_label("Instruction")).to_be_focused()
+    page.keyboard.type("now blue")
+    page.keyboard.press("Control+Enter")
+    shown(picture(page, "now blue"))
+    result = newest(client)
+    assert {"loras", "lora_path", "num_inference_steps"}.isdisjoint(result["task"])
+    assert client.get(f"/v1/jobs/{result['job']}").json()["counts"]["total"] == 1
+
+
 def test_what_is_wrong_in_the_form_is_said_where_it_is(daemon: Daemon, pages: Watched) -> None:
     page = pages.open(daemon.url)
     page.get_by_label("Prompt", exact=True).fill("a house")
@@ -316,30 +267,6 @@ def test_workers_and_queue_are_live_and_a_job_can_be_cancelled(
     assert len(client.get("/v1/results", params={"outcome": "cancelled"}).json()["data"]) >= 2
 
 
-def test_a_long_gallery_loads_as_it_is_scrolled_and_can_be_searched(
-    daemon: Daemon, client: httpx2.Client, pages: Watched
-) -> None:
-    run(client, *({"prompt": f"row {n}"} for n in range(150)))
-    page = pages.open(daemon.url)
-    tiles = page.locator("#pictures li")
-    expect(tiles.first).to_be_visible()
-    assert tiles.count() <= 120  # not all at once
-    page.get_by_label("Search in prompts").fill("ROW 14")
-    expect(tiles).to_have_count(11)
-    page.get_by_label("Kind").select_option("edit")
-    expect(page.get_by_text("No picture fits this search.")).to_be_visible()
-    page.get_by_label("Kind").select_option("generate")
-    page.get_by_label("Search in prompts").fill("row")
-    expect(tiles.first).to_be_visible()
-    for _ in range(10):
-        page.mouse.wheel(0, 5000)
-        if tiles.count() >= 150:
-            break
-        page.wait_for_timeout(100)
-    expect(tiles).to_have_count(150)
-    assert len(set(tiles.evaluate_all("items => items.map(item => item.dataset.id)"))) == 150
-
-
 def test_news_wait_for_whoever_looks_further_down_and_are_told_sparingly(
     daemon: Daemon, client: httpx2.Client, pages: Watched
 ) -> None:
@@ -361,57 +288,3 @@ def test_news_wait_for_whoever_looks_further_down_and_are_told_sparingly(
     expect(picture(page, "fresh 39")).to_be_visible()
     expect(page.locator("#news")).to_contain_text("pictures finished")
     assert page.evaluate("window.told") <= 2
-
-
-def test_everything_is_in_reach_of_the_keyboard(
-    daemon: Daemon, client: httpx2.Client, pages: Watched
-) -> None:
-    run(client, *({"prompt": f"key {n}"} for n in range(8)))
-    page = pages.open(daemon.url)
-    expect(picture(page, "key 0")).to_be_visible()
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the pictures")).to_be_focused()
-    page.keyboard.press("Enter")
-    for _ in range(3):
-        page.keyboard.press("Tab")
-    focused = page.locator(":focus")
-    first = focused.get_attribute("title")
-    page.keyboard.press("ArrowRight")
-    second = focused.get_attribute("title")
-    assert first != second
-    page.keyboard.press("Home")
-    assert focused.get_attribute("title") == first
-    page.keyboard.press("Enter")
-    dialog = page.get_by_role("dialog")
-    expect(dialog).to_be_visible()
-    page.keyboard.press("ArrowRight")
-    expect(dialog.locator(".prompt")).to_have_text(str(second))
-    page.keyboard.press("Escape")
-    expect(focused).to_have_attribute("title", str(second))
-
-
-NAMELESS = """() => ["button", "input", "select", "textarea", "meter", "progress"]
-    .flatMap(tag => [...document.querySelectorAll(tag)])
-    .filter(one => one.checkVisibility())
-    .filter(one => !(one.labels?.length || one.getAttribute("aria-label") || one.innerText ||
-                     one.querySelector("img")?.alt))
-    .map(one => one.outerHTML)"""
-
-
-@pytest.mark.parametrize("width", [320, 768, 1440])
-def test_it_fits_the_window_and_every_control_has_a_name(
-    daemon: Daemon, client: httpx2.Client, pages: Watched, width: int
-) -> None:
-    run(client, {"prompt": "w" * 3000}, {"prompt": f"!nan {'w' * 3000}"})
-    dark = pages.open(daemon.url, width, color_scheme="dark", reduced_motion="reduce")
-    expect(dark.locator("#pictures li").first).to_be_visible()
-    expect(dark.locator("#failures li").first).to_be_visible()
-    dark.get_by_text("Options").click()
-    assert dark.evaluate("document.documentElement.scrollWidth") <= width
-    assert dark.evaluate(NAMELESS) == []
-    assert dark.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 19, 27)"
-    motion = "getComputedStyle(document.getElementById('send')).transitionDuration"
-    assert dark.evaluate(motion) == "0s"
-    dark.locator("#pictures button").first.click()
-    expect(dark.get_by_role("dialog")).to_be_visible()
-    assert box(dark.get_by_role("dialog"))["width"] <= width

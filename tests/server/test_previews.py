@@ -2,7 +2,6 @@
 
 import io
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,32 +10,10 @@ import httpx2
 import pytest
 from PIL import Image
 
-from core.messages import Lease, Preview, StepsDone
-from core.store.outputs import preview_of
-from tests.played_workers import PlayedWorkers
 from tests.server.conftest import finished
 from tests.server.in_process import Application, data_url
+from tests.server.sketching import STEPS, Sketching
 from tests.server.test_events import stream
-from tests.stub_backend import StubWorker
-
-STEPS = 8
-
-
-class Sketching:
-    """Workers that show as many previews as a lease asks for, each in another colour, and end when
-    the test says so."""
-
-    def __init__(self) -> None:
-        self.turns = threading.Semaphore(0)
-        self.workers = PlayedWorkers(may=self._may)
-
-    def _may(self, worker: StubWorker, lease: Lease) -> None:
-        worker.say(StepsDone(lease.lease_id, 1, STEPS))
-        for number in range(1, lease.previews + 1):
-            colour = (0, 0, 80 * number)
-            Image.new("RGB", (16, 16), colour).save(preview_of(lease.partial_path, number), "JPEG")
-            worker.say(Preview(lease.lease_id, number, 2 * number, STEPS))
-        self.turns.acquire()
 
 
 @pytest.fixture

@@ -14,14 +14,17 @@ from PIL import Image
 from tests.conftest import wait_until
 from tests.server.conftest import Daemon, finished
 from tests.server.in_process import data_url
+from tests.server.test_lora_names import write as write_lora
 
 SMALL = {"width": 512, "height": 256, "num_inference_steps": 1}
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    folder = tmp_path_factory.mktemp("results")
     daemon = Daemon(
-        tmp_path_factory.mktemp("results"),
+        folder,
+        lora_dir=str(folder / "loras"),
         editor={"model": "simulated"},
         simulated={"seconds_per_megapixel_step": 0.1},
     )
@@ -179,3 +182,22 @@ def test_small_pictures_go_with_their_job(tmp_path: Path) -> None:
         assert not (daemon.output / "thumbnails" / job).exists()
     finally:
         daemon.end()
+
+
+def test_a_lora_that_is_gone_is_missed_by_its_name_and_not_by_its_path(
+    daemon: Daemon, client: httpx2.Client
+) -> None:
+    folder = daemon.folder / "loras"
+
+    def refused() -> Any:
+        """The list of LoRAs is kept for a moment, in which the file goes."""
+        file = write_lora(folder / "ink.safetensors")
+        if not client.get("/v1/loras").json()["data"]:
+            return None
+        file.unlink()
+        job = run(client, {"prompt": "x", "loras": ["ink"]})
+        [result] = client.get(f"/v1/jobs/{job}/results").json()["data"]
+        return result if "ink.safetensors" in (result["error"] or "") else None
+
+    error = wait_until(refused, "a LoRA that is gone")["error"]
+    assert str(folder) not in error

@@ -1,16 +1,19 @@
 """What the README shows of the daemon, as it stands there, with the demo models."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from tests.conftest import PROJECT, write_safetensors
+from tests.conftest import PROJECT, wait_until, worker_processes, write_safetensors
 from tests.server.conftest import Daemon
 
 ADDRESS = "http://127.0.0.1:8000"
@@ -24,6 +27,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     loras = folder / "loras"
     loras.mkdir()
     write_safetensors(loras / "unfit.safetensors", "transformer.nowhere.lora_A.weight")
+    for name in ("snow", "neon"):
+        shutil.copy(PROJECT / "demo_model" / "loras" / f"{name}.safetensors", loras)
     daemon = Daemon(folder, model="auto", device="cpu", lora_dir=str(loras))
     yield daemon.start("--cpu-workers", "2")
     daemon.end()
@@ -75,3 +80,61 @@ def test_a_lora_that_does_not_fit_the_model_is_the_clients_error(daemon: Daemon)
     error = answer.json()["error"]
     assert (error["param"], error["code"]) == ("loras", "invalid_lora")
     assert str(daemon.folder) not in error["message"]
+
+
+def lora(daemon: Daemon, name: str) -> dict[str, Any]:
+    with daemon.client() as client:
+        view: dict[str, Any] = client.get(f"/v1/loras/{name}").raise_for_status().json()
+        return view
+
+
+def ask(daemon: Daemon, name: str, action: str) -> None:
+    with daemon.client() as client:
+        client.post("/v1/loras", json={"name": name, "action": action}).raise_for_status()
+
+
+def lora_loads(daemon: Daemon) -> float:
+    with daemon.client() as client:
+        text = client.get("/metrics").text
+    found = re.search(r'^imagegen_lora_loads_total\{kind="generate"\} (\S+)$', text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def holds(daemon: Daemon, name: str) -> bool:
+    """Whether every worker that draws has a LoRA; one may have the model that edits."""
+    with daemon.client() as client:
+        workers = client.get("/v1/workers").json()["data"]
+    drawing = [w["id"] for w in workers if (w["kind"], w["status"]) == ("generate", "ready")]
+    return bool(drawing) and drawing == lora(daemon, name)["loaded_on"]
+
+
+def test_a_pinned_lora_waits_for_its_tasks_also_after_the_workers_death(daemon: Daemon) -> None:
+    ask(daemon, "snow", "pin")
+    wait_until(lambda: holds(daemon, "snow"), "the LoRA")
+    assert daemon.process is not None
+    for worker in worker_processes(daemon.process.pid):
+        os.kill(worker.pid, signal.SIGKILL)
+    wait_until(lambda: not holds(daemon, "snow"), "the workers' death")
+    wait_until(lambda: holds(daemon, "snow"), "the LoRA on a worker that came instead")
+    loads = lora_loads(daemon)
+    body = {"prompt": "a house", "loras": ["snow"], "seed": 1}
+    with daemon.client() as client:
+        client.post("/v1/images/generations", json=body, timeout=PATIENCE).raise_for_status()
+    assert lora_loads(daemon) == loads
+    ask(daemon, "snow", "unload")
+    wait_until(lambda: not lora(daemon, "snow")["loaded_on"], "its end")
+    assert lora(daemon, "snow")["pinned_for"] == []
+
+
+def test_a_lora_that_cannot_be_pinned_says_why_and_costs_no_worker(daemon: Daemon) -> None:
+    ask(daemon, "unfit", "pin")
+    errors = wait_until(lambda: lora(daemon, "unfit")["load_errors"], "an answer")
+    assert "unfit.safetensors does not fit ZImagePipeline" in errors[0]["message"]
+    assert str(daemon.folder) not in errors[0]["message"]
+    assert lora(daemon, "unfit")["pinned_for"] == lora(daemon, "unfit")["loaded_on"] == []
+    ask(daemon, "neon", "load")
+    wait_until(lambda: holds(daemon, "neon"), "another LoRA")
+    with daemon.client() as client:
+        workers = client.get("/v1/workers").json()["data"]
+    assert all(w["status"] == "ready" for w in workers if w["kind"] == "generate")

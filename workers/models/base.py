@@ -9,7 +9,8 @@ from typing import Any
 
 from PIL.Image import Image
 
-from core.messages import Lease
+from core.errors import LoraError
+from core.messages import Keep, Lease
 from core.model_identity import BACKEND, BASE, loaded_as
 from core.store.provenance import encode_picture, record
 from core.worker_spec import WorkerSpec
@@ -116,6 +117,14 @@ class ModelFamily(ABC):
     def take_lora_counts(self) -> LoraCounts:
         """LoRA loads and switches since the last call."""
         return LoraCounts()
+
+    def keep_lora(self, order: Keep) -> None:
+        """Hold a LoRA before a task asks for it, or hold it no more; between two tasks.
+
+        Raises:
+            LoraError: it does not fit the model, or the model takes none.
+        """
+        raise LoraError(f"{type(self).__name__} takes no LoRAs.")
 
     def too_many(self) -> None:
         """Note that so many leases at once did not fit into memory; fewer follow."""

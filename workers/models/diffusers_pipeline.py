@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from core.errors import InputError
-from core.messages import Lease
+from core.messages import Keep, Lease
 from core.tasks import EditTask, GenerateTask, Task
 from core.worker_spec import WorkerSpec
 from workers.attention import choose_attention
@@ -228,6 +228,12 @@ class DiffusersPipeline(ModelFamily):
 
     def take_lora_counts(self) -> LoraCounts:
         return self._loras.take_counts() if self._loras else LoraCounts()
+
+    def keep_lora(self, order: Keep) -> None:
+        assert self._loras is not None and self._compilation is not None
+        if self._compilation.due:  # which exchanges LoRAs, and knows nothing of those before
+            self._begin_compilation()
+        self._loras.obey(order)
 
     def too_many(self) -> None:
         if self._vae.short:

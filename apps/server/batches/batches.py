@@ -5,10 +5,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 from apps.server.batches.lines import LineFiles
-from apps.server.batches.record import OPEN, WINDOW_SECONDS, Batch
+from apps.server.batches.record import OPEN, WINDOW_SECONDS, Batch, BatchView
 from apps.server.batches.requests import RequestTasks
 from apps.server.batches.runner import BatchRunner, Tools
 from apps.server.batches.store import BatchStore
@@ -75,7 +74,7 @@ class Batches:
         output_seconds: int | None,
         address: str,
         most_priority: int,
-    ) -> dict[str, Any]:
+    ) -> BatchView:
         """Accept a batch; on return it survives whatever comes.
 
         Raises:
@@ -113,7 +112,7 @@ class Batches:
             return batch.view()
         return self._take(batch).view()
 
-    def view(self, id: str, caller: str) -> dict[str, Any]:
+    def view(self, id: str, caller: str) -> BatchView:
         """A batch as it stands.
 
         Raises:
@@ -121,7 +120,7 @@ class Batches:
         """
         return self._view(self._find(id, caller))
 
-    def page(self, caller: str, after: str | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
+    def page(self, caller: str, after: str | None, limit: int) -> tuple[list[BatchView], bool]:
         """The caller's newest batches, newest first, and whether there are more.
 
         Args:
@@ -138,7 +137,7 @@ class Batches:
         ]
         return [self._view(batch) for batch in mine[:limit]], len(mine) > limit
 
-    async def cancel(self, id: str, caller: str) -> dict[str, Any]:
+    async def cancel(self, id: str, caller: str) -> BatchView:
         """Have no more of a batch's requests tried. What runs is finished and kept.
 
         Raises:
@@ -159,7 +158,7 @@ class Batches:
             raise not_found(f"No batch found with id '{id[:100]}'.", "batch_not_found")
         return found
 
-    def _view(self, batch: Batch) -> dict[str, Any]:
+    def _view(self, batch: Batch) -> BatchView:
         runner = self._runners.get(batch.id)
         return runner.view() if runner is not None else batch.view()
 

@@ -14,6 +14,7 @@ from apps.server.batches.record import Batch
 from apps.server.batches.store import ERRORS, OUTPUT, BatchStore
 from apps.server.images.links import Links
 from apps.server.images.places import picture_file, position_of
+from apps.server.public_results import public_result
 from core.store.outputs import storage_error
 
 MISSING: Mapping[str, Any] = {"success": False, "status": "failed", "error": "It was removed."}
@@ -71,7 +72,7 @@ class LineFiles:
             with ExitStack() as stack:
                 output = self._open(stack, batch, OUTPUT, batch.output_bytes)
                 errors = self._open(stack, batch, ERRORS, batch.error_bytes)
-                lines = BatchLines(output, errors, batch.id, self.hidden())
+                lines = BatchLines(output, errors, batch.id, self.hidden(), read=public_result)
                 for row in rows:
                     places = range(row.first, row.first + row.pictures)
                     own = [results.get(place, MISSING) for place in places]

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from typing_extensions import TypedDict
+
 from apps.server.priorities import OF_BATCHES
 
 BatchStatus = Literal[
@@ -19,7 +21,55 @@ BatchStatus = Literal[
 ENDED: frozenset[BatchStatus] = frozenset({"failed", "completed", "expired", "cancelled"})
 OPEN: frozenset[BatchStatus] = frozenset({"validating", "in_progress"})  # it can be cancelled
 WINDOW, WINDOW_SECONDS = "24h", 24 * 3600
-_TIMES = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
+
+
+class BatchProblem(TypedDict):
+    """Why a batch failed as a whole."""
+
+    code: str | None
+    message: str
+    param: str | None
+    line: int | None
+
+
+class BatchProblems(TypedDict):
+    """What is wrong with a batch's file."""
+
+    object: Literal["list"]
+    data: list[BatchProblem]
+
+
+class RequestCounts(TypedDict):
+    """Requests of a batch: all, with their pictures, and without."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+class BatchView(TypedDict):
+    """A batch in the form of OpenAI's; times are Unix times."""
+
+    id: str
+    object: Literal["batch"]
+    endpoint: str
+    errors: BatchProblems | None
+    input_file_id: str
+    completion_window: str
+    status: BatchStatus
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: int
+    expires_at: int
+    in_progress_at: int | None
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: RequestCounts
+    metadata: dict[str, str] | None
 
 
 @dataclass(frozen=True)
@@ -55,7 +105,7 @@ class Batch:
     output_seconds: int | None
     status: BatchStatus = "validating"
     times: Mapping[str, int] = field(default_factory=dict)
-    problems: tuple[Mapping[str, Any], ...] = ()
+    problems: tuple[BatchProblem, ...] = ()
     total: int = 0
     completed: int = 0
     failed: int = 0
@@ -88,15 +138,17 @@ class Batch:
     def from_json(cls, data: Mapping[str, Any]) -> "Batch":
         return cls(**{**data, "problems": tuple(data["problems"])})
 
-    def view(self, completed: int = 0, failed: int = 0) -> dict[str, Any]:
+    def view(self, completed: int = 0, failed: int = 0) -> BatchView:
         """The batch in the form of OpenAI's.
 
         Args:
             completed: requests that are done, and not written yet.
             failed: those that have failed, and are not written yet.
         """
-        errors = {"object": "list", "data": list(self.problems)} if self.problems else None
-        counts = {
+        errors: BatchProblems | None = None
+        if self.problems:
+            errors = {"object": "list", "data": list(self.problems)}
+        counts: RequestCounts = {
             "total": self.total,
             "completed": self.completed + completed,
             "failed": self.failed + failed,
@@ -113,7 +165,13 @@ class Batch:
             "error_file_id": self.error_file if self.has_ended else None,
             "created_at": self.created,
             "expires_at": self.expires,
-            **{f"{name}_at": self.times.get(name) for name in _TIMES},
+            "in_progress_at": self.times.get("in_progress"),
+            "finalizing_at": self.times.get("finalizing"),
+            "completed_at": self.times.get("completed"),
+            "failed_at": self.times.get("failed"),
+            "expired_at": self.times.get("expired"),
+            "cancelling_at": self.times.get("cancelling"),
+            "cancelled_at": self.times.get("cancelled"),
             "request_counts": counts,
             "metadata": None if self.metadata is None else dict(self.metadata),
         }

@@ -3,18 +3,19 @@
 https://platform.openai.com/docs/api-reference/batch
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from apps.openai_images.batch_file import ENDPOINTS
 from apps.server.batches.batches import Batches
-from apps.server.batches.record import WINDOW
+from apps.server.batches.record import WINDOW, BatchView
 from apps.server.context import Caller, MostPriority
+from apps.server.document import errors
 from apps.server.errors import bad_value
 from apps.server.files import LONGEST, SHORTEST, TheFiles
-from apps.server.paging import listed
+from apps.server.paging import Page, listed
 from apps.server.state import kept
 
 MOST_KEYS, MOST_KEY, MOST_VALUE = 16, 64, 512
@@ -45,8 +46,8 @@ class BatchAsked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     input_file_id: str
-    endpoint: str
-    completion_window: str
+    endpoint: Annotated[str, Field(json_schema_extra={"enum": [*ENDPOINTS]})]
+    completion_window: Annotated[str, Field(json_schema_extra={"enum": [WINDOW]})]
     metadata: Annotated[dict[Key, Value], Field(max_length=MOST_KEYS)] | None = None
     output_expires_after: OutputExpiry | None = None
 
@@ -54,15 +55,15 @@ class BatchAsked(BaseModel):
 TheBatches = Annotated[Batches, Depends(kept("batches"))]
 
 
-@router.post("")
-async def create(
+@router.post("", responses=errors(429, 507))
+async def create_batch(
     request: Request,
     asked: BatchAsked,
     batches: TheBatches,
     files: TheFiles,
     caller: Caller,
     most_priority: MostPriority,
-) -> dict[str, Any]:
+) -> BatchView:
     """Accept a batch; from then on it survives whatever comes."""
     if asked.endpoint not in ENDPOINTS:
         known = " or ".join(f"'{name}'" for name in ENDPOINTS)
@@ -86,25 +87,25 @@ async def create(
     )
 
 
-@router.get("")
-async def listing(
+@router.get("", responses=errors(404))
+async def list_batches(
     batches: TheBatches,
     caller: Caller,
     after: Annotated[str | None, Query(description="Id of the last one before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-) -> dict[str, Any]:
+) -> Page[BatchView]:
     """The caller's batches, newest first."""
     page, has_more = batches.page(caller, after, limit)
     return listed(page, has_more)
 
 
-@router.get("/{id}")
-async def read(id: str, batches: TheBatches, caller: Caller) -> dict[str, Any]:
+@router.get("/{id}", responses=errors(404))
+async def read_batch(id: str, batches: TheBatches, caller: Caller) -> BatchView:
     """How a batch stands."""
     return batches.view(id, caller)
 
 
-@router.post("/{id}/cancel")
-async def cancel(id: str, batches: TheBatches, caller: Caller) -> dict[str, Any]:
+@router.post("/{id}/cancel", responses=errors(404, 409, 507))
+async def cancel_batch(id: str, batches: TheBatches, caller: Caller) -> BatchView:
     """Try no more of a batch's requests. Those that run are finished, and results are kept."""
     return await batches.cancel(id, caller)

@@ -21,7 +21,7 @@ from apps.openai_images.batch_file import BadLine, BatchFile, BatchRequest
 from apps.openai_images.batch_lines import BatchRow
 from apps.openai_images.parameters import MOST_PICTURES
 from apps.server.batches.lines import LineFiles
-from apps.server.batches.record import OPEN, Batch, BatchStatus
+from apps.server.batches.record import OPEN, Batch, BatchStatus, BatchView
 from apps.server.batches.requests import RequestTasks
 from apps.server.batches.store import ERRORS, INPUT, OUTPUT, BatchStore, Portion
 from apps.server.batches.validation import validate
@@ -113,7 +113,7 @@ class BatchRunner:
         self._leaving = True
         self._poked.set()
 
-    def view(self) -> dict[str, Any]:
+    def view(self) -> BatchView:
         """The batch as callers see it, with requests whose job has not ended."""
         completed = failed = 0
         for portion in self._portions:

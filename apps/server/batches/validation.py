@@ -1,10 +1,9 @@
 """The first look at a batch's file: whether there is anything in it to work on."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from apps.openai_images.batch_file import MOST_BYTES, MOST_REQUESTS, BadLine, BatchFile
+from apps.server.batches.record import BatchProblem
 
 MOST_PROBLEMS = 100  # lines that a batch tells of which failed as a whole
 
@@ -19,7 +18,7 @@ class Validation:
     """
 
     total: int
-    problems: tuple[Mapping[str, Any], ...] = ()
+    problems: tuple[BatchProblem, ...] = ()
 
 
 def validate(file: BatchFile) -> Validation:
@@ -34,7 +33,7 @@ def validate(file: BatchFile) -> Validation:
     size = file.path.stat().st_size
     if size > MOST_BYTES:
         return _failed("file_too_large", f"The file has {size} bytes; {MOST_BYTES} are the most.")
-    problems: list[Mapping[str, Any]] = []
+    problems: list[BatchProblem] = []
     total = requests = 0
     for item in file:
         total += 1
@@ -45,8 +44,14 @@ def validate(file: BatchFile) -> Validation:
             requests += 1
         elif len(problems) < MOST_PROBLEMS:
             error = item.error
-            said = {"code": error.code, "message": error.message, "param": error.param}
-            problems.append({**said, "line": item.line})
+            problems.append(
+                {
+                    "code": error.code,
+                    "message": error.message,
+                    "param": error.param,
+                    "line": item.line,
+                }
+            )
     if not total:
         return _failed("empty_file", "The file holds no requests.")
     return Validation(total, () if requests else tuple(problems))

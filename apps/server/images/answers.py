@@ -5,19 +5,61 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, NotRequired
 
-from apps.openai_images.answer import BACKGROUND, USAGE, Wanted, body_parts
+from typing_extensions import TypedDict
+
+from apps.openai_images.answer import BACKGROUND, USAGE, Usage, Wanted, body_parts
 from apps.openai_images.encoding import encoded, shown_as, size_of
-from apps.openai_images.parameters import EditParameters, ImageParameters
+from apps.openai_images.parameters import EditParameters, Format, ImageParameters
 from apps.server.errors import ApiError
 from apps.server.event_stream import sent_event
 from apps.server.images.links import Links
 from apps.server.images.places import picture_file, position_of
 from apps.server.live_job import Preview
+from apps.server.public_results import public_result
 from apps.server.records import TaskResult
 
+DRAWN, EDITED = "image_generation", "image_edit"
 QUICK = 256 * 1024  # bytes of PNGs that are read and sent sooner than threads are switched twice
+
+
+class _PictureEvent(TypedDict):
+    type: str
+    created_at: int
+    background: Literal["opaque"]
+    output_format: Format
+    quality: str
+    image_index: int
+    safety_identifier: NotRequired[str]  # of those that are done
+
+
+class PartialImage(_PictureEvent):
+    """A picture on its way.
+
+    Attributes:
+        image_index: place of the picture in its request, from 0.
+        b64_json: a small copy of it as it stands, in base64.
+        partial_image_index: how many of the picture came before.
+    """
+
+    b64_json: str
+    partial_image_index: int
+    size: str
+
+
+class CompletedImage(_PictureEvent):
+    """A picture that is done.
+
+    Attributes:
+        image_index: place of the picture in its request, from 0.
+        b64_json: the picture in base64.
+    """
+
+    b64_json: str
+    size: str
+    usage: Usage
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -60,7 +102,8 @@ class Answer:
         seeds = {one.position: one.result["seed"] for one in results}
         files = [self._file(position) for position in range(wanted.n)]
         in_order = [seeds[position] for position in range(wanted.n)]
-        return b"".join(body_parts(wanted, created, files, in_order, self._url))
+        parts = body_parts(wanted, created, files, in_order, self._url, public_result)
+        return b"".join(parts)
 
     def completed(self, one: TaskResult) -> bytes:
         """The event of a picture that is done.
@@ -70,15 +113,17 @@ class Answer:
         """
         file = self._file(one.position)
         asked = self.asked
-        return self._event(
-            "completed",
-            one.position,
-            b64_json=_base64(encoded(file, asked.output_format, asked.output_compression)),
-            size=size_of(file),
-            usage=USAGE,
-            seed=one.result["seed"],
-            **({"safety_identifier": asked.identifier} if asked.identifier else {}),
-        )
+        content = encoded(file, asked.output_format, asked.output_compression, public_result)
+        event: CompletedImage = {
+            **self._event("completed", one.position),
+            "b64_json": _base64(content),
+            "size": size_of(file),
+            "usage": USAGE,
+            "seed": one.result["seed"],
+        }
+        if asked.identifier:
+            event["safety_identifier"] = asked.identifier
+        return sent_event(event["type"], event)
 
     def partial(self, preview: Preview, index: int) -> bytes:
         """The event of a preview, in the format that the picture will have.
@@ -88,27 +133,24 @@ class Answer:
         """
         asked = self.asked
         content = shown_as(preview.content, asked.output_format, asked.output_compression)
-        return self._event(
-            "partial_image",
-            position_of(preview.task_id),
-            b64_json=_base64(content),
-            partial_image_index=index,
-            size=asked.size,
-        )
+        event: PartialImage = {
+            **self._event("partial_image", position_of(preview.task_id)),
+            "b64_json": _base64(content),
+            "partial_image_index": index,
+            "size": asked.size,
+        }
+        return sent_event(event["type"], event)
 
-    def _event(self, name: str, position: int, **more: Any) -> bytes:
-        prefix = "image_edit" if isinstance(self.asked, EditParameters) else "image_generation"
-        kind = f"{prefix}.{name}"
-        event = {
-            "type": kind,
+    def _event(self, name: str, position: int) -> _PictureEvent:
+        prefix = EDITED if isinstance(self.asked, EditParameters) else DRAWN
+        return {
+            "type": f"{prefix}.{name}",
             "created_at": int(time.time()),
             "background": BACKGROUND,
             "output_format": self.asked.output_format,
             "quality": self.asked.quality,
             "image_index": position,
-            **more,
         }
-        return sent_event(kind, event)
 
     def _url(self, position: int) -> str:
         asked = self.asked

@@ -7,23 +7,21 @@ from fastapi import APIRouter, Request, Response
 
 from apps.openai_images.encoding import MEDIA_TYPES, encoded
 from apps.server.context import TheService
+from apps.server.document import content, errors
 from apps.server.errors import ApiError, not_found
 from apps.server.images.links import PREFIX, Links, NoLink
 from apps.server.images.places import picture_file
+from apps.server.public_results import public_result
 
 router = APIRouter(tags=["images"])
 
 
 @router.get(
     f"{PREFIX}{{name}}",
-    responses={
-        200: {"content": {media_type: {} for media_type in MEDIA_TYPES.values()}},
-        404: {"description": "There is no such picture."},
-        410: {"description": "The address has expired."},
-    },
+    responses={200: content(*MEDIA_TYPES.values()), **errors(404, 410)},
     response_class=Response,
 )
-async def picture(name: str, request: Request, service: TheService) -> Response:
+async def read_picture(name: str, request: Request, service: TheService) -> Response:
     """A picture by its address, which needs no key: nobody can guess it, and it expires."""
     links: Links = request.app.state.links
     try:
@@ -34,7 +32,9 @@ async def picture(name: str, request: Request, service: TheService) -> Response:
         raise ApiError(410, "The address of this picture has expired.", "url_expired")
     file = picture_file(service.folder, link.job, link.position)
     try:
-        content = await asyncio.to_thread(encoded, file, link.format, link.compression)
+        picture = await asyncio.to_thread(
+            encoded, file, link.format, link.compression, public_result
+        )
     except FileNotFoundError:
         raise _none() from None
     headers = {
@@ -42,7 +42,7 @@ async def picture(name: str, request: Request, service: TheService) -> Response:
         "Content-Disposition": f'inline; filename="{link.job}-{link.position}.{link.format}"',
         "X-Content-Type-Options": "nosniff",
     }
-    return Response(content, media_type=MEDIA_TYPES[link.format], headers=headers)
+    return Response(picture, media_type=MEDIA_TYPES[link.format], headers=headers)
 
 
 def _none() -> ApiError:

@@ -172,10 +172,10 @@ TheDrawing = Annotated[Drawing, Depends(_drawing)]
 @router.post(
     "/generations",
     response_class=Response,
-    responses=documents.ERRORS,
+    responses=documents.GENERATION_ANSWERS,
     openapi_extra=documents.GENERATION,
 )
-async def generations(request: Request, drawing: TheDrawing) -> Response:
+async def create_images(request: Request, drawing: TheDrawing) -> Response:
     """Draw pictures from a prompt."""
     if content_type(request) != JSON:
         raise unsupported(request, JSON)
@@ -189,9 +189,12 @@ async def generations(request: Request, drawing: TheDrawing) -> Response:
 
 
 @router.post(
-    "/edits", response_class=Response, responses=documents.ERRORS, openapi_extra=documents.EDIT
+    "/edits",
+    response_class=Response,
+    responses=documents.EDIT_ANSWERS,
+    openapi_extra=documents.EDIT,
 )
-async def edits(request: Request, drawing: TheDrawing) -> Response:
+async def edit_images(request: Request, drawing: TheDrawing) -> Response:
     """Change pictures as a prompt says."""
     edit = await _edit_asked_for(request)
     param = "images" if content_type(request) == JSON else "image"

@@ -26,6 +26,11 @@ HEADERS = {
 }
 
 
+def needs_key(path: str) -> bool:
+    """Whether only those who have an API key may ask for a path, where keys are used."""
+    return path not in OPEN and not path.startswith(OPEN_FOLDERS)
+
+
 class Guard:
     """An ASGI middleware around everything.
 
@@ -85,10 +90,8 @@ class Guard:
         state = scope.setdefault("state", {})
         state["operator"] = key is not None and key.operator
         state["max_priority"] = None if key is None else key.max_priority
-        if key is None:
-            path: str = scope["path"]
-            if path not in OPEN and not path.startswith(OPEN_FOLDERS):
-                raise key_missing()
+        if key is None and needs_key(scope["path"]):
+            raise key_missing()
         state["caller"] = NOBODY if key is None else key.id
 
     def _first_key(self, sent: list[str]) -> ApiKey | None:

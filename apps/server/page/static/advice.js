@@ -4,6 +4,7 @@ const ADVICE = {
   input: "Change what it asks for: the reason names it.",
   lora: "Choose another LoRA, or repair the file.",
   model: "The model cannot be used as it is set; the server's log says more.",
+  exception: "This is a fault of the program or of a library; the server's log says more.",
   out_of_memory: "Ask for a smaller picture, or choose a memory mode that needs less.",
   device: "The GPU reported a fault. Run it again; if it fails again, look at the GPU.",
   storage: "The disk took nothing more. Make room on it, then run it again.",

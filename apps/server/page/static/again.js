@@ -2,8 +2,7 @@
 
 import { randomName, submit } from "./api.js";
 import { make } from "./dom.js";
-import { promptOf, sameTask } from "./parameters.js";
-import { nameJob } from "./queue.js";
+import { sameTask } from "./parameters.js";
 
 /**
  * @param result whose task it is about.
@@ -16,8 +15,7 @@ export function againButton(result, newSeed = false, className = "") {
   button.addEventListener("click", async () => {
     button.disabled = true;
     try {
-      const job = await submit([sameTask(result, newSeed)], name);
-      nameJob(job.id, promptOf(result));
+      await submit([sameTask(result, newSeed)], name);
       button.textContent = "In the queue";
     } catch (error) {
       button.textContent = "Try again";

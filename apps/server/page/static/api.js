@@ -1,8 +1,10 @@
 // Requests to this server, with the API key where it wants one.
 
 const PLACE = "api-key";
+const PREVIEWS = 3; // of each picture, which is the most
 let key = sessionStorage.getItem(PLACE) ?? "";
 let askForKey = async () => "";
+let tellOfKey = () => {};
 let asking = null;
 
 /** The server said no; the message is its own. */
@@ -28,6 +30,11 @@ export const hasKey = () => key !== "";
 /** @param ask is called with a reason when a key is needed, and resolves to one. */
 export function whenKeyIsNeeded(ask) {
   askForKey = ask;
+}
+
+/** @param tell is called when another key has taken the place of one that ended. */
+export function whenKeyChanges(tell) {
+  tellOfKey = tell;
 }
 
 /**
@@ -63,9 +70,9 @@ export async function json(path, body, method = body === undefined ? "GET" : "PO
   return parsed(await (await call(path, options)).text());
 }
 
-/** Hand in tasks as a job; a second request with the same name is the first one. */
+/** Hand in tasks as a job, to be seen on its way; a second request with the same name is the first. */
 export const submit = (tasks, name = randomName()) =>
-  json("/v1/jobs", { tasks }, "POST", { "Idempotency-Key": name });
+  json("/v1/jobs", { tasks, previews: PREVIEWS }, "POST", { "Idempotency-Key": name });
 
 /** A picture's path at this server, however its URL names the server. */
 export const pathOf = (url) => (url === null ? null : new URL(url, location.href).pathname);
@@ -86,6 +93,7 @@ async function newKey(error, refused) {
   asking ??= askForKey(refused ? error.message : "").finally(() => (asking = null));
   key = await asking;
   sessionStorage.setItem(PLACE, key);
+  if (refused && key !== refused) tellOfKey();
 }
 
 async function errorOf(response) {

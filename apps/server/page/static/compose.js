@@ -1,10 +1,9 @@
 // The form: a prompt or an edit becomes a job.
 
-import { json, pathOf, randomName, randomSeed, submit } from "./api.js";
+import { Unreachable, json, pathOf, randomName, randomSeed, submit } from "./api.js";
 import { byId, setText } from "./dom.js";
 import { LoraPicker } from "./loras.js";
 import { lorasOf, promptOf } from "./parameters.js";
-import { nameJob } from "./queue.js";
 import { Sources } from "./sources.js";
 import { counted } from "./words.js";
 
@@ -17,6 +16,7 @@ export class Compose {
   #loras = new LoraPicker();
   #sources = new Sources(() => this.#arrange());
   #asked = { body: "", name: "" };
+  #unanswered = false; // when it was sent last
 
   constructor() {
     this.#form.addEventListener("submit", (event) => {
@@ -35,6 +35,8 @@ export class Compose {
 
   /** Read what the server can do. */
   async refresh() {
+    if (this.#unanswered) this.#say("", "The server is there again. What you wrote was not sent.");
+    this.#unanswered = false;
     const [models] = await Promise.all([json("/v1/models"), this.#loras.refresh()]);
     const kinds = new Set(models.data.flatMap((model) => model.kinds));
     for (const radio of this.#form.elements.kind) {
@@ -68,10 +70,11 @@ export class Compose {
 
   /** Have a picture of the server edited. */
   edit(result) {
+    this.#form.reset(); // steps and LoRAs of a model that draws are not for one that edits
+    this.#loras.value = [];
     this.#form.elements.kind.value = "edit";
     this.#sources.clear();
     this.#sources.addOwn(result.id, pathOf(result.thumbnail_url));
-    this.#form.elements.prompt.value = "";
     this.#show();
   }
 
@@ -117,6 +120,7 @@ export class Compose {
 
   async #send() {
     this.#say("", "");
+    this.#unanswered = false;
     const problem = this.#problem();
     if (problem) return this.#say(problem, "");
     byId("send").disabled = true;
@@ -126,6 +130,7 @@ export class Compose {
       else this.#say("", accepted(job));
     } catch (error) {
       this.#say(error.message, "");
+      this.#unanswered = error instanceof Unreachable;
       this.#sources.forgetSent();
     } finally {
       byId("send").disabled = false;
@@ -141,7 +146,6 @@ export class Compose {
     if (body !== this.#asked.body) this.#asked = { body, name: randomName() };
     const job = await submit(tasks, this.#asked.name);
     this.#asked = { body: "", name: "" };
-    nameJob(job.id, this.#form.elements.prompt.value);
     return job;
   }
 

@@ -4,7 +4,7 @@ import { pathOf } from "./api.js";
 import { againButton } from "./again.js";
 import { byId, make } from "./dom.js";
 import { parameterList, promptOf } from "./parameters.js";
-import { forget, saved, showNow } from "./pictures.js";
+import { forget, saved, show } from "./pictures.js";
 
 /** The dialog. */
 export class Details {
@@ -49,26 +49,33 @@ export class Details {
     byId("details-previous").disabled = !this.#gallery.beside(result, -1);
     byId("details-next").disabled = !this.#gallery.beside(result, 1);
     forget(this.#dialog);
+    requestAnimationFrame(() => this.#letScroll());
     byId("details-body").replaceChildren(
       this.#pictures(result),
       make(
         "div",
         { className: "facts" },
-        make("p", { className: "prompt" }, promptOf(result)),
+        make("p", { className: "prompt", dir: "auto" }, promptOf(result)),
         this.#buttons(result),
         parameterList(result),
       ),
     );
   }
 
+  /** Whoever has no mouse scrolls a long prompt by arrow keys. */
+  #letScroll() {
+    const prompt = this.#dialog.querySelector(".prompt");
+    if (prompt.scrollHeight > prompt.clientHeight) prompt.tabIndex = 0;
+  }
+
   #pictures(result) {
     if (result.thumbnail_url === null) return make("div", { className: "views" });
     const picture = make("img", { alt: promptOf(result) });
-    showNow(picture, pathOf(result.url));
+    show(picture, pathOf(result.url));
     const sources = (result.task.source_images ?? []).map((reference, place) => {
       const image = make("img", { alt: `Picture ${place + 1} that was edited` });
       const [job, position] = reference.split("/");
-      showNow(image, `/v1/jobs/${job}/results/${position}/sources/${place}`);
+      show(image, `/v1/jobs/${job}/results/${position}/sources/${place}`);
       return image;
     });
     const before = make("figure", {}, make("div", { className: "befores" }, ...sources),

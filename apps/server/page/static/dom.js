@@ -5,14 +5,14 @@ export const byId = (id) => document.getElementById(id);
 
 /**
  * Make an element.
- * @param {Object} properties of it; `data-*`, `aria-*`, `role`, `for` and `list` are attributes.
+ * @param {Object} properties of it; `data-*`, `aria-*`, `role`, `for`, `list` and `dir` are attributes.
  * @param children elements and texts; null and false are left out.
  */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (value === null || value === undefined) continue;
-    if (/^(data-|aria-)|^(role|for|list)$/.test(name)) element.setAttribute(name, value);
+    if (/^(data-|aria-)|^(role|for|list|dir)$/.test(name)) element.setAttribute(name, value);
     else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element[name] = value;
   }
@@ -30,13 +30,19 @@ export function setText(element, text) {
  * @param items with unique `id`.
  * @param create makes the element of a new one.
  * @param update changes an element to how its item is now.
+ * @param gone is told of an element that is about to be removed.
  */
-export function reconcile(list, items, create, update) {
+export function reconcile(list, items, create, update, gone = () => {}) {
   const known = new Map([...list.children].map((child) => [child.dataset.id, child]));
+  const wanted = new Set(items.map((item) => item.id));
+  for (const [id, element] of known) {
+    if (wanted.has(id)) continue; // first, so that no element that stays is moved
+    gone(element);
+    element.remove();
+  }
   let place = list.firstElementChild;
   for (const item of items) {
     let element = known.get(item.id);
-    known.delete(item.id);
     if (!element) {
       element = create(item);
       element.dataset.id = item.id;
@@ -45,7 +51,6 @@ export function reconcile(list, items, create, update) {
     if (element === place) place = place.nextElementSibling;
     else list.insertBefore(element, place);
   }
-  for (const gone of known.values()) gone.remove();
 }
 
 /** Calls `work` once things have been quiet for some milliseconds, or after `most` of them. */

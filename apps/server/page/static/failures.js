@@ -59,8 +59,12 @@ export class Failures {
       make(
         "div",
         {},
-        make("p", { className: "prompt", title: date(result.created_at) }, shortened(promptOf(result), 160)),
-        make("p", { className: "reason" }, shortened(result.error ?? "No reason was given.", 600)),
+        make(
+          "p",
+          { className: "prompt", dir: "auto", title: date(result.created_at) },
+          shortened(promptOf(result), 160),
+        ),
+        make("p", { className: "reason" }, shortened(reasonOf(result), 600)),
         make("p", { className: "hint" }, adviceFor(result)),
       ),
       // One that was refused at once would be refused again.
@@ -81,6 +85,9 @@ export class Failures {
     byId("gallery").focus({ preventScroll: true });
   }
 }
+
+/** The server's reason, without the task's place in the request. */
+const reasonOf = ({ error }) => (error ?? "No reason was given.").replace(/^tasks\[\d+\]\./, "");
 
 function stored() {
   try {

@@ -1,28 +1,42 @@
-// Pictures, newest first: pages that load as they are scrolled to, and those that come meanwhile.
+// Pictures, newest first: those that are being drawn, then pages that load as they are scrolled to.
 
-import { json } from "./api.js";
-import { moveByArrows } from "./arrows.js";
+import { ApiError, json, pathOf } from "./api.js";
 import { byId, gathered, make, setText } from "./dom.js";
 import { forget } from "./pictures.js";
 import { promptOf } from "./parameters.js";
-import { tile } from "./tile.js";
+import { createTile, updateTile } from "./tile.js";
+import { TileGrid } from "./tile_grid.js";
 import { counted } from "./words.js";
 
-const PAGE = 60;
+const FIRST_PAGE = 60;
+const PAGE = 200;
+const MOST_WAITING = 500; // that come while somebody looks further down
+const MOST = 20_000; // results that are kept; older ones are asked for again
 const SEARCH_PAUSE = 300; // milliseconds after the last key
 const EXAMPLE = "a small red house by a lake at sunset";
 
-/** The gallery, with its filter. */
+/** The gallery, with its filter. Its entries have an `id`, and a `result` or what is `running`. */
 export class Gallery {
-  #results = []; // shown, in their order
-  #ids = new Set(); // of these and those that wait
+  #entries = []; // shown, in their order
   #waiting = []; // that came while somebody looks further down, the newest first
+  #known = new Map(); // of both, by id
+  #running = new Map(); // tasks that workers have, by id, whether they are shown or not
   #more = false;
+  #dropped = false; // more came than wait here
+  #asking = 0; // requests for the first page that are on their way
+  #meanwhile = []; // results that came since then
   #turn = 0; // of the filter: answers to an earlier one are not shown
   #loading = false;
+  #failed = false; // older ones could not be read; the button is there to try again
   #open;
   #example;
-  #arrange = moveByArrows(byId("pictures"));
+  #grid = new TileGrid(byId("pictures"), {
+    create: () => createTile(this.#open),
+    update: updateTile,
+    gone: forget,
+    atEnd: () => this.#failed || this.#older(),
+    ended: () => !this.#more,
+  });
 
   /**
    * @param open is called with a result to be seen, and this gallery.
@@ -32,104 +46,184 @@ export class Gallery {
     this.#open = (result) => open(result, this);
     this.#example = example;
     const anew = () => this.refresh(true).catch(() => {}); // who says that the server is gone is live.js
-    const search = gathered(anew, SEARCH_PAUSE);
-    byId("words").addEventListener("input", search);
+    byId("words").addEventListener("input", gathered(anew, SEARCH_PAUSE));
     byId("kind").addEventListener("change", anew);
     byId("filter").addEventListener("submit", (event) => event.preventDefault());
     byId("older").addEventListener("click", () => this.#older());
-    byId("fresh").addEventListener("click", () => this.#showWaiting());
-    const end = new IntersectionObserver(
-      (entries) => entries.some((entry) => entry.isIntersecting) && this.#older(),
-      { rootMargin: "1200px" },
-    );
-    end.observe(byId("older"));
+    byId("fresh").addEventListener("click", () => this.#showFresh());
+    const returned = () => this.#waiting.length > 0 && this.#isAtTop() && this.#showFresh();
+    addEventListener("scroll", returned, { passive: true });
   }
 
   /**
    * Read the first page.
-   * @param anew show it whatever is shown now; else pages that were scrolled to stay if it is the same.
+   * @param anew show it whatever is shown now; else all stays if nothing of it is new.
    */
   async refresh(anew = false) {
     const turn = (this.#turn += 1);
-    const page = await json(this.#query());
+    this.#asking += 1;
+    const page = await json(this.#query(FIRST_PAGE)).finally(() => (this.#asking -= 1));
     if (turn !== this.#turn) return;
+    const shown = this.#entries.filter((entry) => entry.result).length;
+    const missedNone =
+      page.data.length >= Math.min(FIRST_PAGE, shown) &&
+      page.data.every((result) => this.#known.get(result.id)?.result);
+    const meanwhile = this.#meanwhile.splice(0);
+    if (!anew && missedNone) return this.#changed();
+    const found = page.data.map((result) => ({ id: result.id, result }));
+    const ids = new Set(found.map((entry) => entry.id));
+    const running = [...this.#running].filter(([id, task]) => !ids.has(id) && this.#fits(task));
+    this.#entries = [...running.reverse().map(([id, task]) => ({ id, running: task })), ...found];
     this.#waiting = [];
-    const list = byId("pictures");
-    const same =
-      page.data.length === Math.min(PAGE, this.#results.length) &&
-      page.data.every((result, place) => this.#results[place].id === result.id);
-    if (anew || !same) {
-      forget(list);
-      this.#results = page.data;
-      this.#ids = new Set(page.data.map((result) => result.id));
-      list.replaceChildren(...this.#results.map((result) => tile(result, this.#open)));
-      this.#more = page.has_more;
-    }
+    this.#dropped = this.#failed = false;
+    this.#known = new Map(this.#entries.map((entry) => [entry.id, entry]));
+    this.#more = page.has_more;
     this.#changed();
+    for (const result of meanwhile) this.add(result);
   }
 
-  /** A result has come. */
+  /** A worker has a task, or tells of its steps: an event `step`. */
+  began({ job, position, ...task }) {
+    const id = `${job}/${position}`;
+    const entry = this.#known.get(id);
+    if (entry?.result) return;
+    const running = this.#running.get(id) ?? {};
+    this.#running.set(id, Object.assign(running, task, { seen: performance.now() }));
+    if (entry) this.#grid.soon();
+    else if (this.#fits(running)) this.#put({ id, running });
+  }
+
+  /** A running task's picture can be seen in part: an event `preview`. */
+  preview({ job, position, url }) {
+    const running = this.#running.get(`${job}/${position}`);
+    if (!running) return;
+    running.preview = withNumber(url);
+    this.#grid.soon();
+  }
+
+  /**
+   * Which tasks run, as the server said when it was asked.
+   * @param jobs that run; all of them unless `more`.
+   * @param asked when, by `performance.now()`: what began later is not in its answer.
+   */
+  follow(jobs, more, asked) {
+    const ids = new Set();
+    for (const job of jobs) {
+      for (const { preview_url: url, ...task } of job.running ?? []) {
+        ids.add(`${job.id}/${task.position}`);
+        this.began({ job: job.id, ...task });
+        if (url) this.preview({ job: job.id, position: task.position, url });
+      }
+    }
+    if (more) return;
+    for (const [id, { seen }] of this.#running) {
+      if (!ids.has(id) && seen < asked) this.#remove(id);
+    }
+  }
+
+  /** A task has its result. */
   add(result) {
-    if (!this.#wanted(result) || this.#ids.has(result.id)) return;
-    this.#ids.add(result.id);
-    this.#waiting.unshift(result);
-    if (this.#isAtTop()) this.#showWaiting();
-    else this.#changed();
+    this.#running.delete(result.id);
+    if (this.#asking) this.#meanwhile.push(result);
+    const entry = this.#known.get(result.id);
+    if (entry?.result) return;
+    if (!result.success) return this.#remove(result.id);
+    if (entry) {
+      entry.result = result; // in the place where it was being drawn
+      delete entry.running;
+      this.#changed();
+    } else if (this.#wants(result)) this.#put({ id: result.id, result });
   }
 
   /** The result before (-1) or after (1) another one, as they are shown. */
   beside(result, step) {
-    const place = this.#results.findIndex((one) => one.id === result.id);
-    return place < 0 ? undefined : this.#results[place + step];
+    let place = this.#placeOf(result.id);
+    if (place < 0) return undefined;
+    do place += step;
+    while (this.#entries[place] && !this.#entries[place].result);
+    return this.#entries[place]?.result;
   }
 
   /** Put the focus where a result is shown. */
   focus(result) {
-    const item = byId("pictures").querySelector(`[data-id="${CSS.escape(result.id)}"]`);
-    item?.querySelector("button").focus();
+    const place = this.#placeOf(result.id);
+    if (place >= 0) this.#grid.focus(place);
+  }
+
+  #placeOf(id) {
+    return this.#entries.findIndex((entry) => entry.id === id);
+  }
+
+  #put(entry) {
+    this.#known.set(entry.id, entry);
+    this.#waiting.unshift(entry);
+    if (this.#waiting.length > MOST_WAITING) {
+      this.#dropped = true;
+      this.#known.delete(this.#waiting.pop().id);
+    }
+    if (this.#isAtTop()) this.#showFresh();
+    else this.#changed();
+  }
+
+  #remove(id) {
+    this.#running.delete(id);
+    if (!this.#known.delete(id)) return;
+    this.#entries = this.#entries.filter((entry) => entry.id !== id);
+    this.#waiting = this.#waiting.filter((entry) => entry.id !== id);
+    this.#changed();
   }
 
   async #older() {
-    if (this.#loading || !this.#more) return;
+    const last = this.#entries.findLast((entry) => entry.result);
+    if (this.#loading || !this.#more || !last) return;
     this.#loading = true;
     const turn = this.#turn;
     try {
-      const page = await json(this.#query(this.#results.at(-1).id));
+      const page = await json(this.#query(PAGE, last.id));
       if (turn !== this.#turn) return;
-      const fresh = page.data.filter((result) => !this.#ids.has(result.id));
-      for (const { id } of fresh) this.#ids.add(id);
-      this.#results.push(...fresh);
-      byId("pictures").append(...fresh.map((result) => tile(result, this.#open)));
+      const found = page.data
+        .filter((result) => !this.#known.has(result.id))
+        .map((result) => ({ id: result.id, result }));
+      for (const entry of found) this.#known.set(entry.id, entry);
+      this.#entries.push(...found);
       this.#more = page.has_more;
+      this.#failed = false;
       this.#changed();
-    } catch {
-      // the button is there to try again
+    } catch (error) {
+      this.#failed = true;
+      // The last one was removed meanwhile, as all are some time after their job's end.
+      if (error instanceof ApiError && error.status === 404) this.refresh(true).catch(() => {});
     } finally {
       this.#loading = false;
     }
   }
 
-  #showWaiting() {
-    const fresh = this.#waiting;
-    this.#waiting = [];
-    this.#results.unshift(...fresh);
-    byId("pictures").prepend(...fresh.map((result) => tile(result, this.#open)));
-    if (!this.#isAtTop()) byId("gallery").scrollIntoView();
+  #showFresh() {
+    const wasAtTop = this.#isAtTop();
+    if (this.#dropped) this.refresh(true).catch(() => {});
+    else this.#entries.unshift(...this.#waiting.splice(0));
+    if (this.#entries.length > MOST) {
+      for (const { id } of this.#entries.splice(MOST)) this.#known.delete(id);
+      this.#more = true;
+    }
+    if (!wasAtTop) byId("gallery").scrollIntoView();
     this.#changed();
   }
 
   #changed() {
     const fresh = byId("fresh");
-    fresh.hidden = this.#waiting.length === 0;
-    setText(fresh, `Show ${counted(this.#waiting.length, "new picture")}`);
+    const waiting = this.#waiting.filter((entry) => entry.result).length;
+    fresh.hidden = waiting === 0;
+    const more = this.#dropped ? "more than " : "";
+    setText(fresh, `Show ${more}${counted(waiting, "new picture")}`);
     byId("older").hidden = !this.#more;
+    this.#grid.show(this.#entries);
     this.#showEmpty();
-    this.#arrange();
   }
 
   #showEmpty() {
     const empty = byId("empty");
-    empty.hidden = this.#results.length > 0;
+    empty.hidden = this.#entries.length > 0;
     if (empty.hidden) return;
     if (this.#words || this.#kind) {
       empty.replaceChildren(make("p", {}, "No picture fits this search."));
@@ -144,17 +238,21 @@ export class Gallery {
     }
   }
 
-  #wanted(result) {
-    if (!result.success || (this.#kind && this.#kind !== result.kind)) return false;
-    return promptOf(result).toLowerCase().includes(this.#words.toLowerCase());
+  #wants(result) {
+    return result.success && this.#fits({ kind: result.kind, title: promptOf(result) });
+  }
+
+  #fits({ kind, title }) {
+    if (this.#kind && this.#kind !== kind) return false;
+    return title.toLowerCase().includes(this.#words.toLowerCase());
   }
 
   #isAtTop() {
     return byId("gallery").getBoundingClientRect().top > -200;
   }
 
-  #query(after) {
-    const query = new URLSearchParams({ outcome: "done", limit: PAGE });
+  #query(limit, after) {
+    const query = new URLSearchParams({ outcome: "done", limit });
     if (this.#words) query.set("words", this.#words);
     if (this.#kind) query.set("kind", this.#kind);
     if (after) query.set("after", after);
@@ -169,3 +267,6 @@ export class Gallery {
     return byId("kind").value;
   }
 }
+
+/** A preview's path, with the number that makes each another picture. */
+const withNumber = (url) => pathOf(url) + new URL(url, location.href).search;

@@ -9,9 +9,17 @@ export function askForKey(refused) {
   setText(byId("key-problem"), refused);
   input.value = "";
   return new Promise((resolve) => {
-    dialog.oncancel = (event) => event.preventDefault(); // there is nothing to see without one
-    byId("key-form").addEventListener("submit", () => resolve(input.value.trim()), { once: true });
-    if (!dialog.open) dialog.showModal();
-    input.focus();
+    let given = false;
+    dialog.onclose = () => given || ask(); // there is nothing to see without one
+    byId("key-form").onsubmit = () => {
+      given = true;
+      resolve(input.value.trim());
+    };
+    ask();
+
+    function ask() {
+      if (!dialog.open) dialog.showModal();
+      input.focus();
+    }
   });
 }

@@ -12,6 +12,7 @@ const LONGEST_WAIT = 8_000;
  */
 export class Live extends EventTarget {
   #wait = FIRST_WAIT;
+  #abort = null;
 
   /** Follow what happens, for as long as the page is there. */
   async run() {
@@ -27,8 +28,13 @@ export class Live extends EventTarget {
     }
   }
 
+  /** Open the connection anew: it belongs to the key that it was opened with. */
+  again() {
+    this.#abort?.abort();
+  }
+
   async #follow() {
-    const abort = new AbortController();
+    const abort = (this.#abort = new AbortController());
     let silent = 0;
     const listen = () => {
       clearTimeout(silent);

@@ -1,6 +1,6 @@
 // Puts the page together: what is read when, and who hears of what.
 
-import { parsed, whenKeyIsNeeded } from "./api.js";
+import { parsed, whenKeyChanges, whenKeyIsNeeded } from "./api.js";
 import { Compose } from "./compose.js";
 import { Details } from "./details.js";
 import { byId, gathered } from "./dom.js";
@@ -32,10 +32,16 @@ const failures = new Failures(change);
 
 // What cannot be read now is read when the server is there again; live.js says so.
 const reading = (work) => () => work().catch(() => undefined);
-const queueSoon = gathered(reading(refreshQueue), SOON, OFTEN);
+const queueSoon = gathered(reading(lookAtQueue), SOON, OFTEN);
 const failuresSoon = gathered(reading(() => failures.refresh()), SOON, OFTEN);
 const workersSoon = gathered(lookAtWorkers, SOON, OFTEN);
 let nextLook = null;
+
+async function lookAtQueue() {
+  const asked = performance.now();
+  const { running, more } = await refreshQueue();
+  gallery.follow(running, more, asked);
+}
 
 async function lookAtWorkers() {
   clearTimeout(nextLook);
@@ -57,7 +63,11 @@ live.addEventListener("open", () => {
 });
 live.addEventListener("missed", readEverything);
 live.addEventListener("lost", connectionLost);
-live.addEventListener("step", workersSoon);
+live.addEventListener("step", (event) => {
+  gallery.began(parsed(event.detail));
+  workersSoon();
+});
+live.addEventListener("preview", (event) => gallery.preview(parsed(event.detail)));
 live.addEventListener("job", () => {
   queueSoon();
   workersSoon();
@@ -71,4 +81,5 @@ live.addEventListener("task", (event) => {
   workersSoon();
 });
 document.addEventListener("visibilitychange", () => document.hidden || workersSoon());
+whenKeyChanges(() => live.again());
 live.run();

@@ -1,30 +1,34 @@
-// Pictures, loaded as they come near the window. Where a key is needed an <img> cannot send it: those
-// are fetched here, and let go when they are far away.
+// Pictures of this server. Where a key is needed an <img> cannot send it: those are fetched here, and
+// let go with their element. What is still on its way then is given up.
 
 import { call, hasKey } from "./api.js";
 
-const NEAR = "800px";
-const paths = new WeakMap();
-const observer = new IntersectionObserver(
-  (entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (isIntersecting) show(target);
-      else release(target);
-    }
-  },
-  { rootMargin: NEAR },
-);
+const paths = new WeakMap(); // of pictures that are shown, or on their way
+const fetches = new WeakMap();
 
-/** Have an <img> show a picture of this server while it is near the window. */
-export function showWhenNear(image, path) {
+/** Have an <img> show a picture of this server; it keeps the one it has until the new one is there. */
+export async function show(image, path) {
+  if (paths.get(image) === path) return;
   paths.set(image, path);
-  observer.observe(image);
-}
-
-/** Have an <img> show a picture of this server now. */
-export function showNow(image, path) {
-  paths.set(image, path);
-  show(image);
+  image.onerror = () => image.classList.add("gone");
+  image.onload = () => image.classList.remove("gone");
+  if (!hasKey()) {
+    image.src = path;
+    return;
+  }
+  fetches.get(image)?.abort();
+  const abort = new AbortController();
+  fetches.set(image, abort);
+  try {
+    const blob = await (await call(path, { signal: abort.signal })).blob();
+    if (paths.get(image) !== path) return;
+    letGo(image.src);
+    image.src = URL.createObjectURL(blob);
+  } catch {
+    if (paths.get(image) !== path) return;
+    image.classList.add("gone");
+    paths.delete(image);
+  }
 }
 
 /** A URL for a link to a file of this server, to be saved. */
@@ -35,33 +39,13 @@ export async function saved(path) {
 /** Let go of the pictures below an element that is removed. */
 export function forget(element) {
   for (const image of element.querySelectorAll("img")) {
-    observer.unobserve(image);
-    release(image);
+    paths.delete(image);
+    fetches.get(image)?.abort();
+    letGo(image.src);
+    if (!image.complete) image.removeAttribute("src");
   }
 }
 
-async function show(image) {
-  const path = paths.get(image);
-  if (!path || image.dataset.shown === path) return;
-  image.dataset.shown = path;
-  image.onerror = () => image.classList.add("gone");
-  image.onload = () => image.classList.remove("gone");
-  if (!hasKey()) {
-    image.src = path;
-    return;
-  }
-  try {
-    const blob = await (await call(path)).blob();
-    if (image.dataset.shown === path) image.src = URL.createObjectURL(blob);
-  } catch {
-    image.classList.add("gone");
-    delete image.dataset.shown;
-  }
-}
-
-function release(image) {
-  if (!image.src.startsWith("blob:")) return;
-  URL.revokeObjectURL(image.src);
-  image.removeAttribute("src");
-  delete image.dataset.shown;
+function letGo(url) {
+  if (url.startsWith("blob:")) URL.revokeObjectURL(url);
 }

@@ -2,7 +2,7 @@
 
 import { call, parsed, pathOf } from "./api.js";
 import { byId, make } from "./dom.js";
-import { forget, showNow } from "./pictures.js";
+import { forget, show } from "./pictures.js";
 import { counted } from "./words.js";
 
 const MOST = 16;
@@ -66,7 +66,7 @@ export class Sources {
     if (this.#items.length === MOST) return;
     const image = make("img", { alt: name });
     if (item.file) image.src = URL.createObjectURL(item.file);
-    else showNow(image, pathOf(item.path));
+    else show(image, pathOf(item.path));
     const remove = make("button", { type: "button", "aria-label": `Remove ${name}` }, "×");
     item.element = make("li", {}, image, remove);
     remove.addEventListener("click", () => {

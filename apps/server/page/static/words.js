@@ -21,6 +21,10 @@ export function duration(seconds) {
 export const date = (moment) =>
   new Date(moment * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 
+/** A Unix time as hours and minutes of this place. */
+export const clock = (moment) =>
+  new Date(moment * 1000).toLocaleTimeString(undefined, { timeStyle: "short" });
+
 /** Bytes in GiB, as GPUs are sold. */
 export const gigabytes = (bytes) => `${(bytes / GIB).toFixed(bytes < 10 * GIB ? 1 : 0)}`;
 

@@ -1,6 +1,6 @@
 // Workers: what each of them has loaded and does, and how full its memory is.
 
-import { json } from "./api.js";
+import { call, json } from "./api.js";
 import { byId, make, reconcile, setText } from "./dom.js";
 import { notReady } from "./notice.js";
 import { counted, gigabytes } from "./words.js";
@@ -33,10 +33,16 @@ function whyNotReady(workers, models) {
   if (given.length) return given.join(" ");
   const loading = workers.some((worker) => /load|start/.test(worker.status));
   if (loading) return "The model is being loaded. What you ask for now begins as soon as it is.";
-  return workers.length ? "No worker takes tasks now." : "No worker was started yet.";
+  if (workers.length === 0) return "No worker was started yet.";
+  if (workers.every((worker) => worker.drained)) {
+    return "All workers are drained. What you ask for now waits until one of them is resumed.";
+  }
+  return "No worker takes tasks now.";
 }
 
-function create() {
+function create({ id }) {
+  const button = make("button", { type: "button", className: "quiet drain" });
+  button.addEventListener("click", () => turn(button, id));
   const memory = make("meter", { min: 0, low: 0, optimum: 0 });
   return make(
     "li",
@@ -46,6 +52,7 @@ function create() {
       { className: "line" },
       make("strong", { className: "name" }),
       make("span", { className: "pill" }),
+      button,
     ),
     make("div", { className: "model" }),
     make("div", { className: "lora", hidden: true }),
@@ -57,6 +64,7 @@ function create() {
     ),
     make("div", { className: "memory" }, memory, make("span", { className: "figure" })),
     make("div", { className: "problem", hidden: true }),
+    make("div", { className: "problem refusal", role: "alert" }),
   );
 }
 
@@ -68,6 +76,13 @@ function update(element, worker) {
   setText(pill, state);
   pill.classList.toggle("good", GOOD.includes(state) || state === "working");
   pill.classList.toggle("bad", BAD.includes(state));
+  const button = part(".drain");
+  button.dataset.to = worker.drained ? "undrain" : "drain";
+  setText(button, worker.drained ? "Resume" : "Drain");
+  button.setAttribute("aria-label", `${button.textContent} ${worker.id}`);
+  button.title = worker.drained
+    ? "Load its model again and take tasks"
+    : "Finish its task, take no more and leave its GPU";
   const kind = KINDS[worker.kind];
   setText(part(".model"), worker.model ? `${worker.model}${kind ? ` · ${kind}` : ""}` : "no model");
   part(".model").title = worker.model ?? "";
@@ -75,6 +90,23 @@ function update(element, worker) {
   showSteps(part(".doing"), worker);
   showMemory(part(".memory"), worker);
   showText(part(".problem"), worker.reason ?? "");
+}
+
+/** Have a worker take no more tasks, or take them again. */
+async function turn(button, id) {
+  const refusal = button.closest("li").querySelector(".refusal");
+  if (button.dataset.busy) return; // it is not disabled, which would take the focus from it
+  button.dataset.busy = "yes";
+  setText(refusal, "");
+  try {
+    const { to } = button.dataset;
+    await call(`/v1/workers/${encodeURIComponent(id)}/${to}`, { method: "POST" });
+    await refresh();
+  } catch (error) {
+    setText(refusal, error.message);
+  } finally {
+    delete button.dataset.busy;
+  }
 }
 
 function stateOf(worker) {

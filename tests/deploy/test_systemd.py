@@ -1,0 +1,102 @@
+"""The units of deploy/: systemd reads them, and the daemon behaves as they count on."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from tests.conftest import forking, simulated
+from tests.deploy.units import DEPLOY, UNITS, Manager, Unit, seconds
+
+MOST_EXPOSED = 25  # tenths, as `systemd-analyze security` counts; 20 as shipped
+ANALYZE = shutil.which("systemd-analyze")
+needs_systemd = pytest.mark.skipif(
+    ANALYZE is None, reason="systemd-analyze is not installed (apt-get install systemd)"
+)
+
+
+@pytest.fixture(params=UNITS)
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
+    manager = Manager(Unit(request.param, tmp_path), is_abstract="user" in request.param)
+    yield manager
+    manager.end()
+
+
+def configure(unit: Unit, **settings: Any) -> None:
+    unit.config.write_text(yaml.safe_dump(forking(simulated(**settings))), "utf-8")
+
+
+def test_it_says_when_it_can_be_asked_and_works_on_when_it_is_told_to_stop(
+    manager: Manager,
+) -> None:
+    server = {"port": 0, "drain_timeout": 240.0}
+    simulation = {"seconds_per_megapixel_step": 60.0}  # 0.25 s for the picture below
+    configure(manager.unit, server=server, simulated=simulation)
+    manager.start()
+    manager.hear("READY")
+    address = manager.told["STATUS"].removeprefix("Serving on ")
+    task = {"prompt": "a red house", "width": 64, "height": 64, "num_inference_steps": 1}
+    with httpx2.Client(base_url=address, trust_env=False) as client:
+        assert client.get("/healthz").text == "ok\n"
+        accepted = client.post("/v1/jobs", json={"tasks": [task] * 3}).raise_for_status().json()
+
+    assert manager.stop() == 0, manager.log
+
+    assert float(manager.told["EXTEND_TIMEOUT_USEC"]) / 1e6 > server["drain_timeout"]
+    pictures = (manager.unit.state / "jobs" / accepted["id"]).glob("*.png")
+    assert len(list(pictures)) == 3  # what was accepted, was drawn before it ended
+
+
+def test_settings_that_cannot_be_used_end_it_for_good(manager: Manager) -> None:
+    configure(manager.unit, server={"port": "eight thousand"})
+    manager.start()
+    assert manager.process is not None
+    code = manager.process.wait(seconds(manager.unit.one("TimeoutStartSec")))
+    assert str(code) in manager.unit.one("RestartPreventExitStatus").split()
+    assert "server.port" in manager.log and "Traceback" not in manager.log
+
+
+@pytest.mark.parametrize("name", UNITS)
+@needs_systemd
+def test_systemd_understands_the_unit(name: str, tmp_path: Path) -> None:
+    unit = Unit(name, tmp_path / "root")
+    file = tmp_path / "imagegen.service"
+    file.write_text(unit.text, "utf-8")
+    options = ["--user"] if "user" in name else []
+    run = analyze("verify", "--man=no", *options, str(file), runtime=tmp_path)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+@needs_systemd
+def test_the_system_service_may_do_little_else(tmp_path: Path) -> None:
+    file = str(DEPLOY / "imagegen.service")
+    run = analyze(
+        "security", "--offline=yes", f"--threshold={MOST_EXPOSED}", file, runtime=tmp_path
+    )
+    assert run.returncode == 0, run.stdout
+
+
+def analyze(*arguments: str, runtime: Path) -> "subprocess.CompletedProcess[str]":
+    assert ANALYZE is not None
+    return subprocess.run(
+        [ANALYZE, *arguments],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(runtime)},
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+def test_both_units_run_the_daemon_in_the_same_way(tmp_path: Path) -> None:
+    """What only one has is about the user, the folders and the rights of that one."""
+    system, user = (Unit(name, tmp_path / name).settings for name in UNITS)
+    own = {"ExecStart", "WantedBy", "Environment", "EnvironmentFile"}
+    assert {key: user[key] for key in user if key not in own} == {
+        key: system[key] for key in user if key not in own
+    }

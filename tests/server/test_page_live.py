@@ -1,0 +1,194 @@
+"""The page while there is work: pictures on their way, the queue, workers that are taken out, keys
+that end."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from apps.server.safety.keys import add_key, revoke_key
+from tests.conftest import wait_until
+from tests.server.browser import Watched, picture, shown
+from tests.server.conftest import Daemon
+from tests.server.in_process import Application, data_url
+from tests.server.sketching import STEPS, Sketching
+
+COUNT_NEWS = """() => {
+    window.told = [];
+    const news = document.getElementById("news");
+    new MutationObserver(() => window.told.push(news.textContent))
+        .observe(news, { childList: true });
+}"""
+
+
+@pytest.fixture
+def sketching(tmp_path: Path) -> Iterator[tuple[Sketching, Application, httpx2.Client]]:
+    played = Sketching()
+    with Application(tmp_path, 1, played.workers.backend) as application:
+        with application.client() as client:
+            yield played, application, client
+        played.turns.release(1000)
+
+
+def draw(page: Page, prompt: str) -> None:
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.keyboard.press("Control+Enter")
+
+
+def tile(page: Page, prompt: str, doing: str = "Being drawn") -> Locator:
+    """The tile of a picture on its way."""
+    return page.locator("#pictures").get_by_role("button", name=f"{doing}: {prompt}", exact=True)
+
+
+def test_a_tile_shows_a_picture_on_its_way_and_then_the_picture_in_its_place(
+    sketching: tuple[Sketching, Application, httpx2.Client], pages: Watched
+) -> None:
+    played, application, _ = sketching
+    page = pages.open(application.url)
+    page.evaluate(COUNT_NEWS)
+    draw(page, "a slow house")
+    on_its_way = tile(page, "a slow house")
+    expect(on_its_way).to_contain_text(f"Step 1 of {STEPS}")
+    shown(on_its_way.locator("img"))
+    src = on_its_way.locator("img").get_attribute("src")
+    assert src is not None and src.endswith("/results/0/preview?number=3")  # the newest
+    assert on_its_way.locator("img").get_attribute("alt") == ""  # the tile's name says it
+    place = page.locator("#pictures li")
+    id = place.get_attribute("data-id")
+    page.reload()  # what is on its way is there for those who come later, too
+    shown(tile(page, "a slow house").locator("img"))
+    page.evaluate(COUNT_NEWS)
+
+    played.turns.release()
+    shown(picture(page, "a slow house"))
+    expect(place).to_have_count(1)
+    assert place.get_attribute("data-id") == id
+    expect(place.locator("img")).to_have_count(1)  # no preview below it
+    expect(page.locator("#news")).to_have_text("1 picture finished.")
+    assert page.evaluate("window.told") == ["1 picture finished."]
+    regions = "[aria-live], [role=status], [role=alert], [role=log]"
+    assert page.locator(regions).locator("#pictures, .tile").count() == 0
+    picture(page, "a slow house").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def test_pictures_on_their_way_follow_the_filter(
+    sketching: tuple[Sketching, Application, httpx2.Client], pages: Watched
+) -> None:
+    played, application, _ = sketching
+    page = pages.open(application.url)
+    draw(page, "a red house")
+    expect(tile(page, "a red house")).to_be_visible()
+    page.get_by_label("Search in prompts").fill("blue")
+    expect(page.get_by_text("No picture fits this search.")).to_be_visible()
+    page.get_by_label("Search in prompts").fill("RED")
+    expect(tile(page, "a red house")).to_be_visible()
+    page.get_by_label("Search in prompts").fill("")
+    played.turns.release()
+    shown(picture(page, "a red house"))
+
+
+def test_the_queue_says_what_jobs_are_about(
+    sketching: tuple[Sketching, Application, httpx2.Client], pages: Watched
+) -> None:
+    _, application, client = sketching
+    edit = {"instruction": "make it <b>snow</b>", "source_images": [data_url()]}
+    for tasks in ([{"prompt": "a red house"}] * 3, [edit] * 2, [{"prompt": "both"}, edit]):
+        client.post("/v1/jobs", json={"tasks": tasks}).raise_for_status()
+    page = pages.open(application.url)
+    jobs = page.get_by_role("region", name="Queue").get_by_role("listitem")
+    expect(jobs).to_have_count(3)
+    expect(jobs.nth(0)).to_contain_text("a red house")
+    expect(jobs.nth(0)).to_contain_text("0 of 3 pictures")
+    expect(jobs.nth(1)).to_contain_text("make it <b>snow</b>")
+    expect(jobs.nth(1)).to_contain_text("0 of 2 edits")
+    expect(jobs.nth(1)).to_contain_text("3 tasks ahead")
+    expect(jobs.nth(2)).to_contain_text("0 of 2 tasks · 1 picture, 1 edit")
+
+
+def test_the_queue_says_how_long_it_takes(
+    sketching: tuple[Sketching, Application, httpx2.Client], pages: Watched
+) -> None:
+    """As the server expects it: what it expects is a matter of tests/server/test_estimates.py."""
+    _, application, client = sketching
+    client.post("/v1/jobs", json={"tasks": [{"prompt": "first"}]}).raise_for_status()
+    client.post("/v1/jobs", json={"tasks": [{"prompt": "later"}]}).raise_for_status()
+    page = pages.open(application.url)
+
+    def with_times(route: Any) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        now = page.evaluate("Date.now() / 1000")
+        for job in body["data"]:
+            times = {"created_at": -180, "expected_start_at": 40.6, "expected_end_at": 240.6}
+            job.update({name: now + seconds for name, seconds in times.items()})
+        route.fulfill(response=answer, json=body)
+
+    page.route("**/v1/jobs?status=queued*", with_times)
+    page.reload()
+    later = page.get_by_role("region", name="Queue").get_by_role("listitem").nth(1)
+    expect(later).to_contain_text("later")
+    for words in (
+        "1 task ahead",
+        "waits for 3 min",
+        "starts in about 4",
+        "done in about 4 min, at ",
+    ):
+        expect(later).to_contain_text(words)
+
+
+def test_a_worker_is_taken_out_and_brought_back_and_the_page_says_when_none_is_left(
+    browser: Browser, tmp_path: Path
+) -> None:
+    daemon, pages = Daemon(tmp_path), Watched(browser)
+    key = add_key(daemon.output / "api-keys.json", "me")
+    boss = add_key(daemon.output / "api-keys.json", "boss", operator=True)
+    try:
+        daemon.start("--cpu-workers", "1")
+        page = pages.open(daemon.url)
+        page.get_by_label("Key", exact=True).fill(key)
+        page.keyboard.press("Enter")
+        draw(page, "!nan a house")
+        failures = page.get_by_role("region", name="Failed")
+        failures.get_by_role("button", name="Run again").click()
+        expect(failures.get_by_role("heading")).to_have_text("Failed: 2")
+        expect(page.locator("#pictures li")).to_have_count(0)
+
+        workers = page.get_by_role("region", name="Workers")
+        workers.get_by_role("button", name="Drain cpu0").click()
+        expect(workers.get_by_role("alert")).to_contain_text("Your API key may not do this")
+        # Its key ends: whatever is asked for next asks for another one, and then goes on.
+        revoke_key(daemon.output / "api-keys.json", "me")
+        client = daemon.client(headers={"Authorization": f"Bearer {key}"})
+        wait_until(lambda: client.get("/v1/workers").status_code == 401, "the end of the key")
+        client.close()
+        draw(page, "with another key")
+        dialog = page.get_by_role("dialog", name="API key")
+        expect(dialog).to_be_visible()
+        expect(dialog.get_by_role("alert")).to_contain_text("Incorrect API key provided.")
+        page.keyboard.press("Escape")
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_visible()  # there is nothing to see without one
+        dialog.get_by_label("Key", exact=True).fill(boss)
+        page.keyboard.press("Enter")
+        expect(dialog).to_be_hidden()
+        shown(picture(page, "with another key"))  # what was asked for is not asked for again
+
+        workers.get_by_role("button", name="Drain cpu0").click()
+        expect(workers.get_by_text("drained")).to_be_visible()
+        drained = page.get_by_text("All workers are drained.")
+        expect(drained).to_be_visible()
+        draw(page, "one that waits")
+        job = page.get_by_role("region", name="Queue").get_by_role("listitem")
+        expect(job).to_contain_text("next")
+        workers.get_by_role("button", name="Resume cpu0").click()
+        expect(workers.get_by_text("ready")).to_be_visible()
+        expect(drained).to_be_hidden()
+        shown(picture(page, "one that waits"))
+    finally:
+        pages.close()
+        daemon.end()
+    assert pages.problems == []
