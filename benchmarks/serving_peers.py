@@ -83,8 +83,8 @@ def compare(python: Path) -> None:
     for name in PEERS.keys() - installed.keys():
         print(f"{name} is left out: {python} cannot import {PEERS[name][0]}.")
     for title, model, rounds in (
-        (f"a simulated device, {SECONDS:g} s a picture", SIMULATED, 12),
-        (f"the demo model on the CPU, {SIDE}x{SIDE}, {STEPS} steps", str(DEMO_MODEL), 4),
+        (f"a simulated device, {SECONDS:g} s a picture", SIMULATED, 8),
+        (f"the demo model on the CPU, {SIDE}x{SIDE}, {STEPS} steps", str(DEMO_MODEL), 3),
     ):
         os.environ[MODEL] = model
         os.environ[PACKAGES] = sysconfig.get_path("purelib")
