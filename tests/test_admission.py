@@ -1,6 +1,7 @@
 """Admission: what is bad is refused with its field; what is good is complete and fingerprinted."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -17,7 +18,7 @@ from core.intake.kinds.edit import EditKind
 from core.intake.kinds.generate import GenerateKind
 from core.intake.task_kinds import Contents, LoraFinder
 from core.settings import load_settings
-from core.store.outputs import OutputRoot
+from core.store.outputs import MOST_SEEN, OutputRoot
 from core.tasks import EditTask, GenerateTask, Lora, task_to_json
 from tests.conftest import write_safetensors
 
@@ -310,6 +311,20 @@ def test_an_editor_takes_stacks_as_a_generator_does(tmp_path: Path) -> None:
     assert jobs[0].loads == set(jobs[0].contents.loras) and len(jobs[0].loads) == 2
     both = admit_edit(9, {**given, "loras": ["a.st", "b.st"], "lora_path": "a.st"})
     assert isinstance(both, Rejected) and "give either loras or lora_path" in both.error
+
+
+def test_the_folders_of_many_jobs_take_no_more_memory_than_those_of_some(tmp_path: Path) -> None:
+    root = OutputRoot(tmp_path)
+
+    def place(first: int, count: int) -> int:
+        """Place a result in each of so many folders; returns how many objects there are then."""
+        for number in range(first, first + count):
+            root.place(f"jobs/job_{number:032x}/0.png")
+        return sys.getallocatedblocks()
+
+    some = place(0, MOST_SEEN)
+    many = place(MOST_SEEN, 3 * MOST_SEEN)
+    assert many - some < 500, f"{many - some} objects more for {3 * MOST_SEEN} folders"
 
 
 def test_a_task_object_is_checked_like_a_dict(tmp_path: Path) -> None:

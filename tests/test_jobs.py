@@ -1,10 +1,12 @@
 """What a caller may expect of jobs: results as they come, cancelling, sharing the devices."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +22,7 @@ from core.engine.job import Job, Progress
 from core.engine.task_times import OWN_ENOUGH
 from core.events import Event, TaskEnded, TaskStarted
 from core.messages import Lease
-from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.multi_gpu_image_generator import FEW_JOBS, MultiGPUImageGenerator
 from core.tasks import GenerateTask, Result, Status
 from tests.conftest import PATIENCE, simulated, wait_until
 from tests.inline_backend import InlineBackend
@@ -210,6 +212,31 @@ def test_an_event_loop_that_closes_amid_a_job_stops_nothing(start: Start) -> Non
     asyncio.run(give_up())
     machine.finish(job)
     assert statuses(job.results()) == ["done"] * 2
+
+
+def test_jobs_that_have_ended_are_gone_before_anybody_looks_for_garbage(tmp_path: Path) -> None:
+    """A daemon's collector looks at everything so seldom that they would be many until then."""
+    jobs: list[weakref.ref[Job]] = []
+
+    async def draw(generator: MultiGPUImageGenerator, name: str) -> None:
+        job = generator.submit(tasks(name, 2))
+        jobs.append(weakref.ref(job))
+        assert statuses(await job) == ["done"] * 2
+
+    def are_gone() -> bool:
+        """But for those that the generator has not asked yet whether they have ended."""
+        return sum(job() is not None for job in jobs) <= FEW_JOBS
+
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with generator_for(tmp_path, 1, InlineBackend()) as generator:
+            for number in range(3 * FEW_JOBS):
+                asyncio.run(draw(generator, f"job{number}x"))
+            wait_until(are_gone, "jobs to be let go")
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def test_progress_counts_every_task_once(start: Start) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from core.engine.worker_log import MOST_WARNINGS, WorkerLog
+from core.engine.worker_log import MOST_REMEMBERED, MOST_WARNINGS, WorkerLog
 from core.messages import LibraryWarning, PromptCut
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import PROJECT, Project, simulated, submitted
@@ -72,6 +72,25 @@ def test_a_retried_task_says_once_that_its_prompt_is_cut(lines: list[str]) -> No
         log.write(worker, PromptCut("prompt has 90 tokens", "a"))
     log.close()
     assert lines == ["gpu0, a: prompt has 90 tokens"]
+
+
+def test_a_daemon_that_cuts_many_prompts_keeps_no_more_of_them_than_of_some(
+    lines: list[str],
+) -> None:
+    log = WorkerLog()
+
+    def cut(first: int, count: int) -> int:
+        """Have prompts of so many tasks cut; returns how many objects there are then."""
+        for number in range(first, first + count):
+            log.write("gpu0", PromptCut("prompt has 90 tokens", f"task {number}"))
+        return sys.getallocatedblocks()
+
+    some = cut(0, 2 * MOST_REMEMBERED)
+    many = cut(2 * MOST_REMEMBERED, 4 * MOST_REMEMBERED)
+    assert many - some < 500, f"{many - some} objects more for {4 * MOST_REMEMBERED} tasks"
+    log.close()
+    assert lines[-1].startswith(f"Prompts of {6 * MOST_REMEMBERED - 1} more tasks were longer")
+    assert "task 1, task 2, " in lines[-1]
 
 
 SCRIPT = """

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import gc
 import logging
 import resource
 import signal
@@ -20,7 +19,7 @@ from pydantic import ValidationError
 
 from apps.arguments import LOG_LEVELS, gpu_ids
 from apps.log_lines import set_up_logging
-from apps.server import service_manager
+from apps.server import garbage, service_manager
 from apps.server.app import create_app
 from apps.server.journal import Journal
 from apps.server.own_socket import OwnSocket
@@ -43,9 +42,6 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BACKLOG = 2048
 OTHER_FILES = 512  # workers' pipes, databases, pictures
 TURN = 0.0005  # seconds: the loop waits ten times as long for each busy thread by default
-# Of the collector of garbage: objects that are new, rounds of these, and rounds of those. All that
-# is looked at in a round is looked at at once: with 10,000 jobs queued a million objects, 0.5 s.
-COLLECTIONS = (10_000, 5, 200)
 GRACE = 5  # seconds for answers that are under way when the workers stop
 
 EXAMPLES = """\
@@ -140,9 +136,8 @@ def _serve(
         )
         service = Service(generator, journal, rules)
         sys.setswitchinterval(TURN)
-        gc.collect()
-        gc.freeze()  # modules stay as they are, and need not be looked at again
-        gc.set_threshold(*COLLECTIONS)
+        garbage.set_up()
+        service.sweepers.append(lambda: garbage.sweep(service.open_jobs))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(service, keys, listener))
     return STOPPED

@@ -215,6 +215,14 @@ class Attempts:
         active.thrown_away = True
         self._active.pop(active.lease_id, None)
 
+    def let_go(self) -> None:
+        """Know no more whom to tell: the job has ended.
+
+        It knows its attempts, and they it: both would be kept, with all their results, until the
+        collector of garbage finds them.
+        """
+        self._settle = self._again = _ignore
+
     def _ended(self, active: ActiveAttempt, cause: Cause, error: str, elapsed: float = 0.0) -> None:
         task = active.task
         task.history = task.history.plus(cause, active.alone)
@@ -315,6 +323,10 @@ class Attempts:
     def _mind_the_folder(self, refusal: Refusal) -> None:
         if isinstance(refusal, LedgerError) or refusal.fatal:
             self._on_storage_error(refusal)
+
+
+def _ignore(*_: object, **__: object) -> None:
+    """Do nothing about what comes when a job has ended."""
 
 
 def _has_another(task: TaskState) -> bool:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,11 +177,9 @@ class Job:
         """Results as they come, those together that came since the last look."""
         loop, come = asyncio.get_running_loop(), asyncio.Event()
 
-        def tell() -> None:
-            try:
+        def tell() -> None:  # must not name itself: that would keep the job until garbage is sought
+            with suppress(RuntimeError):  # the loop was closed in the middle of a job
                 loop.call_soon_threadsafe(come.set)
-            except RuntimeError:  # the loop was closed in the middle of a job
-                self._unwatch(tell)
 
         with self._changed:
             self._watchers.append(tell)
@@ -198,12 +197,8 @@ class Job:
                 else:
                     await come.wait()
         finally:
-            self._unwatch(tell)
-
-    def _unwatch(self, watcher: Callable[[], None]) -> None:
-        with self._changed:
-            if watcher in self._watchers:
-                self._watchers.remove(watcher)
+            with self._changed:
+                self._watchers.remove(tell)
 
     # -- for the engine ------------------------------------------------------
 

@@ -4,6 +4,7 @@ Used by the engine's thread alone. `core.engine.attempts` has what becomes of si
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from loguru import logger
 
@@ -32,7 +33,7 @@ class JobRun:
         withdraw: takes what waits out of the scheduler again: all, or what is for one model.
         in_turn: has a call made by the engine's thread, in its turn.
         on_finished: told when every task has its result and no more will come.
-        on_storage_error: told of an output folder that takes nothing more.
+        on_storage_error: told of a recorder whose output folder takes nothing more.
         refusal: the result of a task that cannot be tried any more, as status and error.
         share: owner and priority of the job.
         keeps_results: some of the job's inputs have results of earlier runs, which stay.
@@ -50,7 +51,7 @@ class JobRun:
         withdraw: Callable[["JobRun", str | None], None],
         in_turn: Callable[[Callable[[], None]], None],
         on_finished: Callable[["JobRun"], None],
-        on_storage_error: Callable[["JobRun", Refusal], None],
+        on_storage_error: Callable[[Recorder, Refusal], None],
         refusal: Callable[[Admitted], tuple[Status, str] | None],
         share: tuple[str, int],
         keeps_results: bool = False,
@@ -67,7 +68,7 @@ class JobRun:
         self._listener = listener
         self._queue = queue
         self._withdraw = withdraw
-        self._in_turn = in_turn
+        self._then = partial(_then, in_turn)
         self._on_finished = on_finished
         self.attempts = Attempts(
             job,
@@ -77,7 +78,7 @@ class JobRun:
             self._then,
             self._settle,
             self._again,
-            lambda refusal: on_storage_error(self, refusal),
+            partial(on_storage_error, recorder),
             previews,
         )
         self._tasks: dict[int, TaskState] = {}  # those without a result
@@ -251,12 +252,16 @@ class JobRun:
             self.job.records_error = refusal
             self._on_finished(self)
             self.job.finish()
+            self.attempts.let_go()
 
         self.recorder.finish(self.job.results_so_far(), self._then(written))
 
-    def _then(self, call: Callable[[Refusal | None], None]) -> Then:
-        """A recorder answers in its own thread."""
-        return lambda refusal: self._in_turn(lambda: call(refusal))
+
+def _then(
+    in_turn: Callable[[Callable[[], None]], None], call: Callable[[Refusal | None], None]
+) -> Then:
+    """A recorder answers in its own thread."""
+    return lambda refusal: in_turn(lambda: call(refusal))
 
 
 def pending_of(lane: int, task: TaskState, suspect: bool) -> Pending:

@@ -284,9 +284,9 @@ class TaskEngine(ABC):
         for run in self._runs():
             run.close(status, reason)
 
-    def _storage_error(self, failed: JobRun, refusal: Refusal) -> None:
+    def _storage_error(self, failed: Recorder, refusal: Refusal) -> None:
         """An output folder takes nothing more: all jobs that write there end."""
         reason = f"Not tried: the output folder cannot be written ({refusal})"
         for run in self._runs():
-            if run.recorder.folder == failed.recorder.folder:
+            if run.recorder.folder == failed.folder:
                 run.close_for_the_disk(reason)

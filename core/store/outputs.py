@@ -21,6 +21,7 @@ from core.validation import shown
 FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
 PICTURE_SUFFIXES = (".png", ".webp")
 PARTIAL_PREFIX = ".partial-"  # hidden and without suffix: never mistaken for a picture
+MOST_SEEN = 1024  # folders that are remembered: a daemon's jobs have one each
 REPLACED = ".replaced"  # the folder of replaced results; see `core.store.replaced`
 
 
@@ -117,9 +118,14 @@ class OutputRoot:
             )
 
     def _is_inside(self, folder: str) -> bool:
-        if folder not in self._seen_inside and self._lies_inside(folder):
-            self._seen_inside.add(folder)
-        return folder in self._seen_inside
+        if folder in self._seen_inside:
+            return True
+        if not self._lies_inside(folder):
+            return False
+        if len(self._seen_inside) >= MOST_SEEN:
+            self._seen_inside.clear()
+        self._seen_inside.add(folder)
+        return True
 
     def _check_confined(self, output_path: str, pure: PurePosixPath) -> None:
         drive = len(output_path) > 1 and output_path[1] == ":"
