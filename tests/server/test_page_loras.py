@@ -55,6 +55,7 @@ def test_an_operator_loads_pins_and_unloads_and_everybody_sees_what_became_of_it
     page = opened(pages, daemon, user)
     expect(page.get_by_text(f"{OTHERS + 3} LoRAs on no worker")).to_be_visible()
     page.get_by_label("Find a LoRA").fill("INK")
+    expect(item(page, "ink")).to_contain_text("on no worker")
     item(page, "ink").get_by_role("button", name="Pin ink").click()
     expect(item(page, "ink").get_by_role("alert")).to_contain_text("Your API key may not do this")
 

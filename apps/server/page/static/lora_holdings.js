@@ -151,7 +151,9 @@ export class LoraHoldings {
     pill.classList.toggle("bad", pill.textContent === "refused");
     const told = places.filter((place) => place.pinned || place.on.length);
     element.querySelector(".places").replaceChildren(
-      ...told.map((place) => make("div", { className: "figure" }, this.#told(place))),
+      ...(told.length ? told.map((place) => this.#told(place)) : ["on no worker"]).map((text) =>
+        make("div", { className: "figure" }, text),
+      ),
     );
     this.#showRefusals(element.querySelector(".refused"), lora);
     const { on, pinned: stays } = this.#place(lora, this.#purpose.value);
