@@ -11,10 +11,10 @@ from typing_extensions import TypedDict
 from apps.server.context import Operator, TheLoras, TheService
 from apps.server.document import errors
 from apps.server.errors import ApiError, not_found
-from apps.server.images.waiting import hidden_folders
 from apps.server.loras import FileView, LoraEntry, Loras, view
 from apps.server.paging import Listing
 from apps.server.pinned_loras import PinnedLoras
+from apps.server.public_results import hidden_folders
 from apps.server.service import Service
 from apps.server.state import kept
 from apps.server.workers import snapshot_of

@@ -44,6 +44,7 @@ from core.remote.portion import (
     cancel,
     drop,
 )
+from core.remote.protocol import MOST_PRIORITY
 from core.remote.sent_files import SentFiles
 from core.remote.server import Server, ServerRefusal
 from core.store.outputs import FATAL_ERRNOS
@@ -58,7 +59,6 @@ Outcome = Literal["failed", "quarantined"]
 SIZES = (16, 64, 256)  # tasks of a job's first portions, and of all others
 MOST_OUT = 2000  # tasks of one job that the daemon has
 MOST_PORTIONS = 16
-MOST_PRIORITY = 10
 FETCHERS = 4
 END_PATIENCE = 5.0  # seconds for followers at the end
 GONE = "Not finished: the server went away. Run again to continue."
