@@ -5,9 +5,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from apps.server.priorities import MOST_PRIORITY
 from apps.server.safety.keys import add_key, limit_key, read_keys, revoke_key, rotate_key
 from apps.server.settings import load_server_settings
+from core.remote.protocol import MOST_PRIORITY
 
 WORD = "keys"
 EXAMPLES = """\
