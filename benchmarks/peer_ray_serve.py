@@ -2,8 +2,8 @@
 
 `python -m benchmarks.peer_ray_serve PORT WORKERS`
 
-Needs `pip install "ray[serve]==2.60.0"`. A replica takes one request at a time, as a device does;
-others wait in its proxy.
+Needs `pip install "ray[serve]==2.60.0"`. A replica draws one picture at a time, as a device does,
+and has as many requests waiting as Ray Serve gives it by default.
 """
 
 import os
@@ -48,7 +48,6 @@ if __name__ == "__main__":
     )
     deployed = Api.options(  # type: ignore[attr-defined, unused-ignore]
         num_replicas=workers,
-        max_ongoing_requests=1,
         ray_actor_options={"num_cpus": 0.1},
     )
     serve.run(deployed.bind(), route_prefix="/predict")

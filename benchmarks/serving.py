@@ -190,11 +190,11 @@ def main() -> None:
     if options.peers is not None:
         compare(options.peers)
         return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     measure_latency()
     measure_enqueue(options.clients, options.seconds)
     measure_survival(options.jobs)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     main()

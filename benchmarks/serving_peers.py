@@ -39,7 +39,7 @@ from benchmarks.daemon import PROJECT, Daemon, wait_for
 from benchmarks.peer_model import MODEL, PACKAGES, SECONDS, SIDE, SIDES, SIMULATED, STEPS, PeerModel
 from core.devices.model_choice import DEMO_MODEL
 
-ROUNDS, EACH = 10, 8  # requests one after the other: rounds, and in each of each contender
+EACH = 8  # requests one after the other in each round of each contender
 CLIENTS = 16  # at once
 BURSTS, BURST = 3, 5.0  # rounds of these, and seconds of each
 OPEN, AFTER = 8, 24  # clients while a worker is killed, and requests of all of them
@@ -82,16 +82,16 @@ def compare(python: Path) -> None:
     installed = {name: parts for name, parts in PEERS.items() if _has(python, parts[0])}
     for name in PEERS.keys() - installed.keys():
         print(f"{name} is left out: {python} cannot import {PEERS[name][0]}.")
-    for title, model in (
-        (f"a simulated device, {SECONDS:g} s a picture", SIMULATED),
-        (f"the demo model on the CPU, {SIDE}x{SIDE}, {STEPS} steps", str(DEMO_MODEL)),
+    for title, model, rounds in (
+        (f"a simulated device, {SECONDS:g} s a picture", SIMULATED, 8),
+        (f"the demo model on the CPU, {SIDE}x{SIDE}, {STEPS} steps", str(DEMO_MODEL), 3),
     ):
         os.environ[MODEL] = model
         os.environ[PACKAGES] = sysconfig.get_path("purelib")
         for workers in (1, 2):
             print(f"\n{title}; {workers} {'worker' if workers == 1 else 'workers'}; ", end="")
             print(f"load {os.getloadavg()[0]:.1f}\n", flush=True)
-            _tell(_measured(python, installed, model, workers))
+            _tell(_measured(python, installed, model, workers, rounds))
 
 
 def _has(python: Path, module: str) -> bool:
@@ -119,7 +119,11 @@ def _quantile(values: list[float], at: float) -> float:
 
 
 def _measured(
-    python: Path, installed: dict[str, tuple[str, str]], model: str, workers: int
+    python: Path,
+    installed: dict[str, tuple[str, str]],
+    model: str,
+    workers: int,
+    rounds: int,
 ) -> dict[str, Measured]:
     """What is seen of all contenders with so many workers."""
     with ExitStack() as stack:
@@ -130,7 +134,7 @@ def _measured(
         found = {"direct": Measured([], [])} | {c.name: Measured([], []) for c in contenders}
         client = stack.enter_context(httpx2.Client(timeout=PATIENCE, trust_env=False))
         _check_pixels(client, contenders, model, direct)
-        for number in range(ROUNDS):
+        for number in range(rounds):
             found["direct"].seconds += [direct(f"house {number}", n)[1] for n in range(EACH)]
             for contender in contenders:
                 for seed in range(EACH):
@@ -169,6 +173,7 @@ def _direct() -> Iterator[Callable[[str, int], tuple[str, float]]]:
 
 
 def _draw_for(pipe: Connection) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what libraries tell as they load
     model = PeerModel()
     while (asked := pipe.recv()) is not None:
         started = time.monotonic()

@@ -10,6 +10,7 @@ gone. Exit code 1: something grew.
 import argparse
 import asyncio
 import os
+import re
 import sys
 import tempfile
 import time
@@ -31,7 +32,7 @@ SPARE = 2  # files, open ones and threads that may be more or fewer
 FLAT = 0.05  # of the memory: by how much it may have grown after the warm-up
 SURE = 2.0  # standard errors of a slope
 SETTLING = 30.0  # seconds for connections to be closed
-OF_A_KILL = "its process was ended by SIGKILL."
+OF_A_KILL = re.compile(r"its process was ended by SIGKILL\.|start \d+ in a row follows")
 _HEAD = (
     "minute", "main, MiB", "all, MiB", "open files", "threads", "processes", "files", "folders",
     "databases, MiB", "rows", "requests",
@@ -87,7 +88,7 @@ def soak(
         _tell(time.monotonic() - started, last, churn)
         print("\n" + ", ".join(f"{n} {what}" for what, n in sorted(churn.counts.items())))
         alive = daemon.process.poll() is None
-        said = [line for line in daemon.log.splitlines() if not line.endswith(OF_A_KILL)]
+        said = [line for line in daemon.log.splitlines() if not OF_A_KILL.search(line)]
     finally:
         daemon.kill()
     return [

@@ -83,9 +83,7 @@ def test_slices_of_gpus_are_not_joined() -> None:
 
 
 def test_memory_of_a_shared_gpu_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.devices import device as devices
-
-    monkeypatch.setattr(devices, "bytes_in_use", lambda masks: len(masks) * GIB)
+    monkeypatch.setattr("core.devices.nvml.bytes_in_use", lambda masks: len(masks) * GIB)
     shared = share_out(chosen(2), 1, 3, asked_for=True)
     assert memory_in_use(shared) == 2 * GIB
 

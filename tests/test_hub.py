@@ -235,6 +235,6 @@ def test_a_judge_that_cannot_be_had_is_named_while_edits_are_still_made(
     assert run.process.returncode == 1
     [warning] = [n for n in lines(run, "WARNING") if "is gated" in n]
     assert "The model to score with cannot be had as yet: someone/model: the model is" in warning
-    assert run.errors.index(warning) < run.errors.index("[1/6]")
+    assert run.errors.index(warning) < run.errors.index("[3/6]"), "before the last edit"
     assert len(lines(run, "ERROR")) == 1 and len(bench.edits()) == 3
     assert len(hub.requests) == 2, "it is asked for again when its turn comes"

@@ -33,6 +33,7 @@ FILE_NAME = "journal.sqlite"
 LOCK_NAME = "journal.lock"
 SCHEMA_VERSION = 1
 PATIENCE = 10.0  # seconds for a lock of the database
+CACHE = 512  # KiB of the file that the writer keeps; jobs are added at its end
 
 SCHEMA = """
 CREATE TABLE jobs (
@@ -101,6 +102,7 @@ class Journal:
         self._lock = RunLock(folder / LOCK_NAME)
         try:
             writer = self._connect()
+            writer.execute(f"PRAGMA cache_size=-{CACHE}")
             _prepare(writer, self._file)
             self._readers = Readers(self._connect)
         except sqlite3.Error as error:
