@@ -174,6 +174,23 @@ def test_a_lora_that_is_only_loaded_goes_with_its_worker(world: World) -> None:
     assert not world.worker(incarnation=2).has_mail and world.lora() is None
 
 
+def test_a_load_that_ends_with_its_worker_is_told_until_a_task_brings_the_lora(
+    world: World,
+) -> None:
+    worker = world.worker().serve()
+    world.generator.load_loras(world.files[0])
+    worker.hear_keep()
+    worker.die(-signal.SIGKILL)
+    again = world.worker(incarnation=2).serve()
+    world.backend.let_the_engine_act()
+    assert not again.has_mail
+    assert "died while it loaded it" in world.known().problems["cpu0"]
+    job = world.draw(0)
+    again.finish(again.hear_lease(), loras=world.hashes[:1])
+    assert job.results()[0].success
+    assert world.known().workers == ("cpu0",) and not world.known().problems
+
+
 def test_an_unloaded_lora_is_pinned_no_more_even_if_its_file_is_gone(world: World) -> None:
     worker = world.worker().serve()
     world.generator.load_loras(world.files[:2], pin=True)

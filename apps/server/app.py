@@ -34,11 +34,11 @@ from apps.server.document import describe, name_of_route
 from apps.server.errors import CLIENT_GONE, INVALID, SERVER, ApiError, envelope
 from apps.server.images import pictures, routes
 from apps.server.images.links import Links
-from apps.server.images.waiting import hidden_folders
 from apps.server.leashes import Leashes
 from apps.server.own_files import provide_files
 from apps.server.page import page
 from apps.server.pinned_loras import PinnedLoras
+from apps.server.public_results import hidden_folders
 from apps.server.safety.forms import FORM_LIMITS
 from apps.server.safety.guard import Guard
 from apps.server.safety.hosts import Hosts

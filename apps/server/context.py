@@ -7,10 +7,10 @@ from fastapi import Depends, Request
 from apps.server.errors import ApiError
 from apps.server.inbox import Inbox
 from apps.server.loras import TheLoras
-from apps.server.priorities import MOST_PRIORITY
 from apps.server.safety.guard import LOCAL
 from apps.server.service import Service
 from apps.server.state import kept
+from core.remote.protocol import MOST_PRIORITY
 
 # Asynchronous, for the reason that `kept` gives.
 

@@ -4,7 +4,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -15,6 +15,9 @@ KEEP_ALIVE = 15.0  # seconds without news after which a stream says that it is s
 
 class EventStream(StreamingResponse):
     """Events as they come. Once the last one is sent, or the client has left, they are closed.
+
+    A caller whose API key ends gets no event more: the stream ends with the next one, or with the
+    next sign of life.
 
     FastAPI's own streams of events pass each of them through two queues and tasks, and report a
     client that left in the middle as an error.
@@ -33,10 +36,19 @@ class EventStream(StreamingResponse):
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.body_iterator = self._while_let_in(scope.get("state", {}).get("lets_in"))
         try:
             await super().__call__(scope, receive, send)
         finally:
             await self._events.aclose()
+
+    async def _while_let_in(
+        self, lets_in: Callable[[], bool] | None
+    ) -> AsyncGenerator[bytes, None]:
+        async for event in self._events:
+            if lets_in is not None and not lets_in():
+                return
+            yield event
 
 
 def sent_event(

@@ -6,9 +6,9 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from apps.server.images.waiting import hidden_folders
 from apps.server.live_job import LiveJob, Preview, Running
 from apps.server.outlines import KINDS, TITLE
+from apps.server.public_results import hidden_folders
 from apps.server.records import JobStatus, StoredJob, TaskResult
 from apps.server.service import Service
 from apps.server.task_views import task_view

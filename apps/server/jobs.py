@@ -15,14 +15,16 @@ from apps.server.errors import ApiError, not_found
 from apps.server.idempotency import REPLAYED, IdempotencyKey, RequestKey
 from apps.server.in_place import LorasInPlace, PicturesInPlace
 from apps.server.job_views import JobView, JobViews, ResultView
+from apps.server.old_jobs import JOBS
 from apps.server.paging import Listing, Page, listed
-from apps.server.priorities import MOST_PRIORITY, allowed
+from apps.server.priorities import allowed
 from apps.server.public_results import other_than_the_file
 from apps.server.records import PREVIEWS, JobStatus, NewJob, StoredJob, TaskResult
 from apps.server.sent_files import SentFile
-from apps.server.service import JOBS, Service
+from apps.server.service import Service
 from apps.server.task_requests import LoraNames, Pictures, TaskRequests, task_schemas
 from core.messages import MOST_PREVIEWS
+from core.remote.protocol import MOST_PRIORITY
 
 MOST_PER_PAGE, MOST_RESULTS = 100, 1000
 MOST_POSITION = 10**9

@@ -11,10 +11,10 @@ from typing_extensions import TypedDict
 from apps.server.context import Operator, TheLoras, TheService
 from apps.server.document import errors
 from apps.server.errors import ApiError, not_found
-from apps.server.images.waiting import hidden_folders
 from apps.server.loras import FileView, LoraEntry, Loras, view
 from apps.server.paging import Listing
 from apps.server.pinned_loras import PinnedLoras
+from apps.server.public_results import hidden_folders
 from apps.server.service import Service
 from apps.server.state import kept
 from apps.server.workers import snapshot_of
@@ -88,14 +88,19 @@ async def change_lora(
 
     What becomes of it says `GET /v1/loras/{name}`: `loaded_on`, `pinned_for`, `load_errors`.
     """
-    if asked.action == "unload":
-        await _unload(asked, loras, service)
-    else:
-        path = await asyncio.to_thread(loras.resolve, asked.name, "name")
-        await _load(asked, path, service)
-    name = loras.plain(asked.name)
-    if asked.action != "load":
-        await asyncio.to_thread(pins.note, asked.kind, name, asked.action == "pin")
+    async with pins.changing:
+        if asked.action == "unload":
+            paths = await _held(asked, loras, service)
+            name = await asyncio.to_thread(loras.plain, asked.name)
+            # First, so that a disk that refuses leaves it as it was, here and for the next process.
+            await asyncio.to_thread(pins.note, asked.kind, name, False)
+            await asyncio.to_thread(service.generator.unload_loras, paths, asked.kind)
+        else:
+            path = await asyncio.to_thread(loras.resolve, asked.name, "name")
+            await _load(asked, path, service)
+            name = await asyncio.to_thread(loras.plain, asked.name)
+            if asked.action == "pin":
+                await asyncio.to_thread(pins.note, asked.kind, name, True)
     return _named(name, await _views(loras, service))
 
 
@@ -115,13 +120,11 @@ async def _load(asked: LoraRequest, path: str, service: Service) -> None:
         raise ApiError(409, f"{asked.name}: {error}", "lora_not_loaded", "name") from None
 
 
-async def _unload(asked: LoraRequest, loras: Loras, service: Service) -> None:
-    """Unload what was loaded under a name, even if its file is gone, or is another one now."""
+async def _held(asked: LoraRequest, loras: Loras, service: Service) -> list[str]:
+    """Where what was loaded under a name lay, even if its file is gone, or is another one now."""
     known = (await snapshot_of(service)).loras
     paths = [lora.path for lora in known if lora.path and loras.named(lora.path, asked.name)]
-    if not paths:
-        paths = [await asyncio.to_thread(loras.resolve, asked.name, "name")]
-    await asyncio.to_thread(service.generator.unload_loras, paths, asked.kind)
+    return paths or [await asyncio.to_thread(loras.resolve, asked.name, "name")]
 
 
 def _named(name: str, views: Mapping[str, LoraView]) -> LoraView:

@@ -9,8 +9,9 @@ from apps.server.errors import ApiError
 from apps.server.file_store import FileStore
 from apps.server.inbox import GRACE, Inbox
 from apps.server.loras import Loras
+from apps.server.old_jobs import JOBS
 from apps.server.safety.fetching import Fetcher
-from apps.server.service import JOBS, Service
+from apps.server.service import Service
 from apps.server.sources import source_picture
 from core.paths import user_path
 
@@ -36,7 +37,7 @@ def provide_files(app: FastAPI, service: Service) -> None:
     app.state.files = files
     app.state.inbox = inbox
     app.state.loras = Loras(user_path(service.generator.settings.lora_dir, "lora_dir"))
-    service.sweepers += [files.sweep, partial(inbox.sweep, service.task_texts)]
+    service.sweepers.extend([files.sweep, partial(inbox.sweep, service.task_texts)])
 
 
 async def _picture(

@@ -5,7 +5,6 @@ It says what is wanted: a LoRA that did not come to be pinned is tried again by 
 
 import asyncio
 import json
-import threading
 from pathlib import Path
 
 from loguru import logger
@@ -27,11 +26,15 @@ class PinnedLoras:
 
     Args:
         folder: the daemon's.
+
+    Attributes:
+        changing: held from what workers are told of pins until that is noted, so that the file
+            says what was told last.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / FILE
-        self._changing = threading.Lock()
+        self.changing = asyncio.Lock()
         self._ending = False
         self._restoring: asyncio.Task[None] | None = None
 
@@ -41,16 +44,16 @@ class PinnedLoras:
         Raises:
             StorageError: the disk refuses it.
         """
-        with self._changing:
-            known = self._read()
-            names = [other for other in known.get(kind, []) if other != name]
-            changed = {**known, kind: [*names, name] if pinned else names}
-            if changed != known:
-                write_atomically(self._file, json.dumps(changed, ensure_ascii=False, indent=1))
+        known = self._read()
+        names = [other for other in known.get(kind, []) if other != name]
+        changed = {**known, kind: [*names, name] if pinned else names}
+        if changed != known:
+            write_atomically(self._file, json.dumps(changed, ensure_ascii=False, indent=1))
 
-    def restore(self, generator: MultiGPUImageGenerator, loras: Loras) -> None:
+    def restore(self, generator: MultiGPUImageGenerator, loras: Loras) -> asyncio.Task[None]:
         """Pin what the process before had pinned, in the background."""
-        self._restoring = asyncio.create_task(asyncio.to_thread(self._restore, generator, loras))
+        self._restoring = asyncio.create_task(self._restore(generator, loras))
+        return self._restoring
 
     async def end(self) -> None:
         """Pin nothing more; on return nothing is about to be pinned."""
@@ -58,17 +61,24 @@ class PinnedLoras:
         if self._restoring is not None:
             await self._restoring
 
-    def _restore(self, generator: MultiGPUImageGenerator, loras: Loras) -> None:
-        for kind, names in self._read().items():
+    async def _restore(self, generator: MultiGPUImageGenerator, loras: Loras) -> None:
+        for kind, names in (await asyncio.to_thread(self._read)).items():
             for name in names:
-                if self._ending:
-                    return
-                try:
-                    generator.load_loras(loras.resolve(name, "name"), True, kind)
-                except (ApiError, MultiGPUError) as error:
-                    logger.warning(f"LoRA {name} is not pinned again to {kind} with: {error}")
-                except Exception:
-                    logger.exception(f"LoRA {name} is not pinned again; this is a defect.")
+                async with self.changing:
+                    if not self._ending:
+                        await asyncio.to_thread(self._pin_again, kind, name, generator, loras)
+
+    def _pin_again(
+        self, kind: Role, name: str, generator: MultiGPUImageGenerator, loras: Loras
+    ) -> None:
+        if name not in self._read().get(kind, ()):
+            return  # somebody has unloaded it meanwhile
+        try:
+            generator.load_loras(loras.resolve(name, "name"), True, kind)
+        except (ApiError, MultiGPUError) as error:
+            logger.warning(f"LoRA {name} is not pinned again to {kind} with: {error}")
+        except Exception:
+            logger.exception(f"LoRA {name} is not pinned again; this is a defect.")
 
     def _read(self) -> dict[Role, list[str]]:
         try:

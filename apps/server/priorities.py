@@ -2,7 +2,6 @@
 
 from apps.server.errors import ApiError
 
-MOST_PRIORITY = 10  # of anybody; -MOST_PRIORITY is the least
 USUAL, OF_BATCHES = 0, -1  # requests that somebody waits for go before batches
 
 

@@ -1,9 +1,12 @@
-"""Results as callers get them: what a picture says of its making names no path of this machine."""
+"""Results and errors as callers get them, without a path of this machine."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+from apps.server.service import Service
 from core.checkpoints.lora_files import name_of
+from core.paths import user_path
 from core.store.relabel import with_other_paths
 
 
@@ -25,6 +28,12 @@ def other_than_the_file(file: Path) -> bytes | None:
     content = file.read_bytes()
     told = with_other_paths(content, _public)
     return None if told is content else told
+
+
+def hidden_folders(service: Service) -> Mapping[str, str]:
+    """Folders of this machine as callers read of them in errors."""
+    loras = user_path(service.generator.settings.lora_dir, "lora_dir").absolute()
+    return {f"{service.folder}/": "", f"{loras}/": ""}
 
 
 def _public(path: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from apps.server.estimates import Share
 from apps.server.idempotency import NO_KEY, RequestKey
 from core.tasks import TASKS, Result
 
@@ -128,6 +129,20 @@ def kind_of(task: Mapping[str, Any]) -> str:
 def task_name(task: Mapping[str, Any], position: int) -> str:
     """What a task is called in events and results; within its job nothing else is."""
     return str(task.get("task_id") or position)
+
+
+def owner_of(job: NewJob | StoredJob) -> str:
+    """Who shares the devices with others: a caller, or one command of the machine's own user.
+
+    Each has a part of the devices, and so each may have so many tasks waiting for it.
+    """
+    command = job.metadata.get("owner")
+    return f"{job.caller}/{command}" if command else job.caller
+
+
+def share_of(job: StoredJob) -> Share:
+    """By what a job shares the devices with others."""
+    return job.priority, owner_of(job)
 
 
 def new_id(prefix: str) -> str:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from apps.openai_images.rules import SERVER_FILE, ImagesSection
-from apps.server.priorities import MOST_PRIORITY
 from apps.server.safety.bodies import MIB, BodyLimits
 from apps.server.safety.connections import ConnectionLimits
 from apps.server.safety.hosts import host_name
@@ -15,6 +14,7 @@ from apps.server.safety.keys import FILE_NAME
 from core.model_settings import Count
 from core.paths import user_path
 from core.pictures.source_images import MAX_BYTES, MAX_PIXELS
+from core.remote.protocol import MOST_PRIORITY
 from core.section import Section
 from core.settings import DEFAULT_FILE, OptionalSeconds, Settings
 from core.settings_file import overlaid

@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 from uuid import uuid4
 
-from apps.server.service import THUMBNAILS, Service
+from apps.server.old_jobs import THUMBNAILS
+from apps.server.service import Service
 from core.errors import InputError
 from core.pictures.source_images import read_image
 from core.store.outputs import PARTIAL_PREFIX, discard, make_folder, storage_error

@@ -43,6 +43,12 @@ class KnownLoras:
         del self._strikes[sha256]
         self._solve(sha256, worker)
 
+    def came(self, hashes: Collection[str], worker: str) -> None:
+        """A worker holds LoRAs; all is well with those that are not pinned."""
+        for sha256 in self.problems.keys() & hashes:
+            if sha256 not in self.pinned:
+                self._solve(sha256, worker)
+
     def starts_anew(self, worker: str) -> None:
         """Nothing is known against a worker that has just loaded its model."""
         for sha256 in list(self.problems):

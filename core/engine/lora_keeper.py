@@ -127,6 +127,7 @@ class LoraKeeper:
         slot.loras = frozenset(resident)
         for sha256 in lost & slot.model.loras.pinned.keys():
             slot.model.loras.problems[sha256][slot.name] = NOT_HELD
+        slot.model.loras.came(slot.loras, slot.name)
 
     def hung(self, slot: WorkerSlot) -> None:
         """A worker is ended because an order took too long."""
@@ -158,6 +159,8 @@ class LoraKeeper:
         order = order or slot.keeping
         assert slot.model is not None and order is not None
         loras = slot.model.loras
+        # A worker that starts anew loads what is pinned; what is not, only when a task brings it.
+        loras.problems[order.sha256][slot.name] = f"the worker died while it loaded it: {reason}"
         if loras.strike(order.sha256, weight):
             loras.problems[order.sha256][slot.name] = f"the worker died over it: {reason}"
             self._give_up(slot.model, order.sha256, f"{slot.name} died over it: {reason}")

@@ -12,11 +12,18 @@ from loguru import logger
 from core.engine.job_run import JobRun
 from core.engine.task_state import ActiveAttempt, TaskState
 from core.remote.protocol import ENGINE_ROUTE
-from core.remote.server import Server, ServerBusy, ServerLost, ServerRefusal
+from core.remote.server import SentEvent, Server, ServerBusy, ServerLost, ServerRefusal
 
 T = TypeVar("T")
 PAUSE = 0.5  # seconds between looks for it
 GONE = 404
+_NEEDED: Mapping[str, frozenset[str]] = {
+    "step": frozenset({"task_id", "worker", "step", "steps"}),
+    "task": frozenset(
+        {"position", "worker", "status", "success", "error", "cause", "attempts", "elapsed"}
+    ),
+}
+"""Of an event, what is read here."""
 
 
 @dataclass(eq=False)
@@ -75,6 +82,10 @@ class Portion:
 
 class ServerGone(Exception):
     """The daemon did not come back in time."""
+
+
+class OtherVersion(Exception):
+    """The daemon says what this version of the program does not understand."""
 
 
 class Patience:
@@ -192,6 +203,8 @@ class Follower:
                 lambda: server.call("POST", f"{ENGINE_ROUTE}/jobs", request, headers),
                 self._wanted,
             )
+            if not isinstance(job, dict) or "id" not in job:
+                raise OtherVersion
             portion.id = str(job["id"])
             if portion.dropped:
                 drop(server, portion)
@@ -207,6 +220,8 @@ class Follower:
         except ServerGone as error:
             if self._wanted():
                 self._told.gone(str(error))
+        except OtherVersion:  # another daemon than the one that was asked at the beginning
+            self._told.gone("one of another version is there now")
         except Exception as error:  # an answer that this version does not understand
             logger.exception("The server's answer could not be read; this is a defect.")
             self._told.refused(portion, f"The server's answer could not be read ({error!r}).")
@@ -219,6 +234,7 @@ class Follower:
 
         Raises:
             ServerLost: it broke off before it said anything.
+            OtherVersion: it says what cannot be understood.
         """
         portion = self._portion
         heard = False
@@ -227,6 +243,7 @@ class Follower:
                 heard = True
                 self._patience.found()
                 self._last = event.id or self._last
+                self._check(event)
                 if event.kind == "step":
                     self._told.step(portion, event.data)
                 elif event.kind == "task":
@@ -245,6 +262,15 @@ class Follower:
                 raise ServerLost("it ended the connection")
             self._patience.miss("it ended the connection")
         return False
+
+    def _check(self, event: SentEvent) -> None:
+        needed = _NEEDED.get(event.kind)
+        if needed is None:
+            return
+        if not isinstance(event.data, dict) or not needed <= event.data.keys():
+            raise OtherVersion
+        if event.kind == "task" and event.data["position"] not in range(len(self._portion.tasks)):
+            raise OtherVersion
 
 
 def cancel(server: Server, portion: Portion) -> None:

@@ -4,3 +4,6 @@ PROTOCOL = 1
 """Raise it when `/v1/engine` comes to mean something else; others are not talked to."""
 
 ENGINE_ROUTE = "/v1/engine"
+
+MOST_PRIORITY = 10
+"""Of any job; -MOST_PRIORITY is the least."""

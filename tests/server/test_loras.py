@@ -1,14 +1,19 @@
 """`/v1/loras`: operators have workers load, pin and unload LoRAs, and see what becomes of it."""
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
 from loguru import logger
 
-from tests.conftest import wait_until
+from apps.server.loras import Loras
+from apps.server.pinned_loras import PinnedLoras
+from core import MultiGPUImageGenerator
+from tests.conftest import PATIENCE, wait_until
 from tests.server.in_process import Application
 from tests.server.test_lora_names import write
 from tests.server.test_operations import done, metrics
@@ -102,6 +107,46 @@ def test_pins_are_there_again_after_the_daemons_restart(folder: Path, tmp_path: 
     logger.remove(sink)
     [line] = [line for line in lines if "is not pinned again" in line]
     assert "LoRA dew" in line and "there is no LoRA 'dew'" in line
+
+
+def test_what_is_unloaded_before_it_is_pinned_again_stays_unloaded(
+    folder: Path, tmp_path: Path
+) -> None:
+    before = PinnedLoras(tmp_path)
+    for name in ("ink", "snow", "rain"):
+        before.note("generate", name, True)
+    told: list[str] = []
+    begun, goes_on = threading.Event(), threading.Event()
+
+    class Slow:
+        """Tells workers of a LoRA when the test lets it."""
+
+        def load_loras(self, path: str, pin: bool, role: str) -> None:
+            begun.set()
+            assert goes_on.wait(PATIENCE)
+            told.append(Path(path).stem)
+
+    async def unload_meanwhile() -> None:
+        pins = PinnedLoras(tmp_path)
+        restored = pins.restore(cast(MultiGPUImageGenerator, Slow()), Loras(folder))
+        assert await asyncio.to_thread(begun.wait, PATIENCE)
+        unloading = (
+            asyncio.create_task(unload(pins, "ink")),
+            asyncio.create_task(unload(pins, "snow")),
+        )
+        await asyncio.sleep(0)
+        goes_on.set()
+        await asyncio.gather(restored, *unloading)
+
+    async def unload(pins: PinnedLoras, name: str) -> None:
+        async with pins.changing:
+            pins.note("generate", name, False)
+            told.append(f"{name} goes")
+
+    asyncio.run(unload_meanwhile())
+    assert told.index("ink") < told.index("ink goes")
+    assert "snow" not in told[told.index("snow goes") :]
+    assert "rain" in told
 
 
 @pytest.mark.parametrize(

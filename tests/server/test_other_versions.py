@@ -18,6 +18,7 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.remote.protocol import ENGINE_ROUTE, PROTOCOL
 from core.remote.socket_place import FOLDER, NAME
 from tests.conftest import Project, simulated
+from tests.server.in_process import Application
 
 TASK = {"prompt": "a house", "width": 32, "height": 32, "num_inference_steps": 1}
 UNKNOWN = {"message": "Invalid URL", "type": "invalid_request_error", "param": None, "code": None}
@@ -129,3 +130,85 @@ def test_python_is_told_of_a_server_of_another_version(tmp_path: Path) -> None:
             config=simulated(use_server=stranger.url), output_dir=tmp_path / "out"
         )
     assert not (tmp_path / "out").exists()
+
+
+class Replaced:
+    """A server that is of this version when it is first asked, and of another one afterwards.
+
+    Attributes:
+        url: where it listens.
+    """
+
+    def __init__(self, engine: str, event: str) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path.startswith(ENGINE_ROUTE):
+                    self.answer(200, "application/json", engine)
+                else:
+                    self.answer(200, "text/event-stream", event)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.answer(202, "application/json", json.dumps({"id": "job_1"}))
+
+            def do_DELETE(self) -> None:
+                self.answer(404, "application/json", json.dumps({"error": UNKNOWN}))
+
+            def answer(self, status: int, kind: str, body: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Say nothing."""
+
+        self._server = _TcpServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> "Replaced":
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a daemon of this version says of itself."""
+    with Application(tmp_path_factory.mktemp("served")) as served, served.client() as client:
+        return client.get(f"{ENGINE_ROUTE}?kind=generate").raise_for_status().text
+
+
+VIEW = {"worker": "cpu0", "status": "done", "success": True, "error": None, "cause": None}
+VIEW |= {"attempts": 1, "elapsed": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("task", {"place": 0}),
+        ("task", [1]),
+        ("task", {**VIEW, "position": 7}),
+        ("task", {**VIEW, "position": "first"}),
+        ("step", {"task": "0", "done": 1}),
+    ],
+    ids=str,
+)
+def test_a_server_that_is_replaced_by_another_version_leaves_tasks_for_the_next_run(
+    engine: str, kind: str, data: Any, tmp_path: Path
+) -> None:
+    event = f"event: {kind}\ndata: {json.dumps(data)}\nid: 1\n\n"
+    with Replaced(engine, event) as server:
+        config = simulated(use_server=server.url)
+        with MultiGPUImageGenerator(config=config, output_dir=tmp_path / "out") as generator:
+            (result,) = generator.generate_batch([TASK])
+    assert result.status == "interrupted"
+    assert result.error == "Not finished: the server went away. Run again to continue."

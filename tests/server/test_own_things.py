@@ -48,7 +48,10 @@ class Keyed:
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     folder = tmp_path_factory.mktemp("keyed")
-    daemon = Daemon(folder, editor={"model": "simulated"}, server={"limits": LIMITS})
+    speed = {"seconds_per_megapixel_step": 0.01}
+    daemon = Daemon(
+        folder, editor={"model": "simulated"}, server={"limits": LIMITS}, simulated=speed
+    )
     keyed = Keyed(daemon)
     daemon.start().found()
     yield keyed
@@ -293,6 +296,27 @@ def test_keys_change_while_the_daemon_runs(keyed: Keyed) -> None:
     said = "API keys stay as they were"
     wait_until(lambda: status("alice") == 200 and said in keyed.daemon.log, "a word about the file")
     keyed.file.chmod(0o600)
+
+
+def test_who_follows_what_happens_hears_nothing_more_when_the_key_ends(keyed: Keyed) -> None:
+    keyed.keys["frank"] = add_key(keyed.file, "frank")
+
+    def events(job: str, client: httpx2.Client) -> Iterator[str]:
+        with client.stream("GET", f"/v1/jobs/{job}/events") as answer:
+            for line in answer.iter_lines():
+                if line.startswith("event: "):
+                    yield line.removeprefix("event: ")
+
+    with keyed.client("frank") as frank:
+        wait_until(lambda: frank.get("/v1/files").status_code == 200, "the new key")
+        slow = {"width": 1024, "height": 1024, "num_inference_steps": 12}  # 0.3 s a step
+        task = {**slow, "prompt": "!slow a house"}
+        job = frank.post("/v1/jobs", json={"tasks": [task]}).json()["id"]
+        heard = events(job, frank)
+        assert next(heard) == "job"
+        revoke_key(keyed.file, "frank")
+        assert "end" not in list(heard)
+        assert frank.get(f"/v1/jobs/{job}").status_code == 401
 
 
 def test_only_an_operators_key_changes_how_others_are_served(keyed: Keyed) -> None:

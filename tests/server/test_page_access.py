@@ -14,6 +14,7 @@ from tests.server.browser import Watched, picture, shown
 from tests.server.conftest import finished
 from tests.server.in_process import Application, data_url
 from tests.server.sketching import Sketching
+from tests.server.test_lora_names import write as write_lora
 
 # WCAG 2.2 A and AA, and what axe-core's makers think well of beside it.
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -25,6 +26,7 @@ FAMILY = "🏠 👩‍👩‍👧‍👦 🇩🇪 " * 20
 MARKUP = "<b>bold</b> <script>window.hacked = 1</script> &amp;"
 PROMPTS = (LONG, ONE_WORD, ARABIC, FAMILY, MARKUP)
 LONG_LORA = "a_lora_whose_file_says_everything_" * 6
+REFUSED = {"worker": "cpu0", "kind": "generate", "message": ONE_WORD}
 
 FOCUSABLE = """() => [...document.querySelectorAll(
         "a[href], button, input, select, textarea, summary, [tabindex='0']")]
@@ -57,11 +59,15 @@ def played() -> Sketching:
 
 @pytest.fixture(scope="module")
 def client(played: Sketching, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
-    """Of a server with pictures, failures, a picture on its way and a job that waits."""
+    """Of a server with pictures, failures, LoRAs, a picture on its way and a job that waits."""
     folder = tmp_path_factory.mktemp("access")
+    for name in ("ink", LONG_LORA):
+        write_lora(folder / "loras" / f"{name}.safetensors", said=name)
+    write_lora(folder / "loras" / "whole.safetensors", {"a.weight": [2, 2]})
     # The task on its way is on its way until the last test has ended.
     patient = {"task_timeout": 3600}
-    with Application(folder, 1, played.workers.backend, supervision=patient) as application:
+    given: dict[str, Any] = {"supervision": patient, "lora_dir": str(folder / "loras")}
+    with Application(folder, 1, played.workers.backend, **given) as application:
         with application.client() as client:
             tasks: list[dict[str, Any]] = [{"prompt": prompt} for prompt in PROMPTS]
             tasks += [{"prompt": f"house {number}"} for number in range(6)]
@@ -72,6 +78,9 @@ def client(played: Sketching, tmp_path_factory: pytest.TempPathFactory) -> Itera
             finished(client, create(client, edit))
             while played.turns.acquire(blocking=False):
                 pass
+            for kind in ("generate", "edit"):
+                pin = {"name": LONG_LORA, "action": "pin", "kind": kind}
+                client.post("/v1/loras", json=pin).raise_for_status()
             create(client, {"prompt": LONG}, previews=3)
             create(client, {"prompt": ONE_WORD}, {"prompt": ARABIC})
             yield client
@@ -90,7 +99,9 @@ def filled(pages: Watched, client: httpx2.Client, size: tuple[int, int], **optio
     expect(page.locator("#failures li").first).to_be_visible()
     expect(page.locator("#queue li").nth(1)).to_be_visible()
     shown(page.locator("#pictures [data-state=running] img"))
-    page.evaluate("document.getElementById('workers-part').open = true")
+    for part in ("workers-part", "holdings-part"):
+        page.evaluate("id => document.getElementById(id).open = true", part)
+    expect(page.locator("#holdings li .pill").first).to_have_text("pinned")
     return page
 
 
@@ -246,11 +257,20 @@ def test_nothing_is_wider_than_the_window(
         answer = route.fetch()
         body = answer.json()
         for worker in body["data"]:
-            worker.update(loras=[LONG_LORA], model=LONG_LORA, reason=ONE_WORD)
+            worker.update(loras=[LONG_LORA, "ink"], model=LONG_LORA, reason=ONE_WORD)
         route.fulfill(response=answer, json=body)
 
+    def with_refusals(route: Any) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        for lora in body["data"]:
+            lora.update(load_errors=[REFUSED])
+        route.fulfill(response=answer, json=body)
+
+    page.route("**/v1/loras", with_refusals)
     page.route("**/v1/workers", with_long_names)
     expect(page.get_by_role("region", name="Workers")).to_contain_text(LONG_LORA)
+    expect(page.get_by_role("region", name="LoRAs in memory")).to_contain_text(ONE_WORD)
     page.get_by_text("Options").click()
     assert page.evaluate(BEYOND) == []
     page.locator("#failures").get_by_role("button", name="Change").first.click()

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from apps.openai_images.tasks import Place
-from apps.server.service import JOBS
+from apps.server.old_jobs import JOBS
 
 BETWEEN = "/"  # a job's id and the position of a picture, in the name of its task
 

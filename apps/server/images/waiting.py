@@ -1,15 +1,15 @@
 """The pictures of a job, as they come, for the client that waits for them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 from apps.openai_images.outcome import failure
 from apps.server.errors import leaving
 from apps.server.event_stream import KEEP_ALIVE
 from apps.server.live_job import LiveJob, Preview
+from apps.server.public_results import hidden_folders
 from apps.server.records import TaskResult
 from apps.server.service import Service
-from core.paths import user_path
 
 
 async def pictures(service: Service, live: LiveJob) -> AsyncIterator[TaskResult | Preview | None]:
@@ -59,9 +59,3 @@ def wanted_no_more(live: LiveJob, comes_back: bool) -> bool:
     """
     failed = any(not one.result["success"] for one in live.results)  # and so the request
     return len(live.results) < live.stored.total and (failed or not comes_back)
-
-
-def hidden_folders(service: Service) -> Mapping[str, str]:
-    """Folders of this machine as callers read of them in errors."""
-    loras = user_path(service.generator.settings.lora_dir, "lora_dir").absolute()
-    return {f"{service.folder}/": "", f"{loras}/": ""}

@@ -1,5 +1,7 @@
 """The door of the daemon: each request is let in or refused before a route sees it."""
 
+from functools import partial
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.server.errors import ApiError
@@ -36,7 +38,8 @@ class Guard:
 
     Args:
         hosts: names that the daemon may be called by.
-        keys: API keys; those who ask are `request.state.caller` where they are used.
+        keys: API keys; those who ask are `request.state.caller` where they are used. An answer that
+            takes long asks `request.state.lets_in` whether its caller's key has ended meanwhile.
         limits: of bodies.
         socket: the path of the socket that only this user can reach. Who comes by it needs no key,
             and is `request.state.by_socket`: a process of this user may read what this user may.
@@ -85,9 +88,10 @@ class Guard:
             return
         sent = [value.decode("latin-1") for n, value in scope["headers"] if n == b"authorization"]
         key = self._keys.owner(sent) if self._keys.needed else self._first_key(sent)
+        state = scope.setdefault("state", {})
+        state["lets_in"] = partial(self._keys.lets_in, key)
         if not self._keys.needed:
             return
-        state = scope.setdefault("state", {})
         state["operator"] = key is not None and key.operator
         state["max_priority"] = None if key is None else key.max_priority
         if key is None and needs_key(scope["path"]):

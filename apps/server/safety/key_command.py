@@ -7,9 +7,9 @@ from pathlib import Path
 
 from loguru import logger
 
-from apps.server.priorities import MOST_PRIORITY
 from apps.server.safety.keys import add_key, limit_key, read_keys, revoke_key, rotate_key
 from apps.server.settings import load_server_settings
+from core.remote.protocol import MOST_PRIORITY
 
 WORD = "keys"
 ACTIONS = ("add", "list", "limit", "rotate", "revoke")

@@ -172,6 +172,13 @@ class ApiKeys:
                 return owner
         raise ApiError(401, "Incorrect API key provided.", "invalid_api_key", headers=_CHALLENGE)
 
+    def lets_in(self, key: ApiKey | None) -> bool:
+        """Whether who came with this key, or with none, would be let in now, too."""
+        self._look()
+        if key is None:
+            return not self.needed
+        return any(known.sha256 == key.sha256 for _, known in self._keys)
+
     def _set(self, keys: Sequence[ApiKey]) -> None:
         self._keys = [(bytes.fromhex(key.sha256), key) for key in keys]
 

@@ -8,6 +8,7 @@ import { Failures } from "./failures.js";
 import { Gallery } from "./gallery.js";
 import { askForKey } from "./key_dialog.js";
 import { Live } from "./live.js";
+import { LoraHoldings } from "./lora_holdings.js";
 import { resultCame } from "./news.js";
 import { connected, connectionLost } from "./notice.js";
 import { refresh as refreshQueue } from "./queue.js";
@@ -17,10 +18,13 @@ const SOON = 150; // milliseconds in which news are gathered
 const OFTEN = 1_000; // at least that often while they keep coming
 const BUSY = 2_000; // milliseconds between looks at the workers
 const IDLE = 10_000;
+const HURRY = 500; // while workers are about to load what was asked for
 
 whenKeyIsNeeded(askForKey);
 // On a phone eight workers would stand between the form and the pictures.
-byId("workers-part").open = !matchMedia("(max-width: 720px)").matches;
+for (const part of ["workers-part", "holdings-part"]) {
+  byId(part).open = !matchMedia("(max-width: 720px)").matches;
+}
 const compose = new Compose();
 const change = (result) => compose.change(result);
 const details = new Details({ change, edit: (result) => compose.edit(result) });
@@ -35,6 +39,7 @@ const reading = (work) => () => work().catch(() => undefined);
 const queueSoon = gathered(reading(lookAtQueue), SOON, OFTEN);
 const failuresSoon = gathered(reading(() => failures.refresh()), SOON, OFTEN);
 const workersSoon = gathered(lookAtWorkers, SOON, OFTEN);
+const holdings = new LoraHoldings(workersSoon);
 let nextLook = null;
 
 async function lookAtQueue() {
@@ -45,13 +50,15 @@ async function lookAtQueue() {
 
 async function lookAtWorkers() {
   clearTimeout(nextLook);
-  const busy = document.hidden ? false : await reading(refreshWorkers)();
-  if (busy) queueSoon();
-  nextLook = setTimeout(lookAtWorkers, busy ? BUSY : IDLE);
+  const seen = document.hidden ? undefined : await reading(refreshWorkers)();
+  if (seen?.busy) queueSoon();
+  if (seen) await reading(() => holdings.look(seen.workers))();
+  clearTimeout(nextLook);
+  nextLook = setTimeout(lookAtWorkers, holdings.hurries ? HURRY : seen?.busy ? BUSY : IDLE);
 }
 
 function readEverything() {
-  for (const part of [compose, gallery, failures]) reading(() => part.refresh())();
+  for (const part of [compose, gallery, failures, holdings]) reading(() => part.refresh())();
   queueSoon();
   workersSoon();
 }

@@ -9,7 +9,10 @@ const KINDS = { generate: "draws", edit: "edits", score: "scores" };
 const GOOD = ["ready"];
 const BAD = ["given up", "stopped"];
 
-/** Read how the workers are, and show it. */
+/**
+ * Read how the workers are, and show it.
+ * @returns the workers, and whether any of them is about to change.
+ */
 export async function refresh() {
   const { data, models } = await json("/v1/workers");
   reconcile(byId("workers"), data, create, update);
@@ -25,7 +28,7 @@ export async function refresh() {
       waiting ? `${counted(waiting, "task")} waiting` : null,
     ].filter(Boolean).join(" · "),
   );
-  return busy > 0 || waiting > 0 || !ready;
+  return { workers: data, busy: busy > 0 || waiting > 0 || !ready };
 }
 
 function whyNotReady(workers, models) {
