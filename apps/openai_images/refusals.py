@@ -58,7 +58,7 @@ def checked(kind: type[P], given: Mapping[str, Any], texts: bool = False) -> P:
     try:
         return kind.model_validate(said, strict=not texts)
     except ValidationError as error:
-        raise _refusal(error.errors(include_url=False)[0]) from None
+        raise refusal(error.errors(include_url=False)[0]) from None
 
 
 def missing(param: str) -> ApiError:
@@ -67,7 +67,8 @@ def missing(param: str) -> ApiError:
     return bad_value(param, message, "missing_required_parameter")
 
 
-def _refusal(found: Any) -> ApiError:
+def refusal(found: Any) -> ApiError:
+    """400: what pydantic found, one item of its `errors()`."""
     kind, value = str(found["type"]), found["input"]
     param, context = _place(found["loc"]), found.get("ctx", {})
     if kind == "missing":
@@ -79,7 +80,7 @@ def _refusal(found: Any) -> ApiError:
         return bad_value(param, f"Invalid value for '{param}': {_shown(value)}. {allowed}")
     if kind in _BOUNDS:
         code, sign, bound = _BOUNDS[kind]
-        number = "integer" if isinstance(value, int) else "decimal"
+        number = "integer" if _is_whole(value) else "decimal"
         message = (
             f"Invalid '{param}': expected a value {sign} {context[bound]}, "
             f"but got {_shown(value)} instead."
@@ -109,6 +110,11 @@ def _place(path: Sequence[str | int]) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is an integer, or a text of one, as forms and addresses have them."""
+    return isinstance(value, int) or (isinstance(value, str) and value.strip("+-").isdecimal())
 
 
 def _shown(value: Any) -> str:

@@ -7,6 +7,7 @@ from uuid import uuid4
 from loguru import logger
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from apps.server.images.links import PREFIX
 from apps.server.metrics import Metrics
 
 HEADER = b"x-request-id"
@@ -19,7 +20,8 @@ class AccessLog:
     """ASGI middleware: a line in the log for each request, with the id that its answer has, too.
 
     The id is the request's own `x-request-id` if that is a plain word, else a new one; routes
-    find it as `request.state.request_id`. The query is not logged, nor is any header.
+    find it as `request.state.request_id`. The query is not logged, nor is any header, nor what of a
+    picture's address lets whoever knows it see the picture.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -56,6 +58,8 @@ class AccessLog:
         peer = (scope.get("client") or ("-",))[0]
         # Bytes that a terminal would obey are shown, not sent to it.
         shown = path.encode("unicode_escape").decode("ascii")
+        if path.startswith(PREFIX):
+            shown = f"{PREFIX}…"
         cut = "" if complete else " (cut off)"
         level = "DEBUG" if path in OF_MACHINES else "INFO"
         logger.log(

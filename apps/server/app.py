@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route
 
+from apps.openai_images.refusals import refusal
 from apps.server import (
     caller_events,
     engine_routes,
@@ -121,10 +122,10 @@ def _report_errors(app: FastAPI, all_routes: Sequence[BaseRoute]) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-        param = ".".join(place) or None
-        message = f"{param}: {first['msg']}" if param else str(first["msg"])
-        return JSONResponse(envelope(message, INVALID, param, "invalid_value"), 400)
+        place = first["loc"][1:]  # after `body`, `query`, `path` or `header`
+        if place:
+            return JSONResponse(refusal({**first, "loc": place}).envelope, 400)
+        return JSONResponse(envelope(str(first["msg"]), INVALID, None, "invalid_value"), 400)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:

@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import uvicorn
 import uvloop
 from loguru import logger
 from pydantic import ValidationError
+from pydantic.warnings import UnsupportedFieldAttributeWarning
 
 from apps.arguments import LOG_LEVELS, gpu_ids
 from apps.log_lines import set_up_logging
@@ -124,6 +126,8 @@ def _serve(
             "or listen on 127.0.0.1."
         )
     _take_room_for(rules.limits.connections)
+    # FastAPI ignores it itself, but for the process: a thread that does the same can undo that.
+    warnings.simplefilter("ignore", UnsupportedFieldAttributeWarning)
     with _listening(rules.host, rules.port) as listener:
         journal = Journal(folder)  # also says whether another daemon has the folder
         generator = MultiGPUImageGenerator(
@@ -183,6 +187,7 @@ async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None
         if leaving is None:
             leaving = loop.create_task(leave())
         else:
+            logger.info("Stopping at once: what is left waits for the next start.")
             server.should_exit = server.force_exit = True
 
     for number in SIGNALS:
@@ -217,6 +222,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._own.stop()
         await super().shutdown(sockets)
+        if self.force_exit:  # left out above, and then cut off with a traceback by the loop's end
+            await self.lifespan.shutdown()
 
     def _connection(self) -> asyncio.Protocol:
         kind: Any = self.config.http_protocol_class

@@ -115,7 +115,7 @@ class Service:
             live.update(status="running" if stored.started else "queued")
             self._live.take(live, self._journal.open_tasks(stored.number))
         if jobs:
-            logger.info(f"{len(jobs)} jobs of an earlier run go on.")
+            logger.info(f"Jobs of an earlier run that go on: {len(jobs)}.")
         self._old.start()
 
     # -- for routes ------------------------------------------------------------

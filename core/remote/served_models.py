@@ -23,7 +23,7 @@ from core.memory_modes import Mode
 from core.model_lora import ModelLora
 from core.model_settings import DrawingModel, Dtype, LoadedModel
 from core.remote.protocol import ENGINE_ROUTE, PROTOCOL
-from core.remote.server import Server, ServerBusy, ServerLost, ServerRefusal
+from core.remote.server import KEY_VARIABLE, Server, ServerBusy, ServerLost, ServerRefusal
 from core.role_model import RoleModel, SupervisedSettings
 from core.section import Section
 from core.settings import EditDefaults, GenerationDefaults
@@ -151,7 +151,13 @@ class ServedModels:
         except ServerLost as error:
             raise NotServed(f"no server answers at {self.server.name} ({error})") from None
         except (ServerBusy, ServerRefusal) as error:
-            raise NotServed(f"the server at {self.server.name} says: {error}") from None
+            if isinstance(error, ServerRefusal) and error.status == 401:
+                raise NotServed(
+                    f"the server at {self.server.name} asks for an API key, which is read from the "
+                    f"environment variable {KEY_VARIABLE}: there is none, or not one of its keys"
+                ) from None
+            said = str(error).rstrip(".")
+            raise NotServed(f"the server at {self.server.name} says: {said}") from None
         if not isinstance(told, dict) or told.get("protocol") != PROTOCOL:
             raise self._other_version()
         try:

@@ -102,23 +102,31 @@ def test_no_path_of_the_machine_is_told_to_a_caller(
 
 
 @pytest.mark.parametrize(
-    ("body", "param"),
+    ("body", "param", "code", "said"),
     [
-        ({}, "tasks"),
-        ({"tasks": []}, "tasks"),
-        ({"tasks": {}}, "tasks"),
-        ({"tasks": [{"prompt": "x"}], "priority": 11}, "priority"),
-        ({"tasks": [{"prompt": "x"}], "priority": "high"}, "priority"),
-        ({"tasks": [{"prompt": "x"}], "prority": 1}, "prority"),
-        ({"tasks": [{"prompt": "x"}] * 10_001}, "tasks"),
+        ({}, "tasks", "missing_required_parameter", "Missing required parameter: 'tasks'."),
+        ({"tasks": []}, "tasks", "array_below_min_length", "at least 1 items"),
+        ({"tasks": {}}, "tasks", "invalid_type", "expected an array, but got an object"),
+        ({"tasks": [{}], "priority": 11}, "priority", "integer_above_max_value", "<= 10"),
+        ({"tasks": [{}], "priority": "high"}, "priority", "invalid_type", "an integer"),
+        ({"tasks": [{}], "prority": 1}, "prority", "unknown_parameter", "Unknown parameter"),
+        ({"tasks": [{"prompt": "x"}] * 10_001}, "tasks", None, "10000"),
     ],
 )
 def test_a_request_that_is_wrong_as_a_whole_is_refused(
-    client: httpx2.Client, body: Any, param: str
+    client: httpx2.Client, body: Any, param: str, code: str | None, said: str
 ) -> None:
     answer = client.post("/v1/jobs", json=body)
     assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == param
+    error = answer.json()["error"]
+    assert error["param"] == param and said in error["message"], error
+    assert code in (None, error["code"])
+
+
+def test_a_number_in_an_address_is_told_as_one(client: httpx2.Client) -> None:
+    for limit, code in (("0", "integer_below_min_value"), ("many", "invalid_type")):
+        error = client.get("/v1/jobs", params={"limit": limit}).json()["error"]
+        assert (error["param"], error["code"]) == ("limit", code), error
 
 
 def test_each_task_has_a_seed_that_stays(client: httpx2.Client) -> None:

@@ -41,6 +41,18 @@ def test_keys_are_made_listed_replaced_and_ended(
     assert keys(tmp_path, "revoke", "alice") == 0
     assert keys(tmp_path, "revoke", "alice") == 2
     assert read_keys(file) == []
+    capsys.readouterr()
+    assert keys(tmp_path, "list") == 0
+    none = capsys.readouterr()
+    assert none.out == "" and f"There are no keys in {file}." in none.err
+
+
+def test_a_command_without_an_action_says_that_one_is_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        keys(tmp_path)
+    assert "the following arguments are required: ACTION" in capsys.readouterr().err
 
 
 def test_a_key_says_how_urgent_its_jobs_may_be(

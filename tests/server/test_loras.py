@@ -157,10 +157,10 @@ def test_what_is_unloaded_before_it_is_pinned_again_stays_unloaded(
         ({"name": "sun", "action": "unload"}, 400, "lora_not_found", "there is no LoRA"),
         ({"name": "whole", "action": "load"}, 400, "invalid_lora", "holds no LoRA tensors"),
         ({"name": "ink", "action": "drop"}, 400, "invalid_value", "'load', 'pin' or 'unload'"),
-        ({"name": "ink"}, 400, "invalid_value", "action"),
-        ({"action": "pin"}, 400, "invalid_value", "name"),
+        ({"name": "ink"}, 400, "missing_required_parameter", "action"),
+        ({"action": "pin"}, 400, "missing_required_parameter", "name"),
         ({"name": "ink", "action": "pin", "kind": "score"}, 400, "invalid_value", "kind"),
-        ({"name": "ink", "action": "pin", "strength": 1}, 400, "invalid_value", "strength"),
+        ({"name": "ink", "action": "pin", "strength": 1}, 400, "unknown_parameter", "strength"),
         (
             {"name": "ink", "action": "load", "kind": "edit"},
             409,

@@ -157,12 +157,15 @@ def test_the_access_log_has_a_line_for_each_request_without_its_query(
     sink = logger.add(lines.append, format="{message}", level="INFO")
     try:
         client.get("/v1/jobs/job_none?token=secret", headers={"x-request-id": "trace-1"})
+        client.get("/pictures/secret.png")
         client.get("/healthz")
-        wait_until(lambda: [line for line in lines if "trace-1" in line], "the line")
+        for what in ("trace-1", "/pictures/"):
+            wait_until(lambda: [line for line in lines if what in line], "the line")  # noqa: B023
     finally:
         logger.remove(sink)
     [line] = [line for line in lines if "trace-1" in line]
     assert "GET /v1/jobs/job_none 404" in line
+    assert "GET /pictures/… 404" in "".join(lines)
     assert "secret" not in "".join(lines)
     assert "healthz" not in "".join(lines)
 

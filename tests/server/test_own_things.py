@@ -13,8 +13,9 @@ from openai import OpenAI
 from PIL import Image
 
 from apps.server.safety.keys import FILE_NAME, add_key, revoke_key, rotate_key
+from core.remote.server import KEY_VARIABLE
 from core.remote.socket_place import FOLDER, NAME
-from tests.conftest import wait_until
+from tests.conftest import Project, simulated, wait_until
 from tests.server.batch_files import ended, request, text_of
 from tests.server.conftest import Daemon, finished
 
@@ -78,6 +79,19 @@ def test_without_a_key_nothing_is_told(keyed: Keyed) -> None:
     with pytest.raises(openai.AuthenticationError) as caught:
         wrong.files.list()
     assert caught.value.code == "invalid_api_key"
+
+
+@pytest.mark.parametrize("key", [None, "sk-wrong"])
+def test_who_asks_by_a_url_hears_where_the_key_is_read_from(
+    keyed: Keyed, project: Project, key: str | None
+) -> None:
+    project.write_tweets([{"prompt": "a house"}])
+    project.environment = {} if key is None else {KEY_VARIABLE: key}
+    refused = project.run(["tweets.json", "--server", keyed.daemon.url], simulated())
+    assert refused.process.wait() == 2
+    assert f"asks for an API key, which is read from the environment variable {KEY_VARIABLE}" in (
+        refused.errors
+    )
 
 
 def test_the_openai_client_keeps_files(keyed: Keyed) -> None:

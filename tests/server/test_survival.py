@@ -45,6 +45,24 @@ def test_what_a_stopped_daemon_had_accepted_waits_for_the_next_one(daemon: Daemo
         assert finished(client, job)["counts"] == {"total": 30, "succeeded": 30, "failed": 0}
 
 
+def test_a_second_signal_ends_it_at_once_and_quietly(daemon: Daemon) -> None:
+    daemon.settings = {"simulated": {"seconds_per_megapixel_step": 2000.0}}
+    daemon.start("--drain-timeout", "600")
+    with daemon.client() as client:
+        job = client.post("/v1/jobs", json={"tasks": tasks(3)}).json()["id"]
+        wait_until(lambda: client.get(f"/v1/jobs/{job}").json()["running"], "a running task")
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "worked on for 600 s more" in daemon.log, "the first signal's effect")
+    assert daemon.stop() == 0
+    assert "Stopping at once" in daemon.log
+    assert "Traceback" not in daemon.log and "ERROR" not in daemon.log
+    daemon.settings = {}
+    daemon.start()
+    with daemon.client() as client:
+        assert finished(client, job)["counts"] == {"total": 3, "succeeded": 3, "failed": 0}
+
+
 def test_a_drained_daemon_ends_with_an_empty_queue(daemon: Daemon) -> None:
     daemon.start()
     with daemon.client() as client:

@@ -5,11 +5,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from loguru import logger
+
 from apps.server.safety.keys import add_key, limit_key, read_keys, revoke_key, rotate_key
 from apps.server.settings import load_server_settings
 from core.remote.protocol import MOST_PRIORITY
 
 WORD = "keys"
+ACTIONS = ("add", "list", "limit", "rotate", "revoke")
 EXAMPLES = """\
 examples:
   python serve.py keys add alice       print a new key, which is shown this once
@@ -38,7 +41,7 @@ def run(argv: Sequence[str], program: str) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("do", choices=("add", "list", "limit", "rotate", "revoke"))
+    parser.add_argument("do", metavar="ACTION", help=", ".join(ACTIONS), choices=ACTIONS)
     parser.add_argument("name", nargs="?", help="whose key it is")
     parser.add_argument("--operator", action="store_true", help="with add: may run the daemon")
     parser.add_argument(
@@ -66,7 +69,10 @@ def run(argv: Sequence[str], program: str) -> int:
     rules = load_server_settings(options.config).server
     file = rules.keys_place(options.output_dir and Path(options.output_dir))
     if options.do == "list":
-        for key in read_keys(file):
+        keys = read_keys(file)
+        if not keys:
+            logger.info(f"There are no keys in {file}.")
+        for key in keys:
             day = time.strftime("%Y-%m-%d", time.localtime(key.created))
             most = rules.max_priority_per_key if key.max_priority is None else key.max_priority
             may = "operator, any priority" if key.operator else f"priority up to {most}"
