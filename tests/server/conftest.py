@@ -1,5 +1,6 @@
 """A daemon in a process of its own, as its users run it."""
 
+import itertools
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 SCRIPT = PROJECT / "serve.py"
 ADDRESS = re.compile(r"Serving on (http://\S+)")
 PATIENCE = 60.0  # seconds
+STARTS = itertools.count(1)
 
 
 class Daemon:
@@ -39,21 +41,20 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | WarmCommand | None = None
         self.url = ""
         self.runtime = Path(tempfile.mkdtemp(prefix="run-"))  # short, as a socket's path has to be
-        self._starts = 0
+        self._log: Path | None = None
 
     @property
     def log(self) -> str:
         """What the newest process said so far."""
-        file = self.folder / f"log-{self._starts}.txt"
-        return file.read_text("utf-8") if file.exists() else ""
+        return self._log.read_text("utf-8") if self._log is not None else ""
 
     def start(self, *arguments: str) -> "Daemon":
         """Start the process and wait until it listens."""
         config = self.folder / "server.yaml"
         config.write_text(yaml.safe_dump(forking(simulated(**self.settings))), "utf-8")
-        self._starts += 1
         line = ["--config", str(config), "--port", "0"]
-        with (self.folder / f"log-{self._starts}.txt").open("w") as log:
+        self._log = self.folder / f"log-{next(STARTS)}.txt"  # another daemon may be in the folder
+        with self._log.open("w") as log:
             runtime = {"XDG_RUNTIME_DIR": str(self.runtime)}
             line += ["--output-dir", str(self.output), *arguments]
             self.process = WARM.start(SCRIPT, line, self.folder, log, runtime, output=log)

@@ -80,8 +80,8 @@ def test_an_operator_loads_pins_and_unloads_and_everybody_sees_what_became_of_it
     lost.touch()
     page.get_by_label("Find a LoRA").fill("snow")
     page.get_by_role("button", name="Load snow", exact=True).click()
-    refusal = item(page, "snow").get_by_text("cpu1: The device failed: CUDA error: device lost")
-    expect(refusal).to_be_visible()
+    refusal = "cpu1: the worker died while it loaded it: The device failed: CUDA error: device lost"
+    expect(item(page, "snow").get_by_text(refusal)).to_be_visible()
     expect(item(page, "snow")).to_contain_text("on cpu0")
     expect(news).to_have_text("snow is on cpu0; refused by cpu1.")
     lost.unlink()
