@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from loguru import logger
+from pydantic_core import PydanticSerializationError
 
 from apps.arguments import LOG_LEVELS, add_server_options, folder_name, gpu_ids, positive, seed
 from apps.interrupts import Interrupts
@@ -219,7 +220,13 @@ def _settings(
     given = {key: value for key, value in changes.items() if value is not None}
     # Bytes that the locale has no letters for came in as surrogates, which are no text.
     given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}
-    return load({**settings.model_dump(exclude_unset=True), **given})
+    try:
+        values = settings.model_dump(exclude_unset=True)
+    except PydanticSerializationError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # a Ctrl-C in the middle, wrapped
+            raise KeyboardInterrupt from None
+        raise
+    return load({**values, **given})
 
 
 def _create_generator(
