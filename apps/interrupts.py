@@ -6,7 +6,8 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -85,6 +86,17 @@ class Interrupts:
             for fd in closed:
                 os.dup2(nowhere, fd)
             os.close(nowhere)
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise a Ctrl-C as it is, also where a library raises an error of its own for it."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def run_script(module: str) -> NoReturn:

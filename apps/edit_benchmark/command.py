@@ -25,7 +25,7 @@ from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_settings
 from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
 from apps.edit_benchmark.table import print_comparison, print_summary
-from apps.interrupts import Interrupts
+from apps.interrupts import Interrupts, unwrapped
 from apps.log_lines import set_up_logging
 from apps.progress import create_view
 from core.engine.backend import WorkerBackend
@@ -145,7 +145,8 @@ def _run_interruptibly(
     options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None
 ) -> int:
     try:
-        return _run(options, interrupts, backend)
+        with unwrapped():
+            return _run(options, interrupts, backend)
     except KeyboardInterrupt:  # before the first edit; nothing is lost
         interrupts.tell_how_to_continue()
         return INTERRUPTED

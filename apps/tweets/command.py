@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from loguru import logger
-from pydantic_core import PydanticSerializationError
 
 from apps.arguments import LOG_LEVELS, add_server_options, folder_name, gpu_ids, positive, seed
-from apps.interrupts import Interrupts
+from apps.interrupts import Interrupts, unwrapped
 from apps.log_lines import set_up_logging
 from apps.openai_images.batch_detection import is_batch_file, means_requests
 from apps.tweets.run import Run
@@ -142,7 +141,8 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
     set_up_logging(options.log_level)
     with Interrupts(argv) as interrupts:
         try:
-            return _run(options, interrupts, backend)
+            with unwrapped():
+                return _run(options, interrupts, backend)
         except MultiGPUError as error:  # input, or an output folder that cannot be used
             logger.error(str(error))
             return UNUSABLE_INPUT
@@ -220,13 +220,7 @@ def _settings(
     given = {key: value for key, value in changes.items() if value is not None}
     # Bytes that the locale has no letters for came in as surrogates, which are no text.
     given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}
-    try:
-        values = settings.model_dump(exclude_unset=True)
-    except PydanticSerializationError as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):  # a Ctrl-C in the middle, wrapped
-            raise KeyboardInterrupt from None
-        raise
-    return load({**values, **given})
+    return load({**settings.model_dump(exclude_unset=True), **given})
 
 
 def _create_generator(
