@@ -97,6 +97,16 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"waited {PATIENCE:g} s for {what}")
 
 
+def wait_for_workers(generator: MultiGPUImageGenerator) -> None:
+    """Wait until all workers that draw are ready, so that none is late for the first tasks."""
+    generator.start()
+
+    def states() -> set[str]:
+        return {worker.state for worker in generator.snapshot().result(PATIENCE).workers}
+
+    wait_until(lambda: states() == {"ready"}, "all workers")
+
+
 def run_script(script: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     """Run Python code, as indented as it stands, in a process of its own."""
     return subprocess.run(
