@@ -21,6 +21,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from apps.log_lines import set_up_logging
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
 from tests.warm_commands import WarmCommand, WarmCommands
@@ -60,6 +61,17 @@ def pytest_collection_finish() -> None:
         sys.modules["torch"].set_num_threads(1)
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def log_after_a_capture(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Send the log to an open stream again where a test had a command log to a captured one.
+
+    That one is closed with its test, and servers of a whole module have more to say.
+    """
+    yield
+    if any(name.startswith(("capfd", "capsys")) for name in request.fixturenames):
+        set_up_logging("DEBUG")
 
 
 def simulated(**changes: Any) -> dict[str, Any]:
