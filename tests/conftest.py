@@ -24,6 +24,7 @@ from PIL import Image
 from apps.log_lines import set_up_logging
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
+from tests import longest_first
 from tests.warm_commands import WarmCommand, WarmCommands
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -49,6 +50,10 @@ def pytest_collection() -> Generator[None, Any, Any]:
         return (yield)
     finally:
         gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest_first.sort(items)
 
 
 def pytest_collection_finish() -> None:
