@@ -80,6 +80,7 @@ class BatchRunner:
     turns: asyncio.Lock
     _portions: deque[Portion] = field(default_factory=deque)
     _poked: asyncio.Event = field(default_factory=asyncio.Event)
+    _wanted: set[str] = field(default_factory=set)  # jobs whose results are still to be written
     _leaving: bool = False
     _saving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -98,6 +99,9 @@ class BatchRunner:
             problem = {"code": "server_error", "message": "The server had an error.", "line": None}
             with suppress(Leaving):
                 await self._save(status="failed", problems=(problem,))
+        finally:
+            for job in list(self._wanted):
+                self._let_go(job)
 
     async def cancel(self) -> None:
         """Have no more requests tried.
@@ -197,6 +201,7 @@ class BatchRunner:
             portion = await asyncio.to_thread(store.portion, batch, number)
             if portion is None:
                 return
+            self._want(portion.job)
             if portion.job is not None and await self._job(portion.job) is None:
                 await self._patiently(partial(store.remove_portion, batch, number))
                 return
@@ -237,6 +242,7 @@ class BatchRunner:
         portion = Portion(number, rows, job if tasks else None)
         await self._patiently(partial(self.tools.store.save_portion, batch, portion))
         if tasks:
+            self._want(job)
             portion = await self._submit(portion, tasks)
         self._portions.append(portion)
         return True
@@ -302,6 +308,7 @@ class BatchRunner:
                 rows = [self._untried_if_so(row, results) for row in rows]
         await self._write(rows, portion.job, results, now, portion.number + 1)
         self._portions.popleft()
+        self._let_go(portion.job)
         await self._patiently(partial(self.tools.store.remove_portion, self.batch, portion.number))
 
     async def _write(
@@ -328,6 +335,17 @@ class BatchRunner:
         return row
 
     # -- jobs ------------------------------------------------------------------------
+
+    def _want(self, job: str | None) -> None:
+        """Have the results of a job kept until they are written, however old they are."""
+        if job is not None and job not in self._wanted:
+            self._wanted.add(job)
+            self.tools.service.wanted.add(job)
+
+    def _let_go(self, job: str | None) -> None:
+        if job in self._wanted:
+            self._wanted.discard(job)
+            self.tools.service.wanted.discard(job)
 
     async def _job(self, id: str) -> StoredJob | None:
         with suppress(ApiError):
