@@ -215,8 +215,7 @@ class Supervisor:
         if slot.kill_reason is not None:
             reason = slot.kill_reason
         attempts = slot.attempts()
-        if slot.keeping is not None and not hung:
-            self._loras.lost(slot, death)
+        self._loras.died(slot, death, ordered=hung)
         # Who announced its leaving has named the culprit; who lost its server knows none.
         innocent = death.blameless or slot.leaves_because is not None
         running = {i for i, active in slot.running.items() if active.sent}
@@ -368,6 +367,7 @@ class Supervisor:
 
     def _use_no_more(self, slot: WorkerSlot, reason: str) -> None:
         slot.standing.unfit = reason
+        self._loras.given_up(slot)
         self._change(slot, State.RETIRED)
         if slot.alive and slot.kill_reason is None:
             self.kill(slot, reason)
