@@ -10,11 +10,16 @@ from core.tasks import Result
 
 @dataclass(frozen=True)
 class TaskStarted:
-    """`job` is the number of the job that the task belongs to."""
+    """`job` is the number of the job that the task belongs to.
+
+    `steps` is how many it takes, as its task says; 0 where that is the model's affair, and for
+    tasks without steps.
+    """
 
     task_id: str
     worker: str
     job: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True)

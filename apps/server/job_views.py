@@ -30,7 +30,7 @@ class StepView(TypedDict):
     Attributes:
         position: of the task in its job, from 0.
         title: the first words of what is asked for.
-        steps: all that it takes; 0 until the first is told.
+        steps: all that it takes; 0 where the task does not say, until the worker does.
     """
 
     task_id: str

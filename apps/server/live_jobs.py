@@ -282,7 +282,7 @@ class LiveJobs:
             self._loop.call_soon_threadsafe(call)
 
     def _note(self, live: LiveJob, event: TaskStarted | TaskProgress) -> None:
-        steps = (event.done, event.total) if isinstance(event, TaskProgress) else (0, 0)
+        steps = (event.done, event.total) if isinstance(event, TaskProgress) else (0, event.steps)
         is_first = event.task_id not in live.running
         if running := live.note(event.task_id, event.worker, *steps):
             now = time.time()
