@@ -81,6 +81,17 @@ class WorkerState:
 
 
 @dataclass(frozen=True)
+class TasksWait:
+    """Every worker that could take a model's waiting tasks is drained, or that is over.
+
+    `reason` is a sentence for the user; None: one takes them again, or none wait any more.
+    """
+
+    model: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class ModelFetching:
     """Bytes of a hub's model that are on this machine, of those that workers need to load it."""
 
@@ -90,7 +101,14 @@ class ModelFetching:
 
 
 Event = (
-    TaskStarted | TaskProgress | TaskPreview | TaskEnded | TaskSpared | WorkerState | ModelFetching
+    TaskStarted
+    | TaskProgress
+    | TaskPreview
+    | TaskEnded
+    | TaskSpared
+    | WorkerState
+    | TasksWait
+    | ModelFetching
 )
 Listener = Callable[[Event], None]
 

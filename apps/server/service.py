@@ -314,6 +314,10 @@ class Service:
         """Tasks without a result, by kind."""
         return dict(self._live.backlog.waiting())
 
+    def waits_for(self, live: LiveJob) -> str | None:
+        """What keeps a job from going on, such as a full disk or drained workers; None mostly."""
+        return self._live.waits_for(live)
+
     @property
     def open_jobs(self) -> int:
         """Jobs that have not ended."""

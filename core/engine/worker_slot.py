@@ -25,6 +25,7 @@ class State(Enum):
     SERVING = "ready"
     STOPPING = "stopping"
     STOPPED = "stopped"
+    DRAINED = "drained"
     RETIRED = "given up"
 
 
