@@ -23,6 +23,7 @@ from PIL import Image
 
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
+from tests import warm_tests
 from tests.warm_commands import WarmCommand, WarmCommands
 from tests.warm_server import Kind
 
@@ -39,6 +40,15 @@ os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="run-")
 atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
 WARM = WarmCommands()
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
+    """Have all tests run in forks of one process that has imported what most of them need."""
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        command = warm_tests.command()
+        for spec in specs:
+            spec.python = command
 
 
 @pytest.hookimpl(wrapper=True)
