@@ -234,11 +234,13 @@ class Project:
         line += ["--output-dir", str(self.folder / "out")]
         return self.execute(COMMAND, line, kind_of(settings.get("model", "auto")))
 
-    def execute(self, script: Path, arguments: Sequence[str], kind: Kind = "simulated") -> Run:
+    def execute(
+        self, script: Path, arguments: Sequence[str], kind: Kind | None = "simulated"
+    ) -> Run:
         """Start one of the scripts in a process of its own.
 
         Args:
-            kind: what its workers are.
+            kind: what its workers are; None to start it as a user does, with all imports to come.
         """
         self._runs += 1
         errors_file = self.folder / f"stderr-{self._runs}.txt"
@@ -258,9 +260,9 @@ class Project:
         return Run(process, errors_file)
 
     def _warm(
-        self, script: Path, arguments: Sequence[str], errors: TextIO, kind: Kind
+        self, script: Path, arguments: Sequence[str], errors: TextIO, kind: Kind | None
     ) -> WarmCommand | None:
-        if script not in (COMMAND, BENCHMARK):
+        if kind is None or script not in (COMMAND, BENCHMARK):
             return None
         environment = self.environment
         return WARM.start(script, arguments, self.folder, errors, environment, kind=kind)

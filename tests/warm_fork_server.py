@@ -52,12 +52,18 @@ def import_models() -> None:
         import_for(role)
 
 
-def keep_ready(kind: "Kind") -> None:
-    """Have a child of this process wait until this process starts its fork server, or ends."""
+def keep_ready(kind: "Kind", not_for_it: Sequence[int] = ()) -> None:
+    """Have a child of this process wait until this process starts its fork server, or ends.
+
+    Args:
+        not_for_it: file descriptors that it shall not have.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if not pid:
         ours.close()
+        for number in not_for_it:
+            os.close(number)
         _wait(theirs)
     theirs.close()
     start = _util.spawnv_passfds

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests import warm_fork_server
+
 PROJECT = Path(__file__).resolve().parent.parent
 JOIN = PROJECT / "tests" / "warm_join.py"
 IMPORTED = (
@@ -26,6 +28,7 @@ IMPORTED = (
     *("tests.tiny_pipelines", "tests.tiny_recent_pipelines", "tests.lora_layouts"),
     *("workers.models.native_image_generator", "workers.models.native_image_editor"),
     *("workers.judges.registry", "workers.judges.vlm_logits", "workers.judges.clip"),
+    *("workers.process", "workers.result_saver", "workers.library_warnings"),
     *("demo_model.demo_workers", "diffusers.guiders", "peft.utils.hotswap", "numpy.ctypeslib"),
     *("openai.types.responses", "piexif", "starlette.testclient"),  # not datasets: it has threads
 )
@@ -92,7 +95,12 @@ def serve(listener: socket.socket) -> str:
 def _become(
     code: str, folder: str, environment: dict[str, str], stdin: int, stdout: int, stderr: int
 ) -> str:
-    """Look as a fresh `python -c CODE` does."""
+    """Look as a fresh `python -c CODE` does.
+
+    The first fork server of real models that its tests start is ready, too. Other than one of users
+    it has in sight what optional packages are installed, which workers of some models have.
+    """
+    warm_fork_server.keep_ready("models", not_for_it=(stdin, stdout, stderr))
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
