@@ -10,6 +10,7 @@ from loguru import logger
 
 from apps.arguments import (
     LOG_LEVELS,
+    add_gallery_option,
     add_server_options,
     categories,
     folder_name,
@@ -25,14 +26,16 @@ from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_settings
 from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
 from apps.edit_benchmark.table import print_comparison, print_summary
+from apps.gallery.live import LiveGallery
 from apps.interrupts import Interrupts, unwrapped
 from apps.log_lines import set_up_logging
 from apps.progress import create_view
 from core.engine.backend import WorkerBackend
-from core.errors import MultiGPUError
+from core.errors import MultiGPUError, one_line
+from core.events import told_both
 from core.judge_calls import OVERALL
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
-from core.paths import user_path
+from core.paths import as_text, user_path
 
 ALL_SCORED, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
 PROGRAM = "run_edit_benchmark.py"
@@ -94,6 +97,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="have the judge asked again, once more than before, where it gave no readable score",
     )
+    add_gallery_option(parser)
     add_server_options(parser)
     add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
     return parser.parse_args(argv)
@@ -158,17 +162,20 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     name = options.name or (data.stem if data.is_file() else data.name)
     folder = Path(settings.output_dir) / name
     config_folder = user_path(options.config, "config").parent if options.config else None
-    with EditBenchmark(
-        settings,
-        folder,
-        options.gpu_ids,
-        config_folder,
-        options.overwrite,
-        options.retry_quarantined,
-        options.retry_unparsed,
-        data,
-        backend,
-    ) as run:
+    with (
+        LiveGallery(user_path(folder, "output_dir"), settings.gallery) as gallery,
+        EditBenchmark(
+            settings,
+            folder,
+            options.gpu_ids,
+            config_folder,
+            options.overwrite,
+            options.retry_quarantined,
+            options.retry_unparsed,
+            data,
+            backend,
+        ) as run,
+    ):
         pairs = read_pairs(data, run.root.folder / "sources").selected(
             options.categories, options.limit
         )
@@ -176,7 +183,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         labels = list(dict.fromkeys(d.label for d in (*run.devices, *run.judge_devices)))
         interrupts.run = run
         with create_view(2 * len(pairs.pairs), labels, options.log_level) as view:
-            run.listener = view.show
+            run.listener = told_both(view.show, gallery.hear)
             results = run.run()
         interrupts.run = None  # from here on Ctrl-C ends the statistics
         records = [record_of(result, run.root) for result in results]
@@ -184,6 +191,8 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         write_outputs(run.root.folder, records, summary)
     _tell_unparsed(records, run.judge.type.varies)
     print_summary(summary, run.root.folder)
+    if gallery.page is not None:
+        print(one_line(f"all at a glance: {as_text(gallery.page)}"))
     if interrupts.count:
         return INTERRUPTED
     return ALL_SCORED if all(r.outcome == "scored" for r in records) else SOME_FAILED
@@ -205,7 +214,7 @@ def _tell_unparsed(records: Sequence[Record], may_differ: bool) -> None:
 def _settings(options: argparse.Namespace) -> BenchmarkSettings:
     settings = load_benchmark_settings(options.config)
     changes = {"data": options.data, "output_dir": options.output_dir}
-    changes["use_server"] = options.use_server
+    changes |= {"use_server": options.use_server, "gallery": options.gallery}
     given = {key: value for key, value in changes.items() if value is not None}
     return settings.model_copy(update=given)
 

@@ -9,7 +9,16 @@ from typing import Any
 
 from loguru import logger
 
-from apps.arguments import LOG_LEVELS, add_server_options, folder_name, gpu_ids, positive, seed
+from apps.arguments import (
+    LOG_LEVELS,
+    add_gallery_option,
+    add_server_options,
+    folder_name,
+    gpu_ids,
+    positive,
+    seed,
+)
+from apps.gallery.live import LiveGallery
 from apps.interrupts import Interrupts, unwrapped
 from apps.log_lines import set_up_logging
 from apps.openai_images.batch_detection import is_batch_file, means_requests
@@ -125,6 +134,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="take the prompt from this field alone (default: the first of prompt, "
         "positive_prompt and scene_hint that is not empty)",
     )
+    add_gallery_option(parser)
     add_server_options(parser)
     add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
     return parser.parse_args(argv)
@@ -166,15 +176,17 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     if told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
     generator = _create_generator(options, settings, tweets.name_of_run, backend)
-    try:
-        run = Run(generator, interrupts, options.log_level)
-        plan = generator.prepare(tweets.inputs, [tweets.folder])
-        results = run.execute(plan, "tweets", WHY_MOVED)
-    finally:
-        generator.stop(at_once=True)
+    with LiveGallery(generator.output_folder, settings.gallery) as gallery:
+        try:
+            run = Run(generator, interrupts, options.log_level, gallery.hear)
+            plan = generator.prepare(tweets.inputs, [tweets.folder])
+            results = run.execute(plan, "tweets", WHY_MOVED)
+        finally:
+            generator.stop(at_once=True)
     if not told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
     _print_summary(results, generator)
+    _print_page(gallery)
     if interrupts.count:
         return INTERRUPTED
     complete = all(r.success for r in results) and generator.tables_error is None
@@ -193,18 +205,20 @@ def _run_batch(
     settings = _settings(options, load_image_settings)
     path = user_path(options.tweets, "TWEETS")
     generator = _create_generator(options, settings, name_of_run(as_text(path.stem)), backend)
-    try:
-        batch = LocalBatch(generator, path, limit=options.limit)
-        run = Run(generator, interrupts, options.log_level)
-        plan = generator.prepare(batch, [path.absolute().parent])
-        results = run.execute(plan, "pictures", WHY_MOVED, draws="generate" in batch.roles)
-        outcome = batch.write(results)
-    finally:
-        generator.stop(at_once=True)
+    with LiveGallery(generator.output_folder, settings.gallery) as gallery:
+        try:
+            batch = LocalBatch(generator, path, limit=options.limit)
+            run = Run(generator, interrupts, options.log_level, gallery.hear)
+            plan = generator.prepare(batch, [path.absolute().parent])
+            results = run.execute(plan, "pictures", WHY_MOVED, draws="generate" in batch.roles)
+            outcome = batch.write(results)
+        finally:
+            generator.stop(at_once=True)
     print(f"{batch.requests} requests: {outcome.completed} completed, {outcome.failed} failed")
     for what, file in (("results", outcome.output), ("errors", outcome.errors)):
         if file is not None:
             print(one_line(f"{what}: {as_text(file)}"))
+    _print_page(gallery)
     if interrupts.count:
         return INTERRUPTED
     return SOME_FAILED if outcome.failed or generator.tables_error is not None else ALL_DONE
@@ -215,7 +229,15 @@ def _settings(
 ) -> Settings:
     """The command line over the settings file."""
     settings = load(options.config)
-    names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu", "use_server")
+    names = (
+        "model",
+        "output_dir",
+        "seed",
+        "gpus_per_worker",
+        "workers_per_gpu",
+        "use_server",
+        "gallery",
+    )
     changes = {name: getattr(options, name) for name in names}
     given = {key: value for key, value in changes.items() if value is not None}
     # Bytes that the locale has no letters for came in as surrogates, which are no text.
@@ -241,6 +263,11 @@ def _create_generator(
         retry_quarantined=options.retry_quarantined,
         backend=backend,
     )
+
+
+def _print_page(gallery: LiveGallery) -> None:
+    if gallery.page is not None:
+        print(one_line(f"all at a glance: {as_text(gallery.page)}"))
 
 
 def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator) -> None:

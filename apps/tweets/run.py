@@ -5,7 +5,7 @@ from loguru import logger
 from apps.interrupts import Interrupts
 from apps.progress import View, create_view
 from core.devices.model_choice import DEMO_MODEL
-from core.events import Event
+from core.events import Event, Listener, ignore
 from core.intake.planning import Plan, tell_plan
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import GenerateTask, Result
@@ -19,18 +19,25 @@ class Run:
 
     Args:
         generator: gets this run's listener.
+        listener: told of all events, beside the view.
     """
 
     def __init__(
-        self, generator: MultiGPUImageGenerator, interrupts: Interrupts, log_level: str
+        self,
+        generator: MultiGPUImageGenerator,
+        interrupts: Interrupts,
+        log_level: str,
+        listener: Listener = ignore,
     ) -> None:
         self._generator = generator
         self._interrupts = interrupts
         self._log_level = log_level
+        self._listener = listener
         self._view: View | None = None
         generator.listener = self._hear
 
     def _hear(self, event: Event) -> None:
+        self._listener(event)
         if self._view is not None:
             self._view.show(event)
 
