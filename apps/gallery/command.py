@@ -9,11 +9,12 @@ from pathlib import Path
 from loguru import logger
 
 from apps.gallery.places import INDEX
-from apps.gallery.thumbnails import make_thumbnails, remove_unused
+from apps.gallery.thumbnails import make_thumbnails, unused
 from apps.gallery.writer import GalleryWriter
 from apps.log_lines import set_up_logging
 from core.errors import MultiGPUError, one_line
 from core.paths import as_text, user_path
+from core.store.outputs import remove
 
 DONE, UNUSABLE, INTERRUPTED = 0, 2, 130
 
@@ -49,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         contents = GalleryWriter(folder).write()
         if not options.no_thumbnails:
             made = make_thumbnails(Path(os.path.abspath(folder)), contents.items)
-            remove_unused(Path(os.path.abspath(folder)), contents.items)
+            for file in unused(Path(os.path.abspath(folder)), contents.items):
+                remove(file)
             if made:
                 logger.info(f"{made} small copies made.")
     except MultiGPUError as error:

@@ -18,7 +18,7 @@ from apps.gallery.places import HIDDEN, SOURCES, THUMBNAILS, source_copy, thumbn
 from core.errors import InputError
 from core.paths import on_disk
 from core.pictures.source_images import read_image
-from core.store.outputs import PARTIAL_PREFIX, discard, make_folder, remove, storage_error
+from core.store.outputs import PARTIAL_PREFIX, discard, make_folder, storage_error
 
 SIDE = 384  # pixels of the longer side
 SOURCE_SIDE = 1024  # of what was edited, which is compared with its edit in full size
@@ -75,14 +75,9 @@ def _make(picture: Path, copy: Path, side: int) -> bool:
     return True
 
 
-def remove_unused(folder: Path, items: Sequence[Item]) -> int:
-    """Remove copies that nothing in the folder needs any more; returns how many went."""
+def unused(folder: Path, items: Sequence[Item]) -> list[Path]:
+    """Copies that nothing in the folder needs any more."""
     needed = {thumbnail(item.sha256) for item in items if item.sha256 and needs_thumbnail(item)}
     needed |= {source_copy(path) for item in items for path in item.sources}
-    gone = 0
-    for name in (THUMBNAILS, SOURCES):
-        for file in (folder / HIDDEN / name).rglob("*.jpg"):
-            if file.relative_to(folder).as_posix() not in needed:
-                remove(file)
-                gone += 1
-    return gone
+    copies = (f for n in (THUMBNAILS, SOURCES) for f in (folder / HIDDEN / n).rglob("*.jpg"))
+    return sorted(file for file in copies if file.relative_to(folder).as_posix() not in needed)
