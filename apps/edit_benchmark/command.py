@@ -17,16 +17,17 @@ from apps.arguments import (
     gpu_ids,
     positive,
 )
-from apps.edit_benchmark.compare import compare
+from apps.edit_benchmark.compare import compare, comparison_table
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
 from apps.edit_benchmark.outputs import correlations, write_outputs
 from apps.edit_benchmark.pairs import find_data, read_pairs
 from apps.edit_benchmark.records import Record, record_of
 from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_settings
-from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
+from apps.edit_benchmark.summary import JudgedBy, Summary, read_makers, summarise
 from apps.edit_benchmark.table import print_comparison, print_summary
 from apps.gallery.live import LiveGallery
+from apps.gallery.two_runs import write_comparison
 from apps.interrupts import Interrupts, unwrapped
 from apps.log_lines import set_up_logging
 from apps.progress import create_view
@@ -46,7 +47,7 @@ examples:
       edit and score what the file names: as shipped, 50 small pairs
   python run_edit_benchmark.py --config my.yaml --categories physical,causal --limit 20
   python run_edit_benchmark.py compare outputs/run_a outputs/run_b
-      paired differences of two runs on the same pairs
+      paired differences of two runs on the same pairs; --html FILE shows both side by side
 
 Run the same command again to continue: what is done and unchanged is not done again, and
 another judge scores the same edits. Edits and verdicts that are made anew because something
@@ -119,6 +120,12 @@ def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
         metavar="N",
         help="resamplings behind the intervals (default: 10000)",
     )
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        type=Path,
+        help="also write a page that shows both runs side by side, with all their pictures",
+    )
     return parser.parse_args(argv)
 
 
@@ -131,11 +138,7 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
     argv = sys.argv[1:] if argv is None else argv
     try:
         if argv[:1] == ["compare"]:
-            options = parse_compare_arguments(argv[1:])
-            set_up_logging("INFO")
-            a, b = user_path(options.a, "A"), user_path(options.b, "B")
-            print_comparison(compare(a, b, options.score, options.samples))
-            return ALL_SCORED
+            return _compare(parse_compare_arguments(argv[1:]))
         options = parse_arguments(argv)
         set_up_logging(options.log_level)
         with Interrupts(argv) as interrupts:
@@ -143,6 +146,19 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
     except MultiGPUError as error:  # input, or an output folder that cannot be used
         logger.error(str(error))
         return UNUSABLE_INPUT
+
+
+def _compare(options: argparse.Namespace) -> int:
+    set_up_logging("INFO")
+    a, b = user_path(options.a, "A"), user_path(options.b, "B")
+    comparison = compare(a, b, options.score, options.samples)
+    print_comparison(comparison)
+    if options.html is not None:
+        page = user_path(options.html, "--html")
+        judge = read_makers(a).judged_by.judge
+        write_comparison(a, b, page, comparison_table(comparison, options.score), judge)
+        print(one_line(f"side by side: {as_text(page)}"))
+    return ALL_SCORED
 
 
 def _run_interruptibly(

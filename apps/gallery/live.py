@@ -93,8 +93,9 @@ class LiveGallery:
                 return
             states.note(event.worker, event.state)
 
-    def __exit__(self, *_: object) -> None:
-        if not self._on or (self._thread is None and self.page is not None):
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        nothing_ran = self._thread is None
+        if not self._on or (nothing_ran and (error is not None or self.page is not None)):
             return
         if self._thread is not None:
             self._heard.put(None)

@@ -11,9 +11,23 @@ const NONE = "no category";
 export function showCharts(items, choose) {
   const names = scoreNames(items);
   byId("charts").replaceChildren(
+    ...(gallery.run.table ? [differences(gallery.run.table)] : []),
     ...names.map((name) => chart(items, name, choose)),
     outcomes(items),
   );
+}
+
+/** Paired differences of two runs, as the command prints them. */
+function differences({ columns, rows, notes }) {
+  return make("section", { className: "card chart" },
+    make("h3", {}, "Paired differences"),
+    make("div", { className: "scrolls", tabIndex: 0, role: "group", ariaLabel: "Paired differences" },
+      make("table", { className: "figures" },
+        make("thead", {}, make("tr", {}, ...columns.map((words) => make("th", { scope: "col" }, words)))),
+        make("tbody", {}, ...rows.map(([name, ...figures]) =>
+          make("tr", {}, make("th", { scope: "row", dir: "auto" }, name),
+            ...figures.map((figure) => make("td", {}, figure))))))),
+    ...notes.map((note) => make("p", { className: "hint", dir: "auto" }, note)));
 }
 
 function chart(items, name, choose) {
