@@ -1,6 +1,7 @@
 """The contact sheets of the examples: pictures keep their shape, and missing ones stop nothing."""
 
 import json
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from examples import contact_sheet, edit_sheet
+from tests.conftest import PROJECT
+
+EXAMPLES = PROJECT / "examples"
 
 
 def test_a_contact_sheet_keeps_shapes_and_survives_missing_pictures(
@@ -18,15 +21,16 @@ def test_a_contact_sheet_keeps_shapes_and_survives_missing_pictures(
     (folder / "a_b_00.png").unlink()
     (folder / "a_b_01.png").write_bytes(b"torn")
     monkeypatch.setattr(sys, "argv", ["sheet", str(folder), str(tmp_path / "sheet.png")])
-    contact_sheet.main()
+    names = runpy.run_path(str(EXAMPLES / "contact_sheet.py"))
+    names["main"]()
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.getpixel((20, 20)) == contact_sheet.EMPTY
-        side, gap = contact_sheet.PICTURE, contact_sheet.GAP
+        assert sheet.getpixel((20, 20)) == names["EMPTY"]
+        side, gap = names["PICTURE"], names["GAP"]
         wide = 24  # its place: 1024 x 64
-        x = gap + wide % contact_sheet.COLUMNS * (side + gap)
-        y = gap + wide // contact_sheet.COLUMNS * (side + contact_sheet.TEXT_HEIGHT)
-        assert sheet.getpixel((x + side // 2, y + 2)) == contact_sheet.PAPER
-        assert sheet.getpixel((x + side // 2, y + side // 2)) != contact_sheet.PAPER
+        x = gap + wide % names["COLUMNS"] * (side + gap)
+        y = gap + wide // names["COLUMNS"] * (side + names["TEXT_HEIGHT"])
+        assert sheet.getpixel((x + side // 2, y + 2)) == names["PAPER"]
+        assert sheet.getpixel((x + side // 2, y + side // 2)) != names["PAPER"]
 
 
 def test_a_sheet_of_edits_survives_missing_pictures(
@@ -39,10 +43,11 @@ def test_a_sheet_of_edits_survives_missing_pictures(
     rows[2] |= {"edited_image": None, "scores": None, "outcome": "edit_failed"}
     (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(sys, "argv", ["sheet", str(folder), str(tmp_path / "sheet.png")])
-    edit_sheet.main()
+    names = runpy.run_path(str(EXAMPLES / "edit_sheet.py"))
+    names["main"]()
     with Image.open(tmp_path / "sheet.png") as sheet:
-        middle = edit_sheet.GAP + edit_sheet.PICTURE + 4 + 20
-        assert sheet.getpixel((middle, edit_sheet.GAP + 40)) == edit_sheet.EMPTY
+        middle = names["GAP"] + names["PICTURE"] + 4 + 20
+        assert sheet.getpixel((middle, names["GAP"] + 40)) == names["EMPTY"]
         # 64 x 48: paper above and below, the picture in the middle
-        assert sheet.getpixel((edit_sheet.GAP + 80, edit_sheet.GAP + 4)) == edit_sheet.PAPER
-        assert sheet.getpixel((edit_sheet.GAP + 80, edit_sheet.GAP + 80)) != edit_sheet.PAPER
+        assert sheet.getpixel((names["GAP"] + 80, names["GAP"] + 4)) == names["PAPER"]
+        assert sheet.getpixel((names["GAP"] + 80, names["GAP"] + 80)) != names["PAPER"]
