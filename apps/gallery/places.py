@@ -11,9 +11,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from core.paths import on_disk
+from core.store.outputs import GALLERY
 
 INDEX = "index.html"
-HIDDEN = ".gallery"
+HIDDEN = GALLERY
 THUMBNAILS = "thumbnails"
 SOURCES = "sources"
 STATES = "workers.jsonl"  # how workers' states changed, while a command looked on

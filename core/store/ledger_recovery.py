@@ -24,6 +24,7 @@ from core.paths import as_text
 from core.store.ledger_entry import UPSERT, Entry, from_row, to_row
 from core.store.ledger_file import FILE_NAME, LOCK_NAME, DamagedLedger, connect, wal_of
 from core.store.outputs import (
+    GALLERY,
     PARTIAL_PREFIX,
     PICTURE_SUFFIXES,
     REPLACED,
@@ -154,7 +155,9 @@ def results_beyond(folder: Path, recorded: Container[str]) -> Iterator[Entry]:
     position = 0
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(
-            name for name in folders if name != REPLACED and not _has_ledger(Path(place, name))
+            name
+            for name in folders
+            if name not in (GALLERY, REPLACED) and not _has_ledger(Path(place, name))
         )
         for name in sorted(names):
             file = Path(place, name)
