@@ -155,15 +155,14 @@ def results_beyond(folder: Path, recorded: Container[str]) -> Iterator[Entry]:
     position = 0
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(
-            name
-            for name in folders
-            if name not in (GALLERY, REPLACED) and not _has_ledger(Path(place, name))
+            name for name in folders if name != REPLACED and not _has_ledger(Path(place, name))
         )
+        is_gallery = GALLERY in Path(place).relative_to(folder).parts  # no place of results
         for name in sorted(names):
             file = Path(place, name)
             if name.startswith(PARTIAL_PREFIX):
                 discard(file)
-            elif file.suffix.lower() in (*PICTURE_SUFFIXES, ".json"):
+            elif not is_gallery and file.suffix.lower() in (*PICTURE_SUFFIXES, ".json"):
                 shown = as_text(file.relative_to(folder))
                 if output_key(shown) not in recorded and not file.is_symlink():
                     entry = entry_of_result(file, shown, position)

@@ -69,7 +69,10 @@ def test_a_rerun_that_does_nothing_leaves_the_page_and_the_pictures_alone(tmp_pa
     given = [{"prompt": "x", **SMALL}]
     folder = run_tweets(tmp_path, "a", given)
     before = {f: f.stat().st_mtime_ns for f in (folder / INDEX, folder / "a_00.png")}
+    torn = folder / HIDDEN / ".partial-records-0000.js"  # as a death while it was written leaves it
+    torn.write_text("gallery.add(")
     run_tweets(tmp_path, "a", given)
+    assert not torn.exists()
     assert before == {f: f.stat().st_mtime_ns for f in before}
     run_tweets(tmp_path, "a", [*given, {"prompt": "y", **SMALL}])
     assert states(folder / INDEX) == ["done", "done"]
