@@ -206,9 +206,9 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         summary = _summary(run, records)
         write_outputs(run.root.folder, records, summary)
     _tell_unparsed(records, run.judge.type.varies)
-    print_summary(summary, run.root.folder)
     if gallery.page is not None:
         print(one_line(f"all at a glance: {as_text(gallery.page)}"))
+    print_summary(summary, run.root.folder)
     if interrupts.count:
         return INTERRUPTED
     return ALL_SCORED if all(r.outcome == "scored" for r in records) else SOME_FAILED
