@@ -207,7 +207,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         write_outputs(run.root.folder, records, summary)
     _tell_unparsed(records, run.judge.type.varies)
     if gallery.page is not None:
-        print(one_line(f"all at a glance: {as_text(gallery.page)}"))
+        logger.info(f"All at a glance: {as_text(gallery.page)}")
     print_summary(summary, run.root.folder)
     if interrupts.count:
         return INTERRUPTED
