@@ -96,6 +96,8 @@ ALLOWED["apps.edit_benchmark"] = {"apps", "apps.gallery", *EVERYTHING}
 ALLOWED["apps.server"] = {"apps", "apps.openai_images", "apps.page_parts", *EVERYTHING}
 MODULES = {  # that may import more than their packages
     "core.multi_gpu_image_generator": EVERYTHING,
+    "core.batches": EVERYTHING,
+    "core.warm_models": EVERYTHING,
     "core.processes.entry_points": {"workers"},
     "core.feeding": EVERYTHING,
     "core.session": EVERYTHING,
