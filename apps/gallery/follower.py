@@ -25,7 +25,7 @@ from core.errors import MultiGPUError
 
 OFTEN = 3.0  # seconds between looks, at least
 SHARE = 0.02  # of one core that looks may take
-PATIENCE = 20.0  # seconds for small copies that are missing when the run has ended
+PATIENCE = 3.0  # seconds for small copies that are missing when the run has ended
 NICE = 19
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 State = Literal["done", "failed", "running", "waiting"]
-"""running: a worker has it. waiting: not begun, or its run was ended; the next run does it."""
+"""running: a worker has it, or had it when its run was killed. waiting: the next run does it."""
 Kind = Literal["generate", "edit", "score"]
 
 

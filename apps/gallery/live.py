@@ -24,6 +24,7 @@ from core.paths import as_text
 from core.settings import PROJECT_DIR
 
 FOLLOW_AFTER = 5.0  # seconds from the first event on
+NOTE_PATIENCE = 5.0  # seconds for changes of states that are still to be noted
 PATIENCE = 60.0  # seconds for the last page, and for small copies that are missing
 
 
@@ -99,7 +100,7 @@ class LiveGallery:
             return
         if self._thread is not None:
             self._heard.put(None)
-            self._thread.join(PATIENCE)
+            self._thread.join(NOTE_PATIENCE)
         problem = self._finished(self._process) if self._process is not None else self._write()
         if problem:
             logger.warning(f"The page of this run is not up to date: {one_line(problem)}")

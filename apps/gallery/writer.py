@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from apps.gallery.data import EACH, chunks, script, timeline_rows
@@ -19,6 +20,11 @@ from core.paths import as_text
 from core.store.outputs import make_folder, remove, write_atomically
 
 _CHUNK = re.compile(r"records-(\d{4,})\.js")
+
+
+def _at_rest(item: Item) -> Item:
+    """An item as it is where nothing runs: what was begun is to be done by the next run."""
+    return replace(item, state="waiting") if item.state == "running" else item
 
 
 class GalleryWriter:
@@ -52,6 +58,8 @@ class GalleryWriter:
                 "is; move it away to have the gallery there."
             )
         contents = read_folder(self.folder)
+        if not running:
+            contents = replace(contents, items=[_at_rest(item) for item in contents.items])
         make_folder(self.folder / HIDDEN)
         now = time.time()
         records = chunks(self.folder, contents.items)

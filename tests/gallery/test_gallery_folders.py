@@ -156,7 +156,7 @@ def test_a_followed_run_that_is_killed_leaves_its_page(drawn: Path, tmp_path: Pa
         assert follower.wait(30) == 0
     finally:
         follower.kill()
-    assert states(folder / INDEX).count("running") == 1
+    assert states(folder / INDEX).count("waiting") == 1
     assert '"running":false' in (folder / INDEX).read_text("utf-8")
 
 

@@ -30,7 +30,7 @@ SHOWN = 20  # rows, unless --limit says more
 
 EXAMPLES = """\
 what can be asked for:
-  summary    how many are done, failed, not begun, and why (default)
+  summary    how many are done, failed, not done yet, and why (default)
   failed     those that failed, with the reason
   slowest    those that are done, the slowest first
   by-lora, by-worker, by-model

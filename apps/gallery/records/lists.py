@@ -56,8 +56,8 @@ def print_summary(items: Sequence[Item]) -> None:
 _WORDS: dict[State, str] = {
     "done": "done",
     "failed": "failed",
-    "running": "being worked on",
-    "waiting": "not begun",
+    "running": "begun and not ended",
+    "waiting": "not done yet",
 }
 
 

@@ -1,7 +1,7 @@
 // Which items are shown, and in which order.
 
 import { byId, gathered, make } from "./dom.js";
-import { holds, loraWords, reasonOf, scoreNames, scoreOf, STATES } from "./items.js";
+import { holds, lacksScore, loraWords, reasonOf, scoreNames, scoreOf, STATES } from "./items.js";
 import { grouped } from "./words.js";
 
 const PAUSE = 120; // milliseconds after the last key
@@ -154,7 +154,7 @@ export function ordered(items, order) {
   const last = way === "low" ? Infinity : -Infinity; // those without a score come last
   const gap = (item) => scoreOf(item.other ?? {}, "O") - scoreOf(item, "O");
   const keys = {
-    failed: (item) => (item.state === "failed" || item.missing ? 0 : 1),
+    failed: (item) => (item.state === "failed" || item.missing ? 0 : lacksScore(item) ? 1 : 2),
     newest: (item) => -(item.at ?? 0),
     slowest: (item) => -(item.seconds ?? 0),
     low: (item) => scoreOf(item, score) ?? last,

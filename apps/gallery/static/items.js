@@ -6,7 +6,7 @@ export const STATES = {
   done: "Done",
   failed: "Failed",
   running: "Being worked on",
-  waiting: "Not begun",
+  waiting: "Not done yet",
 };
 const found = new WeakMap(); // of items: their words, in small letters
 
@@ -14,13 +14,13 @@ const found = new WeakMap(); // of items: their words, in small letters
 export const allItems = () => gallery.parts.flat();
 
 /** What the picture was to show. */
-export const promptOf = ({ task, name }) => task?.prompt ?? task?.instruction ?? name;
+export const promptOf = ({ task, name }) => String(task?.prompt ?? task?.instruction ?? name);
 
 /** Its LoRAs as {name, strength}. */
 export function lorasOf({ task = {} }) {
   const loras = task.lora_path
     ? [{ path: task.lora_path, strength: task.lora_strength ?? 1 }]
-    : (task.loras ?? []);
+    : Array.isArray(task.loras) ? task.loras : [];
   return loras.map(({ path, strength }) => ({
     name: String(path).split("/").at(-1).replace(/\.safetensors$/, ""),
     strength: strength ?? 1,
@@ -36,6 +36,10 @@ export const loraWords = (item) =>
 /** The newest verdict that has scores, or the newest of all. */
 export const verdictOf = (item) =>
   item.verdicts?.findLast((verdict) => verdict.scores) ?? item.verdicts?.at(-1);
+
+/** It has verdicts, and none of them has scores. */
+export const lacksScore = (item) =>
+  Boolean(item.verdicts?.length) && !item.verdicts.some(({ scores }) => scores);
 
 /** One score of an item; undefined where it has none. */
 export const scoreOf = (item, name) => verdictOf(item)?.scores?.[name];

@@ -80,7 +80,7 @@ function showPictures() {
 function summary() {
   const { counts } = gallery.run;
   const run = gallery.timeline?.at(-1);
-  const words = { done: "done", failed: "failed", running: "being worked on", waiting: "not begun" };
+  const words = { done: "done", failed: "failed", running: "being worked on", waiting: "not done yet" };
   const parts = Object.entries(words)
     .filter(([state]) => counts[state])
     .map(([state, word]) => `${grouped(counts[state])} ${word}`);
