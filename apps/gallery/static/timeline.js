@@ -106,8 +106,8 @@ export class Timeline {
       for (const [doing, start, length] of inOrder) {
         pen.fillStyle = colour(`--${doing}`);
         // Whole pixels, or thousands of short ones would make a pattern of their own.
-        const left = Math.floor(x(start) * scale) / scale;
-        const wide = Math.ceil(x(start + length) * scale) / scale - left;
+        const left = Math.round(x(start) * scale) / scale;
+        const wide = Math.round(x(start + length) * scale) / scale - left;
         const gap = wide > 6 && doing !== "waiting" ? 1 : 0; // between one task and the next
         pen.fillRect(left, top, Math.max(doing === "failed" ? 2 : 0, wide - gap), BAR);
       }
@@ -177,7 +177,7 @@ function figures({ lanes, start, end }) {
     }
     return make("tr", {}, make("th", { scope: "row" }, worker), make("td", {}, grouped(done)),
       ...columns.map((name) =>
-        make("td", {}, sums[name] ? `${duration(sums[name])} (${Math.round((100 * sums[name]) / all)} %)` : "–")));
+        make("td", {}, sums[name] >= 0.05 ? `${duration(sums[name])} (${Math.round((100 * sums[name]) / all)} %)` : "–")));
   });
   return make("div", { className: "scrolls", tabIndex: 0, role: "group", ariaLabel: "Figures of the workers" },
     make("table", { className: "figures" },
