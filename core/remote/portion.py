@@ -189,7 +189,11 @@ class Told:
 
 
 class Follower:
-    """Hands a portion in and tells what the daemon says of it, in a thread of its own."""
+    """Hands a portion in and tells what the daemon says of it, in a thread of its own.
+
+    Args:
+        after: of the portion before, to be handed in first: a daemon does jobs in their order.
+    """
 
     def __init__(
         self,
@@ -197,7 +201,10 @@ class Follower:
         request: Callable[[], Mapping[str, Any]],
         patience: Patience,
         told: Told,
+        after: "Follower | None" = None,
     ) -> None:
+        self._before = None if after is None else after._handed_in
+        self._handed_in = threading.Event()  # or given up
         self._portion = portion
         self._request = request
         self._patience = patience
@@ -206,14 +213,23 @@ class Follower:
         self.thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     def _run(self) -> None:
+        try:
+            self._hand_in_and_follow()
+        finally:
+            self._handed_in.set()
+
+    def _hand_in_and_follow(self) -> None:
         portion, server = self._portion, self._patience.server
         try:
             headers = {"Idempotency-Key": portion.key}
             request = self._patience.ask(self._request, self._wanted)
+            if self._before is not None:
+                self._before.wait()
             job = self._patience.ask(lambda: self._hand_in(request, headers), self._wanted)
             if not isinstance(job, dict) or "id" not in job:
                 raise OtherVersion
             portion.id = str(job["id"])
+            self._handed_in.set()
             if portion.dropped:
                 drop(server, portion)
             elif portion.cancelled:

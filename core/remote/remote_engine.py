@@ -70,6 +70,7 @@ class _Lane:
     pending: deque[TaskState] = field(default_factory=deque)
     portions: list[Portion] = field(default_factory=list)
     sent: int = 0  # portions so far
+    newest: Follower | None = None  # of the portion that was sent last
 
     @property
     def out(self) -> int:
@@ -352,7 +353,8 @@ class RemoteEngine(TaskEngine):
             suffixes = [s.task.admitted.output.file.suffix.lower() for s in portion.tasks]
             return {"tasks": tasks, **asked, "owner": owner, "suffixes": suffixes}
 
-        follower = Follower(portion, request, self._patience, self._told)
+        follower = Follower(portion, request, self._patience, self._told, lane.newest)
+        lane.newest = follower
         follower.thread.start()
 
     def _is_over(self, portion: Portion) -> None:
