@@ -178,27 +178,25 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     name = options.name or (data.stem if data.is_file() else data.name)
     folder = Path(settings.output_dir) / name
     config_folder = user_path(options.config, "config").parent if options.config else None
-    with (
-        LiveGallery(user_path(folder, "output_dir"), settings.gallery) as gallery,
-        EditBenchmark(
-            settings,
-            folder,
-            options.gpu_ids,
-            config_folder,
-            options.overwrite,
-            options.retry_quarantined,
-            options.retry_unparsed,
-            data,
-            backend,
-        ) as run,
-    ):
+    with EditBenchmark(
+        settings,
+        folder,
+        options.gpu_ids,
+        config_folder,
+        options.overwrite,
+        options.retry_quarantined,
+        options.retry_unparsed,
+        data,
+        backend,
+    ) as run:
+        gallery = LiveGallery(run.root.folder, settings.gallery)
         pairs = read_pairs(data, run.root.folder / "sources").selected(
             options.categories, options.limit
         )
         run.prepare(pairs)
         labels = list(dict.fromkeys(d.label for d in (*run.devices, *run.judge_devices)))
         interrupts.run = run
-        with create_view(2 * len(pairs.pairs), labels, options.log_level) as view:
+        with gallery, create_view(2 * len(pairs.pairs), labels, options.log_level) as view:
             run.listener = told_both(view.show, gallery.hear)
             results = run.run()
         interrupts.run = None  # from here on Ctrl-C ends the statistics
@@ -206,8 +204,6 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         summary = _summary(run, records)
         write_outputs(run.root.folder, records, summary)
     _tell_unparsed(records, run.judge.type.varies)
-    if gallery.page is not None:
-        logger.info(f"All at a glance: {as_text(gallery.page)}")
     print_summary(summary, run.root.folder)
     if interrupts.count:
         return INTERRUPTED

@@ -104,6 +104,8 @@ class LiveGallery:
         problem = self._finished(self._process) if self._process is not None else self._write()
         if problem:
             logger.warning(f"The page of this run is not up to date: {one_line(problem)}")
+        elif self.page is not None:
+            logger.info(f"All at a glance: {one_line(as_text(self.page))}")
 
     def _write(self) -> str | None:
         """Write the page here and now; returns what went wrong."""

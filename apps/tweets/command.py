@@ -18,7 +18,6 @@ from apps.arguments import (
     positive,
     seed,
 )
-from apps.gallery.live import LiveGallery
 from apps.interrupts import Interrupts, unwrapped
 from apps.log_lines import set_up_logging
 from apps.openai_images.batch_detection import is_batch_file, means_requests
@@ -176,17 +175,15 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     if told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
     generator = _create_generator(options, settings, tweets.name_of_run, backend)
-    with LiveGallery(generator.output_folder, settings.gallery) as gallery:
-        try:
-            run = Run(generator, interrupts, options.log_level, gallery.hear)
-            plan = generator.prepare(tweets.inputs, [tweets.folder])
-            results = run.execute(plan, "tweets", WHY_MOVED)
-        finally:
-            generator.stop(at_once=True)
+    try:
+        run = Run(generator, interrupts, options.log_level)
+        plan = generator.prepare(tweets.inputs, [tweets.folder])
+        results = run.execute(plan, "tweets", WHY_MOVED)
+    finally:
+        generator.stop(at_once=True)
     if not told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
     _print_summary(results, generator)
-    _print_page(gallery)
     if interrupts.count:
         return INTERRUPTED
     complete = all(r.success for r in results) and generator.tables_error is None
@@ -205,24 +202,22 @@ def _run_batch(
     settings = _settings(options, load_image_settings)
     path = user_path(options.tweets, "TWEETS")
     generator = _create_generator(options, settings, name_of_run(as_text(path.stem)), backend)
-    with LiveGallery(generator.output_folder, settings.gallery) as gallery:
-        try:
-            batch = LocalBatch(generator, path, limit=options.limit)
-            if batch.refusal is not None:
-                logger.error(batch.refusal)
-            run = Run(generator, interrupts, options.log_level, gallery.hear)
-            plan = generator.prepare(batch, [path.absolute().parent])
-            results = run.execute(plan, "pictures", WHY_MOVED, draws="generate" in batch.roles)
-            outcome = batch.write(results)
-        finally:
-            generator.stop(at_once=True)
+    try:
+        batch = LocalBatch(generator, path, limit=options.limit)
+        if batch.refusal is not None:
+            logger.error(batch.refusal)
+        run = Run(generator, interrupts, options.log_level)
+        plan = generator.prepare(batch, [path.absolute().parent])
+        results = run.execute(plan, "pictures", WHY_MOVED, draws="generate" in batch.roles)
+        outcome = batch.write(results)
+    finally:
+        generator.stop(at_once=True)
     unusable = f" ({batch.unusable} of them unusable lines)" if batch.unusable else ""
     ends = f"{outcome.completed} completed, {outcome.failed} failed{unusable}"
     print(f"{batch.requests} requests: {ends}")
     for what, file in (("results", outcome.output), ("errors", outcome.errors)):
         if file is not None:
             print(one_line(f"{what}: {as_text(file)}"))
-    _print_page(gallery)
     if interrupts.count:
         return INTERRUPTED
     return SOME_FAILED if outcome.failed or generator.tables_error is not None else ALL_DONE
@@ -233,16 +228,8 @@ def _settings(
 ) -> Settings:
     """The command line over the settings file."""
     settings = load(options.config)
-    names = (
-        "model",
-        "output_dir",
-        "seed",
-        "gpus_per_worker",
-        "workers_per_gpu",
-        "use_server",
-        "gallery",
-    )
-    changes = {name: getattr(options, name) for name in names}
+    names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu", "use_server")
+    changes = {name: getattr(options, name) for name in (*names, "gallery")}
     given = {key: value for key, value in changes.items() if value is not None}
     # Bytes that the locale has no letters for came in as surrogates, which are no text.
     given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}
@@ -267,11 +254,6 @@ def _create_generator(
         retry_quarantined=options.retry_quarantined,
         backend=backend,
     )
-
-
-def _print_page(gallery: LiveGallery) -> None:
-    if gallery.page is not None:
-        print(one_line(f"all at a glance: {as_text(gallery.page)}"))
 
 
 def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator) -> None:

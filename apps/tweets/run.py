@@ -2,10 +2,11 @@
 
 from loguru import logger
 
+from apps.gallery.live import LiveGallery
 from apps.interrupts import Interrupts
 from apps.progress import View, create_view
 from core.devices.model_choice import DEMO_MODEL
-from core.events import Event, Listener, ignore
+from core.events import Event
 from core.intake.planning import Plan, tell_plan
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import GenerateTask, Result
@@ -19,25 +20,20 @@ class Run:
 
     Args:
         generator: gets this run's listener.
-        listener: told of all events, beside the view.
     """
 
     def __init__(
-        self,
-        generator: MultiGPUImageGenerator,
-        interrupts: Interrupts,
-        log_level: str,
-        listener: Listener = ignore,
+        self, generator: MultiGPUImageGenerator, interrupts: Interrupts, log_level: str
     ) -> None:
         self._generator = generator
         self._interrupts = interrupts
         self._log_level = log_level
-        self._listener = listener
         self._view: View | None = None
+        self._gallery = LiveGallery(generator.output_folder, generator.settings.gallery)
         generator.listener = self._hear
 
     def _hear(self, event: Event) -> None:
-        self._listener(event)
+        self._gallery.hear(event)
         if self._view is not None:
             self._view.show(event)
 
@@ -60,7 +56,7 @@ class Run:
             _tell_unknown_words(generator, plan)
         generator.use_at_most(plan.to_run)
         workers = [device.label for device in generator.devices]
-        with create_view(plan.to_run, workers, self._log_level) as view:
+        with self._gallery, create_view(plan.to_run, workers, self._log_level) as view:
             self._view = view
             self._interrupts.run = generator
             if draws:
