@@ -84,11 +84,21 @@ EVERYTHING = {*ALLOWED}
 ALLOWED["workers"] = EVERYTHING - SEAM - {"core.intake", "core.engine", "core.remote"}
 ALLOWED["apps"] = EVERYTHING - {"core.processes"}
 ALLOWED["apps.openai_images"] = {"apps", *EVERYTHING}
-ALLOWED["apps.tweets"] = {"apps", "apps.openai_images", "demo_model", *EVERYTHING}
-ALLOWED["apps.edit_benchmark"] = {"apps", *EVERYTHING}
-ALLOWED["apps.server"] = {"apps", "apps.openai_images", *EVERYTHING}
+ALLOWED["apps.gallery"] = {"apps", "apps.page_parts", *EVERYTHING}
+ALLOWED["apps.page_parts"] = set()
+ALLOWED["apps.tweets"] = {
+    "apps",
+    "apps.gallery",
+    "apps.openai_images",
+    "demo_model",
+    *EVERYTHING,
+}
+ALLOWED["apps.edit_benchmark"] = {"apps", "apps.gallery", *EVERYTHING}
+ALLOWED["apps.server"] = {"apps", "apps.openai_images", "apps.page_parts", *EVERYTHING}
 MODULES = {  # that may import more than their packages
     "core.multi_gpu_image_generator": EVERYTHING,
+    "core.batches": EVERYTHING,
+    "core.warm_models": EVERYTHING,
     "core.processes.entry_points": {"workers"},
     "core.feeding": EVERYTHING,
     "core.session": EVERYTHING,

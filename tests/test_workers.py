@@ -543,7 +543,7 @@ def test_a_worker_owns_no_semaphore_that_would_outlive_it(tiny_model: Path, tmp_
         print(generator.generate_batch([task])[0].status)
         generator.stop(at_once=True)
         """
-    done = run_script(script, tmp_path)
+    done = run_script(script, tmp_path, "models")
     assert done.stdout == "done\n" and "leaked" not in done.stderr, done.stderr
 
 

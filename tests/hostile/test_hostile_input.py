@@ -210,11 +210,11 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
 
 
 def bomb(megabytes: int) -> bytes:
-    """Packed zeros (RFC 1950): each megabyte is the same block, so that making it takes no time."""
-    packer = zlib.compressobj(wbits=-15)
-    block = packer.compress(bytes(10**6)) + packer.flush(zlib.Z_FULL_FLUSH)
-    adler32 = (megabytes * 10**6 % 65521 << 16) + 1
-    return b"\x78\x9c" + block * megabytes + packer.flush() + struct.pack(">I", adler32)
+    """So many zeros as zlib packs them (RFC 1950), made of one packed piece over and over."""
+    packer, end = (zlib.compressobj(wbits=-zlib.MAX_WBITS) for _ in range(2))
+    piece = packer.compress(bytes(10**6)) + packer.flush(zlib.Z_FULL_FLUSH)
+    checksum = (megabytes * 10**6 % 65521) << 16 | 1  # Adler-32 of zeros
+    return b"\x78\x9c" + piece * megabytes + end.flush() + checksum.to_bytes(4)
 
 
 BOMB = bomb(200)

@@ -46,14 +46,22 @@ class Watched:
         self.problems: list[str] = []
         self.asked: list[str] = []
 
-    def open(self, url: str, width: int = 1280, height: int = 900, **options: Any) -> Page:
+    def open(
+        self,
+        url: str,
+        width: int = 1280,
+        height: int = 900,
+        own: str | None = None,
+        **options: Any,
+    ) -> Page:
+        """Open a page; `own` is where it may ask for more, by default below its URL."""
         context = self._browser.new_context(viewport={"width": width, "height": height}, **options)
         self._contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", self._note)
-        page.on("request", lambda request: self._check(request.url, url))
+        page.on("request", lambda request: self._check(request.url, own or url))
         page.goto(url)
         return page
 
