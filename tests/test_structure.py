@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
+from tests.longest_first import LONGEST
 
 HEAVY = {"torch", "diffusers", "transformers", "peft"}
 
@@ -153,3 +154,8 @@ def test_the_scheduler_is_pure(name: str) -> None:
     allowed |= {"typing", *(f"core.engine.{other}" for other in PURE)}
     found = imports_of(PROJECT / "core" / "engine" / f"{name}.py")
     assert {name for name in found if name.rpartition(".")[0] not in allowed} <= allowed
+
+
+def test_test_files_that_are_named_to_come_first_are_there() -> None:
+    folder = PROJECT / "tests"
+    assert not [name for name in LONGEST if not (folder / name).is_file()]
