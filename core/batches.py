@@ -221,6 +221,8 @@ class Batches:
         """Close all jobs as interrupted at once; safe in a signal handler."""
         for job in self._jobs:
             job.interrupt(at_once=True)
+        if self._models.engine is not None:  # it may be waiting for workers, with no job left
+            self._models.engine.hurry()
 
     def forget(self) -> None:
         """Be as before the first batch; called when the workers are stopped."""
