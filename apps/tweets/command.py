@@ -13,6 +13,7 @@ from apps.arguments import LOG_LEVELS, add_server_options, folder_name, gpu_ids,
 from apps.interrupts import Interrupts, unwrapped
 from apps.log_lines import set_up_logging
 from apps.openai_images.batch_detection import is_batch_file, means_requests
+from apps.prompts.text import STDIN
 from apps.tweets.run import Run
 from apps.tweets.tweets_file import PROMPT_SOURCES, name_of_run, read_tweets
 from core.engine.backend import WorkerBackend
@@ -152,13 +153,14 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
 
 
 def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None) -> int:
-    path = user_path(options.tweets, "TWEETS")
-    if is_batch_file(path):
-        return _run_batch(options, interrupts, backend)
-    if means_requests(path):
-        from apps.tweets.two_readings import refuse_what_is_neither
+    if options.tweets != STDIN:
+        path = user_path(options.tweets, "TWEETS")
+        if is_batch_file(path):
+            return _run_batch(options, interrupts, backend)
+        if means_requests(path):
+            from apps.tweets.two_readings import refuse_what_is_neither
 
-        refuse_what_is_neither(path)
+            refuse_what_is_neither(path)
     settings = _settings(options)
     suffix = settings.workers.picture_suffix
     tweets = read_tweets(options.tweets, options.prompt_from, options.limit, suffix)
@@ -236,7 +238,7 @@ def _create_generator(
         options.gpu_ids,
         settings,
         output_dir=Path(settings.output_dir) / (options.name or name_of_run),
-        input_file=options.tweets,
+        input_file="/dev/stdin" if options.tweets == STDIN else options.tweets,
         overwrite=options.overwrite,
         retry_quarantined=options.retry_quarantined,
         backend=backend,

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InputError
-from core.intake.task_kinds import Contents, TaskInput, TaskKind, deciding, kind_of
+from core.intake.task_kinds import (
+    Contents,
+    TaskInput,
+    TaskKind,
+    at_its_place,
+    deciding,
+    kind_of,
+)
 from core.lora_stack import CheckedLora, counting, hashes_of
 from core.seeds import RANDOM, random_seed, seed_of_task
 from core.store.claims import BatchClaims, Claim, Claims
@@ -124,7 +131,8 @@ class Admission:
             _check_task_id(task.task_id)
             return self._job(position, task)
         except InputError as error:
-            return Rejected(position, claimed_id(given, position), str(error))
+            text = at_its_place(given, str(error))
+            return Rejected(position, claimed_id(given, position), text)
         except RecursionError:
             error_text = "The task is nested too deeply."
             return Rejected(position, claimed_id(given, position), error_text)

@@ -28,6 +28,25 @@ TaskInput = Mapping[str, Any] | Task | InputError
 """What may stand for a task in a batch; an InputError is a task that its reader gave up on."""
 
 
+class PlacedTask(dict[str, Any]):
+    """The fields of a task, with the place in a user's file that messages about them begin with.
+
+    Attributes:
+        where: file and place, such as `prompts.csv: row 3 (line 5)`.
+    """
+
+    __slots__ = ("where",)
+
+    def __init__(self, fields: Mapping[str, Any], where: str) -> None:
+        super().__init__(fields)
+        self.where = where
+
+
+def at_its_place(given: TaskInput, error: str) -> str:
+    """An error about an input, with the input's place where it has one."""
+    return f"{given.where}: {error}" if isinstance(given, PlacedTask) else error
+
+
 class Inputs(Protocol):
     """The inputs of a batch. They are read once, in order."""
 
@@ -181,13 +200,18 @@ def kind_asked_for(given: TaskInput, usual: type[Task]) -> tuple[type[TaskKind[A
     if not isinstance(given, Mapping):
         return KINDS[usual.__name__], given
     if "kind" in given:
-        named, given = given["kind"], {k: v for k, v in given.items() if k != "kind"}
+        named, given = given["kind"], _without_kind(given)
         if _is_said(named):
             return _named(named), given
     for kind in _most_demanding_first(tuple(KINDS)):
         if any(_is_said(given.get(sign)) for sign in kind.signs or (kind.needed,)):
             return kind, given
     return KINDS[usual.__name__], given
+
+
+def _without_kind(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    rest = {k: v for k, v in given.items() if k != "kind"}
+    return PlacedTask(rest, given.where) if isinstance(given, PlacedTask) else rest
 
 
 def _named(name: Any) -> type[TaskKind[Any]]:
