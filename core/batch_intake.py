@@ -95,6 +95,7 @@ class BatchIntake:
             self._settings.seed,
             self._kept_seed,
             self._claims,
+            self._settings.workers.picture_quality,
         )
 
     @property

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from apps.prompts.text import STDIN
-from apps.tweets.tweets_file import BadTweet, read_tweets
+from apps.prompts.variants import BadEntry
+from apps.tweets.tweets_file import read_tweets
 from core.errors import InputError
 
 PROMPTS = ["a red house", "a blue boat at noon"]
@@ -140,7 +141,7 @@ def test_a_column_that_means_nothing_is_named_once(tmp_path: Path) -> None:
 )
 def test_a_damaged_row_fails_alone_and_says_its_line(tmp_path: Path, row: str, reason: str) -> None:
     good, bad = tasks_of(tmp_path, "p.csv", f"prompt,seed\n\ngood,1\n{row}\n")
-    assert good["prompt"] == "good" and isinstance(bad, BadTweet)
+    assert good["prompt"] == "good" and isinstance(bad, BadEntry)
     assert str(bad).startswith(f"p.csv: row 2 (line 4): {reason}")
 
 

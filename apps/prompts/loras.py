@@ -20,7 +20,7 @@ def read_lora(text: str) -> dict[str, Any]:
     path, colon, strength = text.strip().rpartition(":")
     if not colon or not _STRENGTH.fullmatch(strength.strip()):
         path, strength = text.strip(), ""
-    if not path.strip():
+    if not path.strip() or path.rstrip().endswith(":"):
         raise InputError(
             f"expected a LoRA as FILE or FILE:STRENGTH, like style.safetensors:0.8 "
             f"(found {shown(text)})."

@@ -2,8 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from core.errors import InputError
 from core.intake import spellings
+from core.intake.kinds.generate import GenerateKind
+from core.intake.picture_settings import read_layer
+from core.intake.settings_layer import merged
+from core.validation import shown
 
 
 @dataclass(frozen=True)
@@ -16,12 +22,15 @@ class Words:
         columns: further names of columns in tables, by their plain form; each gives a field
             that no other column of its table gives.
         unusual: the name that an unknown column may be a misspelling of, or None.
+        settings_of: the fields of a task that a setting's name and value, a text, give. Raises
+            InputError where there is no such setting, or it cannot have this value.
     """
 
     text: str
     field_of: Callable[[str], str | None]
     columns: Mapping[str, str]
     unusual: Callable[[str], str | None]
+    settings_of: Callable[[str, str], Mapping[str, Any]]
 
     def of_column(self, name: str) -> str | None:
         """The field that a column means."""
@@ -35,6 +44,20 @@ def _field_of_picture(key: str) -> str | None:
     if spellings.container(key) == "lora":
         return "lora"
     return spellings.setting(key)
+
+
+def _settings_of_picture(key: str, value: str) -> Mapping[str, Any]:
+    field = spellings.setting(key)
+    if field in (None, "output_path", "task_id", "metadata"):
+        near = spellings.meant(key)
+        known = "; did you mean " + repr(near) + "?" if near else "; docs/TWEETS.md lists them all."
+        raise InputError(f"{shown(key)} is no setting of a picture{known}")
+    fields = merged([read_layer({key: value})])
+    if not fields:  # a strength is one of a LoRA elsewhere
+        fields = {str(field): value}
+    kind = GenerateKind()
+    task = kind.parse({"prompt": "x", "lora_path": "x", **fields})
+    return {name: getattr(task, name) for name in fields}
 
 
 def _plain(names: Mapping[str, str]) -> dict[str, str]:
@@ -54,5 +77,6 @@ PICTURES = Words(
         }
     ),
     unusual=spellings.meant,
+    settings_of=_settings_of_picture,
 )
 """Of pictures that are drawn from prompts; docs/TWEETS.md shows them."""

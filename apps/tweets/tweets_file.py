@@ -10,13 +10,14 @@ docs/TWEETS.md says which names and places of a setting count.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from apps.prompts.entries import read_entries
 from apps.prompts.entry_list import Entries
 from apps.prompts.text import STDIN, shown_path
+from apps.prompts.variants import BadEntry
 from core.errors import InputError, one_line
 from core.intake import spellings
 from core.intake.picture_settings import read_layer
@@ -24,11 +25,13 @@ from core.intake.setting_values import is_empty, is_set
 from core.intake.settings_layer import Layer, merged
 from core.intake.spellings import ALIKE
 from core.intake.task_kinds import Inputs, PlacedTask, TaskInput
-from core.names import cleaned, cut, distinct
+from core.names import cleaned, counted, cut, distinct
 from core.paths import as_text, user_path
+from core.seeds import RANDOM
 from core.store.outputs import PICTURE_SUFFIXES
 from core.validation import MAX_SHOWN, misspelt, shown
 
+MAX_PROMPT = 60  # characters of a prompt in the name of its picture
 MAX_NAME = 100  # characters of a persona's or a file's name in file names
 MAX_RUN_BYTES = 200  # of a run's folder: `datasets` makes longer names of it for its cache
 FEW = 1000  # entries: so many are all read before anything is done
@@ -39,14 +42,6 @@ _KEPT = {  # as metadata of the picture
     spellings.plain(key): key for key in ("slot", "tweet_text", "content_type", "subtype", "mood")
 }
 _OF_ONE_ENTRY = ("output_path", "task_id", "metadata")
-
-
-class BadTweet(InputError):
-    """An entry that cannot be used; knows the id under which it is recorded."""
-
-    def __init__(self, message: str, task_id: str) -> None:
-        super().__init__(message)
-        self.task_id = task_id
 
 
 class TweetFile:
@@ -63,6 +58,11 @@ class TweetFile:
         self.folder = folder
         self.inputs = inputs
         self._reader = reader
+
+    @property
+    def noun(self) -> str:
+        """What one input is called: a tweet, or a prompt."""
+        return self._reader.unit
 
     @property
     def passed_over(self) -> str | None:
@@ -89,15 +89,50 @@ def read_tweets(
         InputError: unreadable, not text, of no known form, or without entries.
     """
     path = path if path == STDIN else user_path(path, "TWEETS")
-    found, stem = read_entries(path), "stdin" if path == STDIN else as_text(path.stem)
-    name = _file_name(found.name) or _file_name(stem) or "image"
+    found = read_entries(path)
     if not found.entries:
         raise InputError(f"{shown_path(path)}: holds no {_what(found)}.")
-    reader = _Reader(path, found, name, prompt_from, suffix)
+    if path == STDIN:
+        return _tweets(found, "stdin", "standard input", Path.cwd(), prompt_from, limit, suffix)
+    stem, folder = as_text(path.stem), path.resolve().parent
+    return _tweets(found, stem, path.name, folder, prompt_from, limit, suffix)
+
+
+def read_prompts(
+    prompts: Sequence[str], first_seed: int, limit: int | None = None, suffix: str = ".png"
+) -> TweetFile:
+    """Take prompts as they are; each picture is called by its own.
+
+    Args:
+        first_seed: of each of them, so that a prompt's picture depends on no other prompt.
+    """
+    each = list(dict.fromkeys(prompts))
+    slugs = [cleaned(prompt, "-").strip("_") for prompt in each]
+    seed = {} if first_seed == RANDOM else {"seed": first_seed}
+    entries = []
+    for prompt, slug in zip(each, slugs, strict=True):
+        name = cut(slug, MAX_PROMPT)
+        if name != slug or not name or slugs.count(slug) > 1:
+            name = distinct(prompt, name or "prompt")
+        entries.append({"prompt": prompt, "task_id": name, **seed})
+    found = Entries(entries, places=lambda index: f"prompt {index + 1}", by_id=True)
+    return _tweets(found, "prompts", "--prompt", Path.cwd(), None, limit, suffix)
+
+
+def _tweets(
+    found: Entries,
+    stem: str,
+    file: str,
+    folder: Path,
+    prompt_from: str | None,
+    limit: int | None,
+    suffix: str,
+) -> TweetFile:
+    name = _file_name(found.name) or _file_name(stem) or "image"
+    reader = _Reader(file, found, name, prompt_from, suffix)
     entries = list(found.entries[:limit])
     unread = _Unread(reader, entries)
     inputs: Inputs = unread if len(entries) > FEW else list(unread)
-    folder = Path.cwd() if path == STDIN else path.resolve().parent
     return TweetFile(name_of_run(stem), folder, inputs, reader)
 
 
@@ -125,9 +160,9 @@ class _Reader:
     """Turns the entries of one file into task inputs."""
 
     def __init__(
-        self, path: Path, found: Entries, name: str, prompt_from: str | None, suffix: str
+        self, file: str, found: Entries, name: str, prompt_from: str | None, suffix: str
     ) -> None:
-        self._file = "standard input" if path == STDIN else path.name
+        self._file = file
         self._found = found
         self._of_persona = found.of_persona
         self._persona = found.name if is_set(found.name) else None
@@ -152,9 +187,9 @@ class _Reader:
                 raise entry
             fields = self._fields(entry)
         except InputError as error:
-            return BadTweet(f"{where}: {error}", task_id)
+            return BadEntry(f"{where}: {error}", task_id)
         except RecursionError:
-            return BadTweet(f"{where}: nested too deeply.", task_id)
+            return BadEntry(f"{where}: nested too deeply.", task_id)
         if self._found.by_id:
             self._name_by_id(fields)
         fields.setdefault("task_id", task_id)
@@ -175,8 +210,7 @@ class _Reader:
             return None
         parts: list[str] = []
         for key, count in self._passed_over.most_common(MAX_PASSED_OVER):
-            unit = "" if parts else f" {self._unit if count == 1 else f'{self._unit}s'}"
-            parts.append(f"{_short(key)} ({count}{unit})")
+            parts.append(f"{_short(key)} ({count if parts else counted(count, self.unit)})")
         left = len(self._passed_over) - len(parts)
         parts += [f"{left} more"] if left else []
         parts += self._passed_over_for_all
@@ -186,7 +220,8 @@ class _Reader:
         )
 
     @property
-    def _unit(self) -> str:
+    def unit(self) -> str:
+        """What one entry is called."""
         return _what(self._found).removesuffix("s")
 
     def _fields(self, entry: Any) -> dict[str, Any]:

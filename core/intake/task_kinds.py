@@ -59,6 +59,7 @@ K = TypeVar("K", bound="type[TaskKind[Any]]")
 TWO_WAYS = "loras: give either loras or lora_path, not both."
 USUAL_STEPS = 30
 # Names and places decide nothing; the content of the files behind them does.
+_WHERE_LOSSY = "picture_quality"  # decides where it is set
 _NEVER_DECIDING = ("output_path", "task_id", "metadata", "lora_path", "loras")
 
 
@@ -242,7 +243,10 @@ def _is_said(value: Any) -> bool:
 def deciding(task: Task) -> dict[str, Any]:
     """The fields of a task that decide its result by their own values."""
     undeciding = undeciding_fields(type(task))
-    return {k: v for k, v in fields_of(task).items() if k not in undeciding}
+    decides = {k: v for k, v in fields_of(task).items() if k not in undeciding}
+    if decides.get(_WHERE_LOSSY) is None:
+        decides.pop(_WHERE_LOSSY, None)
+    return decides
 
 
 def undeciding_fields(task: type[Task]) -> frozenset[str]:

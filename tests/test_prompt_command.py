@@ -1,0 +1,111 @@
+"""The tweets command with prompts of all forms, from its arguments to its records."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from apps.tweets.command import main
+from core.store.provenance import read_provenance
+from tests.inline_backend import InlineBackend
+from tests.inline_command import rows
+
+
+class Command:
+    """The command in a folder of its own, on a simulated device in this process."""
+
+    def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self._capfd = capfd
+
+    def run(self, *arguments: str, **settings: Any) -> tuple[int, str]:
+        """Exit code, and all that was said."""
+        config = self.folder / "settings.yaml"
+        config.write_text(yaml.safe_dump({"model": "simulated", **settings}), "utf-8")
+        try:
+            code = main([*arguments, "--config", str(config)], backend=InlineBackend())
+        except SystemExit as end:  # argparse
+            code = int(str(end.code))
+        said = self._capfd.readouterr()
+        assert "Traceback" not in said.err
+        return code, said.out + said.err
+
+    def pictures(self, name: str) -> list[str]:
+        folder = self.folder / "outputs" / name
+        return sorted(f.name for f in folder.iterdir() if f.suffix in (".png", ".webp", ".jpg"))
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        return rows(self.folder / "outputs" / name / "results.jsonl")
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Command:
+    monkeypatch.chdir(tmp_path)
+    return Command(tmp_path, capfd)
+
+
+def test_a_prompt_of_the_command_line_is_drawn_and_others_leave_it_alone(command: Command) -> None:
+    assert command.run("--prompt", "a red house", "--prompt", "a boat", "1")[0] == 0
+    assert command.pictures("prompts") == ["a_boat.png", "a_red_house.png"]
+    code, said = command.run("--prompt", "a boat", "--prompt", "a cat", "1")
+    assert code == 0 and "Plan: 1 new, 1 unchanged." in said
+    assert command.pictures("prompts") == ["a_boat.png", "a_cat.png", "a_red_house.png"]
+
+
+def test_a_grid_of_seeds_and_settings_is_drawn_whole_and_resumed(command: Command) -> None:
+    (command.folder / "p.txt").write_text("a {red|blue} house\na boat\n")
+    line = ["p.txt", "1", "--seeds", "0-1", "--grid", "cfg=1,2", "--alternatives"]
+    code, said = command.run(*line)
+    assert code == 0 and "12 prompts: 12 done" in said
+    assert "p_00_red_seed0_cfg2.png" in command.pictures("p")
+    ids = [record["task_id"] for record in command.records("p")]
+    assert len(set(ids)) == 12 and ids[:2] == ["p_00_red_seed0_cfg1", "p_00_red_seed0_cfg2"]
+    assert "12 prompts: 12 skipped" in command.run(*line)[1]
+
+
+def test_a_bad_value_of_a_table_names_file_row_line_field_and_value(command: Command) -> None:
+    (command.folder / "p.csv").write_text("prompt,width\na,64\nb,wide\n")
+    code, said = command.run("p.csv", "1")
+    assert code == 1 and "2 prompts: 1 done, 1 failed" in said
+    [error] = [record["error"] for record in command.records("p") if not record["success"]]
+    assert error.startswith("p.csv: row 2 (line 3): width: ") and "'wide'" in error
+
+
+def test_pictures_have_the_format_and_quality_that_are_asked_for(command: Command) -> None:
+    line = ["--prompt", "a", "1", "--format", "jpg"]
+    assert command.run(*line)[0] == 0 and command.pictures("prompts") == ["a.jpg"]
+    file = command.folder / "outputs" / "prompts" / "a.jpg"
+    assert read_provenance(file)["task"]["picture_quality"] == 95
+    assert "Plan: 1 unchanged." in command.run(*line, "--quality", "95")[1]
+    said = command.run(*line, "--quality", "60")[1]
+    assert "Plan: 1 changed (quality of the file 95 -> 60)." in said
+    (file.parent / "ledger.sqlite").unlink()
+    assert "Plan: 1 unchanged." in command.run(*line, "--quality", "60")[1]
+    [row] = rows(file.parent / "metadata.jsonl")
+    assert (row["file_name"], row["prompt"]) == ("a.jpg", "a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["p.txt", "--quality", "80"], "--quality: PNG is lossless; use it with --format jpeg"),
+        ([], 'Give a file of prompts, or --prompt "…"'),
+        (["p.txt", "--prompt", "a"], "Give either a file of prompts (p.txt) or --prompt"),
+        (["p.txt", "--grid", "stepps=1"], "did you mean 'steps'?"),
+        (["p.txt", "--seeds", "x"], "--seeds: expected seeds like 0-9"),
+        (["p.txt", "--seeds", "0-1", "--grid", "seed=1,2"], "are one setting: give one"),
+        (["p.txt", "--lora", "a", "--set", "lora=b"], "are one setting: give one"),
+        (["batch.jsonl", "--seeds", "0-1"], "--seeds: requests of a batch file say all of it"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_one_line(
+    command: Command, arguments: list[str], reason: str
+) -> None:
+    (command.folder / "p.txt").write_text("a\n")
+    request = '{"custom_id": "a", "url": "/v1/images/generations", "body": {"prompt": "a"}}\n'
+    (command.folder / "batch.jsonl").write_text(request)
+    code, said = command.run(*arguments)
+    assert code == 2 and reason in said and said.count("\n") == 1
