@@ -92,7 +92,7 @@ def test_pictures_have_the_format_and_quality_that_are_asked_for(command: Comman
     ("arguments", "reason"),
     [
         (["p.txt", "--quality", "80"], "--quality: PNG is lossless; use it with --format jpeg"),
-        ([], 'Give a file of prompts, or --prompt "…"'),
+        ([], 'Give a file of prompts, --prompt "…", or pictures with --from-png'),
         (["p.txt", "--prompt", "a"], "Give either a file of prompts (p.txt) or --prompt"),
         (["p.txt", "--grid", "stepps=1"], "did you mean 'steps'?"),
         (["p.txt", "--seeds", "x"], "--seeds: expected seeds like 0-9"),

@@ -34,6 +34,8 @@ class Choice:
 def changed(task: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a task with others in place of its own."""
     gone = {name for names in _ONE_SETTING if set(names[:2]) & changes.keys() for name in names}
+    if "seed" in changes:
+        gone.add("seed_is_random")
     return {**{k: v for k, v in task.items() if k not in gone}, **changes}
 
 

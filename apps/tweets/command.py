@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from apps.prompts.settings import loras_of, read_changes, read_grid, seed_axis
 from apps.prompts.text import STDIN
 from apps.prompts.variants import Variants, with_alternatives
 from apps.prompts.words import PICTURES
+from apps.tweets.again import Again
 from apps.tweets.options import check_source, parse_arguments
 from apps.tweets.run import Run
 from apps.tweets.tweets_file import TweetFile, name_of_run, read_prompts, read_tweets
@@ -25,6 +26,7 @@ from core.intake.task_kinds import Inputs
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.names import counted
 from core.paths import as_text, user_path
+from core.seeds import RANDOM
 from core.settings import Settings, load_settings
 from core.tasks import Result
 
@@ -69,7 +71,12 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
             refuse_what_is_neither(path)
     settings = _settings(options)
     tweets = _read(options, settings)
+    again = tweets if isinstance(tweets, Again) else None
+    if again is not None:
+        settings = _laid_over(settings, again.settings(settings))
     inputs = _multiplied(options, settings, tweets.inputs)
+    if inputs is not tweets.inputs or options.format or options.quality:
+        again = None  # they are to be other pictures
     told = tweets.is_read
     if told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
@@ -77,21 +84,27 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     try:
         run = Run(generator, interrupts, options.log_level)
         plan = generator.prepare(inputs, [tweets.folder])
+        if again is not None:
+            again.expect(plan)
         results = run.execute(plan, f"{tweets.noun}s", WHY_MOVED)
     finally:
         generator.stop(at_once=True)
     if not told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
     _print_summary(results, generator, tweets.noun)
+    if again is not None:
+        print(one_line(again.compare(results)))
     if interrupts.count:
         return INTERRUPTED
     complete = all(r.success for r in results) and generator.tables_error is None
     return ALL_DONE if complete else SOME_FAILED
 
 
-def _read(options: argparse.Namespace, settings: Settings) -> TweetFile:
-    """What is asked for: a file, or prompts of the command line."""
+def _read(options: argparse.Namespace, settings: Settings) -> TweetFile | Again:
+    """What is asked for: a file, prompts of the command line, or pictures."""
     suffix = settings.workers.picture_suffix
+    if options.from_png:
+        return Again(options.from_png, options.limit, suffix if options.format else None)
     if options.prompt:
         prompts = [as_text(prompt) for prompt in options.prompt]
         return read_prompts(prompts, settings.seed, options.limit, suffix)
@@ -102,11 +115,17 @@ def _multiplied(options: argparse.Namespace, settings: Settings, inputs: Inputs)
     """Inputs with what the command line sets, and in all variants that it asks for."""
     texts = {name: [as_text(x) for x in getattr(options, name) or ()] for name in _OF_TASKS}
     axes = read_grid(texts["grid"], PICTURES)
-    if options.seeds is not None:
+    seeds = options.seeds
+    changes = read_changes(texts["set"], PICTURES)
+    if options.from_png and options.seed is not None and seeds is None:
+        if options.seed == RANDOM:
+            changes["seed"] = RANDOM
+        else:
+            seeds = str(options.seed)
+    if seeds is not None:
         if any("seed" in axis[0].fields for axis in axes):
             raise InputError("--seeds and --grid seed=… are one setting: give one of them.")
-        axes = [seed_axis(options.seeds, "--seeds"), *axes]
-    changes = read_changes(texts["set"], PICTURES)
+        axes = [seed_axis(seeds, "--seeds"), *axes]
     loras = loras_of(texts["lora"])
     if loras and {"lora_path", "loras"} & changes.keys():
         raise InputError("--lora and --set lora=… are one setting: give one of them.")
@@ -163,8 +182,16 @@ def _settings(
     of_files = {key: value for key, value in of_files.items() if value is not None}
     if options.quality is not None and (options.format or settings.workers.picture_format) == "png":
         raise InputError("--quality: PNG is lossless; use it with --format jpeg or webp.")
+    return _laid_over(settings, {**given, "workers": of_files}, load)
+
+
+def _laid_over(
+    settings: Settings, changes: Mapping[str, Any], load: Callable[[Any], Settings] = load_settings
+) -> Settings:
+    """Settings with others over them; of the section `workers` with single ones."""
     known = settings.model_dump(exclude_unset=True)
-    return load({**known, **given, "workers": {**known["workers"], **of_files}})
+    workers = {**known["workers"], **changes.get("workers", {})}
+    return load({**known, **changes, "workers": workers})
 
 
 def _create_generator(

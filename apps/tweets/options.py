@@ -1,6 +1,7 @@
 """The options of `generate_images_from_tweets.py`, and what is drawn by them."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,8 @@ examples:
       draw on three of this machine's GPUs with a model of your choice
   python generate_images_from_tweets.py tweets.json --limit 3 --output-dir trial
       try the first three tweets
+  python generate_images_from_tweets.py --from-png outputs/tweets/Mira_00.png --seeds 0-9
+      draw a picture again with ten other seeds
   python generate_images_from_tweets.py batch.jsonl
       do the requests of a file of OpenAI's Batch API: pictures and edits
 
@@ -73,12 +76,20 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _with_prompts(options: argparse.Namespace) -> argparse.Namespace:
-    """With prompts in place of a file, a number in the file's place is NUM_GPUS."""
-    given = options.tweets
-    is_free = bool(options.prompt) and options.num_gpus is None
-    if is_free and given is not None and str(given).isdecimal() and not given.exists():
-        options.tweets, options.num_gpus = None, int(str(given))
+    """Without a file, a number in its place, or behind the last picture, is NUM_GPUS."""
+    if options.num_gpus is not None or not (options.prompt or options.from_png):
+        return options
+    last = options.from_png[-1] if options.from_png and len(options.from_png) > 1 else ""
+    if _is_number(options.tweets):
+        options.tweets, options.num_gpus = None, int(str(options.tweets))
+    elif options.tweets is None and _is_number(last):
+        options.num_gpus = int(options.from_png.pop())
     return options
+
+
+def _is_number(given: object) -> bool:
+    """Whether it is a number, and no file."""
+    return str(given).isdecimal() and not os.path.exists(str(given))
 
 
 def check_source(options: argparse.Namespace) -> None:
@@ -87,10 +98,18 @@ def check_source(options: argparse.Namespace) -> None:
     Raises:
         InputError: there is none, or two.
     """
-    if options.tweets is None and not options.prompt:
-        raise InputError('Give a file of prompts, or --prompt "…"; --help shows examples.')
-    if options.tweets is not None and options.prompt:
-        raise InputError(f"Give either a file of prompts ({options.tweets}) or --prompt, not both.")
+    given = [f"a file of prompts ({options.tweets})"] if options.tweets is not None else []
+    given += ["--prompt"] if options.prompt else []
+    given += ["--from-png"] if options.from_png else []
+    if not given:
+        raise InputError(
+            'Give a file of prompts, --prompt "…", or pictures with --from-png; --help shows '
+            "examples."
+        )
+    if len(given) > 1:
+        raise InputError(f"Give either {' or '.join(given)}, not both.")
+    if options.prompt_from and not options.tweets:
+        raise InputError("--prompt-from: is for files; leave it out.")
 
 
 def _add_what(group: argparse._ArgumentGroup) -> None:
@@ -100,6 +119,15 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         action="append",
         metavar='"…"',
         help="draw this prompt, in place of a file; give it again for more prompts",
+    )
+    add(
+        "--from-png",
+        action="extend",
+        nargs="+",
+        metavar="FILE",
+        help="draw pictures of this program again from what they say of themselves (PNG, WebP, "
+        "JPEG, a folder of them, or its metadata.jsonl), and say whether they became the same; "
+        "--seeds or --set draw them in another way",
     )
     add(
         "--prompt-from",

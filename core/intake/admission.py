@@ -200,7 +200,9 @@ class Admission:
             seed = random_seed() if kept is None else kept
             return replace(task, seed=seed, seed_is_random=True)
         first = 0 if self._first_seed == RANDOM else self._first_seed
-        seed = seed_of_task(first, position) if task.seed is None else wanted
+        if task.seed is not None:  # of one that is drawn again it says how it was found
+            return task if task.seed == wanted else replace(task, seed=wanted)
+        seed = seed_of_task(first, position)
         return replace(task, seed=seed, **({"seed_is_random": False} if says_random else {}))
 
 
