@@ -40,6 +40,7 @@ from core.remote.choice import with_or_without_server
 from core.roles import Roles
 from core.session import Session
 from core.settings import Settings, load_settings
+from core.store.ledger import Entry
 from core.streams import occupy_standard_descriptors
 from core.tasks import Result, Task
 from core.worker_spec import Role
@@ -534,6 +535,16 @@ class MultiGPUImageGenerator:
                 plan.continue_with(rest)
             self._prepared = bool(plan.to_run)
             return plan
+
+    def records(self) -> dict[str, Entry]:
+        """What the output folder has on record: a ledger entry for each result, by its key.
+
+        Raises:
+            LedgerError, StorageError: the record cannot be read.
+        """
+        self._own()
+        with self._callers.inside():
+            return self._session.ledger.entries()
 
     def forget(self, output_paths: Sequence[str]) -> None:
         """Remove results from the output folder's record, once their files were removed.

@@ -109,3 +109,68 @@ def test_arguments_that_do_not_go_together_are_one_line(
     (command.folder / "batch.jsonl").write_text(request)
     code, said = command.run(*arguments)
     assert code == 2 and reason in said and said.count("\n") == 1
+
+
+FIVE = (
+    '[{"prompt": "a"}, {"prompt": "!error b"}, {"prompt": "c", "lora": "no.safetensors"}, "d", 7]'
+)
+
+
+def test_only_what_failed_is_tried_again_with_the_seeds_of_its_places(command: Command) -> None:
+    (command.folder / "t.json").write_text(FIVE)
+    assert command.run("t.json", "1", supervision={"max_attempts": 1})[0] == 1
+    (command.folder / "t.json").write_text(FIVE.replace("!error b", "b").replace("7]", '"e"]'))
+    code, said = command.run("t.json", "1", "--only-failed")
+    assert code == 1 and "3 tweets: 2 done, 1 failed" in said
+    assert [(r["task_id"], r["seed"]) for r in command.records("t")][::2] == [
+        ("t_01", 43), ("t_04", 46)
+    ]  # fmt: skip
+    assert "1 tweet: 1 failed" in command.run("t.json", "1", "--only-failed")[1]
+    assert "5 tweets: 1 failed, 4 skipped" in command.run("t.json", "1")[1]
+
+
+def test_pictures_are_chosen_by_id_and_by_their_records(command: Command) -> None:
+    (command.folder / "p.txt").write_text("a house\na boat\na cat\n")
+    code, said = command.run("p.txt", "1", "--only", "p_02", "p_00")
+    assert code == 0 and [r["task_id"] for r in command.records("p")] == ["p_00", "p_02"]
+    assert [r["seed"] for r in command.records("p")] == [42, 44]
+    assert "1 prompt: 1 done" in command.run("p.txt", "1", "--where", "status=new")[1]
+    line = ["p.txt", "1", "--where", "prompt~house", "--where", "seed=42", "--overwrite"]
+    assert "1 prompt: 1 done" in command.run(*line)[1]
+    code, said = command.run("p.txt", "1", "--where", "status=failed")
+    assert code == 0 and "Nothing is drawn: no prompt fits." in said
+    assert len(rows(command.folder / "outputs" / "p" / "metadata.jsonl")) == 3
+    assert "3 prompts: 3 skipped" in command.run("p.txt", "1")[1]
+
+
+def test_pictures_are_called_by_a_pattern(command: Command) -> None:
+    (command.folder / "p.csv").write_text("prompt,seed,mood\nA house!,7,calm\na boat,,\n")
+    pattern = "{mood}/{index:03}_{prompt}_{seed}_{lora}"
+    assert command.run("p.csv", "1", "--picture-name", pattern)[0] == 0
+    found = [Path(r["output_path"]).relative_to(command.folder / "outputs/p").as_posix()
+             for r in command.records("p")]  # fmt: skip
+    assert found == ["calm/000_A_house_7_none.png", "none/001_a_boat_43_none.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["--only", "p_0"], 2, "--only: nothing here is called 'p_0'; did you mean p_0"),
+        (["--where", "x"], 2, "--where: expected FIELD=VALUE"),
+        (["--picture-name", "x"], 2, "names all pictures alike; use a field in it: {id}"),
+        (["--picture-name", "{prompt.upper}"], 2, "expected a field like {prompt}"),
+        (["--picture-name", "{prompt!r}"], 2, "expected a field like {prompt}"),
+        (["--picture-name", "{id:>999999999}"], 2, "expected a width like {index:04}"),
+        (["--picture-name", "{id"], 2, "--picture-name {id: "),
+        (["--picture-name", "../{id}"], 1, "leads outside with '..'"),
+        (["--picture-name", "{lora}", "--limit", "2"], 1, "is also the output of task 0"),
+        (["--picture-name", "{seed}", "--seed", "-1"], 1, "a random seed is not known before"),
+    ],
+)
+def test_a_choice_or_a_name_that_cannot_be_is_one_line(
+    command: Command, arguments: list[str], code: int, reason: str
+) -> None:
+    (command.folder / "p.txt").write_text("a\nb\n")
+    found, said = command.run("p.txt", "1", *arguments)
+    assert found == code and reason in said
+    assert code == 1 or said.count("\n") == 1

@@ -12,10 +12,13 @@ from loguru import logger
 from apps.interrupts import Interrupts, unwrapped
 from apps.log_lines import set_up_logging
 from apps.openai_images.batch_detection import is_batch_file, means_requests
+from apps.prompts.picture_names import PictureNames
+from apps.prompts.selection import chosen
 from apps.prompts.settings import loras_of, read_changes, read_grid, seed_axis
 from apps.prompts.text import STDIN
 from apps.prompts.variants import Variants, with_alternatives
 from apps.prompts.words import PICTURES
+from apps.record_filter import FAILED, read_condition
 from apps.tweets.again import Again
 from apps.tweets.options import check_source, parse_arguments
 from apps.tweets.run import Run
@@ -30,6 +33,7 @@ from core.seeds import RANDOM
 from core.settings import Settings, load_settings
 from core.tasks import Result
 
+_OF_CHOICE = ("only", "only_failed", "where")  # options that choose tasks
 _OF_TASKS = ("grid", "set", "lora")  # options that change tasks
 ALL_DONE, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
 WHY_MOVED = (
@@ -82,6 +86,11 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         logger.warning(tweets.passed_over)
     generator = _create_generator(options, settings, tweets.name_of_run, backend)
     try:
+        if options.only or options.only_failed or options.where:
+            inputs, again = _chosen(options, settings, inputs, generator), None
+            if not len(inputs):
+                print(f"Nothing is drawn: no {tweets.noun} fits. {one_line(_place(generator))}")
+                return ALL_DONE
         run = Run(generator, interrupts, options.log_level)
         plan = generator.prepare(inputs, [tweets.folder])
         if again is not None:
@@ -132,7 +141,34 @@ def _multiplied(options: argparse.Namespace, settings: Settings, inputs: Inputs)
     if options.alternatives:
         inputs = with_alternatives(inputs, settings.seed)
     changes = {**changes, **loras}
-    return Variants(inputs, axes, changes, settings.seed) if axes or changes else inputs
+    if axes or changes:
+        inputs = Variants(inputs, axes, changes, settings.seed)
+    if options.picture_name is not None:
+        suffix, pattern = settings.workers.picture_suffix, as_text(options.picture_name)
+        inputs = PictureNames(inputs, pattern, PICTURES, suffix, settings.seed)
+    return inputs
+
+
+def _chosen(
+    options: argparse.Namespace,
+    settings: Settings,
+    inputs: Inputs,
+    generator: MultiGPUImageGenerator,
+) -> Inputs:
+    """The inputs that --only, --only-failed and --where leave."""
+    try:
+        conditions = [read_condition(as_text(text)) for text in options.where or ()]
+    except InputError as error:
+        raise InputError(f"--where: {error}") from None
+    if options.only_failed:
+        conditions.append(FAILED)
+    only = dict.fromkeys(as_text(id) for id in options.only or ())
+    records, folder = generator.records(), str(generator.output_folder)
+    return chosen(inputs, records, folder, only, conditions, settings.seed)
+
+
+def _place(generator: MultiGPUImageGenerator) -> str:
+    return f"pictures and results: {as_text(generator.output_folder)}"
 
 
 def _run_batch(
@@ -144,9 +180,10 @@ def _run_batch(
 
     if options.prompt_from is not None:
         raise InputError("--prompt-from: requests of a batch file have one prompt; leave it out.")
-    for name in (*_OF_TASKS, "seeds", "alternatives"):
+    for name in (*_OF_TASKS, *_OF_CHOICE, "seeds", "alternatives", "picture_name"):
         if getattr(options, name):
-            raise InputError(f"--{name}: requests of a batch file say all of it; leave it out.")
+            option = name.replace("_", "-")
+            raise InputError(f"--{option}: requests of a batch file say all of it; leave it out.")
     settings = _settings(options, load_image_settings)
     path = user_path(options.tweets, "TWEETS")
     generator = _create_generator(options, settings, name_of_run(as_text(path.stem)), backend)
@@ -221,4 +258,4 @@ def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator,
     loads, switches = generator.lora_counts
     loras = f"; {counted(loads, 'LoRA load')}, {counted(switches, 'switch')}" if switches else ""
     print(f"{counted(len(results), noun)}: {parts}{loras}")
-    print(one_line(f"pictures and results: {as_text(generator.output_folder)}"))
+    print(one_line(_place(generator)))

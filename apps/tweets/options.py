@@ -135,6 +135,21 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         help="take the prompt from this field alone (default: the first of prompt, "
         "positive_prompt and scene_hint that is not empty)",
     )
+    add(
+        "--only",
+        nargs="+",
+        action="extend",
+        metavar="ID",
+        help="only the pictures with these ids, as log lines and results.jsonl call them",
+    )
+    add("--only-failed", action="store_true", help="only what failed in an earlier run")
+    add(
+        "--where",
+        action="append",
+        metavar="FIELD=VALUE",
+        help="only pictures whose record says so, such as status=failed, lora=ink*, seconds>30 or "
+        "prompt~house; all conditions have to hold",
+    )
     add("--limit", type=positive, metavar="N", help="only the first N prompts of the file")
     add(
         "--alternatives",
@@ -192,6 +207,12 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
         type=folder_name,
         metavar="NAME",
         help="pictures go to DIR/NAME, so that two files of one name do not share a folder",
+    )
+    add(
+        "--picture-name",
+        metavar="PATTERN",
+        help="call pictures by this pattern of fields, such as {prompt}_{seed} or {lora}/{id}; "
+        "also {index}, any setting, and what a tweet says of itself (default: {id})",
     )
     add(
         "--format",
