@@ -496,7 +496,7 @@ class MultiGPUImageGenerator:
     ) -> Plan:
         """Check inputs against settings, files and ledger, without any worker.
 
-        Of a large input, where no earlier result can be there, only the first part is looked at:
+        Of a large input, of which no earlier result is there, only the first part is looked at:
         the rest is while workers draw.
 
         Args:
@@ -519,7 +519,11 @@ class MultiGPUImageGenerator:
                 kept_seed,
                 claims,
             )
-            streams = len(inputs) > FIRST and session.is_fresh and intake.only_draws(inputs)
+            streams = (
+                len(inputs) > FIRST
+                and intake.only_draws(inputs)
+                and (session.is_fresh or _are_new(session, intake.outputs(inputs)))
+            )
             more: list[Task] = []
             if streams and intake.goes_by_sizes(self._served):
                 inputs = list(inputs)  # it is read twice
@@ -618,6 +622,9 @@ class MultiGPUImageGenerator:
             raise
         finally:
             self._forget_stop()
+            if job.finished:  # its results are the caller's now
+                with self._planning:
+                    self._jobs = [known for known in self._jobs if known is not job]
         self.tables_error = job.records_error
         return job.results()
 
@@ -660,6 +667,10 @@ class MultiGPUImageGenerator:
             return str
         folder = user_path(self.settings.output_dir, "output_dir") / self._run_name
         return lambda name: as_text(folder / name)
+
+
+def _are_new(session: Session, outputs: Sequence[str] | None) -> bool:
+    return outputs is not None and session.has_none_of(outputs)
 
 
 def _left(end: float) -> float:
