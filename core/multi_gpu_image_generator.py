@@ -33,7 +33,7 @@ from core.errors import InputError, LedgerError, StorageError
 from core.events import Event, Listener, ignore, tell
 from core.intake.planning import Plan, tell_plan
 from core.intake.remaining import FIRST, Remaining
-from core.intake.task_kinds import Inputs, TaskInput
+from core.intake.task_kinds import Inputs, TaskInput, refuse_single_task
 from core.messages import MOST_PREVIEWS
 from core.paths import as_text, user_path
 from core.remote.choice import with_or_without_server
@@ -432,7 +432,8 @@ class MultiGPUImageGenerator:
             exception, and so are all tasks of a kind whose model cannot be used.
 
         Raises:
-            InputError: the output folder holds the results of another input; nothing ran.
+            InputError: the output folder holds the results of another input, or `tasks` is no list;
+                nothing ran.
             LedgerError, StorageError: the output folder cannot be used; nothing ran.
         """
         with self._callers.inside():
@@ -481,6 +482,7 @@ class MultiGPUImageGenerator:
         listener: Listener | None = None,
         previews: int = 0,
     ) -> tuple[Job, Plan]:
+        refuse_single_task(tasks)
         with self._planning:
             plan = self.prepare(tasks, [Path.cwd()])
             if self._session.lasts and listener is None:

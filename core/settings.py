@@ -179,7 +179,7 @@ class WorkerSettings(Section):
     @classmethod
     def _of_a_lossy_format(cls, value: int | None, others: ValidationInfo) -> int | None:
         if value is not None and others.data.get("picture_format") == "png":
-            raise ValueError("PNG is lossless; a quality is for picture_format: jpeg or webp")
+            raise ValueError("it is for picture_format: jpeg or webp; PNG is lossless")
         return value
 
 
@@ -253,6 +253,17 @@ class Settings(DrawingModel):
         judge: of the model that scores.
         judge_model_defaults: of models that score.
     """
+
+    other_names: ClassVar[Mapping[str, str]] = {  # of keys, as people write them
+        "steps": "defaults.num_inference_steps",
+        "cfg_scale": "defaults.cfg",
+        "guidance": "defaults.guidance_scale",
+        "negative": "defaults.negative_prompt",
+        "lora": "model_loras",
+        "loras": "model_loras",
+        "format": "workers.picture_format",
+        "quality": "workers.picture_quality",
+    }
 
     use_server: UseServer
     server_timeout: Seconds

@@ -54,6 +54,24 @@ class Inputs(Protocol):
     def __iter__(self) -> Iterator[TaskInput]: ...
 
 
+def refuse_single_task(tasks: object) -> None:
+    """Refuse what is not a list of tasks: a text would be read letter by letter.
+
+    Raises:
+        InputError: says what would be right.
+    """
+    if isinstance(tasks, str):
+        raise InputError(
+            f"tasks: expected a list, found a text; write [{{'prompt': {shown(tasks)}}}]."
+        )
+    if isinstance(tasks, Mapping | Task):
+        raise InputError("tasks: expected a list, found one task; put it into a list: [task].")
+    if not hasattr(tasks, "__len__") or not hasattr(tasks, "__iter__"):
+        raise InputError(
+            f"tasks: expected a list, found {shown(tasks)}; of a generator make one: list(tasks)."
+        )
+
+
 T = TypeVar("T", bound=Task)
 K = TypeVar("K", bound="type[TaskKind[Any]]")
 TWO_WAYS = "loras: give either loras or lora_path, not both."
