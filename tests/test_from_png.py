@@ -138,6 +138,7 @@ def test_what_does_not_say_how_it_was_made_fails_alone(command: Command, drawn: 
     ("arguments", "reason"),
     [
         (["nothing.png"], "nothing.png: cannot be read: No such file"),
+        (["none.jsonl"], "none.jsonl: lists no pictures."),
         (["empty"], "empty: holds no pictures (PNG, WebP or JPEG)."),
         (["p.txt"], "p.txt: expected a picture (PNG, WebP or JPEG), a folder of pictures"),
         (["bad.jsonl"], "bad.jsonl: line 2: expected an object with `file_name`"),
@@ -150,6 +151,7 @@ def test_an_unusable_picture_is_one_line(
 ) -> None:
     (command.folder / "empty").mkdir()
     (command.folder / "p.txt").write_text("a\n")
+    (command.folder / "none.jsonl").write_text("\n")
     (command.folder / "bad.jsonl").write_text('{"file_name": "a.png"}\n{"prompt": 3}\n')
     (command.folder / "out.jsonl").write_text('{"file_name": "../a.png"}\n')
     code, said = command.run("--from-png", *arguments)

@@ -48,7 +48,10 @@ def test_a_user_file_needs_only_what_differs(tmp_path: Path) -> None:
             "workers: {max_batch: many}",
             ["workers.max_batch: input should be 'auto' or a whole number (found 'many')."],
         ),
-        ("workers: {picture_quality: 80}", ["workers.picture_quality: it is for picture_format: jpeg or webp"]),
+        (
+            "workers: {picture_quality: 80}",
+            ["workers.picture_quality: it is for picture_format: jpeg or webp"],
+        ),
         ("defaults: {num_steps: 4}", ["defaults.num_steps", "did you mean 'num_inference_steps'?"]),
         ("model_defaults: [{match: x, widht: 64}]", ["0.widht", "did you mean 'width'?"]),
         ("seed: seven", ["seed", "'seven'"]),

@@ -92,6 +92,8 @@ def read_pictures(paths: Sequence[str | Path]) -> list[MadePicture]:
         taken[name.casefold()] = file
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
         found.append(MadePicture(file, made, sha256, name, problem))
+    if not found:
+        raise InputError(f"{', '.join(map(str, paths))}: lists no pictures.")
     return found
 
 
