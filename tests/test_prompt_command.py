@@ -1,5 +1,7 @@
 """The tweets command with prompts of all forms, from its arguments to its records."""
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 import yaml
 
 from apps.tweets.command import main
+from apps.tweets.options import EXAMPLES, check_source, parse_arguments
 from core.store.provenance import read_provenance
 from tests.inline_backend import InlineBackend
 from tests.inline_command import rows
@@ -53,6 +56,39 @@ def test_a_prompt_of_the_command_line_is_drawn_and_others_leave_it_alone(command
     code, said = command.run("--prompt", "a boat", "--prompt", "a cat", "1")
     assert code == 0 and "Plan: 1 new, 1 unchanged." in said
     assert command.pictures("prompts") == ["a_boat.png", "a_cat.png", "a_red_house.png"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["p.txt", "2", "--limit", "1"],
+        ["p.txt", "--limit", "1", "2"],
+        ["--limit", "1", "p.txt", "2"],
+        ["--prompt", "a", "2"],
+        ["2", "--prompt", "a"],
+        ["--from-png", "a.png", "b.png", "2"],
+    ],
+)
+def test_the_number_of_gpus_may_stand_anywhere(arguments: list[str]) -> None:
+    options = parse_arguments(arguments)
+    assert options.num_gpus == 2
+    assert str(options.tweets) == ("p.txt" if "p.txt" in arguments else "None")
+
+
+def test_every_example_of_the_help_is_understood() -> None:
+    lines = [line.strip() for line in EXAMPLES.splitlines() if line.strip().startswith("python ")]
+    assert len(lines) > 5
+    for line in lines:
+        check_source(parse_arguments(shlex.split(line)[2:]))
+
+
+def test_every_option_is_explained_in_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"])
+    usage, *groups = re.split(r"\n\n(?=[a-z ().,]+:\n)", capsys.readouterr().out)
+    options = set(re.findall(r"--[a-z-]+", usage))
+    explained = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", "\n".join(groups), re.MULTILINE))
+    assert options - explained <= {"--help"} and len(groups) >= 6
 
 
 def test_a_grid_of_seeds_and_settings_is_drawn_whole_and_resumed(command: Command) -> None:

@@ -202,6 +202,16 @@ def test_a_line_that_is_no_text_fails_alone(tmp_path: Path) -> None:
     assert str(bad) == "p.txt: line 2: not UTF-8 text."
 
 
+def test_what_standard_input_cannot_give_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = b'{"custom_id": "a", "url": "/v1/images/generations", "body": {"prompt": "x"}}\n'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(request)))
+    with pytest.raises(InputError, match="Batch API are read from a file; save them as one"):
+        read_tweets(STDIN)
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputError, match="standard input: is closed"):
+        read_tweets(STDIN)
+
+
 def test_prompts_come_through_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     for content in FORMS.values():
         stream = io.TextIOWrapper(io.BytesIO(content.encode()))

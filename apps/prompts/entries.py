@@ -21,6 +21,7 @@ TABLE_ENDINGS = (".csv", ".tsv", ".tab")
 YAML_ENDINGS = (".yaml", ".yml")
 _LOOKED_AT = 4096  # characters by which a form is told
 _LINES = 20
+_OF_REQUESTS = ('"custom_id"', '"body"', '"url"')
 _BLANK = " \t\r\n\ufeff"
 # Of a damaged JSON document in a file that is not called so: a key, or a list of texts.
 _LIKE_JSON = re.compile(r'^\s*\[\s*"|^\s*[\[{]?\s*\{?\s*"[^"\n]*"\s*:', re.MULTILINE)
@@ -40,6 +41,10 @@ def read_entries(path: Path, words: Words = PICTURES) -> Entries:
     text = decoded(content, "surrogateescape" if encoding_of(content) == "utf-8-sig" else "replace")
     if not text.strip(_BLANK):
         raise InputError(f"{shown_path(path)}: holds no prompts.")
+    if path == STDIN and all(word in text[:_LOOKED_AT] for word in _OF_REQUESTS):
+        raise InputError(
+            "standard input: requests of OpenAI's Batch API are read from a file; save them as one."
+        )
     if _is_json(text, ending, words):
         return read_json_entries(path, content)
     if ending in YAML_ENDINGS or (not ending_says(ending) and _is_yaml(text, words)):

@@ -66,6 +66,8 @@ def _of_file(path: Path) -> bytes:
 
 
 def _of_stdin() -> bytes:
+    if sys.stdin is None:
+        raise InputError("standard input: is closed; give prompts through a pipe, or a file.")
     if sys.stdin.isatty():
         logger.info("Type one prompt a line; Ctrl-D on a line of its own ends the list.")
     content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)

@@ -72,7 +72,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     devices = parser.add_argument_group("model and devices")
     _add_devices(devices)
     add_server_options(devices)
-    return _with_prompts(parser.parse_args(argv))
+    # Intermixed: NUM_GPUS may stand anywhere, and not only beside TWEETS.
+    return _with_prompts(parser.parse_intermixed_args(argv))
 
 
 def _with_prompts(options: argparse.Namespace) -> argparse.Namespace:
