@@ -37,7 +37,7 @@ def read_entries(path: Path, words: Words = PICTURES) -> Entries:
     content = read_content(path)
     ending = "" if path == STDIN else path.suffix.lower()
     if ending in JSON_ENDINGS:
-        return read_json_entries(path, content)
+        return read_json_entries(path, content, words)
     text = decoded(content, "surrogateescape" if encoding_of(content) == "utf-8-sig" else "replace")
     if not text.strip(_BLANK):
         raise InputError(f"{shown_path(path)}: holds no prompts.")
@@ -46,9 +46,9 @@ def read_entries(path: Path, words: Words = PICTURES) -> Entries:
             "standard input: requests of OpenAI's Batch API are read from a file; save them as one."
         )
     if _is_json(text, ending, words):
-        return read_json_entries(path, content)
+        return read_json_entries(path, content, words)
     if ending in YAML_ENDINGS or (not ending_says(ending) and _is_yaml(text, words)):
-        return read_yaml(path, _strictly(path, content))
+        return read_yaml(path, _strictly(path, content), words)
     try:
         if ending in TABLE_ENDINGS or is_table(text, words):
             found = read_table(text, words)

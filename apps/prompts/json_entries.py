@@ -10,6 +10,7 @@ from typing import Any
 
 from apps.prompts.entry_list import Entries
 from apps.prompts.text import decoded, is_text, not_text, shown_path
+from apps.prompts.words import Words
 from core.errors import InputError
 from core.intake import spellings
 from core.validation import shown
@@ -18,7 +19,7 @@ _BLANK = " \t\r\n\ufeff"  # around a line; files that were joined have byte orde
 _COMMENTS = ("#", "//")
 
 
-def read_json_entries(path: Path, content: bytes) -> Entries:
+def read_json_entries(path: Path, content: bytes, words: Words) -> Entries:
     """Read JSON or JSONL.
 
     Raises:
@@ -42,7 +43,7 @@ def read_json_entries(path: Path, content: bytes) -> Entries:
         raise InputError(
             f"{shown_path(path)}: not valid JSON: {_reason(error)}{hint or '.'}"
         ) from None
-    return of_document(path, data)
+    return of_document(path, data, words)
 
 
 def _is_utf8(error: UnicodeDecodeError) -> bool:
@@ -57,7 +58,7 @@ def _hint(text: str) -> str:
     return "; prompts that stand one on a line belong into a file called .txt, tables into .csv."
 
 
-def of_document(path: Path, data: Any) -> Entries:
+def of_document(path: Path, data: Any, words: Words) -> Entries:
     """The entries of a whole document.
 
     Raises:
@@ -81,7 +82,7 @@ def of_document(path: Path, data: Any) -> Entries:
         around = {k: v for k, v in data.items() if k not in (entries, keys.get("persona"))}
         of_persona = bool(persona) or "tweets" in keys
         return Entries(listed, persona or {}, around, of_persona)
-    if "tweets" not in keys and any(map(_asks_for_a_picture, data)):
+    if "tweets" not in keys and any(map(words.asks, data)):
         return Entries([data])  # JSONL of one line
     raise _unknown_form(path, f"an object with the keys {shown(list(data)[:6])}")
 
@@ -97,12 +98,6 @@ def _unknown_form(path: Path, found: str) -> InputError:
     return InputError(
         f"{shown_path(path)}: expected a list of objects or prompts, or an object with a list "
         f"`tweets`; found {found}."
-    )
-
-
-def _asks_for_a_picture(key: str) -> bool:
-    return (
-        spellings.prompt_source(key) is not None or spellings.container(key) == "image_generation"
     )
 
 

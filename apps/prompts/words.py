@@ -18,6 +18,7 @@ class Words:
 
     Attributes:
         text: the field without which there is no task, which a line by itself is.
+        asks: whether an object with such a key is a task, and not a list of tasks by their names.
         field_of: the field that a key or a column means, None for one that means none.
         columns: further names of columns in tables, by their plain form; each gives a field
             that no other column of its table gives.
@@ -27,6 +28,7 @@ class Words:
     """
 
     text: str
+    asks: Callable[[str], bool]
     field_of: Callable[[str], str | None]
     columns: Mapping[str, str]
     unusual: Callable[[str], str | None]
@@ -44,6 +46,12 @@ def _field_of_picture(key: str) -> str | None:
     if spellings.container(key) == "lora":
         return "lora"
     return spellings.setting(key)
+
+
+def _asks_for_a_picture(key: str) -> bool:
+    return (
+        spellings.prompt_source(key) is not None or spellings.container(key) == "image_generation"
+    )
 
 
 def _settings_of_picture(key: str, value: str) -> Mapping[str, Any]:
@@ -68,6 +76,7 @@ def _plain(names: Mapping[str, str]) -> dict[str, str]:
 
 PICTURES = Words(
     text="prompt",
+    asks=_asks_for_a_picture,
     field_of=_field_of_picture,
     columns=_plain(
         {
