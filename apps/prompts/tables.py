@@ -21,6 +21,8 @@ from core.validation import shown
 
 DELIMITERS = ",;\t|"
 _BLANK = " \t\r\n\ufeff"
+_SEP = len("sep=;")
+MAX_HEADER = 100_000  # characters of a header
 _ALONE = 2  # columns: so many tell a table in a file whose name does not
 _ENDS_EARLY = "unexpected end of data"  # csv's own words
 
@@ -31,22 +33,28 @@ class _Header:
     Attributes:
         line: its number, from 1.
         names: of the columns, as they are written.
-        rest: the text below it.
     """
 
     def __init__(self, text: str, words: Words) -> None:
-        lines = text.split("\n")
-        number, delimiter = 0, ""
-        while number < len(lines) - 1 and _says_nothing(lines[number]):
-            if lines[number].lower().startswith("sep=") and len(lines[number].strip()) == 5:
-                delimiter = lines[number].strip()[-1]
-            number += 1
-        line = lines[number].strip("\ufeff")
+        start, delimiter, self.line = 0, "", 1
+        while True:
+            line, feed, _ = text[start : start + MAX_HEADER].partition("\n")
+            if not feed or not _says_nothing(line):
+                break
+            if line.lower().startswith("sep=") and len(line.strip()) == _SEP:
+                delimiter = line.strip()[-1]
+            start, self.line = start + len(line) + 1, self.line + 1
+        end = start + len(line) + 1
+        line = line.strip("\ufeff")
         options = [delimiter] if delimiter else DELIMITERS
-        self.line = number + 1
         self.delimiter = max(options, key=lambda d: _worth(_cells(line, d), words))
         self.names = [name.strip(_BLANK) for name in _cells(line, self.delimiter)]
-        self.rest = "\n".join(lines[number + 1 :])
+        self._text, self._end = text, end
+
+    @property
+    def rest(self) -> str:
+        """The text below it."""
+        return self._text[self._end :]
 
     def fields(self, words: Words) -> list[str]:
         """What the columns give: a field, or the name of a column that means none.
