@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from apps.prompts.bad_entry import BadEntry
 from apps.prompts.text import STDIN
-from apps.prompts.variants import BadEntry
 from apps.tweets.tweets_file import read_tweets
 from core.errors import InputError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from apps.prompts.variants import BadEntry
+from apps.prompts.bad_entry import BadEntry
 from apps.tweets.tweets_file import TweetFile, read_tweets
 from core.errors import InputError
 from core.intake import spellings

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.prompts.variants import BadEntry
+from apps.prompts.bad_entry import BadEntry
 from apps.tweets.tweets_file import read_tweets
 from core.errors import InputError
 

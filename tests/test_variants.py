@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from apps.prompts.alternatives import alternatives
+from apps.prompts.bad_entry import BadEntry
 from apps.prompts.loras import read_lora
 from apps.prompts.number_ranges import read_seeds
 from apps.prompts.settings import loras_of, read_changes, read_grid
-from apps.prompts.variants import BadEntry, Variants, with_alternatives
+from apps.prompts.variants import Variants, with_alternatives
 from apps.prompts.words import PICTURES
 from apps.tweets.tweets_file import read_prompts
 from core.errors import InputError

@@ -10,10 +10,8 @@ from pathlib import Path
 from apps.prompts.entry_list import Entries
 from apps.prompts.json_entries import parsed, read_json_entries
 from apps.prompts.lines import COMMENT, read_lines
-from apps.prompts.tables import is_table, read_table
 from apps.prompts.text import STDIN, decoded, encoding_of, not_text, read_content, shown_path
 from apps.prompts.words import PICTURES, Words
-from apps.prompts.yaml_entries import read_yaml
 from core.errors import InputError
 
 JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
@@ -38,6 +36,8 @@ def read_entries(path: Path, words: Words = PICTURES) -> Entries:
     ending = "" if path == STDIN else path.suffix.lower()
     if ending in JSON_ENDINGS:
         return read_json_entries(path, content, words)
+    from apps.prompts.tables import is_table, read_table  # JSON needs nothing of it
+
     text = decoded(content, "surrogateescape" if encoding_of(content) == "utf-8-sig" else "replace")
     if not text.strip(_BLANK):
         raise InputError(f"{shown_path(path)}: holds no prompts.")
@@ -48,6 +48,8 @@ def read_entries(path: Path, words: Words = PICTURES) -> Entries:
     if _is_json(text, ending, words):
         return read_json_entries(path, content, words)
     if ending in YAML_ENDINGS or (not ending_says(ending) and _is_yaml(text, words)):
+        from apps.prompts.yaml_entries import read_yaml
+
         return read_yaml(path, _strictly(path, content), words)
     try:
         if ending in TABLE_ENDINGS or is_table(text, words):
@@ -82,6 +84,8 @@ def _is_json(text: str, ending: str, words: Words) -> bool:
             return True
         except (ValueError, RecursionError):
             pass
+    from apps.prompts.tables import is_table
+
     if ending_says(ending) or is_table(text, words):
         return False
     lines = text[:_LOOKED_AT].split("\n")[:_LINES]

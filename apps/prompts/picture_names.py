@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from string import Formatter
 from typing import Any
 
-from apps.prompts.variants import BadEntry, like
+from apps.prompts.bad_entry import BadEntry
+from apps.prompts.variants import like
 from apps.prompts.words import Words
 from core.checkpoints.lora_files import lora_name
 from core.errors import InputError

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from apps.prompts.alternatives import alternatives
+from apps.prompts.bad_entry import BadEntry
 from apps.prompts.settings import Choice, changed
 from core.errors import InputError
 from core.intake.task_kinds import Inputs, PlacedTask, TaskInput, at_its_place
@@ -15,14 +16,6 @@ from core.seeds import RANDOM, seed_of_task
 
 MOST = 1_000_000  # tasks of one run
 MAX_ID_BYTES = 200
-
-
-class BadEntry(InputError):
-    """An entry that cannot be used; knows the id under which it is recorded."""
-
-    def __init__(self, message: str, task_id: str) -> None:
-        super().__init__(message)
-        self.task_id = task_id
 
 
 class Variants:

@@ -6,7 +6,6 @@ from typing import Any
 
 from core.errors import InputError
 from core.intake import spellings
-from core.intake.kinds.generate import GenerateKind
 from core.intake.picture_settings import read_layer
 from core.intake.settings_layer import merged
 from core.validation import shown
@@ -55,6 +54,8 @@ def _asks_for_a_picture(key: str) -> bool:
 
 
 def _settings_of_picture(key: str, value: str) -> Mapping[str, Any]:
+    from core.intake.kinds.generate import GenerateKind  # files need nothing of it
+
     field = spellings.setting(key)
     if field in (None, "output_path", "task_id", "metadata"):
         near = spellings.meant(key)
@@ -63,8 +64,7 @@ def _settings_of_picture(key: str, value: str) -> Mapping[str, Any]:
     fields = merged([read_layer({key: value})])
     if not fields:  # a strength is one of a LoRA elsewhere
         fields = {str(field): value}
-    kind = GenerateKind()
-    task = kind.parse({"prompt": "x", "lora_path": "x", **fields})
+    task = GenerateKind().parse({"prompt": "x", "lora_path": "x", **fields})
     return {name: getattr(task, name) for name in fields}
 
 

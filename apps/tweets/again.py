@@ -13,8 +13,8 @@ from typing import Any
 from loguru import logger
 from PIL import Image
 
+from apps.prompts.bad_entry import BadEntry
 from apps.prompts.made_pictures import MadePicture, read_pictures
-from apps.prompts.variants import BadEntry
 from apps.tweets.tweets_file import name_of_run
 from core.devices.model_choice import DEMO_MODEL, GENERATOR, SIMULATED, is_hub_model
 from core.errors import InputError

@@ -5,36 +5,28 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
 from apps.interrupts import Interrupts, unwrapped
 from apps.log_lines import set_up_logging
 from apps.openai_images.batch_detection import is_batch_file, means_requests
-from apps.prompts.picture_names import PictureNames
-from apps.prompts.selection import chosen
-from apps.prompts.settings import loras_of, read_changes, read_grid, seed_axis
 from apps.prompts.text import STDIN
-from apps.prompts.variants import Variants, with_alternatives
-from apps.prompts.words import PICTURES
-from apps.record_filter import FAILED, read_condition
-from apps.tweets.again import Again
-from apps.tweets.options import check_source, parse_arguments
+from apps.tweets.options import OF_TASKS, asks_for, check_source, parse_arguments
 from apps.tweets.run import Run
 from apps.tweets.tweets_file import TweetFile, name_of_run, read_prompts, read_tweets
 from core.engine.backend import WorkerBackend
 from core.errors import DeviceError, InputError, MultiGPUError, one_line
-from core.intake.task_kinds import Inputs
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.names import counted
 from core.paths import as_text, user_path
-from core.seeds import RANDOM
 from core.settings import Settings, load_settings
 from core.tasks import Result
 
-_OF_CHOICE = ("only", "only_failed", "where")  # options that choose tasks
-_OF_TASKS = ("grid", "set", "lora")  # options that change tasks
+if TYPE_CHECKING:
+    from apps.tweets.again import Again
+
 ALL_DONE, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
 WHY_MOVED = (
     "Tweets stand at other places in the file than before, and default seeds and names go by the "
@@ -75,19 +67,25 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
             refuse_what_is_neither(path)
     settings = _settings(options)
     tweets = _read(options, settings)
-    again = tweets if isinstance(tweets, Again) else None
+    again = None if isinstance(tweets, TweetFile) else tweets
+    inputs = tweets.inputs
     if again is not None:
         settings = _laid_over(settings, again.settings(settings))
-    inputs = _multiplied(options, settings, tweets.inputs)
-    if inputs is not tweets.inputs or options.format or options.quality:
+    if asks_for(options, "variants"):
+        from apps.tweets.task_options import multiplied  # most runs need nothing of it
+
+        inputs, again = multiplied(options, settings, inputs), None
+    if options.format or options.quality:
         again = None  # they are to be other pictures
     told = tweets.is_read
     if told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
     generator = _create_generator(options, settings, tweets.name_of_run, backend)
     try:
-        if options.only or options.only_failed or options.where:
-            inputs, again = _chosen(options, settings, inputs, generator), None
+        if asks_for(options, "choice"):
+            from apps.tweets.task_options import chosen_of
+
+            inputs, again = chosen_of(options, settings, inputs, generator), None
             if not len(inputs):
                 print(f"Nothing is drawn: no {tweets.noun} fits. {one_line(_place(generator))}")
                 return ALL_DONE
@@ -109,62 +107,17 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     return ALL_DONE if complete else SOME_FAILED
 
 
-def _read(options: argparse.Namespace, settings: Settings) -> TweetFile | Again:
+def _read(options: argparse.Namespace, settings: Settings) -> "TweetFile | Again":
     """What is asked for: a file, prompts of the command line, or pictures."""
     suffix = settings.workers.picture_suffix
     if options.from_png:
+        from apps.tweets.again import Again
+
         return Again(options.from_png, options.limit, suffix if options.format else None)
     if options.prompt:
         prompts = [as_text(prompt) for prompt in options.prompt]
         return read_prompts(prompts, settings.seed, options.limit, suffix)
     return read_tweets(options.tweets, options.prompt_from, options.limit, suffix)
-
-
-def _multiplied(options: argparse.Namespace, settings: Settings, inputs: Inputs) -> Inputs:
-    """Inputs with what the command line sets, and in all variants that it asks for."""
-    texts = {name: [as_text(x) for x in getattr(options, name) or ()] for name in _OF_TASKS}
-    axes = read_grid(texts["grid"], PICTURES)
-    seeds = options.seeds
-    changes = read_changes(texts["set"], PICTURES)
-    if options.from_png and options.seed is not None and seeds is None:
-        if options.seed == RANDOM:
-            changes["seed"] = RANDOM
-        else:
-            seeds = str(options.seed)
-    if seeds is not None:
-        if any("seed" in axis[0].fields for axis in axes):
-            raise InputError("--seeds and --grid seed=… are one setting: give one of them.")
-        axes = [seed_axis(seeds, "--seeds"), *axes]
-    loras = loras_of(texts["lora"])
-    if loras and {"lora_path", "loras"} & changes.keys():
-        raise InputError("--lora and --set lora=… are one setting: give one of them.")
-    if options.alternatives:
-        inputs = with_alternatives(inputs, settings.seed)
-    changes = {**changes, **loras}
-    if axes or changes:
-        inputs = Variants(inputs, axes, changes, settings.seed)
-    if options.picture_name is not None:
-        suffix, pattern = settings.workers.picture_suffix, as_text(options.picture_name)
-        inputs = PictureNames(inputs, pattern, PICTURES, suffix, settings.seed)
-    return inputs
-
-
-def _chosen(
-    options: argparse.Namespace,
-    settings: Settings,
-    inputs: Inputs,
-    generator: MultiGPUImageGenerator,
-) -> Inputs:
-    """The inputs that --only, --only-failed and --where leave."""
-    try:
-        conditions = [read_condition(as_text(text)) for text in options.where or ()]
-    except InputError as error:
-        raise InputError(f"--where: {error}") from None
-    if options.only_failed:
-        conditions.append(FAILED)
-    only = dict.fromkeys(as_text(id) for id in options.only or ())
-    records, folder = generator.records(), str(generator.output_folder)
-    return chosen(inputs, records, folder, only, conditions, settings.seed)
 
 
 def _place(generator: MultiGPUImageGenerator) -> str:
@@ -180,7 +133,7 @@ def _run_batch(
 
     if options.prompt_from is not None:
         raise InputError("--prompt-from: requests of a batch file have one prompt; leave it out.")
-    for name in (*_OF_TASKS, *_OF_CHOICE, "seeds", "alternatives", "picture_name"):
+    for name in (*OF_TASKS["variants"], *OF_TASKS["choice"]):
         if getattr(options, name):
             option = name.replace("_", "-")
             raise InputError(f"--{option}: requests of a batch file say all of it; leave it out.")

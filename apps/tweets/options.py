@@ -17,6 +17,10 @@ from apps.arguments import (
 from apps.tweets.tweets_file import PROMPT_SOURCES
 from core.errors import InputError
 
+OF_TASKS = {  # options that only some runs have, by what they do with tasks
+    "variants": ("grid", "set", "lora", "seeds", "alternatives", "picture_name"),
+    "choice": ("only", "only_failed", "where"),
+}
 EXAMPLES = """\
 examples:
   python generate_images_from_tweets.py --prompt "a red house" --seeds 0-3
@@ -91,6 +95,12 @@ def _with_prompts(options: argparse.Namespace) -> argparse.Namespace:
 def _is_number(given: object) -> bool:
     """Whether it is a number, and no file."""
     return str(given).isdecimal() and not os.path.exists(str(given))
+
+
+def asks_for(options: argparse.Namespace, what: str) -> bool:
+    """Whether an option of a kind in OF_TASKS is given; a seed for pictures is one, too."""
+    another_seed = what == "variants" and options.from_png and options.seed is not None
+    return bool(another_seed) or any(getattr(options, name) for name in OF_TASKS[what])
 
 
 def check_source(options: argparse.Namespace) -> None:

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from apps.prompts.bad_entry import BadEntry
 from apps.prompts.entries import read_entries
 from apps.prompts.entry_list import Entries
 from apps.prompts.text import STDIN, shown_path
-from apps.prompts.variants import BadEntry
 from core.errors import InputError, one_line
 from core.intake import spellings
 from core.intake.picture_settings import read_layer
