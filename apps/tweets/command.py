@@ -167,7 +167,7 @@ def _settings(
     """The command line over the settings file."""
     settings = load(options.config)
     names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu", "use_server")
-    changes = {name: getattr(options, name) for name in names}
+    changes = {name: getattr(options, name) for name in (*names, "gallery")}
     given = {key: value for key, value in changes.items() if value is not None}
     # Bytes that the locale has no letters for came in as surrogates, which are no text.
     given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from apps.arguments import (
     LOG_LEVELS,
+    add_gallery_option,
     add_server_options,
     folder_name,
     gpu_ids,
@@ -249,6 +250,7 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="try prompts again that crashed their workers in an earlier run",
     )
+    add_gallery_option(group)
     add(
         "--log-level",
         choices=LOG_LEVELS,
