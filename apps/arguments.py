@@ -25,6 +25,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def percent(text: str) -> int:
+    """A number from 1 to 100."""
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 100, found {text!r}")
+    return int(text)
+
+
 def seed(text: str) -> int:
     """A seed as `core.seeds` takes it."""
     try:
@@ -58,7 +65,7 @@ def folder_name(text: str) -> str:
     return name
 
 
-def add_gallery_option(parser: argparse.ArgumentParser) -> None:
+def add_gallery_option(parser: argparse._ActionsContainer) -> None:
     """`--no-gallery`, over the setting `gallery`."""
     parser.add_argument(
         "--no-gallery",
@@ -69,7 +76,7 @@ def add_gallery_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_server_options(parser: argparse.ArgumentParser) -> None:
+def add_server_options(parser: argparse._ActionsContainer) -> None:
     """`--server URL` and `--no-server`, over the setting `use_server`."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(

@@ -19,13 +19,14 @@ from core.engine.job import Job
 from core.errors import InputError, LedgerError, StorageError
 from core.events import Event, Listener, ignore, tell
 from core.intake.planning import Plan
-from core.intake.task_kinds import Inputs
+from core.intake.task_kinds import Inputs, refuse_single_task
 from core.messages import MOST_PREVIEWS
 from core.paths import user_path
 from core.remote.choice import with_or_without_server
 from core.roles import Roles
 from core.session import Session
 from core.settings import Settings, load_settings
+from core.store.ledger import Entry
 from core.streams import occupy_standard_descriptors
 from core.tasks import Result, Task
 from core.warm_models import WarmModels
@@ -336,9 +337,11 @@ class MultiGPUImageGenerator:
             exception, and so are all tasks of a kind whose model cannot be used.
 
         Raises:
-            InputError: the output folder holds the results of another input; nothing ran.
+            InputError: the output folder holds the results of another input, or `tasks` is no list;
+                nothing ran.
             LedgerError, StorageError: the output folder cannot be used; nothing ran.
         """
+        refuse_single_task(tasks)
         self._own()
         with self._callers.inside():
             return self._batches.finish(*self._batches.submit(tasks), timeout)
@@ -366,8 +369,10 @@ class MultiGPUImageGenerator:
             The job: its results as they come or all at once, its progress, and its cancelling.
 
         Raises:
-            InputError: `previews` is no such number, or a `serve.py` does the work.
+            InputError: `tasks` is no list, `previews` is no such number, or a `serve.py` does the
+                work.
         """
+        refuse_single_task(tasks)
         if type(previews) is not int or not 0 <= previews <= MOST_PREVIEWS:
             raise InputError(f"previews: must be 0 to {MOST_PREVIEWS} (found {previews!r}).")
         if previews and self._server is not None:
@@ -395,6 +400,16 @@ class MultiGPUImageGenerator:
         """
         self._own()
         return self._batches.prepare(inputs, lora_folders)
+
+    def records(self) -> dict[str, Entry]:
+        """What the output folder has on record: a ledger entry for each result, by its key.
+
+        Raises:
+            LedgerError, StorageError: the record cannot be read.
+        """
+        self._own()
+        with self._callers.inside():
+            return self._session.ledger.entries()
 
     def forget(self, output_paths: Sequence[str]) -> None:
         """Remove results from the output folder's record, once their files were removed.

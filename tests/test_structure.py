@@ -86,10 +86,12 @@ ALLOWED["apps"] = EVERYTHING - {"core.processes"}
 ALLOWED["apps.openai_images"] = {"apps", *EVERYTHING}
 ALLOWED["apps.gallery"] = {"apps", "apps.page_parts", *EVERYTHING}
 ALLOWED["apps.page_parts"] = set()
+ALLOWED["apps.prompts"] = {"apps", *EVERYTHING}
 ALLOWED["apps.tweets"] = {
     "apps",
     "apps.gallery",
     "apps.openai_images",
+    "apps.prompts",
     "demo_model",
     *EVERYTHING,
 }

@@ -204,6 +204,7 @@ class EditBenchmark:
             self.root,
             default_name=str,  # never needed: every pair names its output
             first_seed=self.settings.seed,
+            picture_quality=self.settings.workers.picture_quality,
         )
         suffix = self.settings.workers.picture_suffix
         inputs = [_edit_input(pair, self.settings.seed, suffix) for pair in self._pairs]

@@ -19,7 +19,11 @@ from core.validation import shown
 
 # With these no later picture can be saved either; others concern one path.
 FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
-PICTURE_SUFFIXES = (".png", ".webp")
+WEBP = ".webp"
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+LOSSY_SUFFIXES = (*JPEG_SUFFIXES, WEBP)  # of files that have a quality
+JPEG_QUALITY = 95  # where nobody says another: what it loses is not seen
+PICTURE_SUFFIXES = (".png", WEBP, *JPEG_SUFFIXES)
 PARTIAL_PREFIX = ".partial-"  # hidden and without suffix: never mistaken for a picture
 MOST_SEEN = 1024  # folders that are remembered: a daemon's jobs have one each
 REPLACED = ".replaced"  # the folder of replaced results; see `core.store.replaced`
