@@ -8,7 +8,7 @@ from loguru import logger
 
 from core.events import TaskEnded
 
-LOG_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
+LOG_FORMAT = "<green>{time:YYYY-MM-DD HH:mm:ss}</green> <level>{level: <7}</level> {message}"
 _sinks = [0]  # of loguru, which starts with one
 
 

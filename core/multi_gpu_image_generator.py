@@ -40,6 +40,8 @@ from core.remote.choice import with_or_without_server
 from core.roles import Roles
 from core.session import Session
 from core.settings import Settings, load_settings
+from core.status.run_status import RunStatus
+from core.status.tracker import RunTracker
 from core.streams import occupy_standard_descriptors
 from core.tasks import Result, Task
 from core.worker_spec import Role
@@ -95,7 +97,8 @@ class MultiGPUImageGenerator:
         retry_quarantined: try tasks again that killed their workers in an earlier run.
         listener: called with events (`core.events`) from the engine's thread.
         backend: runs the workers; by default processes of this machine.
-        tables: write `metadata.jsonl` and `results.jsonl` to `output_dir` at the end of each batch.
+        tables: write `metadata.jsonl` and `results.jsonl` to `output_dir` at the end of each batch,
+            and keep up `status.json` while one runs.
 
     Raises:
         InputError: settings, devices or model cannot be used as they stand, or `output_dir`
@@ -134,6 +137,7 @@ class MultiGPUImageGenerator:
             overwrite,
             retry_quarantined,
             tables,
+            with_status=tables,
         )
         self._backend = backend
         self._engine: TaskEngine | None = None
@@ -208,6 +212,19 @@ class MultiGPUImageGenerator:
         """The folder below which relative output paths lie."""
         return self._session.root.folder
 
+    def status(self) -> RunStatus:
+        """How the run stands: counts, speed, time left, workers and failures of its batches.
+
+        A run begins with a batch and ends when no batch is left; `status.json` in `output_dir`
+        says the same, at most a second late.
+        """
+        return self.tracker.status()
+
+    @property
+    def tracker(self) -> RunTracker:
+        """Knows how the run stands; for views that look often."""
+        return self._session.tracker
+
     @property
     def lora_counts(self) -> tuple[int, int]:
         """LoRA loads and switches of all workers so far."""
@@ -263,18 +280,23 @@ class MultiGPUImageGenerator:
                     role = self._roles[name]
                     role.ensure()
                     logger.info(role.reason)
+                    tracker = self.tracker
+                    tracker.serves(name, role.model.shown)
+                    tracker.has_workers(
+                        role.devices, self._server.name if self._server is not None else None
+                    )
                     if self._server is None:
                         self._engine.add_model(role.served())
                     self._served.add(name)
             return self._engine
 
     def _new_engine(self) -> TaskEngine:
-        settings = self.settings
+        settings, listener = self.settings, self._session.hearing(self._tell)
         if self._server is not None:
             from core.remote.remote_engine import RemoteEngine
 
             rules, timeout = settings.supervision, settings.server_timeout
-            return RemoteEngine(self._server, self.devices, rules, timeout, self._tell)
+            return RemoteEngine(self._server, self.devices, rules, timeout, listener)
         from core.engine.engine import Engine  # who has a daemon needs nothing of it
         from core.processes.local_backend import LocalBackend
 
@@ -284,7 +306,7 @@ class MultiGPUImageGenerator:
             self._backend or LocalBackend(settings.workers.start_method, settings.supervision),
             settings.supervision,
             settings.scheduling,
-            self._tell,
+            listener,
         )
 
     def served(self, role: Role) -> "ServedRole":

@@ -22,9 +22,19 @@ from PIL import Image
 
 from apps.log_lines import set_up_logging
 from apps.progress import create_view
-from core.events import Event, ModelFetching, TaskEnded, TaskProgress, TaskStarted, WorkerState
+from apps.status_lines import status_lines
+from core.events import (
+    Event,
+    ModelFetching,
+    TaskEnded,
+    TaskProgress,
+    TaskShape,
+    TaskStarted,
+    WorkerState,
+)
 from core.messages import Lease, Log, StepsDone, decode
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.status.tracker import RunTracker
 from core.tasks import EditTask, Result
 from tests.conftest import COMMAND, PATIENCE, Project, simulated
 from tests.test_native_image_generator import SMALL, lease, spec_for
@@ -189,58 +199,40 @@ def test_the_terminals_line_of_a_worker_says_how_far_its_task_is(
         env={**os.environ, "TERM": "xterm"},
     )
     assert done.returncode == 0
-    assert re.search(r"cpu0 .* 0/1 +([4-9]|1[0-2])/12 steps  tweets_00", terminal.text)
+    assert re.search(r"cpu0 .*tweets_00 +([4-9]|1[0-2])/12\b", terminal.text)
 
 
-def test_a_line_shows_steps_of_what_runs_and_no_others(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_shows_steps_of_what_runs_and_no_others() -> None:
     """Where the next task is given ahead, and after a task's end."""
-    with os.fdopen(terminal.theirs, "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
-        monkeypatch.setenv("TERM", "xterm")
-        try:
-            with create_view(3, ["gpu0", "gpu1"], "INFO") as view:
+    tracker = RunTracker(memory=lambda devices: None)
+    tracker.begin([TaskShape()] * 3)
+    for name in ("gpu0", "gpu1"):
+        tracker.hear(WorkerState(name, "ready", "generate"))
 
-                def shown(*events: Event) -> str:
-                    for event in events:
-                        view.show(event)
-                    time.sleep(0.3)  # it is drawn ten times a second
-                    lines = [s for s in re.split("[\r\n]", terminal.text) if "gpu0" in s]
-                    return lines[-1].partition("0/3")[2].strip() if lines else ""
+    def shown(*events: Event) -> str:
+        for event in events:
+            tracker.hear(event)
+        [line] = [x.plain for x in status_lines(tracker.status(), 80) if "gpu0" in x.plain]
+        return " ".join(line.split()[1:])
 
-                ended = Result(0, "[a]", "done", "a.png", worker="gpu1")
-                steps = TaskProgress("[a]", "gpu0", 5, 28)
-                assert shown(TaskStarted("[a]", "gpu0")) == "[a]"
-                assert shown(steps, TaskStarted("b", "gpu0")) == "5/28 steps  [a]"
-                # Another worker's copy of the task was first.
-                assert shown(TaskEnded(ended)) == "b"
-                assert shown(TaskProgress("b", "gpu0", 1, 4, 3)) == "1/4 steps  b and 2 more"
-                assert shown(WorkerState("gpu0", "stopping")) == "stopping"
-        finally:
-            monkeypatch.undo()
-            set_up_logging("INFO")
+    steps = TaskProgress("[a]", "gpu0", 5, 28)
+    assert shown(TaskStarted("[a]", "gpu0")) == "[a]"
+    assert shown(steps, TaskStarted("b", "gpu0")) == "[a] 5/28"
+    # Another worker's copy of the task was first.
+    assert shown(TaskEnded(Result(0, "[a]", "done", "a.png", worker="gpu1"))) == "b"
+    assert shown(TaskProgress("b", "gpu0", 1, 4, 3)) == "b +2 1/4"
+    assert shown(WorkerState("gpu0", "stopping")) == "stopping"
 
 
-def test_a_download_has_a_bar_of_its_own_until_it_is_done(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with os.fdopen(terminal.theirs, "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
-        monkeypatch.setenv("TERM", "xterm")
-        try:
-            with create_view(3, ["gpu0"], "INFO") as view:
-                view.show(ModelFetching("[a]/model", 5_125_000_000, 20_500_000_000))
-                time.sleep(0.3)
-                half = terminal.text
-                view.show(ModelFetching("[a]/model", 20_500_000_000, 20_500_000_000))
-                time.sleep(0.3)
-                after = terminal.text.rpartition("gpu0")[2]
-        finally:
-            monkeypatch.undo()
-            set_up_logging("INFO")
-    assert re.search(r"\[a\]/model +━.* 5\.1 GB/20\.5 GB", half) and "0/3" in half
-    assert "[a]/model" not in after
+def test_a_download_has_a_bar_of_its_own_until_it_is_done() -> None:
+    tracker = RunTracker(memory=lambda devices: None)
+    tracker.begin([TaskShape()] * 3)
+    tracker.hear(ModelFetching("[a]/model", 5_125_000_000, 20_500_000_000))
+    [line] = [x.plain for x in status_lines(tracker.status(), 80) if "[a]/model" in x.plain]
+    assert "━" in line and line.endswith("5.1 GB/20.5 GB   25 %")
+    assert tracker.status().phase == "downloading"
+    tracker.hear(ModelFetching("[a]/model", 20_500_000_000, 20_500_000_000))
+    assert not any("model" in x.plain for x in status_lines(tracker.status(), 80))
 
 
 def test_without_a_terminal_a_download_has_a_line_now_and_then(
@@ -248,7 +240,7 @@ def test_without_a_terminal_a_download_has_a_line_now_and_then(
 ) -> None:
     monkeypatch.setattr("apps.progress.DOWNLOAD_PAUSE", 0.0)
     try:
-        with create_view(3, ["gpu0"], "INFO") as view:
+        with create_view(RunTracker(), "plain", "INFO") as view:
             for hundredth in range(101):
                 view.show(ModelFetching("a/model", hundredth * 10**8, 10**10))
         said = capsys.readouterr().err

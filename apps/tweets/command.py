@@ -9,10 +9,20 @@ from typing import Any
 
 from loguru import logger
 
-from apps.arguments import LOG_LEVELS, add_server_options, folder_name, gpu_ids, positive, seed
+from apps.arguments import (
+    add_output_options,
+    add_server_options,
+    folder_name,
+    gpu_ids,
+    log_level,
+    positive,
+    seed,
+)
 from apps.interrupts import Interrupts, unwrapped
+from apps.json_events import print_refusal
 from apps.log_lines import set_up_logging
 from apps.openai_images.batch_detection import is_batch_file, means_requests
+from apps.run_summary import failure_lines, time_line
 from apps.tweets.run import Run
 from apps.tweets.tweets_file import PROMPT_SOURCES, name_of_run, read_tweets
 from core.engine.backend import WorkerBackend
@@ -20,6 +30,7 @@ from core.errors import DeviceError, InputError, MultiGPUError, one_line
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.paths import as_text, user_path
 from core.settings import Settings, load_settings
+from core.store.results_table import FILE_NAME as TABLE
 from core.tasks import Result
 
 ALL_DONE, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -126,7 +137,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "positive_prompt and scene_hint that is not empty)",
     )
     add_server_options(parser)
-    add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
+    add_output_options(parser)
     return parser.parse_args(argv)
 
 
@@ -138,13 +149,15 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
     """
     argv = sys.argv[1:] if argv is None else argv
     options = parse_arguments(argv)
-    set_up_logging(options.log_level)
+    set_up_logging(log_level(options))
     with Interrupts(argv) as interrupts:
         try:
             with unwrapped():
                 return _run(options, interrupts, backend)
         except MultiGPUError as error:  # input, or an output folder that cannot be used
             logger.error(str(error))
+            if options.progress == "json":
+                print_refusal(str(error))
             return UNUSABLE_INPUT
         except KeyboardInterrupt:  # before the first picture; nothing is lost
             interrupts.tell_how_to_continue()
@@ -167,14 +180,15 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         logger.warning(tweets.passed_over)
     generator = _create_generator(options, settings, tweets.name_of_run, backend)
     try:
-        run = Run(generator, interrupts, options.log_level)
+        run = Run(generator, interrupts, options.progress, log_level(options))
         plan = generator.prepare(tweets.inputs, [tweets.folder])
         results = run.execute(plan, "tweets", WHY_MOVED)
     finally:
         generator.stop(at_once=True)
     if not told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
-    _print_summary(results, generator)
+    if options.progress != "json":
+        _print_summary(results, generator, interrupts.command)
     if interrupts.count:
         return INTERRUPTED
     complete = all(r.success for r in results) and generator.tables_error is None
@@ -195,16 +209,18 @@ def _run_batch(
     generator = _create_generator(options, settings, name_of_run(as_text(path.stem)), backend)
     try:
         batch = LocalBatch(generator, path, limit=options.limit)
-        run = Run(generator, interrupts, options.log_level)
+        run = Run(generator, interrupts, options.progress, log_level(options))
         plan = generator.prepare(batch, [path.absolute().parent])
         results = run.execute(plan, "pictures", WHY_MOVED, draws="generate" in batch.roles)
         outcome = batch.write(results)
     finally:
         generator.stop(at_once=True)
-    print(f"{batch.requests} requests: {outcome.completed} completed, {outcome.failed} failed")
-    for what, file in (("results", outcome.output), ("errors", outcome.errors)):
-        if file is not None:
-            print(one_line(f"{what}: {as_text(file)}"))
+    if options.progress != "json":
+        print(f"{batch.requests} requests: {outcome.completed} completed, {outcome.failed} failed")
+        for what, file in (("results", outcome.output), ("errors", outcome.errors)):
+            if file is not None:
+                print(one_line(f"{what}: {as_text(file)}"))
+        _print_end(results, generator, interrupts.command)
     if interrupts.count:
         return INTERRUPTED
     return SOME_FAILED if outcome.failed or generator.tables_error is not None else ALL_DONE
@@ -243,10 +259,22 @@ def _create_generator(
     )
 
 
-def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator) -> None:
+def _print_summary(
+    results: Sequence[Result], generator: MultiGPUImageGenerator, again: str
+) -> None:
     counts = Counter(r.status for r in results)
     parts = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     loads, switches = generator.lora_counts
     loras = f"; {loads} LoRA loads, {switches} switches" if switches else ""
     print(f"{len(results)} tweets: {parts}{loras}")
     print(one_line(f"pictures and results: {as_text(generator.output_folder)}"))
+    _print_end(results, generator, again)
+
+
+def _print_end(results: Sequence[Result], generator: MultiGPUImageGenerator, again: str) -> None:
+    """Print how long it took, what failed and why, and what to do about it."""
+    elapsed = time_line(generator.status(), results)
+    if elapsed is not None:
+        print(elapsed)
+    for line in failure_lines(results, again, as_text(generator.output_folder / TABLE)):
+        print(line)

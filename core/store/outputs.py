@@ -22,6 +22,7 @@ FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV
 PICTURE_SUFFIXES = (".png", ".webp")
 PARTIAL_PREFIX = ".partial-"  # hidden and without suffix: never mistaken for a picture
 MOST_SEEN = 1024  # folders that are remembered: a daemon's jobs have one each
+STATUS = "status.json"  # how the run stands; see `core.status.status_file`
 REPLACED = ".replaced"  # the folder of replaced results; see `core.store.replaced`
 
 
@@ -217,6 +218,8 @@ def _check_name(output_path: str, pure: PurePosixPath, suffixes: Sequence[str]) 
         raise InputError(f"output_path: names may not begin with {PARTIAL_PREFIX!r}.")
     if REPLACED in map(str.casefold, pure.parts):
         raise InputError(f"output_path: {REPLACED!r} is kept for results that were replaced.")
+    if pure.name.casefold() == STATUS:
+        raise InputError(f"output_path: {STATUS!r} is kept for what tells how a run stands.")
     if pure.suffix.lower() not in suffixes:
         raise InputError(f"output_path: {shown(output_path)} must end in {' or '.join(suffixes)}.")
 
