@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -40,6 +41,7 @@ from core.remote.choice import with_or_without_server
 from core.roles import Roles
 from core.session import Session
 from core.settings import Settings, load_settings
+from core.status.notebook import in_notebook, progress_line, quieten_log
 from core.status.run_status import RunStatus
 from core.status.tracker import RunTracker
 from core.streams import occupy_standard_descriptors
@@ -122,6 +124,8 @@ class MultiGPUImageGenerator:
         tables: bool = True,
     ) -> None:
         occupy_standard_descriptors()
+        if in_notebook():
+            quieten_log()
         self.settings = load_settings(config)
         self._inspector = LoraInspector()
         folder = user_path(config, "config").parent if isinstance(config, str | Path) else None
@@ -435,6 +439,7 @@ class MultiGPUImageGenerator:
         self,
         tasks: Sequence[Mapping[str, Any] | Task],
         timeout: float | None = None,
+        progress: bool | None = None,
     ) -> list[Result]:
         """Do every task: draw a picture, edit one, or score an edit.
 
@@ -447,6 +452,8 @@ class MultiGPUImageGenerator:
                 are called `image_0001.png`, `edit_0001.png` and `score_0001.json`, numbered by
                 their place among all tasks that were given so far, of whatever kind.
             timeout: seconds; tasks that are not done by then get a record that says so.
+            progress: show one line that says how far the batch is, and how long it will take. By
+                default in notebooks alone. For more see `status` and `listener`.
 
         Returns:
             One result per task, in input order. A bad task is a failed result, never an
@@ -456,7 +463,8 @@ class MultiGPUImageGenerator:
             InputError: the output folder holds the results of another input; nothing ran.
             LedgerError, StorageError: the output folder cannot be used; nothing ran.
         """
-        with self._callers.inside():
+        shown = in_notebook() if progress is None else progress
+        with self._callers.inside(), progress_line(self.tracker) if shown else nullcontext():
             return self._finish(*self._submit(tasks), timeout)
 
     def submit(
@@ -517,7 +525,7 @@ class MultiGPUImageGenerator:
     ) -> Plan:
         """Check inputs against settings, files and ledger, without any worker.
 
-        Of a large input, where no earlier result can be there, only the first part is looked at:
+        Of a large input, of which no earlier result is there, only the first part is looked at:
         the rest is while workers draw.
 
         Args:
@@ -540,7 +548,11 @@ class MultiGPUImageGenerator:
                 kept_seed,
                 claims,
             )
-            streams = len(inputs) > FIRST and session.is_fresh and intake.only_draws(inputs)
+            streams = (
+                len(inputs) > FIRST
+                and intake.only_draws(inputs)
+                and (session.is_fresh or _are_new(session, intake.outputs(inputs)))
+            )
             more: list[Task] = []
             if streams and intake.goes_by_sizes(self._served):
                 inputs = list(inputs)  # it is read twice
@@ -629,6 +641,9 @@ class MultiGPUImageGenerator:
             raise
         finally:
             self._forget_stop()
+            if job.finished:  # its results are the caller's now
+                with self._planning:
+                    self._jobs = [known for known in self._jobs if known is not job]
         self.tables_error = job.records_error
         return job.results()
 
@@ -671,6 +686,10 @@ class MultiGPUImageGenerator:
             return str
         folder = user_path(self.settings.output_dir, "output_dir") / self._run_name
         return lambda name: as_text(folder / name)
+
+
+def _are_new(session: Session, outputs: Sequence[str] | None) -> bool:
+    return outputs is not None and session.has_none_of(outputs)
 
 
 def _left(end: float) -> float:

@@ -3,7 +3,6 @@
 It needs no widgets and no codes of terminals but the carriage return, which notebooks know.
 """
 
-import sys
 import threading
 from typing import TextIO
 
@@ -11,11 +10,6 @@ from core.status.tracker import RunTracker
 from core.status.words import sentence
 
 EVERY = 0.5  # seconds between two looks
-
-
-def in_notebook() -> bool:
-    """Whether this process is a notebook's kernel: its output goes through ipykernel."""
-    return type(sys.stdout).__module__.startswith("ipykernel")
 
 
 class ProgressLine:

@@ -7,7 +7,6 @@ of edits, too. `results.jsonl`: one line per input, failures and verdicts includ
 `core.store.results_table`.
 """
 
-import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os.path import isfile, join
@@ -20,7 +19,7 @@ from core.store.dataset_folder import in_readable_order, settle, with_exact_seed
 from core.store.ledger import Entry, Ledger
 from core.store.ledger_file import LOCK_NAME
 from core.store.ledger_recovery import entry_of_result
-from core.store.outputs import PICTURE_SUFFIXES, append, json_lines, write_atomically
+from core.store.outputs import PICTURE_SUFFIXES, append, as_json, json_lines, write_atomically
 from core.store.replaced import Replaced
 from core.store.results_table import ResultsTable
 from core.tasks import MAX_TASK_BYTES, Result
@@ -218,13 +217,13 @@ def _picture_row(entry: Entry) -> dict[str, Any]:
         **_of_edit(entry.task),
         **({"lora_strength": None} if len(loras) > 1 else {}),
         "lora": " + ".join(name for name, _ in loras) or None,
-        "loras": json.dumps(stack, ensure_ascii=False),
+        "loras": as_json(stack),
         **{name: entry.used.get(name) for name in _USED_COLUMNS},
         **{n: float(v) for n in _FRACTIONS if (v := entry.used.get(n)) is not None},
         "sha256": entry.sha256,
         "fingerprint": entry.fingerprint,
         # Free-form values differ in type from row to row: one JSON text each.
-        "metadata": json.dumps(entry.task.get("metadata") or {}, ensure_ascii=False),
+        "metadata": as_json(entry.task.get("metadata") or {}),
     }
 
 
@@ -235,7 +234,7 @@ def _of_edit(task: Mapping[str, Any]) -> dict[str, Any]:
     names = [_name(path) for path in task.get("source_images") or ()]
     return {
         "instruction": task["instruction"],
-        "source_images": json.dumps(names, ensure_ascii=False),
+        "source_images": as_json(names),
     }
 
 
