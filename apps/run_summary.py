@@ -71,7 +71,7 @@ def reasons(results: Sequence[Result]) -> list[Reason]:
     ]
 
 
-def time_line(status: RunStatus, results: Sequence[Result]) -> str | None:
+def time_line(status: RunStatus) -> str | None:
     """How long a run took and how fast it was; None where nothing ran."""
     done = {kind.kind: kind.done for kind in status.kinds if kind.done}
     if status.ended is None or not (done or status.failed or status.not_tried):
@@ -81,8 +81,7 @@ def time_line(status: RunStatus, results: Sequence[Result]) -> str | None:
     line = f"elapsed: {duration(seconds)}"
     if done and seconds > 0:
         line += f" for {made}, {rate(60 * sum(done.values()) / seconds)}"
-    device = sum(result.elapsed for result in results if result.status == "done")
-    return line if not device else f"{line}; {device / sum(done.values()):.1f} s each"
+    return line
 
 
 def failure_lines(results: Sequence[Result], again: str, table: str) -> list[str]:

@@ -2,16 +2,11 @@
 
 import dataclasses
 import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from fcntl import ioctl
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -37,6 +32,7 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.status.tracker import RunTracker
 from core.tasks import EditTask, Result
 from tests.conftest import COMMAND, PATIENCE, Project, simulated
+from tests.terminal import Terminal
 from tests.test_native_image_generator import SMALL, lease, spec_for
 from tests.tiny_pipelines import build_flux, build_flux_kontext, build_qwen_image, build_sdxl
 from workers.channel import Channel
@@ -157,27 +153,6 @@ def test_a_hang_that_began_with_steps_is_ended_at_its_deadline(tmp_path: Path) -
 
 
 # -- the terminal ------------------------------------------------------------------------------
-
-
-class Terminal:
-    """A terminal of 120 columns, and all that was written to it."""
-
-    def __init__(self) -> None:
-        self.ours, self.theirs = pty.openpty()
-        ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-        self._bytes = bytearray()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                self._bytes += os.read(self.ours, 65536)
-            except OSError:  # nobody writes to it any more
-                return
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._bytes.decode("utf-8", "replace"))
 
 
 @pytest.fixture

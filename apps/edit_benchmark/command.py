@@ -187,7 +187,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         records = [record_of(result, run.root) for result in results]
         summary = _summary(run, records)
         write_outputs(run.root.folder, records, summary)
-        elapsed = time_line(run.status(), [r.score or r.edit for r in results])
+        elapsed = time_line(run.status())
     _tell_unparsed(records, run.judge.type.varies)
     if options.progress != "json":
         _tell_end(elapsed, results, interrupts.command, as_text(run.root.folder / TABLE))

@@ -273,7 +273,7 @@ def _print_summary(
 
 def _print_end(results: Sequence[Result], generator: MultiGPUImageGenerator, again: str) -> None:
     """Print how long it took, what failed and why, and what to do about it."""
-    elapsed = time_line(generator.status(), results)
+    elapsed = time_line(generator.status())
     if elapsed is not None:
         print(elapsed)
     for line in failure_lines(results, again, as_text(generator.output_folder / TABLE)):

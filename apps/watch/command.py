@@ -73,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = parse_arguments(sys.argv[1:] if argv is None else argv)
     set_up_logging("INFO")
-    for number in (signal.SIGINT, signal.SIGTERM):  # a hidden cursor has to come back
-        signal.signal(number, signal.default_int_handler)
+    ends = (signal.SIGINT, signal.SIGTERM)  # after which a hidden cursor has to come back
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ends}
     try:
         watched = _watched(options.place)
         if options.once:
@@ -87,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return UNUSABLE_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _watched(place: str | None) -> Watched:
