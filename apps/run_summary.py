@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.errors import one_line
+from core.intake.planning import FAILED_BEFORE
 from core.status.run_status import NOUNS, RunStatus
 from core.status.words import duration, rate
 from core.tasks import Result
 
+NOBODY_LEFT = "No worker is left"  # the log has said why, once for all
+NOT_TRIED = "failed in an earlier run, not tried again"
 MOST_REASONS = 5
 MOST_NAMES = 3
 MOST_LETTERS = 300  # of a reason
@@ -61,14 +64,21 @@ def reasons(results: Sequence[Result]) -> list[Reason]:
     values alone are one."""
     found: dict[tuple[str, str | None, str], list[Result]] = {}
     for result in results:
-        if result.status in ("failed", "quarantined"):
+        if result.status in ("failed", "quarantined") or FAILED_BEFORE in (result.error or ""):
             error = re.sub(r"'[^']*'|\"[^\"]*\"|\S*/\S*|\d+", "…", result.error or "")
             found.setdefault((result.status, result.cause, error), []).append(result)
     grouped = sorted(found.values(), key=len, reverse=True)
-    return [
-        Reason(same[0].status, same[0].cause, same[0].error or "", [r.task_id for r in same])
-        for same in grouped
-    ]
+    return [_reason(same) for same in grouped]
+
+
+def _reason(same: Sequence[Result]) -> Reason:
+    first = same[0]
+    error, status = first.error or "", str(first.status)
+    if error.startswith(NOBODY_LEFT):
+        error = f"{NOBODY_LEFT}; the log says why."
+    if FAILED_BEFORE in error:
+        error, status = error.partition(FAILED_BEFORE)[2].strip(), NOT_TRIED
+    return Reason(status, first.cause, error, [result.task_id for result in same])
 
 
 def time_line(status: RunStatus) -> str | None:

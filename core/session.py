@@ -276,7 +276,7 @@ class Session:
         def write(results: Sequence[Result]) -> None:
             try:
                 if tables is not None:
-                    tables.write(plan, results)
+                    tables.write(plan, plan.told(results))
                     if plan.replaced is not None:
                         plan.replaced.write_tables(any(r.status == "interrupted" for r in results))
             except (LedgerError, StorageError) as error:

@@ -4,12 +4,14 @@ import json
 import os
 import socket
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from apps.run_summary import failure_lines
 from core.events import Event, TaskEnded, TaskShape, TaskStarted, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.status.run_status import PROGRAM, RunStatus
@@ -121,15 +123,29 @@ def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
     assert told["done"] + told["not_tried"] == told["total"] == 50
 
 
-def generate_interrupted(folder: Path) -> list[Result]:
+def test_what_failed_before_and_was_not_tried_again_keeps_its_reason(tmp_path: Path) -> None:
+    tasks = [{"prompt": f"{n}"} for n in range(49)] + [{"prompt": "!nan"}]
+    assert generate(tmp_path, tasks)[49].status == "failed"
+    last = generate_interrupted(tmp_path, tasks, overwrite=True)[49]
+    assert last.status == "interrupted" and "It failed in an earlier run: a" in str(last.error)
+    rows = (tmp_path / "results.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(rows[49])["error"] == last.error
+    assert failure_lines([last], "again", "table")[0] == (
+        "1 failed in an earlier run, not tried again: a simulated failure that a retry would repeat"
+    )
+
+
+def generate_interrupted(
+    folder: Path, tasks: Sequence[dict[str, Any]] = (), **options: Any
+) -> list[Result]:
     def listen(event: Event) -> None:
         if isinstance(event, TaskEnded) and event.result.success:
             generator.stop_leasing()
 
     with MultiGPUImageGenerator(
-        1, config=SETTINGS, output_dir=folder, backend=InlineBackend(), listener=listen
+        1, config=SETTINGS, output_dir=folder, backend=InlineBackend(), listener=listen, **options
     ) as generator:
-        return generator.generate_batch([{"prompt": f"{n}"} for n in range(50)])
+        return generator.generate_batch(tasks or [{"prompt": f"{n}"} for n in range(50)])
 
 
 # -- the file ----------------------------------------------------------------------------

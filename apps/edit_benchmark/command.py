@@ -203,7 +203,7 @@ def _tell_end(elapsed: str | None, results: Sequence[PairResult], again: str, ta
         logger.info(elapsed)
     ends = [result.score or result.edit for result in results]
     for line in failure_lines(ends, again, table):
-        logger.warning(line)
+        logger.info(line)
 
 
 def _tell_unparsed(records: Sequence[Record], may_differ: bool) -> None:

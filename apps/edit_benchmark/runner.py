@@ -445,9 +445,10 @@ class EditBenchmark:
 
     def results(self) -> list[PairResult]:
         """One record per pair, in input order."""
+        edits = self._plan.told([self._edits[i] for i in range(len(self._pairs))])
         return [
-            PairResult(pair, self._edits[i], self._scores.get(i))
-            for i, pair in enumerate(self._pairs)
+            PairResult(pair, edit, self._scores.get(i))
+            for i, (pair, edit) in enumerate(zip(self._pairs, edits, strict=True))
         ]
 
     def finished_edits(self) -> list[Result]:
