@@ -70,13 +70,18 @@ class Downloading(TypedDict):
 
 
 class Started(TypedDict):
-    """A worker was given a task. It may come again, where the task is tried again."""
+    """A worker was given a task. It may come again, where the task is tried again.
+
+    Attributes:
+        steps: that it takes; 0 where that is the model's affair, and for tasks without steps.
+    """
 
     event: Literal["task_started"]
     time: str
     task_id: str
     kind: str
     worker: str
+    steps: int
     loras: list[str]
 
 
@@ -248,13 +253,14 @@ class JsonView:
 
 def _told(event: Event) -> AnyEvent | None:
     match event:
-        case TaskStarted(task_id, worker, _, shape):
+        case TaskStarted(task_id, worker, _, steps, shape):
             return {
                 "event": "task_started",
                 "time": _now(),
                 "task_id": task_id,
                 "kind": shape.kind,
                 "worker": worker,
+                "steps": steps,
                 "loras": list(shape.loras),
             }
         case TaskProgress(task_id, worker, done, total, together):

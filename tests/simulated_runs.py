@@ -96,7 +96,7 @@ class SimulatedRun:
             fresh.discard(n)
             loras[n] |= set(shape.loras)
             told = at - 0.01 if device.gives_out_ahead and place >= len(self.devices) else at
-            yield told, TaskStarted(f"t{place}", device.name, 1, shape)
+            yield told, TaskStarted(f"t{place}", device.name, 1, shape=shape)
             result = Result(place, f"t{place}", "done", "x.png", takes, worker=device.name)
             yield at + takes, TaskEnded(result, 1, shape=shape)
             heapq.heappush(free, (at + takes, n))

@@ -119,7 +119,7 @@ def test_scores_follow_edits_and_are_waited_for() -> None:
     tracker.expect("score", 30)
     tracker.hear(WorkerState("gpu0", "ready", "edit"))
     for n in range(30):
-        tracker.hear(TaskStarted(f"e{n}", "gpu0", 1, edit))
+        tracker.hear(TaskStarted(f"e{n}", "gpu0", 1, shape=edit))
         clock.now += 2.0
         tracker.hear(TaskEnded(Result(n, f"e{n}", "done", "", worker="gpu0"), 1, shape=edit))
         tracker.add([score])
@@ -137,7 +137,7 @@ def test_scores_follow_edits_and_are_waited_for() -> None:
     clock.now += 10.0
     tracker.hear(WorkerState("gpu0", "ready", "score"))
     for n in range(10):
-        tracker.hear(TaskStarted(f"s{n}", "gpu0", 2, score))
+        tracker.hear(TaskStarted(f"s{n}", "gpu0", 2, shape=score))
         clock.now += 3.0
         tracker.hear(TaskEnded(Result(n, f"s{n}", "done", "", worker="gpu0"), 2, shape=score))
     status = tracker.status()
@@ -158,7 +158,7 @@ def test_what_is_drawn_together_counts_as_such() -> None:
     for group in range(6):
         names = [f"t{4 * group + n}" for n in range(4)]
         for name in names:
-            tracker.hear(TaskStarted(name, "gpu0", 1, shape))
+            tracker.hear(TaskStarted(name, "gpu0", 1, shape=shape))
         clock.now += 4.0
         for name in names:
             clock.now += 0.01

@@ -256,7 +256,7 @@ def test_a_status_costs_next_to_nothing() -> None:
         began = time.thread_time()
         for n in range(8):
             shape, name = shapes[start + n], f"t{start + n}"
-            tracker.hear(TaskStarted(name, f"gpu{n}", 1, shape))
+            tracker.hear(TaskStarted(name, f"gpu{n}", 1, shape=shape))
             result = Result(start + n, name, "done", "x.png", worker=f"gpu{n}")
             tracker.hear(TaskEnded(result, 1, shape=shape))
         json.dumps(tracker.status().as_json())

@@ -28,6 +28,7 @@ from tests import warm_fork_server
 PROJECT = Path(__file__).resolve().parent.parent
 IMPORTED = (
     *("apps.tweets.command", "apps.edit_benchmark.command", "apps.server.command"),
+    "apps.server.safety.key_command",
     # What they import later, once they know that they need it.
     *("core.engine.engine", "core.processes.local_backend", "core.devices.load_turns"),
     *("apps.edit_benchmark.data_sets.imagefolder", "apps.edit_benchmark.data_sets.gedit"),

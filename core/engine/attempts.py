@@ -123,8 +123,9 @@ class Attempts:
         task.out = (*task.out, active)
         if len(task.out) == 1:
             self._job.began()
-        number = self._job.number
-        self._listener(TaskStarted(admitted.task_id, worker, number, shape_of(admitted)))
+        steps = getattr(admitted.task, "num_inference_steps", None) or 0
+        shape = shape_of(admitted)
+        self._listener(TaskStarted(admitted.task_id, worker, self._job.number, steps, shape))
 
         def begun(refusal: Refusal | None) -> None:
             if active.thrown_away:
