@@ -2,6 +2,7 @@
 
 import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -134,7 +135,7 @@ class MultiGPUImageGenerator:
             self.settings,
             inspector,
             backend,
-            self._session.hearing(self._tell),
+            self._session.hearing(_listener_of(self)),
             self._session.tracker,
             planning,
         )
@@ -468,6 +469,14 @@ class MultiGPUImageGenerator:
         """Close all jobs as interrupted at once; safe in a signal handler."""
         self._batches.abandon()
 
-    def _tell(self, event: Event) -> None:
-        """Call the listener of this moment."""
-        tell(self.listener, event)
+
+def _listener_of(generator: MultiGPUImageGenerator) -> Listener:
+    """Calls a generator's listener of that moment, and does not keep the generator alive."""
+    found = weakref.ref(generator)
+
+    def call(event: Event) -> None:
+        there = found()
+        if there is not None:
+            tell(there.listener, event)
+
+    return call

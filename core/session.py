@@ -240,8 +240,10 @@ class Session:
     def hearing(self, listener: Listener) -> Listener:
         """A listener of an engine, behind what keeps up how the run stands."""
 
+        note = self.tracker.hear  # and not the session: whoever drops that has its folder freed
+
         def hear(event: Event) -> None:
-            self.tracker.hear(event)
+            note(event)
             listener(event)
 
         return hear
