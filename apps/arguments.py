@@ -81,6 +81,17 @@ def log_level(options: argparse.Namespace) -> str:
     return "WARNING" if quiet else level
 
 
+def add_gallery_option(parser: argparse.ArgumentParser) -> None:
+    """`--no-gallery`, over the setting `gallery`."""
+    parser.add_argument(
+        "--no-gallery",
+        dest="gallery",
+        action="store_false",
+        default=None,
+        help="write no index.html, the page that shows all pictures of the output folder",
+    )
+
+
 def add_server_options(parser: argparse.ArgumentParser) -> None:
     """`--server URL` and `--no-server`, over the setting `use_server`."""
     group = parser.add_mutually_exclusive_group()

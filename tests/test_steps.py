@@ -68,7 +68,8 @@ def test_a_long_tasks_steps_come_at_most_twice_a_second_and_a_short_ones_never(
         ("long", "cpu0", 16, 1)
     }
     done = [e.done for _, e in told]
-    assert done == sorted(set(done)) and 2 <= len(done) <= 4, "in 1.6 seconds or a little more"
+    assert done == sorted(set(done)) and len(done) >= 2
+    assert len(done) <= 2 + 2 * (told[-1][0] - told[0][0])
 
 
 def test_a_real_worker_tells_its_pipelines_steps(tiny_model: Path, tmp_path: Path) -> None:

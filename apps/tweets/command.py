@@ -10,6 +10,7 @@ from typing import Any
 from loguru import logger
 
 from apps.arguments import (
+    add_gallery_option,
     add_output_options,
     add_server_options,
     folder_name,
@@ -136,6 +137,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="take the prompt from this field alone (default: the first of prompt, "
         "positive_prompt and scene_hint that is not empty)",
     )
+    add_gallery_option(parser)
     add_server_options(parser)
     add_output_options(parser)
     return parser.parse_args(argv)
@@ -236,7 +238,7 @@ def _settings(
     """The command line over the settings file."""
     settings = load(options.config)
     names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu", "use_server")
-    changes = {name: getattr(options, name) for name in names}
+    changes = {name: getattr(options, name) for name in (*names, "gallery")}
     given = {key: value for key, value in changes.items() if value is not None}
     # Bytes that the locale has no letters for came in as surrogates, which are no text.
     given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}

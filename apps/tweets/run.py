@@ -2,6 +2,7 @@
 
 from loguru import logger
 
+from apps.gallery.live import LiveGallery
 from apps.interrupts import Interrupts
 from apps.progress import Mode, View, create_view
 from core.devices.model_choice import DEMO_MODEL
@@ -30,9 +31,11 @@ class Run:
         self._mode = mode
         self._log_level = log_level
         self._view: View | None = None
+        self._gallery = LiveGallery(generator.output_folder, generator.settings.gallery)
         generator.listener = self._hear
 
     def _hear(self, event: Event) -> None:
+        self._gallery.hear(event)
         if self._view is not None:
             self._view.show(event)
 
@@ -54,7 +57,8 @@ class Run:
         if draws:
             _tell_unknown_words(generator, plan)
         generator.use_at_most(plan.to_run)
-        with create_view(generator.tracker, self._mode, self._log_level) as view:
+        view = create_view(generator.tracker, self._mode, self._log_level)
+        with self._gallery, view:
             self._view = view
             for result in plan.settled:
                 view.settled(result, "generate" if draws else "edit")
