@@ -65,6 +65,33 @@ def folder_name(text: str) -> str:
     return name
 
 
+def add_output_options(parser: argparse._ActionsContainer) -> None:
+    """`--log-level`, and how a run is shown: `--plain`, `--quiet` or `--json`."""
+    group = parser.add_mutually_exclusive_group()
+    for flags, mode, text in (
+        (("--plain",), "plain", "a line for each result, also on a terminal"),
+        (("-q", "--quiet"), "quiet", "say nothing but warnings, what failed, and the result"),
+        (("--json",), "json", "write events to standard output, a line of JSON each"),
+    ):
+        group.add_argument(
+            *flags, dest="progress", action="store_const", const=mode, default="auto", help=text
+        )
+    parser.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        default="INFO",
+        type=str.upper,
+        help="how much is said: WARNING only what needs a look, DEBUG everything (default: INFO)",
+    )
+
+
+def log_level(options: argparse.Namespace) -> str:
+    """The level that the options ask for: with `--quiet`, of warnings at least."""
+    level: str = options.log_level
+    quiet = options.progress == "quiet" and level in ("DEBUG", "INFO")
+    return "WARNING" if quiet else level
+
+
 def add_gallery_option(parser: argparse._ActionsContainer) -> None:
     """`--no-gallery`, over the setting `gallery`."""
     parser.add_argument(

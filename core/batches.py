@@ -204,7 +204,7 @@ class Batches:
                 with self._planning:
                     self._jobs = [known for known in self._jobs if known is not job]
         self.tables_error = job.records_error
-        return job.results()
+        return plan.told(job.results())
 
     def forget_stop(self) -> None:
         """Once all that the user wanted to end has ended: the next job is another one."""

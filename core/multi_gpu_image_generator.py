@@ -2,8 +2,10 @@
 
 import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,9 @@ from core.remote.choice import with_or_without_server
 from core.roles import Roles
 from core.session import Session
 from core.settings import Settings, load_settings
+from core.status.notebook import in_notebook, progress_line, quieten_log
+from core.status.run_status import RunStatus
+from core.status.tracker import RunTracker
 from core.store.ledger import Entry
 from core.streams import occupy_standard_descriptors
 from core.tasks import Result, Task
@@ -78,7 +83,8 @@ class MultiGPUImageGenerator:
         retry_quarantined: try tasks again that killed their workers in an earlier run.
         listener: called with events (`core.events`) from the engine's thread.
         backend: runs the workers; by default processes of this machine.
-        tables: write `metadata.jsonl` and `results.jsonl` to `output_dir` at the end of each batch.
+        tables: write `metadata.jsonl` and `results.jsonl` to `output_dir` at the end of each batch,
+            and keep up `status.json` while one runs.
 
     Raises:
         InputError: settings, devices or model cannot be used as they stand, or `output_dir`
@@ -102,6 +108,8 @@ class MultiGPUImageGenerator:
         tables: bool = True,
     ) -> None:
         occupy_standard_descriptors()
+        if in_notebook():
+            quieten_log()
         self.settings = load_settings(config)
         inspector = LoraInspector()
         folder = user_path(config, "config").parent if isinstance(config, str | Path) else None
@@ -117,12 +125,20 @@ class MultiGPUImageGenerator:
             overwrite,
             retry_quarantined,
             tables,
+            with_status=tables,
         )
         self._owner: int | None = None  # the process that has the engine's thread and the ledger
         self._callers = Callers()
         planning = threading.RLock()
         self._models = WarmModels(
-            roles, self._server, self.settings, inspector, backend, self._tell, planning
+            roles,
+            self._server,
+            self.settings,
+            inspector,
+            backend,
+            self._session.hearing(_listener_of(self)),
+            self._session.tracker,
+            planning,
         )
         self._batches = Batches(self.settings, self._session, self._models, inspector, planning)
 
@@ -182,6 +198,19 @@ class MultiGPUImageGenerator:
     def output_folder(self) -> Path:
         """The folder below which relative output paths lie."""
         return self._session.root.folder
+
+    def status(self) -> RunStatus:
+        """How the run stands: counts, speed, time left, workers and failures of its batches.
+
+        A run begins with a batch and ends when no batch is left; `status.json` in `output_dir`
+        says the same, at most a second late.
+        """
+        return self.tracker.status()
+
+    @property
+    def tracker(self) -> RunTracker:
+        """Knows how the run stands; for views that look often."""
+        return self._session.tracker
 
     @property
     def lora_counts(self) -> tuple[int, int]:
@@ -319,6 +348,7 @@ class MultiGPUImageGenerator:
         self,
         tasks: Sequence[Mapping[str, Any] | Task],
         timeout: float | None = None,
+        progress: bool | None = None,
     ) -> list[Result]:
         """Do every task: draw a picture, edit one, or score an edit.
 
@@ -331,6 +361,8 @@ class MultiGPUImageGenerator:
                 are called `image_0001.png`, `edit_0001.png` and `score_0001.json`, numbered by
                 their place among all tasks that were given so far, of whatever kind.
             timeout: seconds; tasks that are not done by then get a record that says so.
+            progress: show one line that says how far the batch is, and how long it will take. By
+                default in notebooks alone. For more see `status` and `listener`.
 
         Returns:
             One result per task, in input order. A bad task is a failed result, never an
@@ -343,7 +375,8 @@ class MultiGPUImageGenerator:
         """
         refuse_single_task(tasks)
         self._own()
-        with self._callers.inside():
+        shown = in_notebook() if progress is None else progress
+        with self._callers.inside(), progress_line(self.tracker) if shown else nullcontext():
             return self._batches.finish(*self._batches.submit(tasks), timeout)
 
     def submit(
@@ -451,6 +484,14 @@ class MultiGPUImageGenerator:
         """Close all jobs as interrupted at once; safe in a signal handler."""
         self._batches.abandon()
 
-    def _tell(self, event: Event) -> None:
-        """Call the listener of this moment."""
-        tell(self.listener, event)
+
+def _listener_of(generator: MultiGPUImageGenerator) -> Listener:
+    """Calls a generator's listener of that moment, and does not keep the generator alive."""
+    found = weakref.ref(generator)
+
+    def call(event: Event) -> None:
+        there = found()
+        if there is not None:
+            tell(there.listener, event)
+
+    return call

@@ -6,23 +6,26 @@ with the folder. Without a folder that lasts, its record lives as long as its pr
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from loguru import logger
 
 from core.engine.job import Job
-from core.engine.recorder import Then
+from core.engine.recorder import Refusal, Then
 from core.engine.task_engine import TaskEngine
 from core.errors import LedgerError, StorageError
-from core.events import Listener
+from core.events import Event, Listener, shape_of
 from core.feeding import feed
 from core.intake.admission import Admitted, Item
 from core.intake.kept_seeds import KeptSeeds
 from core.intake.planning import Plan, Planner
 from core.model_lora import ModelLora
 from core.paths import on_disk
+from core.status.status_file import StatusFile
+from core.status.tracker import RunTracker
 from core.store.claims import BatchClaims, Claims
 from core.store.folder_input import FILE_NAME as INPUT
 from core.store.folder_input import FolderInput
@@ -30,7 +33,7 @@ from core.store.folder_recorder import FolderRecorder
 from core.store.ledger import Entry, Ledger
 from core.store.ledger_file import FILE_NAME as RECORD
 from core.store.ledger_file import LOCK_NAME
-from core.store.outputs import OutputPath, OutputRoot, output_key
+from core.store.outputs import STATUS, OutputPath, OutputRoot, output_key
 from core.store.tables import Tables, refuse_foreign_tables
 from core.tasks import Result
 
@@ -44,6 +47,10 @@ class Session:
         overwrite: redo what is done, and keep nothing of what is replaced.
         retry_quarantined: try tasks again that killed their workers in an earlier run.
         with_tables: the folder has `metadata.jsonl` and `results.jsonl`.
+        with_status: it has `status.json` while a run goes on, and afterwards.
+
+    Attributes:
+        tracker: how the run stands. It knows what it is told, and hears what `hearing` passes on.
 
     Raises:
         InputError: the folder holds the results of another input, or another program's tables.
@@ -58,6 +65,7 @@ class Session:
         overwrite: bool = False,
         retry_quarantined: bool = False,
         with_tables: bool = True,
+        with_status: bool = True,
     ) -> None:
         self.lasts = folder is not None
         self.root = OutputRoot(folder or Path("."), confined=self.lasts)
@@ -71,6 +79,11 @@ class Session:
         self._ledger: Ledger | None = None
         self._tables: Tables | None = None
         self._recorder: FolderRecorder | None = None
+        folder = self.root.folder
+        self.tracker = RunTracker(folder if self.lasts else None)
+        self._status: StatusFile | None = None
+        if self.lasts and with_status:
+            self._status = StatusFile(folder, self.tracker)
         self._planning = threading.RLock()  # one batch is planned at a time
 
     # -- the folder --------------------------------------------------------------
@@ -91,7 +104,7 @@ class Session:
             return True
         if not self.ledger.is_empty:
             return False
-        ours = (INPUT, LOCK_NAME, RECORD)
+        ours = (INPUT, LOCK_NAME, RECORD, STATUS)
         return all(name.startswith(ours) for name in os.listdir(self.root.folder))
 
     def has_none_of(self, outputs: Sequence[str]) -> bool:
@@ -124,6 +137,9 @@ class Session:
         with self._planning:
             if self._recorder is not None:
                 self._recorder.close()
+            self.tracker.stop()
+            if self._status is not None:
+                self._status.close()
             if self._tables is not None:
                 self._tables.close()
             if self._ledger is not None:
@@ -195,17 +211,42 @@ class Session:
                 self._tables.begin(plan)
         finish = self._writer(plan) if ends_batch else None
         rest = 0 if plan.rest is None else len(plan.rest)
+        self.tracker.begin(map(shape_of, tasks), settled, rest)
+        if self._status is not None:
+            self._status.start()
         return engine.submit(
             tasks,
-            _PartRecorder(recorder, plan.batch, self.root.folder, finish),
+            _PartRecorder(recorder, plan.batch, self.root.folder, finish, self.tracker.end),
             settled,
             priority,
             owner,
-            listener,
+            None if listener is None else self.hearing(listener),
             sealed and not rest,
             rest,
             previews,
         )
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """A run of several jobs that ends with this block, and not between two of them."""
+        self.tracker.begin(())
+        if self._status is not None:
+            self._status.start()
+        try:
+            yield
+        finally:
+            self.tracker.end()
+
+    def hearing(self, listener: Listener) -> Listener:
+        """A listener of an engine, behind what keeps up how the run stands."""
+
+        note = self.tracker.hear  # and not the session: whoever drops that has its folder freed
+
+        def hear(event: Event) -> None:
+            note(event)
+            listener(event)
+
+        return hear
 
     def feed(
         self, engine: TaskEngine, job: Job, planner: Planner, plan: Plan, look: Callable[[], None]
@@ -237,7 +278,7 @@ class Session:
         def write(results: Sequence[Result]) -> None:
             try:
                 if tables is not None:
-                    tables.write(plan, results)
+                    tables.write(plan, plan.told(results))
                     if plan.replaced is not None:
                         plan.replaced.write_tables(any(r.status == "interrupted" for r in results))
             except (LedgerError, StorageError) as error:
@@ -258,10 +299,12 @@ class _PartRecorder:
         batch: int,
         folder: Path,
         finish: Callable[[Sequence[Result]], None] | None,
+        ended: Callable[[], None],
     ) -> None:
         self.folder = folder
         self.batch = batch
         self._finish = finish
+        self._ended = ended
         self._recorder = recorder
         self.partial_path = recorder.partial_path
         self.begin = recorder.begin
@@ -273,7 +316,12 @@ class _PartRecorder:
 
     def finish(self, results: Sequence[Result], then: Then) -> None:
         """Write what tells of the whole job, after everything else that was asked for."""
+
+        def finished(refusal: Refusal | None) -> None:
+            self._ended()
+            then(refusal)
+
         if self._finish is None:
-            then(None)
+            finished(None)
         else:
-            self._recorder.call(partial(self._finish, results), then)
+            self._recorder.call(partial(self._finish, results), finished)

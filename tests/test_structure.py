@@ -80,8 +80,11 @@ SEAM = {"core.engine.fetch", "core.engine.backend"}
 ALLOWED["core.engine"] = BELOW | SEAM
 ALLOWED["core.processes"] = BELOW | SEAM
 ALLOWED["core.remote"] = BELOW | SEAM | {"core.engine"}
+ALLOWED["core.status"] = GROUND | {"core.devices", "core.store"}
 EVERYTHING = {*ALLOWED}
-ALLOWED["workers"] = EVERYTHING - SEAM - {"core.intake", "core.engine", "core.remote"}
+ALLOWED["workers"] = (
+    EVERYTHING - SEAM - {"core.intake", "core.engine", "core.remote", "core.status"}
+)
 ALLOWED["apps"] = EVERYTHING - {"core.processes"}
 ALLOWED["apps.openai_images"] = {"apps", *EVERYTHING}
 ALLOWED["apps.gallery"] = {"apps", "apps.page_parts", *EVERYTHING}
@@ -95,6 +98,7 @@ ALLOWED["apps.tweets"] = {
     "demo_model",
     *EVERYTHING,
 }
+ALLOWED["apps.watch"] = {"apps", *EVERYTHING}
 ALLOWED["apps.edit_benchmark"] = {"apps", "apps.gallery", *EVERYTHING}
 ALLOWED["apps.server"] = {"apps", "apps.openai_images", "apps.page_parts", *EVERYTHING}
 MODULES = {  # that may import more than their packages

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
+from apps.arguments import log_level
 from apps.interrupts import Interrupts, unwrapped
+from apps.json_events import print_refusal
 from apps.log_lines import set_up_logging
 from apps.openai_images.batch_detection import is_batch_file, means_requests
 from apps.prompts.text import STDIN
+from apps.run_summary import failure_lines, time_line
 from apps.tweets.options import OF_TASKS, asks_for, check_source, parse_arguments
 from apps.tweets.run import Run
 from apps.tweets.tweets_file import TweetFile, name_of_run, read_prompts, read_tweets
@@ -22,6 +25,7 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.names import counted
 from core.paths import as_text, user_path
 from core.settings import Settings, load_settings
+from core.store.results_table import FILE_NAME as TABLE
 from core.tasks import Result
 
 if TYPE_CHECKING:
@@ -42,13 +46,15 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
     """
     argv = sys.argv[1:] if argv is None else argv
     options = parse_arguments(argv)
-    set_up_logging(options.log_level)
+    set_up_logging(log_level(options))
     with Interrupts(argv) as interrupts:
         try:
             with unwrapped():
                 return _run(options, interrupts, backend)
         except MultiGPUError as error:  # input, or an output folder that cannot be used
             logger.error(str(error))
+            if options.progress == "json":
+                print_refusal(str(error))
             return UNUSABLE_INPUT
         except KeyboardInterrupt:  # before the first picture; nothing is lost
             interrupts.tell_how_to_continue()
@@ -89,7 +95,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
             if not len(inputs):
                 print(f"Nothing is drawn: no {tweets.noun} fits. {one_line(_place(generator))}")
                 return ALL_DONE
-        run = Run(generator, interrupts, options.log_level)
+        run = Run(generator, interrupts, options.progress, log_level(options))
         plan = generator.prepare(inputs, [tweets.folder])
         if again is not None:
             again.expect(plan)
@@ -98,9 +104,10 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         generator.stop(at_once=True)
     if not told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
-    _print_summary(results, generator, tweets.noun)
-    if again is not None:
-        print(one_line(again.compare(results)))
+    if options.progress != "json":
+        _print_summary(results, generator, tweets.noun, interrupts.command)
+        if again is not None:
+            print(one_line(again.compare(results)))
     if interrupts.count:
         return INTERRUPTED
     complete = all(r.success for r in results) and generator.tables_error is None
@@ -144,18 +151,20 @@ def _run_batch(
         batch = LocalBatch(generator, path, limit=options.limit)
         if batch.refusal is not None:
             logger.error(batch.refusal)
-        run = Run(generator, interrupts, options.log_level)
+        run = Run(generator, interrupts, options.progress, log_level(options))
         plan = generator.prepare(batch, [path.absolute().parent])
         results = run.execute(plan, "pictures", WHY_MOVED, draws="generate" in batch.roles)
         outcome = batch.write(results)
     finally:
         generator.stop(at_once=True)
-    unusable = f" ({batch.unusable} of them unusable lines)" if batch.unusable else ""
-    ends = f"{outcome.completed} completed, {outcome.failed} failed{unusable}"
-    print(f"{counted(batch.requests, 'request')}: {ends}")
-    for what, file in (("results", outcome.output), ("errors", outcome.errors)):
-        if file is not None:
-            print(one_line(f"{what}: {as_text(file)}"))
+    if options.progress != "json":
+        unusable = f" ({batch.unusable} of them unusable lines)" if batch.unusable else ""
+        ends = f"{outcome.completed} completed, {outcome.failed} failed{unusable}"
+        print(f"{counted(batch.requests, 'request')}: {ends}")
+        for what, file in (("results", outcome.output), ("errors", outcome.errors)):
+            if file is not None:
+                print(one_line(f"{what}: {as_text(file)}"))
+        _print_end(results, generator, interrupts.command)
     if interrupts.count:
         return INTERRUPTED
     return SOME_FAILED if outcome.failed or generator.tables_error is not None else ALL_DONE
@@ -208,10 +217,22 @@ def _create_generator(
     )
 
 
-def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator, noun: str) -> None:
+def _print_summary(
+    results: Sequence[Result], generator: MultiGPUImageGenerator, noun: str, command: str
+) -> None:
     counts = Counter(r.status for r in results)
     parts = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     loads, switches = generator.lora_counts
     loras = f"; {counted(loads, 'LoRA load')}, {counted(switches, 'switch')}" if switches else ""
     print(f"{counted(len(results), noun)}: {parts}{loras}")
     print(one_line(_place(generator)))
+    _print_end(results, generator, command)
+
+
+def _print_end(results: Sequence[Result], generator: MultiGPUImageGenerator, again: str) -> None:
+    """Print how long it took, what failed and why, and what to do about it."""
+    elapsed = time_line(generator.status())
+    if elapsed is not None:
+        print(elapsed)
+    for line in failure_lines(results, again, as_text(generator.output_folder / TABLE)):
+        print(line)

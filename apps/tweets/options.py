@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from apps.arguments import (
-    LOG_LEVELS,
     add_gallery_option,
+    add_output_options,
     add_server_options,
     folder_name,
     gpu_ids,
@@ -251,13 +251,7 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
         help="try prompts again that crashed their workers in an earlier run",
     )
     add_gallery_option(group)
-    add(
-        "--log-level",
-        choices=LOG_LEVELS,
-        default="INFO",
-        type=str.upper,
-        help="how much is said: WARNING only what needs a look, DEBUG everything (default: INFO)",
-    )
+    add_output_options(group)
 
 
 def _add_devices(group: argparse._ArgumentGroup) -> None:
