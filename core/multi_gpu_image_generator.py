@@ -1,5 +1,6 @@
 """`MultiGPUImageGenerator`: jobs and batches of pictures, edits and scores on warm workers."""
 
+import copy
 import os
 import threading
 import time
@@ -45,6 +46,7 @@ from core.tasks import Result, Task
 from core.worker_spec import Role
 
 if TYPE_CHECKING:
+    from core.dry_run.run_plan import RunPlan
     from core.engine.snapshot import EngineSnapshot
     from core.remote.served_models import ServedModels, ServedRole
 
@@ -96,6 +98,8 @@ class MultiGPUImageGenerator:
         listener: called with events (`core.events`) from the engine's thread.
         backend: runs the workers; by default processes of this machine.
         tables: write `metadata.jsonl` and `results.jsonl` to `output_dir` at the end of each batch.
+        dry_run: only `plan` will be asked for: the model's LoRAs that lie on the hub are not
+            fetched to be looked at, and everything that would do work is refused.
 
     Raises:
         InputError: settings, devices or model cannot be used as they stand, or `output_dir`
@@ -117,10 +121,12 @@ class MultiGPUImageGenerator:
         listener: Listener = ignore,
         backend: WorkerBackend | None = None,
         tables: bool = True,
+        dry_run: bool = False,
     ) -> None:
         occupy_standard_descriptors()
         self.settings = load_settings(config)
-        self._inspector = LoraInspector()
+        self._dry_run = dry_run
+        self._inspector = LoraInspector(may_download=not dry_run)
         folder = user_path(config, "config").parent if isinstance(config, str | Path) else None
         self._roles, self._server = with_or_without_server(
             "never" if backend is not None else self.settings.use_server,
@@ -539,6 +545,41 @@ class MultiGPUImageGenerator:
             self._prepared = bool(plan.to_run)
             return plan
 
+    def plan(self, tasks: Inputs, lora_folders: Sequence[str | Path] | None = None) -> "RunPlan":
+        """What `generate_batch` would do: everything is checked, and nothing touched.
+
+        No file is made or changed, no worker starts, nothing is loaded, downloaded or locked, and a
+        daemon is asked for what it serves alone. `print(plan)` shows it.
+
+        Args:
+            tasks: as in `generate_batch`.
+            lora_folders: where relative LoRA paths are looked up before the configured folder; the
+                current folder by default.
+
+        Raises:
+            InputError: the output folder holds the results of another input.
+            LedgerError, StorageError: its ledger is another program's, or cannot be read.
+        """
+        from core.dry_run.planner import plan_tasks
+
+        own = [Path.cwd()] if lora_folders is None else [Path(f) for f in lora_folders]
+        session = self._session.looking()
+        try:
+            with self._callers.inside(), self._planning:
+                return plan_tasks(
+                    tasks,
+                    copy.deepcopy(self._roles),  # what is decided about memory is the plan's
+                    self.settings,
+                    session,
+                    [*own, user_path(self.settings.lora_dir, "lora_dir")],
+                    self._inspector,
+                    self._default_path(),
+                    self._session.claims.numbered,
+                    None if self._server is None else self._server.name,
+                )
+        finally:
+            session.close()
+
     def forget(self, output_paths: Sequence[str]) -> None:
         """Remove results from the output folder's record, once their files were removed.
 
@@ -627,7 +668,10 @@ class MultiGPUImageGenerator:
 
         Raises:
             LedgerError: this process is a fork of the one that works with it.
+            InputError: it was made for plans alone.
         """
+        if self._dry_run:
+            raise InputError("This generator was made with dry_run=True, and can only plan.")
         if self._owner not in (None, os.getpid()):
             raise LedgerError(
                 f"This generator is in use by process {self._owner}, of which this one is a fork. "

@@ -19,7 +19,10 @@ from core.errors import LedgerError, StorageError
 from core.events import Listener
 from core.feeding import feed
 from core.intake.admission import Admitted, Item
+from core.intake.assessment import Assessed
+from core.intake.differences import Change
 from core.intake.kept_seeds import KeptSeeds
+from core.intake.plan_summary import Standing
 from core.intake.planning import Plan, Planner
 from core.model_lora import ModelLora
 from core.paths import on_disk
@@ -44,6 +47,12 @@ class Session:
         overwrite: redo what is done, and keep nothing of what is replaced.
         retry_quarantined: try tasks again that killed their workers in an earlier run.
         with_tables: the folder has `metadata.jsonl` and `results.jsonl`.
+        looks_only: nothing in the folder is made, changed or locked: what its ledger says is
+            copied, and what is planned is recorded in the copy. Nothing can be submitted.
+
+    Attributes:
+        in_use_by: the run that was at work in the folder when it was looked at, if one was.
+        damage: why its ledger could not be read then, if it could not.
 
     Raises:
         InputError: the folder holds the results of another input, or another program's tables.
@@ -58,20 +67,29 @@ class Session:
         overwrite: bool = False,
         retry_quarantined: bool = False,
         with_tables: bool = True,
+        looks_only: bool = False,
     ) -> None:
+        self._given = (folder, source, overwrite, retry_quarantined, with_tables)
         self.lasts = folder is not None
         self.root = OutputRoot(folder or Path("."), confined=self.lasts)
         self.overwrite = overwrite or not self.lasts
         self.claims = Claims()
         self._retry_quarantined = retry_quarantined
         self._with_tables = with_tables and self.lasts
+        self._looks_only = looks_only
+        self.in_use_by: str | None = None
+        self.damage: str | None = None
         self._claim: FolderInput | None = None
         if self.lasts and source is not None:
-            self._claim = FolderInput(self.root.folder, source, overwrite)
+            self._claim = FolderInput(self.root.folder, source, overwrite, keeps=not looks_only)
         self._ledger: Ledger | None = None
         self._tables: Tables | None = None
         self._recorder: FolderRecorder | None = None
         self._planning = threading.RLock()  # one batch is planned at a time
+
+    def looking(self) -> "Session":
+        """Another session of the same folder that only looks."""
+        return Session(*self._given, looks_only=True)
 
     # -- the folder --------------------------------------------------------------
 
@@ -113,6 +131,10 @@ class Session:
                 self._claim.check()  # before anything is touched; again when the folder is ours
             if self._with_tables and not self.overwrite:
                 refuse_foreign_tables(self.root.folder)
+            if self._looks_only:
+                self._ledger, copy = Ledger.look_at(self.root.folder)
+                self.in_use_by, self.damage = copy.in_use_by, copy.damage
+                return
             self._ledger = Ledger.open(self.root.folder)
             if self._with_tables:
                 self._tables = Tables(self.root.folder, self._ledger)
@@ -162,6 +184,12 @@ class Session:
     ) -> Plan:
         """Plan a batch: what is to be done, and what is settled; see `Planner.begin`."""
         return planner.begin(admitted, self._claim, known, claims)
+
+    def standings(
+        self, planner: Planner, items: Sequence[Item]
+    ) -> list[tuple[Assessed, Standing, list[Change]]]:
+        """How inputs stand to what lies in the folder; see `Planner.standings`."""
+        return planner.standings(items, self._claim)
 
     # -- its records while it runs -----------------------------------------------
 

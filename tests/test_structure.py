@@ -79,8 +79,11 @@ SEAM = {"core.engine.fetch", "core.engine.backend"}
 ALLOWED["core.engine"] = BELOW | SEAM
 ALLOWED["core.processes"] = BELOW | SEAM
 ALLOWED["core.remote"] = BELOW | SEAM | {"core.engine"}
+ALLOWED["core.dry_run"] = BELOW | SEAM | {"core.engine", "core.remote"}
 EVERYTHING = {*ALLOWED}
-ALLOWED["workers"] = EVERYTHING - SEAM - {"core.intake", "core.engine", "core.remote"}
+ALLOWED["workers"] = (
+    EVERYTHING - SEAM - {"core.intake", "core.engine", "core.remote", "core.dry_run"}
+)
 ALLOWED["apps"] = EVERYTHING - {"core.processes"}
 ALLOWED["apps.openai_images"] = {"apps", *EVERYTHING}
 ALLOWED["apps.tweets"] = {"apps", "apps.openai_images", "demo_model", *EVERYTHING}
