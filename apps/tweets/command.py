@@ -5,11 +5,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from loguru import logger
 
 from apps.arguments import LOG_LEVELS, add_server_options, folder_name, gpu_ids, positive, seed
+from apps.dry_run import add_dry_run_option, print_plan_of
 from apps.interrupts import Interrupts, unwrapped
 from apps.log_lines import set_up_logging
 from apps.openai_images.batch_detection import is_batch_file, means_requests
@@ -34,6 +36,8 @@ examples:
       draw the example on 2 GPUs, or on 2 CPU workers where there is no GPU
   python generate_images_from_tweets.py tweets.json --gpu-ids 0,2,4 --model Tongyi-MAI/Z-Image-Turbo
       draw on three of this machine's GPUs with a model of your choice
+  python generate_images_from_tweets.py tweets.json --dry-run
+      check everything first, and see how long it will take and on which devices
   python generate_images_from_tweets.py tweets.json --limit 3 --output-dir trial
       try the first three tweets
   python generate_images_from_tweets.py batch.jsonl
@@ -125,6 +129,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="take the prompt from this field alone (default: the first of prompt, "
         "positive_prompt and scene_hint that is not empty)",
     )
+    add_dry_run_option(parser)
     add_server_options(parser)
     add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
     return parser.parse_args(argv)
@@ -166,6 +171,8 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     if told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
     generator = _create_generator(options, settings, tweets.name_of_run, backend)
+    if options.dry_run:
+        return print_plan_of(generator, tweets.inputs, [tweets.folder], "tweets")
     try:
         run = Run(generator, interrupts, options.log_level)
         plan = generator.prepare(tweets.inputs, [tweets.folder])
@@ -193,6 +200,10 @@ def _run_batch(
     settings = _settings(options, load_image_settings)
     path = user_path(options.tweets, "TWEETS")
     generator = _create_generator(options, settings, name_of_run(as_text(path.stem)), backend)
+    if options.dry_run:
+        with TemporaryDirectory() as kept:
+            batch = LocalBatch(generator, path, limit=options.limit, kept_in=Path(kept))
+            return print_plan_of(generator, batch, [path.absolute().parent], "pictures")
     try:
         batch = LocalBatch(generator, path, limit=options.limit)
         run = Run(generator, interrupts, options.log_level)
@@ -240,6 +251,7 @@ def _create_generator(
         overwrite=options.overwrite,
         retry_quarantined=options.retry_quarantined,
         backend=backend,
+        dry_run=options.dry_run,
     )
 
 

@@ -17,7 +17,7 @@ from core.devices.memory_fit import LackOfMemory
 from core.devices.model_choice import SIMULATED, checkpoint_of, is_hub_model
 from core.dry_run import figures
 from core.dry_run.measured import Maker, Measured, measure
-from core.dry_run.run_plan import PlannedLora, PlannedModel, PlannedWorker
+from core.dry_run.planned import PlannedLora, PlannedModel, PlannedWorker
 from core.dry_run.simulation import Outcome, SizedTask, play
 from core.dry_run.span import NOTHING, Span
 from core.errors import MultiGPUError

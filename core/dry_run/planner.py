@@ -13,7 +13,8 @@ from core.byte_sizes import shown_bytes
 from core.checkpoints.hub_state import cache_folder
 from core.checkpoints.lora_files import LoraInspector
 from core.dry_run.model_plan import ModelPlan, PlanSettings, ToDo
-from core.dry_run.run_plan import PlannedModel, PlannedTask, RunPlan
+from core.dry_run.planned import PlannedModel, PlannedTask
+from core.dry_run.run_plan import RunPlan
 from core.errors import MultiGPUError
 from core.intake.admission import Admitted, Item
 from core.intake.assessment import Assessed
@@ -69,14 +70,14 @@ def plan_tasks(
     planner = session.planner(intake.model_loras)
     known = {} if session.overwrite else planner.known(items)
     refusal = None
-    with _quiet():
+    with quiet():
         try:
             items = intake.settle(items, known, set())
         except MultiGPUError as error:  # of the model that draws
             refusal = error
     standings = session.standings(planner, items)
     served = server is not None
-    with _quiet():
+    with quiet():
         models = [
             planned_model(
                 roles[role],
@@ -233,7 +234,7 @@ def _same_disk(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep what the plan says itself out of the log."""
     source = "core.devices.memory_choice"
     logger.disable(source)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from core.byte_sizes import shown_bytes
-from core.dry_run.run_plan import PlannedLora, PlannedModel, RunPlan
+from core.dry_run.planned import PlannedLora, PlannedModel, PlannedRun
 from core.dry_run.span import Span, shown_seconds
 from core.errors import one_line
 
@@ -11,12 +11,12 @@ MOST_LISTED = 20  # unusable inputs, LoRAs
 HEAD = "Dry run: nothing is drawn, written, downloaded or started."
 
 
-def report(plan: RunPlan) -> str:
+def report(plan: PlannedRun) -> str:
     """Everything about a plan, in lines."""
     return "\n".join(_lines(plan))
 
 
-def _lines(plan: RunPlan) -> Iterator[str]:
+def _lines(plan: PlannedRun) -> Iterator[str]:
     yield HEAD
     for title, summary in plan.summaries:
         yield summary.line(plan.noun, title)
@@ -69,7 +69,7 @@ def _lora(lora: PlannedLora) -> str:
     return f"{lora.name} for {tasks}: {lora.problem or found}"
 
 
-def _totals(plan: RunPlan) -> Iterator[str]:
+def _totals(plan: PlannedRun) -> Iterator[str]:
     seconds = plan.seconds
     if seconds is not None:
         first = " after the download" if any(m.fetch != 0 for m in plan.models) else ""
@@ -78,7 +78,7 @@ def _totals(plan: RunPlan) -> Iterator[str]:
     yield f"Disk: {_bytes(plan.bytes)}{free}."
 
 
-def _verdict(plan: RunPlan) -> Iterator[str]:
+def _verdict(plan: PlannedRun) -> Iterator[str]:
     problems = plan.all_problems
     for problem in problems:
         yield one_line(f"Problem: {problem}")
