@@ -51,7 +51,7 @@ class Session:
             copied, and what is planned is recorded in the copy. Nothing can be submitted.
 
     Attributes:
-        in_use_by: the run that was at work in the folder when it was looked at, if one was.
+        in_use_by: the other run that was at work in the folder when it was looked at, if any.
         damage: why its ledger could not be read then, if it could not.
 
     Raises:
@@ -77,6 +77,7 @@ class Session:
         self._retry_quarantined = retry_quarantined
         self._with_tables = with_tables and self.lasts
         self._looks_only = looks_only
+        self._is_own = False  # the run that works in the folder is this program's
         self.in_use_by: str | None = None
         self.damage: str | None = None
         self._claim: FolderInput | None = None
@@ -88,8 +89,10 @@ class Session:
         self._planning = threading.RLock()  # one batch is planned at a time
 
     def looking(self) -> "Session":
-        """Another session of the same folder that only looks."""
-        return Session(*self._given, looks_only=True)
+        """Another session of the same folder that only looks; this one does not count as a run."""
+        other = Session(*self._given, looks_only=True)
+        other._is_own = self._ledger is not None
+        return other
 
     # -- the folder --------------------------------------------------------------
 
@@ -133,7 +136,8 @@ class Session:
                 refuse_foreign_tables(self.root.folder)
             if self._looks_only:
                 self._ledger, copy = Ledger.look_at(self.root.folder)
-                self.in_use_by, self.damage = copy.in_use_by, copy.damage
+                self.in_use_by = None if self._is_own else copy.in_use_by
+                self.damage = copy.damage
                 return
             self._ledger = Ledger.open(self.root.folder)
             if self._with_tables:
