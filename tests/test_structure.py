@@ -87,6 +87,7 @@ ALLOWED["workers"] = (
 ALLOWED["apps"] = EVERYTHING - {"core.processes"}
 ALLOWED["apps.openai_images"] = {"apps", *EVERYTHING}
 ALLOWED["apps.tweets"] = {"apps", "apps.openai_images", "demo_model", *EVERYTHING}
+ALLOWED["apps.doctor"] = {"apps", *EVERYTHING}
 ALLOWED["apps.edit_benchmark"] = {"apps", *EVERYTHING}
 ALLOWED["apps.server"] = {"apps", "apps.openai_images", *EVERYTHING}
 MODULES = {  # that may import more than their packages
