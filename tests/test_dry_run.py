@@ -1,5 +1,6 @@
 """`--dry-run` and `generator.plan`: what a run would do, while nothing is touched."""
 
+import base64
 import hashlib
 import json
 import shutil
@@ -380,6 +381,30 @@ def test_a_daemon_is_asked_what_it_serves_and_is_given_nothing(
     assert tree(command.folder) == before
     assert f"Server: {url} would do the work" in said and "workers   cpu0, cpu1" in said
     assert {line.partition("?")[0] for line in asked} == {"GET /v1/engine"}
+
+
+def test_a_batch_file_is_planned_and_its_pictures_are_kept_elsewhere(
+    command: InlineCommand, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = base64.b64encode((PROJECT / "docs" / "edit_sheet.png").read_bytes()).decode()
+    bodies = [
+        ("/v1/images/generations", {"prompt": "a red house", "size": "64x64"}),
+        ("/v1/images/edits", {"prompt": "noon", "images": [f"data:image/png;base64,{source}"]}),
+    ]
+    lines = [
+        json.dumps({"custom_id": f"{i}", "method": "POST", "url": url, "body": body})
+        for i, (url, body) in enumerate(bodies)
+    ]
+    file = command.folder / "batch.jsonl"
+    file.write_text("\n".join(lines))
+    settings = {"model": "simulated", "editor": {"model": "simulated"}}
+    (command.folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    code, said = dry_run(command, capfd, file)
+    assert code == 0 and "Plan: 2 new." in said
+    assert "Generate: 1 task." in said and "Edit: 1 task." in said
+    file.write_text("\n".join([*lines, "{"]))
+    code, said = dry_run(command, capfd, file)
+    assert code == 2 and "Plan: 2 new." in said
 
 
 def test_a_benchmark_is_planned_edits_and_scores(

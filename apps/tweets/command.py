@@ -10,7 +10,15 @@ from typing import Any
 
 from loguru import logger
 
-from apps.arguments import LOG_LEVELS, add_server_options, folder_name, gpu_ids, positive, seed
+from apps.arguments import (
+    LOG_LEVELS,
+    add_gallery_option,
+    add_server_options,
+    folder_name,
+    gpu_ids,
+    positive,
+    seed,
+)
 from apps.dry_run import add_dry_run_option, print_plan_of
 from apps.interrupts import Interrupts, unwrapped
 from apps.log_lines import set_up_logging
@@ -130,6 +138,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "positive_prompt and scene_hint that is not empty)",
     )
     add_dry_run_option(parser)
+    add_gallery_option(parser)
     add_server_options(parser)
     add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
     return parser.parse_args(argv)
@@ -203,16 +212,24 @@ def _run_batch(
     if options.dry_run:
         with TemporaryDirectory() as kept:
             batch = LocalBatch(generator, path, limit=options.limit, kept_in=Path(kept))
-            return print_plan_of(generator, batch, [path.absolute().parent], "pictures")
+            code = print_plan_of(generator, batch, [path.absolute().parent], "pictures")
+        if batch.refusal is not None:
+            logger.error(batch.refusal)
+            return UNUSABLE_INPUT
+        return code
     try:
         batch = LocalBatch(generator, path, limit=options.limit)
+        if batch.refusal is not None:
+            logger.error(batch.refusal)
         run = Run(generator, interrupts, options.log_level)
         plan = generator.prepare(batch, [path.absolute().parent])
         results = run.execute(plan, "pictures", WHY_MOVED, draws="generate" in batch.roles)
         outcome = batch.write(results)
     finally:
         generator.stop(at_once=True)
-    print(f"{batch.requests} requests: {outcome.completed} completed, {outcome.failed} failed")
+    unusable = f" ({batch.unusable} of them unusable lines)" if batch.unusable else ""
+    ends = f"{outcome.completed} completed, {outcome.failed} failed{unusable}"
+    print(f"{batch.requests} requests: {ends}")
     for what, file in (("results", outcome.output), ("errors", outcome.errors)):
         if file is not None:
             print(one_line(f"{what}: {as_text(file)}"))
@@ -227,7 +244,7 @@ def _settings(
     """The command line over the settings file."""
     settings = load(options.config)
     names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu", "use_server")
-    changes = {name: getattr(options, name) for name in names}
+    changes = {name: getattr(options, name) for name in (*names, "gallery")}
     given = {key: value for key, value in changes.items() if value is not None}
     # Bytes that the locale has no letters for came in as surrogates, which are no text.
     given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}

@@ -215,8 +215,7 @@ class Supervisor:
         if slot.kill_reason is not None:
             reason = slot.kill_reason
         attempts = slot.attempts()
-        if slot.keeping is not None and not hung:
-            self._loras.lost(slot, death)
+        self._loras.died(slot, death, ordered=hung)
         # Who announced its leaving has named the culprit; who lost its server knows none.
         innocent = death.blameless or slot.leaves_because is not None
         running = {i for i, active in slot.running.items() if active.sent}
@@ -234,7 +233,7 @@ class Supervisor:
             blamed = suspect and not innocent and active.lease_id not in never_begun
             self._on_lost(active, loss, blamed)
         if self.closing or not slot.wanted:
-            self._change(slot, State.STOPPED)
+            self._change(slot, State.DRAINED if slot.drained else State.STOPPED)
         elif slot.state is not State.RETIRED:
             self._plan_restart(slot, reason)
 
@@ -280,12 +279,17 @@ class Supervisor:
         self._change(slot, State.BOOTING)
 
     def could_start(self, slot: WorkerSlot) -> bool:
-        """Whether a slot's worker can be started now; not while its model is being downloaded."""
+        """Whether a slot's worker can be started now.
+
+        Not while its model is being downloaded, nor while the hub is asked for a model whose
+        configs say how its workers have to be started.
+        """
         if slot.model is None or not self._backend.ready or self._release.holds_up(slot):
             return False
         if any(other.alive and self.excludes(slot, other) for other in self._slots):
             return False
-        return slot.model.fetch is None or not slot.model.fetch.transfers
+        fetch = slot.model.fetch
+        return fetch is None or not (fetch.transfers or slot.next_spec().saved_with is None)
 
     def excludes(self, slot: WorkerSlot, other: WorkerSlot) -> bool:
         """The two have a device in common and are not meant to share it: one waits for the other.
@@ -368,6 +372,7 @@ class Supervisor:
 
     def _use_no_more(self, slot: WorkerSlot, reason: str) -> None:
         slot.standing.unfit = reason
+        self._loras.given_up(slot)
         self._change(slot, State.RETIRED)
         if slot.alive and slot.kill_reason is None:
             self.kill(slot, reason)
@@ -408,8 +413,8 @@ class Supervisor:
         """Let a slot's worker finish what it has, and leave; nothing more is given to it."""
         slot.drained, slot.comes_back, slot.wanted = True, False, False
         self.let_go(slot)
-        if not slot.alive and slot.state is State.DOWN:
-            self._change(slot, State.STOPPED)
+        if not slot.alive and slot.state in (State.DOWN, State.STOPPED):
+            self._change(slot, State.DRAINED)
 
     def undrain(self, slot: WorkerSlot) -> None:
         """Let a slot have a worker again, with the model that it had."""
@@ -423,10 +428,10 @@ class Supervisor:
             self.let_go(slot)
         elif slot.comes_back and not slot.alive:
             slot.comes_back, slot.wanted = False, True
-            if slot.model is not None and slot.state is not State.RETIRED:
+            if slot.model is not None and slot.can_serve(slot.model):
                 self.give_model(slot, slot.model)
-            elif slot.state is State.STOPPED:
-                self._change(slot, State.DOWN)
+            elif slot.state is State.DRAINED:
+                self._change(slot, State.DOWN if slot.model is None else State.RETIRED)
         elif slot.comes_back and not slot.on_its_way_out:  # it had not left yet
             slot.comes_back, slot.wanted = False, True
 

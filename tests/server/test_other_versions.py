@@ -8,16 +8,17 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import pytest
+from loguru import logger
 
 from core.errors import InputError
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.remote.protocol import ENGINE_ROUTE, PROTOCOL
 from core.remote.socket_place import FOLDER, NAME
 from tests.conftest import Project, simulated
+from tests.inline_backend import InlineBackend
 from tests.server.in_process import Application
 
 TASK = {"prompt": "a house", "width": 32, "height": 32, "num_inference_steps": 1}
@@ -40,11 +41,46 @@ class _SocketServer(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
 
 
-class Stranger:
-    """Listens at a port and at the socket of a user's daemon, and answers everything in one way.
+class _Handler(BaseHTTPRequestHandler):
+    """Answers requests, and keeps no log."""
+
+    def answer(self, status: int, kind: str, body: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+class _Listening:
+    """Something that listens at a port of its own, until its context is left.
 
     Attributes:
         url: of the port.
+    """
+
+    def __init__(self, handler: type[_Handler]) -> None:
+        by_port = _TcpServer(("127.0.0.1", 0), handler)
+        self.servers: list[socketserver.BaseServer] = [by_port]
+        self.url = f"http://127.0.0.1:{by_port.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        for server in self.servers:
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
+
+
+class Stranger(_Listening):
+    """Listens at a port and at the socket of a user's daemon, and answers everything in one way.
+
+    Attributes:
         runtime: the folder in which the socket's is.
         asked: paths of the requests that came.
     """
@@ -52,41 +88,24 @@ class Stranger:
     def __init__(self, status: int, body: str) -> None:
         asked: list[str] = []
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(_Handler):
             def do_GET(self) -> None:
                 asked.append(self.path)
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(body.encode())
+                self.answer(
+                    status, "text/html" if body.startswith("<") else "application/json", body
+                )
 
-            def do_POST(self) -> None:
-                self.do_GET()
+            do_POST = do_GET
 
-            def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing."""
-
+        super().__init__(Handler)
         self.asked = asked
         self.runtime = Path(tempfile.mkdtemp(prefix="run-"))  # short, as a socket's path has to be
         place = self.runtime / FOLDER / NAME
         place.parent.mkdir(mode=0o700)
-        by_port = _TcpServer(("127.0.0.1", 0), Handler)
-        self._servers: list[socketserver.BaseServer] = [by_port, _SocketServer(str(place), Handler)]
-        self.url = f"http://127.0.0.1:{by_port.server_address[1]}"
+        self.servers.append(_SocketServer(str(place), Handler))
 
-    def __enter__(self) -> "Stranger":
-        for server in self._servers:
-            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for server in self._servers:
-            server.shutdown()
-            server.server_close()
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
         shutil.rmtree(self.runtime)
 
 
@@ -132,15 +151,16 @@ def test_python_is_told_of_a_server_of_another_version(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-class Replaced:
-    """A server that is of this version when it is first asked, and of another one afterwards.
+class Replaced(_Listening):
+    """A server that is of this version when it is first asked, and of another one afterwards."""
 
-    Attributes:
-        url: where it listens.
-    """
-
-    def __init__(self, engine: str, event: str) -> None:
-        class Handler(BaseHTTPRequestHandler):
+    def __init__(
+        self,
+        engine: str,
+        event: str,
+        job: tuple[int, str] = (202, json.dumps({"id": "job_1"})),
+    ) -> None:
+        class Handler(_Handler):
             def do_GET(self) -> None:
                 if self.path.startswith(ENGINE_ROUTE):
                     self.answer(200, "application/json", engine)
@@ -149,35 +169,12 @@ class Replaced:
 
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
-                self.answer(202, "application/json", json.dumps({"id": "job_1"}))
+                self.answer(job[0], "application/json", job[1])
 
             def do_DELETE(self) -> None:
                 self.answer(404, "application/json", json.dumps({"error": UNKNOWN}))
 
-            def answer(self, status: int, kind: str, body: str) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.end_headers()
-                self.wfile.write(body.encode())
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing."""
-
-        self._server = _TcpServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> "Replaced":
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 @pytest.fixture(scope="module")
@@ -211,4 +208,35 @@ def test_a_server_that_is_replaced_by_another_version_leaves_tasks_for_the_next_
         with MultiGPUImageGenerator(config=config, output_dir=tmp_path / "out") as generator:
             (result,) = generator.generate_batch([TASK])
     assert result.status == "interrupted"
-    assert result.error == "Not finished: the server went away. Run again to continue."
+    assert str(result.error).startswith("Not finished: the server is of another version")
+
+
+UNKNOWN_FIELD = {
+    **UNKNOWN,
+    "message": "Unknown parameter: 'suffixes'.",
+    "code": "unknown_parameter",
+}
+
+
+@pytest.mark.parametrize(("status", "error"), [(400, UNKNOWN_FIELD), (404, UNKNOWN)], ids=str)
+def test_a_server_that_refuses_what_commands_of_this_version_ask_is_told_of_once(
+    engine: str, status: int, error: dict[str, Any], tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{level} {message}", level="WARNING")
+    with Replaced(engine, "", (status, json.dumps({"error": error}))) as server:
+        config = simulated(use_server=server.url)
+        with MultiGPUImageGenerator(config=config, output_dir=tmp_path / "out") as generator:
+            results = generator.generate_batch([{**TASK, "seed": n} for n in range(40)])
+    logger.remove(sink)
+    assert {result.status for result in results} == {"interrupted"}
+    [line] = [line for line in lines if line.startswith("ERROR")]
+    assert f"The server at {server.url} is of another version" in line
+    assert error["message"] in line and "--no-server" in line
+
+    own = simulated(use_server="never")
+    with MultiGPUImageGenerator(
+        config=own, output_dir=tmp_path / "out", backend=InlineBackend()
+    ) as generator:
+        results = generator.generate_batch([{**TASK, "seed": n} for n in range(40)])
+    assert {result.status for result in results} == {"done"}
