@@ -38,6 +38,7 @@ from core.warm_models import WarmModels
 from core.worker_spec import Role
 
 if TYPE_CHECKING:
+    from core.dry_run.run_plan import RunPlan
     from core.engine.snapshot import EngineSnapshot
     from core.remote.served_models import ServedModels, ServedRole
 
@@ -85,6 +86,8 @@ class MultiGPUImageGenerator:
         backend: runs the workers; by default processes of this machine.
         tables: write `metadata.jsonl` and `results.jsonl` to `output_dir` at the end of each batch,
             and keep up `status.json` while one runs.
+        dry_run: only `plan` will be asked for: the model's LoRAs that lie on the hub are not
+            fetched to be looked at, and everything that would do work is refused.
 
     Raises:
         InputError: settings, devices or model cannot be used as they stand, or `output_dir`
@@ -106,12 +109,14 @@ class MultiGPUImageGenerator:
         listener: Listener = ignore,
         backend: WorkerBackend | None = None,
         tables: bool = True,
+        dry_run: bool = False,
     ) -> None:
         occupy_standard_descriptors()
         if in_notebook():
             quieten_log()
         self.settings = load_settings(config)
-        inspector = LoraInspector()
+        self._dry_run = dry_run
+        inspector = LoraInspector(may_download=not dry_run)
         folder = user_path(config, "config").parent if isinstance(config, str | Path) else None
         roles, self._server = with_or_without_server(
             "never" if backend is not None else self.settings.use_server,
@@ -444,6 +449,25 @@ class MultiGPUImageGenerator:
         with self._callers.inside():
             return self._session.ledger.entries()
 
+    def plan(self, tasks: Inputs, lora_folders: Sequence[str | Path] | None = None) -> "RunPlan":
+        """What `generate_batch` would do: everything is checked, and nothing touched.
+
+        No file is made or changed, no worker starts, nothing is loaded, downloaded or locked, and a
+        daemon is asked for what it serves alone. `print(plan)` shows it.
+
+        Args:
+            tasks: as in `generate_batch`.
+            lora_folders: where relative LoRA paths are looked up before the configured folder; the
+                current folder by default.
+
+        Raises:
+            InputError: the output folder holds the results of another input.
+            LedgerError, StorageError: its ledger is another program's, or cannot be read.
+        """
+        own = [Path.cwd()] if lora_folders is None else [Path(f) for f in lora_folders]
+        with self._callers.inside():
+            return self._batches.plan(tasks, own)
+
     def forget(self, output_paths: Sequence[str]) -> None:
         """Remove results from the output folder's record, once their files were removed.
 
@@ -468,7 +492,10 @@ class MultiGPUImageGenerator:
 
         Raises:
             LedgerError: this process is a fork of the one that works with it.
+            InputError: it was made for plans alone.
         """
+        if self._dry_run:
+            raise InputError("This generator was made with dry_run=True, and can only plan.")
         if self._owner not in (None, os.getpid()):
             raise LedgerError(
                 f"This generator is in use by process {self._owner}, of which this one is a fork. "

@@ -20,7 +20,10 @@ from core.errors import LedgerError, StorageError
 from core.events import Event, Listener, shape_of
 from core.feeding import feed
 from core.intake.admission import Admitted, Item
+from core.intake.assessment import Assessed
+from core.intake.differences import Change
 from core.intake.kept_seeds import KeptSeeds
+from core.intake.plan_summary import Standing
 from core.intake.planning import Plan, Planner
 from core.model_lora import ModelLora
 from core.paths import on_disk
@@ -48,9 +51,13 @@ class Session:
         retry_quarantined: try tasks again that killed their workers in an earlier run.
         with_tables: the folder has `metadata.jsonl` and `results.jsonl`.
         with_status: it has `status.json` while a run goes on, and afterwards.
+        looks_only: nothing in the folder is made, changed or locked: what its ledger says is
+            copied, and what is planned is recorded in the copy. Nothing can be submitted.
 
     Attributes:
         tracker: how the run stands. It knows what it is told, and hears what `hearing` passes on.
+        in_use_by: the other run that was at work in the folder when it was looked at, if any.
+        damage: why its ledger could not be read then, if it could not.
 
     Raises:
         InputError: the folder holds the results of another input, or another program's tables.
@@ -66,25 +73,37 @@ class Session:
         retry_quarantined: bool = False,
         with_tables: bool = True,
         with_status: bool = True,
+        looks_only: bool = False,
     ) -> None:
+        self._given = (folder, source, overwrite, retry_quarantined, with_tables)
         self.lasts = folder is not None
         self.root = OutputRoot(folder or Path("."), confined=self.lasts)
         self.overwrite = overwrite or not self.lasts
         self.claims = Claims()
         self._retry_quarantined = retry_quarantined
         self._with_tables = with_tables and self.lasts
+        self._looks_only = looks_only
+        self._is_own = False  # the run that works in the folder is this program's
+        self.in_use_by: str | None = None
+        self.damage: str | None = None
         self._claim: FolderInput | None = None
         if self.lasts and source is not None:
-            self._claim = FolderInput(self.root.folder, source, overwrite)
+            self._claim = FolderInput(self.root.folder, source, overwrite, keeps=not looks_only)
         self._ledger: Ledger | None = None
         self._tables: Tables | None = None
         self._recorder: FolderRecorder | None = None
         folder = self.root.folder
         self.tracker = RunTracker(folder if self.lasts else None)
         self._status: StatusFile | None = None
-        if self.lasts and with_status:
+        if self.lasts and with_status and not looks_only:
             self._status = StatusFile(folder, self.tracker)
         self._planning = threading.RLock()  # one batch is planned at a time
+
+    def looking(self) -> "Session":
+        """Another session of the same folder that only looks; this one does not count as a run."""
+        other = Session(*self._given, looks_only=True)
+        other._is_own = self._ledger is not None
+        return other
 
     # -- the folder --------------------------------------------------------------
 
@@ -126,6 +145,11 @@ class Session:
                 self._claim.check()  # before anything is touched; again when the folder is ours
             if self._with_tables and not self.overwrite:
                 refuse_foreign_tables(self.root.folder)
+            if self._looks_only:
+                self._ledger, copy = Ledger.look_at(self.root.folder)
+                self.in_use_by = None if self._is_own else copy.in_use_by
+                self.damage = copy.damage
+                return
             self._ledger = Ledger.open(self.root.folder)
             if self._with_tables:
                 self._tables = Tables(self.root.folder, self._ledger)
@@ -178,6 +202,12 @@ class Session:
     ) -> Plan:
         """Plan a batch: what is to be done, and what is settled; see `Planner.begin`."""
         return planner.begin(admitted, self._claim, known, claims)
+
+    def standings(
+        self, planner: Planner, items: Sequence[Item]
+    ) -> list[tuple[Assessed, Standing, list[Change]]]:
+        """How inputs stand to what lies in the folder; see `Planner.standings`."""
+        return planner.standings(items, self._claim)
 
     # -- its records while it runs -----------------------------------------------
 

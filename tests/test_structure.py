@@ -81,12 +81,14 @@ ALLOWED["core.engine"] = BELOW | SEAM
 ALLOWED["core.processes"] = BELOW | SEAM
 ALLOWED["core.remote"] = BELOW | SEAM | {"core.engine"}
 ALLOWED["core.status"] = GROUND | {"core.devices", "core.store"}
+ALLOWED["core.dry_run"] = BELOW | SEAM | {"core.engine", "core.remote"}
 EVERYTHING = {*ALLOWED}
 ALLOWED["workers"] = (
-    EVERYTHING - SEAM - {"core.intake", "core.engine", "core.remote", "core.status"}
+    EVERYTHING - SEAM - {"core.intake", "core.engine", "core.remote", "core.status", "core.dry_run"}
 )
 ALLOWED["apps"] = EVERYTHING - {"core.processes"}
 ALLOWED["apps.openai_images"] = {"apps", *EVERYTHING}
+ALLOWED["apps.doctor"] = {"apps", *EVERYTHING}
 ALLOWED["apps.gallery"] = {"apps", "apps.page_parts", *EVERYTHING}
 ALLOWED["apps.page_parts"] = set()
 ALLOWED["apps.prompts"] = {"apps", *EVERYTHING}

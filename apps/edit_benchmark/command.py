@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from loguru import logger
@@ -18,6 +19,7 @@ from apps.arguments import (
     log_level,
     positive,
 )
+from apps.dry_run import add_dry_run_option, print_plan
 from apps.edit_benchmark.compare import compare, comparison_table
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
 from apps.edit_benchmark.outputs import correlations, write_outputs
@@ -49,6 +51,8 @@ EXAMPLES = """\
 examples:
   python run_edit_benchmark.py --config config/edit_benchmark.yaml
       edit and score what the file names: as shipped, 50 small pairs
+  python run_edit_benchmark.py --config config/edit_benchmark.yaml --dry-run
+      check everything first, and see how long it will take and on which devices
   python run_edit_benchmark.py --config my.yaml --categories physical,causal --limit 20
   python run_edit_benchmark.py compare outputs/run_a outputs/run_b
       paired differences of two runs on the same pairs; --html FILE shows both side by side
@@ -102,6 +106,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="have the judge asked again, once more than before, where it gave no readable score",
     )
+    add_dry_run_option(parser)
     add_gallery_option(parser)
     add_server_options(parser)
     add_output_options(parser)
@@ -194,7 +199,12 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         options.retry_unparsed,
         data,
         backend,
+        options.dry_run,
     ) as run:
+        if options.dry_run:
+            with TemporaryDirectory() as kept:
+                pairs = read_pairs(data, Path(kept))
+                return print_plan(run.plan(pairs.selected(options.categories, options.limit)))
         gallery = LiveGallery(run.root.folder, settings.gallery)
         pairs = read_pairs(data, run.root.folder / "sources").selected(
             options.categories, options.limit

@@ -15,12 +15,15 @@ from loguru import logger
 from apps.edit_benchmark.editing import Edit
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pairs import PairSet
+from apps.edit_benchmark.planned import plan_benchmark
 from apps.edit_benchmark.roles import choose_roles
 from apps.edit_benchmark.scores import Scores
 from apps.edit_benchmark.settings import BenchmarkSettings
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device
 from core.devices.model_choice import ModelChoice
+from core.dry_run.planner import quiet
+from core.dry_run.run_plan import RunPlan
 from core.engine.backend import WorkerBackend
 from core.engine.job import Job
 from core.engine.model_switch import Stages
@@ -78,6 +81,7 @@ class EditBenchmark:
         data: what the pairs are read from. The output folder remembers it, and refuses another
             one, unless it is overwritten.
         backend: runs the workers; by default processes of this machine.
+        dry_run: the folder is only looked at, and `plan` is all that is asked for.
 
     Attributes:
         listener: called with events (`core.events`) from the engine's thread and the caller's.
@@ -99,11 +103,12 @@ class EditBenchmark:
         retry_unparsed: bool = False,
         data: Path | None = None,
         backend: WorkerBackend | None = None,
+        dry_run: bool = False,
     ) -> None:
         occupy_standard_descriptors()
         self.settings = settings
         self.listener: Listener = ignore
-        self._inspector = LoraInspector()
+        self._inspector = LoraInspector(may_download=not dry_run)
         (self._editing, self._scoring), self._server = with_or_without_server(
             "never" if backend is not None else settings.use_server,
             device_ids if device_ids is not None else settings.device_ids,
@@ -112,7 +117,12 @@ class EditBenchmark:
             ),
         )
         self._session = Session(
-            output_folder, data, overwrite, retry_quarantined, with_tables=False
+            output_folder,
+            data,
+            overwrite,
+            retry_quarantined,
+            with_tables=False,
+            looks_only=dry_run,
         )
         self._planner = self._session.planner(self.editor.loras)  # the folder is ours from here on
         self._retry_unparsed = retry_unparsed
@@ -204,6 +214,31 @@ class EditBenchmark:
         self._planned_scores.look_at(self.finished_edits(), bool(self._plan.tasks))
         self._score_summary = self._planned_scores.summary(self._plan.tasks, self._plan)
         return self._plan
+
+    def plan(self, pair_set: PairSet) -> RunPlan:
+        """What a run would do, where this was made with `dry_run`; nothing is touched.
+
+        Raises:
+            InputError: as `prepare` raises it.
+        """
+        self._pairs = pair_set.pairs
+        with quiet():
+            edits = self._look_at_edits()
+        standings = self._session.standings(self._planner, edits)
+        with quiet():
+            plan = self.prepare(pair_set)
+        return plan_benchmark(
+            standings,
+            [plan.summary, self._score_summary],
+            [self._editing, self._scoring],
+            self.settings,
+            self._session,
+            None if self._server is None else self._server.name,
+        )
+
+    def _look_at_edits(self) -> list[Item]:
+        _, admitted = self._admit_edits()
+        return [_named(item, self._pairs) for item in admitted]
 
     def _admit_edits(self) -> tuple[dict[str, Any], list[Item]]:
         loras = LoraFinder(self._lora_folders(), self._inspector)

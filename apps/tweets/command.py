@@ -5,11 +5,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
 from apps.arguments import log_level
+from apps.dry_run import print_plan_of
 from apps.interrupts import Interrupts, unwrapped
 from apps.json_events import print_refusal
 from apps.log_lines import set_up_logging
@@ -87,6 +89,8 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     if told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
     generator = _create_generator(options, settings, tweets.name_of_run, backend)
+    if options.dry_run:
+        return print_plan_of(generator, inputs, [tweets.folder], f"{tweets.noun}s")
     try:
         if asks_for(options, "choice"):
             from apps.tweets.task_options import chosen_of
@@ -147,6 +151,14 @@ def _run_batch(
     settings = _settings(options, load_image_settings)
     path = user_path(options.tweets, "TWEETS")
     generator = _create_generator(options, settings, name_of_run(as_text(path.stem)), backend)
+    if options.dry_run:
+        with TemporaryDirectory() as kept:
+            batch = LocalBatch(generator, path, limit=options.limit, kept_in=Path(kept))
+            code = print_plan_of(generator, batch, [path.absolute().parent], "pictures")
+        if batch.refusal is not None:
+            logger.error(batch.refusal)
+            return UNUSABLE_INPUT
+        return code
     try:
         batch = LocalBatch(generator, path, limit=options.limit)
         if batch.refusal is not None:
@@ -214,6 +226,7 @@ def _create_generator(
         overwrite=options.overwrite,
         retry_quarantined=options.retry_quarantined,
         backend=backend,
+        dry_run=options.dry_run,
     )
 
 

@@ -15,6 +15,7 @@ from apps.arguments import (
     positive,
     seed,
 )
+from apps.dry_run import add_dry_run_option
 from apps.tweets.tweets_file import PROMPT_SOURCES
 from core.errors import InputError
 
@@ -251,6 +252,7 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
         help="try prompts again that crashed their workers in an earlier run",
     )
     add_gallery_option(group)
+    add_dry_run_option(group)
     add_output_options(group)
 
 

@@ -198,7 +198,7 @@ class TaskEngine(ABC):
     def stop(self, at_once: bool = False) -> None:
         """End all jobs, and wait until what they wrote is recorded."""
 
-    def hurry(self) -> None:
+    def hurry(self) -> None:  # noqa: B027 - most have nothing to do
         """Wait no longer for what a stop waits for, if it can be ended at once.
 
         Safe in a signal handler.

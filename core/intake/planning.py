@@ -138,7 +138,7 @@ class Planner:
         keys = [item.output.key for item in admitted if isinstance(item, Admitted)]
         known = self.known(admitted) if known is None else known
         assessed = [self._assess(item, known) for item in admitted]
-        summary = self._summary(assessed, known)
+        summary = PlanSummary.of(self._standings(assessed, known))
         if claim is not None:
             if not claim.check() and self._is_of_others(assessed):
                 claim.refuse_as_foreign()
@@ -211,7 +211,27 @@ class Planner:
         if entry is not None:
             before[entry.key] = entry
 
-    def _summary(self, assessed: Sequence[Assessed], known: Mapping[str, Entry]) -> PlanSummary:
+    def standings(
+        self, items: Sequence[Item], claim: FolderInput | None = None
+    ) -> list[tuple[Assessed, Standing, list[Change]]]:
+        """How all inputs of a batch stand, and what each changed by; nothing is recorded.
+
+        Args:
+            claim: of the input on the folder, which is only checked.
+
+        Raises:
+            InputError: as `begin` raises it.
+        """
+        known = self.known(items)
+        assessed = [self._assess(item, known) for item in items]
+        if claim is not None and not claim.check() and self._is_of_others(assessed):
+            claim.refuse_as_foreign()
+        standings = self._standings(assessed, known)
+        return [(one, *standing) for one, standing in zip(assessed, standings, strict=True)]
+
+    def _standings(
+        self, assessed: Sequence[Assessed], known: Mapping[str, Entry]
+    ) -> list[tuple[Standing, list[Change]]]:
         comparison = Comparison(self._lora_names)
         standings = [_reasons(one, comparison) for one in assessed]
         moves = MovedTasks(assessed, known, self._ledger)
@@ -219,7 +239,7 @@ class Planner:
             standing, changes = standings[place]
             if standing == "changed":
                 standings[place] = standing, moves.seen(one, changes)
-        return PlanSummary.of(standings)
+        return standings
 
     def _is_of_others(self, assessed: Sequence[Assessed]) -> bool:
         """Whether this input would replace results, and knows none of the folder's prompts."""
