@@ -21,11 +21,12 @@ from core.streams import STANDARD, protect_standard_streams
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 # Whoever started the program with these ignored wants it to go on: nohup, for one.
 IGNORABLE = (signal.SIGHUP, signal.SIGUSR1)
+PATIENCE = 1.0  # seconds for a terminal that takes no text
 _whole_program = False  # nothing comes after the run but the interpreter's end
 
 
 class Stoppable(Protocol):
-    """A run that can be asked to end; both are safe in a signal handler."""
+    """A run that can be asked to end, from any thread; `abandon` is safe in a signal handler."""
 
     def stop_leasing(self) -> None: ...
     def abandon(self) -> None: ...
@@ -68,15 +69,22 @@ class Interrupts:
         if self.count > 1:
             self.run.abandon()
             return
-        self.run.stop_leasing()
         # Not from here: loguru refuses a log call that interrupts another one in its thread.
-        threading.Thread(target=self._acknowledge, name="interrupt").start()
+        said = threading.Thread(target=self._acknowledge, name="interrupt")
+        said.start()
+        threading.Thread(target=self._stop, args=(self.run, said), name="stop").start()
 
     def _acknowledge(self) -> None:
         logger.warning(
-            "Interrupted: finishing what is being worked on; once more stops at "
+            "Interrupted: what is being worked on is finished; once more stops at "
             f"once. Continue later with: {self._resume}"
         )
+
+    @staticmethod
+    def _stop(run: Stoppable, said: threading.Thread) -> None:
+        """Stop once that is said, so that it comes before what the run has to say of its end."""
+        said.join(PATIENCE)
+        run.stop_leasing()
 
     def _let_go_of_dead_terminal(self) -> None:
         """Every write to a terminal that was closed would fail, and end the run with an error."""
@@ -86,6 +94,22 @@ class Interrupts:
             for fd in closed:
                 os.dup2(nowhere, fd)
             os.close(nowhere)
+
+
+@contextmanager
+def stopped_by_signals(*numbers: int) -> Iterator[None]:
+    """Raise KeyboardInterrupt for signals that come while there is nothing to end in order."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        with unwrapped():
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

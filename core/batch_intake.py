@@ -1,5 +1,6 @@
 """Turns the inputs of a batch, of any kinds, into tasks that the models of its roles can run."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -84,18 +85,22 @@ class BatchIntake:
         suffix = kind.suffixes[0]
         if kind.suffixes == PICTURE_SUFFIXES:
             suffix = self._settings.workers.picture_suffix
-        stem, first = kind.stem or task.role, self._first_number
-        named = self._default_name  # not by way of this object: the ledger would wait for gc
         return Admission(
             kind(role.layers, self._loras),
             role.memory.identity,
             self._settings.dtype if task is USUAL else role.dtype,
             self._root,
-            lambda position: named(f"{stem}_{first + position:04d}{suffix}"),
+            self._namer(kind.stem or task.role, suffix),
             self._settings.seed,
             self._kept_seed,
             self._claims,
         )
+
+    def _namer(self, stem: str, suffix: str) -> Callable[[int], str]:
+        """The output path of a task that names none, from its position."""
+        first = self._first_number
+        named = self._default_name  # not by way of this object: the ledger would wait for gc
+        return lambda position: named(f"{stem}_{first + position:04d}{suffix}")
 
     @property
     def model_loras(self) -> list[ModelLora]:
@@ -114,6 +119,27 @@ class BatchIntake:
             return all(kind_asked_for(given, USUAL)[0].task is USUAL for given in inputs)
         except MultiGPUError:
             return False
+
+    def outputs(self, inputs: Inputs) -> list[str] | None:
+        """Where the pictures of inputs that only draw are to lie, relative to the folder.
+
+        None where only a closer look at each would tell, or where they are made as they are read.
+        """
+        if not isinstance(inputs, Sequence):
+            return None
+        named = self._namer(USUAL.role, self._settings.workers.picture_suffix)
+        found: list[str] = []
+        for position, given in enumerate(inputs):
+            if isinstance(given, InputError):
+                continue
+            own = given.get("output_path") if isinstance(given, Mapping) else given.output_path
+            if own is not None and not isinstance(own, str):
+                return None
+            name = os.path.normpath(own or named(position))
+            if name.startswith(("/", "..")):
+                return None
+            found.append(name)
+        return found
 
     def goes_by_sizes(self, served: set[Role]) -> bool:
         """Whether the largest picture of all inputs decides how the model that draws is loaded."""

@@ -10,11 +10,16 @@ from core.tasks import Result
 
 @dataclass(frozen=True)
 class TaskStarted:
-    """`job` is the number of the job that the task belongs to."""
+    """`job` is the number of the job that the task belongs to.
+
+    `steps` is how many it takes, as its task says; 0 where that is the model's affair, and for
+    tasks without steps.
+    """
 
     task_id: str
     worker: str
     job: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,17 @@ class WorkerState:
 
 
 @dataclass(frozen=True)
+class TasksWait:
+    """Every worker that could take a model's waiting tasks is drained, or that is over.
+
+    `reason` is a sentence for the user; None: one takes them again, or none wait any more.
+    """
+
+    model: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class ModelFetching:
     """Bytes of a hub's model that are on this machine, of those that workers need to load it."""
 
@@ -85,7 +101,14 @@ class ModelFetching:
 
 
 Event = (
-    TaskStarted | TaskProgress | TaskPreview | TaskEnded | TaskSpared | WorkerState | ModelFetching
+    TaskStarted
+    | TaskProgress
+    | TaskPreview
+    | TaskEnded
+    | TaskSpared
+    | WorkerState
+    | TasksWait
+    | ModelFetching
 )
 Listener = Callable[[Event], None]
 

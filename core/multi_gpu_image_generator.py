@@ -2,56 +2,38 @@
 
 import os
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-from loguru import logger
-
-from core.batch_intake import BatchIntake
+from core.batches import WAIT_SLICE, Batches
 from core.callers import Callers
-from core.checkpoints.asked_loras import (
-    Paths,
-    check_takes_loras,
-    find_loras,
-    hashes_at,
-    places_of,
-)
+from core.checkpoints.asked_loras import Paths
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device, choose_devices
 from core.devices.model_choice import ModelChoice
 from core.engine.backend import WorkerBackend
 from core.engine.job import Job
-from core.engine.task_engine import TaskEngine
 from core.errors import InputError, LedgerError, StorageError
 from core.events import Event, Listener, ignore, tell
-from core.intake.planning import Plan, tell_plan
-from core.intake.remaining import FIRST, Remaining
-from core.intake.task_kinds import Inputs, TaskInput
+from core.intake.planning import Plan
+from core.intake.task_kinds import Inputs
 from core.messages import MOST_PREVIEWS
-from core.paths import as_text, user_path
+from core.paths import user_path
 from core.remote.choice import with_or_without_server
 from core.roles import Roles
 from core.session import Session
 from core.settings import Settings, load_settings
 from core.streams import occupy_standard_descriptors
 from core.tasks import Result, Task
+from core.warm_models import WarmModels
 from core.worker_spec import Role
 
 if TYPE_CHECKING:
     from core.engine.snapshot import EngineSnapshot
     from core.remote.served_models import ServedModels, ServedRole
-
-WAIT_SLICE = 0.5  # seconds: how long a blocked wait keeps Ctrl-C waiting on some platforms
-FEW_JOBS = 16
-CLOSE_PATIENCE = 5.0  # seconds for the records of a batch whose caller was interrupted
-WHY_MOVED = "Without a seed of its own a task gets one by its place."
 
 
 class MultiGPUImageGenerator:
@@ -120,12 +102,12 @@ class MultiGPUImageGenerator:
     ) -> None:
         occupy_standard_descriptors()
         self.settings = load_settings(config)
-        self._inspector = LoraInspector()
+        inspector = LoraInspector()
         folder = user_path(config, "config").parent if isinstance(config, str | Path) else None
-        self._roles, self._server = with_or_without_server(
+        roles, self._server = with_or_without_server(
             "never" if backend is not None else self.settings.use_server,
             gpu_ids,
-            lambda served: self._choose_roles(num_gpus, gpu_ids, folder, served),
+            lambda served: self._choose_roles(num_gpus, gpu_ids, inspector, folder, served),
         )
         self.listener = listener
         self._session = Session(
@@ -135,26 +117,19 @@ class MultiGPUImageGenerator:
             retry_quarantined,
             tables,
         )
-        self._backend = backend
-        self._engine: TaskEngine | None = None
-        self._served: set[Role] = set()  # by the engine
         self._owner: int | None = None  # the process that has the engine's thread and the ledger
-        self._prepared = False  # a batch waits for workers
-        self._stopping = False  # the user wants what runs to come to its end
-        self._closing = False
-        self._lora_counts = (0, 0)
-        self._jobs: list[Job] = []  # those that may not be finished
-        self._look_through_at = FEW_JOBS  # jobs, of which the finished are forgotten then
         self._callers = Callers()
-        self._planning = threading.RLock()
-        self.tables_error: StorageError | LedgerError | None = None  # of the newest batch
-        # Not by the clock alone: it may be set back, and two runs may start in one second.
-        self._run_name = f"{time.strftime('run_%Y%m%d_%H%M%S')}_{uuid4().hex[:6]}"
+        planning = threading.RLock()
+        self._models = WarmModels(
+            roles, self._server, self.settings, inspector, backend, self._tell, planning
+        )
+        self._batches = Batches(self.settings, self._session, self._models, inspector, planning)
 
     def _choose_roles(
         self,
         num_gpus: int | None,
         gpu_ids: Sequence[int] | None,
+        inspector: LoraInspector,
         prompt_folder: Path | None,
         served: "ServedModels | None",
     ) -> Roles:
@@ -165,7 +140,7 @@ class MultiGPUImageGenerator:
             self.settings,
             devices,
             num_gpus is not None or gpu_ids is not None,
-            self._inspector,
+            inspector,
             prompt_folder,
             served,
         )
@@ -185,7 +160,7 @@ class MultiGPUImageGenerator:
     @property
     def model(self) -> ModelChoice:
         """The model that draws, and how it is loaded."""
-        return self._roles.drawing.model
+        return self._models.roles.drawing.model
 
     def model_of(self, role: Role) -> ModelChoice:
         """The model for one kind of task ("generate", "edit" or "score"), chosen now if need be.
@@ -195,13 +170,12 @@ class MultiGPUImageGenerator:
         Raises:
             InputError, DeviceError: it cannot be used as it is set.
         """
-        with self._planning:
-            return self._roles[role].model
+        return self._models.model_of(role)
 
     @property
     def devices(self) -> list[Device]:
         """Devices that draw, one for each worker."""
-        return self._roles.drawing.devices
+        return self._models.roles.drawing.devices
 
     @property
     def output_folder(self) -> Path:
@@ -211,12 +185,18 @@ class MultiGPUImageGenerator:
     @property
     def lora_counts(self) -> tuple[int, int]:
         """LoRA loads and switches of all workers so far."""
-        return self._lora_counts if self._engine is None else self._engine.lora_counts
+        return self._models.lora_counts
 
     @property
     def device_waits(self) -> list[float]:
         """Seconds for which devices had nothing to do before each of their newest tasks."""
-        return self._engine.device_waits if self._engine is not None else []
+        engine = self._models.engine
+        return engine.device_waits if engine is not None else []
+
+    @property
+    def tables_error(self) -> StorageError | LedgerError | None:
+        """Why the tables of the newest batch could not be written, if so."""
+        return self._batches.tables_error
 
     def use_at_most(self, workers: int) -> None:
         """Do without the last workers if fewer are needed; call it before `start`.
@@ -238,54 +218,7 @@ class MultiGPUImageGenerator:
             DeviceError: the model does not fit into the GPUs' memory.
         """
         self._own()
-        with self._planning:
-            if "generate" not in self._served and not self._waits_for_tasks():
-                self._serve("generate").warm("generate")
-
-    def _waits_for_tasks(self) -> bool:
-        session = self._session
-        if self._prepared or not self._roles.drawing.memory.is_open or session.overwrite:
-            return False
-        return bool(session.ledger.finished())
-
-    def _serve(self, *roles: Role) -> TaskEngine:
-        """The running engine, which serves the models of these roles from now on.
-
-        Raises:
-            InputError, DeviceError: a model does not fit into the devices' memory.
-        """
-        with self._planning:
-            if self._engine is None:
-                self._engine = self._new_engine()
-                self._engine.start()
-            for name in roles:
-                if name not in self._served:
-                    role = self._roles[name]
-                    role.ensure()
-                    logger.info(role.reason)
-                    if self._server is None:
-                        self._engine.add_model(role.served())
-                    self._served.add(name)
-            return self._engine
-
-    def _new_engine(self) -> TaskEngine:
-        settings = self.settings
-        if self._server is not None:
-            from core.remote.remote_engine import RemoteEngine
-
-            rules, timeout = settings.supervision, settings.server_timeout
-            return RemoteEngine(self._server, self.devices, rules, timeout, self._tell)
-        from core.engine.engine import Engine  # who has a daemon needs nothing of it
-        from core.processes.local_backend import LocalBackend
-
-        return Engine(
-            [],
-            [],
-            self._backend or LocalBackend(settings.workers.start_method, settings.supervision),
-            settings.supervision,
-            settings.scheduling,
-            self._tell,
-        )
+        self._batches.start_drawing()
 
     def served(self, role: Role) -> "ServedRole":
         """What another process must know of a model to have its tasks done by this one's workers.
@@ -293,12 +226,9 @@ class MultiGPUImageGenerator:
         Raises:
             InputError, DeviceError: the model cannot be used here.
         """
-        from core.remote.served_models import ServedRole
-
         self._own()
-        with self._callers.inside(), self._planning:
-            self._serve(role)
-            return ServedRole.of(self._roles[role])
+        with self._callers.inside():
+            return self._models.served_role(role)
 
     def warm(self, role: Role = "generate") -> None:
         """Have workers load the model of a role (generate, edit or score), and keep it.
@@ -307,14 +237,12 @@ class MultiGPUImageGenerator:
             InputError, DeviceError: the model cannot be used here.
         """
         self._own()
-        with self._callers.inside(), self._planning:
-            self._serve(role).warm(role)
+        with self._callers.inside():
+            self._models.warm(role)
 
     def unload(self, role: Role) -> None:
         """Let the workers of a model go, unless tasks wait; the next task loads it again."""
-        with self._planning:
-            if self._engine is not None and role in self._served:
-                self._engine.unload(role)
+        self._models.unload(role)
 
     def load_loras(self, paths: Paths, pin: bool = False, role: Role = "generate") -> None:
         """Have workers read LoRAs before there are tasks for them.
@@ -335,11 +263,9 @@ class MultiGPUImageGenerator:
             InputError, DeviceError: more than `max_resident_loras` would be kept, the model
                 cannot be used, or no worker has it, where LoRAs are not to be pinned.
         """
-        check_takes_loras(role)
         self._own()
         with self._callers.inside():
-            loras = find_loras(paths, self._lora_folders, self._inspector)
-            self._serve(role).load_loras(role, loras, pin).result()
+            self._models.load_loras(paths, pin, role)
 
     def unload_loras(self, paths: Paths, role: Role = "generate") -> None:
         """Take LoRAs out of workers' memory, pinned or not, until a task brings them again.
@@ -349,39 +275,22 @@ class MultiGPUImageGenerator:
         Args:
             paths, role: as in `load_loras`.
         """
-        check_takes_loras(role)
-        places = places_of(paths, self._lora_folders)
         with self._callers.inside():
-            engine = self._engine
-            if self._server is not None:
-                engine = self._serve(role)
-            if engine is not None and role in self._served:
-                hashes = hashes_at(places, self._inspector)
-                engine.unload_loras(role, hashes, places).result()
-
-    @property
-    def _lora_folders(self) -> list[Path]:
-        return [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")]
+            self._models.unload_loras(paths, role)
 
     def drain(self, worker: str) -> None:
         """Give a worker (such as gpu0) no more tasks, and end it after those that it has."""
-        if self._engine is not None:
-            self._engine.drain(worker)
+        if self._models.engine is not None:
+            self._models.engine.drain(worker)
 
     def undrain(self, worker: str) -> None:
         """Let a drained worker come back."""
-        if self._engine is not None:
-            self._engine.undrain(worker)
+        if self._models.engine is not None:
+            self._models.engine.undrain(worker)
 
     def snapshot(self) -> "Future[EngineSnapshot]":
         """How workers and models stand."""
-        if self._engine is not None:
-            return self._engine.snapshot()
-        from core.engine.snapshot import EngineSnapshot
-
-        nothing: Future[EngineSnapshot] = Future()
-        nothing.set_result(EngineSnapshot())
-        return nothing
+        return self._models.snapshot()
 
     def stop(self, at_once: bool = False) -> None:
         """Stop the workers by poison pill (or at once, by SIGKILL) and close the ledger.
@@ -392,20 +301,16 @@ class MultiGPUImageGenerator:
         """
         if self._owner not in (None, os.getpid()):
             return
-        self._closing = True
+        self._batches.closing = True
         while True:
-            if self._engine is not None:
-                self._engine.stop(at_once)
+            self._models.stop(at_once)
             if self._callers.wait_for_others(WAIT_SLICE):
                 break
-        if self._engine is not None:  # perhaps one that was started meanwhile
-            self._engine.stop(at_once)
-            self._lora_counts = self.lora_counts
+        self._models.stop(at_once)  # perhaps an engine that was started meanwhile
         self._session.close()
-        self._engine = self._owner = None
-        self._served.clear()
-        self._jobs = []
-        self._stopping = self._closing = False
+        self._models.forget()
+        self._batches.forget()
+        self._owner = None
 
     # -- batches -----------------------------------------------------------------
 
@@ -434,8 +339,9 @@ class MultiGPUImageGenerator:
             InputError: the output folder holds the results of another input; nothing ran.
             LedgerError, StorageError: the output folder cannot be used; nothing ran.
         """
+        self._own()
         with self._callers.inside():
-            return self._finish(*self._submit(tasks), timeout)
+            return self._batches.finish(*self._batches.submit(tasks), timeout)
 
     def submit(
         self,
@@ -466,27 +372,12 @@ class MultiGPUImageGenerator:
             raise InputError(f"previews: must be 0 to {MOST_PREVIEWS} (found {previews!r}).")
         if previews and self._server is not None:
             raise InputError("previews: a server gives none here; set use_server: never for them.")
+        self._own()
         with self._callers.inside():
-            self._forget_stop()
-            job, plan = self._submit(tasks, priority, owner, listener, previews)
-            self._feed(job, plan)
+            self._batches.forget_stop()
+            job, plan = self._batches.submit(tasks, priority, owner, listener, previews)
+            self._batches.feed(job, plan)
             return job
-
-    def _submit(
-        self,
-        tasks: Sequence[TaskInput],
-        priority: int = 0,
-        owner: str | None = None,
-        listener: Listener | None = None,
-        previews: int = 0,
-    ) -> tuple[Job, Plan]:
-        with self._planning:
-            plan = self.prepare(tasks, [Path.cwd()])
-            if self._session.lasts and listener is None:
-                tell_plan(plan.summary, "tasks", WHY_MOVED)
-            if {job.role for job in plan.tasks} <= {"generate"}:
-                self.start()
-            return self._begin(plan, priority, owner, listener, previews), plan
 
     def prepare(
         self,
@@ -495,7 +386,7 @@ class MultiGPUImageGenerator:
     ) -> Plan:
         """Check inputs against settings, files and ledger, without any worker.
 
-        Of a large input, where no earlier result can be there, only the first part is looked at:
+        Of a large input, of which no earlier result is there, only the first part is looked at:
         the rest is while workers draw.
 
         Args:
@@ -503,37 +394,7 @@ class MultiGPUImageGenerator:
             lora_folders: where relative LoRA paths are looked up before the configured folder.
         """
         self._own()
-        session = self._session
-        with self._planning:
-            kept_seed = session.kept_seed()
-            claims = session.claims.begin()
-            intake = BatchIntake(
-                self._roles,
-                self.settings,
-                session.root,
-                [*lora_folders, user_path(self.settings.lora_dir, "lora_dir")],
-                self._inspector,
-                self._default_path(),
-                session.claims.reserve_numbers(len(inputs)),
-                kept_seed,
-                claims,
-            )
-            streams = len(inputs) > FIRST and session.is_fresh and intake.only_draws(inputs)
-            more: list[Task] = []
-            if streams and intake.goes_by_sizes(self._served):
-                inputs = list(inputs)  # it is read twice
-                more = intake.shapes(inputs)
-            left, first_part = iter(inputs), FIRST if streams else len(inputs)
-            items = [intake.admit(i, given) for i, given in enumerate(islice(left, first_part))]
-            planner = session.planner(intake.model_loras)
-            known = planner.known(items)
-            items = intake.settle(items, {} if session.overwrite else known, self._served, more)
-            plan = session.begin(planner, items, known, claims)
-            if streams:
-                rest = Remaining(left, first_part, len(inputs) - first_part, intake)
-                plan.continue_with(rest)
-            self._prepared = bool(plan.to_run)
-            return plan
+        return self._batches.prepare(inputs, lora_folders)
 
     def forget(self, output_paths: Sequence[str]) -> None:
         """Remove results from the output folder's record, once their files were removed.
@@ -552,68 +413,7 @@ class MultiGPUImageGenerator:
     def execute(self, plan: Plan, timeout: float | None = None) -> list[Result]:
         """Run a prepared batch on the started workers; see `generate_batch`."""
         with self._callers.inside():
-            return self._finish(self._begin(plan), plan, timeout)
-
-    def _begin(
-        self,
-        plan: Plan,
-        priority: int = 0,
-        owner: str | None = None,
-        listener: Listener | None = None,
-        previews: int = 0,
-    ) -> Job:
-        roles = dict.fromkeys(task.role for task in plan.tasks)
-        engine = self._serve(*(roles or (["generate"] if plan.rest else [])))
-        job = self._session.submit(
-            engine,
-            plan,
-            plan.tasks,
-            plan.settled,
-            priority,
-            owner,
-            None if listener is None else partial(tell, listener),
-            previews=previews,
-        )
-        with self._planning:
-            if len(self._jobs) >= self._look_through_at:
-                self._jobs = [known for known in self._jobs if not known.finished]
-                self._look_through_at = max(FEW_JOBS, 2 * len(self._jobs))
-            self._jobs.append(job)
-        if self._stopping or self._closing:  # asked for before there was a job
-            job.interrupt()
-        return job
-
-    def _feed(self, job: Job, plan: Plan, look: Callable[[], None] = lambda: None) -> None:
-        if plan.rest:
-            planner = self._session.planner(self.model.loras)
-            self._session.feed(self._serve("generate"), job, planner, plan, look)
-
-    def _finish(self, job: Job, plan: Plan, timeout: float | None) -> list[Result]:
-        end = None if timeout is None else time.monotonic() + timeout
-
-        def close_if_late() -> None:
-            nonlocal end
-            if end is not None and _left(end) == 0:
-                job.close("timeout", f"Not finished within the timeout of {timeout:g} s.")
-                end = None
-
-        try:
-            self._feed(job, plan, close_if_late)
-            while not job.wait(WAIT_SLICE if end is None else min(WAIT_SLICE, _left(end))):
-                close_if_late()
-        except BaseException:  # Ctrl-C: this caller's job ends, workers and other jobs go on
-            job.cancel(at_once=True)
-            job.wait(CLOSE_PATIENCE)  # so that the next batch may have its output names
-            raise
-        finally:
-            self._forget_stop()
-        self.tables_error = job.records_error
-        return job.results()
-
-    def _forget_stop(self) -> None:
-        """Once all that the user wanted to end has ended: the next job is another one."""
-        if self._stopping and all(known.finished for known in self._jobs):
-            self._stopping = False
+            return self._batches.finish(self._batches.begin(plan), plan, timeout)
 
     def _own(self) -> None:
         """Take it for this process, or say whose it is: neither workers nor ledger can be shared.
@@ -630,26 +430,12 @@ class MultiGPUImageGenerator:
 
     def stop_leasing(self) -> None:
         """Finish what runs and close all jobs as interrupted; safe in a signal handler."""
-        self._stopping = True
-        for job in self._jobs:
-            job.interrupt()
+        self._batches.stop_leasing()
 
     def abandon(self) -> None:
         """Close all jobs as interrupted at once; safe in a signal handler."""
-        for job in self._jobs:
-            job.interrupt(at_once=True)
+        self._batches.abandon()
 
     def _tell(self, event: Event) -> None:
         """Call the listener of this moment."""
         tell(self.listener, event)
-
-    def _default_path(self) -> Callable[[str], str]:
-        """Where a result without a path of its own lies, by its name; holds no generator alive."""
-        if self._session.lasts:
-            return str
-        folder = user_path(self.settings.output_dir, "output_dir") / self._run_name
-        return lambda name: as_text(folder / name)
-
-
-def _left(end: float) -> float:
-    return max(0.0, end - time.monotonic())

@@ -22,6 +22,7 @@ from core.intake.admission import Admitted, Item
 from core.intake.kept_seeds import KeptSeeds
 from core.intake.planning import Plan, Planner
 from core.model_lora import ModelLora
+from core.paths import on_disk
 from core.store.claims import BatchClaims, Claims
 from core.store.folder_input import FILE_NAME as INPUT
 from core.store.folder_input import FolderInput
@@ -92,6 +93,17 @@ class Session:
             return False
         ours = (INPUT, LOCK_NAME, RECORD)
         return all(name.startswith(ours) for name in os.listdir(self.root.folder))
+
+    def has_none_of(self, outputs: Sequence[str]) -> bool:
+        """No result, and no record of one, is in the place of any of these.
+
+        Args:
+            outputs: paths relative to the folder.
+        """
+        folder = str(self.root.folder)
+        if any(os.path.lexists(os.path.join(folder, on_disk(name))) for name in outputs):
+            return False
+        return not self.ledger.knows_any([output_key(name) for name in outputs])
 
     def _open(self) -> None:
         if not self.lasts:

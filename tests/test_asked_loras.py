@@ -174,6 +174,57 @@ def test_a_lora_that_is_only_loaded_goes_with_its_worker(world: World) -> None:
     assert not world.worker(incarnation=2).has_mail and world.lora() is None
 
 
+def test_what_a_worker_was_not_told_before_its_death_its_successor_is_told(world: World) -> None:
+    worker = world.worker().serve()
+    world.generator.load_loras(world.files[2])
+    worker.keep(worker.hear_keep(), world.hashes[2])
+    job = world.generator.submit([{"prompt": "x"}])
+    lease = worker.hear_lease()
+    world.generator.load_loras(world.files[0])
+    world.generator.load_loras(world.files[1], pin=True)
+    world.generator.unload_loras(world.files[2])
+    worker.die()
+    again = world.worker(incarnation=2).serve()
+    orders = [again.hear_keep()]
+    again.keep(orders[0], world.hashes[0])
+    orders.append(again.hear_keep())
+    again.keep(orders[1], *world.hashes[:2])
+    assert [(order.sha256, order.way) for order in orders] == [
+        (world.hashes[0], "load"),
+        (world.hashes[1], "pin"),
+    ]
+    lease = again.hear_lease()
+    again.finish(lease, loras=world.hashes[:2])
+    assert job.results()[0].success
+    assert world.known(0).workers == world.known(1).workers == ("cpu0",)
+
+
+def test_a_load_in_hand_goes_to_the_successor_of_a_worker_that_died_of_something_else(
+    world: World,
+) -> None:
+    worker = world.worker().serve()
+    world.generator.load_loras(world.files[0])
+    worker.hear_keep()
+    worker.die(blameless=True)
+    again = world.worker(incarnation=2).serve()
+    assert again.hear_keep().sha256 == world.hashes[0]
+
+
+def test_a_load_for_a_worker_that_comes_no_more_is_told_as_missing(tmp_path: Path) -> None:
+    world = World(tmp_path, 2, supervision={"restarts_before_retirement": 1})
+    try:
+        first, _ = world.worker().serve(), world.worker("cpu1").serve()
+        world.generator.load_loras(world.files[0])
+        first.hear_keep()  # cpu1 does not answer either, so both stay with the first order
+        world.generator.load_loras(world.files[1])
+        world.backend.refusals = [OSError("no process to spare")] * 4
+        first.die(blameless=True)
+        found = wait_until(lambda: world.lora(1), "the answer")
+        assert found.problems == {"cpu0": "the worker was given up before it had loaded it"}
+    finally:
+        world.end()
+
+
 def test_a_load_that_ends_with_its_worker_is_told_until_a_task_brings_the_lora(
     world: World,
 ) -> None:

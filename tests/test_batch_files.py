@@ -15,6 +15,7 @@ from apps.openai_images.batch import LocalBatch
 from apps.openai_images.batch_detection import is_batch_file
 from apps.openai_images.batch_file import BadLine, BatchFile, BatchRequest
 from apps.openai_images.rules import load_image_settings
+from apps.tweets.command import main
 from core import MultiGPUImageGenerator
 from core.errors import InputError
 from tests.conftest import Project, simulated, wait_until
@@ -290,3 +291,20 @@ def test_options_that_mean_nothing_for_a_batch_are_refused(project: Project) -> 
     batch = project.write_tweets(text_of([request("a", EDITS, images=[data_url()])]), "b.jsonl")
     run = project.run([batch, "--prompt-from", "prompt"])
     assert run.process.returncode == 2 and "--prompt-from" in run.errors
+
+
+def test_lines_that_cannot_be_used_are_counted_at_the_beginning_and_the_end(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = [request("a"), "{bad", request("b"), "{worse", request("c", depth=3), request("b")]
+    file = written(tmp_path, lines)
+    line = [str(file), "1", "--output-dir", str(tmp_path / "out")]
+    config = tmp_path / "settings.yaml"
+    config.write_text("model: simulated\n")
+    assert main([*line, "--config", str(config)], backend=InlineBackend()) == 1
+    said = capfd.readouterr()
+    [refusal] = [one for one in said.err.splitlines() if "cannot be used" in one]
+    assert "4 of 6 lines of batch.jsonl cannot be used, and fail: line 2: " in refusal
+    assert "line 4: " in refusal and "line 5: Unknown parameter: 'depth'; and 1 more." in refusal
+    assert said.err.index("cannot be used") < said.err.index("Plan: 2 new")
+    assert "6 requests: 2 completed, 4 failed (4 of them unusable lines)" in said.out

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from core.batches import Batches
 from core.devices.device import Device
 from core.devices.model_choice import ModelChoice
 from core.devices.worker_specs import spec_for
@@ -228,15 +229,15 @@ def test_a_stop_while_a_batch_is_prepared_ends_it_and_leaves_no_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers are started behind the preparation, and the stop comes before there are any."""
-    prepare = MultiGPUImageGenerator.prepare
+    prepare = Batches.prepare
     stopping = threading.Thread(target=lambda: generator.stop(), daemon=True)
 
-    def prepare_while_it_stops(generator: MultiGPUImageGenerator, *args: Any) -> Plan:
+    def prepare_while_it_stops(batches: Batches, *args: Any) -> Plan:
         stopping.start()
         wait_until(lambda: waits(stopping), "the stop")
-        return prepare(generator, *args)
+        return prepare(batches, *args)
 
-    monkeypatch.setattr(MultiGPUImageGenerator, "prepare", prepare_while_it_stops)
+    monkeypatch.setattr(Batches, "prepare", prepare_while_it_stops)
     backend = StubBackend()
     generator = MultiGPUImageGenerator(1, config=simulated(), output_dir=tmp_path, backend=backend)
     tasks = [{"prompt": f"{n}", "output_path": f"{n}.png"} for n in range(500)]

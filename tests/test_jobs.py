@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 
+from core.batches import FEW_JOBS
 from core.engine.backend import WorkerBackend
 from core.engine.job import Job, Progress
 from core.engine.task_times import OWN_ENOUGH
 from core.events import Event, TaskEnded, TaskStarted
 from core.messages import Lease
-from core.multi_gpu_image_generator import FEW_JOBS, MultiGPUImageGenerator
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import GenerateTask, Result, Status
 from tests.conftest import PATIENCE, simulated, wait_until
 from tests.inline_backend import InlineBackend

@@ -179,3 +179,33 @@ def rows(file: Path) -> list[dict[str, Any]]:
 
 def positions(file: Path) -> list[int]:
     return [row["position"] for row in rows(file)]
+
+
+def test_a_folder_with_other_results_is_no_reason_to_wait_for_the_whole_input(
+    tmp_path: Path,
+) -> None:
+    with open_generator(tmp_path) as generator:
+        generator.generate_batch([task(-1)])
+        plan = generator.prepare([task(number) for number in range(MANY)], [])
+        assert (len(plan.tasks), plan.to_run) == (FIRST, MANY)
+        assert {r.status for r in generator.execute(plan)} == {"done"}
+    assert len(rows(tmp_path / "metadata.jsonl")) == MANY + 1
+
+
+@pytest.mark.parametrize("there", ["recorded", "a file"])
+def test_all_of_an_input_is_looked_at_first_where_any_of_it_is_there(
+    tmp_path: Path, there: str
+) -> None:
+    """What is to be done is told before it begins; the last task is where it shows."""
+    inputs = [task(number, seed=1) for number in range(MANY)]
+    with open_generator(tmp_path / "out") as generator:
+        generator.generate_batch([task(MANY - 1, seed=1)])
+    if there == "a file":
+        for record in (tmp_path / "out").glob(".[!.]*"):
+            if record.is_file():
+                record.unlink()
+    with open_generator(tmp_path / "out") as generator:
+        if there == "a file":
+            generator.generate_batch([task(-1)])
+        plan = generator.prepare(inputs, [])
+        assert len(plan.tasks) == plan.to_run == MANY - 1

@@ -88,6 +88,8 @@ ALLOWED["apps.edit_benchmark"] = {"apps", *EVERYTHING}
 ALLOWED["apps.server"] = {"apps", "apps.openai_images", *EVERYTHING}
 MODULES = {  # that may import more than their packages
     "core.multi_gpu_image_generator": EVERYTHING,
+    "core.batches": EVERYTHING,
+    "core.warm_models": EVERYTHING,
     "core.processes.entry_points": {"workers"},
     "core.feeding": EVERYTHING,
     "core.session": EVERYTHING,

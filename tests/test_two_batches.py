@@ -12,12 +12,15 @@ import pytest
 
 from core.intake.admission import Admitted, Rejected
 from core.intake.planning import Plan
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.claims import BatchClaims, Claims
 from core.store.ledger import Entry, Ledger
 from core.store.ledger_entry import entry_for
 from core.store.tables import Tables
 from core.tasks import Result
+from tests.conftest import simulated, wait_until
 from tests.folder_world import Folder, task
+from tests.played_workers import PlayedWorkers
 
 
 def entry(name: str, position: int = 0, **fields: Any) -> Entry:
@@ -213,3 +216,31 @@ def test_each_picture_of_overlapping_batches_has_one_line(
     finish(third)
     finish(begin("e.png"))
     assert listed() == ["a.png", "b.png", "c.png", "d.png", "e.png"]
+
+
+def test_the_end_of_one_of_many_open_jobs_writes_no_other_jobs_lines_again(tmp_path: Path) -> None:
+    """A file that is written anew has another inode."""
+    turns = threading.Semaphore(0)
+    played = PlayedWorkers(may=lambda worker, lease: turns.acquire())
+    table = tmp_path / "metadata.jsonl"
+    with MultiGPUImageGenerator(
+        1, config=simulated(), output_dir=tmp_path, backend=played.backend
+    ) as generator:
+        jobs = [
+            generator.submit([{"prompt": f"{n}", "width": 32, "height": 32}] * 2, owner="me")
+            for n in range(5)
+        ]
+        turns.release(3)  # of one of the others one picture is there, too, when the first job ends
+        wait_until(lambda: jobs[0].finished, "the end of the first job")
+        wait_until(lambda: len(list(tmp_path.glob("*.png"))) == 3, "three pictures")
+        before = table.stat().st_ino
+        turns.release(7)
+        for job in jobs:
+            assert all(result.success for result in job.results())
+        renewing = [generator.submit([{"prompt": f"other {n}"}]) for n in range(5)]
+        for job in renewing:
+            job.cancel(at_once=True)
+            assert job.results()[0].status == "interrupted"
+        assert table.stat().st_ino == before
+        names = [json.loads(line)["file_name"] for line in table.read_text("utf-8").splitlines()]
+    assert sorted(names) == sorted(file.name for file in tmp_path.glob("*.png"))

@@ -43,6 +43,7 @@ from workers.steps import SECONDS_BETWEEN, TellSteps
 
 V = TypeVar("V")
 COMPILING = 4.0  # seconds
+SHORTEST_SLEEP = 0.01  # seconds, in a task that is told step by step
 SAVING = 0.1  # seconds until the saver crashes
 USUAL_ASKS = 2  # of a judge
 SIDE = 64  # pixels of a picture whose task gives no size
@@ -115,11 +116,12 @@ class SimulatedGpu(ModelFamily):
         return Picture(self._used(task, width, height), image)
 
     def _draw(self, lease: Lease, seconds: float, steps: int, image: Image.Image) -> None:
-        """Take that long, in steps; short tasks at one go, which is more exact."""
+        """Take that long, in steps. Many short ones are one: a sleep for each would be work."""
         shown = preview_steps(lease.previews, steps)
-        at_once = seconds < SECONDS_BETWEEN and not shown
-        started, steps_at_once = time.monotonic(), steps if at_once else 1
-        for done in range(steps_at_once, steps + 1, steps_at_once):
+        is_short = seconds < SECONDS_BETWEEN
+        many = steps if is_short else max(1, int(steps * SHORTEST_SLEEP / seconds))
+        started, at_once = time.monotonic(), 1 if shown else many
+        for done in [*range(at_once, steps, at_once), steps]:
             time.sleep(max(0.0, started + seconds * done / steps - time.monotonic()))
             self._tell_steps(done, steps)
             if done in shown:

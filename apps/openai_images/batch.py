@@ -21,7 +21,7 @@ from apps.openai_images.models import AUTO, check_model, name_of, no_mask, no_mo
 from apps.openai_images.rules import ImageSettings, ImagesSection, load_image_settings
 from apps.openai_images.tasks import steps_of, tasks_for
 from core import MultiGPUImageGenerator
-from core.errors import InputError, MultiGPUError
+from core.errors import InputError, MultiGPUError, one_line
 from core.intake.task_kinds import TaskInput
 from core.names import bounded, cleaned, distinct
 from core.paths import as_text, user_path
@@ -41,6 +41,7 @@ from core.worker_spec import Role
 OUTPUT, ERRORS = "batch_output.jsonl", "batch_errors.jsonl"
 MOST_NAME_BYTES = 180
 MOST_SHOWN = 180  # characters of a name in logs
+MOST_TOLD = 3  # lines that cannot be used, of which is said why
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,10 @@ class LocalBatch(Sequence[TaskInput]):
     The file is read once to count them, and again whenever they are iterated over: its pictures
     never lie in memory.
 
+    Attributes:
+        roles: what its requests need.
+        unusable: lines that ask for nothing that can be done, such as bad JSON.
+
     Raises:
         InputError: the file cannot be read, or holds no requests.
     """
@@ -126,8 +131,13 @@ class LocalBatch(Sequence[TaskInput]):
         self._rows: list[BatchRow] = []
         self.roles: set[Role] = set()
         self._count = 0
+        self.unusable = 0
+        self._why: list[str] = []  # the first of these cannot be used
         for item in self._file:
             if isinstance(item, BadLine):
+                self.unusable += 1
+                if len(self._why) < MOST_TOLD:
+                    self._why.append(f"line {item.line}: {item.error.message.rstrip('.')}")
                 self._rows.append(BatchRow.of_bad_line(item))
             else:
                 self._rows.append(BatchRow.of_request(item, self._count))
@@ -140,6 +150,16 @@ class LocalBatch(Sequence[TaskInput]):
     def requests(self) -> int:
         """Lines of the file, those included that cannot be used."""
         return len(self._rows)
+
+    @property
+    def refusal(self) -> str | None:
+        """How many lines cannot be used, and why the first ones; None if all can."""
+        if not self.unusable:
+            return None
+        more = self.unusable - len(self._why)
+        why = "; ".join([*self._why, *([f"and {more} more"] if more else [])])
+        of = f"{self.unusable} of {self.requests} lines of {as_text(self._file.path.name)}"
+        return one_line(f"{of} cannot be used, and fail: {why}.")
 
     def __len__(self) -> int:
         return self._count

@@ -18,6 +18,7 @@ from apps.server import (
     caller_events,
     engine_routes,
     events,
+    failures,
     files,
     health,
     jobs,
@@ -92,7 +93,7 @@ def create_app(service: Service, keys: ApiKeys | None = None, socket: str | None
     app.state.links = Links.of_folder(service.folder, service.rules.images.url_lifetime)
     app.state.thumbnails = Thumbnails(service)
     app.state.batches = _batches(app, service)
-    of_jobs = (jobs, events, results, caller_events, batch_routes)
+    of_jobs = (jobs, events, results, failures, caller_events, batch_routes)
     of_models = (lora_routes, models, workers, engine_routes)
     parts = (*of_jobs, *of_models, files, routes, pictures, health, page)
     for part in parts:

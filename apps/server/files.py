@@ -22,7 +22,7 @@ from apps.server.state import kept
 
 PURPOSES = ("batch", "user_data", "vision")
 SHORTEST, LONGEST = 3600, 30 * 24 * 3600  # seconds until a file expires
-OF_BATCHES = LONGEST  # if nothing else is said
+BATCH_FILE_KEPT = LONGEST  # seconds, if nothing else is said
 MOST_LISTED = 10_000
 BYTES = "application/octet-stream"
 _ANCHOR: dict[str, Any] = {"enum": ["created_at"]}
@@ -167,7 +167,7 @@ def _found(files: FileStore, id: str, caller: str) -> StoredFile:
 def _lifetime(purpose: str, anchor: str | None, seconds: str | None) -> int | None:
     """Seconds until a file expires; None for never."""
     if anchor is None and seconds is None:
-        return OF_BATCHES if purpose == "batch" else None
+        return BATCH_FILE_KEPT if purpose == "batch" else None
     if anchor != "created_at":
         raise bad_value("expires_after.anchor", "expires_after.anchor: must be created_at.")
     digits = seconds if seconds is not None and seconds.isascii() and seconds.isdigit() else ""

@@ -30,7 +30,7 @@ class StepView(TypedDict):
     Attributes:
         position: of the task in its job, from 0.
         title: the first words of what is asked for.
-        steps: all that it takes; 0 until the first is told.
+        steps: all that it takes; 0 where the task does not say, until the worker does.
     """
 
     task_id: str
@@ -74,7 +74,7 @@ class JobView(TypedDict):
         queue_position: tasks that come before its first one.
         expected_start_at: null until times of tasks are known, as is `expected_end_at`.
         cancelling: no more of its tasks are begun.
-        waiting_for: what keeps it from going on, such as a full disk.
+        waiting_for: what keeps it from going on, such as a full disk or drained workers.
     """
 
     id: str
@@ -185,7 +185,7 @@ class JobViews:
         if live is not None and not job.has_ended:
             view["running"] = [self._running(live, one) for one in live.running.values()]
             view["cancelling"] = live.to_be_cancelled
-            view["waiting_for"] = self._public(live.waits_for)
+            view["waiting_for"] = self._public(self._service.waits_for(live))
         return view
 
     def preview(self, job: str, preview: Preview) -> PreviewView:

@@ -137,11 +137,12 @@ async def accept(
         refused=checked.refused,
         id=id,
     )
-    stored, is_new = await service.submit(job)
+    with service.wanted.hold(id):  # until somebody else does
+        stored, is_new = await service.submit(job)
+        if is_new and accepted is not None:
+            accepted(stored)
     if not is_new:
         return JSONResponse(views.job(stored), 200, REPLAYED)
-    if accepted is not None:
-        accepted(stored)
     return JSONResponse(views.job(stored), 202, {"Location": f"/v1/jobs/{stored.id}"})
 
 

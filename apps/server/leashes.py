@@ -38,13 +38,16 @@ class Leashes:
             self._looking.cancel()
 
     def hold(self, job: StoredJob) -> None:
-        """A command has handed in a job."""
+        """A command has handed in a job, and will fetch its results."""
+        if job.id not in self._jobs:
+            self._service.wanted.add(job.id)
         self._jobs[job.id] = job
         self._left[job.id] = time.monotonic()
 
     def let_go(self, id: str) -> None:
         """A job was dropped by whoever handed it in."""
-        self._jobs.pop(id, None)
+        if self._jobs.pop(id, None) is not None:
+            self._service.wanted.discard(id)
         self._left.pop(id, None)
 
     @contextmanager

@@ -18,7 +18,7 @@ class Running:
     """A task that a worker has.
 
     Attributes:
-        done: steps of `total`; both are 0 until the first is told.
+        done: steps of `total`, which is 0 until the worker tells it, where the task does not say.
     """
 
     task_id: str
@@ -59,7 +59,7 @@ class LiveJob:
         engine_job: the generator's handle, once it has one.
         to_be_cancelled: its caller wants no more of it.
         started: Unix time at which its first task was given to a worker by this daemon.
-        waits_for: what keeps it from going on, such as a full disk; None mostly.
+        waits_for: what the disk said when it refused something of it; None mostly.
         left: the daemon is about to end, and the job goes on when it starts again.
     """
 

@@ -33,7 +33,7 @@ from apps.server.records import (
 from core import MultiGPUImageGenerator, Result
 from core.engine.job import CANCELLED, Job
 from core.errors import MultiGPUError, StorageError
-from core.events import Event, TaskPreview, TaskProgress, TaskStarted, WorkerState
+from core.events import Event, TaskPreview, TaskProgress, TaskStarted, TasksWait, WorkerState
 from core.tasks import Status
 
 DISK_PAUSE = 2.0  # seconds until a disk that refused is asked again
@@ -66,6 +66,7 @@ class LiveJobs:
         self.seconds = TaskSeconds()
         self.disk_refusal: str | None = None
         self.workers: dict[str, str] = {}
+        self._waits: dict[str, str] = {}  # by kind: why no worker may be given such tasks
         self._by_id: dict[str, LiveJob] = {}
         self._by_engine_job: dict[int, LiveJob] = {}
         self._followers: set[asyncio.Task[None]] = set()
@@ -88,6 +89,14 @@ class LiveJobs:
     def by_engine_job(self, number: int) -> LiveJob | None:
         """A job by its number in the engine."""
         return self._by_engine_job.get(number)
+
+    def waits_for(self, live: LiveJob) -> str | None:
+        """What keeps a job from going on, such as a full disk or drained workers; None mostly."""
+        if live.waits_for is not None or not self._waits:
+            return live.waits_for
+        left = Counter(self.backlog.of(share_of(live.stored), live.stored.number))
+        left.subtract(running.outline.kind for running in live.running.values())
+        return next((why for kind, why in self._waits.items() if left[kind] > 0), None)
 
     def take(self, live: LiveJob, tasks: Sequence[tuple[int, dict[str, object]]]) -> None:
         """Work on a job from now on.
@@ -276,13 +285,24 @@ class LiveJobs:
         """What the engine's thread tells of workers."""
         if isinstance(event, WorkerState):
             self._in_the_loop(partial(self.workers.__setitem__, event.worker, event.state))
+        elif isinstance(event, TasksWait):
+            self._in_the_loop(partial(self._note_wait, event.model, event.reason))
 
     def _in_the_loop(self, call: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(call)
 
+    def _note_wait(self, kind: str, reason: str | None) -> None:
+        if reason is not None:
+            self._waits[kind] = reason
+        else:
+            self._waits.pop(kind, None)
+        for live in self.all():
+            live.tell()
+            self.tell_of(live)
+
     def _note(self, live: LiveJob, event: TaskStarted | TaskProgress) -> None:
-        steps = (event.done, event.total) if isinstance(event, TaskProgress) else (0, 0)
+        steps = (event.done, event.total) if isinstance(event, TaskProgress) else (0, event.steps)
         is_first = event.task_id not in live.running
         if running := live.note(event.task_id, event.worker, *steps):
             now = time.time()

@@ -10,6 +10,7 @@ from loguru import logger
 
 from apps.server.journal import Journal
 from apps.server.records import StoredJob
+from apps.server.wanted_jobs import WantedJobs
 from core import MultiGPUImageGenerator
 from core.errors import MultiGPUError
 
@@ -26,6 +27,7 @@ class OldJobs:
         hours: for which a job that has ended is kept.
 
     Attributes:
+        wanted: jobs that stay although their time is up.
         sweepers: remove what is old and not jobs' own; called in threads, now and then.
     """
 
@@ -33,6 +35,7 @@ class OldJobs:
         self._generator = generator
         self._journal = journal
         self._hours = hours
+        self.wanted = WantedJobs()
         self.sweepers: list[Callable[[], object]] = []
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -59,13 +62,14 @@ class OldJobs:
             await asyncio.sleep(min(SWEEP_PAUSE, 900 * self._hours))
 
     async def forget_ended(self, before: float) -> None:
-        """Forget jobs that ended before a Unix time, with their results.
+        """Forget jobs that ended before a Unix time, with their results, unless they are wanted.
 
         Pictures go first and the journal last, so that a crash leaves nothing over.
         """
         while True:
-            read = self._journal.ended_before
-            jobs = await asyncio.to_thread(read, before, FORGET_AT_ONCE)
+            most = FORGET_AT_ONCE + len(self.wanted)
+            found = await asyncio.to_thread(self._journal.ended_before, before, most)
+            jobs = [job for job in found if job.id not in self.wanted]
             if not jobs:
                 return
             await self.forget(jobs)

@@ -2,7 +2,7 @@
 
 from apps.server.errors import ApiError
 
-USUAL, OF_BATCHES = 0, -1  # requests that somebody waits for go before batches
+USUAL, USUAL_OF_BATCHES = 0, -1  # requests that somebody waits for go before batches
 
 
 def allowed(most: int, asked: int | None = None, usual: int = USUAL) -> int:

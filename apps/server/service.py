@@ -34,6 +34,7 @@ from apps.server.records import (
     share_of,
 )
 from apps.server.settings import ServerSection
+from apps.server.wanted_jobs import WantedJobs
 from core import MultiGPUImageGenerator
 from core.engine.snapshot import EngineSnapshot
 from core.errors import MultiGPUError, StorageError
@@ -79,6 +80,11 @@ class Service:
     def sweepers(self) -> list[Callable[[], object]]:
         """They remove what is old and not the service's own; called in threads, now and then."""
         return self._old.sweepers
+
+    @property
+    def wanted(self) -> WantedJobs:
+        """Jobs whose results somebody is about to take, which are kept until then."""
+        return self._old.wanted
 
     @property
     def seconds(self) -> TaskSeconds:
@@ -307,6 +313,10 @@ class Service:
     def queue(self) -> dict[str, int]:
         """Tasks without a result, by kind."""
         return dict(self._live.backlog.waiting())
+
+    def waits_for(self, live: LiveJob) -> str | None:
+        """What keeps a job from going on, such as a full disk or drained workers; None mostly."""
+        return self._live.waits_for(live)
 
     @property
     def open_jobs(self) -> int:

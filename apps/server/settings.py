@@ -7,10 +7,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from apps.openai_images.rules import SERVER_FILE, ImagesSection
-from apps.server.safety.bodies import MIB, BodyLimits
-from apps.server.safety.connections import ConnectionLimits
 from apps.server.safety.hosts import host_name
 from apps.server.safety.keys import FILE_NAME
+from apps.server.safety.limits import MIB, BodyLimits, ConnectionLimits
 from core.model_settings import Count
 from core.paths import user_path
 from core.pictures.source_images import MAX_BYTES, MAX_PIXELS

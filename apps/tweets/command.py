@@ -195,13 +195,17 @@ def _run_batch(
     generator = _create_generator(options, settings, name_of_run(as_text(path.stem)), backend)
     try:
         batch = LocalBatch(generator, path, limit=options.limit)
+        if batch.refusal is not None:
+            logger.error(batch.refusal)
         run = Run(generator, interrupts, options.log_level)
         plan = generator.prepare(batch, [path.absolute().parent])
         results = run.execute(plan, "pictures", WHY_MOVED, draws="generate" in batch.roles)
         outcome = batch.write(results)
     finally:
         generator.stop(at_once=True)
-    print(f"{batch.requests} requests: {outcome.completed} completed, {outcome.failed} failed")
+    unusable = f" ({batch.unusable} of them unusable lines)" if batch.unusable else ""
+    ends = f"{outcome.completed} completed, {outcome.failed} failed{unusable}"
+    print(f"{batch.requests} requests: {ends}")
     for what, file in (("results", outcome.output), ("errors", outcome.errors)):
         if file is not None:
             print(one_line(f"{what}: {as_text(file)}"))

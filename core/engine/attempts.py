@@ -123,7 +123,8 @@ class Attempts:
         task.out = (*task.out, active)
         if len(task.out) == 1:
             self._job.began()
-        self._listener(TaskStarted(admitted.task_id, worker, self._job.number))
+        steps = getattr(admitted.task, "num_inference_steps", None) or 0
+        self._listener(TaskStarted(admitted.task_id, worker, self._job.number, steps))
 
         def begun(refusal: Refusal | None) -> None:
             if active.thrown_away:

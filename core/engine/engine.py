@@ -27,6 +27,7 @@ from core.engine.model_switch import Stages
 from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
 from core.engine.snapshot import EngineSnapshot, snapshot
+from core.engine.standstill import Standstill
 from core.engine.supervisor import STALL_CHECKS, Supervisor
 from core.engine.task_engine import CLOSED, TaskEngine
 from core.engine.task_state import TaskState
@@ -109,6 +110,7 @@ class Engine(TaskEngine):
             copies=scheduling.speculative_copies,
         )
         self._assignment = ModelAssignment(self._slots, self._models, self._scheduler, stages)
+        self._standstill = Standstill(self._slots, self._models, self._scheduler, listener)
         self._reports = WorkerReports(
             self._slots,
             self._supervisor,
@@ -240,6 +242,7 @@ class Engine(TaskEngine):
         self._dispatcher.give_to_all()
         self._assignment.assign(self._supervisor, now)  # of slots that could be given nothing
         self._supervisor.start_all(now)
+        self._standstill.look()
 
     def _receive(self, timeout: float) -> None:
         """Wait for what workers, recorders and callers have to say, and act on it.

@@ -10,7 +10,7 @@ from loguru import logger
 
 from core.engine.attempts import Attempts
 from core.engine.grouping import group_of
-from core.engine.job import Job
+from core.engine.job import INTERRUPTED, Job
 from core.engine.pending import Pending, Stack
 from core.engine.recorder import Recorder, Refusal, Then
 from core.engine.retry import Cause, RetryRules
@@ -208,7 +208,8 @@ class JobRun:
             left = f"{count} task{'s' * (count > 1)} left"
             level = "ERROR" if status == "failed" and brief is None else "WARNING"
             level = "DEBUG" if self._is_told else level
-            logger.log(level, f"Stopped with {left}. {brief or reason}")
+            why = "" if reason == INTERRUPTED else f" {brief or reason}"  # who did it knows
+            logger.log(level, f"Stopped with {left}.{why}")
         for task in still_open:
             self._settle(task, status, None, reason, cause=cause)
 

@@ -22,6 +22,8 @@ NOT_HELD = (
     "worker starts anew, or when that is asked for again"
 )
 
+NEVER_LOADED = "the worker was given up before it had loaded it"
+
 
 class LoraKeeper:
     """Has workers load, pin and unload LoRAs. Called from the engine's thread alone.
@@ -33,6 +35,7 @@ class LoraKeeper:
     def __init__(self, slots: Sequence[WorkerSlot], backend: WorkerBackend) -> None:
         self._slots = slots
         self._backend = backend
+        self._hung: set[str] = set()  # slots whose workers are ended over an order
 
     # -- what is asked for -------------------------------------------------------
 
@@ -97,8 +100,9 @@ class LoraKeeper:
     def send_next(self, slot: WorkerSlot) -> None:
         """Give a worker that has nothing on its device its next order."""
         assert slot.model is not None
-        order = slot.orders.pop(next(iter(slot.orders)))
-        if self._backend.send(slot.name, order):
+        order = next(iter(slot.orders.values()))
+        if self._backend.send(slot.name, order):  # else it is dead, and its successor is told
+            del slot.orders[order.sha256]
             slot.keeping = order
             slot.busy_since = time.monotonic()
             slot.set_deadline(slot.model.times.allowed_for_lora())
@@ -131,16 +135,39 @@ class LoraKeeper:
 
     def hung(self, slot: WorkerSlot) -> None:
         """A worker is ended because an order took too long."""
+        self._hung.add(slot.name)
         self._strike(slot, "loading it took longer than allowed", MOST_STRIKES)
 
-    def lost(self, slot: WorkerSlot, death: Died) -> None:
-        """A worker died over an order.
+    def died(self, slot: WorkerSlot, death: Died, ordered: bool) -> None:
+        """A worker is gone, and what it was to load and did not, its successor loads.
 
-        One that was killed, or was saving a result meanwhile, need not have died of the LoRA.
+        Not if it died over that. One that was killed, or was saving a result meanwhile, need not
+        have died of the LoRA.
+
+        Args:
+            ordered: the engine had it killed.
         """
-        if not death.blameless:
-            certain = not death.by_sigkill and not slot.attempts()
-            self._strike(slot, death.how, MOST_STRIKES if certain else 1)
+        order, hung = slot.keeping, slot.name in self._hung
+        self._hung.discard(slot.name)
+        if order is not None and not hung:
+            if ordered or death.blameless:
+                slot.orders = {order.sha256: order, **slot.orders}
+            else:
+                certain = not death.by_sigkill and not slot.attempts()
+                self._strike(slot, death.how, MOST_STRIKES if certain else 1)
+        comes_again = slot.wanted and slot.state is not State.RETIRED
+        for sha256, left in list(slot.orders.items()):
+            if left.way == "unload" or not comes_again:  # a fresh worker holds nothing
+                del slot.orders[sha256]
+
+    def given_up(self, slot: WorkerSlot) -> None:
+        """A slot has its model no more: what its worker was still to load is told as missing."""
+        assert slot.model is not None
+        in_hand = [slot.keeping] if slot.keeping is not None else []
+        for order in (*in_hand, *slot.orders.values()):
+            if order.way != "unload":
+                slot.model.loras.problems[order.sha256].setdefault(slot.name, NEVER_LOADED)
+        slot.orders.clear()
 
     def _failed(self, slot: WorkerSlot, model: ServedModel, order: Keep, message: Kept) -> None:
         model.loras.problems[order.sha256][slot.name] = message.error

@@ -10,8 +10,6 @@ from core.engine.served_model import ServedModel
 from core.engine.task_state import ActiveAttempt
 from core.engine.worker_slot import WorkerSlot
 
-DRAINED = "drained"
-
 
 @dataclass(frozen=True)
 class TaskInHand:
@@ -122,7 +120,7 @@ def _worker(slot: WorkerSlot, now: float) -> WorkerSnapshot:
     return WorkerSnapshot(
         slot.name,
         slot.device,
-        DRAINED if slot.drained and not slot.attempts() else slot.state.value,
+        slot.state.value,
         slot.drained,
         model.name if model is not None else None,
         model.usual_spec.model_name if model is not None else None,

@@ -215,8 +215,7 @@ class Supervisor:
         if slot.kill_reason is not None:
             reason = slot.kill_reason
         attempts = slot.attempts()
-        if slot.keeping is not None and not hung:
-            self._loras.lost(slot, death)
+        self._loras.died(slot, death, ordered=hung)
         # Who announced its leaving has named the culprit; who lost its server knows none.
         innocent = death.blameless or slot.leaves_because is not None
         running = {i for i, active in slot.running.items() if active.sent}
@@ -234,7 +233,7 @@ class Supervisor:
             blamed = suspect and not innocent and active.lease_id not in never_begun
             self._on_lost(active, loss, blamed)
         if self.closing or not slot.wanted:
-            self._change(slot, State.STOPPED)
+            self._change(slot, State.DRAINED if slot.drained else State.STOPPED)
         elif slot.state is not State.RETIRED:
             self._plan_restart(slot, reason)
 
@@ -373,6 +372,7 @@ class Supervisor:
 
     def _use_no_more(self, slot: WorkerSlot, reason: str) -> None:
         slot.standing.unfit = reason
+        self._loras.given_up(slot)
         self._change(slot, State.RETIRED)
         if slot.alive and slot.kill_reason is None:
             self.kill(slot, reason)
@@ -413,8 +413,8 @@ class Supervisor:
         """Let a slot's worker finish what it has, and leave; nothing more is given to it."""
         slot.drained, slot.comes_back, slot.wanted = True, False, False
         self.let_go(slot)
-        if not slot.alive and slot.state is State.DOWN:
-            self._change(slot, State.STOPPED)
+        if not slot.alive and slot.state in (State.DOWN, State.STOPPED):
+            self._change(slot, State.DRAINED)
 
     def undrain(self, slot: WorkerSlot) -> None:
         """Let a slot have a worker again, with the model that it had."""
@@ -428,10 +428,10 @@ class Supervisor:
             self.let_go(slot)
         elif slot.comes_back and not slot.alive:
             slot.comes_back, slot.wanted = False, True
-            if slot.model is not None and slot.state is not State.RETIRED:
+            if slot.model is not None and slot.can_serve(slot.model):
                 self.give_model(slot, slot.model)
-            elif slot.state is State.STOPPED:
-                self._change(slot, State.DOWN)
+            elif slot.state is State.DRAINED:
+                self._change(slot, State.DOWN if slot.model is None else State.RETIRED)
         elif slot.comes_back and not slot.on_its_way_out:  # it had not left yet
             slot.comes_back, slot.wanted = False, True
 

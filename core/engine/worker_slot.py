@@ -25,6 +25,7 @@ class State(Enum):
     SERVING = "ready"
     STOPPING = "stopping"
     STOPPED = "stopped"
+    DRAINED = "drained"
     RETIRED = "given up"
 
 
@@ -67,7 +68,7 @@ class WorkerSlot:
         self.load_seen: object = None  # what the backend last said of a load's progress
         self.load_seen_at = 0.0
         self.loras: frozenset[str] = frozenset()
-        self.orders: dict[str, Keep] = {}  # by LoRA: what its worker is still to be told
+        self.orders: dict[str, Keep] = {}  # by LoRA: what its worker, or the next, is to be told
         self.keeping: Keep | None = None  # what it was told of a LoRA, and does now
         self.fresh = True  # its worker has not finished a task yet
         self.leaves_because: str | None = None  # its worker said that it will end itself
@@ -124,11 +125,14 @@ class WorkerSlot:
         self.fresh = True
 
     def buried(self) -> None:
-        """Forget the worker, which is gone, and everything that belonged to it."""
+        """Forget the worker, which is gone, and everything that belonged to it.
+
+        `orders` stay: what is left of them is for the next one.
+        """
         self.alive = False
         self.deadline = None
         self.running, self.ahead, self.saving = {}, {}, {}
-        self.loras, self.orders, self.keeping = frozenset(), {}, None
+        self.loras, self.keeping = frozenset(), None
 
     def order(self, order: Keep) -> None:
         """Have its worker do something about a LoRA; what it was to do before counts no more."""

@@ -17,7 +17,11 @@ from core.remote.server import SentEvent, Server, ServerBusy, ServerLost, Server
 T = TypeVar("T")
 PAUSE = 0.5  # seconds between looks for it
 GONE = 404
+# Answers to a job that is no request to the daemon: each of its tasks could only fail alone.
+NOT_UNDERSTOOD = (400, 404, 405, 415, 422)
+OF_ANY_VERSION = ("too_many_tasks", "invalid_json")  # other reasons for them
 _NEEDED: Mapping[str, frozenset[str]] = {
+    "job": frozenset(),
     "step": frozenset({"task_id", "worker", "step", "steps"}),
     "task": frozenset(
         {"position", "worker", "status", "success", "error", "cause", "attempts", "elapsed"}
@@ -85,7 +89,10 @@ class ServerGone(Exception):
 
 
 class OtherVersion(Exception):
-    """The daemon says what this version of the program does not understand."""
+    """The daemon is of another version of the program: one does not understand the other."""
+
+    def __init__(self, how: str = "what it says is not understood here") -> None:
+        super().__init__(how)
 
 
 class Patience:
@@ -161,24 +168,32 @@ class Told:
     """Whom a follower tells what; each may be called from its thread.
 
     Attributes:
+        waits: what keeps the daemon from going on, or None for nothing.
         step: what the daemon says of a task that runs.
         result: what became of a task.
         ended: no more will come.
         forgotten: the daemon knows the job no more.
         refused: it did not take the job.
         gone: it did not come back in time.
+        other_version: it is of another version of the program; and how that was noticed.
     """
 
+    waits: Callable[[Portion, str | None], None]
     step: Callable[[Portion, Mapping[str, Any]], None]
     result: Callable[[Portion, Mapping[str, Any]], None]
     ended: Callable[[Portion], None]
     forgotten: Callable[[Portion], None]
     refused: Callable[[Portion, str], None]
     gone: Callable[[str], None]
+    other_version: Callable[[Portion, str], None]
 
 
 class Follower:
-    """Hands a portion in and tells what the daemon says of it, in a thread of its own."""
+    """Hands a portion in and tells what the daemon says of it, in a thread of its own.
+
+    Args:
+        after: of the portion before, to be handed in first: a daemon does jobs in their order.
+    """
 
     def __init__(
         self,
@@ -186,7 +201,10 @@ class Follower:
         request: Callable[[], Mapping[str, Any]],
         patience: Patience,
         told: Told,
+        after: "Follower | None" = None,
     ) -> None:
+        self._before = None if after is None else after._handed_in
+        self._handed_in = threading.Event()  # or given up
         self._portion = portion
         self._request = request
         self._patience = patience
@@ -195,17 +213,23 @@ class Follower:
         self.thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     def _run(self) -> None:
+        try:
+            self._hand_in_and_follow()
+        finally:
+            self._handed_in.set()
+
+    def _hand_in_and_follow(self) -> None:
         portion, server = self._portion, self._patience.server
         try:
             headers = {"Idempotency-Key": portion.key}
             request = self._patience.ask(self._request, self._wanted)
-            job = self._patience.ask(
-                lambda: server.call("POST", f"{ENGINE_ROUTE}/jobs", request, headers),
-                self._wanted,
-            )
+            if self._before is not None:
+                self._before.wait()
+            job = self._patience.ask(lambda: self._hand_in(request, headers), self._wanted)
             if not isinstance(job, dict) or "id" not in job:
                 raise OtherVersion
             portion.id = str(job["id"])
+            self._handed_in.set()
             if portion.dropped:
                 drop(server, portion)
             elif portion.cancelled:
@@ -220,11 +244,25 @@ class Follower:
         except ServerGone as error:
             if self._wanted():
                 self._told.gone(str(error))
-        except OtherVersion:  # another daemon than the one that was asked at the beginning
-            self._told.gone("one of another version is there now")
+        except OtherVersion as error:  # not of the one that was asked at the beginning
+            if self._wanted():
+                self._told.other_version(portion, str(error))
         except Exception as error:  # an answer that this version does not understand
             logger.exception("The server's answer could not be read; this is a defect.")
             self._told.refused(portion, f"The server's answer could not be read ({error!r}).")
+
+    def _hand_in(self, request: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
+        """The daemon's job for the portion.
+
+        Raises:
+            OtherVersion: it does not know what is asked for.
+        """
+        try:
+            return self._patience.server.call("POST", f"{ENGINE_ROUTE}/jobs", request, headers)
+        except ServerRefusal as error:
+            if error.status in NOT_UNDERSTOOD and error.code not in OF_ANY_VERSION:
+                raise OtherVersion(f"it refuses what this one asks for: {error}") from None
+            raise
 
     def _wanted(self) -> bool:
         return not self._portion.dropped
@@ -244,7 +282,10 @@ class Follower:
                 self._patience.found()
                 self._last = event.id or self._last
                 self._check(event)
-                if event.kind == "step":
+                if event.kind == "job":
+                    reason = event.data.get("waiting_for")
+                    self._told.waits(portion, None if reason is None else str(reason))
+                elif event.kind == "step":
                     self._told.step(portion, event.data)
                 elif event.kind == "task":
                     self._told.result(portion, event.data)

@@ -43,6 +43,7 @@ from core.remote.protocol import MOST_PRIORITY
 from core.remote.sent_files import SentFiles
 from core.remote.sent_tasks import SentTasks
 from core.remote.server import Server, ServerRefusal
+from core.remote.server_waits import ServerWaits
 from core.tasks import Status
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ MOST_PORTIONS = 16
 FETCHERS = 4
 END_PATIENCE = 5.0  # seconds for followers at the end
 GONE = "Not finished: the server went away. Run again to continue."
+OTHER_VERSION = (
+    "Not finished: the server is of another version of the program. Run again to continue, with "
+    "both of one version or without a server."
+)
 
 
 @dataclass(eq=False)
@@ -65,6 +70,7 @@ class _Lane:
     pending: deque[TaskState] = field(default_factory=deque)
     portions: list[Portion] = field(default_factory=list)
     sent: int = 0  # portions so far
+    newest: Follower | None = None  # of the portion that was sent last
 
     @property
     def out(self) -> int:
@@ -107,13 +113,17 @@ class RemoteEngine(TaskEngine):
         tasks = SentTasks(
             server, self._patience, self._helpers, self._hand_over, self._queue, self._is_over
         )
+        self._waits = ServerWaits(server.name)
+        self._tasks = tasks
         self._told = Told(
+            waits=lambda *told: self._post(lambda: self._server_waits(*told)),
             step=lambda *told: self._post(lambda: tasks.step(*told)),
             result=lambda *told: self._post(lambda: tasks.result(*told)),
             ended=lambda portion: self._post(lambda: tasks.ended(portion)),
             forgotten=lambda portion: self._post(lambda: tasks.forgotten(portion)),
             refused=lambda *told: self._post(lambda: tasks.refused(*told)),
             gone=lambda reason: self._post(lambda: self._server_gone(reason)),
+            other_version=lambda *told: self._post(lambda: self._other_version(*told)),
         )
 
     # -- called from other threads -----------------------------------------------
@@ -279,12 +289,39 @@ class RemoteEngine(TaskEngine):
             self._drop(portion)
 
     def _server_gone(self, reason: str) -> None:
-        if self._over is None:
+        if not self._ending.is_set():
             logger.error(f"The server at {self._server.name} is gone ({reason}).")
-            over: tuple[Status, str]
-            over = self._over = ("interrupted", GONE)
+            self._over = ("interrupted", GONE)
+            self._end_all()
+
+    def _other_version(self, portion: Portion, how: str) -> None:
+        """Have the daemon do nothing more: the rest is for another run.
+
+        What it has accepted, it finishes, unless what it says is not understood.
+        """
+        if self._over is None:
+            self._over = ("interrupted", OTHER_VERSION)
+            logger.error(
+                f"The server at {self._server.name} is of another version of the program ({how}). "
+                "Start the server and this from one version, or go on without it (--no-server, or "
+                "use_server: never): what is finished is not made again."
+            )
+        if portion.id is not None:
+            self._end_all()
+            return
+        for run in self._runs():
+            run.stop(OTHER_VERSION)
+        self._tasks.forgotten(portion)
+
+    def _end_all(self) -> None:
+        """Nothing of use comes from the daemon any more."""
+        if not self._ending.is_set() and self._over is not None:
             self._ending.set()
-            self._close_all(*over)
+            self._close_all(*self._over)
+
+    def _server_waits(self, portion: Portion, reason: str | None) -> None:
+        if not portion.dropped:
+            self._waits.told(portion, reason)
 
     # -- what goes to the daemon -----------------------------------------------------
 
@@ -316,17 +353,21 @@ class RemoteEngine(TaskEngine):
             suffixes = [s.task.admitted.output.file.suffix.lower() for s in portion.tasks]
             return {"tasks": tasks, **asked, "owner": owner, "suffixes": suffixes}
 
-        follower = Follower(portion, request, self._patience, self._told)
+        follower = Follower(portion, request, self._patience, self._told, lane.newest)
+        lane.newest = follower
         follower.thread.start()
 
     def _is_over(self, portion: Portion) -> None:
         """No task of a portion is open any more."""
+        if portion.run.job.ends_as is None:
+            self._waits.told(portion, None)
         lane = self._lanes.get(portion.run.number)
         if lane is not None and portion in lane.portions:
             lane.portions.remove(portion)
         self._drop(portion)
 
     def _drop(self, portion: Portion) -> None:
+        self._waits.over(portion)
         if not portion.dropped:
             portion.dropped = True
             self._helpers.give(drop, self._server, portion)

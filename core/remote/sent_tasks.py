@@ -60,7 +60,7 @@ class SentTasks:
         if sent is None or sent.over or sent.view is not None:
             return
         active = self._begin(portion, sent, str(told["worker"]))
-        if active is not None and told["steps"]:
+        if active is not None and told["step"]:
             admitted, run = sent.task.admitted, portion.run
             event = TaskProgress(
                 admitted.task_id,

@@ -44,11 +44,13 @@ class ServerRefusal(Exception):
 
     Attributes:
         status: of HTTP.
+        code: the daemon's word for the reason, if it gave one.
     """
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -211,4 +213,4 @@ def _error_of(answer: http.client.HTTPResponse) -> Exception:
         seconds = float(told) if told.isdigit() else 2.0
         leaving = code == "draining" or answer.status in (502, 504)
         return ServerBusy(text, seconds, leaving)
-    return ServerRefusal(text, answer.status)
+    return ServerRefusal(text, answer.status, code)

@@ -116,6 +116,16 @@ class Ledger:
                 found |= {row["key"]: from_row(row) for row in self._db.execute(query, some)}
         return found
 
+    def knows_any(self, keys: Sequence[str]) -> bool:
+        """Whether a task of one of these `keys` was ever asked for."""
+        with self._use():
+            for start in range(0, len(keys), _KEYS_AT_ONCE):
+                some = keys[start : start + _KEYS_AT_ONCE]
+                query = f"SELECT 1 FROM tasks WHERE key IN ({', '.join('?' * len(some))}) LIMIT 1"
+                if self._db.execute(query, some).fetchone() is not None:
+                    return True
+        return False
+
     def open_leases(self) -> list[str]:
         """Partial files of attempts that dead runs left behind, relative to the folder.
 

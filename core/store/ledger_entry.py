@@ -128,15 +128,15 @@ def from_row(row: sqlite3.Row) -> Entry:
     Raises:
         ValueError: the row is not what this program writes, as in a damaged file.
     """
-    values = dict(row)
     try:
-        task, used = json.loads(values["task"]), json.loads(values["used"])
-        entry = Entry(**{**{name: values[name] for name in _FIELDS}, "task": task, "used": used})
-    except (KeyError, TypeError, RecursionError) as error:
+        values = [row[name] for name in _FIELDS]
+        values[_TASK], values[_USED] = json.loads(values[_TASK]), json.loads(values[_USED])
+    except (IndexError, TypeError, RecursionError) as error:
         raise ValueError(f"no entry: {error!r}") from None
-    for name, kinds in _FIELDS.items():
-        if not isinstance(getattr(entry, name), kinds):
-            raise ValueError(f"{name} is {getattr(entry, name)!r}")
+    for (name, kinds), value in zip(_FIELDS.items(), values, strict=True):
+        if not isinstance(value, kinds):
+            raise ValueError(f"{name} is {value!r}")
+    entry = Entry(*values)
     if entry.state not in _STATES:
         raise ValueError(f"state is {entry.state!r}")
     return entry
@@ -159,4 +159,5 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "sha256": _TEXT,
     "used": dict,
 }
+_TASK, _USED = list(_FIELDS).index("task"), list(_FIELDS).index("used")
 assert list(_FIELDS) == [f.name for f in fields(Entry)]

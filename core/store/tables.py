@@ -7,7 +7,6 @@ of edits, too. `results.jsonl`: one line per input, failures and verdicts includ
 `core.store.results_table`.
 """
 
-import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os.path import isfile, join
@@ -20,7 +19,7 @@ from core.store.dataset_folder import in_readable_order, settle, with_exact_seed
 from core.store.ledger import Entry, Ledger
 from core.store.ledger_file import LOCK_NAME
 from core.store.ledger_recovery import entry_of_result
-from core.store.outputs import PICTURE_SUFFIXES, append, json_lines, write_atomically
+from core.store.outputs import PICTURE_SUFFIXES, append, as_json, json_lines, write_atomically
 from core.store.replaced import Replaced
 from core.store.results_table import ResultsTable
 from core.tasks import MAX_TASK_BYTES, Result
@@ -36,6 +35,7 @@ _USED_COLUMNS = (
     "true_cfg_scale",
 )
 _OURS = {"metadata.jsonl": "fingerprint", "results.jsonl": "status"}  # a column of each
+UNTOUCHED = ("interrupted", "skipped")  # statuses of tasks that left the folder as it was
 _FRACTIONS = ("guidance_scale", "true_cfg_scale")  # also where a pipeline's default is an integer
 
 
@@ -85,8 +85,9 @@ class Tables:
     """The tables of one folder, for as long as its ledger is open. Safe for several threads.
 
     A table is written whole or not at all. But a batch that only adds pictures adds their lines,
-    or a session of many small batches would write each line as often as there are batches; what
-    a killed process leaves of such a line goes with the next run's first batch.
+    but for those that the table has because another batch ended meanwhile: or a session of many
+    small batches would write each line as often as there are batches. What a killed process leaves
+    of such a line goes with the next run's first batch.
     """
 
     def __init__(self, folder: Path, ledger: Ledger) -> None:
@@ -96,6 +97,8 @@ class Tables:
         self._lock = threading.RLock()  # a signal handler may end what it interrupts
         self._running: set[int] = set()  # batches
         self._in_part: set[int] = set()  # of which the file may have some lines already
+        # For these: keys in the file, and whether with the result of this run or an older one.
+        self._listed: dict[str, bool] = {}
         self._written: tuple[int, ...] | None = None  # the file, when it was written last
         self._seeds_are_numbers = True  # in the file
         self._columns: list[str] = []  # of the file
@@ -118,24 +121,27 @@ class Tables:
             self._running.discard(plan.batch)
             self._interrupted = any(result.status == "interrupted" for result in results)
             try:
-                self._write_pictures(plan)
+                self._write_pictures(plan, results)
             finally:
                 self.results.end(plan.batch, results)
 
-    def _write_pictures(self, plan: BatchPlan) -> None:
+    def _write_pictures(self, plan: BatchPlan, results: Sequence[Result]) -> None:
         file = self._folder / "metadata.jsonl"
-        adds_only = (
-            not plan.renews and plan.batch not in self._in_part and self._written == _stamp(file)
-        )
+        is_ours = self._written == _stamp(file)
         self._written = None  # until all of it is there
-        self._in_part.discard(plan.batch)
-        if not (adds_only and self._add(plan, file)):
+        if is_ours and results and all(r.status in UNTOUCHED for r in results):
+            pass  # of a batch that was closed before any of it was done
+        elif plan.renews or not is_ours or not self._add(plan, file):
+            self._listed.clear()
             rows = self._picture_rows(self._entries(plan))
             self._seeds_are_numbers = _seeds_are_numbers(rows)
             self._columns = _columns(rows)
             self._empty = {name for name in self._columns if all(r[name] is None for r in rows)}
             write_atomically(file, json_lines(in_readable_order(rows)))
             self._in_part = set(self._running)
+        self._in_part.discard(plan.batch)
+        if not self._in_part:
+            self._listed.clear()
         self._written = _stamp(file)
 
     def _entries(self, plan: BatchPlan) -> Iterator[Entry]:
@@ -147,6 +153,8 @@ class Tables:
                 before = None if renewed else plan.before.get(entry.key)
                 found = before or self._said_by_file(entry, position)
             if found is not None:
+                if self._running:
+                    self._listed[entry.key] = entry.state == "done"
                 yield found
 
     def _said_by_file(self, entry: Entry, position: int) -> Entry | None:
@@ -160,10 +168,17 @@ class Tables:
             settle(self._folder, self._interrupted)
 
     def _add(self, plan: BatchPlan, file: Path) -> bool:
-        """Add the batch's pictures to the table; False if its columns do not take them."""
+        """Add the batch's pictures to the table.
+
+        Returns:
+            False if its columns do not take them, or it says something else of one.
+        """
         added = self._ledger.entries_of(plan.keys).values()
-        done = sorted((e for e in added if e.state == "done"), key=lambda e: e.position)
-        rows = self._picture_rows(done)
+        listed = self._listed if plan.batch in self._in_part else {}
+        done = [e for e in added if e.state == "done" and not listed.get(e.key)]
+        if any(e.key in listed for e in done):
+            return False
+        rows = self._picture_rows(sorted(done, key=lambda e: e.position))
         if rows and _columns(rows) != self._columns:
             if not set(_EDIT_COLUMNS) & set(self._columns):
                 return False
@@ -218,13 +233,13 @@ def _picture_row(entry: Entry) -> dict[str, Any]:
         **_of_edit(entry.task),
         **({"lora_strength": None} if len(loras) > 1 else {}),
         "lora": " + ".join(name for name, _ in loras) or None,
-        "loras": json.dumps(stack, ensure_ascii=False),
+        "loras": as_json(stack),
         **{name: entry.used.get(name) for name in _USED_COLUMNS},
         **{n: float(v) for n in _FRACTIONS if (v := entry.used.get(n)) is not None},
         "sha256": entry.sha256,
         "fingerprint": entry.fingerprint,
         # Free-form values differ in type from row to row: one JSON text each.
-        "metadata": json.dumps(entry.task.get("metadata") or {}, ensure_ascii=False),
+        "metadata": as_json(entry.task.get("metadata") or {}),
     }
 
 
@@ -235,7 +250,7 @@ def _of_edit(task: Mapping[str, Any]) -> dict[str, Any]:
     names = [_name(path) for path in task.get("source_images") or ()]
     return {
         "instruction": task["instruction"],
-        "source_images": json.dumps(names, ensure_ascii=False),
+        "source_images": as_json(names),
     }
 
 

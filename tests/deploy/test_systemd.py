@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,35 @@ def test_the_system_service_may_do_little_else(tmp_path: Path) -> None:
         "security", "--offline=yes", f"--threshold={MOST_EXPOSED}", file, runtime=tmp_path
     )
     assert run.returncode == 0, run.stdout
+
+
+# Of NVIDIA's driver and PyTorch; CUDA fails at once without memfd_create, and is slower, or warns,
+# without those that place memory and threads. See deploy/README.md.
+CALLED_WITH_GPUS = (
+    *("clone3", "eventfd2", "get_mempolicy", "ioctl", "madvise", "mbind", "memfd_create"),
+    *("mincore", "mlock", "mmap", "move_pages", "mprotect", "mremap", "poll", "process_vm_readv"),
+    *("sched_setaffinity", "sched_setscheduler", "set_mempolicy", "set_robust_list", "shmget"),
+    *("socketpair", "timerfd_create", "userfaultfd"),
+)
+
+
+@pytest.mark.parametrize("name", UNITS)
+@needs_systemd
+def test_what_drivers_of_gpus_ask_of_the_kernel_is_let_through(name: str, tmp_path: Path) -> None:
+    told = analyze("syscall-filter", runtime=tmp_path).stdout.splitlines()
+    sets: dict[str, set[str]] = {}
+    for line in told:
+        if line.startswith("@"):
+            members = sets[line] = set()
+        elif line.startswith("    ") and not line.startswith("    #"):
+            members.add(line.strip())
+
+    def calls(names: Iterable[str]) -> set[str]:
+        return set().union(*(calls(sets[n]) if n in sets else {n} for n in names))
+
+    allowed = calls(Unit(name, tmp_path).one("SystemCallFilter").split())
+    assert not set(CALLED_WITH_GPUS) - allowed
+    assert not allowed & {"ptrace", "bpf", "mount", "kexec_load", "init_module", "reboot"}
 
 
 def analyze(*arguments: str, runtime: Path) -> "subprocess.CompletedProcess[str]":

@@ -11,8 +11,9 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from apps.server.safety.bodies import Bodies, BodyLimits
-from apps.server.safety.connections import ConnectionLimits, connection_class
+from apps.server.safety.bodies import Bodies
+from apps.server.safety.connections import connection_class
+from apps.server.safety.limits import BodyLimits, ConnectionLimits
 
 BODIES = BodyLimits(10_000, 20_000, 15_000, seconds=0.3, bytes_per_second=20_000)
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -58,7 +58,7 @@ def paced(tmp_path: Path) -> Iterator[tuple[Paced, httpx2.Client]]:
 
 
 def create(client: httpx2.Client, count: int, **job: Any) -> str:
-    tasks = [{"prompt": f"house {n}"} for n in range(count)]
+    tasks = [{"prompt": f"house {n}", "num_inference_steps": 8} for n in range(count)]
     id: str = client.post("/v1/jobs", json={"tasks": tasks, **job}).json()["id"]
     return id
 
@@ -69,8 +69,9 @@ def test_steps_and_results_come_as_they_happen(paced: tuple[Paced, httpx2.Client
     seen: list[Event] = []
     for event in stream(client, job):
         seen.append(event)
+        if event["event"] == "step":
+            assert event["data"]["steps"] == 8, "from the first event on"
         if event["event"] == "step" and event["data"]["step"] == 3:
-            assert event["data"]["steps"] == 8
             pace.turns.release()  # only now it may end
     kinds = [event["event"] for event in seen]
     assert kinds[0] == "job"

@@ -1,19 +1,24 @@
 """`serve.py keys`, and what is refused without keys."""
 
 import json
+import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from apps.server.command import main
+from apps.server.command import main as serve
 from apps.server.errors import ApiError
+from apps.server.safety.key_command import main
 from apps.server.safety.keys import FILE_NAME, ApiKeys, add_key, read_keys
 from core.errors import InputError
+from tests.conftest import PROJECT
 
 
 def keys(folder: Path, *words: str) -> int:
-    return main(["keys", *words, "--output-dir", str(folder)])
+    return main([*words, "--output-dir", str(folder)])
 
 
 def test_keys_are_made_listed_replaced_and_ended(
@@ -45,6 +50,17 @@ def test_keys_are_made_listed_replaced_and_ended(
     assert keys(tmp_path, "list") == 0
     none = capsys.readouterr()
     assert none.out == "" and f"There are no keys in {file}." in none.err
+
+
+def test_keys_wait_for_nothing_of_what_a_daemon_is_made_of(tmp_path: Path) -> None:
+    line = ["-X", "importtime", "serve.py", "keys", "list", "--output-dir", str(tmp_path)]
+    run = subprocess.run(
+        [sys.executable, *line], cwd=PROJECT, text=True, capture_output=True, timeout=60
+    )
+    assert run.returncode == 0 and "There are no keys in" in run.stderr
+    imported = set(re.findall(r"[|] +(\w+)$", run.stderr, re.MULTILINE))
+    assert "pydantic" in imported
+    assert not imported & {"fastapi", "uvicorn", "numpy", "torch", "sqlite3"}
 
 
 def test_a_command_without_an_action_says_that_one_is_needed(
@@ -107,7 +123,7 @@ def test_other_machines_are_not_served_without_keys(
     tmp_path: Path, host: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "out"
-    assert main(["--host", host, "--port", "0", "--output-dir", str(folder)]) == 2
+    assert serve(["--host", host, "--port", "0", "--output-dir", str(folder)]) == 2
     said = capsys.readouterr().err
     assert f"host: {host} can be reached from other machines" in said
     assert "serve.py keys add NAME" in said
@@ -150,6 +166,6 @@ def test_where_there_was_a_key_one_is_needed(tmp_path: Path) -> None:
 def test_an_argument_that_cannot_be_used_is_told_in_a_line(
     option: str, value: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([option, value]) == 2
+    assert serve([option, value]) == 2
     said = capsys.readouterr().err
     assert told in said and len(said.splitlines()) == 1

@@ -10,10 +10,13 @@ import pytest
 from loguru import logger
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import wait_until
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from tests.conftest import simulated, wait_until
 from tests.played_workers import PlayedWorkers
 from tests.server.conftest import finished
 from tests.server.in_process import Application, data_url
+
+SMALL = {"width": 32, "height": 32, "num_inference_steps": 1}
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,36 @@ def test_a_drained_worker_finishes_its_task_and_gets_nothing_more(tmp_path: Path
         wait_until(lambda: worker(client, "cpu0")["status"] == "ready", "its return")
         assert client.post("/v1/workers/gpu7/drain").status_code == 404
         turns.release(100)
+
+
+def test_whoever_waits_for_drained_workers_is_told_so(tmp_path: Path) -> None:
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}", level="INFO")
+    with Application(tmp_path / "daemon", 2) as application, application.client() as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200, "readiness")
+        for name in ("cpu0", "cpu1"):
+            client.post(f"/v1/workers/{name}/drain")
+        wait_until(lambda: worker(client, "cpu1")["status"] == "drained", "the drain")
+        assert client.get("/readyz").json()["workers"] == {"cpu0": "drained", "cpu1": "drained"}
+
+        config = simulated(use_server=application.url)
+        with MultiGPUImageGenerator(config=config, output_dir=tmp_path / "mine") as generator:
+            mine = generator.submit([{"prompt": f"{n}", **SMALL} for n in range(20)])
+            heard = "The server at http"
+            wait_until(lambda: [line for line in lines if heard in line], "the client's line")
+            [job] = client.get("/v1/jobs?limit=1").json()["data"]
+            assert job["waiting_for"] == (
+                "Tasks to generate wait: cpu0 and cpu1 are drained. They go on when one of them "
+                "is undrained."
+            )
+            client.post("/v1/workers/cpu0/undrain")
+            assert all(result.success for result in mine.results())
+    logger.remove(sink)
+    told = [line.strip() for line in lines if line.startswith("The server")]
+    assert told == [
+        f"The server at {application.url} says: {job['waiting_for']}",
+        "The server goes on with the tasks.",
+    ]
 
 
 def test_a_model_is_unloaded_and_comes_back_with_its_next_task(client: httpx2.Client) -> None:

@@ -12,12 +12,14 @@ from types import TracebackType
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from core.errors import InputError
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.remote.protocol import ENGINE_ROUTE, PROTOCOL
 from core.remote.socket_place import FOLDER, NAME
 from tests.conftest import Project, simulated
+from tests.inline_backend import InlineBackend
 from tests.server.in_process import Application
 
 TASK = {"prompt": "a house", "width": 32, "height": 32, "num_inference_steps": 1}
@@ -139,7 +141,12 @@ class Replaced:
         url: where it listens.
     """
 
-    def __init__(self, engine: str, event: str) -> None:
+    def __init__(
+        self,
+        engine: str,
+        event: str,
+        job: tuple[int, str] = (202, json.dumps({"id": "job_1"})),
+    ) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if self.path.startswith(ENGINE_ROUTE):
@@ -149,7 +156,7 @@ class Replaced:
 
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
-                self.answer(202, "application/json", json.dumps({"id": "job_1"}))
+                self.answer(job[0], "application/json", job[1])
 
             def do_DELETE(self) -> None:
                 self.answer(404, "application/json", json.dumps({"error": UNKNOWN}))
@@ -211,4 +218,35 @@ def test_a_server_that_is_replaced_by_another_version_leaves_tasks_for_the_next_
         with MultiGPUImageGenerator(config=config, output_dir=tmp_path / "out") as generator:
             (result,) = generator.generate_batch([TASK])
     assert result.status == "interrupted"
-    assert result.error == "Not finished: the server went away. Run again to continue."
+    assert str(result.error).startswith("Not finished: the server is of another version")
+
+
+UNKNOWN_FIELD = {
+    **UNKNOWN,
+    "message": "Unknown parameter: 'suffixes'.",
+    "code": "unknown_parameter",
+}
+
+
+@pytest.mark.parametrize(("status", "error"), [(400, UNKNOWN_FIELD), (404, UNKNOWN)], ids=str)
+def test_a_server_that_refuses_what_commands_of_this_version_ask_is_told_of_once(
+    engine: str, status: int, error: dict[str, Any], tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{level} {message}", level="WARNING")
+    with Replaced(engine, "", (status, json.dumps({"error": error}))) as server:
+        config = simulated(use_server=server.url)
+        with MultiGPUImageGenerator(config=config, output_dir=tmp_path / "out") as generator:
+            results = generator.generate_batch([{**TASK, "seed": n} for n in range(40)])
+    logger.remove(sink)
+    assert {result.status for result in results} == {"interrupted"}
+    [line] = [line for line in lines if line.startswith("ERROR")]
+    assert f"The server at {server.url} is of another version" in line
+    assert error["message"] in line and "--no-server" in line
+
+    own = simulated(use_server="never")
+    with MultiGPUImageGenerator(
+        config=own, output_dir=tmp_path / "out", backend=InlineBackend()
+    ) as generator:
+        results = generator.generate_batch([{**TASK, "seed": n} for n in range(40)])
+    assert {result.status for result in results} == {"done"}

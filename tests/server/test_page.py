@@ -140,7 +140,8 @@ def test_failures_come_first_with_reason_and_advice(
     daemon: Daemon, client: httpx2.Client, pages: Watched
 ) -> None:
     page = pages.open(daemon.url)
-    run(client, {"prompt": "!nan a house"}, {"prompt": "too narrow", "width": 17})
+    narrow = [{"prompt": f"too narrow {n}", "width": 17} for n in range(9)]
+    run(client, {"prompt": "!nan a house"}, *narrow)
     failures = page.get_by_role("region", name="Failed")
     failed = failures.get_by_role("listitem").filter(has_text="!nan a house")
     expect(failed).to_contain_text("a simulated failure that a retry would repeat")
@@ -148,7 +149,9 @@ def test_failures_come_first_with_reason_and_advice(
     assert box(failures)["y"] < box(page.get_by_role("region", name="Pictures"))["y"]
     failed.get_by_role("button", name="Change").click()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("!nan a house")
-    refused = failures.get_by_role("listitem").filter(has_text="too narrow")
+    refused = failures.get_by_role("listitem").filter(has_text="too narrow 0")
+    expect(refused).to_contain_text("So did 8 other tasks of this job: numbers 2, 3, 4, 5, 6, ….")
+    expect(failures.get_by_text("too narrow")).to_have_count(1)
     expect(refused.get_by_role("button", name="Run again")).to_have_count(0)
     failures.get_by_role("button", name="Hide these").click()
     expect(failures).to_be_hidden()

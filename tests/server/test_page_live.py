@@ -183,7 +183,7 @@ def test_a_worker_is_taken_out_and_brought_back_and_the_page_says_when_none_is_l
         expect(drained).to_be_visible()
         draw(page, "one that waits")
         job = page.get_by_role("region", name="Queue").get_by_role("listitem")
-        expect(job).to_contain_text("next")
+        expect(job).to_contain_text("cpu0 is drained")
         workers.get_by_role("button", name="Resume cpu0").click()
         expect(workers.get_by_text("ready")).to_be_visible()
         expect(drained).to_be_hidden()

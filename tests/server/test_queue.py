@@ -1,5 +1,6 @@
 """Too much, too long, too full: quotas, disks that refuse, results whose time is up."""
 
+import json
 import resource
 import signal
 import threading
@@ -11,9 +12,11 @@ import psutil
 from apps.server.context import LOCAL
 from apps.server.errors import ApiError
 from apps.server.records import NewJob
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.ledger import Ledger
-from tests.conftest import wait_until, worker_processes
+from tests.conftest import simulated, wait_until, worker_processes
 from tests.played_workers import PlayedWorkers
+from tests.server.batch_files import request, text_of
 from tests.server.conftest import Daemon, finished
 from tests.server.in_process import Application
 
@@ -111,6 +114,34 @@ def test_results_whose_time_is_up_leave_nothing_behind(tmp_path: Path) -> None:
         assert ledger.entries() == {}
     finally:
         ledger.close()
+
+
+def test_results_are_kept_until_those_who_wait_for_them_have_them(tmp_path: Path) -> None:
+    """However short their time is, and however late they are read: here it is 4 ms."""
+    rules = {"keep_results": 1e-6}
+    asked = {"prompt": "a house", "size": "256x256", "n": 10, "output_format": "webp"}
+    with Application(tmp_path / "out", server=rules) as application, application.client() as client:
+        images = "/v1/images/generations"
+        answer = client.post(images, json=asked)
+        assert (answer.status_code, len(answer.json().get("data", []))) == (200, 10)
+        streamed = client.post(images, json={**asked, "stream": True}).text
+        assert streamed.count("event: image_generation.completed") == 10, streamed[-300:]
+
+        lines = text_of(request(f"{n}", size="256x256") for n in range(40)).encode()
+        sent = client.post("/v1/files", data={"purpose": "batch"}, files={"file": lines}).json()
+        batch = {"input_file_id": sent["id"], "endpoint": images, "completion_window": "24h"}
+        client.post("/v1/batches", json=batch).raise_for_status()
+        written = "/v1/files?purpose=batch_output"
+        [file] = wait_until(lambda: client.get(written).json()["data"], "the batch's results")
+        results = client.get(f"/v1/files/{file['id']}/content").text.splitlines()
+        assert [json.loads(line)["error"] for line in results] == [None] * 40
+
+        config = simulated(use_server=application.url)
+        with MultiGPUImageGenerator(config=config, output_dir=tmp_path / "mine") as generator:
+            mine = generator.generate_batch(tasks(40)["tasks"])
+        assert [result.error for result in mine] == [None] * 40
+        # Nobody waits for any of it now.
+        wait_until(lambda: not client.get("/v1/jobs").json()["data"], "the end of their time")
 
 
 def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(daemon: Daemon) -> None:

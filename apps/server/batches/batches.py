@@ -9,12 +9,13 @@ from functools import partial
 from apps.server.batches.lines import LineFiles
 from apps.server.batches.record import OPEN, WINDOW_SECONDS, Batch, BatchView
 from apps.server.batches.requests import RequestTasks
-from apps.server.batches.runner import BatchRunner, Tools
+from apps.server.batches.runner import BatchRunner
 from apps.server.batches.store import BatchStore
+from apps.server.batches.tools import Tools
 from apps.server.errors import ApiError, leaving, not_found
 from apps.server.file_store import FileStore, StoredFile
 from apps.server.images.links import Links
-from apps.server.priorities import OF_BATCHES, allowed
+from apps.server.priorities import USUAL_OF_BATCHES, allowed
 from apps.server.records import new_id
 from apps.server.service import Service
 
@@ -105,7 +106,7 @@ class Batches:
             now,
             now + WINDOW_SECONDS,
             output_seconds,
-            priority=allowed(most_priority, usual=OF_BATCHES),
+            priority=allowed(most_priority, usual=USUAL_OF_BATCHES),
         )
         await asyncio.to_thread(store.add, batch, self._tools.files.path(file))
         if self._leaving:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from apps.server.priorities import OF_BATCHES
+from apps.server.priorities import USUAL_OF_BATCHES
 
 BatchStatus = Literal[
     "validating",
@@ -114,7 +114,7 @@ class Batch:
     error_bytes: int = 0
     output_file: str | None = None
     error_file: str | None = None
-    priority: int = OF_BATCHES
+    priority: int = USUAL_OF_BATCHES
 
     @property
     def has_ended(self) -> bool:

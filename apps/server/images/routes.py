@@ -9,6 +9,7 @@ client may come back for the same pictures.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
 from typing import Annotated, Any
@@ -101,20 +102,34 @@ class Drawing:
         key = RequestKey()
         if self.idempotency_key is not None:  # bodies may be large
             key = await asyncio.to_thread(RequestKey.of, self.idempotency_key, everything)
-        stored, is_new = await self.service.known(self.caller, key), False
-        if stored is None:
-            job = await self._job(asked, await prepare(), key)
-            stored, is_new = await self.service.submit(job)
-        headers = {} if is_new else dict(REPLAYED)
-        try:
-            return await self._hand_out(asked, stored, key, headers)
-        except ApiError as error:
-            error.headers.update(headers)
-            raise
+        with ExitStack() as waiting:
+            stored, is_new = await self.service.known(self.caller, key), False
+            if stored is None:
+                job = await self._job(asked, await prepare(), key)
+                waiting.enter_context(self.service.wanted.hold(job.id))  # before it can end
+                stored, is_new = await self.service.submit(job)
+            if not is_new:
+                waiting.enter_context(self.service.wanted.hold(stored.id))
+            headers = {} if is_new else dict(REPLAYED)
+            try:
+                return await self._hand_out(asked, stored, key, headers, waiting)
+            except ApiError as error:
+                error.headers.update(headers)
+                raise
 
     async def _hand_out(
-        self, asked: ImageParameters, stored: StoredJob, key: RequestKey, headers: dict[str, str]
+        self,
+        asked: ImageParameters,
+        stored: StoredJob,
+        key: RequestKey,
+        headers: dict[str, str],
+        waiting: ExitStack,
     ) -> Response:
+        """Wait for the pictures of a job.
+
+        Args:
+            waiting: ends when its results are not waited for any more; a stream takes it over.
+        """
         live = await self.service.followed(stored)
         address = str(self.request.base_url).rstrip("/")
         answer = Answer(asked, stored.id, self.service.folder, self.links, address)
@@ -124,7 +139,13 @@ class Drawing:
                 await self.service.cancel(stored)
 
         if asked.stream:
-            return PictureStream(events(pictures(self.service, live), answer), leave, headers)
+            until_sent = waiting.pop_all()
+
+            async def after() -> None:
+                with until_sent:
+                    await leave()
+
+            return PictureStream(events(pictures(self.service, live), answer), after, headers)
         try:
             await unless_gone(self.request, all_drawn(self.service, live))
         except Gone:

@@ -2,7 +2,6 @@
 
 import asyncio
 import email.message
-from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,28 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from apps.openai_images.json_bodies import check_json
 from apps.server.errors import SERVER, ApiError
 from apps.server.safety.answers import refuse
+from apps.server.safety.limits import MIB, BodyLimits
 
-MIB = 1024**2
 LINGERING = 2.0  # seconds in which the rest of a refused body is read, so that its sender listens
 LINGERING_BYTES = 16 * MIB
-
-
-@dataclass(frozen=True)
-class BodyLimits:
-    """What a request may bring.
-
-    Attributes:
-        json_bytes: of a body that is no upload.
-        upload_bytes: of a multipart body.
-        buffered_bytes: of all bodies that wait in memory for their ends.
-        seconds: that a body may take, beside a second for each `bytes_per_second` of it.
-    """
-
-    json_bytes: int
-    upload_bytes: int
-    buffered_bytes: int
-    seconds: float
-    bytes_per_second: int
 
 
 class Bodies:

@@ -6,7 +6,6 @@ protocol with the limits that Node's server, which uses the same parser, has aro
 """
 
 import asyncio
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from apps.server.errors import SERVER, ApiError
 from apps.server.safety.answers import body_of, headers_of
+from apps.server.safety.limits import ConnectionLimits
 
 MAX_HEADER_BYTES = 65_536  # of one request, its address included
 MAX_HEADERS = 100
@@ -32,22 +32,6 @@ TOO_MANY = ApiError(
     type=SERVER,
     headers={"Retry-After": "5"},
 )
-
-
-@dataclass(frozen=True)
-class ConnectionLimits:
-    """What one client may take.
-
-    Attributes:
-        connections: open at the same time, of all clients.
-        header_seconds: from the first byte of a request, or from the opening of the connection,
-            until its headers are complete.
-        write_seconds: until a client that takes nothing of its answer is left.
-    """
-
-    connections: int
-    header_seconds: float
-    write_seconds: float
 
 
 class GuardedConnection(HttpToolsProtocol):

@@ -6,9 +6,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.server.errors import ApiError
 from apps.server.safety.answers import refuse
-from apps.server.safety.bodies import Bodies, BodyLimits
+from apps.server.safety.bodies import Bodies
 from apps.server.safety.hosts import Hosts
 from apps.server.safety.keys import ApiKey, ApiKeys, key_missing
+from apps.server.safety.limits import BodyLimits
 
 LOCAL = "local"  # the caller where no API keys are used, and whoever comes by the socket
 NOBODY = "nobody"  # the caller of what needs no key, where keys are used

@@ -1,17 +1,21 @@
 """`serve.py keys`: API keys are made, listed, replaced and ended."""
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from loguru import logger
 
+from apps.log_lines import set_up_logging
 from apps.server.safety.keys import add_key, limit_key, read_keys, revoke_key, rotate_key
 from apps.server.settings import load_server_settings
+from core.errors import MultiGPUError
 from core.remote.protocol import MOST_PRIORITY
 
-WORD = "keys"
+DONE, UNUSABLE_INPUT = 0, 2
+PROGRAM = "serve.py keys"
 ACTIONS = ("add", "list", "limit", "rotate", "revoke")
 EXAMPLES = """\
 examples:
@@ -28,14 +32,25 @@ examples:
 """
 
 
-def run(argv: Sequence[str], program: str) -> int:
-    """Do what is asked for, and print what came of it.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code.
 
-    Raises:
-        InputError, StorageError: nothing was changed.
+    Args:
+        argv: what comes after `keys`.
     """
+    options = parse_arguments(sys.argv[2:] if argv is None else argv)
+    set_up_logging("INFO")
+    try:
+        _do(options)
+    except MultiGPUError as error:  # nothing was changed
+        logger.error(str(error))
+        return UNUSABLE_INPUT
+    return DONE
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog=f"{program} {WORD}",
+        prog=PROGRAM,
         description="API keys, without which only this machine may be served.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -66,6 +81,15 @@ def run(argv: Sequence[str], program: str) -> int:
         parser.error("limit needs --max-priority N")
     if options.operator and is_limited:
         parser.error("an operator may ask for any priority")
+    return options
+
+
+def _do(options: argparse.Namespace) -> None:
+    """Do what is asked for, and print what came of it.
+
+    Raises:
+        InputError, StorageError: nothing was changed.
+    """
     rules = load_server_settings(options.config).server
     file = rules.keys_place(options.output_dir and Path(options.output_dir))
     if options.do == "list":
@@ -87,4 +111,3 @@ def run(argv: Sequence[str], program: str) -> int:
         print(f"Jobs of {options.name} may ask for priorities up to {options.max_priority}.")
     else:
         print(rotate_key(file, options.name))
-    return 0

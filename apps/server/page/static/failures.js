@@ -3,19 +3,20 @@
 import { json } from "./api.js";
 import { adviceFor } from "./advice.js";
 import { againButton } from "./again.js";
-import { byId, make, setText } from "./dom.js";
+import { byId, make, reconcile, setText } from "./dom.js";
 import { promptOf } from "./parameters.js";
-import { date, shortened } from "./words.js";
+import { counted, date, grouped, shortened } from "./words.js";
 
 const FEW = 3;
 const MANY = 50;
+const NAMED = 5; // tasks of a group whose places are said
 const PLACE = "hidden-failures";
 const MOST_HIDDEN = 5_000;
 
-/** The list of failures, the newest first; those that were read can be hidden. */
+/** Failures, equal ones of a job together, the newest first; those that were read can be hidden. */
 export class Failures {
   #shown = FEW;
-  #results = [];
+  #groups = [];
   #more = false;
   #hidden = new Set(stored());
   #change;
@@ -32,22 +33,28 @@ export class Failures {
 
   /** Read the newest failures. */
   async refresh() {
-    const page = await json(`/v1/results?outcome=failed&limit=${MANY}`);
-    this.#results = page.data.filter((result) => !this.#hidden.has(result.id));
+    const page = await json(`/v1/failures?limit=${MANY}`);
+    this.#groups = page.data
+      .map((group) => ({ ...group, id: group.first.id, positions: this.#unread(group) }))
+      .filter(({ positions }) => positions.length > 0);
     this.#more = page.has_more;
     this.#show();
   }
 
+  /** Places of the tasks of a group that were not hidden. */
+  #unread({ job, positions }) {
+    return positions.filter((position) => !this.#hidden.has(`${job}/${position}`));
+  }
+
   #show() {
-    const count = this.#results.length;
+    const count = this.#groups.length;
+    const tasks = this.#groups.reduce((sum, { positions }) => sum + positions.length, 0);
     byId("failures").hidden = count === 0;
-    setText(byId("failures-title"), `Failed: ${count}${this.#more ? "+" : ""}`);
+    setText(byId("failures-title"), `Failed: ${grouped(tasks)}${this.#more ? "+" : ""}`);
     byId("failures-more").hidden = count <= this.#shown;
     setText(byId("failures-more"), `Show ${count - this.#shown} more`);
-    const list = byId("failures-list");
-    const known = new Map([...list.children].map((item) => [item.dataset.id, item]));
-    const items = this.#results.slice(0, this.#shown);
-    list.replaceChildren(...items.map((result) => known.get(result.id) ?? this.#item(result)));
+    const groups = this.#groups.slice(0, this.#shown);
+    reconcile(byId("failures-list"), groups, ({ first }) => this.#item(first), showOthers);
   }
 
   #item(result) {
@@ -55,7 +62,7 @@ export class Failures {
     change.addEventListener("click", () => this.#change(result));
     return make(
       "li",
-      { "data-id": result.id, className: "failure" },
+      { className: "failure" },
       make(
         "div",
         {},
@@ -65,6 +72,7 @@ export class Failures {
           shortened(promptOf(result), 160),
         ),
         make("p", { className: "reason" }, shortened(reasonOf(result), 600)),
+        make("p", { className: "hint others", hidden: true }),
         make("p", { className: "hint" }, adviceFor(result)),
       ),
       // One that was refused at once would be refused again.
@@ -73,7 +81,9 @@ export class Failures {
   }
 
   #hide() {
-    for (const { id } of this.#results) this.#hidden.add(id);
+    for (const { job, positions } of this.#groups) {
+      for (const position of positions) this.#hidden.add(`${job}/${position}`);
+    }
     const kept = [...this.#hidden].slice(-MOST_HIDDEN);
     try {
       localStorage.setItem(PLACE, JSON.stringify(kept));
@@ -84,6 +94,16 @@ export class Failures {
     this.refresh();
     byId("gallery").focus({ preventScroll: true });
   }
+}
+
+/** How many more tasks of the job failed for the same reason, and which. */
+function showOthers(element, { first, positions }) {
+  const others = positions.filter((position) => position !== first.position);
+  const places = others.slice(0, NAMED).join(", ") + (others.length > NAMED ? ", …" : "");
+  const text = element.querySelector(".others");
+  text.hidden = others.length === 0;
+  const which = others.length === 1 ? `number ${places}` : `numbers ${places}`;
+  setText(text, `So did ${counted(others.length, "other task")} of this job: ${which}.`);
 }
 
 /** The server's reason, without the task's place in the request. */

@@ -60,7 +60,7 @@ function showRunning(button, running) {
     );
   }
   const { step, steps, preview } = running;
-  setText(button.querySelector(".steps"), steps ? `Step ${step} of ${steps}` : "Begins");
+  setText(button.querySelector(".steps"), step ? `Step ${step} of ${steps}` : "Begins");
   const bar = button.querySelector("progress");
   bar.hidden = !steps;
   bar.max = steps || 1;

@@ -113,7 +113,9 @@ async function turn(button, id) {
 }
 
 function stateOf(worker) {
-  if (worker.drained) return worker.status === "drained" ? "drained" : "draining";
+  if (worker.drained && !BAD.includes(worker.status)) {
+    return worker.status === "drained" ? "drained" : "draining";
+  }
   return worker.status === "ready" && worker.busy_for > 0 ? "working" : worker.status;
 }
 
