@@ -21,9 +21,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from apps.log_lines import set_up_logging
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
-from tests import warm_tests
+from tests import longest_first, warm_tests
 from tests.warm_commands import WarmCommand, WarmCommands
 from tests.warm_server import Kind
 
@@ -61,6 +62,10 @@ def pytest_collection() -> Generator[None, Any, Any]:
         gc.enable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest_first.sort(items)
+
+
 def pytest_collection_finish() -> None:
     """Make tests cheap in a process that has imported torch.
 
@@ -71,6 +76,17 @@ def pytest_collection_finish() -> None:
         sys.modules["torch"].set_num_threads(1)
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def log_after_a_capture(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Send the log to an open stream again where a test had a command log to a captured one.
+
+    That one is closed with its test, and servers of a whole module have more to say.
+    """
+    yield
+    if any(name.startswith(("capfd", "capsys")) for name in request.fixturenames):
+        set_up_logging("DEBUG")
 
 
 def simulated(**changes: Any) -> dict[str, Any]:
@@ -111,6 +127,16 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
             return value
         time.sleep(0.01)
     raise AssertionError(f"waited {PATIENCE:g} s for {what}")
+
+
+def wait_for_workers(generator: MultiGPUImageGenerator) -> None:
+    """Wait until all workers that draw are ready, so that none is late for the first tasks."""
+    generator.start()
+
+    def states() -> set[str]:
+        return {worker.state for worker in generator.snapshot().result(PATIENCE).workers}
+
+    wait_until(lambda: states() == {"ready"}, "all workers")
 
 
 def run_script(

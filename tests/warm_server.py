@@ -21,8 +21,12 @@ Kind = Literal["simulated", "models"]
 """What the commands' workers are: on simulated devices, or with real models."""
 
 COMMANDS = (
-    *("apps.tweets.command", "apps.edit_benchmark.command", "apps.server.command"),
-    "apps.server.safety.key_command",
+    *(
+        "apps.tweets.command",
+        "apps.edit_benchmark.command",
+        "apps.server.command",
+        "apps.server.safety.key_command",
+    ),
     # What they import later, once they know that they need it.
     *("core.engine.engine", "core.processes.local_backend", "core.devices.load_turns"),
     *("apps.edit_benchmark.data_sets.imagefolder", "apps.edit_benchmark.data_sets.gedit"),

@@ -24,7 +24,12 @@ PROJECT = Path(__file__).resolve().parent.parent
 JOIN = PROJECT / "tests" / "warm_join.py"
 IMPORTED = (
     *("pytest", "numpy.testing", "PIL.Image", "yaml", "psutil", "torch", "diffusers", "peft"),
-    *("apps.server.command", "apps.edit_benchmark.command", "apps.tweets.command"),
+    *(
+        "apps.server.command",
+        "apps.server.safety.key_command",
+        "apps.edit_benchmark.command",
+        "apps.tweets.command",
+    ),
     *("tests.tiny_pipelines", "tests.tiny_recent_pipelines", "tests.lora_layouts"),
     *("workers.models.native_image_generator", "workers.models.native_image_editor"),
     *("workers.judges.registry", "workers.judges.vlm_logits", "workers.judges.clip"),

@@ -18,6 +18,8 @@ import yaml
 
 from core.remote.socket_place import FOLDER, NAME, answers
 from tests.conftest import PROJECT, WARM, forking, kind_of, simulated, wait_until
+from tests.server.in_process import Application
+from tests.server.sketching import Sketching
 from tests.warm_commands import WarmCommand
 
 if TYPE_CHECKING:
@@ -114,6 +116,16 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     daemon = Daemon(tmp_path)
     yield daemon
     daemon.end()
+
+
+@pytest.fixture
+def sketching(tmp_path: Path) -> Iterator[tuple[Sketching, Application, httpx2.Client]]:
+    """One worker that shows what it draws, in an application, and a client of that."""
+    played = Sketching()
+    with Application(tmp_path, 1, played.workers.backend) as application:
+        with application.client() as client:
+            yield played, application, client
+        played.turns.release(1000)
 
 
 @pytest.fixture(scope="module")
