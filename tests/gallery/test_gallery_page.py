@@ -78,10 +78,21 @@ def test_a_picture_tells_all_and_its_texts_can_be_copied(drawn: Path, open_page:
     assert page.evaluate(read) == QUOTES
     dialog.get_by_role("button", name="Copy the command").click()
     expect(dialog.get_by_text("Copied")).to_have_count(2)
-    command = shlex.split(page.evaluate(read))
-    [task] = json.loads(command[2])  # of: printf %s TASK > again.json && python …
+    assert shlex.split(page.evaluate(read))[2:] == ["--from-png", str(drawn / "a_b_03.png")]
+    dialog.get_by_role("button", name="Copy the task").click()
+    expect(dialog.get_by_text("Copied")).to_have_count(3)
+    task = json.loads(page.evaluate(read))
     assert (task["prompt"], task["seed"], task["width"]) == (QUOTES, SEED, 32)
-    assert command[command.index("--model") + 1]
+
+
+def test_a_picture_that_failed_has_a_command_with_its_task(drawn: Path, open_page: Open) -> None:
+    page = open_page(drawn, permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_title("!nan one", exact=True).click()
+    page.get_by_role("button", name="Copy the command").click()
+    expect(page.get_by_role("dialog").get_by_text("Copied")).to_be_visible()
+    command = shlex.split(page.evaluate("navigator.clipboard.readText()"))
+    [task] = json.loads(command[2])  # of: printf %s TASK > again.json && python …
+    assert (task["prompt"], task["seed"], task["width"]) == ("!nan one", 42 + 25, 32)
 
 
 def test_keys_lead_from_picture_to_picture_and_enlarge_one(drawn: Path, open_page: Open) -> None:

@@ -41,8 +41,16 @@ export function taskText({ task = {}, seed }) {
 /** A text as one word of a shell. */
 export const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** The command that draws a picture again, with the model that drew it. */
+/**
+ * The command that draws a picture again: from what its file says of itself, and where there is no
+ * file, from the task.
+ */
 export function commandText(item) {
+  const { folder } = gallery.run;
+  if (item.file && folder) {
+    const file = quoted(`${folder}/${item.file}`);
+    return `python generate_images_from_tweets.py --from-png ${file}`;
+  }
   const model = item.used?.model ? ` --model ${quoted(String(item.used.model))}` : "";
   return (
     `printf %s ${quoted(`[${taskText(item)}]`)} > again.json && ` +
