@@ -26,7 +26,7 @@ test: $(READY_TO_TEST) lint  ## lint, type hints and the whole test suite
 	  exit $$((tested || checked))
 
 chaos: $(READY_TO_TEST)  ## every kill, hang and signal of docs/RELIABILITY.md, with a table at the end; the API at length
-	CHAOS=full $(BIN)/python -m pytest -n 3 tests/chaos/test_kills.py tests/chaos tests/server/test_openapi.py
+	CHAOS=full $(BIN)/python -m pytest -n 3 --dist worksteal tests/chaos/test_kills.py tests/chaos tests/server/test_openapi.py
 
 check: lint
 	$(BIN)/mypy

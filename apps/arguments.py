@@ -58,6 +58,17 @@ def folder_name(text: str) -> str:
     return name
 
 
+def add_gallery_option(parser: argparse.ArgumentParser) -> None:
+    """`--no-gallery`, over the setting `gallery`."""
+    parser.add_argument(
+        "--no-gallery",
+        dest="gallery",
+        action="store_false",
+        default=None,
+        help="write no index.html, the page that shows all pictures of the output folder",
+    )
+
+
 def add_server_options(parser: argparse.ArgumentParser) -> None:
     """`--server URL` and `--no-server`, over the setting `use_server`."""
     group = parser.add_mutually_exclusive_group()

@@ -1,7 +1,8 @@
-"""The pictures of the page in docs/: `python -m benchmarks.screenshots`.
+"""The pictures of the pages in docs/: `python -m benchmarks.screenshots [FOLDER]`.
 
-A daemon with the demo models draws some scenes, two edits and one task that cannot be, and is shown
-while it works at more. Needs Chromium and requirements-dev.txt; a minute of two cores.
+With FOLDER, the results of an edit benchmark (`make edit-demo`), the picture of its gallery alone.
+Otherwise a daemon with the demo models draws some scenes, two edits and one task that cannot be,
+and is shown while it works at more. Needs Chromium and requirements-dev.txt; a minute of two cores.
 """
 
 import io
@@ -86,10 +87,34 @@ def take(
     print(f"{file}: {file.stat().st_size / 1000:.0f} kB")
 
 
+def take_gallery(folder: Path, chromium: str) -> None:
+    """The gallery of an edit benchmark: its grid, and below it an edit with its slider."""
+    shots = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 760}, color_scheme="light")
+        page.goto((folder / "index.html").absolute().as_uri())
+        page.locator(".tile img").nth(8).wait_for()
+        page.wait_for_timeout(1000)
+        shots.append(page.screenshot())
+        page.locator(".tile").nth(3).click()
+        page.wait_for_timeout(1000)
+        shots.append(page.screenshot())
+        browser.close()
+    grid, viewer = (Image.open(io.BytesIO(shot)).convert("RGB") for shot in shots)
+    both = Image.new("RGB", (grid.width, grid.height + viewer.height + 12), "white")
+    both.paste(grid, (0, 0))
+    both.paste(viewer, (0, grid.height + 12))
+    both.save(DOCS / "gallery.webp", "WEBP", quality=QUALITY, method=6)
+
+
 def main() -> None:
     chromium = shutil.which("chromium")
     if chromium is None:
         raise SystemExit("chromium is not installed")
+    if sys.argv[1:]:
+        take_gallery(Path(sys.argv[1]), chromium)
+        return
     with TemporaryDirectory() as name:
         folder = Path(name)
         settings = folder / "settings.yaml"

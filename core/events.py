@@ -121,5 +121,15 @@ def tell(listener: Listener, event: Event) -> None:
         logger.exception("The listener failed; the run goes on.")
 
 
+def told_both(first: Listener, second: Listener) -> Listener:
+    """A listener that tells two; the second one, too, where the first one raises."""
+
+    def told(event: Event) -> None:
+        tell(first, event)
+        tell(second, event)
+
+    return told
+
+
 def ignore(event: Event) -> None:
     """The listener of those who do not watch."""

@@ -247,6 +247,7 @@ class Settings(DrawingModel):
     """
 
     use_server: UseServer
+    gallery: bool
     server_timeout: Seconds
     device: Literal["auto", "cuda", "cpu"]
     output_dir: Annotated[str, Field(min_length=1)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from core.index_files import MODEL_INDEX, PIPELINE_INDEX
-from core.memory_modes import FACTS, Mode
+from core.memory_modes import FACTS, PACKAGES, Mode
 from core.model_lora import ModelLora
 from core.model_settings import Dtype
 from core.settings import Compile, SimulatedSettings, StepCache
@@ -41,7 +41,8 @@ class WorkerSpec:
         scheduler: settings over those of the checkpoint's scheduler, in diffusers' names.
         sharers: workers that have the GPU together.
         memory_share: bytes of a shared GPU's memory for this one; 0 = an equal part.
-        saved_with: optional packages that the model's weights are of.
+        saved_with: optional packages that the model's weights are of; None if that is unknown, as
+            of a hub's model that is not here yet.
     """
 
     name: str
@@ -71,13 +72,14 @@ class WorkerSpec:
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     sharers: int = 1
     memory_share: int = 0
-    saved_with: frozenset[str] = frozenset()
+    saved_with: frozenset[str] | None = frozenset()
 
     @property
     def packages(self) -> frozenset[str]:
         """Optional packages that it has to import; others are hidden from it."""
         of_mode = FACTS[self.memory].package
-        return self.saved_with | {of_mode} if of_mode else self.saved_with
+        saved_with = frozenset(PACKAGES) if self.saved_with is None else self.saved_with
+        return saved_with | {of_mode} if of_mode else saved_with
 
     def with_paths(self, change: Callable[[str], str]) -> "WorkerSpec":
         """A copy with `change` applied to every path."""

@@ -24,6 +24,7 @@ from demo_model.scenes import (
     SUPERSAMPLING,
     USUAL_SIDE,
     Layout,
+    Part,
     Scene,
     Thing,
     render,
@@ -84,14 +85,15 @@ class _Seen:
         """Those of the render nearest to the picture around the object."""
         thing = self.scene.things[index]
         height, width = self.picture.shape[:2]
-        rows, columns = _place(thing, width, height)
+        part = _place(thing, width, height)
+        rows, columns = slice(part[1], part[3]), slice(part[0], part[2])
         views = [_shifted(self.picture, rows, columns, y, x) for y in SHIFTS for x in SHIFTS]
         best, best_distance = ("", ""), np.inf
         for colour in COLOURS:
             for kind in KINDS:
                 candidate = replace(thing, colour=colour, kind=kind)
-                reference = self._reference(self.scene.with_thing(index, candidate))
-                reference = reference[rows, columns]
+                scene = self.scene.with_thing(index, candidate)
+                reference = _reference_of(part, scene, width, height, self.style)
                 distance = min(float(np.abs(view - reference).mean()) for view in views)
                 if distance < best_distance:
                     best, best_distance = (colour, kind), distance
@@ -105,8 +107,8 @@ class _Seen:
         return _reference(scene, width, height, self.style)
 
 
-def _place(thing: Thing, width: int, height: int) -> tuple[slice, slice]:
-    """Rows and columns in which an object of this place and size stands, whatever its kind."""
+def _place(thing: Thing, width: int, height: int) -> Part:
+    """The part in which an object of this place and size stands, whatever its kind."""
     margin = max(SHIFTS)
     layout = Layout(width, height)
     size = USUAL_SIDE * SIZES[thing.size]
@@ -115,8 +117,10 @@ def _place(thing: Thing, width: int, height: int) -> tuple[slice, slice]:
     top, bottom = int(base - 1.15 * size), int(base + 0.08 * size)
     left, right = int(middle - 0.66 * size), int(middle + 0.66 * size)
     return (
-        slice(max(margin, top), min(height - margin, bottom)),
-        slice(max(margin, left), min(width - margin, right)),
+        max(margin, left),
+        max(margin, top),
+        min(width - margin, right),
+        min(height - margin, bottom),
     )
 
 
@@ -131,6 +135,15 @@ def _reference(scene: Scene, width: int, height: int, style: str | None) -> Pixe
     if style:
         return float_pixels(render_styled(scene, style, width, height))
     return float_pixels(render(scene, width, height))
+
+
+@lru_cache(maxsize=4096)
+def _reference_of(part: Part, scene: Scene, width: int, height: int, style: str | None) -> Pixels:
+    """A part of a reference, which is drawn in a third of the time of the whole."""
+    left, top, right, bottom = part
+    if style:
+        return _reference(scene, width, height, style)[top:bottom, left:right]
+    return float_pixels(render(scene, width, height, part=part))
 
 
 def float_pixels(image: Image.Image) -> Pixels:

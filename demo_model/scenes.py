@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 Colour = tuple[int, int, int]
 Shift = tuple[float, float]
+Part = tuple[int, int, int, int]
 
 SKIES: dict[str, tuple[Colour, Colour]] = {  # top and horizon
     "dawn": ((150, 170, 220), (252, 214, 190)),
@@ -161,12 +162,15 @@ def render(
     height: int | None = None,
     rng: random.Random | None = None,
     shifts: Sequence[Shift] | None = None,
+    part: Part | None = None,
 ) -> Image.Image:
     """Draw a scene, its objects exactly in their places, or a little beside.
 
     Args:
         rng: draws a shift for each object.
         shifts: gives them instead.
+        part: left, top, right and bottom of the only part that is returned; as the whole has it
+            but for rounding: Pillow resizes rows or columns first, as the shape makes cheaper.
     """
     height = height or width
     if shifts is None:
@@ -180,7 +184,10 @@ def render(
         y = layout.y(BASE) + layout.unit * down
         size = layout.unit * SIZES[thing.size]
         _PAINTERS[thing.kind](_Brush(draw, x, y, size), COLOURS[thing.colour])
-    return image.resize((width, height), Image.Resampling.LANCZOS)
+    left, top, right, bottom = part or (0, 0, width, height)
+    box = tuple(SUPERSAMPLING * edge for edge in (left, top, right, bottom))
+    lanczos = Image.Resampling.LANCZOS
+    return image.resize((right - left, bottom - top), lanczos, box)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=16)

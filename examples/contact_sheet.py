@@ -1,7 +1,7 @@
 """All pictures of a run on one sheet: `python examples/contact_sheet.py FOLDER SHEET.png`.
 
 FOLDER is a run's output folder; each picture stands over its tweet and the prompt it was
-drawn from.
+drawn from. Pictures keep their shape; one that is gone or damaged leaves its place empty.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 COLUMNS = 6
 PICTURE = 192  # pixels a side on the sheet
@@ -19,6 +19,7 @@ TEXT_HEIGHT = 104
 LINE_HEIGHT = 13
 CHARACTERS = 34  # in a line under a picture
 PAPER, INK, FAINT = (252, 251, 248), (40, 40, 44), (120, 120, 126)
+EMPTY = (236, 234, 228)
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -37,10 +38,19 @@ def draw_sheet(folder: Path, rows: list[dict[str, Any]]) -> Image.Image:
     for number, row in enumerate(rows):
         x = GAP + number % COLUMNS * (PICTURE + GAP)
         y = GAP + number // COLUMNS * cell_height
-        with Image.open(folder / row["file_name"]) as picture:
-            sheet.paste(picture.convert("RGB").resize((PICTURE, PICTURE)), (x, y))
+        sheet.paste(_fitted(folder / row["file_name"], PICTURE), (x, y))
         _write(draw, row, x, y + PICTURE + 4)
     return sheet
+
+
+def _fitted(file: Path, side: int) -> Image.Image:
+    """A picture in a square, whole and in its own shape; an empty square where there is none."""
+    try:
+        with Image.open(file) as picture:
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
+            return ImageOps.pad(upright, (side, side), color=PAPER)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return Image.new("RGB", (side, side), EMPTY)
 
 
 def _write(draw: ImageDraw.ImageDraw, row: dict[str, Any], x: int, y: int) -> None:

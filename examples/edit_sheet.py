@@ -1,16 +1,18 @@
 """Edits of a benchmark on one sheet: `python examples/edit_sheet.py FOLDER SHEET.png`.
 
 FOLDER holds the results; each source stands beside what became of it, over the instruction and
-its scores. The first EACH pairs of every category are shown.
+its scores. The first EACH pairs of every category are shown. Pictures keep their shape; one that
+is gone or damaged leaves its place empty.
 """
 
 import argparse
 import json
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 COLUMNS = 3
 EACH = 3  # pairs of a category
@@ -19,6 +21,7 @@ GAP = 16
 TEXT_HEIGHT = 40
 LINE_HEIGHT = 16
 PAPER, INK, FAINT = (252, 251, 248), (40, 40, 44), (120, 120, 126)
+EMPTY = (236, 234, 228)
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
@@ -46,17 +49,24 @@ def draw_sheet(folder: Path, records: list[dict[str, Any]]) -> Image.Image:
     for number, record in enumerate(records):
         x = GAP + number % COLUMNS * (cell + GAP)
         y = GAP + number // COLUMNS * (PICTURE + TEXT_HEIGHT)
-        _paste(sheet, Path(record["source_images"][0]), x, y)
-        if record["edited_image"]:
-            _paste(sheet, folder / record["edited_image"], x + PICTURE + 4, y)
+        source = next(iter(record["source_images"]), None)
+        edited = record["edited_image"]
+        _paste(sheet, Path(source) if source else None, x, y)
+        _paste(sheet, folder / edited if edited else None, x + PICTURE + 4, y)
         draw.text((x, y + PICTURE + 2), record["instruction"], fill=INK, font=font)
         draw.text((x, y + PICTURE + 2 + LINE_HEIGHT), _verdict(record), fill=FAINT, font=font)
     return sheet
 
 
-def _paste(sheet: Image.Image, file: Path, x: int, y: int) -> None:
-    with Image.open(file) as picture:
-        sheet.paste(picture.convert("RGB").resize((PICTURE, PICTURE)), (x, y))
+def _paste(sheet: Image.Image, file: Path | None, x: int, y: int) -> None:
+    """A picture in a square, whole and in its own shape; an empty square where there is none."""
+    picture = Image.new("RGB", (PICTURE, PICTURE), EMPTY)
+    with suppress(OSError, ValueError, Image.DecompressionBombError):
+        if file is not None:
+            with Image.open(file) as found:
+                upright = ImageOps.exif_transpose(found).convert("RGB")
+                picture = ImageOps.pad(upright, (PICTURE, PICTURE), color=PAPER)
+    sheet.paste(picture, (x, y))
 
 
 def _verdict(record: dict[str, Any]) -> str:

@@ -21,9 +21,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from apps.log_lines import set_up_logging
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
+from tests import longest_first, warm_tests
 from tests.warm_commands import WarmCommand, WarmCommands
+from tests.warm_server import Kind
 
 PROJECT = Path(__file__).resolve().parent.parent
 COMMAND = PROJECT / "generate_images_from_tweets.py"
@@ -40,6 +43,15 @@ WARM = WarmCommands()
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
+    """Have all tests run in forks of one process that has imported what most of them need."""
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        command = warm_tests.command()
+        for spec in specs:
+            spec.python = command
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, Any, Any]:
     """Import all tests, and torch with them, without looking for garbage: a fifth sooner."""
@@ -48,6 +60,10 @@ def pytest_collection() -> Generator[None, Any, Any]:
         return (yield)
     finally:
         gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest_first.sort(items)
 
 
 def pytest_collection_finish() -> None:
@@ -60,6 +76,17 @@ def pytest_collection_finish() -> None:
         sys.modules["torch"].set_num_threads(1)
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def log_after_a_capture(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Send the log to an open stream again where a test had a command log to a captured one.
+
+    That one is closed with its test, and servers of a whole module have more to say.
+    """
+    yield
+    if any(name.startswith(("capfd", "capsys")) for name in request.fixturenames):
+        set_up_logging("DEBUG")
 
 
 def simulated(**changes: Any) -> dict[str, Any]:
@@ -86,6 +113,11 @@ def forking(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "workers": forks}
 
 
+def kind_of(*models: object) -> Kind:
+    """What the workers of a command are: of its models, as the settings name them."""
+    return "simulated" if set(models) == {"simulated"} else "models"
+
+
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
     """Poll until `condition` is true; returns its value."""
     end = time.monotonic() + PATIENCE
@@ -97,10 +129,36 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"waited {PATIENCE:g} s for {what}")
 
 
-def run_script(script: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    """Run Python code, as indented as it stands, in a process of its own."""
+def wait_for_workers(generator: MultiGPUImageGenerator) -> None:
+    """Wait until all workers that draw are ready, so that none is late for the first tasks."""
+    generator.start()
+
+    def states() -> set[str]:
+        return {worker.state for worker in generator.snapshot().result(PATIENCE).workers}
+
+    wait_until(lambda: states() == {"ready"}, "all workers")
+
+
+def run_script(
+    script: str, folder: Path, kind: Kind | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run Python code, as indented as it stands, in a process of its own.
+
+    Args:
+        kind: what its workers are, if all that it needs shall be imported already.
+    """
+    script = textwrap.dedent(script)
+    file = folder / "script.py"
+    if kind is not None:
+        file.write_text(script, "utf-8")
+        with (folder / "script-errors.txt").open("w+") as errors:
+            warm = WARM.start(file, [], folder, errors, {}, kind=kind)
+            if warm is not None:
+                said, _ = warm.communicate(2 * PATIENCE)
+                errors.seek(0)
+                return subprocess.CompletedProcess([str(file)], warm.wait(), said, errors.read())
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
+        [sys.executable, "-c", script],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
         text=True,
@@ -196,16 +254,24 @@ class Project:
     def start(
         self, arguments: Sequence[str | int | Path], settings: Mapping[str, Any] | None = None
     ) -> Run:
-        config = self.write_settings(forking(settings or simulated()))
+        settings = settings or simulated()
+        config = self.write_settings(forking(settings))
         line = [*map(str, arguments), "--config", str(config)]
-        return self.execute(COMMAND, [*line, "--output-dir", str(self.folder / "out")])
+        line += ["--output-dir", str(self.folder / "out")]
+        return self.execute(COMMAND, line, kind_of(settings.get("model", "auto")))
 
-    def execute(self, script: Path, arguments: Sequence[str]) -> Run:
-        """Start one of the scripts in a process of its own."""
+    def execute(
+        self, script: Path, arguments: Sequence[str], kind: Kind | None = "simulated"
+    ) -> Run:
+        """Start one of the scripts in a process of its own.
+
+        Args:
+            kind: what its workers are; None to start it as a user does, with all imports to come.
+        """
         self._runs += 1
         errors_file = self.folder / f"stderr-{self._runs}.txt"
         with errors_file.open("w") as errors:
-            process = self._warm(script, arguments, errors) or subprocess.Popen(
+            process = self._warm(script, arguments, errors, kind) or subprocess.Popen(
                 [sys.executable, str(script), *arguments],
                 cwd=self.folder,
                 env={**os.environ, **self.environment},
@@ -219,10 +285,13 @@ class Project:
         _started.append(process)
         return Run(process, errors_file)
 
-    def _warm(self, script: Path, arguments: Sequence[str], errors: TextIO) -> WarmCommand | None:
-        if script not in (COMMAND, BENCHMARK):
+    def _warm(
+        self, script: Path, arguments: Sequence[str], errors: TextIO, kind: Kind | None
+    ) -> WarmCommand | None:
+        if kind is None or script not in (COMMAND, BENCHMARK):
             return None
-        return WARM.start(script, arguments, self.folder, errors, self.environment)
+        environment = self.environment
+        return WARM.start(script, arguments, self.folder, errors, environment, kind=kind)
 
     def run(
         self, arguments: Sequence[str | int | Path], settings: Mapping[str, Any] | None = None

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from apps.edit_benchmark.pair import Pair
-from tests.conftest import BENCHMARK, Project, Run, forking
+from tests.conftest import BENCHMARK, Project, Run, forking, kind_of
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -57,12 +57,12 @@ class Bench:
 
     def start(self, *arguments: str, **changes: Any) -> Run:
         config = self.project.folder / "bench.yaml"
-        config.write_text(
-            yaml.safe_dump(forking(settings(data=str(self.data), **changes))), "utf-8"
-        )
+        given = settings(data=str(self.data), **changes)
+        config.write_text(yaml.safe_dump(forking(given)), "utf-8")
         out = str(self.project.folder / "out")
         line = ["--config", str(config), "--output-dir", out, *arguments]
-        return self.project.execute(BENCHMARK, line)
+        models = [given[role].get("model", "auto") for role in ("editor", "judge")]
+        return self.project.execute(BENCHMARK, line, kind_of(*models))
 
     def run(self, *arguments: str, **changes: Any) -> Run:
         run = self.start(*arguments, **changes)

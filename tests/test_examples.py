@@ -2,13 +2,16 @@
 
 from PIL import Image
 
-from tests.conftest import PROJECT, Project
+from tests.conftest import COMMAND, PROJECT, Project
 
 
 def test_the_example_draws_on_any_machine(project: Project) -> None:
-    tweets = PROJECT / "examples" / "persona_tweets.json"
-    run = project.run([tweets, 1, "--limit", "2"], {"device": "cpu"})
-    assert run.process.returncode == 0, run.errors
+    """From the first import on, as no other test of this command with a real model."""
+    line = [str(PROJECT / "examples" / "persona_tweets.json"), "1", "--limit", "2"]
+    line += ["--config", str(project.write_settings({"device": "cpu"}))]
+    line += ["--output-dir", str(project.folder / "out")]
+    run = project.execute(COMMAND, line, kind=None)
+    assert run.finish() == 0, run.errors
     assert "the embedded demo model (auto: no GPU is visible" in run.errors
     assert "needs one of 22 GiB, or of 3.0 with memory: sequential_offload)." in run.errors
     pictures = sorted((project.folder / "out" / "persona_tweets").glob("*.png"))

@@ -17,10 +17,13 @@ from PIL import Image
 
 from core.checkpoints.lora_files import content_hash
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.processes.local_backend import LocalBackend
+from core.settings import load_settings
 from core.store.provenance import read_provenance
 from tests.lora_layouts import FAMILIES as LORA_FAMILIES
 from tests.lora_layouts import Writer, named
 from tests.memory_modes import without_a_gpu
+from tests.short_of_memory import short_of_memory
 from tests.test_lora_layouts import Kept
 from tests.test_native_image_generator import drawn, lease, spec_for
 from workers.models.native_image_generator import NativeImageGenerator
@@ -227,53 +230,16 @@ def test_fewer_loras_are_kept_from_then_on(way: str, tmp_path: Path) -> None:
 
 # -- in a worker process -----------------------------------------------------------------------
 
-SPAWNED = {"start_method": "spawn"}  # so that each imports with what is on its path
-SHORT_OF_MEMORY = """
-import sys
-from importlib.abc import MetaPathFinder
-from importlib.machinery import PathFinder
-
-NAME = "diffusers.models.autoencoders.vae"
-
-
-class Finder(MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != NAME:
-            return None
-        spec = PathFinder.find_spec(name, path, target)
-        execute = spec.loader.exec_module
-
-        def exec_module(module):
-            execute(module)
-            forward = module.Decoder.forward
-
-            def short(self, sample, *args, **given):
-                import torch
-
-                if sample.shape[-1] * sample.shape[-2] > 32 * 32:
-                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-                return forward(self, sample, *args, **given)
-
-            module.Decoder.forward = short
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
-sys.meta_path.insert(0, Finder())
-"""
-
 
 def test_a_run_gets_all_its_pictures_and_the_files_say_which_ones_are_of_tiles(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path
 ) -> None:
-    startup = tmp_path / "startup"
-    startup.mkdir()
-    (startup / "sitecustomize.py").write_text(SHORT_OF_MEMORY)
-    monkeypatch.setenv("PYTHONPATH", str(startup))
-    config = {"model": str(tiny_model), "device": "cpu", "workers": SPAWNED}
+    config = {"model": str(tiny_model), "device": "cpu"}
     tasks = [{"prompt": "a", **SMALL}, {"prompt": "b", **LARGE}, {"prompt": "c", **LARGE}]
-    with MultiGPUImageGenerator(1, config=config, output_dir=tmp_path / "out") as generator:
+    backend = LocalBackend("forkserver", load_settings(config).supervision, short_of_memory)
+    with MultiGPUImageGenerator(
+        1, config=config, output_dir=tmp_path / "out", backend=backend
+    ) as generator:
         results = generator.generate_batch(tasks)
     assert [(r.status, r.attempts) for r in results] == [("done", 1)] * 3
     tiles = [read_provenance(Path(str(r.output_path)))["used"].get("vae_tile") for r in results]

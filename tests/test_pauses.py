@@ -60,8 +60,8 @@ def test_a_worker_that_spoke_while_main_was_held_up_is_not_killed(
 @pytest.mark.parametrize("busy", ["drawing", "loading"])
 def test_workers_that_were_stopped_together_with_main_go_on(project: Project, busy: str) -> None:
     """Ctrl-Z and fg; main wakes up first here, and sees how late it is."""
-    rules = {"task_timeout": 6.0, "load_stall_timeout": 6.0}
-    slow = {"seconds_per_megapixel_step": 240.0}  # 1 s for 64 x 64 pixels and one step
+    rules = {"task_timeout": 3.0, "load_stall_timeout": 3.0}
+    slow = {"seconds_per_megapixel_step": 120.0}  # 0.5 s for 64 x 64 pixels and one step
     if busy == "loading":
         slow["load_seconds"] = 2.0
     file = project.write_tweets([{"prompt": f"{i}", "width": 64, "height": 64} for i in range(6)])
@@ -76,7 +76,7 @@ def test_workers_that_were_stopped_together_with_main_go_on(project: Project, bu
         wait_until(lambda: list(project.pictures.glob("*.png")), "a picture")
     main = psutil.Process(run.process.pid)
     os.killpg(main.pid, signal.SIGSTOP)
-    time.sleep(8.0)
+    time.sleep(4.0)
     main.send_signal(signal.SIGCONT)
     time.sleep(1.0)  # in which it would have killed them
     os.killpg(main.pid, signal.SIGCONT)

@@ -17,7 +17,7 @@ from core.engine.backend import WorkerBackend
 from core.events import Event, TaskEnded, TaskSpared, WorkerState
 from core.messages import Lease, Stop
 from core.tasks import EditTask
-from tests.conftest import PATIENCE, wait_until
+from tests.conftest import PATIENCE, forking, wait_until
 from tests.edit_world import made_pair, settings
 from tests.inline_backend import InlineBackend
 from tests.played_workers import PlayedWorkers, do_task
@@ -39,7 +39,8 @@ class World:
     def benchmark(
         self, pairs: int, backend: WorkerBackend | None = None, **changes: Any
     ) -> EditBenchmark:
-        values = settings(device="cpu", **{"supervision": HASTY, "judge": ONE, **changes})
+        given = {"supervision": HASTY, "judge": ONE, **changes}
+        values = forking(settings(device="cpu", **given))
         out = self.folder / "out"
         run = EditBenchmark(load_benchmark_settings(values), out, backend=backend)
         self.runs.append(run)

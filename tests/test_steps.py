@@ -26,7 +26,7 @@ from core.events import Event, ModelFetching, TaskEnded, TaskProgress, TaskStart
 from core.messages import Lease, Log, StepsDone, decode
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import EditTask, Result
-from tests.conftest import COMMAND, PATIENCE, Project, simulated
+from tests.conftest import COMMAND, PATIENCE, Project, simulated, wait_until
 from tests.test_native_image_generator import SMALL, lease, spec_for
 from tests.tiny_pipelines import build_flux, build_flux_kontext, build_qwen_image, build_sdxl
 from workers.channel import Channel
@@ -62,7 +62,8 @@ def test_a_long_tasks_steps_come_at_most_twice_a_second_and_a_short_ones_never(
         ("long", "cpu0", 16, 1)
     }
     done = [e.done for _, e in told]
-    assert done == sorted(set(done)) and 2 <= len(done) <= 4, "in 1.6 seconds or a little more"
+    assert done == sorted(set(done)) and len(done) >= 2
+    assert len(done) <= 2 + 2 * (told[-1][0] - told[0][0])
 
 
 def test_a_real_worker_tells_its_pipelines_steps(tiny_model: Path, tmp_path: Path) -> None:
@@ -202,21 +203,23 @@ def test_a_line_shows_steps_of_what_runs_and_no_others(
         try:
             with create_view(3, ["gpu0", "gpu1"], "INFO") as view:
 
-                def shown(*events: Event) -> str:
-                    for event in events:
-                        view.show(event)
-                    time.sleep(0.3)  # it is drawn ten times a second
+                def line() -> str:
                     lines = [s for s in re.split("[\r\n]", terminal.text) if "gpu0" in s]
                     return lines[-1].partition("0/3")[2].strip() if lines else ""
 
+                def check(expected: str, *events: Event) -> None:
+                    for event in events:
+                        view.show(event)
+                    wait_until(lambda: line() == expected, expected)
+
                 ended = Result(0, "[a]", "done", "a.png", worker="gpu1")
                 steps = TaskProgress("[a]", "gpu0", 5, 28)
-                assert shown(TaskStarted("[a]", "gpu0")) == "[a]"
-                assert shown(steps, TaskStarted("b", "gpu0")) == "5/28 steps  [a]"
+                check("[a]", TaskStarted("[a]", "gpu0"))
+                check("5/28 steps  [a]", steps, TaskStarted("b", "gpu0"))
                 # Another worker's copy of the task was first.
-                assert shown(TaskEnded(ended)) == "b"
-                assert shown(TaskProgress("b", "gpu0", 1, 4, 3)) == "1/4 steps  b and 2 more"
-                assert shown(WorkerState("gpu0", "stopping")) == "stopping"
+                check("b", TaskEnded(ended))
+                check("1/4 steps  b and 2 more", TaskProgress("b", "gpu0", 1, 4, 3))
+                check("stopping", WorkerState("gpu0", "stopping"))
         finally:
             monkeypatch.undo()
             set_up_logging("INFO")
@@ -231,16 +234,18 @@ def test_a_download_has_a_bar_of_its_own_until_it_is_done(
         try:
             with create_view(3, ["gpu0"], "INFO") as view:
                 view.show(ModelFetching("[a]/model", 5_125_000_000, 20_500_000_000))
-                time.sleep(0.3)
-                half = terminal.text
+                half = re.compile(r"\[a\]/model +━.* 5\.1 GB/20\.5 GB")
+                wait_until(lambda: half.search(terminal.text), "the bar of the download")
+                assert "0/3" in terminal.text
                 view.show(ModelFetching("[a]/model", 20_500_000_000, 20_500_000_000))
-                time.sleep(0.3)
-                after = terminal.text.rpartition("gpu0")[2]
+
+                def last_drawn() -> str:
+                    return terminal.text.rpartition("gpu0")[2]
+
+                wait_until(lambda: "[a]/model" not in last_drawn(), "the end of the bar")
         finally:
             monkeypatch.undo()
             set_up_logging("INFO")
-    assert re.search(r"\[a\]/model +━.* 5\.1 GB/20\.5 GB", half) and "0/3" in half
-    assert "[a]/model" not in after
 
 
 def test_without_a_terminal_a_download_has_a_line_now_and_then(

@@ -11,18 +11,24 @@ from typing import Any
 
 import pytest
 
+from core import multi_gpu_image_generator
 from core.events import Event, TaskEnded
-from core.intake.remaining import FIRST
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import PATIENCE, PROJECT
 from tests.inline_backend import InlineBackend
 
+FIRST = 200  # inputs that are checked before anything is drawn; users have more of them
 MANY = FIRST + 600
 CONFIG = {
     "model": "simulated",
     "device": "cpu",
     "defaults": {"width": 16, "height": 16, "num_inference_steps": 1},
 }
+
+
+@pytest.fixture(autouse=True)
+def few_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multi_gpu_image_generator, "FIRST", FIRST)
 
 
 class Inputs:
@@ -152,7 +158,9 @@ def test_without_a_folder_the_first_pictures_do_not_wait_for_the_last(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from core import multi_gpu_image_generator
 from tests.test_streaming import FIRST, Inputs, open_generator
+multi_gpu_image_generator.FIRST = FIRST
 with open_generator(Path(sys.argv[1])) as generator:
     die = lambda: os.kill(os.getpid(), signal.SIGKILL)
     generator.execute(generator.prepare(Inputs(FIRST + 300, die), []))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
+from tests.longest_first import LONGEST
 
 HEAVY = {"torch", "diffusers", "transformers", "peft"}
 
@@ -83,9 +84,17 @@ EVERYTHING = {*ALLOWED}
 ALLOWED["workers"] = EVERYTHING - SEAM - {"core.intake", "core.engine", "core.remote"}
 ALLOWED["apps"] = EVERYTHING - {"core.processes"}
 ALLOWED["apps.openai_images"] = {"apps", *EVERYTHING}
-ALLOWED["apps.tweets"] = {"apps", "apps.openai_images", "demo_model", *EVERYTHING}
-ALLOWED["apps.edit_benchmark"] = {"apps", *EVERYTHING}
-ALLOWED["apps.server"] = {"apps", "apps.openai_images", *EVERYTHING}
+ALLOWED["apps.gallery"] = {"apps", "apps.page_parts", *EVERYTHING}
+ALLOWED["apps.page_parts"] = set()
+ALLOWED["apps.tweets"] = {
+    "apps",
+    "apps.gallery",
+    "apps.openai_images",
+    "demo_model",
+    *EVERYTHING,
+}
+ALLOWED["apps.edit_benchmark"] = {"apps", "apps.gallery", *EVERYTHING}
+ALLOWED["apps.server"] = {"apps", "apps.openai_images", "apps.page_parts", *EVERYTHING}
 MODULES = {  # that may import more than their packages
     "core.multi_gpu_image_generator": EVERYTHING,
     "core.batches": EVERYTHING,
@@ -145,3 +154,8 @@ def test_the_scheduler_is_pure(name: str) -> None:
     allowed |= {"typing", *(f"core.engine.{other}" for other in PURE)}
     found = imports_of(PROJECT / "core" / "engine" / f"{name}.py")
     assert {name for name in found if name.rpartition(".")[0] not in allowed} <= allowed
+
+
+def test_test_files_that_are_named_to_come_first_are_there() -> None:
+    folder = PROJECT / "tests"
+    assert not [name for name in LONGEST if not (folder / name).is_file()]

@@ -5,8 +5,6 @@ as any; only the interpreter's start and the imports are left out. Tests of thes
 themselves.
 """
 
-import ctypes
-import gc
 import json
 import os
 import resource
@@ -17,39 +15,25 @@ import subprocess
 import sys
 import threading
 import time
-import types
+import uuid
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
 from tests import warm_fork_server
+from tests.warm_server import MARK, REPLY, REQUEST, UNMARKED, Kind
 
 PROJECT = Path(__file__).resolve().parent.parent
-IMPORTED = (
-    *("apps.tweets.command", "apps.edit_benchmark.command", "apps.server.command"),
-    "apps.server.safety.key_command",
-    # What they import later, once they know that they need it.
-    *("core.engine.engine", "core.processes.local_backend", "core.devices.load_turns"),
-    *("apps.edit_benchmark.data_sets.imagefolder", "apps.edit_benchmark.data_sets.gedit"),
-    *("apps.edit_benchmark.data_sets.re_edit", "core.intake.kinds.generate", "core.judges.clip"),
-    *("core.judges.vlm", "core.judges.vlm_logits", "multiprocessing.popen_fork"),
-    *("multiprocessing.popen_forkserver", "encodings.utf_8_sig", "pydantic.dataclasses"),
-    *("numpy.ma", "rich._emoji_codes", "PIL.BmpImagePlugin", "PIL.GifImagePlugin"),
-    *("PIL.JpegImagePlugin", "PIL.PpmImagePlugin", *warm_fork_server.IMPORTED),
-)
 # Environment: set by pytest and torch, and of no effect on commands.
 UNHEEDED = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
 INHERITED = ("Umask:", "SigIgn:", "SigBlk:", "Cpus_allowed:")  # in /proc/self/status
-HUB = "huggingface_hub"  # not imported by whoever is forked, and so
-# Environment: which may differ, as what begins with HF_.
-HEEDED_LATER = {"NO_PROXY", "XDG_RUNTIME_DIR"}
-MARK = "TEST_MARK"  # environment: by which a test knows a command and all that it started
-UNMARKED = "0" * 32  # as long as a mark
-ENVIRONMENT = 50, 51  # where it begins and ends in memory, in /proc/self/stat
+# Environment: which may differ, as what begins with HF_ where the hub's library comes later.
+LATE = {"NO_PROXY", "XDG_RUNTIME_DIR", MARK}
+RUN = "PYTEST_XDIST_TESTRUNUID"  # environment: the same in all processes of one run of the tests
+NO_RUN = uuid.uuid4().hex
 POLL = 0.005  # seconds
-REQUEST = 1 << 20  # bytes
-REPLY = 1 << 10
+_processes: list[subprocess.Popen[bytes]] = []
 
 
 class WarmCommand:
@@ -101,7 +85,7 @@ def _end(timeout: float | None) -> float:
 
 
 class WarmCommands:
-    """Commands as forks of one server, which starts with the first and ends with this process.
+    """Commands as forks of one server of each kind, which starts with the first command.
 
     Made where the environment is what each test begins with.
     """
@@ -117,6 +101,7 @@ class WarmCommands:
         errors: TextIO,
         environment: Mapping[str, str],
         output: TextIO | None = None,
+        kind: Kind = "simulated",
     ) -> WarmCommand | None:
         """Run a script of the project in a fork; None if that would be another process.
 
@@ -126,11 +111,12 @@ class WarmCommands:
         Args:
             environment: of the command, beyond this process's own.
             output: where its standard output goes; None: to `communicate`.
+            kind: what its workers are.
         """
-        late = {name for name in environment if name.startswith("HF_")} | HEEDED_LATER | {MARK}
-        if _surroundings() != self._surroundings or environment.keys() - late:
+        of_hub = {name for name in environment if name.startswith("HF_")}
+        if _surroundings() != self._surroundings or environment.keys() - of_hub - LATE:
             return None
-        server = _server(os.getpid())
+        server = _server(os.getpid(), "simulated" if of_hub else kind)
         return server.start(script, arguments, folder, errors, environment, output)
 
 
@@ -147,22 +133,11 @@ def _surroundings() -> tuple[Any, ...]:
 
 
 class _Server:
-    """The process that forks. It ends with the one that started it."""
+    """The process that forks, as this one asks it."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Kind) -> None:
         self._lock = threading.Lock()
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.warm_commands", str(theirs.fileno())],
-                cwd=PROJECT,
-                # Not the C library's, in which readline sets COLUMNS.
-                env={**os.environ, MARK: UNMARKED},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,  # as its forks have, so that they buffer alike
-                start_new_session=True,
-            )
+        self._connection = _connect(kind)
 
     def start(
         self,
@@ -175,8 +150,9 @@ class _Server:
     ) -> WarmCommand:
         ours, theirs = os.pipe() if output is None else (-1, os.dup(output.fileno()))
         line = [str(script), *arguments]
+        whole = {MARK: UNMARKED, **os.environ, **environment}
         try:
-            pid = self._ask([line, str(folder), dict(environment)], [theirs, errors.fileno()])
+            pid = self._ask([line, str(folder), whole], [theirs, errors.fileno()])
         finally:
             os.close(theirs)
         return WarmCommand(self, pid, line, ours)
@@ -186,73 +162,48 @@ class _Server:
 
     def _ask(self, request: Any, files: Sequence[int] = ()) -> Any:
         with self._lock:
-            socket.send_fds(self._socket, [json.dumps(request).encode()], files)
-            return json.loads(self._socket.recv(REPLY))
+            socket.send_fds(self._connection, [json.dumps(request).encode()], files)
+            return json.loads(self._connection.recv(REPLY))
 
 
 @cache
-def _server(pid: int) -> _Server:
-    """The server of the process `pid`, which is this one: its forks have their own."""
-    return _Server()
+def _server(pid: int, kind: Kind) -> _Server:
+    """The server of the process `pid`, which is this one: its forks have their own connection."""
+    return _Server(kind)
 
 
-def serve(connection: socket.socket) -> None:
-    """Fork and reap as asked, until nobody asks any more. Returns in a fork, too: to run."""
+def _connect(kind: Kind) -> socket.socket:
+    """A connection to the server that all test processes of this run share."""
+    place = f"\0tests-{os.environ.get(RUN, NO_RUN)}-{kind}"  # of no file system
     while True:
-        data, files, _, _ = socket.recv_fds(connection, REQUEST, 2)
-        if not data:
-            sys.exit()
-        request = json.loads(data)
-        if isinstance(request, int):
-            pid, status = os.waitpid(request, os.WNOHANG)
-            reply = os.waitstatus_to_exitcode(status) if pid else None
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connection.connect(place)
+        except ConnectionRefusedError:
+            connection.close()
+            _start(kind, place)
         else:
-            reply = os.fork()
-            if not reply:
-                break
-        for file in files:
-            os.close(file)
-        connection.send(json.dumps(reply).encode())
-    connection.close()
-    _become(*request, *files)
+            return connection
 
 
-def _become(
-    line: list[str], folder: str, environment: dict[str, str], output: int, errors: int
-) -> None:
-    """Run a script as `python SCRIPT ARGUMENTS` would."""
-    _wear(environment.pop(MARK, UNMARKED))
-    os.environ.update(environment)
-    os.setsid()
-    os.chdir(folder)
-    for file, number in ((output, 1), (errors, 2)):
-        os.dup2(file, number)
-        os.close(file)
-    warm_fork_server.keep_ready()
-    sys.argv[:] = line
-    script = Path(line[0])
-    sys.path[0] = str(script.parent)
-    main = types.ModuleType("__main__")
-    main.__file__ = line[0]
-    sys.modules["__main__"] = main
-    exec(compile(script.read_bytes(), script, "exec"), main.__dict__)
-
-
-def _wear(mark: str) -> None:
-    """Have the kernel show `mark` as this process's own: in the environment it was born with."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    begin, end = (int(fields[number - 3]) for number in ENVIRONMENT)
-    place = ctypes.string_at(begin, end - begin).index(f"{MARK}={UNMARKED}".encode())
-    worn = f"{MARK}={mark}".encode()
-    assert len(mark) == len(UNMARKED)
-    ctypes.memmove(begin + place, worn, len(worn))
-    os.environ[MARK] = mark
-
-
-if __name__ == "__main__":
-    for name in IMPORTED:
-        __import__(name)
-    assert HUB not in sys.modules, "it reads the environment as it is imported"
-    gc.collect()
-    gc.freeze()
-    serve(socket.socket(fileno=int(sys.argv[1])))
+def _start(kind: Kind, place: str) -> None:
+    """Start the server, if no other test process does so at the same moment."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        try:
+            listener.bind(place)
+        except OSError:
+            return
+        listener.listen()
+        importing = warm_fork_server.IMPORTING if kind == "models" else {}
+        _processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.warm_server", str(listener.fileno()), kind],
+                cwd=PROJECT,
+                # Not the C library's, in which readline sets COLUMNS.
+                env={**os.environ, **importing, MARK: UNMARKED},
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,  # as its forks have, so that they buffer alike
+                start_new_session=True,
+            )
+        )

@@ -10,29 +10,33 @@ from loguru import logger
 
 from apps.arguments import (
     LOG_LEVELS,
+    add_gallery_option,
     add_server_options,
     categories,
     folder_name,
     gpu_ids,
     positive,
 )
-from apps.edit_benchmark.compare import compare
+from apps.edit_benchmark.compare import compare, comparison_table
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
 from apps.edit_benchmark.outputs import correlations, write_outputs
 from apps.edit_benchmark.pairs import find_data, read_pairs
 from apps.edit_benchmark.records import Record, record_of
 from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_settings
-from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
+from apps.edit_benchmark.summary import JudgedBy, Summary, read_makers, summarise
 from apps.edit_benchmark.table import print_comparison, print_summary
+from apps.gallery.live import LiveGallery
+from apps.gallery.two_runs import write_comparison
 from apps.interrupts import Interrupts, unwrapped
 from apps.log_lines import set_up_logging
 from apps.progress import create_view
 from core.engine.backend import WorkerBackend
-from core.errors import MultiGPUError
+from core.errors import MultiGPUError, one_line
+from core.events import told_both
 from core.judge_calls import OVERALL
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
-from core.paths import user_path
+from core.paths import as_text, user_path
 
 ALL_SCORED, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
 PROGRAM = "run_edit_benchmark.py"
@@ -43,7 +47,7 @@ examples:
       edit and score what the file names: as shipped, 50 small pairs
   python run_edit_benchmark.py --config my.yaml --categories physical,causal --limit 20
   python run_edit_benchmark.py compare outputs/run_a outputs/run_b
-      paired differences of two runs on the same pairs
+      paired differences of two runs on the same pairs; --html FILE shows both side by side
 
 Run the same command again to continue: what is done and unchanged is not done again, and
 another judge scores the same edits. Edits and verdicts that are made anew because something
@@ -94,6 +98,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="have the judge asked again, once more than before, where it gave no readable score",
     )
+    add_gallery_option(parser)
     add_server_options(parser)
     add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
     return parser.parse_args(argv)
@@ -115,6 +120,12 @@ def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
         metavar="N",
         help="resamplings behind the intervals (default: 10000)",
     )
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        type=Path,
+        help="also write a page that shows both runs side by side, with all their pictures",
+    )
     return parser.parse_args(argv)
 
 
@@ -127,11 +138,7 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
     argv = sys.argv[1:] if argv is None else argv
     try:
         if argv[:1] == ["compare"]:
-            options = parse_compare_arguments(argv[1:])
-            set_up_logging("INFO")
-            a, b = user_path(options.a, "A"), user_path(options.b, "B")
-            print_comparison(compare(a, b, options.score, options.samples))
-            return ALL_SCORED
+            return _compare(parse_compare_arguments(argv[1:]))
         options = parse_arguments(argv)
         set_up_logging(options.log_level)
         with Interrupts(argv) as interrupts:
@@ -139,6 +146,19 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
     except MultiGPUError as error:  # input, or an output folder that cannot be used
         logger.error(str(error))
         return UNUSABLE_INPUT
+
+
+def _compare(options: argparse.Namespace) -> int:
+    set_up_logging("INFO")
+    a, b = user_path(options.a, "A"), user_path(options.b, "B")
+    comparison = compare(a, b, options.score, options.samples)
+    print_comparison(comparison)
+    if options.html is not None:
+        page = user_path(options.html, "--html")
+        judge = read_makers(a).judged_by.judge
+        write_comparison(a, b, page, comparison_table(comparison, options.score), judge)
+        print(one_line(f"side by side: {as_text(page)}"))
+    return ALL_SCORED
 
 
 def _run_interruptibly(
@@ -169,14 +189,15 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         data,
         backend,
     ) as run:
+        gallery = LiveGallery(run.root.folder, settings.gallery)
         pairs = read_pairs(data, run.root.folder / "sources").selected(
             options.categories, options.limit
         )
         run.prepare(pairs)
         labels = list(dict.fromkeys(d.label for d in (*run.devices, *run.judge_devices)))
         interrupts.run = run
-        with create_view(2 * len(pairs.pairs), labels, options.log_level) as view:
-            run.listener = view.show
+        with gallery, create_view(2 * len(pairs.pairs), labels, options.log_level) as view:
+            run.listener = told_both(view.show, gallery.hear)
             results = run.run()
         interrupts.run = None  # from here on Ctrl-C ends the statistics
         records = [record_of(result, run.root) for result in results]
@@ -205,7 +226,7 @@ def _tell_unparsed(records: Sequence[Record], may_differ: bool) -> None:
 def _settings(options: argparse.Namespace) -> BenchmarkSettings:
     settings = load_benchmark_settings(options.config)
     changes = {"data": options.data, "output_dir": options.output_dir}
-    changes["use_server"] = options.use_server
+    changes |= {"use_server": options.use_server, "gallery": options.gallery}
     given = {key: value for key, value in changes.items() if value is not None}
     return settings.model_copy(update=given)
 

@@ -9,6 +9,7 @@ from apps.edit_benchmark.parts import Part, Subset, parts_of
 from apps.edit_benchmark.records import Record, categories_of, read_records
 from apps.edit_benchmark.statistics import Interval, bootstrap_mean, bootstrap_mean_of_means
 from apps.edit_benchmark.summary import OVERALL, read_makers
+from apps.gallery.two_runs import ComparisonTable
 from core.errors import InputError
 
 
@@ -75,6 +76,27 @@ def compare(a: Path, b: Path, score: str, samples: int) -> Comparison:
         made_a.edited_by,
         made_b.edited_by,
     )
+
+
+def comparison_table(comparison: Comparison, score: str) -> ComparisonTable:
+    """The comparison as a page shows it."""
+    overall = comparison.lines[-1].difference
+    says = f"{score}: B − A {overall.mean:+.2f} (95 %: {overall.low:+.2f} to {overall.high:+.2f})"
+    rows = [
+        [
+            " ".join(filter(None, (line.category, line.language, line.subset))),
+            str(line.pairs),
+            f"{line.mean_a:.2f}",
+            f"{line.mean_b:.2f}",
+            f"{line.difference.mean:+.2f}",
+            f"{line.difference.low:+.2f} to {line.difference.high:+.2f}",
+        ]
+        for line in comparison.lines
+    ]
+    notes = [f"A edited by: {comparison.edited_a}", f"B edited by: {comparison.edited_b}"]
+    if comparison.without_both:
+        notes.insert(0, f"{comparison.without_both} pairs without a score in both are left out.")
+    return ComparisonTable(["Category", "Pairs", "A", "B", "B − A", "95 %"], rows, says, notes)
 
 
 def _key(record: Record) -> tuple[str, str]:

@@ -32,6 +32,7 @@ class BenchmarkSettings(EditModels):
     lora_dir: Annotated[str, Field(min_length=1)]
     seed: Seed
     use_server: UseServer
+    gallery: bool
     server_timeout: Seconds
     device: Literal["auto", "cuda", "cpu"]
     device_ids: Ids | None

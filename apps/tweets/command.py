@@ -9,7 +9,15 @@ from typing import Any
 
 from loguru import logger
 
-from apps.arguments import LOG_LEVELS, add_server_options, folder_name, gpu_ids, positive, seed
+from apps.arguments import (
+    LOG_LEVELS,
+    add_gallery_option,
+    add_server_options,
+    folder_name,
+    gpu_ids,
+    positive,
+    seed,
+)
 from apps.interrupts import Interrupts, unwrapped
 from apps.log_lines import set_up_logging
 from apps.openai_images.batch_detection import is_batch_file, means_requests
@@ -125,6 +133,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="take the prompt from this field alone (default: the first of prompt, "
         "positive_prompt and scene_hint that is not empty)",
     )
+    add_gallery_option(parser)
     add_server_options(parser)
     add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
     return parser.parse_args(argv)
@@ -220,7 +229,7 @@ def _settings(
     """The command line over the settings file."""
     settings = load(options.config)
     names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu", "use_server")
-    changes = {name: getattr(options, name) for name in names}
+    changes = {name: getattr(options, name) for name in (*names, "gallery")}
     given = {key: value for key, value in changes.items() if value is not None}
     # Bytes that the locale has no letters for came in as surrogates, which are no text.
     given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}

@@ -2,6 +2,7 @@
 
 from loguru import logger
 
+from apps.gallery.live import LiveGallery
 from apps.interrupts import Interrupts
 from apps.progress import View, create_view
 from core.devices.model_choice import DEMO_MODEL
@@ -28,9 +29,11 @@ class Run:
         self._interrupts = interrupts
         self._log_level = log_level
         self._view: View | None = None
+        self._gallery = LiveGallery(generator.output_folder, generator.settings.gallery)
         generator.listener = self._hear
 
     def _hear(self, event: Event) -> None:
+        self._gallery.hear(event)
         if self._view is not None:
             self._view.show(event)
 
@@ -53,7 +56,7 @@ class Run:
             _tell_unknown_words(generator, plan)
         generator.use_at_most(plan.to_run)
         workers = [device.label for device in generator.devices]
-        with create_view(plan.to_run, workers, self._log_level) as view:
+        with self._gallery, create_view(plan.to_run, workers, self._log_level) as view:
             self._view = view
             self._interrupts.run = generator
             if draws:

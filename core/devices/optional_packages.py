@@ -9,15 +9,15 @@ from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.memory_modes import PACKAGES, installed
 
 
-def saved_with(model: ModelChoice) -> frozenset[str]:
-    """Packages that a model's weights were saved with; all installed ones if that is unknown."""
+def saved_with(model: ModelChoice) -> frozenset[str] | None:
+    """Packages that a model's weights were saved with; None if its configs are not here yet."""
     there = frozenset(package for package in PACKAGES if installed(package))
     # A file is never quantised by such a package, but the parts beside it may be.
     source = model.base_model or model.path_or_id
     if not there or source == SIMULATED or os.path.isfile(source):
         return frozenset()
     folder = _folder_of(source, model.revision)
-    return there if folder is None else there & _methods_in(folder)
+    return None if folder is None else there & _methods_in(folder)
 
 
 def _folder_of(source: str, revision: str | None) -> Path | None:

@@ -279,12 +279,17 @@ class Supervisor:
         self._change(slot, State.BOOTING)
 
     def could_start(self, slot: WorkerSlot) -> bool:
-        """Whether a slot's worker can be started now; not while its model is being downloaded."""
+        """Whether a slot's worker can be started now.
+
+        Not while its model is being downloaded, nor while the hub is asked for a model whose
+        configs say how its workers have to be started.
+        """
         if slot.model is None or not self._backend.ready or self._release.holds_up(slot):
             return False
         if any(other.alive and self.excludes(slot, other) for other in self._slots):
             return False
-        return slot.model.fetch is None or not slot.model.fetch.transfers
+        fetch = slot.model.fetch
+        return fetch is None or not (fetch.transfers or slot.next_spec().saved_with is None)
 
     def excludes(self, slot: WorkerSlot, other: WorkerSlot) -> bool:
         """The two have a device in common and are not meant to share it: one waits for the other.

@@ -1,6 +1,7 @@
 """Which way a worker is started, by its settings and by what it needs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from loguru import logger
 
@@ -58,6 +59,8 @@ class Starters:
     def starter(self, spec: WorkerSpec) -> Starter:
         """The starter of workers like `spec`; it makes ready when it is first asked for."""
         environment = tuple(sorted(loading_environment(spec).items()))
+        if spec.saved_with is None:  # most models need none; it is known before a worker starts
+            spec = replace(spec, saved_with=frozenset())
         need = (spec.role, spec.model == "simulated", spec.packages, environment)
         if need not in self._starters:
             self._starters[need] = starter_for(self._method, spec, self._patience, self._on_ready)

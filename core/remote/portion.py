@@ -203,8 +203,8 @@ class Follower:
         told: Told,
         after: "Follower | None" = None,
     ) -> None:
-        self._before = None if after is None else after._handed_in
         self._handed_in = threading.Event()  # or given up
+        self._before: threading.Event | None = None if after is None else after._handed_in
         self._portion = portion
         self._request = request
         self._patience = patience

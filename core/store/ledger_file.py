@@ -154,7 +154,7 @@ def check(file: Path, shown: Path | None = None) -> None:
         DamagedLedger, LedgerError, sqlite3.OperationalError.
     """
     try:
-        with closing(_read_only(file) if shown is None else _open_copy(file)) as db:
+        with closing(read_only(file) if shown is None else _open_copy(file)) as db:
             _check_format(db, shown or file)
             if _tables(db) != _our_tables():
                 raise DamagedLedger("its tables are not a ledger's")
@@ -193,7 +193,8 @@ def _our_tables() -> list[tuple[str, ...]]:
         return _tables(db)
 
 
-def _read_only(file: Path) -> sqlite3.Connection:
+def read_only(file: Path) -> sqlite3.Connection:
+    """A connection that changes nothing; others may be writing."""
     # Without a WAL there is nothing to share, and nothing must be created beside a foreign file.
     immutable = "" if wal_of(file).exists() else "&immutable=1"
     db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro{immutable}", uri=True)

@@ -24,6 +24,7 @@ from core.paths import as_text
 from core.store.ledger_entry import UPSERT, Entry, from_row, to_row
 from core.store.ledger_file import FILE_NAME, LOCK_NAME, DamagedLedger, connect, wal_of
 from core.store.outputs import (
+    GALLERY,
     PARTIAL_PREFIX,
     PICTURE_SUFFIXES,
     REPLACED,
@@ -156,11 +157,12 @@ def results_beyond(folder: Path, recorded: Container[str]) -> Iterator[Entry]:
         folders[:] = sorted(
             name for name in folders if name != REPLACED and not _has_ledger(Path(place, name))
         )
+        is_gallery = GALLERY in Path(place).relative_to(folder).parts  # no place of results
         for name in sorted(names):
             file = Path(place, name)
             if name.startswith(PARTIAL_PREFIX):
                 discard(file)
-            elif file.suffix.lower() in (*PICTURE_SUFFIXES, ".json"):
+            elif not is_gallery and file.suffix.lower() in (*PICTURE_SUFFIXES, ".json"):
                 shown = as_text(file.relative_to(folder))
                 if output_key(shown) not in recorded and not file.is_symlink():
                     entry = entry_of_result(file, shown, position)

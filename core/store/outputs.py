@@ -23,6 +23,7 @@ PICTURE_SUFFIXES = (".png", ".webp")
 PARTIAL_PREFIX = ".partial-"  # hidden and without suffix: never mistaken for a picture
 MOST_SEEN = 1024  # folders that are remembered: a daemon's jobs have one each
 REPLACED = ".replaced"  # the folder of replaced results; see `core.store.replaced`
+GALLERY = ".gallery"  # the folder of what a page of the results needs beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +216,11 @@ def _check_name(output_path: str, pure: PurePosixPath, suffixes: Sequence[str]) 
         )
     if pure.name.startswith(PARTIAL_PREFIX):
         raise InputError(f"output_path: names may not begin with {PARTIAL_PREFIX!r}.")
-    if REPLACED in map(str.casefold, pure.parts):
+    folders = {part.casefold() for part in pure.parts}
+    if REPLACED in folders:
         raise InputError(f"output_path: {REPLACED!r} is kept for results that were replaced.")
+    if GALLERY in folders:
+        raise InputError(f"output_path: {GALLERY!r} is kept for the page of the results.")
     if pure.suffix.lower() not in suffixes:
         raise InputError(f"output_path: {shown(output_path)} must end in {' or '.join(suffixes)}.")
 

@@ -8,10 +8,11 @@ The table holds the newest batch, and what ran beside it: when a batch begins, t
 batch that has ended go, unless it ran beside one that is still running.
 """
 
+import itertools
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import StorageError
@@ -27,12 +28,16 @@ class _Part:
 
     Attributes:
         results: by the place of their input.
-        beside: batches that ran while it did.
+        began, ended: when, on the clock of the table; `ended` is None while it runs.
     """
 
     results: dict[int, Result]
-    beside: set[int] = field(default_factory=set)
-    running: bool = True
+    began: int
+    ended: int | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.ended is None
 
 
 class ResultsTable:
@@ -41,6 +46,7 @@ class ResultsTable:
     def __init__(self, folder: Path) -> None:
         self._file = folder / FILE_NAME
         self._parts: dict[int, _Part] = {}
+        self._clock = itertools.count()  # of beginnings and ends
         self._is_ours = False  # the file: what is there before is another run's
         self._lock = threading.RLock()  # a signal handler may end what it interrupts
 
@@ -50,13 +56,13 @@ class ResultsTable:
         A disk that refuses is met again by `end`.
         """
         with self._lock:
-            running = self._running()
-            over = [n for n, p in self._parts.items() if not p.running and not p.beside & running]
+            running = [part.began for part in self._parts.values() if part.running]
+            # What ended before any of these began ran beside none of them.
+            oldest = min(running, default=next(self._clock))
+            over = [n for n, p in self._parts.items() if p.ended is not None and p.ended < oldest]
             for number in over:
                 del self._parts[number]
-            for number in running:
-                self._parts[number].beside.add(batch)
-            part = _Part({result.position: result for result in settled}, running)
+            part = _Part({result.position: result for result in settled}, next(self._clock))
             self._parts[batch] = part
             with suppress(StorageError):
                 if running and not over:
@@ -80,10 +86,10 @@ class ResultsTable:
             StorageError: the disk refuses.
         """
         with self._lock:
-            part = self._parts.setdefault(batch, _Part({}))
-            before, part.running = part.results, False
+            part = self._parts.setdefault(batch, _Part({}, next(self._clock)))
+            before, part.ended = part.results, next(self._clock)
             part.results = {result.position: result for result in results}
-            alone = not self._running()
+            alone = not any(other.running for other in self._parts.values())
             anew = alone or any(before.get(r.position, r) != r for r in results)
             try:  # first: so it has every line, should the disk refuse to replace it
                 self._append([r for r in results if r.position not in before])
@@ -93,9 +99,6 @@ class ResultsTable:
                 self._write(sync=alone)
             if alone:
                 self._parts.clear()
-
-    def _running(self) -> set[int]:
-        return {number for number, part in self._parts.items() if part.running}
 
     def _append(self, results: Iterable[Result]) -> None:
         if not self._is_ours:

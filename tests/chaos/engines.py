@@ -21,7 +21,7 @@ from tests.chaos.scale import LIMIT, scaled
 from tests.conftest import PROJECT, Project, Run, fork_server, simulated, worker_processes
 from tests.edit_world import Bench, pair
 from tests.fault_tickets import fault_environment
-from tests.warm_commands import MARK
+from tests.warm_server import MARK
 
 LOAD_SECONDS = 0.3  # of simulated editors and judges
 SPAWNED = {"start_method": "auto"}

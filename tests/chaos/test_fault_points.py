@@ -110,7 +110,7 @@ def killed_at(
         folders += 1
         assert folders <= KILLS, "the point is never passed"
         tasks = pictures_to_draw(30)
-        with RealEngine(folder / str(folders), tasks, 2, workers=SPAWNED) as engine:
+        with RealEngine(folder / str(folders), tasks, 2) as engine:
             prepare(engine)
             while verdict.attempts < KILLS and kill_at(engine, point, most, rng, verdict):
                 pass

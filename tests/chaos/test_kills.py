@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.checks import judge, judge_poison, kill_main, kill_workers, pictures_to_draw
-from tests.chaos.engines import SPAWNED, Engine, NaiveEngine, RealEngine
+from tests.chaos.engines import Engine, NaiveEngine, RealEngine
 from tests.chaos.scale import ATTACKS, scaled
 from tests.chaos.verdict import Verdict
 
@@ -26,14 +26,14 @@ def attack_workers(
     times: dict[str, float] = TIMES,
 ) -> Verdict:
     verdict = Verdict(f"one record per input ({kind.__name__})", "SIGKILL of workers")
-    with kind(folder, pictures_to_draw(tasks), simulated=times, workers=SPAWNED) as engine:
+    with kind(folder, pictures_to_draw(tasks), simulated=times) as engine:
         kill_workers(engine, kills, random.Random(seed), verdict)
         return judge(engine, verdict)
 
 
 def attack_main(kind: type[Engine], folder: Path, tasks: int, kills: int, seed: int) -> Verdict:
     verdict = Verdict(f"one record per input ({kind.__name__})", "SIGKILL of main, resume")
-    with kind(folder, pictures_to_draw(tasks), simulated=TIMES, workers=SPAWNED) as engine:
+    with kind(folder, pictures_to_draw(tasks), simulated=TIMES) as engine:
         kill_main(engine, kills, random.Random(seed), verdict)
         return judge(engine, verdict)
 
@@ -45,7 +45,7 @@ def attack_with_poison(
     poison = set(rng.sample(range(tasks), poisonous))
     promise = f"poison is quarantined, nobody else ({kind.__name__})"
     verdict = Verdict(promise, f"{poisonous} segfaulting tasks in {tasks}, SIGKILL of workers")
-    with kind(folder, pictures_to_draw(tasks, poison), simulated=TIMES, workers=SPAWNED) as engine:
+    with kind(folder, pictures_to_draw(tasks, poison), simulated=TIMES) as engine:
         kill_workers(engine, kills, rng, verdict)
         verdict.attempts += poisonous
         judge(engine, verdict, poison)

@@ -79,9 +79,8 @@ def test_the_shipped_benchmark_runs_where_there_is_no_gpu(project: Project) -> N
     config = project.folder / "cpu.yaml"
     config.write_text("device: cpu\n")  # what the shipped file's `auto` is without a GPU
     out = project.folder / "out"
-    run = project.execute(
-        BENCHMARK, ["--config", str(config), "--limit", "5", "--output-dir", str(out)]
-    )
+    line = ["--config", str(config), "--limit", "5", "--output-dir", str(out)]
+    run = project.execute(BENCHMARK, line, "models")
     assert run.finish() == 0, run.errors
     lines = (out / "edit_pairs" / "results.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]

@@ -19,6 +19,16 @@ def test_the_same_scene_gives_the_same_picture() -> None:
     assert first.shape == (128, 96, 3) and np.array_equal(first, second)
 
 
+def test_a_part_is_drawn_as_the_whole_has_it() -> None:
+    rng = random.Random(4)
+    for width, height, part in ((128, 128, (20, 61, 70, 112)), (96, 160, (12, 3, 13, 90))):
+        scene = sample_scene(rng)
+        left, top, right, bottom = part
+        whole = np.asarray(render(scene, width, height)).astype(float)[top:bottom, left:right]
+        drawn = np.asarray(render(scene, width, height, part=part))
+        assert drawn.shape == whole.shape and np.abs(drawn - whole).mean() < 0.2
+
+
 def test_the_vocabulary_is_wide_enough() -> None:
     assert len(KINDS) >= 12 and len(COLOURS) >= 8 and len(SKIES) == 5 and len(GROUNDS) == 5
 

@@ -209,7 +209,15 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
     return b"".join(parts)
 
 
-BOMB = zlib.compress(b"\0" * 200_000_000)
+def bomb(megabytes: int) -> bytes:
+    """So many zeros as zlib packs them (RFC 1950), made of one packed piece over and over."""
+    packer, end = (zlib.compressobj(wbits=-zlib.MAX_WBITS) for _ in range(2))
+    piece = packer.compress(bytes(10**6)) + packer.flush(zlib.Z_FULL_FLUSH)
+    checksum = (megabytes * 10**6 % 65521) << 16 | 1  # Adler-32 of zeros
+    return b"\x78\x9c" + piece * megabytes + end.flush() + checksum.to_bytes(4)
+
+
+BOMB = bomb(200)
 BAD_IMAGES = [
     b"", b"\0", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"RIFF",
     b"RIFF\xff\xff\xff\xffWEBPVP8 ", b"<svg/>", b"%!PS-Adobe", b"P6 9 9 255 ", png(0, 0),

@@ -102,7 +102,7 @@ def test_a_moved_folder_keeps_its_results(tmp_path: Path) -> None:
 
 def test_of_two_runs_at_once_one_draws_and_one_is_told(project: Project) -> None:
     file = project.write_tweets(TWEETS)
-    slow = simulated(simulated={"seconds_per_megapixel_step": 500.0})  # 2 s a picture
+    slow = simulated(simulated={"seconds_per_megapixel_step": 125.0})  # 0.5 s a picture
     runs = [project.start([file, 1], slow) for _ in range(2)]
     codes = sorted(run.finish() for run in runs)
     assert codes in ([0, 2], [0, 0]), [run.errors for run in runs]  # or one after the other
@@ -152,7 +152,8 @@ def test_the_wall_clock_is_for_records_alone() -> None:
         and isinstance(node.value, ast.Name)
         and (node.value.id, node.attr) in {("time", "time"), ("datetime", "now")}
     }
-    assert asking == {"ledger.py", "ledger_recovery.py"}
+    pages = {"states.py", "two_runs.py", "writer.py"}  # say when what they show was so
+    assert asking == {"ledger.py", "ledger_recovery.py", *pages}
 
 
 @pytest.mark.skipif(not FULL, reason="loads a real pipeline; CHAOS=full")

@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 PATIENCE = 20_000  # milliseconds until what should be seen is missed
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# Without a process that plays a GPU, a page takes a tenth less.
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-software-rasterizer", "--in-process-gpu")
 NEEDED = "PAGE_TESTS_NEED_A_BROWSER"  # set where a missing browser is no excuse
 
 
@@ -25,7 +27,7 @@ def chromium() -> Iterator[Browser]:
         pytest.skip(reason)
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
         browser.close()
 
@@ -44,14 +46,22 @@ class Watched:
         self.problems: list[str] = []
         self.asked: list[str] = []
 
-    def open(self, url: str, width: int = 1280, height: int = 900, **options: Any) -> Page:
+    def open(
+        self,
+        url: str,
+        width: int = 1280,
+        height: int = 900,
+        own: str | None = None,
+        **options: Any,
+    ) -> Page:
+        """Open a page; `own` is where it may ask for more, by default below its URL."""
         context = self._browser.new_context(viewport={"width": width, "height": height}, **options)
         self._contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", self._note)
-        page.on("request", lambda request: self._check(request.url, url))
+        page.on("request", lambda request: self._check(request.url, own or url))
         page.goto(url)
         return page
 

@@ -17,7 +17,9 @@ import pytest
 import yaml
 
 from core.remote.socket_place import FOLDER, NAME, answers
-from tests.conftest import PROJECT, WARM, forking, simulated, wait_until
+from tests.conftest import PROJECT, WARM, forking, kind_of, simulated, wait_until
+from tests.server.in_process import Application
+from tests.server.sketching import Sketching
 from tests.warm_commands import WarmCommand
 
 if TYPE_CHECKING:
@@ -51,13 +53,15 @@ class Daemon:
     def start(self, *arguments: str) -> "Daemon":
         """Start the process and wait until it listens."""
         config = self.folder / "server.yaml"
-        config.write_text(yaml.safe_dump(forking(simulated(**self.settings))), "utf-8")
+        settings = forking(simulated(**self.settings))
+        config.write_text(yaml.safe_dump(settings), "utf-8")
+        kind = kind_of(settings["model"])
         line = ["--config", str(config), "--port", "0"]
         self._log = self.folder / f"log-{next(STARTS)}.txt"  # another daemon may be in the folder
         with self._log.open("w") as log:
             runtime = {"XDG_RUNTIME_DIR": str(self.runtime)}
             line += ["--output-dir", str(self.output), *arguments]
-            self.process = WARM.start(SCRIPT, line, self.folder, log, runtime, output=log)
+            self.process = WARM.start(SCRIPT, line, self.folder, log, runtime, log, kind)
             if self.process is None:  # it would not be as a process of its own
                 self.process = subprocess.Popen(
                     [sys.executable, str(SCRIPT), *line],
@@ -112,6 +116,16 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     daemon = Daemon(tmp_path)
     yield daemon
     daemon.end()
+
+
+@pytest.fixture
+def sketching(tmp_path: Path) -> Iterator[tuple[Sketching, Application, httpx2.Client]]:
+    """One worker that shows what it draws, in an application, and a client of that."""
+    played = Sketching()
+    with Application(tmp_path, 1, played.workers.backend) as application:
+        with application.client() as client:
+            yield played, application, client
+        played.turns.release(1000)
 
 
 @pytest.fixture(scope="module")

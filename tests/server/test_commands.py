@@ -25,6 +25,7 @@ from tests.server.conftest import Daemon
 
 SMALL = {"width": 64, "height": 64, "num_inference_steps": 1}
 SLOW = {"seconds_per_megapixel_step": 75.0}  # 0.3 s for 64 x 64 pixels and one step
+ONE_JOB = 16  # tasks at the most that a daemon is handed in one job, and has done in their order
 LOADING = {"load_seconds": 60.0}  # of the commands' own workers, which are not to be started
 OF_ONE_RUN = ("elapsed", "worker", "updated", "batch", "edit_seconds", "score_seconds", "sha256")
 OF_A_WORKER = ("pid", "visible_devices")
@@ -182,15 +183,15 @@ def test_a_run_goes_on_with_and_without_the_daemon(shared: Daemon, project: Proj
 def test_ctrl_c_finishes_what_runs_and_the_command_goes_on_later(
     slow: Daemon, project: Project
 ) -> None:
-    project.write_tweets(tweets(40))
+    project.write_tweets(tweets(ONE_JOB))
     started = start(project, slow)
-    wait_until(lambda: "[2/40]" in started.errors, "two pictures")
+    wait_until(lambda: f"[2/{ONE_JOB}]" in started.errors, "two pictures")
     started.interrupt()
     assert started.finish() == 130
     done = len(contents(project.pictures, ".png"))
     statuses = [record["status"] for record in project.records()]
-    assert 2 <= done < 10
-    assert statuses.count("done") == done and statuses.count("interrupted") == 40 - done
+    assert 2 <= done < ONE_JOB
+    assert statuses.count("done") == done and statuses.count("interrupted") == ONE_JOB - done
     assert "Continue later with" in started.errors
     assert not project.leftovers()
     with slow.client() as client:  # the daemon was told, too
@@ -237,9 +238,9 @@ def test_a_killed_daemon_that_comes_back_costs_a_command_nothing(
 def test_a_daemon_that_stays_away_ends_a_command_with_what_it_has(
     slow: Daemon, project: Project
 ) -> None:
-    project.write_tweets(tweets(12))
+    project.write_tweets(tweets(ONE_JOB))
     started = start(project, slow, server_timeout=1.5)
-    wait_until(lambda: "[3/12]" in started.errors, "three pictures")
+    wait_until(lambda: f"[3/{ONE_JOB}]" in started.errors, "three pictures")
     slow.kill()
     assert started.finish() == 1, started.errors
     assert "does not answer" in started.errors and "it has 1.5 s to come back" in started.errors
@@ -249,8 +250,8 @@ def test_a_daemon_that_stays_away_ends_a_command_with_what_it_has(
     before = contents(project.pictures, ".png")
     records = project.records()
     statuses = [record["status"] for record in records]
-    assert 3 <= len(before) < 12
-    assert statuses == ["done"] * len(before) + ["interrupted"] * (12 - len(before))
+    assert 3 <= len(before) < ONE_JOB
+    assert statuses == ["done"] * len(before) + ["interrupted"] * (ONE_JOB - len(before))
     errors = {record["error"] for record in records if record["status"] == "interrupted"}
     assert errors == {"Not finished: the server went away. Run again to continue."}
     assert not project.leftovers()
@@ -346,7 +347,7 @@ def test_commands_share_the_daemon_fairly(slow: Daemon, project: Project, tmp_pa
     done = len(contents(project.pictures, ".png"))
     first.interrupt()
     first.finish()
-    assert 5 <= done <= 20
+    assert 5 <= done <= 30
 
 
 def test_python_has_all_kinds_of_task_done_by_a_server_elsewhere(

@@ -141,7 +141,7 @@ def test_the_place_in_the_queue_is_told_as_it_changes(
 def test_a_stream_goes_on_after_the_daemon_was_killed(daemon: Daemon) -> None:
     daemon.settings = {"simulated": {"seconds_per_megapixel_step": 20.0}}
     daemon.start()
-    tasks = [{"prompt": f"{n}", "width": 128, "height": 128} for n in range(6)]
+    tasks = [{"prompt": f"{n}", "width": 128, "height": 128} for n in range(12)]
     seen: list[str] = []
     with daemon.client() as client:
         job = client.post("/v1/jobs", json={"tasks": tasks}).json()["id"]
@@ -166,5 +166,5 @@ def test_a_stream_goes_on_after_the_daemon_was_killed(daemon: Daemon) -> None:
     with daemon.client() as client:
         events = list(stream(client, job, last=seen[-1]))
         seen += [event["id"] for event in events if event["event"] == "task"]
-        assert events[-1]["data"]["counts"]["succeeded"] == 6
-    assert seen == ["1", "2", "3", "4", "5", "6"]
+        assert events[-1]["data"]["counts"]["succeeded"] == len(tasks)
+    assert seen == [str(n + 1) for n in range(len(tasks))]

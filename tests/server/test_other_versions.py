@@ -8,8 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from loguru import logger
@@ -42,11 +41,46 @@ class _SocketServer(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
 
 
-class Stranger:
-    """Listens at a port and at the socket of a user's daemon, and answers everything in one way.
+class _Handler(BaseHTTPRequestHandler):
+    """Answers requests, and keeps no log."""
+
+    def answer(self, status: int, kind: str, body: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+class _Listening:
+    """Something that listens at a port of its own, until its context is left.
 
     Attributes:
         url: of the port.
+    """
+
+    def __init__(self, handler: type[_Handler]) -> None:
+        by_port = _TcpServer(("127.0.0.1", 0), handler)
+        self.servers: list[socketserver.BaseServer] = [by_port]
+        self.url = f"http://127.0.0.1:{by_port.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        for server in self.servers:
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
+
+
+class Stranger(_Listening):
+    """Listens at a port and at the socket of a user's daemon, and answers everything in one way.
+
+    Attributes:
         runtime: the folder in which the socket's is.
         asked: paths of the requests that came.
     """
@@ -54,41 +88,24 @@ class Stranger:
     def __init__(self, status: int, body: str) -> None:
         asked: list[str] = []
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(_Handler):
             def do_GET(self) -> None:
                 asked.append(self.path)
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(body.encode())
+                self.answer(
+                    status, "text/html" if body.startswith("<") else "application/json", body
+                )
 
-            def do_POST(self) -> None:
-                self.do_GET()
+            do_POST = do_GET
 
-            def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing."""
-
+        super().__init__(Handler)
         self.asked = asked
         self.runtime = Path(tempfile.mkdtemp(prefix="run-"))  # short, as a socket's path has to be
         place = self.runtime / FOLDER / NAME
         place.parent.mkdir(mode=0o700)
-        by_port = _TcpServer(("127.0.0.1", 0), Handler)
-        self._servers: list[socketserver.BaseServer] = [by_port, _SocketServer(str(place), Handler)]
-        self.url = f"http://127.0.0.1:{by_port.server_address[1]}"
+        self.servers.append(_SocketServer(str(place), Handler))
 
-    def __enter__(self) -> "Stranger":
-        for server in self._servers:
-            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for server in self._servers:
-            server.shutdown()
-            server.server_close()
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
         shutil.rmtree(self.runtime)
 
 
@@ -134,12 +151,8 @@ def test_python_is_told_of_a_server_of_another_version(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-class Replaced:
-    """A server that is of this version when it is first asked, and of another one afterwards.
-
-    Attributes:
-        url: where it listens.
-    """
+class Replaced(_Listening):
+    """A server that is of this version when it is first asked, and of another one afterwards."""
 
     def __init__(
         self,
@@ -147,7 +160,7 @@ class Replaced:
         event: str,
         job: tuple[int, str] = (202, json.dumps({"id": "job_1"})),
     ) -> None:
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(_Handler):
             def do_GET(self) -> None:
                 if self.path.startswith(ENGINE_ROUTE):
                     self.answer(200, "application/json", engine)
@@ -161,30 +174,7 @@ class Replaced:
             def do_DELETE(self) -> None:
                 self.answer(404, "application/json", json.dumps({"error": UNKNOWN}))
 
-            def answer(self, status: int, kind: str, body: str) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.end_headers()
-                self.wfile.write(body.encode())
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing."""
-
-        self._server = _TcpServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> "Replaced":
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,10 @@
 """The page while there is work: pictures on their way, the queue, workers that are taken out, keys
 that end."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from apps.server.safety.keys import add_key, revoke_key
@@ -22,15 +20,6 @@ COUNT_NEWS = """() => {
     new MutationObserver(() => window.told.push(news.textContent))
         .observe(news, { childList: true });
 }"""
-
-
-@pytest.fixture
-def sketching(tmp_path: Path) -> Iterator[tuple[Sketching, Application, httpx2.Client]]:
-    played = Sketching()
-    with Application(tmp_path, 1, played.workers.backend) as application:
-        with application.client() as client:
-            yield played, application, client
-        played.turns.release(1000)
 
 
 def draw(page: Page, prompt: str) -> None:

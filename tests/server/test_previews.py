@@ -2,8 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,15 +12,6 @@ from tests.server.conftest import finished
 from tests.server.in_process import Application, data_url
 from tests.server.sketching import STEPS, Sketching
 from tests.server.test_events import stream
-
-
-@pytest.fixture
-def sketching(tmp_path: Path) -> Iterator[tuple[Sketching, Application, httpx2.Client]]:
-    played = Sketching()
-    with Application(tmp_path, 1, played.workers.backend) as application:
-        with application.client() as client:
-            yield played, application, client
-        played.turns.release(1000)
 
 
 def create(client: httpx2.Client, *tasks: dict[str, Any], **job: Any) -> str:

@@ -21,6 +21,7 @@ def test_a_killed_daemon_carries_on_and_draws_nothing_twice(daemon: Daemon) -> N
         wait_until(lambda: list(daemon.output.rglob("*.png")), "a picture")
     daemon.kill()
     before = {file: file.stat().st_mtime_ns for file in daemon.output.rglob("*.png")}
+    daemon.settings = {}
     daemon.start()
     with daemon.client() as client:
         for job in jobs:
@@ -40,6 +41,7 @@ def test_what_a_stopped_daemon_had_accepted_waits_for_the_next_one(daemon: Daemo
         wait_until(lambda: list(daemon.output.rglob("*.png")), "a picture")
     assert daemon.stop() == 0, daemon.log
     assert 0 < len(list(daemon.output.rglob("*.png"))) < 30
+    daemon.settings = {}
     daemon.start()
     with daemon.client() as client:
         assert finished(client, job)["counts"] == {"total": 30, "succeeded": 30, "failed": 0}

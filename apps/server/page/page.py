@@ -1,4 +1,6 @@
-"""`/` and `/static/`: the page's files, as they lie in `static/`; no build step makes them.
+"""`/` and `/static/`: the page's files, as they lie in `static/` here and in `apps/page_parts/`.
+
+No build step makes them.
 
 They hold nothing of anybody, so that no key is needed for them; what they show they ask of the
 public routes, as any other client does.
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 
+from apps.page_parts import FOLDER as SHARED
 from apps.server.errors import not_found
 
 FOLDER = Path(__file__).parent / "static"
@@ -59,7 +62,8 @@ def page_files() -> dict[str, PageFile]:
             MEDIA_TYPES[file.suffix],
             f'"{hashlib.sha256(content).hexdigest()[:32]}"',
         )
-        for file in FOLDER.iterdir()
+        for folder in (SHARED, FOLDER)
+        for file in folder.iterdir()
         if file.suffix in MEDIA_TYPES
     }
 

@@ -6,7 +6,7 @@ export const byId = (id) => document.getElementById(id);
 /**
  * Make an element.
  * @param {Object} properties of it; `data-*`, `aria-*`, `role`, `for`, `list` and `dir` are attributes.
- * @param children elements and texts; null and false are left out.
+ * @param children elements and texts; null, undefined and false are left out.
  */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -16,7 +16,7 @@ export function make(tag, properties = {}, ...children) {
     else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element[name] = value;
   }
-  element.append(...children.filter((child) => child !== null && child !== false));
+  element.append(...children.filter((child) => (child ?? false) !== false));
   return element;
 }
 

@@ -1,0 +1,1 @@
+"""A page of all pictures of an output folder, made from its record; and what the record tells."""

@@ -1,0 +1,63 @@
+"""The command `gallery.py`: builds the page of an output folder, whenever it was made."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from loguru import logger
+
+from apps.gallery.places import INDEX
+from apps.gallery.thumbnails import make_thumbnails, unused
+from apps.gallery.writer import GalleryWriter
+from apps.log_lines import set_up_logging
+from core.errors import MultiGPUError, one_line
+from core.paths import as_text, user_path
+from core.store.outputs import remove
+
+DONE, UNUSABLE, INTERRUPTED = 0, 2, 130
+
+EXAMPLES = """\
+examples:
+  python gallery.py outputs/persona_tweets
+      write outputs/persona_tweets/index.html; open it in any browser, no server is needed
+
+A run writes this page by itself (gallery: false in the settings, or --no-gallery, switches that
+off). This command makes it for folders of older and of killed runs, and changes nothing else.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="gallery.py",
+        description="Write a page (index.html) that shows all pictures of an output folder.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the output folder of a run")
+    parser.add_argument(
+        "--no-thumbnails",
+        action="store_true",
+        help="make no small copies: the page then loads whole pictures",
+    )
+    options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    set_up_logging("INFO")
+    try:
+        folder = user_path(options.folder, "FOLDER")
+        contents = GalleryWriter(folder).write()
+        if not options.no_thumbnails:
+            made = make_thumbnails(Path(os.path.abspath(folder)), contents.items)
+            for file in unused(Path(os.path.abspath(folder)), contents.items):
+                remove(file)
+            if made:
+                logger.info(f"{made} small copies made.")
+    except MultiGPUError as error:
+        logger.error(str(error))
+        return UNUSABLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    print(one_line(f"{len(contents.items)} pictures: {as_text(folder / INDEX)}"))
+    return DONE

@@ -1,0 +1,88 @@
+"""The process that keeps the gallery of a run up to date while the run goes on.
+
+It is started by `apps.gallery.live` and reads the folder from outside, at the lowest priority: the
+run's own processes have no work with the page. Each look costs as much as the folder is large, so
+that the looks come at growing intervals. Between them it makes small copies of large pictures.
+
+Standard input is all that ties it to its run: a line `end` says that the run has ended; its end
+without that line, that the run was killed. Either way the page is written a last time.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from apps.gallery.items import Item
+from apps.gallery.thumbnails import make_thumbnails
+from apps.gallery.writer import GalleryWriter
+from core.errors import MultiGPUError
+
+OFTEN = 3.0  # seconds between looks, at least
+SHARE = 0.02  # of one core that looks may take
+PATIENCE = 3.0  # seconds for small copies that are missing when the run has ended
+NICE = 19
+
+
+class Follower:
+    """Follows one folder until its run has ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer = GalleryWriter(folder)
+        self._over = threading.Event()
+        self._ended_well = False
+
+    def hear(self) -> None:
+        """Wait for what standard input says; call it in a thread of its own."""
+        with suppress(OSError, ValueError):
+            self._ended_well = "end" in sys.stdin.read().split()
+        self._over.set()
+
+    def run(self) -> int:
+        """Follow; returns the exit code: 1 if the last page could not be written."""
+        while not self._over.is_set():
+            begin = time.process_time()
+            items: Sequence[Item] = ()
+            with suppress(MultiGPUError):  # nothing to read yet, or it cannot be read just now
+                items = self._writer.write(running=True).items
+            pause = max(OFTEN, (time.process_time() - begin) / SHARE)
+            next_look = time.monotonic() + pause
+            with suppress(MultiGPUError):
+                make_thumbnails(self._folder, items, partial(self._goes_on, next_look))
+            self._over.wait(max(0.0, next_look - time.monotonic()))
+        return self._end()
+
+    def _goes_on(self, due: float) -> bool:
+        return not self._over.is_set() and time.monotonic() < due
+
+    def _end(self) -> int:
+        try:
+            items = self._writer.write().items
+            if self._ended_well:
+                end = time.monotonic() + PATIENCE
+                make_thumbnails(self._folder, items, lambda: time.monotonic() < end)
+        except MultiGPUError as error:
+            if self._ended_well:
+                print(error, file=sys.stderr)
+            return 1
+        return 0
+
+
+def main() -> int:
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):  # they are meant for the run
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(OSError):
+        os.nice(NICE)
+    follower = Follower(Path(sys.argv[1]))
+    threading.Thread(target=follower.hear, daemon=True).start()
+    return follower.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""What a gallery shows of a folder: one item for each task that has or is to have a picture."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+State = Literal["done", "failed", "running", "waiting"]
+"""running: a worker has it, or had it when its run was killed. waiting: the next run does it."""
+Kind = Literal["generate", "edit", "score"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one judge said of an edit.
+
+    Attributes:
+        scores: by name; None where its answer gave none.
+        calls: its words: `name` of the question, `words`, and `problem` if they could not be read.
+        error: why there is no verdict.
+    """
+
+    judge: str
+    scores: dict[str, float] | None
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+    updated: float = 0.0
+
+
+@dataclass(frozen=True)
+class Item:
+    """One task of a folder.
+
+    Attributes:
+        id: unique in its folder, and the same whenever it is read.
+        file: the picture, relative to the folder; None where there is none.
+        is_missing: the record speaks of a picture that is not there.
+        size: bytes of the picture.
+        task: as it was recorded.
+        used: what the model really took.
+        sources: paths of the pictures that were edited, as recorded.
+        verdicts: of each judge, the newest last.
+    """
+
+    id: str
+    batch: int
+    position: int
+    name: str
+    kind: Kind
+    state: State
+    task: dict[str, Any]
+    file: str | None = None
+    is_missing: bool = False
+    size: int = 0
+    sha256: str | None = None
+    used: dict[str, Any] = field(default_factory=dict)
+    worker: str | None = None
+    seconds: float = 0.0
+    attempts: int = 0
+    updated: float = 0.0
+    error: str | None = None
+    cause: str | None = None
+    sources: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def category(self) -> str | None:
+        """The benchmark's category, if its data has some."""
+        metadata = self.task.get("metadata")
+        found = metadata.get("category") if isinstance(metadata, dict) else None
+        return found if isinstance(found, str) else None

@@ -1,0 +1,211 @@
+"""Items of an output folder, from its record; without one, from the tables beside its pictures."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from apps.gallery.items import Item, Kind, State
+from apps.gallery.verdicts import Verdicts
+from core.errors import InputError
+from core.paths import as_text, on_disk
+from core.store.ledger_entry import Entry
+from core.store.ledger_reading import FolderRecord, Recorded, RecordedLease, read_record
+from core.store.outputs import PICTURE_SUFFIXES
+
+METADATA, RESULTS = "metadata.jsonl", "results.jsonl"
+_STATES: dict[str, State] = {
+    "done": "done",
+    "failed": "failed",
+    "quarantined": "failed",
+    "leased": "running",
+    "pending": "waiting",
+}
+
+
+@dataclass(frozen=True)
+class FolderContents:
+    """A folder as its gallery shows it, and the attempts behind it."""
+
+    items: list[Item]
+    leases: list[RecordedLease]
+
+
+def read_folder(folder: Path) -> FolderContents:
+    """Read an output folder, of a run that has ended, was killed or goes on.
+
+    Raises:
+        InputError: it is no output folder.
+        LedgerError, StorageError: its record cannot be read.
+    """
+    record = read_record(folder)
+    if record is not None and record.tasks:
+        return FolderContents(_items(folder, record), record.leases)
+    if not folder.is_dir():
+        raise InputError(f"{as_text(folder)}: there is no such folder.")
+    items = list(_from_tables(folder))
+    if not items and record is None:
+        raise InputError(
+            f"{as_text(folder)}: no output folder of a run, as it has neither ledger.sqlite nor "
+            f"{METADATA}.{_runs_below(folder)}"
+        )
+    return FolderContents(items, [])
+
+
+def _runs_below(folder: Path) -> str:
+    """The end of an error for somebody who named the folder above."""
+    names = sorted(p.parent.name for p in folder.glob("*/ledger.sqlite"))
+    return f" Did you mean {as_text(folder / names[0])}?" if names else ""
+
+
+def _items(folder: Path, record: FolderRecord) -> list[Item]:
+    attempts = Counter(lease.key for lease in record.leases)
+    ends = {lease.key: lease.outcome for lease in record.leases if lease.ended is not None}
+    scores = [task for task in record.tasks if kind_of(task.entry.task) == "score"]
+    others = [task for task in record.tasks if kind_of(task.entry.task) != "score"]
+    verdicts = Verdicts(folder, scores, [task.entry for task in others])
+    items = [
+        replace(
+            _item(folder, task),
+            attempts=attempts[task.entry.key],
+            cause=ends.get(task.entry.key)
+            if task.entry.state in ("failed", "quarantined")
+            else None,
+            verdicts=verdicts.of(task.entry.key),
+        )
+        for task in others
+    ]
+    return items + [_item(folder, task) for task in verdicts.alone]
+
+
+def kind_of(task: dict[str, Any]) -> Kind:
+    """The kind of a recorded task."""
+    if "edited_image" in task:
+        return "score"
+    return "edit" if "source_images" in task or "instruction" in task else "generate"
+
+
+def _item(folder: Path, recorded: Recorded) -> Item:
+    entry = recorded.entry
+    state = _STATES[entry.state]
+    size = _size(folder, entry) if state == "done" else 0
+    is_missing = state == "done" and size is None
+    sources = entry.task.get("source_images") or ()
+    sources = (sources,) if isinstance(sources, str) else tuple(map(str, sources))
+    edited = entry.task.get("edited_image")
+    return Item(
+        id=entry.key,
+        batch=recorded.batch,
+        position=entry.position,
+        name=entry.task_id,
+        kind=kind_of(entry.task),
+        state=state,
+        task=entry.task,
+        file=entry.output_path if state == "done" and not is_missing else None,
+        is_missing=is_missing,
+        size=size or 0,
+        sha256=entry.sha256,
+        used=entry.used,
+        worker=entry.worker,
+        seconds=entry.elapsed,
+        updated=recorded.updated,
+        error=entry.error,
+        sources=(*sources, *((str(edited),) if edited else ())),
+    )
+
+
+def _size(folder: Path, entry: Entry) -> int | None:
+    """Bytes of a finished result; None where it is gone."""
+    try:
+        return os.stat(os.path.join(folder, on_disk(str(entry.output_path)))).st_size
+    except (OSError, ValueError):
+        return None
+
+
+def _from_tables(folder: Path) -> Iterator[Item]:
+    """Items of a folder whose record is gone: its pictures, and what the tables say of them."""
+    number = 0
+    for row in _rows(folder / METADATA):
+        name = row.get("file_name")
+        if not isinstance(name, str) or not name.lower().endswith(PICTURE_SUFFIXES):
+            continue
+        path = folder / on_disk(name)
+        there = path.is_file()
+        yield Item(
+            id=name,
+            batch=1,
+            position=number,
+            name=str(row.get("task_id") or row.get("pair_id") or name),
+            kind="edit" if row.get("instruction") else "generate",
+            state="done",
+            task=_task_of(row),
+            file=name if there else None,
+            is_missing=not there,
+            size=path.stat().st_size if there else 0,
+            sha256=row["sha256"] if isinstance(row.get("sha256"), str) else None,
+            used={key: row[key] for key in _USED if row.get(key) is not None},
+        )
+        number += 1
+    for row in _rows(folder / RESULTS):
+        if row.get("success") is False and row.get("status") in ("failed", "quarantined"):
+            yield Item(
+                id=f"{row.get('position')} {row.get('task_id')}",
+                batch=1,
+                position=number,
+                name=str(row.get("task_id")),
+                kind="generate",
+                state="failed",
+                task={"seed": row.get("seed")},
+                worker=row.get("worker"),
+                seconds=_number(row.get("elapsed")),
+                attempts=int(_number(row.get("attempts"))),
+                error=str(row.get("error")),
+                cause=row.get("cause"),
+            )
+            number += 1
+
+
+_USED = ("model", "width", "height", "num_inference_steps", "guidance_scale", "true_cfg_scale")
+_TASK = ("prompt", "instruction", "negative_prompt", "seed")
+
+
+def _task_of(row: dict[str, Any]) -> dict[str, Any]:
+    task: dict[str, Any] = {key: row[key] for key in _TASK if row.get(key) is not None}
+    if isinstance(task.get("seed"), str) and task["seed"].isdecimal():
+        task["seed"] = int(task["seed"])
+    loras = _json(row.get("loras"))
+    if isinstance(loras, list) and loras:
+        task["loras"] = [
+            {"path": str(x.get("lora")), "strength": _number(x.get("strength"))}
+            for x in loras
+            if isinstance(x, dict)
+        ]
+    metadata = _json(row.get("metadata"))
+    task["metadata"] = metadata if isinstance(metadata, dict) else {}
+    if isinstance(row.get("category"), str):
+        task["metadata"]["category"] = row["category"]
+    return task
+
+
+def _json(text: Any) -> Any:
+    try:
+        return json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, int | float) else 0.0
+
+
+def _rows(file: Path) -> Sequence[dict[str, Any]]:
+    """Objects of a JSONL file; what cannot be read is left out."""
+    try:
+        text = file.read_text("utf-8", errors="replace")
+    except OSError:
+        return []
+    rows = (_json(line) for line in text.split("\n") if line.strip())
+    return [row for row in rows if isinstance(row, dict)]

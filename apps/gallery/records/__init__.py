@@ -1,0 +1,1 @@
+"""What the record of an output folder tells: lists, exports, checks, and what is in the way."""

@@ -1,0 +1,154 @@
+"""The process that test processes are forks of: `python -m tests.warm_tests LISTENER`.
+
+It has imported, once for all of them, the libraries that tests of real models import: which takes
+each test process five seconds of a core. It has one thread, and ends with pytest's own process.
+"""
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests import warm_fork_server
+
+PROJECT = Path(__file__).resolve().parent.parent
+JOIN = PROJECT / "tests" / "warm_join.py"
+IMPORTED = (
+    *("pytest", "numpy.testing", "PIL.Image", "yaml", "psutil", "torch", "diffusers", "peft"),
+    *(
+        "apps.server.command",
+        "apps.server.safety.key_command",
+        "apps.edit_benchmark.command",
+        "apps.tweets.command",
+    ),
+    *("tests.tiny_pipelines", "tests.tiny_recent_pipelines", "tests.lora_layouts"),
+    *("workers.models.native_image_generator", "workers.models.native_image_editor"),
+    *("workers.judges.registry", "workers.judges.vlm_logits", "workers.judges.clip"),
+    *("workers.process", "workers.result_saver", "workers.library_warnings"),
+    *("demo_model.demo_workers", "diffusers.guiders", "peft.utils.hotswap", "numpy.ctypeslib"),
+    *("openai.types.responses", "piexif", "starlette.testclient"),  # not datasets: it has threads
+)
+# Environment: threads of a library would not survive the fork.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+REQUEST = 1 << 20  # bytes
+
+
+def command() -> str:
+    """The command line that a test process is started with, in place of Python's.
+
+    The process that calls this is the one with which all of them end.
+    """
+    place = f"\0tests-{os.getpid()}"  # of no file system
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(place)
+        listener.listen()
+        _mothers.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.warm_tests", str(listener.fileno())],
+                cwd=PROJECT,
+                env={**os.environ, **ONE_THREAD},
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.PIPE,  # which ends with this process
+            )
+        )
+    return f"'{sys.executable}' '{JOIN}' '{place[1:]}'"
+
+
+_mothers: list["subprocess.Popen[bytes]"] = []
+
+
+def serve(listener: socket.socket) -> str:
+    """Fork for whoever asks, until pytest's own process ends; returns in a fork, what it runs."""
+    running: dict[int, tuple[int, socket.socket]] = {}  # by a descriptor of the process
+    while True:
+        waited_for: list[Any] = [sys.__stdin__, listener, *running]
+        for ready in select.select(waited_for, [], [])[0]:
+            if ready is sys.__stdin__:
+                sys.exit()
+            if ready is listener:
+                connection = listener.accept()[0]
+                data, files, _, _ = socket.recv_fds(connection, REQUEST, 3)
+                if not data:
+                    connection.close()
+                elif pid := os.fork():
+                    for file in files:
+                        os.close(file)
+                    running[os.pidfd_open(pid)] = pid, connection
+                else:
+                    listener.close()
+                    for descriptor, (_, other) in running.items():
+                        os.close(descriptor)
+                        other.close()
+                    connection.close()
+                    return _become(*json.loads(data), *files)
+            else:
+                pid, connection = running.pop(ready)
+                os.close(ready)
+                os.waitpid(pid, 0)
+                connection.close()
+
+
+def _become(
+    code: str, folder: str, environment: dict[str, str], stdin: int, stdout: int, stderr: int
+) -> str:
+    """Look as a fresh `python -c CODE` does.
+
+    The first fork server of real models that its tests start is ready, too. Other than one of users
+    it has in sight what optional packages are installed, which workers of some models have.
+    """
+    warm_fork_server.keep_ready("models", not_for_it=(stdin, stdout, stderr))
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    for number, file in enumerate((stdin, stdout, stderr)):
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.argv[:] = ["-c"]
+    sys.path[0] = ""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    return code
+
+
+@contextmanager
+def words_unheard() -> Iterator[None]:
+    """Leave out what libraries print as they are imported: pytest hides it, too, where tests do."""
+    real = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(real, 2)
+        os.close(real)
+
+
+def main(listener: int) -> None:
+    # Ctrl-C is for the tests; whoever has it ignored hands that on.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: None)
+    gc.disable()  # while importing: a tenth sooner
+    with words_unheard():
+        for name in IMPORTED:
+            __import__(name)
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+    threads = os.listdir("/proc/self/task")
+    assert len(threads) == 1, f"{len(threads)} threads: forks of this process may hang"
+    code = serve(socket.socket(fileno=listener))
+    exec(code, sys.modules["__main__"].__dict__)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
