@@ -16,8 +16,14 @@ import gc
 # Objects that are new, rounds of these, and rounds of those.
 THRESHOLDS = (10_000, 5, 200)
 FEW_JOBS = 500  # with these it takes some 20 ms
-# Parameters of mallopt, and bytes (malloc.h); once one is set, glibc leaves all as they are.
-KEPT_AT_MOST = {-1: 256 * 1024, -3: 256 * 1024}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+MIB = 1024 * 1024
+# Parameters of mallopt, by their numbers in malloc.h. With smaller thresholds pictures, which are
+# some 100 kB, would often be written to pages that the system has to find and clear first.
+ALLOCATOR = {
+    -8: 4,  # M_ARENA_MAX: not eight for each core, for threads of which one at a time runs Python
+    -1: MIB,  # M_TRIM_THRESHOLD
+    -3: MIB,  # M_MMAP_THRESHOLD
+}
 _c = ctypes.CDLL(None)
 _trim = getattr(_c, "malloc_trim", None)  # not there where C's library is another
 
@@ -28,8 +34,8 @@ def set_up() -> None:
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
     if _trim is not None:
-        for parameter, size in KEPT_AT_MOST.items():
-            _c.mallopt(parameter, size)
+        for parameter, value in ALLOCATOR.items():
+            _c.mallopt(parameter, value)
 
 
 def sweep(open_jobs: int) -> None:
