@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,13 @@ from core.streams import protect_standard_streams
 from core.tasks import Result
 
 PICTURES_PER_WORKER = 4
+MOST_SPEED_UP = 1.15  # times the number of workers: more is an error of measurement
+TRIES = 2
 LORA = DEMO_MODEL.parent / "loras" / "snow.safetensors"
+
+
+class NotMeasured(Exception):
+    """A check found nothing wrong, and nothing to rely on either."""
 
 
 class Overlap:
@@ -80,14 +87,32 @@ def check_same_time(workers: int, folder: Path) -> str:
     """With more than one worker, tasks run at the same time; says how much that helps."""
     tasks = house_tasks(workers * PICTURES_PER_WORKER)
     overlap = Overlap()
-    _, together = draw(folder / "together", workers, tasks, overlap)
-    assert overlap.most >= workers, f"at most {overlap.most} tasks ran at the same time"
-    _, alone = draw(folder / "alone", 1, tasks)
-    cores = len(os.sched_getaffinity(0))
-    busy = "; it is busy with other things, too" if alone / together > workers else ""
-    return (
-        f"{alone / together:.2f} times as fast as one worker (this machine has {cores} cores{busy})"
-    )
+    together = alone = 0.0
+    for number in range(TRIES):
+        _, together = draw(folder / f"together_{number}", workers, tasks, overlap)
+        assert overlap.most >= workers, f"at most {overlap.most} tasks ran at the same time"
+        _, alone = draw(folder / f"alone_{number}", 1, tasks)
+        if alone / together <= MOST_SPEED_UP * workers:
+            break
+    return speed_up(together, alone, workers, len(os.sched_getaffinity(0)))
+
+
+def speed_up(together: float, alone: float, workers: int, cores: int) -> str:
+    """What the seconds of several workers and of one for the same pictures say.
+
+    Raises:
+        NotMeasured: they cannot be true: something else slowed the machine down now and then.
+    """
+    times = alone / together
+    there = "1 core" if cores == 1 else f"{cores} cores"
+    if times > MOST_SPEED_UP * workers:
+        many = "1 worker" if workers == 1 else f"{workers} workers"
+        raise NotMeasured(
+            f"{many} took {together:.1f} s and one worker {alone:.1f} s for the same pictures, "
+            f"which {there} cannot explain: other programs hold them: one worker's threads wait "
+            "for each other. Tasks did run at the same time; measure again when it is idle"
+        )
+    return f"{times:.2f} times as fast as one worker (this machine has {there})"
 
 
 def check_lora(workers: int, folder: Path) -> str:
@@ -136,8 +161,10 @@ CHECKS: dict[str, Callable[[int, Path], str]] = {
 
 
 def test_this_machine(tmp_path: Path) -> None:
+    workers = 2 if choose_devices()[0].kind == "cpu" else len(choose_devices())
     for name, check in CHECKS.items():
-        check(2 if choose_devices()[0].kind == "cpu" else len(choose_devices()), tmp_path / name)
+        with suppress(NotMeasured):
+            check(workers, tmp_path / name)
 
 
 def main() -> int:
@@ -154,15 +181,21 @@ def main() -> int:
         print(f"  FAILED  devices: {error}")
         return 2
     workers = len(devices) if wanted or devices[0].kind == "cuda" else 2
-    failed = 0
+    failed = unsure = 0
     with tempfile.TemporaryDirectory() as folder:
         for name, check in CHECKS.items():
             try:
                 print(f"  ok      {name}: {check(workers, Path(folder) / name)}", flush=True)
+            except NotMeasured as error:
+                unsure += 1
+                print(f"  unsure  {name}: {error}", flush=True)
             except (AssertionError, MultiGPUError) as error:
                 failed += 1
                 print(f"  FAILED  {name}: {error}", flush=True)
-    print("This machine is ready." if not failed else f"{failed} of {len(CHECKS)} checks failed.")
+    ready = "This machine is ready" + "; its speed could not be measured." * bool(unsure)
+    if not unsure:
+        ready += "."
+    print(ready if not failed else f"{failed} of {len(CHECKS)} checks failed.")
     return 1 if failed else 0
 
 

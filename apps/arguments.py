@@ -25,6 +25,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def percent(text: str) -> int:
+    """A number from 1 to 100."""
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 100, found {text!r}")
+    return int(text)
+
+
 def seed(text: str) -> int:
     """A seed as `core.seeds` takes it."""
     try:
@@ -58,7 +65,34 @@ def folder_name(text: str) -> str:
     return name
 
 
-def add_gallery_option(parser: argparse.ArgumentParser) -> None:
+def add_output_options(parser: argparse._ActionsContainer) -> None:
+    """`--log-level`, and how a run is shown: `--plain`, `--quiet` or `--json`."""
+    group = parser.add_mutually_exclusive_group()
+    for flags, mode, text in (
+        (("--plain",), "plain", "a line for each result, also on a terminal"),
+        (("-q", "--quiet"), "quiet", "say nothing but warnings, what failed, and the result"),
+        (("--json",), "json", "write events to standard output, a line of JSON each"),
+    ):
+        group.add_argument(
+            *flags, dest="progress", action="store_const", const=mode, default="auto", help=text
+        )
+    parser.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        default="INFO",
+        type=str.upper,
+        help="how much is said: WARNING only what needs a look, DEBUG everything (default: INFO)",
+    )
+
+
+def log_level(options: argparse.Namespace) -> str:
+    """The level that the options ask for: with `--quiet`, of warnings at least."""
+    level: str = options.log_level
+    quiet = options.progress == "quiet" and level in ("DEBUG", "INFO")
+    return "WARNING" if quiet else level
+
+
+def add_gallery_option(parser: argparse._ActionsContainer) -> None:
     """`--no-gallery`, over the setting `gallery`."""
     parser.add_argument(
         "--no-gallery",
@@ -69,7 +103,7 @@ def add_gallery_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_server_options(parser: argparse.ArgumentParser) -> None:
+def add_server_options(parser: argparse._ActionsContainer) -> None:
     """`--server URL` and `--no-server`, over the setting `use_server`."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(

@@ -36,13 +36,14 @@ class Interrupts:
     """Handles Ctrl-C. Once: finish what runs. Twice: stop at once. Before a run: KeyboardInterrupt.
 
     Attributes:
+        command: the one that was given, which continues what it began.
         run: what is asked to end; set it when there is something to finish.
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
         self.count = 0
         self.run: Stoppable | None = None
-        self._resume = shlex.join([Path(sys.executable).name, sys.argv[0], *argv])
+        self.command = shlex.join([Path(sys.executable).name, sys.argv[0], *argv])
         self._before: dict[int, Any] = {}
         self._terminals = [fd for fd in STANDARD if os.isatty(fd)]
 
@@ -59,7 +60,7 @@ class Interrupts:
 
     def tell_how_to_continue(self) -> None:
         """Log the command that starts a run again that was interrupted before it began."""
-        logger.warning(f"Interrupted. Start again with: {self._resume}")
+        logger.warning(f"Interrupted. Start again with: {self.command}")
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
@@ -77,7 +78,7 @@ class Interrupts:
     def _acknowledge(self) -> None:
         logger.warning(
             "Interrupted: what is being worked on is finished; once more stops at "
-            f"once. Continue later with: {self._resume}"
+            f"once. Continue later with: {self.command}"
         )
 
     @staticmethod

@@ -7,8 +7,8 @@ from typing import Any
 from loguru import logger
 
 from core.events import TaskEnded
+from core.log_format import LOG_FORMAT
 
-LOG_FORMAT = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
 _sinks = [0]  # of loguru, which starts with one
 
 

@@ -94,6 +94,7 @@ class BatchIntake:
             self._settings.seed,
             self._kept_seed,
             self._claims,
+            self._settings.workers.picture_quality,
         )
 
     def _namer(self, stem: str, suffix: str) -> Callable[[int], str]:

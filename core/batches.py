@@ -1,11 +1,13 @@
 """The batches of a generator: from inputs to a plan, to a job of the engine, to its results."""
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from core.batch_intake import BatchIntake
@@ -21,6 +23,9 @@ from core.session import Session
 from core.settings import Settings
 from core.tasks import Result, Task
 from core.warm_models import WarmModels
+
+if TYPE_CHECKING:
+    from core.dry_run.run_plan import RunPlan
 
 WAIT_SLICE = 0.5  # seconds: how long a blocked wait keeps Ctrl-C waiting on some platforms
 FEW_JOBS = 16
@@ -113,6 +118,27 @@ class Batches:
             self._prepared = bool(plan.to_run)
             return plan
 
+    def plan(self, inputs: Inputs, lora_folders: Sequence[Path]) -> "RunPlan":
+        """Check inputs, and touch nothing; see `MultiGPUImageGenerator.plan`."""
+        from core.dry_run.planner import plan_tasks
+
+        models, session = self._models, self._session.looking()
+        try:
+            with self._planning:
+                return plan_tasks(
+                    inputs,
+                    copy.deepcopy(models.roles),  # what is decided about memory is the plan's
+                    self._settings,
+                    session,
+                    [*lora_folders, user_path(self._settings.lora_dir, "lora_dir")],
+                    self._inspector,
+                    self._default_path(),
+                    self._session.claims.numbered,
+                    None if models.server is None else models.server.name,
+                )
+        finally:
+            session.close()
+
     def _default_path(self) -> Callable[[str], str]:
         """Where a result without a path of its own lies, by its name; holds no generator alive."""
         if self._session.lasts:
@@ -204,7 +230,7 @@ class Batches:
                 with self._planning:
                     self._jobs = [known for known in self._jobs if known is not job]
         self.tables_error = job.records_error
-        return job.results()
+        return plan.told(job.results())
 
     def forget_stop(self) -> None:
         """Once all that the user wanted to end has ended: the next job is another one."""
@@ -221,6 +247,8 @@ class Batches:
         """Close all jobs as interrupted at once; safe in a signal handler."""
         for job in self._jobs:
             job.interrupt(at_once=True)
+        if self._models.engine is not None:  # it may be waiting for workers, with no job left
+            self._models.engine.hurry()
 
     def forget(self) -> None:
         """Be as before the first batch; called when the workers are stopped."""

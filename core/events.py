@@ -1,16 +1,55 @@
 """What a run tells whoever watches it: small frozen dataclasses, handed to a callback."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Protocol
 
 from loguru import logger
 
+from core.lora_stack import CheckedLora
 from core.tasks import Result
 
 
 @dataclass(frozen=True)
+class TaskShape:
+    """What of a task decides how long it takes.
+
+    Attributes:
+        kind: generate, edit or score.
+        work: expected work, in a unit of the kind.
+        loras: names of the LoRAs that it uses.
+    """
+
+    kind: str = "generate"
+    work: float = 1.0
+    loras: tuple[str, ...] = ()
+
+
+UNKNOWN_SHAPE = TaskShape()
+
+
+class Shaped(Protocol):
+    """A task that can run: see `core.intake.admission.Admitted`."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def work(self) -> float: ...
+    @property
+    def loras(self) -> Sequence[CheckedLora]: ...
+
+
+def shape_of(task: Shaped) -> TaskShape:
+    """The shape of a task that can run."""
+    return TaskShape(task.role, task.work, tuple(PurePath(x.path).stem for x in task.loras))
+
+
+@dataclass(frozen=True)
 class TaskStarted:
-    """`job` is the number of the job that the task belongs to.
+    """A worker was given a task; it begins with it when it has done what it was given before.
+
+    `job` is the number of the job that the task belongs to.
 
     `steps` is how many it takes, as its task says; 0 where that is the model's affair, and for
     tasks without steps.
@@ -20,6 +59,7 @@ class TaskStarted:
     worker: str
     job: int = 0
     steps: int = 0
+    shape: TaskShape = UNKNOWN_SHAPE
 
 
 @dataclass(frozen=True)
@@ -65,6 +105,7 @@ class TaskEnded:
     result: Result
     job: int = 0
     refused: bool = False
+    shape: TaskShape = UNKNOWN_SHAPE
 
 
 @dataclass(frozen=True)
@@ -74,10 +115,14 @@ class TaskSpared:
 
 @dataclass(frozen=True)
 class WorkerState:
-    """`state` is a few words for the user, such as `loading` or `ready`."""
+    """`state` is a few words for the user, such as `loading the model` or `ready`.
+
+    `kind` is that of the tasks which the worker's model is for; None where that is not known.
+    """
 
     worker: str
     state: str
+    kind: str | None = None
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ SeedOrRandom = Annotated[  # or core.seeds.RANDOM
     WithJsonSchema({"type": "integer", "minimum": RANDOM, "exclusiveMaximum": MAX_SEED + 1}),
 ]
 Metadata = Annotated[dict[str, Any], BeforeValidator(_php_object), AfterValidator(_own_json)]
+Quality = Annotated[int, Field(ge=1, le=100), BeforeValidator(no_bool)]
 Strength = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False), BeforeValidator(no_bool)]
 Source = Annotated[Text, AfterValidator(_stripped)]
 MOST_SOURCES = 16  # pictures of one edit

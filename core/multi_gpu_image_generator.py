@@ -2,8 +2,10 @@
 
 import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -19,19 +21,24 @@ from core.engine.job import Job
 from core.errors import InputError, LedgerError, StorageError
 from core.events import Event, Listener, ignore, tell
 from core.intake.planning import Plan
-from core.intake.task_kinds import Inputs
+from core.intake.task_kinds import Inputs, refuse_single_task
 from core.messages import MOST_PREVIEWS
 from core.paths import user_path
 from core.remote.choice import with_or_without_server
 from core.roles import Roles
 from core.session import Session
 from core.settings import Settings, load_settings
+from core.status.notebook import in_notebook, progress_line, quieten_log
+from core.status.run_status import RunStatus
+from core.status.tracker import RunTracker
+from core.store.ledger import Entry
 from core.streams import occupy_standard_descriptors
 from core.tasks import Result, Task
 from core.warm_models import WarmModels
 from core.worker_spec import Role
 
 if TYPE_CHECKING:
+    from core.dry_run.run_plan import RunPlan
     from core.engine.snapshot import EngineSnapshot
     from core.remote.served_models import ServedModels, ServedRole
 
@@ -77,7 +84,10 @@ class MultiGPUImageGenerator:
         retry_quarantined: try tasks again that killed their workers in an earlier run.
         listener: called with events (`core.events`) from the engine's thread.
         backend: runs the workers; by default processes of this machine.
-        tables: write `metadata.jsonl` and `results.jsonl` to `output_dir` at the end of each batch.
+        tables: write `metadata.jsonl` and `results.jsonl` to `output_dir` at the end of each batch,
+            and keep up `status.json` while one runs.
+        dry_run: only `plan` will be asked for: the model's LoRAs that lie on the hub are not
+            fetched to be looked at, and everything that would do work is refused.
 
     Raises:
         InputError: settings, devices or model cannot be used as they stand, or `output_dir`
@@ -99,10 +109,14 @@ class MultiGPUImageGenerator:
         listener: Listener = ignore,
         backend: WorkerBackend | None = None,
         tables: bool = True,
+        dry_run: bool = False,
     ) -> None:
         occupy_standard_descriptors()
+        if in_notebook():
+            quieten_log()
         self.settings = load_settings(config)
-        inspector = LoraInspector()
+        self._dry_run = dry_run
+        inspector = LoraInspector(may_download=not dry_run)
         folder = user_path(config, "config").parent if isinstance(config, str | Path) else None
         roles, self._server = with_or_without_server(
             "never" if backend is not None else self.settings.use_server,
@@ -116,12 +130,20 @@ class MultiGPUImageGenerator:
             overwrite,
             retry_quarantined,
             tables,
+            with_status=tables,
         )
         self._owner: int | None = None  # the process that has the engine's thread and the ledger
         self._callers = Callers()
         planning = threading.RLock()
         self._models = WarmModels(
-            roles, self._server, self.settings, inspector, backend, self._tell, planning
+            roles,
+            self._server,
+            self.settings,
+            inspector,
+            backend,
+            self._session.hearing(_listener_of(self)),
+            self._session.tracker,
+            planning,
         )
         self._batches = Batches(self.settings, self._session, self._models, inspector, planning)
 
@@ -181,6 +203,19 @@ class MultiGPUImageGenerator:
     def output_folder(self) -> Path:
         """The folder below which relative output paths lie."""
         return self._session.root.folder
+
+    def status(self) -> RunStatus:
+        """How the run stands: counts, speed, time left, workers and failures of its batches.
+
+        A run begins with a batch and ends when no batch is left; `status.json` in `output_dir`
+        says the same, at most a second late.
+        """
+        return self.tracker.status()
+
+    @property
+    def tracker(self) -> RunTracker:
+        """Knows how the run stands; for views that look often."""
+        return self._session.tracker
 
     @property
     def lora_counts(self) -> tuple[int, int]:
@@ -318,6 +353,7 @@ class MultiGPUImageGenerator:
         self,
         tasks: Sequence[Mapping[str, Any] | Task],
         timeout: float | None = None,
+        progress: bool | None = None,
     ) -> list[Result]:
         """Do every task: draw a picture, edit one, or score an edit.
 
@@ -330,17 +366,22 @@ class MultiGPUImageGenerator:
                 are called `image_0001.png`, `edit_0001.png` and `score_0001.json`, numbered by
                 their place among all tasks that were given so far, of whatever kind.
             timeout: seconds; tasks that are not done by then get a record that says so.
+            progress: show one line that says how far the batch is, and how long it will take. By
+                default in notebooks alone. For more see `status` and `listener`.
 
         Returns:
             One result per task, in input order. A bad task is a failed result, never an
             exception, and so are all tasks of a kind whose model cannot be used.
 
         Raises:
-            InputError: the output folder holds the results of another input; nothing ran.
+            InputError: the output folder holds the results of another input, or `tasks` is no list;
+                nothing ran.
             LedgerError, StorageError: the output folder cannot be used; nothing ran.
         """
+        refuse_single_task(tasks)
         self._own()
-        with self._callers.inside():
+        shown = in_notebook() if progress is None else progress
+        with self._callers.inside(), progress_line(self.tracker) if shown else nullcontext():
             return self._batches.finish(*self._batches.submit(tasks), timeout)
 
     def submit(
@@ -366,8 +407,10 @@ class MultiGPUImageGenerator:
             The job: its results as they come or all at once, its progress, and its cancelling.
 
         Raises:
-            InputError: `previews` is no such number, or a `serve.py` does the work.
+            InputError: `tasks` is no list, `previews` is no such number, or a `serve.py` does the
+                work.
         """
+        refuse_single_task(tasks)
         if type(previews) is not int or not 0 <= previews <= MOST_PREVIEWS:
             raise InputError(f"previews: must be 0 to {MOST_PREVIEWS} (found {previews!r}).")
         if previews and self._server is not None:
@@ -396,6 +439,35 @@ class MultiGPUImageGenerator:
         self._own()
         return self._batches.prepare(inputs, lora_folders)
 
+    def records(self) -> dict[str, Entry]:
+        """What the output folder has on record: a ledger entry for each result, by its key.
+
+        Raises:
+            LedgerError, StorageError: the record cannot be read.
+        """
+        self._own()
+        with self._callers.inside():
+            return self._session.ledger.entries()
+
+    def plan(self, tasks: Inputs, lora_folders: Sequence[str | Path] | None = None) -> "RunPlan":
+        """What `generate_batch` would do: everything is checked, and nothing touched.
+
+        No file is made or changed, no worker starts, nothing is loaded, downloaded or locked, and a
+        daemon is asked for what it serves alone. `print(plan)` shows it.
+
+        Args:
+            tasks: as in `generate_batch`.
+            lora_folders: where relative LoRA paths are looked up before the configured folder; the
+                current folder by default.
+
+        Raises:
+            InputError: the output folder holds the results of another input.
+            LedgerError, StorageError: its ledger is another program's, or cannot be read.
+        """
+        own = [Path.cwd()] if lora_folders is None else [Path(f) for f in lora_folders]
+        with self._callers.inside():
+            return self._batches.plan(tasks, own)
+
     def forget(self, output_paths: Sequence[str]) -> None:
         """Remove results from the output folder's record, once their files were removed.
 
@@ -420,7 +492,10 @@ class MultiGPUImageGenerator:
 
         Raises:
             LedgerError: this process is a fork of the one that works with it.
+            InputError: it was made for plans alone.
         """
+        if self._dry_run:
+            raise InputError("This generator was made with dry_run=True, and can only plan.")
         if self._owner not in (None, os.getpid()):
             raise LedgerError(
                 f"This generator is in use by process {self._owner}, of which this one is a fork. "
@@ -436,6 +511,14 @@ class MultiGPUImageGenerator:
         """Close all jobs as interrupted at once; safe in a signal handler."""
         self._batches.abandon()
 
-    def _tell(self, event: Event) -> None:
-        """Call the listener of this moment."""
-        tell(self.listener, event)
+
+def _listener_of(generator: MultiGPUImageGenerator) -> Listener:
+    """Calls a generator's listener of that moment, and does not keep the generator alive."""
+    found = weakref.ref(generator)
+
+    def call(event: Event) -> None:
+        there = found()
+        if there is not None:
+            tell(there.listener, event)
+
+    return call

@@ -59,5 +59,12 @@ def bounded(name: str, most_bytes: int = MAX_BYTES) -> str:
     return name if _bytes(name) <= most_bytes else distinct(name, name, most_bytes)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things in words: `1 tweet`, `3 tweets`, `2 switches`."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun}{'es' if noun.endswith(('ch', 'sh', 's', 'x')) else 's'}"
+
+
 def _bytes(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))  # names of old disks need not be UTF-8

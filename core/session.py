@@ -6,23 +6,29 @@ with the folder. Without a folder that lasts, its record lives as long as its pr
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from loguru import logger
 
 from core.engine.job import Job
-from core.engine.recorder import Then
+from core.engine.recorder import Refusal, Then
 from core.engine.task_engine import TaskEngine
 from core.errors import LedgerError, StorageError
-from core.events import Listener
+from core.events import Event, Listener, shape_of
 from core.feeding import feed
 from core.intake.admission import Admitted, Item
+from core.intake.assessment import Assessed
+from core.intake.differences import Change
 from core.intake.kept_seeds import KeptSeeds
+from core.intake.plan_summary import Standing
 from core.intake.planning import Plan, Planner
 from core.model_lora import ModelLora
 from core.paths import on_disk
+from core.status.status_file import StatusFile
+from core.status.tracker import RunTracker
 from core.store.claims import BatchClaims, Claims
 from core.store.folder_input import FILE_NAME as INPUT
 from core.store.folder_input import FolderInput
@@ -30,7 +36,7 @@ from core.store.folder_recorder import FolderRecorder
 from core.store.ledger import Entry, Ledger
 from core.store.ledger_file import FILE_NAME as RECORD
 from core.store.ledger_file import LOCK_NAME
-from core.store.outputs import OutputPath, OutputRoot, output_key
+from core.store.outputs import STATUS, OutputPath, OutputRoot, output_key
 from core.store.tables import Tables, refuse_foreign_tables
 from core.tasks import Result
 
@@ -44,6 +50,14 @@ class Session:
         overwrite: redo what is done, and keep nothing of what is replaced.
         retry_quarantined: try tasks again that killed their workers in an earlier run.
         with_tables: the folder has `metadata.jsonl` and `results.jsonl`.
+        with_status: it has `status.json` while a run goes on, and afterwards.
+        looks_only: nothing in the folder is made, changed or locked: what its ledger says is
+            copied, and what is planned is recorded in the copy. Nothing can be submitted.
+
+    Attributes:
+        tracker: how the run stands. It knows what it is told, and hears what `hearing` passes on.
+        in_use_by: the other run that was at work in the folder when it was looked at, if any.
+        damage: why its ledger could not be read then, if it could not.
 
     Raises:
         InputError: the folder holds the results of another input, or another program's tables.
@@ -58,20 +72,38 @@ class Session:
         overwrite: bool = False,
         retry_quarantined: bool = False,
         with_tables: bool = True,
+        with_status: bool = True,
+        looks_only: bool = False,
     ) -> None:
+        self._given = (folder, source, overwrite, retry_quarantined, with_tables)
         self.lasts = folder is not None
         self.root = OutputRoot(folder or Path("."), confined=self.lasts)
         self.overwrite = overwrite or not self.lasts
         self.claims = Claims()
         self._retry_quarantined = retry_quarantined
         self._with_tables = with_tables and self.lasts
+        self._looks_only = looks_only
+        self._is_own = False  # the run that works in the folder is this program's
+        self.in_use_by: str | None = None
+        self.damage: str | None = None
         self._claim: FolderInput | None = None
         if self.lasts and source is not None:
-            self._claim = FolderInput(self.root.folder, source, overwrite)
+            self._claim = FolderInput(self.root.folder, source, overwrite, keeps=not looks_only)
         self._ledger: Ledger | None = None
         self._tables: Tables | None = None
         self._recorder: FolderRecorder | None = None
+        folder = self.root.folder
+        self.tracker = RunTracker(folder if self.lasts else None)
+        self._status: StatusFile | None = None
+        if self.lasts and with_status and not looks_only:
+            self._status = StatusFile(folder, self.tracker)
         self._planning = threading.RLock()  # one batch is planned at a time
+
+    def looking(self) -> "Session":
+        """Another session of the same folder that only looks; this one does not count as a run."""
+        other = Session(*self._given, looks_only=True)
+        other._is_own = self._ledger is not None
+        return other
 
     # -- the folder --------------------------------------------------------------
 
@@ -91,7 +123,7 @@ class Session:
             return True
         if not self.ledger.is_empty:
             return False
-        ours = (INPUT, LOCK_NAME, RECORD)
+        ours = (INPUT, LOCK_NAME, RECORD, STATUS)
         return all(name.startswith(ours) for name in os.listdir(self.root.folder))
 
     def has_none_of(self, outputs: Sequence[str]) -> bool:
@@ -113,6 +145,11 @@ class Session:
                 self._claim.check()  # before anything is touched; again when the folder is ours
             if self._with_tables and not self.overwrite:
                 refuse_foreign_tables(self.root.folder)
+            if self._looks_only:
+                self._ledger, copy = Ledger.look_at(self.root.folder)
+                self.in_use_by = None if self._is_own else copy.in_use_by
+                self.damage = copy.damage
+                return
             self._ledger = Ledger.open(self.root.folder)
             if self._with_tables:
                 self._tables = Tables(self.root.folder, self._ledger)
@@ -124,6 +161,9 @@ class Session:
         with self._planning:
             if self._recorder is not None:
                 self._recorder.close()
+            self.tracker.stop()
+            if self._status is not None:
+                self._status.close()
             if self._tables is not None:
                 self._tables.close()
             if self._ledger is not None:
@@ -163,6 +203,12 @@ class Session:
         """Plan a batch: what is to be done, and what is settled; see `Planner.begin`."""
         return planner.begin(admitted, self._claim, known, claims)
 
+    def standings(
+        self, planner: Planner, items: Sequence[Item]
+    ) -> list[tuple[Assessed, Standing, list[Change]]]:
+        """How inputs stand to what lies in the folder; see `Planner.standings`."""
+        return planner.standings(items, self._claim)
+
     # -- its records while it runs -----------------------------------------------
 
     def submit(
@@ -195,17 +241,42 @@ class Session:
                 self._tables.begin(plan)
         finish = self._writer(plan) if ends_batch else None
         rest = 0 if plan.rest is None else len(plan.rest)
+        self.tracker.begin(map(shape_of, tasks), settled, rest)
+        if self._status is not None:
+            self._status.start()
         return engine.submit(
             tasks,
-            _PartRecorder(recorder, plan.batch, self.root.folder, finish),
+            _PartRecorder(recorder, plan.batch, self.root.folder, finish, self.tracker.end),
             settled,
             priority,
             owner,
-            listener,
+            None if listener is None else self.hearing(listener),
             sealed and not rest,
             rest,
             previews,
         )
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """A run of several jobs that ends with this block, and not between two of them."""
+        self.tracker.begin(())
+        if self._status is not None:
+            self._status.start()
+        try:
+            yield
+        finally:
+            self.tracker.end()
+
+    def hearing(self, listener: Listener) -> Listener:
+        """A listener of an engine, behind what keeps up how the run stands."""
+
+        note = self.tracker.hear  # and not the session: whoever drops that has its folder freed
+
+        def hear(event: Event) -> None:
+            note(event)
+            listener(event)
+
+        return hear
 
     def feed(
         self, engine: TaskEngine, job: Job, planner: Planner, plan: Plan, look: Callable[[], None]
@@ -237,7 +308,7 @@ class Session:
         def write(results: Sequence[Result]) -> None:
             try:
                 if tables is not None:
-                    tables.write(plan, results)
+                    tables.write(plan, plan.told(results))
                     if plan.replaced is not None:
                         plan.replaced.write_tables(any(r.status == "interrupted" for r in results))
             except (LedgerError, StorageError) as error:
@@ -258,10 +329,12 @@ class _PartRecorder:
         batch: int,
         folder: Path,
         finish: Callable[[Sequence[Result]], None] | None,
+        ended: Callable[[], None],
     ) -> None:
         self.folder = folder
         self.batch = batch
         self._finish = finish
+        self._ended = ended
         self._recorder = recorder
         self.partial_path = recorder.partial_path
         self.begin = recorder.begin
@@ -273,7 +346,12 @@ class _PartRecorder:
 
     def finish(self, results: Sequence[Result], then: Then) -> None:
         """Write what tells of the whole job, after everything else that was asked for."""
+
+        def finished(refusal: Refusal | None) -> None:
+            self._ended()
+            then(refusal)
+
         if self._finish is None:
-            then(None)
+            finished(None)
         else:
-            self._recorder.call(partial(self._finish, results), then)
+            self._recorder.call(partial(self._finish, results), finished)

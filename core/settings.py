@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from core.fields import Area, Scale, SeedOrRandom, Side, Steps, Strength, Text
+from core.fields import Area, Quality, Scale, SeedOrRandom, Side, Steps, Strength, Text
 from core.judge_type import JUDGES
 from core.model_identity import Identity
 from core.model_settings import Count, DrawingModel, LoadedModel
@@ -138,7 +138,8 @@ class WorkerSettings(Section):
     max_resident_loras: Annotated[int, Field(ge=1, le=24)]
     max_cached_prompts: Annotated[int, Field(ge=0, le=10_000)]
     max_pending_saves: Annotated[int, Field(ge=1, le=64)]
-    picture_format: Literal["png", "webp"]
+    picture_format: Literal["png", "webp", "jpeg"]
+    picture_quality: Quality | None
 
     def decisive(self, identity: str) -> str:
         """A model's identity together with the settings here that change its pixels to the eye."""
@@ -172,7 +173,14 @@ class WorkerSettings(Section):
     @property
     def picture_suffix(self) -> str:
         """Ending of pictures without an output path of their own, with its dot."""
-        return f".{self.picture_format}"
+        return ".jpg" if self.picture_format == "jpeg" else f".{self.picture_format}"
+
+    @field_validator("picture_quality")
+    @classmethod
+    def _of_a_lossy_format(cls, value: int | None, others: ValidationInfo) -> int | None:
+        if value is not None and others.data.get("picture_format") == "png":
+            raise ValueError("it is for picture_format: jpeg or webp; PNG is lossless")
+        return value
 
 
 def _known_judge(value: str) -> str:
@@ -245,6 +253,17 @@ class Settings(DrawingModel):
         judge: of the model that scores.
         judge_model_defaults: of models that score.
     """
+
+    other_names: ClassVar[Mapping[str, str]] = {  # of keys, as people write them
+        "steps": "defaults.num_inference_steps",
+        "cfg_scale": "defaults.cfg",
+        "guidance": "defaults.guidance_scale",
+        "negative": "defaults.negative_prompt",
+        "lora": "model_loras",
+        "loras": "model_loras",
+        "format": "workers.picture_format",
+        "quality": "workers.picture_quality",
+    }
 
     use_server: UseServer
     gallery: bool

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -78,7 +78,24 @@ def _validate(kind: type[S], data: Mapping[str, Any], origin: str) -> S:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{origin}: {describe(error, partial(_keys_at, kind))}") from None
+        raise InputError(f"{origin}: {_described(kind, error)}") from None
+
+
+def _described(kind: type[BaseModel], error: ValidationError) -> str:
+    elsewhere = {**_keys_below(kind), **getattr(kind, "other_names", {})}
+    return describe(error, partial(_keys_at, kind), elsewhere)
+
+
+@cache
+def _keys_below(kind: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """All keys of a kind of settings with their sections before them, by their own names."""
+    found: dict[str, str] = {}
+    for name, field in kind.model_fields.items():
+        for section in (field.annotation, *get_args(field.annotation)):
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                found = {**_keys_below(section, f"{prefix}{name}."), **found}
+        found[name] = f"{prefix}{name}"
+    return found
 
 
 def _keys_at(kind: type[BaseModel], place: Place) -> list[str]:

@@ -11,6 +11,7 @@ from core.fields import (
     Area,
     Metadata,
     Prompt,
+    Quality,
     Scale,
     Seed,
     SeedOrRandom,
@@ -147,9 +148,11 @@ class GenerateTask(Task):
         lora_path: a LoRA in safetensors form.
         lora_strength: 1.0 is the LoRA as trained, 0.0 is without it.
         loras: several LoRAs whose changes of the model add up, instead of `lora_path`.
-        output_path: where the PNG goes; see `core.store.outputs`.
+        output_path: where the picture goes, a PNG, WebP or JPEG file; see `core.store.outputs`.
         task_id: the name of the task in results and logs.
         metadata: anything JSON; kept with the picture and never interpreted.
+        picture_quality: of a JPEG or WebP file, 1 to 100; None is lossless for WebP. Of a PNG
+            file it stays None.
         seed_is_random: set by admission where it chose `seed` itself, because -1 was asked for.
     """
 
@@ -172,6 +175,7 @@ class GenerateTask(Task):
     output_path: Text | None = None
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)
+    picture_quality: Quality | None = None
     seed_is_random: bool = False
 
 
@@ -195,9 +199,10 @@ class EditTask(Task):
         lora_path: a LoRA in safetensors form.
         lora_strength: 1.0 is the LoRA as trained, 0.0 is without it.
         loras: several LoRAs whose changes of the model add up, instead of `lora_path`.
-        output_path: where the PNG goes; see `core.store.outputs`.
+        output_path: where the picture goes, a PNG, WebP or JPEG file; see `core.store.outputs`.
         task_id: the name of the task in results and logs.
         metadata: anything JSON; kept with the picture and never interpreted.
+        picture_quality: of a JPEG or WebP file, as in `GenerateTask`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=False)
@@ -222,6 +227,7 @@ class EditTask(Task):
     output_path: Text | None = None
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)
+    picture_quality: Quality | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,9 +324,15 @@ def fields_of(task: Task) -> dict[str, Any]:
 
 
 def task_to_json(task: Task) -> dict[str, Any]:
-    """All fields, and under `kind` the name of the class; `loras` only where there are some."""
+    """All fields, and under `kind` the name of the class.
+
+    `loras` and `picture_quality` are there only where they are set: records of others stay as they
+    always were.
+    """
     data = {"kind": type(task).__name__, **fields_of(task)}
     loras = data.pop("loras", ())
+    if data.get("picture_quality") is None:
+        data.pop("picture_quality", None)
     return {**data, "loras": [vars(lora) for lora in loras]} if loras else data
 
 

@@ -23,6 +23,7 @@ from core.events import Event
 from core.paths import user_path
 from core.roles import Roles
 from core.settings import Settings
+from core.status.tracker import RunTracker
 from core.worker_spec import Role
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class WarmModels:
         server: does the work in place of workers of this process, if there is one.
         backend: runs the workers; None for processes of this machine.
         tell: told of what happens, in the engine's thread.
+        tracker: told of models and of workers that there will be.
         planning: held while it is decided which models are loaded, and how.
     """
 
@@ -49,6 +51,7 @@ class WarmModels:
         inspector: LoraInspector,
         backend: WorkerBackend | None,
         tell: Callable[[Event], None],
+        tracker: RunTracker,
         planning: RLock,
     ) -> None:
         self.roles = roles
@@ -59,6 +62,7 @@ class WarmModels:
         self._inspector = inspector
         self._backend = backend
         self._tell = tell
+        self._tracker = tracker
         self._planning = planning
         self._lora_counts = (0, 0)
 
@@ -77,6 +81,9 @@ class WarmModels:
                     role = self.roles[name]
                     role.ensure()
                     logger.info(role.reason)
+                    server = None if self.server is None else self.server.name
+                    self._tracker.serves(name, role.model.shown)
+                    self._tracker.has_workers(role.devices, server)
                     if self.server is None:
                         self.engine.add_model(role.served())
                     self.served.add(name)

@@ -288,7 +288,7 @@ class Project:
     def _warm(
         self, script: Path, arguments: Sequence[str], errors: TextIO, kind: Kind | None
     ) -> WarmCommand | None:
-        if kind is None or script not in (COMMAND, BENCHMARK):
+        if kind is None or (kind == "simulated" and script not in (COMMAND, BENCHMARK)):
             return None
         environment = self.environment
         return WARM.start(script, arguments, self.folder, errors, environment, kind=kind)

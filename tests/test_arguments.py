@@ -28,7 +28,7 @@ def takes_abbreviations(parser: ast.Call) -> bool:
 
 def test_no_parser_takes_abbreviations() -> None:
     found = {file: list(parsers(file)) for file in SCRIPTS}
-    assert {COMMAND.parent / "apps" / "tweets" / "command.py", PROJECT / "test_multi_gpu.py"} <= {
+    assert {COMMAND.parent / "apps" / "tweets" / "options.py", PROJECT / "test_multi_gpu.py"} <= {
         file for file, calls in found.items() if calls
     }
     lax = [
@@ -44,7 +44,7 @@ def test_no_parser_takes_abbreviations() -> None:
     ("script", "arguments", "refused"),
     [
         (COMMAND, ["tweets.json", "--gpu", "2"], "--gpu"),
-        (COMMAND, ["tweets.json", "--prompt", "x"], "--prompt"),
+        (COMMAND, ["tweets.json", "--promp", "x"], "--promp"),
         (BENCHMARK, ["--out", "here"], "--out"),
         (BENCHMARK, ["compare", "a", "b", "--sample", "9"], "--sample"),
         (PROJECT / "test_multi_gpu.py", ["--hel"], "--hel"),

@@ -196,18 +196,11 @@ def test_what_passes_is_tried_again_and_then_the_cache_does_without_the_hub(
     assert tries == [("2", "1"), ("3", "2")]
     assert len(lines(run, "WARNING")) == 2
 
-    hub.refusal = lambda n, path: (500, {})
     hub.requests.clear()
-    run = draw(project, hub.url, workers=1, word="boat")
-    assert run.process.returncode == 0, run.errors
-    [line] = lines(run, "WARNING")
-    assert "someone/model: The hub answered with HTTP 500. It is loaded from the cache." in line
-    assert len(hub.requests) == 1
-
     project.environment["HF_HUB_OFFLINE"] = "1"
     run = draw(project, hub.url, workers=1, word="tree")
     assert run.process.returncode == 0 and lines(run, "WARNING") == []
-    assert len(hub.requests) == 1
+    assert hub.requests == []
 
 
 def test_a_judge_that_nobody_may_load_is_asked_for_once(project: Project, hub: HubServer) -> None:

@@ -116,6 +116,14 @@ def test_a_cache_that_another_program_filled_is_enough(hub: HubServer) -> None:
     assert str(bring()) == folder and len(hub.requests) == 1
 
 
+def test_a_whole_cache_is_enough_where_the_hub_is_out_of_order(hub: HubServer) -> None:
+    folder, said = bring(), list[str]()
+    hub.refusal = lambda n, path: (500, {})
+    hub.requests.clear()
+    assert bring(said) == folder and len(hub.requests) == 1
+    assert said == ["someone/model: The hub answered with HTTP 500. It is loaded from the cache."]
+
+
 def test_a_file_goes_on_where_it_broke_off(hub: HubServer) -> None:
     said: list[str] = []
     broke: list[str] = []

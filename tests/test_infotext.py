@@ -65,7 +65,7 @@ KEPT = {"model": "demo-model", "size": "64x48", "steps": "8", "cfg_scale": "3.5"
 
 
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg"])
 @pytest.mark.parametrize(
     ("prompt", "negative"),
     [
@@ -177,7 +177,7 @@ def test_a_stack_is_a_tag_of_each_lora(tmp_path: Path) -> None:
     assert said["task"]["loras"][1] == {"path": "/loras/my ink.safetensors", "strength": 0.65}
 
 
-@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg"])
 def test_names_that_are_no_text_cost_no_picture(tmp_path: Path, suffix: str) -> None:
     task = GenerateTask("a", seed=1, output_path=f"a{suffix}", lora_path="/\udcff.safetensors")
     file = picture(tmp_path, task, {**USED, "model": "\udcff"})

@@ -50,6 +50,14 @@ from diffusers.utils.torch_utils import get_device
 opened = {os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")}
 print(get_device(), workers.preload.complete, workers.preload.refusal)
 print(*(name for name in opened if "nvidia" in name))
+# Once more, as if the libraries were imported only now, with a driver that closes nothing.
+import importlib, workers.boot
+workers.boot.fork_server = None
+os.environ.update(STAND_IN_STAYS_OPEN="1", WORKER_PRELOAD_ROLE="generate")
+os.environ["WORKER_PRELOAD_PARENT"] = str(os.getppid())
+torch.cuda.device_count()
+importlib.reload(workers.preload)
+print(workers.preload.complete, workers.preload.refusal)
 """
 
 
@@ -76,11 +84,13 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-def warmed_up(environment: dict[str, str], folder: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def warmed_up(driver: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What a fork server says of itself."""
     done = subprocess.run(
         [sys.executable, "-c", CUDA_BUILD],
-        env=environment,
-        cwd=folder,
+        env=driver,
+        cwd=tmp_path_factory.mktemp("warmed"),
         capture_output=True,
         text=True,
         timeout=120,
@@ -89,19 +99,13 @@ def warmed_up(environment: dict[str, str], folder: Path) -> list[str]:
     return done.stdout.split("\n")
 
 
-def test_a_fork_server_sees_the_gpus_and_leaves_no_device_open(
-    driver: dict[str, str], tmp_path: Path
-) -> None:
-    said = warmed_up(driver, tmp_path)
-    assert said[0] == "cuda True None"
-    assert said[1] == ""
+def test_a_fork_server_sees_the_gpus_and_leaves_no_device_open(warmed_up: list[str]) -> None:
+    assert warmed_up[0] == "cuda True None"
+    assert warmed_up[1] == ""
 
 
-def test_a_fork_server_with_an_open_device_refuses_and_says_which(
-    driver: dict[str, str], tmp_path: Path
-) -> None:
-    said = warmed_up({**driver, "STAND_IN_STAYS_OPEN": "1"}, tmp_path)
-    assert said[0].startswith("cuda False") and "nvidiactl is open" in said[0]
+def test_a_fork_server_with_an_open_device_refuses_and_says_which(warmed_up: list[str]) -> None:
+    assert warmed_up[2].startswith("False") and "nvidiactl is open" in warmed_up[2]
 
 
 def test_a_gpu_that_torch_cannot_use_is_said_in_one_line_and_not_tried_again(
@@ -126,9 +130,9 @@ def test_a_gpu_that_torch_cannot_use_is_said_in_one_line_and_not_tried_again(
 
 
 def test_a_package_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
-    # peft's place is taken by one that cannot be imported, as where its own needs are missing.
-    (tmp_path / "peft").mkdir()
-    (tmp_path / "peft" / "__init__.py").write_text("import no_such_package")
+    # diffusers' place is taken by one that cannot be imported, as where its own needs are missing.
+    (tmp_path / "diffusers").mkdir()
+    (tmp_path / "diffusers" / "__init__.py").write_text("import no_such_package")
     script = """
         from core.events import WorkerState
         from core.devices.model_choice import DEMO_MODEL

@@ -29,7 +29,7 @@ def lease(task: GenerateTask | ScoreTask) -> Lease:
     return Lease("a", 1, task, None, "f" * 64, "partial", files, loras_sha256=hashes)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg"])
 @pytest.mark.parametrize("odd", ["", "x"])  # WebP pads what is of odd length
 def test_a_picture_is_the_same_file(suffix: str, odd: str) -> None:
     image = Image.effect_noise((64, 48), 90).convert("RGB")
@@ -50,7 +50,7 @@ def test_a_verdict_is_the_same_file() -> None:
     assert used == {"scores": {"SC": 3}}
 
 
-@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg"])
 def test_what_was_made_of_something_else_or_is_torn_is_refused(suffix: str) -> None:
     image = Image.new("RGB", (64, 48))
     task = replace(HERE, output_path=f"x{suffix}")
@@ -67,7 +67,7 @@ def name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg"])
 @pytest.mark.parametrize("odd", ["", "x"])  # WebP pads what is of odd length
 def test_a_picture_with_other_paths_is_the_one_that_was_made_of_them(suffix: str, odd: str) -> None:
     image = Image.effect_noise((64, 48), 90).convert("RGB")

@@ -103,10 +103,10 @@ def test_a_seed_that_was_asked_for_is_not_a_random_one(project: Project) -> None
     tweet = {**RANDOM_TWEETS[0], "seed": 7}
     project.run([project.write_tweets([tweet])])
     run = project.run([project.write_tweets([{**tweet, "seed": -1}])])
-    assert run.output.startswith("1 tweets: 1 done") and seeds(project) != [7]
+    assert run.output.startswith("1 tweet: 1 done") and seeds(project) != [7]
     # A random seed may be fixed by writing it down: the picture is the same.
     run = project.run([project.write_tweets([{**tweet, "seed": seeds(project)[0]}])])
-    assert run.output.startswith("1 tweets: 1 skipped")
+    assert run.output.startswith("1 tweet: 1 skipped")
 
 
 def test_python_tasks_and_settings_may_ask_for_random_seeds(tmp_path: Path) -> None:

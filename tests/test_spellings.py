@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from apps.tweets.tweets_file import BadTweet, TweetFile, read_tweets
+from apps.prompts.bad_entry import BadEntry
+from apps.tweets.tweets_file import TweetFile, read_tweets
 from core.errors import InputError
 from core.intake import spellings
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
@@ -102,7 +103,7 @@ def test_a_size_that_is_none_is_refused_and_auto_is_left_to_the_model(tmp_path: 
     bad, auto = read(
         tmp_path, [{"prompt": "a", "size": "square_hd"}, {"prompt": "a", "size": "auto"}]
     ).inputs
-    assert isinstance(bad, BadTweet) and "size: expected a size such as '512x768'" in str(bad)
+    assert isinstance(bad, BadEntry) and "size: expected a size such as '512x768'" in str(bad)
     assert settings_of(auto) == {}
 
 
@@ -208,7 +209,7 @@ def test_what_is_no_list_of_loras_fails_that_tweet_and_says_where(
     tmp_path: Path, given: dict[str, Any], error: str
 ) -> None:
     bad, good = read(tmp_path, [{"prompt": "a", **given}, {"prompt": "b", "loras": STACK}]).inputs
-    assert isinstance(bad, BadTweet) and error in str(bad)
+    assert isinstance(bad, BadEntry) and error in str(bad)
     assert settings_of(good) == {"loras": STACK}
 
 
@@ -290,7 +291,7 @@ def test_one_setting_said_twice_in_one_place_is_one_clear_error(tmp_path: Path) 
         tmp_path,
         [{"prompt": "a", "CFG": 3.0, "cfg_scale": 4}, {"prompt": "a", "size": "64x64", "w": "64"}],
     ).inputs
-    assert isinstance(twice, BadTweet)
+    assert isinstance(twice, BadEntry)
     assert "tweet 0: CFG is 3.0 and cfg_scale is 4; they are one setting" in str(twice)
     assert settings_of(same) == {"width": 64, "height": 64}
 
@@ -382,7 +383,7 @@ def test_a_persona_may_set_the_height_of_its_pictures(
 )
 def test_a_misspelt_name_is_still_refused(tmp_path: Path, entry: dict[str, Any], hint: str) -> None:
     [bad] = read(tmp_path, [entry]).inputs
-    assert isinstance(bad, BadTweet) and hint in str(bad)
+    assert isinstance(bad, BadEntry) and hint in str(bad)
 
 
 def test_a_fault_of_the_persona_is_said_for_each_tweet(tmp_path: Path) -> None:

@@ -2,16 +2,11 @@
 
 import dataclasses
 import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from fcntl import ioctl
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -22,11 +17,22 @@ from PIL import Image
 
 from apps.log_lines import set_up_logging
 from apps.progress import create_view
-from core.events import Event, ModelFetching, TaskEnded, TaskProgress, TaskStarted, WorkerState
+from apps.status_lines import status_lines
+from core.events import (
+    Event,
+    ModelFetching,
+    TaskEnded,
+    TaskProgress,
+    TaskShape,
+    TaskStarted,
+    WorkerState,
+)
 from core.messages import Lease, Log, StepsDone, decode
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.status.tracker import RunTracker
 from core.tasks import EditTask, Result
-from tests.conftest import COMMAND, PATIENCE, Project, simulated, wait_until
+from tests.conftest import COMMAND, PATIENCE, Project, simulated
+from tests.terminal import Terminal
 from tests.test_native_image_generator import SMALL, lease, spec_for
 from tests.tiny_pipelines import build_flux, build_flux_kontext, build_qwen_image, build_sdxl
 from workers.channel import Channel
@@ -150,27 +156,6 @@ def test_a_hang_that_began_with_steps_is_ended_at_its_deadline(tmp_path: Path) -
 # -- the terminal ------------------------------------------------------------------------------
 
 
-class Terminal:
-    """A terminal of 120 columns, and all that was written to it."""
-
-    def __init__(self) -> None:
-        self.ours, self.theirs = pty.openpty()
-        ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-        self._bytes = bytearray()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                self._bytes += os.read(self.ours, 65536)
-            except OSError:  # nobody writes to it any more
-                return
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._bytes.decode("utf-8", "replace"))
-
-
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
     yield Terminal()
@@ -190,62 +175,40 @@ def test_the_terminals_line_of_a_worker_says_how_far_its_task_is(
         env={**os.environ, "TERM": "xterm"},
     )
     assert done.returncode == 0
-    assert re.search(r"cpu0 .* 0/1 +([4-9]|1[0-2])/12 steps  tweets_00", terminal.text)
+    assert re.search(r"cpu0 .*tweets_00 +([4-9]|1[0-2])/12\b", terminal.text)
 
 
-def test_a_line_shows_steps_of_what_runs_and_no_others(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_shows_steps_of_what_runs_and_no_others() -> None:
     """Where the next task is given ahead, and after a task's end."""
-    with os.fdopen(terminal.theirs, "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
-        monkeypatch.setenv("TERM", "xterm")
-        try:
-            with create_view(3, ["gpu0", "gpu1"], "INFO") as view:
+    tracker = RunTracker(memory=lambda devices: None)
+    tracker.begin([TaskShape()] * 3)
+    for name in ("gpu0", "gpu1"):
+        tracker.hear(WorkerState(name, "ready", "generate"))
 
-                def line() -> str:
-                    lines = [s for s in re.split("[\r\n]", terminal.text) if "gpu0" in s]
-                    return lines[-1].partition("0/3")[2].strip() if lines else ""
+    def shown(*events: Event) -> str:
+        for event in events:
+            tracker.hear(event)
+        [line] = [x.plain for x in status_lines(tracker.status(), 80) if "gpu0" in x.plain]
+        return " ".join(line.split()[1:])
 
-                def check(expected: str, *events: Event) -> None:
-                    for event in events:
-                        view.show(event)
-                    wait_until(lambda: line() == expected, expected)
-
-                ended = Result(0, "[a]", "done", "a.png", worker="gpu1")
-                steps = TaskProgress("[a]", "gpu0", 5, 28)
-                check("[a]", TaskStarted("[a]", "gpu0"))
-                check("5/28 steps  [a]", steps, TaskStarted("b", "gpu0"))
-                # Another worker's copy of the task was first.
-                check("b", TaskEnded(ended))
-                check("1/4 steps  b and 2 more", TaskProgress("b", "gpu0", 1, 4, 3))
-                check("stopping", WorkerState("gpu0", "stopping"))
-        finally:
-            monkeypatch.undo()
-            set_up_logging("INFO")
+    steps = TaskProgress("[a]", "gpu0", 5, 28)
+    assert shown(TaskStarted("[a]", "gpu0")) == "[a]"
+    assert shown(steps, TaskStarted("b", "gpu0")) == "[a] 5/28"
+    # Another worker's copy of the task was first.
+    assert shown(TaskEnded(Result(0, "[a]", "done", "a.png", worker="gpu1"))) == "b"
+    assert shown(TaskProgress("b", "gpu0", 1, 4, 3)) == "b +2 1/4"
+    assert shown(WorkerState("gpu0", "stopping")) == "stopping"
 
 
-def test_a_download_has_a_bar_of_its_own_until_it_is_done(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with os.fdopen(terminal.theirs, "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
-        monkeypatch.setenv("TERM", "xterm")
-        try:
-            with create_view(3, ["gpu0"], "INFO") as view:
-                view.show(ModelFetching("[a]/model", 5_125_000_000, 20_500_000_000))
-                half = re.compile(r"\[a\]/model +━.* 5\.1 GB/20\.5 GB")
-                wait_until(lambda: half.search(terminal.text), "the bar of the download")
-                assert "0/3" in terminal.text
-                view.show(ModelFetching("[a]/model", 20_500_000_000, 20_500_000_000))
-
-                def last_drawn() -> str:
-                    return terminal.text.rpartition("gpu0")[2]
-
-                wait_until(lambda: "[a]/model" not in last_drawn(), "the end of the bar")
-        finally:
-            monkeypatch.undo()
-            set_up_logging("INFO")
+def test_a_download_has_a_bar_of_its_own_until_it_is_done() -> None:
+    tracker = RunTracker(memory=lambda devices: None)
+    tracker.begin([TaskShape()] * 3)
+    tracker.hear(ModelFetching("[a]/model", 5_125_000_000, 20_500_000_000))
+    [line] = [x.plain for x in status_lines(tracker.status(), 80) if "[a]/model" in x.plain]
+    assert "━" in line and line.endswith("5.1 GB/20.5 GB   25 %")
+    assert tracker.status().phase == "downloading"
+    tracker.hear(ModelFetching("[a]/model", 20_500_000_000, 20_500_000_000))
+    assert not any("model" in x.plain for x in status_lines(tracker.status(), 80))
 
 
 def test_without_a_terminal_a_download_has_a_line_now_and_then(
@@ -253,7 +216,7 @@ def test_without_a_terminal_a_download_has_a_line_now_and_then(
 ) -> None:
     monkeypatch.setattr("apps.progress.DOWNLOAD_PAUSE", 0.0)
     try:
-        with create_view(3, ["gpu0"], "INFO") as view:
+        with create_view(RunTracker(), "plain", "INFO") as view:
             for hundredth in range(101):
                 view.show(ModelFetching("a/model", hundredth * 10**8, 10**10))
         said = capsys.readouterr().err

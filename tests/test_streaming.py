@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from core import multi_gpu_image_generator
+from core import batches
 from core.events import Event, TaskEnded
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import PATIENCE, PROJECT
@@ -28,7 +28,7 @@ CONFIG = {
 
 @pytest.fixture(autouse=True)
 def few_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multi_gpu_image_generator, "FIRST", FIRST)
+    monkeypatch.setattr(batches, "FIRST", FIRST)
 
 
 class Inputs:
@@ -158,9 +158,9 @@ def test_without_a_folder_the_first_pictures_do_not_wait_for_the_last(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from core import multi_gpu_image_generator
+from core import batches
 from tests.test_streaming import FIRST, Inputs, open_generator
-multi_gpu_image_generator.FIRST = FIRST
+batches.FIRST = FIRST
 with open_generator(Path(sys.argv[1])) as generator:
     die = lambda: os.kill(os.getpid(), signal.SIGKILL)
     generator.execute(generator.prepare(Inputs(FIRST + 300, die), []))

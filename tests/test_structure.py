@@ -80,19 +80,27 @@ SEAM = {"core.engine.fetch", "core.engine.backend"}
 ALLOWED["core.engine"] = BELOW | SEAM
 ALLOWED["core.processes"] = BELOW | SEAM
 ALLOWED["core.remote"] = BELOW | SEAM | {"core.engine"}
+ALLOWED["core.status"] = GROUND | {"core.devices", "core.store"}
+ALLOWED["core.dry_run"] = BELOW | SEAM | {"core.engine", "core.remote"}
 EVERYTHING = {*ALLOWED}
-ALLOWED["workers"] = EVERYTHING - SEAM - {"core.intake", "core.engine", "core.remote"}
+ALLOWED["workers"] = (
+    EVERYTHING - SEAM - {"core.intake", "core.engine", "core.remote", "core.status", "core.dry_run"}
+)
 ALLOWED["apps"] = EVERYTHING - {"core.processes"}
 ALLOWED["apps.openai_images"] = {"apps", *EVERYTHING}
+ALLOWED["apps.doctor"] = {"apps", *EVERYTHING}
 ALLOWED["apps.gallery"] = {"apps", "apps.page_parts", *EVERYTHING}
 ALLOWED["apps.page_parts"] = set()
+ALLOWED["apps.prompts"] = {"apps", *EVERYTHING}
 ALLOWED["apps.tweets"] = {
     "apps",
     "apps.gallery",
     "apps.openai_images",
+    "apps.prompts",
     "demo_model",
     *EVERYTHING,
 }
+ALLOWED["apps.watch"] = {"apps", *EVERYTHING}
 ALLOWED["apps.edit_benchmark"] = {"apps", "apps.gallery", *EVERYTHING}
 ALLOWED["apps.server"] = {"apps", "apps.openai_images", "apps.page_parts", *EVERYTHING}
 MODULES = {  # that may import more than their packages

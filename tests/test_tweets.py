@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.tweets.tweets_file import BadTweet, read_tweets
+from apps.prompts.bad_entry import BadEntry
+from apps.tweets.tweets_file import read_tweets
 from core.errors import InputError
 
 
@@ -137,7 +138,7 @@ def test_keys_of_other_programs_are_passed_over(tmp_path: Path) -> None:
 def test_the_text_of_a_tweet_is_no_prompt_unless_asked(tmp_path: Path) -> None:
     file = persona_file(tweet(), tweet(positive_prompt="a boat"))
     missing, given = read(tmp_path, file)
-    assert isinstance(missing, BadTweet) and missing.task_id == "Mira_Vale_00"
+    assert isinstance(missing, BadEntry) and missing.task_id == "Mira_Vale_00"
     assert "tweet 0: has no prompt" in str(missing)
     assert given["prompt"] == "a boat"
     prompts = [t["prompt"] for t in read(tmp_path, file, prompt_from="tweet_text")]
@@ -158,7 +159,7 @@ def test_a_bare_list_has_task_fields(tmp_path: Path) -> None:
 def test_jsonl_has_one_object_per_line(tmp_path: Path) -> None:
     tasks = read(tmp_path, '{"prompt": "a"}\n\n{"prompt": "b"\n{"prompt": "c"}\n')
     assert tasks[0]["prompt"] == "a"
-    assert isinstance(tasks[1], BadTweet) and "line 3: not valid JSON" in str(tasks[1])
+    assert isinstance(tasks[1], BadEntry) and "line 3: not valid JSON" in str(tasks[1])
     assert tasks[2]["prompt"] == "c"
     assert read(tmp_path, '{"prompt": "only"}')[0]["prompt"] == "only"
 
@@ -183,13 +184,13 @@ def test_jsonl_has_one_object_per_line(tmp_path: Path) -> None:
 def test_a_damaged_first_line_fails_alone(tmp_path: Path, first: str, end: str) -> None:
     lines = ["\ufeff" + first, '{"prompt": "b"}', "", '{"prompt": "c"}', ""]
     bad, *good = read(tmp_path, end.join(lines).encode())
-    assert isinstance(bad, BadTweet) and "tweet 0: " in str(bad)
+    assert isinstance(bad, BadEntry) and "tweet 0: " in str(bad)
     assert [task["prompt"] for task in good] == ["b", "c"]
 
 
 def test_one_whole_line_after_a_damaged_one_is_enough(tmp_path: Path) -> None:
     bad, good = read(tmp_path, '{"prompt": "a red house"\n{"prompt": "b"}\n')
-    assert isinstance(bad, BadTweet) and good["prompt"] == "b"
+    assert isinstance(bad, BadEntry) and good["prompt"] == "b"
 
 
 @pytest.mark.parametrize(
@@ -304,7 +305,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 )
 def test_an_unusable_entry_keeps_its_place(tmp_path: Path, entry: Any) -> None:
     tasks = read(tmp_path, persona_file(tweet(prompt="a"), entry, tweet(prompt="c")))
-    assert [isinstance(t, BadTweet) for t in tasks] == [False, True, False]
+    assert [isinstance(t, BadEntry) for t in tasks] == [False, True, False]
 
 
 def test_a_line_separator_inside_text_ends_no_entry(tmp_path: Path) -> None:
@@ -318,7 +319,7 @@ def test_a_line_that_is_no_utf8_fails_alone(tmp_path: Path, place: int, cut: byt
     lines = [b'{"prompt": "a"}', '{"prompt": "ミラ"}'.encode(), b'{"prompt": "c"}']
     tasks = read(tmp_path, b"\n".join([*lines[:place], cut, *lines[place:]]))
     bad = tasks.pop(place)
-    assert isinstance(bad, BadTweet) and f"line {place + 1}: not UTF-8 text" in str(bad)
+    assert isinstance(bad, BadEntry) and f"line {place + 1}: not UTF-8 text" in str(bad)
     assert [task["prompt"] for task in tasks] == ["a", "ミラ", "c"]
 
 
@@ -381,4 +382,4 @@ def test_no_content_can_do_worse_than_one_clear_error(
         assert "\n" not in str(error)
         return
     for task in tasks:
-        assert isinstance(task, BadTweet) or ({"prompt", "output_path"} <= set(task))  # type: ignore[arg-type]
+        assert isinstance(task, BadEntry) or ({"prompt", "output_path"} <= set(task))  # type: ignore[arg-type]

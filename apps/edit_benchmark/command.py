@@ -4,39 +4,45 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from loguru import logger
 
 from apps.arguments import (
-    LOG_LEVELS,
     add_gallery_option,
+    add_output_options,
     add_server_options,
     categories,
     folder_name,
     gpu_ids,
+    log_level,
     positive,
 )
+from apps.dry_run import add_dry_run_option, print_plan
 from apps.edit_benchmark.compare import compare, comparison_table
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
 from apps.edit_benchmark.outputs import correlations, write_outputs
 from apps.edit_benchmark.pairs import find_data, read_pairs
 from apps.edit_benchmark.records import Record, record_of
-from apps.edit_benchmark.runner import EditBenchmark
+from apps.edit_benchmark.runner import EditBenchmark, PairResult
 from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_settings
 from apps.edit_benchmark.summary import JudgedBy, Summary, read_makers, summarise
 from apps.edit_benchmark.table import print_comparison, print_summary
 from apps.gallery.live import LiveGallery
 from apps.gallery.two_runs import write_comparison
 from apps.interrupts import Interrupts, unwrapped
+from apps.json_events import print_refusal
 from apps.log_lines import set_up_logging
 from apps.progress import create_view
+from apps.run_summary import failure_lines, time_line
 from core.engine.backend import WorkerBackend
 from core.errors import MultiGPUError, one_line
 from core.events import told_both
 from core.judge_calls import OVERALL
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
 from core.paths import as_text, user_path
+from core.store.results_table import FILE_NAME as TABLE
 
 ALL_SCORED, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
 PROGRAM = "run_edit_benchmark.py"
@@ -45,6 +51,8 @@ EXAMPLES = """\
 examples:
   python run_edit_benchmark.py --config config/edit_benchmark.yaml
       edit and score what the file names: as shipped, 50 small pairs
+  python run_edit_benchmark.py --config config/edit_benchmark.yaml --dry-run
+      check everything first, and see how long it will take and on which devices
   python run_edit_benchmark.py --config my.yaml --categories physical,causal --limit 20
   python run_edit_benchmark.py compare outputs/run_a outputs/run_b
       paired differences of two runs on the same pairs; --html FILE shows both side by side
@@ -98,9 +106,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="have the judge asked again, once more than before, where it gave no readable score",
     )
+    add_dry_run_option(parser)
     add_gallery_option(parser)
     add_server_options(parser)
-    add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
+    add_output_options(parser)
     return parser.parse_args(argv)
 
 
@@ -140,11 +149,13 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
         if argv[:1] == ["compare"]:
             return _compare(parse_compare_arguments(argv[1:]))
         options = parse_arguments(argv)
-        set_up_logging(options.log_level)
+        set_up_logging(log_level(options))
         with Interrupts(argv) as interrupts:
             return _run_interruptibly(options, interrupts, backend)
     except MultiGPUError as error:  # input, or an output folder that cannot be used
         logger.error(str(error))
+        if getattr(options, "progress", None) == "json":
+            print_refusal(str(error))
         return UNUSABLE_INPUT
 
 
@@ -188,26 +199,42 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         options.retry_unparsed,
         data,
         backend,
+        options.dry_run,
     ) as run:
+        if options.dry_run:
+            with TemporaryDirectory() as kept:
+                pairs = read_pairs(data, Path(kept))
+                return print_plan(run.plan(pairs.selected(options.categories, options.limit)))
         gallery = LiveGallery(run.root.folder, settings.gallery)
         pairs = read_pairs(data, run.root.folder / "sources").selected(
             options.categories, options.limit
         )
         run.prepare(pairs)
-        labels = list(dict.fromkeys(d.label for d in (*run.devices, *run.judge_devices)))
         interrupts.run = run
-        with gallery, create_view(2 * len(pairs.pairs), labels, options.log_level) as view:
+        with gallery, create_view(run.tracker, options.progress, log_level(options)) as view:
             run.listener = told_both(view.show, gallery.hear)
             results = run.run()
         interrupts.run = None  # from here on Ctrl-C ends the statistics
         records = [record_of(result, run.root) for result in results]
         summary = _summary(run, records)
         write_outputs(run.root.folder, records, summary)
+        elapsed = time_line(run.status())
     _tell_unparsed(records, run.judge.type.varies)
-    print_summary(summary, run.root.folder)
+    if options.progress != "json":
+        _tell_end(elapsed, results, interrupts.command, as_text(run.root.folder / TABLE))
+        print_summary(summary, run.root.folder)
     if interrupts.count:
         return INTERRUPTED
     return ALL_SCORED if all(r.outcome == "scored" for r in records) else SOME_FAILED
+
+
+def _tell_end(elapsed: str | None, results: Sequence[PairResult], again: str, table: str) -> None:
+    """Say how long it took, what failed and why, and what to do about it."""
+    if elapsed is not None:
+        logger.info(elapsed)
+    ends = [result.score or result.edit for result in results]
+    for line in failure_lines(ends, again, table):
+        logger.info(line)
 
 
 def _tell_unparsed(records: Sequence[Record], may_differ: bool) -> None:

@@ -15,18 +15,30 @@ from loguru import logger
 from apps.edit_benchmark.editing import Edit
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pairs import PairSet
+from apps.edit_benchmark.planned import plan_benchmark
 from apps.edit_benchmark.roles import choose_roles
 from apps.edit_benchmark.scores import Scores
 from apps.edit_benchmark.settings import BenchmarkSettings
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device
 from core.devices.model_choice import ModelChoice
+from core.dry_run.planner import quiet
+from core.dry_run.run_plan import RunPlan
 from core.engine.backend import WorkerBackend
 from core.engine.job import Job
 from core.engine.model_switch import Stages
 from core.engine.task_engine import TaskEngine
 from core.errors import InputError
-from core.events import Event, Listener, TaskEnded, TaskSpared, ignore, tell
+from core.events import (
+    Event,
+    Listener,
+    TaskEnded,
+    TaskShape,
+    TaskSpared,
+    ignore,
+    shape_of,
+    tell,
+)
 from core.intake.admission import Admission, Admitted, Item
 from core.intake.kinds.edit import EditKind
 from core.intake.plan_summary import PlanSummary
@@ -39,6 +51,8 @@ from core.remote.server import Server
 from core.seeds import seed_of_task
 from core.session import Session
 from core.settings import EditDefaults
+from core.status.run_status import RunStatus
+from core.status.tracker import RunTracker
 from core.store.outputs import OutputRoot
 from core.streams import occupy_standard_descriptors
 from core.tasks import EditTask, Result
@@ -67,6 +81,7 @@ class EditBenchmark:
         data: what the pairs are read from. The output folder remembers it, and refuses another
             one, unless it is overwritten.
         backend: runs the workers; by default processes of this machine.
+        dry_run: the folder is only looked at, and `plan` is all that is asked for.
 
     Attributes:
         listener: called with events (`core.events`) from the engine's thread and the caller's.
@@ -88,11 +103,12 @@ class EditBenchmark:
         retry_unparsed: bool = False,
         data: Path | None = None,
         backend: WorkerBackend | None = None,
+        dry_run: bool = False,
     ) -> None:
         occupy_standard_descriptors()
         self.settings = settings
         self.listener: Listener = ignore
-        self._inspector = LoraInspector()
+        self._inspector = LoraInspector(may_download=not dry_run)
         (self._editing, self._scoring), self._server = with_or_without_server(
             "never" if backend is not None else settings.use_server,
             device_ids if device_ids is not None else settings.device_ids,
@@ -101,7 +117,12 @@ class EditBenchmark:
             ),
         )
         self._session = Session(
-            output_folder, data, overwrite, retry_quarantined, with_tables=False
+            output_folder,
+            data,
+            overwrite,
+            retry_quarantined,
+            with_tables=False,
+            looks_only=dry_run,
         )
         self._planner = self._session.planner(self.editor.loras)  # the folder is ours from here on
         self._retry_unparsed = retry_unparsed
@@ -194,6 +215,31 @@ class EditBenchmark:
         self._score_summary = self._planned_scores.summary(self._plan.tasks, self._plan)
         return self._plan
 
+    def plan(self, pair_set: PairSet) -> RunPlan:
+        """What a run would do, where this was made with `dry_run`; nothing is touched.
+
+        Raises:
+            InputError: as `prepare` raises it.
+        """
+        self._pairs = pair_set.pairs
+        with quiet():
+            edits = self._look_at_edits()
+        standings = self._session.standings(self._planner, edits)
+        with quiet():
+            plan = self.prepare(pair_set)
+        return plan_benchmark(
+            standings,
+            [plan.summary, self._score_summary],
+            [self._editing, self._scoring],
+            self.settings,
+            self._session,
+            None if self._server is None else self._server.name,
+        )
+
+    def _look_at_edits(self) -> list[Item]:
+        _, admitted = self._admit_edits()
+        return [_named(item, self._pairs) for item in admitted]
+
     def _admit_edits(self) -> tuple[dict[str, Any], list[Item]]:
         loras = LoraFinder(self._lora_folders(), self._inspector)
         _check_default_loras(self.settings.editor.layers(*self.editor.names), loras)
@@ -204,6 +250,7 @@ class EditBenchmark:
             self.root,
             default_name=str,  # never needed: every pair names its output
             first_seed=self.settings.seed,
+            picture_quality=self.settings.workers.picture_quality,
         )
         suffix = self.settings.workers.picture_suffix
         inputs = [_edit_input(pair, self.settings.seed, suffix) for pair in self._pairs]
@@ -227,11 +274,16 @@ class EditBenchmark:
 
     def run(self) -> list[PairResult]:
         """Edit and score; one record per pair, in input order."""
+        with self._session.run():
+            return self._run()
+
+    def _run(self) -> list[PairResult]:
         for result in self._edits.values():
             if not result.success:
                 logger.error(f"{result.task_id}: {result.status}: {result.error}")
                 self.listener(TaskSpared())
-            self.listener(TaskEnded(result))
+            self.tracker.settle(result, "edit")
+            self.listener(TaskEnded(result, shape=TaskShape("edit")))
         there = self.finished_edits()
         if there and not self._plan.tasks:  # else the plan says it
             logger.info(f"{len(there)} of {len(self._pairs)} edits are there already.")
@@ -254,7 +306,7 @@ class EditBenchmark:
         editing = self._submit("edit", edits, sealed=True)
         scoring = self._submit("score", to_score, sealed=not edits)
         unfinished = len(edits)
-        engine.expect(scoring, "score", unfinished)
+        self._expect(engine, scoring, unfinished)
         while not (editing.finished and scoring.finished and self._ended.empty()):
             found = self._next_ended()
             if found is None or found[0] == "score":
@@ -262,18 +314,29 @@ class EditBenchmark:
             unfinished -= 1
             item = self._score(found[1]) if found[1].success else None
             if item is not None:
+                self.tracker.add([shape_of(item)])
                 engine.extend(scoring, [item])
-            engine.expect(scoring, "score", unfinished)
+            self._expect(engine, scoring, unfinished)
             if unfinished == 0:
                 engine.seal(scoring)
         engine.stop(at_once=self._stopping)
         self._tell_waits(engine)
+
+    def _expect(self, engine: TaskEngine, scoring: Job, edits: int) -> None:
+        """Say how many edits may still be scored."""
+        engine.expect(scoring, "score", edits)
+        self.tracker.expect("score", edits)
 
     def _start_engine(self, edits: bool, scores: bool) -> TaskEngine:
         roles = [self._editing] * edits + [self._scoring] * scores
         for role in roles:
             role.ensure()  # as where a result was removed after the planning
             logger.info(role.reason)
+            tracker = self.tracker
+            tracker.serves(role.role, role.model.shown)
+            tracker.has_workers(
+                role.devices, self._server.name if self._server is not None else None
+            )
         settings = self.settings
         self._bound = self._stages()
         if self._server is not None:
@@ -293,7 +356,7 @@ class EditBenchmark:
             self._backend or LocalBackend(settings.workers.start_method, settings.supervision),
             settings.supervision,
             settings.scheduling,
-            self._tell,
+            self._session.hearing(self._tell),
             stages=self._bound,
             release_patience=settings.vram_release_timeout,
         )
@@ -308,7 +371,8 @@ class EditBenchmark:
 
         devices = {d.label: d for d in (*self.devices, *self.judge_devices)}
         rules, timeout = self.settings.supervision, self.settings.server_timeout
-        self._engine = RemoteEngine(server, list(devices.values()), rules, timeout, self._tell)
+        listener = self._session.hearing(self._tell)
+        self._engine = RemoteEngine(server, list(devices.values()), rules, timeout, listener)
         self._engine.start()
         return self._engine
 
@@ -349,7 +413,8 @@ class EditBenchmark:
         if not item.success:
             logger.error(f"{item.task_id}: {item.status}: {item.error}")
         self._scores[item.position] = item
-        self.listener(TaskEnded(item))
+        self.tracker.settle(item, "score")
+        self.listener(TaskEnded(item, shape=TaskShape("score")))
         return None
 
     def _next_ended(self) -> tuple[Role, Result] | None:
@@ -391,6 +456,15 @@ class EditBenchmark:
                 f"enable_batch_sync: workers waited {waited:.1f} s for each other in {steps} steps."
             )
 
+    def status(self) -> RunStatus:
+        """How the run stands: edits and scores, speed, time left, workers and failures."""
+        return self.tracker.status()
+
+    @property
+    def tracker(self) -> RunTracker:
+        """Knows how the run stands; for views that look often."""
+        return self._session.tracker
+
     def stop_leasing(self) -> None:
         """Finish what runs; safe in a signal handler."""
         self._stopping = True
@@ -407,9 +481,10 @@ class EditBenchmark:
 
     def results(self) -> list[PairResult]:
         """One record per pair, in input order."""
+        edits = self._plan.told([self._edits[i] for i in range(len(self._pairs))])
         return [
-            PairResult(pair, self._edits[i], self._scores.get(i))
-            for i, pair in enumerate(self._pairs)
+            PairResult(pair, edit, self._scores.get(i))
+            for i, (pair, edit) in enumerate(zip(self._pairs, edits, strict=True))
         ]
 
     def finished_edits(self) -> list[Result]:

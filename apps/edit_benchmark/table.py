@@ -11,11 +11,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from apps.cells import cut
 from apps.edit_benchmark.compare import Comparison
 from apps.edit_benchmark.parts import Subset
 from apps.edit_benchmark.summary import CategoryLine, OverallLine, Summary
@@ -26,7 +27,6 @@ NONE = "-"
 PIPED = 100  # columns where there is no terminal, and COLUMNS says nothing
 GAP = 2  # between two columns
 LEAST_NAME = 12  # columns that a name gets before figures go to a table of their own
-CUT = "…"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _subset(line: CategoryLine) -> Subset | None:
 
 def _part(language: str | None, subset: Subset | None) -> str:
     """A language, and the subset where it is not all of it."""
-    shown = _cut(one_line(language or NONE), LEAST_NAME)
+    shown = cut(one_line(language or NONE), LEAST_NAME)
     return f"{shown}, {subset}" if subset == "intersection" else shown
 
 
@@ -159,7 +159,7 @@ def _print(keys: Sequence[str], figures: Sequence[str], rows: Sequence[_Row]) ->
             side: Literal["left", "right"] = "left" if i in marks else "right"
             table.add_column(columns[i], justify=side, no_wrap=True)
         for row, name in zip(rows, names, strict=True):
-            table.add_row(Text(_cut(name, room)), *(Text(row.cells[i]) for i in block))
+            table.add_row(Text(cut(name, room)), *(Text(row.cells[i]) for i in block))
         # Rich would shorten figures, where a terminal only breaks the line.
         Console(width=max(line, room + sum(widths[i] for i in block))).print(table)
 
@@ -175,16 +175,3 @@ def _blocks(columns: Sequence[int], widths: Sequence[int], room: int) -> list[li
         blocks[-1].append(i)
         used += widths[i]
     return blocks
-
-
-def _cut(name: str, room: int) -> str:
-    """A name in `room` columns; what names have in common is their beginning, so the end stays."""
-    if cell_len(name) <= room:
-        return name
-    end = ""
-    for letter in reversed(name):
-        if cell_len(letter + end) > (room - 1) // 3:
-            break
-        end = letter + end
-    start = set_cell_size(name, room - 1 - cell_len(end)).rstrip()
-    return f"{start}{CUT}{end}"

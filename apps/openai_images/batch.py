@@ -102,6 +102,9 @@ class LocalBatch(Sequence[TaskInput]):
     The file is read once to count them, and again whenever they are iterated over: its pictures
     never lie in memory.
 
+    Args:
+        kept_in: below which pictures of data URLs are kept; by default the output folder.
+
     Attributes:
         roles: what its requests need.
         unusable: lines that ask for nothing that can be done, such as bad JSON.
@@ -116,12 +119,14 @@ class LocalBatch(Sequence[TaskInput]):
         path: Path,
         rules: ImagesSection | None = None,
         limit: int | None = None,
+        kept_in: Path | None = None,
     ) -> None:
         settings = generator.settings
         if rules is None:
             told = settings if isinstance(settings, ImageSettings) else load_image_settings()
             rules = told.images
         self._generator = generator
+        self._kept_in = generator.output_folder if kept_in is None else kept_in
         self._rules = rules
         self._file = BatchFile(path, rules, limit=limit)
         self._base = path.absolute().parent
@@ -245,9 +250,9 @@ class LocalBatch(Sequence[TaskInput]):
         model = self._model(asked.model, request.role)
         if request.masked:
             raise no_mask(model)
-        folder = self._generator.output_folder
         sources = [
-            find_picture(reference, self._base, folder, "images") for reference in request.pictures
+            find_picture(reference, self._base, self._kept_in, "images")
+            for reference in request.pictures
         ]
         loras = [
             find_lora_by_name(lora.name, self._loras, f"loras[{number}].name")

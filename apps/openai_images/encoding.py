@@ -11,13 +11,17 @@ from pathlib import Path
 from PIL import Image
 
 from apps.openai_images.parameters import Format
-from core.store.provenance import PARAMETERS_KEY, TASK_KEY, exif_of
+from core.store.provenance import (
+    EXIF_START,
+    FULL_COLOUR_FROM,
+    MOST_JPEG_EXIF,
+    PARAMETERS_KEY,
+    TASK_KEY,
+    exif_of,
+)
 
 Read = Callable[[Path], bytes]
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
-MOST_JPEG_EXIF = 65_000  # bytes: a JPEG's segment has two bytes for its length
-EXIF_START = b"Exif\0\0"  # which only a JPEG's segment has
-FULL_COLOUR_FROM = 90  # percent: below it a JPEG's colours have half the resolution, as usual
 
 
 def encoded(file: Path, format: Format, compression: int, read: Read = Path.read_bytes) -> bytes:

@@ -34,7 +34,7 @@ class EngineJobRequest(JobRequest):
     """
 
     owner: str = Field(min_length=1, max_length=200)
-    suffixes: list[Literal[".png", ".webp", ".json"]]
+    suffixes: list[Literal[".png", ".webp", ".jpg", ".jpeg", ".json"]]
 
     @model_validator(mode="after")
     def _one_for_each(self) -> "EngineJobRequest":

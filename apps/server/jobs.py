@@ -28,7 +28,13 @@ from core.remote.protocol import MOST_PRIORITY
 
 MOST_PER_PAGE, MOST_RESULTS = 100, 1000
 MOST_POSITION = 10**9
-MEDIA_TYPES = {".png": "image/png", ".webp": "image/webp", ".json": "application/json"}
+MEDIA_TYPES = {
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".json": "application/json",
+}
 FOREVER = "private, max-age=31536000, immutable"  # a result never changes
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

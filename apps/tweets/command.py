@@ -3,140 +3,41 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from apps.arguments import (
-    LOG_LEVELS,
-    add_gallery_option,
-    add_server_options,
-    folder_name,
-    gpu_ids,
-    positive,
-    seed,
-)
+from apps.arguments import log_level
+from apps.dry_run import print_plan_of
 from apps.interrupts import Interrupts, unwrapped
+from apps.json_events import print_refusal
 from apps.log_lines import set_up_logging
 from apps.openai_images.batch_detection import is_batch_file, means_requests
+from apps.prompts.text import STDIN
+from apps.run_summary import failure_lines, time_line
+from apps.tweets.options import OF_TASKS, asks_for, check_source, parse_arguments
 from apps.tweets.run import Run
-from apps.tweets.tweets_file import PROMPT_SOURCES, name_of_run, read_tweets
+from apps.tweets.tweets_file import TweetFile, name_of_run, read_prompts, read_tweets
 from core.engine.backend import WorkerBackend
 from core.errors import DeviceError, InputError, MultiGPUError, one_line
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.names import counted
 from core.paths import as_text, user_path
 from core.settings import Settings, load_settings
+from core.store.results_table import FILE_NAME as TABLE
 from core.tasks import Result
+
+if TYPE_CHECKING:
+    from apps.tweets.again import Again
 
 ALL_DONE, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
 WHY_MOVED = (
     "Tweets stand at other places in the file than before, and default seeds and names go by the "
     "place: a tweet with a seed and an output_path of its own keeps its picture wherever it stands."
 )
-
-EXAMPLES = """\
-examples:
-  python generate_images_from_tweets.py examples/persona_tweets.json 2
-      draw the example on 2 GPUs, or on 2 CPU workers where there is no GPU
-  python generate_images_from_tweets.py tweets.json --gpu-ids 0,2,4 --model Tongyi-MAI/Z-Image-Turbo
-      draw on three of this machine's GPUs with a model of your choice
-  python generate_images_from_tweets.py tweets.json --limit 3 --output-dir trial
-      try the first three tweets
-  python generate_images_from_tweets.py batch.jsonl
-      do the requests of a file of OpenAI's Batch API: pictures and edits
-
-Run the same command again to continue: what is done and unchanged is not drawn again, and what
-is drawn anew because it changed is kept in .replaced, unless --overwrite is given.
-exit codes: 0 all pictures and tables are there, 1 some failed, 2 unusable input, 130 interrupted
-"""
-
-
-def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="generate_images_from_tweets.py",
-        description="Draw a picture for every tweet of a file, on all GPUs of this machine.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "tweets",
-        metavar="TWEETS",
-        type=Path,
-        help="persona tweets (JSON), a JSON list of prompts, JSONL, or OpenAI's Batch JSONL",
-    )
-    add(
-        "num_gpus",
-        metavar="NUM_GPUS",
-        nargs="?",
-        type=int,
-        help="how many GPUs (default: every visible one); without CUDA, how many CPU workers",
-    )
-    add(
-        "--gpu-ids",
-        type=gpu_ids,
-        metavar="0,2,4",
-        help="which of the visible GPUs, instead of NUM_GPUS",
-    )
-    add(
-        "--gpus-per-worker",
-        type=positive,
-        metavar="K",
-        help="spread the model over K GPUs each, where it is too large for one (default: 1)",
-    )
-    add(
-        "--workers-per-gpu",
-        type=positive,
-        metavar="K",
-        help="have K workers on each GPU, for a small model (default: 1)",
-    )
-    add("--config", metavar="FILE", help="YAML settings that differ from config/default.yaml")
-    add(
-        "--model",
-        metavar="ID_OR_PATH",
-        help="Hugging Face id, local diffusers folder or one file (default: auto, which is "
-        "Z-Image-Turbo where it fits into the GPUs' memory, else the embedded demo model)",
-    )
-    add(
-        "--output-dir", metavar="DIR", help="pictures go to DIR/<name of TWEETS> (default: outputs)"
-    )
-    add(
-        "--name",
-        type=folder_name,
-        metavar="NAME",
-        help="pictures go to DIR/NAME, so that two files of one name do not share a folder",
-    )
-    add(
-        "--overwrite",
-        action="store_true",
-        help="draw again what is done and keep nothing of it; also replace what another TWEETS or "
-        "another program left",
-    )
-    add(
-        "--retry-quarantined",
-        action="store_true",
-        help="try tweets again that crashed their workers in an earlier run",
-    )
-    add("--limit", type=positive, metavar="N", help="only the first N tweets")
-    add(
-        "--seed",
-        type=seed,
-        metavar="S",
-        help="tweet i gets seed S + i (default: 42); -1: each one at random, kept by a rerun",
-    )
-    add(
-        "--prompt-from",
-        choices=PROMPT_SOURCES,
-        help="take the prompt from this field alone (default: the first of prompt, "
-        "positive_prompt and scene_hint that is not empty)",
-    )
-    add_gallery_option(parser)
-    add_server_options(parser)
-    add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
-    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None) -> int:
@@ -147,13 +48,15 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
     """
     argv = sys.argv[1:] if argv is None else argv
     options = parse_arguments(argv)
-    set_up_logging(options.log_level)
+    set_up_logging(log_level(options))
     with Interrupts(argv) as interrupts:
         try:
             with unwrapped():
                 return _run(options, interrupts, backend)
         except MultiGPUError as error:  # input, or an output folder that cannot be used
             logger.error(str(error))
+            if options.progress == "json":
+                print_refusal(str(error))
             return UNUSABLE_INPUT
         except KeyboardInterrupt:  # before the first picture; nothing is lost
             interrupts.tell_how_to_continue()
@@ -161,33 +64,75 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
 
 
 def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None) -> int:
-    path = user_path(options.tweets, "TWEETS")
-    if is_batch_file(path):
-        return _run_batch(options, interrupts, backend)
-    if means_requests(path):
-        from apps.tweets.two_readings import refuse_what_is_neither
+    check_source(options)
+    if options.tweets not in (None, STDIN):
+        path = user_path(options.tweets, "TWEETS")
+        if is_batch_file(path):
+            return _run_batch(options, interrupts, backend)
+        if means_requests(path):
+            from apps.tweets.two_readings import refuse_what_is_neither
 
-        refuse_what_is_neither(path)
+            refuse_what_is_neither(path)
     settings = _settings(options)
-    suffix = settings.workers.picture_suffix
-    tweets = read_tweets(options.tweets, options.prompt_from, options.limit, suffix)
+    tweets = _read(options, settings)
+    again = None if isinstance(tweets, TweetFile) else tweets
+    inputs = tweets.inputs
+    if again is not None:
+        settings = _laid_over(settings, again.settings(settings))
+    if asks_for(options, "variants"):
+        from apps.tweets.task_options import multiplied  # most runs need nothing of it
+
+        inputs, again = multiplied(options, settings, inputs), None
+    if options.format or options.quality:
+        again = None  # they are to be other pictures
     told = tweets.is_read
     if told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
     generator = _create_generator(options, settings, tweets.name_of_run, backend)
+    if options.dry_run:
+        return print_plan_of(generator, inputs, [tweets.folder], f"{tweets.noun}s")
     try:
-        run = Run(generator, interrupts, options.log_level)
-        plan = generator.prepare(tweets.inputs, [tweets.folder])
-        results = run.execute(plan, "tweets", WHY_MOVED)
+        if asks_for(options, "choice"):
+            from apps.tweets.task_options import chosen_of
+
+            inputs, again = chosen_of(options, settings, inputs, generator), None
+            if not len(inputs):
+                print(f"Nothing is drawn: no {tweets.noun} fits. {one_line(_place(generator))}")
+                return ALL_DONE
+        run = Run(generator, interrupts, options.progress, log_level(options))
+        plan = generator.prepare(inputs, [tweets.folder])
+        if again is not None:
+            again.expect(plan)
+        results = run.execute(plan, f"{tweets.noun}s", WHY_MOVED)
     finally:
         generator.stop(at_once=True)
     if not told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
-    _print_summary(results, generator)
+    if options.progress != "json":
+        _print_summary(results, generator, tweets.noun, interrupts.command)
+        if again is not None:
+            print(one_line(again.compare(results)))
     if interrupts.count:
         return INTERRUPTED
     complete = all(r.success for r in results) and generator.tables_error is None
     return ALL_DONE if complete else SOME_FAILED
+
+
+def _read(options: argparse.Namespace, settings: Settings) -> "TweetFile | Again":
+    """What is asked for: a file, prompts of the command line, or pictures."""
+    suffix = settings.workers.picture_suffix
+    if options.from_png:
+        from apps.tweets.again import Again
+
+        return Again(options.from_png, options.limit, suffix if options.format else None)
+    if options.prompt:
+        prompts = [as_text(prompt) for prompt in options.prompt]
+        return read_prompts(prompts, settings.seed, options.limit, suffix)
+    return read_tweets(options.tweets, options.prompt_from, options.limit, suffix)
+
+
+def _place(generator: MultiGPUImageGenerator) -> str:
+    return f"pictures and results: {as_text(generator.output_folder)}"
 
 
 def _run_batch(
@@ -199,25 +144,39 @@ def _run_batch(
 
     if options.prompt_from is not None:
         raise InputError("--prompt-from: requests of a batch file have one prompt; leave it out.")
+    for name in (*OF_TASKS["variants"], *OF_TASKS["choice"]):
+        if getattr(options, name):
+            option = name.replace("_", "-")
+            raise InputError(f"--{option}: requests of a batch file say all of it; leave it out.")
     settings = _settings(options, load_image_settings)
     path = user_path(options.tweets, "TWEETS")
     generator = _create_generator(options, settings, name_of_run(as_text(path.stem)), backend)
+    if options.dry_run:
+        with TemporaryDirectory() as kept:
+            batch = LocalBatch(generator, path, limit=options.limit, kept_in=Path(kept))
+            code = print_plan_of(generator, batch, [path.absolute().parent], "pictures")
+        if batch.refusal is not None:
+            logger.error(batch.refusal)
+            return UNUSABLE_INPUT
+        return code
     try:
         batch = LocalBatch(generator, path, limit=options.limit)
         if batch.refusal is not None:
             logger.error(batch.refusal)
-        run = Run(generator, interrupts, options.log_level)
+        run = Run(generator, interrupts, options.progress, log_level(options))
         plan = generator.prepare(batch, [path.absolute().parent])
         results = run.execute(plan, "pictures", WHY_MOVED, draws="generate" in batch.roles)
         outcome = batch.write(results)
     finally:
         generator.stop(at_once=True)
-    unusable = f" ({batch.unusable} of them unusable lines)" if batch.unusable else ""
-    ends = f"{outcome.completed} completed, {outcome.failed} failed{unusable}"
-    print(f"{batch.requests} requests: {ends}")
-    for what, file in (("results", outcome.output), ("errors", outcome.errors)):
-        if file is not None:
-            print(one_line(f"{what}: {as_text(file)}"))
+    if options.progress != "json":
+        unusable = f" ({batch.unusable} of them unusable lines)" if batch.unusable else ""
+        ends = f"{outcome.completed} completed, {outcome.failed} failed{unusable}"
+        print(f"{counted(batch.requests, 'request')}: {ends}")
+        for what, file in (("results", outcome.output), ("errors", outcome.errors)):
+            if file is not None:
+                print(one_line(f"{what}: {as_text(file)}"))
+        _print_end(results, generator, interrupts.command)
     if interrupts.count:
         return INTERRUPTED
     return SOME_FAILED if outcome.failed or generator.tables_error is not None else ALL_DONE
@@ -233,7 +192,20 @@ def _settings(
     given = {key: value for key, value in changes.items() if value is not None}
     # Bytes that the locale has no letters for came in as surrogates, which are no text.
     given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}
-    return load({**settings.model_dump(exclude_unset=True), **given})
+    of_files = {"picture_format": options.format, "picture_quality": options.quality}
+    of_files = {key: value for key, value in of_files.items() if value is not None}
+    if options.quality is not None and (options.format or settings.workers.picture_format) == "png":
+        raise InputError("--quality: PNG is lossless; use it with --format jpeg or webp.")
+    return _laid_over(settings, {**given, "workers": of_files}, load)
+
+
+def _laid_over(
+    settings: Settings, changes: Mapping[str, Any], load: Callable[[Any], Settings] = load_settings
+) -> Settings:
+    """Settings with others over them; of the section `workers` with single ones."""
+    known = settings.model_dump(exclude_unset=True)
+    workers = {**known["workers"], **changes.get("workers", {})}
+    return load({**known, **changes, "workers": workers})
 
 
 def _create_generator(
@@ -244,22 +216,36 @@ def _create_generator(
 ) -> MultiGPUImageGenerator:
     if options.num_gpus is not None and options.gpu_ids is not None:
         raise DeviceError("Give either NUM_GPUS or --gpu-ids, not both.")
+    source = "/dev/stdin" if options.tweets == STDIN else options.tweets
     return MultiGPUImageGenerator(
         options.num_gpus,
         options.gpu_ids,
         settings,
         output_dir=Path(settings.output_dir) / (options.name or name_of_run),
-        input_file=options.tweets,
+        input_file=source,
         overwrite=options.overwrite,
         retry_quarantined=options.retry_quarantined,
         backend=backend,
+        dry_run=options.dry_run,
     )
 
 
-def _print_summary(results: Sequence[Result], generator: MultiGPUImageGenerator) -> None:
+def _print_summary(
+    results: Sequence[Result], generator: MultiGPUImageGenerator, noun: str, command: str
+) -> None:
     counts = Counter(r.status for r in results)
     parts = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     loads, switches = generator.lora_counts
-    loras = f"; {loads} LoRA loads, {switches} switches" if switches else ""
-    print(f"{len(results)} tweets: {parts}{loras}")
-    print(one_line(f"pictures and results: {as_text(generator.output_folder)}"))
+    loras = f"; {counted(loads, 'LoRA load')}, {counted(switches, 'switch')}" if switches else ""
+    print(f"{counted(len(results), noun)}: {parts}{loras}")
+    print(one_line(_place(generator)))
+    _print_end(results, generator, command)
+
+
+def _print_end(results: Sequence[Result], generator: MultiGPUImageGenerator, again: str) -> None:
+    """Print how long it took, what failed and why, and what to do about it."""
+    elapsed = time_line(generator.status())
+    if elapsed is not None:
+        print(elapsed)
+    for line in failure_lines(results, again, as_text(generator.output_folder / TABLE)):
+        print(line)

@@ -4,7 +4,7 @@ from loguru import logger
 
 from apps.gallery.live import LiveGallery
 from apps.interrupts import Interrupts
-from apps.progress import View, create_view
+from apps.progress import Mode, View, create_view
 from core.devices.model_choice import DEMO_MODEL
 from core.events import Event
 from core.intake.planning import Plan, tell_plan
@@ -20,13 +20,15 @@ class Run:
 
     Args:
         generator: gets this run's listener.
+        mode: how it is shown.
     """
 
     def __init__(
-        self, generator: MultiGPUImageGenerator, interrupts: Interrupts, log_level: str
+        self, generator: MultiGPUImageGenerator, interrupts: Interrupts, mode: Mode, log_level: str
     ) -> None:
         self._generator = generator
         self._interrupts = interrupts
+        self._mode = mode
         self._log_level = log_level
         self._view: View | None = None
         self._gallery = LiveGallery(generator.output_folder, generator.settings.gallery)
@@ -50,14 +52,18 @@ class Run:
             if not result.success:
                 logger.error(f"{result.task_id}: {result.status}: {result.error}")
         tell_plan(plan.summary, what, why_moved)
-        if not plan.to_run:
+        if not plan.to_run and self._mode != "json":
             return generator.execute(plan)
         if draws:
             _tell_unknown_words(generator, plan)
         generator.use_at_most(plan.to_run)
-        workers = [device.label for device in generator.devices]
-        with self._gallery, create_view(plan.to_run, workers, self._log_level) as view:
+        view = create_view(generator.tracker, self._mode, self._log_level)
+        with self._gallery, view:
             self._view = view
+            for result in plan.settled:
+                view.settled(result, "generate" if draws else "edit")
+            if not plan.to_run:
+                return generator.execute(plan)
             self._interrupts.run = generator
             if draws:
                 generator.start()

@@ -1,10 +1,8 @@
 """Tweet files and prompt lists, as task inputs.
 
-Three forms are read, told apart by content:
-
-- the persona file, version "2.0": `{"persona": {…}, "tweets": [{…}]}`;
-- a JSON list, each entry a tweet as above, plain GenerateTask fields, or a prompt;
-- JSONL: one such entry per line.
+`apps.prompts.entries` tells their forms apart: the persona file, version "2.0"
+(`{"persona": {…}, "tweets": [{…}]}`), lists and JSONL of tweets, of plain GenerateTask fields or of
+prompts, tables, YAML, and text with a prompt on each line.
 
 A file that cannot be read at all raises; an entry that cannot be used becomes an
 `InputError` in its place, so that it ends as a failed record and not as a missing one.
@@ -12,22 +10,28 @@ docs/TWEETS.md says which names and places of a setting count.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from apps.tweets.entries import Entries, read_entries
+from apps.prompts.bad_entry import BadEntry
+from apps.prompts.entries import read_entries
+from apps.prompts.entry_list import Entries
+from apps.prompts.text import STDIN, shown_path
 from core.errors import InputError, one_line
 from core.intake import spellings
 from core.intake.picture_settings import read_layer
 from core.intake.setting_values import is_empty, is_set
 from core.intake.settings_layer import Layer, merged
 from core.intake.spellings import ALIKE
-from core.intake.task_kinds import Inputs, TaskInput
-from core.names import cleaned, cut, distinct
+from core.intake.task_kinds import Inputs, PlacedTask, TaskInput
+from core.names import cleaned, counted, cut, distinct
 from core.paths import as_text, user_path
+from core.seeds import RANDOM
+from core.store.outputs import PICTURE_SUFFIXES
 from core.validation import MAX_SHOWN, misspelt, shown
 
+MAX_PROMPT = 60  # characters of a prompt in the name of its picture
 MAX_NAME = 100  # characters of a persona's or a file's name in file names
 MAX_RUN_BYTES = 200  # of a run's folder: `datasets` makes longer names of it for its cache
 FEW = 1000  # entries: so many are all read before anything is done
@@ -38,14 +42,6 @@ _KEPT = {  # as metadata of the picture
     spellings.plain(key): key for key in ("slot", "tweet_text", "content_type", "subtype", "mood")
 }
 _OF_ONE_ENTRY = ("output_path", "task_id", "metadata")
-
-
-class BadTweet(InputError):
-    """An entry that cannot be used; knows the id under which it is recorded."""
-
-    def __init__(self, message: str, task_id: str) -> None:
-        super().__init__(message)
-        self.task_id = task_id
 
 
 class TweetFile:
@@ -64,6 +60,11 @@ class TweetFile:
         self._reader = reader
 
     @property
+    def noun(self) -> str:
+        """What one input is called: a tweet, or a prompt."""
+        return self._reader.unit
+
+    @property
     def passed_over(self) -> str | None:
         """One line about keys that meant nothing in what was read; None if there are none."""
         return self._reader.passed_over()
@@ -77,7 +78,7 @@ class TweetFile:
 def read_tweets(
     path: Path, prompt_from: str | None = None, limit: int | None = None, suffix: str = ".png"
 ) -> TweetFile:
-    """Read a tweets file.
+    """Read a file of tweets or prompts; STDIN is standard input.
 
     Args:
         prompt_from: take the prompt from this field alone (one of PROMPT_SOURCES).
@@ -85,18 +86,54 @@ def read_tweets(
         suffix: of the pictures that get their name from here.
 
     Raises:
-        InputError: unreadable, not UTF-8, not JSON, of no known form, or without entries.
+        InputError: unreadable, not text, of no known form, or without entries.
     """
-    path = user_path(path, "TWEETS")
-    found, stem = read_entries(path), as_text(path.stem)
-    name = _file_name(found.name) or _file_name(stem) or "image"
+    path = path if path == STDIN else user_path(path, "TWEETS")
+    found = read_entries(path)
     if not found.entries:
-        raise InputError(f"{path}: holds no tweets.")
-    reader = _Reader(path, found, name, prompt_from, suffix)
+        raise InputError(f"{shown_path(path)}: holds no {_what(found)}.")
+    if path == STDIN:
+        return _tweets(found, "stdin", "standard input", Path.cwd(), prompt_from, limit, suffix)
+    stem, folder = as_text(path.stem), path.resolve().parent
+    return _tweets(found, stem, path.name, folder, prompt_from, limit, suffix)
+
+
+def read_prompts(
+    prompts: Sequence[str], first_seed: int, limit: int | None = None, suffix: str = ".png"
+) -> TweetFile:
+    """Take prompts as they are; each picture is called by its own.
+
+    Args:
+        first_seed: of each of them, so that a prompt's picture depends on no other prompt.
+    """
+    each = list(dict.fromkeys(prompts))
+    slugs = [cleaned(prompt, "-").strip("_") for prompt in each]
+    seed = {} if first_seed == RANDOM else {"seed": first_seed}
+    entries = []
+    for prompt, slug in zip(each, slugs, strict=True):
+        name = cut(slug, MAX_PROMPT)
+        if name != slug or not name or slugs.count(slug) > 1:
+            name = distinct(prompt, name or "prompt")
+        entries.append({"prompt": prompt, "task_id": name, **seed})
+    found = Entries(entries, places=lambda index: f"prompt {index + 1}", by_id=True)
+    return _tweets(found, "prompts", "--prompt", Path.cwd(), None, limit, suffix)
+
+
+def _tweets(
+    found: Entries,
+    stem: str,
+    file: str,
+    folder: Path,
+    prompt_from: str | None,
+    limit: int | None,
+    suffix: str,
+) -> TweetFile:
+    name = _file_name(found.name) or _file_name(stem) or "image"
+    reader = _Reader(file, found, name, prompt_from, suffix)
     entries = list(found.entries[:limit])
     unread = _Unread(reader, entries)
     inputs: Inputs = unread if len(entries) > FEW else list(unread)
-    return TweetFile(name_of_run(stem), path.resolve().parent, inputs, reader)
+    return TweetFile(name_of_run(stem), folder, inputs, reader)
 
 
 class _Unread:
@@ -123,9 +160,10 @@ class _Reader:
     """Turns the entries of one file into task inputs."""
 
     def __init__(
-        self, path: Path, found: Entries, name: str, prompt_from: str | None, suffix: str
+        self, file: str, found: Entries, name: str, prompt_from: str | None, suffix: str
     ) -> None:
-        self._path = path
+        self._file = file
+        self._found = found
         self._of_persona = found.of_persona
         self._persona = found.name if is_set(found.name) else None
         self._name = name
@@ -143,18 +181,28 @@ class _Reader:
 
     def task(self, index: int, entry: Any) -> TaskInput:
         task_id = f"{self._name}_{index:02d}"
-        where = f"{self._path.name}: tweet {index}"
+        where = f"{self._file}: {self._found.places(index)}"
         try:
             if isinstance(entry, InputError):
                 raise entry
             fields = self._fields(entry)
         except InputError as error:
-            return BadTweet(f"{where}: {error}", task_id)
+            return BadEntry(f"{where}: {error}", task_id)
         except RecursionError:
-            return BadTweet(f"{where}: nested too deeply.", task_id)
+            return BadEntry(f"{where}: nested too deeply.", task_id)
+        if self._found.by_id:
+            self._name_by_id(fields)
         fields.setdefault("task_id", task_id)
         fields.setdefault("output_path", f"{task_id}{self._suffix}")
-        return fields
+        return PlacedTask(fields, where) if self._found.names_places else fields
+
+    def _name_by_id(self, fields: dict[str, Any]) -> None:
+        """Call a picture by the id of its row, where there is one; complete a name it was given."""
+        given, id = fields.get("output_path"), fields.get("task_id")
+        if isinstance(given, str) and PurePosixPath(given).suffix.lower() not in PICTURE_SUFFIXES:
+            fields["output_path"] = f"{given}{self._suffix}"
+        elif given is None and (name := _file_name(id)):
+            fields["output_path"] = f"{name}{self._suffix}"
 
     def passed_over(self) -> str | None:
         """One line about the keys that meant nothing here; None if there are none."""
@@ -162,15 +210,19 @@ class _Reader:
             return None
         parts: list[str] = []
         for key, count in self._passed_over.most_common(MAX_PASSED_OVER):
-            unit = "" if parts else " tweet" if count == 1 else " tweets"
-            parts.append(f"{_short(key)} ({count}{unit})")
+            parts.append(f"{_short(key)} ({count if parts else counted(count, self.unit)})")
         left = len(self._passed_over) - len(parts)
         parts += [f"{left} more"] if left else []
         parts += self._passed_over_for_all
         return one_line(
-            f"Passed over in {self._path.name}: {', '.join(parts)}. They mean nothing here; "
+            f"Passed over in {self._file}: {', '.join(parts)}. They mean nothing here; "
             "docs/TWEETS.md lists what counts."
         )
+
+    @property
+    def unit(self) -> str:
+        """What one entry is called."""
+        return _what(self._found).removesuffix("s")
 
     def _fields(self, entry: Any) -> dict[str, Any]:
         if isinstance(entry, str):  # a prompt by itself, whatever it is called elsewhere
@@ -226,6 +278,11 @@ class _Reader:
             f"{_short(key)} ({name})" for key in list(keys)[:MAX_PASSED_OVER]
         ]
         return layer
+
+
+def _what(found: Entries) -> str:
+    """What its entries are, in the plural."""
+    return "prompts" if found.names_places else "tweets"
 
 
 def _short(key: str) -> str:

@@ -9,6 +9,7 @@ from loguru import logger
 
 from core.errors import InputError
 
+_SHA256_DIGITS = 64
 REQUEST_TIMEOUT = 10.0  # seconds for the hub's answer to what version of the file it has
 
 
@@ -23,12 +24,9 @@ def fetch_file(repository: str, file: str, revision: str | None, where: str) -> 
     Raises:
         InputError: there is no such file, it may not be read, or the hub cannot be reached.
     """
-    import httpx2
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub import errors as hub
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    page = f"{constants.ENDPOINT}/{repository}"
-    try:
+    with _refusals_in_our_words(repository, file, revision, where):
         if not isinstance(try_to_load_from_cache(repository, file, revision=revision), str):
             logger.info(f"Downloading {file} of {repository} from the hub.")
         with _in_our_log(f"{file} of {repository}"):
@@ -36,6 +34,54 @@ def fetch_file(repository: str, file: str, revision: str | None, where: str) -> 
                 repository, file, revision=revision, etag_timeout=REQUEST_TIMEOUT
             )
         return Path(found)
+
+
+def look_at_file(
+    repository: str, file: str, revision: str | None, where: str
+) -> tuple[Path, str | None]:
+    """Where a file of the hub is, or would come to be, in the cache; nothing is downloaded.
+
+    Returns:
+        The place, and the SHA-256 that the hub gives for a file that is not there yet.
+
+    Raises:
+        InputError: as `fetch_file` raises it, or the hub does not say what is in the file.
+    """
+    from huggingface_hub import (
+        constants,
+        get_hf_file_metadata,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
+    from huggingface_hub import errors as hub
+
+    with _refusals_in_our_words(repository, file, revision, where):
+        found = try_to_load_from_cache(repository, file, revision=revision)
+        if isinstance(found, str):
+            return Path(found), None
+        if constants.is_offline_mode():
+            raise hub.LocalEntryNotFoundError("it is not in the cache")
+        url = hf_hub_url(repository, file, revision=revision)
+        told = get_hf_file_metadata(url, timeout=REQUEST_TIMEOUT)
+        etag = told.etag or ""
+        if len(etag) != _SHA256_DIGITS:  # of a small file it is another hash
+            raise ValueError("the hub does not say the hash of its content; download it first")
+        place = Path(constants.HF_HUB_CACHE) / repository / str(told.commit_hash) / file
+        return place, etag
+
+
+@contextmanager
+def _refusals_in_our_words(
+    repository: str, file: str, revision: str | None, where: str
+) -> Iterator[None]:
+    import httpx2
+    from huggingface_hub import constants
+    from huggingface_hub import errors as hub
+
+    page = f"{constants.ENDPOINT}/{repository}"
+    try:
+        yield
+        return
     # Every class before those that it is derived from.
     except hub.GatedRepoError:
         reason = (

@@ -90,9 +90,14 @@ def content_hash(path: Path) -> str:
 
 
 class LoraInspector:
-    """Checks each LoRA file once and remembers its hash until the file changes."""
+    """Checks each LoRA file once and remembers its hash until the file changes.
 
-    def __init__(self) -> None:
+    Args:
+        may_download: models' LoRAs that lie on the hub may be fetched to be looked at.
+    """
+
+    def __init__(self, may_download: bool = True) -> None:
+        self.may_download = may_download
         self._known: dict[tuple[str, int, int, bytes], str | LoraError] = {}
 
     def sha256(self, path: Path) -> str:

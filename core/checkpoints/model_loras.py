@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.checkpoints.hub_files import fetch_file
+from core.checkpoints.hub_files import fetch_file, look_at_file
 from core.checkpoints.lora_files import LoraInspector, find_lora
 from core.errors import InputError, LoraError
 from core.model_lora import ModelLora, lora_identity
@@ -41,14 +41,24 @@ def find_model_loras(
                 sha256 = inspector.sha256(file)
                 name = file.name
             else:
-                file = fetch_file(lora.path, lora.file, lora.revision, where)
-                sha256 = inspector.sha256(file)
+                file, sha256 = _of_hub(lora.path, lora.file, lora.revision, where, inspector)
                 name = lora.file.rpartition("/")[2]
         except LoraError as error:
             hint = _hint(lora, where)
             raise InputError(f"{where}: {str(error).removeprefix('lora_path: ')}{hint}") from None
         found.append(ModelLora(str(file), name, sha256, lora.strength))
     return tuple(found)
+
+
+def _of_hub(
+    repository: str, file: str, revision: str | None, where: str, inspector: LoraInspector
+) -> tuple[Path, str]:
+    """The file in the hub's cache, or where it would be, and its content hash."""
+    if not inspector.may_download:
+        place, sha256 = look_at_file(repository, file, revision, where)
+        return place, sha256 or inspector.sha256(place)
+    place = fetch_file(repository, file, revision, where)
+    return place, inspector.sha256(place)
 
 
 def _hint(lora: ModelLoraSettings, where: str) -> str:

@@ -59,6 +59,14 @@ class MemoryFit:
         return f"{need}{have}{hint}".strip()
 
 
+class LackOfMemory(DeviceError):
+    """No memory mode fits; `table` has needs and free memory, in lines."""
+
+    def __init__(self, message: str, table: str) -> None:
+        super().__init__(message)
+        self.table = table
+
+
 @dataclass(frozen=True)
 class _Room:
     """Needs by mode, and the devices and host memory that they have to fit into."""
@@ -177,7 +185,7 @@ def fit_memory(
     if mode is None:
         mode = room.first(allowed[::-1], 1 - MARGIN)
     if mode is None:
-        raise DeviceError(_refusal(room, key, memory, allowed, modes, kept))
+        raise LackOfMemory(_refusal(room, key, memory, allowed, modes, kept), room.table())
     if close:
         logger.warning(
             f"Memory: {room.lack(mode)}. The need is an estimate from above: it is tried."

@@ -64,6 +64,12 @@ class ModelChoice:
     scheduler: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def shown(self) -> str:
+        """The model's name for users: its hub id, or the name of its file or folder."""
+        is_file = os.path.isabs(self.path_or_id)
+        return printable(Path(self.path_or_id).name if is_file else self.path_or_id)
+
+    @property
     def deciding(self) -> str:
         """The identity with all about how the model is loaded that changes its pictures."""
         others = loaded_as(self.variant, self.memory if changes_pixels(self.memory) else "full")

@@ -80,9 +80,31 @@ def _denoising(part: Component, whole: Checkpoint, demand: Demand) -> int:
     levels = _numbers(part.config, "block_out_channels")
     if levels:
         return passes * UNET * levels[0] * demand.pixels // scale**2
-    side = scale * _patch(part.config, vaes[0].config if vaes else {})
+    side = _token_side(part, whole)
     tokens = math.ceil(demand.pixels / side**2) * (1 + demand.sources) + TEXT_TOKENS
     return passes * TRANSFORMER * tokens * (part.weights.width + part.weights.widest)
+
+
+def tokens_of(whole: Checkpoint) -> float:
+    """Tokens that a model's denoiser computes with for a million pixels of the picture.
+
+    Most numbers of a UNet are in its lowest level, whose positions count as tokens.
+    """
+    part = whole.of_kind("denoiser")[0]
+    levels = _numbers(part.config, "block_out_channels")
+    vaes = whole.of_kind("vae")
+    if levels:
+        side = (_scale(vaes[0].config) if vaes else 8) * 2 ** (len(levels) - 1)
+    else:
+        side = _token_side(part, whole)
+    return 1e6 / float(side) ** 2
+
+
+def _token_side(part: Component, whole: Checkpoint) -> int:
+    """Pixels of the picture's side that one token of a transformer stands for."""
+    vaes = whole.of_kind("vae")
+    config = vaes[0].config if vaes else {}
+    return (_scale(config) if vaes else 8) * _patch(part.config, config)
 
 
 def _scale(vae: Mapping[str, Any]) -> int:

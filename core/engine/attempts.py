@@ -13,7 +13,7 @@ from core.engine.recorder import Attempt, Ending, Recorder, Refusal, Then
 from core.engine.retry import Cause, RetryRules
 from core.engine.task_state import ActiveAttempt, TaskState
 from core.errors import LedgerError, StorageError
-from core.events import Listener, TaskStarted
+from core.events import Listener, TaskStarted, shape_of
 from core.messages import Done, Failed, Lease
 from core.tasks import Status
 
@@ -124,7 +124,8 @@ class Attempts:
         if len(task.out) == 1:
             self._job.began()
         steps = getattr(admitted.task, "num_inference_steps", None) or 0
-        self._listener(TaskStarted(admitted.task_id, worker, self._job.number, steps))
+        shape = shape_of(admitted)
+        self._listener(TaskStarted(admitted.task_id, worker, self._job.number, steps, shape))
 
         def begun(refusal: Refusal | None) -> None:
             if active.thrown_away:

@@ -215,6 +215,10 @@ class Engine(TaskEngine):
         self._post(lambda: self._close(at_once))
         self._thread.join()
 
+    def hurry(self) -> None:
+        """Kill workers that a stop waits for; safe in a signal handler."""
+        self._post(self._hurry)
+
     def _post(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
         self._backend.wake()
@@ -340,8 +344,7 @@ class Engine(TaskEngine):
     def _close_job(self, number: int, status: Status, reason: str) -> None:
         """Close a job; an engine that waits for its workers to leave waits no longer."""
         super()._close_job(number, status, reason)
-        if self._supervisor.closing:
-            self._supervisor.close(at_once=True)
+        self._hurry()
 
     # -- models ----------------------------------------------------------------------
 
@@ -371,6 +374,10 @@ class Engine(TaskEngine):
     def _close(self, at_once: bool) -> None:
         self._close_all("interrupted", INTERRUPTED)
         self._supervisor.close(at_once)
+
+    def _hurry(self) -> None:
+        if self._supervisor.closing:
+            self._supervisor.close(at_once=True)
 
     def _finish_records(self) -> None:
         """Wait until everything that is being recorded has been reported."""

@@ -15,7 +15,7 @@ from core.engine.pending import Pending, Stack
 from core.engine.recorder import Recorder, Refusal, Then
 from core.engine.retry import Cause, RetryRules
 from core.engine.task_state import TaskState
-from core.events import Event, Listener, TaskEnded
+from core.events import Event, Listener, TaskEnded, shape_of
 from core.intake.admission import Admitted
 from core.store.ledger_entry import result_of
 from core.tasks import Result, Status
@@ -229,7 +229,7 @@ class JobRun:
         if task.out:
             self.job.returned()
         result = result_of(admitted, status, worker, error, elapsed, task.attempts, cause)
-        self._listener(TaskEnded(result, self.number, refused))
+        self._listener(TaskEnded(result, self.number, refused, shape_of(admitted)))
         self.job.settle(result)
         self._close_if_drained()
         self._finish_if_complete()

@@ -450,4 +450,5 @@ class Supervisor:
 
     def _change(self, slot: WorkerSlot, state: State) -> None:
         slot.state = state
-        self._listener(WorkerState(slot.name, state.value))
+        kind = slot.model.name if slot.model is not None else None
+        self._listener(WorkerState(slot.name, state.value, kind))

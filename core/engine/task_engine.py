@@ -198,6 +198,12 @@ class TaskEngine(ABC):
     def stop(self, at_once: bool = False) -> None:
         """End all jobs, and wait until what they wrote is recorded."""
 
+    def hurry(self) -> None:  # noqa: B027 - most have nothing to do
+        """Wait no longer for what a stop waits for, if it can be ended at once.
+
+        Safe in a signal handler.
+        """
+
     def _hand_over(self, command: Callable[[], None]) -> None:
         """Run a command in the engine's thread, or here once that is gone. No handler may."""
         with self._going:

@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InputError
-from core.intake.task_kinds import Contents, TaskInput, TaskKind, deciding, kind_of
+from core.intake.task_kinds import (
+    Contents,
+    TaskInput,
+    TaskKind,
+    at_its_place,
+    deciding,
+    kind_of,
+)
 from core.lora_stack import CheckedLora, counting, hashes_of
 from core.seeds import RANDOM, random_seed, seed_of_task
 from core.store.claims import BatchClaims, Claim, Claims
-from core.store.outputs import OutputPath, OutputRoot
+from core.store.outputs import JPEG_QUALITY, LOSSY_SUFFIXES, WEBP, OutputPath, OutputRoot
 from core.tasks import MAX_TASK_BYTES, Task, task_to_json
 from core.validation import shown
 
@@ -92,6 +99,7 @@ class Admission:
         kept_seed: the seed that an earlier run drew at random for an output, if one did.
         claims: keeps other batches of the folder from the outputs of this one; of its own where
             no other batch runs beside it.
+        picture_quality: of JPEG and WebP files whose tasks give none; None is the usual one.
     """
 
     def __init__(
@@ -104,6 +112,7 @@ class Admission:
         first_seed: int,
         kept_seed: Callable[[OutputPath], int | None] | None = None,
         claims: BatchClaims | None = None,
+        picture_quality: int | None = None,
     ) -> None:
         self._kind = kind
         self._identity = identity
@@ -114,6 +123,7 @@ class Admission:
         self._first_seed = first_seed
         self._kept_seed = kept_seed
         self._claims = claims or Claims().begin()
+        self._picture_quality = picture_quality
 
     def admit(self, position: int, given: TaskInput) -> Item:
         """Check one input; `position` is its place in the batch."""
@@ -124,7 +134,8 @@ class Admission:
             _check_task_id(task.task_id)
             return self._job(position, task)
         except InputError as error:
-            return Rejected(position, claimed_id(given, position), str(error))
+            text = at_its_place(given, str(error))
+            return Rejected(position, claimed_id(given, position), text)
         except RecursionError:
             error_text = "The task is nested too deeply."
             return Rejected(position, claimed_id(given, position), error_text)
@@ -147,7 +158,7 @@ class Admission:
             task_id=task.task_id or Path(output_path).stem,
         )
         output = self._root.place(output_path, self._kind.suffixes)
-        task = self._seeded(task, position, output)
+        task = self._seeded(self._with_quality(task, output), position, output)
         task, contents = self._kind.complete(task)
         _check_size(task)
         other = self._claims.take(output.key, position)
@@ -165,6 +176,22 @@ class Admission:
             dtype=self._dtype,
         )
 
+    def _with_quality(self, task: Task, output: OutputPath) -> Task:
+        """The task with the quality of its file, where the file's format has one."""
+        if not hasattr(task, "picture_quality"):
+            return task
+        given, suffix = task.picture_quality, output.file.suffix.lower()
+        if suffix not in LOSSY_SUFFIXES:
+            if given is not None:
+                raise InputError(
+                    f"picture_quality: {given} is for {' and '.join(LOSSY_SUFFIXES)}; "
+                    f"{shown(task.output_path)} is lossless."
+                )
+            return task
+        usual = None if suffix == WEBP else JPEG_QUALITY
+        quality = next((q for q in (given, self._picture_quality) if q is not None), usual)
+        return task if quality == given else replace(task, picture_quality=quality)
+
     def _seeded(self, task: Task, position: int, output: OutputPath) -> Task:
         wanted = self._first_seed if task.seed is None else task.seed
         says_random = hasattr(task, "seed_is_random")
@@ -173,7 +200,9 @@ class Admission:
             seed = random_seed() if kept is None else kept
             return replace(task, seed=seed, seed_is_random=True)
         first = 0 if self._first_seed == RANDOM else self._first_seed
-        seed = seed_of_task(first, position) if task.seed is None else wanted
+        if task.seed is not None:  # of one that is drawn again it says how it was found
+            return task if task.seed == wanted else replace(task, seed=wanted)
+        seed = seed_of_task(first, position)
         return replace(task, seed=seed, **({"seed_is_random": False} if says_random else {}))
 
 

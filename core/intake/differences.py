@@ -16,6 +16,7 @@ _WORDS = {  # of fields that have other names in files than in tasks
     "num_inference_steps": "steps",
     "negative_prompt": "negative prompt",
     "lora_strength": "LoRA strength",
+    "picture_quality": "quality of the file",
 }
 _APART = {"width", "height", "lora_strength"}  # not compared field by field
 

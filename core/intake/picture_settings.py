@@ -234,7 +234,14 @@ class _Reader:
             return True
         if name == "seed":
             return is_seed(value)
-        if name in (*GUIDANCE, "width", "height", "num_inference_steps", "lora_strength"):
+        if name in (
+            *GUIDANCE,
+            "width",
+            "height",
+            "num_inference_steps",
+            "lora_strength",
+            "picture_quality",
+        ):
             return is_number(value)
         if name == "lora":
             return isinstance(value, (str, list, Mapping))

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from loguru import logger
 
@@ -23,6 +23,7 @@ from core.store.outputs import OutputRoot
 from core.store.replaced import Replaced
 from core.tasks import Result
 
+FAILED_BEFORE = "It failed in an earlier run:"
 # Standings of inputs with a line in the tables that this batch may change.
 _THERE: tuple[Standing, ...] = ("changed", "altered", "again", "unchanged")
 
@@ -38,6 +39,7 @@ class Plan:
         summary: what is to be done, for the user; of the inputs that it began with.
         before: finished results of other settings that lie under the names of tasks, by key.
         replaced: keeps them when they are replaced; None if they are not to be kept.
+        failed_before: why tasks failed in an earlier run, by their place.
         claims: on the outputs of its tasks; None where nobody else asks for outputs.
         rest: inputs that are checked and planned while the tasks run; None if there are none.
     """
@@ -52,11 +54,22 @@ class Plan:
     replaced: Replaced | None
     claims: BatchClaims | None = None
     rest: Remaining | None = None
+    failed_before: dict[int, str] = field(default_factory=dict)
 
     @property
     def to_run(self) -> int:
         """How many tasks workers will be given, as far as is known."""
         return len(self.tasks) + (len(self.rest) if self.rest is not None else 0)
+
+    def told(self, results: Sequence[Result]) -> list[Result]:
+        """Results, of which those that were not tried say why they failed in an earlier run."""
+        return [self._told(result) for result in results]
+
+    def _told(self, result: Result) -> Result:
+        before = self.failed_before.get(result.position)
+        if before is None or result.attempts or result.status not in ("interrupted", "timeout"):
+            return result
+        return replace(result, error=f"{result.error} {FAILED_BEFORE} {before}")
 
     def continue_with(self, rest: Remaining) -> None:
         """Let more inputs follow, of which none can have been done before."""
@@ -125,7 +138,7 @@ class Planner:
         keys = [item.output.key for item in admitted if isinstance(item, Admitted)]
         known = self.known(admitted) if known is None else known
         assessed = [self._assess(item, known) for item in admitted]
-        summary = self._summary(assessed, known)
+        summary = PlanSummary.of(self._standings(assessed, known))
         if claim is not None:
             if not claim.check() and self._is_of_others(assessed):
                 claim.refuse_as_foreign()
@@ -147,6 +160,7 @@ class Planner:
             before,
             None if self._overwrite else Replaced(self._root, before),
             claims,
+            failed_before=_failed_before(admitted, known),
         )
 
     def add(self, plan: Plan, items: Sequence[Item]) -> list[Admitted | Result]:
@@ -157,6 +171,7 @@ class Planner:
             self._remember(one, known, plan.before)
         self._ledger.add_to_batch(plan.batch, [one.entry for one in assessed])
         _give_up_settled(plan.claims, assessed)
+        plan.failed_before |= _failed_before(items, known)
         plan.keys += [item.output.key for item in items if isinstance(item, Admitted)]
         plan.renews = plan.renews or _renews(assessed, known)
         return [
@@ -196,7 +211,27 @@ class Planner:
         if entry is not None:
             before[entry.key] = entry
 
-    def _summary(self, assessed: Sequence[Assessed], known: Mapping[str, Entry]) -> PlanSummary:
+    def standings(
+        self, items: Sequence[Item], claim: FolderInput | None = None
+    ) -> list[tuple[Assessed, Standing, list[Change]]]:
+        """How all inputs of a batch stand, and what each changed by; nothing is recorded.
+
+        Args:
+            claim: of the input on the folder, which is only checked.
+
+        Raises:
+            InputError: as `begin` raises it.
+        """
+        known = self.known(items)
+        assessed = [self._assess(item, known) for item in items]
+        if claim is not None and not claim.check() and self._is_of_others(assessed):
+            claim.refuse_as_foreign()
+        standings = self._standings(assessed, known)
+        return [(one, *standing) for one, standing in zip(assessed, standings, strict=True)]
+
+    def _standings(
+        self, assessed: Sequence[Assessed], known: Mapping[str, Entry]
+    ) -> list[tuple[Standing, list[Change]]]:
         comparison = Comparison(self._lora_names)
         standings = [_reasons(one, comparison) for one in assessed]
         moves = MovedTasks(assessed, known, self._ledger)
@@ -204,7 +239,7 @@ class Planner:
             standing, changes = standings[place]
             if standing == "changed":
                 standings[place] = standing, moves.seen(one, changes)
-        return PlanSummary.of(standings)
+        return standings
 
     def _is_of_others(self, assessed: Sequence[Assessed]) -> bool:
         """Whether this input would replace results, and knows none of the folder's prompts."""
@@ -231,6 +266,16 @@ def _renews(assessed: Sequence[Assessed], known: Mapping[str, Entry]) -> bool:
     return any(one.standing in _THERE for one in assessed) or any(
         entry.state == "done" for entry in known.values()
     )
+
+
+def _failed_before(items: Sequence[Item], known: Mapping[str, Entry]) -> dict[int, str]:
+    """Why inputs failed in an earlier run, by their place."""
+    found = {}
+    for item in items:
+        entry = known.get(item.output.key) if isinstance(item, Admitted) else None
+        if entry is not None and entry.state == "failed" and entry.error:
+            found[item.position] = entry.error
+    return found
 
 
 def _give_up_settled(claims: BatchClaims | None, assessed: Sequence[Assessed]) -> None:

@@ -8,7 +8,15 @@ from core.intake.task_kinds import TaskInput, TaskKind
 from core.tasks import Task, fields_of
 
 # What a task is named, and what it draws, takes the same memory whatever it is.
-_NO_MATTER = {"prompt", "negative_prompt", "seed", "output_path", "task_id", "metadata"}
+_NO_MATTER = {
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "output_path",
+    "task_id",
+    "metadata",
+    "picture_quality",
+}
 
 
 def shapes_of(kind: TaskKind[Any], inputs: Iterable[TaskInput]) -> list[Task]:

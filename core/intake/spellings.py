@@ -56,6 +56,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "lora_strength", "lora_weight", "lora_scale", "lora_multiplier", "lora_strength_model",
         ),
         "output_path": ("output_path", "output_file"),
+        "picture_quality": ("picture_quality", "output_quality", "jpeg_quality", "webp_quality"),
         "task_id": ("task_id",),
         "metadata": ("metadata",),
     }
@@ -110,7 +111,7 @@ refiner_checkpoint refiner_switch refiner_switch_at refiner_steps refiner_model 
 cfg_rescale_multiplier guidance_rescale image_cfg_scale image_guidance_scale cfg_start cfg_end
 control_after_generate controlnet controlnets control_net ip_adapter ip_adapters t2i_adapters
 init_image init_images mask upscale upscaler styles style_preset aspect_ratio output_format
-output_quality response_format image_format quality safety_checker enable_safety_checker shift sigma
+response_format image_format quality safety_checker enable_safety_checker shift sigma
 sigmas timesteps start_at_step end_at_step add_noise max_sequence_length prompt_2 negative_prompt_2
 prompt_3 negative_prompt_3 original_width original_height target_width target_height
 crops_coords_top_left override_settings alwayson_scripts script_name script_args weight lora_weights

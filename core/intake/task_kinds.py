@@ -28,6 +28,25 @@ TaskInput = Mapping[str, Any] | Task | InputError
 """What may stand for a task in a batch; an InputError is a task that its reader gave up on."""
 
 
+class PlacedTask(dict[str, Any]):
+    """The fields of a task, with the place in a user's file that messages about them begin with.
+
+    Attributes:
+        where: file and place, such as `prompts.csv: row 3 (line 5)`.
+    """
+
+    __slots__ = ("where",)
+
+    def __init__(self, fields: Mapping[str, Any], where: str) -> None:
+        super().__init__(fields)
+        self.where = where
+
+
+def at_its_place(given: TaskInput, error: str) -> str:
+    """An error about an input, with the input's place where it has one."""
+    return f"{given.where}: {error}" if isinstance(given, PlacedTask) else error
+
+
 class Inputs(Protocol):
     """The inputs of a batch. They are read once, in order."""
 
@@ -35,11 +54,30 @@ class Inputs(Protocol):
     def __iter__(self) -> Iterator[TaskInput]: ...
 
 
+def refuse_single_task(tasks: object) -> None:
+    """Refuse what is not a list of tasks: a text would be read letter by letter.
+
+    Raises:
+        InputError: says what would be right.
+    """
+    if isinstance(tasks, str):
+        raise InputError(
+            f"tasks: expected a list, found a text; write [{{'prompt': {shown(tasks)}}}]."
+        )
+    if isinstance(tasks, Mapping | Task):
+        raise InputError("tasks: expected a list, found one task; put it into a list: [task].")
+    if not hasattr(tasks, "__len__") or not hasattr(tasks, "__iter__"):
+        raise InputError(
+            f"tasks: expected a list, found {shown(tasks)}; of a generator make one: list(tasks)."
+        )
+
+
 T = TypeVar("T", bound=Task)
 K = TypeVar("K", bound="type[TaskKind[Any]]")
 TWO_WAYS = "loras: give either loras or lora_path, not both."
 USUAL_STEPS = 30
 # Names and places decide nothing; the content of the files behind them does.
+_WHERE_LOSSY = "picture_quality"  # decides where it is set
 _NEVER_DECIDING = ("output_path", "task_id", "metadata", "lora_path", "loras")
 
 
@@ -181,13 +219,18 @@ def kind_asked_for(given: TaskInput, usual: type[Task]) -> tuple[type[TaskKind[A
     if not isinstance(given, Mapping):
         return KINDS[usual.__name__], given
     if "kind" in given:
-        named, given = given["kind"], {k: v for k, v in given.items() if k != "kind"}
+        named, given = given["kind"], _without_kind(given)
         if _is_said(named):
             return _named(named), given
     for kind in _most_demanding_first(tuple(KINDS)):
         if any(_is_said(given.get(sign)) for sign in kind.signs or (kind.needed,)):
             return kind, given
     return KINDS[usual.__name__], given
+
+
+def _without_kind(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    rest = {k: v for k, v in given.items() if k != "kind"}
+    return PlacedTask(rest, given.where) if isinstance(given, PlacedTask) else rest
 
 
 def _named(name: Any) -> type[TaskKind[Any]]:
@@ -218,7 +261,10 @@ def _is_said(value: Any) -> bool:
 def deciding(task: Task) -> dict[str, Any]:
     """The fields of a task that decide its result by their own values."""
     undeciding = undeciding_fields(type(task))
-    return {k: v for k, v in fields_of(task).items() if k not in undeciding}
+    decides = {k: v for k, v in fields_of(task).items() if k not in undeciding}
+    if decides.get(_WHERE_LOSSY) is None:
+        decides.pop(_WHERE_LOSSY, None)
+    return decides
 
 
 def undeciding_fields(task: type[Task]) -> frozenset[str]:

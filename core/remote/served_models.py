@@ -143,6 +143,11 @@ class ServedModels:
     def devices(self) -> tuple[Device, ...]:
         return self._told["generate"].devices
 
+    @property
+    def drawing_model(self) -> str:
+        """Name of the model that draws."""
+        return self._told["generate"].model.identity.partition("#")[0]
+
     def _ask(self, role: Role) -> ServedRole:
         if role in self._told:
             return self._told[role]

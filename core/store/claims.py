@@ -45,6 +45,11 @@ class Claims:
             self._numbered += count
             return first
 
+    @property
+    def numbered(self) -> int:
+        """How many numbers are reserved: the next that a batch gets."""
+        return self._numbered
+
     def take(self, key: str, holder: "weakref.ref[BatchClaims]") -> "BatchClaims | None":
         """Claim an output for a batch; returns the other batch that has it, if one does."""
         with self._lock:

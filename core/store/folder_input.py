@@ -49,12 +49,16 @@ class FolderInput:
         source: the file or folder that is read. A pipe is not remembered, for it has no name
             that means anything later, and is no folder's input that has one.
         take_over: replace whatever the folder belongs to.
+        keeps: write down whose the folder is; otherwise `claim` does nothing.
     """
 
-    def __init__(self, folder: Path, source: Path, take_over: bool = False) -> None:
+    def __init__(
+        self, folder: Path, source: Path, take_over: bool = False, keeps: bool = True
+    ) -> None:
         self._folder = folder
         self._source = Path(os.path.realpath(source))
         self._take_over = take_over
+        self._keeps = keeps
         self._lasting = self._source.is_file() or self._source.is_dir()
         self._shown = self._source if self._lasting else source
         self._sha256: str | None = None
@@ -98,7 +102,7 @@ class FolderInput:
             self._claim()
 
     def _claim(self) -> None:
-        if not self._lasting:
+        if not (self._lasting and self._keeps):
             return
         known = self._read()
         content = self._content()

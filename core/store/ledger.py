@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from core.fault_points import fault_point
+from core.store.ledger_copy import LedgerCopy, copy_of_ledger
 from core.store.ledger_entry import UPSERT, Entry, State, from_row, to_row
 from core.store.ledger_file import FILE_NAME, LOCK_NAME, connect, in_our_words
 from core.store.ledger_recovery import connect_or_recover, results_beyond
@@ -73,15 +74,34 @@ class Ledger:
             raise
         return ledger
 
-    def _adopt(self, folder: Path) -> None:
-        """Record finished results that no entry speaks of."""
+    def _adopt(self, folder: Path, sweeps: bool = True) -> None:
+        """Record finished results that no entry speaks of.
+
+        Args:
+            sweeps: remove unfinished files of dead runs on the way.
+        """
         recorded = {k for k, e in self.entries().items() if e.state not in _UNFINISHED}
-        found = list(results_beyond(folder, recorded))
+        found = list(results_beyond(folder, recorded, sweeps))
         if found:
             now = time.time()
             with self._use(), self._transaction():
                 # Before every batch of which the order is known.
                 self._db.executemany(UPSERT, [to_row(e, 0, now) for e in found])
+
+    @classmethod
+    def look_at(cls, folder: Path) -> "tuple[Ledger, LedgerCopy]":
+        """A ledger in memory with what that of a folder says; the folder is left as it is.
+
+        Results that no entry speaks of count as recorded, as `open` has it.
+
+        Raises:
+            LedgerError, StorageError: see `core.store.ledger_copy.copy_of_ledger`.
+        """
+        copy = copy_of_ledger(folder)
+        ledger = cls(copy.db, None)
+        if copy.damage is not None or (folder / LOCK_NAME).exists():
+            ledger._adopt(folder, sweeps=False)
+        return ledger, copy
 
     @classmethod
     def in_memory(cls) -> "Ledger":

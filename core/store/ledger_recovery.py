@@ -146,11 +146,13 @@ def _copy(file: Path, copy: Path) -> None:
         shutil.copy2(file, copy)
 
 
-def results_beyond(folder: Path, recorded: Container[str]) -> Iterator[Entry]:
+def results_beyond(folder: Path, recorded: Container[str], sweeps: bool = True) -> Iterator[Entry]:
     """Results of this program below `folder` whose keys are not among `recorded`.
 
-    Unfinished files of dead runs are removed on the way. Folders further down with a ledger of
-    their own are left alone: a run may be at work there.
+    Folders further down with a ledger of their own are left alone: a run may be at work there.
+
+    Args:
+        sweeps: remove unfinished files of dead runs on the way.
     """
     position = 0
     for place, folders, names in os.walk(folder):
@@ -161,7 +163,8 @@ def results_beyond(folder: Path, recorded: Container[str]) -> Iterator[Entry]:
         for name in sorted(names):
             file = Path(place, name)
             if name.startswith(PARTIAL_PREFIX):
-                discard(file)
+                if sweeps:
+                    discard(file)
             elif not is_gallery and file.suffix.lower() in (*PICTURE_SUFFIXES, ".json"):
                 shown = as_text(file.relative_to(folder))
                 if output_key(shown) not in recorded and not file.is_symlink():

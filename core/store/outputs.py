@@ -19,9 +19,14 @@ from core.validation import shown
 
 # With these no later picture can be saved either; others concern one path.
 FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
-PICTURE_SUFFIXES = (".png", ".webp")
+WEBP = ".webp"
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+LOSSY_SUFFIXES = (*JPEG_SUFFIXES, WEBP)  # of files that have a quality
+JPEG_QUALITY = 95  # where nobody says another: what it loses is not seen
+PICTURE_SUFFIXES = (".png", WEBP, *JPEG_SUFFIXES)
 PARTIAL_PREFIX = ".partial-"  # hidden and without suffix: never mistaken for a picture
 MOST_SEEN = 1024  # folders that are remembered: a daemon's jobs have one each
+STATUS = "status.json"  # how the run stands; see `core.status.status_file`
 REPLACED = ".replaced"  # the folder of replaced results; see `core.store.replaced`
 GALLERY = ".gallery"  # the folder of what a page of the results needs beside it
 
@@ -219,6 +224,8 @@ def _check_name(output_path: str, pure: PurePosixPath, suffixes: Sequence[str]) 
     folders = {part.casefold() for part in pure.parts}
     if REPLACED in folders:
         raise InputError(f"output_path: {REPLACED!r} is kept for results that were replaced.")
+    if pure.name.casefold() == STATUS:
+        raise InputError(f"output_path: {STATUS!r} is kept for what tells how a run stands.")
     if GALLERY in folders:
         raise InputError(f"output_path: {GALLERY!r} is kept for the page of the results.")
     if pure.suffix.lower() not in suffixes:

@@ -2,8 +2,8 @@
 
 `parameters` (`core.store.infotext`) is what most viewers and ComfyUI nodes read. Nothing is ever
 written under `prompt` or `workflow`, where ComfyUI expects its own JSON. A PNG has both as text
-chunks. A WebP has them in EXIF: `parameters` as the user comment, where A1111 has it, too, and the
-JSON as the image description.
+chunks. A WebP or JPEG has them in EXIF: `parameters` as the user comment, where A1111 has it, too,
+and the JSON as the image description.
 """
 
 import json
@@ -23,16 +23,22 @@ from PIL.TiffTags import ASCII, LONG, UNDEFINED
 
 from core.messages import Lease
 from core.store.infotext import parameters_text
+from core.store.outputs import JPEG_QUALITY, JPEG_SUFFIXES, WEBP
 from core.tasks import EditTask, GenerateTask, Task, task_to_json, with_paths
 
-WEBP = ".webp"
+EXIF_START = b"Exif\0\0"  # which only a JPEG's segment has
+MOST_JPEG_EXIF = 65_000  # bytes: a JPEG's segment has two bytes for its length
+JPEG_END = b"\xff\xd9"
+FULL_COLOUR_FROM = 90  # percent: below it a JPEG's colours have half the resolution, as usual
 PARAMETERS_KEY = "parameters"
 TASK_KEY = "generate_task"
 TIFF_HEADER, IFD, ENTRY = 8, 6, 12  # bytes: of EXIF's header, an empty directory, an entry of one
 
 
 def encode_picture(image: Image.Image, lease: Lease, used: Mapping[str, Any]) -> bytes:
-    """The file of a picture, lossless, in the format that its task's output path names.
+    """The file of a picture in the format that its task's output path names.
+
+    It is lossless, unless the task has a `picture_quality`.
 
     Args:
         used: what the model really took: model, model_hash, sampler, num_inference_steps,
@@ -41,11 +47,25 @@ def encode_picture(image: Image.Image, lease: Lease, used: Mapping[str, Any]) ->
     assert isinstance(lease.task, GenerateTask | EditTask)
     parameters = parameters_text(lease.task, used, lease.lora_sha256, lease.loras_sha256)
     own = json.dumps(record(lease, used))  # in ASCII, which every kind of text field can hold
-    stream = BytesIO()
-    if (lease.task.output_path or "").lower().endswith(WEBP):
+    stream, quality = BytesIO(), lease.task.picture_quality
+    name = (lease.task.output_path or "").lower()
+    if name.endswith(WEBP):
         exif = exif_of(own, parameters)
         # For lossless files "quality" is effort: more of it takes four times as long for nothing.
-        image.save(stream, "WEBP", lossless=True, method=1, quality=20, exif=exif)
+        how = {"lossless": True, "method": 1, "quality": 20}
+        if quality is not None:
+            how = {"method": 4, "quality": quality}
+        image.save(stream, "WEBP", exif=exif, **how)
+    elif name.endswith(JPEG_SUFFIXES):
+        quality = JPEG_QUALITY if quality is None else quality
+        # Without `optimize`: Pillow's buffer for that is too small for noise, which would fail.
+        image.convert("RGB").save(
+            stream,
+            "JPEG",
+            quality=quality,
+            subsampling=0 if quality >= FULL_COLOUR_FROM else 2,
+            exif=exif_of_jpeg(own, parameters),
+        )
     else:
         info = PngInfo()
         info.add_text(PARAMETERS_KEY, parameters)
@@ -104,6 +124,14 @@ def exif_of(description: str, comment: str) -> bytes:
     )
 
 
+def exif_of_jpeg(description: str, comment: str) -> bytes:
+    """The same for a JPEG, whose segment holds less: a comment that does not fit is left out."""
+    for text in (comment, ""):
+        if len(exif := exif_of(description, text)) <= MOST_JPEG_EXIF:
+            return EXIF_START + exif
+    raise ValueError(f"{len(description)} characters of JSON do not fit into a JPEG's EXIF")
+
+
 def read_provenance(file: Path) -> dict[str, Any]:
     """What `record` wrote into a picture or a verdict.
 
@@ -126,10 +154,15 @@ def _text_in(file: Path) -> str:
     """Our JSON in a picture that is whole: a torn file is none."""
     with (
         warnings.catch_warnings(action="ignore"),
-        Image.open(file, formats=["PNG", "WEBP"]) as image,
+        Image.open(file, formats=["PNG", "WEBP", "JPEG"]) as image,
     ):
-        if image.format == "WEBP":
-            image.load()  # WebP has no checksums: what is not torn counts as whole
+        if image.format == "JPEG":
+            with file.open("rb") as stream:
+                stream.seek(-len(JPEG_END), os.SEEK_END)
+                if stream.read() != JPEG_END:
+                    raise ValueError("its end is missing")
+        if image.format != "PNG":
+            image.load()  # these have no checksums: what is not torn counts as whole
             return str(image.getexif()[Base.ImageDescription])
         text = str(image.info[TASK_KEY])
         image.verify()

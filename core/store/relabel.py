@@ -16,9 +16,19 @@ from PIL.PngImagePlugin import PngInfo
 
 from core.messages import Lease
 from core.store.infotext import parameters_text
-from core.store.provenance import PARAMETERS_KEY, TASK_KEY, exif_of, record
+from core.store.provenance import (
+    EXIF_START,
+    JPEG_END,
+    PARAMETERS_KEY,
+    TASK_KEY,
+    exif_of,
+    exif_of_jpeg,
+    record,
+)
 from core.tasks import EditTask, GenerateTask, task_from_json, task_to_json, with_paths
 
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+_APP1, _START_OF_SCAN = 0xE1, 0xDA  # kinds of a JPEG's segments
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _OURS = {PARAMETERS_KEY.encode(), TASK_KEY.encode()}
@@ -41,6 +51,8 @@ def relabelled(data: bytes, lease: Lease) -> tuple[bytes, dict[str, Any]]:
             return _png(data, lease)
         if data[:4] == b"RIFF":
             return _webp(data, lease)
+        if data.startswith(JPEG_SIGNATURE):
+            return _jpeg(data, lease)
         return _verdict(data, lease)
     except OtherResult:
         raise
@@ -58,6 +70,8 @@ def with_other_paths(data: bytes, change: Callable[[str], str]) -> bytes:
             return _png_with(data, change)
         if data[:4] == b"RIFF":
             return _webp_with(data, change)
+        if data.startswith(JPEG_SIGNATURE):
+            return _jpeg_with(data, change)
         told = json.loads(data)
         text = _told_with(told, change)
     except Exception:  # whatever a torn file trips over; whoever reads it will say so
@@ -96,6 +110,12 @@ def _webp_with(data: bytes, change: Callable[[str], str]) -> bytes:
     exif = next(body for kind, body in chunks if kind == b"EXIF")
     text = _told_with(json.loads(_description(exif)), change)
     return data if text is None else _riff(chunks, exif_of(text, _comment(exif)))
+
+
+def _jpeg_with(data: bytes, change: Callable[[str], str]) -> bytes:
+    exif = _exif_in_jpeg(data)
+    text = _told_with(json.loads(_description(exif)), change)
+    return data if text is None else _jpeg_of(data, exif_of_jpeg(text, _comment(exif)))
 
 
 def _used(told: dict[str, Any], lease: Lease) -> dict[str, Any]:
@@ -171,6 +191,39 @@ def _webp(data: bytes, lease: Lease) -> tuple[bytes, dict[str, Any]]:
     used = _used(json.loads(_description(exif)), lease)
     parameters, text = _texts(lease, used)
     return _riff(chunks, exif_of(text, parameters)), used
+
+
+def _jpeg(data: bytes, lease: Lease) -> tuple[bytes, dict[str, Any]]:
+    used = _used(json.loads(_description(_exif_in_jpeg(data))), lease)
+    parameters, text = _texts(lease, used)
+    return _jpeg_of(data, exif_of_jpeg(text, parameters)), used
+
+
+def _exif_in_jpeg(data: bytes) -> bytes:
+    """The EXIF of a JPEG file, of which no part is missing."""
+    if not data.endswith(JPEG_END):
+        raise ValueError("a part of the file is missing")
+    start, end = _exif_segment(data)
+    return data[start + 4 + len(EXIF_START) : end]
+
+
+def _jpeg_of(data: bytes, exif: bytes) -> bytes:
+    """A JPEG file with another EXIF."""
+    start, end = _exif_segment(data)
+    return data[:start] + struct.pack(">BBH", 0xFF, _APP1, len(exif) + 2) + exif + data[end:]
+
+
+def _exif_segment(data: bytes) -> tuple[int, int]:
+    """Where the segment with EXIF begins and ends, among those before the picture."""
+    place = len(JPEG_SIGNATURE) - 1  # the signature has the next segment's first byte, too
+    while True:
+        mark, kind, length = struct.unpack_from(">BBH", data, place)
+        if mark != 0xFF or kind == _START_OF_SCAN:
+            raise ValueError("it has no EXIF")
+        end = place + 2 + length
+        if kind == _APP1 and data.startswith(EXIF_START, place + 4):
+            return place, end
+        place = end
 
 
 def _riff(chunks: Iterable[tuple[bytes, bytes]], exif: bytes) -> bytes:

@@ -10,12 +10,14 @@ import sys
 import time
 import weakref
 from pathlib import Path
+from typing import TextIO
 
 from core.errors import LedgerError, StorageError
 from core.store.outputs import storage_error
 
 # What a file system answers that has no locks, or whose lock server is missing.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+LOOK_SECONDS = 0.02  # thousands of times as long as a look at the lock takes
 WAY_OUT = (
     "Choose an output folder on a local disk, or have this one mounted with locks (Lustre: "
     "`-o flock`; NFS: version 4, or 3 with its lock service)."
@@ -42,14 +44,14 @@ class RunLock:
         except OSError as error:
             raise storage_error(error, file) from None
         try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(self._stream)
         except OSError as error:
             self._stream.close()
             if error.errno in NO_LOCKS:
                 raise _without_locks(error, file) from None
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise storage_error(error, file) from None
-            owner = _read_owner(file)
+            owner = read_owner(file)
             raise LedgerError(
                 f"{file.parent} is in use by another run ({owner}). "
                 "Wait for it, stop it, or choose another output folder."
@@ -83,6 +85,15 @@ class RunLock:
             self._stream.close()
 
 
+def _take(stream: TextIO) -> None:
+    """Lock a file. Who only looks whether it is locked has it for a moment: it is tried again."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(LOOK_SECONDS)
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 _held: "weakref.WeakSet[RunLock]" = weakref.WeakSet()
 
 
@@ -95,7 +106,8 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
-def _read_owner(file: Path) -> str:
+def read_owner(file: Path) -> str:
+    """Process, host, start and command of the run that has a lock, or the last one that had it."""
     try:
         owner = json.loads(file.read_text(encoding="utf-8"))
         return f"pid {owner['pid']} on {owner['host']} since {owner['since']}: {owner['command']}"

@@ -1,9 +1,8 @@
 """What the trainings share: fast arithmetic that is right, and going on after a stop."""
 
 import json
-import os
 import random
-import subprocess
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ from demo_model.train_loras import Adapter
 from demo_model.train_transformer import Phase, Trainer, train
 from demo_model.training_loop import Loop
 from demo_model.training_set import USUAL_SIZE, TrainingSet, pixels_of
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, Project
 
 
 @pytest.fixture(autouse=True)
@@ -213,40 +212,35 @@ publish(write, out)
 
 
 def test_a_training_killed_at_any_moment_ends_like_one_that_was_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(0)
-
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def begin(out: Path) -> subprocess.Popen[str]:
-        line = [sys.executable, "-c", TOY, str(out)]
-        return subprocess.Popen(
-            line, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True
-        )
-
-    out, said = tmp_path / "killed", ""
+    toy, models = project.folder / "toy.py", tmp_path / "models"
+    models.mkdir()
+    toy.write_text(f"import sys\nsys.path.insert(0, {str(PROJECT)!r})\n{TOY}")
+    out, said = models / "killed", ""
     for _ in range(2):
-        with begin(out) as process:
-            before = _age(tmp_path / "killed.state")
-            while process.poll() is None and _age(tmp_path / "killed.state") == before:
-                time.sleep(0.01)
-            time.sleep(rng.uniform(0, 0.15))
-            process.kill()
-            said += process.stdout.read() if process.stdout else ""
-    with begin(out) as last:
-        said += last.stdout.read() if last.stdout else ""
-    assert last.returncode == 0
+        run = project.execute(toy, [str(out)], "models")
+        before = _age(models / "killed.state")
+        while run.process.poll() is None and _age(models / "killed.state") == before:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.15))
+        run.process.kill()
+        assert run.finish() == -signal.SIGKILL, run.errors
+        said += run.output
+    last = project.execute(toy, [str(out)], "models")
+    assert last.finish() == 0, last.errors
+    said += last.output
     monkeypatch.setattr("demo_model.training_loop.SAVE_EVERY", 1)
-    monkeypatch.setattr(sys, "argv", ["toy", str(tmp_path / "whole")])
+    monkeypatch.setattr(sys, "argv", ["toy", str(models / "whole")])
     exec(TOY, {})  # undisturbed
     assert said.count("going on from step") == 2
     one, other = (
-        torch.load(tmp_path / name / "weights.pt", weights_only=True)["model"]
+        torch.load(models / name / "weights.pt", weights_only=True)["model"]
         for name in ("whole", "killed")
     )
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["killed", "whole"]
+    assert sorted(p.name for p in models.iterdir()) == ["killed", "whole"]
 
 
 def _age(file: Path) -> float:

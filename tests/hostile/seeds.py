@@ -33,6 +33,16 @@ def seeds(target: str) -> list[bytes]:
         case "tweets":
             persona = {"version": "2.0", "persona": {"name": "M"}, "tweets": [TWEET]}
             return [_json(persona), _json([{"prompt": "a"}]), b'{"prompt": "a"}\n{"prompt": "b"}']
+        case "prompts":
+            return [
+                b"# houses\na {red|blue} house\n\na boat\n",
+                b'id,prompt,seed,size,lora,metadata\n1,"a, ""b""",7,64x64,x:0.5;y,"{""k"": 1}"\n',
+                b"porch: a house\nboat: {prompt: a boat, seed: 3, loras: [{path: x}]}\n",
+                "prompt;seed\na;1\n".encode("utf-16"),
+            ]
+        case "from_png":
+            row = {"file_name": "a.png", "prompt": "a", "seed": 1, "loras": "[]", "model": "m"}
+            return [picture("PNG"), picture("JPEG"), _json(row)]
         case "settings":
             return [DEFAULT_FILE.read_bytes(), b"seed: 7\nworkers: {max_resident_loras: 2}\n"]
         case "ledger":

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from apps.edit_benchmark.pairs import read_pairs
+from apps.prompts.variants import with_alternatives
+from apps.tweets.again import Again
 from apps.tweets.tweets_file import read_tweets
 from core.checkpoints.lora_files import LoraInspector
 from core.errors import MultiGPUError
@@ -59,6 +61,28 @@ def tweets(content: bytes, folder: Path) -> None:
     admit = admission(folder).admit
     for position, given in enumerate(read_tweets(file).inputs):
         check_admitted(admit(position, given), folder)
+
+
+def prompts(content: bytes, folder: Path) -> None:
+    """Text, tables and YAML, by names that leave the form open and by names that say it."""
+    admit = admission(folder).admit
+    for name in ("prompts", "prompts.csv", "prompts.yaml"):
+        file = folder / name
+        file.write_bytes(content)
+        with suppress(MultiGPUError):
+            inputs = with_alternatives(read_tweets(file).inputs, 42)
+            for position, given in enumerate(inputs):
+                check_admitted(admit(position, given), folder)
+
+
+def from_png(content: bytes, folder: Path) -> None:
+    for name in ("made.png", "made.jpg", "metadata.jsonl"):
+        (folder / name).write_bytes(content)
+    admit = admission(folder).admit
+    for name in ("made.png", "made.jpg", "metadata.jsonl"):
+        with suppress(MultiGPUError):
+            for position, given in enumerate(Again([str(folder / name)], None).inputs):
+                check_admitted(admit(position, given), folder)
 
 
 def settings(content: bytes, folder: Path) -> None:
@@ -117,7 +141,19 @@ def verdict(content: bytes, folder: Path) -> None:
 
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {
     f.__name__: f
-    for f in (tweets, settings, ledger, lora, image, provenance, pairs, re_edit, verdict)
+    for f in (
+        tweets,
+        prompts,
+        from_png,
+        settings,
+        ledger,
+        lora,
+        image,
+        provenance,
+        pairs,
+        re_edit,
+        verdict,
+    )
 }
 
 

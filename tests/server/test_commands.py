@@ -105,7 +105,7 @@ def without_the_worker(used: dict[str, Any]) -> dict[str, Any]:
 def pictures(folder: Path) -> dict[str, Any]:
     """What each picture shows and says, without the worker's name."""
     found = {}
-    for name in sorted(contents(folder, ".png", ".webp")):
+    for name in sorted(contents(folder, ".png", ".webp", ".jpg")):
         told = read_provenance(folder / name)
         told["used"] = without_the_worker(told["used"])
         with Image.open(folder / name) as image:
@@ -137,6 +137,7 @@ def test_pictures_and_records_are_the_same_with_and_without_a_daemon(
             {"prompt": "a tree", "seed": 2**64 - 1, "task_id": "tree", **SMALL},
             {"prompt": "", **SMALL},
             {"prompt": "!error:1 once", "negative_prompt": "fog", **SMALL},
+            {"prompt": "a lake", "output_path": "lake.jpg", "picture_quality": 70, **SMALL},
         ]
     )
     assert run(project, shared) == 1
@@ -146,7 +147,7 @@ def test_pictures_and_records_are_the_same_with_and_without_a_daemon(
     folder.rename(project.folder / "with")
     assert run(project, None) == 1
     assert pictures(folder) == with_daemon[0]
-    assert len(with_daemon[0]) == 4
+    assert len(with_daemon[0]) == 5
     assert ledger(folder) == with_daemon[1]
     assert [*map(without_the_run, project.records())] == [*map(without_the_run, with_daemon[2])]
     named = [

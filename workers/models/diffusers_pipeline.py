@@ -18,6 +18,7 @@ from workers.attention import choose_attention
 from workers.compilation import Compilation, compilable, compiler_failed
 from workers.lora_hotswap import HotswapLoras
 from workers.lora_manager import LoraCounts, LoraManager, Loras
+from workers.made_with import made_with
 from workers.models.base import Log, ModelFamily, Picture, Product, model_settings
 from workers.models.denoising_previews import DenoisingPreviews
 from workers.models.family import Family, family_of
@@ -290,6 +291,7 @@ class DiffusersPipeline(ModelFamily):
             **model_settings(self.spec),
             "compiled": (self._compilation is not None and self._compilation.active) or None,
             **self._usual_guidance(arguments),
+            **made_with(self._device, self.device_identity()[0]),
         }
         return {k: v for k, v in used.items() if v is not None}
 

@@ -1,92 +1,69 @@
-"""The entries of a tweets file, and what stands around them, without a look inside of an entry.
+"""The entries of a JSON or JSONL file of prompts.
 
 A JSON document that is damaged is one error. Of JSONL each line is an entry of its own: a damaged
 one, be it the first, is an error in its place.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from apps.prompts.entry_list import Entries
+from apps.prompts.text import decoded, is_text, not_text, shown_path
+from apps.prompts.words import Words
 from core.errors import InputError
 from core.intake import spellings
 from core.validation import shown
 
-MAX_FILE_BYTES = 1_000_000_000
 _BLANK = " \t\r\n\ufeff"  # around a line; files that were joined have byte order marks inside
 _COMMENTS = ("#", "//")
 
 
-@dataclass(frozen=True)
-class Entries:
-    """What a file holds.
-
-    Attributes:
-        entries: JSON values; an InputError stands for a line that is none.
-        persona: empty where there is none.
-        around: of an object that holds a list of entries, the rest.
-        of_persona: the form with `tweets`, in which texts stand beside settings.
-    """
-
-    entries: Sequence[Any]
-    persona: Mapping[str, Any] = field(default_factory=dict)
-    around: Mapping[str, Any] = field(default_factory=dict)
-    of_persona: bool = False
-
-    @property
-    def name(self) -> Any:
-        """The persona's."""
-        names = {spellings.plain(str(key)): value for key, value in self.persona.items()}
-        return self.persona.get("name", names.get("name"))
-
-
-def read_entries(path: Path) -> Entries:
-    """Read a tweets file of any form.
+def read_json_entries(path: Path, content: bytes, words: Words) -> Entries:
+    """Read JSON or JSONL.
 
     Raises:
-        InputError: unreadable, not UTF-8, not JSON, or of no known form.
+        InputError: not text, not JSON, or of no known form.
     """
-    content = _read(path)
     try:
-        text = _decoded(content)
+        text = decoded(content)
     except UnicodeDecodeError as error:
-        lines = _json_lines(_decoded(content, "surrogateescape"))
+        lines = _json_lines(decoded(content, "surrogateescape")) if _is_utf8(error) else None
         if lines is not None and not all(isinstance(line, InputError) for line in lines):
             return Entries(lines)
-        raise InputError(
-            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8."
-        ) from None
+        raise not_text(path, error) from None
     try:
-        data = _parsed(text)
+        data = parsed(text)
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError):
             lines = _json_lines(text)
             if lines is not None:
                 return Entries(lines)
-        raise InputError(f"{path}: not valid JSON: {_reason(error)}.") from None
-    return _of_document(path, data)
+        hint = _hint(text)
+        raise InputError(
+            f"{shown_path(path)}: not valid JSON: {_reason(error)}{hint or '.'}"
+        ) from None
+    return of_document(path, data, words)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; a JSON or JSONL file is needed.")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: larger than 1 GB; split it.")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read: {reason}.") from None
+def _is_utf8(error: UnicodeDecodeError) -> bool:
+    return error.encoding.startswith("utf-8")
 
 
-def _decoded(content: bytes, errors: str = "strict") -> str:
-    """Decode a file as text, with line feeds alone between lines."""
-    return content.decode("utf-8-sig", errors).replace("\r\n", "\n").replace("\r", "\n")
+def _hint(text: str) -> str:
+    """What to do where a text does not look like JSON at all."""
+    start = text.strip(_BLANK)
+    if not start or start[0] in '[{"' or start[0].isdigit():
+        return ""
+    return "; prompts that stand one on a line belong into a file called .txt, tables into .csv."
 
 
-def _of_document(path: Path, data: Any) -> Entries:
+def of_document(path: Path, data: Any, words: Words) -> Entries:
+    """The entries of a whole document.
+
+    Raises:
+        InputError: it is of no known form.
+    """
     if isinstance(data, list):
         return Entries(data)
     if isinstance(data, str) and data.strip():
@@ -99,11 +76,13 @@ def _of_document(path: Path, data: Any) -> Entries:
     if listed is not None:
         persona = data.get(keys.get("persona", ""))
         if persona and not isinstance(persona, dict):
-            raise InputError(f"{path}: persona: expected an object, found {shown(persona)}.")
+            raise InputError(
+                f"{shown_path(path)}: persona: expected an object, found {shown(persona)}."
+            )
         around = {k: v for k, v in data.items() if k not in (entries, keys.get("persona"))}
         of_persona = bool(persona) or "tweets" in keys
         return Entries(listed, persona or {}, around, of_persona)
-    if "tweets" not in keys and any(map(_asks_for_a_picture, data)):
+    if "tweets" not in keys and any(map(words.asks, data)):
         return Entries([data])  # JSONL of one line
     raise _unknown_form(path, f"an object with the keys {shown(list(data)[:6])}")
 
@@ -117,14 +96,8 @@ def _listed(value: Any) -> list[Any] | None:
 
 def _unknown_form(path: Path, found: str) -> InputError:
     return InputError(
-        f"{path}: expected a list of objects or prompts, or an object with a list `tweets`; "
-        f"found {found}."
-    )
-
-
-def _asks_for_a_picture(key: str) -> bool:
-    return (
-        spellings.prompt_source(key) is not None or spellings.container(key) == "image_generation"
+        f"{shown_path(path)}: expected a list of objects or prompts, or an object with a list "
+        f"`tweets`; found {found}."
     )
 
 
@@ -150,16 +123,15 @@ def _json_lines(text: str) -> list[Any] | None:
 
 
 def _entry(number: int, line: str) -> Any:
-    try:
-        line.encode()
-        return _parsed(line)
-    except UnicodeEncodeError:  # bytes that are none of UTF-8's
+    if not is_text(line):
         return InputError(f"line {number}: not UTF-8 text.")
+    try:
+        return parsed(line)
     except (ValueError, RecursionError) as error:
         return InputError(f"line {number}: not valid JSON: {_reason(error)}.")
 
 
-def _parsed(text: str) -> Any:
+def parsed(text: str) -> Any:
     """A JSON value. NaN, as tables write it where a cell is empty, counts as left out."""
     return json.loads(text, parse_constant=lambda name: None if name == "NaN" else float(name))
 

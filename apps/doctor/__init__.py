@@ -1,0 +1,1 @@
+"""`doctor.py`: looks at this machine, touches nothing, and says how to get what is missing."""

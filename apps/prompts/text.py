@@ -1,0 +1,125 @@
+"""The text of a file, or of standard input, in whatever Unicode encoding it is.
+
+UTF-8 and UTF-16, which spreadsheets and Windows' editors write, with or without a byte order mark;
+UTF-32 with one. Lines end in line feeds afterwards.
+"""
+
+import codecs
+import sys
+from pathlib import Path
+
+from loguru import logger
+
+from core.errors import InputError
+
+MAX_FILE_BYTES = 1_000_000_000
+STDIN = Path("-")
+_MARKS = (  # UTF-32's first: that of UTF-16 is its beginning
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_LOOKED_AT = 4096  # bytes of a file without a mark
+_MOSTLY = 0.8  # of every second byte is zero in UTF-16, where letters are Latin ones
+_NO_TEXT = (  # how files begin that are not text, and what to do about them
+    (b"\x89PNG", "is a picture; --from-png draws it again"),
+    (b"RIFF", "is a picture; --from-png draws it again"),
+    (b"\xff\xd8\xff", "is a picture; --from-png draws it again"),
+    (b"PK\x03\x04", "is a spreadsheet or an archive; save the table as CSV"),
+    (b"\xd0\xcf\x11\xe0", "is an old spreadsheet; save the table as CSV"),
+    (b"%PDF", "is a PDF document; save its text as a text file"),
+    (b"PAR1", "is a Parquet file; save the table as CSV"),
+)
+
+
+def read_content(path: Path) -> bytes:
+    """The bytes of a file; of standard input for STDIN.
+
+    Raises:
+        InputError: it cannot be read, is larger than 1 GB, or is certainly no text.
+    """
+    try:
+        content = _of_stdin() if path == STDIN else _of_file(path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{shown_path(path)}: cannot be read: {reason}.") from None
+    for beginning, what in _NO_TEXT:
+        if content.startswith(beginning):
+            raise InputError(f"{shown_path(path)}: {what}.")
+    return content
+
+
+def shown_path(path: Path) -> str:
+    """A path as messages say it."""
+    return "standard input" if path == STDIN else str(path)
+
+
+def _of_file(path: Path) -> bytes:
+    if path.is_dir():
+        raise InputError(
+            f"{path}: is a folder; a file of prompts is needed (text, CSV, JSON, JSONL, YAML)."
+        )
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise _too_large(path)
+    return path.read_bytes()
+
+
+def _of_stdin() -> bytes:
+    if sys.stdin is None:
+        raise InputError("standard input: is closed; give prompts through a pipe, or a file.")
+    if sys.stdin.isatty():
+        logger.info("Type one prompt a line; Ctrl-D on a line of its own ends the list.")
+    content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise _too_large(STDIN)
+    return content
+
+
+def _too_large(path: Path) -> InputError:
+    return InputError(f"{shown_path(path)}: larger than 1 GB; split it.")
+
+
+def encoding_of(content: bytes) -> str:
+    """The name of a text's encoding: UTF-8, unless its first bytes speak for another."""
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            return encoding
+    head = content[:_LOOKED_AT]
+    if len(head) >= 4 and b"\0" in head:
+        for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+            zeros, others = head[first::2], head[1 - first :: 2]
+            if zeros.count(0) >= _MOSTLY * len(zeros) and not others.count(0):
+                return encoding
+    return "utf-8-sig"
+
+
+def decoded(content: bytes, errors: str = "strict") -> str:
+    """Text with line feeds alone between its lines.
+
+    Args:
+        errors: as `bytes.decode` takes it.
+
+    Raises:
+        UnicodeDecodeError: it is not in the encoding that it seems to be in.
+    """
+    text = content.decode(encoding_of(content), errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def not_text(path: Path, error: UnicodeDecodeError) -> InputError:
+    """The refusal of a file that is not in its encoding."""
+    name = "UTF-16" if error.encoding.startswith("utf-16") else "UTF-8"
+    name = "UTF-32" if error.encoding.startswith("utf-32") else name
+    return InputError(
+        f"{shown_path(path)}: not {name} text (byte {error.start}); save it as UTF-8."
+    )
+
+
+def is_text(line: str) -> bool:
+    """Whether a line that was decoded with `surrogateescape` was text."""
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

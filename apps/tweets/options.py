@@ -1,0 +1,284 @@
+"""The options of `generate_images_from_tweets.py`, and what is drawn by them."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from apps.arguments import (
+    add_gallery_option,
+    add_output_options,
+    add_server_options,
+    folder_name,
+    gpu_ids,
+    percent,
+    positive,
+    seed,
+)
+from apps.dry_run import add_dry_run_option
+from apps.tweets.tweets_file import PROMPT_SOURCES
+from core.errors import InputError
+
+OF_TASKS = {  # options that only some runs have, by what they do with tasks
+    "variants": ("grid", "set", "lora", "seeds", "alternatives", "picture_name"),
+    "choice": ("only", "only_failed", "where"),
+}
+EXAMPLES = """\
+examples:
+  python generate_images_from_tweets.py --prompt "a red house" --seeds 0-3
+      draw one prompt four times
+  python generate_images_from_tweets.py prompts.txt --lora style.safetensors:0.8
+      draw a text file, one prompt on each line, with a LoRA at strength 0.8
+  python generate_images_from_tweets.py prompts.csv --grid cfg=1,3 --grid steps=4,8
+      draw every row of a table in all four combinations
+  python generate_images_from_tweets.py examples/persona_tweets.json 2
+      draw the example persona's tweets on 2 GPUs, or on 2 CPU workers where there is no GPU
+  python generate_images_from_tweets.py tweets.json --gpu-ids 0,2,4 --model Tongyi-MAI/Z-Image-Turbo
+      draw on three of this machine's GPUs with a model of your choice
+  python generate_images_from_tweets.py tweets.json --limit 3 --output-dir trial
+      try the first three tweets
+  python generate_images_from_tweets.py --from-png outputs/tweets/Mira_00.png --seeds 0-9
+      draw a picture again with ten other seeds
+  python generate_images_from_tweets.py batch.jsonl
+      do the requests of a file of OpenAI's Batch API: pictures and edits
+
+Run the same command again to continue: what is done and unchanged is not drawn again, and what
+is drawn anew because it changed is kept in .replaced, unless --overwrite is given.
+docs/TWEETS.md lists the forms of files and all fields, with their names, units and defaults.
+exit codes: 0 all pictures and tables are there, 1 some failed, 2 unusable input, 130 interrupted
+"""
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="generate_images_from_tweets.py",
+        description="Draw a picture for every prompt of a file, on all GPUs of this machine.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "tweets",
+        metavar="TWEETS",
+        nargs="?",
+        type=Path,
+        help="a file of prompts: text with one prompt on each line, CSV or TSV with a header, "
+        "YAML, JSON or JSONL, persona tweets, or OpenAI's Batch JSONL; - reads standard input",
+    )
+    parser.add_argument(
+        "num_gpus",
+        metavar="NUM_GPUS",
+        nargs="?",
+        type=int,
+        help="how many GPUs (default: every visible one); without CUDA, how many CPU workers",
+    )
+    _add_what(parser.add_argument_group("what is drawn"))
+    _add_how(parser.add_argument_group("how it is drawn (over what files and settings say)"))
+    _add_where(parser.add_argument_group("where pictures go, and which are drawn again"))
+    devices = parser.add_argument_group("model and devices")
+    _add_devices(devices)
+    add_server_options(devices)
+    # Intermixed: NUM_GPUS may stand anywhere, and not only beside TWEETS.
+    return _with_prompts(parser.parse_intermixed_args(argv))
+
+
+def _with_prompts(options: argparse.Namespace) -> argparse.Namespace:
+    """Without a file, a number in its place, or behind the last picture, is NUM_GPUS."""
+    if options.num_gpus is not None or not (options.prompt or options.from_png):
+        return options
+    last = options.from_png[-1] if options.from_png and len(options.from_png) > 1 else ""
+    if _is_number(options.tweets):
+        options.tweets, options.num_gpus = None, int(str(options.tweets))
+    elif options.tweets is None and _is_number(last):
+        options.num_gpus = int(options.from_png.pop())
+    return options
+
+
+def _is_number(given: object) -> bool:
+    """Whether it is a number, and no file."""
+    return str(given).isdecimal() and not os.path.exists(str(given))
+
+
+def asks_for(options: argparse.Namespace, what: str) -> bool:
+    """Whether an option of a kind in OF_TASKS is given; a seed for pictures is one, too."""
+    another_seed = what == "variants" and options.from_png and options.seed is not None
+    return bool(another_seed) or any(getattr(options, name) for name in OF_TASKS[what])
+
+
+def check_source(options: argparse.Namespace) -> None:
+    """See that there is one thing to draw.
+
+    Raises:
+        InputError: there is none, or two.
+    """
+    given = [f"a file of prompts ({options.tweets})"] if options.tweets is not None else []
+    given += ["--prompt"] if options.prompt else []
+    given += ["--from-png"] if options.from_png else []
+    if not given:
+        raise InputError(
+            'Give a file of prompts, --prompt "…", or pictures with --from-png; --help shows '
+            "examples."
+        )
+    if len(given) > 1:
+        raise InputError(f"Give either {' or '.join(given)}, not both.")
+    if options.prompt_from and not options.tweets:
+        raise InputError("--prompt-from: is for files; leave it out.")
+
+
+def _add_what(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--prompt",
+        action="append",
+        metavar='"…"',
+        help="draw this prompt, in place of a file; give it again for more prompts",
+    )
+    add(
+        "--from-png",
+        action="extend",
+        nargs="+",
+        metavar="FILE",
+        help="draw pictures of this program again from what they say of themselves (PNG, WebP, "
+        "JPEG, a folder of them, or its metadata.jsonl), and say whether they became the same; "
+        "--seeds or --set draw them in another way",
+    )
+    add(
+        "--prompt-from",
+        choices=PROMPT_SOURCES,
+        help="take the prompt from this field alone (default: the first of prompt, "
+        "positive_prompt and scene_hint that is not empty)",
+    )
+    add(
+        "--only",
+        nargs="+",
+        action="extend",
+        metavar="ID",
+        help="only the pictures with these ids, as log lines and results.jsonl call them",
+    )
+    add("--only-failed", action="store_true", help="only what failed in an earlier run")
+    add(
+        "--where",
+        action="append",
+        metavar="FIELD=VALUE",
+        help="only pictures whose record says so, such as status=failed, lora=ink*, seconds>30 or "
+        "prompt~house; all conditions have to hold",
+    )
+    add("--limit", type=positive, metavar="N", help="only the first N prompts of the file")
+    add(
+        "--alternatives",
+        action="store_true",
+        help="read {a|b} in a prompt as two prompts, one with a and one with b",
+    )
+
+
+def _add_how(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--seed",
+        type=seed,
+        metavar="S",
+        help="prompt i of a file (from 0) gets seed S + i, each --prompt gets S (default: 42); "
+        "-1: each one at random, kept when the command runs again",
+    )
+    add(
+        "--seeds",
+        metavar="0-9",
+        help="draw each prompt once with each of these seeds, such as 0-9 or 0,3,7-9",
+    )
+    add(
+        "--grid",
+        action="append",
+        metavar="FIELD=A,B",
+        help="draw each prompt once with each value, such as cfg=1,3 or lora=a.safetensors,none; "
+        "several of them give every combination, and pictures' names say which",
+    )
+    add(
+        "--set",
+        action="append",
+        metavar="FIELD=VALUE",
+        help="give every prompt this setting, such as steps=8 or size=512x768",
+    )
+    add(
+        "--lora",
+        action="append",
+        metavar="FILE[:STRENGTH]",
+        help="draw every prompt with this LoRA, at strength 1 unless given, in place of its own; "
+        "give it again for several at once",
+    )
+    add("--config", metavar="FILE", help="YAML settings that differ from config/default.yaml")
+
+
+def _add_where(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--output-dir",
+        metavar="DIR",
+        help="pictures go to the folder DIR/<name of TWEETS>, or DIR/prompts (default: outputs)",
+    )
+    add(
+        "--name",
+        type=folder_name,
+        metavar="NAME",
+        help="pictures go to DIR/NAME, so that two files of one name do not share a folder",
+    )
+    add(
+        "--picture-name",
+        metavar="PATTERN",
+        help="call pictures by this pattern of fields, such as {prompt}_{seed} or {lora}/{id}; "
+        "also {index}, any setting, and what a tweet says of itself (default: {id})",
+    )
+    add(
+        "--format",
+        type=lambda text: "jpeg" if text.lower() == "jpg" else text.lower(),
+        choices=("png", "webp", "jpeg"),
+        help="file format of pictures (default: png; webp is lossless, too, unless --quality is "
+        "given); all of them hold the prompt and settings",
+    )
+    add(
+        "--quality",
+        type=percent,
+        metavar="Q",
+        help="quality of JPEG or WebP files, 1 to 100 (default: 95 for JPEG, lossless for WebP)",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="draw again what is done and keep nothing of it; also replace what another TWEETS or "
+        "another program left",
+    )
+    add(
+        "--retry-quarantined",
+        action="store_true",
+        help="try prompts again that crashed their workers in an earlier run",
+    )
+    add_gallery_option(group)
+    add_dry_run_option(group)
+    add_output_options(group)
+
+
+def _add_devices(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--model",
+        metavar="ID_OR_PATH",
+        help="Hugging Face id, local diffusers folder or one file (default: auto, which is "
+        "Z-Image-Turbo where it fits into the GPUs' memory, else the embedded demo model)",
+    )
+    add(
+        "--gpu-ids",
+        type=gpu_ids,
+        metavar="0,2,4",
+        help="which of the visible GPUs, instead of NUM_GPUS",
+    )
+    add(
+        "--gpus-per-worker",
+        type=positive,
+        metavar="K",
+        help="spread the model over K GPUs each, where it is too large for one (default: 1)",
+    )
+    add(
+        "--workers-per-gpu",
+        type=positive,
+        metavar="K",
+        help="have K workers on each GPU, for a small model (default: 1)",
+    )

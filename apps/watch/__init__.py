@@ -1,0 +1,1 @@
+"""`watch.py`: how a run stands, told by its folder or by a daemon, and read only."""

@@ -1,0 +1,1 @@
+"""How a run stands, for whoever watches it: counts, speed, workers, failures, and its end."""

@@ -1,0 +1,75 @@
+"""One line of text that says how a run stands, and is drawn over again: for notebooks, above all.
+
+It needs no widgets and no codes of terminals but the carriage return, which notebooks know.
+"""
+
+import threading
+from typing import TextIO
+
+from core.status.tracker import RunTracker
+from core.status.words import sentence
+
+EVERY = 0.5  # seconds between two looks
+
+
+class ProgressLine:
+    """Keeps the line up from a thread of its own, from `start` to `stop`.
+
+    Args:
+        stream: where it is written; whoever else writes lines there uses `write_above`.
+    """
+
+    def __init__(self, tracker: RunTracker, stream: TextIO, every: float = EVERY) -> None:
+        self._tracker = tracker
+        self._stream = stream
+        self._every = every
+        self._shown = ""
+        self._lock = threading.RLock()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Show the line from now on."""
+        if self._thread is None:
+            self._closing.clear()
+            self._thread = threading.Thread(target=self._run, name="progress line", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Show how the run ended, and leave the line as it is."""
+        if self._thread is not None:
+            self._closing.set()
+            self._thread.join()
+            self._thread = None
+            with self._lock:
+                self._draw(sentence(self._tracker.status()))
+                self._write("\n")
+                self._shown = ""
+
+    def write_above(self, text: str) -> None:
+        """Write whole lines where the line stands, and the line below them."""
+        with self._lock:
+            shown, self._shown = self._shown, ""
+            if shown:
+                self._write("\r" + " " * len(shown) + "\r")
+            self._write(text)
+            if shown:
+                self._draw(shown)
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._every):
+            with self._lock:
+                self._draw(sentence(self._tracker.status()))
+
+    def _draw(self, text: str) -> None:
+        """Draw the line over itself; what was longer before is covered by spaces."""
+        if text != self._shown:
+            self._write("\r" + text + " " * max(0, len(self._shown) - len(text)))
+            self._shown = text
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):  # nobody reads it any more
+            pass
