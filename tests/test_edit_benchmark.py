@@ -238,8 +238,8 @@ def test_other_stages_give_the_same_scores(bench: Bench, stages: str) -> None:
 
 def test_an_edit_is_scored_while_others_are_edited(bench: Bench) -> None:
     bench.write_pairs([pair(i) for i in range(12)])
-    slower = {**SLOW, "seconds_per_megapixel_step": 100.0}  # than the start of a judge
-    run = bench.start(stages="overlapped", simulated=slower)
+    loads = {**SLOW, "load_seconds": 1.5}  # so long that a judge is loaded while edits go on
+    run = bench.start(stages="overlapped", simulated=loads)
     wait_until(bench.verdicts, "a verdict")
     assert len(bench.edits()) < 12
     assert run.finish() == 0, run.errors

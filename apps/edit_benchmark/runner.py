@@ -48,6 +48,7 @@ from core.judge import Judge
 from core.paths import user_path
 from core.remote.choice import with_or_without_server
 from core.remote.server import Server
+from core.role_model import RoleModel
 from core.seeds import seed_of_task
 from core.session import Session
 from core.settings import EditDefaults
@@ -302,11 +303,15 @@ class EditBenchmark:
         again = sum(getattr(item.task, "more_asks", 0) > 0 for item in to_score)
         if again:
             logger.info(f"{again} verdicts without a score are asked for again.")
-        engine = self._start_engine(bool(edits), bool(to_score) or bool(edits))
+        roles = [self._editing] * bool(edits) + [self._scoring]
+        engine = self._new_engine(roles)
         editing = self._submit("edit", edits, sealed=True)
         scoring = self._submit("score", to_score, sealed=not edits)
         unfinished = len(edits)
         self._expect(engine, scoring, unfinished)
+        engine.start()  # now it knows of both when it shares the devices out
+        if self._server is None:
+            engine.fetch([role.role for role in roles])
         while not (editing.finished and scoring.finished and self._ended.empty()):
             found = self._next_ended()
             if found is None or found[0] == "score":
@@ -327,8 +332,7 @@ class EditBenchmark:
         engine.expect(scoring, "score", edits)
         self.tracker.expect("score", edits)
 
-    def _start_engine(self, edits: bool, scores: bool) -> TaskEngine:
-        roles = [self._editing] * edits + [self._scoring] * scores
+    def _new_engine(self, roles: Sequence[RoleModel]) -> TaskEngine:
         for role in roles:
             role.ensure()  # as where a result was removed after the planning
             logger.info(role.reason)
@@ -341,7 +345,7 @@ class EditBenchmark:
         self._bound = self._stages()
         if self._server is not None:
             self._bound = "auto"  # the daemon's workers are others', too
-            return self._start_remote(self._server)
+            return self._new_remote_engine(self._server)
         in_step = settings.enable_batch_sync
         devices = {d.label: d for role in roles for d in role.devices}
         from core.engine.engine import Engine  # who has a daemon needs nothing of it
@@ -361,11 +365,9 @@ class EditBenchmark:
             release_patience=settings.vram_release_timeout,
         )
         self._engine = engine
-        engine.start()
-        engine.fetch([role.role for role in roles])
         return engine
 
-    def _start_remote(self, server: Server) -> TaskEngine:
+    def _new_remote_engine(self, server: Server) -> TaskEngine:
         """A daemon's workers, which change their models as its tasks ask for it."""
         from core.remote.remote_engine import RemoteEngine
 
@@ -373,7 +375,6 @@ class EditBenchmark:
         rules, timeout = self.settings.supervision, self.settings.server_timeout
         listener = self._session.hearing(self._tell)
         self._engine = RemoteEngine(server, list(devices.values()), rules, timeout, listener)
-        self._engine.start()
         return self._engine
 
     def _stages(self) -> Stages:
