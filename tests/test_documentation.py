@@ -83,7 +83,7 @@ def rows(page: str) -> list[list[str]]:
 @pytest.mark.parametrize("page", READMES)
 def test_a_readme_says_of_models_what_the_table_of_gpus_says(page: str) -> None:
     columns: list[str] = []
-    known = {}
+    known: dict[str, dict[str, str]] = {}
     for row in rows("docs/GPUS.md"):
         columns = columns or (row if row[0] == "GiB" else [])
         if columns and len(row) == len(columns):
@@ -125,9 +125,9 @@ def test_the_commands_of_the_readme_run(
 def inline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Code that makes a generator gets a simulated device in this process."""
 
-    def make(*arguments: Any, **options: Any) -> MultiGPUImageGenerator:
+    def make(**options: Any) -> MultiGPUImageGenerator:
         config = {"model": "simulated", "device": "cpu"}
-        return MultiGPUImageGenerator(*arguments, config=config, backend=InlineBackend(), **options)
+        return MultiGPUImageGenerator(config=config, backend=InlineBackend(), **options)
 
     monkeypatch.setattr(core, "MultiGPUImageGenerator", make)
     monkeypatch.chdir(tmp_path)
