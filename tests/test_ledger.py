@@ -1,5 +1,6 @@
 """The ledger: what is recorded stays, what is damaged or foreign is refused in one line."""
 
+import gc
 import multiprocessing
 import sqlite3
 import time
@@ -47,6 +48,39 @@ def test_an_open_lease_is_found_and_its_task_is_pending_again(tmp_path: Path) ->
     assert reopened.entries()["a.png"].state == "pending"
     assert reopened.open_leases() == []
     reopened.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 10, 11, 100, 101, 250])
+def test_tasks_are_found_and_forgotten_by_their_keys(tmp_path: Path, count: int) -> None:
+    ledger = Ledger.open(tmp_path)
+    keys = [f"{n}.png" for n in range(count)]
+    others = ["x.png", "y.png"]
+    ledger.begin_batch([replace(ENTRY, key=key, output_path=key) for key in [*keys, *others]])
+    assert sorted(ledger.entries_of([*keys, "unknown"])) == sorted(keys)
+    assert ledger.knows_any(["unknown"] * count + keys) is bool(keys)
+    ledger.forget(keys)
+    assert sorted(ledger.entries()) == others
+    ledger.close()
+
+
+def test_a_ledger_does_not_grow_with_batches_of_ever_other_sizes(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path)
+    before = _compiled_queries()
+    for count in range(1, 130):
+        keys = [f"{n}.png" for n in range(count)]
+        ledger.entries_of(keys)
+        ledger.knows_any(keys)
+        ledger.forget(keys)
+    assert _compiled_queries() - before < 20
+    ledger.close()
+
+
+def _compiled_queries() -> int:
+    """Those that connections of this process keep."""
+    gc.collect()
+    return sum(
+        f"{type(o).__module__}.{type(o).__name__}" == "sqlite3.Statement" for o in gc.get_objects()
+    )
 
 
 def test_inputs_without_output_do_not_pile_up(tmp_path: Path) -> None:

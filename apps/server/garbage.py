@@ -5,7 +5,9 @@ these are a million, and 0.5 s. Seldom enough not to be felt, it would hold the 
 100,000 requests meanwhile, 3 objects of each. So it looks, too, while few jobs are there.
 
 What it frees, C's allocator keeps in an arena for each of several threads, in pieces that fit what
-comes next less and less. glibc gives it back to the system when it is asked to.
+comes next less and less. glibc gives them back to the system when it is asked to, but for the piece
+at the end of a thread's arena (`mtrim` in glibc's malloc.c). That one goes by itself where it is
+larger than M_TRIM_THRESHOLD; left alone, glibc raises this with large blocks to up to 64 MiB.
 """
 
 import ctypes
@@ -14,7 +16,16 @@ import gc
 # Objects that are new, rounds of these, and rounds of those.
 THRESHOLDS = (10_000, 5, 200)
 FEW_JOBS = 500  # with these it takes some 20 ms
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not there where C's library is another
+MIB = 1024 * 1024
+# Parameters of mallopt, by their numbers in malloc.h. With smaller thresholds pictures, which are
+# some 100 kB, would often be written to pages that the system has to find and clear first.
+ALLOCATOR = {
+    -8: 4,  # M_ARENA_MAX: not eight for each core, for threads of which one at a time runs Python
+    -1: MIB,  # M_TRIM_THRESHOLD
+    -3: MIB,  # M_MMAP_THRESHOLD
+}
+_c = ctypes.CDLL(None)
+_trim = getattr(_c, "malloc_trim", None)  # not there where C's library is another
 
 
 def set_up() -> None:
@@ -22,6 +33,9 @@ def set_up() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+    if _trim is not None:
+        for parameter, value in ALLOCATOR.items():
+            _c.mallopt(parameter, value)
 
 
 def sweep(open_jobs: int) -> None:

@@ -29,7 +29,9 @@ from core.store.run_lock import RunLock
 __all__ = ["FILE_NAME", "Entry", "Ledger", "State"]
 
 _UNFINISHED = ("pending", "leased")
-_KEYS_AT_ONCE = 500  # in a query; SQLite may be built for no more than 999
+# A connection keeps the last 128 texts that it ran, compiled: 25 KB for one that names 100 keys.
+# Of a text for each number of keys they would grow to megabytes.
+_KEYS_AT_ONCE = (1, 10, 100)  # in a query
 
 
 class Ledger:
@@ -130,18 +132,16 @@ class Ledger:
         """Entries of those `keys` that were ever asked for, without a look at any other task."""
         found: dict[str, Entry] = {}
         with self._use():
-            for start in range(0, len(keys), _KEYS_AT_ONCE):
-                some = keys[start : start + _KEYS_AT_ONCE]
-                query = f"SELECT * FROM tasks WHERE key IN ({', '.join('?' * len(some))})"
+            for some, marks in _portions(keys):
+                query = f"SELECT * FROM tasks WHERE key IN ({marks})"
                 found |= {row["key"]: from_row(row) for row in self._db.execute(query, some)}
         return found
 
     def knows_any(self, keys: Sequence[str]) -> bool:
         """Whether a task of one of these `keys` was ever asked for."""
         with self._use():
-            for start in range(0, len(keys), _KEYS_AT_ONCE):
-                some = keys[start : start + _KEYS_AT_ONCE]
-                query = f"SELECT 1 FROM tasks WHERE key IN ({', '.join('?' * len(some))}) LIMIT 1"
+            for some, marks in _portions(keys):
+                query = f"SELECT 1 FROM tasks WHERE key IN ({marks}) LIMIT 1"
                 if self._db.execute(query, some).fetchone() is not None:
                     return True
         return False
@@ -255,9 +255,7 @@ class Ledger:
     def forget(self, keys: Sequence[str]) -> None:
         """Remove tasks and their leases: as if they had never been asked for."""
         with self._use(), self._transaction():
-            for start in range(0, len(keys), _KEYS_AT_ONCE):
-                some = keys[start : start + _KEYS_AT_ONCE]
-                marks = ", ".join("?" * len(some))
+            for some, marks in _portions(keys):
                 self._db.execute(f"DELETE FROM leases WHERE key IN ({marks})", some)
                 self._db.execute(f"DELETE FROM tasks WHERE key IN ({marks})", some)
 
@@ -295,3 +293,15 @@ class Ledger:
             with suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise
+
+
+def _portions(keys: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
+    """Keys for one query after the other, each with the `?, ?, …` that stand for them.
+
+    A portion that is smaller than its query names its last key again.
+    """
+    most = _KEYS_AT_ONCE[-1]
+    for start in range(0, len(keys), most):
+        some = list(keys[start : start + most])
+        room = next(number for number in _KEYS_AT_ONCE if number >= len(some))
+        yield some + some[-1:] * (room - len(some)), ", ".join("?" * room)
