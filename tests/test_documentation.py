@@ -96,10 +96,33 @@ def test_a_readme_says_of_models_what_the_table_of_gpus_says(page: str) -> None:
     assert len(table) == 7
 
 
-def test_what_make_is_asked_for_it_can_do() -> None:
+def named_commands(page: Path) -> list[str]:
+    """Command lines in blocks and within sentences."""
+    text = page.read_text("utf-8")
+    lines = [line for found, code in BLOCK.findall(text) if not found for line in code.splitlines()]
+    spans = re.findall(r"`([^`]+)`", BLOCK.sub("", text))
+    return [" ".join(line.split()) for line in [*lines, *spans]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_command_that_a_page_names_is_there_with_its_options(page: Path) -> None:
+    """Whether they also run is tested for the pages whose purpose they are."""
     targets = set(re.findall(r"^([\w-]+):", (PROJECT / "Makefile").read_text("utf-8"), re.M))
-    asked = [line.split()[1] for line in commands("README.md") if line.startswith("make ")]
-    assert "test" in asked and set(asked) <= targets
+    for line in named_commands(page):
+        if make := re.match(r"make ([\w-]+)", line):
+            assert make[1] in targets, line
+        if script := re.search(r"\bpython ([\w/]+\.py)\b|^(\w+\.py) ", line):
+            file = script[1] or script[2]
+        elif module := re.search(r"\bpython -m ([\w.]+)", line):
+            file = module[1].replace(".", "/") + ".py"
+        else:
+            continue
+        assert (PROJECT / file).is_file(), line
+        folder = "apps" if "/" not in file else str(Path(file).parent)
+        sources = [(PROJECT / file), *(PROJECT / folder).rglob("*.py")]
+        code = "".join(source.read_text("utf-8") for source in sources)
+        for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", line.partition(" # ")[0]):
+            assert f'"{option}"' in code, f"{line}: {option}"
 
 
 def test_the_commands_of_the_readme_run(
