@@ -14,7 +14,7 @@ LONGEST = (
     *("test_hub_download.py", "server/test_commands.py", "demo_model/test_training.py"),
     *("test_memory_mode_loras.py", "server/test_page.py", "test_gpu_benchmark.py"),
     *("test_callers_processes.py", "../test_multi_gpu.py", "test_lora_layouts.py"),
-    *("server/test_serving_readme.py", "test_edit_benchmark.py", "test_whole_loras.py"),
+    *("server/test_serving_first_pictures.py", "test_edit_benchmark.py", "test_whole_loras.py"),
     *("chaos/test_fault_points.py", "server/test_batches.py", "test_out_of_memory.py"),
     *("test_standard_streams.py", "test_spread.py", "server/test_survival.py", "test_paths.py"),
     *("demo_model/test_editor_and_judge.py", "chaos/test_kills.py", "test_steps.py"),

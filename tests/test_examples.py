@@ -1,4 +1,4 @@
-"""The example persona, as the README runs it."""
+"""The example persona, as `make demo` of the README draws it."""
 
 from PIL import Image
 

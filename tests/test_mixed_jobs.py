@@ -377,12 +377,13 @@ def test_roles_that_share_gpus_out_in_other_ways_take_turns_on_them(
         assert all(any(on_one <= size for size in sizes) for on_one in by_gpu), together
 
 
-# -- the example of the readme -------------------------------------------------
+# -- the example of docs/PYTHON.md ---------------------------------------------
 
 
-def test_the_example_of_the_readme_draws_edits_and_scores(tmp_path: Path) -> None:
-    text = (PROJECT / "README.md").read_text("utf-8")
-    [example] = [code for code in text.split("```python\n")[1:] if "edited_image" in code]
-    done = run_script(example.partition("```")[0], tmp_path, "models")
+def test_the_example_of_the_page_draws_edits_and_scores(tmp_path: Path) -> None:
+    text = (PROJECT / "docs" / "PYTHON.md").read_text("utf-8")
+    examples = [code.partition("```")[0] for code in text.split("```python\n")[1:]]
+    [example] = [code for code in examples if "edited_image" in code]
+    done = run_script(example, tmp_path, "models")
     assert done.returncode == 0, done.stderr
     assert {"SC", "PQ", "O"} <= json.loads(done.stdout.replace("'", '"')).keys()

@@ -65,6 +65,15 @@ def test_the_files_that_it_shows_are_read(tmp_path: Path) -> None:
         assert porch["prompt"] == "a red house on grass at night"
 
 
+def test_the_persona_file_that_it_shows_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mira.json").write_text(shown("json"))
+    [task] = read_tweets(tmp_path / "mira.json").inputs
+    assert isinstance(task, dict)
+    assert (task["prompt"], task["num_inference_steps"], task["seed"]) == ("a red house", 9, 7), (
+        task
+    )
+
+
 def table() -> dict[str, list[str]]:
     section = GUIDE.partition("## Fields\n")[2].partition("\n## ")[0]
     rows = [

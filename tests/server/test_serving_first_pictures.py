@@ -1,4 +1,4 @@
-"""What the README shows of the daemon, as it stands there, with the demo models."""
+"""What docs/SERVER.md shows first, as it stands there, with the demo models."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from tests.conftest import PROJECT, wait_until, worker_processes, write_safetens
 from tests.server.conftest import Daemon
 
 ADDRESS = "http://127.0.0.1:8000"
-SECTION = re.compile(r"^## The daemon\n(.*?)^## ", re.DOTALL | re.MULTILINE)
+SECTION = re.compile(r"^## First pictures\n(.*?)^## ", re.DOTALL | re.MULTILINE)
 PATIENCE = 300.0  # seconds: two models are loaded
 
 
@@ -36,7 +36,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 def example(language: str, daemon: Daemon) -> str:
     """The code of the section, for the daemon's own address."""
-    section = SECTION.search((PROJECT / "README.md").read_text("utf-8"))
+    section = SECTION.search((PROJECT / "docs" / "SERVER.md").read_text("utf-8"))
     assert section is not None
     [code] = re.findall(rf"^```{language}\n(.*?)^```", section[1], re.DOTALL | re.MULTILINE)
     assert ADDRESS in code
