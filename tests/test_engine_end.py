@@ -108,7 +108,7 @@ class StopsLate(StubBackend):
         super().wake()
 
     def listen(self, event: Event) -> None:
-        if event == WorkerState("cpu0", State.STOPPED.value):
+        if isinstance(event, WorkerState) and event.state == State.STOPPED.value:
             self._wait_at("its last worker is gone")
 
     def close(self) -> None:

@@ -126,7 +126,7 @@ def test_a_gpu_that_torch_cannot_use_is_said_in_one_line_and_not_tried_again(
     assert "gpu0: it cannot start" in str(results[0].error)
     assert "not compiled with CUDA" in str(results[0].error)
     assert "Traceback" not in "".join(told)
-    assert starts.count(WorkerState("gpu0", "starting")) == 1
+    assert starts.count(WorkerState("gpu0", "starting", "generate")) == 1
 
 
 def test_a_package_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_package_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
         with MultiGPUImageGenerator(config=config, output_dir="out") as generator:
             generator.listener = starts.append
             [result] = generator.generate_batch([{"prompt": "a red house"}])
-        print(result["status"], starts.count(WorkerState("cpu0", "starting")), result["error"])
+        print(result["status"], starts.count(WorkerState("cpu0", "starting", "generate")), result["error"])
     """
     done = run_script(script, tmp_path)
     assert done.stdout.startswith("failed "), done.stderr

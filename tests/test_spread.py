@@ -6,6 +6,7 @@ The GPUs are played by `tests.pretend_gpus`: they compute on the CPU, and refuse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,9 @@ def on_gpus(
     free = [number * KIB + ROOM_TO_WORK for number in kib]
     free[0] += ROOM_TO_DECODE if decodes else 0
     pretend_memory(monkeypatch, free)
+    monkeypatch.setattr(
+        "torch.cuda.get_device_properties", lambda i: SimpleNamespace(name="pretended")
+    )
     return replace(spec, device="cuda", device_count=len(kib), dtype="float32", name="gpu0+1")
 
 

@@ -160,7 +160,7 @@ def test_a_run_is_watched_killed_and_continued(
     terminal.close()
     assert "Traceback" not in terminal.text
     assert terminal.raw.rfind("\x1b[?25h") > terminal.raw.rfind("\x1b[?25l"), "the cursor is back"
-    assert str(project.pictures) in terminal.text and "cpu0" in terminal.text
+    assert f"out/{project.pictures.name}" in terminal.text and "cpu0" in terminal.text
 
     assert main([parent, "--once", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -145,16 +145,18 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
         backend: runs the workers; by default processes of this machine.
     """
     argv = sys.argv[1:] if argv is None else argv
+    told_as = "auto"
     try:
         if argv[:1] == ["compare"]:
             return _compare(parse_compare_arguments(argv[1:]))
         options = parse_arguments(argv)
+        told_as = options.progress
         set_up_logging(log_level(options))
         with Interrupts(argv) as interrupts:
             return _run_interruptibly(options, interrupts, backend)
     except MultiGPUError as error:  # input, or an output folder that cannot be used
         logger.error(str(error))
-        if getattr(options, "progress", None) == "json":
+        if told_as == "json":
             print_refusal(str(error))
         return UNUSABLE_INPUT
 

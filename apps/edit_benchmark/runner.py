@@ -310,8 +310,6 @@ class EditBenchmark:
         unfinished = len(edits)
         self._expect(engine, scoring, unfinished)
         engine.start()  # now it knows of both when it shares the devices out
-        if self._server is None:
-            engine.fetch([role.role for role in roles])
         while not (editing.finished and scoring.finished and self._ended.empty()):
             found = self._next_ended()
             if found is None or found[0] == "score":
@@ -365,6 +363,7 @@ class EditBenchmark:
             release_patience=settings.vram_release_timeout,
         )
         self._engine = engine
+        engine.fetch([role.role for role in roles])
         return engine
 
     def _new_remote_engine(self, server: Server) -> TaskEngine:

@@ -86,9 +86,9 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """Chromium, or a skip."""
+    """Chromium, or a skip. Its event loop runs in this thread, and may be in nobody's way."""
     from tests.server.browser import chromium
 
     with chromium() as browser:
