@@ -143,7 +143,8 @@ def test_a_package_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
         with MultiGPUImageGenerator(config=config, output_dir="out") as generator:
             generator.listener = starts.append
             [result] = generator.generate_batch([{"prompt": "a red house"}])
-        print(result["status"], starts.count(WorkerState("cpu0", "starting", "generate")), result["error"])
+        started = starts.count(WorkerState("cpu0", "starting", "generate"))
+        print(result["status"], started, result["error"])
     """
     done = run_script(script, tmp_path)
     assert done.stdout.startswith("failed "), done.stderr

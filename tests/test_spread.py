@@ -49,9 +49,8 @@ def on_gpus(
     free = [number * KIB + ROOM_TO_WORK for number in kib]
     free[0] += ROOM_TO_DECODE if decodes else 0
     pretend_memory(monkeypatch, free)
-    monkeypatch.setattr(
-        "torch.cuda.get_device_properties", lambda i: SimpleNamespace(name="pretended")
-    )
+    properties = SimpleNamespace(name="pretended")
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda i: properties)
     return replace(spec, device="cuda", device_count=len(kib), dtype="float32", name="gpu0+1")
 
 
