@@ -52,8 +52,8 @@ def encoded(file: Path, format: Format, compression: int, read: Read = Path.read
                 stream,
                 "JPEG",
                 quality=max(1, compression),
+                # No `optimize`: Pillow's room for it is too small where a picture is much noise.
                 subsampling=0 if compression >= FULL_COLOUR_FROM else 2,
-                optimize=True,
                 exif=_exif_of_jpeg(texts[TASK_KEY], texts[PARAMETERS_KEY]),
                 icc_profile=profile,
             )
