@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from types import TracebackType
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 from loguru import logger
 
@@ -31,20 +31,25 @@ NOTEBOOK = "JPY_PARENT_PID"  # set by Jupyter for its kernels, and for what they
 
 
 class View(Protocol):
-    """Shows events; safe to call from any thread."""
+    """Shows events; safe to call from any thread. All but `show` may be left as it is here."""
 
-    def __enter__(self) -> "View": ...
+    def __enter__(self) -> Self:
+        return self
+
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        return None
+
     def show(self, event: Event) -> None:
         """Something happened, and the tracker knows of it."""
 
     def settled(self, result: Result, kind: str) -> None:
         """A result was known before anything ran."""
+        return None
 
 
 def create_view(tracker: RunTracker, mode: Mode, log_level: str) -> View:
@@ -69,7 +74,7 @@ def create_view(tracker: RunTracker, mode: Mode, log_level: str) -> View:
     return LineView(tracker, log_level)
 
 
-class LineView:
+class LineView(View):
     """A log line for each result, and one a minute for the whole run."""
 
     def __init__(self, tracker: RunTracker, log_level: str) -> None:
@@ -77,15 +82,6 @@ class LineView:
         self._fetching: dict[str, tuple[float, int]] = {}  # by model: when it had its line, and %
         self._summed_up = time.monotonic()
         set_up_logging(log_level)
-
-    def __enter__(self) -> "LineView":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def settled(self, result: Result, kind: str) -> None:
-        return None
 
     def show(self, event: Event) -> None:
         match event:
@@ -114,42 +110,30 @@ class LineView:
             logger.info(f"{event.model}: {done} of {total} ({percent} %)")
 
 
-class QuietView:
+class QuietView(View):
     """Failures, and nothing else."""
 
     def __init__(self, log_level: str) -> None:
         set_up_logging(log_level)
-
-    def __enter__(self) -> "QuietView":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def settled(self, result: Result, kind: str) -> None:
-        return None
 
     def show(self, event: Event) -> None:
         if isinstance(event, TaskEnded) and not event.result.success:
             logger.log(*line_of(event, ""))
 
 
-class OneLineView:
+class OneLineView(View):
     """One line that is drawn over again, for notebooks and terminals that can do no more."""
 
     def __init__(self, tracker: RunTracker, log_level: str) -> None:
         self._line = ProgressLine(tracker, sys.stderr)
         log_to(self._line.write_above, log_level)
 
-    def __enter__(self) -> "OneLineView":
+    def __enter__(self) -> Self:
         self._line.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._line.stop()
-
-    def settled(self, result: Result, kind: str) -> None:
-        return None
 
     def show(self, event: Event) -> None:
         if isinstance(event, TaskEnded) and not event.result.success:
