@@ -20,6 +20,14 @@ class Pair:
         intersection_exist: GEdit-Bench's mark of pairs that it has in every language; None where
             the data has no such marks.
         index: its place in the whole input, whatever part of it is run.
+        data_set: the name under which the form that read it is registered.
+        target_images: pictures of a right result, where the data has them.
+        reference_images: further pictures that a judge may be shown.
+        mask: a picture, white where the edit may change the source; empty where there is none.
+        follows: `name` of the pair whose edit is the source of this one; such a pair has no source
+            pictures of its own. Empty where it has.
+        edited_image: an edit that the data brings along, which is scored as it is.
+        metadata: what else the data says of it; judges' questions may name these fields.
     """
 
     pair_id: str
@@ -30,6 +38,12 @@ class Pair:
     language: str = "en"
     intersection_exist: bool | None = None
     index: int = 0
+    data_set: str = ""
+    target_images: tuple[str, ...] = ()
+    reference_images: tuple[str, ...] = ()
+    mask: str = ""
+    follows: str = ""
+    edited_image: str = ""
     given_id: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
