@@ -1,8 +1,8 @@
 """Commands without the wait for their imports: forks of a process that has imported them.
 
 Such a command has its own folder, streams, process group, mark and exit code, and starts workers
-as any; only the interpreter's start and the imports are left out. Tests of these start it
-themselves.
+as any; only the interpreter's start and end, and the imports, are left out. Tests of these start
+it themselves.
 """
 
 import json

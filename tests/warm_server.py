@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tests import warm_fork_server
+from tests.quick_exit import run_and_exit
 
 Kind = Literal["simulated", "models"]
 """What the commands' workers are: on simulated devices, or with real models."""
@@ -92,7 +93,8 @@ def _become(
     main = types.ModuleType("__main__")
     main.__file__ = line[0]
     sys.modules["__main__"] = main
-    exec(compile(script.read_bytes(), script, "exec"), main.__dict__)
+    code = compile(script.read_bytes(), script, "exec")
+    run_and_exit(lambda: exec(code, main.__dict__))
 
 
 def _wear(mark: str) -> None:

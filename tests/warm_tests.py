@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import warm_fork_server
+from tests.quick_exit import run_and_exit
 
 PROJECT = Path(__file__).resolve().parent.parent
 JOIN = PROJECT / "tests" / "warm_join.py"
@@ -147,7 +148,7 @@ def main(listener: int) -> None:
     threads = os.listdir("/proc/self/task")
     assert len(threads) == 1, f"{len(threads)} threads: forks of this process may hang"
     code = serve(socket.socket(fileno=listener))
-    exec(code, sys.modules["__main__"].__dict__)
+    run_and_exit(lambda: exec(code, sys.modules["__main__"].__dict__))
 
 
 if __name__ == "__main__":
