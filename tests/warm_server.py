@@ -15,7 +15,7 @@ import types
 from pathlib import Path
 from typing import Any, Literal
 
-from tests import warm_fork_server
+from tests import hub_environment, warm_fork_server
 from tests.quick_exit import run_and_exit
 
 Kind = Literal["simulated", "models"]
@@ -81,6 +81,7 @@ def _become(
     _wear(environment[MARK])
     os.environ.clear()
     os.environ.update(environment)
+    hub_environment.read_again()
     os.setsid()
     os.chdir(folder)
     for file, number in ((output, 1), (errors, 2)):
