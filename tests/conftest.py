@@ -24,7 +24,7 @@ from PIL import Image
 from apps.log_lines import set_up_logging
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
-from tests import longest_first, warm_tests
+from tests import known_paths, longest_first, warm_tests
 from tests.warm_commands import WarmCommand, WarmCommands
 from tests.warm_server import Kind
 
@@ -39,6 +39,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # No test finds a daemon that it did not start.
 os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="run-")
 atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
+known_paths.look_up_once()
 WARM = WarmCommands()
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
 
