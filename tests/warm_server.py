@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from loguru import logger
 
-from tests import hub_environment, known_paths, warm_fork_server
+from tests import known_paths, late_environment, warm_fork_server
 from tests.quick_exit import run_and_exit
 
 Kind = Literal["simulated", "models"]
@@ -89,7 +89,7 @@ def _become(
     _wear(environment[MARK])
     os.environ.clear()
     os.environ.update(environment)
-    hub_environment.read_again()
+    late_environment.read_again()
     os.setsid()
     os.chdir(folder)
     for file, number in ((output, 1), (errors, 2)):
