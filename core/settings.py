@@ -197,7 +197,10 @@ class JudgeSettings(LoadedModel):
     batch_size: Count
     max_new_tokens: Count | None
     image_area: Area | None
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None
+    top_k: Count | None
+    num_pass: Annotated[int, Field(ge=1, le=64)] | None
     minimum_mass: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     experts_implementation: str | None
 

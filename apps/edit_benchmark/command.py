@@ -39,7 +39,6 @@ from apps.run_summary import failure_lines, time_line
 from core.engine.backend import WorkerBackend
 from core.errors import MultiGPUError, one_line
 from core.events import told_both
-from core.judge_calls import OVERALL
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
 from core.paths import as_text, user_path
 from core.store.results_table import FILE_NAME as TABLE
@@ -262,9 +261,7 @@ def _settings(options: argparse.Namespace) -> BenchmarkSettings:
 
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
     judge, model, name = run.judge, run.judge_model.identity, run.judge_name
-    names = [call.name for call in judge.prompts.calls]
-    if judge.type.chats and len(names) > 1:
-        names.append(OVERALL)
+    names = judge.prompts.score_names
     return summarise(
         records,
         names,
