@@ -111,6 +111,8 @@ def load_judge(settings: JudgeSettings, folder: Path | None = None) -> Judge:
     missing = kind.missing_in(prompts)
     if missing is not None:
         raise InputError(f"{file}: {settings.type} needs {missing} in every call.")
+    if not kind.varies and any(form.apart for form in prompts.forms):
+        raise InputError(f"{file}: apart is for judges that answer in words, not {settings.type}.")
     read_elsewhere = json.dumps(texts) if "text_from" in text or prompts.placeholders else ""
     prompt_hash = hashlib.sha256((text + read_elsewhere).encode()).hexdigest()[:16]
     return Judge(_with_usual(settings, prompts, kind), prompts, prompt_hash)

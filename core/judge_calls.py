@@ -52,6 +52,7 @@ class JudgeCall(Section):
             under each part's name; `yes_no` is `{"score": "yes" or "no", "reasoning": "..."}`;
             `lines` and `final_score` are those of `core.judge_lines`.
         parts: what the numbers are, in order.
+        apart: each part is a score of its own, under its own name; `combine` means nothing then.
         lowest, highest: of a number; an answer outside them is none.
         caps: by part the one that it may not exceed; what does is lowered to it.
         combine, weights, full: how the parts become the call's score; see `core.judge_combining`.
@@ -73,6 +74,7 @@ class JudgeCall(Section):
     captions: dict[Picture, str] = Field(default_factory=dict)
     answer: Literal["scores", "yes_no", "lines", "final_score"] = "scores"
     parts: Annotated[tuple[str, ...], Field(min_length=1)] = ("score",)
+    apart: bool = False
     lowest: Annotated[float, Field(ge=0)] = 0
     highest: float = 10
     caps: dict[str, str] = Field(default_factory=dict)
@@ -158,6 +160,19 @@ class JudgeCall(Section):
                 shown.append(("picture", kind, place))
         text: Piece = ("text", self.question(row[INSTRUCTION], row))
         return [text, *shown] if self.text_first else [*shown, text]
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """Names of the scores that an answer gives."""
+        return self.parts if self.apart else (self.name,)
+
+    def values_in(self, answer: Mapping[str, Any]) -> dict[str, float | None]:
+        """The scores of an answer, which is as a verdict records it; None where it has none."""
+        if not self.apart:
+            return {self.name: answer["value"]}
+        parts = answer.get("parts") or {}
+        given = {name: parts.get(name) for name in self.parts}
+        return {n: None if v is None else self.as_reported(v) for n, v in given.items()}
 
     @property
     def range(self) -> Range:

@@ -8,7 +8,7 @@ and edited picture, perceptual quality PQ (naturalness, and no artifacts) with t
 alone, and O = sqrt(SC * PQ).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -79,9 +79,18 @@ class JudgePrompts(Section):
             return {**given, "overall": [given["overall"]]}
         return given
 
+    @property
+    def _given(self) -> list[str]:
+        """Names of the scores of all calls, each of a call's forms included."""
+        return [
+            name
+            for call in self.calls
+            for name in dict.fromkeys(name for form in call.forms for name in form.gives)
+        ]
+
     @model_validator(mode="after")
     def _names_differ(self) -> "JudgePrompts":
-        names = [call.name for call in self.calls]
+        names = self._given
         overall = [one.name for one in self.overall]
         taken = {*names, *overall}
         several = len(names) > 1 or self.overall != (Overall(),)
@@ -93,7 +102,7 @@ class JudgePrompts(Section):
             named = {*one.weights, *one.calls, *([one.penalty.call] if one.penalty else [])}
             unknown = sorted(named - set(names))
             if unknown:
-                raise ValueError(f"overall names {unknown[0]!r}, which is no call")
+                raise ValueError(f"overall names {unknown[0]!r}, which is no call's score")
         return self
 
     @model_validator(mode="after")
@@ -132,7 +141,7 @@ class JudgePrompts(Section):
     @property
     def score_names(self) -> list[str]:
         """Names of all scores that a pair may have, the main one last."""
-        names = [call.name for call in self.calls]
+        names = self._given
         if len(names) == 1 and self.overall == (Overall(),):
             return names
         return [*names, *(one.name for one in self.overall)]
@@ -163,13 +172,20 @@ class JudgePrompts(Section):
                     )
         return None
 
+    def scores_of(self, row: Row, answers: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+        """All scores of a pair from the answers to what it was asked, in the order of the calls."""
+        values: dict[str, float | None] = {}
+        for call, answer in zip(self.asked(row), answers, strict=True):
+            values |= call.values_in(answer)
+        return self.scores(values, row)
+
     def scores(
         self, values: Mapping[str, float | None], row: Row | None = None
     ) -> dict[str, float] | None:
         """All scores from those of the calls that a pair is asked; None if one is missing."""
         known = {name: v for name, v in values.items() if v is not None}
         asked = self.calls if row is None else self.asked(row)
-        if len(known) < len(asked):
+        if any(name not in known for call in asked for name in call.gives):
             return None
         overall = {one.name: one.score(known, row or {}) for one in self.overall}
         return {**known, **{name: score for name, score in overall.items() if score is not None}}

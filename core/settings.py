@@ -255,6 +255,7 @@ class Settings(DrawingModel):
             `core.edit_settings`. None where it is nothing.
         judge: of the model that scores.
         judge_model_defaults: of models that score.
+        judge_protocols: their prompt files by data set.
     """
 
     other_names: ClassVar[Mapping[str, str]] = {  # of keys, as people write them
@@ -284,6 +285,7 @@ class Settings(DrawingModel):
     editor: dict[str, Any] | None = None
     judge: dict[str, Any] | None = None
     judge_model_defaults: list[Any] | None = None
+    judge_protocols: dict[str, Any] | None = None
 
     def defaults_for(self, *models: str) -> GenerationDefaults:
         """The `model_defaults` entry for the names of a model; an empty one if none fits."""

@@ -201,11 +201,11 @@ def _verdict(lease: Lease, judge: Judge | None) -> Verdict:
     draw = random.Random(f"{_words(lease)} {lease.task.seed}")
     if judge is not None and judge.prompts.score_names != ["SC", "PQ", "O"]:
         row = row_of(lease.task)
-        values: dict[str, float | None] = {}
+        answers = []
         for asked in judge.prompts.asked(row):
             parts = {p: float(draw.randint(*map(int, asked.range))) for p in asked.parts}
-            values[asked.name] = asked.value_of(parts)
-        return Verdict({"scores": judge.prompts.scores(values, row)}, {"calls": []})
+            answers.append({"parts": parts, "value": asked.value_of(parts)})
+        return Verdict({"scores": judge.prompts.scores_of(row, answers)}, {"calls": []})
     consistency, quality = draw.randint(0, 10), draw.randint(0, 10)
     scores = {"SC": consistency, "PQ": quality, "O": (consistency * quality) ** 0.5}
     return Verdict({"scores": scores}, {"calls": []})

@@ -12,6 +12,7 @@ from typing import Any
 
 from loguru import logger
 
+from apps.edit_benchmark.data_set import form_of
 from apps.edit_benchmark.editing import Edit
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pairs import PairSet
@@ -107,6 +108,8 @@ class EditBenchmark:
         dry_run: bool = False,
     ) -> None:
         occupy_standard_descriptors()
+        if data is not None:
+            settings = settings.for_data_set(form_of(data))
         self.settings = settings
         self.listener: Listener = ignore
         self._inspector = LoraInspector(may_download=not dry_run)

@@ -78,4 +78,6 @@ def judge_settings(settings: EditModels, model: ModelChoice) -> JudgeSettings:
         for name in ("prompts", "max_new_tokens", "image_area")
         if getattr(judge, name) is None and getattr(own, name) is not None
     }
+    if judge.prompts is None and own.prompts is None:
+        filled["prompts"] = settings.usual_protocol
     return judge.model_copy(update=filled)

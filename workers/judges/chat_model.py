@@ -136,7 +136,7 @@ class ChatModel(JudgeFamily):
         self, lease: Lease, row: Row, passes: Sequence[Sequence[dict[str, Any]]]
     ) -> Verdict:
         prompts = self.judge.prompts
-        each = [prompts.scores({a["name"]: a["value"] for a in answers}, row) for answers in passes]
+        each = [prompts.scores_of(row, answers) for answers in passes]
         found = Passes.of(each)
         calls = [
             {**answer, "pass": number} if len(passes) > 1 else answer
