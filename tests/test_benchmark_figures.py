@@ -18,7 +18,7 @@ from apps.edit_benchmark.compare import compare
 from apps.edit_benchmark.editing import Edit, EditedBy, loras_of, settings_of
 from apps.edit_benchmark.outputs import scores_csv, write_outputs
 from apps.edit_benchmark.records import Outcome, Record
-from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
+from apps.edit_benchmark.summary import JudgedBy, OtherJudge, Summary, summarise, to_json
 from apps.edit_benchmark.table import print_comparison, print_summary
 
 NAMES = ["SC", "PQ", "O"]
@@ -114,7 +114,10 @@ def test_figures_are_gedit_benchs_own_to_the_last_digit(tmp_path: Path) -> None:
             assert [t["scores"]["O"]["mean"] for t in tables] == [float(np.mean(rows))]
 
 
-def test_no_figure_mixes_languages(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_figure_mixes_languages(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
     records = [
         *(record("sky", i, (8, 8), "en", i > 0) for i in range(2)),
         *(record("sky", i, (2, 2), "cn", i > 0) for i in range(2)),
@@ -123,13 +126,13 @@ def test_no_figure_mixes_languages(capsys: pytest.CaptureFixture[str]) -> None:
     assert summary.overall.scores == {} and summary.overall.n == 4
     print_summary(summary, Path("out"))
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[3:]]
-    assert [line.rsplit(" to ", 1)[0] for line in lines if line] == [
-        "sky en 2 0 0 8.00 8.00 8.00 8.00 0.00 8.00",
-        "sky cn 2 0 0 2.00 2.00 2.00 2.00 0.00 2.00",
-        "overall en 2 0 0 8.00 8.00 8.00 8.00 0.00 8.00",
-        "overall en, intersection 1 0 0 8.00 8.00 8.00 8.00 0.00 8.00",
-        "overall cn 2 0 0 2.00 2.00 2.00 2.00 0.00 2.00",
-        "overall cn, intersection 1 0 0 2.00 2.00 2.00 2.00 0.00 2.00",
+    assert [line.rsplit(" to ", 1)[0] for line in lines[:6]] == [
+        "sky en 2 2 0 0 8.00 8.00 8.00 8.00 0.00 8.00",
+        "sky cn 2 2 0 0 2.00 2.00 2.00 2.00 0.00 2.00",
+        "overall en 2 2 0 0 8.00 8.00 8.00 8.00 - 8.00",
+        "overall en, intersection 1 1 0 0 8.00 8.00 8.00 8.00 - -",
+        "overall cn 2 2 0 0 2.00 2.00 2.00 2.00 - 2.00",
+        "overall cn, intersection 1 1 0 0 2.00 2.00 2.00 2.00 - -",
     ]
 
 
@@ -164,9 +167,9 @@ def test_a_category_without_a_score_is_marked(
     assert written["overall"]["over"] == {"scored": 4, "of": 5}
     print_summary(summary, Path("out"))
     out = capsys.readouterr().out
-    assert "over 4 of 5" in out.splitlines()[-1] and out.count("over ") == 1
+    assert out.count(" over 4 of 5") == 1 and out.count(" of 5") == 1
     print_summary(summary_of(records[:2]), Path("out"))
-    assert "over " not in capsys.readouterr().out
+    assert " over 2 of " not in capsys.readouterr().out
 
 
 def test_a_group_without_pairs_in_the_intersection_is_marked_there() -> None:
@@ -322,7 +325,7 @@ def test_any_name_leaves_the_figures_whole(names: list[str], columns: int) -> No
     import os
     from unittest.mock import patch
 
-    summary = summary_of([record(name, i, (7.89, 7.89)) for i, name in enumerate(names)])
+    summary = summary_of([record(name, i, (7.89, 7.89)) for name in names for i in range(2)])
     out = io.StringIO()
     with patch.dict(os.environ, COLUMNS=str(columns)), contextlib.redirect_stdout(out):
         print_summary(summary, Path("out"))
@@ -377,3 +380,30 @@ def test_loras_are_named_with_content_and_strength(capsys: pytest.CaptureFixture
     line = capsys.readouterr().out.splitlines()[1]
     assert line.startswith("editor: a/model@main, ")
     assert "LoRA style.safetensors #abababab at 0.8 (2 edits)" in line and "seed 42" in line
+
+
+# -- several judges ------------------------------------------------------------
+
+
+def test_judges_stand_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    mine = [record("sky", i, (i, i)) for i in range(4)] + [record("sea", 9, None)]
+    theirs = [record("sky", i, (9 - i, 9 - i)) for i in range(4)] + [record("sea", 9, (5, 5))]
+    kept = JudgedBy("strict", "other", "prompts", {"temperature": 0.7}, 1, 8, ["torch 1"])
+    summary = summary_of(mine, others=[OtherJudge(kept, NAMES, theirs)])
+    own, other = json.loads(to_json(summary))["judges"]
+    assert (own["judged_by"]["judge"], other["judged_by"]["judge"]) == ("judge", "strict")
+    assert (own["overall"]["scores"]["O"]["mean"], other["overall"]["scored"]) == (1.5, 5)
+    assert other["same_order"] == {"n": 4, "spearman": -1.0, "kendall": -1.0}
+    assert summary.rank_correlations == {"strict": -1.0}
+    print_summary(summary, Path("out"))
+    own_table, _, beside = capsys.readouterr().out.partition("judges side by side:")
+    assert "unparsed %" in own_table and " 20 " in own_table
+    rows = [line.split() for line in beside.splitlines()[1:5]]
+    assert " ".join(rows[0]) == "category A scored A O A 95 % B scored B O B 95 %"
+    assert rows[2] == ["sea", "0", "-", "-", "1", "5.00", "-"]
+    assert rows[3][:3] == ["overall", "4", "1.50"]
+    assert "A: judge (model, prompts hash), 20 % unparsed" in beside
+    assert "temperature 0.7), batches of 8, torch 1" in beside

@@ -22,7 +22,8 @@ from apps.arguments import (
 from apps.dry_run import add_dry_run_option, print_plan
 from apps.edit_benchmark.compare import compare, comparison_table
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
-from apps.edit_benchmark.outputs import correlations, write_outputs
+from apps.edit_benchmark.judges import read_judges
+from apps.edit_benchmark.outputs import write_outputs
 from apps.edit_benchmark.pairs import find_data, read_pairs
 from apps.edit_benchmark.records import Record, record_of
 from apps.edit_benchmark.runner import EditBenchmark, PairResult
@@ -265,13 +266,22 @@ def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
     names = [call.name for call in judge.prompts.calls]
     if judge.type.chats and len(names) > 1:
         names.append(OVERALL)
+    judged = read_judges(run.root.folder, records, name)
     return summarise(
         records,
         names,
-        JudgedBy(name, model, judge.prompt_hash, _judge_settings(run), run.settings.seed),
+        JudgedBy(
+            name,
+            model,
+            judge.prompt_hash,
+            _judge_settings(run),
+            run.settings.seed,
+            judge.settings.batch_size,
+            judged.libraries,
+        ),
         run.editor.identity,
         run.settings.bootstrap_samples,
-        correlations(run.root.folder, records, name),
+        judged.others,
         edited_by(run),
     )
 
