@@ -1,26 +1,19 @@
-"""Tables for the terminal.
+"""What a run prints at its end: the table of its scores, and that of several judges."""
 
-Figures are never cut: where a line is too short, names give way, and what still does not fit
-follows below in a table of its own.
-"""
-
-import shutil
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from string import ascii_uppercase
-from typing import Literal
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from apps.cells import cut
-from apps.edit_benchmark.compare import Comparison
 from apps.edit_benchmark.parts import Subset
+from apps.edit_benchmark.plain_table import (
+    NONE,
+    Row,
+    columns_of_terminal,
+    letters_of,
+    part_cell,
+    print_table,
+)
 from apps.edit_benchmark.score_names import explain
 from apps.edit_benchmark.summary import (
     CategoryLine,
@@ -34,20 +27,10 @@ from apps.edit_benchmark.summary import (
 from core.errors import one_line
 from core.paths import as_text
 
-NONE = "-"
 NOTE = (
     "overall: mean over the categories. 95 %: bootstrap over pairs. "
     f"{NONE}: one value has no std, no interval."
 )
-PIPED = 100  # columns where there is no terminal, and COLUMNS says nothing
-GAP = 2  # between two columns
-LEAST_NAME = 12  # columns that a name gets before figures go to a table of their own
-
-
-@dataclass(frozen=True)
-class _Row:
-    name: str
-    cells: list[str]
 
 
 def print_summary(summary: Summary, folder: Path) -> None:
@@ -66,7 +49,7 @@ def print_summary(summary: Summary, folder: Path) -> None:
     print(one_line(f"judge: {judge.identity}, seed {judge.seed}{_computed(judge)}"))
     _print_figures(summary)
     for note in (*explain(summary.names), NOTE):
-        print(textwrap.fill(note, _columns()))
+        print(textwrap.fill(note, columns_of_terminal()))
     if len(summary.judges) > 1:
         _print_judges(summary)
 
@@ -88,10 +71,10 @@ def _print_figures(summary: Figures) -> None:
     parts, uncovered = bool(summary.parts), any(map(_covered, lines))
     read_mass = bool(summary.overall.mass)
     rows = [
-        _Row(
+        Row(
             line.category,
             [
-                *([_part(line.language, _subset(line))] if parts else []),
+                *([part_cell(line.language, _subset(line))] if parts else []),
                 *_counts(line, interrupted, unread),
                 *_scores(line, summary.names),
                 *([_covered(line)] if uncovered else []),
@@ -102,7 +85,7 @@ def _print_figures(summary: Figures) -> None:
     ]
     figures = [*counts, *summary.names, *spread, *(["categories"] if uncovered else [])]
     figures += ["mass"] if read_mass else []
-    _print(["category", *(["language"] if parts else [])], figures, rows)
+    print_table(["category", *(["language"] if parts else [])], figures, rows)
 
 
 def _print_judges(summary: Summary) -> None:
@@ -116,10 +99,10 @@ def _print_judges(summary: Summary) -> None:
     lines = [*summary.categories, *summary.overalls]
     parts = bool(summary.parts)
     rows = [
-        _Row(
+        Row(
             line.category,
             [
-                *([_part(line.language, _subset(line))] if parts else []),
+                *([part_cell(line.language, _subset(line))] if parts else []),
                 *(
                     cell
                     for judge, found in zip(summary.judges, by_place, strict=True)
@@ -134,7 +117,7 @@ def _print_judges(summary: Summary) -> None:
         for letter, judge in zip(letters, summary.judges, strict=True)
         for column in (f"{letter} scored", f"{letter} {judge.names[-1]}", f"{letter} 95 %")
     ]
-    _print(["category", *(["language"] if parts else [])], figures, rows)
+    print_table(["category", *(["language"] if parts else [])], figures, rows)
     for letter, judge in zip(letters, summary.judges, strict=True):
         by = judge.judged_by
         print(one_line(f"{letter}: {by.identity}{_computed(by)}{_unread(judge)}"))
@@ -161,11 +144,6 @@ def _unread(judge: Figures) -> str:
     return f", {_share(overall)} % unparsed" if overall.unparsed else ""
 
 
-def letters_of(count: int) -> list[str]:
-    """A, B, ... Z, then A2, B2 and so on: short names for columns."""
-    return [f"{ascii_uppercase[i % 26]}{i // 26 + 1 if i >= 26 else ''}" for i in range(count)]
-
-
 def _covered(line: CategoryLine) -> str:
     """How many categories an overall score is over, where that is not all of them."""
     if not isinstance(line, OverallLine) or line.over.scored == line.over.of:
@@ -175,12 +153,6 @@ def _covered(line: CategoryLine) -> str:
 
 def _subset(line: CategoryLine) -> Subset | None:
     return line.subset if isinstance(line, OverallLine) else None
-
-
-def _part(language: str | None, subset: Subset | None) -> str:
-    """A language, and the subset where it is not all of it."""
-    shown = cut(one_line(language or NONE), LEAST_NAME)
-    return f"{shown}, {subset}" if subset == "intersection" else shown
 
 
 def _counts(line: CategoryLine, interrupted: bool, unread: bool) -> list[str]:
@@ -213,79 +185,3 @@ def _interval(score: ScoreLine | None) -> str:
 
 def _mass(line: CategoryLine) -> str:
     return f"{mean(line.mass.values()):.2g}" if line.mass else NONE
-
-
-def print_comparison(comparison: Comparison) -> None:
-    """Paired differences per category, and how A and B were edited."""
-    parts = any(line.language is not None for line in comparison.lines)
-    rows = [
-        _Row(
-            line.category,
-            [
-                *([_part(line.language, line.subset)] if parts else []),
-                str(line.pairs),
-                f"{line.mean_a:.2f}",
-                f"{line.mean_b:.2f}",
-                f"{line.difference.mean:+.2f}",
-                f"{line.difference.low:+.2f} to {line.difference.high:+.2f}",
-            ],
-        )
-        for line in comparison.lines
-    ]
-    marks = ["language"] if parts else []
-    _print(["category", *marks], ["pairs", "A", "B", "B - A", "95 %"], rows)
-    left_out = comparison.without_both
-    if left_out:
-        print(f"{left_out} pairs without a score in both are left out.")
-    if comparison.edited_a == comparison.edited_b:
-        print(one_line(f"A and B edited by: {comparison.edited_a}"))
-        return
-    for name, made in (("A", comparison.edited_a), ("B", comparison.edited_b)):
-        print(one_line(f"{name} edited by: {made}"))
-
-
-def _print(keys: Sequence[str], figures: Sequence[str], rows: Sequence[_Row]) -> None:
-    """One table, or several below each other where the line is too short for one.
-
-    Args:
-        keys: columns that each of the tables has; the first is that of the names.
-    """
-    # On one line: in a bare string Rich would read [brackets] as styles.
-    names = [one_line(row.name) for row in rows]
-    columns = [*keys[1:], *figures]
-    widths = [
-        GAP + max(cell_len(column), *(cell_len(row.cells[i]) for row in rows))
-        for i, column in enumerate(columns)
-    ]
-    marks, rest = list(range(len(keys) - 1)), list(range(len(keys) - 1, len(columns)))
-    least = min(LEAST_NAME, max(map(cell_len, [keys[0], *names])))
-    line = _columns()
-    room = line - least - sum(widths[i] for i in marks)
-    for block in ([*marks, *some] for some in _blocks(rest, widths, room)):
-        room = max(line - sum(widths[i] for i in block), least)
-        table = Table(box=None, pad_edge=False)
-        table.add_column(keys[0], no_wrap=True)
-        for i in block:
-            side: Literal["left", "right"] = "left" if i in marks else "right"
-            table.add_column(columns[i], justify=side, no_wrap=True)
-        for row, name in zip(rows, names, strict=True):
-            table.add_row(Text(cut(name, room)), *(Text(row.cells[i]) for i in block))
-        # Rich would shorten figures, where a terminal only breaks the line.
-        Console(width=max(line, room + sum(widths[i] for i in block))).print(table)
-
-
-def _columns() -> int:
-    return shutil.get_terminal_size((PIPED, 24)).columns
-
-
-def _blocks(columns: Sequence[int], widths: Sequence[int], room: int) -> list[list[int]]:
-    """The columns that stand beside each other in `room`."""
-    blocks: list[list[int]] = [[]]
-    used = 0
-    for i in columns:
-        if blocks[-1] and used + widths[i] > room:
-            blocks.append([])
-            used = 0
-        blocks[-1].append(i)
-        used += widths[i]
-    return blocks
