@@ -62,6 +62,9 @@ class Judge:
         undeciding |= {"gpus_per_worker", "workers_per_gpu"}
         undeciding |= OF_SOME_TYPES - self.type.own_settings
         deciding = self.settings.model_dump(exclude=undeciding)
+        del deciding["api"]
+        if not self.type.loads:
+            deciding["api"] = self.settings.api.deciding
         for name, usual in LATER.items():
             if deciding.get(name) == usual:
                 del deciding[name]

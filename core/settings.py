@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from core.fields import Area, Quality, Scale, SeedOrRandom, Side, Steps, Strength, Text
+from core.judge_api import ApiSettings
 from core.judge_type import JUDGES
 from core.model_identity import Identity
 from core.model_settings import Count, DrawingModel, LoadedModel
@@ -203,6 +204,7 @@ class JudgeSettings(LoadedModel):
     num_pass: Annotated[int, Field(ge=1, le=64)] | None
     minimum_mass: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     experts_implementation: str | None
+    api: ApiSettings
 
 
 class SupervisionSettings(Section):
