@@ -389,8 +389,8 @@ def test_several_passes_are_drawn_apart_and_averaged(
     calls = verdict.details["calls"]
     assert [call["pass"] for call in calls] == [0, 0, 1, 1, 2, 2]
     # The second pass has no score: its first question was not answered in form.
-    assert verdict.used["scores"] == {"SC": 6.0, "PQ": 5.5, "O": pytest.approx(5.0)}
-    assert verdict.used["spread"] == {"SC": 2.0, "PQ": 3.5, "O": pytest.approx(1.0)}
+    assert verdict.used["scores"] == {"SC": 3.0, "PQ": 8.5, "O": pytest.approx(5.0)}
+    assert verdict.used["spread"] == {"SC": 1.0, "PQ": 0.5, "O": pytest.approx(1.0)}
     assert (verdict.used["num_pass"], verdict.used["passes_scored"]) == (3, 2)
 
 

@@ -76,8 +76,8 @@ def served_judge(judge: JudgeSettings) -> ModelChoice:
     """
     if judge.api.base_url is None:
         raise InputError(
-            f"judge.api.base_url: a judge of type {judge.type} needs the address of its server, such "
-            "as http://127.0.0.1:8000/v1."
+            f"judge.api.base_url: a judge of type {judge.type} needs the address of its server, "
+            "such as http://127.0.0.1:8000/v1."
         )
     if judge.model == "auto":
         raise InputError(
