@@ -23,9 +23,10 @@ from apps.dry_run import add_dry_run_option, print_plan
 from apps.edit_benchmark.compare import compare, comparison_table
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
 from apps.edit_benchmark.outputs import correlations, write_outputs
+from apps.edit_benchmark.pair_result import PairResult
 from apps.edit_benchmark.pairs import find_data, read_pairs
 from apps.edit_benchmark.records import Record, record_of
-from apps.edit_benchmark.runner import EditBenchmark, PairResult
+from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_settings
 from apps.edit_benchmark.summary import JudgedBy, Summary, read_makers, summarise
 from apps.edit_benchmark.table import print_comparison, print_summary

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from loguru import logger
 
-from apps.edit_benchmark.runner import PairResult
+from apps.edit_benchmark.pair_result import PairResult
 from core.errors import InputError
 from core.paths import as_text
 from core.store.outputs import OutputRoot, json_lines
