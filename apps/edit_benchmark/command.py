@@ -1,6 +1,7 @@
 """The command `run_edit_benchmark.py`: arguments, run, table, exit code."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,8 @@ from core.errors import MultiGPUError, one_line
 from core.events import told_both
 from core.judge_calls import OVERALL
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
-from core.paths import as_text, user_path
+from core.names import bounded
+from core.paths import as_text, on_disk, user_path
 from core.store.results_table import FILE_NAME as TABLE
 
 ALL_SCORED, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -106,6 +108,14 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--retry-unparsed",
         action="store_true",
         help="have the judge asked again, once more than before, where it gave no readable score",
+    )
+    add(
+        "--score-only",
+        metavar="FOLDER",
+        type=Path,
+        help="score the edits in FOLDER and load no editor; they may be named as GEdit-Bench, "
+        "ImgEdit, KRIS-Bench, RISEBench or this program name them. Results go to "
+        "DIR/<name of the data>-<name of FOLDER>",
     )
     add_dry_run_option(parser)
     add_gallery_option(parser)
@@ -189,7 +199,7 @@ def _run_interruptibly(
 def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None) -> int:
     settings = _settings(options)
     data = find_data(settings.data)
-    name = options.name or (data.stem if data.is_file() else data.name)
+    name = options.name or _folder_name(data, options.score_only)
     folder = Path(settings.output_dir) / name
     config_folder = user_path(options.config, "config").parent if options.config else None
     with EditBenchmark(
@@ -203,6 +213,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         data,
         backend,
         options.dry_run,
+        options.score_only,
     ) as run:
         if options.dry_run:
             with TemporaryDirectory() as kept:
@@ -229,6 +240,15 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     if interrupts.count:
         return INTERRUPTED
     return ALL_SCORED if all(r.outcome == "scored" for r in records) else SOME_FAILED
+
+
+def _folder_name(data: Path, edits: Path | None) -> str:
+    """What the results' folder is called: the name of the data, and of edits that are there."""
+    name = data.stem if data.is_file() else data.name
+    if edits is None:
+        return name
+    made = Path(os.path.abspath(user_path(edits, "--score-only"))).name
+    return on_disk(bounded(as_text(f"{name}-{made}")))
 
 
 def _tell_end(elapsed: str | None, results: Sequence[PairResult], again: str, table: str) -> None:
@@ -270,7 +290,7 @@ def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
         records,
         names,
         JudgedBy(name, model, judge.prompt_hash, _judge_settings(run), run.settings.seed),
-        run.editor.identity,
+        run.editor_identity,
         run.settings.bootstrap_samples,
         correlations(run.root.folder, records, name),
         edited_by(run),
@@ -284,19 +304,21 @@ def _judge_settings(run: EditBenchmark) -> dict[str, Any]:
 
 def edited_by(run: EditBenchmark) -> EditedBy:
     """How the edits of a run were made."""
-    edits, settings = run.edits_made(), run.settings
+    edits, settings, editor = run.edits_made(), run.settings, run.editor
+    if editor is None or run.editor_identity != editor.identity:
+        return EditedBy(run.editor_identity)
     attention, cache = settings.workers.attention_backend, settings.workers.chosen_cache
-    how = loaded_as(run.editor.variant, run.editor.memory)
-    how |= {BASE: run.editor.base_identity} if run.editor.base_identity else {}
+    how = loaded_as(editor.variant, editor.memory)
+    how |= {BASE: editor.base_identity} if editor.base_identity else {}
     how |= {} if attention == "auto" else {BACKEND: attention}
     how |= {"step_cache": str(cache)} if cache else {}
     return EditedBy(
-        run.editor.identity,
+        editor.identity,
         settings.editor.dtype,
         settings.seed,
         how,
         settings_of(edits),
         loras_of(edits),
-        [lora.record for lora in run.editor.loras],
-        dict(run.editor.scheduler),
+        [lora.record for lora in editor.loras],
+        dict(editor.scheduler),
     )

@@ -37,6 +37,8 @@ class EngineChoice:
             return "auto"  # the daemon's workers are others', too
         first, *others = (role.devices for role in self.roles)
         stages = self.settings.stages
+        if not others:
+            return "sequential"
         if stages == "overlapped" and len(first) == 1:
             logger.info("stages: one worker cannot be shared out; editing comes first.")
         if len(first) == 1 or any(devices != first for devices in others):
@@ -52,8 +54,11 @@ class EngineChoice:
         from core.engine.engine import Engine
         from core.processes.local_backend import LocalBackend
 
+        two = len(self.roles) > 1
         served = [
-            role.served(settings.enable_batch_sync, after="edit" if role.role == "score" else None)
+            role.served(
+                settings.enable_batch_sync, after="edit" if two and role.role == "score" else None
+            )
             for role in self.roles
         ]
         engine = Engine(

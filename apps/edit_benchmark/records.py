@@ -24,7 +24,7 @@ class Record:
     """One line of results.jsonl. A pair without a score has `scores` null, never a stand-in.
 
     Attributes:
-        edited_image: relative to the results' folder.
+        edited_image: relative to the results' folder where it lies there, else its whole path.
         scores: by name, such as SC, PQ and O.
         error: why there is no edit or no score.
         language: of the instruction; empty where unknown.
@@ -52,7 +52,7 @@ class Record:
 def record_of(result: PairResult, root: OutputRoot) -> Record:
     """The record of one pair; scores are read from the judge's verdict."""
     pair, edit, score = result.pair, result.edit, result.score
-    edited = Path(edit.output_path).relative_to(root.folder) if edit.output_path else None
+    edited = _below(Path(edit.output_path), root.folder) if edit.output_path else None
     file = Path(str(score.output_path)) if score is not None and score.success else None
     try:
         verdict = read_verdict(file) if file is not None else {}
@@ -80,6 +80,11 @@ def record_of(result: PairResult, root: OutputRoot) -> Record:
         pair.intersection_exist,
         mass or None,
     )
+
+
+def _below(file: Path, folder: Path) -> Path:
+    """The file's path in a folder; its whole path if it lies elsewhere."""
+    return file.relative_to(folder) if file.is_relative_to(folder) else file
 
 
 def _outcome(

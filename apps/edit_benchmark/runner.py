@@ -47,6 +47,8 @@ class EditBenchmark:
             one, unless it is overwritten.
         backend: runs the workers; by default processes of this machine.
         dry_run: the folder is only looked at, and `plan` is all that is asked for.
+        score_only: a folder with the edits, whoever made them: they are only scored, and no editor
+            is loaded.
 
     Attributes:
         listener: called with events (`core.events`) from the engine's thread and the caller's.
@@ -69,6 +71,7 @@ class EditBenchmark:
         data: Path | None = None,
         backend: WorkerBackend | None = None,
         dry_run: bool = False,
+        score_only: Path | None = None,
     ) -> None:
         occupy_standard_descriptors()
         self.settings = settings
@@ -78,7 +81,13 @@ class EditBenchmark:
             "never" if backend is not None else settings.use_server,
             device_ids if device_ids is not None else settings.device_ids,
             lambda served: choose_roles(
-                settings, device_ids, config_folder, lora_folders(settings), inspector, served
+                settings,
+                device_ids,
+                config_folder,
+                lora_folders(settings),
+                inspector,
+                served,
+                score_only is not None,
             ),
         )
         self._session = Session(
@@ -89,12 +98,14 @@ class EditBenchmark:
             with_tables=False,
             looks_only=dry_run,
         )
-        self._planner = self._session.planner(self.editor.loras)  # the folder is ours from here on
+        model_loras = self._editing.model.loras if self._editing is not None else ()
+        self._planner = self._session.planner(model_loras)  # the folder is ours from here on
         self._retry_unparsed = retry_unparsed
         self._planned_edits = Edits(
-            self._editing, self._session, self._planner, settings, inspector
+            self._editing, self._session, self._planner, settings, inspector, score_only
         )
-        choice = EngineChoice(settings, [self._editing, self._scoring], self._server, backend)
+        self._roles = [r for r in (self._editing, self._scoring) if r is not None]
+        choice = EngineChoice(settings, self._roles, self._server, backend)
         self._execution = Execution(choice, self._session, self._tell)
         self._pairs: list[Pair] = []
 
@@ -107,8 +118,8 @@ class EditBenchmark:
 
     @property
     def devices(self) -> list[Device]:
-        """The editors' devices."""
-        return self._editing.devices
+        """The editors' devices; none where edits are only scored."""
+        return self._editing.devices if self._editing is not None else []
 
     @property
     def judge_devices(self) -> list[Device]:
@@ -116,9 +127,17 @@ class EditBenchmark:
         return self._scoring.devices
 
     @property
-    def editor(self) -> ModelChoice:
-        """The model that edits, and how it is loaded."""
-        return self._editing.model
+    def editor(self) -> ModelChoice | None:
+        """The model that edits, and how it is loaded; None where edits are only scored."""
+        return self._editing.model if self._editing is not None else None
+
+    @property
+    def editor_identity(self) -> str:
+        """The model that edits, or where edits that are there already are from."""
+        origin = self._planned_edits.origin
+        if origin is None and self._editing is not None:
+            return self._editing.model.identity
+        return origin or "none"
 
     @property
     def judge_model(self) -> ModelChoice:
@@ -185,7 +204,7 @@ class EditBenchmark:
         return plan_benchmark(
             standings,
             [plan.summary, self._score_summary],
-            [self._editing, self._scoring],
+            self._roles,
             self.settings,
             self._session,
             None if self._server is None else self._server.name,
