@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,6 +24,9 @@ from apps.arguments import (
 from apps.dry_run import add_dry_run_option, print_plan
 from apps.edit_benchmark.compare import compare, comparison_table
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
+from apps.edit_benchmark.layout import official_names
+from apps.edit_benchmark.layout_folder import LayoutFolder, tell_layout
+from apps.edit_benchmark.official_results import official_table
 from apps.edit_benchmark.outputs import correlations, write_outputs
 from apps.edit_benchmark.pair_result import PairResult
 from apps.edit_benchmark.pairs import find_data, read_pairs
@@ -116,6 +120,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="score the edits in FOLDER and load no editor; they may be named as GEdit-Bench, "
         "ImgEdit, KRIS-Bench, RISEBench or this program name them. Results go to "
         "DIR/<name of the data>-<name of FOLDER>",
+    )
+    add(
+        "--layout",
+        choices=official_names(),
+        help="also write the edits as this benchmark's official scorer wants them, into a folder "
+        "beside the results",
     )
     add_dry_run_option(parser)
     add_gallery_option(parser)
@@ -223,6 +233,9 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         pairs = read_pairs(data, run.root.folder / "sources").selected(
             options.categories, options.limit
         )
+        layout = LayoutFolder(run.root.folder, options.layout) if options.layout else None
+        if layout is not None:
+            layout.check(pairs.pairs)
         run.prepare(pairs)
         interrupts.run = run
         with gallery, create_view(run.tracker, options.progress, log_level(options)) as view:
@@ -230,8 +243,12 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
             results = run.run()
         interrupts.run = None  # from here on Ctrl-C ends the statistics
         records = [record_of(result, run.root) for result in results]
-        summary = _summary(run, records)
+        summary = replace(_summary(run, records), official=official_table(pairs.pairs, records))
         write_outputs(run.root.folder, records, summary)
+        if layout is not None and not interrupts.count:
+            written = layout.write(results, records)
+            for line in tell_layout(layout, written, len(results)):
+                logger.info(line)
         elapsed = time_line(run.status())
     _tell_unparsed(records, run.judge.type.varies)
     if options.progress != "json":

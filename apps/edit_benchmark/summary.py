@@ -106,6 +106,8 @@ class Summary:
         categories: one line per category, and per language where the data has several.
         overall: counts of all pairs; scores only if they are of one language.
         parts: one per language and subset; empty where `overall` says it all.
+        official: the figures that the benchmark's own script computes from the same scores; None
+            where the data is of no benchmark with such a script.
     """
 
     judged_by: JudgedBy
@@ -116,6 +118,7 @@ class Summary:
     rank_correlations: dict[str, float]
     edited_by: EditedBy | None = None
     parts: list[PartSummary] = field(default_factory=list)
+    official: dict[str, Any] | None = None
 
     @property
     def overalls(self) -> list[OverallLine]:

@@ -2,16 +2,21 @@
 
 from pathlib import PurePosixPath
 
-from apps.edit_benchmark.layout import LAYOUTS, key_of
+from apps.edit_benchmark.layout import LAYOUTS, OfficialLayout, key_of
 from apps.edit_benchmark.pair import Pair
 
 
 @LAYOUTS.add_one("imgedit")
-class ImgEditLayout:
+class ImgEditLayout(OfficialLayout):
     """PNG files, all in one folder."""
 
     suffixes = (".png",)
-    is_official = True
 
     def place(self, pair: Pair) -> PurePosixPath:
         return PurePosixPath(key_of(pair))
+
+    def home(self, model: str) -> PurePosixPath:
+        return PurePosixPath(model)
+
+    def command(self, folder: str, model: str) -> str:
+        return f"python basic_bench.py --result_img_folder {folder}/{model} ..."

@@ -12,7 +12,6 @@ class OurLayout:
     """Picture files of any format."""
 
     suffixes = PICTURE_SUFFIXES
-    is_official = False
 
     def place(self, pair: Pair) -> PurePosixPath:
         return PurePosixPath("edits", pair.name)
