@@ -20,6 +20,7 @@ from apps.arguments import (
     gpu_ids,
     log_level,
     positive,
+    seed,
 )
 from apps.dry_run import add_dry_run_option, print_plan
 from apps.edit_benchmark.compare import compare
@@ -31,7 +32,7 @@ from apps.edit_benchmark.layout_folder import LayoutFolder, tell_layout
 from apps.edit_benchmark.official_results import official_table
 from apps.edit_benchmark.outputs import write_outputs
 from apps.edit_benchmark.pair_result import PairResult
-from apps.edit_benchmark.pairs import find_data, read_pairs
+from apps.edit_benchmark.pairs import PairSet, find_data, read_pairs
 from apps.edit_benchmark.plain_table import letters_of
 from apps.edit_benchmark.records import Record, record_of
 from apps.edit_benchmark.runner import EditBenchmark
@@ -92,6 +93,22 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help='only these categories of the data; one with a comma stands in "quotes"',
     )
     add("--limit", type=positive, metavar="N", help="only the first N pairs")
+    add(
+        "--language",
+        type=categories,
+        metavar="en",
+        help="only instructions in this language, such as en or cn",
+    )
+    add(
+        "--subset",
+        action="append",
+        metavar="NAME",
+        help="only this part of the data set, such as intersection, dev or multi-turn (see "
+        "docs/EDIT_BENCHMARK.md); A,B is either, and each --subset narrows further",
+    )
+    add("--sample", type=positive, metavar="N", help="N pairs drawn at random")
+    add("--sample-seed", type=seed, metavar="S", help="decides which; by default --seed does")
+    add("--seed", type=seed, metavar="S", help="the base seed of edits, instead of `seed`")
     add("--gpu-ids", type=gpu_ids, metavar="0,2,4", help="which of the visible GPUs")
     add("--data", metavar="PATH", help="the pairs, instead of `data` in the settings")
     add("--output-dir", metavar="DIR", help="results go to DIR/<name of the data>")
@@ -239,12 +256,9 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     ) as run:
         if options.dry_run:
             with TemporaryDirectory() as kept:
-                pairs = read_pairs(data, Path(kept))
-                return print_plan(run.plan(pairs.selected(options.categories, options.limit)))
+                return print_plan(run.plan(_pairs(settings, data, Path(kept))))
         gallery = LiveGallery(run.root.folder, settings.gallery)
-        pairs = read_pairs(data, run.root.folder / "sources").selected(
-            options.categories, options.limit
-        )
+        pairs = _pairs(settings, data, run.root.folder / "sources")
         layout = LayoutFolder(run.root.folder, options.layout) if options.layout else None
         if layout is not None:
             layout.check(pairs.pairs)
@@ -306,8 +320,15 @@ def _settings(options: argparse.Namespace) -> BenchmarkSettings:
     settings = load_benchmark_settings(options.config)
     changes = {"data": options.data, "output_dir": options.output_dir}
     changes |= {"use_server": options.use_server, "gallery": options.gallery}
+    changes |= {"language": options.language, "subset": options.subset}
+    changes |= {"categories": options.categories, "limit": options.limit}
+    changes |= {"sample": options.sample, "sample_seed": options.sample_seed, "seed": options.seed}
     given = {key: value for key, value in changes.items() if value is not None}
     return settings.model_copy(update=given)
+
+
+def _pairs(settings: BenchmarkSettings, data: Path, work_folder: Path) -> PairSet:
+    return read_pairs(data, work_folder, settings.choice, settings.fields, settings.seed_by)
 
 
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
