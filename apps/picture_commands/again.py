@@ -15,7 +15,7 @@ from PIL import Image
 
 from apps.prompts.bad_entry import BadEntry
 from apps.prompts.made_pictures import MadePicture, read_pictures
-from apps.tweets.tweets_file import name_of_run
+from apps.prompts.run_names import name_of_run
 from core.devices.model_choice import DEMO_MODEL, GENERATOR, SIMULATED, is_hub_model
 from core.errors import InputError
 from core.intake.changes import Comparison
