@@ -54,6 +54,14 @@ def seed(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{error}, found {text!r}") from None
 
 
+def fixed_seed(text: str) -> int:
+    """A seed that is a number, and not one at random."""
+    try:
+        return read_seed(text, random_allowed=False)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, found {text!r}") from None
+
+
 def categories(text: str) -> list[str]:
     """Read categories, such as sky,ground or sky,"mist, fog"."""
     try:

@@ -143,6 +143,8 @@ def do(
         from apps.picture_commands.task_options import multiplied  # most runs need nothing of it
 
         inputs, again = multiplied(options, settings, inputs, work.words), None
+        if not work.draws:  # what is made as it is read is taken for prompts
+            inputs = list(inputs)
     if options.format or options.quality:
         again = None  # they are to be other pictures
     told = source.is_read

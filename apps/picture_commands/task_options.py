@@ -39,10 +39,10 @@ def multiplied(
     if loras and {"lora_path", "loras"} & changes.keys():
         raise InputError("--lora and --set lora=… are one setting: give one of them.")
     if options.alternatives:
-        inputs = with_alternatives(inputs, settings.seed)
+        inputs = with_alternatives(inputs, settings.seed, words.wording)
     changes = {**changes, **loras}
     if axes or changes:
-        inputs = Variants(inputs, axes, changes, settings.seed)
+        inputs = Variants(inputs, axes, changes, settings.seed, words.thing)
     if options.picture_name is not None:
         suffix, pattern = settings.workers.picture_suffix, as_text(options.picture_name)
         inputs = PictureNames(inputs, pattern, words, suffix, settings.seed)

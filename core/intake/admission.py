@@ -24,7 +24,7 @@ from core.lora_stack import CheckedLora, counting, hashes_of
 from core.seeds import RANDOM, random_seed, seed_of_task
 from core.store.claims import BatchClaims, Claim, Claims
 from core.store.outputs import JPEG_QUALITY, LOSSY_SUFFIXES, WEBP, OutputPath, OutputRoot
-from core.tasks import MAX_TASK_BYTES, Task, task_to_json
+from core.tasks import MAX_TASK_BYTES, Task, paths_in, task_to_json
 from core.validation import shown
 
 MAX_TASK_ID = 200  # characters
@@ -229,11 +229,16 @@ def fingerprint(
         stack = [(lora.sha256, lora.strength) for lora in _counting(task, contents)]
         # One that is left of a stack draws what it draws by itself.
         loras, strength = stack[0] if len(stack) == 1 else (stack or None, None)
+    pictures = contents.pictures
+    mask = getattr(task, "mask", None)
+    if mask is not None:
+        decides["mask"] = pictures[mask]
+        pictures = {path: pictures[path] for path in paths_in(task.source_images)}  # type: ignore[attr-defined]
     decides.update(
         kind=type(task).__name__,
         lora_strength=strength,
         lora=loras,
-        pictures=[*contents.pictures.values(), *contents.readings],
+        pictures=[*pictures.values(), *contents.readings],
         model=model,
         dtype=dtype,
         version=kind_of(task).version if version is None else version,
