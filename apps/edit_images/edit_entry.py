@@ -29,11 +29,13 @@ class Edit:
 
     Attributes:
         fields: of an EditTask, with absolute paths of pictures.
-        name: what the new picture is called, without its ending; slashes make folders.
+        picture: what the first source is called, without its ending; slashes are of folders.
+        name: what the new picture is called, in the same way.
         where: file and place; empty for what the command line names.
     """
 
     fields: Mapping[str, Any]
+    picture: str
     name: str
     where: str = ""
 
@@ -59,7 +61,7 @@ class Edit:
                         if is_path and path.name
                         else f"{own[key]}{suffix}"
                     )
-        return Edit({**own, **fields}, f"{self.name}{suffix}", self.where)
+        return Edit({**own, **fields}, self.picture, f"{self.name}{suffix}", self.where)
 
     def placed(self, error: str) -> str:
         """An error about it, with its place."""
@@ -97,7 +99,8 @@ def read_entry(
     metadata = _metadata(fields.pop("metadata", None), others)
     if metadata:
         fields["metadata"] = metadata
-    return Edit(fields, _name_of(fields), where)
+    picture = as_text(Path(fields["source_images"][0]).stem)
+    return Edit(fields, picture, _name_of(fields, picture), where)
 
 
 def _apart(
@@ -185,10 +188,9 @@ def slug(instruction: str) -> str:
     return name if name and name == text else distinct(instruction, name or "edit")
 
 
-def _name_of(fields: Mapping[str, Any]) -> str:
+def _name_of(fields: Mapping[str, Any], picture: str) -> str:
     """What the new picture is called: by its id, else by its source and its instruction."""
     if name := file_name(fields.get("task_id")):
         return name
-    stem = as_text(Path(fields["source_images"][0]).stem)
     instruction = fields.get("instruction")
-    return f"{stem}_{slug(instruction)}" if isinstance(instruction, str) else stem
+    return f"{picture}_{slug(instruction)}" if isinstance(instruction, str) else picture

@@ -94,7 +94,7 @@ def read_edits(
             _read_table(given.file, reading)
         elif given.file not in reading.files:
             reading.files.add(given.file)
-            reading.found.append(Edit({"source_images": [str(given.file)]}, given.name))
+            reading.found.append(Edit({"source_images": [str(given.file)]}, given.name, given.name))
     entries = reading.found[:limit]
     lacking = [e for e in entries if isinstance(e, Edit) and not e.instruction]
     if lacking and not instructions:
@@ -187,10 +187,10 @@ class _Masks:
         """
         if not self._by_name:
             return self._file
-        for name in (edit.name, PurePosixPath(edit.name).name):
+        for name in (edit.picture, PurePosixPath(edit.picture).name):
             if name in self._by_name:
                 return self._by_name[name]
-        raise InputError(f"--mask: {as_text(self._given)} has no mask called {edit.name}.")
+        raise InputError(f"--mask: {as_text(self._given)} has no mask called {edit.picture}.")
 
 
 def _finished(edit: Edit, shared: Sequence[str], masks: _Masks, seed: int) -> Edit | BadEntry:

@@ -229,16 +229,15 @@ def fingerprint(
         stack = [(lora.sha256, lora.strength) for lora in _counting(task, contents)]
         # One that is left of a stack draws what it draws by itself.
         loras, strength = stack[0] if len(stack) == 1 else (stack or None, None)
-    pictures = contents.pictures
     mask = getattr(task, "mask", None)
-    if mask is not None:
-        decides["mask"] = pictures[mask]
-        pictures = {path: pictures[path] for path in paths_in(task.source_images)}  # type: ignore[attr-defined]
+    if mask is not None:  # which of the pictures it is: their contents do not tell
+        sources = paths_in(task.source_images)  # type: ignore[attr-defined]
+        decides["mask"] = [len(sources), [*sources, mask].index(mask)]
     decides.update(
         kind=type(task).__name__,
         lora_strength=strength,
         lora=loras,
-        pictures=[*pictures.values(), *contents.readings],
+        pictures=[*contents.pictures.values(), *contents.readings],
         model=model,
         dtype=dtype,
         version=kind_of(task).version if version is None else version,
