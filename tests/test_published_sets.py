@@ -1,5 +1,6 @@
 """Every form of data set: which pairs are read, what is wrong with a row, and what is chosen."""
 
+import base64
 import csv
 import hashlib
 import json
@@ -458,23 +459,35 @@ def test_only_the_pictures_of_the_pairs_that_are_run_are_written(tmp_path: Path)
     assert [content(pair.source_images[0]) for pair in odd] == pictures[1::2]
 
 
-@pytest.mark.parametrize("build", [sets.gedit_parquet, sets.gedit_arrow])
+@pytest.mark.parametrize("build", [sets.gedit_parquet, sets.gedit_arrow, sets.re_edit_list])
 def test_a_second_run_reads_and_writes_no_picture_again(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = build(tmp_path / "data")
-    first = read(data)
-    files = {f: f.stat().st_mtime_ns for f in (tmp_path / "work").glob("*.img")}
+    first, work = read(data), data.parent / "work"
+    files = {f: f.stat().st_mtime_ns for f in work.glob("*.img")}
     with monkeypatch.context() as patched:
         patched.setattr(
-            "apps.edit_benchmark.arrow_tables.pictures", lambda *_: pytest.fail("read again")
+            "apps.edit_benchmark.embedded.arrow_pictures", lambda *_: pytest.fail("read again")
+        )
+        patched.setattr(
+            "apps.edit_benchmark.embedded.encoded_pictures", lambda *_: pytest.fail("read again")
         )
         assert read(data) == first
-    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "work").glob("*.img")} == files
+    assert {f: f.stat().st_mtime_ns for f in work.glob("*.img")} == files
     # What was removed or cut is written again, and only that.
     gone = Path(first[0].source_images[0])
     gone.write_bytes(b"cut")
     assert read(data) == first and gone.read_bytes() == RED
+
+
+def test_a_picture_may_be_a_data_url(tmp_path: Path) -> None:
+    url = "data:image/png;base64," + base64.b64encode(BLUE).decode()
+    rows = [{"edit": "x", "image": image} for image in (url, "data:image/png;base64,%%%")]
+    data = written(tmp_path / "t.json", rows)
+    good, bad = read(data, fields={"instruction": "edit", "image": "image"})
+    assert content(good.source_images[0]) == BLUE
+    assert "t.json row 2: image: not base64" in str(bad.problem)
 
 
 def test_a_table_that_changed_is_read_again(tmp_path: Path) -> None:
