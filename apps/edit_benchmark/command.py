@@ -49,7 +49,6 @@ from apps.run_summary import failure_lines, time_line
 from core.engine.backend import WorkerBackend
 from core.errors import MultiGPUError, one_line
 from core.events import told_both
-from core.judge_calls import OVERALL
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
 from core.names import bounded
 from core.paths import as_text, on_disk, user_path
@@ -333,9 +332,7 @@ def _pairs(settings: BenchmarkSettings, data: Path, work_folder: Path) -> PairSe
 
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
     judge, model, name = run.judge, run.judge_model.identity, run.judge_name
-    names = [call.name for call in judge.prompts.calls]
-    if judge.type.chats and len(names) > 1:
-        names.append(OVERALL)
+    names = judge.prompts.score_names
     judged = read_judges(run.root.folder, records, name)
     return summarise(
         records,
@@ -346,8 +343,9 @@ def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
             judge.prompt_hash,
             _judge_settings(run),
             run.settings.seed,
-            judge.settings.batch_size,
+            judge.settings.batch_size if judge.type.loads else None,
             judged.libraries,
+            judged.usage,
         ),
         run.editor_identity,
         run.settings.bootstrap_samples,

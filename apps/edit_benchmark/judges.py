@@ -19,6 +19,7 @@ from apps.edit_benchmark.records import (
     read_verdict,
 )
 from apps.edit_benchmark.summary import JudgedBy, OtherJudge, read_makers
+from apps.edit_benchmark.usage import usage_of
 from core.errors import InputError
 from core.paths import as_text, on_disk
 
@@ -43,10 +44,12 @@ class Judged:
 
     Attributes:
         libraries: versions of those that computed the verdicts of the run's own judge.
+        usage: what its server was asked and counted; None where no server was asked.
         others: all judges but that one.
     """
 
     libraries: list[str]
+    usage: dict[str, float] | None
     others: list[OtherJudge]
 
 
@@ -61,7 +64,7 @@ def read_judges(folder: Path, records: Sequence[Record], judge: str) -> Judged:
     shown = [_shown(folder, r, verdict) for r, verdict in zip(records, own, strict=True)]
     names = (as_text(p.name) for p in (folder / SCORES).glob("*") if p.is_dir())
     others = (_other(folder, name, records, shown) for name in sorted(names) if name != judge)
-    return Judged(_libraries(own), [other for other in others if other is not None])
+    return Judged(_libraries(own), usage_of(own), [other for other in others if other is not None])
 
 
 def _verdict(file: Path) -> dict[str, Any] | None:

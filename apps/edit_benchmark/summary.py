@@ -96,6 +96,7 @@ class JudgedBy:
         seed: of the run; a judge that samples draws from it.
         batch_size: edits at once; in low precision it may change a word. None where unknown.
         libraries: versions of those that computed the verdicts; several where they differ.
+        usage: what its server was asked and counted, over all verdicts; None where none was asked.
     """
 
     judge: str
@@ -105,6 +106,7 @@ class JudgedBy:
     seed: int | None
     batch_size: int | None = None
     libraries: list[str] = field(default_factory=list)
+    usage: dict[str, float] | None = None
 
     @property
     def identity(self) -> str:

@@ -24,6 +24,7 @@ from apps.edit_benchmark.summary import (
     ScoreLine,
     Summary,
 )
+from apps.edit_benchmark.usage import usage_line
 from core.errors import one_line
 from core.paths import as_text
 
@@ -47,6 +48,8 @@ def print_summary(summary: Summary, folder: Path) -> None:
         print(one_line(f"editor: {summary.edited_by.line}"))
     judge = summary.judged_by
     print(one_line(f"judge: {judge.identity}, seed {judge.seed}{_computed(judge)}"))
+    if judge.usage is not None:
+        print(f"judge's server: {usage_line(judge.usage)}")
     _print_figures(summary)
     for note in (*explain(summary.names), NOTE):
         print(textwrap.fill(note, columns_of_terminal()))
