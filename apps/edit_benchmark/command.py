@@ -20,6 +20,9 @@ from apps.arguments import (
     positive,
 )
 from apps.dry_run import add_dry_run_option, print_plan
+from apps.edit_benchmark.agreement.preferences import preferences_of
+from apps.edit_benchmark.agreement.report import agreement, print_agreement
+from apps.edit_benchmark.agreement.verdicts import read_runs
 from apps.edit_benchmark.compare import compare
 from apps.edit_benchmark.comparison_table import comparison_page, print_comparison
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
@@ -45,6 +48,7 @@ from core.events import told_both
 from core.judge_calls import OVERALL
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
 from core.paths import as_text, user_path
+from core.store.outputs import write_atomically
 from core.store.results_table import FILE_NAME as TABLE
 
 ALL_SCORED, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -61,6 +65,9 @@ examples:
       paired differences of two or more runs on the same pairs, and which of them are real;
       --html FILE shows the first two side by side
 
+  python run_edit_benchmark.py agreement --data EditReward-Bench --config my.yaml
+      how often the judge prefers what people prefer; see agreement --help
+
 Run the same command again to continue: what is done and unchanged is not done again, and
 another judge scores the same edits. Edits and verdicts that are made anew because something
 changed are kept in .replaced, unless --overwrite is given.
@@ -68,7 +75,23 @@ exit codes: 0 every pair has a score, 1 some have none, 2 unusable input, 130 in
 """
 
 
+AGREEMENT_EXAMPLES = """\
+examples:
+  python run_edit_benchmark.py agreement --data EditReward-Bench --config my.yaml
+      score the candidates of the data with the judge of my.yaml, and compare it with people
+  python run_edit_benchmark.py agreement --data EditReward-Bench outputs/EditReward-Bench
+      the same of all judges that scored them, without scoring
+  python run_edit_benchmark.py agreement outputs/seed_1 outputs/seed_2 outputs/seed_3
+      whether one judge says the same again, and whether judges agree; needs the same edits
+exit codes: as of a run; 0 where only folders are read
+"""
+
+
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    return _run_parser().parse_args(argv)
+
+
+def _run_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Edit pictures by instruction on all GPUs, then have a judge score them.",
@@ -114,7 +137,52 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add_gallery_option(parser)
     add_server_options(parser)
     add_output_options(parser)
+    return parser
+
+
+def parse_agreement_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _run_parser()
+    parser.prog = f"{PROGRAM} agreement"
+    parser.description = (
+        "How far judges can be trusted: how often they prefer what people prefer, and whether they "
+        "agree with each other and with themselves. Without a FOLDER, the edits that the data "
+        "brings along are scored first."
+    )
+    parser.epilog = AGREEMENT_EXAMPLES
+    add = parser.add_argument
+    add("folders", metavar="FOLDER", type=Path, nargs="*", help="results folders of earlier runs")
+    add(
+        "--judge",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="only this judge of the folders; may be given several times (default: all)",
+    )
+    add(
+        "--score",
+        metavar="DIMENSION=NAME",
+        type=_score_of_dimension,
+        action="append",
+        default=[],
+        help="the score by which candidates are compared, such as overall=PQ or "
+        "consistency=SC.over_editing (default: by name; overall is the last score)",
+    )
+    add(
+        "--samples",
+        type=positive,
+        default=10_000,
+        metavar="N",
+        help="resamplings behind the intervals (default: 10000)",
+    )
+    add("--report", metavar="FILE", type=Path, help="also write all figures as JSON")
     return parser.parse_args(argv)
+
+
+def _score_of_dimension(text: str) -> tuple[str, str]:
+    dimension, _, name = text.partition("=")
+    if not dimension or not name:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected DIMENSION=NAME, such as overall=PQ")
+    return dimension, name
 
 
 def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -159,6 +227,8 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
     try:
         if argv[:1] == ["compare"]:
             return _compare(parse_compare_arguments(argv[1:]))
+        if argv[:1] == ["agreement"]:
+            return _agreement(parse_agreement_arguments(argv[1:]), argv, backend)
         options = parse_arguments(argv)
         told_as = options.progress
         set_up_logging(log_level(options))
@@ -186,6 +256,43 @@ def _compare(options: argparse.Namespace) -> int:
     return ALL_SCORED
 
 
+def _agreement(
+    options: argparse.Namespace, argv: Sequence[str], backend: WorkerBackend | None
+) -> int:
+    """Score what is to be scored, then tell how far the judges can be trusted."""
+    set_up_logging(log_level(options))
+    folders = [user_path(folder, "a results folder") for folder in options.folders]
+    code = ALL_SCORED
+    if not folders:
+        with Interrupts(argv) as interrupts:
+            code = _run_interruptibly(options, interrupts, backend)
+        if options.dry_run or code not in (ALL_SCORED, SOME_FAILED):
+            return code
+        folders = [_results_folder(_settings(options), options)]
+    pairs = None
+    if options.data is not None or not options.folders:
+        with TemporaryDirectory() as kept:
+            data = find_data(_settings(options).data)
+            read = read_pairs(data, Path(kept)).selected(options.categories, options.limit)
+        pairs = read.pairs
+    preferences = preferences_of(pairs or ())
+    names = None if pairs is None else [pair.name for pair in pairs]
+    runs = [run for folder in folders for run in read_runs(folder, options.judge, names)]
+    found = agreement(runs, preferences, dict(options.score), options.samples)
+    if not preferences and pairs is not None:
+        logger.warning(
+            "The data does not say what people preferred (docs/EDIT_BENCHMARK.md): judges are "
+            "compared with each other alone."
+        )
+    print_agreement(found)
+    report = user_path(options.report, "--report") if options.report else None
+    if report is None and not options.folders:
+        report = folders[0] / "agreement.json"
+    if report is not None:
+        write_atomically(report, found.as_json())
+    return code
+
+
 def _run_interruptibly(
     options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None
 ) -> int:
@@ -200,8 +307,7 @@ def _run_interruptibly(
 def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None) -> int:
     settings = _settings(options)
     data = find_data(settings.data)
-    name = options.name or (data.stem if data.is_file() else data.name)
-    folder = Path(settings.output_dir) / name
+    folder = _results_folder(settings, options)
     config_folder = user_path(options.config, "config").parent if options.config else None
     with EditBenchmark(
         settings,
@@ -240,6 +346,12 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     if interrupts.count:
         return INTERRUPTED
     return ALL_SCORED if all(r.outcome == "scored" for r in records) else SOME_FAILED
+
+
+def _results_folder(settings: BenchmarkSettings, options: argparse.Namespace) -> Path:
+    data = find_data(settings.data)
+    name = options.name or (data.stem if data.is_file() else data.name)
+    return Path(settings.output_dir) / name
 
 
 def _tell_end(elapsed: str | None, results: Sequence[PairResult], again: str, table: str) -> None:
