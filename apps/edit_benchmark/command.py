@@ -20,35 +20,29 @@ from apps.arguments import (
     positive,
 )
 from apps.dry_run import add_dry_run_option, print_plan
-from apps.edit_benchmark.agreement.preferences import preferences_of
-from apps.edit_benchmark.agreement.report import agreement, print_agreement
-from apps.edit_benchmark.agreement.verdicts import read_runs
-from apps.edit_benchmark.compare import compare
-from apps.edit_benchmark.comparison_table import comparison_page, print_comparison
+from apps.edit_benchmark.agreement.command import agreement_arguments, tell_agreement
+from apps.edit_benchmark.compare_command import compare_runs
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
 from apps.edit_benchmark.judges import read_judges
 from apps.edit_benchmark.outputs import write_outputs
 from apps.edit_benchmark.pairs import find_data, read_pairs
-from apps.edit_benchmark.plain_table import letters_of
 from apps.edit_benchmark.records import Record, record_of
 from apps.edit_benchmark.runner import EditBenchmark, PairResult
 from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_settings
 from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
 from apps.edit_benchmark.table import print_summary
 from apps.gallery.live import LiveGallery
-from apps.gallery.two_runs import write_comparison
 from apps.interrupts import Interrupts, unwrapped
 from apps.json_events import print_refusal
 from apps.log_lines import set_up_logging
 from apps.progress import create_view
 from apps.run_summary import failure_lines, time_line
 from core.engine.backend import WorkerBackend
-from core.errors import MultiGPUError, one_line
+from core.errors import MultiGPUError
 from core.events import told_both
 from core.judge_calls import OVERALL
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
 from core.paths import as_text, user_path
-from core.store.outputs import write_atomically
 from core.store.results_table import FILE_NAME as TABLE
 
 ALL_SCORED, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -72,18 +66,6 @@ Run the same command again to continue: what is done and unchanged is not done a
 another judge scores the same edits. Edits and verdicts that are made anew because something
 changed are kept in .replaced, unless --overwrite is given.
 exit codes: 0 every pair has a score, 1 some have none, 2 unusable input, 130 interrupted
-"""
-
-
-AGREEMENT_EXAMPLES = """\
-examples:
-  python run_edit_benchmark.py agreement --data EditReward-Bench --config my.yaml
-      score the candidates of the data with the judge of my.yaml, and compare it with people
-  python run_edit_benchmark.py agreement --data EditReward-Bench outputs/EditReward-Bench
-      the same of all judges that scored them, without scoring
-  python run_edit_benchmark.py agreement outputs/seed_1 outputs/seed_2 outputs/seed_3
-      whether one judge says the same again, and whether judges agree; needs the same edits
-exit codes: as of a run; 0 where only folders are read
 """
 
 
@@ -140,82 +122,6 @@ def _run_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_agreement_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _run_parser()
-    parser.prog = f"{PROGRAM} agreement"
-    parser.description = (
-        "How far judges can be trusted: how often they prefer what people prefer, and whether they "
-        "agree with each other and with themselves. Without a FOLDER, the edits that the data "
-        "brings along are scored first."
-    )
-    parser.epilog = AGREEMENT_EXAMPLES
-    add = parser.add_argument
-    add("folders", metavar="FOLDER", type=Path, nargs="*", help="results folders of earlier runs")
-    add(
-        "--judge",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="only this judge of the folders; may be given several times (default: all)",
-    )
-    add(
-        "--score",
-        metavar="DIMENSION=NAME",
-        type=_score_of_dimension,
-        action="append",
-        default=[],
-        help="the score by which candidates are compared, such as overall=PQ or "
-        "consistency=SC.over_editing (default: by name; overall is the last score)",
-    )
-    add(
-        "--samples",
-        type=positive,
-        default=10_000,
-        metavar="N",
-        help="resamplings behind the intervals (default: 10000)",
-    )
-    add("--report", metavar="FILE", type=Path, help="also write all figures as JSON")
-    return parser.parse_args(argv)
-
-
-def _score_of_dimension(text: str) -> tuple[str, str]:
-    dimension, _, name = text.partition("=")
-    if not dimension or not name:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected DIMENSION=NAME, such as overall=PQ")
-    return dimension, name
-
-
-def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} compare",
-        description="Paired differences of result folders, each less the ones before it, and which "
-        "of them are real.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("a", metavar="A", type=Path, help="results folder of one run")
-    parser.add_argument(
-        "others", metavar="B", type=Path, nargs="+", help="results folders of other runs"
-    )
-    parser.add_argument(
-        "--judge", metavar="NAME", help="whose scores (default: the judge of each one's last run)"
-    )
-    parser.add_argument("--score", default="O", help="which score (default: O, the overall one)")
-    parser.add_argument(
-        "--samples",
-        type=positive,
-        default=10_000,
-        metavar="N",
-        help="resamplings behind the intervals (default: 10000)",
-    )
-    parser.add_argument(
-        "--html",
-        metavar="FILE",
-        type=Path,
-        help="also write a page that shows A and B side by side, with all their pictures",
-    )
-    return parser.parse_args(argv)
-
-
 def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None) -> int:
     """Run the command; returns its exit code.
 
@@ -226,9 +132,9 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
     told_as = "auto"
     try:
         if argv[:1] == ["compare"]:
-            return _compare(parse_compare_arguments(argv[1:]))
+            return compare_runs(argv[1:], PROGRAM)
         if argv[:1] == ["agreement"]:
-            return _agreement(parse_agreement_arguments(argv[1:]), argv, backend)
+            return _agreement(argv, backend)
         options = parse_arguments(argv)
         told_as = options.progress
         set_up_logging(log_level(options))
@@ -241,25 +147,9 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
         return UNUSABLE_INPUT
 
 
-def _compare(options: argparse.Namespace) -> int:
-    set_up_logging("INFO")
-    folders = [user_path(folder, "a results folder") for folder in (options.a, *options.others)]
-    comparison = compare(folders, options.score, options.samples, options.judge)
-    print_comparison(comparison)
-    for letter, folder in zip(letters_of(len(folders)), folders, strict=True):
-        print(one_line(f"{letter}: {as_text(folder)}"))
-    if options.html is not None:
-        page = user_path(options.html, "--html")
-        judge = comparison.runs[0].judged_by.judge
-        write_comparison(folders[0], folders[1], page, comparison_page(comparison), judge)
-        print(one_line(f"side by side: {as_text(page)}"))
-    return ALL_SCORED
-
-
-def _agreement(
-    options: argparse.Namespace, argv: Sequence[str], backend: WorkerBackend | None
-) -> int:
+def _agreement(argv: Sequence[str], backend: WorkerBackend | None) -> int:
     """Score what is to be scored, then tell how far the judges can be trusted."""
+    options = agreement_arguments(_run_parser(), argv[1:], f"{PROGRAM} agreement")
     set_up_logging(log_level(options))
     folders = [user_path(folder, "a results folder") for folder in options.folders]
     code = ALL_SCORED
@@ -269,27 +159,10 @@ def _agreement(
         if options.dry_run or code not in (ALL_SCORED, SOME_FAILED):
             return code
         folders = [_results_folder(_settings(options), options)]
-    pairs = None
+    data = None
     if options.data is not None or not options.folders:
-        with TemporaryDirectory() as kept:
-            data = find_data(_settings(options).data)
-            read = read_pairs(data, Path(kept)).selected(options.categories, options.limit)
-        pairs = read.pairs
-    preferences = preferences_of(pairs or ())
-    names = None if pairs is None else [pair.name for pair in pairs]
-    runs = [run for folder in folders for run in read_runs(folder, options.judge, names)]
-    found = agreement(runs, preferences, dict(options.score), options.samples)
-    if not preferences and pairs is not None:
-        logger.warning(
-            "The data does not say what people preferred (docs/EDIT_BENCHMARK.md): judges are "
-            "compared with each other alone."
-        )
-    print_agreement(found)
-    report = user_path(options.report, "--report") if options.report else None
-    if report is None and not options.folders:
-        report = folders[0] / "agreement.json"
-    if report is not None:
-        write_atomically(report, found.as_json())
+        data = find_data(_settings(options).data)
+    tell_agreement(options, folders, data)
     return code
 
 
