@@ -17,10 +17,10 @@ from apps.edit_benchmark.agreement.accuracy import (
     calibrated_epsilon,
 )
 from apps.edit_benchmark.agreement.orders import repeats, same_orders
-from apps.edit_benchmark.agreement.preferences import Preference, preferences_of
 from apps.edit_benchmark.agreement.verdicts import JudgeRun, Scored
 from apps.edit_benchmark.command import main as benchmark
 from apps.edit_benchmark.pair import Pair
+from apps.edit_benchmark.preferences import Comparison, comparisons_of
 from apps.edit_benchmark.summary import JudgedBy
 from core.errors import InputError
 
@@ -29,55 +29,22 @@ def candidate(name: str, category: str = "add", group: str = "g", **told: Any) -
     return Pair(name, category, "add a cat", metadata={"group": group, **told})
 
 
-# -- what people prefer --------------------------------------------------------
-
-
-def test_groups_in_an_order_are_compared_two_by_two() -> None:
-    pairs = [candidate("a", rank=2), candidate("b", rank=1), candidate("c", rank=2)]
-    assert preferences_of(pairs) == [
-        Preference("add", "g", "overall", "add/b", "add/a"),
-        Preference("add", "g", "overall", "add/a", "add/c", tie=True),
-        Preference("add", "g", "overall", "add/b", "add/c"),
-    ]
-
-
-def test_two_at_a_time_are_compared_by_several_dimensions() -> None:
-    won = [{"over": "add/b", "dimension": "consistency"}, {"over": "add/gone"}]
-    lost = [{"over": "add/a", "tie": True}]
-    pairs = [candidate("a", preferred=won), candidate("b", preferred=lost), Pair("c", "add")]
-    assert preferences_of(pairs) == [
-        Preference("add", "g", "consistency", "add/a", "add/b"),
-        Preference("add", "g", "overall", "add/b", "add/a", tie=True),
-    ]  # and nothing of the candidate that is not there
-
-
-@pytest.mark.parametrize(
-    ("told", "said"),
-    [
-        ({"rank": "first"}, "pair add/a: rank: 'first': expected a number, 1 for the best"),
-        ({"rank": True}, "rank: True"),
-        ({"group": 3}, "group: 3: expected text"),
-        ({"preferred": "add/b"}, "preferred: 'add/b': expected a list"),
-        ({"preferred": [{"dimension": "x"}]}, "preferred: {'dimension': 'x'}: expected"),
-        ({"preferred": [{"over": "x", "tie": 1}]}, "`tie` true or false"),
-    ],
-)
-def test_a_preference_out_of_form_is_one_clear_error(told: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError) as error:
-        preferences_of([candidate("a", **told)])
-    assert said in str(error.value)
+def test_a_preference_out_of_form_is_one_clear_error() -> None:
+    for wrong in ({"with": "add/b", "preferred": "mine"}, "add/b", {"preferred": "this"}):
+        with pytest.raises(InputError, match="pair add/a: comparisons: expected a list of"):
+            comparisons_of([candidate("a", comparisons=[wrong])])
 
 
 # -- pair accuracy -------------------------------------------------------------
 
 
-def editscores_own(scores: Mapping[str, float], preferences: Sequence[Preference]) -> float:
+def editscores_own(scores: Mapping[str, float], compared: Sequence[Comparison]) -> float:
     """As EditScore's calculate_statistics has it: strictly higher, mean over the task types."""
-    tasks = sorted({p.task for p in preferences})
+    tasks = sorted({c.category for c in compared})
     by_task = []
     for task in tasks:
-        mine = [p for p in preferences if p.task == task]
-        by_task.append(sum(scores[p.better] > scores[p.other] for p in mine) / len(mine))
+        mine = [c for c in compared if c.category == task]
+        by_task.append(sum(scores[c.first] > scores[c.second] for c in mine) / len(mine))
     return sum(by_task) / len(by_task)
 
 
@@ -101,17 +68,14 @@ MARKS = st.integers(0, 10)
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from("xyz"), MARKS, MARKS), min_size=1, max_size=30))
 def test_without_ties_accuracy_is_editscores_own(rows: list[tuple[str, int, int]]) -> None:
-    preferences = [
-        Preference(t, f"{i}", "overall", f"{i}a", f"{i}b") for i, (t, *_) in enumerate(rows)
-    ]
-    scores = {
-        f"{i}{x}": float(v)
-        for i, (_, *two) in enumerate(rows)
-        for x, v in zip("ab", two, strict=True)
-    }
-    table = {row.task: row for row in accuracies(preferences, scores, 100)}
+    compared: list[Comparison] = []
+    scores: dict[str, float] = {}
+    for i, (task, a, b) in enumerate(rows):
+        compared.append(Comparison(f"{i}a", f"{i}b", 1, task, group=f"{i}"))
+        scores |= {f"{i}a": float(a), f"{i}b": float(b)}
+    table = {row.task: row for row in accuracies(compared, scores, 100)}
     own, whole = table[MEAN].accuracy, table[ALL].accuracy
-    assert own is not None and own.mean == pytest.approx(editscores_own(scores, preferences))
+    assert own is not None and own.mean == pytest.approx(editscores_own(scores, compared))
     won = sum(a > b for _, a, b in rows)
     assert whole is not None and whole.mean == pytest.approx(won / len(rows))
     assert table[ALL].epsilon is None and table[ALL].groups_right == won
@@ -131,7 +95,7 @@ def test_a_group_is_right_if_every_comparison_of_it_is() -> None:
     scores = {f"add/x{i}": 9.0 - i for i in range(3)} | {
         f"add/y{i}": float(i != 2) for i in range(3)
     }
-    task, mean, whole = accuracies(preferences_of(pairs), scores, 500)
+    task, mean, whole = accuracies(comparisons_of(pairs), scores, 500)
     assert (task.comparisons, task.groups, task.groups_right) == (6, 2, 1)
     assert task.accuracy is not None and task.accuracy.mean == pytest.approx(5 / 6)
     # Drawing whole groups, one of three comparisons or all of them are right in both.
@@ -141,10 +105,10 @@ def test_a_group_is_right_if_every_comparison_of_it_is() -> None:
 
 def test_candidates_without_a_score_are_counted_and_left_out() -> None:
     pairs = [candidate("a", rank=1), candidate("b", rank=2), candidate("c", rank=3)]
-    row = accuracies(preferences_of(pairs), {"add/a": 2.0, "add/b": 1.0}, 100)[0]
+    row = accuracies(comparisons_of(pairs), {"add/a": 2.0, "add/b": 1.0}, 100)[0]
     assert (row.comparisons, row.unscored) == (1, 2)
     assert row.accuracy is not None and (row.accuracy.mean, row.accuracy.low) == (1.0, None)
-    none = accuracies(preferences_of(pairs), {}, 100)[0]
+    none = accuracies(comparisons_of(pairs), {}, 100)[0]
     assert (none.accuracy, none.comparisons, none.unscored) == (None, 0, 3)
 
 
@@ -215,11 +179,11 @@ def judged(tmp_path: Path) -> Path:
         for place, letter in enumerate("abc"):
             name = f"{group}{letter}"
             rows.append({
-                "input_file_name": "source.png", "instruction": "add a cat", "id": name,
-                "category": ["add", "style"][group // 2], "group": f"{group}", "rank": place,
+                "input_file_name": "source.png", "instruction": "add a cat", "pair_id": name,
+                "category": ["add", "style"][group // 2], "group": f"{group}", "rank": place + 1,
             })  # fmt: skip
             pair, folder = f"{rows[-1]['category']}/{name}", tmp_path / "out"
-            good = (9.0 - place, 3.0 + place)
+            good = (6.0 - place, 7.0 + place)
             write_verdict(folder, "vlm-good-tiny", pair, good, f"edit {name}")
             bad = None if name == "0c" else (1.0 + place, 5.0)
             write_verdict(folder, "vlm-bad-tiny", pair, bad, f"edit {name}")
@@ -238,7 +202,7 @@ def test_the_command_tells_how_judges_agree_with_people_and_each_other(
     line = ["agreement", "--data", str(judged / "bench"), str(judged / "out")]
     assert benchmark([*line, "--samples", "200", "--report", str(report)]) == 0
     shown = capsys.readouterr().out
-    assert "A: vlm-bad-tiny (tiny, prompts h), seed None, torch 2: 8 edits" in shown
+    assert "A: vlm-bad-tiny (tiny, prompts h), torch 2: 8 edits" in shown
     table = shown.partition("pair accuracy, overall:\n")[2].splitlines()
     rows = {line.split("  ")[0]: line.split()[-12:] for line in table[1:5]}
     assert list(rows) == ["add", "style", "mean of tasks", "all comparisons"]
@@ -274,7 +238,7 @@ def test_one_judge_in_two_folders_is_a_repeat(
     assert benchmark([*line, str(judged / "out"), str(again)]) == 0
     shown = capsys.readouterr().out
     rows = shown.partition("one judge several times")[2].splitlines()[2:]
-    assert rows[0].split() == ["A,", "B:", "SC", "9", "89", "0.111", "2.00"]
+    assert rows[0].split() == ["A,", "B:", "SC", "9", "89", "0.056", "1.00"]  # of 6 and 5 once
 
 
 def test_what_is_missing_is_one_clear_error(

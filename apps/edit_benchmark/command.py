@@ -18,6 +18,7 @@ from apps.arguments import (
     gpu_ids,
     log_level,
     positive,
+    seed,
 )
 from apps.dry_run import add_dry_run_option, print_plan
 from apps.edit_benchmark.agreement.command import agreement_arguments, tell_agreement
@@ -25,7 +26,7 @@ from apps.edit_benchmark.compare_command import compare_runs
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
 from apps.edit_benchmark.judges import read_judges
 from apps.edit_benchmark.outputs import write_outputs
-from apps.edit_benchmark.pairs import find_data, read_pairs
+from apps.edit_benchmark.pairs import PairSet, find_data, read_pairs
 from apps.edit_benchmark.records import Record, record_of
 from apps.edit_benchmark.runner import EditBenchmark, PairResult
 from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_settings
@@ -90,6 +91,22 @@ def _run_parser() -> argparse.ArgumentParser:
         help='only these categories of the data; one with a comma stands in "quotes"',
     )
     add("--limit", type=positive, metavar="N", help="only the first N pairs")
+    add(
+        "--language",
+        type=categories,
+        metavar="en",
+        help="only instructions in this language, such as en or cn",
+    )
+    add(
+        "--subset",
+        action="append",
+        metavar="NAME",
+        help="only this part of the data set, such as intersection, dev or multi-turn (see "
+        "docs/EDIT_BENCHMARK.md); A,B is either, and each --subset narrows further",
+    )
+    add("--sample", type=positive, metavar="N", help="N pairs drawn at random")
+    add("--sample-seed", type=seed, metavar="S", help="decides which; by default --seed does")
+    add("--seed", type=seed, metavar="S", help="the base seed of edits, instead of `seed`")
     add("--gpu-ids", type=gpu_ids, metavar="0,2,4", help="which of the visible GPUs")
     add("--data", metavar="PATH", help="the pairs, instead of `data` in the settings")
     add("--output-dir", metavar="DIR", help="results go to DIR/<name of the data>")
@@ -159,10 +176,13 @@ def _agreement(argv: Sequence[str], backend: WorkerBackend | None) -> int:
         if options.dry_run or code not in (ALL_SCORED, SOME_FAILED):
             return code
         folders = [_results_folder(_settings(options), options)]
-    data = None
+    pairs = None
     if options.data is not None or not options.folders:
-        data = find_data(_settings(options).data)
-    tell_agreement(options, folders, data)
+        settings = _settings(options)
+        with TemporaryDirectory() as kept:
+            read = _pairs(settings, find_data(settings.data), Path(kept), with_pictures=False)
+        pairs = read.pairs
+    tell_agreement(options, folders, pairs)
     return code
 
 
@@ -196,12 +216,9 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     ) as run:
         if options.dry_run:
             with TemporaryDirectory() as kept:
-                pairs = read_pairs(data, Path(kept))
-                return print_plan(run.plan(pairs.selected(options.categories, options.limit)))
+                return print_plan(run.plan(_pairs(settings, data, Path(kept))))
         gallery = LiveGallery(run.root.folder, settings.gallery)
-        pairs = read_pairs(data, run.root.folder / "sources").selected(
-            options.categories, options.limit
-        )
+        pairs = _pairs(settings, data, run.root.folder / "sources")
         run.prepare(pairs)
         interrupts.run = run
         with gallery, create_view(run.tracker, options.progress, log_level(options)) as view:
@@ -253,8 +270,18 @@ def _settings(options: argparse.Namespace) -> BenchmarkSettings:
     settings = load_benchmark_settings(options.config)
     changes = {"data": options.data, "output_dir": options.output_dir}
     changes |= {"use_server": options.use_server, "gallery": options.gallery}
+    changes |= {"language": options.language, "subset": options.subset}
+    changes |= {"categories": options.categories, "limit": options.limit}
+    changes |= {"sample": options.sample, "sample_seed": options.sample_seed, "seed": options.seed}
     given = {key: value for key, value in changes.items() if value is not None}
     return settings.model_copy(update=given)
+
+
+def _pairs(
+    settings: BenchmarkSettings, data: Path, work_folder: Path, with_pictures: bool = True
+) -> PairSet:
+    read = settings.choice, settings.fields, settings.seed_by
+    return read_pairs(data, work_folder, *read, with_pictures)
 
 
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from apps.edit_benchmark.agreement.preferences import Preference
+from apps.edit_benchmark.preferences import Comparison
 from apps.edit_benchmark.statistics import CHUNK, LEVEL, Interval
 
 MEAN, ALL = "mean of tasks", "all comparisons"
@@ -50,29 +50,29 @@ class _Judged:
     """Comparisons of a task whose candidates have scores."""
 
     task: str
-    preferences: list[Preference]
+    comparisons: list[Comparison]
     differences: list[float]  # score of the preferred candidate less that of the other
     unscored: int
 
 
-def accuracies(preferences: Sequence[Preference], scores: Scores, samples: int) -> list[Accuracy]:
+def accuracies(comparisons: Sequence[Comparison], scores: Scores, samples: int) -> list[Accuracy]:
     """A row for each task, then their mean and all comparisons.
 
     Args:
-        preferences: of one dimension.
+        comparisons: of one dimension.
         samples: resamplings behind an interval.
     """
-    tasks = list(dict.fromkeys(p.task for p in preferences))
-    judged = [_judge(t, [p for p in preferences if p.task == t], scores) for t in tasks]
+    tasks = list(dict.fromkeys(c.category for c in comparisons))
+    judged = [_judge(t, [c for c in comparisons if c.category == t], scores) for t in tasks]
     rows = [_row(task, samples) for task in judged]
-    whole = _judge(ALL, preferences, scores)
+    whole = _judge(ALL, comparisons, scores)
     return [*rows, _mean_row(rows, judged, samples), _row(whole, samples)]
 
 
-def _judge(task: str, preferences: Sequence[Preference], scores: Scores) -> _Judged:
-    known = [p for p in preferences if p.better in scores and p.other in scores]
-    differences = [scores[p.better] - scores[p.other] for p in known]
-    return _Judged(task, known, differences, len(preferences) - len(known))
+def _judge(task: str, comparisons: Sequence[Comparison], scores: Scores) -> _Judged:
+    known = [c for c in comparisons if c.first in scores and c.second in scores]
+    differences = [(scores[c.first] - scores[c.second]) * (c.preferred or 1) for c in known]
+    return _Judged(task, known, differences, len(comparisons) - len(known))
 
 
 def _row(judged: _Judged, samples: int) -> Accuracy:
@@ -103,12 +103,12 @@ def _mean_row(rows: Sequence[Accuracy], judged: Sequence[_Judged], samples: int)
 
 def _decided(judged: _Judged) -> tuple[float | None, list[bool], list[tuple[int, int]]]:
     """Epsilon, which comparisons are right, and by group how many, and of how many."""
-    ties = [p.tie for p in judged.preferences]
+    ties = [c.preferred == 0 for c in judged.comparisons]
     epsilon = calibrated_epsilon(ties, judged.differences) if any(ties) else None
     right = are_right(ties, judged.differences, epsilon)
     by_group: dict[tuple[str, str], list[bool]] = {}
-    for preference, hit in zip(judged.preferences, right, strict=True):
-        by_group.setdefault((preference.task, preference.group), []).append(hit)
+    for compared, hit in zip(judged.comparisons, right, strict=True):
+        by_group.setdefault((compared.category, compared.group), []).append(hit)
     return epsilon, right, [(sum(hits), len(hits)) for hits in by_group.values()]
 
 

@@ -3,15 +3,14 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from loguru import logger
 
 from apps.arguments import positive
-from apps.edit_benchmark.agreement.preferences import preferences_of
 from apps.edit_benchmark.agreement.report import agreement, print_agreement
 from apps.edit_benchmark.agreement.verdicts import read_runs
-from apps.edit_benchmark.pairs import read_pairs
+from apps.edit_benchmark.pair import Pair
+from apps.edit_benchmark.preferences import comparisons_of
 from core.paths import user_path
 from core.store.outputs import write_atomically
 
@@ -78,26 +77,23 @@ def _score_of_dimension(text: str) -> tuple[str, str]:
     return dimension, name
 
 
-def tell_agreement(options: argparse.Namespace, folders: Sequence[Path], data: Path | None) -> None:
+def tell_agreement(
+    options: argparse.Namespace, folders: Sequence[Path], pairs: Sequence[Pair] | None
+) -> None:
     """Print how far the judges of the folders can be trusted, and write it where asked for.
 
     Args:
-        data: the pairs that say what people preferred; None: judges are compared with each other.
+        pairs: they say what people preferred; None: judges are compared with each other alone.
 
     Raises:
-        InputError: the folders have no verdicts, or the data cannot be read.
+        InputError: the folders have no verdicts, or what people preferred is not in form.
         StorageError: the report cannot be written.
     """
-    pairs = None
-    if data is not None:
-        with TemporaryDirectory() as kept:
-            read = read_pairs(data, Path(kept)).selected(options.categories, options.limit)
-        pairs = read.pairs
-    preferences = preferences_of(pairs or ())
+    comparisons = comparisons_of(pairs or ())
     names = None if pairs is None else [pair.name for pair in pairs]
     runs = [run for folder in folders for run in read_runs(folder, options.judge, names)]
-    found = agreement(runs, preferences, dict(options.score), options.samples)
-    if not preferences and pairs is not None:
+    found = agreement(runs, comparisons, dict(options.score), options.samples)
+    if not comparisons and pairs is not None:
         logger.warning(
             "The data does not say what people preferred (docs/EDIT_BENCHMARK.md): judges are "
             "compared with each other alone."

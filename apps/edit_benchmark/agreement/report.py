@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 
 from apps.edit_benchmark.agreement.accuracy import ALL, MEAN, Accuracy, accuracies
 from apps.edit_benchmark.agreement.orders import Repeats, SameOrder, repeats, same_orders
-from apps.edit_benchmark.agreement.preferences import Preference
 from apps.edit_benchmark.agreement.verdicts import JudgeRun
 from apps.edit_benchmark.plain_table import (
     NONE,
@@ -16,6 +15,7 @@ from apps.edit_benchmark.plain_table import (
     letters_of,
     print_table,
 )
+from apps.edit_benchmark.preferences import Comparison
 from apps.edit_benchmark.statistics import Interval
 from apps.edit_benchmark.summary import JudgedBy
 from core.errors import one_line
@@ -51,7 +51,7 @@ class Agreement:
 
 def agreement(
     runs: Sequence[JudgeRun],
-    preferences: Sequence[Preference],
+    comparisons: Sequence[Comparison],
     chosen: Mapping[str, str],
     samples: int,
 ) -> Agreement:
@@ -61,14 +61,14 @@ def agreement(
         chosen: the score of a dimension, where the user named one.
         samples: resamplings behind an interval.
     """
-    dimensions = list(dict.fromkeys(p.dimension for p in preferences))
+    dimensions = list(dict.fromkeys(c.dimension for c in comparisons))
     reports = []
     for run in runs:
         accuracy = {}
         for dimension in dimensions:
             scores = run.scores_for(dimension, chosen)
             if scores:
-                asked = [p for p in preferences if p.dimension == dimension]
+                asked = [c for c in comparisons if c.dimension == dimension]
                 accuracy[dimension] = accuracies(asked, scores, samples)
         reports.append(JudgeReport(run.folder, run.judged_by, len(run.verdicts), accuracy))
     return Agreement(reports, same_orders(runs), repeats(runs))
@@ -79,9 +79,8 @@ def print_agreement(found: Agreement) -> None:
     letters = letters_of(len(found.judges))
     for letter, judge in zip(letters, found.judges, strict=True):
         by = judge.judged_by
-        how = "".join(f", {told}" for told in [f"seed {by.seed}", *by.libraries])
-        size = "" if by.batch_size is None else f", batches of {by.batch_size}"
-        print(one_line(f"{letter}: {by.identity}{size}{how}: {judge.scored} edits, {judge.folder}"))
+        how = f"{by.identity}{by.computed}"
+        print(one_line(f"{letter}: {how}: {judge.scored} edits, {judge.folder}"))
     dimensions = list(dict.fromkeys(d for judge in found.judges for d in judge.accuracy))
     for dimension in dimensions:
         _print_accuracy(found, letters, dimension)

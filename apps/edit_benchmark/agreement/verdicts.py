@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.edit_benchmark.agreement.preferences import OVERALL
 from apps.edit_benchmark.categories import category_folder
 from apps.edit_benchmark.judges import SCORES, judged_by_of, verdict_at
+from apps.edit_benchmark.preferences import OVERALL
 from apps.edit_benchmark.records import parts_of_calls, read_records
 from apps.edit_benchmark.summary import JudgedBy
 from core.errors import InputError
