@@ -1,8 +1,10 @@
 """The command `run_edit_benchmark.py`: arguments, run, table, exit code."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,10 +27,14 @@ from apps.edit_benchmark.agreement.command import agreement_arguments, tell_agre
 from apps.edit_benchmark.compare_command import compare_runs
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
 from apps.edit_benchmark.judges import read_judges
+from apps.edit_benchmark.layout import official_names
+from apps.edit_benchmark.layout_folder import LayoutFolder, tell_layout
+from apps.edit_benchmark.official_results import official_table
 from apps.edit_benchmark.outputs import write_outputs
+from apps.edit_benchmark.pair_result import PairResult
 from apps.edit_benchmark.pairs import PairSet, find_data, read_pairs
 from apps.edit_benchmark.records import Record, record_of
-from apps.edit_benchmark.runner import EditBenchmark, PairResult
+from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_settings
 from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
 from apps.edit_benchmark.table import print_summary
@@ -43,7 +49,8 @@ from core.errors import MultiGPUError
 from core.events import told_both
 from core.judge_calls import OVERALL
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
-from core.paths import as_text, user_path
+from core.names import bounded
+from core.paths import as_text, on_disk, user_path
 from core.store.results_table import FILE_NAME as TABLE
 
 ALL_SCORED, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -132,6 +139,20 @@ def _run_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="have the judge asked again, once more than before, where it gave no readable score",
     )
+    add(
+        "--score-only",
+        metavar="FOLDER",
+        type=Path,
+        help="score the edits in FOLDER and load no editor; they may be named as GEdit-Bench, "
+        "ImgEdit, KRIS-Bench, RISEBench or this program name them. Results go to "
+        "DIR/<name of the data>-<name of FOLDER>",
+    )
+    add(
+        "--layout",
+        choices=official_names(),
+        help="also write the edits as this benchmark's official scorer wants them, into a folder "
+        "beside the results",
+    )
     add_dry_run_option(parser)
     add_gallery_option(parser)
     add_server_options(parser)
@@ -213,12 +234,16 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         data,
         backend,
         options.dry_run,
+        options.score_only,
     ) as run:
         if options.dry_run:
             with TemporaryDirectory() as kept:
                 return print_plan(run.plan(_pairs(settings, data, Path(kept))))
         gallery = LiveGallery(run.root.folder, settings.gallery)
         pairs = _pairs(settings, data, run.root.folder / "sources")
+        layout = LayoutFolder(run.root.folder, options.layout) if options.layout else None
+        if layout is not None:
+            layout.check(pairs.pairs)
         run.prepare(pairs)
         interrupts.run = run
         with gallery, create_view(run.tracker, options.progress, log_level(options)) as view:
@@ -226,8 +251,12 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
             results = run.run()
         interrupts.run = None  # from here on Ctrl-C ends the statistics
         records = [record_of(result, run.root) for result in results]
-        summary = _summary(run, records)
+        summary = replace(_summary(run, records), official=official_table(pairs.pairs, records))
         write_outputs(run.root.folder, records, summary)
+        if layout is not None and not interrupts.count:
+            written = layout.write(results, records)
+            for line in tell_layout(layout, written, len(results)):
+                logger.info(line)
         elapsed = time_line(run.status())
     _tell_unparsed(records, run.judge.type.varies)
     if options.progress != "json":
@@ -240,8 +269,16 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
 
 def _results_folder(settings: BenchmarkSettings, options: argparse.Namespace) -> Path:
     data = find_data(settings.data)
-    name = options.name or (data.stem if data.is_file() else data.name)
-    return Path(settings.output_dir) / name
+    return Path(settings.output_dir) / (options.name or _folder_name(data, options.score_only))
+
+
+def _folder_name(data: Path, edits: Path | None) -> str:
+    """What the results' folder is called: the name of the data, and of edits that are there."""
+    name = data.stem if data.is_file() else data.name
+    if edits is None:
+        return name
+    made = Path(os.path.abspath(user_path(edits, "--score-only"))).name
+    return on_disk(bounded(as_text(f"{name}-{made}")))
 
 
 def _tell_end(elapsed: str | None, results: Sequence[PairResult], again: str, table: str) -> None:
@@ -302,7 +339,7 @@ def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
             judge.settings.batch_size,
             judged.libraries,
         ),
-        run.editor.identity,
+        run.editor_identity,
         run.settings.bootstrap_samples,
         judged.others,
         edited_by(run),
@@ -316,19 +353,21 @@ def _judge_settings(run: EditBenchmark) -> dict[str, Any]:
 
 def edited_by(run: EditBenchmark) -> EditedBy:
     """How the edits of a run were made."""
-    edits, settings = run.edits_made(), run.settings
+    edits, settings, editor = run.edits_made(), run.settings, run.editor
+    if editor is None or run.editor_identity != editor.identity:
+        return EditedBy(run.editor_identity)
     attention, cache = settings.workers.attention_backend, settings.workers.chosen_cache
-    how = loaded_as(run.editor.variant, run.editor.memory)
-    how |= {BASE: run.editor.base_identity} if run.editor.base_identity else {}
+    how = loaded_as(editor.variant, editor.memory)
+    how |= {BASE: editor.base_identity} if editor.base_identity else {}
     how |= {} if attention == "auto" else {BACKEND: attention}
     how |= {"step_cache": str(cache)} if cache else {}
     return EditedBy(
-        run.editor.identity,
+        editor.identity,
         settings.editor.dtype,
         settings.seed,
         how,
         settings_of(edits),
         loras_of(edits),
-        [lora.record for lora in run.editor.loras],
-        dict(run.editor.scheduler),
+        [lora.record for lora in editor.loras],
+        dict(editor.scheduler),
     )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from loguru import logger
 
-from apps.edit_benchmark.runner import PairResult
+from apps.edit_benchmark.pair_result import PairResult
 from core.errors import InputError
 from core.paths import as_text
 from core.store.outputs import OutputRoot, json_lines
@@ -24,7 +24,7 @@ class Record:
     """One line of results.jsonl. A pair without a score has `scores` null, never a stand-in.
 
     Attributes:
-        edited_image: relative to the results' folder.
+        edited_image: relative to the results' folder where it lies there, else its whole path.
         scores: by name, such as SC, PQ and O.
         error: why there is no edit or no score.
         language: of the instruction; empty where unknown.
@@ -54,7 +54,7 @@ class Record:
 def record_of(result: PairResult, root: OutputRoot) -> Record:
     """The record of one pair; scores are read from the judge's verdict."""
     pair, edit, score = result.pair, result.edit, result.score
-    edited = Path(edit.output_path).relative_to(root.folder) if edit.output_path else None
+    edited = _below(Path(edit.output_path), root.folder) if edit.output_path else None
     file = Path(str(score.output_path)) if score is not None and score.success else None
     try:
         verdict = read_verdict(file) if file is not None else {}
@@ -93,6 +93,11 @@ def parts_of_calls(verdict: Mapping[str, Any]) -> dict[str, dict[str, float]] | 
     """The numbers of calls that ask for several, by call."""
     calls = [call for call in verdict.get("calls", []) if isinstance(call.get("parts"), dict)]
     return {c["name"]: dict(c["parts"]) for c in calls if len(c["parts"]) > 1} or None
+
+
+def _below(file: Path, folder: Path) -> Path:
+    """The file's path in a folder; its whole path if it lies elsewhere."""
+    return file.relative_to(folder) if file.is_relative_to(folder) else file
 
 
 def _outcome(

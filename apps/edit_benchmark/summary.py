@@ -158,12 +158,15 @@ class Summary(Figures):
         editor: the identity of its model.
         judges: all that scored these edits, this run's first.
         rank_correlations: Spearman's rho with each of the others that have an overall score.
+        official: the figures that the benchmark's own script computes from the same scores; None
+            where the data is of no benchmark with such a script.
     """
 
     editor: str
     judges: list[Figures]
     rank_correlations: dict[str, float]
     edited_by: EditedBy | None = None
+    official: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
