@@ -1,11 +1,13 @@
 """How far a judge can be trusted: with people, with other judges, and with itself."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +25,9 @@ from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.preferences import Comparison, comparisons_of
 from apps.edit_benchmark.summary import JudgedBy
 from core.errors import InputError
+from tests import published_sets as sets
+from tests.conftest import PROJECT
+from tests.inline_backend import InlineBackend
 
 
 def candidate(name: str, category: str = "add", group: str = "g", **told: Any) -> Pair:
@@ -239,6 +244,40 @@ def test_one_judge_in_two_folders_is_a_repeat(
     shown = capsys.readouterr().out
     rows = shown.partition("one judge several times")[2].splitlines()[2:]
     assert rows[0].split() == ["A,", "B:", "SC", "9", "89", "0.056", "1.00"]  # of 6 and 5 once
+
+
+def test_the_commands_of_the_docs_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the section on trust, from edits that EditScore's data brings to the report."""
+    monkeypatch.chdir(tmp_path)
+    sets.editscore_bench(tmp_path / "EditReward-Bench")
+    config = {"judge": {"model": "simulated"}, "editor": {"model": "simulated"}, "gallery": False}
+    config |= {"output_dir": "outputs", "bootstrap_samples": 100, "use_server": "never"}
+    (tmp_path / "judge.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    page = (PROJECT / "docs" / "EDIT_BENCHMARK.md").read_text("utf-8")
+    section = page.partition("## How far can the judge be trusted")[2]
+    lines = [line.split()[2:] for line in section.split("```")[1].strip().splitlines()]
+    assert [line[0] for line in lines] == ["agreement", "agreement", "agreement", "compare"]
+
+    assert benchmark(lines[0], backend=InlineBackend()) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("overall") < shown.index("pair accuracy, overall:")
+    found = json.loads((tmp_path / "outputs/EditReward-Bench/agreement.json").read_text("utf-8"))
+    [judge] = found["judges"]
+    assert {d: rows[-1]["comparisons"] for d, rows in judge["accuracy"].items()} == {"overall": 2}
+    made = tmp_path / lines[1][-1]
+    for name in ("seed_1", "seed_2", "run_a", "run_b", "run_c"):
+        shutil.copytree(made, tmp_path / "outputs" / name)
+    for line in lines[1:]:
+        assert benchmark(line) == 0, line
+    repeats = json.loads((tmp_path / "repeats.json").read_text("utf-8"))["repeats"]
+    assert [(r["score"], r["edits"], r["equal"]) for r in repeats] == [
+        ("SC", 3, 1.0), ("PQ", 3, 1.0), ("O", 3, 1.0),
+    ]  # fmt: skip
+    assert "Holm's correction for 3 comparisons): none." in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_what_is_missing_is_one_clear_error(

@@ -39,11 +39,13 @@ class Agreement:
         judges: in the order of their letters.
         orders: of every two judges.
         repeats: of judges that several folders have.
+        dimensions: by which people compared.
     """
 
     judges: list[JudgeReport]
     orders: list[SameOrder]
     repeats: list[Repeats]
+    dimensions: list[str]
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
@@ -71,7 +73,7 @@ def agreement(
                 asked = [c for c in comparisons if c.dimension == dimension]
                 accuracy[dimension] = accuracies(asked, scores, samples)
         reports.append(JudgeReport(run.folder, run.judged_by, len(run.verdicts), accuracy))
-    return Agreement(reports, same_orders(runs), repeats(runs))
+    return Agreement(reports, same_orders(runs), repeats(runs), dimensions)
 
 
 def print_agreement(found: Agreement) -> None:
@@ -81,10 +83,12 @@ def print_agreement(found: Agreement) -> None:
         by = judge.judged_by
         how = f"{by.identity}{by.computed}"
         print(one_line(f"{letter}: {how}: {judge.scored} edits, {judge.folder}"))
-    dimensions = list(dict.fromkeys(d for judge in found.judges for d in judge.accuracy))
-    for dimension in dimensions:
+    known = [d for d in found.dimensions if any(d in judge.accuracy for judge in found.judges)]
+    for dimension in known:
         _print_accuracy(found, letters, dimension)
-    if dimensions:
+    if unknown := [d for d in found.dimensions if d not in known]:
+        print(f"\nNo judge has a score for {', '.join(unknown)}; --score names one.")
+    if known:
         _print_notes(found)
     if found.orders:
         print("\njudges with each other, over the edits that both scored:")
