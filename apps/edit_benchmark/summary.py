@@ -114,6 +114,13 @@ class JudgedBy:
         settings = [f"{k} {v}" for k, v in self.settings.items() if v is not None and k != "type"]
         return f"{self.judge} ({', '.join([self.model, f'prompts {self.prompt_hash}', *settings])})"
 
+    @property
+    def computed(self) -> str:
+        """What else may move a score: the seed, the size of batches and libraries, where known."""
+        seed = [] if self.seed is None else [f"seed {self.seed}"]
+        size = [] if self.batch_size is None else [f"batches of {self.batch_size}"]
+        return "".join(f", {told}" for told in (*seed, *size, *self.libraries))
+
 
 @dataclass(frozen=True)
 class Figures:

@@ -18,7 +18,6 @@ from apps.edit_benchmark.score_names import explain
 from apps.edit_benchmark.summary import (
     CategoryLine,
     Figures,
-    JudgedBy,
     JudgeFigures,
     OverallLine,
     ScoreLine,
@@ -47,7 +46,7 @@ def print_summary(summary: Summary, folder: Path) -> None:
     if summary.edited_by is not None:
         print(one_line(f"editor: {summary.edited_by.line}"))
     judge = summary.judged_by
-    print(one_line(f"judge: {judge.identity}, seed {judge.seed}{_computed(judge)}"))
+    print(one_line(f"judge: {judge.identity}{judge.computed}"))
     if judge.usage is not None:
         print(f"judge's server: {usage_line(judge.usage)}")
     _print_figures(summary)
@@ -55,12 +54,6 @@ def print_summary(summary: Summary, folder: Path) -> None:
         print(textwrap.fill(note, columns_of_terminal()))
     if len(summary.judges) > 1:
         _print_judges(summary)
-
-
-def _computed(judge: JudgedBy) -> str:
-    """With what, as far as it is known: libraries, and how many edits at once."""
-    at_once = [] if judge.batch_size is None else [f"batches of {judge.batch_size}"]
-    return "".join(f", {told}" for told in (*at_once, *judge.libraries))
 
 
 def _print_figures(summary: Figures) -> None:
@@ -123,7 +116,7 @@ def _print_judges(summary: Summary) -> None:
     print_table(["category", *(["language"] if parts else [])], figures, rows)
     for letter, judge in zip(letters, summary.judges, strict=True):
         by = judge.judged_by
-        print(one_line(f"{letter}: {by.identity}{_computed(by)}{_unread(judge)}"))
+        print(one_line(f"{letter}: {by.identity}{by.computed}{_unread(judge)}"))
         if isinstance(judge, JudgeFigures) and judge.same_order.spearman is not None:
             order = judge.same_order
             print(
