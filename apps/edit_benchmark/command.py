@@ -20,21 +20,25 @@ from apps.arguments import (
     gpu_ids,
     log_level,
     positive,
+    seed,
 )
 from apps.dry_run import add_dry_run_option, print_plan
-from apps.edit_benchmark.compare import compare, comparison_table
+from apps.edit_benchmark.compare import compare
+from apps.edit_benchmark.comparison_table import comparison_page, print_comparison
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
+from apps.edit_benchmark.judges import read_judges
 from apps.edit_benchmark.layout import official_names
 from apps.edit_benchmark.layout_folder import LayoutFolder, tell_layout
 from apps.edit_benchmark.official_results import official_table
-from apps.edit_benchmark.outputs import correlations, write_outputs
+from apps.edit_benchmark.outputs import write_outputs
 from apps.edit_benchmark.pair_result import PairResult
-from apps.edit_benchmark.pairs import find_data, read_pairs
+from apps.edit_benchmark.pairs import PairSet, find_data, read_pairs
+from apps.edit_benchmark.plain_table import letters_of
 from apps.edit_benchmark.records import Record, record_of
 from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_settings
-from apps.edit_benchmark.summary import JudgedBy, Summary, read_makers, summarise
-from apps.edit_benchmark.table import print_comparison, print_summary
+from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
+from apps.edit_benchmark.table import print_summary
 from apps.gallery.live import LiveGallery
 from apps.gallery.two_runs import write_comparison
 from apps.interrupts import Interrupts, unwrapped
@@ -62,7 +66,8 @@ examples:
       check everything first, and see how long it will take and on which devices
   python run_edit_benchmark.py --config my.yaml --categories physical,causal --limit 20
   python run_edit_benchmark.py compare outputs/run_a outputs/run_b
-      paired differences of two runs on the same pairs; --html FILE shows both side by side
+      paired differences of two or more runs on the same pairs, and which of them are real;
+      --html FILE shows the first two side by side
 
 Run the same command again to continue: what is done and unchanged is not done again, and
 another judge scores the same edits. Edits and verdicts that are made anew because something
@@ -88,6 +93,22 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help='only these categories of the data; one with a comma stands in "quotes"',
     )
     add("--limit", type=positive, metavar="N", help="only the first N pairs")
+    add(
+        "--language",
+        type=categories,
+        metavar="en",
+        help="only instructions in this language, such as en or cn",
+    )
+    add(
+        "--subset",
+        action="append",
+        metavar="NAME",
+        help="only this part of the data set, such as intersection, dev or multi-turn (see "
+        "docs/EDIT_BENCHMARK.md); A,B is either, and each --subset narrows further",
+    )
+    add("--sample", type=positive, metavar="N", help="N pairs drawn at random")
+    add("--sample-seed", type=seed, metavar="S", help="decides which; by default --seed does")
+    add("--seed", type=seed, metavar="S", help="the base seed of edits, instead of `seed`")
     add("--gpu-ids", type=gpu_ids, metavar="0,2,4", help="which of the visible GPUs")
     add("--data", metavar="PATH", help="the pairs, instead of `data` in the settings")
     add("--output-dir", metavar="DIR", help="results go to DIR/<name of the data>")
@@ -137,11 +158,17 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} compare",
-        description="Paired differences of two result folders, B - A.",
+        description="Paired differences of result folders, each less the ones before it, and which "
+        "of them are real.",
         allow_abbrev=False,
     )
     parser.add_argument("a", metavar="A", type=Path, help="results folder of one run")
-    parser.add_argument("b", metavar="B", type=Path, help="results folder of another run")
+    parser.add_argument(
+        "others", metavar="B", type=Path, nargs="+", help="results folders of other runs"
+    )
+    parser.add_argument(
+        "--judge", metavar="NAME", help="whose scores (default: the judge of each one's last run)"
+    )
     parser.add_argument("--score", default="O", help="which score (default: O, the overall one)")
     parser.add_argument(
         "--samples",
@@ -154,7 +181,7 @@ def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--html",
         metavar="FILE",
         type=Path,
-        help="also write a page that shows both runs side by side, with all their pictures",
+        help="also write a page that shows A and B side by side, with all their pictures",
     )
     return parser.parse_args(argv)
 
@@ -184,13 +211,15 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
 
 def _compare(options: argparse.Namespace) -> int:
     set_up_logging("INFO")
-    a, b = user_path(options.a, "A"), user_path(options.b, "B")
-    comparison = compare(a, b, options.score, options.samples)
+    folders = [user_path(folder, "a results folder") for folder in (options.a, *options.others)]
+    comparison = compare(folders, options.score, options.samples, options.judge)
     print_comparison(comparison)
+    for letter, folder in zip(letters_of(len(folders)), folders, strict=True):
+        print(one_line(f"{letter}: {as_text(folder)}"))
     if options.html is not None:
         page = user_path(options.html, "--html")
-        judge = read_makers(a).judged_by.judge
-        write_comparison(a, b, page, comparison_table(comparison, options.score), judge)
+        judge = comparison.runs[0].judged_by.judge
+        write_comparison(folders[0], folders[1], page, comparison_page(comparison), judge)
         print(one_line(f"side by side: {as_text(page)}"))
     return ALL_SCORED
 
@@ -227,12 +256,9 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     ) as run:
         if options.dry_run:
             with TemporaryDirectory() as kept:
-                pairs = read_pairs(data, Path(kept))
-                return print_plan(run.plan(pairs.selected(options.categories, options.limit)))
+                return print_plan(run.plan(_pairs(settings, data, Path(kept))))
         gallery = LiveGallery(run.root.folder, settings.gallery)
-        pairs = read_pairs(data, run.root.folder / "sources").selected(
-            options.categories, options.limit
-        )
+        pairs = _pairs(settings, data, run.root.folder / "sources")
         layout = LayoutFolder(run.root.folder, options.layout) if options.layout else None
         if layout is not None:
             layout.check(pairs.pairs)
@@ -294,8 +320,15 @@ def _settings(options: argparse.Namespace) -> BenchmarkSettings:
     settings = load_benchmark_settings(options.config)
     changes = {"data": options.data, "output_dir": options.output_dir}
     changes |= {"use_server": options.use_server, "gallery": options.gallery}
+    changes |= {"language": options.language, "subset": options.subset}
+    changes |= {"categories": options.categories, "limit": options.limit}
+    changes |= {"sample": options.sample, "sample_seed": options.sample_seed, "seed": options.seed}
     given = {key: value for key, value in changes.items() if value is not None}
     return settings.model_copy(update=given)
+
+
+def _pairs(settings: BenchmarkSettings, data: Path, work_folder: Path) -> PairSet:
+    return read_pairs(data, work_folder, settings.choice, settings.fields, settings.seed_by)
 
 
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
@@ -303,13 +336,22 @@ def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
     names = [call.name for call in judge.prompts.calls]
     if judge.type.chats and len(names) > 1:
         names.append(OVERALL)
+    judged = read_judges(run.root.folder, records, name)
     return summarise(
         records,
         names,
-        JudgedBy(name, model, judge.prompt_hash, _judge_settings(run), run.settings.seed),
+        JudgedBy(
+            name,
+            model,
+            judge.prompt_hash,
+            _judge_settings(run),
+            run.settings.seed,
+            judge.settings.batch_size,
+            judged.libraries,
+        ),
         run.editor_identity,
         run.settings.bootstrap_samples,
-        correlations(run.root.folder, records, name),
+        judged.others,
         edited_by(run),
     )
 

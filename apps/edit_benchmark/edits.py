@@ -163,7 +163,7 @@ def _edit_task(pair: Pair, first_seed: int, suffix: str) -> EditTask:
     return EditTask(
         pair.instruction,
         pair.source_images,
-        seed=seed_of_task(first_seed, pair.index),  # the same whatever part of the data is run
+        seed=seed_of_task(first_seed, pair.seed_offset),
         output_path=f"edits/{pair.name}{suffix}",
         task_id=pair.name,
         metadata={"category": pair.category, **pair.metadata},
