@@ -23,6 +23,7 @@ from apps.arguments import (
     seed,
 )
 from apps.dry_run import add_dry_run_option, print_plan
+from apps.edit_benchmark.best_of import choice_summary
 from apps.edit_benchmark.compare import compare
 from apps.edit_benchmark.comparison_table import comparison_page, print_comparison
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
@@ -269,7 +270,11 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
             results = run.run()
         interrupts.run = None  # from here on Ctrl-C ends the statistics
         records = [record_of(result, run.root) for result in results]
-        summary = replace(_summary(run, records), official=official_table(pairs.pairs, records))
+        summary = replace(
+            _summary(run, records),
+            official=official_table(pairs.pairs, records),
+            best_of=choice_summary(records),
+        )
         write_outputs(run.root.folder, records, summary)
         if layout is not None and not interrupts.count:
             written = layout.write(results, records)
