@@ -1,4 +1,4 @@
-"""Pictures inside parquet and arrow tables: where they are, and how they become files.
+"""Pictures inside of tables, parquet, arrow or JSON: where they are, and how they become files.
 
 A table is read without its pictures; those of the pairs that are run are then written to the work
 folder, each under the hash of its content, a few at a time. An index says which picture of which
@@ -16,6 +16,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from apps.edit_benchmark.arrow_tables import SUFFIXES as ARROW
+from apps.edit_benchmark.arrow_tables import pictures as arrow_pictures
+from apps.edit_benchmark.encoded_pictures import encoded_pictures
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.rows import inside
 from core.errors import InputError
@@ -79,7 +82,7 @@ def unpacked(pairs: Sequence[Pair], work_folder: Path) -> list[Pair]:
     return [_with_files(pair, cells) for pair in pairs]
 
 
-def write_picture(data: bytes, work_folder: Path) -> Path:
+def _write_picture(data: bytes, work_folder: Path) -> Path:
     """A picture as a file named by its content; one that is there is not written again.
 
     Raises:
@@ -141,8 +144,7 @@ class _Store:
         return files
 
     def _write(self, file: Path, columns: Mapping[str, Sequence[int]]) -> dict[str, Cell]:
-        from apps.edit_benchmark.arrow_tables import pictures
-
+        pictures = arrow_pictures if file.suffix.lower() in ARROW else encoded_pictures
         begun: deque[tuple[str, Future[str | InputError]]] = deque()
         written: dict[str, Cell] = {}
 
@@ -163,13 +165,15 @@ class _Store:
 
     def _kept(self, value: Any, file: Path) -> str | InputError:
         """The file of one picture: bytes, or a name beside the table."""
+        if isinstance(value, InputError):
+            return value
         data = value.get("bytes") if isinstance(value, dict) else value
         name = value.get("path") if isinstance(value, dict) else None
         if isinstance(data, bytes) and data:
             if len(data) > MAX_BYTES:
                 return InputError(f"larger than {MAX_BYTES // 1024**2} MiB.")
             with self._locks[zlib.crc32(data[-4096:]) % _LOCKS]:
-                return str(write_picture(data, self._folder))
+                return str(_write_picture(data, self._folder))
         if isinstance(name, str) and name:
             try:
                 return str(inside(file.parent, name, "path"))

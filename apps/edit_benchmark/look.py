@@ -76,10 +76,14 @@ def _first_entry(file: Path, changed: int, size: int) -> tuple[str, Any]:
     return next(json_rows(file), ("", None))
 
 
-def split_of(file: Path, root: Path) -> tuple[str, ...]:
-    """Names of the parts that a table belongs to: folders below the data set's own, its split."""
+def split_of(file: Path, path: Path) -> tuple[str, ...]:
+    """Names of the parts that a table belongs to: folders below the data set's own, its split.
+
+    Args:
+        path: of the data set, a folder or the table itself.
+    """
     shard = _SHARD.match(file.name)
-    folders = file.parent.relative_to(root).parts if file.is_relative_to(root) else ()
+    folders = () if file == path else file.parent.relative_to(path).parts
     names = [name for name in folders if name not in ("data", "default")]
     return tuple(dict.fromkeys([*names, *([shard["split"]] if shard else [])]))
 

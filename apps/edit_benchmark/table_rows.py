@@ -11,6 +11,7 @@ from typing import Any
 from apps.edit_benchmark.arrow_tables import SUFFIXES as ARROW
 from apps.edit_benchmark.arrow_tables import picture_columns, plain_rows
 from apps.edit_benchmark.embedded import Embedded
+from apps.edit_benchmark.encoded_pictures import DATA_URL
 from apps.edit_benchmark.json_rows import LINES, json_rows
 from apps.edit_benchmark.rows import inside, kept, label_of, text_of
 from core.errors import InputError
@@ -86,7 +87,13 @@ class Row:
             return value
         if not isinstance(value, str):
             raise InputError(f"{name}: expected the name of a picture (found {shown(value)}).")
+        if value.startswith(DATA_URL) and self.file.suffix.lower() in JSON:
+            return self.encoded(name)
         return str(located(self.folder, value, name))
+
+    def encoded(self, name: str) -> Embedded:
+        """The address of the picture that stands in a field as base64 text."""
+        return Embedded(self.file, name, self.number - 1)
 
     def others(self, *read: str) -> dict[str, Any]:
         """Fields that were not read, as far as they can be kept."""

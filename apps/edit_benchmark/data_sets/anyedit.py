@@ -33,11 +33,10 @@ class AnyEdit:
 
     def read(self, path: Path, work_folder: Path) -> list[Pair]:
         files = arrow_files(path) or _files(path)
-        root = path if path.is_dir() else path.parent
         return [
             pair
             for file in files
-            for pair in pairs_of(rows_of(file), _pairs, subsets=split_of(file, root))
+            for pair in pairs_of(rows_of(file), _pairs, subsets=split_of(file, path))
         ]
 
 

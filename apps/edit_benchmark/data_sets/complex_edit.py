@@ -37,11 +37,10 @@ class ComplexEdit:
         return bool(_files(path))
 
     def read(self, path: Path, work_folder: Path) -> list[Pair]:
-        root = path if path.is_dir() else path.parent
         return [
             pair
             for file in arrow_files(path) or _files(path)
-            for pair in pairs_of(rows_of(file), _Rows(file, root))
+            for pair in pairs_of(rows_of(file), _Rows(file, path))
         ]
 
 
@@ -76,8 +75,8 @@ def _edit(values: Mapping[str, Any]) -> Mapping[str, Any]:
 class _Rows:
     """How rows of one split become pairs."""
 
-    def __init__(self, file: Path, root: Path) -> None:
-        parts = split_of(file, root) or (file.parent.name,)
+    def __init__(self, file: Path, path: Path) -> None:
+        parts = split_of(file, path) or (file.parent.name,)
         words = {word for part in parts for word in part.split("_")}
         self._split = next((kind for kind in ("real", "syn") if kind in words), parts[-1])
 

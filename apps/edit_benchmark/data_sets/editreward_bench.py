@@ -37,19 +37,18 @@ class EditRewardBench:
         return table_columns(path) >= _COLUMNS
 
     def read(self, path: Path, work_folder: Path) -> list[Pair]:
-        root = path if path.is_dir() else path.parent
         return merged(
             pair
             for file in arrow_files(path)
-            for pair in pairs_of(rows_of(file), _Rows(file, root))
+            for pair in pairs_of(rows_of(file), _Rows(file, path))
         )
 
 
 class _Rows:
     """How rows of one file become pairs."""
 
-    def __init__(self, file: Path, root: Path) -> None:
-        self._part = next(iter(split_of(file, root)), "")
+    def __init__(self, file: Path, path: Path) -> None:
+        self._part = next(iter(split_of(file, path)), "")
 
     def __call__(self, row: Row, draft: Draft) -> list[Pair]:
         part = row.label("dataset", self._part)

@@ -1,8 +1,8 @@
 """EditScore's EditReward-Bench (EditScore/EditReward-Bench): edits that exist, compared two by two.
 
 A table with `key` (of the two edits), `task_type`, `dimension` (prompt_following, consistency or
-overall), `instruction`, `input_image` and `output_images`. People preferred the first of the two, as
-its calculate_statistics.py counts. An edit appears in several rows; it is one pair.
+overall), `instruction`, `input_image` and `output_images`. People preferred the first of the two,
+as its calculate_statistics.py counts. An edit appears in several rows; it is one pair.
 """
 
 from collections.abc import Iterable

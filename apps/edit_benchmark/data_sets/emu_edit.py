@@ -28,11 +28,10 @@ class EmuEdit:
         return table_columns(path) >= _COLUMNS
 
     def read(self, path: Path, work_folder: Path) -> list[Pair]:
-        root = path if path.is_dir() else path.parent
         return [
             pair
             for file in arrow_files(path)
-            for pair in pairs_of(rows_of(file), _pairs, subsets=split_of(file, root))
+            for pair in pairs_of(rows_of(file), _pairs, subsets=split_of(file, path))
         ]
 
 

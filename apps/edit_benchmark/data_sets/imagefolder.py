@@ -57,7 +57,6 @@ class ImageFolder:
                 f"data: {path} has no metadata.jsonl (.csv, .parquet), no parquet or arrow files, "
                 "and no form that is known; see config/edit_benchmark.yaml for what is read."
             )
-        root = path if path.is_dir() else path.parent
         return [
             pair
             for file in files
@@ -65,7 +64,7 @@ class ImageFolder:
                 rows_of(file),
                 _OwnForm() if file == path / _NAMES[0] else _pairs,
                 "pair",
-                split_of(file, root),
+                split_of(file, path),
             )
         ]
 

@@ -1,9 +1,9 @@
 """ImgEdit-Bench (PKU-YuanGroup/ImgEdit): its basic, UGE and multi-turn suites.
 
-Each is a JSON object of rows by key. Basic: `id` (the picture's place), `prompt`, `edit_type`. UGE, the
-hard suite: `id`, `prompt`. Multi-turn, one file per task: `id`, `turn1`, `turn2` and perhaps `turn3`,
-of which each edits what the one before left. As unpacked from Benchmark.tar, the suites lie in
-`singleturn/`, `hard/` and `multiturn/` with their pictures; edits are called `<key>.png`.
+Each is a JSON object of rows by key. Basic: `id` (the picture's place), `prompt`, `edit_type`. UGE,
+the hard suite: `id`, `prompt`. Multi-turn, one file per task: `id`, `turn1`, `turn2` and perhaps
+`turn3`, of which each edits what the one before left. As unpacked from Benchmark.tar, the suites
+lie in `singleturn/`, `hard/` and `multiturn/` with their pictures; edits are called `<key>.png`.
 """
 
 from collections.abc import Iterator, Mapping

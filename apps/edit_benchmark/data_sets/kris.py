@@ -1,4 +1,4 @@
-"""KRIS-Bench (mercurystraw/Kris_Bench): `KRIS_Bench/<category>/annotation.json` beside its pictures.
+"""KRIS-Bench (mercurystraw/Kris_Bench): `<category>/annotation.json` beside its pictures.
 
 A file is an object of rows by key: `ori_img` (one picture, or several), `gt_img` (the right result,
 where there is one), `ins_en`, `explain_en` (the knowledge that is asked for). Edits are called

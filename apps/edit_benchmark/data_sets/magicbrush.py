@@ -1,12 +1,13 @@
 """MagicBrush (OSU-NLP-Group), as a table (osunlp/MagicBrush) and as its test split is unpacked.
 
 A table has `img_id`, `turn_index`, `source_img`, `mask_img`, `instruction`, `target_img`. On disk,
-`<split>/edit_sessions.json` is an object of sessions by picture: lists of turns with `input`, `mask`,
-`output` and `instruction`, whose pictures lie in `<split>/images/<id>/`.
+`<split>/edit_sessions.json` is an object of sessions by picture: lists of turns with `input`,
+`mask`, `output` and `instruction`, whose pictures lie in `<split>/images/<id>/`.
 
 A session is run in two ways. Single turn: each turn edits the picture that the data has for it
 (`<id>_1`, `<id>_inde_2`, …). Multi-turn: each edits what was made in the turn before (`<id>_1`,
-`<id>_iter_2`, …). These are the names of its own script's edits; the second way has to be asked for.
+`<id>_iter_2`, …). These are the names of its own script's edits; the second way has to be asked
+for.
 """
 
 from collections import defaultdict
@@ -57,8 +58,7 @@ class MagicBrush:
         files = _session_files(path)
         if files:
             return [pair for file in files for pair in _of_sessions(file)]
-        root = path if path.is_dir() else path.parent
-        return [pair for file in arrow_files(path) for pair in _of_table(file, root)]
+        return [pair for file in arrow_files(path) for pair in _of_table(file, path)]
 
 
 def _session_files(path: Path) -> list[Path]:
@@ -88,7 +88,7 @@ def _session(file: Path, number: int, item: Item) -> Row:
     return Row({"turns": turns}, file, number, file.parent / "images", key, problem)
 
 
-def _of_table(file: Path, root: Path) -> list[Pair]:
+def _of_table(file: Path, path: Path) -> list[Pair]:
     before: dict[str, int] = defaultdict(int)
 
     def build(row: Row, draft: Draft) -> Iterator[Pair]:
@@ -99,7 +99,7 @@ def _of_table(file: Path, root: Path) -> list[Pair]:
         before[key] = number
         return _turn(row, draft, key, number, first, _IN_TABLE)
 
-    return pairs_of(rows_of(file), build, subsets=split_of(file, root))
+    return pairs_of(rows_of(file), build, subsets=split_of(file, path))
 
 
 def _number(row: Row) -> int:

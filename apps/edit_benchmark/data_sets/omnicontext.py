@@ -1,7 +1,7 @@
 """OmniContext (VectorSpaceLab/OmniGen2): pictures of several subjects to be brought together.
 
-A table with `key`, `task_type`, `instruction` and `input_images`, a list of pictures. Edits are called
-`fullset/<task type>/<key>.png`.
+A table with `key`, `task_type`, `instruction` and `input_images`, a list of pictures. Edits are
+called `fullset/<task type>/<key>.png`.
 """
 
 from collections.abc import Iterator

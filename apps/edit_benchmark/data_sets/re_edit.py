@@ -4,17 +4,13 @@ An object has `subset`, `edit_instruction_en` and `edit_instruction_cn`, and the
 `src_img_b64` or, beside the file, as `original_image_path`.
 """
 
-import base64
-import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from apps.edit_benchmark.arrow_tables import SUFFIXES as ARROW
 from apps.edit_benchmark.categories import category_of
 from apps.edit_benchmark.data_set import DATA_SETS
-from apps.edit_benchmark.embedded import write_picture
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.row_pairs import Draft, pairs_of
 from apps.edit_benchmark.rows import (
@@ -28,7 +24,6 @@ from apps.edit_benchmark.rows import (
 )
 from apps.edit_benchmark.table_rows import SEPARATED, Row, rows_of
 from core.errors import InputError
-from core.pictures.source_images import MAX_BYTES
 
 _INSTRUCTIONS = ("edit_instruction_en", "edit_instruction_cn", "edit_instruction", "instruction")
 _EN, _CN = _INSTRUCTIONS[:2]
@@ -37,7 +32,7 @@ _READ = ("subset", "original_image_path", "src_img_b64", *_INSTRUCTIONS)
 
 @DATA_SETS.add_one("re_edit")
 class ReEdit:
-    """Any file that is of no other form; embedded pictures are written below the work folder."""
+    """Any file that is of no other form."""
 
     takes_any = True
 
@@ -47,16 +42,12 @@ class ReEdit:
     def read(self, path: Path, work_folder: Path) -> list[Pair]:
         """English pairs, or Chinese where there is no English; after all of them, and only if they
         are asked for, the Chinese ones of rows that have both."""
-
-        def build(row: Row, draft: Draft) -> Iterator[Pair]:
-            return _pairs(row, draft, path, work_folder)
-
-        pairs = pairs_of(rows_of(path), build, "pair")
+        pairs = pairs_of(rows_of(path), _pairs, "pair")
         asked_for = [replace(pair, seed_by_id=True) for pair in pairs if pair.asked_by]
         return [pair for pair in pairs if not pair.asked_by] + asked_for
 
 
-def _pairs(row: Row, draft: Draft, file: Path, work_folder: Path) -> Iterator[Pair]:
+def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
     position, values = row.number - 1, row.values
     draft.seed_by_id = False
     draft.category = category_of(values, "subset")
@@ -70,7 +61,7 @@ def _pairs(row: Row, draft: Draft, file: Path, work_folder: Path) -> Iterator[Pa
         draft.pair_id,
         draft.category,
         instruction,
-        (_source(values, given, file, work_folder),),
+        (_source(row, given),),
         language=draft.language,
         metadata=kept({k: v for k, v in values.items() if k not in _READ}),
     )
@@ -85,24 +76,12 @@ def _pairs(row: Row, draft: Draft, file: Path, work_folder: Path) -> Iterator[Pa
         )
 
 
-def _source(row: Mapping[str, Any], given: str, file: Path, work_folder: Path) -> str:
-    """Path of the picture: the embedded one, or the file beside the JSON."""
-    if row.get("src_img_b64"):
-        return _unpacked(text_of(row, "src_img_b64"), work_folder)
+def _source(row: Row, given: str) -> str:
+    """The picture: the embedded one, or the file beside the JSON."""
+    if row.values.get("src_img_b64"):
+        row.text("src_img_b64")
+        return row.encoded("src_img_b64")
     if not given:
-        hinted = hint(row, "original_image_path", ("input_file_name", *PICTURE_HINTS))
+        hinted = hint(row.values, "original_image_path", ("input_file_name", *PICTURE_HINTS))
         raise InputError(f"src_img_b64: is missing, and so is original_image_path{hinted}")
-    path = inside(file.parent, given, "original_image_path")
-    return str(path)
-
-
-def _unpacked(text: str, work_folder: Path) -> str:
-    """The picture of a base64 text (or data URL) as a file named by its content."""
-    encoded = text.partition(",")[2] if text.startswith("data:") else text
-    if len(encoded) > MAX_BYTES:
-        raise InputError(f"src_img_b64: larger than {MAX_BYTES // 1024**2} MiB.")
-    try:
-        data = base64.b64decode("".join(encoded.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InputError(f"src_img_b64: not base64 ({error}).") from None
-    return str(write_picture(data, work_folder))
+    return str(inside(row.folder, given, "original_image_path"))

@@ -1,9 +1,9 @@
 """RISEBench and RISEBench++ (PhoenixZ810/RISEBench): a JSON list beside its folders of pictures.
 
-Rows of `data_total.json`: `index`, `category`, `instruction`, `image`, and what a right result is as
-`reference`, `reference_txt` or `reference_img`. Those of RISEBench++ (`overall_data.json`) have lists
-of pictures, `subcategory`, `task_type`, `consistency_img` and, in Chinese, `instruction_chinese`.
-Edits are called `images/<category>/<index>.png`.
+Rows of `data_total.json`: `index`, `category`, `instruction`, `image`, and what a right result is
+as `reference`, `reference_txt` or `reference_img`. Those of RISEBench++ (`overall_data.json`) have
+lists of pictures, `subcategory`, `task_type`, `consistency_img` and, in Chinese,
+`instruction_chinese`. Edits are called `images/<category>/<index>.png`.
 """
 
 from collections.abc import Iterator
