@@ -50,7 +50,7 @@ class NativeImageEditor(DiffusersPipeline):
                 negative_prompt=task.negative_prompt,
                 width=task.width,
                 height=task.height,
-                max_area=task.working_area,
+                max_area=_area_of(task),
                 num_inference_steps=task.num_inference_steps,
                 guidance_scale=task.guidance_scale,
             ),
@@ -76,6 +76,13 @@ def _at_area(image: Image.Image, area: int) -> Image.Image:
     """The picture at about `area` pixels."""
     size = size_for(image.width, image.height, area)
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _area_of(task: EditTask) -> int | None:
+    """Kontext's `max_area`: it brings width and height to it, so that they have to have it."""
+    if task.width is not None and task.height is not None:
+        return task.width * task.height
+    return task.working_area
 
 
 def preload() -> None:
