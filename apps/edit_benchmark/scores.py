@@ -118,7 +118,7 @@ class Scores:
             pair.instruction,
             pair.source_images,
             as_text(str(edit.output_path)),
-            seed=seed_of_task(self._first_seed, pair.index),
+            seed=seed_of_task(self._first_seed, pair.seed_offset),
             output_path=self._place_of(edit.position),
             task_id=f"score {pair.name}",
             metadata={"category": pair.category},
