@@ -186,6 +186,8 @@ class EditTask(Task):
     Attributes:
         instruction: what to change.
         source_images: picture files, the one to change first; models that take one use that.
+        mask: a picture file, white where the first source may change and black where it must not,
+            with that one's aspect ratio; for the models of `core.masked_editors`.
         negative_prompt: what to keep out; has an effect only with guidance.
         width: pixels of the result; by default the source's aspect ratio at `working_area`.
         height: pixels of the result.
@@ -208,7 +210,7 @@ class EditTask(Task):
     __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=False)
     role = "edit"
     served_by = "workers.models.native_image_editor:NativeImageEditor"
-    picture_fields = ("source_images",)
+    picture_fields = ("source_images", "mask")
 
     instruction: Prompt
     source_images: Sources
@@ -228,6 +230,7 @@ class EditTask(Task):
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)
     picture_quality: Quality | None = None
+    mask: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,13 +329,14 @@ def fields_of(task: Task) -> dict[str, Any]:
 def task_to_json(task: Task) -> dict[str, Any]:
     """All fields, and under `kind` the name of the class.
 
-    `loras` and `picture_quality` are there only where they are set: records of others stay as they
-    always were.
+    `loras`, `picture_quality` and `mask` are there only where they are set: records of others stay
+    as they always were.
     """
     data = {"kind": type(task).__name__, **fields_of(task)}
     loras = data.pop("loras", ())
-    if data.get("picture_quality") is None:
-        data.pop("picture_quality", None)
+    for name in ("picture_quality", "mask"):
+        if data.get(name) is None:
+            data.pop(name, None)
     return {**data, "loras": [vars(lora) for lora in loras]} if loras else data
 
 

@@ -15,7 +15,8 @@ import types
 from pathlib import Path
 from typing import Any, Literal
 
-from tests import warm_fork_server
+from tests import hub_environment, warm_fork_server
+from tests.quick_exit import run_and_exit
 
 Kind = Literal["simulated", "models"]
 """What the commands' workers are: on simulated devices, or with real models."""
@@ -80,6 +81,7 @@ def _become(
     _wear(environment[MARK])
     os.environ.clear()
     os.environ.update(environment)
+    hub_environment.read_again()
     os.setsid()
     os.chdir(folder)
     for file, number in ((output, 1), (errors, 2)):
@@ -92,7 +94,8 @@ def _become(
     main = types.ModuleType("__main__")
     main.__file__ = line[0]
     sys.modules["__main__"] = main
-    exec(compile(script.read_bytes(), script, "exec"), main.__dict__)
+    code = compile(script.read_bytes(), script, "exec")
+    run_and_exit(lambda: exec(code, main.__dict__))
 
 
 def _wear(mark: str) -> None:

@@ -1,8 +1,10 @@
 """The command `run_edit_benchmark.py`: arguments, run, table, exit code."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,15 +23,22 @@ from apps.arguments import (
     seed,
 )
 from apps.dry_run import add_dry_run_option, print_plan
-from apps.edit_benchmark.compare import compare, comparison_table
+from apps.edit_benchmark.compare import compare
+from apps.edit_benchmark.comparison_table import comparison_page, print_comparison
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
-from apps.edit_benchmark.outputs import correlations, write_outputs
+from apps.edit_benchmark.judges import read_judges
+from apps.edit_benchmark.layout import official_names
+from apps.edit_benchmark.layout_folder import LayoutFolder, tell_layout
+from apps.edit_benchmark.official_results import official_table
+from apps.edit_benchmark.outputs import write_outputs
+from apps.edit_benchmark.pair_result import PairResult
 from apps.edit_benchmark.pairs import PairSet, find_data, read_pairs
+from apps.edit_benchmark.plain_table import letters_of
 from apps.edit_benchmark.records import Record, record_of
-from apps.edit_benchmark.runner import EditBenchmark, PairResult
+from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_settings
-from apps.edit_benchmark.summary import JudgedBy, Summary, read_makers, summarise
-from apps.edit_benchmark.table import print_comparison, print_summary
+from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
+from apps.edit_benchmark.table import print_summary
 from apps.gallery.live import LiveGallery
 from apps.gallery.two_runs import write_comparison
 from apps.interrupts import Interrupts, unwrapped
@@ -42,7 +51,8 @@ from core.errors import MultiGPUError, one_line
 from core.events import told_both
 from core.judge_calls import OVERALL
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
-from core.paths import as_text, user_path
+from core.names import bounded
+from core.paths import as_text, on_disk, user_path
 from core.store.results_table import FILE_NAME as TABLE
 
 ALL_SCORED, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -56,7 +66,8 @@ examples:
       check everything first, and see how long it will take and on which devices
   python run_edit_benchmark.py --config my.yaml --categories physical,causal --limit 20
   python run_edit_benchmark.py compare outputs/run_a outputs/run_b
-      paired differences of two runs on the same pairs; --html FILE shows both side by side
+      paired differences of two or more runs on the same pairs, and which of them are real;
+      --html FILE shows the first two side by side
 
 Run the same command again to continue: what is done and unchanged is not done again, and
 another judge scores the same edits. Edits and verdicts that are made anew because something
@@ -123,6 +134,20 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="have the judge asked again, once more than before, where it gave no readable score",
     )
+    add(
+        "--score-only",
+        metavar="FOLDER",
+        type=Path,
+        help="score the edits in FOLDER and load no editor; they may be named as GEdit-Bench, "
+        "ImgEdit, KRIS-Bench, RISEBench or this program name them. Results go to "
+        "DIR/<name of the data>-<name of FOLDER>",
+    )
+    add(
+        "--layout",
+        choices=official_names(),
+        help="also write the edits as this benchmark's official scorer wants them, into a folder "
+        "beside the results",
+    )
     add_dry_run_option(parser)
     add_gallery_option(parser)
     add_server_options(parser)
@@ -133,11 +158,17 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} compare",
-        description="Paired differences of two result folders, B - A.",
+        description="Paired differences of result folders, each less the ones before it, and which "
+        "of them are real.",
         allow_abbrev=False,
     )
     parser.add_argument("a", metavar="A", type=Path, help="results folder of one run")
-    parser.add_argument("b", metavar="B", type=Path, help="results folder of another run")
+    parser.add_argument(
+        "others", metavar="B", type=Path, nargs="+", help="results folders of other runs"
+    )
+    parser.add_argument(
+        "--judge", metavar="NAME", help="whose scores (default: the judge of each one's last run)"
+    )
     parser.add_argument("--score", default="O", help="which score (default: O, the overall one)")
     parser.add_argument(
         "--samples",
@@ -150,7 +181,7 @@ def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--html",
         metavar="FILE",
         type=Path,
-        help="also write a page that shows both runs side by side, with all their pictures",
+        help="also write a page that shows A and B side by side, with all their pictures",
     )
     return parser.parse_args(argv)
 
@@ -180,13 +211,15 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
 
 def _compare(options: argparse.Namespace) -> int:
     set_up_logging("INFO")
-    a, b = user_path(options.a, "A"), user_path(options.b, "B")
-    comparison = compare(a, b, options.score, options.samples)
+    folders = [user_path(folder, "a results folder") for folder in (options.a, *options.others)]
+    comparison = compare(folders, options.score, options.samples, options.judge)
     print_comparison(comparison)
+    for letter, folder in zip(letters_of(len(folders)), folders, strict=True):
+        print(one_line(f"{letter}: {as_text(folder)}"))
     if options.html is not None:
         page = user_path(options.html, "--html")
-        judge = read_makers(a).judged_by.judge
-        write_comparison(a, b, page, comparison_table(comparison, options.score), judge)
+        judge = comparison.runs[0].judged_by.judge
+        write_comparison(folders[0], folders[1], page, comparison_page(comparison), judge)
         print(one_line(f"side by side: {as_text(page)}"))
     return ALL_SCORED
 
@@ -205,7 +238,7 @@ def _run_interruptibly(
 def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None) -> int:
     settings = _settings(options)
     data = find_data(settings.data)
-    name = options.name or (data.stem if data.is_file() else data.name)
+    name = options.name or _folder_name(data, options.score_only)
     folder = Path(settings.output_dir) / name
     config_folder = user_path(options.config, "config").parent if options.config else None
     with EditBenchmark(
@@ -219,12 +252,16 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         data,
         backend,
         options.dry_run,
+        options.score_only,
     ) as run:
         if options.dry_run:
             with TemporaryDirectory() as kept:
                 return print_plan(run.plan(_pairs(settings, data, Path(kept))))
         gallery = LiveGallery(run.root.folder, settings.gallery)
         pairs = _pairs(settings, data, run.root.folder / "sources")
+        layout = LayoutFolder(run.root.folder, options.layout) if options.layout else None
+        if layout is not None:
+            layout.check(pairs.pairs)
         run.prepare(pairs)
         interrupts.run = run
         with gallery, create_view(run.tracker, options.progress, log_level(options)) as view:
@@ -232,8 +269,12 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
             results = run.run()
         interrupts.run = None  # from here on Ctrl-C ends the statistics
         records = [record_of(result, run.root) for result in results]
-        summary = _summary(run, records)
+        summary = replace(_summary(run, records), official=official_table(pairs.pairs, records))
         write_outputs(run.root.folder, records, summary)
+        if layout is not None and not interrupts.count:
+            written = layout.write(results, records)
+            for line in tell_layout(layout, written, len(results)):
+                logger.info(line)
         elapsed = time_line(run.status())
     _tell_unparsed(records, run.judge.type.varies)
     if options.progress != "json":
@@ -242,6 +283,15 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     if interrupts.count:
         return INTERRUPTED
     return ALL_SCORED if all(r.outcome == "scored" for r in records) else SOME_FAILED
+
+
+def _folder_name(data: Path, edits: Path | None) -> str:
+    """What the results' folder is called: the name of the data, and of edits that are there."""
+    name = data.stem if data.is_file() else data.name
+    if edits is None:
+        return name
+    made = Path(os.path.abspath(user_path(edits, "--score-only"))).name
+    return on_disk(bounded(as_text(f"{name}-{made}")))
 
 
 def _tell_end(elapsed: str | None, results: Sequence[PairResult], again: str, table: str) -> None:
@@ -286,13 +336,22 @@ def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
     names = [call.name for call in judge.prompts.calls]
     if judge.type.chats and len(names) > 1:
         names.append(OVERALL)
+    judged = read_judges(run.root.folder, records, name)
     return summarise(
         records,
         names,
-        JudgedBy(name, model, judge.prompt_hash, _judge_settings(run), run.settings.seed),
-        run.editor.identity,
+        JudgedBy(
+            name,
+            model,
+            judge.prompt_hash,
+            _judge_settings(run),
+            run.settings.seed,
+            judge.settings.batch_size,
+            judged.libraries,
+        ),
+        run.editor_identity,
         run.settings.bootstrap_samples,
-        correlations(run.root.folder, records, name),
+        judged.others,
         edited_by(run),
     )
 
@@ -304,19 +363,21 @@ def _judge_settings(run: EditBenchmark) -> dict[str, Any]:
 
 def edited_by(run: EditBenchmark) -> EditedBy:
     """How the edits of a run were made."""
-    edits, settings = run.edits_made(), run.settings
+    edits, settings, editor = run.edits_made(), run.settings, run.editor
+    if editor is None or run.editor_identity != editor.identity:
+        return EditedBy(run.editor_identity)
     attention, cache = settings.workers.attention_backend, settings.workers.chosen_cache
-    how = loaded_as(run.editor.variant, run.editor.memory)
-    how |= {BASE: run.editor.base_identity} if run.editor.base_identity else {}
+    how = loaded_as(editor.variant, editor.memory)
+    how |= {BASE: editor.base_identity} if editor.base_identity else {}
     how |= {} if attention == "auto" else {BACKEND: attention}
     how |= {"step_cache": str(cache)} if cache else {}
     return EditedBy(
-        run.editor.identity,
+        editor.identity,
         settings.editor.dtype,
         settings.seed,
         how,
         settings_of(edits),
         loras_of(edits),
-        [lora.record for lora in run.editor.loras],
-        dict(run.editor.scheduler),
+        [lora.record for lora in editor.loras],
+        dict(editor.scheduler),
     )

@@ -8,6 +8,7 @@ from core.judge import Judge
 from core.model_identity import loaded_as
 from core.worker_spec import WorkerSpec
 from workers.judges import memory
+from workers.made_with import made_with
 from workers.models.base import Log, ModelFamily, Verdict
 from workers.spread import load_spread_model
 from workers.torch_device import (
@@ -71,5 +72,6 @@ class JudgeFamily(ModelFamily):
             "model": self.spec.model_identity,
             **loaded_as(self.spec.variant, self.spec.memory),
             "prompt_hash": self.judge.prompt_hash,
+            **made_with(self.device, self.device_identity()[0]),
         }
         return Verdict(used, {"calls": calls})

@@ -1,0 +1,27 @@
+"""What the names of scores mean, in the words that stand below a table."""
+
+from collections.abc import Sequence
+
+MEANINGS = {
+    "SC": "semantic consistency: was done what was asked, and nothing else",
+    "PQ": "perceptual quality: is the edited picture sound",
+    "text_image": "cosine similarity of instruction and edited picture",
+    "image_image": "cosine similarity of source and edited picture",
+}
+"""By name; `explain` adds the overall score, which depends on what it is made of."""
+VIESCORE = {"SC", "PQ"}
+OVERALL = "O"
+
+
+def explain(names: Sequence[str]) -> list[str]:
+    """One line for each score whose meaning is known, in the order of the columns."""
+    return [f"{name}: {meaning}" for name in names if (meaning := _meaning(name, names))]
+
+
+def _meaning(name: str, names: Sequence[str]) -> str | None:
+    if name != OVERALL or name in MEANINGS:
+        return MEANINGS.get(name)
+    parts = [other for other in names if other != OVERALL]
+    if set(parts) == VIESCORE:
+        return "overall, sqrt(SC * PQ) of each pair"
+    return f"overall, of each pair's {', '.join(parts)}" if parts else None
