@@ -188,6 +188,8 @@ class EditTask(Task):
     Attributes:
         instruction: what to change.
         source_images: picture files, the one to change first; models that take one use that.
+        mask: a picture file, white where the first source may change and black where it must not,
+            with that one's aspect ratio; for the models of `core.masked_editors`.
         negative_prompt: what to keep out; has an effect only with guidance.
         width: pixels of the result; by default the source's aspect ratio at `working_area`.
         height: pixels of the result.
@@ -210,7 +212,7 @@ class EditTask(Task):
     __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=False)
     role = "edit"
     served_by = "workers.models.native_image_editor:NativeImageEditor"
-    picture_fields = ("source_images",)
+    picture_fields = ("source_images", "mask")
 
     instruction: Prompt
     source_images: Sources
@@ -230,6 +232,7 @@ class EditTask(Task):
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)
     picture_quality: Quality | None = None
+    mask: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +329,7 @@ class Result:
         return iter(self.keys())
 
 
-WHERE_SET = ("picture_quality", "target_images", "reference_images", "fields")
+WHERE_SET = ("picture_quality", "mask", "target_images", "reference_images", "fields")
 """Fields that neither records nor fingerprints know where they are not set."""
 
 

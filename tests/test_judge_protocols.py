@@ -102,7 +102,9 @@ def test_kris_is_the_mean_of_what_a_category_asks_for_out_of_a_hundred() -> None
 
 
 def test_kris_shows_the_right_result_where_there_is_one() -> None:
-    asked = protocol("kris.yaml").asked({"instruction": "do", "target": "target"})
+    asked = protocol("kris.yaml").asked(
+        {"instruction": "do", "category": "viewpoint_change", "target": "target"}
+    )
     assert [call.sees[-1] for call in asked] == ["edited", "target", "edited"]
 
 
@@ -189,8 +191,7 @@ def test_each_data_set_has_its_own_protocol_unless_settings_or_model_name_one() 
     assert chosen("rise", prompts="kris.yaml") == "kris.yaml"
     assert chosen("rise", type="vlm_logits") == "viescore_logits.yaml"
     assert chosen("rise", "x/demo_model/judge") == "demo.yaml"
-    known = {*DATA_SETS, "imgedit", "kris", "rise", "default"}
-    assert set(SETTINGS.judge_protocols) <= known
+    assert set(SETTINGS.judge_protocols) <= {*DATA_SETS, "default"}
 
 
 def test_a_form_of_data_is_told_before_it_is_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -104,7 +105,10 @@ def scores_csv(records: Sequence[Record]) -> str:
 
 
 def _imagefolder(records: Sequence[Record]) -> str:
-    """The text of metadata.jsonl, which makes the edits a Hugging Face imagefolder."""
+    """The text of metadata.jsonl, which makes the edits a Hugging Face imagefolder.
+
+    Edits that lie elsewhere can be no part of it.
+    """
     rows = [
         {
             "file_name": r.edited_image,
@@ -115,6 +119,6 @@ def _imagefolder(records: Sequence[Record]) -> str:
             "scores": json.dumps(r.scores),
         }
         for r in records
-        if r.edited_image is not None
+        if r.edited_image is not None and not os.path.isabs(on_disk(r.edited_image))
     ]
     return json_lines(with_exact_seeds(rows))

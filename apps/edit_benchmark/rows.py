@@ -56,21 +56,6 @@ def json_lines(file: Path) -> Iterator[dict[str, Any] | InputError]:
             yield InputError(f"{file.name} line {number}: expected an object, found {shown(row)}.")
 
 
-def json_list(file: Path) -> list[Any]:
-    """The list in a JSON file.
-
-    Raises:
-        InputError: the file cannot be read or holds no list.
-    """
-    try:
-        data = json.loads(_text(file))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not valid JSON ({error}).") from None
-    if not isinstance(data, list):
-        raise InputError(f"{file}: expected a list of pairs, found a {type(data).__name__}.")
-    return data
-
-
 def _text(file: Path) -> str:
     try:
         if file.stat().st_size > MAX_FILE_BYTES:

@@ -114,6 +114,13 @@ class JudgedBy:
         settings = [f"{k} {v}" for k, v in self.settings.items() if v is not None and k != "type"]
         return f"{self.judge} ({', '.join([self.model, f'prompts {self.prompt_hash}', *settings])})"
 
+    @property
+    def computed(self) -> str:
+        """What else may move a score: the seed, the size of batches and libraries, where known."""
+        seed = [] if self.seed is None else [f"seed {self.seed}"]
+        size = [] if self.batch_size is None else [f"batches of {self.batch_size}"]
+        return "".join(f", {told}" for told in (*seed, *size, *self.libraries))
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -153,12 +160,17 @@ class Summary(Figures):
         editor: the identity of its model.
         judges: all that scored these edits, this run's first.
         rank_correlations: Spearman's rho with each of the others that have an overall score.
+        official: the figures that the benchmark's own script computes from the same scores; None
+            where the data is of no benchmark with such a script.
+        best_of: what the choice among several edits of each pair gained; None where pairs have one.
     """
 
     editor: str
     judges: list[Figures]
     rank_correlations: dict[str, float]
     edited_by: EditedBy | None = None
+    official: dict[str, Any] | None = None
+    best_of: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The command `gallery.py`: builds the page of an output folder, whenever it was made."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from loguru import logger
 
+from apps.arguments import command_parser
 from apps.gallery.places import INDEX
 from apps.gallery.thumbnails import make_thumbnails, unused
 from apps.gallery.writer import GalleryWriter
@@ -30,12 +30,10 @@ off). This command makes it for folders of older and of killed runs, and changes
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="gallery.py",
-        description="Write a page (index.html) that shows all pictures of an output folder.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = command_parser(
+        "gallery.py",
+        "Write a page (index.html) that shows all pictures of an output folder.",
+        EXAMPLES,
     )
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the output folder of a run")
     parser.add_argument(

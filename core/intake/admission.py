@@ -229,7 +229,12 @@ def fingerprint(
         stack = [(lora.sha256, lora.strength) for lora in _counting(task, contents)]
         # One that is left of a stack draws what it draws by itself.
         loras, strength = stack[0] if len(stack) == 1 else (stack or None, None)
-    more = {n: len(paths_in(getattr(task, n))) for n in task.picture_fields if n in WHERE_SET}
+    mask = getattr(task, "mask", None)
+    if mask is not None:  # which of the pictures it is: their contents do not tell
+        sources = paths_in(task.source_images)  # type: ignore[attr-defined]
+        decides["mask"] = [len(sources), [*sources, mask].index(mask)]
+    several = [n for n in task.picture_fields if n in WHERE_SET and n != "mask"]
+    more = {n: len(paths_in(getattr(task, n))) for n in several}
     if any(more.values()):  # which of the pictures below is of which kind
         decides["more_pictures"] = more
     decides.update(

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from apps.edit_benchmark.pairs import read_pairs
+from apps.picture_commands.again import Again
 from apps.prompts.variants import with_alternatives
-from apps.tweets.again import Again
 from apps.tweets.tweets_file import read_tweets
 from core.checkpoints.lora_files import LoraInspector
 from core.errors import MultiGPUError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from apps.arguments import positive
+from apps.arguments import command_parser, positive
 from apps.gallery.items import Item
 from apps.gallery.reading import read_folder
 from apps.gallery.records import lists
@@ -50,12 +50,10 @@ exit codes: 0 fine, 1 verify found a problem, 2 unusable input, 130 interrupted
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="records.py",
-        description="Say what the record of an output folder tells; a run may be going on in it.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = command_parser(
+        "records.py",
+        "Say what the record of an output folder tells; a run may be going on in it.",
+        EXAMPLES,
     )
     add = parser.add_argument
     add("folder", metavar="FOLDER", type=Path, help="the output folder of a run")
