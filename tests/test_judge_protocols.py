@@ -183,15 +183,24 @@ def test_rise_shows_the_pictures_that_its_script_shows(
 
 
 def test_each_data_set_has_its_own_protocol_unless_settings_or_model_name_one() -> None:
-    def chosen(data_set: str, model: str = "a/judge", **judge: Any) -> str | None:
+    def chosen(data_set: str, model: str = "a/judge", **judge: Any) -> str:
         settings = load_benchmark_settings({"judge": judge}).for_data_set(data_set)
-        return judge_settings(settings, ModelChoice(model, model, "")).prompts
+        prompts = judge_settings(settings, ModelChoice(model, model, "")).prompts
+        assert prompts is not None
+        return Path(prompts).name
 
     assert chosen("rise") == "rise.yaml" and chosen("imagefolder") == "viescore.yaml"
     assert chosen("rise", prompts="kris.yaml") == "kris.yaml"
     assert chosen("rise", type="vlm_logits") == "viescore_logits.yaml"
     assert chosen("rise", "x/demo_model/judge") == "demo.yaml"
     assert set(SETTINGS.judge_protocols) <= {*DATA_SETS, "default"}
+
+
+def test_a_config_that_is_called_as_a_protocol_is_not_taken_for_it(tmp_path: Path) -> None:
+    (tmp_path / "kris.yaml").write_text("editor: {model: simulated}\n")
+    settings = load_benchmark_settings({}).for_data_set("kris")
+    judge = judge_settings(settings, ModelChoice("a/judge", "a/judge", ""))
+    assert load_judge(judge, tmp_path).prompts.name == "kris"
 
 
 def test_a_form_of_data_is_told_before_it_is_read(tmp_path: Path) -> None:
