@@ -68,7 +68,7 @@ class JudgePrompts(Section):
     placeholders: dict[Annotated[str, Field(min_length=2)], str] = Field(default_factory=dict)
     pictures: PictureSize | None = None
     sampling: Sampling = Field(default_factory=Sampling)
-    calls: Annotated[list[JudgeCall], Field(min_length=1, max_length=16)]
+    calls: Annotated[list[JudgeCall], Field(min_length=1, max_length=32)]
     overall: tuple[Overall, ...] = (Overall(),)
 
     @model_validator(mode="before")
