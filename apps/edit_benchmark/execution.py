@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from loguru import logger
 
+from apps.edit_benchmark.edits import Edits
 from apps.edit_benchmark.engine_choice import EngineChoice
 from apps.edit_benchmark.scores import Scores
 from core.engine.job import Job
@@ -33,7 +34,7 @@ class Execution:
         listener: told of events.
 
     Attributes:
-        edits, scores: results by the positions of their pairs; those that are known before the
+        edits, scores: results by the positions of their edits; those that are known before the
             start belong here, too.
     """
 
@@ -60,19 +61,16 @@ class Execution:
         for job in list(self._jobs.values()):
             job.interrupt(at_once)
 
-    def run(self, plan: Plan, scores: Scores) -> None:
+    def run(self, plan: Plan, edits: Edits, scores: Scores) -> None:
         """Make the edits of a plan, and score all that are there.
 
         Args:
-            scores: plans them.
+            edits: plans those of later turns when their turn comes.
+            scores: plans the scores.
         """
-        self._plan, self._planned_scores = plan, scores
+        self._plan, self._planned_edits, self._planned_scores = plan, edits, scores
         for result in self.edits.values():
-            if not result.success:
-                logger.error(f"{result.task_id}: {result.status}: {result.error}")
-                self._tell(TaskSpared())
-            self._session.tracker.settle(result, "edit")
-            self._tell(TaskEnded(result, shape=TaskShape("edit")))
+            self._tell_settled(result)
         there = [edit for _, edit in sorted(self.edits.items()) if edit.success]
         to_score = [item for edit in there if (item := self._score(edit)) is not None]
         if plan.tasks or to_score:
@@ -83,28 +81,54 @@ class Execution:
         if again:
             logger.info(f"{again} verdicts without a score are asked for again.")
         engine = self._start([r for r in self._choice.roles if edits or r.role == "score"])
-        editing = self._submit("edit", edits, sealed=True)
+        waiting = self._planned_edits.waiting
+        editing = self._submit("edit", edits, sealed=not waiting)
         scoring = self._submit("score", to_score, sealed=not edits)
-        unfinished = len(edits)
-        self._expect(engine, scoring, unfinished)
+        unfinished = len(edits)  # of those that the engine knows
+        self._expect(engine, waiting, unfinished + waiting)
         engine.start()  # now it knows of both when it shares the devices out
         while not (editing.finished and scoring.finished and self._ended.empty()):
             found = self._next_ended()
             if found is None or found[0] == "score":
                 continue
-            unfinished -= 1
-            item = self._score(found[1]) if found[1].success else None
-            if item is not None:
-                self._session.tracker.add([shape_of(item)])
-                engine.extend(scoring, [item])
-            self._expect(engine, scoring, unfinished)
-            if unfinished == 0:
+            later, to_score = self._after(found[1])
+            for job, items in ((scoring, to_score), (editing, later)):
+                if items:
+                    self._session.tracker.add(map(shape_of, items))
+                    engine.extend(job, items)
+            unfinished += len(later) - 1
+            was_waiting, waiting = waiting, self._planned_edits.waiting
+            self._expect(engine, waiting, unfinished + waiting)
+            if was_waiting and not waiting:
+                engine.seal(editing)
+            if unfinished + waiting == 0:
                 engine.seal(scoring)
         engine.stop(at_once=self._stopping)
         for waited, steps in engine.waits_in_step:
             logger.info(
                 f"enable_batch_sync: workers waited {waited:.1f} s for each other in {steps} steps."
             )
+
+    def _after(self, edit: Result) -> tuple[list[Admitted], list[Admitted]]:
+        """Edits to be made of an edit that has ended, and scores of what is there now."""
+        to_make, ended = [], [edit]
+        for one in self._planned_edits.after(self._plan, edit):
+            if isinstance(one, Admitted):
+                to_make.append(one)
+            else:
+                self.edits[one.position] = one
+                self._tell_settled(one)
+                ended.append(one)
+        scores = [self._score(each) for each in ended if each.success]
+        return to_make, [item for item in scores if item is not None]
+
+    def _tell_settled(self, edit: Result) -> None:
+        """Tell of an edit that no worker was given."""
+        if not edit.success:
+            logger.error(f"{edit.task_id}: {edit.status}: {edit.error}")
+            self._tell(TaskSpared())
+        self._session.tracker.settle(edit, "edit")
+        self._tell(TaskEnded(edit, shape=TaskShape("edit")))
 
     def _start(self, needed: Sequence[RoleModel]) -> TaskEngine:
         choice, tracker = self._choice, self._session.tracker
@@ -133,10 +157,11 @@ class Execution:
             job.interrupt()
         return job
 
-    def _expect(self, engine: TaskEngine, scoring: Job, edits: int) -> None:
-        """Say how many edits may still be scored."""
-        engine.expect(scoring, "score", edits)
-        self._session.tracker.expect("score", edits)
+    def _expect(self, engine: TaskEngine, edits: int, scores: int) -> None:
+        """Say how many edits wait for the turn before them, and how many may still be scored."""
+        for role, count in (("edit", edits), ("score", scores)):
+            engine.expect(self._jobs[role], role, count)
+            self._session.tracker.expect(role, count)
 
     def _score(self, edit: Result) -> Admitted | None:
         """What is to be done to score an edit; None if its score is there, or will not be made.

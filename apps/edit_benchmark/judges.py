@@ -11,15 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from apps.edit_benchmark.categories import category_folder
-from apps.edit_benchmark.records import (
-    Record,
-    mass_of,
-    outcome_of_verdict,
-    parts_of_calls,
-    read_verdict,
-)
+from apps.edit_benchmark.records import Record, mass_of, outcome_of_verdict, parts_of_calls
 from apps.edit_benchmark.summary import JudgedBy, OtherJudge, read_makers
 from apps.edit_benchmark.usage import usage_of
+from apps.edit_benchmark.verdicts import read_verdict
 from core.errors import InputError
 from core.paths import as_text, on_disk
 

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from loguru import logger
 
-from apps.edit_benchmark.pair_result import PairResult
+from apps.edit_benchmark.pair_result import AttemptResult, PairResult
+from apps.edit_benchmark.verdicts import read_verdict
 from core.errors import InputError
 from core.paths import as_text
 from core.store.outputs import OutputRoot, json_lines
@@ -32,6 +33,9 @@ class Record:
             the data has no such marks.
         mass: for judges of type vlm_logits, the score tokens' probability together, by call.
         parts: for judges whose calls ask for several numbers: what each was given, by call.
+        edits: where the pair has several edits, of other seeds: each with edited_image, seed,
+            outcome and scores.
+        chosen: the place among these of the edit that counts, from 0: the judge's best.
     """
 
     pair_id: str
@@ -49,6 +53,8 @@ class Record:
     intersection_exist: bool | None = None
     mass: dict[str, float] | None = None
     parts: dict[str, dict[str, float]] | None = None
+    edits: list[dict[str, Any]] | None = None
+    chosen: int | None = None
 
 
 def record_of(result: PairResult, root: OutputRoot) -> Record:
@@ -81,7 +87,20 @@ def record_of(result: PairResult, root: OutputRoot) -> Record:
         pair.intersection_exist,
         mass_of(verdict),
         parts_of_calls(verdict),
+        [_edit_of(result, attempt, root) for attempt in result.attempts] or None,
+        result.chosen if result.attempts else None,
     )
+
+
+def _edit_of(result: PairResult, attempt: AttemptResult, root: OutputRoot) -> dict[str, Any]:
+    """What a record says of one of several edits."""
+    own = record_of(PairResult(result.pair, attempt.edit, attempt.score), root)
+    return {
+        "edited_image": own.edited_image,
+        "seed": own.seed,
+        "outcome": own.outcome,
+        "scores": own.scores,
+    }
 
 
 def mass_of(verdict: Mapping[str, Any]) -> dict[str, float] | None:
@@ -124,24 +143,6 @@ def outcome_of_verdict(
         problems = "; ".join(f"{call['name']}: {call['problem']}" for call in calls)
         return "unparsed", None, f"No score: {problems or 'the answer was not in form'}."
     return "scored", verdict["used"]["scores"], None
-
-
-def read_verdict(file: Path) -> dict[str, Any]:
-    """A judge's verdict: `used` with the scores, `calls` with what it said.
-
-    Raises:
-        ValueError: somebody removed or damaged it.
-    """
-    try:
-        verdict = dict(json.loads(file.read_text("utf-8")))
-        scores, calls = verdict["used"]["scores"], verdict.get("calls", [])
-        if not all(isinstance(score, int | float) for score in (scores or {}).values()):
-            raise TypeError("scores")
-        if not all(isinstance(call["name"], str) for call in calls):
-            raise TypeError("calls")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"The verdict {file.name} is damaged or gone") from error
-    return verdict
 
 
 def lines(records: Iterable[Record]) -> str:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from loguru import logger
 
+from apps.edit_benchmark.best_of import best_of
 from apps.edit_benchmark.data_set import form_of
 from apps.edit_benchmark.editing import Edit
 from apps.edit_benchmark.edits import Edits, lora_folders
 from apps.edit_benchmark.engine_choice import EngineChoice
 from apps.edit_benchmark.execution import Execution
 from apps.edit_benchmark.pair import Pair
-from apps.edit_benchmark.pair_result import PairResult
+from apps.edit_benchmark.pair_result import AttemptResult, PairResult
 from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.planned import plan_benchmark
 from apps.edit_benchmark.roles import choose_roles
@@ -184,12 +185,14 @@ class EditBenchmark:
             self._scoring,
             self._session,
             self._planner,
-            self._pairs,
+            self._planned_edits.attempts,
             self.settings.seed,
             self._retry_unparsed,
         )
         self._planned_scores.look_at(self.finished_edits(), bool(self._plan.tasks))
-        self._score_summary = self._planned_scores.summary(self._plan.tasks, self._plan)
+        self._score_summary = self._planned_scores.summary(
+            self._plan.tasks, self._plan, self._planned_edits.waiting
+        )
         return self._plan
 
     def plan(self, pair_set: PairSet) -> RunPlan:
@@ -200,9 +203,7 @@ class EditBenchmark:
         """
         self._pairs = pair_set.pairs
         with quiet():
-            _, edits = self._planned_edits.look_at(self._pairs)
-        standings = self._session.standings(self._planner, edits)
-        with quiet():
+            standings = self._planned_edits.standings(self._pairs)
             plan = self.prepare(pair_set)
         return plan_benchmark(
             standings,
@@ -230,9 +231,10 @@ class EditBenchmark:
     def _run(self) -> list[PairResult]:
         there = self.finished_edits()
         if there and not self._plan.tasks:  # else the plan says it
-            logger.info(f"{len(there)} of {len(self._pairs)} edits are there already.")
+            every = len(self._planned_edits.attempts)
+            logger.info(f"{len(there)} of {every} edits are there already.")
         self._tell_plan()
-        self._execution.run(self._plan, self._planned_scores)
+        self._execution.run(self._plan, self._planned_edits, self._planned_scores)
         if self._plan.replaced is not None:
             self._plan.replaced.write_tables()
         self._session.end(self._plan)
@@ -262,13 +264,23 @@ class EditBenchmark:
     # -- what came of it -------------------------------------------------------
 
     def results(self) -> list[PairResult]:
-        """One record per pair, in input order."""
+        """What became of each pair, in input order; of several edits the judge's best counts."""
         edits, scores = self._execution.edits, self._execution.scores
-        told = self._plan.told([edits[i] for i in range(len(self._pairs))])
-        return [
-            PairResult(pair, edit, scores.get(i))
-            for i, (pair, edit) in enumerate(zip(self._pairs, told, strict=True))
-        ]
+        attempts = self._planned_edits.attempts
+        told = self._plan.told([edits[i] for i in range(len(attempts))])
+        of_pair: list[list[AttemptResult]] = [[] for _ in self._pairs]
+        pairs = list(self._pairs)
+        for position, attempt in enumerate(attempts):
+            one = AttemptResult(attempt.number, told[position], scores.get(position))
+            of_pair[attempt.of].append(one)
+        for attempt in reversed(attempts):
+            pairs[attempt.of] = attempt.pair
+        results = []
+        for pair, found in zip(pairs, of_pair, strict=True):
+            chosen = best_of(found) if len(found) > 1 else found[0]
+            several = tuple(found) if len(found) > 1 else ()
+            results.append(PairResult(pair, chosen.edit, chosen.score, several))
+        return results
 
     def finished_edits(self) -> list[Result]:
         """Edits that are there, of this run and of earlier ones."""

@@ -42,6 +42,7 @@ class BenchmarkSettings(EditModels):
     sample_seed: Seed | None
     limit: Count | None
     seed_by: SeedBy
+    edits_per_pair: Count
     output_dir: Annotated[str, Field(min_length=1)]
     lora_dir: Annotated[str, Field(min_length=1)]
     seed: Seed

@@ -162,6 +162,7 @@ class Summary(Figures):
         rank_correlations: Spearman's rho with each of the others that have an overall score.
         official: the figures that the benchmark's own script computes from the same scores; None
             where the data is of no benchmark with such a script.
+        best_of: what the choice among several edits of each pair gained; None where pairs have one.
     """
 
     editor: str
@@ -169,6 +170,7 @@ class Summary(Figures):
     rank_correlations: dict[str, float]
     edited_by: EditedBy | None = None
     official: dict[str, Any] | None = None
+    best_of: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from apps.edit_benchmark.parts import Subset
 from apps.edit_benchmark.plain_table import (
@@ -52,8 +53,19 @@ def print_summary(summary: Summary, folder: Path) -> None:
     _print_figures(summary)
     for note in (*explain(summary.names), NOTE):
         print(textwrap.fill(note, columns_of_terminal()))
+    if summary.best_of is not None:
+        print(textwrap.fill(_best_of(summary.best_of), columns_of_terminal()))
     if len(summary.judges) > 1:
         _print_judges(summary)
+
+
+def _best_of(found: dict[str, Any]) -> str:
+    """What the choice among several edits gained."""
+    line = f"best of {found['edits_per_pair']} edits of each pair, chosen by this judge"
+    if found["best"] is None:
+        return line
+    means = f"first {found['first']:.2f}, all {found['all']:.2f}, best {found['best']:.2f}"
+    return f"{line}: {means} on average over {found['pairs_with_all_scores']} pairs"
 
 
 def _print_figures(summary: Figures) -> None:
