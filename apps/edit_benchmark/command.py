@@ -328,6 +328,9 @@ def _pairs(
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
     judge, model, name = run.judge, run.judge_model.identity, run.judge_name
     names = judge.prompts.score_names
+    if not judge.type.chats:  # which of them there are depends on its model and on the data
+        given = {name for record in records for name in record.scores or ()}
+        names = [name for name in names if name in given] or names
     judged = read_judges(run.root.folder, records, name)
     return summarise(
         records,

@@ -131,6 +131,7 @@ class Scores:
             as_text(str(edit.output_path)),
             target_images=pair.target_images if "target" in seen else (),
             reference_images=pair.reference_images if "references" in seen else (),
+            mask=(pair.mask or None) if "mask" in seen else None,
             fields=fields_named(given, prompts.row_fields),
             seed=attempt.seed(self._first_seed),
             output_path=self._place_of(edit.position),
