@@ -30,11 +30,13 @@ class Statistic(Protocol):
     Attributes:
         script: its name, and where it is published.
         names: of the scores that it needs, each with the names under which judges may give it;
-            none where it takes every rating of its protocol.
+            none where names differ, and only the number of ratings tells its protocol.
+        ratings: that number.
     """
 
     script: str
     names: Mapping[str, Sequence[str]]
+    ratings: int
 
     def table(self, judged: Sequence[Judged]) -> dict[str, Any]:
         """The script's figures, ready for JSON; None where there is nothing to average."""
@@ -53,8 +55,10 @@ def named_scores(
     statistic: Statistic, scores: Mapping[str, float] | None
 ) -> dict[str, float] | None:
     """A judge's scores under the statistic's names; None where none is there."""
-    if scores is None or not statistic.names:
-        return None if scores is None else dict(scores)
+    if scores is None:
+        return None
+    if not statistic.names:
+        return dict(scores) if len(scores) == statistic.ratings else None
     plain = {_plain(name): value for name, value in scores.items()}
     found = {}
     for name, others in statistic.names.items():

@@ -34,6 +34,7 @@ class GEditStatistic:
     """Semantics and quality from 0 to 10, and the root of their product."""
 
     script = "calculate_statistics.py of GEdit-Bench (github.com/stepfun-ai/Step1X-Edit)"
+    ratings = 2
     names: Mapping[str, Sequence[str]] = {"SC": ("semantics",), "PQ": ("quality",)}
 
     def table(self, judged: Sequence[Judged]) -> dict[str, Any]:

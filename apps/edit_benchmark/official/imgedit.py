@@ -21,6 +21,7 @@ class ImgEditStatistic:
     """Three ratings, whose names differ by the type of the edit."""
 
     script = "step1_get_avgscore.py and step2_typescore.py of ImgEdit (github.com/PKU-YuanGroup)"
+    ratings = RATINGS
     names: Mapping[str, Sequence[str]] = {}
 
     def table(self, judged: Sequence[Judged]) -> dict[str, Any]:

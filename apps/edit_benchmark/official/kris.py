@@ -48,6 +48,7 @@ class KrisStatistic:
     """Visual consistency, visual quality, instruction following, knowledge plausibility."""
 
     script = "summarize.py of BAGEL's KRIS-Bench evaluation (github.com/ByteDance-Seed/Bagel)"
+    ratings = 4
     names: Mapping[str, Sequence[str]] = {
         "consistency_score": ("consistency", "visual_consistency", "VC"),
         "quality_score": ("quality", "visual_quality", "image_quality", "VQ"),

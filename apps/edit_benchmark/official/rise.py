@@ -28,6 +28,7 @@ class RiseStatistic:
     """Reasoning, consistency, and for all but logical edits plausibility."""
 
     script = "gpt_eval.py of RISEBench (github.com/PhoenixZ810/RISEBench)"
+    ratings = 3
     names: Mapping[str, Sequence[str]] = {
         "Reasoning": ("instruction_reasoning", "reason", "judge2"),
         "ApprConsistency": ("consistency", "appearance_consistency", "judge1"),
