@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from core.registry import Registry
 
 if TYPE_CHECKING:
-    from core.judge_calls import JudgePrompts
+    from core.judge_protocol import JudgePrompts
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,9 @@ class JudgeType:
         own_settings: fields of the judge's settings that decide scores of this type only.
         new_tokens: of an answer, where that is no matter of settings.
         varies: to ask again may give another answer.
+        loads: its workers load a model, and need a device. Others ask somebody else's server.
+        usual_temperature: at which it is asked where neither settings nor prompt file say it; None
+            leaves it to whoever serves the model.
     """
 
     served_by: str
@@ -33,10 +36,12 @@ class JudgeType:
     own_settings: frozenset[str] = frozenset()
     new_tokens: int | None = None
     varies: bool = False
+    loads: bool = True
+    usual_temperature: float | None = 0.0
 
     def missing_in(self, prompts: "JudgePrompts") -> str | None:
         """The fields that calls have to set, in words, if one of them does not."""
-        if all(getattr(call, name) for call in prompts.calls for name in self.needs):
+        if all(getattr(form, name) for form in prompts.forms for name in self.needs):
             return None
         return " and ".join(f"`{name}`" for name in self.needs)
 

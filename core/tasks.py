@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from core.fields import (
     Area,
     Metadata,
+    MoreSources,
     Prompt,
     Quality,
     Scale,
@@ -21,6 +22,7 @@ from core.fields import (
     Steps,
     Strength,
     Text,
+    TextFields,
     no_bool,
 )
 from core.paths import as_text
@@ -241,6 +243,9 @@ class ScoreTask(Task):
         instruction: what was to be changed.
         source_images: the pictures before, as in the edit's task.
         edited_image: the picture after.
+        target_images: pictures of a right result, for judges whose questions show them.
+        reference_images: further pictures that questions show.
+        fields: texts that questions name, as `{explain_en}` in a prompt file; by name.
         seed: for judges that sample.
         more_asks: how often a judge of type vlm is asked beyond the usual twice while its answer
             cannot be read; which answers it gave before does not depend on it.
@@ -253,11 +258,14 @@ class ScoreTask(Task):
     role = "score"
     served_by = "workers.judges.registry:create_judge"
     of_pipelines = False
-    picture_fields = ("source_images", "edited_image")
+    picture_fields = ("source_images", "edited_image", "target_images", "reference_images")
 
     instruction: Prompt
     source_images: Sources
     edited_image: Source
+    target_images: MoreSources = ()
+    reference_images: MoreSources = ()
+    fields: TextFields = field(default_factory=dict)
     seed: Seed | None = None
     more_asks: Annotated[int, Field(ge=0, le=100), BeforeValidator(no_bool)] = 0
     output_path: Text | None = None
@@ -321,6 +329,10 @@ class Result:
         return iter(self.keys())
 
 
+WHERE_SET = ("picture_quality", "mask", "target_images", "reference_images", "fields")
+"""Fields that neither records nor fingerprints know where they are not set."""
+
+
 def fields_of(task: Task) -> dict[str, Any]:
     """The fields of a task by name; unlike `vars`, it leaves no dict with the task."""
     return {name: getattr(task, name) for name in type(task).__dataclass_fields__}
@@ -329,13 +341,13 @@ def fields_of(task: Task) -> dict[str, Any]:
 def task_to_json(task: Task) -> dict[str, Any]:
     """All fields, and under `kind` the name of the class.
 
-    `loras`, `picture_quality` and `mask` are there only where they are set: records of others stay
-    as they always were.
+    Fields that came later are there only where they are set: records of others stay as they always
+    were.
     """
     data = {"kind": type(task).__name__, **fields_of(task)}
     loras = data.pop("loras", ())
-    for name in ("picture_quality", "mask"):
-        if data.get(name) is None:
+    for name in WHERE_SET:
+        if not data.get(name):
             data.pop(name, None)
     return {**data, "loras": [vars(lora) for lora in loras]} if loras else data
 

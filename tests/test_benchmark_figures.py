@@ -409,8 +409,8 @@ def test_judges_stand_side_by_side(
     assert " ".join(rows[0]) == "category A scored A O A 95 % B scored B O B 95 %"
     assert rows[2] == ["sea", "0", "-", "-", "1", "5.00", "-"]
     assert rows[3][:3] == ["overall", "4", "1.50"]
-    assert "A: judge (model, prompts hash), 20 % unparsed" in beside
-    assert "temperature 0.7), batches of 8, torch 1" in beside
+    assert "A: judge (model, prompts hash), seed 42, 20 % unparsed" in beside
+    assert "temperature 0.7), seed 1, batches of 8, torch 1" in beside
 
 
 # -- several runs --------------------------------------------------------------

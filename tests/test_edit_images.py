@@ -17,7 +17,7 @@ from apps.edit_images.found_pictures import natural
 from apps.edit_images.options import EXAMPLES, check_source, parse_arguments
 from core.errors import InputError
 from core.store.provenance import read_provenance
-from tests.conftest import write_safetensors
+from tests.conftest import PROJECT, Project, simulated, wait_until, write_safetensors
 from tests.inline_backend import InlineBackend
 from tests.inline_command import rows
 
@@ -355,3 +355,30 @@ def test_every_example_of_the_help_is_a_line_of_arguments() -> None:
     for line in lines:
         options = parse_arguments(shlex.split(line.partition("edit_images.py")[2]))
         check_source(options)
+
+
+# -- as a process ------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_a_run_and_the_same_command_goes_on(project: Project) -> None:
+    folder = project.folder / "photos"
+    folder.mkdir()
+    for number in range(6):
+        Image.new("RGB", (128, 128), (40 * number, 0, 0)).save(folder / f"p{number}.png")
+    slow = {"seconds_per_megapixel_step": 20.0}
+    settings = simulated(editor={"model": "simulated"}, simulated=slow, device="cpu", gallery=False)
+    config = str(project.write_settings(settings))
+    line = ["photos", *NIGHT, "--config", config, "--set", "steps=3", "--set", "size=128x128"]
+
+    run = project.execute(PROJECT / "edit_images.py", line)
+    made = project.folder / "outputs" / "photos_edited"
+    wait_until(lambda: any(made.glob("*.png")), "a picture")
+    run.interrupt()
+    assert run.finish() == 130, run.errors
+    done = len(list(made.glob("*.png")))
+    assert 0 < done < 6 and "Continue later with" in run.errors
+
+    project.write_settings({**settings, "simulated": {"seconds_per_megapixel_step": 0.0}})
+    run = project.execute(PROJECT / "edit_images.py", line)
+    assert run.finish() == 0, run.errors
+    assert run.output.splitlines()[0] == f"6 edits: {6 - done} done, {done} skipped"

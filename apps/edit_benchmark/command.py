@@ -23,9 +23,9 @@ from apps.arguments import (
     seed,
 )
 from apps.dry_run import add_dry_run_option, print_plan
+from apps.edit_benchmark.agreement.command import agreement_arguments, tell_agreement
 from apps.edit_benchmark.best_of import choice_summary
-from apps.edit_benchmark.compare import compare
-from apps.edit_benchmark.comparison_table import comparison_page, print_comparison
+from apps.edit_benchmark.compare_command import compare_runs
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
 from apps.edit_benchmark.judges import read_judges
 from apps.edit_benchmark.layout import official_names
@@ -34,23 +34,20 @@ from apps.edit_benchmark.official_results import official_table
 from apps.edit_benchmark.outputs import write_outputs
 from apps.edit_benchmark.pair_result import PairResult
 from apps.edit_benchmark.pairs import PairSet, find_data, read_pairs
-from apps.edit_benchmark.plain_table import letters_of
 from apps.edit_benchmark.records import Record, record_of
 from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_settings
 from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
 from apps.edit_benchmark.table import print_summary
 from apps.gallery.live import LiveGallery
-from apps.gallery.two_runs import write_comparison
 from apps.interrupts import Interrupts, unwrapped
 from apps.json_events import print_refusal
 from apps.log_lines import set_up_logging
 from apps.progress import create_view
 from apps.run_summary import failure_lines, time_line
 from core.engine.backend import WorkerBackend
-from core.errors import MultiGPUError, one_line
+from core.errors import MultiGPUError
 from core.events import told_both
-from core.judge_calls import OVERALL
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
 from core.names import bounded
 from core.paths import as_text, on_disk, user_path
@@ -70,6 +67,9 @@ examples:
       paired differences of two or more runs on the same pairs, and which of them are real;
       --html FILE shows the first two side by side
 
+  python run_edit_benchmark.py agreement --data EditReward-Bench --config my.yaml
+      how often the judge prefers what people prefer; see agreement --help
+
 Run the same command again to continue: what is done and unchanged is not done again, and
 another judge scores the same edits. Edits and verdicts that are made anew because something
 changed are kept in .replaced, unless --overwrite is given.
@@ -78,6 +78,10 @@ exit codes: 0 every pair has a score, 1 some have none, 2 unusable input, 130 in
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    return _run_parser().parse_args(argv)
+
+
+def _run_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Edit pictures by instruction on all GPUs, then have a judge score them.",
@@ -153,38 +157,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add_gallery_option(parser)
     add_server_options(parser)
     add_output_options(parser)
-    return parser.parse_args(argv)
-
-
-def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} compare",
-        description="Paired differences of result folders, each less the ones before it, and which "
-        "of them are real.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("a", metavar="A", type=Path, help="results folder of one run")
-    parser.add_argument(
-        "others", metavar="B", type=Path, nargs="+", help="results folders of other runs"
-    )
-    parser.add_argument(
-        "--judge", metavar="NAME", help="whose scores (default: the judge of each one's last run)"
-    )
-    parser.add_argument("--score", default="O", help="which score (default: O, the overall one)")
-    parser.add_argument(
-        "--samples",
-        type=positive,
-        default=10_000,
-        metavar="N",
-        help="resamplings behind the intervals (default: 10000)",
-    )
-    parser.add_argument(
-        "--html",
-        metavar="FILE",
-        type=Path,
-        help="also write a page that shows A and B side by side, with all their pictures",
-    )
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None) -> int:
@@ -197,7 +170,9 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
     told_as = "auto"
     try:
         if argv[:1] == ["compare"]:
-            return _compare(parse_compare_arguments(argv[1:]))
+            return compare_runs(argv[1:], PROGRAM)
+        if argv[:1] == ["agreement"]:
+            return _agreement(argv, backend)
         options = parse_arguments(argv)
         told_as = options.progress
         set_up_logging(log_level(options))
@@ -210,19 +185,26 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
         return UNUSABLE_INPUT
 
 
-def _compare(options: argparse.Namespace) -> int:
-    set_up_logging("INFO")
-    folders = [user_path(folder, "a results folder") for folder in (options.a, *options.others)]
-    comparison = compare(folders, options.score, options.samples, options.judge)
-    print_comparison(comparison)
-    for letter, folder in zip(letters_of(len(folders)), folders, strict=True):
-        print(one_line(f"{letter}: {as_text(folder)}"))
-    if options.html is not None:
-        page = user_path(options.html, "--html")
-        judge = comparison.runs[0].judged_by.judge
-        write_comparison(folders[0], folders[1], page, comparison_page(comparison), judge)
-        print(one_line(f"side by side: {as_text(page)}"))
-    return ALL_SCORED
+def _agreement(argv: Sequence[str], backend: WorkerBackend | None) -> int:
+    """Score what is to be scored, then tell how far the judges can be trusted."""
+    options = agreement_arguments(_run_parser(), argv[1:], f"{PROGRAM} agreement")
+    set_up_logging(log_level(options))
+    folders = [user_path(folder, "a results folder") for folder in options.folders]
+    code = ALL_SCORED
+    if not folders:
+        with Interrupts(argv) as interrupts:
+            code = _run_interruptibly(options, interrupts, backend)
+        if options.dry_run or code not in (ALL_SCORED, SOME_FAILED):
+            return code
+        folders = [_results_folder(_settings(options), options)]
+    pairs = None
+    if options.data is not None or not options.folders:
+        settings = _settings(options)
+        with TemporaryDirectory() as kept:
+            read = _pairs(settings, find_data(settings.data), Path(kept), with_pictures=False)
+        pairs = read.pairs
+    tell_agreement(options, folders, pairs)
+    return code
 
 
 def _run_interruptibly(
@@ -239,8 +221,7 @@ def _run_interruptibly(
 def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None) -> int:
     settings = _settings(options)
     data = find_data(settings.data)
-    name = options.name or _folder_name(data, options.score_only)
-    folder = Path(settings.output_dir) / name
+    folder = _results_folder(settings, options)
     config_folder = user_path(options.config, "config").parent if options.config else None
     with EditBenchmark(
         settings,
@@ -290,6 +271,11 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     return ALL_SCORED if all(r.outcome == "scored" for r in records) else SOME_FAILED
 
 
+def _results_folder(settings: BenchmarkSettings, options: argparse.Namespace) -> Path:
+    data = find_data(settings.data)
+    return Path(settings.output_dir) / (options.name or _folder_name(data, options.score_only))
+
+
 def _folder_name(data: Path, edits: Path | None) -> str:
     """What the results' folder is called: the name of the data, and of edits that are there."""
     name = data.stem if data.is_file() else data.name
@@ -332,15 +318,16 @@ def _settings(options: argparse.Namespace) -> BenchmarkSettings:
     return settings.model_copy(update=given)
 
 
-def _pairs(settings: BenchmarkSettings, data: Path, work_folder: Path) -> PairSet:
-    return read_pairs(data, work_folder, settings.choice, settings.fields, settings.seed_by)
+def _pairs(
+    settings: BenchmarkSettings, data: Path, work_folder: Path, with_pictures: bool = True
+) -> PairSet:
+    read = settings.choice, settings.fields, settings.seed_by
+    return read_pairs(data, work_folder, *read, with_pictures)
 
 
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
     judge, model, name = run.judge, run.judge_model.identity, run.judge_name
-    names = [call.name for call in judge.prompts.calls]
-    if judge.type.chats and len(names) > 1:
-        names.append(OVERALL)
+    names = judge.prompts.score_names
     judged = read_judges(run.root.folder, records, name)
     return summarise(
         records,
@@ -351,8 +338,9 @@ def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
             judge.prompt_hash,
             _judge_settings(run),
             run.settings.seed,
-            judge.settings.batch_size,
+            judge.settings.batch_size if judge.type.loads else None,
             judged.libraries,
+            judged.usage,
         ),
         run.editor_identity,
         run.settings.bootstrap_samples,

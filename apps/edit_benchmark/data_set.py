@@ -29,3 +29,10 @@ class DataSet(Protocol):
 
 
 DATA_SETS: Registry[DataSet] = Registry("data set", "apps.edit_benchmark.data_sets")
+
+
+def form_of(path: Path) -> str:
+    """The name of the form that what lies at `path` has; empty where it has none."""
+    # What takes any file or folder is asked after those that know theirs by a mark.
+    known = sorted(DATA_SETS, key=lambda name: DATA_SETS[name].takes_any)
+    return next((name for name in known if DATA_SETS[name].fits(path)), "")

@@ -13,6 +13,7 @@ from typing import Any
 from apps.edit_benchmark.categories import category_folder
 from apps.edit_benchmark.records import Record, mass_of, outcome_of_verdict, parts_of_calls
 from apps.edit_benchmark.summary import JudgedBy, OtherJudge, read_makers
+from apps.edit_benchmark.usage import usage_of
 from apps.edit_benchmark.verdicts import read_verdict
 from core.errors import InputError
 from core.paths import as_text, on_disk
@@ -38,10 +39,12 @@ class Judged:
 
     Attributes:
         libraries: versions of those that computed the verdicts of the run's own judge.
+        usage: what its server was asked and counted; None where no server was asked.
         others: all judges but that one.
     """
 
     libraries: list[str]
+    usage: dict[str, float] | None
     others: list[OtherJudge]
 
 
@@ -52,17 +55,18 @@ def read_judges(folder: Path, records: Sequence[Record], judge: str) -> Judged:
         records: of the run's own judge.
         judge: its name.
     """
-    own = [_verdict(verdict_file(folder, judge, record)) for record in records]
+    own = [verdict_at(verdict_file(folder, judge, record)) for record in records]
     shown = [_shown(folder, r, verdict) for r, verdict in zip(records, own, strict=True)]
     names = (as_text(p.name) for p in (folder / SCORES).glob("*") if p.is_dir())
     others = (_other(folder, name, records, shown) for name in sorted(names) if name != judge)
-    return Judged(_libraries(own), [other for other in others if other is not None])
+    return Judged(_libraries(own), usage_of(own), [other for other in others if other is not None])
 
 
-def _verdict(file: Path) -> dict[str, Any] | None:
+def verdict_at(file: Path) -> dict[str, Any] | None:
+    """A verdict; None where there is none, or a damaged one, which says nothing."""
     try:
         return read_verdict(file) if file.is_file() else None
-    except ValueError:  # a damaged one says nothing
+    except ValueError:
         return None
 
 
@@ -83,17 +87,14 @@ def _other(
     folder: Path, name: str, records: Sequence[Record], shown: Sequence[set[str]]
 ) -> OtherJudge | None:
     """Another judge's records of the pairs; None if it scored none of the edits as they are now."""
-    verdicts = [_verdict(verdict_file(folder, name, record)) for record in records]
+    verdicts = [verdict_at(verdict_file(folder, name, record)) for record in records]
     theirs = [
         verdict if verdict is not None and _of_same_edit(verdict, seen) else None
         for verdict, seen in zip(verdicts, shown, strict=True)
     ]
     found = [_as_judged(r, verdict) for r, verdict in zip(records, theirs, strict=True)]
     names = next((list(record.scores) for record in found if record.scores), None)
-    used = next((verdict["used"] for verdict in theirs if verdict is not None), None)
-    if names is None or used is None:
-        return None
-    return OtherJudge(_judged_by(folder, name, used, theirs), names, found)
+    return OtherJudge(judged_by_of(folder, name, theirs), names, found) if names else None
 
 
 def _of_same_edit(verdict: Mapping[str, Any], shown: set[str]) -> bool:
@@ -114,20 +115,16 @@ def _as_judged(record: Record, verdict: Mapping[str, Any] | None) -> Record:
     return replace(judged, mass=mass_of(verdict), parts=parts_of_calls(verdict))
 
 
-def _judged_by(
-    folder: Path,
-    name: str,
-    used: Mapping[str, Any],
-    verdicts: Sequence[Mapping[str, Any] | None],
-) -> JudgedBy:
+def judged_by_of(folder: Path, name: str, verdicts: Sequence[Mapping[str, Any] | None]) -> JudgedBy:
     """A judge as its own tables tell of it, or else, where it has none, as its verdicts do."""
+    used: Mapping[str, Any] = next((v["used"] for v in verdicts if v is not None), {})
+    model, prompts = str(used.get("model", "")), str(used.get("prompt_hash", ""))
     try:
         told = read_makers(tables_of(folder, name)).judged_by
-        if told.prompt_hash == used.get("prompt_hash") and told.model == used.get("model"):
+        if (told.model, told.prompt_hash) == (model, prompts):
             return told
     except InputError:  # written by an earlier version, or removed
         pass
-    model, prompts = str(used.get("model", "")), str(used.get("prompt_hash", ""))
     return JudgedBy(name, model, prompts, {}, None, None, _libraries(verdicts))
 
 

@@ -1,18 +1,4 @@
-"""One row of the benchmark's input, and the form in which it says what people preferred.
-
-Data sets that ask how well a judge agrees with people have one pair for each candidate (an edit
-that the data brings along, `edited_image`), and say in its `metadata`:
-
-`group`: text, the same for all candidates of one source and instruction.
-`rank`: a number, 1 for the best candidate of the group; equal numbers are a tie. For groups that
-    people put in order as a whole.
-`preferred`: a list, for data in which two candidates at a time were compared. Each entry is one
-    comparison that this candidate won: `{"over": NAME, "dimension": "overall"}`, NAME being the
-    other one's `Pair.name`. `"tie": true` says that neither won; only one of the two has it then.
-    `dimension` says by what they were compared, and is `overall` where it is missing.
-
-`apps.edit_benchmark.agreement` reads these; a candidate without them takes part in nothing.
-"""
+"""One row of the benchmark's input. What people preferred: `apps.edit_benchmark.preferences`."""
 
 import hashlib
 from dataclasses import dataclass, field

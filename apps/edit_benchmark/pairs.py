@@ -63,6 +63,7 @@ def read_pairs(
     choice: Choice | None = None,
     fields: Fields | None = None,
     seed_by: SeedBy = "auto",
+    with_pictures: bool = True,
 ) -> PairSet:
     """Read an input in whichever form it has.
 
@@ -71,6 +72,7 @@ def read_pairs(
         choice: which pairs; by default all that are not left out unless they are asked for.
         fields: how the columns of a table of no known form are called.
         seed_by: whether seeds follow places in the input or names.
+        with_pictures: those inside of tables are written to `work_folder`; else they stay there.
 
     Raises:
         InputError: nothing there, nothing that is read here, or a choice of what is not there.
@@ -83,7 +85,8 @@ def read_pairs(
     if not pairs:
         raise InputError(f"data: {path} holds no pairs.")
     known = [_known(pair, form, seed_by) for pair in _with_unique_ids(pairs)]
-    return PairSet(name, known).selected(choice or Choice()).unpacked(work_folder)
+    chosen = PairSet(name, known).selected(choice or Choice())
+    return chosen.unpacked(work_folder) if with_pictures else chosen
 
 
 def _form_of(path: Path) -> tuple[str, DataSet]:

@@ -19,6 +19,8 @@ from itertools import combinations
 from typing import Any
 
 from apps.edit_benchmark.pair import Pair
+from core.errors import InputError
+from core.validation import shown
 
 GROUP, RANK, COMPARISONS = "group", "rank", "comparisons"
 OVERALL = "overall"
@@ -62,7 +64,11 @@ def compared(
 
 
 def comparisons_of(pairs: Iterable[Pair]) -> list[Comparison]:
-    """All comparisons between the given pairs; those with others are left out."""
+    """All comparisons between the given pairs; those with others are left out.
+
+    Raises:
+        InputError: a comparison of a pair is in another form.
+    """
     by_name = {pair.name: pair for pair in pairs}
     groups: dict[str, list[Pair]] = defaultdict(list)
     found: list[Comparison] = []
@@ -77,15 +83,23 @@ def comparisons_of(pairs: Iterable[Pair]) -> list[Comparison]:
 
 
 def _said(pair: Pair) -> Iterator[Comparison]:
-    for entry in pair.metadata[COMPARISONS]:
+    entries = pair.metadata[COMPARISONS]
+    for entry in entries if isinstance(entries, list) else [entries]:
+        try:
+            preferred, other = _SIGNS[entry["preferred"]], str(entry["with"])
+        except (KeyError, TypeError):
+            raise InputError(
+                f'pair {pair.name}: {COMPARISONS}: expected a list of {{"with": name of another, '
+                f'"preferred": "this", "other" or "tie"}} (found {shown(entry)}).'
+            ) from None
         yield Comparison(
             pair.name,
-            entry["with"],
-            _SIGNS[entry["preferred"]],
+            other,
+            preferred,
             pair.category,
-            entry.get("dimension") or OVERALL,
+            str(entry.get("dimension") or OVERALL),
             str(pair.metadata.get(GROUP, "")),
-            entry.get("set", ""),
+            str(entry.get("set", "")),
         )
 
 

@@ -7,12 +7,13 @@ from functools import cached_property
 from loguru import logger
 
 from apps.edit_benchmark.attempt import Attempt
-from core.intake.admission import Admission, Admitted, Item
+from core.intake.admission import Admission, Admitted, Item, Rejected
 from core.intake.differences import Change
 from core.intake.kinds.score import ScoreKind
 from core.intake.plan_summary import PlanSummary, Standing
 from core.intake.planning import Plan, Planner
 from core.judge import Judge
+from core.judge_rows import fields_named, row_of
 from core.paths import as_text, on_disk
 from core.role_model import RoleModel
 from core.session import Session
@@ -121,15 +122,24 @@ class Scores:
     def _admit(self, edit: Result) -> Item:
         attempt = self._attempts[edit.position]
         pair = attempt.pair
+        prompts = self.judge.prompts
+        seen = prompts.pictures_seen
+        given = {"category": pair.category, "language": pair.language, **pair.metadata}
         task = ScoreTask(
             pair.instruction,
             pair.source_images,
             as_text(str(edit.output_path)),
+            target_images=pair.target_images if "target" in seen else (),
+            reference_images=pair.reference_images if "references" in seen else (),
+            fields=fields_named(given, prompts.row_fields),
             seed=attempt.seed(self._first_seed),
             output_path=self._place_of(edit.position),
             task_id=f"score {attempt.name}",
             metadata={"category": pair.category},
         )
+        problem = prompts.problem_of(row_of(task))
+        if problem is not None:
+            return Rejected(edit.position, str(task.task_id), problem)
         return self._admission.admit(edit.position, task)
 
     def _asked_again(self, plan: Plan, scored: Admitted) -> Admitted | None:

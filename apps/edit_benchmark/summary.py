@@ -96,6 +96,7 @@ class JudgedBy:
         seed: of the run; a judge that samples draws from it.
         batch_size: edits at once; in low precision it may change a word. None where unknown.
         libraries: versions of those that computed the verdicts; several where they differ.
+        usage: what its server was asked and counted, over all verdicts; None where none was asked.
     """
 
     judge: str
@@ -105,12 +106,20 @@ class JudgedBy:
     seed: int | None
     batch_size: int | None = None
     libraries: list[str] = field(default_factory=list)
+    usage: dict[str, float] | None = None
 
     @property
     def identity(self) -> str:
         """Judge, model and settings as text, equal for tables that can be compared."""
         settings = [f"{k} {v}" for k, v in self.settings.items() if v is not None and k != "type"]
         return f"{self.judge} ({', '.join([self.model, f'prompts {self.prompt_hash}', *settings])})"
+
+    @property
+    def computed(self) -> str:
+        """What else may move a score: the seed, the size of batches and libraries, where known."""
+        seed = [] if self.seed is None else [f"seed {self.seed}"]
+        size = [] if self.batch_size is None else [f"batches of {self.batch_size}"]
+        return "".join(f", {told}" for told in (*seed, *size, *self.libraries))
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from apps.edit_benchmark.score_names import explain
 from apps.edit_benchmark.summary import (
     CategoryLine,
     Figures,
-    JudgedBy,
     JudgeFigures,
     OverallLine,
     ScoreLine,
     Summary,
 )
+from apps.edit_benchmark.usage import usage_line
 from core.errors import one_line
 from core.paths import as_text
 
@@ -47,7 +47,9 @@ def print_summary(summary: Summary, folder: Path) -> None:
     if summary.edited_by is not None:
         print(one_line(f"editor: {summary.edited_by.line}"))
     judge = summary.judged_by
-    print(one_line(f"judge: {judge.identity}, seed {judge.seed}{_computed(judge)}"))
+    print(one_line(f"judge: {judge.identity}{judge.computed}"))
+    if judge.usage is not None:
+        print(f"judge's server: {usage_line(judge.usage)}")
     _print_figures(summary)
     for note in (*explain(summary.names), NOTE):
         print(textwrap.fill(note, columns_of_terminal()))
@@ -64,12 +66,6 @@ def _best_of(found: dict[str, Any]) -> str:
         return line
     means = f"first {found['first']:.2f}, all {found['all']:.2f}, best {found['best']:.2f}"
     return f"{line}: {means} on average over {found['pairs_with_all_scores']} pairs"
-
-
-def _computed(judge: JudgedBy) -> str:
-    """With what, as far as it is known: libraries, and how many edits at once."""
-    at_once = [] if judge.batch_size is None else [f"batches of {judge.batch_size}"]
-    return "".join(f", {told}" for told in (*at_once, *judge.libraries))
 
 
 def _print_figures(summary: Figures) -> None:
@@ -132,7 +128,7 @@ def _print_judges(summary: Summary) -> None:
     print_table(["category", *(["language"] if parts else [])], figures, rows)
     for letter, judge in zip(letters, summary.judges, strict=True):
         by = judge.judged_by
-        print(one_line(f"{letter}: {by.identity}{_computed(by)}{_unread(judge)}"))
+        print(one_line(f"{letter}: {by.identity}{by.computed}{_unread(judge)}"))
         if isinstance(judge, JudgeFigures) and judge.same_order.spearman is not None:
             order = judge.same_order
             print(

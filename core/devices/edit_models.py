@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from core.devices.automatic_model import Automatic
 from core.devices.device import Device
-from core.devices.model_choice import ModelChoice, choose_model
+from core.devices.model_choice import SIMULATED, ModelChoice, choose_model
 from core.devices.working_memory import Demand
 from core.edit_settings import EditModels, ModelJudgeDefaults
 from core.errors import InputError
 from core.index_files import MODEL_INDEX
 from core.judge_type import JUDGES
+from core.paths import printable
 from core.settings import PROJECT_DIR, JudgeSettings, best_match
 
 DEMO_EDITOR = PROJECT_DIR / "demo_model" / "editor"
@@ -41,6 +42,9 @@ def judge_model(
     """
     judge = settings.judge
     kind = JUDGES[judge.type]
+    if not kind.loads and judge.model != SIMULATED:
+        model = served_judge(judge)
+        return model, judge_settings(settings, model)
     if not kind.chats and judge.model == "auto":
         raise InputError(
             f"judge.model: auto is a chat model; for {judge.type} name a CLIP or SigLIP."
@@ -64,6 +68,34 @@ def judge_model(
     return model, judge_settings(settings, model)
 
 
+def served_judge(judge: JudgeSettings) -> ModelChoice:
+    """A judge's model that is served elsewhere.
+
+    Raises:
+        InputError: the settings do not say which, or where, or its key is not there.
+    """
+    if judge.api.base_url is None:
+        raise InputError(
+            f"judge.api.base_url: a judge of type {judge.type} needs the address of its server, "
+            "such as http://127.0.0.1:8000/v1."
+        )
+    if judge.model == "auto":
+        raise InputError(
+            f"judge.model: for a judge of type {judge.type} name the model as its server does."
+        )
+    judge.api.key()
+    address = judge.api.base_url
+    reason = f"Model: {judge.model}, served at {address}."
+    return ModelChoice(address, f"{printable(judge.model)}@{address}", reason)
+
+
+def judging_devices(judge: JudgeSettings, devices: Sequence[Device]) -> list[Device]:
+    """Devices of the judge's workers. Where they only ask a server it is one, without a GPU."""
+    if JUDGES[judge.type].loads or judge.model == SIMULATED:
+        return list(devices)
+    return [Device("cpu", 0, "", letter="-api")]
+
+
 def judge_settings(settings: EditModels, model: ModelChoice) -> JudgeSettings:
     """The judge's settings with what its type and its model's own defaults fill in."""
     judge = settings.judge
@@ -78,4 +110,6 @@ def judge_settings(settings: EditModels, model: ModelChoice) -> JudgeSettings:
         for name in ("prompts", "max_new_tokens", "image_area")
         if getattr(judge, name) is None and getattr(own, name) is not None
     }
+    if judge.prompts is None and own.prompts is None:
+        filled["prompts"] = settings.usual_protocol
     return judge.model_copy(update=filled)

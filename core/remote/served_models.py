@@ -221,7 +221,10 @@ class ServedModels:
         """
         from core.devices.edit_models import JUDGE, judge_demand, judge_settings
         from core.judge import load_judge
+        from core.judge_type import JUDGES
 
+        if not JUDGES[models.judge.type].loads:
+            raise NotServed(f"a judge of type {models.judge.type} has a server of its own")
         served = self._ask("score")
         self._check_devices(settings, served)
         model = self._model("score", models.judge, served, JUDGE, "judge.")

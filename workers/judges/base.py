@@ -58,8 +58,16 @@ class JudgeFamily(ModelFamily):
         freeze(model.eval())
         return memory.settle(model, self.spec, dtype, self.device)
 
-    def verdict(self, scores: dict[str, float] | None, calls: list[dict[str, Any]]) -> Verdict:
+    def verdict(
+        self,
+        scores: dict[str, float] | None,
+        calls: list[dict[str, Any]],
+        more: dict[str, Any] | None = None,
+    ) -> Verdict:
         """Scores, and with them all about the judge that decides them.
+
+        Args:
+            more: what else to record of how they were found.
 
         Raises:
             MultiGPUError: a score is not finite.
@@ -72,6 +80,7 @@ class JudgeFamily(ModelFamily):
             "model": self.spec.model_identity,
             **loaded_as(self.spec.variant, self.spec.memory),
             "prompt_hash": self.judge.prompt_hash,
+            **(more or {}),
             **made_with(self.device, self.device_identity()[0]),
         }
         return Verdict(used, {"calls": calls})
