@@ -351,7 +351,9 @@ def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
 
 def _judge_settings(run: EditBenchmark) -> dict[str, Any]:
     """All that decide scores, how its model is loaded included."""
-    return {**run.judge.deciding, **Identity.read(run.judge_model.deciding).others}
+    model = Identity.read(run.judge_model.deciding)
+    loras = {"lora": ", ".join(model.loras)} if model.loras else {}
+    return {**run.judge.deciding, **model.others, **loras}
 
 
 def edited_by(run: EditBenchmark) -> EditedBy:
