@@ -13,6 +13,7 @@ from core.messages import Lease
 from core.pictures.source_images import read_image
 from core.tasks import ScoreTask
 from workers.judges.base import JudgeFamily
+from workers.judges.pictures import edited_picture
 from workers.models.base import Product
 from workers.prompt_cuts import PromptCuts
 
@@ -36,9 +37,7 @@ class ClipJudge(JudgeFamily):
         sources = self._embed_images(
             [_read(lease, task.source_images[0]) for lease, task in zip(leases, tasks, strict=True)]
         )
-        edited = self._embed_images(
-            [_read(lease, task.edited_image) for lease, task in zip(leases, tasks, strict=True)]
-        )
+        edited = self._embed_images([edited_picture(lease) for lease in leases])
         to_text, to_source = (texts * edited).sum(-1), (sources * edited).sum(-1)
         verdicts = [
             self.verdict({"text_image": float(t), "image_image": float(i)}, [])
