@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from apps.edit_benchmark.layout import key_of
-from apps.edit_benchmark.official_statistic import STATISTICS, Judged, mean_of
+from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic, mean_of
 
 DIMENSIONS = {
     "Attribute Perception": (
@@ -44,11 +44,10 @@ SHORT = {
 
 
 @STATISTICS.add_one("kris")
-class KrisStatistic:
+class KrisStatistic(Statistic):
     """Visual consistency, visual quality, instruction following, knowledge plausibility."""
 
     script = "summarize.py of BAGEL's KRIS-Bench evaluation (github.com/ByteDance-Seed/Bagel)"
-    ratings = 4
     names: Mapping[str, Sequence[str]] = {
         "consistency_score": ("consistency", "visual_consistency", "VC"),
         "quality_score": ("quality", "visual_quality", "image_quality", "VQ"),
