@@ -34,6 +34,12 @@ KNOWLEDGE = {
     "Conceptual Knowledge": ("Social Science", "Natural Science"),
     "Procedural Knowledge": ("Logical Reasoning", "Instruction Decomposition"),
 }
+# As KRIS-Bench's own scripts call categories of the published data.
+ALSO_CALLED = {
+    "object_count": "count_change",
+    "daily_life": "practical_knowledge",
+    "rule_reasoning": "rule-based_reasoning",
+}
 PLAUSIBLE = ("Social Science", "Natural Science", "Logical Reasoning")  # are asked for knowledge
 SHORT = {
     "consistency_score": "VC",
@@ -65,7 +71,7 @@ class KrisStatistic(Statistic):
             ratings: dict[str, list[float]] = defaultdict(list)
             flat[dimension] = []
             for category in members:
-                mine = _ratings([one for one in judged if one.pair.category == category], names)
+                mine = _ratings([o for o in judged if _category(o) == category], names)
                 if mine:
                     categories[category] = _means(mine)
                 for name, values in mine.items():
@@ -102,6 +108,10 @@ class KrisStatistic(Statistic):
             )
             for category, ratings in by_category.items()
         }
+
+
+def _category(one: Judged) -> str:
+    return ALSO_CALLED.get(one.pair.category, one.pair.category)
 
 
 def _ratings(judged: Sequence[Judged], names: Sequence[str]) -> dict[str, list[float]]:
