@@ -26,6 +26,7 @@ from apps.dry_run import add_dry_run_option, print_plan
 from apps.edit_benchmark.agreement.command import agreement_arguments, tell_agreement
 from apps.edit_benchmark.best_of import choice_summary
 from apps.edit_benchmark.compare_command import compare_runs
+from apps.edit_benchmark.drifts import with_drifts
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
 from apps.edit_benchmark.judges import read_judges
 from apps.edit_benchmark.layout import official_names
@@ -251,10 +252,12 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
             results = run.run()
         interrupts.run = None  # from here on Ctrl-C ends the statistics
         records = [record_of(result, run.root) for result in results]
+        records = with_drifts(records, run.root.folder)
         summary = replace(
             _summary(run, records),
             official=official_table(pairs.pairs, records),
             best_of=choice_summary(records),
+            output_size=run.output_size,
         )
         write_outputs(run.root.folder, records, summary)
         if layout is not None and not interrupts.count:
