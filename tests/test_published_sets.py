@@ -181,6 +181,14 @@ def test_rise_has_a_reference_in_words_or_as_a_picture(tmp_path: Path) -> None:
     assert (chinese.instruction, chinese.pair_id) == ("解开它", "logical_reasoning_2_cn")
 
 
+def test_of_several_versions_of_rise_the_largest_is_read(tmp_path: Path) -> None:
+    data = sets.rise(tmp_path / "data")
+    rows = json.loads((data / "data" / "data_total.json").read_text())
+    written(data / "data" / "an_older_one.json", rows[:1])
+    assert len(read(data)) == 2
+    assert len(read(data / "data" / "an_older_one.json")) == 1
+
+
 def test_i2ebench_has_masks_right_results_and_other_wordings(tmp_path: Path) -> None:
     pairs = named(read(sets.i2ebench(tmp_path / "data")))
     assert [*pairs] == ["HazeRemoval/1", "RegionAccuracy/0"]

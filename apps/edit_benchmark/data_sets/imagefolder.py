@@ -95,10 +95,9 @@ class _OwnForm:
 def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
     draft.category = category_of(row.values, "category")
     draft.language = text_of(row.values, "language", "en")
-    sources = _sources(row)
     draft.given_id = row.label("pair_id", "") or None
-    named = "" if isinstance(sources[0], Embedded) else Path(sources[0]).stem
-    draft.pair_id = file_name(draft.given_id or named or draft.pair_id)
+    draft.pair_id = file_name(draft.given_id or _stem(row) or draft.pair_id)
+    sources = _sources(row)
     yield Pair(
         draft.pair_id,
         draft.category,
@@ -110,6 +109,13 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
         given_id=draft.given_id,
         metadata=row.others(*_OURS),
     )
+
+
+def _stem(row: Row) -> str:
+    """The name of the first file that a row names, whether it can be used or not."""
+    value = next((row.values[name] for name in _FILES if row.values.get(name)), "")
+    first = value[0] if isinstance(value, list) else value
+    return Path(first).stem if isinstance(first, str) else ""
 
 
 def _sources(row: Row) -> tuple[str, ...]:
