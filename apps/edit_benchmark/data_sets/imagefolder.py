@@ -112,10 +112,13 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
 
 
 def _stem(row: Row) -> str:
-    """The name of the first file that a row names, whether it can be used or not."""
-    value = next((row.values[name] for name in _FILES if row.values.get(name)), "")
-    first = value[0] if isinstance(value, list) else value
-    return Path(first).stem if isinstance(first, str) else ""
+    """The name of the source's file without its suffix; empty where none is named."""
+    for name in _FILES:
+        value = row.values.get(name)
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, str) and first:
+            return Path(first).stem
+    return ""
 
 
 def _sources(row: Row) -> tuple[str, ...]:
