@@ -17,8 +17,7 @@ def runs_below(folder: Path, file: str = "ledger.sqlite") -> str:
     names = [as_text(run.parent) for run in found[:MOST_NAMED]]
     if not names:
         return ""
-    more = len(found) - len(names)
-    end = f" ({more} more lie there)" if more else ""
+    end = f" There are {len(found)} such folders." if len(found) > len(names) else ""
     return f" Did you mean {' or '.join(names)}?{end}"
 
 

@@ -157,6 +157,17 @@ def test_a_table_has_pictures_beside_it_and_any_field(command: Command) -> None:
     assert "1 edit: 1 done" in said
 
 
+def test_the_best_name_gives_the_instruction_and_other_texts_are_kept(command: Command) -> None:
+    (command.folder / "e.jsonl").write_text(
+        '{"image": "a.png", "caption": "a house", "prompt": "make it night"}\n'
+        '{"image": "a.png", "caption": "a house", "instruction": "make it day"}\n'
+    )
+    night, day = read_edits("e.jsonl").inputs
+    assert isinstance(night, dict) and isinstance(day, dict)
+    assert (night["instruction"], day["instruction"]) == ("make it night", "make it day")
+    assert night["metadata"] == day["metadata"] == {"caption": "a house"}
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

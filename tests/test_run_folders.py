@@ -29,5 +29,5 @@ def test_the_newest_runs_below_are_named(tmp_path: Path, read: object) -> None:
     with pytest.raises(InputError) as several:
         read(tmp_path)
     assert str(several.value).endswith(
-        f"Did you mean {tmp_path}/new or {tmp_path}/a or {tmp_path}/b? (1 more lie there)"
+        f"Did you mean {tmp_path}/new or {tmp_path}/a or {tmp_path}/b? There are 4 such folders."
     )
