@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from apps.edit_benchmark import embedded
-from apps.edit_benchmark.command import parse_arguments
+from apps.edit_benchmark.command import main, parse_arguments
 from apps.edit_benchmark.data_set import DATA_SETS
 from apps.edit_benchmark.json_rows import json_rows
 from apps.edit_benchmark.pair import Pair
@@ -23,6 +24,7 @@ from apps.edit_benchmark.selection import Choice
 from apps.edit_benchmark.settings import load_benchmark_settings
 from core.errors import InputError
 from tests import published_sets as sets
+from tests.inline_backend import InlineBackend
 from tests.published_sets import BLUE, BUILDERS, GREEN, RED, cell, parquet, png, written
 
 MADE = [(form, build) for form, builds in BUILDERS.items() for build in builds]
@@ -86,6 +88,7 @@ def test_gedit_is_the_same_pairs_in_each_of_its_forms(build: Build, tmp_path: Pa
                         "text_change/en_bb02"]  # fmt: skip
     assert [pair.intersection_exist for pair in pairs.values()] == [True, True, False]
     assert pairs["background_change/cn_aa01"].instruction == "变成夜晚"
+    assert pairs["text_change/en_bb02"].metadata == {"key": "bb02"}
     # The same seeds, too, in whichever form and part of it a pair is met.
     seeds = {name: pair.seed_offset for name, pair in pairs.items()}
     part = read(tmp_path / "data", Choice(["en"], [["intersection"]]))
@@ -116,20 +119,18 @@ def test_gedits_pictures_without_instructions_are_refused_with_a_way_out(tmp_pat
 
 
 def test_imgedits_suites(tmp_path: Path) -> None:
-    pairs = read(sets.imgedit(tmp_path / "data"))
-    assert [pair.name for pair in pairs] == [
-        "uge/1", "content_memory/1_turn1", "content_memory/1_turn2", "content_memory/1_turn3",
-        "background/11", "adjust/12",
-    ]  # fmt: skip
-    first, second, third = pairs[1:4]
+    data = sets.imgedit(tmp_path / "data")
+    assert [pair.name for pair in read(data)] == ["background/11", "adjust/12"]
+    alone = read(data / "singleturn" / "singleturn.json")
+    assert [pair.name for pair in alone] == ["background/11", "adjust/12"]
+    first, second, third = read(data, Choice(subsets=[["multi-turn"]]))
+    assert first.name == "content_memory/1_turn1"
     assert (second.follows, third.follows) == (first.name, second.name)
     assert first.source_images and not second.source_images
-    hard = pairs[0].source_images[0]
-    assert hard.endswith("hard/original_images/3.jpg"), "found in the folder beside the table"
-    basic = read(tmp_path / "data", Choice(subsets=[["basic"]]))
-    assert [pair.pair_id for pair in basic] == ["11", "12"]
-    alone = read(tmp_path / "data" / "singleturn" / "singleturn.json")
-    assert [pair.name for pair in alone] == [pair.name for pair in basic]
+    hard = sole(read(data, Choice(subsets=[["uge"]])))
+    place = "hard/original_images/3.jpg"
+    assert hard.source_images[0].endswith(place), "found in the folder beside the table"
+    assert sole(read(data / "hard")).name == hard.name == "uge/1"
 
 
 @pytest.mark.parametrize("build", BUILDERS["magicbrush"])
@@ -441,6 +442,35 @@ def test_flags_and_settings_choose_alike() -> None:
         ["en", "cn"], [["dev"], ["single-turn", "multi-turn"]], None, 5, 3, 2
     )
     assert load_benchmark_settings({"language": "en", "seed": 9}).choice.sample_seed == 9
+
+
+def test_a_run_of_a_part_makes_the_pictures_of_the_whole(tmp_path: Path) -> None:
+    """The whole command, with a table and with the folder that the example script leaves."""
+    config = {"editor": {"model": "simulated"}, "judge": {"model": "simulated"}, "gallery": False}
+    settings = written(tmp_path / "config.json", {**config, "use_server": "never"})
+    table, script = sets.gedit_parquet(tmp_path / "table"), sets.gedit_script(tmp_path / "script")
+    runs = {
+        "whole": [str(table)],
+        "part": [str(table), "--subset", "intersection", "--language", "zh"],
+        "other": [str(script), "--categories", "background_change"],
+    }
+    for name, flags in runs.items():
+        options = ["--config", str(settings), "--name", name, "--data", *flags]
+        options += ["--output-dir", str(tmp_path / "out"), "--quiet"]
+        assert main(options, backend=InlineBackend()) == 0
+    edits = {name: edits_of(tmp_path / "out" / name) for name in runs}
+    assert [len(each) for each in edits.values()] == [3, 1, 2]
+    for part in ("part", "other"):
+        assert edits[part].items() <= edits["whole"].items()
+
+
+def edits_of(results: Path) -> dict[str, bytes]:
+    """Pixels of the edits, by their places."""
+    files = (results / "edits").rglob("*.png")
+    return {
+        file.relative_to(results).as_posix(): Image.open(file).convert("RGB").tobytes()
+        for file in files
+    }
 
 
 # -- pictures inside of tables ---------------------------------------------------

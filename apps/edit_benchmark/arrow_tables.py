@@ -79,7 +79,7 @@ def _is_struct(kind: Any) -> bool:
 
 
 def pictures(file: Path, column: str, rows: Sequence[int]) -> Iterator[tuple[int, list[Any]]]:
-    """The pictures of some rows of a column, each as bytes or a dict of `bytes` and `path`.
+    """The pictures of some rows of a column, each as a buffer, or as the name of a file.
 
     Args:
         rows: from 0.
@@ -91,8 +91,23 @@ def pictures(file: Path, column: str, rows: Sequence[int]) -> Iterator[tuple[int
     for first, batch in _batches(file, [column], _PICTURES_AT_ONCE, wanted):
         values = batch.column(batch.schema.get_field_index(column))
         for row in _between(wanted, first, first + batch.num_rows):
-            value = values[row - first].as_py()
-            yield row, value if isinstance(value, list) else [value]
+            yield row, [*_contents(values[row - first])]
+
+
+def _contents(cell: Any) -> Iterator[Any]:
+    """Contents of the pictures in a cell, without a copy; None for one that is empty."""
+    from pyarrow import types
+
+    if not cell.is_valid:
+        yield None
+    elif types.is_struct(cell.type):
+        data, name = cell["bytes"], cell["path"]
+        yield data.as_buffer() if data.is_valid else name.as_py()
+    elif types.is_binary(cell.type) or types.is_large_binary(cell.type):
+        yield cell.as_buffer()
+    else:
+        for each in cell:
+            yield from _contents(each)
 
 
 def _between(rows: Sequence[int], first: int, end: int) -> Sequence[int]:

@@ -56,7 +56,7 @@ class EditedBy:
         model: its identity, or where edits are from that were there already; all else is unknown
             of these.
         dtype: as set; auto is bfloat16 on a GPU and float32 on a CPU.
-        seed: of the first pair; pair i has seed + i.
+        seed: the base seed; to it each pair's own number is added.
         workers: how its workers load and compute, where not as usual: memory mode, attention.
         settings: by name the value that all edits have, or `{"different": how many, …}` with
             the lowest and the highest number, or with the first few texts.

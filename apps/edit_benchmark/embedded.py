@@ -82,14 +82,14 @@ def unpacked(pairs: Sequence[Pair], work_folder: Path) -> list[Pair]:
     return [_with_files(pair, cells) for pair in pairs]
 
 
-def _write_picture(data: bytes, work_folder: Path) -> Path:
+def _write_picture(data: memoryview, work_folder: Path) -> Path:
     """A picture as a file named by its content; one that is there is not written again.
 
     Raises:
         StorageError: the disk refuses.
     """
     path = work_folder / f"{hashlib.sha256(data).hexdigest()[:32]}.img"
-    if not path.is_file() or path.stat().st_size != len(data):
+    if not path.is_file() or path.stat().st_size != data.nbytes:
         make_folder(work_folder)
         write_atomically(path, data, sync=False)
     return path
@@ -164,22 +164,21 @@ class _Store:
         return written
 
     def _kept(self, value: Any, file: Path) -> str | InputError:
-        """The file of one picture: bytes, or a name beside the table."""
+        """The file of one picture, from its content or the name of a file beside the table."""
         if isinstance(value, InputError):
             return value
-        data = value.get("bytes") if isinstance(value, dict) else value
-        name = value.get("path") if isinstance(value, dict) else None
-        if isinstance(data, bytes) and data:
-            if len(data) > MAX_BYTES:
-                return InputError(f"larger than {MAX_BYTES // 1024**2} MiB.")
-            with self._locks[zlib.crc32(data[-4096:]) % _LOCKS]:
-                return str(_write_picture(data, self._folder))
-        if isinstance(name, str) and name:
+        if not value:
+            return InputError("holds no picture.")
+        if isinstance(value, str):
             try:
-                return str(inside(file.parent, name, "path"))
+                return str(inside(file.parent, value, "path"))
             except InputError as problem:
                 return problem
-        return InputError("holds no picture.")
+        data = memoryview(value)
+        if data.nbytes > MAX_BYTES:
+            return InputError(f"larger than {MAX_BYTES // 1024**2} MiB.")
+        with self._locks[zlib.crc32(data[-4096:]) % _LOCKS]:
+            return str(_write_picture(data, self._folder))
 
     def _remember(
         self, table: str, known: dict[str, list[list[Any]]], cells: Mapping[str, Cell]

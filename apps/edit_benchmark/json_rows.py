@@ -14,7 +14,8 @@ from core.errors import InputError
 
 LINES = (".jsonl", ".ndjson")
 WRAPPED = "data"  # the key of an object that only wraps its list of rows
-_CHUNK = 1 << 20  # characters
+# Characters: a row that is cut is decoded again, so pieces are larger than most rows with pictures.
+_CHUNK = 8 << 20
 _MOST = 1 << 30  # characters of one row
 _SPACE = " \t\r\n"
 _decode = json.JSONDecoder().raw_decode
@@ -87,8 +88,11 @@ def _has_lines(file: Path) -> bool:
     """Whether a file with another name holds an object per line."""
     try:
         with file.open(encoding="utf-8-sig", newline="\n") as stream:
+            if stream.read(1) != "{":
+                return False
+            stream.seek(0)
             first, second = stream.readline(_CHUNK), stream.readline(_CHUNK)
-        return isinstance(json.loads(first), dict) and second.lstrip()[:1] == "{"
+        return second[:1] == "{" and isinstance(json.loads(first), dict)
     except (OSError, ValueError, RecursionError):
         return False
 

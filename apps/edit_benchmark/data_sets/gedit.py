@@ -16,6 +16,7 @@ from typing import Any
 
 from apps.edit_benchmark.categories import UNSORTED, category_of
 from apps.edit_benchmark.data_set import DATA_SETS
+from apps.edit_benchmark.embedded import Embedded
 from apps.edit_benchmark.look import table_columns, table_rows
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.row_pairs import Draft, pairs_of
@@ -23,6 +24,7 @@ from apps.edit_benchmark.rows import (
     INSTRUCTION_HINTS,
     file_name,
     json_lines,
+    kept,
     label_of,
     text_of,
     truth_of,
@@ -47,6 +49,7 @@ class _Picture:
 
 
 _COLUMNS = {"task_type", "key", "instruction", "instruction_language"}
+_READ = (*_COLUMNS, _INTERSECTION)
 _PICTURES = ("input_image", "input_image_raw", "source_image")
 
 
@@ -65,8 +68,7 @@ class GEdit:
         elif (path / "metadata.jsonl").is_file():
             pairs = _read(path, "metadata.jsonl", json_lines(path / "metadata.jsonl"))
         elif _has_columns(path):
-            rows = (dict(row.values) for row in table_rows(path))
-            pairs = _read(path, "its table", rows)
+            pairs = _read(path, "its table", map(_words, table_rows(path)))
             pairs = [replace(pair, seed_by_id=True) for pair in pairs]
         else:
             raise InputError(
@@ -80,6 +82,11 @@ class GEdit:
 def _has_columns(path: Path) -> bool:
     columns = table_columns(path)
     return columns >= _COLUMNS and any(name in columns for name in _PICTURES)
+
+
+def _words(row: Row) -> dict[str, Any]:
+    """A row of the table without the pictures inside."""
+    return {name: v for name, v in row.values.items() if not isinstance(v, Embedded)}
 
 
 def _subsets(pair: Pair) -> tuple[str, ...]:
@@ -100,7 +107,7 @@ def _table_pairs(row: Row, draft: Draft) -> Iterator[Pair]:
         language=draft.language,
         intersection_exist=_is_in_intersection(dict(row.values)),
         given_id=name,
-        metadata={"key": row.label("key")},
+        metadata={**row.others(*_READ), "key": row.label("key")},
     )
 
 
@@ -172,7 +179,10 @@ def _pair(row: dict[str, Any], picture: _Picture) -> Pair:
             language=picture.language,
             intersection_exist=_is_in_intersection(row),
             given_id=name,
-            metadata={"key": picture.key},
+            metadata={
+                **kept({k: v for k, v in row.items() if k not in _READ and v is not None}),
+                "key": picture.key,
+            },
         )
     except InputError as problem:
         return _failed(picture, problem, row)

@@ -95,10 +95,9 @@ class _OwnForm:
 def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
     draft.category = category_of(row.values, "category")
     draft.language = text_of(row.values, "language", "en")
-    sources = _sources(row)
     draft.given_id = row.label("pair_id", "") or None
-    named = "" if isinstance(sources[0], Embedded) else Path(sources[0]).stem
-    draft.pair_id = file_name(draft.given_id or named or draft.pair_id)
+    draft.pair_id = file_name(draft.given_id or _stem(row) or draft.pair_id)
+    sources = _sources(row)
     yield Pair(
         draft.pair_id,
         draft.category,
@@ -110,6 +109,16 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
         given_id=draft.given_id,
         metadata=row.others(*_OURS),
     )
+
+
+def _stem(row: Row) -> str:
+    """The name of the source's file without its suffix; empty where none is named."""
+    for name in _FILES:
+        value = row.values.get(name)
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, str) and first:
+            return Path(first).stem
+    return ""
 
 
 def _sources(row: Row) -> tuple[str, ...]:

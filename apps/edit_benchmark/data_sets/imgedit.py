@@ -4,9 +4,12 @@ Each is a JSON object of rows by key. Basic: `id` (the picture's place), `prompt
 the hard suite: `id`, `prompt`. Multi-turn, one file per task: `id`, `turn1`, `turn2` and perhaps
 `turn3`, of which each edits what the one before left. As unpacked from Benchmark.tar, the suites
 lie in `singleturn/`, `hard/` and `multiturn/` with their pictures; edits are called `<key>.png`.
+Where there are several, the first of them is run and the others have to be asked for, because their
+scores do not mean the same.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from apps.edit_benchmark.rows import file_name
 from apps.edit_benchmark.table_rows import Row, rows_of
 from core.errors import InputError
 
-BASIC, UGE, MULTI_TURN = "basic", "uge", "multi-turn"
+BASIC, UGE, MULTI_TURN = _ORDER = ("basic", "uge", "multi-turn")
 _FOREIGN = ("instruction", "edit", "ori_img", "image", "source")  # keys of others' rows
 
 
@@ -32,9 +35,11 @@ class ImgEdit:
         return bool(_suites(path))
 
     def read(self, path: Path, work_folder: Path) -> list[Pair]:
+        suites = _suites(path)
+        usual = next(name for name in _ORDER if name in {suite for _, suite in suites})
         return [
-            pair
-            for file, suite in _suites(path)
+            pair if suite == usual else replace(pair, asked_by=suite)
+            for file, suite in suites
             for pair in pairs_of(rows_of(file), _Suite(suite, file.stem), subsets=(suite,))
         ]
 
