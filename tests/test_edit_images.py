@@ -335,6 +335,7 @@ def test_events_are_json_lines(command: Command) -> None:
         ("a.png --instruction x --grid stepps=3", "did you mean 'steps'?"),
         ("a.png --instruction x --seed -1", "expected a whole number from 0"),
         ("a.png --instruction x --seed=-1", "expected a whole number from 0"),
+        ("a.png --instruction x --gpu-ids 0", "Give either --num-gpus or --gpu-ids"),
         ("a.png --from-png a.png", "Give either PICTURES or --from-png"),
         ("--from-png a.png --instruction x", "pictures of --from-png say it themselves"),
         ("--from-png a.png", "does not say how it was made"),
