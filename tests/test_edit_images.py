@@ -2,6 +2,7 @@
 
 import io
 import json
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -367,6 +368,21 @@ def test_every_example_of_the_help_is_a_line_of_arguments() -> None:
     for line in lines:
         options = parse_arguments(shlex.split(line.partition("edit_images.py")[2]))
         check_source(options)
+
+
+def test_edits_come_on_contact_sheets(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    command.picture("house.png", size=(64, 48))
+    assert command.run("house.png", *NIGHT)[0] == 0
+    for sheet in ("contact_sheet", "edit_sheet"):
+        monkeypatch.setattr(sys, "argv", ["sheet", "outputs/edits", f"{sheet}.png"])
+        names = runpy.run_path(str(PROJECT / "examples" / f"{sheet}.py"))
+        names["main"]()
+        with Image.open(f"{sheet}.png") as picture:
+            middle = names["GAP"] + names["PICTURE"] // 2
+            assert picture.convert("RGB").getpixel((middle, middle)) not in (
+                names["PAPER"],
+                names["EMPTY"],
+            )
 
 
 # -- as a process ------------------------------------------------------------------
