@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from loguru import logger
 
+from apps.edit_benchmark.pair_result import PairResult
 from apps.edit_benchmark.pairs import PairSet
-from apps.edit_benchmark.runner import EditBenchmark, PairResult
+from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import load_benchmark_settings
 from core.engine.backend import WorkerBackend
 from core.events import Event, TaskEnded, TaskSpared, WorkerState

@@ -34,18 +34,17 @@ def plan_benchmark(
     Args:
         edits: how the pairs stand.
         summaries: of edits and of scores.
-        roles: what edits, and what scores.
+        roles: what edits, if anything does, and what scores.
     """
-    editing, scoring = roles
-    to_edit = tasks_to_do(edits).get("edit", [])
     counts = summaries[1].counts
     to_score = [ToDo(USUAL_PICTURES, suffix=".json")] * (counts.total() - counts["unchanged"])
+    to_do = {"edit": tasks_to_do(edits).get("edit", []), "score": to_score}
     served = server is not None
     with quiet():
         models = [
-            planned_model(role, to_do, settings, session, served)
-            for role, to_do in ((editing, to_edit), (scoring, to_score))
-            if to_do
+            planned_model(role, to_do[role.role], settings, session, served)
+            for role in roles
+            if to_do[role.role]
         ]
     return whole_plan(
         list(zip(TITLES, summaries, strict=True)),
