@@ -70,7 +70,7 @@ class JudgePrompts(Section):
     pictures: PictureSize | None = None
     sampling: Sampling = Field(default_factory=Sampling)
     reward_token: str = ""
-    calls: Annotated[list[JudgeCall], Field(min_length=1, max_length=16)]
+    calls: Annotated[list[JudgeCall], Field(min_length=1, max_length=32)]
     overall: tuple[Overall, ...] = (Overall(),)
 
     @model_validator(mode="before")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from loguru import logger
+
 from apps.edit_benchmark.data_set import DATA_SETS, MAPPED, DataSet, form_of
 from apps.edit_benchmark.embedded import Embedded, unpacked
 from apps.edit_benchmark.mapped import Fields, Mapped
@@ -86,7 +88,10 @@ def read_pairs(
     if not pairs:
         raise InputError(f"data: {path} holds no pairs.")
     known = [_known(pair, form, seed_by) for pair in _with_unique_ids(pairs)]
-    chosen = PairSet(name, known).selected(choice or Choice())
+    usual = PairSet(name, known).selected(Choice())
+    chosen = PairSet(name, known).selected(choice) if choice else usual
+    if chosen.pairs != usual.pairs:
+        logger.info(f"{len(chosen.pairs)} pairs of {name} are chosen; it has {len(usual.pairs)}.")
     return chosen.unpacked(work_folder) if with_pictures else chosen
 
 
