@@ -60,7 +60,7 @@ class Judge:
         """Settings that decide scores; the batch size only rounds otherwise and does not count."""
         # Of how its model is loaded the model's own identity tells.
         undeciding = {"model", "prompts", "batch_size", "variant", "memory"}
-        undeciding |= {"gpus_per_worker", "workers_per_gpu"}
+        undeciding |= {"gpus_per_worker", "workers_per_gpu", "lora", "lora_revision"}
         undeciding |= OF_SOME_TYPES - self.type.own_settings
         deciding = self.settings.model_dump(exclude=undeciding)
         del deciding["api"]

@@ -24,6 +24,8 @@ class JudgeType:
         own_settings: fields of the judge's settings that decide scores of this type only.
         new_tokens: of an answer, where that is no matter of settings.
         varies: to ask again may give another answer.
+        named_by: settings of which one at least has to name the judge; where there are none,
+            `model: auto` is a judge of this type.
         loads: its workers load a model, and need a device. Others ask somebody else's server.
         usual_temperature: at which it is asked where neither settings nor prompt file say it; None
             leaves it to whoever serves the model.
@@ -38,6 +40,7 @@ class JudgeType:
     own_settings: frozenset[str] = frozenset()
     new_tokens: int | None = None
     varies: bool = False
+    named_by: tuple[str, ...] = ()
     loads: bool = True
     usual_temperature: float | None = 0.0
     packages: Mapping[str, str] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from apps.edit_benchmark.significance import LEVEL
 from apps.edit_benchmark.statistics import Interval
 from apps.gallery.two_runs import ComparisonTable
 from core.errors import one_line
+from core.names import counted
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -52,7 +53,8 @@ def notes_on(comparison: Comparison) -> list[str]:
         notes.append(_real("in a category", comparison.categories, letters, digits))
     if comparison.without_all:
         shared = "both" if len(letters) == 2 else "all runs"
-        notes.append(f"{comparison.without_all} pairs without a score in {shared} are left out.")
+        left_out = counted(comparison.without_all, "pair")
+        notes.append(f"Left out: {left_out} without a score in {shared}.")
     computed = dict.fromkeys(
         f"{', '.join(run.judged_by.libraries)}, batches of {run.judged_by.batch_size}"
         for run in comparison.runs

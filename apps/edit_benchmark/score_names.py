@@ -5,6 +5,13 @@ from collections.abc import Sequence
 MEANINGS = {
     "SC": "semantic consistency: was done what was asked, and nothing else",
     "PQ": "perceptual quality: is the edited picture sound",
+    "consistency": "is what was not asked for as it was",
+    "instruction": "was done what was asked",
+    "knowledge": "does the result agree with what is known of the world",
+    "quality": "does the edited picture look sound",
+    "reasoning": "does the edited picture show what had to be worked out",
+    "accuracy": "100 where every rating of a pair is full, else 0",
+    "following": "reward for how exactly the instruction was followed",
     "text_image": "cosine similarity of instruction and edited picture",
     "image_image": "cosine similarity of source and edited picture",
     "clip_t": "cosine similarity of instruction and edited picture, by CLIP",
@@ -22,7 +29,7 @@ def explain(names: Sequence[str]) -> list[str]:
 def _meaning(name: str, names: Sequence[str]) -> str | None:
     if name != OVERALL or name in MEANINGS:
         return MEANINGS.get(name) or _metric(name)
-    parts = [other for other in names if other != OVERALL]
+    parts = [other for other in names if other not in (OVERALL, "accuracy")]
     if set(parts) == VIESCORE:
         return "overall, sqrt(SC * PQ) of each pair"
     return f"overall, of each pair's {', '.join(parts)}" if parts else None

@@ -78,6 +78,7 @@ def _print_figures(summary: Figures) -> None:
     counts += ["unparsed %"] if unread else []
     parts, uncovered = bool(summary.parts), any(map(_covered, lines))
     read_mass = bool(summary.overall.mass)
+    drifts = bool(summary.overall.drift)
     rows = [
         Row(
             line.category,
@@ -87,12 +88,14 @@ def _print_figures(summary: Figures) -> None:
                 *_scores(line, summary.names),
                 *([_covered(line)] if uncovered else []),
                 *([_mass(line)] if read_mass else []),
+                *(_drift(line) if drifts else []),
             ],
         )
         for line in lines
     ]
     figures = [*counts, *summary.names, *spread, *(["categories"] if uncovered else [])]
     figures += ["mass"] if read_mass else []
+    figures += ["shift %", "zoom %"] if drifts else []
     print_table(["category", *(["language"] if parts else [])], figures, rows)
 
 
@@ -196,6 +199,11 @@ def _interval(score: ScoreLine | None, name: str) -> str:
     if score is None or score.low is None or score.high is None:
         return NONE
     return f"{_figure(score.low, name)} to {_figure(score.high, name)}"
+
+
+def _drift(line: CategoryLine) -> list[str]:
+    """How far edits lie beside their sources."""
+    return [f"{line.drift[n]:.1f}" if n in line.drift else NONE for n in ("shift", "zoom")]
 
 
 def _mass(line: CategoryLine) -> str:

@@ -7,6 +7,7 @@ from core.errors import InputError
 from core.messages import Lease
 from core.tasks import ScoreTask
 from workers.judges.embeddings import EmbeddingJudge, read_picture
+from workers.judges.pictures import edited_picture
 from workers.models.base import Product
 
 
@@ -27,7 +28,7 @@ class ClipJudge(EmbeddingJudge):
         both = list(zip(leases, tasks, strict=True))
         texts = self.embed_texts([task.instruction for task in tasks])
         sources = self.embed_images([read_picture(x, task.source_images[0]) for x, task in both])
-        edited = self.embed_images([read_picture(x, task.edited_image) for x, task in both])
+        edited = self.embed_images([edited_picture(lease) for lease in leases])
         to_text, to_source = (texts * edited).sum(-1), (sources * edited).sum(-1)
         verdicts = [
             self.verdict({"text_image": float(t), "image_image": float(i)}, [])

@@ -14,6 +14,7 @@ from PIL import Image
 from core.messages import Lease
 from core.tasks import ScoreTask
 from workers.judges.embeddings import EmbeddingJudge, read_picture
+from workers.judges.pictures import edited_picture
 from workers.judges.pixel_metrics import pixel_metrics
 from workers.models.base import Product
 
@@ -24,7 +25,7 @@ class MetricsJudge(EmbeddingJudge):
     def run(self, leases: Sequence[Lease]) -> list[Product]:
         tasks = [lease.task for lease in leases if isinstance(lease.task, ScoreTask)]
         both = list(zip(leases, tasks, strict=True))
-        edited = [read_picture(lease, task.edited_image) for lease, task in both]
+        edited = [edited_picture(lease) for lease in leases]
         sources = [read_picture(lease, task.source_images[0]) for lease, task in both]
         targets = [
             read_picture(lease, task.target_images[0]) if task.target_images else None
