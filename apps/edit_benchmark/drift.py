@@ -104,7 +104,8 @@ class _Laid:
 
 def _prepared(image: Image.Image) -> Array:
     """The picture in grey, SIDE x SIDE, with mean 0."""
-    small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    grey_image = image.convert("L")
+    small = grey_image.resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
     grey: Array = np.asarray(small, dtype=np.float64)
     return grey - float(grey.mean())
 
