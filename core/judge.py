@@ -5,6 +5,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,12 @@ def load_judge(settings: JudgeSettings, folder: Path | None = None) -> Judge:
         InputError: names the file, the key, the value and what would be right.
     """
     kind = JUDGES[settings.type]
+    for module, package in kind.packages.items():
+        if find_spec(module) is None:
+            raise InputError(
+                f"judge.type: {settings.type} needs a package: pip install {package} (its version "
+                "is in requirements-extra.txt)."
+            )
     if kind.prompts is not None:
         return Judge(_with_usual(settings, kind.prompts, kind), kind.prompts, "none")
     if settings.prompts is None:

@@ -1,6 +1,7 @@
 """What the program has to know of a type of judge; each has a file in `core.judges`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.registry import Registry
@@ -28,6 +29,7 @@ class JudgeType:
         loads: its workers load a model, and need a device. Others ask somebody else's server.
         usual_temperature: at which it is asked where neither settings nor prompt file say it; None
             leaves it to whoever serves the model.
+        packages: optional ones that its workers import: module, and what pip calls it.
     """
 
     served_by: str
@@ -41,6 +43,7 @@ class JudgeType:
     named_by: tuple[str, ...] = ()
     loads: bool = True
     usual_temperature: float | None = 0.0
+    packages: Mapping[str, str] = field(default_factory=dict)
 
     def missing_in(self, prompts: "JudgePrompts") -> str | None:
         """The fields that calls have to set, in words, if one of them does not."""

@@ -245,6 +245,8 @@ class ScoreTask(Task):
         edited_image: the picture after.
         target_images: pictures of a right result, for judges whose questions show them.
         reference_images: further pictures that questions show.
+        mask: a picture, white where the edit may change the first source, for judges that compare
+            the rest.
         fields: texts that questions name, as `{explain_en}` in a prompt file; by name.
         at_source_size: the edited picture is brought to the size of the first source before it is
             judged, as GEdit-Bench and EditScore do.
@@ -260,13 +262,14 @@ class ScoreTask(Task):
     role = "score"
     served_by = "workers.judges.registry:create_judge"
     of_pipelines = False
-    picture_fields = ("source_images", "edited_image", "target_images", "reference_images")
+    picture_fields = ("source_images", "edited_image", "target_images", "reference_images", "mask")
 
     instruction: Prompt
     source_images: Sources
     edited_image: Source
     target_images: MoreSources = ()
     reference_images: MoreSources = ()
+    mask: Source | None = None
     fields: TextFields = field(default_factory=dict)
     at_source_size: bool = False
     seed: Seed | None = None

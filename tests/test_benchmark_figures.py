@@ -450,7 +450,7 @@ def test_of_several_runs_it_is_said_which_differences_are_real(
     shown = " ".join(capsys.readouterr().out.split())
     assert "pairs A B C B - A 95 % C - A 95 % C - B 95 %" in shown
     assert "Holm's correction for 3 comparisons): C - A +" in shown
-    assert "Not shown to be real: B - A " in shown and "1 pairs without a score in all" in shown
+    assert "Not shown to be real: B - A " in shown and "1 pair without a score in all" in shown
     page = comparison_page(comparison)
     assert page.columns[:5] == ["Category", "Pairs", "A", "B", "C"] and len(page.rows[0]) == 14
     assert page.notes[0] == "A: a, B: b, C: c. Pictures are shown of A and B."

@@ -204,7 +204,8 @@ def _verdict(lease: Lease, judge: Judge | None) -> Verdict:
         answers = []
         for asked in judge.prompts.asked(row):
             parts = {p: float(draw.randint(*map(int, asked.range))) for p in asked.parts}
-            answers.append({"name": asked.name, "parts": parts, "value": asked.value_of(parts)})
+            told = {"name": asked.name, "parts": parts, "value": asked.value_of(parts)}
+            answers.append({**told, "problem": None, "raw": []})
         return Verdict({"scores": judge.prompts.scores_of(row, answers)}, {"calls": answers})
     consistency, quality = draw.randint(0, 10), draw.randint(0, 10)
     scores = {"SC": consistency, "PQ": quality, "O": (consistency * quality) ** 0.5}

@@ -50,7 +50,7 @@ from core.engine.backend import WorkerBackend
 from core.errors import MultiGPUError
 from core.events import told_both
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
-from core.names import bounded
+from core.names import bounded, counted
 from core.paths import as_text, on_disk, user_path
 from core.store.results_table import FILE_NAME as TABLE
 
@@ -304,9 +304,9 @@ def _tell_unparsed(records: Sequence[Record], may_differ: bool) -> None:
         first = unparsed[0]
         way_out = "; --retry-unparsed asks for them alone again" if may_differ else ""
         logger.warning(
-            f"{len(unparsed)} edits have no score because of the judge's answers{way_out}. The "
-            f"reasons are in results.jsonl; the first, {first.category}/{first.pair_id}: "
-            f"{first.error}"
+            f"{counted(len(unparsed), 'edit')} without a score because of the judge's answers"
+            f"{way_out}. The reasons are in results.jsonl; the first, "
+            f"{first.category}/{first.pair_id}: {first.error}"
         )
 
 
@@ -331,6 +331,9 @@ def _pairs(
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
     judge, model, name = run.judge, run.judge_model.identity, run.judge_name
     names = judge.prompts.score_names
+    if not judge.type.chats:  # which of them there are depends on its model and on the data
+        given = {name for record in records for name in record.scores or ()}
+        names = [name for name in names if name in given] or names
     judged = read_judges(run.root.folder, records, name)
     return summarise(
         records,

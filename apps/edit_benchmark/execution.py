@@ -18,6 +18,7 @@ from core.engine.task_engine import TaskEngine
 from core.events import Event, Listener, TaskEnded, TaskShape, TaskSpared, shape_of
 from core.intake.admission import Admitted
 from core.intake.planning import Plan
+from core.names import counted
 from core.role_model import RoleModel
 from core.session import Session
 from core.tasks import Result
@@ -79,7 +80,7 @@ class Execution:
     def _work(self, edits: Sequence[Admitted], to_score: Sequence[Admitted]) -> None:
         again = sum(getattr(item.task, "more_asks", 0) > 0 for item in to_score)
         if again:
-            logger.info(f"{again} verdicts without a score are asked for again.")
+            logger.info(f"{counted(again, 'verdict')} without a score: asked for again.")
         engine = self._start([r for r in self._choice.roles if edits or r.role == "score"])
         waiting = self._planned_edits.waiting
         editing = self._submit("edit", edits, sealed=not waiting, promised=waiting)

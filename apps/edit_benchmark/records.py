@@ -10,6 +10,7 @@ from loguru import logger
 
 from apps.edit_benchmark.pair_result import AttemptResult, PairResult
 from apps.edit_benchmark.verdicts import read_verdict
+from apps.run_folders import runs_below
 from core.errors import InputError
 from core.paths import as_text
 from core.store.outputs import OutputRoot, json_lines
@@ -165,7 +166,8 @@ def read_records(folder: Path) -> list[Record]:
         rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
         return [Record(**{**row, "source_images": tuple(row["source_images"])}) for row in rows]
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+        meant = runs_below(folder, FILE_NAME)
+        raise InputError(f"{file}: cannot be read: {error.strerror}.{meant}") from None
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file}: not the results of a benchmark ({error}).") from None
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from loguru import logger
 
 from apps.edit_benchmark.best_of import best_of
-from apps.edit_benchmark.data_set import form_of
+from apps.edit_benchmark.data_set import MAPPED, form_of
 from apps.edit_benchmark.editing import Edit
 from apps.edit_benchmark.edits import Edits, lora_folders
 from apps.edit_benchmark.engine_choice import EngineChoice
@@ -78,7 +78,7 @@ class EditBenchmark:
     ) -> None:
         occupy_standard_descriptors()
         if data is not None:
-            settings = settings.for_data_set(form_of(data))
+            settings = settings.for_data_set(MAPPED if settings.fields else form_of(data))
         self.settings = settings
         self.listener: Listener = ignore
         inspector = LoraInspector(may_download=not dry_run)

@@ -135,6 +135,7 @@ class Scores:
             as_text(str(edit.output_path)),
             target_images=pair.target_images if "target" in seen else (),
             reference_images=pair.reference_images if "references" in seen else (),
+            mask=(pair.mask or None) if "mask" in seen else None,
             fields=fields_named(given, prompts.row_fields),
             at_source_size=size_judged(pair, self._output_size) == "source",
             seed=attempt.seed(self._first_seed),

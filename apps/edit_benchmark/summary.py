@@ -18,6 +18,7 @@ from apps.edit_benchmark.parts import Part, Subset, parts_of
 from apps.edit_benchmark.ranks import RankCorrelation, correlate
 from apps.edit_benchmark.records import Record, categories_of
 from apps.edit_benchmark.statistics import Interval, bootstrap_mean, bootstrap_mean_of_means
+from apps.run_folders import runs_below
 from core.errors import InputError
 
 FILE_NAME = "summary.json"
@@ -403,6 +404,7 @@ def read_makers(folder: Path) -> Makers:
         line = EditedBy(**edited).line if edited else str(data.get("editor"))
         return Makers(JudgedBy(**data["judged_by"]), line)
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+        meant = runs_below(folder, FILE_NAME)
+        raise InputError(f"{file}: cannot be read: {error.strerror}.{meant}") from None
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file}: not the summary of a benchmark ({error}).") from None

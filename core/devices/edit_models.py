@@ -11,6 +11,7 @@ from core.devices.working_memory import Demand
 from core.edit_settings import EditModels, ModelJudgeDefaults
 from core.errors import InputError
 from core.index_files import MODEL_INDEX
+from core.judge import JUDGES_DIR
 from core.judge_type import JUDGES
 from core.paths import printable
 from core.settings import PROJECT_DIR, JudgeSettings, best_match
@@ -137,5 +138,12 @@ def judge_settings(settings: EditModels, model: ModelChoice) -> JudgeSettings:
         if getattr(judge, name) is None and getattr(own, name) is not None
     }
     if judge.prompts is None and own.prompts is None:
-        filled["prompts"] = settings.usual_protocol
+        filled["prompts"] = _shipped(settings.usual_protocol)
     return judge.model_copy(update=filled)
+
+
+def _shipped(protocol: str | None) -> str | None:
+    """A shipped prompt file by its place, as another file of its name may lie beside a config."""
+    if protocol is None or not (JUDGES_DIR / protocol).is_file():
+        return protocol
+    return str(JUDGES_DIR / protocol)
