@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -181,6 +183,14 @@ def test_rise_has_a_reference_in_words_or_as_a_picture(tmp_path: Path) -> None:
     assert (chinese.instruction, chinese.pair_id) == ("解开它", "logical_reasoning_2_cn")
 
 
+def test_of_several_versions_of_rise_the_largest_is_read(tmp_path: Path) -> None:
+    data = sets.rise(tmp_path / "data")
+    rows = json.loads((data / "data" / "data_total.json").read_text())
+    written(data / "data" / "an_older_one.json", rows[:1])
+    assert len(read(data)) == 2
+    assert len(read(data / "data" / "an_older_one.json")) == 1
+
+
 def test_i2ebench_has_masks_right_results_and_other_wordings(tmp_path: Path) -> None:
     pairs = named(read(sets.i2ebench(tmp_path / "data")))
     assert [*pairs] == ["HazeRemoval/1", "RegionAccuracy/0"]
@@ -307,6 +317,17 @@ def test_an_imagefolder_in_each_of_its_forms(build: Build, tmp_path: Path) -> No
     assert pair.instruction.startswith("make it night")
     assert content(pair.source_images[0]) == RED
     assert pair.seed_by_id is (build is not sets.own)
+
+
+def test_numbers_that_stand_for_names_are_read_as_these(tmp_path: Path) -> None:
+    """As `datasets` writes a ClassLabel; -1 is its word for none."""
+    features = {"category": {"names": ["sky", "sea"], "_type": "ClassLabel"}}
+    said = {"huggingface": json.dumps({"info": {"features": features}})}
+    rows = [{**sets.hf_rows()[0], "category": number} for number in (1, 0, -1)]
+    made = pyarrow.Table.from_pylist(rows).replace_schema_metadata(said)
+    (tmp_path / "data").mkdir()
+    pyarrow.parquet.write_table(made, tmp_path / "data" / "t.parquet")
+    assert [pair.category for pair in read(tmp_path / "data")] == ["sea", "sky", "-1"]
 
 
 def test_splits_are_subsets(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from apps.edit_benchmark.records import record_of
 from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import load_benchmark_settings
 from apps.edit_benchmark.turns import Turns
+from apps.gallery.reading import read_folder
 from core.intake.planning import Plan
 from tests.edit_world import made_pair, settings
 from tests.inline_backend import InlineBackend
@@ -149,3 +150,10 @@ def test_of_several_edits_the_judges_best_counts_and_all_are_recorded(tmp_path: 
     assert gain is not None and gain["edits_per_pair"] == 3 and gain["pairs_with_all_scores"] == 5
     assert gain["first"] <= gain["best"] and gain["all"] < gain["best"]
     assert Image.open(tmp_path / "out" / "edits-2" / "sky" / "00.png").size == (64, 64)
+    shown = {item.name: item.choice for item in read_folder(tmp_path / "out").items}
+    best = seen[0].chosen + 1
+    names = {1: "sky/00", 2: "sky/00 #2", 3: "sky/00 #3"}
+    assert [shown[names[n]] for n in names] == [
+        f"{'' if n == best else 'not '}chosen, edit {n} of 3" for n in names
+    ]
+    assert shown["sky/05"] is None

@@ -4,6 +4,7 @@ As `datasets` writes them, a picture is a struct of `bytes` and `path`; `save_to
 files in the streaming format. Nothing is held longer than its batch.
 """
 
+import json
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -61,11 +62,31 @@ def plain_rows(file: Path) -> Iterator[tuple[dict[str, Any], list[str]]]:
     # In parquet the `path` of a picture is a column of its own, and tells where there is none.
     read = [*plain, *(_where_it_is(field) for field in pictures if _is_struct(field.type))]
     unsure = [field.name for field in pictures if not _is_struct(field.type)]
+    labels = {name: names for name, names in _labels(schema).items() if name in plain}
     for _, batch in _batches(file, read, _ROWS_AT_ONCE):
         rows = batch.select(plain).to_pylist() if plain else [{}] * batch.num_rows
         there = {name: batch.column(name).is_valid() for name in named - {*unsure}}
         for number, row in enumerate(rows):
+            for name, names in labels.items():
+                row[name] = _name_of(row[name], names)
             yield row, [*unsure, *(name for name, valid in there.items() if valid[number].as_py())]
+
+
+def _labels(schema: Any) -> dict[str, list[str]]:
+    """Columns that `datasets` calls ClassLabel, numbers that stand for names, with those names."""
+    try:
+        said = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            name: list(feature["names"])
+            for name, feature in said.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}  # no table of theirs, or in another form: numbers stay numbers
+
+
+def _name_of(value: Any, names: list[str]) -> Any:
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
 def _where_it_is(field: Any) -> str:

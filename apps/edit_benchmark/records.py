@@ -36,6 +36,9 @@ class Record:
         parts: for judges whose calls ask for several numbers: what each was given, by call.
         edits: where the pair has several edits, of other seeds: each with edited_image, seed,
             outcome and scores.
+        drift: how far the edit lies beside its source: `shift` in percent of the diagonal, of which
+            `right` and `down` in pixels, and `zoom` in percent; null where too little of the
+            source is left to tell.
         chosen: the place among these of the edit that counts, from 0: the judge's best.
     """
 
@@ -56,6 +59,7 @@ class Record:
     parts: dict[str, dict[str, float]] | None = None
     edits: list[dict[str, Any]] | None = None
     chosen: int | None = None
+    drift: dict[str, float] | None = None
 
 
 def record_of(result: PairResult, root: OutputRoot) -> Record:

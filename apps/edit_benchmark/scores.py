@@ -7,6 +7,7 @@ from functools import cached_property
 from loguru import logger
 
 from apps.edit_benchmark.attempt import Attempt
+from apps.edit_benchmark.output_size import OutputSize, size_judged
 from core.intake.admission import Admission, Admitted, Item, Rejected
 from core.intake.differences import Change
 from core.intake.kinds.score import ScoreKind
@@ -29,6 +30,7 @@ class Scores:
         attempts: all edits of the run, by position.
         first_seed: from the settings.
         retry_unparsed: ask the judge once more than before where its verdict has no score.
+        output_size: in which edits are judged.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Scores:
         attempts: Sequence[Attempt],
         first_seed: int,
         retry_unparsed: bool,
+        output_size: OutputSize = "auto",
     ) -> None:
         assert role.judge is not None
         self.judge: Judge = role.judge
@@ -47,6 +50,7 @@ class Scores:
         self._planner = planner
         self._attempts = attempts
         self._first_seed = first_seed
+        self._output_size = output_size
         self._retry_unparsed = retry_unparsed and self.judge.type.varies
         if retry_unparsed and not self._retry_unparsed:
             kind = self.judge.settings.type
@@ -131,7 +135,9 @@ class Scores:
             as_text(str(edit.output_path)),
             target_images=pair.target_images if "target" in seen else (),
             reference_images=pair.reference_images if "references" in seen else (),
+            mask=(pair.mask or None) if "mask" in seen else None,
             fields=fields_named(given, prompts.row_fields),
+            at_source_size=size_judged(pair, self._output_size) == "source",
             seed=attempt.seed(self._first_seed),
             output_path=self._place_of(edit.position),
             task_id=f"score {attempt.name}",

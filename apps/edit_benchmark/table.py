@@ -15,7 +15,7 @@ from apps.edit_benchmark.plain_table import (
     part_cell,
     print_table,
 )
-from apps.edit_benchmark.score_names import explain
+from apps.edit_benchmark.score_names import decimals, explain
 from apps.edit_benchmark.summary import (
     CategoryLine,
     Figures,
@@ -78,6 +78,7 @@ def _print_figures(summary: Figures) -> None:
     counts += ["unparsed %"] if unread else []
     parts, uncovered = bool(summary.parts), any(map(_covered, lines))
     read_mass = bool(summary.overall.mass)
+    drifts = bool(summary.overall.drift)
     rows = [
         Row(
             line.category,
@@ -87,12 +88,14 @@ def _print_figures(summary: Figures) -> None:
                 *_scores(line, summary.names),
                 *([_covered(line)] if uncovered else []),
                 *([_mass(line)] if read_mass else []),
+                *(_drift(line) if drifts else []),
             ],
         )
         for line in lines
     ]
     figures = [*counts, *summary.names, *spread, *(["categories"] if uncovered else [])]
     figures += ["mass"] if read_mass else []
+    figures += ["shift %", "zoom %"] if drifts else []
     print_table(["category", *(["language"] if parts else [])], figures, rows)
 
 
@@ -143,8 +146,8 @@ def _place(line: CategoryLine) -> tuple[bool, str, str | None, Subset | None]:
 
 def _beside(line: CategoryLine | None, name: str) -> list[str]:
     score = line.scores.get(name) if line is not None else None
-    mean_of = NONE if score is None else f"{score.mean:.2f}"
-    return [NONE if line is None else str(line.scored), mean_of, _interval(score)]
+    scored = NONE if line is None else str(line.scored)
+    return [scored, _figure(None if score is None else score.mean, name), _interval(score, name)]
 
 
 def _unread(judge: Figures) -> str:
@@ -177,18 +180,30 @@ def _share(line: CategoryLine) -> str:
 
 def _scores(line: CategoryLine, names: Sequence[str]) -> list[str]:
     scores = [line.scores.get(name) for name in names]
-    means = [NONE if s is None else f"{s.mean:.2f}" for s in scores]
-    last = scores[-1]
+    means = [
+        _figure(None if score is None else score.mean, name)
+        for score, name in zip(scores, names, strict=True)
+    ]
+    last, name = scores[-1], names[-1]
     spread = [NONE, NONE]
     if last is not None:
-        spread = [f"{last.median:.2f}", NONE if last.std is None else f"{last.std:.2f}"]
-    return [*means, *spread, _interval(last)]
+        spread = [_figure(last.median, name), _figure(last.std, name)]
+    return [*means, *spread, _interval(last, name)]
 
 
-def _interval(score: ScoreLine | None) -> str:
+def _figure(value: float | None, name: str) -> str:
+    return NONE if value is None else f"{value:.{decimals(name)}f}"
+
+
+def _interval(score: ScoreLine | None, name: str) -> str:
     if score is None or score.low is None or score.high is None:
         return NONE
-    return f"{score.low:.2f} to {score.high:.2f}"
+    return f"{_figure(score.low, name)} to {_figure(score.high, name)}"
+
+
+def _drift(line: CategoryLine) -> list[str]:
+    """How far edits lie beside their sources."""
+    return [f"{line.drift[n]:.1f}" if n in line.drift else NONE for n in ("shift", "zoom")]
 
 
 def _mass(line: CategoryLine) -> str:

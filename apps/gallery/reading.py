@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from apps.gallery.choices import with_choices
 from apps.gallery.items import Item, Kind, State
 from apps.gallery.verdicts import Verdicts
 from apps.run_folders import runs_below
@@ -73,7 +74,7 @@ def _items(folder: Path, record: FolderRecord) -> list[Item]:
         )
         for task in others
     ]
-    return items + [_item(folder, task) for task in verdicts.alone]
+    return with_choices(items) + [_item(folder, task) for task in verdicts.alone]
 
 
 def kind_of(task: dict[str, Any]) -> Kind:

@@ -23,13 +23,12 @@ from apps.edit_benchmark.row_pairs import Draft, pairs_of
 from apps.edit_benchmark.rows import (
     INSTRUCTION_HINTS,
     file_name,
-    json_lines,
     kept,
     label_of,
     text_of,
     truth_of,
 )
-from apps.edit_benchmark.table_rows import Row
+from apps.edit_benchmark.table_rows import Row, rows_of
 from core.errors import InputError
 from core.paths import as_text
 
@@ -66,9 +65,9 @@ class GEdit:
         if not (path / "fullset").is_dir():
             pairs = pairs_of(table_rows(path), _table_pairs)
         elif (path / "metadata.jsonl").is_file():
-            pairs = _read(path, "metadata.jsonl", json_lines(path / "metadata.jsonl"))
+            pairs = _read(path, "metadata.jsonl", rows_of(path / "metadata.jsonl"))
         elif _has_columns(path):
-            pairs = _read(path, "its table", map(_words, table_rows(path)))
+            pairs = _read(path, "its table", table_rows(path))
             pairs = [replace(pair, seed_by_id=True) for pair in pairs]
         else:
             raise InputError(
@@ -85,7 +84,7 @@ def _has_columns(path: Path) -> bool:
 
 
 def _words(row: Row) -> dict[str, Any]:
-    """A row of the table without the pictures inside."""
+    """A row's fields without pictures inside of its table."""
     return {name: v for name, v in row.values.items() if not isinstance(v, Embedded)}
 
 
@@ -111,24 +110,33 @@ def _table_pairs(row: Row, draft: Draft) -> Iterator[Pair]:
     )
 
 
-def _read(folder: Path, table: str, rows: Iterable[dict[str, Any] | InputError]) -> list[Pair]:
+def _read(folder: Path, table: str, rows: Iterable[Row]) -> list[Pair]:
     """The pairs of every row, then the pictures that no row knows."""
     pictures = _pictures(folder)
     known: set[Path] = set()
     pairs: list[Pair] = []
     for position, row in enumerate(rows):
-        name = f"line_{position:04d}"
+        values = _words(row)
         try:
-            if isinstance(row, InputError):
-                raise row
-            found = _pictures_of(row, pictures)
+            if row.problem is not None:
+                raise row.problem
+            found = _pictures_of(values, pictures)
         except InputError as problem:
-            pairs.append(Pair(name, UNSORTED, problem=problem, language=""))
+            failed = Pair(f"line_{position:04d}", UNSORTED, problem=problem, language="")
+            pairs.append(_placed(failed, row))
             continue
         known.update(picture.file for picture in found)
-        pairs += [_pair(row, picture) for picture in found] or [_without_picture(row)]
+        of_row = [_pair(values, picture) for picture in found] or [_without_picture(values)]
+        pairs += [_placed(pair, row) for pair in of_row]
     every = (picture for same_key in pictures.values() for picture in same_key)
     return pairs + [_unknown(picture, table) for picture in every if picture.file not in known]
+
+
+def _placed(pair: Pair, row: Row) -> Pair:
+    """The pair, whose problem says in which row it is."""
+    if pair.problem is None:
+        return pair
+    return replace(pair, problem=InputError(f"{row.place}: {pair.problem}"))
 
 
 def _pictures(folder: Path) -> Mapping[str, list[_Picture]]:

@@ -6,9 +6,12 @@ lists of pictures, `subcategory`, `task_type`, `consistency_img` and, in Chinese
 `instruction_chinese`. Edits are called `images/<category>/<index>.png`.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+
+from loguru import logger
 
 from apps.edit_benchmark.data_set import DATA_SETS
 from apps.edit_benchmark.look import first_row, json_files
@@ -32,7 +35,19 @@ class Rise:
         return bool(_files(path))
 
     def read(self, path: Path, work_folder: Path) -> list[Pair]:
-        return [pair for file in _files(path) for pair in pairs_of(rows_of(file), _pairs)]
+        folders: dict[Path, list[Path]] = defaultdict(list)
+        for file in _files(path):
+            folders[file.parent].append(file)
+        return [pair for files in folders.values() for pair in _of_one(files)]
+
+
+def _of_one(files: list[Path]) -> list[Pair]:
+    """Pairs of the largest file."""
+    file = max(files, key=lambda file: file.stat().st_size)
+    if len(files) > 1:
+        others = ", ".join(each.name for each in files if each != file)
+        logger.info(f"{file.name} is read, and not {others}; give --data a file to have another.")
+    return pairs_of(rows_of(file), _pairs)
 
 
 def _files(path: Path) -> list[Path]:
