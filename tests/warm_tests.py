@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hypothesis import strategies
+
 from tests import warm_fork_server
 from tests.quick_exit import run_and_exit
 
@@ -44,7 +46,7 @@ IMPORTED = (
         "pillow_heif",
         "prometheus_client.parser",
     ),
-    *("apps.doctor.command", "apps.gallery.command", "apps.watch.command", "apps.tweets.again"),
+    *("apps.doctor.command", "apps.gallery.command", "apps.watch.command", "apps.picture_commands.again"),
     *("benchmarks.churn", "benchmarks.soak", "demo_model.build", "demo_model.gate"),
     *("PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.PpmImagePlugin", "PIL.TiffImagePlugin"),
     *("core.engine.engine", "core.processes.local_backend", "core.judges.clip"),
@@ -154,6 +156,7 @@ def main(listener: int) -> None:
     with words_unheard():
         for name in IMPORTED:
             __import__(name)
+        strategies.text().validate()  # reads, or makes, hypothesis' table of all characters
     gc.enable()
     gc.collect()
     gc.freeze()
