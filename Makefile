@@ -52,7 +52,7 @@ gpu-wheels: $(READY_TO_TEST)  ## wheels/ for benchmarks/gpu.py on a machine with
 	$(BIN)/python -m benchmarks.gpu_wheels wheels $(GPU_WHEELS)
 
 SECONDS_EACH ?= 60
-TARGETS ?= tweets prompts from_png settings ledger lora image provenance pairs re_edit verdict
+TARGETS ?= tweets prompts edits from_png settings ledger lora image provenance pairs re_edit verdict
 
 fuzz: $(READY_TO_TEST)  ## coverage-guided fuzzing of every reader; not part of the suite
 	$(BIN)/pip install --quiet atheris==3.0.0

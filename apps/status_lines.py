@@ -13,6 +13,7 @@ from rich.text import Text
 
 from apps.cells import clean, cut, shares
 from core.byte_sizes import shown_bytes
+from core.names import counted
 from core.status import words
 from core.status.run_status import Download, KindStatus, RunStatus, WorkerStatus
 
@@ -70,7 +71,7 @@ def status_lines(
     lines += _worker_lines(workers, width)
     hidden = len(status.workers) - len(workers)
     if hidden and (room is None or room):
-        lines.append(Text(f"and {hidden} workers more"))
+        lines.append(Text(f"and {counted(hidden, 'worker')} more"))
     return lines
 
 

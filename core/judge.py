@@ -5,6 +5,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Judge:
         """Settings that decide scores; the batch size only rounds otherwise and does not count."""
         # Of how its model is loaded the model's own identity tells.
         undeciding = {"model", "prompts", "batch_size", "variant", "memory"}
-        undeciding |= {"gpus_per_worker", "workers_per_gpu"}
+        undeciding |= {"gpus_per_worker", "workers_per_gpu", "lora", "lora_revision"}
         undeciding |= OF_SOME_TYPES - self.type.own_settings
         deciding = self.settings.model_dump(exclude=undeciding)
         del deciding["api"]
@@ -83,6 +84,12 @@ def load_judge(settings: JudgeSettings, folder: Path | None = None) -> Judge:
         InputError: names the file, the key, the value and what would be right.
     """
     kind = JUDGES[settings.type]
+    for module, package in kind.packages.items():
+        if find_spec(module) is None:
+            raise InputError(
+                f"judge.type: {settings.type} needs a package: pip install {package} (its version "
+                "is in requirements-extra.txt)."
+            )
     if kind.prompts is not None:
         return Judge(_with_usual(settings, kind.prompts, kind), kind.prompts, "none")
     if settings.prompts is None:

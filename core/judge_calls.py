@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from core.judge_answer import Form, Reading, read_answer
 from core.judge_combining import Combine, Range, capped, combined, rescaled
@@ -36,6 +36,11 @@ class Official(Section):
     formatted: bool = False
 
 
+def _listed(given: Any) -> Any:
+    """One section may stand for a list of one."""
+    return [given] if isinstance(given, dict) else given
+
+
 class JudgeCall(Section):
     """One question.
 
@@ -45,7 +50,7 @@ class JudgeCall(Section):
             result), `references`.
         text: the question; `{instruction}` stands for the edit's instruction, and `{name}` for a
             row field that the prompt file lists under `fields`.
-        text_from: where the question is not written here.
+        text_from: where a question that is not written here lies; several texts follow each other.
         text_first: the text comes before the pictures.
         captions: words before each picture of a kind; `{n}` is its number, from 1.
         answer: `scores` is `{"score": [one number per part], "reasoning": "..."}`, or one number
@@ -69,7 +74,7 @@ class JudgeCall(Section):
     name: Name
     sees: Annotated[list[Picture], Field(min_length=1)] = Field(default_factory=list)
     text: str = ""
-    text_from: Official | None = None
+    text_from: Annotated[tuple[Official, ...], BeforeValidator(_listed)] = ()
     text_first: bool = False
     captions: dict[Picture, str] = Field(default_factory=dict)
     answer: Literal["scores", "yes_no", "lines", "final_score"] = "scores"
@@ -108,7 +113,7 @@ class JudgeCall(Section):
     def _whole(self) -> "JudgeCall":
         if not self.variants and not self.asks:
             raise ValueError("a call needs a text, text_from, or variants that have one")
-        if self.text and self.text_from is not None:
+        if self.text and self.text_from:
             raise ValueError("give either text or text_from, not both")
         if self.asks and not self.sees:
             raise ValueError("a call needs sees: the pictures that it shows")
@@ -126,7 +131,7 @@ class JudgeCall(Section):
     @property
     def asks(self) -> bool:
         """It has a question of its own, beside those of its variants."""
-        return bool(self.text) or self.text_from is not None
+        return bool(self.text or self.text_from)
 
     @property
     def forms(self) -> "list[JudgeCall]":

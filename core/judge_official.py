@@ -18,22 +18,25 @@ def with_official_texts(prompts: JudgePrompts, prompt_file: Path) -> JudgePrompt
     Raises:
         InputError: names the file and the entry that are not there.
     """
-    if not prompts.placeholders and all(form.text_from is None for form in prompts.forms):
+    if not prompts.placeholders and not any(form.text_from for form in prompts.forms):
         return prompts
     calls = [_with_text(call, prompts, prompt_file) for call in prompts.calls]
     return prompts.model_copy(update={"calls": calls})
 
 
 def _with_text(call: JudgeCall, prompts: JudgePrompts, prompt_file: Path) -> JudgeCall:
-    text = call.text
-    if call.text_from is not None:
-        text = _official_text(call.text_from, prompt_file)
+    text = _in_our_words(call.text, prompts)
+    for wanted in call.text_from:
+        more = _in_our_words(_official_text(wanted, prompt_file), prompts)
+        text += more.replace("{{", "{").replace("}}", "}") if wanted.formatted else more
+    variants = tuple(_with_text(one, prompts, prompt_file) for one in call.variants)
+    return call.model_copy(update={"text": text, "text_from": (), "variants": variants})
+
+
+def _in_our_words(text: str, prompts: JudgePrompts) -> str:
     for words, name in prompts.placeholders.items():
         text = text.replace(words, f"{{{name}}}")
-    if call.text_from is not None and call.text_from.formatted:
-        text = text.replace("{{", "{").replace("}}", "}")
-    variants = tuple(_with_text(one, prompts, prompt_file) for one in call.variants)
-    return call.model_copy(update={"text": text, "text_from": None, "variants": variants})
+    return text
 
 
 def _official_text(wanted: Official, prompt_file: Path) -> str:

@@ -59,6 +59,7 @@ class JudgePrompts(Section):
             for `instruction`.
         pictures: their size.
         sampling: usual settings.
+        reward_token: for `reward`: the special token at which the heads are read.
         overall: scores that are made of the calls'; the last one is the main one.
     """
 
@@ -68,7 +69,8 @@ class JudgePrompts(Section):
     placeholders: dict[Annotated[str, Field(min_length=2)], str] = Field(default_factory=dict)
     pictures: PictureSize | None = None
     sampling: Sampling = Field(default_factory=Sampling)
-    calls: Annotated[list[JudgeCall], Field(min_length=1, max_length=16)]
+    reward_token: str = ""
+    calls: Annotated[list[JudgeCall], Field(min_length=1, max_length=32)]
     overall: tuple[Overall, ...] = (Overall(),)
 
     @model_validator(mode="before")

@@ -1,8 +1,8 @@
 """What a judge's questions may name of an edit: row fields of the data, and which pictures it has.
 
 A row is a mapping from names to texts. `instruction` is always there; `category`, `language` and
-the data's own fields are there where the prompt file names them and the pair has them; `target` and
-`references` stand for pictures of that kind, where there are any.
+the data's own fields are there where the prompt file names them and the pair has them; `target`,
+`references` and `mask` stand for pictures of that kind, where there are any.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from core.tasks import ScoreTask
 
 INSTRUCTION = "instruction"
-PICTURES = {"target": "target_images", "references": "reference_images"}
+PICTURES = {"target": "target_images", "references": "reference_images", "mask": "mask"}
 """Kinds of pictures that a pair may lack, with the fields of a task that hold them."""
 ALWAYS_KNOWN = frozenset({"category", "language"})  # to conditions, without being declared
 

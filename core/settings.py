@@ -204,6 +204,8 @@ class JudgeSettings(LoadedModel):
     num_pass: Annotated[int, Field(ge=1, le=64)] | None
     minimum_mass: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     experts_implementation: str | None
+    lora: Annotated[Text, Field(min_length=1)] | None
+    lora_revision: Annotated[str, Field(min_length=1)] | None
     api: ApiSettings
 
 

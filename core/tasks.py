@@ -245,7 +245,11 @@ class ScoreTask(Task):
         edited_image: the picture after.
         target_images: pictures of a right result, for judges whose questions show them.
         reference_images: further pictures that questions show.
+        mask: a picture, white where the edit may change the first source, for judges that compare
+            the rest.
         fields: texts that questions name, as `{explain_en}` in a prompt file; by name.
+        at_source_size: the edited picture is brought to the size of the first source before it is
+            judged, as GEdit-Bench and EditScore do.
         seed: for judges that sample.
         more_asks: how often a judge of type vlm is asked beyond the usual twice while its answer
             cannot be read; which answers it gave before does not depend on it.
@@ -258,14 +262,16 @@ class ScoreTask(Task):
     role = "score"
     served_by = "workers.judges.registry:create_judge"
     of_pipelines = False
-    picture_fields = ("source_images", "edited_image", "target_images", "reference_images")
+    picture_fields = ("source_images", "edited_image", "target_images", "reference_images", "mask")
 
     instruction: Prompt
     source_images: Sources
     edited_image: Source
     target_images: MoreSources = ()
     reference_images: MoreSources = ()
+    mask: Source | None = None
     fields: TextFields = field(default_factory=dict)
+    at_source_size: bool = False
     seed: Seed | None = None
     more_asks: Annotated[int, Field(ge=0, le=100), BeforeValidator(no_bool)] = 0
     output_path: Text | None = None
@@ -329,7 +335,9 @@ class Result:
         return iter(self.keys())
 
 
-WHERE_SET = ("picture_quality", "mask", "target_images", "reference_images", "fields")
+WHERE_SET = (
+    "picture_quality", "mask", "target_images", "reference_images", "fields", "at_source_size",
+)  # fmt: skip
 """Fields that neither records nor fingerprints know where they are not set."""
 
 

@@ -1,9 +1,14 @@
 """How far edits lie beside their sources, and that sizes do not push them there."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
 from apps.edit_benchmark.drift import drift
+from apps.edit_benchmark.drifts import FILE_NAME, with_drifts
+from apps.edit_benchmark.records import Record
+from apps.edit_benchmark.summary import JudgedBy, summarise
 from core.pictures.source_images import size_for
 from core.settings import PROJECT_DIR
 
@@ -73,3 +78,30 @@ def test_sizes_stay_near_the_area_and_stretch_as_little_as_they_can(area: int) -
         assert 0.4 < w * h / area <= 1.5 or area < 512**2
         if area > 1_000_000:
             assert abs(w / h / (width / 300) - 1) < 0.03
+
+
+def test_the_drift_of_each_edit_is_measured_once_and_stands_in_records(tmp_path: Path) -> None:
+    scene().save(tmp_path / "source.png")
+    (tmp_path / "edits").mkdir()
+    moved(scene(), 8, 0, 1).save(tmp_path / "edits" / "moved.png")
+    Image.new("RGB", (320, 240)).save(tmp_path / "edits" / "other.png")
+    source = (str(tmp_path / "source.png"),)
+
+    def record(edited: str | None) -> Record:
+        return Record(
+            "1", "sky", "x", "en", source, edited, "scored", {"O": 1.0}, None, 0, 0, 1
+        )  # fmt: skip
+
+    records = [record("edits/moved.png"), record("edits/other.png"), record(None)]
+    for _ in range(2):
+        first, second, third = with_drifts(records, tmp_path)
+        assert first.drift is not None and first.drift["shift"] == pytest.approx(2, abs=0.1)
+        assert second.drift is None and third.drift is None
+        measured = (tmp_path / FILE_NAME).stat().st_mtime_ns
+    with_drifts(records, tmp_path)
+    assert (tmp_path / FILE_NAME).stat().st_mtime_ns == measured
+    judged_by = JudgedBy("vlm", "m", "h", {}, 1)
+    summary = summarise([first, second], ["O"], judged_by, "editor", 100)
+    assert summary.overall.drift["measured"] == 1
+    assert first.drift is not None
+    assert summary.categories[0].drift["shift"] == first.drift["shift"]

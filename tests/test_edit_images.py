@@ -2,6 +2,7 @@
 
 import io
 import json
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -155,6 +156,17 @@ def test_a_table_has_pictures_beside_it_and_any_field(command: Command) -> None:
     assert [Path(path).name for path in tree["source_images"]] == ["tree.png", "hat.png"]
     code, said = command.run("data/edits.csv", "--where", "metadata.category=sky", "--overwrite")
     assert "1 edit: 1 done" in said
+
+
+def test_the_best_name_gives_the_instruction_and_other_texts_are_kept(command: Command) -> None:
+    (command.folder / "e.jsonl").write_text(
+        '{"image": "a.png", "caption": "a house", "prompt": "make it night"}\n'
+        '{"image": "a.png", "caption": "a house", "instruction": "make it day"}\n'
+    )
+    night, day = read_edits("e.jsonl").inputs
+    assert isinstance(night, dict) and isinstance(day, dict)
+    assert (night["instruction"], day["instruction"]) == ("make it night", "make it day")
+    assert night["metadata"] == day["metadata"] == {"caption": "a house"}
 
 
 @pytest.mark.parametrize(
@@ -324,6 +336,7 @@ def test_events_are_json_lines(command: Command) -> None:
         ("a.png --instruction x --grid stepps=3", "did you mean 'steps'?"),
         ("a.png --instruction x --seed -1", "expected a whole number from 0"),
         ("a.png --instruction x --seed=-1", "expected a whole number from 0"),
+        ("a.png --instruction x --gpu-ids 0", "Give either --num-gpus or --gpu-ids"),
         ("a.png --from-png a.png", "Give either PICTURES or --from-png"),
         ("--from-png a.png --instruction x", "pictures of --from-png say it themselves"),
         ("--from-png a.png", "does not say how it was made"),
@@ -355,6 +368,21 @@ def test_every_example_of_the_help_is_a_line_of_arguments() -> None:
     for line in lines:
         options = parse_arguments(shlex.split(line.partition("edit_images.py")[2]))
         check_source(options)
+
+
+def test_edits_come_on_contact_sheets(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    command.picture("house.png", size=(64, 48))
+    assert command.run("house.png", *NIGHT)[0] == 0
+    for sheet in ("contact_sheet", "edit_sheet"):
+        monkeypatch.setattr(sys, "argv", ["sheet", "outputs/edits", f"{sheet}.png"])
+        names = runpy.run_path(str(PROJECT / "examples" / f"{sheet}.py"))
+        names["main"]()
+        with Image.open(f"{sheet}.png") as picture:
+            middle = names["GAP"] + names["PICTURE"] // 2
+            assert picture.convert("RGB").getpixel((middle, middle)) not in (
+                names["PAPER"],
+                names["EMPTY"],
+            )
 
 
 # -- as a process ------------------------------------------------------------------

@@ -102,7 +102,9 @@ def test_kris_is_the_mean_of_what_a_category_asks_for_out_of_a_hundred() -> None
 
 
 def test_kris_shows_the_right_result_where_there_is_one() -> None:
-    asked = protocol("kris.yaml").asked({"instruction": "do", "target": "target"})
+    asked = protocol("kris.yaml").asked(
+        {"instruction": "do", "category": "viewpoint_change", "target": "target"}
+    )
     assert [call.sees[-1] for call in asked] == ["edited", "target", "edited"]
 
 
@@ -181,16 +183,24 @@ def test_rise_shows_the_pictures_that_its_script_shows(
 
 
 def test_each_data_set_has_its_own_protocol_unless_settings_or_model_name_one() -> None:
-    def chosen(data_set: str, model: str = "a/judge", **judge: Any) -> str | None:
+    def chosen(data_set: str, model: str = "a/judge", **judge: Any) -> str:
         settings = load_benchmark_settings({"judge": judge}).for_data_set(data_set)
-        return judge_settings(settings, ModelChoice(model, model, "")).prompts
+        prompts = judge_settings(settings, ModelChoice(model, model, "")).prompts
+        assert prompts is not None
+        return Path(prompts).name
 
     assert chosen("rise") == "rise.yaml" and chosen("imagefolder") == "viescore.yaml"
     assert chosen("rise", prompts="kris.yaml") == "kris.yaml"
     assert chosen("rise", type="vlm_logits") == "viescore_logits.yaml"
     assert chosen("rise", "x/demo_model/judge") == "demo.yaml"
-    known = {*DATA_SETS, "imgedit", "kris", "rise", "default"}
-    assert set(SETTINGS.judge_protocols) <= known
+    assert set(SETTINGS.judge_protocols) <= {*DATA_SETS, "default"}
+
+
+def test_a_config_that_is_called_as_a_protocol_is_not_taken_for_it(tmp_path: Path) -> None:
+    (tmp_path / "kris.yaml").write_text("editor: {model: simulated}\n")
+    settings = load_benchmark_settings({}).for_data_set("kris")
+    judge = judge_settings(settings, ModelChoice("a/judge", "a/judge", ""))
+    assert load_judge(judge, tmp_path).prompts.name == "kris"
 
 
 def test_a_form_of_data_is_told_before_it_is_read(tmp_path: Path) -> None:
@@ -198,3 +208,25 @@ def test_a_form_of_data_is_told_before_it_is_read(tmp_path: Path) -> None:
 
     (tmp_path / "metadata.jsonl").write_text("{}\n")
     assert form_of(tmp_path) in ("imagefolder", "gedit")
+
+
+def test_pairs_that_cannot_be_judged_are_told_before_anything_is_edited(tmp_path: Path) -> None:
+    from apps.edit_benchmark.pair import Pair
+    from apps.edit_benchmark.pairs import PairSet
+    from apps.edit_benchmark.runner import EditBenchmark
+
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    source = (str(tmp_path / "a.png"),)
+    pairs = [
+        Pair("1", "temporal_reasoning", "age it", source, metadata={"reference": "old"}),
+        Pair("2", "temporal_reasoning", "age it", source, index=1),
+    ]
+    simulated = {"editor": {"model": "simulated"}, "judge": {"model": "simulated"}}
+    simulated["judge"]["prompts"] = "rise.yaml"
+    settings = load_benchmark_settings({**simulated, "use_server": "never", "device": "cpu"})
+    with EditBenchmark(settings, tmp_path / "out", dry_run=True) as run:
+        plan = run.plan(PairSet("data", pairs))
+    [problem] = plan.problems
+    assert problem.startswith("1 of 2 pairs cannot be judged; the first, temporal_reasoning/2: ")
+    assert "needs the field 'reference'" in problem and not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """Prompt files: which questions a pair is asked, what they name of it, and how scores are made."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from apps.edit_benchmark.settings import load_benchmark_settings
 from core.errors import InputError
 from core.intake.admission import fingerprint
 from core.intake.task_kinds import Contents
-from core.judge import Judge, load_judge
+from core.judge import JUDGES_DIR, Judge, load_judge
 from core.judge_combining import capped, combined, rescaled
+from core.judge_protocol import JudgePrompts
 from core.judge_rows import fields_named, fits, row_of
 from core.tasks import ScoreTask, task_from_json, task_to_json
 
@@ -151,10 +153,11 @@ def test_pictures_and_words_come_in_the_order_that_the_file_says(tmp_path: Path)
 def test_official_texts_are_read_where_they_lie(tmp_path: Path) -> None:
     (tmp_path / "p.py").write_text('import os\nA = "0 to 10 {instruct}"\nB = """{{"x": 1}}"""\n')
     source = {"file": "p.py", "entries": ["A", "B"], "replace": {"10": "25"}, "formatted": True}
-    call = {"text": "", "text_from": source}
+    (tmp_path / "end.txt").write_text(' {{"end"}}')
+    call = {"text": "", "text_from": [source, {"file": "end.txt"}]}
     first = judge(tmp_path, call, placeholders={"{instruct}": "instruction"})
     [asked] = first.prompts.calls
-    assert asked.question("do") == '0 to 25 do\n{"x": 1}'
+    assert asked.question("do") == '0 to 25 do\n{"x": 1} {{"end"}}'
     (tmp_path / "p.py").write_text('A = "{instruct}"\nB = ""\n')
     again = judge(tmp_path, call, placeholders={"{instruct}": "instruction"})
     assert first.prompt_hash != again.prompt_hash
@@ -213,3 +216,15 @@ def test_scores_behind_the_words_final_score(
     [call] = judge(tmp_path, form).prompts.calls
     parts = call.read(raw).parts
     assert (parts and list(parts.values())) == expected
+
+
+def test_examples_of_the_page_on_judges_are_valid() -> None:
+    page = (JUDGES_DIR.parent.parent / "docs" / "JUDGES.md").read_text("utf-8")
+    found = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    protocols = [JudgePrompts.model_validate(given) for given in found if "calls" in given]
+    others = [load_benchmark_settings(given) for given in found if "calls" not in given]
+    assert len(protocols) == 2 and len(others) == 1
+    [_, mine] = protocols
+    row = {"instruction": "do", "explain_en": "stars", "category": "sky"}
+    scores = mine.scores({"instruction": 5, "quality": 10}, row)
+    assert scores is not None and scores["O"] == 100

@@ -38,7 +38,7 @@ def test_only_unparsed_pairs_are_asked_again(bench: Bench) -> None:
     run = bench.run("--retry-unparsed")
     assert run.process.returncode == 1
     assert bench.outcomes() == ["scored", "scored", "unparsed", "scored"]
-    assert "2 verdicts without a score are asked for again" in run.errors
+    assert "2 verdicts without a score: asked for again" in run.errors
     assert "Edit with:" not in run.errors, "no editor is loaded where nothing is to be edited"
     assert inodes(bench.edits()) == edits
     again = inodes(bench.verdicts())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from core.devices.load_turns import PARALLEL_LOADING
 from core.processes.fork_server import PRELOAD, PRELOAD_ROLE
-from tests import hub_environment
+from tests import late_environment
 
 if TYPE_CHECKING:
     from tests.warm_server import Kind
@@ -103,7 +103,7 @@ def _wait(connection: socket.socket) -> NoReturn:
             call, environment = json.loads(data)
             os.environ.clear()
             os.environ.update(environment)
-            hub_environment.read_again()
+            late_environment.read_again()
             ctypes.CDLL(None).prctl(PR_SET_NAME, NAME.encode())
             sys.modules.pop(PRELOAD, None)
 

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hypothesis import strategies
+
 from tests import warm_fork_server
 from tests.quick_exit import run_and_exit
 
@@ -154,6 +156,7 @@ def main(listener: int) -> None:
     with words_unheard():
         for name in IMPORTED:
             __import__(name)
+        strategies.text().validate()  # reads, or makes, hypothesis' table of all characters
     gc.enable()
     gc.collect()
     gc.freeze()

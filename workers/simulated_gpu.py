@@ -204,8 +204,9 @@ def _verdict(lease: Lease, judge: Judge | None) -> Verdict:
         answers = []
         for asked in judge.prompts.asked(row):
             parts = {p: float(draw.randint(*map(int, asked.range))) for p in asked.parts}
-            answers.append({"parts": parts, "value": asked.value_of(parts)})
-        return Verdict({"scores": judge.prompts.scores_of(row, answers)}, {"calls": []})
+            told = {"name": asked.name, "parts": parts, "value": asked.value_of(parts)}
+            answers.append({**told, "problem": None, "raw": []})
+        return Verdict({"scores": judge.prompts.scores_of(row, answers)}, {"calls": answers})
     consistency, quality = draw.randint(0, 10), draw.randint(0, 10)
     scores = {"SC": consistency, "PQ": quality, "O": (consistency * quality) ** 0.5}
     return Verdict({"scores": scores}, {"calls": []})

@@ -26,6 +26,7 @@ from apps.dry_run import add_dry_run_option, print_plan
 from apps.edit_benchmark.agreement.command import agreement_arguments, tell_agreement
 from apps.edit_benchmark.best_of import choice_summary
 from apps.edit_benchmark.compare_command import compare_runs
+from apps.edit_benchmark.drifts import with_drifts
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
 from apps.edit_benchmark.judges import read_judges
 from apps.edit_benchmark.layout import official_names
@@ -49,7 +50,7 @@ from core.engine.backend import WorkerBackend
 from core.errors import MultiGPUError
 from core.events import told_both
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
-from core.names import bounded
+from core.names import bounded, counted
 from core.paths import as_text, on_disk, user_path
 from core.store.results_table import FILE_NAME as TABLE
 
@@ -251,10 +252,12 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
             results = run.run()
         interrupts.run = None  # from here on Ctrl-C ends the statistics
         records = [record_of(result, run.root) for result in results]
+        records = with_drifts(records, run.root.folder)
         summary = replace(
             _summary(run, records),
             official=official_table(pairs.pairs, records),
             best_of=choice_summary(records),
+            output_size=run.output_size,
         )
         write_outputs(run.root.folder, records, summary)
         if layout is not None and not interrupts.count:
@@ -301,9 +304,9 @@ def _tell_unparsed(records: Sequence[Record], may_differ: bool) -> None:
         first = unparsed[0]
         way_out = "; --retry-unparsed asks for them alone again" if may_differ else ""
         logger.warning(
-            f"{len(unparsed)} edits have no score because of the judge's answers{way_out}. The "
-            f"reasons are in results.jsonl; the first, {first.category}/{first.pair_id}: "
-            f"{first.error}"
+            f"{counted(len(unparsed), 'edit')} without a score because of the judge's answers"
+            f"{way_out}. The reasons are in results.jsonl; the first, "
+            f"{first.category}/{first.pair_id}: {first.error}"
         )
 
 
@@ -328,6 +331,9 @@ def _pairs(
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
     judge, model, name = run.judge, run.judge_model.identity, run.judge_name
     names = judge.prompts.score_names
+    if not judge.type.chats:  # which of them there are depends on its model and on the data
+        given = {name for record in records for name in record.scores or ()}
+        names = [name for name in names if name in given] or names
     judged = read_judges(run.root.folder, records, name)
     return summarise(
         records,
@@ -351,7 +357,9 @@ def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
 
 def _judge_settings(run: EditBenchmark) -> dict[str, Any]:
     """All that decide scores, how its model is loaded included."""
-    return {**run.judge.deciding, **Identity.read(run.judge_model.deciding).others}
+    model = Identity.read(run.judge_model.deciding)
+    loras = {"lora": ", ".join(model.loras)} if model.loras else {}
+    return {**run.judge.deciding, **model.others, **loras}
 
 
 def edited_by(run: EditBenchmark) -> EditedBy:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic, named_scores
+from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.records import Record
 
@@ -24,7 +24,7 @@ def official_table(pairs: Sequence[Pair], records: Sequence[Record]) -> dict[str
     if any(one.scores for one in judged) or not any(r.scores for r in records):
         return {**table, **statistic.table(judged)}
     given = next(r.scores for r in records if r.scores)
-    needed = ", ".join(statistic.names) or "three ratings"
+    needed = ", ".join(statistic.names) or "the ratings of its own questions"
     return {**table, "not_computed": f"It needs {needed}; the judge gives {', '.join(given)}."}
 
 
@@ -41,7 +41,7 @@ def judged_by(
     return [
         Judged(
             pair,
-            named_scores(statistic, _ratings(record)),
+            None if record.scores is None else statistic.scores_of(pair, _ratings(record)),
             record.source_images[0] if record.source_images else "",
             record.edited_image or "",
         )
@@ -49,11 +49,11 @@ def judged_by(
     ]
 
 
-def _ratings(record: Record) -> Mapping[str, float] | None:
+def _ratings(record: Record) -> Mapping[str, float]:
     """The ratings of a record: of its calls, or of their parts where one call asks for all."""
-    if record.scores is None:
-        return None
-    calls = {name: value for name, value in record.scores.items() if name not in OVERALL}
-    parts: Mapping[str, Mapping[str, float]] = getattr(record, "parts", None) or {}
-    several = [numbers for call, numbers in parts.items() if len(parts) == 1 and len(numbers) > 2]
-    return several[0] if several and len(calls) <= 1 else calls
+    scores = record.scores or {}
+    calls = {name: value for name, value in scores.items() if name not in OVERALL}
+    parts = list((record.parts or {}).values())
+    if not calls and len(parts) == 1:
+        return parts[0]
+    return calls or scores

@@ -1,9 +1,10 @@
 """A benchmark's own statistic over scores, equal to what its script computes from the same ones."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 from apps.edit_benchmark.pair import Pair
 from core.registry import Registry
@@ -24,44 +25,41 @@ class Judged:
     edited_image: str = ""
 
 
-class Statistic(Protocol):
+class Statistic(ABC):
     """What the script of a benchmark computes.
 
     Attributes:
         script: its name, and where it is published.
-        names: of the scores that it needs, each with the names under which judges may give it;
-            none where it takes every rating of its protocol.
+        names: of the scores that it needs, each with the names under which judges may give it.
     """
 
     script: str
     names: Mapping[str, Sequence[str]]
 
+    @abstractmethod
     def table(self, judged: Sequence[Judged]) -> dict[str, Any]:
         """The script's figures, ready for JSON; None where there is nothing to average."""
 
+    @abstractmethod
     def score_files(
         self, model: str, judged: Sequence[Judged]
     ) -> Mapping[PurePosixPath, str | bytes]:
         """The files of scores that the script reads, by their paths below its folder of results."""
 
+    def scores_of(self, pair: Pair, given: Mapping[str, float]) -> dict[str, float] | None:
+        """A judge's scores under the statistic's names; None where none is there."""
+        del pair
+        plain = {_plain(name): value for name, value in given.items()}
+        found = {}
+        for name, others in self.names.items():
+            key = next((k for k in map(_plain, (name, *others)) if k in plain), None)
+            if key is not None:
+                found[name] = plain[key]
+        return found or None
+
 
 STATISTICS: Registry[Statistic] = Registry("official statistic", "apps.edit_benchmark.official")
 """One file per benchmark, under the name of its data set."""
-
-
-def named_scores(
-    statistic: Statistic, scores: Mapping[str, float] | None
-) -> dict[str, float] | None:
-    """A judge's scores under the statistic's names; None where none is there."""
-    if scores is None or not statistic.names:
-        return None if scores is None else dict(scores)
-    plain = {_plain(name): value for name, value in scores.items()}
-    found = {}
-    for name, others in statistic.names.items():
-        key = next((k for k in map(_plain, (name, *others)) if k in plain), None)
-        if key is not None:
-            found[name] = plain[key]
-    return found or None
 
 
 def mean_of(values: Sequence[float]) -> float | None:

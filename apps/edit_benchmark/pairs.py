@@ -12,7 +12,7 @@ from typing import Literal
 
 from loguru import logger
 
-from apps.edit_benchmark.data_set import DATA_SETS, DataSet
+from apps.edit_benchmark.data_set import DATA_SETS, MAPPED, DataSet, form_of
 from apps.edit_benchmark.embedded import Embedded, unpacked
 from apps.edit_benchmark.mapped import Fields, Mapped
 from apps.edit_benchmark.pair import Pair
@@ -82,7 +82,8 @@ def read_pairs(
     """
     path = find_data(data)
     name = path.stem if path.is_file() else path.name
-    form, data_set = ("fields", Mapped(fields)) if fields else _form_of(path)
+    form = MAPPED if fields else form_of(path)
+    data_set: DataSet = Mapped(fields) if fields else DATA_SETS[form]
     pairs = data_set.read(path, work_folder)
     if not pairs:
         raise InputError(f"data: {path} holds no pairs.")
@@ -92,14 +93,6 @@ def read_pairs(
     if chosen.pairs != usual.pairs:
         logger.info(f"{len(chosen.pairs)} pairs of {name} are chosen; it has {len(usual.pairs)}.")
     return chosen.unpacked(work_folder) if with_pictures else chosen
-
-
-def _form_of(path: Path) -> tuple[str, DataSet]:
-    """The name of a form that fits, and the form."""
-    known = [(name, DATA_SETS[name]) for name in DATA_SETS]
-    # What takes any file or folder is asked after those that know theirs by a mark.
-    known.sort(key=lambda each: each[1].takes_any)
-    return next(each for each in known if each[1].fits(path))
 
 
 def _known(pair: Pair, form: str, seed_by: SeedBy) -> Pair:

@@ -10,6 +10,7 @@ from loguru import logger
 
 from apps.edit_benchmark.pair_result import AttemptResult, PairResult
 from apps.edit_benchmark.verdicts import read_verdict
+from apps.run_folders import runs_below
 from core.errors import InputError
 from core.paths import as_text
 from core.store.outputs import OutputRoot, json_lines
@@ -35,6 +36,9 @@ class Record:
         parts: for judges whose calls ask for several numbers: what each was given, by call.
         edits: where the pair has several edits, of other seeds: each with edited_image, seed,
             outcome and scores.
+        drift: how far the edit lies beside its source: `shift` in percent of the diagonal, of which
+            `right` and `down` in pixels, and `zoom` in percent; null where too little of the
+            source is left to tell.
         chosen: the place among these of the edit that counts, from 0: the judge's best.
     """
 
@@ -55,6 +59,7 @@ class Record:
     parts: dict[str, dict[str, float]] | None = None
     edits: list[dict[str, Any]] | None = None
     chosen: int | None = None
+    drift: dict[str, float] | None = None
 
 
 def record_of(result: PairResult, root: OutputRoot) -> Record:
@@ -161,7 +166,8 @@ def read_records(folder: Path) -> list[Record]:
         rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
         return [Record(**{**row, "source_images": tuple(row["source_images"])}) for row in rows]
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+        meant = runs_below(folder, FILE_NAME)
+        raise InputError(f"{file}: cannot be read: {error.strerror}.{meant}") from None
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file}: not the results of a benchmark ({error}).") from None
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from loguru import logger
 
 from apps.edit_benchmark.best_of import best_of
-from apps.edit_benchmark.data_set import form_of
+from apps.edit_benchmark.data_set import MAPPED, form_of
 from apps.edit_benchmark.editing import Edit
 from apps.edit_benchmark.edits import Edits, lora_folders
 from apps.edit_benchmark.engine_choice import EngineChoice
 from apps.edit_benchmark.execution import Execution
+from apps.edit_benchmark.output_size import sizes_judged
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pair_result import AttemptResult, PairResult
 from apps.edit_benchmark.pairs import PairSet
@@ -77,7 +78,7 @@ class EditBenchmark:
     ) -> None:
         occupy_standard_descriptors()
         if data is not None:
-            settings = settings.for_data_set(form_of(data))
+            settings = settings.for_data_set(MAPPED if settings.fields else form_of(data))
         self.settings = settings
         self.listener: Listener = ignore
         inspector = LoraInspector(may_download=not dry_run)
@@ -155,6 +156,11 @@ class EditBenchmark:
         return self._scoring.judge
 
     @property
+    def output_size(self) -> str:
+        """The size in which edits are judged: model, source, or both."""
+        return sizes_judged(self._pairs, self.settings.output_size)
+
+    @property
     def judge_name(self) -> str:
         """What the folder of this judge's verdicts is called."""
         return self.judge.name(self.judge_model.identity)
@@ -188,6 +194,7 @@ class EditBenchmark:
             self._planned_edits.attempts,
             self.settings.seed,
             self._retry_unparsed,
+            self.settings.output_size,
         )
         self._planned_scores.look_at(self.finished_edits(), bool(self._plan.tasks))
         self._score_summary = self._planned_scores.summary(
@@ -212,6 +219,7 @@ class EditBenchmark:
             self.settings,
             self._session,
             None if self._server is None else self._server.name,
+            self._planned_scores.unjudged(),
         )
 
     def _tell_plan(self) -> None:
@@ -234,6 +242,9 @@ class EditBenchmark:
             every = len(self._planned_edits.attempts)
             logger.info(f"{len(there)} of {every} edits are there already.")
         self._tell_plan()
+        unjudged = self._planned_scores.unjudged()
+        if unjudged is not None:
+            logger.warning(unjudged)
         self._execution.run(self._plan, self._planned_edits, self._planned_scores)
         if self._plan.replaced is not None:
             self._plan.replaced.write_tables()

@@ -7,6 +7,7 @@ from functools import cached_property
 from loguru import logger
 
 from apps.edit_benchmark.attempt import Attempt
+from apps.edit_benchmark.output_size import OutputSize, size_judged
 from core.intake.admission import Admission, Admitted, Item, Rejected
 from core.intake.differences import Change
 from core.intake.kinds.score import ScoreKind
@@ -29,6 +30,7 @@ class Scores:
         attempts: all edits of the run, by position.
         first_seed: from the settings.
         retry_unparsed: ask the judge once more than before where its verdict has no score.
+        output_size: in which edits are judged.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Scores:
         attempts: Sequence[Attempt],
         first_seed: int,
         retry_unparsed: bool,
+        output_size: OutputSize = "auto",
     ) -> None:
         assert role.judge is not None
         self.judge: Judge = role.judge
@@ -47,6 +50,7 @@ class Scores:
         self._planner = planner
         self._attempts = attempts
         self._first_seed = first_seed
+        self._output_size = output_size
         self._retry_unparsed = retry_unparsed and self.judge.type.varies
         if retry_unparsed and not self._retry_unparsed:
             kind = self.judge.settings.type
@@ -119,28 +123,50 @@ class Scores:
             first_seed=self._first_seed,
         )
 
+    def unjudged(self) -> str | None:
+        """Why some pairs will have no score, however they are edited; None if all can be judged."""
+        usable = {a.pair.name: a for a in self._attempts if a.pair.problem is None}
+        looked_at = {n: self._problem_of(self._task(a, "-")) for n, a in usable.items()}
+        problems = {name: problem for name, problem in looked_at.items() if problem is not None}
+        if not problems:
+            return None
+        name, first = next(iter(problems.items()))
+        return (
+            f"{len(problems)} of {len(usable)} pairs cannot be judged; the first, {name}: {first}"
+        )
+
+    def _problem_of(self, task: ScoreTask) -> str | None:
+        return self.judge.prompts.problem_of(row_of(task))
+
     def _admit(self, edit: Result) -> Item:
         attempt = self._attempts[edit.position]
-        pair = attempt.pair
-        prompts = self.judge.prompts
-        seen = prompts.pictures_seen
-        given = {"category": pair.category, "language": pair.language, **pair.metadata}
-        task = ScoreTask(
-            pair.instruction,
-            pair.source_images,
-            as_text(str(edit.output_path)),
-            target_images=pair.target_images if "target" in seen else (),
-            reference_images=pair.reference_images if "references" in seen else (),
-            fields=fields_named(given, prompts.row_fields),
+        task = replace(
+            self._task(attempt, as_text(str(edit.output_path))),
             seed=attempt.seed(self._first_seed),
             output_path=self._place_of(edit.position),
-            task_id=f"score {attempt.name}",
-            metadata={"category": pair.category},
         )
-        problem = prompts.problem_of(row_of(task))
+        problem = self._problem_of(task)
         if problem is not None:
             return Rejected(edit.position, str(task.task_id), problem)
         return self._admission.admit(edit.position, task)
+
+    def _task(self, attempt: Attempt, edited: str) -> ScoreTask:
+        """The score of an attempt's edit, with what the judge's questions name of its pair."""
+        pair, prompts = attempt.pair, self.judge.prompts
+        seen = prompts.pictures_seen
+        given = {"category": pair.category, "language": pair.language, **pair.metadata}
+        return ScoreTask(
+            pair.instruction,
+            pair.source_images,
+            edited,
+            target_images=pair.target_images if "target" in seen else (),
+            reference_images=pair.reference_images if "references" in seen else (),
+            mask=(pair.mask or None) if "mask" in seen else None,
+            fields=fields_named(given, prompts.row_fields),
+            at_source_size=size_judged(pair, self._output_size) == "source",
+            task_id=f"score {attempt.name}",
+            metadata={"category": pair.category},
+        )
 
     def _asked_again(self, plan: Plan, scored: Admitted) -> Admitted | None:
         """Ask once more for a verdict without a score, if the user wants that."""

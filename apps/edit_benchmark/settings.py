@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from apps.edit_benchmark.mapped import Columns, Name
+from apps.edit_benchmark.output_size import OutputSize
 from apps.edit_benchmark.pairs import SeedBy
 from apps.edit_benchmark.selection import Choice
 from core.edit_settings import BENCHMARK_FILE, EditModels
@@ -43,6 +44,7 @@ class BenchmarkSettings(EditModels):
     limit: Count | None
     seed_by: SeedBy
     edits_per_pair: Count
+    output_size: OutputSize
     output_dir: Annotated[str, Field(min_length=1)]
     lora_dir: Annotated[str, Field(min_length=1)]
     seed: Seed

@@ -18,6 +18,7 @@ from apps.edit_benchmark.parts import Part, Subset, parts_of
 from apps.edit_benchmark.ranks import RankCorrelation, correlate
 from apps.edit_benchmark.records import Record, categories_of
 from apps.edit_benchmark.statistics import Interval, bootstrap_mean, bootstrap_mean_of_means
+from apps.run_folders import runs_below
 from core.errors import InputError
 
 FILE_NAME = "summary.json"
@@ -45,7 +46,8 @@ class CategoryLine:
 
     `mass`: by call the mean probability of the score tokens, for judges of type vlm_logits, over
     all verdicts, also those that have no score because of it. `language` is given where the data
-    has parts.
+    has parts. `drift`: of the edits whose drift could be `measured`, the mean `shift` in percent
+    of the diagonal, and the mean `zoom` in percent, whichever way.
     """
 
     category: str
@@ -57,6 +59,7 @@ class CategoryLine:
     scores: dict[str, ScoreLine]
     mass: dict[str, float]
     language: str | None = None
+    drift: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,7 @@ class Summary(Figures):
         rank_correlations: Spearman's rho with each of the others that have an overall score.
         official: the figures that the benchmark's own script computes from the same scores; None
             where the data is of no benchmark with such a script.
+        output_size: in which edits were judged: model, source, or both.
         best_of: what the choice among several edits of each pair gained; None where pairs have one.
     """
 
@@ -171,6 +175,7 @@ class Summary(Figures):
     edited_by: EditedBy | None = None
     official: dict[str, Any] | None = None
     best_of: dict[str, Any] | None = None
+    output_size: str = "model"
 
 
 @dataclass(frozen=True)
@@ -313,7 +318,11 @@ def _line(
         if interval is not None:
             scores[name] = _score_line(interval, values)
     return CategoryLine(
-        category=category, scores=scores, mass=_mean_mass(records), **_counts(records)
+        category=category,
+        scores=scores,
+        mass=_mean_mass(records),
+        drift=_mean_drift(records),
+        **_counts(records),
     )
 
 
@@ -342,6 +351,7 @@ def _overall(
         category=OVERALL,
         scores=scores,
         mass=_mean_mass(records),
+        drift=_mean_drift(records),
         over=Coverage(scored, len(groups)),
         **_counts(records),
     )
@@ -354,6 +364,18 @@ def _mean_mass(records: Sequence[Record]) -> dict[str, float]:
         for name, mass in (record.mass or {}).items():
             masses.setdefault(name, []).append(mass)
     return {name: mean(values) for name, values in masses.items()}
+
+
+def _mean_drift(records: Sequence[Record]) -> dict[str, float]:
+    """Mean drift over all edits whose drift was measured; empty without any."""
+    found = [record.drift for record in records if record.drift]
+    if not found:
+        return {}
+    return {
+        "shift": mean(one["shift"] for one in found),
+        "zoom": mean(abs(one["zoom"]) for one in found),
+        "measured": len(found),
+    }
 
 
 def to_json(summary: Summary) -> str:
@@ -382,6 +404,7 @@ def read_makers(folder: Path) -> Makers:
         line = EditedBy(**edited).line if edited else str(data.get("editor"))
         return Makers(JudgedBy(**data["judged_by"]), line)
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+        meant = runs_below(folder, FILE_NAME)
+        raise InputError(f"{file}: cannot be read: {error.strerror}.{meant}") from None
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file}: not the summary of a benchmark ({error}).") from None

@@ -15,7 +15,7 @@ from apps.edit_benchmark.plain_table import (
     part_cell,
     print_table,
 )
-from apps.edit_benchmark.score_names import explain
+from apps.edit_benchmark.score_names import decimals, explain
 from apps.edit_benchmark.summary import (
     CategoryLine,
     Figures,
@@ -32,6 +32,8 @@ NOTE = (
     "overall: mean over the categories. 95 %: bootstrap over pairs. "
     f"{NONE}: one value has no std, no interval."
 )
+
+DRIFT = "drift %: how far edits lie beside their sources, of the diagonal; how much is zoomed."
 
 
 def print_summary(summary: Summary, folder: Path) -> None:
@@ -51,7 +53,8 @@ def print_summary(summary: Summary, folder: Path) -> None:
     if judge.usage is not None:
         print(f"judge's server: {usage_line(judge.usage)}")
     _print_figures(summary)
-    for note in (*explain(summary.names), NOTE):
+    drifts = [DRIFT] if summary.overall.drift else []
+    for note in (*explain(summary.names), NOTE, *drifts):
         print(textwrap.fill(note, columns_of_terminal()))
     if summary.best_of is not None:
         print(textwrap.fill(_best_of(summary.best_of), columns_of_terminal()))
@@ -78,6 +81,7 @@ def _print_figures(summary: Figures) -> None:
     counts += ["unparsed %"] if unread else []
     parts, uncovered = bool(summary.parts), any(map(_covered, lines))
     read_mass = bool(summary.overall.mass)
+    drifts = bool(summary.overall.drift)
     rows = [
         Row(
             line.category,
@@ -87,12 +91,14 @@ def _print_figures(summary: Figures) -> None:
                 *_scores(line, summary.names),
                 *([_covered(line)] if uncovered else []),
                 *([_mass(line)] if read_mass else []),
+                *([_drift(line)] if drifts else []),
             ],
         )
         for line in lines
     ]
     figures = [*counts, *summary.names, *spread, *(["categories"] if uncovered else [])]
     figures += ["mass"] if read_mass else []
+    figures += ["drift %"] if drifts else []
     print_table(["category", *(["language"] if parts else [])], figures, rows)
 
 
@@ -143,8 +149,8 @@ def _place(line: CategoryLine) -> tuple[bool, str, str | None, Subset | None]:
 
 def _beside(line: CategoryLine | None, name: str) -> list[str]:
     score = line.scores.get(name) if line is not None else None
-    mean_of = NONE if score is None else f"{score.mean:.2f}"
-    return [NONE if line is None else str(line.scored), mean_of, _interval(score)]
+    scored = NONE if line is None else str(line.scored)
+    return [scored, _figure(None if score is None else score.mean, name), _interval(score, name)]
 
 
 def _unread(judge: Figures) -> str:
@@ -177,18 +183,30 @@ def _share(line: CategoryLine) -> str:
 
 def _scores(line: CategoryLine, names: Sequence[str]) -> list[str]:
     scores = [line.scores.get(name) for name in names]
-    means = [NONE if s is None else f"{s.mean:.2f}" for s in scores]
-    last = scores[-1]
+    means = [
+        _figure(None if score is None else score.mean, name)
+        for score, name in zip(scores, names, strict=True)
+    ]
+    last, name = scores[-1], names[-1]
     spread = [NONE, NONE]
     if last is not None:
-        spread = [f"{last.median:.2f}", NONE if last.std is None else f"{last.std:.2f}"]
-    return [*means, *spread, _interval(last)]
+        spread = [_figure(last.median, name), _figure(last.std, name)]
+    return [*means, *spread, _interval(last, name)]
 
 
-def _interval(score: ScoreLine | None) -> str:
+def _figure(value: float | None, name: str) -> str:
+    return NONE if value is None else f"{value:.{decimals(name)}f}"
+
+
+def _interval(score: ScoreLine | None, name: str) -> str:
     if score is None or score.low is None or score.high is None:
         return NONE
-    return f"{score.low:.2f} to {score.high:.2f}"
+    return f"{_figure(score.low, name)} to {_figure(score.high, name)}"
+
+
+def _drift(line: CategoryLine) -> str:
+    """How far edits lie beside their sources: shift, and zoom either way."""
+    return f"{line.drift['shift']:.1f} {line.drift['zoom']:.1f}" if line.drift else NONE
 
 
 def _mass(line: CategoryLine) -> str:

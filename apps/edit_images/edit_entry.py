@@ -113,10 +113,13 @@ def _apart(
     """
     known: dict[str, Any] = {}
     others: dict[str, Any] = {}
+    texts = edit_fields.other_texts(entry)
     for key, value in entry.items():
         if not is_set(value) or is_empty(value):
             continue
-        if edit_fields.edit_field(key) is not None or spellings.holds_strengths(key):
+        if key in texts:
+            others[key] = value
+        elif edit_fields.edit_field(key) is not None or spellings.holds_strengths(key):
             known[key] = value
         elif spellings.is_foreign(key):
             passed_over[key if len(key) <= MAX_SHOWN else f"{key[: MAX_SHOWN - 1]}…"] += 1

@@ -68,6 +68,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "Qwen-Image-Edit-2511 where it fits into the GPUs' memory, else the embedded demo editor",
         "--num-gpus",
     )
+    parser.set_defaults(number="--num-gpus")
     # Intermixed: pictures may stand anywhere between options.
     return parser.parse_intermixed_args(argv)
 

@@ -13,6 +13,7 @@ from apps.gallery.thumbnails import make_thumbnails, unused
 from apps.gallery.writer import GalleryWriter
 from apps.log_lines import set_up_logging
 from core.errors import MultiGPUError, one_line
+from core.names import counted
 from core.paths import as_text, user_path
 from core.store.outputs import remove
 
@@ -51,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             for file in unused(Path(os.path.abspath(folder)), contents.items):
                 remove(file)
             if made:
-                logger.info(f"{made} small copies made.")
+                logger.info(f"Small copies made: {made}.")
     except MultiGPUError as error:
         logger.error(str(error))
         return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
-    print(one_line(f"{len(contents.items)} pictures: {as_text(folder / INDEX)}"))
+    print(one_line(f"{counted(len(contents.items), 'picture')}: {as_text(folder / INDEX)}"))
     return DONE

@@ -109,7 +109,7 @@ def create_generator(
         source: the one file or folder that tasks are read from, if there is one.
     """
     if options.num_gpus is not None and options.gpu_ids is not None:
-        raise DeviceError("Give either NUM_GPUS or --gpu-ids, not both.")
+        raise DeviceError(f"Give either {options.number} or --gpu-ids, not both.")
     return MultiGPUImageGenerator(
         options.num_gpus,
         options.gpu_ids,

@@ -74,6 +74,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "Z-Image-Turbo where it fits into the GPUs' memory, else the embedded demo model",
         "NUM_GPUS",
     )
+    parser.set_defaults(number="NUM_GPUS")
     # Intermixed: NUM_GPUS may stand anywhere, and not only beside TWEETS.
     return _with_prompts(parser.parse_intermixed_args(argv))
 

@@ -37,6 +37,7 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 USUAL = {"cfg": "true_cfg_scale", "prompt": "instruction"}  # what a picture's fields are of an edit
 USUAL_NAMES = [names[0] for names in NAMES.values()]  # that messages suggest
 _FIELDS = {spellings.plain(name): field for field, names in NAMES.items() for name in names}
+_TEXTS = NAMES["instruction"][5:]  # that say something else where another name gives it
 _PLAIN = set(EditTask.__dataclass_fields__) - {"loras"}  # those whose values have one form
 
 
@@ -49,6 +50,24 @@ def edit_field(key: Any) -> str | None:
         return "lora"
     found = spellings.setting(key)
     return USUAL.get(str(found), found)
+
+
+def other_texts(given: Mapping[Any, Any]) -> set[Any]:
+    """Keys such as `prompt` or `caption` that are not the instruction, as another key is.
+
+    The first of these names counts where there is nothing better.
+    """
+    named = {
+        key: spellings.compared(key)
+        for key, value in given.items()
+        if edit_field(key) == "instruction" and is_set(value)
+    }
+    order = [spellings.plain(name) for name in NAMES["instruction"]]
+    texts = {spellings.plain(name) for name in _TEXTS}
+    if not named:
+        return set()
+    best = min(named.values(), key=order.index)
+    return {key for key, name in named.items() if name in texts and name != best}
 
 
 def meant(key: str) -> str | None:
@@ -72,7 +91,10 @@ def read_edit(given: Mapping[Any, Any]) -> dict[Any, Any]:
     fields: dict[Any, Any] = {}
     keys: dict[str, Any] = {}
     others: dict[Any, Any] = {}
+    unknown = other_texts(given)
     for key, value in given.items():
+        if key in unknown:
+            continue
         field = _FIELDS.get(spellings.compared(key))
         if field is None:
             others[key] = value
@@ -83,7 +105,9 @@ def read_edit(given: Mapping[Any, Any]) -> dict[Any, Any]:
                     f"different things ({shown(fields[field])}, {shown(value)}); leave one out."
                 )
             fields[field], keys[field] = value, key
-    fields |= {USUAL.get(key, key): value for key, value in named_fields(others).items()}
+    settings = {USUAL.get(key, key): value for key, value in named_fields(others).items()}
+    fields = {**settings, **fields}
+    fields |= {key: given[key] for key in unknown}
     references = fields.pop(REFERENCES, None)
     if references is not None:
         fields["source_images"] = [*_listed(fields.get("source_images")), *_listed(references)]

@@ -219,7 +219,7 @@ class ServedModels:
         Raises:
             NotServed: the daemon has something else than the settings ask for.
         """
-        from core.devices.edit_models import JUDGE, judge_demand, judge_settings
+        from core.devices.edit_models import JUDGE, judge_demand, judge_settings, with_lora
         from core.judge import load_judge
         from core.judge_type import JUDGES
 
@@ -228,6 +228,7 @@ class ServedModels:
         served = self._ask("score")
         self._check_devices(settings, served)
         model = self._model("score", models.judge, served, JUDGE, "judge.")
+        model = with_lora(replace(model, loras=()), models.judge)
         asked = judge_settings(models, model)
         judge = load_judge(asked, prompt_folder)
         self._check(judge.identity(model.deciding), served, "judge.")

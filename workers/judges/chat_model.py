@@ -31,13 +31,16 @@ class ChatModel(JudgeFamily):
         self.opened = ""  # the mark of a thought that the newest prompt opens before the answer
 
     def load(self) -> str:
-        experts = self.judge.settings.experts_implementation
-        more = {"experts_implementation": experts} if experts else {}
-        self.model = self.load_model(AutoModelForImageTextToText, **more)
+        self.model = self.load_model(AutoModelForImageTextToText, **self.load_settings())
         self.processor = load_processor(self.spec.model, self.spec.revision)
         # New tokens follow the last one: what is shorter is filled up in front.
         self.processor.tokenizer.padding_side = "left"
         return type(self.model).__name__
+
+    def load_settings(self) -> dict[str, Any]:
+        """More arguments of the model's `from_pretrained`."""
+        experts = self.judge.settings.experts_implementation
+        return {"experts_implementation": experts} if experts else {}
 
     def run(self, leases: Sequence[Lease]) -> list[Product]:
         rows = [self._row(lease) for lease in leases]

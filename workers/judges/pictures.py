@@ -22,16 +22,35 @@ def pictures_of(lease: Lease, prompts: JudgePrompts, area: int | None) -> Pictur
 
     def read(paths: Iterable[str], name: str) -> list[Image.Image]:
         pictures = (read_image(path, lease.files.get(path), name) for path in paths)
-        return [at_most(sized(picture, prompts.pictures), area) for picture in pictures]
+        return [fitted(picture) for picture in pictures]
+
+    def fitted(picture: Image.Image) -> Image.Image:
+        return at_most(sized(picture, prompts.pictures), area)
 
     return {
         "source": read(task.source_images, "source_images"),
-        "edited": read([task.edited_image], "edited_image"),
+        "edited": [fitted(edited_picture(lease))],
         "target": read(task.target_images if "target" in seen else (), "target_images"),
         "references": read(
             task.reference_images if "references" in seen else (), "reference_images"
         ),
     }
+
+
+def edited_picture(lease: Lease) -> Image.Image:
+    """The edited picture, in the size of the first source where that is asked for.
+
+    It is brought there as GEdit-Bench does: whatever its aspect ratio, and with the filter that
+    Pillow takes where none is named.
+    """
+    task = lease.task
+    assert isinstance(task, ScoreTask)
+    edited = read_image(task.edited_image, lease.files.get(task.edited_image), "edited_image")
+    if not task.at_source_size:
+        return edited
+    first = task.source_images[0]
+    size = read_image(first, lease.files.get(first), "source_images").size
+    return edited if edited.size == size else edited.resize(size, Image.Resampling.BICUBIC)
 
 
 def sized(picture: Image.Image, size: PictureSize | None) -> Image.Image:

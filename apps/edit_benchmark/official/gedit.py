@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.edit_benchmark.official_statistic import STATISTICS, Judged
+from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic
 
 GROUPS = (
     "background_change", "color_alter", "material_alter", "motion_change", "ps_human",
@@ -30,7 +30,7 @@ LINE = ("semantics", "quality", "overall")
 
 
 @STATISTICS.add_one("gedit")
-class GEditStatistic:
+class GEditStatistic(Statistic):
     """Semantics and quality from 0 to 10, and the root of their product."""
 
     script = "calculate_statistics.py of GEdit-Bench (github.com/stepfun-ai/Step1X-Edit)"

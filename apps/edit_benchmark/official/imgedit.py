@@ -11,14 +11,16 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from apps.edit_benchmark.layout import key_of
-from apps.edit_benchmark.official_statistic import STATISTICS, Judged
+from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic
+from apps.edit_benchmark.pair import Pair
 
 RATINGS = 3
+UGE = "uge"  # the category of the pairs that are asked for one rating
 
 
 @STATISTICS.add_one("imgedit")
-class ImgEditStatistic:
-    """Three ratings, whose names differ by the type of the edit."""
+class ImgEditStatistic(Statistic):
+    """Three ratings, whose names differ by the type of the edit, or one."""
 
     script = "step1_get_avgscore.py and step2_typescore.py of ImgEdit (github.com/PKU-YuanGroup)"
     names: Mapping[str, Sequence[str]] = {}
@@ -33,27 +35,28 @@ class ImgEditStatistic:
             "scored": len(means),
         }
 
+    def scores_of(self, pair: Pair, given: Mapping[str, float]) -> dict[str, float] | None:
+        """The ratings, whatever they are called; None where they are of another protocol."""
+        wanted = 1 if pair.category == UGE else RATINGS
+        # Whole numbers: the script reads no others.
+        whole = all(float(value).is_integer() for value in given.values())
+        return dict(given) if whole and len(given) == wanted else None
+
     def score_files(
         self, model: str, judged: Sequence[Judged]
     ) -> Mapping[PurePosixPath, str | bytes]:
         """`result.json`: by key the lines of a judge's answer that the script reads."""
         answers = {
-            key_of(one.pair): "\n".join(f"{name}: {int(v)}" for name, v in _ratings(one).items())
+            key_of(one.pair): "\n".join(f"{name}: {int(v)}" for name, v in one.scores.items())
             for one in judged
-            if _mean(one) is not None
+            if one.scores
         }
         text = json.dumps(answers, ensure_ascii=False, indent=4)
         return {PurePosixPath(model, "result.json"): text + "\n"}
 
 
-def _ratings(one: Judged) -> dict[str, float]:
-    """The three ratings of an edit, which are whole numbers: the script reads no others."""
-    whole = {n: v for n, v in (one.scores or {}).items() if float(v).is_integer()}
-    return whole if len(whole) == RATINGS else {}
-
-
 def _mean(one: Judged) -> float | None:
-    return _rounded(list(_ratings(one).values()))
+    return _rounded(list((one.scores or {}).values()))
 
 
 def _rounded(values: Sequence[float]) -> float | None:

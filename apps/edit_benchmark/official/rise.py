@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from apps.edit_benchmark.layout import key_of
-from apps.edit_benchmark.official_statistic import STATISTICS, Judged, mean_of
+from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic, mean_of
 
 CATEGORIES = {
     "Temporal": "temporal_reasoning",
@@ -24,7 +24,7 @@ FULL = 5
 
 
 @STATISTICS.add_one("rise")
-class RiseStatistic:
+class RiseStatistic(Statistic):
     """Reasoning, consistency, and for all but logical edits plausibility."""
 
     script = "gpt_eval.py of RISEBench (github.com/PhoenixZ810/RISEBench)"
