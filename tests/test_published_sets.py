@@ -405,6 +405,8 @@ def test_a_mapping_to_a_column_that_is_not_there_says_which_are(tmp_path: Path) 
         in str(pair.problem)
     )
     assert "It has key, edit, image_file, edit_kind, n." in str(pair.problem)
+    with pytest.raises(InputError, match=r"fields\.id: expected one column"):
+        read(data, fields={**FIELDS, "id": ["key", "n"]})
     with pytest.raises(InputError, match=r"fields\.imag"):
         load_benchmark_settings({"fields": {"imag": "x"}})
 
