@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -454,6 +455,24 @@ def test_of_several_runs_it_is_said_which_differences_are_real(
     page = comparison_page(comparison)
     assert page.columns[:5] == ["Category", "Pairs", "A", "B", "C"] and len(page.rows[0]) == 14
     assert page.notes[0] == "A: a, B: b, C: c. Pictures are shown of A and B."
+
+
+def test_a_judge_of_the_same_name_with_other_settings_keeps_its_tables(tmp_path: Path) -> None:
+    greedy, drawn = (replace(JUDGED_BY, settings={"temperature": t}) for t in (0.0, 0.7))
+    for by, score in ((greedy, 4.0), (drawn, 8.0), (drawn, 9.0), (greedy, 5.0)):
+        records = [record("sky", i, (score, score)) for i in range(2)]
+        write_outputs(tmp_path, records, summarise(records, NAMES, by, "editor", 100))
+    found = {
+        (data := json.loads(file.read_text("utf-8")))["judged_by"]["settings"]["temperature"]: (
+            file.parent.name, data["overall"]["scores"]["O"]["mean"]
+        )
+        for file in tmp_path.glob("tables/*/summary.json")
+    }  # fmt: skip
+    assert found[0.0] == ("judge", 5.0) and found[0.7][1] == 9.0
+    assert found[0.7][0].startswith("judge-")
+    assert len(list(tmp_path.glob("tables/*"))) == 2
+    [line] = compare([tmp_path, tmp_path], "O", 100, found[0.7][0]).overalls
+    assert line.means == [9.0, 9.0]
 
 
 def test_runs_are_compared_by_any_judge_that_scored_them_all(tmp_path: Path) -> None:

@@ -208,3 +208,25 @@ def test_a_form_of_data_is_told_before_it_is_read(tmp_path: Path) -> None:
 
     (tmp_path / "metadata.jsonl").write_text("{}\n")
     assert form_of(tmp_path) in ("imagefolder", "gedit")
+
+
+def test_pairs_that_cannot_be_judged_are_told_before_anything_is_edited(tmp_path: Path) -> None:
+    from apps.edit_benchmark.pair import Pair
+    from apps.edit_benchmark.pairs import PairSet
+    from apps.edit_benchmark.runner import EditBenchmark
+
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    source = (str(tmp_path / "a.png"),)
+    pairs = [
+        Pair("1", "temporal_reasoning", "age it", source, metadata={"reference": "old"}),
+        Pair("2", "temporal_reasoning", "age it", source, index=1),
+    ]
+    simulated = {"editor": {"model": "simulated"}, "judge": {"model": "simulated"}}
+    simulated["judge"]["prompts"] = "rise.yaml"
+    settings = load_benchmark_settings({**simulated, "use_server": "never", "device": "cpu"})
+    with EditBenchmark(settings, tmp_path / "out", dry_run=True) as run:
+        plan = run.plan(PairSet("data", pairs))
+    [problem] = plan.problems
+    assert problem.startswith("1 of 2 pairs cannot be judged; the first, temporal_reasoning/2: ")
+    assert "needs the field 'reference'" in problem and not (tmp_path / "out").exists()

@@ -142,7 +142,7 @@ def tasks(tmp_path: Path) -> list[ScoreTask]:
 def scores(judge: Any, tasks: list[ScoreTask]) -> list[dict[str, float]]:
     leases = [Lease(str(i), 1, task, None, "f", "x") for i, task in enumerate(tasks)]
     found = [verdict.used["scores"] for verdict in judge.run(leases)]
-    assert all(set(one) <= set(NAMES) for one in found)
+    assert all(set(one) <= {*NAMES, "lpips_source", "lpips_target"} for one in found)
     return found
 
 
@@ -184,6 +184,56 @@ def test_a_missing_package_is_named_before_anything_runs(monkeypatch: pytest.Mon
     monkeypatch.setattr("core.judge.find_spec", lambda name: None)
     with pytest.raises(InputError, match="metrics needs a package: pip install scikit-image"):
         load_judge(JUDGE.model_copy(update={"type": "metrics"}))
+
+
+# -- LPIPS ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["alex", "vgg"])
+def test_lpips_is_torchmetrics_own(tmp_path: Path, name: str) -> None:
+    """The network of the checkpoint stands where torchmetrics has torchvision's."""
+    import torch
+    from safetensors.torch import save_file
+
+    from workers.judges.lpips import _alexnet, _vgg16
+    from workers.judges.registry import create_judge
+
+    torch.manual_seed(0)
+    network = {"alex": _alexnet, "vgg": _vgg16}[name]()
+    weights = {f"features.{key}": value for key, value in network.state_dict().items()}
+    save_file({**weights, "head.fc.bias": torch.zeros(3)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"architecture": "a network"}')
+    judge = load_judge(JUDGE.model_copy(update={"type": "lpips"}))
+    spec = replace(spec_for(str(tmp_path)), role="score", judge=judge)
+    family: Any = create_judge(spec, print)
+    assert family.load() == f"LPIPS ({name})"
+    files = {n: str(tmp_path / f"{n}.png") for n in ("source", "edited", "target")}
+    for file in files.values():
+        noise((80, 64)).save(file)
+    task = ScoreTask("x", (files["source"],), files["edited"], target_images=(files["target"],))
+    found, same = scores(family, [task, replace(task, edited_image=files["source"])])
+
+    reference = family.model
+    pixels = [
+        torch.from_numpy(np.array(Image.open(files[n]))).permute(2, 0, 1)[None] / 127.5 - 1
+        for n in ("edited", "source", "target")
+    ]
+    for place, against in ((1, "lpips_source"), (2, "lpips_target")):
+        own = float(reference(pixels[0], pixels[place]).squeeze())
+        assert found[against] == pytest.approx(own, rel=1e-4) and own > 0
+    assert same["lpips_source"] == pytest.approx(0, abs=1e-6)
+    heads = [lin.model[-1].weight for lin in reference.lins]
+    assert all(bool((head >= 0).all()) for head in heads), "trained, and not at random"
+
+
+def test_a_checkpoint_of_another_kind_is_no_network_for_lpips(tmp_path: Path) -> None:
+    from workers.judges.registry import create_judge
+
+    build_dino(tmp_path)
+    judge = load_judge(JUDGE.model_copy(update={"type": "lpips"}))
+    family = create_judge(replace(spec_for(str(tmp_path)), role="score", judge=judge), print)
+    with pytest.raises(InputError, match="is no VGG16 and no AlexNet"):
+        family.load()
 
 
 # -- a run ---------------------------------------------------------------------

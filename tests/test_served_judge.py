@@ -19,6 +19,7 @@ from PIL import Image, PngImagePlugin
 from apps.edit_benchmark.settings import load_benchmark_settings
 from core.devices.edit_models import judge_model, judging_devices
 from core.errors import InputError
+from core.judge import load_judge
 from tests.conftest import BENCHMARK, Project, Run, wait_until
 from tests.edit_world import Bench, pair, settings
 
@@ -212,6 +213,21 @@ def test_verdicts_say_who_answered(played: Played) -> None:
 def test_a_served_judge_that_cannot_be_asked_is_refused(judge: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         judge_model(load_benchmark_settings({"judge": {"type": "openai", **judge}}), [])
+
+
+def test_only_what_may_change_an_answer_has_edits_judged_again() -> None:
+    def identity(**api: Any) -> str:
+        api = {"base_url": "http://x/v1", **api}
+        settings = load_benchmark_settings({"judge": {"type": "openai", "model": "m", "api": api}})
+        model, asked = judge_model(settings, [])
+        return load_judge(asked).identity(model.deciding)
+
+    first = identity()
+    assert identity(concurrency=1, retries=0, price_in=1.0, timeout=9) == first
+    assert identity(picture_quality=50) == first, "PNG has no quality"
+    changes: list[dict[str, Any]] = [{"extra": {"a": 1}}, {"base_url": "http://y/v1"}]
+    changes += [{"picture_format": "jpeg"}, {"picture_detail": "high"}, {"send_seed": True}]
+    assert len({first, *(identity(**change) for change in changes)}) == 6
 
 
 def test_a_served_judge_takes_no_gpu() -> None:

@@ -19,6 +19,7 @@ from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import load_benchmark_settings
 from apps.edit_benchmark.turns import Turns
 from apps.gallery.reading import read_folder
+from core.events import Event, TaskEnded
 from core.intake.planning import Plan
 from tests.edit_world import made_pair, settings
 from tests.inline_backend import InlineBackend
@@ -99,6 +100,51 @@ def test_without_an_edit_all_later_turns_fail_by_name(tmp_path: Path, wrong: str
     assert [r.score is not None for r in results] == [state == "done" for state in states]
     again, _ = run(tmp_path, pairs)
     assert again.summary.counts["unchanged"] == fails
+
+
+@pytest.mark.parametrize("how", ["finish what runs", "at once"])
+@pytest.mark.parametrize("last", [0, 1])
+def test_an_interrupt_between_turns_leaves_the_rest_to_the_next_run(
+    tmp_path: Path, how: str, last: int
+) -> None:
+    """The user stops the run in the moment in which a later turn is planned."""
+    pairs = chain(tmp_path, "one", "two", "three", "four")
+    values = load_benchmark_settings(settings(device="cpu"))
+    with EditBenchmark(values, tmp_path / "out", backend=InlineBackend()) as benchmark:
+        benchmark.prepare(PairSet("turns", pairs))
+
+        def hear(event: Event) -> None:
+            if isinstance(event, TaskEnded) and event.result.task_id == pairs[last].name:
+                (benchmark.stop_leasing if how == "finish what runs" else benchmark.abandon)()
+
+        benchmark.listener = hear
+        results = benchmark.run()
+    states = [result.edit.status for result in results]
+    assert states == ["done"] * (last + 1) + ["interrupted"] * (3 - last)
+    assert "whose edit it starts from, was not finished" in str(results[3].edit.error)
+    _, again = run(tmp_path, pairs)
+    assert [r.edit.status for r in again] == ["skipped"] * (last + 1) + ["done"] * (3 - last)
+    assert all(r.score is not None and r.score.success for r in again)
+
+
+def test_a_run_that_breaks_between_turns_can_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    pairs = chain(tmp_path, "one", "two")
+    values = load_benchmark_settings(settings(device="cpu"))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        EditBenchmark(values, tmp_path / "out", backend=InlineBackend()) as benchmark,
+    ):
+        benchmark.prepare(PairSet("turns", pairs))
+        monkeypatch.setattr(Turns, "release", breaks)
+        benchmark.run()
+    monkeypatch.undo()
+    _, results = run(tmp_path, pairs)
+    assert [r.edit.status for r in results] == ["skipped", "done"]
 
 
 def test_a_plan_of_turns_touches_nothing(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ STRUCTURE = (
     2.0  # grey levels from pixel to pixel that a block has to have on average to tell anything
 )
 ALIKE = 0.5  # of 1, the correlation from which on a block is as it was
+MARGIN = 0.02  # of 1: by how much a shift or a zoom has to fit better than none
 LEAST_ALIKE = 0.25  # of all blocks with structure; unrelated pictures have next to none
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -54,29 +55,57 @@ def drift(source: Image.Image, edited: Image.Image) -> Drift | None:
     """
     before = _prepared(source)
     after = _prepared(edited)
+    best = _Laid.of(before, after, 1.0, (0.0, 0.0))
+    shifted = _Laid.of(before, after, 1.0, _shift(before, after))
+    if shifted.is_better(best) or math.hypot(*shifted.move) < 1:
+        best = shifted
     zoom = _zoom(before, after)
-    found = None
     if zoom is not None and abs(zoom - 1) > NO_ZOOM:
-        found = _moved(before, _zoomed(edited, 1 / zoom))
-    if zoom is None or found is None:
-        zoom, found = 1.0, _moved(before, after)
-    if found is None:
+        level = _zoomed(edited, 1 / zoom)
+        zoomed = _Laid.of(before, level, zoom, _shift(before, level))
+        best = zoomed if zoomed.is_better(best) else best
+    if best.alike < LEAST_ALIKE:
         return None
     # Moved back before it was laid on the source, the edit was as much larger.
-    right, down = (zoom * m / SIDE * side for m, side in zip(found, source.size, strict=True))
+    moves = zip(best.move, source.size, strict=True)
+    right, down = (best.zoom * move / SIDE * side for move, side in moves)
     diagonal = math.hypot(*source.size)
-    return Drift(100 * math.hypot(right, down) / diagonal, right, down, 100 * (zoom - 1))
+    shift = 100 * math.hypot(right, down) / diagonal
+    return Drift(shift, right, down, 100 * (best.zoom - 1))
 
 
-def _moved(before: Array, after: Array) -> tuple[float, float] | None:
-    """By how many pixels of SIDE the second is moved; None where they are not alike then."""
-    found = _shift(before * _window(), after * _window())
-    return found if _alike(before, after, found) >= LEAST_ALIKE else None
+@dataclass(frozen=True)
+class _Laid:
+    """An edit that was laid onto its source, to see how well it fits there.
+
+    Attributes:
+        move: pixels of SIDE, right and down, by which it was moved back.
+        alike: the part of the blocks that are as they were.
+        fit: their mean correlation.
+    """
+
+    zoom: float
+    move: tuple[float, float]
+    alike: float
+    fit: float
+
+    @classmethod
+    def of(cls, before: Array, after: Array, zoom: float, move: tuple[float, float]) -> "_Laid":
+        likeness = _likeness(before, after, move)
+        if not likeness.size:
+            return cls(zoom, move, 0.0, 0.0)
+        fit = float(np.clip(likeness, 0, 1).mean())
+        return cls(zoom, move, float((likeness > ALIKE).mean()), fit)
+
+    def is_better(self, simpler: "_Laid") -> bool:
+        """It fits better than chance makes it: peaks are found in any two pictures."""
+        return self.fit > simpler.fit + MARGIN
 
 
 def _prepared(image: Image.Image) -> Array:
     """The picture in grey, SIDE x SIDE, with mean 0."""
-    small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    grey_image = image.convert("L")
+    small = grey_image.resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
     grey: Array = np.asarray(small, dtype=np.float64)
     return grey - float(grey.mean())
 
@@ -160,8 +189,8 @@ def _correlated(first: Array, second: Array) -> Array:
 
 
 def _shift(first: Array, second: Array) -> tuple[float, float]:
-    """By how many pixels of SIDE the second is moved right and down."""
-    peaks = _correlated(first, second)
+    """By how many pixels of SIDE the second is moved right and down, most likely."""
+    peaks = _correlated(first * _window(), second * _window())
     row, column = np.unravel_index(int(np.argmax(peaks)), peaks.shape)
     down = row + _between(peaks[[row - 1, row, (row + 1) % SIDE], column])
     right = column + _between(peaks[row, [column - 1, column, (column + 1) % SIDE]])
@@ -180,8 +209,8 @@ def _between(values: Array) -> float:
     return max(-0.5, min(0.5, side / total)) if total > 0 else 0.0
 
 
-def _alike(first: Array, second: Array, move: tuple[float, float]) -> float:
-    """The part of the blocks with structure that are as they were where the second is moved back.
+def _likeness(first: Array, second: Array, move: tuple[float, float]) -> Array:
+    """The correlation of each block with structure where the second is moved back.
 
     Slopes are compared, not greys: an edit that makes it night leaves them as they are.
     """
@@ -197,9 +226,8 @@ def _alike(first: Array, second: Array, move: tuple[float, float]) -> float:
 
     strength = sums(np.abs(here) ** 2)
     common = sums((here.conj() * there).real)
-    likeness = common / np.sqrt(np.maximum(strength * sums(np.abs(there) ** 2), 1e-9))
-    telling = strength > STRUCTURE**2 * BLOCK**2
-    return float((likeness[telling] > ALIKE).mean()) if telling.any() else 0.0
+    likeness: Array = common / np.sqrt(np.maximum(strength * sums(np.abs(there) ** 2), 1e-9))
+    return likeness[strength > STRUCTURE**2 * BLOCK**2]
 
 
 def _slopes(picture: Array) -> Any:

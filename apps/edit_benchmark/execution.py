@@ -83,9 +83,28 @@ class Execution:
             logger.info(f"{counted(again, 'verdict')} without a score: asked for again.")
         engine = self._start([r for r in self._choice.roles if edits or r.role == "score"])
         waiting = self._planned_edits.waiting
-        editing = self._submit("edit", edits, sealed=not waiting)
-        scoring = self._submit("score", to_score, sealed=not edits)
-        unfinished = len(edits)  # of those that the engine knows
+        editing = self._submit("edit", edits, sealed=not waiting, promised=waiting)
+        try:
+            scoring = self._submit("score", to_score, sealed=not edits)
+            self._until_all_ended(engine, editing, scoring, len(edits))
+        except BaseException:
+            engine.seal(editing)  # else its end would wait for the turns that were promised
+            raise
+        engine.stop(at_once=self._stopping)
+        for waited, steps in engine.waits_in_step:
+            logger.info(
+                f"enable_batch_sync: workers waited {waited:.1f} s for each other in {steps} steps."
+            )
+
+    def _until_all_ended(
+        self, engine: TaskEngine, editing: Job, scoring: Job, unfinished: int
+    ) -> None:
+        """Have each edit scored, and the next turn made of it, until all have ended.
+
+        Args:
+            unfinished: edits that the engine knows.
+        """
+        waiting = self._planned_edits.waiting
         self._expect(engine, waiting, unfinished + waiting)
         engine.start()  # now it knows of both when it shares the devices out
         while not (editing.finished and scoring.finished and self._ended.empty()):
@@ -104,11 +123,6 @@ class Execution:
                 engine.seal(editing)
             if unfinished + waiting == 0:
                 engine.seal(scoring)
-        engine.stop(at_once=self._stopping)
-        for waited, steps in engine.waits_in_step:
-            logger.info(
-                f"enable_batch_sync: workers waited {waited:.1f} s for each other in {steps} steps."
-            )
 
     def _after(self, edit: Result) -> tuple[list[Admitted], list[Admitted]]:
         """Edits to be made of an edit that has ended, and scores of what is there now."""
@@ -143,7 +157,9 @@ class Execution:
         self._engine = choice.make(needed, self._bound, hear)
         return self._engine
 
-    def _submit(self, role: Role, tasks: Sequence[Admitted], sealed: bool) -> Job:
+    def _submit(
+        self, role: Role, tasks: Sequence[Admitted], sealed: bool, promised: int = 0
+    ) -> Job:
         assert self._engine is not None
         job = self._jobs[role] = self._session.submit(
             self._engine,
@@ -153,6 +169,7 @@ class Execution:
             listener=self._told(role),
             sealed=sealed,
             ends_batch=False,
+            promised=promised,
         )
         if self._stopping:  # asked for before there was a job
             job.interrupt()

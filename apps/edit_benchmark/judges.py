@@ -5,6 +5,8 @@ other judge writes. A verdict on an edit that was made anew since does not count
 """
 
 import hashlib
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,15 +18,46 @@ from apps.edit_benchmark.summary import JudgedBy, OtherJudge, read_makers
 from apps.edit_benchmark.usage import usage_of
 from apps.edit_benchmark.verdicts import read_verdict
 from core.errors import InputError
+from core.names import bounded
 from core.paths import as_text, on_disk
+from core.store.outputs import storage_error
 
 SCORES, TABLES = "scores", "tables"
+MAX_KEPT = 200  # bytes of a judge's name, where a hash follows it
 NOT_JUDGED = "This judge has not scored the edit as it is now."
 
 
 def tables_of(folder: Path, judge: str) -> Path:
     """Where a judge's tables lie in a results folder."""
     return folder / TABLES / on_disk(judge)
+
+
+def keep_tables_of_another(folder: Path, judged_by: JudgedBy) -> None:
+    """Move tables aside that a judge of the same name, but with other settings or weights, wrote.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    place = tables_of(folder, judged_by.judge)
+    try:
+        before = read_makers(place).judged_by
+    except InputError:  # there are none
+        return
+    if before.identity == judged_by.identity:
+        return
+    kept, again = (_kept_tables(folder, by) for by in (before, judged_by))
+    try:
+        for old in (kept, again):  # those of the judge that is back are written anew
+            if old.is_dir():
+                shutil.rmtree(old)
+        os.replace(place, kept)
+    except OSError as error:
+        raise storage_error(error, kept) from None
+
+
+def _kept_tables(folder: Path, judged_by: JudgedBy) -> Path:
+    settings = hashlib.sha256(judged_by.identity.encode()).hexdigest()[:8]
+    return tables_of(folder, f"{bounded(judged_by.judge, MAX_KEPT)}-{settings}")
 
 
 def verdict_file(folder: Path, judge: str, record: Record) -> Path:
@@ -121,8 +154,8 @@ def judged_by_of(folder: Path, name: str, verdicts: Sequence[Mapping[str, Any] |
     model, prompts = str(used.get("model", "")), str(used.get("prompt_hash", ""))
     try:
         told = read_makers(tables_of(folder, name)).judged_by
-        if (told.model, told.prompt_hash) == (model, prompts):
-            return told
+        if not prompts or (told.model, told.prompt_hash) == (model, prompts):
+            return told  # simulated judges do not say by which prompts they were asked
     except InputError:  # written by an earlier version, or removed
         pass
     return JudgedBy(name, model, prompts, {}, None, None, _libraries(verdicts))

@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 from apps.edit_benchmark.categories import category_folder
-from apps.edit_benchmark.judges import tables_of
+from apps.edit_benchmark.judges import keep_tables_of_another, tables_of
 from apps.edit_benchmark.records import FILE_NAME as RECORDS
 from apps.edit_benchmark.records import Record, categories_of, lines
 from apps.edit_benchmark.summary import FILE_NAME as SUMMARY
@@ -34,13 +34,14 @@ def write_outputs(folder: Path, records: Sequence[Record], summary: Summary) -> 
     """Write results.jsonl, scores.csv (also per category, for GEdit-Bench) and summary.json.
 
     They are of the judge of this run, and lie in `tables/JUDGE/` once more, where no other
-    judge's run writes.
+    judge's run writes. One that has other settings under the same name keeps its own.
 
     Raises:
         StorageError: the disk refuses.
     """
     write_atomically(folder / "metadata.jsonl", _imagefolder(records))
     run = as_text(folder.name)
+    keep_tables_of_another(folder, summary.judged_by)
     for place in (tables_of(folder, summary.judged_by.judge), folder):
         make_folder(place)
         _write_tables(place, run, records, summary)

@@ -1,6 +1,7 @@
 """The plan of a benchmark: of its edits, and of the scores that follow them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from apps.edit_benchmark.settings import BenchmarkSettings
 from core.dry_run.model_plan import ToDo
@@ -28,6 +29,7 @@ def plan_benchmark(
     settings: BenchmarkSettings,
     session: Session,
     server: str | None,
+    unjudged: str | None,
 ) -> RunPlan:
     """Plan edits and scores.
 
@@ -35,6 +37,7 @@ def plan_benchmark(
         edits: how the pairs stand.
         summaries: of edits and of scores.
         roles: what edits, if anything does, and what scores.
+        unjudged: why some pairs will have no score; None if all can be judged.
     """
     counts = summaries[1].counts
     to_score = [ToDo(USUAL_PICTURES, suffix=".json")] * (counts.total() - counts["unchanged"])
@@ -46,7 +49,7 @@ def plan_benchmark(
             for role in roles
             if to_do[role.role]
         ]
-    return whole_plan(
+    plan = whole_plan(
         list(zip(TITLES, summaries, strict=True)),
         [planned_task(*one) for one in edits],
         models,
@@ -54,3 +57,4 @@ def plan_benchmark(
         server,
         "pairs",
     )
+    return plan if unjudged is None else replace(plan, problems=[*plan.problems, unjudged])

@@ -219,6 +219,7 @@ class EditBenchmark:
             self.settings,
             self._session,
             None if self._server is None else self._server.name,
+            self._planned_scores.unjudged(),
         )
 
     def _tell_plan(self) -> None:
@@ -241,6 +242,9 @@ class EditBenchmark:
             every = len(self._planned_edits.attempts)
             logger.info(f"{len(there)} of {every} edits are there already.")
         self._tell_plan()
+        unjudged = self._planned_scores.unjudged()
+        if unjudged is not None:
+            logger.warning(unjudged)
         self._execution.run(self._plan, self._planned_edits, self._planned_scores)
         if self._plan.replaced is not None:
             self._plan.replaced.write_tables()

@@ -42,6 +42,7 @@ METRICS = {
     "ssim": "structural similarity",
     "clip_i": "cosine similarity of pictures, by CLIP",
     "dino": "cosine similarity of pictures, by DINO",
+    "lpips": "how unlike the pictures look, by LPIPS; 0 is the same",
 }
 AGAINST = {
     "source": "to the source",

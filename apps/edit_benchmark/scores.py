@@ -123,30 +123,50 @@ class Scores:
             first_seed=self._first_seed,
         )
 
+    def unjudged(self) -> str | None:
+        """Why some pairs will have no score, however they are edited; None if all can be judged."""
+        usable = {a.pair.name: a for a in self._attempts if a.pair.problem is None}
+        looked_at = {n: self._problem_of(self._task(a, "-")) for n, a in usable.items()}
+        problems = {name: problem for name, problem in looked_at.items() if problem is not None}
+        if not problems:
+            return None
+        name, first = next(iter(problems.items()))
+        return (
+            f"{len(problems)} of {len(usable)} pairs cannot be judged; the first, {name}: {first}"
+        )
+
+    def _problem_of(self, task: ScoreTask) -> str | None:
+        return self.judge.prompts.problem_of(row_of(task))
+
     def _admit(self, edit: Result) -> Item:
         attempt = self._attempts[edit.position]
-        pair = attempt.pair
-        prompts = self.judge.prompts
+        task = replace(
+            self._task(attempt, as_text(str(edit.output_path))),
+            seed=attempt.seed(self._first_seed),
+            output_path=self._place_of(edit.position),
+        )
+        problem = self._problem_of(task)
+        if problem is not None:
+            return Rejected(edit.position, str(task.task_id), problem)
+        return self._admission.admit(edit.position, task)
+
+    def _task(self, attempt: Attempt, edited: str) -> ScoreTask:
+        """The score of an attempt's edit, with what the judge's questions name of its pair."""
+        pair, prompts = attempt.pair, self.judge.prompts
         seen = prompts.pictures_seen
         given = {"category": pair.category, "language": pair.language, **pair.metadata}
-        task = ScoreTask(
+        return ScoreTask(
             pair.instruction,
             pair.source_images,
-            as_text(str(edit.output_path)),
+            edited,
             target_images=pair.target_images if "target" in seen else (),
             reference_images=pair.reference_images if "references" in seen else (),
             mask=(pair.mask or None) if "mask" in seen else None,
             fields=fields_named(given, prompts.row_fields),
             at_source_size=size_judged(pair, self._output_size) == "source",
-            seed=attempt.seed(self._first_seed),
-            output_path=self._place_of(edit.position),
             task_id=f"score {attempt.name}",
             metadata={"category": pair.category},
         )
-        problem = prompts.problem_of(row_of(task))
-        if problem is not None:
-            return Rejected(edit.position, str(task.task_id), problem)
-        return self._admission.admit(edit.position, task)
 
     def _asked_again(self, plan: Plan, scored: Admitted) -> Admitted | None:
         """Ask once more for a verdict without a score, if the user wants that."""

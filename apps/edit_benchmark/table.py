@@ -33,6 +33,8 @@ NOTE = (
     f"{NONE}: one value has no std, no interval."
 )
 
+DRIFT = "drift %: how far edits lie beside their sources, of the diagonal; how much is zoomed."
+
 
 def print_summary(summary: Summary, folder: Path) -> None:
     """Print where everything lies, who edited, who judged, the scores, and what they mean.
@@ -51,7 +53,8 @@ def print_summary(summary: Summary, folder: Path) -> None:
     if judge.usage is not None:
         print(f"judge's server: {usage_line(judge.usage)}")
     _print_figures(summary)
-    for note in (*explain(summary.names), NOTE):
+    drifts = [DRIFT] if summary.overall.drift else []
+    for note in (*explain(summary.names), NOTE, *drifts):
         print(textwrap.fill(note, columns_of_terminal()))
     if summary.best_of is not None:
         print(textwrap.fill(_best_of(summary.best_of), columns_of_terminal()))
@@ -88,14 +91,14 @@ def _print_figures(summary: Figures) -> None:
                 *_scores(line, summary.names),
                 *([_covered(line)] if uncovered else []),
                 *([_mass(line)] if read_mass else []),
-                *(_drift(line) if drifts else []),
+                *([_drift(line)] if drifts else []),
             ],
         )
         for line in lines
     ]
     figures = [*counts, *summary.names, *spread, *(["categories"] if uncovered else [])]
     figures += ["mass"] if read_mass else []
-    figures += ["shift %", "zoom %"] if drifts else []
+    figures += ["drift %"] if drifts else []
     print_table(["category", *(["language"] if parts else [])], figures, rows)
 
 
@@ -201,9 +204,9 @@ def _interval(score: ScoreLine | None, name: str) -> str:
     return f"{_figure(score.low, name)} to {_figure(score.high, name)}"
 
 
-def _drift(line: CategoryLine) -> list[str]:
-    """How far edits lie beside their sources."""
-    return [f"{line.drift[n]:.1f}" if n in line.drift else NONE for n in ("shift", "zoom")]
+def _drift(line: CategoryLine) -> str:
+    """How far edits lie beside their sources: shift, and zoom either way."""
+    return f"{line.drift['shift']:.1f} {line.drift['zoom']:.1f}" if line.drift else NONE
 
 
 def _mass(line: CategoryLine) -> str:

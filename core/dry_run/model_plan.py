@@ -216,7 +216,7 @@ class ModelPlan:
         """Seconds for the tasks, what they are taken from, and the LoRA loads."""
         sizes = [lora.size for lora in loras]
         load = figures.lora_seconds(sum(sizes) / len(sizes)) if sizes else NOTHING
-        if not self._model.has_files:
+        if self._model.path_or_id == SIMULATED:
             return self._simulated()
         found = self._rate()
         likely = found[0].likely if found is not None else 1.0
@@ -281,9 +281,11 @@ class ModelPlan:
     def _loading(self) -> Span | None:
         if self._served:
             return NOTHING
-        if not self._model.has_files:
+        if self._model.path_or_id == SIMULATED:
             seconds = self._settings.simulated.load_seconds
             return Span(seconds, seconds + 0.5, seconds + 5.0)
+        if not self._model.has_files:
+            return Span(0.5, 1.0, 5.0)  # a light worker's start
         return figures.load_seconds(self._checkpoint, self._model.identity, self._device.kind)
 
     # -- what it writes --------------------------------------------------------------

@@ -52,7 +52,7 @@ class Endpoint:
     Args:
         key: sent as a bearer token; None sends none.
         client: sends requests.
-        told: called before it waits, so that a wait is not taken for a hang.
+        told: called before it waits, for its turn or an answer, which is not taken for a hang then.
         log: told of waits that the server asks for.
     """
 
@@ -91,6 +91,7 @@ class Endpoint:
             self._take_turn()
             if self._refusal is not None:
                 raise self._refusal
+            self._told()  # some answers take many times as long as others
             try:
                 response = self._client.post(self._url, json=body, headers=self._headers)
             except httpx2.TimeoutException:

@@ -62,9 +62,9 @@ def agreement_arguments(
     add(
         "--samples",
         type=positive,
-        default=10_000,
+        default=2_000,
         metavar="N",
-        help="resamplings behind the intervals (default: 10000)",
+        help="resamplings behind the intervals (default: 2000)",
     )
     add("--report", metavar="FILE", type=Path, help="also write all figures as JSON")
     return parser.parse_args(argv)
