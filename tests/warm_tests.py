@@ -46,7 +46,12 @@ IMPORTED = (
         "pillow_heif",
         "prometheus_client.parser",
     ),
-    *("apps.doctor.command", "apps.gallery.command", "apps.watch.command"),
+    *(
+        "apps.doctor.command",
+        "apps.gallery.command",
+        "apps.watch.command",
+        "apps.picture_commands.again",
+    ),
     *("benchmarks.churn", "benchmarks.soak", "demo_model.build", "demo_model.gate"),
     *("PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.PpmImagePlugin", "PIL.TiffImagePlugin"),
     *("core.engine.engine", "core.processes.local_backend", "core.judges.clip"),
