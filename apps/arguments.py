@@ -3,7 +3,10 @@
 import argparse
 import csv
 import unicodedata
+from typing import Any
 
+from core.engine_choice import EngineSettings
+from core.errors import InputError
 from core.paths import MAX_NAME_BYTES, as_text
 from core.seeds import read_seed
 
@@ -101,6 +104,36 @@ def add_gallery_option(parser: argparse._ActionsContainer) -> None:
         default=None,
         help="write no index.html, the page that shows all pictures of the output folder",
     )
+
+
+def add_engine_options(parser: argparse._ActionsContainer) -> None:
+    """`--engine` and `--address`, over the settings `engine` and `ray.address`."""
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        help="whose devices do the work: this machine's (local, the default), or those of all "
+        "nodes of a Ray cluster (docs/CLUSTER.md)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="the head of the Ray cluster, auto for one that this machine belongs to, or local to "
+        "start one; means --engine ray (default: RAY_ADDRESS, else auto, else local)",
+    )
+
+
+def engine_settings(options: argparse.Namespace, settings: EngineSettings) -> dict[str, Any]:
+    """What these options change in the settings.
+
+    Raises:
+        InputError: an address of a cluster is given, and another engine.
+    """
+    if options.address is None:
+        return {} if options.engine is None else {"engine": options.engine}
+    if options.engine == "local":
+        raise InputError("--address: is of a Ray cluster; leave it out, or give --engine ray.")
+    section = {**settings.ray.model_dump(), "address": as_text(options.address)}
+    return {"engine": "ray", "ray": section}
 
 
 def add_server_options(parser: argparse._ActionsContainer) -> None:

@@ -235,6 +235,17 @@ class SimulatedSettings(Section):
     lost_while: dict[str, str]
 
 
+Engine = Literal["local", "ray"]
+
+
+class RaySettings(Section):
+    """A Ray cluster, for `engine: ray`; see docs/CLUSTER.md."""
+
+    address: Annotated[str, Field(min_length=1)] | None
+    node_timeout: OptionalSeconds
+    fence_timeout: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+
+
 def _known_server(value: str) -> str:
     if value in ("auto", "never") or value.startswith(("http://", "https://")):
         return value
@@ -265,6 +276,8 @@ class Settings(DrawingModel):
         "quality": "workers.picture_quality",
     }
 
+    engine: Engine
+    ray: RaySettings
     use_server: UseServer
     gallery: bool
     server_timeout: Seconds

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from apps.arguments import log_level
+from apps.arguments import engine_settings, log_level
 from apps.dry_run import print_plan_of
 from apps.interrupts import Interrupts, unwrapped
 from apps.json_events import print_refusal
@@ -190,6 +190,7 @@ def _settings(
     names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu", "use_server")
     changes = {name: getattr(options, name) for name in (*names, "gallery")}
     given = {key: value for key, value in changes.items() if value is not None}
+    given |= engine_settings(options, settings)
     # Bytes that the locale has no letters for came in as surrogates, which are no text.
     given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}
     of_files = {"picture_format": options.format, "picture_quality": options.quality}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from apps.arguments import (
+    add_engine_options,
     add_gallery_option,
     add_output_options,
     add_server_options,
@@ -77,6 +78,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     _add_where(parser.add_argument_group("where pictures go, and which are drawn again"))
     devices = parser.add_argument_group("model and devices")
     _add_devices(devices)
+    add_engine_options(devices)
     add_server_options(devices)
     # Intermixed: NUM_GPUS may stand anywhere, and not only beside TWEETS.
     return _with_prompts(parser.parse_intermixed_args(argv))

@@ -51,7 +51,38 @@ class Died:
     blameless: bool = False
 
 
-Report = Said | HungUp | Died
+@dataclass(frozen=True)
+class Joined:
+    """Devices of another machine, each by itself, can be used from now on; all of that machine.
+
+    Some of them may have been lost before: they are there again.
+    """
+
+    devices: tuple[Device, ...]
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """A machine will go: its workers finish what they have, and get nothing more.
+
+    Attributes:
+        node: as its devices call it.
+        why: in words, for the user.
+    """
+
+    node: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A machine is gone with its devices. Its workers' deaths came before this."""
+
+    node: str
+    why: str
+
+
+Report = Said | HungUp | Died | Joined | Leaves | Lost
 
 
 class WorkerBackend(Protocol):
