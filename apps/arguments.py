@@ -3,9 +3,8 @@
 import argparse
 import csv
 import unicodedata
-from typing import Any
 
-from core.engine_choice import EngineSettings
+from core.engine_choice import S, with_engine
 from core.errors import InputError
 from core.paths import MAX_NAME_BYTES, as_text
 from core.seeds import read_seed
@@ -122,18 +121,17 @@ def add_engine_options(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def engine_settings(options: argparse.Namespace, settings: EngineSettings) -> dict[str, Any]:
-    """What these options change in the settings.
+def with_engine_options(options: argparse.Namespace, settings: S) -> S:
+    """These options over settings.
 
     Raises:
         InputError: an address of a cluster is given, and another engine.
     """
     if options.address is None:
-        return {} if options.engine is None else {"engine": options.engine}
+        return settings if options.engine is None else with_engine(settings, options.engine)
     if options.engine == "local":
         raise InputError("--address: is of a Ray cluster; leave it out, or give --engine ray.")
-    section = {**settings.ray.model_dump(), "address": as_text(options.address)}
-    return {"engine": "ray", "ray": section}
+    return with_engine(settings, "ray", as_text(options.address))
 
 
 def add_server_options(parser: argparse._ActionsContainer) -> None:

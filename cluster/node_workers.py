@@ -145,7 +145,8 @@ class NodeWorkers:
             while self._orders:
                 self._obey(self._orders.popleft())
             waits = [self._look_at(slot, worker) for slot, worker in list(self._workers.items())]
-            for report in self._backend.poll(SOON if any(waits) else IDLE):
+            asked = any(worker.questions for worker in self._workers.values())
+            for report in self._backend.poll(0.0 if asked else SOON if any(waits) else IDLE):
                 self._hear(report)
             self._answer()
         self._models.close()

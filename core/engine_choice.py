@@ -1,8 +1,8 @@
 """Whose devices do the work: this machine's, or a cluster's. Nothing else knows of both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, Self, TypeVar, get_args
 
 from core.devices.device import Device, choose_devices
 from core.engine.backend import WorkerBackend
@@ -25,6 +25,10 @@ class EngineSettings(Protocol):
     def workers(self) -> WorkerSettings: ...
     @property
     def supervision(self) -> SupervisionSettings: ...
+    def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self: ...
+
+
+S = TypeVar("S", bound=EngineSettings)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,19 @@ class Workplace:
     devices: Sequence[Device]
     backend: Callable[[], WorkerBackend]
     close: Callable[[], None] = lambda: None
+
+
+def with_engine(settings: S, engine: str, address: str | None = None) -> S:
+    """Settings with another engine and, for a cluster, perhaps another address.
+
+    Raises:
+        InputError: there is no such engine.
+    """
+    if engine not in get_args(Engine):
+        known = ", ".join(get_args(Engine))
+        raise InputError(f"engine: expected one of {known}, found {engine!r}.")
+    ray = settings.ray if address is None else settings.ray.model_copy(update={"address": address})
+    return settings.model_copy(update={"engine": engine, "ray": ray})
 
 
 def server_of(settings: EngineSettings) -> str:

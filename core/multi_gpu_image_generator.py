@@ -18,7 +18,7 @@ from core.devices.device import Device
 from core.devices.model_choice import ModelChoice
 from core.engine.backend import WorkerBackend
 from core.engine.job import Job
-from core.engine_choice import Workplace, choose_workplace, server_of
+from core.engine_choice import Workplace, choose_workplace, server_of, with_engine
 from core.errors import InputError, LedgerError, StorageError
 from core.events import Event, Listener, ignore, tell
 from core.intake.planning import Plan
@@ -120,9 +120,7 @@ class MultiGPUImageGenerator:
             quieten_log()
         self.settings = load_settings(config)
         if engine is not None:
-            self.settings = load_settings(
-                {**self.settings.model_dump(exclude_unset=True), "engine": engine}
-            )
+            self.settings = with_engine(self.settings, engine)
         self._dry_run = dry_run
         inspector = LoraInspector(may_download=not dry_run)
         folder = user_path(config, "config").parent if isinstance(config, str | Path) else None

@@ -10,6 +10,7 @@ from typing import Any
 from loguru import logger
 
 from apps.arguments import (
+    add_engine_options,
     add_gallery_option,
     add_output_options,
     add_server_options,
@@ -18,6 +19,7 @@ from apps.arguments import (
     gpu_ids,
     log_level,
     positive,
+    with_engine_options,
 )
 from apps.dry_run import add_dry_run_option, print_plan
 from apps.edit_benchmark.compare import compare, comparison_table
@@ -108,6 +110,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     add_dry_run_option(parser)
     add_gallery_option(parser)
+    add_engine_options(parser)
     add_server_options(parser)
     add_output_options(parser)
     return parser.parse_args(argv)
@@ -257,7 +260,7 @@ def _settings(options: argparse.Namespace) -> BenchmarkSettings:
     changes = {"data": options.data, "output_dir": options.output_dir}
     changes |= {"use_server": options.use_server, "gallery": options.gallery}
     given = {key: value for key, value in changes.items() if value is not None}
-    return settings.model_copy(update=given)
+    return with_engine_options(options, settings.model_copy(update=given))
 
 
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:

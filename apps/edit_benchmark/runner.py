@@ -8,7 +8,7 @@ import queue
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
@@ -16,7 +16,7 @@ from apps.edit_benchmark.editing import Edit
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.planned import plan_benchmark
-from apps.edit_benchmark.roles import choose_roles
+from apps.edit_benchmark.roles import choose_roles, workplace_of
 from apps.edit_benchmark.scores import Scores
 from apps.edit_benchmark.settings import BenchmarkSettings
 from core.checkpoints.lora_files import LoraInspector
@@ -28,6 +28,7 @@ from core.engine.backend import WorkerBackend
 from core.engine.job import Job
 from core.engine.model_switch import Stages
 from core.engine.task_engine import TaskEngine
+from core.engine_choice import server_of
 from core.errors import InputError
 from core.events import (
     Event,
@@ -58,6 +59,9 @@ from core.store.outputs import OutputRoot
 from core.streams import occupy_standard_descriptors
 from core.tasks import EditTask, Result
 from core.worker_spec import Role
+
+if TYPE_CHECKING:
+    from core.remote.served_models import ServedModels
 
 WAIT_SLICE = 0.5  # seconds between looks at an interrupt
 WHY_MOVED = "Pairs stand at other places in the data than before, and seeds go by the place."
@@ -111,11 +115,9 @@ class EditBenchmark:
         self.listener: Listener = ignore
         self._inspector = LoraInspector(may_download=not dry_run)
         (self._editing, self._scoring), self._server = with_or_without_server(
-            "never" if backend is not None else settings.use_server,
+            "never" if backend is not None else server_of(settings),
             device_ids if device_ids is not None else settings.device_ids,
-            lambda served: choose_roles(
-                settings, device_ids, config_folder, self._lora_folders(), self._inspector, served
-            ),
+            lambda served: self._choose_roles(device_ids, config_folder, served),
         )
         self._session = Session(
             output_folder,
@@ -127,7 +129,7 @@ class EditBenchmark:
         )
         self._planner = self._session.planner(self.editor.loras)  # the folder is ours from here on
         self._retry_unparsed = retry_unparsed
-        self._backend = backend
+        self._given_backend = backend
         self._engine: TaskEngine | None = None
         self._jobs: dict[Role, Job] = {}
         self._ended: queue.SimpleQueue[tuple[Role, Result]] = queue.SimpleQueue()
@@ -187,6 +189,31 @@ class EditBenchmark:
         if self._engine is not None:
             self._engine.stop(at_once=True)
         self._session.close()
+        if self._workplace is not None:
+            self._workplace.close()
+
+    def _choose_roles(
+        self,
+        device_ids: list[int] | None,
+        config_folder: Path | None,
+        served: "ServedModels | None",
+    ) -> tuple[RoleModel, RoleModel]:
+        self._workplace = None if served is not None else workplace_of(self.settings, device_ids)
+        return choose_roles(
+            self.settings,
+            device_ids,
+            config_folder,
+            self._lora_folders(),
+            self._inspector,
+            served,
+            self._workplace,
+        )
+
+    def _backend(self) -> WorkerBackend:
+        if self._given_backend is not None:
+            return self._given_backend
+        assert self._workplace is not None
+        return self._workplace.backend()
 
     # -- planning ------------------------------------------------------------
 
@@ -347,7 +374,6 @@ class EditBenchmark:
         in_step = settings.enable_batch_sync
         devices = {d.label: d for role in roles for d in role.devices}
         from core.engine.engine import Engine  # who has a daemon needs nothing of it
-        from core.processes.local_backend import LocalBackend
 
         engine = Engine(
             list(devices.values()),
@@ -355,7 +381,7 @@ class EditBenchmark:
                 self._editing.served(in_step),
                 self._scoring.served(in_step, after="edit"),
             ],
-            self._backend or LocalBackend(settings.workers.start_method, settings.supervision),
+            self._backend(),
             settings.supervision,
             settings.scheduling,
             self._session.hearing(self._tell),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from apps.arguments import engine_settings, log_level
+from apps.arguments import log_level, with_engine_options
 from apps.dry_run import print_plan_of
 from apps.interrupts import Interrupts, unwrapped
 from apps.json_events import print_refusal
@@ -190,14 +190,14 @@ def _settings(
     names = ("model", "output_dir", "seed", "gpus_per_worker", "workers_per_gpu", "use_server")
     changes = {name: getattr(options, name) for name in (*names, "gallery")}
     given = {key: value for key, value in changes.items() if value is not None}
-    given |= engine_settings(options, settings)
     # Bytes that the locale has no letters for came in as surrogates, which are no text.
     given = {k: as_text(v) if isinstance(v, str) else v for k, v in given.items()}
     of_files = {"picture_format": options.format, "picture_quality": options.quality}
     of_files = {key: value for key, value in of_files.items() if value is not None}
     if options.quality is not None and (options.format or settings.workers.picture_format) == "png":
         raise InputError("--quality: PNG is lossless; use it with --format jpeg or webp.")
-    return _laid_over(settings, {**given, "workers": of_files}, load)
+    changed = _laid_over(settings, {**given, "workers": of_files}, load)
+    return with_engine_options(options, changed)
 
 
 def _laid_over(

@@ -124,7 +124,10 @@ class WorkerBackend(Protocol):
         """Whether the slot has no worker, or a dead one, even if `poll` has not said so."""
 
     def has_word(self, slot: str) -> bool:
-        """Whether the worker said something that `poll` has not reported yet, or hung up."""
+        """Whether the worker said something that `poll` has not reported yet, or hung up.
+
+        Also True while that is not known, as of a worker on another machine; to ask is to find out.
+        """
 
     def progress(self, slot: str) -> object:
         """Changes whenever the worker computes or reads; equal if it did neither meanwhile."""
