@@ -13,6 +13,7 @@ import time
 import traceback
 from multiprocessing.connection import Connection
 from typing import Any
+from uuid import uuid4
 
 from cluster.protocol import (
     Connect,
@@ -243,8 +244,10 @@ def _start_local(connect: Connect) -> None:
     import ray
 
     from cluster.ray_environment import OBJECT_STORE_BYTES, QUICK_DETECTION
+    from cluster.sweeper import start_sweeper
     from core.devices.device import choose_devices
 
+    start_sweeper(uuid4().hex)
     devices = choose_devices(None, None, connect.device)
     logical = {} if devices[0].kind == "cuda" else {"num_gpus": connect.most or 1}
     ray.init(
