@@ -1,12 +1,13 @@
 """The actor that holds a node's workers. One for each node, with all of the GPUs that it got."""
 
-import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from cluster.fence import Fence
+from cluster.node_files import NodeFiles
 from cluster.node_models import NodeModels
 from cluster.node_workers import NodeWorkers
 from cluster.protocol import Connect, FromAgent, Order
@@ -42,20 +43,35 @@ class Agent:
     def __init__(self, connect: Connect, gpus: int) -> None:
         self._connect = connect
         self._gpus = gpus
+        self._files = NodeFiles(
+            Path(connect.settings.cache_dir).expanduser(), connect.settings.cache_gib * 1024**3
+        )
         self._fence = Fence(connect.settings.fence_timeout)
         self._workers: NodeWorkers | None = None
 
-    def hello(self) -> tuple[int, list[Device] | str]:
-        """Begin; returns this process's id, and its devices or why it can have none."""
+    def hello(self) -> tuple[str, list[Device]] | str:
+        """Begin; returns the folder of results that are to be fetched, and this node's devices.
+
+        Or why it can have no worker.
+        """
         self._fence.heard()
         try:
             devices = devices_here(self._connect.device, self._gpus)
+            spool = self._files.make_spool()
         except MultiGPUError as error:
-            return os.getpid(), str(error)
+            return str(error)
+        except OSError as error:
+            return f"ray.cache_dir: {self._connect.settings.cache_dir}: {error.strerror}"
         rules, method = self._connect.supervision, self._connect.start_method
         backend = LocalBackend(method, rules)
         self._workers = NodeWorkers(lambda: backend, devices, NodeModels(backend.fetch))
-        return os.getpid(), devices
+        return spool, devices
+
+    @ray.method(concurrency_group="files")  # type: ignore[untyped-decorator]
+    def files(self, what: str, *arguments: Any) -> Any:
+        """Call a method of this node's `NodeFiles`."""
+        self._fence.heard()
+        return getattr(self._files, what)(*arguments)
 
     @ray.method(concurrency_group="poll")  # type: ignore[untyped-decorator]
     def poll(self, after: int) -> list[tuple[int, FromAgent]]:
@@ -75,3 +91,4 @@ class Agent:
         """Kill the workers."""
         if self._workers is not None:
             self._workers.close()
+        self._files.close()

@@ -53,6 +53,7 @@ from core.messages import ToWorker
 from core.worker_spec import WorkerSpec
 
 ANSWER = 0.005  # seconds of a poll at least while a worker is asked whether it is silent
+LONGEST_ANSWER = 0.25  # the same where the answer is long in coming
 FRESH = 1.0  # seconds for which the answer counts
 BRIDGE = "the connection to the cluster"
 
@@ -217,7 +218,10 @@ class ClusterBackend:
 
     def poll(self, timeout: float) -> list[Report]:
         if self._asking:
-            timeout = max(timeout, ANSWER)
+            now = monotonic()
+            asked = [w.asked_at for s in self._asking if (w := self._workers.get(s)) and w.asked_at]
+            oldest = now - min(asked, default=now)
+            timeout = max(timeout, min(LONGEST_ANSWER, oldest), ANSWER)
         reports: list[Report] = []
         with suppress(queue.Empty):
             found = self._inbox.get(timeout=timeout) if timeout else self._inbox.get_nowait()

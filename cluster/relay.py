@@ -7,7 +7,7 @@ numbered and sent again, and an agent that is lost stays lost: another one takes
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,9 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.agent import Agent
-from cluster.protocol import Connect, From, FromBridge, Node, NodeLost, Order
+from cluster.courier import Courier, NodeLostError
+from cluster.node_files import Wanted
+from cluster.protocol import Connect, From, FromAgent, FromBridge, Node, NodeLost, Order
 
 PLACING = 60.0  # seconds for a new agent to answer
 SLICE = 0.5  # seconds between looks at an agent that does not answer
@@ -74,15 +76,17 @@ class Relay:
             NotPlaced: it does not come, or has no device.
         """
         try:
-            _, devices = ray.get(self._agent.hello.remote(), timeout=PLACING)
+            answer = ray.get(self._agent.hello.remote(), timeout=PLACING)
         except GetTimeoutError:
             self._end()
             raise NotPlaced(f"its agent did not start within {PLACING:g} s") from None
         except RayError as error:
             raise NotPlaced(_words(error)) from None
-        if isinstance(devices, str):
+        if isinstance(answer, str):
             self._end()
-            raise NotPlaced(devices)
+            raise NotPlaced(answer)
+        spool, devices = answer
+        self._courier = Courier(AgentFiles(self), spool, self._orders.put, self._report)
         return Node(self.name, tuple(replace(device, node=self.name) for device in devices))
 
     def start(self) -> None:
@@ -92,7 +96,30 @@ class Relay:
 
     def send(self, order: Order) -> None:
         """Send an order, some time; it is lost where the agent is."""
-        self._orders.put(order)
+        self._courier.order(order)
+
+    def files(self, what: str, *arguments: Any) -> Any:
+        """Call a method of the node's `NodeFiles`, again where it is not known whether it ran.
+
+        Raises:
+            NodeLostError: the agent is gone.
+            OSError: as there.
+        """
+        while not self._lost.is_set():
+            try:
+                asked = self._agent.files.remote(what, *arguments)
+                while not ray.wait([asked], timeout=SLICE)[0]:
+                    if self._lost.is_set():
+                        raise NodeLostError(self.name)
+                return ray.get(asked)
+            except ActorUnavailableError:
+                time.sleep(RETRY)
+            except RayActorError:
+                break
+        raise NodeLostError(self.name)
+
+    def _report(self, report: FromAgent) -> None:
+        self._tell(From(self.name, report))
 
     def lose(self, why: str) -> None:
         """Take the agent for lost; what the node still does is seen by nobody."""
@@ -134,9 +161,10 @@ class Relay:
             answered = time.monotonic()
             for number, report in reports:
                 if number > last:
-                    self._tell(From(self.name, report))
+                    self._courier.report(report)
                     last = number
         self._end()
+        self._courier.close()
         self._tell(NodeLost(self.name, self._why or "its agent is gone"))
         self._on_lost(self)
 
@@ -169,6 +197,34 @@ class Relay:
                     return  # the other thread says why
                 first += len(batch)
                 batch = []
+
+
+class AgentFiles:
+    """The files of an agent's node, as the courier asks for them."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def find(self, wanted: Wanted) -> str | None:
+        return self._relay.files("find", wanted)  # type: ignore[no-any-return]
+
+    def begin(self, coming: str, size: int) -> None:
+        self._relay.files("begin", coming, size)
+
+    def receive(self, coming: str, name: str, offset: int, data: bytes) -> None:
+        self._relay.files("receive", coming, name, offset, data)
+
+    def finish(self, coming: str, wanted: Wanted) -> str:
+        return self._relay.files("finish", coming, wanted)  # type: ignore[no-any-return]
+
+    def sees(self, path: str, word: str) -> bool:
+        return self._relay.files("sees", path, word)  # type: ignore[no-any-return]
+
+    def take(self, path: str) -> bytes:
+        return self._relay.files("take", path)  # type: ignore[no-any-return]
+
+    def drop(self, paths: Sequence[str]) -> None:
+        self._relay.files("drop", list(paths))
 
 
 def _words(error: Exception) -> str:

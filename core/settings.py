@@ -244,6 +244,8 @@ class RaySettings(Section):
     address: Annotated[str, Field(min_length=1)] | None
     node_timeout: OptionalSeconds
     fence_timeout: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    cache_dir: Annotated[str, Field(min_length=1)]
+    cache_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _known_server(value: str) -> str:

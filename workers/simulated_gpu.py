@@ -104,7 +104,7 @@ class SimulatedGpu(ModelFamily):
         task = lease.task
         assert isinstance(task, GenerateTask | EditTask)
         for path, sha256 in lease.files.items():
-            read_image(path, sha256)
+            read_image(lease.at(path), sha256)
         self._loras.use_stack(lease.loras)
         width, height = task.width or SIDE, task.height or SIDE
         colour = tuple(bytes.fromhex(lease.fingerprint[:6]))

@@ -27,14 +27,23 @@ class ClusterRun:
     Args:
         tasks: how many pictures.
         seconds: of device time for each.
+        more: fields of each task.
     """
 
     def __init__(
-        self, project: Project, cluster: RayCluster, tasks: int, seconds: float, **settings: Any
+        self,
+        project: Project,
+        cluster: RayCluster,
+        tasks: int,
+        seconds: float,
+        more: dict[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
         self._project, self._tasks = project, tasks
         size = {"width": 64, "height": 64, "num_inference_steps": 1}
-        self._file = project.write_tweets([{"prompt": f"p{i}", **size} for i in range(tasks)])
+        self._file = project.write_tweets(
+            [{"prompt": f"p{i}", **size, **(more or {})} for i in range(tasks)]
+        )
         ray = {"address": cluster.address, **settings.pop("ray", {})}
         times = {"seconds_per_megapixel_step": seconds / (64 * 64 / 1e6)}
         self._settings = simulated(simulated=times, engine="ray", ray=ray, **settings)

@@ -6,6 +6,8 @@ It is on the loopback interface alone, and has logical GPUs: its workers are on 
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -75,6 +77,23 @@ class RayCluster:
         node = self._cluster.add_node(**self._arguments(GPUS), **given, wait=False)
         self.nodes.append(node)
         return node
+
+    def add_hidden(self, folder: Path, name: str) -> "subprocess.Popen[bytes]":
+        """One more node, which sees an empty folder in place of one of this machine's.
+
+        It has a mount namespace of its own; only a user who may make one can have such a node.
+        """
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+        command += ["--address", self.address, "--num-gpus", f"{GPUS}", "--num-cpus", "1"]
+        command += ["--node-ip-address", "127.0.0.1", "--node-name", name]
+        command += ["--object-store-memory", f"{STORE_BYTES}"]
+        script = 'mount -t tmpfs none "$0" && exec "$@"'
+        return subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", script, str(folder), *command],
+            env={**os.environ, MARK: self._mark},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
     # -- what can happen to a node -----------------------------------------------------------------
 

@@ -4,10 +4,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import Pipe
+from pathlib import Path
 from typing import Any
 
 from cluster.backend import ClusterBackend
+from cluster.courier import Courier
 from cluster.link import Link
+from cluster.node_files import NodeFiles, Wanted
 from cluster.node_models import NodeModels
 from cluster.node_workers import NodeWorkers
 from cluster.protocol import (
@@ -20,6 +23,7 @@ from cluster.protocol import (
     NodeJoined,
     NodeLeaves,
     NodeLost,
+    Order,
 )
 from core.devices.device import Device
 from core.engine.backend import WorkerBackend
@@ -35,14 +39,23 @@ class PlayedBridge:
     """Bridge and nodes; each order is sent twice, as where its answer was lost.
 
     Args:
-        make_backend: of a node, by its name.
+        make_backend: of a node.
+        files: of all nodes, where these do not see main's.
     """
 
-    def __init__(self, make_backend: Callable[[], WorkerBackend], nodes: list[str]) -> None:
+    def __init__(
+        self,
+        make_backend: Callable[[], WorkerBackend],
+        nodes: list[str],
+        files: NodeFiles | None = None,
+    ) -> None:
         self._make_backend = make_backend
+        self._files = files
+        self._couriers: dict[str, Courier] = {}
         self._nodes: dict[str, NodeWorkers] = {}
         self._orders: dict[str, int] = {}
         self._over = threading.Event()
+        self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         ours, theirs = Pipe()
         self._link = Link(theirs, self._receive, self.close)
@@ -51,7 +64,7 @@ class PlayedBridge:
         connect = Connect(
             SETTINGS.ray, SETTINGS.supervision, SETTINGS.workers.start_method, "cpu", None
         )
-        self.backend = OnNodes(ours, connect, SETTINGS.ray.node_timeout, self._over.wait)
+        self.backend = OnNodes(ours, connect, SETTINGS.ray.node_timeout, self._wait)
         answer = self.backend.connected(PATIENCE)
         assert isinstance(answer, Connected)
 
@@ -59,16 +72,31 @@ class PlayedBridge:
         if isinstance(message, Connect):
             self._link.send(Connected(tuple(map(self._node, self._names)), "played"))
         elif isinstance(message, For) and (node := self._nodes.get(message.node)) is not None:
-            first = self._orders[message.node]
-            self._orders[message.node] += 1
+            courier = self._couriers.get(message.node)
+            if courier is None:
+                self._order(node, message.node, message.order)
+            else:
+                courier.order(message.order)
+
+    def _order(self, node: NodeWorkers, name: str, order: Order) -> None:
+        with self._lock:
+            first = self._orders[name]
+            self._orders[name] += 1
             for _ in range(2):
-                node.order(first, [message.order])
+                node.order(first, [order])
 
     def _node(self, name: str) -> Node:
         devices = tuple(Device("cpu", i, "", node=name) for i in range(2))
         backend = self._make_backend()
         node = NodeWorkers(lambda: backend, devices, NodeModels(backend.fetch))
         self._nodes[name], self._orders[name] = node, 1
+        if self._files is not None:
+            self._couriers[name] = Courier(
+                self._files,
+                self._files.make_spool(),
+                lambda order: self._order(node, name, order),
+                lambda report: self.tell(From(name, report)),
+            )
         thread = threading.Thread(target=self._pass_on, args=(name, node), daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -77,8 +105,12 @@ class PlayedBridge:
     def _pass_on(self, name: str, node: NodeWorkers) -> None:
         last = 0
         while self._nodes.get(name) is node:
+            courier = self._couriers.get(name)
             for number, report in node.reports(last, POLL):
-                self.tell(From(name, report))
+                if courier is None:
+                    self.tell(From(name, report))
+                else:
+                    courier.report(report)
                 last = number
 
     def tell(self, message: FromBridge) -> None:
@@ -98,6 +130,9 @@ class PlayedBridge:
         self._nodes.pop(name).close()
         self.tell(NodeLost(name, "the node is gone"))
 
+    def _wait(self) -> None:
+        self._over.wait()
+
     def close(self) -> None:
         """End the nodes; called when main has hung up."""
         for name in list(self._nodes):
@@ -115,6 +150,28 @@ class OnNodes(ClusterBackend):
         if not device.node:
             device = replace(device, node=next(iter(self._nodes)))
         super().start(slot, device, spec)
+
+
+class Blind(NodeFiles):
+    """Files of a node that sees nothing of main's.
+
+    Attributes:
+        came: bytes that were received.
+    """
+
+    came = 0
+
+    def find(self, wanted: Wanted) -> str | None:
+        elsewhere = replace(wanted, path=f"/nowhere/{Path(wanted.path).name}")
+        return super().find(elsewhere)
+
+    def receive(self, coming: str, name: str, offset: int, data: bytes) -> None:
+        super().receive(coming, name, offset, data)
+        super().receive(coming, name, offset, data)  # as where the answer was lost
+        self.came += len(data)
+
+    def sees(self, path: str, word: str) -> bool:
+        return False
 
 
 def relayed(make_backend: Callable[[], WorkerBackend]) -> ClusterBackend:

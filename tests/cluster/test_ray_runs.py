@@ -2,14 +2,19 @@
 
 import os
 import random
+import shutil
 import signal
+import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.cluster.conftest import ClusterRun
 from tests.cluster.ray_cluster import RayCluster
-from tests.conftest import Project, wait_until
+from tests.conftest import PATIENCE, Project, wait_until, write_safetensors
 
 
 def test_whatever_dies_each_input_has_one_record(ray_cluster: RayCluster, project: Project) -> None:
@@ -66,3 +71,29 @@ def test_a_killed_driver_leaves_nobody_and_the_same_command_continues(
     _, left = psutil.wait_procs([*theirs, *bridges], timeout=5)
     assert left == [], f"after {time.monotonic() - began:.1f} s"
     at_work.start().check()
+
+
+def may_hide_folders() -> bool:
+    """Whether this user may make a mount namespace."""
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not may_hide_folders(), reason="needs a mount namespace")
+def test_a_node_that_sees_no_shared_folder_takes_part_in_the_same_run(
+    ray_cluster: RayCluster, project: Project, tmp_path: Path
+) -> None:
+    """It has the LoRA, and main its pictures, through Ray's object store."""
+    lora = write_safetensors(tmp_path / "ink.safetensors")
+    cache = Path(tempfile.mkdtemp(prefix="cache-", dir="/tmp"))
+    hidden = ray_cluster.add_hidden(tmp_path, "hidden")
+    try:
+        at_work = ClusterRun(
+            project, ray_cluster, 80, 0.1, {"lora_path": str(lora)}, ray={"cache_dir": str(cache)}
+        )
+        at_work.start().check()
+        assert at_work.workers_by_node()["hidden"] > 0
+        assert len(list(cache.glob("*/ink.safetensors"))) == 1
+    finally:
+        hidden.terminate()
+        hidden.wait(PATIENCE)
+        shutil.rmtree(cache)

@@ -111,8 +111,9 @@ def _pictures(lease: Lease, area: int | None) -> dict[str, list[Image.Image]]:
     """What a call may show, at most `area` pixels each."""
     task = lease.task
     assert isinstance(task, ScoreTask)
-    sources = [read_image(path, lease.files.get(path)) for path in task.source_images]
-    edited = read_image(task.edited_image, lease.files.get(task.edited_image), "edited_image")
+    sources = [read_image(lease.at(p), lease.files.get(p)) for p in task.source_images]
+    edit = task.edited_image
+    edited = read_image(lease.at(edit), lease.files.get(edit), "edited_image")
     return {
         "source": [_at_most(picture, area) for picture in sources],
         "edited": [_at_most(edited, area)],

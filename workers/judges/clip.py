@@ -66,7 +66,7 @@ class ClipJudge(JudgeFamily):
 
 
 def _read(lease: Lease, path: str) -> Image.Image:
-    return read_image(path, lease.files.get(path))
+    return read_image(lease.at(path), lease.files.get(path))
 
 
 def _unit(features: Any) -> torch.Tensor:

@@ -34,7 +34,7 @@ class NativeImageEditor(DiffusersPipeline):
     def arguments(self, lease: Lease) -> dict[str, Any]:
         task = lease.task
         assert isinstance(task, EditTask)
-        images = [read_image(path, lease.files.get(path)) for path in task.source_images]
+        images = [read_image(lease.at(p), lease.files.get(p)) for p in task.source_images]
         if self.family.set_area is not None:
             self.family.set_area(self.pipeline, task)
         elif task.working_area is not None and "output_resolution" not in self.parameters:
