@@ -7,11 +7,14 @@ main does, and everything that it started with it.
 import ctypes
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -30,9 +33,11 @@ from cluster.protocol import (
 from cluster.ray_environment import before_import, is_loopback
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+ANSWER = 2.0  # seconds for the head of a cluster that is noted
 LOOK = 0.5  # seconds between looks at the cluster's nodes
 AGAIN = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds before an agent is placed anew on a node
 ADDRESS = "RAY_ADDRESS"
+NOTE = Path("/tmp/ray/ray_current_cluster")  # where Ray notes the address of a cluster
 
 
 class Bridge:
@@ -54,19 +59,17 @@ class Bridge:
         self._leaving: set[str] = set()
         self._said: set[str] = set()
         self._closing = False
-        self._local = False
 
     # -- the start ---------------------------------------------------------------------------------
 
     def open(self) -> str:
         """Connect to the cluster, or start one; returns what to call it."""
-        import ray
-
-        self._local = _wants_local(self._connect.settings.address)
-        if self._local:
+        address = _named(self._connect.settings.address)
+        if address == "local":
             _start_local(self._connect)
             return "a local cluster, started for this run"
-        address = self._connect.settings.address or os.environ.get(ADDRESS) or "auto"
+        import ray
+
         options: dict[str, Any] = {"address": address}
         if is_loopback(address):
             options["_node_ip_address"] = "127.0.0.1"
@@ -229,15 +232,22 @@ class Bridge:
         ray.shutdown()
 
 
-def _wants_local(address: str | None) -> bool:
-    """Whether a cluster of this run's own is to be started: it was asked for, or there is none."""
-    if address == "local":
-        return True
-    if address is not None or os.environ.get(ADDRESS):
-        return False
-    from ray._private.services import find_gcs_addresses
+def _named(address: str | None) -> str:
+    """The cluster that is meant: an address, or local where there is none to be found."""
+    if address is not None and address != "auto":
+        return address
+    given = os.environ.get(ADDRESS) or _noted()
+    return given or ("local" if address is None else "auto")
 
-    return not find_gcs_addresses()
+
+def _noted() -> str | None:
+    """The address of a cluster that was started on this machine, or that it has joined."""
+    with suppress(OSError, ValueError):
+        address = NOTE.read_text("utf-8").strip()
+        host, _, port = address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=ANSWER):
+            return address  # the note outlives its cluster
+    return None
 
 
 def _start_local(connect: Connect) -> None:
@@ -270,13 +280,13 @@ def main(descriptor: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     from cluster.link import Link
 
-    before_import()
     orders: Any = __import__("queue").SimpleQueue()
     link = Link(Connection(descriptor), orders.put, lambda: orders.put(None))
     link.start()
     connect = orders.get()
     if not isinstance(connect, Connect):
         os._exit(0)
+    before_import(_named(connect.settings.address))
     told: Any = link.send
     bridge = Bridge(connect, told)
     opened = threading.Event()

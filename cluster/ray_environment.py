@@ -9,6 +9,7 @@ QUICK_DETECTION = {  # of a dead node in 2.5 s in place of 14, of a stopped one 
     "health_check_timeout_ms": 2000,
     "health_check_failure_threshold": 3,
 }
+ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: Ray keeps to the loopback interface
 VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -22,12 +23,17 @@ VARIABLES = {
 }
 
 
-def before_import() -> None:
-    """Set the variables that Ray reads as it is imported and as it starts a cluster."""
+def before_import(address: str | None) -> None:
+    """Set the variables that Ray reads as it is imported and as it starts a cluster.
+
+    Args:
+        address: of the cluster, where one is named.
+    """
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
-    # On a machine that has no network but its own, Ray would look for another address for minutes.
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    if address is not None and (address == "local" or is_loopback(address)):
+        # Else Ray looks for this machine's address: for minutes, where it has no network.
+        os.environ.setdefault(ONE_MACHINE, "0")
 
 
 def is_loopback(address: str) -> bool:

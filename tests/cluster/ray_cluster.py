@@ -3,6 +3,7 @@
 It is on the loopback interface alone, and has logical GPUs: its workers are on CPUs.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from uuid import uuid4
 import psutil
 
 from cluster.ray_environment import QUICK_DETECTION, before_import
-from tests.conftest import PATIENCE, wait_until
+from tests.conftest import PATIENCE, PROJECT, wait_until
 from tests.warm_server import MARK
 
 STORE_BYTES = 80 * 1024**2  # the least that Ray takes
@@ -33,7 +34,7 @@ class RayCluster:
     """
 
     def __init__(self, nodes: int) -> None:
-        before_import()
+        before_import("127.0.0.1:0")
         from ray.cluster_utils import Cluster
 
         Path("/tmp/ray").mkdir(exist_ok=True)  # where Ray notes the newest cluster
@@ -83,17 +84,30 @@ class RayCluster:
 
         It has a mount namespace of its own; only a user who may make one can have such a node.
         """
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
-        command += ["--address", self.address, "--num-gpus", f"{GPUS}", "--num-cpus", "1"]
-        command += ["--node-ip-address", "127.0.0.1", "--node-name", name]
-        command += ["--object-store-memory", f"{STORE_BYTES}"]
+        arguments = self._arguments(GPUS) | {
+            "gcs_address": self.address,
+            "redis_address": self._cluster.redis_address,
+            "node_name": name,
+            "include_log_monitor": False,
+            "node_manager_port": 0,
+            "dashboard_agent_listen_port": None,
+            "min_worker_port": 0,
+            "max_worker_port": 0,
+        }
+        program = [sys.executable, "-m", "tests.cluster.hidden_node", json.dumps(arguments)]
         script = 'mount -t tmpfs none "$0" && exec "$@"'
-        return subprocess.Popen(
-            ["unshare", "-m", "sh", "-c", script, str(folder), *command],
+        started = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", script, str(folder), *program],
+            cwd=PROJECT,
             env={**os.environ, MARK: self._mark},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
         )
+
+        def has_come() -> bool:
+            nodes = self._cluster.global_state.node_table()
+            return any(node["NodeName"] == name and node["Alive"] for node in nodes)
+
+        wait_until(has_come, "the node")
+        return started
 
     # -- what can happen to a node -----------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -38,7 +39,10 @@ def test_a_node_that_is_cut_off_ends_its_workers_and_its_tasks_are_done_elsewher
     ray_cluster: RayCluster, project: Project
 ) -> None:
     """All of its processes are stopped for longer than the fence allows, and go on then."""
-    rules = {"ray": {"fence_timeout": 3}, "scheduling": {"speculative_copies": False}}
+    rules: dict[str, Any] = {
+        "ray": {"fence_timeout": 3},
+        "scheduling": {"speculative_copies": False},
+    }
     at_work = ClusterRun(project, ray_cluster, 60, 0.1, **rules).start()
     node = ray_cluster.nodes[0]
     wait_until(lambda: at_work.reaches(8), "the first pictures")
