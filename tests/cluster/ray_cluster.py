@@ -123,25 +123,23 @@ class RayCluster:
         return [raylet, *raylet.children(recursive=True)]
 
     def agent(self, node: Any) -> psutil.Process:
-        """The agent that is on a node now."""
-
-        def found() -> psutil.Process | None:
-            with suppress(psutil.Error):
-                for process in self.processes(node):
-                    if process.name().startswith("ray::Agent") or "ray::Agent" in " ".join(
-                        process.cmdline()
-                    ):
-                        return process
-            return None
-
-        agent: psutil.Process = wait_until(found, "an agent")
+        """The agent that is on a node now, or comes."""
+        agent: psutil.Process = wait_until(lambda: self.agent_now(node), "an agent")
         return agent
+
+    def agent_now(self, node: Any) -> psutil.Process | None:
+        """The agent that is on a node, if there is one."""
+        with suppress(psutil.Error):
+            agents = [p for p in self.processes(node) if "ray::Agent" in " ".join(p.cmdline())]
+            return agents[0] if agents else None
+        return None
 
     def workers(self, node: Any) -> list[psutil.Process]:
         """Worker processes of a node's agent."""
         with suppress(psutil.Error):
-            agent = self.agent(node)
-            return [p for p in agent.children(recursive=True) if _is_worker(p)]
+            agent = self.agent_now(node)
+            children = agent.children(recursive=True) if agent is not None else []
+            return [p for p in children if _is_worker(p)]
         return []
 
     def kill(self, node: Any) -> None:
