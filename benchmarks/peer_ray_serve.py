@@ -6,6 +6,7 @@ Needs `pip install "ray[serve]==2.60.0"`. A replica draws one picture at a time,
 and has as many requests waiting as Ray Serve gives it by default.
 """
 
+import logging
 import os
 import sys
 import time
@@ -39,7 +40,7 @@ if __name__ == "__main__":
     ray.init(
         num_cpus=workers + 1,
         include_dashboard=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         log_to_driver=False,
         object_store_memory=STORE,
     )

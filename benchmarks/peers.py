@@ -4,6 +4,7 @@ Every peer gets warm processes, and a worker keeps `resident` LoRAs, the latest 
 same cost of a load as ours pays.
 """
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -103,7 +104,7 @@ class RayPeer(AbstractContextManager["RayPeer"]):
         from ray.util import ActorPool
 
         self._ray = ray
-        ray.init(num_cpus=workers, include_dashboard=False, logging_level="ERROR")
+        ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR)
 
         class Actor:
             def __init__(self) -> None:

@@ -38,12 +38,14 @@ class Workplace:
     Attributes:
         devices: one each, before they are shared out.
         backend: gives an engine its backend; to be asked once for each engine.
+        are_named: the user said which devices these are.
         close: lets go of what no engine has taken.
     """
 
     devices: Sequence[Device]
     backend: Callable[[], WorkerBackend]
     close: Callable[[], None] = lambda: None
+    are_named: bool = False
 
 
 def with_engine(settings: S, engine: str, address: str | None = None) -> S:

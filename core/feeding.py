@@ -12,6 +12,8 @@ from core.intake.remaining import AT_ONCE
 from core.store.ledger_entry import result_of
 from core.tasks import Result, Status
 
+MOST_WAITING = 100_000  # tasks in memory; the rest of a larger input stays where it is read from
+ROOM_LOOK = 0.2  # seconds between looks whether so many wait no more
 BREATH = 0.0002  # seconds after some inputs: the engine's thread need not wait for its turn
 INPUTS_A_BREATH = 16
 
@@ -26,6 +28,7 @@ def feed(
 ) -> None:
     """Check, record and hand over the rest of a batch, piece by piece; then the job is sealed.
 
+    No more than `MOST_WAITING` of its tasks wait in memory, and the next one is chosen from these.
     Where the job ends early, inputs that were not looked at yet end as it does. Each input gets
     its one result, whatever happens here.
 
@@ -36,7 +39,10 @@ def feed(
     end: tuple[Status, str] = ("interrupted", INTERRUPTED)
     try:
         while plan.rest and job.ends_as is None:
-            _add(engine, job, planner, plan, told)
+            if job.waiting < MOST_WAITING:
+                _add(engine, job, planner, plan, told)
+            else:
+                job.wait(ROOM_LOOK)
             look()
         end = job.ends_as or end
     except (StorageError, LedgerError) as refusal:

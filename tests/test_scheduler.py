@@ -94,6 +94,17 @@ def test_many_waiting_loras_cost_hardly_more_than_a_load_each(loras: int) -> Non
     assert loads <= loras + 16
 
 
+def test_hundreds_of_workers_do_not_make_each_other_load_loras() -> None:
+    draw, workers = random.Random(0), 128
+    tasks = [Pending(0, i, 1.0, str(draw.randrange(64))) for i in range(2_500)]
+    held: dict[str, Stack] = {}
+    loads = 0
+    for worker, task in leases_in_turns(tasks, workers, 32):
+        loads += held.get(worker) != task.lora
+        held[worker] = task.lora
+    assert loads <= 3 * workers
+
+
 def test_a_worker_that_holds_a_part_of_a_stack_loads_only_the_rest() -> None:
     """So it goes on with what it lacks the fewest files of, whatever work waits elsewhere."""
     whole, part, other = frozenset({"a", "b"}), frozenset({"a", "c"}), frozenset({"d", "e"})

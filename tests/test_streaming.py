@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from core import batches
-from core.events import Event, TaskEnded
+from core import batches, feeding
+from core.events import Event, TaskEnded, TaskStarted
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import PATIENCE, PROJECT
 from tests.inline_backend import InlineBackend
@@ -100,6 +100,30 @@ def test_an_output_is_one_tasks_however_far_apart_two_stand(tmp_path: Path) -> N
     assert len(told) == MANY
 
 
+def test_no_more_than_a_bound_is_read_ahead_of_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, most, portion, at = 50, 60, 16, 140
+    monkeypatch.setattr(batches, "FIRST", first)
+    monkeypatch.setattr(feeding, "MOST_WAITING", most)
+    monkeypatch.setattr(feeding, "AT_ONCE", portion)
+    monkeypatch.setattr(feeding, "ROOM_LOOK", 0.01)
+    started: list[Event] = []
+    begun_when_read: list[int] = []
+    slow = {"seconds_per_megapixel_step": 0.01 / (16 * 16 / 1e6)}  # a picture takes 10 ms
+    with MultiGPUImageGenerator(
+        2,
+        config={**CONFIG, "simulated": slow},
+        output_dir=tmp_path / "out",
+        listener=lambda event: started.append(event) if isinstance(event, TaskStarted) else None,
+        backend=InlineBackend(),
+    ) as generator:
+        inputs = Inputs(at, lambda: begun_when_read.append(len(started)), count=150)
+        results = generator.execute(generator.prepare(inputs, []))
+    assert {r.status for r in results} == {"done"}
+    assert begun_when_read[0] >= at - most - portion
+
+
 def test_a_run_that_is_interrupted_while_it_reads_records_every_input(tmp_path: Path) -> None:
     with open_generator(tmp_path / "out") as generator:
         inputs = Inputs(FIRST + 300, lambda: generator.stop_leasing())
@@ -158,7 +182,7 @@ def test_without_a_folder_the_first_pictures_do_not_wait_for_the_last(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from core import batches
+from core import batches, feeding
 from tests.test_streaming import FIRST, Inputs, open_generator
 batches.FIRST = FIRST
 with open_generator(Path(sys.argv[1])) as generator:

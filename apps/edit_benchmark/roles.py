@@ -1,6 +1,7 @@
 """The two models of a benchmark: which they are, and which devices serve them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,34 +19,35 @@ if TYPE_CHECKING:
 
 def choose_roles(
     settings: BenchmarkSettings,
-    device_ids: list[int] | None,
+    workplace: Workplace | None,
     config_folder: Path | None,
     lora_folders: Sequence[Path],
     inspector: LoraInspector,
     served: "ServedModels | None" = None,
-    workplace: Workplace | None = None,
-) -> tuple[RoleModel, RoleModel]:
-    """The editor and the judge.
+    score_only: bool = False,
+) -> tuple[RoleModel | None, RoleModel]:
+    """The editor, None with `score_only`, and the judge.
 
     Args:
-        served: has the models in place of devices here; see `core.remote`.
         workplace: has the devices, where no server has the models.
+        served: has the models in place of devices here; see `core.remote`.
 
     Raises:
         InputError: devices, models or prompts cannot be used as they stand.
     """
     if served is not None:
         given = served, settings, settings, lora_folders, inspector, config_folder
-        return served_edit_role("edit", *given), served_edit_role("score", *given)
+        editor = None if score_only else served_edit_role("edit", *given)
+        return editor, served_edit_role("score", *given)
     assert workplace is not None
-    devices, judge_devices = _devices(settings, workplace.devices, device_ids is not None)
-    return (
-        editing_role(settings, settings, devices, lora_folders, inspector),
-        judging_role(settings, settings, judge_devices, config_folder),
+    devices, judge_devices = _devices(settings, workplace)
+    editor = (
+        None if score_only else editing_role(settings, settings, devices, lora_folders, inspector)
     )
+    return editor, judging_role(settings, settings, judge_devices, config_folder)
 
 
-def workplace_of(settings: BenchmarkSettings, device_ids: Sequence[int] | None) -> Workplace:
+def workplace_of(settings: BenchmarkSettings, device_ids: list[int] | None) -> Workplace:
     """The devices of a benchmark, and what runs workers on them.
 
     Raises:
@@ -55,18 +57,18 @@ def workplace_of(settings: BenchmarkSettings, device_ids: Sequence[int] | None) 
     found = choose_workplace(settings, None, ids)
     if settings.engine == "local" and found.devices[0].kind == "cpu" and ids is None:
         return choose_workplace(settings, settings.cpu_workers, None)
-    return found
+    return replace(found, are_named=ids is not None)
 
 
 def _devices(
-    settings: BenchmarkSettings, devices: Sequence[Device], asked_for: bool
+    settings: BenchmarkSettings, workplace: Workplace
 ) -> tuple[list[Device], list[Device]]:
     """One per worker, of the editors and of the judges."""
-    asked_for = asked_for or settings.device_ids is not None
+    devices = workplace.devices
     shares = [settings.shares_of(role) for role in (settings.editor, settings.judge)]
     devices_of = {}
     for gpus, workers in dict.fromkeys(shares):
         chosen = devices[: gpus or 1] if settings.parallel_mode == "single" else devices
-        devices_of[gpus, workers] = share_out(chosen, gpus, workers, asked_for)
+        devices_of[gpus, workers] = share_out(chosen, gpus, workers, workplace.are_named)
     editors, judges = (devices_of[share] for share in shares)
     return editors, judges

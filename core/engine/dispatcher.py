@@ -9,10 +9,10 @@ from core.engine import forecast
 from core.engine.backend import WorkerBackend
 from core.engine.job_run import JobRun
 from core.engine.lora_keeper import LoraKeeper
-from core.engine.pending import Pending, Worker
+from core.engine.pending import Peer, Pending, Worker
 from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
-from core.engine.tail import TAIL
+from core.engine.tail import MOST_PEERS, TAIL
 from core.engine.task_state import ActiveAttempt, TaskState
 from core.engine.worker_slot import State, WorkerSlot
 from core.fault_points import fault_point
@@ -61,18 +61,26 @@ class Dispatcher:
         self._run_of = run_of
         self._loras = loras
         self._copies = copies
-        self._found_serving: dict[str, list[WorkerSlot]] = {}  # while slots are given tasks
+        # While slots are given tasks, by model:
+        self._found_serving: dict[str, list[WorkerSlot]] = {}
+        self._found_names: dict[str, frozenset[str]] = {}
+        self._found_peers: dict[str, tuple[Peer, ...]] = {}  # until one of them is given a task
 
     def give_to_all(self) -> None:
         """Give every slot what it should have now."""
-        self._found_serving.clear()
+        self._look_anew()
         for slot in self._slots:
             self._give_to(slot)
 
     def give_to(self, slot: WorkerSlot) -> None:
         """Give a slot what it should have now: for its device, and to go on with then."""
-        self._found_serving.clear()
+        self._look_anew()
         self._give_to(slot)
+
+    def _look_anew(self) -> None:
+        self._found_serving.clear()
+        self._found_names.clear()
+        self._found_peers.clear()
 
     def _give_to(self, slot: WorkerSlot) -> None:
         if slot.orders:  # before its next task, and behind all that it has already
@@ -168,12 +176,13 @@ class Dispatcher:
             return []
         serving = self._serving(model)
         in_tail = waiting <= TAIL * len(serving) and model.barrier is None
+        in_tail = in_tail and len(serving) <= MOST_PEERS
         worker = Worker(
             slot.name,
             slot.loras,
-            others=frozenset(s.name for s in serving if s is not slot),
+            others=self._names(model),
             loras_elsewhere=self._loras_elsewhere(slot, model),
-            peers=forecast.peers(serving, model.times, time.monotonic()) if in_tail else (),
+            peers=self._peers(model) if in_tail else (),
             load_seconds=model.times.load_seconds,
             has_others=bool(slot.attempts()),
             most_work=most_work,
@@ -232,6 +241,22 @@ class Dispatcher:
             ]
         return found
 
+    def _names(self, model: ServedModel) -> frozenset[str]:
+        """Names of the slots that take tasks of a model."""
+        found = self._found_names.get(model.name)
+        if found is None:
+            names = frozenset(slot.name for slot in self._serving(model))
+            found = self._found_names[model.name] = names
+        return found
+
+    def _peers(self, model: ServedModel) -> tuple[Peer, ...]:
+        """The same slots with their speed, and when each is free."""
+        found = self._found_peers.get(model.name)
+        if found is None:
+            peers = forecast.peers(self._serving(model), model.times, time.monotonic())
+            found = self._found_peers[model.name] = peers
+        return found
+
     # -- into the record, and on their way ---------------------------------------
 
     def _begin(self, group: _Group, run: JobRun, task: TaskState) -> ActiveAttempt:
@@ -242,6 +267,7 @@ class Dispatcher:
                 group.slot.go_on()
             self._send_if_ready(group)
 
+        self._found_peers.clear()
         group.unanswered += 1
         active = run.attempts.begin(task, group.slot.name, answered)
         group.attempts.append(active)

@@ -98,6 +98,12 @@ class Job:
             waiting = self._open + self._promised - running
             return Progress(total, running, waiting, Counter(self._ended))
 
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait for a worker, of those that have come."""
+        with self._changed:
+            return self._open - min(self._running, self._open)
+
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the job is finished; False after `timeout` seconds."""
         return self._finished.wait(timeout)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from core.engine.pending import Key, Pending, Stack, Worker, files_of
 from core.engine.task_queue import JobHeap, TaskQueue
 
+USUAL_WORKERS = 8  # with more, so many more tasks may be given before a waiting LoRA is overdue
 LOOK_AT = 64  # tasks, for one that fits into a group
 
 
@@ -16,7 +17,8 @@ class OwnerQueue:
     """
 
     def __init__(self, max_passed_over: int) -> None:
-        self._queues: dict[Stack, TaskQueue] = {}
+        self._queues: dict[Stack, TaskQueue] = {}  # that was given a task longest ago first
+        self._stacks = 0  # of the queues: those of several LoRAs
         self._max_passed_over = max_passed_over
         self._taken = 0
 
@@ -38,12 +40,14 @@ class OwnerQueue:
         queue = self._queues.get(task.lora)
         if queue is None:
             queue = self._queues[task.lora] = TaskQueue(files_of(task.lora), self._taken)
+            self._stacks += isinstance(task.lora, frozenset)
         queue.push(task)
 
     def drop(self, job: int) -> list[JobHeap]:
         """Remove and return the tasks of a job."""
         dropped = [heap for queue in self._queues.values() for heap in queue.drop(job)]
         self._queues = {lora: queue for lora, queue in self._queues.items() if queue}
+        self._stacks = sum(isinstance(lora, frozenset) for lora in self._queues)
         return dropped
 
     def pop_for(
@@ -82,20 +86,22 @@ class OwnerQueue:
     def note_taken(self, task: Pending) -> None:
         """Count a task that was given: the other LoRAs were passed over."""
         self._taken += 1
-        queue = self._queues[task.lora]
+        queue = self._queues.pop(task.lora)
         queue.taken_at = self._taken
-        if not queue:
-            del self._queues[task.lora]
+        if queue:
+            self._queues[task.lora] = queue
+        else:
+            self._stacks -= isinstance(task.lora, frozenset)
 
     def _in_order(self, worker: Worker, since_load: int) -> Iterator[Stack]:
         """LoRAs and stacks, those first whose tasks `worker` should run first."""
         if len(self._queues) == 1:
             yield from self._queues
             return
-        overdue_at = self._taken - self._max_passed_over
-        overdue = len([0 for queue in self._queues.values() if queue.taken_at <= overdue_at])
-        workers = len(worker.others | {worker.name})
-        turns = since_load >= self._max_passed_over * min(1.0, overdue / workers)
+        workers = len(worker.others) + (worker.name not in worker.others)
+        skipped = self._max_passed_over * max(1.0, workers / USUAL_WORKERS)
+        overdue_at = self._taken - skipped
+        turns = self._turns_to_overdue(workers, since_load, overdue_at)
         held, elsewhere = worker.loras, worker.loras_elsewhere
 
         def rank(lora: Stack) -> tuple[float, ...]:
@@ -112,5 +118,23 @@ class OwnerQueue:
                 missing = missing - held
             return (3 if missing <= elsewhere else 2, len(missing), -queue.work)
 
-        yield min(self._queues, key=rank)  # mostly enough, and cheaper than sorting
-        yield from sorted(self._queues, key=rank)[1:]
+        first = next(iter(self._queues))
+        if not turns or self._queues[first].taken_at > overdue_at:
+            # Most tasks load nothing. To rank hundreds of LoRAs for them would take longest of all.
+            ready = [lora for lora in (None, *held) if lora in self._queues]
+            ready = [lora for lora in ready if not self._queues[lora].best.retry]
+            first = min(ready if ready and not self._stacks else self._queues, key=rank)
+        yield first
+        yield from sorted((lora for lora in self._queues if lora != first), key=rank)
+
+    def _turns_to_overdue(self, workers: int, since_load: int, overdue_at: float) -> bool:
+        """Whether a worker has run enough tasks since its last load to turn to an overdue LoRA."""
+        if since_load >= self._max_passed_over:
+            return True
+        allowed = since_load * workers / self._max_passed_over  # LoRAs that may be overdue
+        for overdue, queue in enumerate(self._queues.values()):
+            if queue.taken_at > overdue_at:
+                break
+            if overdue + 1 > allowed:
+                return False
+        return True

@@ -74,8 +74,10 @@ class Worker:
     """The asking worker: its name, its LoRAs, and what else is there.
 
     Attributes:
-        others: names of the other workers that take leases of the same model now.
-        peers: it and the others with their speed; none where speeds are not known yet.
+        others: names of the other workers that take leases of the same model now; its own may be
+            among them, so that one set serves all who ask.
+        peers: it and the others with their speed; none where speeds are not known yet. Workers
+            that ask at one moment bring the same object: the last tasks are dealt out once for all.
         load_seconds: how long a LoRA takes to load.
         has_others: it has something else to draw or to save.
         most_work: of a task that it may be given; where the next one is longer, it gets none.

@@ -11,9 +11,10 @@ A worker is given only tasks of the model that it has loaded. Among these:
   load is paid back by about that many tasks. Tasks that run together are of one owner.
 - The jobs of one owner are one queue, in the order of rules 1 to 4:
 
-1. A LoRA skipped `max_passed_over` times is overdue. A worker switches to it once it has run N
-   tasks since its last load. N is `max_passed_over` where more LoRAs are overdue than there are
-   workers, or every task would cost a load; with fewer it is less, in proportion.
+1. A LoRA skipped `max_passed_over` times is overdue; with more than 8 workers, in proportion more
+   often. A worker switches to it once it has run N tasks since its last load. N is
+   `max_passed_over` where more LoRAs are overdue than there are workers, or every task would cost
+   a load; with fewer it is less, in proportion.
 2. Tasks without a LoRA, or whose LoRA the asking worker holds: longest expected work first.
 3. LoRAs that no worker holds before those that another one does; most remaining work first. A
    stack comes before others if the asking worker lacks fewer of its files.
@@ -21,7 +22,8 @@ A worker is given only tasks of the model that it has loaded. Among these:
 
 Over all owners of a model counts
 
-5. The last tasks, where workers differ in speed or LoRAs take time to load: each goes to the
+5. The last tasks, where workers differ in speed or LoRAs take time to load, and are no more than
+   `core.engine.tail.MOST_PEERS`: each goes to the
    worker that should finish it first, dealt in the order of priority and of owners' turns. So a
    worker that is slow, or would have to load, may get nothing although tasks are waiting.
 
@@ -31,10 +33,10 @@ workers of any speed (Gonzalez, Ibarra and Sahni 1977, "Bounds for LPT schedules
 processors"); the LoRA order saves loads.
 """
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
-from core.engine.pending import Key, Pending, Worker
+from core.engine.pending import Key, Peer, Pending, Worker
 from core.engine.priority_level import PriorityLevel
 from core.engine.tail import matters_who, share_out
 from core.engine.task_queue import JobHeap
@@ -51,10 +53,15 @@ class _Job:
 
 @dataclass(slots=True)
 class _Model:
-    """The waiting tasks of a model, by priority. Its counts may be read by other threads."""
+    """The waiting tasks of a model, by priority. Its counts may be read by other threads.
+
+    Attributes:
+        dealt: among whom its last tasks were dealt out, and how, unless they changed since.
+    """
 
     levels: dict[int, PriorityLevel] = field(default_factory=dict)
     tasks: int = 0
+    dealt: tuple[Sequence[Peer], dict[str, set[Key]]] | None = None
 
 
 class Scheduler:
@@ -127,6 +134,7 @@ class Scheduler:
             level = model.levels[job.priority] = PriorityLevel(self._max_passed_over)
         level.add(job.owner, task)
         model.tasks += 1
+        model.dealt = None
         self._count += 1
 
     def waiting(self, model: Hashable = None) -> int:
@@ -186,12 +194,16 @@ class Scheduler:
         any_lora = self.has_loras(worker.model)
         if not matters_who(worker.peers, worker.load_seconds, model.tasks, any_lora):
             return None
-        turns = (turn for p in _highest_first(model) for turn in model.levels[p].turns())
-        return share_out(turns, worker.peers, worker.load_seconds)[worker.name]
+        if model.dealt is None or model.dealt[0] is not worker.peers:
+            turns = (turn for p in _highest_first(model) for turn in model.levels[p].turns())
+            dealt = share_out(turns, worker.peers, worker.load_seconds)
+            model.dealt = (worker.peers, dealt)
+        return model.dealt[1][worker.name]
 
     def _note_gone(self, job: _Job, model: _Model, count: int) -> None:
         self._count -= count
         model.tasks -= count
+        model.dealt = None
         if not model.levels[job.priority]:
             del model.levels[job.priority]
             if not model.levels:

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from core.engine.pending import Key, Peer, Pending, Stack, files_of
 
 TAIL = 3  # tasks per worker: with no more waiting, rule 5 counts
+MOST_PEERS = 64  # with more, to deal takes longer than a task, and gains a task's time at most
 SAME_SPEED = 1.15  # how much slower a worker may be before it counts as slower
 
 
@@ -15,7 +16,7 @@ def matters_who(peers: Sequence[Peer], load_seconds: float, waiting: int, any_lo
         waiting: how many tasks wait.
         any_lora: one of them needs a LoRA.
     """
-    if not peers or waiting > TAIL * len(peers):
+    if not peers or len(peers) > MOST_PEERS or waiting > TAIL * len(peers):
         return False
     speeds = [peer.seconds_per_work for peer in peers]
     return (load_seconds > 0 and any_lora) or max(speeds) > SAME_SPEED * min(speeds)

@@ -30,6 +30,7 @@ class TaskTimes:
     def __init__(self, rules: DeadlineRules) -> None:
         self._rules = rules
         self._rates: deque[float] = deque(maxlen=MEMORY)
+        self._usual: float | None = None  # their median
         self._seconds: deque[float] = deque(maxlen=MEMORY)  # of whole tasks
         self._own: dict[str, deque[float]] = {}
         self._own_median: dict[str, float] = {}  # of those that have finished enough
@@ -50,6 +51,7 @@ class TaskTimes:
             self._loads.append(max(0.0, seconds - usual * work) * together / loads)
         rate = seconds / max(work, 1e-9)
         self._rates.append(rate)
+        self._usual = median(self._rates)
         self._seconds.append(seconds)
         own = self._own.setdefault(worker, deque(maxlen=OWN_MEMORY))
         own.append(rate)
@@ -64,7 +66,7 @@ class TaskTimes:
         """Seconds per unit of work on a worker, or on all while it has finished few; else None."""
         if worker in self._own_median:
             return self._own_median[worker]
-        return median(self._rates) if self._rates else None
+        return self._usual
 
     def own_seconds_per_work(self, worker: str) -> float | None:
         """Seconds per unit of work on a worker; None while it has finished few tasks."""
@@ -99,7 +101,7 @@ class TaskTimes:
         own = self.seconds_per_work(worker)
         if own is None:
             return rules.first_task_timeout
-        expected = max(own, median(self._rates)) * work
+        expected = max(own, self._usual or own) * work
         learned = max(rules.task_timeout_minimum, rules.task_timeout_factor * expected)
         return max(learned, rules.first_task_timeout) if may_compile else learned
 
