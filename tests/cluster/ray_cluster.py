@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,15 @@ class RayCluster:
         for started in node.all_processes["raylet"]:
             started.process.wait(PATIENCE)
         self._cluster.worker_nodes.discard(node)
+
+    def drain(self, number: int) -> None:
+        """A node is to go, as where its machine is about to be taken away; it is removed here."""
+        from ray._raylet import GcsClient
+
+        node = self.nodes.pop(number)
+        preemption, deadline = 2, int(1000 * (time.time() + PATIENCE))  # of Ray's DrainNodeReason
+        client = GcsClient(address=self.address)
+        assert client.drain_node(node.node_id, preemption, "for a test", deadline)[0]
 
     def stop(self, node: Any) -> list[psutil.Process]:
         """The machine is cut off: SIGSTOP of all of its processes. Returns them."""
