@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from cluster.node_memory import NodeMemory
 from cluster.node_models import NodeModels
 from cluster.protocol import (
     AskProgress,
@@ -45,6 +46,7 @@ class _Worker:
     """What the node knows of a worker beside its own backend.
 
     Attributes:
+        masks: of its devices, as CUDA calls them.
         start: still to be done; None once it is started.
         backlog: messages that it has not been sent, because it does not read.
         unread: bytes that it may still have to read.
@@ -55,6 +57,7 @@ class _Worker:
 
     life: int
     spec: WorkerSpec
+    masks: tuple[str, ...]
     start: Start | None
     backlog: deque[ToWorker] = field(default_factory=deque)
     unread: int = 0
@@ -70,6 +73,7 @@ class NodeWorkers:
         make_backend: called in that thread.
         devices: of the node that this run has.
         models: hub models on this node.
+        memory: of its GPUs.
     """
 
     def __init__(
@@ -77,7 +81,9 @@ class NodeWorkers:
         make_backend: Callable[[], WorkerBackend],
         devices: Sequence[Device],
         models: NodeModels,
+        memory: NodeMemory | None = None,
     ) -> None:
+        self._memory = memory or NodeMemory()
         self._devices = devices
         self._models = models
         self._orders: deque[Order] = deque()
@@ -162,7 +168,8 @@ class NodeWorkers:
                 self._models.stop(fetch)
             case Start():
                 spec = self._own(order.spec, order.device)
-                self._workers[order.slot] = _Worker(order.life, spec, order)
+                masks = tuple(order.device.mask.split(","))
+                self._workers[order.slot] = _Worker(order.life, spec, masks, order)
             case _:
                 self._obey_about(order, self._workers.get(order.slot))
 
@@ -197,6 +204,8 @@ class NodeWorkers:
     def _look_at(self, slot: str, worker: _Worker) -> bool:
         """Start or send what waits; returns whether to look again soon."""
         if worker.start is not None and self._backend.ready:
+            if not self._has_memory(slot, worker.start.device):
+                return True
             self._start(slot, worker, worker.start)
         if worker.start is not None or slot not in self._workers:
             return False  # the backend wakes us when it is ready
@@ -218,6 +227,11 @@ class NodeWorkers:
             worker.sent += 1
             self._backend.send(slot, message)
         return bool(worker.backlog) or worker.told < worker.sent
+
+    def _has_memory(self, slot: str, device: Device) -> bool:
+        others = [worker for name, worker in self._workers.items() if name != slot]
+        masks = [mask for worker in others if not worker.start for mask in worker.masks]
+        return self._memory.is_free(device, bool({*device.mask.split(",")} & {*masks}))
 
     def _start(self, slot: str, worker: _Worker, start: Start) -> None:
         try:

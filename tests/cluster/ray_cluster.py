@@ -159,7 +159,7 @@ class RayCluster:
 
     def drain(self, number: int) -> None:
         """A node is to go, as where its machine is about to be taken away; it is removed here."""
-        from ray._raylet import GcsClient
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
         node = self.nodes.pop(number)
         preemption, deadline = 2, int(1000 * (time.time() + PATIENCE))  # of Ray's DrainNodeReason
