@@ -143,6 +143,6 @@ def test_whatever_of_a_cluster_dies_costs_no_record(tmp_path: Path, report: Repo
     victims: Counter[Victim] = Counter(
         {"node": 10, "agent": 5, "worker": 10, "driver": 3, "cut off": 2}
     )
-    verdict = report(run_attack(tmp_path, 1000, 1.5, victims, seed=1))
+    verdict = report(run_attack(tmp_path, 1000, 0.6, victims, seed=1))
     assert not verdict.violations
     assert verdict.attempts > 0.8 * victims.total()  # some may be due when all is drawn

@@ -12,7 +12,9 @@ from core.devices.device import Device
 from core.engine.backend import Joined, Leaves, Lost
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
+from tests.cluster.relayed import PlayedBridge
 from tests.conftest import PATIENCE, simulated, wait_until
+from tests.inline_backend import InlineBackend
 from tests.stub_backend import StubBackend
 
 NODE = tuple(Device("cpu", i, "", node="b") for i in range(2))
@@ -125,3 +127,30 @@ def test_a_machine_that_joins_after_the_last_one_was_lost_takes_new_tasks(world:
     there = world.backend.worker("b/cpu0").serve()
     there.finish_all(1)
     assert by_worker(batch.result(PATIENCE)) == {"b/cpu0": 1}
+
+
+def test_a_run_whose_last_node_is_lost_goes_on_with_the_next_one(tmp_path: Path) -> None:
+    bridge = PlayedBridge(InlineBackend, ["a"])
+    bridge.loses("a")
+    wait_until(lambda: not bridge.backend.ready, "the loss")
+    generator = MultiGPUImageGenerator(
+        1, config=simulated(), output_dir=tmp_path, backend=bridge.backend
+    )
+    with generator, ThreadPoolExecutor(1) as executor:
+        tasks = [{"prompt": f"{i}", "output_path": f"{i}.png"} for i in range(4)]
+        batch = executor.submit(generator.generate_batch, tasks)
+        wait_until(lambda: generator.snapshot().result(PATIENCE).models, "the model")
+        assert not batch.done()
+        bridge.joins("b")
+        assert {result.status for result in batch.result(PATIENCE)} == {"done"}
+
+
+def test_an_engine_that_is_started_anew_is_told_how_the_nodes_have_changed() -> None:
+    bridge = PlayedBridge(InlineBackend, ["a", "b"])
+    try:
+        bridge.backend.expect({"b", "c"})
+        lost, joined = bridge.backend.poll(PATIENCE)
+        assert isinstance(lost, Lost) and isinstance(joined, Joined)
+        assert (lost.node, joined.devices[0].node) == ("c", "a")
+    finally:
+        bridge.backend.close()
