@@ -157,7 +157,7 @@ def read(data: str, work: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--kilobytes", type=int, default=1000, help="of a picture")
     parser.add_argument("--read", nargs=2, metavar=("DATA", "WORK"), help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -188,8 +188,9 @@ class EditTask(Task):
     Attributes:
         instruction: what to change.
         source_images: picture files, the one to change first; models that take one use that.
-        mask: a picture file, white where the first source may change and black where it must not,
-            with that one's aspect ratio; for the models of `core.masked_editors`.
+        mask: a picture file, white (or else transparent) where the first source may change and
+            black where it must not, with that one's aspect ratio; for the models of
+            `core.masked_editors`.
         negative_prompt: what to keep out; has an effect only with guidance.
         width: pixels of the result; by default the source's aspect ratio at `working_area`.
         height: pixels of the result.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from core.errors import InputError
 from core.messages import Lease
@@ -124,6 +124,21 @@ def test_several_sources_where_the_pipeline_takes_them(loaded: Loaded, pictures:
     assert not np.array_equal(np.asarray(several.image), np.asarray(one.image))
     with pytest.raises(InputError, match="takes one picture, 2 are given"):
         edited(loaded("qwen_image_edit"), pictures)
+
+
+def test_a_mask_is_white_or_transparent_where_a_picture_may_change(
+    tmp_path: Path, left_half: str
+) -> None:
+    from workers.models.masked_editing import read_mask
+
+    white = read_mask(left_half, None)
+    with Image.open(left_half) as mask:
+        colours = Image.new("RGB", mask.size, (200, 90, 240))
+        colours.putalpha(ImageOps.invert(mask))
+    colours.save(tmp_path / "clear.png")
+    Image.open(left_half).convert("RGBA").save(tmp_path / "opaque.png")
+    for name in ("clear.png", "opaque.png"):
+        assert read_mask(str(tmp_path / name), None).tobytes() == white.tobytes(), name
 
 
 @pytest.mark.parametrize("name", ["qwen_image_edit", "flux_kontext"])

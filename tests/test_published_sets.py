@@ -4,9 +4,12 @@ import base64
 import csv
 import hashlib
 import json
+import random
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +116,7 @@ def test_languages_that_share_a_picture_share_its_file(tmp_path: Path) -> None:
 def test_gedits_pictures_without_instructions_are_refused_with_a_way_out(tmp_path: Path) -> None:
     data = sets.gedit_script(tmp_path / "data")
     (data / "data" / "train-00000-of-00001.parquet").unlink()
-    with pytest.raises(InputError, match="pictures and no instructions; put GEdit-Bench's own"):
+    with pytest.raises(InputError, match=r"no instructions\. To score the edits in it, give GEdit"):
         read(data)
 
 
@@ -330,6 +333,12 @@ def test_numbers_that_stand_for_names_are_read_as_these(tmp_path: Path) -> None:
     assert [pair.category for pair in read(tmp_path / "data")] == ["sea", "sky", "-1"]
 
 
+def test_what_tables_hold_and_json_does_not_is_kept_as_text_or_left_out(tmp_path: Path) -> None:
+    others = {"made": datetime(2026, 1, 2), "price": Decimal("1.50"), "raw": {"x": b"\xff"}}
+    data = parquet(tmp_path / "data" / "t.parquet", [{**sets.hf_rows()[0], **others}])
+    assert sole(read(data)).metadata == {"made": "2026-01-02 00:00:00", "price": "1.50"}
+
+
 def test_splits_are_subsets(tmp_path: Path) -> None:
     data = sets.hf_lines(tmp_path / "data")
     written(data / "test" / "metadata.jsonl", [{"file_name": "0.png", "instruction": "x"}])
@@ -396,6 +405,8 @@ def test_a_mapping_to_a_column_that_is_not_there_says_which_are(tmp_path: Path) 
         in str(pair.problem)
     )
     assert "It has key, edit, image_file, edit_kind, n." in str(pair.problem)
+    with pytest.raises(InputError, match=r"fields\.id: expected one column"):
+        read(data, fields={**FIELDS, "id": ["key", "n"]})
     with pytest.raises(InputError, match=r"fields\.imag"):
         load_benchmark_settings({"fields": {"imag": "x"}})
 
@@ -609,6 +620,24 @@ def test_a_damaged_file_is_one_clear_error(
     with pytest.raises(InputError) as caught:
         read(file)
     assert message in str(caught.value) and str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("build", [sets.gedit_parquet, sets.gedit_arrow])
+def test_a_table_with_wrong_bytes_is_pairs_or_an_error(build: Build, tmp_path: Path) -> None:
+    data, rng = build(tmp_path / "data"), random.Random(0)
+    file = next(f for f in data.rglob("*") if f.suffix in (".parquet", ".arrow"))
+    whole, refused = file.read_bytes(), 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        at = rng.randrange(len(whole))
+        damaged[at : at + rng.randrange(5)] = rng.choice([b"\xff\xff\xff\xff", b"", b"\0\x80"])
+        file.write_bytes(damaged)
+        try:
+            assert read(data)
+        except InputError as error:
+            refused += 1
+            assert str(error)
+    assert refused
 
 
 HOSTILE: list[Any] = [

@@ -64,7 +64,8 @@ def plain_rows(file: Path) -> Iterator[tuple[dict[str, Any], list[str]]]:
     unsure = [field.name for field in pictures if not _is_struct(field.type)]
     labels = {name: names for name, names in _labels(schema).items() if name in plain}
     for _, batch in _batches(file, read, _ROWS_AT_ONCE):
-        rows = batch.select(plain).to_pylist() if plain else [{}] * batch.num_rows
+        with _readable(file):
+            rows = batch.select(plain).to_pylist() if plain else [{}] * batch.num_rows
         there = {name: batch.column(name).is_valid() for name in named - {*unsure}}
         for number, row in enumerate(rows):
             for name, names in labels.items():
@@ -112,7 +113,9 @@ def pictures(file: Path, column: str, rows: Sequence[int]) -> Iterator[tuple[int
     for first, batch in _batches(file, [column], _PICTURES_AT_ONCE, wanted):
         values = batch.column(batch.schema.get_field_index(column))
         for row in _between(wanted, first, first + batch.num_rows):
-            yield row, [*_contents(values[row - first])]
+            with _readable(file):
+                found = [*_contents(values[row - first])]
+            yield row, found
 
 
 def _contents(cell: Any) -> Iterator[Any]:
@@ -143,15 +146,11 @@ def _batches(
     Args:
         wanted: rows, ascending; batches without any of them are left out.
     """
-    import pyarrow
-
-    try:
-        read = _parquet_batches if file.suffix.lower() == ".parquet" else _arrow_batches
+    read = _parquet_batches if file.suffix.lower() == ".parquet" else _arrow_batches
+    with _readable(file):
         for first, batch in read(file, columns, size, wanted):
             if wanted is None or _between(wanted, first, first + batch.num_rows):
                 yield first, batch
-    except (pyarrow.ArrowException, OSError) as error:
-        raise _damaged(file, error) from None
 
 
 def _parquet_batches(
@@ -177,6 +176,8 @@ def _arrow_batches(
     first = 0
     with _arrow_reader(file) as batches:
         for whole in batches:
+            # Offsets are taken from the file as they are: a damaged one would lead anywhere.
+            whole.select([name.partition(".")[0] for name in columns]).validate(full=True)
             for start in range(0, whole.num_rows, size):
                 part = whole.slice(start, size)
                 yield first + start, part
@@ -207,14 +208,28 @@ def _schema(file: Path) -> Any:
     import pyarrow
     import pyarrow.parquet
 
-    try:
+    with _readable(file):
         if file.suffix.lower() == ".parquet":
-            return pyarrow.parquet.read_schema(file, memory_map=True)
-        with pyarrow.memory_map(str(file)) as mapped:
-            footed = mapped.read(len(_FOOTED)) == _FOOTED
-            mapped.seek(0)
-            return (pyarrow.ipc.open_file if footed else pyarrow.ipc.open_stream)(mapped).schema
-    except (pyarrow.ArrowException, OSError) as error:
+            schema = pyarrow.parquet.read_schema(file, memory_map=True)
+        else:
+            with pyarrow.memory_map(str(file)) as mapped:
+                footed = mapped.read(len(_FOOTED)) == _FOOTED
+                mapped.seek(0)
+                opened = pyarrow.ipc.open_file if footed else pyarrow.ipc.open_stream
+                schema = opened(mapped).schema
+        # Names are decoded when they are asked for: here, where a damaged one is told of.
+        [(field.name, _holds_pictures(field.type)) for field in schema]
+        return schema
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Raises InputError for what pyarrow finds wrong with a file, texts that are none included."""
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _damaged(file, error) from None
 
 

@@ -14,6 +14,7 @@ from apps.edit_benchmark.row_pairs import Draft, pairs_of
 from apps.edit_benchmark.rows import file_name, hint
 from apps.edit_benchmark.table_rows import SEPARATED, SUFFIXES, Row, rows_of
 from core.errors import InputError
+from core.validation import shown
 
 Name = Literal[
     "instruction", "image", "category", "id", "language", "target", "mask", "references",
@@ -21,6 +22,7 @@ Name = Literal[
 ]  # fmt: skip
 """What a pair may have, as the setting `fields` calls it."""
 
+_PICTURES = ("image", "target", "mask", "references", "edited")
 Columns = Annotated[str, Said(min_length=1)] | Annotated[list[str], Said(min_length=1)]
 Fields = Mapping[Name, Columns]
 """For each, the column that holds it, or several; who names none has a column of that name."""
@@ -32,6 +34,10 @@ class Mapped:
     takes_any = True
 
     def __init__(self, fields: Fields) -> None:
+        """Raises InputError for several columns where a pair has one value."""
+        for name, columns in fields.items():
+            if not isinstance(columns, str) and name not in _PICTURES:
+                raise InputError(f"fields.{name}: expected one column (found {shown(columns)}).")
         self._fields = fields
 
     def fits(self, path: Path) -> bool:

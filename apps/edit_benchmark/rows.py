@@ -5,6 +5,8 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -112,7 +114,7 @@ def kept(columns: Mapping[str, Any]) -> dict[str, Any]:
         try:
             plain = _without_nan(value)
             size = len(json.dumps({name: plain}, allow_nan=False))
-        except (RecursionError, ValueError):
+        except (RecursionError, ValueError, TypeError):  # bytes, among others, are no JSON
             continue
         if size > room:
             left_out.append(name)
@@ -140,6 +142,8 @@ def _without_nan(value: Any) -> Any:
         return [_without_nan(v) for v in value]
     if isinstance(value, dict):
         return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, date | time | timedelta | Decimal):  # as tables have them
+        return str(value)
     return value
 
 

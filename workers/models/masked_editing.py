@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import diffusers
-from PIL import Image
+from PIL import Image, ImageOps
 
 from core.errors import InputError
 from core.masked_editors import MASKED, no_mask
+from core.pictures.source_images import read_image
 
+_OPAQUE = 255
 _WHOLE = 1.0  # `strength`: what the mask shows is made anew, as without one the whole picture is
 
 
@@ -30,6 +32,24 @@ def masked_sister(pipeline: Any) -> Any:
     sister = kind(**{key: given[key] for key in parameters if key in given})
     vars(sister).update(vars(pipeline))
     return sister
+
+
+def read_mask(path: str, sha256: str | None) -> Image.Image:
+    """A mask, white where a picture may be changed.
+
+    One with transparent parts, as OpenAI's editors make them, shows with these what may be changed,
+    whatever the rest looks like.
+
+    Raises:
+        InputError: damaged, too large, or changed since it was checked.
+    """
+    mask = read_image(path, sha256, "mask").convert("L")
+    with Image.open(path) as image:
+        if image.has_transparency_data:
+            alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+            if alpha.getextrema() != (_OPAQUE, _OPAQUE):
+                return ImageOps.invert(alpha)
+    return mask
 
 
 def masked_arguments(
@@ -55,7 +75,7 @@ def masked_arguments(
         for name, parameter in usual.items()
         if name in own and own[name].default != parameter.default
     }
-    arguments |= {"image": first, "mask_image": mask.convert("L"), "strength": _WHOLE}
+    arguments |= {"image": first, "mask_image": mask, "strength": _WHOLE}
     if references:
         if "image_reference" not in own:
             raise InputError(

@@ -15,7 +15,7 @@ from core.pictures.source_images import read_image, size_for
 from core.tasks import EditTask, Task
 from workers.models.diffusers_pipeline import DiffusersPipeline
 from workers.models.family import FAMILIES
-from workers.models.masked_editing import masked_arguments, masked_sister
+from workers.models.masked_editing import masked_arguments, masked_sister, read_mask
 
 # In class names of pipelines that take a picture and a prompt, but no instruction.
 _NO_EDITOR = re.compile(
@@ -76,7 +76,7 @@ class NativeImageEditor(DiffusersPipeline):
     def _pictures(self, task: EditTask, images: list[Image.Image], lease: Lease) -> dict[str, Any]:
         """Pictures as arguments: a list where the pipeline takes several."""
         if task.mask is not None:
-            mask = read_image(lease.at(task.mask), lease.files.get(task.mask), "mask")
+            mask = read_mask(lease.at(task.mask), lease.files.get(task.mask))
             return masked_arguments(self.pipeline_for(task), images, mask, self.parameters)
         if self.family.several_pictures:
             return {"image": images}

@@ -71,9 +71,10 @@ class GEdit:
             pairs = [replace(pair, seed_by_id=True) for pair in pairs]
         else:
             raise InputError(
-                f"data: {path} has pictures and no instructions; put GEdit-Bench's own table "
-                "(*.arrow or *.parquet) or a metadata.jsonl with task_type, instruction_language, "
-                "key and instruction beside fullset."
+                f"data: {path} has pictures and no instructions. To score the edits in it, give "
+                "GEdit-Bench's own table (*.arrow or *.parquet) as data, and this folder as "
+                "--score-only; to edit these pictures, put that table, or a metadata.jsonl with "
+                "task_type, instruction_language, key and instruction, beside fullset."
             )
         return [replace(pair, subsets=_subsets(pair)) for pair in pairs]
 
