@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import Pipe
@@ -22,6 +23,8 @@ from core.settings import PROJECT_DIR, RaySettings, SupervisionSettings
 WANTED = "2.60.0"
 CONNECTING = 120.0  # seconds until the bridge has to have said something
 ENDING = 20.0  # seconds for the bridge to end by itself
+LOG_PREFIX = "ray-bridge-"
+KEPT = 7 * 86_400.0  # seconds for which the log of a failed run stays
 CODE = "from cluster.bridge import main; main({})"
 
 
@@ -115,7 +118,11 @@ class _Log:
     """A file for what Ray prints, which is removed where all went well."""
 
     def __init__(self) -> None:
-        descriptor, name = tempfile.mkstemp(prefix="ray-bridge-", suffix=".log")
+        for old in Path(tempfile.gettempdir()).glob(f"{LOG_PREFIX}*"):  # of programs that died
+            with suppress(OSError):
+                if time.time() - old.stat().st_mtime > KEPT:
+                    old.unlink()
+        descriptor, name = tempfile.mkstemp(prefix=LOG_PREFIX, suffix=".log")
         os.close(descriptor)
         self.path = Path(name)
 
