@@ -85,6 +85,17 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         inputs, again = multiplied(options, settings, inputs), None
     if options.format or options.quality:
         again = None  # they are to be other pictures
+    if options.shard is not None:
+        if options.from_png:
+            raise InputError("--shard: is for files of prompts and --prompt; leave it out.")
+        from apps.prompts.shared_out import SharedOut
+
+        inputs = SharedOut(inputs, options.shard, settings.seed)
+        if not len(inputs):
+            raise InputError(
+                f"--shard {options.shard.number}/{options.shard.of}: there are fewer "
+                f"{tweets.noun}s than parts; use fewer parts."
+            )
     told = tweets.is_read
     if told and tweets.passed_over is not None:
         logger.warning(tweets.passed_over)
@@ -144,7 +155,7 @@ def _run_batch(
 
     if options.prompt_from is not None:
         raise InputError("--prompt-from: requests of a batch file have one prompt; leave it out.")
-    for name in (*OF_TASKS["variants"], *OF_TASKS["choice"]):
+    for name in (*OF_TASKS["variants"], *OF_TASKS["choice"], "shard"):
         if getattr(options, name):
             option = name.replace("_", "-")
             raise InputError(f"--{option}: requests of a batch file say all of it; leave it out.")
@@ -217,11 +228,14 @@ def _create_generator(
     if options.num_gpus is not None and options.gpu_ids is not None:
         raise DeviceError("Give either NUM_GPUS or --gpu-ids, not both.")
     source = "/dev/stdin" if options.tweets == STDIN else options.tweets
+    name = options.name or name_of_run
+    if options.shard is not None:
+        name = options.shard.name_of(name)
     return MultiGPUImageGenerator(
         options.num_gpus,
         options.gpu_ids,
         settings,
-        output_dir=Path(settings.output_dir) / (options.name or name_of_run),
+        output_dir=Path(settings.output_dir) / name,
         input_file=source,
         overwrite=options.overwrite,
         retry_quarantined=options.retry_quarantined,

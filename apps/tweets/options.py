@@ -16,6 +16,7 @@ from apps.arguments import (
     seed,
 )
 from apps.dry_run import add_dry_run_option
+from apps.prompts.shard import shard
 from apps.tweets.tweets_file import PROMPT_SOURCES
 from core.errors import InputError
 
@@ -162,6 +163,14 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         metavar="FIELD=VALUE",
         help="only pictures whose record says so, such as status=failed, lora=ink*, seconds>30 or "
         "prompt~house; all conditions have to hold",
+    )
+    add(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="only the I-th of N parts of the file, into a folder of its own "
+        "(DIR/NAME.shard-I-of-N), where N of these commands share the file; "
+        "`records.py DIR/NAME merge` makes one folder of them",
     )
     add("--limit", type=positive, metavar="N", help="only the first N prompts of the file")
     add(
