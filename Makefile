@@ -5,10 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.requirements-installed
 READY_TO_TEST := $(VENV)/.dev-requirements-installed
 
-.PHONY: demo edit-demo serve test chaos fuzz check lint bench gpu-wheels demo-model clean
+.PHONY: demo edit edit-demo serve test chaos fuzz check lint bench gpu-wheels demo-model clean
 
 demo: $(READY)  ## draw the example persona's tweets on two workers
 	$(BIN)/python generate_images_from_tweets.py examples/persona_tweets.json 2
+
+edit: $(READY)  ## change four example pictures as an instruction says
+	$(BIN)/python edit_images.py examples/edit_pairs --instruction "change the sky to night" --limit 4
 
 edit-demo: $(READY)  ## 50 example edits by the demo editor, scored by the demo judge, and the table
 	$(BIN)/python run_edit_benchmark.py --config config/edit_benchmark.yaml
@@ -49,7 +52,7 @@ gpu-wheels: $(READY_TO_TEST)  ## wheels/ for benchmarks/gpu.py on a machine with
 	$(BIN)/python -m benchmarks.gpu_wheels wheels $(GPU_WHEELS)
 
 SECONDS_EACH ?= 60
-TARGETS ?= tweets prompts from_png settings ledger lora image provenance pairs re_edit verdict
+TARGETS ?= tweets prompts edits from_png settings ledger lora image provenance pairs re_edit verdict
 
 fuzz: $(READY_TO_TEST)  ## coverage-guided fuzzing of every reader; not part of the suite
 	$(BIN)/pip install --quiet atheris==3.0.0

@@ -109,8 +109,8 @@ def speed_up(together: float, alone: float, workers: int, cores: int) -> str:
         many = "1 worker" if workers == 1 else f"{workers} workers"
         raise NotMeasured(
             f"{many} took {together:.1f} s and one worker {alone:.1f} s for the same pictures, "
-            f"which {there} cannot explain: other programs hold them: one worker's threads wait "
-            "for each other. Tasks did run at the same time; measure again when it is idle"
+            f"which {there} cannot explain: other programs hold them, and one worker's threads "
+            "wait for each other. Tasks did run at the same time; measure again when it is idle"
         )
     return f"{times:.2f} times as fast as one worker (this machine has {there})"
 

@@ -10,6 +10,20 @@ from core.seeds import read_seed
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
+def command_parser(program: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """A parser of a command's arguments that shows examples as they are laid out.
+
+    Options are never abbreviated: a shortened one would change its meaning with the next option.
+    """
+    return argparse.ArgumentParser(
+        prog=program,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
 def gpu_ids(text: str) -> list[int]:
     """Read ids of GPUs, such as 0,2,4."""
     try:
@@ -36,6 +50,14 @@ def seed(text: str) -> int:
     """A seed as `core.seeds` takes it."""
     try:
         return read_seed(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, found {text!r}") from None
+
+
+def fixed_seed(text: str) -> int:
+    """A seed that is a number, and not one at random."""
+    try:
+        return read_seed(text, random_allowed=False)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{error}, found {text!r}") from None
 

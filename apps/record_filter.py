@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from pathlib import PurePath
 from typing import Any
 
 from core.checkpoints.lora_files import lora_name
@@ -29,10 +30,11 @@ _OF_RECORDS = {  # by how people may call them
     "instruction": "prompt", "lora": "lora", "loras": "lora", "loraname": "lora",
     "worker": "worker", "gpu": "worker", "error": "error", "reason": "error",
     "seconds": "seconds", "elapsed": "seconds", "time": "seconds", "file": "file",
-    "filename": "file", "outputpath": "file", "model": "model",
+    "filename": "file", "outputpath": "file", "model": "model", "picture": "picture",
+    "source": "picture", "sourceimages": "picture", "image": "picture",
 }  # fmt: skip
 FIELDS = ("status", "id", "prompt", "seed", "steps", "cfg", "lora", "worker", "error", "seconds",
-          "file", "model")  # fmt: skip
+          "file", "model", "picture")  # fmt: skip
 """Those that messages name; settings have any of their usual names, too."""
 
 
@@ -125,6 +127,9 @@ def view_of(entry: Entry | None, task: Mapping[str, Any], id: str | None = None)
         if view.get(name) is None and used.get(name) is not None:
             view[name] = used[name]
     view["prompt"] = fields.get("prompt") or fields.get("instruction")
+    if "true_cfg_scale" in fields:
+        view["cfg"] = fields["true_cfg_scale"]
+    view["picture"] = _pictures(fields.get("source_images"))
     view["lora"] = _loras(fields)
     view["id"] = entry.task_id if entry is not None else id
     view["file"] = entry.output_path if entry is not None else fields.get("output_path")
@@ -149,6 +154,14 @@ def _loras(fields: Mapping[str, Any]) -> list[str | None]:
     names = [str(path).replace("\\", "/") for path in paths if path]
     found = {n for name in names for n in (name, name.rpartition("/")[2], lora_name(name))}
     return [*sorted(found)] if found else [None]
+
+
+def _pictures(sources: Any) -> list[str | None]:
+    """The picture that was edited, by its path and by its name."""
+    if not sources:
+        return [None]
+    path = PurePath(str(sources if isinstance(sources, str) else sources[0]))
+    return [str(path), path.name, path.stem]
 
 
 def _compared(found: float, operator: str, wanted: float) -> bool:

@@ -4,6 +4,7 @@ Figures are never cut. Where a line is too short, names give way, and then the b
 name that all workers share is left out before the others become illegible.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from apps.cells import clean, cut, shares
 from core.byte_sizes import shown_bytes
+from core.names import counted
 from core.status import words
 from core.status.run_status import Download, KindStatus, RunStatus, WorkerStatus
 
@@ -59,6 +61,8 @@ def status_lines(
     lines = _kind_lines(status, width, bar)
     if status.state != "running":
         return lines
+    if status.waiting_for is not None:
+        lines += _wrapped(status.waiting_for, width)
     lines += [_download_line(download, width, bar) for download in status.downloads]
     workers = status.workers
     room = None if most is None else max(0, most - len(lines))
@@ -67,7 +71,7 @@ def status_lines(
     lines += _worker_lines(workers, width)
     hidden = len(status.workers) - len(workers)
     if hidden and (room is None or room):
-        lines.append(Text(f"and {hidden} workers more"))
+        lines.append(Text(f"and {counted(hidden, 'worker')} more"))
     return lines
 
 
@@ -133,6 +137,11 @@ def _kind_line(
             line.append(GAP + " " * (column - cell_len(figure))).append(figure, style)
     line.rstrip()
     return line
+
+
+def _wrapped(sentence: str, width: int) -> list[Text]:
+    """A sentence in as many lines as it needs: what it says to do stands at its end."""
+    return [Text(line, "yellow") for line in textwrap.wrap(clean(sentence), max(1, width))]
 
 
 def _download_line(download: Download, width: int, bar: Bar) -> Text:

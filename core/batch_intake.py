@@ -9,6 +9,7 @@ from core.errors import InputError, MultiGPUError
 from core.intake.admission import Admission, Admitted, Item, Rejected, claimed_id
 from core.intake.shapes import shapes_of
 from core.intake.task_kinds import KINDS, Inputs, LoraFinder, TaskInput, kind_asked_for
+from core.masked_editors import no_mask
 from core.model_lora import ModelLora
 from core.roles import Roles
 from core.settings import Settings
@@ -71,7 +72,16 @@ class BatchIntake:
         except MultiGPUError as error:
             name = claimed_id(given, position)
             return Rejected(position, name, str(error), cause=UNUSABLE)
-        return admission.admit(position, asked)
+        return self._within_abilities(admission.admit(position, asked))
+
+    def _within_abilities(self, item: Item) -> Item:
+        """The item, or its refusal where its model cannot do what it asks for."""
+        if not isinstance(item, Admitted) or getattr(item.task, "mask", None) is None:
+            return item
+        role = self._roles[item.role]
+        if role.takes_masks:
+            return item
+        return Rejected(item.position, item.task_id, f"mask: {no_mask(role.model.shown)}")
 
     def _admission_of(self, task: type[Task]) -> Admission:
         if task.role in self._unusable:

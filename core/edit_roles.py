@@ -5,7 +5,13 @@ from pathlib import Path
 
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device
-from core.devices.edit_models import EDITOR, EDITOR_DEMAND, judge_demand, judge_model
+from core.devices.edit_models import (
+    EDITOR,
+    EDITOR_DEMAND,
+    judge_demand,
+    judge_model,
+    judging_devices,
+)
 from core.devices.memory_choice import MemoryChoice
 from core.devices.model_choice import choose_drawing_model
 from core.edit_settings import EditModels
@@ -66,6 +72,7 @@ def judging_role(
     Raises:
         InputError, DeviceError: model or prompt file cannot be used as they are set.
     """
+    devices = judging_devices(models.judge, devices)
     model, asked = judge_model(models, devices)
     judge = load_judge(asked, prompt_folder)
     memory = MemoryChoice(

@@ -1,5 +1,7 @@
 """Settings of the models that edit and score; config/edit_benchmark.yaml holds every default."""
 
+from typing import Self
+
 from core.model_settings import Count, DrawingModel
 from core.section import Section
 from core.settings import (
@@ -13,6 +15,7 @@ from core.settings import (
 )
 from core.settings_file import overlaid
 
+USUAL_PROTOCOL = "default"  # in place of a data set's name
 BENCHMARK_FILE = PROJECT_DIR / "config" / "edit_benchmark.yaml"
 
 
@@ -41,6 +44,18 @@ class EditModels(Section):
     editor: EditorSettings
     judge: JudgeSettings
     judge_model_defaults: list[ModelJudgeDefaults]
+    judge_protocols: dict[str, str]
+
+    def for_data_set(self, name: str) -> Self:
+        """A copy whose usual protocol is the one of a data set, if that has one of its own."""
+        protocol = self.judge_protocols.get(name, self.usual_protocol)
+        protocols = {USUAL_PROTOCOL: protocol} if protocol else {}
+        return self.model_copy(update={"judge_protocols": protocols})
+
+    @property
+    def usual_protocol(self) -> str | None:
+        """The prompt file where neither settings, nor the judge's type or model, name one."""
+        return self.judge_protocols.get(USUAL_PROTOCOL)
 
 
 def edit_models(settings: Settings) -> EditModels:

@@ -127,9 +127,11 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class TasksWait:
-    """Every worker that could take a model's waiting tasks is drained, or that is over.
+    """Waiting tasks cannot go on, as where every worker of their model is drained; or they can.
 
-    `reason` is a sentence for the user; None: one takes them again, or none wait any more.
+    Attributes:
+        model: what they wait for: a model here, or the daemon that was given them.
+        reason: a sentence for the user; None where they go on, or none wait any more.
     """
 
     model: str

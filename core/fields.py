@@ -116,3 +116,7 @@ MOST_SOURCES = 16  # pictures of one edit
 Sources = Annotated[
     tuple[Source, ...], Field(min_length=1, max_length=MOST_SOURCES), BeforeValidator(_listed)
 ]
+MoreSources = Annotated[
+    tuple[Source, ...], Field(max_length=MOST_SOURCES), BeforeValidator(_listed)
+]
+TextFields = Annotated[dict[str, Text], BeforeValidator(_php_object), AfterValidator(_own_json)]

@@ -1,23 +1,44 @@
-"""What a judge is asked, and how its answers become scores.
+"""One question to a judge, and how its answer becomes the question's score."""
 
-A prompt file is YAML: one or two calls, each with the pictures that it shows and the scores
-that it asks for. VIEScore (Ku et al. 2024, arXiv:2312.14867) and GEdit-Bench ask twice:
-semantic consistency SC (success of the edit, and no over-editing) with source and edited
-picture, perceptual quality PQ (naturalness, and no artifacts) with the edited picture alone. A
-call's score is the least of its parts, the overall score O = sqrt(SC * PQ).
-"""
-
-import math
+import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from core.judge_answer import Form
-from core.judge_prompt import INSTRUCTION
+from core.judge_answer import Form, Reading, read_answer
+from core.judge_combining import Combine, Range, capped, combined, rescaled
+from core.judge_lines import read_final_score, read_lines
+from core.judge_rows import INSTRUCTION, Row, Where, fits
 from core.section import Section
 
-OVERALL = "O"
+Picture = Literal["source", "edited", "target", "references"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+Piece = tuple[Literal["text"], str] | tuple[Literal["picture"], Picture, int]
+"""A part of a question: a text, or the picture of a kind at a place."""
+
+
+class Official(Section):
+    """A text that lies in another file, as an official benchmark's question does.
+
+    Attributes:
+        file: a text file, or a JSON or Python file of which `entries` are taken. A path relative to
+            the prompt file.
+        entries: keys of the JSON object, or names to which the Python file assigns a text; several
+            are joined by line breaks. A Python file is read and never run.
+        replace: words to replace in it, such as another scale.
+        formatted: it was written for Python's `str.format`, where doubled braces mean single ones.
+    """
+
+    file: Annotated[str, Field(min_length=1)]
+    entries: tuple[str, ...] = ()
+    replace: dict[str, str] = Field(default_factory=dict)
+    formatted: bool = False
+
+
+def _listed(given: Any) -> Any:
+    """One section may stand for a list of one."""
+    return [given] if isinstance(given, dict) else given
 
 
 class JudgeCall(Section):
@@ -25,59 +46,168 @@ class JudgeCall(Section):
 
     Attributes:
         name: of its score.
-        sees: the pictures, in this order, before the text.
-        text: the question; `{instruction}` stands for the edit's instruction.
-        answer: `scores` is `{"score": [one number per part], "reasoning": "..."}`, `yes_no` is
-            `{"score": "yes" or "no", "reasoning": "..."}`.
+        sees: the pictures, in this order, before the text: `source`, `edited`, `target` (of a right
+            result), `references`.
+        text: the question; `{instruction}` stands for the edit's instruction, and `{name}` for a
+            row field that the prompt file lists under `fields`.
+        text_from: where a question that is not written here lies; several texts follow each other.
+        text_first: the text comes before the pictures.
+        captions: words before each picture of a kind; `{n}` is its number, from 1.
+        answer: `scores` is `{"score": [one number per part], "reasoning": "..."}`, or one number
+            under each part's name; `yes_no` is `{"score": "yes" or "no", "reasoning": "..."}`;
+            `lines` and `final_score` are those of `core.judge_lines`.
         parts: what the numbers are, in order.
+        apart: each part is a score of its own, under its own name; `combine` means nothing then.
         lowest, highest: of a number; an answer outside them is none.
+        caps: by part the one that it may not exceed; what does is lowered to it.
+        combine, weights, full: how the parts become the call's score; see `core.judge_combining`.
+        reported: the scale from which the score is told, in place of `lowest` to `highest`.
+        decimals: to which the score is rounded.
+        where: the pairs that are asked: conditions on row fields.
+        variants: the same question for some pairs, with `where` and what differs; the first that
+            fits counts. Where none does, the call itself is asked, if it has a text.
         prefix: for `vlm_logits`: the answer up to the score token.
         tokens: for `vlm_logits`: the score tokens and their values.
+        head: for `reward`: the number of the head that answers.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
-    sees: Annotated[list[Literal["source", "edited"]], Field(min_length=1)]
-    text: Annotated[str, Field(min_length=1)]
-    answer: Literal["scores", "yes_no"] = "scores"
+    name: Name
+    sees: Annotated[list[Picture], Field(min_length=1)] = Field(default_factory=list)
+    text: str = ""
+    text_from: Annotated[tuple[Official, ...], BeforeValidator(_listed)] = ()
+    text_first: bool = False
+    captions: dict[Picture, str] = Field(default_factory=dict)
+    answer: Literal["scores", "yes_no", "lines", "final_score"] = "scores"
     parts: Annotated[tuple[str, ...], Field(min_length=1)] = ("score",)
+    apart: bool = False
     lowest: Annotated[float, Field(ge=0)] = 0
     highest: float = 10
+    caps: dict[str, str] = Field(default_factory=dict)
+    combine: Combine = "least"
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    full: float | None = None
+    reported: Range | None = None
+    decimals: Annotated[int, Field(ge=0, le=12)] | None = None
+    where: Where = Field(default_factory=dict)
+    variants: "tuple[JudgeCall, ...]" = ()
     prefix: str = ""
     tokens: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    head: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _variants_inherit(cls, given: Any) -> Any:
+        """A variant has all that the call has, but for what it says itself."""
+        variants = given.get("variants") if isinstance(given, dict) else None
+        if not isinstance(variants, list) or not all(isinstance(v, dict) for v in variants):
+            return given
+        own = {key: value for key, value in given.items() if key not in ("variants", "where")}
+        texts = {"text", "text_from"}
+        merged = []
+        for variant in variants:
+            left = own.keys() - (texts if texts & variant.keys() else set())
+            merged.append({**{key: own[key] for key in left}, **variant})
+        return {**given, "variants": merged}
 
     @model_validator(mode="after")
-    def _one_part(self) -> "JudgeCall":
+    def _whole(self) -> "JudgeCall":
+        if not self.variants and not self.asks:
+            raise ValueError("a call needs a text, text_from, or variants that have one")
+        if self.text and self.text_from:
+            raise ValueError("give either text or text_from, not both")
+        if self.asks and not self.sees:
+            raise ValueError("a call needs sees: the pictures that it shows")
         if self.answer == "yes_no" and len(self.parts) > 1:
             raise ValueError("a yes_no call has one part")
+        if self.highest <= self.lowest:
+            raise ValueError(f"highest {self.highest:g} has to be above lowest {self.lowest:g}")
+        unknown = sorted({*self.caps, *self.caps.values(), *self.weights} - set(self.parts))
+        if unknown:
+            raise ValueError(f"caps and weights name parts; {unknown[0]!r} is none of parts")
+        if self.combine == "weights" and not self.weights:
+            raise ValueError("combine: weights needs weights, a number for each part that counts")
         return self
 
-    def question(self, instruction: str) -> str:
-        """The question with the instruction in its place; other braces stay as they are."""
-        return self.text.replace(INSTRUCTION, instruction)
+    @property
+    def asks(self) -> bool:
+        """It has a question of its own, beside those of its variants."""
+        return bool(self.text or self.text_from)
+
+    @property
+    def forms(self) -> "list[JudgeCall]":
+        """All questions that it may be asked as."""
+        return [form for one in self.variants for form in one.forms] + [self] * self.asks
+
+    def for_row(self, row: Row) -> "JudgeCall | None":
+        """The question for a pair; None: it is not asked this one."""
+        if not fits(row, self.where):
+            return None
+        found = (one.for_row(row) for one in self.variants)
+        return next((one for one in found if one is not None), self if self.asks else None)
+
+    def question(self, instruction: str, row: Row | None = None) -> str:
+        """The question with the pair's own words in place; other braces stay as they are."""
+        words = {**(row or {}), INSTRUCTION: instruction}
+        marks = "|".join(re.escape(f"{{{name}}}") for name in words)
+        return re.sub(marks, lambda mark: words[mark.group()[1:-1]], self.text)
+
+    def pieces(self, row: Row, counts: Mapping[str, int]) -> list[Piece]:
+        """Pictures and texts in the order in which the judge gets them.
+
+        Args:
+            counts: of the pair's pictures, by kind.
+        """
+        shown: list[Piece] = []
+        for kind in self.sees:
+            for place in range(counts[kind]):
+                if kind in self.captions:
+                    shown.append(("text", self.captions[kind].replace("{n}", str(place + 1))))
+                shown.append(("picture", kind, place))
+        text: Piece = ("text", self.question(row[INSTRUCTION], row))
+        return [text, *shown] if self.text_first else [*shown, text]
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """Names of the scores that an answer gives."""
+        return self.parts if self.apart else (self.name,)
+
+    def values_in(self, answer: Mapping[str, Any]) -> dict[str, float | None]:
+        """The scores of an answer, which is as a verdict records it; None where it has none."""
+        if not self.apart:
+            return {self.name: answer["value"]}
+        parts = answer.get("parts") or {}
+        given = {name: parts.get(name) for name in self.parts}
+        return {n: None if v is None else self.as_reported(v) for n, v in given.items()}
+
+    @property
+    def range(self) -> Range:
+        """The scale of its parts."""
+        return (0, 1) if self.answer == "yes_no" else (self.lowest, self.highest)
 
     @property
     def form(self) -> Form:
         """What an answer has to give."""
         return Form(self.parts, self.lowest, self.highest, self.answer == "yes_no")
 
+    def read(self, words: str, cut: bool = False) -> Reading:
+        """The parts in an answer.
 
-class JudgePrompts(Section):
-    """A prompt file."""
+        Args:
+            cut: the judge had more to say when it reached its limit of tokens.
+        """
+        readers = {"lines": read_lines, "final_score": read_final_score}
+        return readers.get(self.answer, read_answer)(words, self.form, cut)
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    source: str = ""
-    calls: Annotated[list[JudgeCall], Field(min_length=1, max_length=2)]
+    def value_of(self, parts: Mapping[str, float]) -> float:
+        """The call's score."""
+        full = self.highest if self.full is None else self.full
+        value = combined(capped(parts, self.caps), self.combine, self.weights, full)
+        if self.combine == "all_or_nothing":
+            value = self.highest if value else self.lowest
+        return self.as_reported(value)
 
-    @model_validator(mode="after")
-    def _names_differ(self) -> "JudgePrompts":
-        names = [call.name for call in self.calls]
-        if len(names) > 1 and len({*names, OVERALL}) <= len(names):
-            raise ValueError(f"several calls need different names, none of them {OVERALL}")
-        return self
-
-    def scores(self, values: Mapping[str, float | None]) -> dict[str, float] | None:
-        """All scores from those of the calls; None if one is missing."""
-        known = {name: v for name, v in values.items() if v is not None}
-        if len(known) < len(self.calls):
-            return None
-        return {**known, OVERALL: math.prod(known.values()) ** (1 / len(known))}
+    def as_reported(self, value: float) -> float:
+        """A score on the scale from which it is told."""
+        if self.reported is not None:
+            value = rescaled(value, (self.lowest, self.highest), self.reported)
+        return value if self.decimals is None else round(value, self.decimals)

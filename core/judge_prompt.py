@@ -1,10 +1,11 @@
 """Finds the place of an edit's instruction in the questions of a judge's prompt file."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 INSTRUCTION = "{instruction}"
 RIGHT = f"write {INSTRUCTION} where the edit's instruction belongs"
+A_FIELD = "list a row field of the data under `fields`"
 
 # A name in braces, as `str.format` and Jinja have it; a JSON example has quotes or colons there.
 _IN_BRACES = re.compile(r"\{\{\s*[^\W\d][\w.\-]*\s*\}\}|\{\s*[^\W\d][\w.\-]*(?:![rsa])?\s*\}")
@@ -24,20 +25,23 @@ _BEFORE = 80  # characters that are looked at
 _GUESSES = re.compile(r"\{\d*\}|\$\{?[^\W\d]\w*\}?|<[^\W\d]\w*>|\[[^\W\d]\w*\]|｛\w*｝")
 
 
-def placeholder_problem(calls: Sequence[tuple[str, str]]) -> str | None:
+def placeholder_problem(calls: Sequence[tuple[str, str]], fields: Sequence[str] = ()) -> str | None:
     """Why the questions of a prompt file cannot be asked as they stand; None if they can.
 
-    Braces that hold a bare name are a placeholder, and `{instruction}` is the only one. A
-    question about the edited picture alone needs none, but one question of a file does.
+    Braces that hold a bare name are a placeholder: `{instruction}`, or a row field that the file
+    lists. A question about the edited picture alone needs none, but one question of a file does.
 
     Args:
         calls: name and text of each.
+        fields: row fields that the file lists.
     """
+    known = {INSTRUCTION, *(f"{{{name}}}" for name in fields)}
     for number, (name, text) in enumerate(calls):
-        unknown = _unknown_in(text)
+        unknown = _unknown_in(text, known)
         if unknown:
             what = "placeholder" if len(unknown) == 1 else "placeholders"
-            return f"calls.{number}.text ({name}): unknown {what} {', '.join(unknown)}; {RIGHT}."
+            shown = ", ".join(unknown)
+            return f"calls.{number}.text ({name}): unknown {what} {shown}; {RIGHT}, or {A_FIELD}."
     if any(INSTRUCTION in text for _, text in calls):
         return None
     found = [m.group() for _, text in calls for m in _GUESSES.finditer(text)]
@@ -45,11 +49,11 @@ def placeholder_problem(calls: Sequence[tuple[str, str]]) -> str | None:
     return f"no text of `calls` has a placeholder{hint}; {RIGHT}."
 
 
-def _unknown_in(text: str) -> list[str]:
-    """Placeholders that are not `{instruction}`, each once."""
+def _unknown_in(text: str, known: Collection[str]) -> list[str]:
+    """Placeholders that are not known, each once."""
     marks = [m.group() for m in _IN_BRACES.finditer(text) if not _is_latex(text, m.start())]
     marks += [m.group() for m in _ELSEWHERE.finditer(text) if not _sets_off(m.group(), text)]
-    wrong = [mark for mark in dict.fromkeys(marks) if mark != INSTRUCTION]
+    wrong = [mark for mark in dict.fromkeys(marks) if mark not in known]
     return [mark for mark in wrong if not any(mark != other and mark in other for other in wrong)]
 
 

@@ -1,12 +1,13 @@
 """What the program has to know of a type of judge; each has a file in `core.judges`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.registry import Registry
 
 if TYPE_CHECKING:
-    from core.judge_calls import JudgePrompts
+    from core.judge_protocol import JudgePrompts
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,12 @@ class JudgeType:
         own_settings: fields of the judge's settings that decide scores of this type only.
         new_tokens: of an answer, where that is no matter of settings.
         varies: to ask again may give another answer.
+        named_by: settings of which one at least has to name the judge; where there are none,
+            `model: auto` is a judge of this type.
+        loads: its workers load a model, and need a device. Others ask somebody else's server.
+        usual_temperature: at which it is asked where neither settings nor prompt file say it; None
+            leaves it to whoever serves the model.
+        packages: optional ones that its workers import: module, and what pip calls it.
     """
 
     served_by: str
@@ -33,10 +40,14 @@ class JudgeType:
     own_settings: frozenset[str] = frozenset()
     new_tokens: int | None = None
     varies: bool = False
+    named_by: tuple[str, ...] = ()
+    loads: bool = True
+    usual_temperature: float | None = 0.0
+    packages: Mapping[str, str] = field(default_factory=dict)
 
     def missing_in(self, prompts: "JudgePrompts") -> str | None:
         """The fields that calls have to set, in words, if one of them does not."""
-        if all(getattr(call, name) for call in prompts.calls for name in self.needs):
+        if all(getattr(form, name) for form in prompts.forms for name in self.needs):
             return None
         return " and ".join(f"`{name}`" for name in self.needs)
 

@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from core.devices.device import Device
 from core.devices.memory_choice import MemoryChoice, demand_of
-from core.devices.model_choice import ModelChoice
+from core.devices.model_choice import SIMULATED, ModelChoice, checkpoint_of
 from core.devices.worker_specs import RunSettings, spec_for
 from core.devices.working_memory import Demand
 from core.intake.admission import Admitted, Item
+from core.masked_editors import MASKED
 from core.model_settings import Dtype
 from core.section import Section
 from core.settings import SupervisionSettings
@@ -77,6 +79,14 @@ class RoleModel:
         if self.role == "generate":
             return reason
         return reason.replace("Model:", f"{self.role.capitalize()} with:", 1)
+
+    @cached_property
+    def takes_masks(self) -> bool:
+        """Whether it edits within masks; of a model that nothing is known of its workers tell."""
+        if self.model.path_or_id == SIMULATED:
+            return True
+        checkpoint = checkpoint_of(self.model, ask_hub=False)
+        return checkpoint is None or checkpoint.pipeline in MASKED
 
     def settle(
         self, items: Sequence[Item], known: Mapping[str, Entry], more: Sequence[Task] = ()

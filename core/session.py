@@ -223,6 +223,7 @@ class Session:
         sealed: bool = True,
         ends_batch: bool = True,
         previews: int = 0,
+        promised: int = 0,
     ) -> Job:
         """Hand a batch, or a part of it, to an engine.
 
@@ -231,6 +232,8 @@ class Session:
             ends_batch: the batch is over when this part is: its tables are written then, before
                 the job counts as finished.
             previews: how many previews of each task its listener is told of.
+            promised: how many tasks may be added to this part, which is sealed then, whatever
+                becomes of it.
         """
         with self._planning:
             recorder = self._recorder
@@ -242,6 +245,7 @@ class Session:
         finish = self._writer(plan) if ends_batch else None
         rest = 0 if plan.rest is None else len(plan.rest)
         self.tracker.begin(map(shape_of, tasks), settled, rest)
+        rest += promised
         if self._status is not None:
             self._status.start()
         return engine.submit(

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from core.fields import Area, Quality, Scale, SeedOrRandom, Side, Steps, Strength, Text
+from core.judge_api import ApiSettings
 from core.judge_type import JUDGES
 from core.model_identity import Identity
 from core.model_settings import Count, DrawingModel, LoadedModel
@@ -197,9 +198,15 @@ class JudgeSettings(LoadedModel):
     batch_size: Count
     max_new_tokens: Count | None
     image_area: Area | None
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None
+    top_k: Count | None
+    num_pass: Annotated[int, Field(ge=1, le=64)] | None
     minimum_mass: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     experts_implementation: str | None
+    lora: Annotated[Text, Field(min_length=1)] | None
+    lora_revision: Annotated[str, Field(min_length=1)] | None
+    api: ApiSettings
 
 
 class SupervisionSettings(Section):
@@ -252,6 +259,7 @@ class Settings(DrawingModel):
             `core.edit_settings`. None where it is nothing.
         judge: of the model that scores.
         judge_model_defaults: of models that score.
+        judge_protocols: their prompt files by data set.
     """
 
     other_names: ClassVar[Mapping[str, str]] = {  # of keys, as people write them
@@ -281,6 +289,7 @@ class Settings(DrawingModel):
     editor: dict[str, Any] | None = None
     judge: dict[str, Any] | None = None
     judge_model_defaults: list[Any] | None = None
+    judge_protocols: dict[str, Any] | None = None
 
     def defaults_for(self, *models: str) -> GenerationDefaults:
         """The `model_defaults` entry for the names of a model; an empty one if none fits."""

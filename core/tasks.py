@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from core.fields import (
     Area,
     Metadata,
+    MoreSources,
     Prompt,
     Quality,
     Scale,
@@ -21,6 +22,7 @@ from core.fields import (
     Steps,
     Strength,
     Text,
+    TextFields,
     no_bool,
 )
 from core.paths import as_text
@@ -186,6 +188,9 @@ class EditTask(Task):
     Attributes:
         instruction: what to change.
         source_images: picture files, the one to change first; models that take one use that.
+        mask: a picture file, white (or else transparent) where the first source may change and
+            black where it must not, with that one's aspect ratio; for the models of
+            `core.masked_editors`.
         negative_prompt: what to keep out; has an effect only with guidance.
         width: pixels of the result; by default the source's aspect ratio at `working_area`.
         height: pixels of the result.
@@ -208,7 +213,7 @@ class EditTask(Task):
     __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=False)
     role = "edit"
     served_by = "workers.models.native_image_editor:NativeImageEditor"
-    picture_fields = ("source_images",)
+    picture_fields = ("source_images", "mask")
 
     instruction: Prompt
     source_images: Sources
@@ -228,6 +233,7 @@ class EditTask(Task):
     task_id: Text | None = None
     metadata: Metadata = field(default_factory=dict)
     picture_quality: Quality | None = None
+    mask: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +244,13 @@ class ScoreTask(Task):
         instruction: what was to be changed.
         source_images: the pictures before, as in the edit's task.
         edited_image: the picture after.
+        target_images: pictures of a right result, for judges whose questions show them.
+        reference_images: further pictures that questions show.
+        mask: a picture, white where the edit may change the first source, for judges that compare
+            the rest.
+        fields: texts that questions name, as `{explain_en}` in a prompt file; by name.
+        at_source_size: the edited picture is brought to the size of the first source before it is
+            judged, as GEdit-Bench and EditScore do.
         seed: for judges that sample.
         more_asks: how often a judge of type vlm is asked beyond the usual twice while its answer
             cannot be read; which answers it gave before does not depend on it.
@@ -250,11 +263,16 @@ class ScoreTask(Task):
     role = "score"
     served_by = "workers.judges.registry:create_judge"
     of_pipelines = False
-    picture_fields = ("source_images", "edited_image")
+    picture_fields = ("source_images", "edited_image", "target_images", "reference_images", "mask")
 
     instruction: Prompt
     source_images: Sources
     edited_image: Source
+    target_images: MoreSources = ()
+    reference_images: MoreSources = ()
+    mask: Source | None = None
+    fields: TextFields = field(default_factory=dict)
+    at_source_size: bool = False
     seed: Seed | None = None
     more_asks: Annotated[int, Field(ge=0, le=100), BeforeValidator(no_bool)] = 0
     output_path: Text | None = None
@@ -318,6 +336,12 @@ class Result:
         return iter(self.keys())
 
 
+WHERE_SET = (
+    "picture_quality", "mask", "target_images", "reference_images", "fields", "at_source_size",
+)  # fmt: skip
+"""Fields that neither records nor fingerprints know where they are not set."""
+
+
 def fields_of(task: Task) -> dict[str, Any]:
     """The fields of a task by name; unlike `vars`, it leaves no dict with the task."""
     return {name: getattr(task, name) for name in type(task).__dataclass_fields__}
@@ -326,13 +350,14 @@ def fields_of(task: Task) -> dict[str, Any]:
 def task_to_json(task: Task) -> dict[str, Any]:
     """All fields, and under `kind` the name of the class.
 
-    `loras` and `picture_quality` are there only where they are set: records of others stay as they
-    always were.
+    Fields that came later are there only where they are set: records of others stay as they always
+    were.
     """
     data = {"kind": type(task).__name__, **fields_of(task)}
     loras = data.pop("loras", ())
-    if data.get("picture_quality") is None:
-        data.pop("picture_quality", None)
+    for name in WHERE_SET:
+        if not data.get(name):
+            data.pop(name, None)
     return {**data, "loras": [vars(lora) for lora in loras]} if loras else data
 
 

@@ -1,5 +1,7 @@
 """Pydantic's errors in this project's words: field, value, what would be right."""
 
+import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -99,6 +101,13 @@ def misspelt(
         if isinstance(key, str) and key not in known and get_close_matches(key, wanted, 1, alike):
             return f"; is {shown(key)} misspelt?"
     return "."
+
+
+def text_of_value(value: Any) -> str | None:
+    """A value of a table or of JSON as text; None for null and NaN, which are no value."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def shown(value: Any) -> str:

@@ -1,7 +1,7 @@
 """All pictures of a run on one sheet: `python examples/contact_sheet.py FOLDER SHEET.png`.
 
-FOLDER is a run's output folder; each picture stands over its tweet and the prompt it was
-drawn from. Pictures keep their shape; one that is gone or damaged leaves its place empty.
+FOLDER is a run's output folder; each picture stands over its tweet and the prompt or instruction
+it was made from. Pictures keep their shape; one that is gone or damaged leaves its place empty.
 """
 
 import argparse
@@ -58,7 +58,8 @@ def _write(draw: ImageDraw.ImageDraw, row: dict[str, Any], x: int, y: int) -> No
     loras = [f"{Path(x['lora']).stem} {x['strength']:g}" for x in json.loads(row["loras"])]
     style = f"  [{', '.join(loras)}]" if loras else ""
     tweet = json.loads(row["metadata"]).get("tweet_text", "")
-    for text, colour in ((row["prompt"] + style, INK), (tweet, FAINT)):
+    words = row.get("prompt") or row.get("instruction") or ""
+    for text, colour in ((words + style, INK), (tweet, FAINT)):
         for line in textwrap.wrap(text, CHARACTERS)[:4]:
             draw.text((x, y), line, fill=colour, font=font)
             y += LINE_HEIGHT

@@ -1,12 +1,15 @@
-"""Edits of a benchmark on one sheet: `python examples/edit_sheet.py FOLDER SHEET.png`.
+"""Edits on one sheet: `python examples/edit_sheet.py FOLDER SHEET.png`.
 
-FOLDER holds the results; each source stands beside what became of it, over the instruction and
-its scores. The first EACH pairs of every category are shown. Pictures keep their shape; one that
+FOLDER holds the results of a benchmark or of edit_images.py; each source stands beside what became
+of it, over the instruction and its scores. Of a benchmark the first EACH pairs of every category
+are shown, else the first MOST edits. Pictures keep their shape; one that
 is gone or damaged leaves its place empty.
 """
 
 import argparse
 import json
+import os
+import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 COLUMNS = 3
 EACH = 3  # pairs of a category
+MOST = 60  # edits that have no scores
 PICTURE = 160  # pixels a side on the sheet
 GAP = 16
 TEXT_HEIGHT = 40
@@ -25,17 +29,37 @@ EMPTY = (236, 234, 228)
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """EACH lines of results.jsonl per category."""
+    """EACH lines of results.jsonl per category; of edits without scores, what the record says."""
     seen: Counter[str] = Counter()
     chosen = []
     for line in (folder / "results.jsonl").read_text("utf-8").split("\n"):
         if not line:
             continue
         record = json.loads(line)
+        if "category" not in record:
+            return edits_of(folder)
         seen[record["category"]] += 1
         if seen[record["category"]] <= EACH:
             chosen.append(record)
     return chosen
+
+
+def edits_of(folder: Path) -> list[dict[str, Any]]:
+    """The first MOST edits of an output folder, as a benchmark's results have them."""
+    sys.path.append(str(Path(__file__).resolve().parent.parent))  # this project, uninstalled
+    from apps.gallery.reading import read_folder
+
+    edits = [item for item in read_folder(folder).items if item.kind == "edit"]
+    return [
+        {
+            "source_images": [os.path.join(folder, path) for path in item.sources],
+            "edited_image": item.file,
+            "instruction": str(item.task.get("instruction")),
+            "scores": None,
+            "outcome": "" if item.state == "done" else item.state,
+        }
+        for item in edits[:MOST]
+    ]
 
 
 def draw_sheet(folder: Path, records: list[dict[str, Any]]) -> Image.Image:

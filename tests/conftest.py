@@ -24,13 +24,14 @@ from PIL import Image
 from apps.log_lines import set_up_logging
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
-from tests import longest_first, warm_tests
+from tests import known_paths, longest_first, warm_tests
 from tests.warm_commands import WarmCommand, WarmCommands
 from tests.warm_server import Kind
 
 PROJECT = Path(__file__).resolve().parent.parent
 COMMAND = PROJECT / "generate_images_from_tweets.py"
 BENCHMARK = PROJECT / "run_edit_benchmark.py"
+JOBS_PROGRAM = PROJECT / "tests" / "chaos" / "jobs_program.py"  # a caller's own
 for name in ("COLUMNS", "LINES"):  # set where tests run in parallel; tables go by them
     os.environ.pop(name, None)
 # Threads of torch that wait for others would keep a core busy on which another test runs; it
@@ -39,6 +40,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # No test finds a daemon that it did not start.
 os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="run-")
 atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
+WARM_SCRIPTS = (COMMAND, BENCHMARK, JOBS_PROGRAM)
+known_paths.look_up_once()
 WARM = WarmCommands()
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
 
@@ -288,7 +291,7 @@ class Project:
     def _warm(
         self, script: Path, arguments: Sequence[str], errors: TextIO, kind: Kind | None
     ) -> WarmCommand | None:
-        if kind is None or (kind == "simulated" and script not in (COMMAND, BENCHMARK)):
+        if kind is None or (kind == "simulated" and script not in WARM_SCRIPTS):
             return None
         environment = self.environment
         return WARM.start(script, arguments, self.folder, errors, environment, kind=kind)

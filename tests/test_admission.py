@@ -313,7 +313,7 @@ def test_an_editor_takes_stacks_as_a_generator_does(tmp_path: Path) -> None:
     assert len({job.fingerprint for job in jobs}) == 1
     assert jobs[0].loads == set(jobs[0].contents.loras) and len(jobs[0].loads) == 2
     both = admit_edit(9, {**given, "loras": ["a.st", "b.st"], "lora_path": "a.st"})
-    assert isinstance(both, Rejected) and "give either loras or lora_path" in both.error
+    assert isinstance(both, Rejected) and "they are one setting" in both.error
 
 
 def test_the_folders_of_many_jobs_take_no_more_memory_than_those_of_some(tmp_path: Path) -> None:

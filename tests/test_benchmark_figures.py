@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.edit_benchmark.compare import compare
+from apps.edit_benchmark.comparison_table import comparison_page, print_comparison
 from apps.edit_benchmark.editing import Edit, EditedBy, loras_of, settings_of
 from apps.edit_benchmark.outputs import scores_csv, write_outputs
 from apps.edit_benchmark.records import Outcome, Record
-from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
-from apps.edit_benchmark.table import print_comparison, print_summary
+from apps.edit_benchmark.summary import JudgedBy, OtherJudge, Summary, summarise, to_json
+from apps.edit_benchmark.table import print_summary
+from core.errors import InputError
 
 NAMES = ["SC", "PQ", "O"]
 JUDGED_BY = JudgedBy("judge", "model", "hash", {}, 42)
@@ -114,7 +117,10 @@ def test_figures_are_gedit_benchs_own_to_the_last_digit(tmp_path: Path) -> None:
             assert [t["scores"]["O"]["mean"] for t in tables] == [float(np.mean(rows))]
 
 
-def test_no_figure_mixes_languages(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_figure_mixes_languages(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
     records = [
         *(record("sky", i, (8, 8), "en", i > 0) for i in range(2)),
         *(record("sky", i, (2, 2), "cn", i > 0) for i in range(2)),
@@ -123,13 +129,13 @@ def test_no_figure_mixes_languages(capsys: pytest.CaptureFixture[str]) -> None:
     assert summary.overall.scores == {} and summary.overall.n == 4
     print_summary(summary, Path("out"))
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[3:]]
-    assert [line.rsplit(" to ", 1)[0] for line in lines if line] == [
-        "sky en 2 0 0 8.00 8.00 8.00 8.00 0.00 8.00",
-        "sky cn 2 0 0 2.00 2.00 2.00 2.00 0.00 2.00",
-        "overall en 2 0 0 8.00 8.00 8.00 8.00 0.00 8.00",
-        "overall en, intersection 1 0 0 8.00 8.00 8.00 8.00 0.00 8.00",
-        "overall cn 2 0 0 2.00 2.00 2.00 2.00 0.00 2.00",
-        "overall cn, intersection 1 0 0 2.00 2.00 2.00 2.00 0.00 2.00",
+    assert [line.rsplit(" to ", 1)[0] for line in lines[:6]] == [
+        "sky en 2 2 0 0 8.00 8.00 8.00 8.00 0.00 8.00",
+        "sky cn 2 2 0 0 2.00 2.00 2.00 2.00 0.00 2.00",
+        "overall en 2 2 0 0 8.00 8.00 8.00 8.00 - 8.00",
+        "overall en, intersection 1 1 0 0 8.00 8.00 8.00 8.00 - -",
+        "overall cn 2 2 0 0 2.00 2.00 2.00 2.00 - 2.00",
+        "overall cn, intersection 1 1 0 0 2.00 2.00 2.00 2.00 - -",
     ]
 
 
@@ -164,9 +170,9 @@ def test_a_category_without_a_score_is_marked(
     assert written["overall"]["over"] == {"scored": 4, "of": 5}
     print_summary(summary, Path("out"))
     out = capsys.readouterr().out
-    assert "over 4 of 5" in out.splitlines()[-1] and out.count("over ") == 1
+    assert out.count(" over 4 of 5") == 1 and out.count(" of 5") == 1
     print_summary(summary_of(records[:2]), Path("out"))
-    assert "over " not in capsys.readouterr().out
+    assert " over 2 of " not in capsys.readouterr().out
 
 
 def test_a_group_without_pairs_in_the_intersection_is_marked_there() -> None:
@@ -191,8 +197,10 @@ def test_a_comparison_mixes_no_languages(tmp_path: Path) -> None:
         for i in range(3) for language in ("en", "cn")
     ]  # fmt: skip
     a, b = results(tmp_path / "a", before), results(tmp_path / "b", after)
-    lines = compare(a, b, "O", 100).lines
-    assert [(n.category, n.language, n.subset, n.pairs, n.difference.mean) for n in lines] == [
+    lines = compare([a, b], "O", 100).lines
+    assert [
+        (n.category, n.language, n.subset, n.pairs, n.differences[0].interval.mean) for n in lines
+    ] == [
         ("sky", "en", None, 3, 4.0),
         ("sky", "cn", None, 3, -1.0),
         ("overall", "en", "full", 3, 4.0),
@@ -209,11 +217,11 @@ def test_results_of_earlier_versions_are_compared(tmp_path: Path) -> None:
     for new in ("edited_by", "parts"):
         del summary[new]
     (a / "summary.json").write_text(json.dumps(summary), "utf-8")
-    comparison = compare(a, a, "O", 100)
+    comparison = compare([a, a], "O", 100)
     assert [(line.category, line.language) for line in comparison.lines] == [
         ("sky", None), ("overall", None),
     ]  # fmt: skip
-    assert comparison.edited_a == "editor"
+    assert comparison.runs[0].edited_by == "editor"
 
 
 # -- scores.csv ----------------------------------------------------------------
@@ -303,7 +311,7 @@ def test_a_comparison_keeps_its_figures(
     monkeypatch.setenv("COLUMNS", "60")
     a = results(tmp_path / "a", [record(LONG, i, (4, 4)) for i in range(3)])
     b = results(tmp_path / "b", [record(LONG, i, (8, 8)) for i in range(3)])
-    print_comparison(compare(a, b, "O", 100))
+    print_comparison(compare([a, b], "O", 100))
     shown = capsys.readouterr().out.splitlines()
     rows = shown[1:3]
     assert all("4.00  8.00  +4.00  +4.00 to +4.00" in row and len(row) <= 60 for row in rows)
@@ -322,7 +330,7 @@ def test_any_name_leaves_the_figures_whole(names: list[str], columns: int) -> No
     import os
     from unittest.mock import patch
 
-    summary = summary_of([record(name, i, (7.89, 7.89)) for i, name in enumerate(names)])
+    summary = summary_of([record(name, i, (7.89, 7.89)) for name in names for i in range(2)])
     out = io.StringIO()
     with patch.dict(os.environ, COLUMNS=str(columns)), contextlib.redirect_stdout(out):
         print_summary(summary, Path("out"))
@@ -348,9 +356,9 @@ def test_a_summary_tells_8_steps_from_1(tmp_path: Path) -> None:
     written = [json.loads((f / "summary.json").read_text("utf-8"))["edited_by"] for f in (a, b)]
     assert [w["settings"]["num_inference_steps"] for w in written] == [8, 1]
     assert written[0]["model"] == "a/model@main" and written[0]["seed"] == 42
-    comparison = compare(a, b, "O", 100)
-    assert "num_inference_steps 8" in comparison.edited_a
-    assert "num_inference_steps 1" in comparison.edited_b
+    comparison = compare([a, b], "O", 100)
+    assert "num_inference_steps 8" in comparison.runs[0].edited_by
+    assert "num_inference_steps 1" in comparison.runs[1].edited_by
 
 
 def test_settings_that_differ_between_pairs_are_said_so() -> None:
@@ -377,3 +385,107 @@ def test_loras_are_named_with_content_and_strength(capsys: pytest.CaptureFixture
     line = capsys.readouterr().out.splitlines()[1]
     assert line.startswith("editor: a/model@main, ")
     assert "LoRA style.safetensors #abababab at 0.8 (2 edits)" in line and "seed 42" in line
+
+
+# -- several judges ------------------------------------------------------------
+
+
+def test_judges_stand_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    mine = [record("sky", i, (i, i)) for i in range(4)] + [record("sea", 9, None)]
+    theirs = [record("sky", i, (9 - i, 9 - i)) for i in range(4)] + [record("sea", 9, (5, 5))]
+    kept = JudgedBy("strict", "other", "prompts", {"temperature": 0.7}, 1, 8, ["torch 1"])
+    summary = summary_of(mine, others=[OtherJudge(kept, NAMES, theirs)])
+    own, other = json.loads(to_json(summary))["judges"]
+    assert (own["judged_by"]["judge"], other["judged_by"]["judge"]) == ("judge", "strict")
+    assert (own["overall"]["scores"]["O"]["mean"], other["overall"]["scored"]) == (1.5, 5)
+    assert other["same_order"] == {"n": 4, "spearman": -1.0, "kendall": -1.0}
+    assert summary.rank_correlations == {"strict": -1.0}
+    print_summary(summary, Path("out"))
+    own_table, _, beside = capsys.readouterr().out.partition("judges side by side:")
+    assert "unparsed %" in own_table and " 20 " in own_table
+    rows = [line.split() for line in beside.splitlines()[1:5]]
+    assert " ".join(rows[0]) == "category A scored A O A 95 % B scored B O B 95 %"
+    assert rows[2] == ["sea", "0", "-", "-", "1", "5.00", "-"]
+    assert rows[3][:3] == ["overall", "4", "1.50"]
+    assert "A: judge (model, prompts hash), seed 42, 20 % unparsed" in beside
+    assert "temperature 0.7), seed 1, batches of 8, torch 1" in beside
+
+
+# -- several runs --------------------------------------------------------------
+
+
+def test_of_several_runs_it_is_said_which_differences_are_real(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    random = np.random.default_rng(5)
+    noise = [random.normal(0, 0.3, 40) for _ in range(3)]
+    better = [0.0, 0.0, 2.0]
+    folders = [
+        results(
+            tmp_path / name,
+            [
+                record("sky" if i < 20 else "sea", i, (5 + more + ours[i],) * 2)
+                for i in range(40 if name != "c" else 39)
+            ],
+        )
+        for name, more, ours in zip("abc", better, noise, strict=True)
+    ]
+    comparison = compare(folders, "O", 2_000)
+    assert comparison.without_all == 1
+    [overall] = comparison.overalls
+    between = {(d.earlier, d.later): d for d in overall.differences}
+    assert {pair: d.is_real for pair, d in between.items()} == {
+        (0, 1): False, (0, 2): True, (1, 2): True,
+    }  # fmt: skip
+    # Paired, by hand: the mean of two categories' mean differences on the 39 pairs of all.
+    ours = [np.asarray(better[run] + noise[run]) for run in (0, 2)]
+    by_hand = ((ours[1] - ours[0])[:20].mean() + (ours[1] - ours[0])[20:39].mean()) / 2
+    assert between[0, 2].interval.mean == pytest.approx(by_hand)
+    assert all(d.adjusted >= d.p for line in comparison.lines for d in line.differences)
+
+    print_comparison(comparison)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "pairs A B C B - A 95 % C - A 95 % C - B 95 %" in shown
+    assert "Holm's correction for 3 comparisons): C - A +" in shown
+    assert "Not shown to be real: B - A " in shown and "1 pair without a score in all" in shown
+    page = comparison_page(comparison)
+    assert page.columns[:5] == ["Category", "Pairs", "A", "B", "C"] and len(page.rows[0]) == 14
+    assert page.notes[0] == "A: a, B: b, C: c. Pictures are shown of A and B."
+
+
+def test_a_judge_of_the_same_name_with_other_settings_keeps_its_tables(tmp_path: Path) -> None:
+    greedy, drawn = (replace(JUDGED_BY, settings={"temperature": t}) for t in (0.0, 0.7))
+    for by, score in ((greedy, 4.0), (drawn, 8.0), (drawn, 9.0), (greedy, 5.0)):
+        records = [record("sky", i, (score, score)) for i in range(2)]
+        write_outputs(tmp_path, records, summarise(records, NAMES, by, "editor", 100))
+    found = {
+        (data := json.loads(file.read_text("utf-8")))["judged_by"]["settings"]["temperature"]: (
+            file.parent.name, data["overall"]["scores"]["O"]["mean"]
+        )
+        for file in tmp_path.glob("tables/*/summary.json")
+    }  # fmt: skip
+    assert found[0.0] == ("judge", 5.0) and found[0.7][1] == 9.0
+    assert found[0.7][0].startswith("judge-")
+    assert len(list(tmp_path.glob("tables/*"))) == 2
+    [line] = compare([tmp_path, tmp_path], "O", 100, found[0.7][0]).overalls
+    assert line.means == [9.0, 9.0]
+
+
+def test_runs_are_compared_by_any_judge_that_scored_them_all(tmp_path: Path) -> None:
+    """The last judge of one run is not the last one of the other."""
+    folders = []
+    for name in "ab":
+        folders.append(results(tmp_path / name, [record("sky", i) for i in range(3)]))
+    records = [record("sky", i, (1, 1)) for i in range(3)]
+    strict = JudgedBy("strict", "other", "prompts", {}, 1)
+    write_outputs(folders[1], records, summarise(records, NAMES, strict, "editor", 100))
+    with pytest.raises(InputError, match=r"different judges cannot be compared\. --judge NAME"):
+        compare(folders, "O", 100)
+    [line] = compare(folders, "O", 100, "judge").overalls
+    assert line.means == pytest.approx([48**0.5] * 2)
+    with pytest.raises(InputError, match="no tables of the judge 'strict'; it has judge"):
+        compare(folders, "O", 100, "strict")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 import yaml
 from PIL import Image
@@ -16,20 +15,26 @@ from core.store.dataset_folder import in_readable_order, settle, with_exact_seed
 from tests.conftest import Project, simulated
 from tests.edit_world import Bench, pair
 
-datasets.disable_progress_bars()
 Load = Callable[[Path], list[dict[str, Any]]]
 COLUMNS = {"image", "task_id", "prompt", "seed", "lora", "width", "metadata", "fingerprint"}
+
+
+def load_dataset(path: str, **options: Any) -> Any:
+    import datasets  # half a second, and threads: for no other test process
+
+    datasets.disable_progress_bars()
+    return datasets.load_dataset(path, **options)
 
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """All rows of a folder, which is one split; by the builder's name, and by the folder alone."""
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     cache = str(tmp_path / "cache")
 
     def rows(folder: Path) -> list[dict[str, Any]]:
-        by_builder = datasets.load_dataset("imagefolder", data_dir=str(folder), cache_dir=cache)
-        by_folder = datasets.load_dataset(str(folder), cache_dir=cache)
+        by_builder = load_dataset("imagefolder", data_dir=str(folder), cache_dir=cache)
+        by_folder = load_dataset(str(folder), cache_dir=cache)
         assert list(by_builder) == list(by_folder) == ["train"]
         found = [dict(row) for row in by_folder["train"]]
         for row, other in zip(found, by_builder["train"], strict=True):
@@ -215,7 +220,7 @@ def test_configs_of_a_users_own_count(tmp_path: Path) -> None:
     configs = {"configs": [{"config_name": "default", "data_files": files}]}
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump(configs)}---\n# Mine\n")
     settle(folder)
-    loaded = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    loaded = load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
     assert list(loaded) == ["test"] and len(loaded["test"]) == 3
 
 
@@ -275,6 +280,6 @@ def test_replaced_edits_are_loaded_though_verdicts_lie_beside_them(
         assert run.process.returncode == 0, run.errors
     (kept,) = (bench.results / ".replaced").iterdir()
     cache = str(tmp_path / "cache")
-    rows = datasets.load_dataset(str(kept), split="train", cache_dir=cache)
+    rows = load_dataset(str(kept), split="train", cache_dir=cache)
     assert [row["num_inference_steps"] for row in rows] == [2, 2, 2]
     assert all(row["image"].size == (64, 64) for row in rows)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import core
 from apps.doctor import command as doctor
 from apps.edit_benchmark import command as benchmark
+from apps.edit_images.command import main as edit
 from apps.watch import command as watch
 from core.events import TaskPreview, TaskProgress
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
@@ -129,16 +131,19 @@ def test_the_commands_of_the_readme_run(
     command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (command.folder / "prompts.txt").write_text("a red house\na blue boat\n")
+    (command.folder / "photos").mkdir()
+    Image.new("RGB", (16, 16)).save(command.folder / "photos" / "house.png")
     monkeypatch.setattr("core.devices.nvml.list_gpus", list)
     config = str(PROJECT / "config" / "edit_benchmark.yaml")
     scripts: dict[str, Callable[[list[str]], int]] = {
         "generate_images_from_tweets.py": lambda argv: command.run(*argv)[0],
         "doctor.py": lambda argv: doctor.main(argv, ask=lambda: TORCH),
         "run_edit_benchmark.py": lambda argv: benchmark.main([argv[0], config, "--dry-run"]),
+        "edit_images.py": lambda argv: edit(argv, backend=InlineBackend()),
         "watch.py": watch.main,
     }
     lines = [line for line in commands("README.md") if line.startswith("python ")]
-    assert len(lines) == 6
+    assert len(lines) == 7
     for line in lines:
         _, script, *arguments = shlex.split(line)
         assert scripts[script](arguments) == 0, (line, capfd.readouterr())

@@ -126,3 +126,14 @@ def test_guidance_needs_a_negative_prompt_and_two_passes(loaded: Loaded, name: s
     assert np.array_equal(np.asarray(plain.image), np.asarray(none.image))
     assert not np.array_equal(np.asarray(plain.image), np.asarray(guided.image))
     assert (plain.used["cfg"], guided.used["cfg"]) == (1.0, 4.0)
+
+
+def test_a_mask_and_a_reference(loaded: Loaded, pictures: list[str], tmp_path: Path) -> None:
+    family, mask = loaded("flux2_klein", "edit"), Image.new("L", (80, 80), 0)
+    mask.paste(255, (0, 0, 40, 80))
+    mask.save(tmp_path / "mask.png")
+    given: dict[str, Any] = {"mask": str(tmp_path / "mask.png")}
+    one, other = (pixels(family, edit(pictures[:1], seed=seed, **given)) for seed in (1, 2))
+    changed = np.abs(one.astype(int) - other).mean(axis=(0, 2))  # by column
+    assert changed[:24].mean() > 3 * changed[-16:].mean()
+    assert not np.array_equal(one, pixels(family, edit(pictures, **given)))

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.conftest import Project, wait_until, worker_processes
 from tests.edit_world import Bench, pair
 
+NAMED = ("viescore", "yes-no")  # prompt files, as they stand in the names of judges
 SLOW: dict[str, Any] = {"seconds_per_megapixel_step": 30.0, "score_seconds": 0.1}
 
 
@@ -32,9 +33,10 @@ def test_every_pair_is_edited_and_scored_and_the_table_is_printed_last(bench: Be
     assert str(bench.results) in where
     assert editor.startswith("editor: simulated, num_inference_steps 1, ")
     assert bench.summary()["judged_by"]["prompt_hash"] in judge and "seed 42" in judge
-    columns = ["category", "n", "failed", "unparsed", "SC", "PQ", "O", "O", "median", "O", "std"]
-    assert table[0].split()[:11] == columns
-    assert [line.split()[0] for line in table[1:]] == ["sky", "颜色", "overall"]
+    columns = ["category", "n", "scored", "failed", "unparsed", "SC", "PQ", "O"]
+    assert table[0].split()[:8] == columns
+    assert [line.split()[0] for line in table[1:4]] == ["sky", "颜色", "overall"]
+    assert [line.partition(":")[0] for line in table[4:]] == ["SC", "PQ", "O", "overall"]
     record = bench.records()[0]
     assert record["scores"].keys() == {"SC", "PQ", "O"} and record["seed"] == 42
 
@@ -206,6 +208,18 @@ def test_another_judge_scores_the_same_edits(bench: Bench) -> None:
         "vlm-viescore-simulated", "vlm-yes-no-simulated",
     }  # fmt: skip
     assert bench.summary()["judged_by"]["judge"] == "vlm-yes-no-simulated"
+    tables = {name: bench.results / "tables" / f"vlm-{name}-simulated" for name in NAMED}
+    for name, folder in tables.items():
+        own = json.loads((folder / "summary.json").read_text("utf-8"))
+        assert own["judged_by"]["judge"] == folder.name, name
+        assert (folder / "results.jsonl").read_text("utf-8").count("\n") == 4
+    assert (tables["viescore"] / "scores.csv").read_text("utf-8").count("\n") == 5
+    beside = {j["judged_by"]["judge"]: j for j in bench.summary()["judges"]}
+    assert {name: j["overall"]["scored"] for name, j in beside.items()} == {
+        "vlm-viescore-simulated": 4, "vlm-yes-no-simulated": 4,
+    }  # fmt: skip
+    shown = run.output.partition("judges side by side:")[2]
+    assert "A scored" in shown and "B: vlm-viescore-simulated (" in shown
 
 
 def test_two_judges_of_one_kind_are_correlated(bench: Bench) -> None:
@@ -282,8 +296,8 @@ def test_an_interrupt_while_editing_keeps_the_scores_of_an_earlier_run(bench: Be
     assert len((bench.results / "scores.csv").read_text().splitlines()) == 1 + 4
     assert len(bench.verdicts()) == 4, "no new scores after an interrupt"
     table = run.output.splitlines()[3:]
-    assert table[0].split()[:6] == ["category", "n", "not", "tried", "failed", "unparsed"]
-    assert table[-1].split()[:4] == ["overall", "12", "8", "0"]
+    assert table[0].split()[:7] == ["category", "n", "scored", "not", "tried", "failed", "unparsed"]
+    assert ["overall", "12", "4", "8", "0"] in [line.split()[:5] for line in table]
 
 
 def test_poison_is_quarantined_and_the_rest_goes_on(bench: Bench) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from core.errors import InputError
 from core.messages import Lease
@@ -40,6 +41,25 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
         return editor
 
     return load
+
+
+def mask_of(folder: Path, white: int) -> str:
+    """A mask that is white up to a column."""
+    file = folder / f"{white}.png"
+    mask = Image.new("L", (80, 80), 0)
+    mask.paste(255, (0, 0, white, 80))
+    mask.save(file)
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def left_half(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return mask_of(tmp_path_factory.mktemp("masks"), 40)
+
+
+@pytest.fixture(scope="module")
+def nowhere(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return mask_of(tmp_path_factory.mktemp("masks"), 0)
 
 
 def edited(editor: Any, sources: list[str], **fields: Any) -> Any:
@@ -104,6 +124,50 @@ def test_several_sources_where_the_pipeline_takes_them(loaded: Loaded, pictures:
     assert not np.array_equal(np.asarray(several.image), np.asarray(one.image))
     with pytest.raises(InputError, match="takes one picture, 2 are given"):
         edited(loaded("qwen_image_edit"), pictures)
+
+
+def test_a_mask_is_white_or_transparent_where_a_picture_may_change(
+    tmp_path: Path, left_half: str
+) -> None:
+    from workers.models.masked_editing import read_mask
+
+    white = read_mask(left_half, None)
+    with Image.open(left_half) as mask:
+        colours = Image.new("RGB", mask.size, (200, 90, 240))
+        colours.putalpha(ImageOps.invert(mask))
+    colours.save(tmp_path / "clear.png")
+    Image.open(left_half).convert("RGBA").save(tmp_path / "opaque.png")
+    for name in ("clear.png", "opaque.png"):
+        assert read_mask(str(tmp_path / name), None).tobytes() == white.tobytes(), name
+
+
+@pytest.mark.parametrize("name", ["qwen_image_edit", "flux_kontext"])
+def test_an_edit_stays_within_its_mask(
+    loaded: Loaded, pictures: list[str], left_half: str, nowhere: str, name: str
+) -> None:
+    editor = loaded(name)
+
+    def drawn(mask: str, instruction: str) -> Any:
+        return np.asarray(edited(editor, pictures[:1], mask=mask, instruction=instruction).image)
+
+    assert np.array_equal(drawn(nowhere, "make it night"), drawn(nowhere, "make it winter"))
+    assert not np.array_equal(drawn(left_half, "make it night"), drawn(left_half, "make it winter"))
+    free = np.asarray(edited(editor, pictures[:1]).image)
+    assert np.array_equal(free, np.asarray(edited(editor, pictures[:1]).image)), "with none as ever"
+
+
+def test_references_within_a_mask_where_the_pipeline_takes_them(
+    loaded: Loaded, pictures: list[str], left_half: str
+) -> None:
+    with_one = edited(loaded("flux_kontext"), pictures, mask=left_half)
+    assert not np.array_equal(
+        np.asarray(with_one.image),
+        np.asarray(edited(loaded("flux_kontext"), pictures[:1], mask=left_half).image),
+    )
+    with pytest.raises(InputError, match="with a mask QwenImageEditInpaintPipeline takes one"):
+        edited(loaded("qwen_image_edit"), pictures, mask=left_half)
+    with pytest.raises(InputError, match="'QwenImageEditPlusPipeline' takes no mask"):
+        edited(loaded("qwen_image_edit_plus"), pictures[:1], mask=left_half)
 
 
 def test_true_cfg_with_a_negative_prompt_changes_the_picture(

@@ -26,7 +26,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this project with all that the document adds."""
     folder = tmp_path_factory.mktemp("project")
     for name in COPIED:
-        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        # With their bytecode, which is by time and size: it is as fresh as that of the originals.
+        shutil.copytree(PROJECT / name, folder / name)
     (folder / "demo_model").symlink_to(PROJECT / "demo_model")
     shutil.copy(PROJECT / "run_edit_benchmark.py", folder)
     for _, text in blocks():

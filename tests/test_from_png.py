@@ -170,7 +170,7 @@ def test_an_unusable_picture_is_one_line(
 def test_the_model_of_a_picture_is_taken_or_asked_for(
     command: Command, models: list[str], chosen: Any
 ) -> None:
-    from apps.tweets.again import Again
+    from apps.picture_commands.again import Again
     from core.errors import InputError
     from core.settings import load_settings
 

@@ -81,3 +81,26 @@ def test_no_worker_starts_before_it_is_known_which_packages_it_needs(
         assert worker.spec.packages == ({method} if method else frozenset())
         worker.serve().finish_all(1)
         assert [r.success for r in results.result(60)] == [True]
+
+
+def test_no_worker_starts_while_its_model_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: ThreadPoolExecutor
+) -> None:
+    """Its configs may be here already; the weights come, and nobody holds memory meanwhile."""
+    cache = tmp_path / "cache"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    folder = put_into_cache(cache, {})
+    backend = HubBackend()
+    backend.asking.transfers = True
+    config = {"model": MODEL, "device": "cpu"}
+    generator = MultiGPUImageGenerator(
+        1, config=config, output_dir=tmp_path / "out", backend=backend
+    )
+    with generator:
+        results = submitted(executor, generator, 1)
+        backend.let_the_engine_act()
+        assert backend.prepared and not backend.started
+        backend.asking.folder, backend.asking.transfers = str(folder), False
+        backend.asking.on_change()
+        backend.worker().serve().finish_all(1)
+        assert [r.success for r in results.result(60)] == [True]

@@ -377,3 +377,41 @@ def test_clip_compares_embeddings(loaded: Loaded, pictures: list[str]) -> None:
     alone = judge.run([lease(pictures, 1)])[0].used["scores"]
     assert verdicts[2].used["scores"] == pytest.approx(alone, abs=NEIGHBOURS)
     assert not any(verdict.remarks for verdict in verdicts)
+
+
+def test_several_passes_are_drawn_apart_and_averaged(
+    loaded: Loaded, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = loaded(max_new_tokens=200, temperature=0.7, num_pass=3)
+    said = ['{"score": [4, 4]}', '{"score": [9, 9]}', "no", "no", RIGHT, '{"score": [16, 16]}']
+    says(judge, monkeypatch, *said, RIGHT, '{"score": [8, 8]}', '{"score": [2, 2]}')
+    verdict = judge.run([lease(pictures, 0)])[0]
+    calls = verdict.details["calls"]
+    assert [call["pass"] for call in calls] == [0, 0, 1, 1, 2, 2]
+    # The second pass has no score: its first question was not answered in form.
+    assert verdict.used["scores"] == {"SC": 3.0, "PQ": 8.5, "O": pytest.approx(5.0)}
+    assert verdict.used["spread"] == {"SC": 1.0, "PQ": 0.5, "O": pytest.approx(1.0)}
+    assert (verdict.used["num_pass"], verdict.used["passes_scored"]) == (3, 2)
+
+
+def test_each_pass_draws_from_a_seed_of_its_own(loaded: Loaded, pictures: list[str]) -> None:
+    judge = loaded(temperature=1.0, num_pass=2)
+    calls = judge.run([lease(pictures, 0)])[0].details["calls"]
+    assert calls[0]["raw"] != calls[2]["raw"], "another draw"
+    alone = loaded(temperature=1.0).run([lease(pictures, 0)])[0].details["calls"]
+    assert [c["raw"] for c in calls[:2]] == [c["raw"] for c in alone], "the first is the usual one"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"num_pass": 4}, "needs a temperature above 0"),
+        (
+            {"num_pass": 4, "type": "vlm_logits", "prompts": "viescore_logits.yaml"},
+            "for judges that answer in words",
+        ),
+    ],
+)
+def test_passes_that_would_be_the_same_are_refused(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(InputError, match=f"judge.num_pass: 4 .*{why}"):
+        load_judge(JUDGE.model_copy(update=changes))

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.edit_benchmark.outputs import write_outputs
+from apps.edit_benchmark.ranks import spearman
 from apps.edit_benchmark.records import Outcome, Record, lines, read_records
 from apps.edit_benchmark.settings import load_benchmark_settings
-from apps.edit_benchmark.statistics import bootstrap_mean, bootstrap_mean_of_means, rank_correlation
+from apps.edit_benchmark.statistics import bootstrap_mean, bootstrap_mean_of_means
 from apps.edit_benchmark.summary import JudgedBy, summarise
 from apps.edit_benchmark.table import print_summary
 from core.engine.barrier import Barrier
@@ -144,7 +145,7 @@ def test_a_bad_prompt_file_is_named_with_its_key(tmp_path: Path) -> None:
 def test_the_bootstrap_interval_is_that_of_the_mean() -> None:
     values = np.random.default_rng(0).normal(5, 2, 400).tolist()
     interval = bootstrap_mean(values, 4000, seed=1)
-    assert interval is not None
+    assert interval is not None and interval.low is not None and interval.high is not None
     error = 1.96 * np.std(values) / np.sqrt(400)
     assert interval.mean == pytest.approx(np.mean(values))
     assert interval.high - interval.mean == pytest.approx(error, rel=0.1)
@@ -160,11 +161,11 @@ def test_every_group_counts_the_same_in_the_mean_of_means() -> None:
 
 
 def test_rank_correlation_with_ties() -> None:
-    assert rank_correlation([1, 2, 3, 4], [10, 20, 30, 40]) == pytest.approx(1)
-    assert rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+    assert spearman([1, 2, 3, 4], [10, 20, 30, 40]) == pytest.approx(1)
+    assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
     # By hand: ranks 1 2.5 2.5 4 and 1 3 2 4.
-    assert rank_correlation([1, 2, 2, 3], [1, 3, 2, 9]) == pytest.approx(0.9487, abs=1e-4)
-    assert rank_correlation([1, 1, 1], [1, 2, 3]) is None
+    assert spearman([1, 2, 2, 3], [1, 3, 2, 9]) == pytest.approx(0.9487, abs=1e-4)
+    assert spearman([1, 1, 1], [1, 2, 3]) is None
 
 
 def record(category: str, outcome: Outcome, overall: float | None = None) -> Record:

@@ -53,6 +53,7 @@ def test_editor_and_judge_have_modes_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     benchmark, _ = prepared(tmp_path, monkeypatch, 20.0)
+    assert benchmark.editor is not None
     assert (benchmark.editor.memory, benchmark.judge_model.memory) == ("fp8_cast", "full")
     tables = [line for line in lines if line.startswith("GPU memory that")]
     assert [table.split()[3] for table in tables] == ["editor", "judge"]
@@ -80,4 +81,5 @@ def test_finished_edits_keep_their_mode(
     ledger.set_state(replace(entry, state="done", size=len(b"an edit")), 1)
     ledger.close()
     second, plan = prepared(tmp_path, monkeypatch, 23.9)
-    assert second.editor.memory == "fp8_cast" and not plan.tasks
+    assert second.editor is not None and second.editor.memory == "fp8_cast"
+    assert not plan.tasks

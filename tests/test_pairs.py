@@ -17,6 +17,7 @@ from apps.edit_benchmark.categories import category_folder
 from apps.edit_benchmark.command import parse_arguments
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pairs import PairSet, read_pairs
+from apps.edit_benchmark.selection import Choice
 from core.checkpoints.lora_files import LoraInspector
 from core.errors import InputError
 from core.intake.admission import Admission, Admitted
@@ -89,7 +90,7 @@ def test_re_edit_with_pictures_beside_it(tmp_path: Path) -> None:
         ({"original_image_path": 7}, "expected text"),
         ({"edit_instruction_en": ""}, "edit_instruction_en: is missing or empty"),
         ({"edit_instruction_en": ["a"]}, "expected text"),
-        ("just a text", "Expected an object"),
+        ("just a text", "expected an object"),
     ],
 )
 def test_a_bad_row_keeps_its_place(tmp_path: Path, row: Any, message: str) -> None:
@@ -230,8 +231,8 @@ def test_columns_that_find_no_room_are_told_of_in_one_line(tmp_path: Path) -> No
         ({"edit_prompt": "x"}, "instruction", "edit_prompt"),
         ({"instruction": "", "edit": "x"}, "instruction", "edit"),
         ({"prompt": "", "instruction_en": "x"}, "instruction", "instruction_en"),
-        ({"instruction": "x", "input_file_name": None, "file_name": "a.png"}, "input_file_name",
-         "file_name"),
+        ({"instruction": "x", "input_file_name": None, "image_path": "a.png"}, "input_file_name",
+         "image_path"),
         ({"instruction": "x", "input_file_name": "", "image": "a.png"}, "input_file_name", "image"),
     ],
 )  # fmt: skip
@@ -246,7 +247,7 @@ def test_a_misspelt_column_is_hinted_at(tmp_path: Path) -> None:
     pair = only(imagefolder(tmp_path, {"input_file_name": "a.png", "instrution": "x"}))
     assert "is 'instrution' misspelt?" in str(pair.problem)
     pair = only(imagefolder(tmp_path, {"input_file_name": "a.png", "instruction": "", "mood": "x"}))
-    assert str(pair.problem) == "instruction: is missing or empty."
+    assert str(pair.problem) == "metadata.jsonl row 1: instruction: is missing or empty."
 
 
 def test_a_downloaded_dataset_of_links_is_read(tmp_path: Path) -> None:
@@ -325,7 +326,10 @@ def test_a_category_stays_as_it_is_given(tmp_path: Path) -> None:
     pairs = read(imagefolder(tmp_path, *({**row, "category": f" {c} "} for c in CATEGORIES)))
     assert pairs.categories == CATEGORIES
     assert not any(p.problem for p in pairs.pairs)
-    assert [p.category for p in pairs.selected(["🌧", "a/b"], None).pairs] == ["a/b", "🌧"]
+    assert [p.category for p in pairs.selected(Choice(categories=["🌧", "a/b"])).pairs] == [
+        "a/b",
+        "🌧",
+    ]
 
 
 def test_every_category_has_a_folder_of_its_own() -> None:

@@ -191,11 +191,11 @@ def test_names_that_the_locale_cannot_encode_are_drawn_and_found_again(
     assert again == f"4 tweets: {'1 done, 3' if narrow != ASCII else '4'} skipped"
 
 
-def test_a_stack_of_such_names_reaches_its_worker(project: Project, narrow: dict[str, str]) -> None:
+def test_a_stack_of_such_names_reaches_its_worker(project: Project) -> None:
     for name in ("雪", "花"):
         write_safetensors(project.folder / f"{name}.safetensors", f"{name}.lora_A")
     stack = [{"path": "雪.safetensors", "strength": 0.5}, "花.safetensors"]
-    project.environment = narrow
+    project.environment = ASCII
     run = project.run([project.write_tweets([{"prompt": "a", "loras": stack}]), 1])
     assert run.process.returncode == 0, run.errors
     assert "1 done; 2 LoRA loads" in run.output
@@ -218,12 +218,12 @@ def test_names_on_the_command_line_are_text_under_every_locale(
     assert r"_\u591c', or another" in run.errors, "the name that it proposes is text, too"
 
 
-def test_an_edit_benchmark_knows_its_categories_and_verdicts_under_every_locale(
-    project: Project, narrow: dict[str, str]
+def test_an_edit_benchmark_knows_its_categories_and_verdicts_under_a_narrow_locale(
+    project: Project, latin: dict[str, str]
 ) -> None:
     bench = Bench(project)
     bench.write_pairs([pair(0, category="Kat 雪"), pair(1, category="Land")])
-    project.environment = narrow
+    project.environment = latin
     run = bench.run("--categories", "Kat 雪")
     assert run.process.returncode == 0, run.errors
     assert bench.outcomes() == ["scored"]

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from loguru import logger
 
+from apps.edit_benchmark.pair_result import PairResult
 from apps.edit_benchmark.pairs import PairSet
-from apps.edit_benchmark.runner import EditBenchmark, PairResult
+from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import load_benchmark_settings
 from core.engine.backend import WorkerBackend
 from core.events import Event, TaskEnded, TaskSpared, WorkerState
@@ -108,6 +109,19 @@ def test_overlapped_stages_score_while_others_are_edited(world: World) -> None:
     run = world.benchmark(6, workers.backend, stages="overlapped", cpu_workers=2)
     assert scores(Running(run).results()) == ["done"] * 6
     assert sorted(world.ended()) == ["edit"] * 6 + ["score"] * 6
+
+
+@pytest.mark.parametrize("stages", ["sequential", "overlapped", "auto"])
+def test_a_judge_that_is_served_elsewhere_waits_for_no_device(world: World, stages: str) -> None:
+    def the_last_edit_waits_for_a_score(worker: StubWorker, lease: Lease) -> None:
+        if isinstance(lease.task, EditTask) and world.ended().count("edit") >= 5:
+            wait_until(lambda: "score" in world.ended(), "a score beside the editing")
+
+    workers = PlayedWorkers(the_last_edit_waits_for_a_score)
+    judge = {"type": "openai", "model": "judge", "api": {"base_url": "http://127.0.0.1:1/v1"}}
+    run = world.benchmark(6, workers.backend, stages=stages, cpu_workers=1, judge=judge)
+    assert scores(Running(run).results()) == ["done"] * 6
+    assert set(workers.given) == {("cpu0", "edit"), ("cpu0-api", "score")}
 
 
 @pytest.mark.parametrize("stages", ["overlapped", "auto"])

@@ -135,6 +135,18 @@ def test_what_failed_before_and_was_not_tried_again_keeps_its_reason(tmp_path: P
     )
 
 
+def test_a_second_interruption_in_a_row_keeps_the_reason_too(tmp_path: Path) -> None:
+    tasks: list[dict[str, Any]] = [{"prompt": f"{n}"} for n in range(99)] + [{"prompt": "!nan"}]
+    assert generate(tmp_path, tasks)[99].status == "failed"
+    for n in range(97):  # there is something to do before the last one is tried
+        tasks[n]["seed"] = 7
+    first = generate_interrupted(tmp_path, tasks)[99]
+    tasks[98]["seed"] = 7
+    second = generate_interrupted(tmp_path, tasks)[99]
+    assert second.status == "interrupted" and second.error == first.error
+    assert generate(tmp_path, tasks)[99].error == "a simulated failure that a retry would repeat"
+
+
 def generate_interrupted(
     folder: Path, tasks: Sequence[dict[str, Any]] = (), **options: Any
 ) -> list[Result]:

@@ -170,3 +170,12 @@ def test_speeds_in_words() -> None:
         "1.0/min",
         "15/h",
     ]
+
+
+def test_what_tasks_wait_for_stands_whole_between_the_bars_and_the_workers() -> None:
+    why = "Tasks to generate wait: gpu0 and gpu1 are drained. They go on when one is undrained."
+    lines = [line.plain for line in status_lines(replace(RUN, waiting_for=why), 40)]
+    first = next(i for i, line in enumerate(lines) if line.startswith("gpu0"))
+    assert " ".join(lines[1:first]) == why
+    assert f"waiting ({why[:-1]})" in sentence(replace(RUN, waiting_for=why))
+    assert RunStatus.from_json(replace(RUN, waiting_for=why).as_json()).waiting_for == why

@@ -92,14 +92,16 @@ ALLOWED["apps.doctor"] = {"apps", *EVERYTHING}
 ALLOWED["apps.gallery"] = {"apps", "apps.page_parts", *EVERYTHING}
 ALLOWED["apps.page_parts"] = set()
 ALLOWED["apps.prompts"] = {"apps", *EVERYTHING}
-ALLOWED["apps.tweets"] = {
+ALLOWED["apps.picture_commands"] = {
     "apps",
     "apps.gallery",
-    "apps.openai_images",
     "apps.prompts",
     "demo_model",
     *EVERYTHING,
 }
+COMMAND = {"apps", "apps.picture_commands", "apps.prompts", *EVERYTHING}
+ALLOWED["apps.tweets"] = {"apps.openai_images", *COMMAND}
+ALLOWED["apps.edit_images"] = COMMAND
 ALLOWED["apps.watch"] = {"apps", *EVERYTHING}
 ALLOWED["apps.edit_benchmark"] = {"apps", "apps.gallery", *EVERYTHING}
 ALLOWED["apps.server"] = {"apps", "apps.openai_images", "apps.page_parts", *EVERYTHING}

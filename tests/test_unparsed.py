@@ -38,7 +38,7 @@ def test_only_unparsed_pairs_are_asked_again(bench: Bench) -> None:
     run = bench.run("--retry-unparsed")
     assert run.process.returncode == 1
     assert bench.outcomes() == ["scored", "scored", "unparsed", "scored"]
-    assert "2 verdicts without a score are asked for again" in run.errors
+    assert "2 verdicts without a score: asked for again" in run.errors
     assert "Edit with:" not in run.errors, "no editor is loaded where nothing is to be edited"
     assert inodes(bench.edits()) == edits
     again = inodes(bench.verdicts())
@@ -101,8 +101,9 @@ SCORED = Record("p", "sky", "x", "en", ("a.png",), None, "scored", {"O": 5.0}, N
 
 
 def test_the_summary_shows_how_much_probability_the_score_tokens_had(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
     unparsed = replace(SCORED, category="ground", outcome="unparsed", scores=None)
     records = [
         replace(SCORED, mass={"SC": 1.0, "PQ": 0.5}),
@@ -118,7 +119,7 @@ def test_the_summary_shows_how_much_probability_the_score_tokens_had(
     print_summary(summary, tmp_path)
     header, *rows = capsys.readouterr().out.splitlines()[2:]
     assert header.split()[-1] == "mass"
-    assert [row.split()[-1] for row in rows if row.strip()] == ["0.62", "2e-08", "-", "0.42"]
+    assert [row.split()[-1] for row in rows[:4]] == ["0.62", "2e-08", "-", "0.42"]
     (tmp_path / "results.jsonl").write_text(lines(records), "utf-8")
     assert read_records(tmp_path) == records
 

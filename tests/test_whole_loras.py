@@ -4,7 +4,8 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -366,6 +367,24 @@ def test_what_saving_leaves_in_names_does_not_matter(name: str, tmp_path: Path) 
     kept.check(writer.deltas, 1.0)
 
 
+@contextmanager
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """What libraries log: those that hand it on, and those that do not."""
+    records: list[logging.LogRecord] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    handler = Handler()
+    loggers = [logging.getLogger(name) for name in ("", "diffusers", "transformers")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield records
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
 @pytest.mark.parametrize("way", ["kept", "exchanged"])
 @pytest.mark.parametrize(
     ("name", "layer"),
@@ -378,22 +397,18 @@ def test_what_saving_leaves_in_names_does_not_matter(name: str, tmp_path: Path) 
     ],
 )
 def test_a_few_layers_of_a_text_encoder_are_a_lora_too(
-    name: str, layer: str, way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str, layer: str, way: str, tmp_path: Path
 ) -> None:
     kept, writer = Kept(FAMILIES["SDXL"], way), sdxl_writer()
     file = tmp_path / "words.safetensors"
-    libraries = [logging.getLogger(name) for name in ("diffusers", "transformers")]
-    for library in libraries:
-        library.addHandler(caplog.handler)
-    for number in range(2):  # with another one held
-        lora = writer.lora(layer, 2, 2.0, "text_encoder")
-        ends = {"down": lora.down, "up": lora.up}
-        writer.tensors |= {name.format(end) + ".weight": t for end, t in ends.items()}
-        kept.use(writer.save(file.with_stem(f"words{number}")))
-        kept.check(writer.deltas, 1.0)
-    for library in libraries:
-        library.removeHandler(caplog.handler)
-    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
+    with logged() as records:
+        for number in range(2):  # with another one held
+            lora = writer.lora(layer, 2, 2.0, "text_encoder")
+            ends = {"down": lora.down, "up": lora.up}
+            writer.tensors |= {name.format(end) + ".weight": t for end, t in ends.items()}
+            kept.use(writer.save(file.with_stem(f"words{number}")))
+            kept.check(writer.deltas, 1.0)
+    assert [r.getMessage() for r in records if r.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize("way", ["kept", "exchanged"])
@@ -471,14 +486,10 @@ def test_a_refused_file_is_read_once(
 
 
 @pytest.mark.parametrize("way", ["kept", "exchanged"])
-def test_nothing_is_warned_of_where_nothing_is_wrong(
-    way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_is_warned_of_where_nothing_is_wrong(way: str, tmp_path: Path) -> None:
     """Such warnings would hide those that mean something."""
-    diffusers = logging.getLogger("diffusers")
-    diffusers.addHandler(caplog.handler)
     kept = Kept(FAMILIES["FLUX"], way)
-    with warnings.catch_warnings(record=True) as warned:
+    with warnings.catch_warnings(record=True) as warned, logged() as records:
         warnings.simplefilter("always")
         for layer in ("proj_out", "x_embedder"):  # each alone; one ends as other layers do
             writer = Writer(FAMILIES["FLUX"])
@@ -493,10 +504,9 @@ def test_nothing_is_warned_of_where_nothing_is_wrong(
             writer = Writer(FAMILIES["FLUX"])
             named(prefix, ranks=(2 + number,))(writer)
             kept.use(writer.save(tmp_path / f"{number}.safetensors"))
-    diffusers.removeHandler(caplog.handler)
     for_users = (UserWarning, RuntimeWarning)
     assert [str(w.message) for w in warned if issubclass(w.category, for_users)] == []
-    assert [r for r in caplog.records if r.name.startswith(("diffusers", "peft"))] == []
+    assert [r for r in records if r.name.startswith(("diffusers", "peft"))] == []
 
 
 # -- other models ------------------------------------------------------------------------------

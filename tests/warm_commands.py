@@ -1,8 +1,8 @@
 """Commands without the wait for their imports: forks of a process that has imported them.
 
 Such a command has its own folder, streams, process group, mark and exit code, and starts workers
-as any; only the interpreter's start and the imports are left out. Tests of these start it
-themselves.
+as any; only the interpreter's start and end, and the imports, are left out. Tests of these start
+it themselves.
 """
 
 import json
@@ -22,14 +22,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tests import warm_fork_server
+from tests.late_environment import FAULTS, HUB
 from tests.warm_server import MARK, REPLY, REQUEST, UNMARKED, Kind
 
 PROJECT = Path(__file__).resolve().parent.parent
 # Environment: set by pytest and torch, and of no effect on commands.
 UNHEEDED = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
 INHERITED = ("Umask:", "SigIgn:", "SigBlk:", "Cpus_allowed:")  # in /proc/self/status
-# Environment: which may differ, as what begins with HF_ where the hub's library comes later.
-LATE = {"NO_PROXY", "XDG_RUNTIME_DIR", MARK}
+# Environment: which may differ, as what begins with HF_: a fork reads it, or reads it again.
+LATE = {"NO_PROXY", "XDG_RUNTIME_DIR", MARK, *FAULTS}
 RUN = "PYTEST_XDIST_TESTRUNUID"  # environment: the same in all processes of one run of the tests
 NO_RUN = uuid.uuid4().hex
 POLL = 0.005  # seconds
@@ -113,10 +114,10 @@ class WarmCommands:
             output: where its standard output goes; None: to `communicate`.
             kind: what its workers are.
         """
-        of_hub = {name for name in environment if name.startswith("HF_")}
+        of_hub = {name for name in environment if name.startswith(HUB)}
         if _surroundings() != self._surroundings or environment.keys() - of_hub - LATE:
             return None
-        server = _server(os.getpid(), "simulated" if of_hub else kind)
+        server = _server(os.getpid(), kind)
         return server.start(script, arguments, folder, errors, environment, output)
 
 

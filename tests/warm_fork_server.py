@@ -1,7 +1,6 @@
 """A command's fork server as a fork that waits for its work: it has imported what workers need.
 
-Tests of the fork server's own start have no warm commands, and those of a hub's models none whose
-fork server is ready: what they ask it is read from the environment as libraries are imported.
+Tests of the fork server's own start have no warm commands.
 """
 
 import ctypes
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from core.devices.load_turns import PARALLEL_LOADING
 from core.processes.fork_server import PRELOAD, PRELOAD_ROLE
+from tests import late_environment
 
 if TYPE_CHECKING:
     from tests.warm_server import Kind
@@ -87,8 +87,10 @@ def _is_for(kind: "Kind") -> bool:
     """Whether the fork server that is to be started now is of that kind."""
     if kind == "simulated":
         return os.environ.get(PRELOAD_ROLE) == "simulated"
-    read = PARALLEL_LOADING in os.environ or any(name.startswith("HF_") for name in os.environ)
-    return os.environ.get(PRELOAD_ROLE) not in (None, "simulated") and not read
+    # diffusers reads PARALLEL_LOADING as it is imported.
+    return os.environ.get(PRELOAD_ROLE) not in (None, "simulated") and (
+        PARALLEL_LOADING not in os.environ
+    )
 
 
 def _wait(connection: socket.socket) -> NoReturn:
@@ -101,6 +103,7 @@ def _wait(connection: socket.socket) -> NoReturn:
             call, environment = json.loads(data)
             os.environ.clear()
             os.environ.update(environment)
+            late_environment.read_again()
             ctypes.CDLL(None).prctl(PR_SET_NAME, NAME.encode())
             sys.modules.pop(PRELOAD, None)
 

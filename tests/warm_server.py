@@ -15,7 +15,10 @@ import types
 from pathlib import Path
 from typing import Any, Literal
 
-from tests import warm_fork_server
+from loguru import logger
+
+from tests import known_paths, late_environment, warm_fork_server
+from tests.quick_exit import run_and_exit
 
 Kind = Literal["simulated", "models"]
 """What the commands' workers are: on simulated devices, or with real models."""
@@ -35,6 +38,12 @@ COMMANDS = (
     *("multiprocessing.popen_forkserver", "encodings.utf_8_sig", "pydantic.dataclasses"),
     *("numpy.ma", "rich._emoji_codes", "PIL.BmpImagePlugin", "PIL.GifImagePlugin"),
     *("PIL.JpegImagePlugin", "PIL.PpmImagePlugin", *warm_fork_server.SIMULATED),
+    *(
+        "apps.gallery.writer",
+        "core.devices.nvml",
+        "core.intake.kinds.edit",
+        "core.intake.kinds.score",
+    ),
 )
 HUB = "huggingface_hub"  # it reads the environment as it is imported
 MARK = "TEST_MARK"  # environment: by which a test knows a command and all that it started
@@ -80,6 +89,7 @@ def _become(
     _wear(environment[MARK])
     os.environ.clear()
     os.environ.update(environment)
+    late_environment.read_again()
     os.setsid()
     os.chdir(folder)
     for file, number in ((output, 1), (errors, 2)):
@@ -92,7 +102,8 @@ def _become(
     main = types.ModuleType("__main__")
     main.__file__ = line[0]
     sys.modules["__main__"] = main
-    exec(compile(script.read_bytes(), script, "exec"), main.__dict__)
+    code = compile(script.read_bytes(), script, "exec")
+    run_and_exit(lambda: exec(code, main.__dict__))
 
 
 def _wear(mark: str) -> None:
@@ -105,10 +116,32 @@ def _wear(mark: str) -> None:
     ctypes.memmove(begin + place, worn, len(worn))
 
 
+def read_once() -> None:
+    """Have what a process reads and makes once: default settings, validators, torch's version."""
+    from apps.edit_benchmark.settings import load_benchmark_settings
+    from apps.server.settings import load_server_settings
+    from core.devices.nvml import unlisted_gpus
+    from core.intake.kinds.edit import EditKind
+    from core.intake.kinds.generate import GenerateKind
+    from core.intake.kinds.score import ScoreKind
+    from core.settings import load_settings
+
+    known_paths.look_up_once()
+    logger.remove(logger.add(sys.stderr))
+    load_settings()
+    load_benchmark_settings()
+    load_server_settings()
+    GenerateKind().parse({"prompt": "a"})
+    EditKind().parse({"instruction": "a", "source_images": ["a.png"]})
+    ScoreKind().parse({"instruction": "a", "source_images": ["a.png"], "edited_image": "b.png"})
+    unlisted_gpus()
+
+
 def main(listener: int, kind: Kind) -> None:
     gc.disable()  # while importing: a tenth sooner
     for name in COMMANDS:
         __import__(name)
+    read_once()
     assert HUB not in sys.modules, "it reads the environment as it is imported"
     if kind == "models":
         warm_fork_server.import_models()

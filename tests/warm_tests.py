@@ -18,7 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hypothesis import strategies
+
 from tests import warm_fork_server
+from tests.quick_exit import run_and_exit
 
 PROJECT = Path(__file__).resolve().parent.parent
 JOIN = PROJECT / "tests" / "warm_join.py"
@@ -35,8 +38,25 @@ IMPORTED = (
     *("workers.judges.registry", "workers.judges.vlm_logits", "workers.judges.clip"),
     *("workers.process", "workers.result_saver", "workers.library_warnings"),
     *("demo_model.demo_workers", "diffusers.guiders", "peft.utils.hotswap", "numpy.ctypeslib"),
-    *("openai.types.responses", "piexif", "starlette.testclient"),  # not datasets: it has threads
-)
+    *("openai.types.responses", "piexif", "piexif.helper", "starlette.testclient"),
+    *("hypothesis.strategies", "playwright.sync_api", "axe_playwright_python.sync_playwright"),
+    *(
+        "sd_parsers",
+        "sd_prompt_reader.image_data_reader",
+        "pillow_heif",
+        "prometheus_client.parser",
+    ),
+    *(
+        "apps.doctor.command",
+        "apps.gallery.command",
+        "apps.watch.command",
+        "apps.picture_commands.again",
+    ),
+    *("benchmarks.churn", "benchmarks.soak", "demo_model.build", "demo_model.gate"),
+    *("PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.PpmImagePlugin", "PIL.TiffImagePlugin"),
+    *("core.engine.engine", "core.processes.local_backend", "core.judges.clip"),
+    *("core.intake.kinds.generate", "workers.simulated_gpu", "workers.hub_download"),
+)  # not datasets, nor pandas: they have threads
 # Environment: threads of a library would not survive the fork.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 REQUEST = 1 << 20  # bytes
@@ -141,13 +161,14 @@ def main(listener: int) -> None:
     with words_unheard():
         for name in IMPORTED:
             __import__(name)
+        strategies.text().validate()  # reads, or makes, hypothesis' table of all characters
     gc.enable()
     gc.collect()
     gc.freeze()
     threads = os.listdir("/proc/self/task")
     assert len(threads) == 1, f"{len(threads)} threads: forks of this process may hang"
     code = serve(socket.socket(fileno=listener))
-    exec(code, sys.modules["__main__"].__dict__)
+    run_and_exit(lambda: exec(code, sys.modules["__main__"].__dict__))
 
 
 if __name__ == "__main__":

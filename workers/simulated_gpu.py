@@ -32,6 +32,8 @@ from PIL import Image
 
 from core.errors import InputError
 from core.fault_points import hold_the_gil
+from core.judge import Judge
+from core.judge_rows import row_of
 from core.messages import Keep, Lease
 from core.pictures.source_images import read_image
 from core.tasks import EditTask, GenerateTask, ScoreTask
@@ -92,7 +94,7 @@ class SimulatedGpu(ModelFamily):
             _break_if_asked(fault)
         if isinstance(leases[0].task, ScoreTask):
             time.sleep(self._times.score_seconds)
-            return [_verdict(lease) for lease in leases]
+            return [_verdict(lease, self.spec.judge) for lease in leases]
         return [self._picture(lease) for lease in leases]
 
     def _break_if_lost(self) -> None:
@@ -184,8 +186,8 @@ def _words(lease: Lease) -> str:
     return task.instruction
 
 
-def _verdict(lease: Lease) -> Verdict:
-    """Scores that depend on instruction and seed.
+def _verdict(lease: Lease, judge: Judge | None) -> Verdict:
+    """Scores that depend on instruction and seed, of the names that the judge's protocol has.
 
     `!unparsed` in an instruction gives none, `!unparsed:3` none in the first 3 asks.
     """
@@ -197,6 +199,14 @@ def _verdict(lease: Lease) -> Verdict:
         call = {"name": "SC", "value": None, "problem": "no JSON object", "raw": "no idea"}
         return Verdict({"scores": None}, {"calls": [call]})
     draw = random.Random(f"{_words(lease)} {lease.task.seed}")
+    if judge is not None and judge.prompts.score_names != ["SC", "PQ", "O"]:
+        row = row_of(lease.task)
+        answers = []
+        for asked in judge.prompts.asked(row):
+            parts = {p: float(draw.randint(*map(int, asked.range))) for p in asked.parts}
+            told = {"name": asked.name, "parts": parts, "value": asked.value_of(parts)}
+            answers.append({**told, "problem": None, "raw": []})
+        return Verdict({"scores": judge.prompts.scores_of(row, answers)}, {"calls": answers})
     consistency, quality = draw.randint(0, 10), draw.randint(0, 10)
     scores = {"SC": consistency, "PQ": quality, "O": (consistency * quality) ** 0.5}
     return Verdict({"scores": scores}, {"calls": []})

@@ -8,6 +8,7 @@ from typing import Any
 
 from loguru import logger
 
+from apps.arguments import command_parser
 from apps.doctor.examination import Findings, examine
 from apps.doctor.finding import Finding
 from apps.doctor.software import ask_torch
@@ -29,13 +30,11 @@ exit codes: 0 runs can start, 1 something would stop them, 2 unusable settings
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="doctor.py",
-        description="Look at this machine: what it has, what a run would use, what is missing and "
+    parser = command_parser(
+        "doctor.py",
+        "Look at this machine: what it has, what a run would use, what is missing and "
         "how to get it. Nothing is changed.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        EXAMPLES,
     )
     parser.add_argument(
         "--config", metavar="FILE", help="YAML settings that differ from config/default.yaml"

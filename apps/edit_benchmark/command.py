@@ -1,8 +1,10 @@
 """The command `run_edit_benchmark.py`: arguments, run, table, exit code."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,30 +20,38 @@ from apps.arguments import (
     gpu_ids,
     log_level,
     positive,
+    seed,
 )
 from apps.dry_run import add_dry_run_option, print_plan
-from apps.edit_benchmark.compare import compare, comparison_table
+from apps.edit_benchmark.agreement.command import agreement_arguments, tell_agreement
+from apps.edit_benchmark.best_of import choice_summary
+from apps.edit_benchmark.compare_command import compare_runs
+from apps.edit_benchmark.drifts import with_drifts
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
-from apps.edit_benchmark.outputs import correlations, write_outputs
-from apps.edit_benchmark.pairs import find_data, read_pairs
+from apps.edit_benchmark.judges import read_judges
+from apps.edit_benchmark.layout import official_names
+from apps.edit_benchmark.layout_folder import LayoutFolder, tell_layout
+from apps.edit_benchmark.official_results import official_table
+from apps.edit_benchmark.outputs import write_outputs
+from apps.edit_benchmark.pair_result import PairResult
+from apps.edit_benchmark.pairs import PairSet, find_data, read_pairs
 from apps.edit_benchmark.records import Record, record_of
-from apps.edit_benchmark.runner import EditBenchmark, PairResult
+from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_settings
-from apps.edit_benchmark.summary import JudgedBy, Summary, read_makers, summarise
-from apps.edit_benchmark.table import print_comparison, print_summary
+from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
+from apps.edit_benchmark.table import print_summary
 from apps.gallery.live import LiveGallery
-from apps.gallery.two_runs import write_comparison
 from apps.interrupts import Interrupts, unwrapped
 from apps.json_events import print_refusal
 from apps.log_lines import set_up_logging
 from apps.progress import create_view
 from apps.run_summary import failure_lines, time_line
 from core.engine.backend import WorkerBackend
-from core.errors import MultiGPUError, one_line
+from core.errors import MultiGPUError
 from core.events import told_both
-from core.judge_calls import OVERALL
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
-from core.paths import as_text, user_path
+from core.names import bounded, counted
+from core.paths import as_text, on_disk, user_path
 from core.store.results_table import FILE_NAME as TABLE
 
 ALL_SCORED, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -55,7 +65,11 @@ examples:
       check everything first, and see how long it will take and on which devices
   python run_edit_benchmark.py --config my.yaml --categories physical,causal --limit 20
   python run_edit_benchmark.py compare outputs/run_a outputs/run_b
-      paired differences of two runs on the same pairs; --html FILE shows both side by side
+      paired differences of two or more runs on the same pairs, and which of them are real;
+      --html FILE shows the first two side by side
+
+  python run_edit_benchmark.py agreement --data EditReward-Bench --config my.yaml
+      how often the judge prefers what people prefer; see agreement --help
 
 Run the same command again to continue: what is done and unchanged is not done again, and
 another judge scores the same edits. Edits and verdicts that are made anew because something
@@ -65,6 +79,10 @@ exit codes: 0 every pair has a score, 1 some have none, 2 unusable input, 130 in
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    return _run_parser().parse_args(argv)
+
+
+def _run_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Edit pictures by instruction on all GPUs, then have a judge score them.",
@@ -81,6 +99,22 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help='only these categories of the data; one with a comma stands in "quotes"',
     )
     add("--limit", type=positive, metavar="N", help="only the first N pairs")
+    add(
+        "--language",
+        type=categories,
+        metavar="en",
+        help="only instructions in this language, such as en or cn",
+    )
+    add(
+        "--subset",
+        action="append",
+        metavar="NAME",
+        help="only this part of the data set, such as intersection, dev or multi-turn (see "
+        "docs/EDIT_BENCHMARK.md); A,B is either, and each --subset narrows further",
+    )
+    add("--sample", type=positive, metavar="N", help="N pairs drawn at random")
+    add("--sample-seed", type=seed, metavar="S", help="decides which; by default --seed does")
+    add("--seed", type=seed, metavar="S", help="the base seed of edits, instead of `seed`")
     add("--gpu-ids", type=gpu_ids, metavar="0,2,4", help="which of the visible GPUs")
     add("--data", metavar="PATH", help="the pairs, instead of `data` in the settings")
     add("--output-dir", metavar="DIR", help="results go to DIR/<name of the data>")
@@ -106,36 +140,25 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="have the judge asked again, once more than before, where it gave no readable score",
     )
+    add(
+        "--score-only",
+        metavar="FOLDER",
+        type=Path,
+        help="score the edits in FOLDER and load no editor; they may be named as GEdit-Bench, "
+        "ImgEdit, KRIS-Bench, RISEBench or this program name them. Results go to "
+        "DIR/<name of the data>-<name of FOLDER>",
+    )
+    add(
+        "--layout",
+        choices=official_names(),
+        help="also write the edits as this benchmark's official scorer wants them, into a folder "
+        "beside the results",
+    )
     add_dry_run_option(parser)
     add_gallery_option(parser)
     add_server_options(parser)
     add_output_options(parser)
-    return parser.parse_args(argv)
-
-
-def parse_compare_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} compare",
-        description="Paired differences of two result folders, B - A.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("a", metavar="A", type=Path, help="results folder of one run")
-    parser.add_argument("b", metavar="B", type=Path, help="results folder of another run")
-    parser.add_argument("--score", default="O", help="which score (default: O, the overall one)")
-    parser.add_argument(
-        "--samples",
-        type=positive,
-        default=10_000,
-        metavar="N",
-        help="resamplings behind the intervals (default: 10000)",
-    )
-    parser.add_argument(
-        "--html",
-        metavar="FILE",
-        type=Path,
-        help="also write a page that shows both runs side by side, with all their pictures",
-    )
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None) -> int:
@@ -148,7 +171,9 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
     told_as = "auto"
     try:
         if argv[:1] == ["compare"]:
-            return _compare(parse_compare_arguments(argv[1:]))
+            return compare_runs(argv[1:], PROGRAM)
+        if argv[:1] == ["agreement"]:
+            return _agreement(argv, backend)
         options = parse_arguments(argv)
         told_as = options.progress
         set_up_logging(log_level(options))
@@ -161,17 +186,26 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
         return UNUSABLE_INPUT
 
 
-def _compare(options: argparse.Namespace) -> int:
-    set_up_logging("INFO")
-    a, b = user_path(options.a, "A"), user_path(options.b, "B")
-    comparison = compare(a, b, options.score, options.samples)
-    print_comparison(comparison)
-    if options.html is not None:
-        page = user_path(options.html, "--html")
-        judge = read_makers(a).judged_by.judge
-        write_comparison(a, b, page, comparison_table(comparison, options.score), judge)
-        print(one_line(f"side by side: {as_text(page)}"))
-    return ALL_SCORED
+def _agreement(argv: Sequence[str], backend: WorkerBackend | None) -> int:
+    """Score what is to be scored, then tell how far the judges can be trusted."""
+    options = agreement_arguments(_run_parser(), argv[1:], f"{PROGRAM} agreement")
+    set_up_logging(log_level(options))
+    folders = [user_path(folder, "a results folder") for folder in options.folders]
+    code = ALL_SCORED
+    if not folders:
+        with Interrupts(argv) as interrupts:
+            code = _run_interruptibly(options, interrupts, backend)
+        if options.dry_run or code not in (ALL_SCORED, SOME_FAILED):
+            return code
+        folders = [_results_folder(_settings(options), options)]
+    pairs = None
+    if options.data is not None or not options.folders:
+        settings = _settings(options)
+        with TemporaryDirectory() as kept:
+            read = _pairs(settings, find_data(settings.data), Path(kept), with_pictures=False)
+        pairs = read.pairs
+    tell_agreement(options, folders, pairs)
+    return code
 
 
 def _run_interruptibly(
@@ -188,8 +222,7 @@ def _run_interruptibly(
 def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBackend | None) -> int:
     settings = _settings(options)
     data = find_data(settings.data)
-    name = options.name or (data.stem if data.is_file() else data.name)
-    folder = Path(settings.output_dir) / name
+    folder = _results_folder(settings, options)
     config_folder = user_path(options.config, "config").parent if options.config else None
     with EditBenchmark(
         settings,
@@ -202,15 +235,16 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         data,
         backend,
         options.dry_run,
+        options.score_only,
     ) as run:
         if options.dry_run:
             with TemporaryDirectory() as kept:
-                pairs = read_pairs(data, Path(kept))
-                return print_plan(run.plan(pairs.selected(options.categories, options.limit)))
+                return print_plan(run.plan(_pairs(settings, data, Path(kept))))
         gallery = LiveGallery(run.root.folder, settings.gallery)
-        pairs = read_pairs(data, run.root.folder / "sources").selected(
-            options.categories, options.limit
-        )
+        pairs = _pairs(settings, data, run.root.folder / "sources")
+        layout = LayoutFolder(run.root.folder, options.layout) if options.layout else None
+        if layout is not None:
+            layout.check(pairs.pairs)
         run.prepare(pairs)
         interrupts.run = run
         with gallery, create_view(run.tracker, options.progress, log_level(options)) as view:
@@ -218,8 +252,18 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
             results = run.run()
         interrupts.run = None  # from here on Ctrl-C ends the statistics
         records = [record_of(result, run.root) for result in results]
-        summary = _summary(run, records)
+        records = with_drifts(records, run.root.folder)
+        summary = replace(
+            _summary(run, records),
+            official=official_table(pairs.pairs, records),
+            best_of=choice_summary(records),
+            output_size=run.output_size,
+        )
         write_outputs(run.root.folder, records, summary)
+        if layout is not None and not interrupts.count:
+            written = layout.write(results, records)
+            for line in tell_layout(layout, written, len(results)):
+                logger.info(line)
         elapsed = time_line(run.status())
     _tell_unparsed(records, run.judge.type.varies)
     if options.progress != "json":
@@ -228,6 +272,20 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     if interrupts.count:
         return INTERRUPTED
     return ALL_SCORED if all(r.outcome == "scored" for r in records) else SOME_FAILED
+
+
+def _results_folder(settings: BenchmarkSettings, options: argparse.Namespace) -> Path:
+    data = find_data(settings.data)
+    return Path(settings.output_dir) / (options.name or _folder_name(data, options.score_only))
+
+
+def _folder_name(data: Path, edits: Path | None) -> str:
+    """What the results' folder is called: the name of the data, and of edits that are there."""
+    name = data.stem if data.is_file() else data.name
+    if edits is None:
+        return name
+    made = Path(os.path.abspath(user_path(edits, "--score-only"))).name
+    return on_disk(bounded(as_text(f"{name}-{made}")))
 
 
 def _tell_end(elapsed: str | None, results: Sequence[PairResult], again: str, table: str) -> None:
@@ -246,9 +304,9 @@ def _tell_unparsed(records: Sequence[Record], may_differ: bool) -> None:
         first = unparsed[0]
         way_out = "; --retry-unparsed asks for them alone again" if may_differ else ""
         logger.warning(
-            f"{len(unparsed)} edits have no score because of the judge's answers{way_out}. The "
-            f"reasons are in results.jsonl; the first, {first.category}/{first.pair_id}: "
-            f"{first.error}"
+            f"{counted(len(unparsed), 'edit')} without a score because of the judge's answers"
+            f"{way_out}. The reasons are in results.jsonl; the first, "
+            f"{first.category}/{first.pair_id}: {first.error}"
         )
 
 
@@ -256,46 +314,71 @@ def _settings(options: argparse.Namespace) -> BenchmarkSettings:
     settings = load_benchmark_settings(options.config)
     changes = {"data": options.data, "output_dir": options.output_dir}
     changes |= {"use_server": options.use_server, "gallery": options.gallery}
+    changes |= {"language": options.language, "subset": options.subset}
+    changes |= {"categories": options.categories, "limit": options.limit}
+    changes |= {"sample": options.sample, "sample_seed": options.sample_seed, "seed": options.seed}
     given = {key: value for key, value in changes.items() if value is not None}
     return settings.model_copy(update=given)
 
 
+def _pairs(
+    settings: BenchmarkSettings, data: Path, work_folder: Path, with_pictures: bool = True
+) -> PairSet:
+    read = settings.choice, settings.fields, settings.seed_by
+    return read_pairs(data, work_folder, *read, with_pictures)
+
+
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:
     judge, model, name = run.judge, run.judge_model.identity, run.judge_name
-    names = [call.name for call in judge.prompts.calls]
-    if judge.type.chats and len(names) > 1:
-        names.append(OVERALL)
+    names = judge.prompts.score_names
+    if not judge.type.chats:  # which of them there are depends on its model and on the data
+        given = {name for record in records for name in record.scores or ()}
+        names = [name for name in names if name in given] or names
+    judged = read_judges(run.root.folder, records, name)
     return summarise(
         records,
         names,
-        JudgedBy(name, model, judge.prompt_hash, _judge_settings(run), run.settings.seed),
-        run.editor.identity,
+        JudgedBy(
+            name,
+            model,
+            judge.prompt_hash,
+            _judge_settings(run),
+            run.settings.seed,
+            judge.settings.batch_size if judge.type.loads else None,
+            judged.libraries,
+            judged.usage,
+        ),
+        run.editor_identity,
         run.settings.bootstrap_samples,
-        correlations(run.root.folder, records, name),
+        judged.others,
         edited_by(run),
     )
 
 
 def _judge_settings(run: EditBenchmark) -> dict[str, Any]:
     """All that decide scores, how its model is loaded included."""
-    return {**run.judge.deciding, **Identity.read(run.judge_model.deciding).others}
+    model = Identity.read(run.judge_model.deciding)
+    loras = {"lora": ", ".join(model.loras)} if model.loras else {}
+    return {**run.judge.deciding, **model.others, **loras}
 
 
 def edited_by(run: EditBenchmark) -> EditedBy:
     """How the edits of a run were made."""
-    edits, settings = run.edits_made(), run.settings
+    edits, settings, editor = run.edits_made(), run.settings, run.editor
+    if editor is None or run.editor_identity != editor.identity:
+        return EditedBy(run.editor_identity)
     attention, cache = settings.workers.attention_backend, settings.workers.chosen_cache
-    how = loaded_as(run.editor.variant, run.editor.memory)
-    how |= {BASE: run.editor.base_identity} if run.editor.base_identity else {}
+    how = loaded_as(editor.variant, editor.memory)
+    how |= {BASE: editor.base_identity} if editor.base_identity else {}
     how |= {} if attention == "auto" else {BACKEND: attention}
     how |= {"step_cache": str(cache)} if cache else {}
     return EditedBy(
-        run.editor.identity,
+        editor.identity,
         settings.editor.dtype,
         settings.seed,
         how,
         settings_of(edits),
         loras_of(edits),
-        [lora.record for lora in run.editor.loras],
-        dict(run.editor.scheduler),
+        [lora.record for lora in editor.loras],
+        dict(editor.scheduler),
     )

@@ -1,16 +1,44 @@
-"""Two runs of the same pairs: which edited better, by how much, and how sure that is."""
+"""Runs of the same pairs: which edited better, by how much, and which differences are real.
 
-from collections.abc import Sequence
+Every two runs are compared pair by pair, on the pairs that all of them have scored. A difference
+is called real where a paired randomisation test says so after Holm's correction: over all overall
+figures that are shown, and apart from them over all categories.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from statistics import mean
 
+from apps.edit_benchmark.judges import TABLES, tables_of
 from apps.edit_benchmark.parts import Part, Subset, parts_of
 from apps.edit_benchmark.records import Record, categories_of, read_records
-from apps.edit_benchmark.statistics import Interval, bootstrap_mean, bootstrap_mean_of_means
-from apps.edit_benchmark.summary import OVERALL, read_makers
-from apps.gallery.two_runs import ComparisonTable
+from apps.edit_benchmark.significance import LEVEL, holm, randomisation_test
+from apps.edit_benchmark.statistics import Interval, bootstrap_mean_of_means
+from apps.edit_benchmark.summary import OVERALL, JudgedBy, Makers, read_makers
 from core.errors import InputError
+from core.paths import as_text
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Run number `later` less run number `earlier`, pair by pair.
+
+    Attributes:
+        p: of the test alone.
+        adjusted: after Holm's correction for all comparisons of its kind.
+    """
+
+    earlier: int
+    later: int
+    interval: Interval
+    p: float
+    adjusted: float = 1.0
+
+    @property
+    def is_real(self) -> bool:
+        return self.adjusted < LEVEL
 
 
 @dataclass(frozen=True)
@@ -18,85 +46,104 @@ class ComparisonLine:
     """One category, or `overall` all of them.
 
     Attributes:
-        difference: B - A over pairs that both have scored.
+        pairs: that all runs have scored.
+        means: of each run.
+        differences: of every two runs.
         language, subset: given where the data has parts.
     """
 
     category: str
     pairs: int
-    mean_a: float
-    mean_b: float
-    difference: Interval
+    means: list[float]
+    differences: list[Difference]
     language: str | None = None
     subset: Subset | None = None
+
+    @property
+    def name(self) -> str:
+        return " ".join(filter(None, (self.category, self.language, self.subset)))
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One of the runs: its folder's name, and how its edits were made."""
+
+    name: str
+    edited_by: str
+    judged_by: JudgedBy
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All categories, then `overall` (the mean over categories) of each part of the data.
+    """All categories, then `overall` (the mean over categories) of each part of the data."""
 
-    `edited_a` and `edited_b` say how the edits were made.
-    """
-
+    score: str
+    runs: list[ComparedRun]
     lines: list[ComparisonLine]
-    without_both: int
-    edited_a: str
-    edited_b: str
+    without_all: int
+
+    @property
+    def overalls(self) -> list[ComparisonLine]:
+        return [line for line in self.lines if line.category == OVERALL]
+
+    @property
+    def categories(self) -> list[ComparisonLine]:
+        return [line for line in self.lines if line.category != OVERALL]
 
 
-def compare(a: Path, b: Path, score: str, samples: int) -> Comparison:
-    """Paired differences of two result folders.
+def compare(
+    folders: Sequence[Path], score: str, samples: int, judge: str | None = None
+) -> Comparison:
+    """Paired differences of two or more result folders.
+
+    Args:
+        samples: resamplings behind the intervals, and flips behind the test.
+        judge: whose scores; by default those of each folder's last run.
 
     Raises:
         InputError: no results, different judges, or no pair in common.
     """
-    made_a, made_b = read_makers(a), read_makers(b)
-    judged_a, judged_b = made_a.judged_by, made_b.judged_by
-    if judged_a.identity != judged_b.identity:
-        raise InputError(
-            f"{a} was judged by {judged_a.identity}, {b} by {judged_b.identity}: scores of "
-            "different judges cannot be compared."
-        )
-    records_a = {_key(r): r for r in read_records(a)}
-    records_b = {_key(r): r for r in read_records(b)}
-    both = [
-        (r, records_b[k])
-        for k, r in records_a.items()
-        if k in records_b and r.instruction == records_b[k].instruction
+    places = [folder if judge is None else tables_of(folder, judge) for folder in folders]
+    for folder, place in zip(folders, places, strict=True):
+        if judge is not None and not place.is_dir():
+            raise InputError(f"{folder}: no tables of the judge {judge!r}{_judges_in(folder)}.")
+    made = [read_makers(place) for place in places]
+    _check_judges(folders, made)
+    found = [{_key(r): r for r in read_records(place)} for place in places]
+    shared = [
+        [records[key] for records in found]
+        for key, first in found[0].items()
+        if all(key in r and r[key].instruction == first.instruction for r in found)
     ]
-    if not both:
-        raise InputError(f"{a} and {b} have no pair in common.")
-    scored = [(x, y) for x, y in both if _has(x, score) and _has(y, score)]
+    names = " and ".join(map(str, folders))
+    if not shared:
+        raise InputError(f"{names} have no pair in common.")
+    scored = [group for group in shared if all(_has(record, score) for record in group)]
     if not scored:
-        raise InputError(f"{a} and {b} have no pair that both have scored.")
-    everywhere = len(records_a.keys() | records_b.keys())
-    return Comparison(
-        _lines(scored, score, samples),
-        everywhere - len(scored),
-        made_a.edited_by,
-        made_b.edited_by,
-    )
-
-
-def comparison_table(comparison: Comparison, score: str) -> ComparisonTable:
-    """The comparison as a page shows it."""
-    overall = comparison.lines[-1].difference
-    says = f"{score}: B − A {overall.mean:+.2f} (95 %: {overall.low:+.2f} to {overall.high:+.2f})"
-    rows = [
-        [
-            " ".join(filter(None, (line.category, line.language, line.subset))),
-            str(line.pairs),
-            f"{line.mean_a:.2f}",
-            f"{line.mean_b:.2f}",
-            f"{line.difference.mean:+.2f}",
-            f"{line.difference.low:+.2f} to {line.difference.high:+.2f}",
-        ]
-        for line in comparison.lines
+        raise InputError(f"{names} have no pair that all of them have scored ({score}).")
+    everywhere = len(set().union(*found))
+    runs = [
+        ComparedRun(as_text(folder.name), maker.edited_by, maker.judged_by)
+        for folder, maker in zip(folders, made, strict=True)
     ]
-    notes = [f"A edited by: {comparison.edited_a}", f"B edited by: {comparison.edited_b}"]
-    if comparison.without_both:
-        notes.insert(0, f"{comparison.without_both} pairs without a score in both are left out.")
-    return ComparisonTable(["Category", "Pairs", "A", "B", "B − A", "95 %"], rows, says, notes)
+    lines = _adjusted(_lines(scored, score, samples))
+    return Comparison(score, runs, lines, everywhere - len(scored))
+
+
+def _judges_in(folder: Path) -> str:
+    names = sorted(as_text(place.name) for place in (folder / TABLES).glob("*"))
+    return f"; it has {', '.join(names)}" if names else ""
+
+
+def _check_judges(folders: Sequence[Path], made: Sequence[Makers]) -> None:
+    first = made[0].judged_by
+    for folder, maker in zip(folders[1:], made[1:], strict=True):
+        if maker.judged_by.identity != first.identity:
+            raise InputError(
+                f"{folders[0]} was judged by {first.identity}, {folder} by "
+                f"{maker.judged_by.identity}: scores of different judges cannot be compared. "
+                "--judge NAME takes a judge that scored them all."
+            )
 
 
 def _key(record: Record) -> tuple[str, str]:
@@ -107,28 +154,45 @@ def _has(record: Record, score: str) -> bool:
     return record.scores is not None and score in record.scores
 
 
-Pairs = Sequence[tuple[Record, Record]]
+def _adjusted(lines: Sequence[ComparisonLine]) -> list[ComparisonLine]:
+    """Lines whose p-values allow for all comparisons of their kind."""
+    corrected: list[ComparisonLine] = list(lines)
+    for kind in (True, False):
+        places = [
+            (i, k)
+            for i, line in enumerate(lines)
+            for k in range(len(line.differences))
+            if (line.category == OVERALL) is kind
+        ]
+        values = holm([lines[i].differences[k].p for i, k in places])
+        for (i, k), adjusted in zip(places, values, strict=True):
+            differences = list(corrected[i].differences)
+            differences[k] = replace(differences[k], adjusted=adjusted)
+            corrected[i] = replace(corrected[i], differences=differences)
+    return corrected
 
 
-def _lines(scored: Pairs, score: str, samples: int) -> list[ComparisonLine]:
+Groups = Sequence[Sequence[Record]]  # one list of records, a run each, for every pair
+
+
+def _lines(scored: Groups, score: str, samples: int) -> list[ComparisonLine]:
     """Lines of the comparison: per category, then overall; each language by itself."""
-    parts = _parts([x for x, _ in scored])
     lines, overalls = [], []
     whole: list[Part | None] = [None]
-    for part in parts or whole:
-        pairs = [(x, y) for x, y in scored if part is None or part.holds(x)]
-        if not pairs:
+    for part in _parts([group[0] for group in scored]) or whole:
+        mine = [group for group in scored if part is None or part.holds(group[0])]
+        if not mine:
             continue
         language, subset = (part.language, part.subset) if part else (None, None)
         groups = {
-            category: [(x, y) for x, y in pairs if x.category == category]
-            for category in categories_of([x for x, _ in pairs])
+            category: [group for group in mine if group[0].category == category]
+            for category in categories_of([group[0] for group in mine])
         }
         if subset != "intersection":
-            found = (_line(category, g, score, samples) for category, g in groups.items())
+            found = (_line(category, [g], score, samples) for category, g in groups.items())
             lines += [replace(line, language=language) for line in found]
         by_name = [group for _, group in sorted(groups.items())]
-        overall = _overall(by_name, score, samples)
+        overall = _line(OVERALL, by_name, score, samples)
         overalls.append(replace(overall, language=language, subset=subset))
     return [*lines, *overalls]
 
@@ -140,34 +204,34 @@ def _parts(records: Sequence[Record]) -> list[Part]:
     return parts_of(records)
 
 
-def _line(category: str, pairs: Pairs, score: str, samples: int) -> ComparisonLine:
-    before, after = _values(pairs, score)
-    difference = bootstrap_mean(_differences(pairs, score), samples, seed=0)
-    assert difference is not None
-    return ComparisonLine(category, len(pairs), mean(before), mean(after), difference)
-
-
-def _overall(groups: Sequence[Pairs], score: str, samples: int) -> ComparisonLine:
-    means = [[mean(values) for values in _values(pairs, score)] for pairs in groups]
-    difference = bootstrap_mean_of_means([_differences(g, score) for g in groups], samples, seed=0)
-    assert difference is not None
-    total = sum(len(pairs) for pairs in groups)
+def _line(name: str, groups: Sequence[Groups], score: str, samples: int) -> ComparisonLine:
+    """A category, or several whose means count the same."""
+    runs = range(len(groups[0][0]))
+    values = [[_values(group, run, score) for group in groups] for run in runs]
     return ComparisonLine(
-        OVERALL,
-        total,
-        mean(m[0] for m in means),
-        mean(m[1] for m in means),
-        difference,
+        name,
+        sum(map(len, groups)),
+        [mean(map(mean, values[run])) for run in runs],
+        list(_differences(values, samples)),
     )
 
 
-def _values(pairs: Pairs, score: str) -> tuple[list[float], list[float]]:
-    return (
-        [x.scores[score] for x, _ in pairs if x.scores],
-        [y.scores[score] for _, y in pairs if y.scores],
-    )
+def _values(group: Groups, run: int, score: str) -> list[float]:
+    return [(records[run].scores or {})[score] for records in group]
 
 
-def _differences(pairs: Pairs, score: str) -> list[float]:
-    before, after = _values(pairs, score)
-    return [y - x for x, y in zip(before, after, strict=True)]
+def _differences(values: Sequence[Sequence[Sequence[float]]], samples: int) -> Iterator[Difference]:
+    """Of every two runs.
+
+    Args:
+        values: by run, category and pair.
+    """
+    for earlier, later in combinations(range(len(values)), 2):
+        by_category = [
+            [y - x for x, y in zip(before, after, strict=True)]
+            for before, after in zip(values[earlier], values[later], strict=True)
+        ]
+        interval = bootstrap_mean_of_means(by_category, samples, seed=0)
+        assert interval is not None
+        p = randomisation_test(by_category, samples, seed=0)
+        yield Difference(earlier, later, interval, p)

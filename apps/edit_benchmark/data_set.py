@@ -28,4 +28,12 @@ class DataSet(Protocol):
         """
 
 
+MAPPED = "fields"  # in place of a form's name: the settings say what the columns mean
 DATA_SETS: Registry[DataSet] = Registry("data set", "apps.edit_benchmark.data_sets")
+
+
+def form_of(path: Path) -> str:
+    """The name of the form that what lies at `path` has; some form takes every file and folder."""
+    # What takes any file or folder is asked after those that know theirs by a mark.
+    known = sorted(DATA_SETS, key=lambda name: DATA_SETS[name].takes_any)
+    return next(name for name in known if DATA_SETS[name].fits(path))

@@ -53,9 +53,10 @@ class EditedBy:
     """The editor of a table.
 
     Attributes:
-        model: its identity.
+        model: its identity, or where edits are from that were there already; all else is unknown
+            of these.
         dtype: as set; auto is bfloat16 on a GPU and float32 on a CPU.
-        seed: of the first pair; pair i has seed + i.
+        seed: the base seed; to it each pair's own number is added.
         workers: how its workers load and compute, where not as usual: memory mode, attention.
         settings: by name the value that all edits have, or `{"different": how many, …}` with
             the lowest and the highest number, or with the first few texts.
@@ -65,8 +66,8 @@ class EditedBy:
     """
 
     model: str
-    dtype: str
-    seed: int
+    dtype: str = ""
+    seed: int | None = None
     workers: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     loras: list[dict[str, Any]] = field(default_factory=list)
@@ -76,6 +77,8 @@ class EditedBy:
     @property
     def line(self) -> str:
         """All of it in one line."""
+        if self.seed is None:
+            return self.model
         parts = [self.model]
         parts += [f"model LoRA {_lora_shown(lora)}" for lora in self.model_loras]
         if self.scheduler:

@@ -2,14 +2,15 @@
 
 import csv
 import json
+import os
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
 from apps.edit_benchmark.categories import category_folder
+from apps.edit_benchmark.judges import keep_tables_of_another, tables_of
 from apps.edit_benchmark.records import FILE_NAME as RECORDS
-from apps.edit_benchmark.records import Record, categories_of, lines, read_verdict
-from apps.edit_benchmark.statistics import rank_correlation
+from apps.edit_benchmark.records import Record, categories_of, lines
 from apps.edit_benchmark.summary import FILE_NAME as SUMMARY
 from apps.edit_benchmark.summary import Summary, to_json
 from core.names import bounded
@@ -32,16 +33,27 @@ MAX_TABLE_BYTES = 232  # of a table's name: it gets that suffix and, while it is
 def write_outputs(folder: Path, records: Sequence[Record], summary: Summary) -> None:
     """Write results.jsonl, scores.csv (also per category, for GEdit-Bench) and summary.json.
 
+    They are of the judge of this run, and lie in `tables/JUDGE/` once more, where no other
+    judge's run writes. One that has other settings under the same name keeps its own.
+
     Raises:
         StorageError: the disk refuses.
     """
-    write_atomically(folder / RECORDS, lines(records))
     write_atomically(folder / "metadata.jsonl", _imagefolder(records))
-    scored = [r for r in records if r.scores and {"SC", "PQ"} <= r.scores.keys()]
-    write_atomically(folder / SCORES, scores_csv(scored))
-    _write_gedit(folder / GEDIT_FOLDER, as_text(folder.name), categories_of(records), scored)
-    write_atomically(folder / SUMMARY, to_json(summary))
+    run = as_text(folder.name)
+    keep_tables_of_another(folder, summary.judged_by)
+    for place in (tables_of(folder, summary.judged_by.judge), folder):
+        make_folder(place)
+        _write_tables(place, run, records, summary)
     settle(folder, interrupted=any(r.outcome == "not_tried" for r in records))
+
+
+def _write_tables(place: Path, run: str, records: Sequence[Record], summary: Summary) -> None:
+    write_atomically(place / RECORDS, lines(records))
+    scored = [r for r in records if r.scores and {"SC", "PQ"} <= r.scores.keys()]
+    write_atomically(place / SCORES, scores_csv(scored))
+    _write_gedit(place / GEDIT_FOLDER, run, categories_of(records), scored)
+    write_atomically(place / SUMMARY, to_json(summary))
 
 
 def _write_gedit(
@@ -94,7 +106,10 @@ def scores_csv(records: Sequence[Record]) -> str:
 
 
 def _imagefolder(records: Sequence[Record]) -> str:
-    """The text of metadata.jsonl, which makes the edits a Hugging Face imagefolder."""
+    """The text of metadata.jsonl, which makes the edits a Hugging Face imagefolder.
+
+    Edits that lie elsewhere can be no part of it.
+    """
     rows = [
         {
             "file_name": r.edited_image,
@@ -105,39 +120,6 @@ def _imagefolder(records: Sequence[Record]) -> str:
             "scores": json.dumps(r.scores),
         }
         for r in records
-        if r.edited_image is not None
+        if r.edited_image is not None and not os.path.isabs(on_disk(r.edited_image))
     ]
     return json_lines(with_exact_seeds(rows))
-
-
-def correlations(folder: Path, records: Sequence[Record], judge: str) -> dict[str, float]:
-    """Spearman's rho of the overall score with that of every other judge of the same edits."""
-    found = {}
-    scored = {(r.category, r.pair_id): r for r in records if r.scores}
-    here = folder / "scores" / on_disk(judge)
-    for other in sorted(p for p in (folder / "scores").glob("*") if p.is_dir() and p != here):
-        ours, theirs = [], []
-        for (category, pair_id), record in scored.items():
-            name = on_disk(f"{category_folder(category)}/{pair_id}.json")
-            verdict = _same_edit(here, other, name)
-            if verdict is not None and record.scores and "O" in record.scores:
-                ours.append(record.scores["O"])
-                theirs.append(verdict)
-        rho = rank_correlation(ours, theirs)
-        if rho is not None:
-            found[as_text(other.name)] = rho
-    return found
-
-
-def _same_edit(here: Path, other: Path, name: str) -> float | None:
-    """The other judge's overall score, if it saw the same pictures."""
-    if not (other / name).is_file():
-        return None
-    try:
-        mine, theirs = read_verdict(here / name), read_verdict(other / name)
-    except ValueError:  # a damaged one says nothing
-        return None
-    scores = theirs["used"]["scores"]
-    if mine.get("files") != theirs.get("files") or scores is None or "O" not in scores:
-        return None
-    return float(scores["O"])

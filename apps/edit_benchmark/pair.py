@@ -1,5 +1,6 @@
-"""One row of the benchmark's input."""
+"""One row of the benchmark's input. What people preferred: `apps.edit_benchmark.preferences`."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,11 @@ class Pair:
         follows: `name` of the pair whose edit is the source of this one; such a pair has no source
             pictures of its own. Empty where it has.
         edited_image: an edit that the data brings along, which is scored as it is.
-        metadata: what else the data says of it; judges' questions may name these fields.
+        subsets: names of the parts of its data set that it belongs to, such as a split.
+        asked_by: a subset or a language; unless the user names it, the pair is left out.
+        seed_by_id: its seed follows its name and not its place in the input.
+        metadata: what else the data says of it; judges' questions may name these fields. What
+            people said of edits is there in the form that `preferences` describes.
     """
 
     pair_id: str
@@ -45,9 +50,22 @@ class Pair:
     follows: str = ""
     edited_image: str = ""
     given_id: str | None = None
+    subsets: tuple[str, ...] = ()
+    asked_by: str = ""
+    seed_by_id: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The pair's place below a folder of edits or verdicts, which is also its name in logs."""
         return f"{category_folder(self.category)}/{self.pair_id}"
+
+    @property
+    def seed_offset(self) -> int:
+        """What is added to a run's base seed to get the seed of this pair.
+
+        By name it is the same in every selection, order and form of the same data.
+        """
+        if not self.seed_by_id:
+            return self.index
+        return int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "big")

@@ -8,9 +8,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from apps.edit_benchmark.data_set import DATA_SETS
+from loguru import logger
+
+from apps.edit_benchmark.data_set import DATA_SETS, MAPPED, DataSet, form_of
+from apps.edit_benchmark.embedded import Embedded, unpacked
+from apps.edit_benchmark.mapped import Fields, Mapped
 from apps.edit_benchmark.pair import Pair
+from apps.edit_benchmark.preferences import with_names
+from apps.edit_benchmark.selection import Choice
 from core.errors import InputError
 from core.names import MAX_BYTES, cut
 from core.paths import as_text, readings
@@ -18,10 +25,13 @@ from core.settings import PROJECT_DIR
 from core.store.outputs import output_key
 from core.validation import shown
 
+SeedBy = Literal["auto", "position", "id"]
+"""What the seeds of pairs follow: their places in the input, their ids, or what their form does."""
+
 
 @dataclass(frozen=True)
 class PairSet:
-    """All pairs of one input, in its order."""
+    """Pairs of one input, in its order."""
 
     name: str
     pairs: list[Pair]
@@ -31,42 +41,63 @@ class PairSet:
         """Categories of the pairs, in the order in which they first appear."""
         return list(dict.fromkeys(pair.category for pair in self.pairs))
 
-    def selected(self, categories: Sequence[str] | None, limit: int | None) -> "PairSet":
-        """Choose pairs of some categories, and the first `limit` of what is left.
+    def selected(self, choice: Choice) -> "PairSet":
+        """The pairs of a choice.
 
         Raises:
-            InputError: a category that no pair has.
+            InputError: a language, a subset or a category that no pair has.
         """
-        pairs = self.pairs
-        if categories is not None:
-            unknown = [c for c in categories if c not in self.categories]
-            if unknown:
-                raise InputError(
-                    f"categories: {unknown[0]!r} is not in {self.name}; there are "
-                    f"{', '.join(self.categories)}."
-                )
-            pairs = [pair for pair in pairs if pair.category in categories]
-        return PairSet(self.name, pairs[:limit])
+        return PairSet(self.name, choice.of(self.pairs, self.name))
+
+    def unpacked(self, work_folder: Path) -> "PairSet":
+        """The same pairs, with pictures inside of tables as files of the work folder.
+
+        Raises:
+            InputError: a table cannot be read.
+            StorageError: `work_folder` cannot be written.
+        """
+        return PairSet(self.name, unpacked(self.pairs, work_folder))
 
 
-def read_pairs(data: str | Path, work_folder: Path) -> PairSet:
+def read_pairs(
+    data: str | Path,
+    work_folder: Path,
+    choice: Choice | None = None,
+    fields: Fields | None = None,
+    seed_by: SeedBy = "auto",
+    with_pictures: bool = True,
+) -> PairSet:
     """Read an input in whichever form it has.
 
     Args:
-        work_folder: where pictures that come inside a JSON file are written.
+        work_folder: where pictures that come inside of a file are written.
+        choice: which pairs; by default all that are not left out unless they are asked for.
+        fields: how the columns of a table of no known form are called.
+        seed_by: whether seeds follow places in the input or names.
+        with_pictures: those inside of tables are written to `work_folder`; else they stay there.
 
     Raises:
-        InputError: nothing there, or nothing that is read here.
+        InputError: nothing there, nothing that is read here, or a choice of what is not there.
         StorageError: `work_folder` cannot be written.
     """
     path = find_data(data)
     name = path.stem if path.is_file() else path.name
-    # What takes any file or folder is asked after those that know theirs by a mark.
-    known = sorted(DATA_SETS.values(), key=lambda data_set: data_set.takes_any)
-    pairs = next(one for one in known if one.fits(path)).read(path, work_folder)
+    form = MAPPED if fields else form_of(path)
+    data_set: DataSet = Mapped(fields) if fields else DATA_SETS[form]
+    pairs = data_set.read(path, work_folder)
     if not pairs:
         raise InputError(f"data: {path} holds no pairs.")
-    return PairSet(name, _with_unique_ids(pairs))
+    known = [_known(pair, form, seed_by) for pair in _with_unique_ids(pairs)]
+    usual = PairSet(name, known).selected(Choice())
+    chosen = PairSet(name, known).selected(choice) if choice else usual
+    if chosen.pairs != usual.pairs:
+        logger.info(f"{len(chosen.pairs)} pairs of {name} are chosen; it has {len(usual.pairs)}.")
+    return chosen.unpacked(work_folder) if with_pictures else chosen
+
+
+def _known(pair: Pair, form: str, seed_by: SeedBy) -> Pair:
+    by_id = pair.seed_by_id if seed_by == "auto" else seed_by == "id"
+    return replace(pair, data_set=form, seed_by_id=by_id)
 
 
 def find_data(data: str | Path) -> Path:
@@ -86,22 +117,37 @@ def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:
     """
     given: set[tuple[str, str]] = set()
     taken: set[str] = set()
-    unique = []
+    renamed: dict[str, str] = {}
+    unique: list[Pair] = []
     for position, pair in enumerate(pairs):
         if pair.given_id is not None:
             key = (pair.category, pair.given_id)
             if key in given:
                 pair = _given_twice(pair)
             given.add(key)
-        own, numbers = pair.pair_id, ""
+        own, numbers, name = pair.pair_id, "", pair.name
         while output_key(pair.name) in taken:
             numbers += f"_{position:04d}"
             shortened = cut(own, len(own), MAX_BYTES - len(numbers))
             pair = replace(pair, pair_id=f"{shortened}{numbers}")
         taken.add(output_key(pair.name))
-        sources = tuple(map(as_text, pair.source_images))
-        unique.append(replace(pair, index=position, source_images=sources))
-    return unique
+        sources = tuple(map(_as_text, pair.source_images))
+        follows = renamed.get(pair.follows, pair.follows)
+        renamed[name] = pair.name
+        unique.append(replace(pair, index=position, source_images=sources, follows=follows))
+    names = {pair.name for pair in unique}
+    return [_after_known(with_names(pair, renamed), names) for pair in unique]
+
+
+def _after_known(pair: Pair, names: set[str]) -> Pair:
+    """Fail a turn whose turn before is not there."""
+    if not pair.follows or pair.follows in names or pair.problem:
+        return pair
+    return replace(pair, problem=InputError(f"The turn before, {pair.follows}, cannot be used."))
+
+
+def _as_text(path: str) -> str:
+    return path if isinstance(path, Embedded) else as_text(path)
 
 
 def _given_twice(pair: Pair) -> Pair:

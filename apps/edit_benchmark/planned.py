@@ -1,6 +1,7 @@
 """The plan of a benchmark: of its edits, and of the scores that follow them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from apps.edit_benchmark.settings import BenchmarkSettings
 from core.dry_run.model_plan import ToDo
@@ -28,26 +29,27 @@ def plan_benchmark(
     settings: BenchmarkSettings,
     session: Session,
     server: str | None,
+    unjudged: str | None,
 ) -> RunPlan:
     """Plan edits and scores.
 
     Args:
         edits: how the pairs stand.
         summaries: of edits and of scores.
-        roles: what edits, and what scores.
+        roles: what edits, if anything does, and what scores.
+        unjudged: why some pairs will have no score; None if all can be judged.
     """
-    editing, scoring = roles
-    to_edit = tasks_to_do(edits).get("edit", [])
     counts = summaries[1].counts
     to_score = [ToDo(USUAL_PICTURES, suffix=".json")] * (counts.total() - counts["unchanged"])
+    to_do = {"edit": tasks_to_do(edits).get("edit", []), "score": to_score}
     served = server is not None
     with quiet():
         models = [
-            planned_model(role, to_do, settings, session, served)
-            for role, to_do in ((editing, to_edit), (scoring, to_score))
-            if to_do
+            planned_model(role, to_do[role.role], settings, session, served)
+            for role in roles
+            if to_do[role.role]
         ]
-    return whole_plan(
+    plan = whole_plan(
         list(zip(TITLES, summaries, strict=True)),
         [planned_task(*one) for one in edits],
         models,
@@ -55,3 +57,4 @@ def plan_benchmark(
         server,
         "pairs",
     )
+    return plan if unjudged is None else replace(plan, problems=[*plan.problems, unjudged])

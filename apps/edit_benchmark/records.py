@@ -1,14 +1,16 @@
 """One record per pair: what was asked, what became of it, what it scored."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from loguru import logger
 
-from apps.edit_benchmark.runner import PairResult
+from apps.edit_benchmark.pair_result import AttemptResult, PairResult
+from apps.edit_benchmark.verdicts import read_verdict
+from apps.run_folders import runs_below
 from core.errors import InputError
 from core.paths import as_text
 from core.store.outputs import OutputRoot, json_lines
@@ -24,13 +26,20 @@ class Record:
     """One line of results.jsonl. A pair without a score has `scores` null, never a stand-in.
 
     Attributes:
-        edited_image: relative to the results' folder.
+        edited_image: relative to the results' folder where it lies there, else its whole path.
         scores: by name, such as SC, PQ and O.
         error: why there is no edit or no score.
         language: of the instruction; empty where unknown.
         intersection_exist: GEdit-Bench's mark of pairs that it has in every language; null where
             the data has no such marks.
         mass: for judges of type vlm_logits, the score tokens' probability together, by call.
+        parts: for judges whose calls ask for several numbers: what each was given, by call.
+        edits: where the pair has several edits, of other seeds: each with edited_image, seed,
+            outcome and scores.
+        drift: how far the edit lies beside its source: `shift` in percent of the diagonal, of which
+            `right` and `down` in pixels, and `zoom` in percent; null where too little of the
+            source is left to tell.
+        chosen: the place among these of the edit that counts, from 0: the judge's best.
     """
 
     pair_id: str
@@ -47,12 +56,16 @@ class Record:
     seed: int | None
     intersection_exist: bool | None = None
     mass: dict[str, float] | None = None
+    parts: dict[str, dict[str, float]] | None = None
+    edits: list[dict[str, Any]] | None = None
+    chosen: int | None = None
+    drift: dict[str, float] | None = None
 
 
 def record_of(result: PairResult, root: OutputRoot) -> Record:
     """The record of one pair; scores are read from the judge's verdict."""
     pair, edit, score = result.pair, result.edit, result.score
-    edited = Path(edit.output_path).relative_to(root.folder) if edit.output_path else None
+    edited = _below(Path(edit.output_path), root.folder) if edit.output_path else None
     file = Path(str(score.output_path)) if score is not None and score.success else None
     try:
         verdict = read_verdict(file) if file is not None else {}
@@ -63,7 +76,6 @@ def record_of(result: PairResult, root: OutputRoot) -> Record:
         logger.error(f"score {pair.name}: {error}")
     if outcome == "unparsed" and file is not None:
         error = f"{error} The judge's words are in {file.relative_to(root.folder).as_posix()}."
-    mass = {call["name"]: call["mass"] for call in verdict.get("calls", []) if "mass" in call}
     return Record(
         pair.pair_id,
         pair.category,
@@ -78,8 +90,38 @@ def record_of(result: PairResult, root: OutputRoot) -> Record:
         score.elapsed if score else 0.0,
         edit.seed,
         pair.intersection_exist,
-        mass or None,
+        mass_of(verdict),
+        parts_of_calls(verdict),
+        [_edit_of(result, attempt, root) for attempt in result.attempts] or None,
+        result.chosen if result.attempts else None,
     )
+
+
+def _edit_of(result: PairResult, attempt: AttemptResult, root: OutputRoot) -> dict[str, Any]:
+    """What a record says of one of several edits."""
+    own = record_of(PairResult(result.pair, attempt.edit, attempt.score), root)
+    return {
+        "edited_image": own.edited_image,
+        "seed": own.seed,
+        "outcome": own.outcome,
+        "scores": own.scores,
+    }
+
+
+def mass_of(verdict: Mapping[str, Any]) -> dict[str, float] | None:
+    """The score tokens' probability together, by call, where a verdict speaks of it."""
+    return {c["name"]: c["mass"] for c in verdict.get("calls", []) if "mass" in c} or None
+
+
+def parts_of_calls(verdict: Mapping[str, Any]) -> dict[str, dict[str, float]] | None:
+    """The numbers of calls that ask for several, by call."""
+    calls = [call for call in verdict.get("calls", []) if isinstance(call.get("parts"), dict)]
+    return {c["name"]: dict(c["parts"]) for c in calls if len(c["parts"]) > 1} or None
+
+
+def _below(file: Path, folder: Path) -> Path:
+    """The file's path in a folder; its whole path if it lies elsewhere."""
+    return file.relative_to(folder) if file.is_relative_to(folder) else file
 
 
 def _outcome(
@@ -94,29 +136,18 @@ def _outcome(
     if not score.success:
         passing = score.status in ("interrupted", "timeout")
         return "not_tried" if passing else "score_failed", None, score.error
+    return outcome_of_verdict(verdict)
+
+
+def outcome_of_verdict(
+    verdict: Mapping[str, Any],
+) -> tuple[Outcome, dict[str, float] | None, str | None]:
+    """Outcome, scores, and why there are none."""
     if verdict["used"]["scores"] is None:
         calls = [call for call in verdict.get("calls", []) if call.get("problem")]
         problems = "; ".join(f"{call['name']}: {call['problem']}" for call in calls)
         return "unparsed", None, f"No score: {problems or 'the answer was not in form'}."
     return "scored", verdict["used"]["scores"], None
-
-
-def read_verdict(file: Path) -> dict[str, Any]:
-    """A judge's verdict: `used` with the scores, `calls` with what it said.
-
-    Raises:
-        ValueError: somebody removed or damaged it.
-    """
-    try:
-        verdict = dict(json.loads(file.read_text("utf-8")))
-        scores, calls = verdict["used"]["scores"], verdict.get("calls", [])
-        if not all(isinstance(score, int | float) for score in (scores or {}).values()):
-            raise TypeError("scores")
-        if not all(isinstance(call["name"], str) for call in calls):
-            raise TypeError("calls")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"The verdict {file.name} is damaged or gone") from error
-    return verdict
 
 
 def lines(records: Iterable[Record]) -> str:
@@ -135,7 +166,8 @@ def read_records(folder: Path) -> list[Record]:
         rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
         return [Record(**{**row, "source_images": tuple(row["source_images"])}) for row in rows]
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+        meant = runs_below(folder, FILE_NAME)
+        raise InputError(f"{file}: cannot be read: {error.strerror}.{meant}") from None
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file}: not the results of a benchmark ({error}).") from None
 

@@ -22,8 +22,9 @@ def choose_roles(
     lora_folders: Sequence[Path],
     inspector: LoraInspector,
     served: "ServedModels | None" = None,
-) -> tuple[RoleModel, RoleModel]:
-    """The editor and the judge.
+    score_only: bool = False,
+) -> tuple[RoleModel | None, RoleModel]:
+    """The editor, None with `score_only`, and the judge.
 
     Args:
         served: has the models in place of devices here; see `core.remote`.
@@ -33,12 +34,13 @@ def choose_roles(
     """
     if served is not None:
         given = served, settings, settings, lora_folders, inspector, config_folder
-        return served_edit_role("edit", *given), served_edit_role("score", *given)
+        editor = None if score_only else served_edit_role("edit", *given)
+        return editor, served_edit_role("score", *given)
     devices, judge_devices = _devices(settings, device_ids)
-    return (
-        editing_role(settings, settings, devices, lora_folders, inspector),
-        judging_role(settings, settings, judge_devices, config_folder),
+    editor = (
+        None if score_only else editing_role(settings, settings, devices, lora_folders, inspector)
     )
+    return editor, judging_role(settings, settings, judge_devices, config_folder)
 
 
 def _devices(

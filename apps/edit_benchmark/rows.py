@@ -1,10 +1,12 @@
-"""What input forms have in common: JSON rows, their fields, names fit for files."""
+"""What input forms have in common: the fields of rows, and names fit for files."""
 
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,6 @@ from core.errors import InputError
 from core.names import cleaned, cut
 from core.validation import misspelt, shown
 
-MAX_FILE_BYTES = 4_000_000_000
 MAX_ID = 80  # characters
 ALIKE = 0.8  # of 1: from here on a column's name is a misspelling of another
 MAX_KEPT_BYTES = 8_000  # of a row's other columns: they travel with its task, and into its picture
@@ -32,54 +33,6 @@ PICTURE_HINTS = (
     "file_name", "image", "source", "source_image", "input_image", "input", "image_path",
     "input_path", "source_path", "image_file", "original_image", "original_image_path", "img",
 )  # fmt: skip
-
-
-def json_lines(file: Path) -> Iterator[dict[str, Any] | InputError]:
-    """The objects of a JSONL file; a bad line is an InputError in its place.
-
-    JSON text may hold U+2028 and the like as they are: only a line feed ends a row.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    for number, line in enumerate(_text(file).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield InputError(f"{file.name} line {number}: not valid JSON ({error}).")
-            continue
-        if isinstance(row, dict):
-            yield row
-        else:
-            yield InputError(f"{file.name} line {number}: expected an object, found {shown(row)}.")
-
-
-def json_list(file: Path) -> list[Any]:
-    """The list in a JSON file.
-
-    Raises:
-        InputError: the file cannot be read or holds no list.
-    """
-    try:
-        data = json.loads(_text(file))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not valid JSON ({error}).") from None
-    if not isinstance(data, list):
-        raise InputError(f"{file}: expected a list of pairs, found a {type(data).__name__}.")
-    return data
-
-
-def _text(file: Path) -> str:
-    try:
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{file}: larger than {MAX_FILE_BYTES // 10**9} GB.")
-        return file.read_text("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text (byte {error.start}).") from None
 
 
 def text_of(
@@ -161,7 +114,7 @@ def kept(columns: Mapping[str, Any]) -> dict[str, Any]:
         try:
             plain = _without_nan(value)
             size = len(json.dumps({name: plain}, allow_nan=False))
-        except (RecursionError, ValueError):
+        except (RecursionError, ValueError, TypeError):  # bytes, among others, are no JSON
             continue
         if size > room:
             left_out.append(name)
@@ -189,6 +142,8 @@ def _without_nan(value: Any) -> Any:
         return [_without_nan(v) for v in value]
     if isinstance(value, dict):
         return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, date | time | timedelta | Decimal):  # as tables have them
+        return str(value)
     return value
 
 

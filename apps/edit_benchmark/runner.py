@@ -1,19 +1,18 @@
-"""One benchmark run: pairs to edits to scores, as two jobs of one engine.
+"""One benchmark run: pairs to edits to scores."""
 
-A score is asked for as soon as its edit is there. Who has which model when is the engine's
-matter; `stages` in the settings is a bound on that. Everything here runs in the caller's thread.
-"""
-
-import queue
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from loguru import logger
 
+from apps.edit_benchmark.best_of import best_of
+from apps.edit_benchmark.data_set import MAPPED, form_of
 from apps.edit_benchmark.editing import Edit
+from apps.edit_benchmark.edits import Edits, lora_folders
+from apps.edit_benchmark.engine_choice import EngineChoice
+from apps.edit_benchmark.execution import Execution
+from apps.edit_benchmark.output_size import sizes_judged
 from apps.edit_benchmark.pair import Pair
+from apps.edit_benchmark.pair_result import AttemptResult, PairResult
 from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.planned import plan_benchmark
 from apps.edit_benchmark.roles import choose_roles
@@ -25,51 +24,19 @@ from core.devices.model_choice import ModelChoice
 from core.dry_run.planner import quiet
 from core.dry_run.run_plan import RunPlan
 from core.engine.backend import WorkerBackend
-from core.engine.job import Job
-from core.engine.model_switch import Stages
-from core.engine.task_engine import TaskEngine
-from core.errors import InputError
-from core.events import (
-    Event,
-    Listener,
-    TaskEnded,
-    TaskShape,
-    TaskSpared,
-    ignore,
-    shape_of,
-    tell,
-)
-from core.intake.admission import Admission, Admitted, Item
-from core.intake.kinds.edit import EditKind
+from core.events import Event, Listener, ignore, tell
 from core.intake.plan_summary import PlanSummary
 from core.intake.planning import Plan, tell_plan
-from core.intake.task_kinds import Contents, LoraFinder
 from core.judge import Judge
-from core.paths import user_path
 from core.remote.choice import with_or_without_server
-from core.remote.server import Server
-from core.role_model import RoleModel
-from core.seeds import seed_of_task
 from core.session import Session
-from core.settings import EditDefaults
 from core.status.run_status import RunStatus
 from core.status.tracker import RunTracker
 from core.store.outputs import OutputRoot
 from core.streams import occupy_standard_descriptors
-from core.tasks import EditTask, Result
-from core.worker_spec import Role
+from core.tasks import Result
 
-WAIT_SLICE = 0.5  # seconds between looks at an interrupt
 WHY_MOVED = "Pairs stand at other places in the data than before, and seeds go by the place."
-
-
-@dataclass(frozen=True)
-class PairResult:
-    """What became of one pair: its edit, and its score if there was an edit."""
-
-    pair: Pair
-    edit: Result
-    score: Result | None = None
 
 
 class EditBenchmark:
@@ -83,6 +50,8 @@ class EditBenchmark:
             one, unless it is overwritten.
         backend: runs the workers; by default processes of this machine.
         dry_run: the folder is only looked at, and `plan` is all that is asked for.
+        score_only: a folder with the edits, whoever made them: they are only scored, and no editor
+            is loaded.
 
     Attributes:
         listener: called with events (`core.events`) from the engine's thread and the caller's.
@@ -105,16 +74,25 @@ class EditBenchmark:
         data: Path | None = None,
         backend: WorkerBackend | None = None,
         dry_run: bool = False,
+        score_only: Path | None = None,
     ) -> None:
         occupy_standard_descriptors()
+        if data is not None:
+            settings = settings.for_data_set(MAPPED if settings.fields else form_of(data))
         self.settings = settings
         self.listener: Listener = ignore
-        self._inspector = LoraInspector(may_download=not dry_run)
+        inspector = LoraInspector(may_download=not dry_run)
         (self._editing, self._scoring), self._server = with_or_without_server(
             "never" if backend is not None else settings.use_server,
             device_ids if device_ids is not None else settings.device_ids,
             lambda served: choose_roles(
-                settings, device_ids, config_folder, self._lora_folders(), self._inspector, served
+                settings,
+                device_ids,
+                config_folder,
+                lora_folders(settings),
+                inspector,
+                served,
+                score_only is not None,
             ),
         )
         self._session = Session(
@@ -125,18 +103,16 @@ class EditBenchmark:
             with_tables=False,
             looks_only=dry_run,
         )
-        self._planner = self._session.planner(self.editor.loras)  # the folder is ours from here on
+        model_loras = self._editing.model.loras if self._editing is not None else ()
+        self._planner = self._session.planner(model_loras)  # the folder is ours from here on
         self._retry_unparsed = retry_unparsed
-        self._backend = backend
-        self._engine: TaskEngine | None = None
-        self._jobs: dict[Role, Job] = {}
-        self._ended: queue.SimpleQueue[tuple[Role, Result]] = queue.SimpleQueue()
-        self._edits: dict[int, Result] = {}
-        self._scores: dict[int, Result] = {}
+        self._planned_edits = Edits(
+            self._editing, self._session, self._planner, settings, inspector, score_only
+        )
+        self._roles = [r for r in (self._editing, self._scoring) if r is not None]
+        choice = EngineChoice(settings, self._roles, self._server, backend)
+        self._execution = Execution(choice, self._session, self._tell)
         self._pairs: list[Pair] = []
-        self._edit_contents: dict[str, Contents] = {}  # by the key of the edit's output
-        self._stopping = False
-        self._bound: Stages = "sequential"  # what the stages of this run may be
 
     # -- what it is ----------------------------------------------------------
 
@@ -147,8 +123,8 @@ class EditBenchmark:
 
     @property
     def devices(self) -> list[Device]:
-        """The editors' devices."""
-        return self._editing.devices
+        """The editors' devices; none where edits are only scored."""
+        return self._editing.devices if self._editing is not None else []
 
     @property
     def judge_devices(self) -> list[Device]:
@@ -156,9 +132,17 @@ class EditBenchmark:
         return self._scoring.devices
 
     @property
-    def editor(self) -> ModelChoice:
-        """The model that edits, and how it is loaded."""
-        return self._editing.model
+    def editor(self) -> ModelChoice | None:
+        """The model that edits, and how it is loaded; None where edits are only scored."""
+        return self._editing.model if self._editing is not None else None
+
+    @property
+    def editor_identity(self) -> str:
+        """The model that edits, or where edits that are there already are from."""
+        origin = self._planned_edits.origin
+        if origin is None and self._editing is not None:
+            return self._editing.model.identity
+        return origin or "none"
 
     @property
     def judge_model(self) -> ModelChoice:
@@ -170,6 +154,11 @@ class EditBenchmark:
         """How edits are scored."""
         assert self._scoring.judge is not None
         return self._scoring.judge
+
+    @property
+    def output_size(self) -> str:
+        """The size in which edits are judged: model, source, or both."""
+        return sizes_judged(self._pairs, self.settings.output_size)
 
     @property
     def judge_name(self) -> str:
@@ -184,8 +173,7 @@ class EditBenchmark:
 
     def close(self) -> None:
         """Kill what still runs and close the ledger."""
-        if self._engine is not None:
-            self._engine.stop(at_once=True)
+        self._execution.close()
         self._session.close()
 
     # -- planning ------------------------------------------------------------
@@ -197,23 +185,21 @@ class EditBenchmark:
             InputError: what they left is of other data, or a LoRA of the settings is not there.
         """
         self._pairs = pair_set.pairs
-        known, admitted = self._admit_edits()
-        self._edit_contents = {
-            item.output.key: item.contents for item in admitted if isinstance(item, Admitted)
-        }
-        named = [_named(item, self._pairs) for item in admitted]
-        self._plan: Plan = self._session.begin(self._planner, named, known)
-        self._edits = {r.position: r for r in self._plan.settled}
+        self._plan: Plan = self._planned_edits.begin(self._pairs)
+        self._execution.edits = {r.position: r for r in self._plan.settled}
         self._planned_scores = Scores(
             self._scoring,
             self._session,
             self._planner,
-            self._pairs,
+            self._planned_edits.attempts,
             self.settings.seed,
             self._retry_unparsed,
+            self.settings.output_size,
         )
         self._planned_scores.look_at(self.finished_edits(), bool(self._plan.tasks))
-        self._score_summary = self._planned_scores.summary(self._plan.tasks, self._plan)
+        self._score_summary = self._planned_scores.summary(
+            self._plan.tasks, self._plan, self._planned_edits.waiting
+        )
         return self._plan
 
     def plan(self, pair_set: PairSet) -> RunPlan:
@@ -224,45 +210,17 @@ class EditBenchmark:
         """
         self._pairs = pair_set.pairs
         with quiet():
-            edits = self._look_at_edits()
-        standings = self._session.standings(self._planner, edits)
-        with quiet():
+            standings = self._planned_edits.standings(self._pairs)
             plan = self.prepare(pair_set)
         return plan_benchmark(
             standings,
             [plan.summary, self._score_summary],
-            [self._editing, self._scoring],
+            self._roles,
             self.settings,
             self._session,
             None if self._server is None else self._server.name,
+            self._planned_scores.unjudged(),
         )
-
-    def _look_at_edits(self) -> list[Item]:
-        _, admitted = self._admit_edits()
-        return [_named(item, self._pairs) for item in admitted]
-
-    def _admit_edits(self) -> tuple[dict[str, Any], list[Item]]:
-        loras = LoraFinder(self._lora_folders(), self._inspector)
-        _check_default_loras(self.settings.editor.layers(*self.editor.names), loras)
-        admission = Admission(
-            EditKind(self._editing.layers, loras),
-            self._editing.memory.identity,
-            self.editor.dtype,
-            self.root,
-            default_name=str,  # never needed: every pair names its output
-            first_seed=self.settings.seed,
-            picture_quality=self.settings.workers.picture_quality,
-        )
-        suffix = self.settings.workers.picture_suffix
-        inputs = [_edit_input(pair, self.settings.seed, suffix) for pair in self._pairs]
-        admitted = [admission.admit(i, given) for i, given in enumerate(inputs)]
-        known = self._planner.known(admitted)
-        counting = {} if self._session.overwrite else known
-        return known, self._editing.settle(admitted, counting)
-
-    def _lora_folders(self) -> list[Path]:
-        """Folders in which relative paths of LoRAs are looked up."""
-        return [Path.cwd(), user_path(self.settings.lora_dir, "lora_dir")]
 
     def _tell_plan(self) -> None:
         """Say what is about to be done, where there is anything to do."""
@@ -279,182 +237,23 @@ class EditBenchmark:
             return self._run()
 
     def _run(self) -> list[PairResult]:
-        for result in self._edits.values():
-            if not result.success:
-                logger.error(f"{result.task_id}: {result.status}: {result.error}")
-                self.listener(TaskSpared())
-            self.tracker.settle(result, "edit")
-            self.listener(TaskEnded(result, shape=TaskShape("edit")))
         there = self.finished_edits()
         if there and not self._plan.tasks:  # else the plan says it
-            logger.info(f"{len(there)} of {len(self._pairs)} edits are there already.")
+            every = len(self._planned_edits.attempts)
+            logger.info(f"{len(there)} of {every} edits are there already.")
         self._tell_plan()
-        to_score = [item for edit in there if (item := self._score(edit)) is not None]
-        if self._plan.tasks or to_score:
-            self._work(to_score)
+        unjudged = self._planned_scores.unjudged()
+        if unjudged is not None:
+            logger.warning(unjudged)
+        self._execution.run(self._plan, self._planned_edits, self._planned_scores)
         if self._plan.replaced is not None:
             self._plan.replaced.write_tables()
         self._session.end(self._plan)
         return self.results()
 
-    def _work(self, to_score: Sequence[Admitted]) -> None:
-        """Make edits, and score each of them as soon as it is there."""
-        edits = self._plan.tasks
-        again = sum(getattr(item.task, "more_asks", 0) > 0 for item in to_score)
-        if again:
-            logger.info(f"{again} verdicts without a score are asked for again.")
-        roles = [self._editing] * bool(edits) + [self._scoring]
-        engine = self._new_engine(roles)
-        editing = self._submit("edit", edits, sealed=True)
-        scoring = self._submit("score", to_score, sealed=not edits)
-        unfinished = len(edits)
-        self._expect(engine, scoring, unfinished)
-        engine.start()  # now it knows of both when it shares the devices out
-        while not (editing.finished and scoring.finished and self._ended.empty()):
-            found = self._next_ended()
-            if found is None or found[0] == "score":
-                continue
-            unfinished -= 1
-            item = self._score(found[1]) if found[1].success else None
-            if item is not None:
-                self.tracker.add([shape_of(item)])
-                engine.extend(scoring, [item])
-            self._expect(engine, scoring, unfinished)
-            if unfinished == 0:
-                engine.seal(scoring)
-        engine.stop(at_once=self._stopping)
-        self._tell_waits(engine)
-
-    def _expect(self, engine: TaskEngine, scoring: Job, edits: int) -> None:
-        """Say how many edits may still be scored."""
-        engine.expect(scoring, "score", edits)
-        self.tracker.expect("score", edits)
-
-    def _new_engine(self, roles: Sequence[RoleModel]) -> TaskEngine:
-        for role in roles:
-            role.ensure()  # as where a result was removed after the planning
-            logger.info(role.reason)
-            tracker = self.tracker
-            tracker.serves(role.role, role.model.shown)
-            tracker.has_workers(
-                role.devices, self._server.name if self._server is not None else None
-            )
-        settings = self.settings
-        self._bound = self._stages()
-        if self._server is not None:
-            self._bound = "auto"  # the daemon's workers are others', too
-            return self._new_remote_engine(self._server)
-        in_step = settings.enable_batch_sync
-        devices = {d.label: d for role in roles for d in role.devices}
-        from core.engine.engine import Engine  # who has a daemon needs nothing of it
-        from core.processes.local_backend import LocalBackend
-
-        engine = Engine(
-            list(devices.values()),
-            [
-                self._editing.served(in_step),
-                self._scoring.served(in_step, after="edit"),
-            ],
-            self._backend or LocalBackend(settings.workers.start_method, settings.supervision),
-            settings.supervision,
-            settings.scheduling,
-            self._session.hearing(self._tell),
-            stages=self._bound,
-            release_patience=settings.vram_release_timeout,
-        )
-        self._engine = engine
-        engine.fetch([role.role for role in roles])
-        return engine
-
-    def _new_remote_engine(self, server: Server) -> TaskEngine:
-        """A daemon's workers, which change their models as its tasks ask for it."""
-        from core.remote.remote_engine import RemoteEngine
-
-        devices = {d.label: d for d in (*self.devices, *self.judge_devices)}
-        rules, timeout = self.settings.supervision, self.settings.server_timeout
-        listener = self._session.hearing(self._tell)
-        self._engine = RemoteEngine(server, list(devices.values()), rules, timeout, listener)
-        return self._engine
-
-    def _stages(self) -> Stages:
-        """The setting, or what is left of it on these devices."""
-        stages = self.settings.stages
-        if stages == "overlapped" and len(self.devices) == 1:
-            logger.info("stages: one worker cannot be shared out; editing comes first.")
-        if len(self.devices) == 1 or self.devices != self.judge_devices:
-            return "sequential"
-        return stages
-
-    def _submit(self, role: Role, tasks: Sequence[Admitted], sealed: bool) -> Job:
-        assert self._engine is not None
-        job = self._jobs[role] = self._session.submit(
-            self._engine,
-            self._plan,
-            tasks,
-            owner="benchmark",
-            listener=self._told(role),
-            sealed=sealed,
-            ends_batch=False,
-        )
-        if self._stopping:  # asked for before there was a job
-            job.interrupt()
-        return job
-
-    def _score(self, edit: Result) -> Admitted | None:
-        """What is to be done to score an edit; None if its score is there, or will not be made.
-
-        After an interrupt only edits that have a verdict are looked at: it may still be theirs.
-        """
-        if self._stopping and not self._planned_scores.has_verdict(edit.position):
-            return None
-        item = self._planned_scores.of(self._plan, edit, ask_again=not self._stopping)
-        if isinstance(item, Admitted):
-            return None if self._stopping else item
-        if not item.success:
-            logger.error(f"{item.task_id}: {item.status}: {item.error}")
-        self._scores[item.position] = item
-        self.tracker.settle(item, "score")
-        self.listener(TaskEnded(item, shape=TaskShape("score")))
-        return None
-
-    def _next_ended(self) -> tuple[Role, Result] | None:
-        """The next result, noted; None after a moment without."""
-        try:
-            role, result = self._ended.get(timeout=WAIT_SLICE)
-        except queue.Empty:
-            return None
-        if role == "edit":
-            self._edits[result.position] = result
-        elif result.status != "interrupted" or result.attempts or self._began_to_score:
-            self._scores[result.position] = result
-        return role, result
-
-    @property
-    def _began_to_score(self) -> bool:
-        """Whether scoring has begun as a stage of its own, or goes on beside the editing."""
-        return self._bound != "sequential" or self._jobs["edit"].finished
-
-    def _told(self, role: Role) -> Callable[[Event], None]:
-        def told(event: Event) -> None:
-            if isinstance(event, TaskEnded):
-                if role == "edit" and not event.result.success:
-                    self._tell(TaskSpared())
-                self._tell(event)
-                self._ended.put((role, event.result))
-            else:
-                self._tell(event)
-
-        return told
-
     def _tell(self, event: Event) -> None:
         """Call the listener of this moment."""
         tell(self.listener, event)
-
-    def _tell_waits(self, engine: TaskEngine) -> None:
-        for waited, steps in engine.waits_in_step:
-            logger.info(
-                f"enable_batch_sync: workers waited {waited:.1f} s for each other in {steps} steps."
-            )
 
     def status(self) -> RunStatus:
         """How the run stands: edits and scores, speed, time left, workers and failures."""
@@ -467,69 +266,41 @@ class EditBenchmark:
 
     def stop_leasing(self) -> None:
         """Finish what runs; safe in a signal handler."""
-        self._stopping = True
-        for job in list(self._jobs.values()):
-            job.interrupt()
+        self._execution.interrupt()
 
     def abandon(self) -> None:
         """Close everything as interrupted at once; safe in a signal handler."""
-        self._stopping = True
-        for job in list(self._jobs.values()):
-            job.interrupt(at_once=True)
+        self._execution.interrupt(at_once=True)
 
     # -- what came of it -------------------------------------------------------
 
     def results(self) -> list[PairResult]:
-        """One record per pair, in input order."""
-        edits = self._plan.told([self._edits[i] for i in range(len(self._pairs))])
-        return [
-            PairResult(pair, edit, self._scores.get(i))
-            for i, (pair, edit) in enumerate(zip(self._pairs, edits, strict=True))
-        ]
+        """What became of each pair, in input order; of several edits the judge's best counts."""
+        edits, scores = self._execution.edits, self._execution.scores
+        attempts = self._planned_edits.attempts
+        told = self._plan.told([edits[i] for i in range(len(attempts))])
+        of_pair: list[list[AttemptResult]] = [[] for _ in self._pairs]
+        pairs = list(self._pairs)
+        for position, attempt in enumerate(attempts):
+            one = AttemptResult(attempt.number, told[position], scores.get(position))
+            of_pair[attempt.of].append(one)
+        for attempt in reversed(attempts):
+            pairs[attempt.of] = attempt.pair
+        results = []
+        for pair, found in zip(pairs, of_pair, strict=True):
+            chosen = best_of(found) if len(found) > 1 else found[0]
+            several = tuple(found) if len(found) > 1 else ()
+            results.append(PairResult(pair, chosen.edit, chosen.score, several))
+        return results
 
     def finished_edits(self) -> list[Result]:
         """Edits that are there, of this run and of earlier ones."""
-        return [r for _, r in sorted(self._edits.items()) if r.success]
+        return [r for _, r in sorted(self._execution.edits.items()) if r.success]
 
     def edits_made(self) -> list[Edit]:
         """How each finished edit was made."""
-        entries = self._session.ledger.entries_of(list(self._edit_contents)).values()
-        done = [(entry, self._edit_contents[entry.key]) for entry in entries]
-        return [
-            Edit(entry.task, entry.used, contents.lora, contents.loras)
-            for entry, contents in done
-            if entry.state == "done"
-        ]
+        return self._planned_edits.made()
 
 
 def _has_work(summary: PlanSummary) -> bool:
     return summary.counts.total() > summary.counts["unchanged"]
-
-
-def _check_default_loras(layers: Sequence[EditDefaults], loras: LoraFinder) -> None:
-    """Raises InputError once for a LoRA of the settings that would fail every pair."""
-    for layer in layers:
-        try:
-            loras.find(layer.lora_path)
-        except InputError as error:
-            raise InputError(f"editor.defaults.{error}") from None
-
-
-def _edit_input(pair: Pair, first_seed: int, suffix: str) -> Any:
-    if pair.problem is not None:
-        return pair.problem
-    return EditTask(
-        pair.instruction,
-        pair.source_images,
-        seed=seed_of_task(first_seed, pair.index),  # the same whatever part of the data is run
-        output_path=f"edits/{pair.name}{suffix}",
-        task_id=pair.name,
-        metadata={"category": pair.category, **pair.metadata},
-    )
-
-
-def _named(item: Item, pairs: list[Pair]) -> Item:
-    """A rejected pair keeps its name."""
-    if isinstance(item, Admitted):
-        return item
-    return replace(item, task_id=pairs[item.position].name)

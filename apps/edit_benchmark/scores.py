@@ -6,16 +6,17 @@ from functools import cached_property
 
 from loguru import logger
 
-from apps.edit_benchmark.pair import Pair
-from core.intake.admission import Admission, Admitted, Item
+from apps.edit_benchmark.attempt import Attempt
+from apps.edit_benchmark.output_size import OutputSize, size_judged
+from core.intake.admission import Admission, Admitted, Item, Rejected
 from core.intake.differences import Change
 from core.intake.kinds.score import ScoreKind
 from core.intake.plan_summary import PlanSummary, Standing
 from core.intake.planning import Plan, Planner
 from core.judge import Judge
+from core.judge_rows import fields_named, row_of
 from core.paths import as_text, on_disk
 from core.role_model import RoleModel
-from core.seeds import seed_of_task
 from core.session import Session
 from core.store.ledger_entry import entry_for
 from core.store.provenance import read_provenance
@@ -26,9 +27,10 @@ class Scores:
     """Plans the score of each edit.
 
     Args:
-        pairs: all of the run's, by position.
+        attempts: all edits of the run, by position.
         first_seed: from the settings.
         retry_unparsed: ask the judge once more than before where its verdict has no score.
+        output_size: in which edits are judged.
     """
 
     def __init__(
@@ -36,17 +38,19 @@ class Scores:
         role: RoleModel,
         session: Session,
         planner: Planner,
-        pairs: Sequence[Pair],
+        attempts: Sequence[Attempt],
         first_seed: int,
         retry_unparsed: bool,
+        output_size: OutputSize = "auto",
     ) -> None:
         assert role.judge is not None
         self.judge: Judge = role.judge
         self._role = role
         self._session = session
         self._planner = planner
-        self._pairs = pairs
+        self._attempts = attempts
         self._first_seed = first_seed
+        self._output_size = output_size
         self._retry_unparsed = retry_unparsed and self.judge.type.varies
         if retry_unparsed and not self._retry_unparsed:
             kind = self.judge.settings.type
@@ -67,8 +71,14 @@ class Scores:
             self._role.ensure()
         self.__dict__.pop("_admission", None)  # the memory mode may be another one now
 
-    def summary(self, edits_to_make: Sequence[Admitted], plan: Plan) -> PlanSummary:
-        """How the verdicts stand: those on edits that stay, and those on edits to be made."""
+    def summary(
+        self, edits_to_make: Sequence[Admitted], plan: Plan, waiting: int = 0
+    ) -> PlanSummary:
+        """How the verdicts stand: those on edits that stay, and those on edits to be made.
+
+        Args:
+            waiting: edits more that will be made when the turn before them is done.
+        """
         items = list(self._admitted.values())
         standings: list[tuple[Standing, list[Change]]] = []
         for item, (standing, changes) in zip(items, self._planner.look(items), strict=True):
@@ -82,6 +92,7 @@ class Scores:
                 standings.append(("again", []))
             else:
                 standings.append(("changed", [Change("edited picture")]))
+        standings += [("new", [])] * waiting
         return PlanSummary.of(standings)
 
     def has_verdict(self, position: int) -> bool:
@@ -112,18 +123,50 @@ class Scores:
             first_seed=self._first_seed,
         )
 
+    def unjudged(self) -> str | None:
+        """Why some pairs will have no score, however they are edited; None if all can be judged."""
+        usable = {a.pair.name: a for a in self._attempts if a.pair.problem is None}
+        looked_at = {n: self._problem_of(self._task(a, "-")) for n, a in usable.items()}
+        problems = {name: problem for name, problem in looked_at.items() if problem is not None}
+        if not problems:
+            return None
+        name, first = next(iter(problems.items()))
+        return (
+            f"{len(problems)} of {len(usable)} pairs cannot be judged; the first, {name}: {first}"
+        )
+
+    def _problem_of(self, task: ScoreTask) -> str | None:
+        return self.judge.prompts.problem_of(row_of(task))
+
     def _admit(self, edit: Result) -> Item:
-        pair = self._pairs[edit.position]
-        task = ScoreTask(
+        attempt = self._attempts[edit.position]
+        task = replace(
+            self._task(attempt, as_text(str(edit.output_path))),
+            seed=attempt.seed(self._first_seed),
+            output_path=self._place_of(edit.position),
+        )
+        problem = self._problem_of(task)
+        if problem is not None:
+            return Rejected(edit.position, str(task.task_id), problem)
+        return self._admission.admit(edit.position, task)
+
+    def _task(self, attempt: Attempt, edited: str) -> ScoreTask:
+        """The score of an attempt's edit, with what the judge's questions name of its pair."""
+        pair, prompts = attempt.pair, self.judge.prompts
+        seen = prompts.pictures_seen
+        given = {"category": pair.category, "language": pair.language, **pair.metadata}
+        return ScoreTask(
             pair.instruction,
             pair.source_images,
-            as_text(str(edit.output_path)),
-            seed=seed_of_task(self._first_seed, pair.index),
-            output_path=self._place_of(edit.position),
-            task_id=f"score {pair.name}",
+            edited,
+            target_images=pair.target_images if "target" in seen else (),
+            reference_images=pair.reference_images if "references" in seen else (),
+            mask=(pair.mask or None) if "mask" in seen else None,
+            fields=fields_named(given, prompts.row_fields),
+            at_source_size=size_judged(pair, self._output_size) == "source",
+            task_id=f"score {attempt.name}",
             metadata={"category": pair.category},
         )
-        return self._admission.admit(edit.position, task)
 
     def _asked_again(self, plan: Plan, scored: Admitted) -> Admitted | None:
         """Ask once more for a verdict without a score, if the user wants that."""
@@ -150,4 +193,4 @@ class Scores:
 
     def _place_of(self, position: int) -> str:
         """Path of the judge's verdict, relative to the results' folder."""
-        return f"scores/{self._name}/{self._pairs[position].name}.json"
+        return self._attempts[position].verdict_place(self._name)

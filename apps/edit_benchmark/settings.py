@@ -6,6 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from apps.edit_benchmark.mapped import Columns, Name
+from apps.edit_benchmark.output_size import OutputSize
+from apps.edit_benchmark.pairs import SeedBy
+from apps.edit_benchmark.selection import Choice
 from core.edit_settings import BENCHMARK_FILE, EditModels
 from core.engine.model_switch import Stages
 from core.fields import Seed
@@ -24,10 +28,23 @@ from core.settings_file import overlaid
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
+Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
 class BenchmarkSettings(EditModels):
     """All settings of a benchmark run."""
 
     data: Annotated[str, Field(min_length=1)]
+    fields: dict[Name, Columns] | None
+    language: Names | str | None
+    subset: Names | str | None
+    categories: Names | None
+    sample: Count | None
+    sample_seed: Seed | None
+    limit: Count | None
+    seed_by: SeedBy
+    edits_per_pair: Count
+    output_size: OutputSize
     output_dir: Annotated[str, Field(min_length=1)]
     lora_dir: Annotated[str, Field(min_length=1)]
     seed: Seed
@@ -53,6 +70,18 @@ class BenchmarkSettings(EditModels):
         if (self.gpus_per_worker or 1) > 1 and self.parallel_mode != "model_parallel":
             raise ValueError("gpus_per_worker above 1 needs parallel_mode: model_parallel")
         return self
+
+    @property
+    def choice(self) -> Choice:
+        """Which pairs of the data are run."""
+        return Choice(
+            languages=_listed(self.language),
+            subsets=[_split(text) for text in _listed(self.subset)],
+            categories=self.categories,
+            sample=self.sample,
+            sample_seed=self.seed if self.sample_seed is None else self.sample_seed,
+            limit=self.limit,
+        )
 
     def shares_of(self, role: LoadedModel) -> tuple[int | None, int]:
         """GPUs per worker (None = all) and workers per GPU of the editor or the judge."""
@@ -86,6 +115,16 @@ class BenchmarkSettings(EditModels):
                 "sequential"
             )
         return self
+
+
+def _listed(value: list[str] | str | None) -> list[str]:
+    if isinstance(value, str):
+        return _split(value)
+    return value or []
+
+
+def _split(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def load_benchmark_settings(

@@ -1,7 +1,7 @@
-"""Means with bootstrap intervals, and rank correlation.
+"""Means with bootstrap intervals.
 
 Intervals are percentile bootstraps (Efron 1979) at 95 %, from a seeded generator, so that a
-table computed twice is the same table.
+table computed twice is the same table. What is resampled are pairs.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ CHUNK = 4_000_000  # resampled values held at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % bootstrap interval."""
+    """A mean and its 95 % bootstrap interval, which a single value does not have."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def bootstrap_mean(values: Sequence[float], samples: int, seed: int) -> Interval | None:
@@ -34,12 +34,15 @@ def bootstrap_mean_of_means(
     filled = [np.asarray(group, float) for group in groups if len(group)]
     if not filled:
         return None
+    middle = float(np.mean([g.mean() for g in filled]))
+    if max(map(len, filled)) == 1:
+        return Interval(middle, None, None)
     random = np.random.default_rng(seed)
     total = np.zeros(samples)
     for group in filled:
         total += _resampled_means(group, samples, random)
     low, high = np.percentile(total / len(filled), LEVEL)
-    return Interval(float(np.mean([g.mean() for g in filled])), float(low), float(high))
+    return Interval(middle, float(low), float(high))
 
 
 def _resampled_means(
@@ -53,17 +56,3 @@ def _resampled_means(
         for start in range(0, samples, rows)
     ]
     return np.concatenate(means)
-
-
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Spearman's rho, ties at their mean rank; None where it is undefined."""
-    if len(a) < 3 or len(set(a)) == 1 or len(set(b)) == 1:
-        return None
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
-
-
-def _ranks(values: Sequence[float]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: np.ndarray[tuple[int], np.dtype[np.float64]] = (last - (counts - 1) / 2)[inverse]
-    return ranks

@@ -1,76 +1,161 @@
-"""Tables for the terminal.
+"""What a run prints at its end: the table of its scores, and that of several judges."""
 
-Figures are never cut: where a line is too short, names give way, and what still does not fit
-follows below in a table of its own.
-"""
-
-import shutil
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Literal
+from typing import Any
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from apps.cells import cut
-from apps.edit_benchmark.compare import Comparison
 from apps.edit_benchmark.parts import Subset
-from apps.edit_benchmark.summary import CategoryLine, OverallLine, Summary
+from apps.edit_benchmark.plain_table import (
+    NONE,
+    Row,
+    columns_of_terminal,
+    letters_of,
+    part_cell,
+    print_table,
+)
+from apps.edit_benchmark.score_names import decimals, explain
+from apps.edit_benchmark.summary import (
+    CategoryLine,
+    Figures,
+    JudgeFigures,
+    OverallLine,
+    ScoreLine,
+    Summary,
+)
+from apps.edit_benchmark.usage import usage_line
 from core.errors import one_line
 from core.paths import as_text
 
-NONE = "-"
-PIPED = 100  # columns where there is no terminal, and COLUMNS says nothing
-GAP = 2  # between two columns
-LEAST_NAME = 12  # columns that a name gets before figures go to a table of their own
+NOTE = (
+    "overall: mean over the categories. 95 %: bootstrap over pairs. "
+    f"{NONE}: one value has no std, no interval."
+)
 
-
-@dataclass(frozen=True)
-class _Row:
-    name: str
-    cells: list[str]
+DRIFT = "drift %: how far edits lie beside their sources, of the diagonal; how much is zoomed."
 
 
 def print_summary(summary: Summary, folder: Path) -> None:
-    """Print where everything lies, who edited, who judged, and last the scores.
+    """Print where everything lies, who edited, who judged, the scores, and what they mean.
 
     The scores stand per category and overall, per language and subset where the data has them.
     The overall score's spread stands at the end: its median, deviation and 95 % interval.
-    Pairs that were not tried have a column if there are any, and so have categories without a
-    score, and the score tokens' mean probability, over all calls, for judges that read it.
+    Pairs that were not tried have a column if there are any, and so have the share of unparsed
+    ones, categories without a score, and the score tokens' mean probability, over all calls, for
+    judges that read it. Several judges of the same edits follow side by side.
     """
-    last = summary.names[-1]
     print(one_line(f"edits, verdicts and results: {as_text(folder)}"))
     if summary.edited_by is not None:
         print(one_line(f"editor: {summary.edited_by.line}"))
-    print(one_line(f"judge: {summary.judged_by.identity}, seed {summary.judged_by.seed}"))
-    for judge, rho in summary.rank_correlations.items():
-        print(f"rank correlation with {judge}: {rho:.2f}")
+    judge = summary.judged_by
+    print(one_line(f"judge: {judge.identity}{judge.computed}"))
+    if judge.usage is not None:
+        print(f"judge's server: {usage_line(judge.usage)}")
+    _print_figures(summary)
+    drifts = [DRIFT] if summary.overall.drift else []
+    for note in (*explain(summary.names), NOTE, *drifts):
+        print(textwrap.fill(note, columns_of_terminal()))
+    if summary.best_of is not None:
+        print(textwrap.fill(_best_of(summary.best_of), columns_of_terminal()))
+    if len(summary.judges) > 1:
+        _print_judges(summary)
+
+
+def _best_of(found: dict[str, Any]) -> str:
+    """What the choice among several edits gained."""
+    line = f"best of {found['edits_per_pair']} edits of each pair, chosen by this judge"
+    if found["best"] is None:
+        return line
+    means = f"first {found['first']:.2f}, all {found['all']:.2f}, best {found['best']:.2f}"
+    return f"{line}: {means} on average over {found['pairs_with_all_scores']} pairs"
+
+
+def _print_figures(summary: Figures) -> None:
+    last = summary.names[-1]
     spread = [f"{last} median", f"{last} std", f"{last} 95 %"]
-    interrupted = summary.overall.not_tried > 0
-    counts = ["n", *(["not tried"] if interrupted else []), "failed", "unparsed"]
     lines = [*summary.categories, *summary.overalls]
+    interrupted = summary.overall.not_tried > 0
+    unread = summary.overall.unparsed > 0
+    counts = ["n", "scored", *(["not tried"] if interrupted else []), "failed", "unparsed"]
+    counts += ["unparsed %"] if unread else []
     parts, uncovered = bool(summary.parts), any(map(_covered, lines))
     read_mass = bool(summary.overall.mass)
+    drifts = bool(summary.overall.drift)
     rows = [
-        _Row(
+        Row(
             line.category,
             [
-                *([_part(line.language, _subset(line))] if parts else []),
-                *_cells(line, summary.names, interrupted),
+                *([part_cell(line.language, _subset(line))] if parts else []),
+                *_counts(line, interrupted, unread),
+                *_scores(line, summary.names),
                 *([_covered(line)] if uncovered else []),
                 *([_mass(line)] if read_mass else []),
+                *([_drift(line)] if drifts else []),
             ],
         )
         for line in lines
     ]
     figures = [*counts, *summary.names, *spread, *(["categories"] if uncovered else [])]
     figures += ["mass"] if read_mass else []
-    _print(["category", *(["language"] if parts else [])], figures, rows)
+    figures += ["drift %"] if drifts else []
+    print_table(["category", *(["language"] if parts else [])], figures, rows)
+
+
+def _print_judges(summary: Summary) -> None:
+    """The last score of each judge, category by category, and how alike they order the edits."""
+    letters = letters_of(len(summary.judges))
+    print("\njudges side by side:")
+    by_place = [
+        {_place(line): line for line in [*judge.categories, *judge.overalls]}
+        for judge in summary.judges
+    ]
+    lines = [*summary.categories, *summary.overalls]
+    parts = bool(summary.parts)
+    rows = [
+        Row(
+            line.category,
+            [
+                *([part_cell(line.language, _subset(line))] if parts else []),
+                *(
+                    cell
+                    for judge, found in zip(summary.judges, by_place, strict=True)
+                    for cell in _beside(found.get(_place(line)), judge.names[-1])
+                ),
+            ],
+        )
+        for line in lines
+    ]
+    figures = [
+        column
+        for letter, judge in zip(letters, summary.judges, strict=True)
+        for column in (f"{letter} scored", f"{letter} {judge.names[-1]}", f"{letter} 95 %")
+    ]
+    print_table(["category", *(["language"] if parts else [])], figures, rows)
+    for letter, judge in zip(letters, summary.judges, strict=True):
+        by = judge.judged_by
+        print(one_line(f"{letter}: {by.identity}{by.computed}{_unread(judge)}"))
+        if isinstance(judge, JudgeFigures) and judge.same_order.spearman is not None:
+            order = judge.same_order
+            print(
+                f"rank correlation with {by.judge}: {order.spearman:.2f} (Spearman), "
+                f"{order.kendall:.2f} (Kendall's tau-b), {order.n} edits"
+            )
+
+
+def _place(line: CategoryLine) -> tuple[bool, str, str | None, Subset | None]:
+    return (isinstance(line, OverallLine), line.category, line.language, _subset(line))
+
+
+def _beside(line: CategoryLine | None, name: str) -> list[str]:
+    score = line.scores.get(name) if line is not None else None
+    scored = NONE if line is None else str(line.scored)
+    return [scored, _figure(None if score is None else score.mean, name), _interval(score, name)]
+
+
+def _unread(judge: Figures) -> str:
+    overall = judge.overall
+    return f", {_share(overall)} % unparsed" if overall.unparsed else ""
 
 
 def _covered(line: CategoryLine) -> str:
@@ -84,94 +169,45 @@ def _subset(line: CategoryLine) -> Subset | None:
     return line.subset if isinstance(line, OverallLine) else None
 
 
-def _part(language: str | None, subset: Subset | None) -> str:
-    """A language, and the subset where it is not all of it."""
-    shown = cut(one_line(language or NONE), LEAST_NAME)
-    return f"{shown}, {subset}" if subset == "intersection" else shown
+def _counts(line: CategoryLine, interrupted: bool, unread: bool) -> list[str]:
+    counts = [line.n, line.scored, *([line.not_tried] if interrupted else [])]
+    counts += [line.failed, line.unparsed]
+    return [*map(str, counts), *([_share(line)] if unread else [])]
 
 
-def _cells(line: CategoryLine, names: Sequence[str], interrupted: bool) -> list[str]:
-    counts = [line.n, *([line.not_tried] if interrupted else []), line.failed, line.unparsed]
+def _share(line: CategoryLine) -> str:
+    """How many percent of the judge's answers could not be read."""
+    answers = line.scored + line.unparsed
+    return f"{100 * line.unparsed / answers:.0f}" if answers else NONE
+
+
+def _scores(line: CategoryLine, names: Sequence[str]) -> list[str]:
     scores = [line.scores.get(name) for name in names]
-    means = [NONE if s is None else f"{s.mean:.2f}" for s in scores]
-    last = scores[-1]
-    spread = [NONE] * 3
+    means = [
+        _figure(None if score is None else score.mean, name)
+        for score, name in zip(scores, names, strict=True)
+    ]
+    last, name = scores[-1], names[-1]
+    spread = [NONE, NONE]
     if last is not None:
-        spread = [f"{last.median:.2f}", f"{last.std:.2f}", f"{last.low:.2f} to {last.high:.2f}"]
-    return [*map(str, counts), *means, *spread]
+        spread = [_figure(last.median, name), _figure(last.std, name)]
+    return [*means, *spread, _interval(last, name)]
+
+
+def _figure(value: float | None, name: str) -> str:
+    return NONE if value is None else f"{value:.{decimals(name)}f}"
+
+
+def _interval(score: ScoreLine | None, name: str) -> str:
+    if score is None or score.low is None or score.high is None:
+        return NONE
+    return f"{_figure(score.low, name)} to {_figure(score.high, name)}"
+
+
+def _drift(line: CategoryLine) -> str:
+    """How far edits lie beside their sources: shift, and zoom either way."""
+    return f"{line.drift['shift']:.1f} {line.drift['zoom']:.1f}" if line.drift else NONE
 
 
 def _mass(line: CategoryLine) -> str:
     return f"{mean(line.mass.values()):.2g}" if line.mass else NONE
-
-
-def print_comparison(comparison: Comparison) -> None:
-    """Paired differences per category, and how A and B were edited."""
-    parts = any(line.language is not None for line in comparison.lines)
-    rows = [
-        _Row(
-            line.category,
-            [
-                *([_part(line.language, line.subset)] if parts else []),
-                str(line.pairs),
-                f"{line.mean_a:.2f}",
-                f"{line.mean_b:.2f}",
-                f"{line.difference.mean:+.2f}",
-                f"{line.difference.low:+.2f} to {line.difference.high:+.2f}",
-            ],
-        )
-        for line in comparison.lines
-    ]
-    marks = ["language"] if parts else []
-    _print(["category", *marks], ["pairs", "A", "B", "B - A", "95 %"], rows)
-    left_out = comparison.without_both
-    if left_out:
-        print(f"{left_out} pairs without a score in both are left out.")
-    if comparison.edited_a == comparison.edited_b:
-        print(one_line(f"A and B edited by: {comparison.edited_a}"))
-        return
-    for name, made in (("A", comparison.edited_a), ("B", comparison.edited_b)):
-        print(one_line(f"{name} edited by: {made}"))
-
-
-def _print(keys: Sequence[str], figures: Sequence[str], rows: Sequence[_Row]) -> None:
-    """One table, or several below each other where the line is too short for one.
-
-    Args:
-        keys: columns that each of the tables has; the first is that of the names.
-    """
-    # On one line: in a bare string Rich would read [brackets] as styles.
-    names = [one_line(row.name) for row in rows]
-    columns = [*keys[1:], *figures]
-    widths = [
-        GAP + max(cell_len(column), *(cell_len(row.cells[i]) for row in rows))
-        for i, column in enumerate(columns)
-    ]
-    marks, rest = list(range(len(keys) - 1)), list(range(len(keys) - 1, len(columns)))
-    least = min(LEAST_NAME, max(map(cell_len, [keys[0], *names])))
-    line = shutil.get_terminal_size((PIPED, 24)).columns
-    room = line - least - sum(widths[i] for i in marks)
-    for block in ([*marks, *some] for some in _blocks(rest, widths, room)):
-        room = max(line - sum(widths[i] for i in block), least)
-        table = Table(box=None, pad_edge=False)
-        table.add_column(keys[0], no_wrap=True)
-        for i in block:
-            side: Literal["left", "right"] = "left" if i in marks else "right"
-            table.add_column(columns[i], justify=side, no_wrap=True)
-        for row, name in zip(rows, names, strict=True):
-            table.add_row(Text(cut(name, room)), *(Text(row.cells[i]) for i in block))
-        # Rich would shorten figures, where a terminal only breaks the line.
-        Console(width=max(line, room + sum(widths[i] for i in block))).print(table)
-
-
-def _blocks(columns: Sequence[int], widths: Sequence[int], room: int) -> list[list[int]]:
-    """The columns that stand beside each other in `room`."""
-    blocks: list[list[int]] = [[]]
-    used = 0
-    for i in columns:
-        if blocks[-1] and used + widths[i] > room:
-            blocks.append([])
-            used = 0
-        blocks[-1].append(i)
-        used += widths[i]
-    return blocks

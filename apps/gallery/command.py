@@ -1,6 +1,5 @@
 """The command `gallery.py`: builds the page of an output folder, whenever it was made."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -8,11 +7,13 @@ from pathlib import Path
 
 from loguru import logger
 
+from apps.arguments import command_parser
 from apps.gallery.places import INDEX
 from apps.gallery.thumbnails import make_thumbnails, unused
 from apps.gallery.writer import GalleryWriter
 from apps.log_lines import set_up_logging
 from core.errors import MultiGPUError, one_line
+from core.names import counted
 from core.paths import as_text, user_path
 from core.store.outputs import remove
 
@@ -30,12 +31,10 @@ off). This command makes it for folders of older and of killed runs, and changes
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="gallery.py",
-        description="Write a page (index.html) that shows all pictures of an output folder.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = command_parser(
+        "gallery.py",
+        "Write a page (index.html) that shows all pictures of an output folder.",
+        EXAMPLES,
     )
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the output folder of a run")
     parser.add_argument(
@@ -53,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             for file in unused(Path(os.path.abspath(folder)), contents.items):
                 remove(file)
             if made:
-                logger.info(f"{made} small copies made.")
+                logger.info(f"Small copies made: {made}.")
     except MultiGPUError as error:
         logger.error(str(error))
         return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
-    print(one_line(f"{len(contents.items)} pictures: {as_text(folder / INDEX)}"))
+    print(one_line(f"{counted(len(contents.items), 'picture')}: {as_text(folder / INDEX)}"))
     return DONE

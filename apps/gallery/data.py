@@ -80,6 +80,7 @@ def item_row(folder: Path, item: Item, page: Path) -> dict[str, Any]:
         "error": item.error,
         "cause": item.cause,
         "category": item.category,
+        "choice": item.choice,
         "sources": [_source(folder, path, page, link) for path in item.sources],
         "verdicts": [verdict_row(verdict) for verdict in item.verdicts],
     }

@@ -38,6 +38,7 @@ class Item:
         used: what the model really took.
         sources: paths of the pictures that were edited, as recorded.
         verdicts: of each judge, the newest last.
+        choice: of a pair's several edits: whether it is the one that counts, in words.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Item:
     cause: str | None = None
     sources: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    choice: str | None = None
 
     @property
     def category(self) -> str | None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from apps.gallery.choices import with_choices
 from apps.gallery.items import Item, Kind, State
 from apps.gallery.verdicts import Verdicts
+from apps.run_folders import runs_below
 from core.errors import InputError
 from core.paths import as_text, on_disk
 from core.store.ledger_entry import Entry
@@ -50,15 +52,9 @@ def read_folder(folder: Path) -> FolderContents:
     if not items and record is None:
         raise InputError(
             f"{as_text(folder)}: no output folder of a run, as it has neither ledger.sqlite nor "
-            f"{METADATA}.{_runs_below(folder)}"
+            f"{METADATA}.{runs_below(folder)}"
         )
     return FolderContents(items, [])
-
-
-def _runs_below(folder: Path) -> str:
-    """The end of an error for somebody who named the folder above."""
-    names = sorted(p.parent.name for p in folder.glob("*/ledger.sqlite"))
-    return f" Did you mean {as_text(folder / names[0])}?" if names else ""
 
 
 def _items(folder: Path, record: FolderRecord) -> list[Item]:
@@ -78,7 +74,7 @@ def _items(folder: Path, record: FolderRecord) -> list[Item]:
         )
         for task in others
     ]
-    return items + [_item(folder, task) for task in verdicts.alone]
+    return with_choices(items) + [_item(folder, task) for task in verdicts.alone]
 
 
 def kind_of(task: dict[str, Any]) -> Kind:

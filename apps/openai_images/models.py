@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection
 
 from apps.openai_images.errors import SERVER, ApiError, bad_value
+from core import masked_editors
 from core.devices.model_choice import ModelChoice, is_hub_model
 from core.worker_spec import Role
 
@@ -56,5 +57,4 @@ def no_model(role: Role, why: str) -> ApiError:
 
 def no_mask(model: str) -> ApiError:
     """400: an edit has a mask."""
-    message = f"The model '{model}' takes no mask: say in the prompt what is to change, and where."
-    return bad_value("mask", message, "unsupported_parameter")
+    return bad_value("mask", masked_editors.no_mask(model), "unsupported_parameter")

@@ -22,18 +22,24 @@ class _Group:
     options: Sequence[_Text]
 
 
-def alternatives(prompt: str) -> list[tuple[str, str]]:
+def alternatives(prompt: str, field: str = "prompt") -> list[tuple[str, str]]:
     """Every reading of a prompt: what names say of it, and the prompt. One with "" if it is plain.
+
+    Args:
+        field: that the prompt is, for messages.
 
     Raises:
         InputError: a brace has no partner, or there are more than 10,000 readings.
     """
     if "{" not in prompt and "}" not in prompt:
         return [("", prompt)]
-    text, end = _sequence(prompt, 0, inside=False)
+    try:
+        text, end = _sequence(prompt, 0, inside=False)
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from None
     assert end == len(prompt)
     if _count(text) > MOST:
-        raise InputError(f"prompt: has more than {MOST} alternatives; write fewer of them.")
+        raise InputError(f"{field}: has more than {MOST} alternatives; write fewer of them.")
     found = list(dict.fromkeys(_readings(text)))
     labels = ["_".join(filter(None, map(_named, chosen))) for chosen, _ in found]
     if len(found) > 1 and (len(set(labels)) < len(labels) or not all(labels)):
@@ -59,7 +65,7 @@ def _sequence(prompt: str, place: int, inside: bool) -> tuple[_Text, int]:
             group, place = _group(prompt, place)
             parts += group
         elif char == "}" and not inside:
-            raise InputError("prompt: has a } without a { before it; write \\} for the character.")
+            raise InputError("has a } without a { before it; write \\} for the character.")
         elif char in "|}" and inside:
             break
         else:
@@ -74,7 +80,7 @@ def _group(prompt: str, start: int) -> tuple[_Text, int]:
         option, place = _sequence(prompt, place + 1, inside=True)
         options.append(option)
     if place >= len(prompt):
-        raise InputError("prompt: has a { without a } behind it; write \\{ for the character.")
+        raise InputError("has a { without a } behind it; write \\{ for the character.")
     if len(options) == 1:  # no alternatives: braces that are meant as they are
         return ["{", *options[0], "}"], place + 1
     return [_Group(options)], place + 1

@@ -32,7 +32,7 @@ def read_entries(path: Path, words: Words = PICTURES) -> Entries:
     Raises:
         InputError: unreadable, no text, or of no known form.
     """
-    content = read_content(path)
+    content = read_content(path, words.thing)
     ending = "" if path == STDIN else path.suffix.lower()
     if ending in JSON_ENDINGS:
         return read_json_entries(path, content, words)
@@ -40,7 +40,7 @@ def read_entries(path: Path, words: Words = PICTURES) -> Entries:
 
     text = decoded(content, "surrogateescape" if encoding_of(content) == "utf-8-sig" else "replace")
     if not text.strip(_BLANK):
-        raise InputError(f"{shown_path(path)}: holds no prompts.")
+        raise InputError(f"{shown_path(path)}: holds no {words.thing}s.")
     if path == STDIN and all(word in text[:_LOOKED_AT] for word in _OF_REQUESTS):
         raise InputError(
             "standard input: requests of OpenAI's Batch API are read from a file; save them as one."
@@ -104,4 +104,4 @@ def _is_yaml(text: str, words: Words) -> bool:
     if found is None:
         return False
     key = found[2].casefold()
-    return key in ("prompts", "tweets", "persona") or words.field_of(key) == words.text
+    return key in (*words.lists, "persona") or words.field_of(key) == words.text

@@ -39,7 +39,7 @@ def read_json_entries(path: Path, content: bytes, words: Words) -> Entries:
             lines = _json_lines(text)
             if lines is not None:
                 return Entries(lines)
-        hint = _hint(text)
+        hint = _hint(text, words)
         raise InputError(
             f"{shown_path(path)}: not valid JSON: {_reason(error)}{hint or '.'}"
         ) from None
@@ -50,12 +50,15 @@ def _is_utf8(error: UnicodeDecodeError) -> bool:
     return error.encoding.startswith("utf-8")
 
 
-def _hint(text: str) -> str:
+def _hint(text: str, words: Words) -> str:
     """What to do where a text does not look like JSON at all."""
     start = text.strip(_BLANK)
     if not start or start[0] in '[{"' or start[0].isdigit():
         return ""
-    return "; prompts that stand one on a line belong into a file called .txt, tables into .csv."
+    return (
+        f"; {words.thing}s that stand one on a line belong into a file called .txt, tables into "
+        ".csv."
+    )
 
 
 def of_document(path: Path, data: Any, words: Words) -> Entries:
@@ -69,9 +72,9 @@ def of_document(path: Path, data: Any, words: Words) -> Entries:
     if isinstance(data, str) and data.strip():
         return Entries([data])  # JSONL of one line
     if not isinstance(data, dict):
-        raise _unknown_form(path, "none")
+        raise _unknown_form(path, "none", words)
     keys = {spellings.plain(key): key for key in reversed(data)}
-    entries = keys.get("tweets", keys.get("prompts", ""))
+    entries = next((keys[name] for name in words.lists if name in keys), "")
     listed = _listed(data.get(entries))
     if listed is not None:
         persona = data.get(keys.get("persona", ""))
@@ -84,7 +87,7 @@ def of_document(path: Path, data: Any, words: Words) -> Entries:
         return Entries(listed, persona or {}, around, of_persona)
     if "tweets" not in keys and any(map(words.asks, data)):
         return Entries([data])  # JSONL of one line
-    raise _unknown_form(path, f"an object with the keys {shown(list(data)[:6])}")
+    raise _unknown_form(path, f"an object with the keys {shown(list(data)[:6])}", words)
 
 
 def _listed(value: Any) -> list[Any] | None:
@@ -94,10 +97,10 @@ def _listed(value: Any) -> list[Any] | None:
     return value if isinstance(value, list) else None
 
 
-def _unknown_form(path: Path, found: str) -> InputError:
+def _unknown_form(path: Path, found: str, words: Words) -> InputError:
     return InputError(
-        f"{shown_path(path)}: expected a list of objects or prompts, or an object with a list "
-        f"`tweets`; found {found}."
+        f"{shown_path(path)}: expected a list of objects or {words.thing}s, or an object with a "
+        f"list `{words.lists[0]}`; found {found}."
     )
 
 

@@ -6,6 +6,7 @@ picture where that is missing.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -55,7 +56,7 @@ class MadePicture:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The fields of its task, with LoRAs where they lie now."""
+        """The fields of its task, with LoRAs and sources where they lie now."""
         assert self.made is not None
         task = {
             key: value
@@ -73,6 +74,11 @@ class MadePicture:
                 for lora in task["loras"]
                 if isinstance(lora, dict)
             ]
+        sources = task.get("source_images")
+        if isinstance(sources, list):
+            task["source_images"] = [_picture_at(str(path), root) for path in sources]
+        if isinstance(task.get("mask"), str):
+            task["mask"] = _picture_at(task["mask"], root)
         return {**task, "output_path": self.name}
 
 
@@ -182,6 +188,11 @@ def _root_of(file: Path, task: Mapping[str, Any]) -> Path:
     if not own.is_absolute() and file.parts[-len(own.parts) :] == own.parts:
         return file.absolute().parents[len(own.parts) - 1]
     return file.absolute().parent
+
+
+def _picture_at(path: str, root: Path) -> str:
+    """A picture that was edited: where its record says, which may be from the output folder on."""
+    return os.path.normpath(os.path.join(root, path))
 
 
 def _lora_at(path: str, root: Path) -> str:

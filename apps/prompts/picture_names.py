@@ -6,6 +6,7 @@ Slashes make folders below the output folder.
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from string import Formatter
 from typing import Any
 
@@ -23,7 +24,6 @@ from core.validation import shown
 _LONGEST = 60  # characters of one value
 _NONE = "none"
 _SPEC = re.compile(r"0?[1-9]?[0-9]?")
-_OWN = ("id", "index", "prompt", "lora", "seed")
 
 
 class PictureNames:
@@ -83,7 +83,9 @@ class PictureNames:
             return _loras(task)
         if meant == "seed":
             return self._seed(index, task)
-        value = task.get(self._words.text if meant == self._words.text else meant or field)
+        value = task.get(meant or field)
+        if meant == "source_images" and value is not None:
+            return PurePath(str(value if isinstance(value, str) else value[0])).stem
         if value is None:
             metadata = task.get("metadata")
             value = metadata.get(field) if isinstance(metadata, Mapping) else None
@@ -126,8 +128,9 @@ def _parts(pattern: str, words: Words) -> list[tuple[str, str, str]]:
             raise InputError(f"{option}: expected a width like {{index:04}}, found {shown(spec)}.")
         parts.append((literal, field or "", spec or ""))
     if not any(field for _, field, _ in parts):
+        fields = ", ".join(f"{{{name}}}" for name in words.shown)
         raise InputError(
-            f"{option}: names all pictures alike; use a field in it: "
-            f"{', '.join('{' + name + '}' for name in _OWN)}, any setting, or what a tweet says."
+            f"{option}: names all pictures alike; use a field in it: {fields}, any setting, or "
+            "what an entry says of itself."
         )
     return parts

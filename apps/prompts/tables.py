@@ -83,8 +83,8 @@ class _Header:
         if words.text not in known:
             names = ", ".join(shown(name) for name in self.names[:8])
             raise InputError(
-                f"line {self.line}: no column gives the {words.text}; the first line has to name "
-                f"the columns, one of them {words.text!r} (found {names})."
+                f"line {self.line}: no column gives the {words.thing}; the first line has to name "
+                f"the columns, one of them {words.thing!r} (found {names})."
             )
         return fields
 

@@ -33,14 +33,17 @@ _NO_TEXT = (  # how files begin that are not text, and what to do about them
 )
 
 
-def read_content(path: Path) -> bytes:
+def read_content(path: Path, thing: str = "prompt") -> bytes:
     """The bytes of a file; of standard input for STDIN.
+
+    Args:
+        thing: what one line of it is called.
 
     Raises:
         InputError: it cannot be read, is larger than 1 GB, or is certainly no text.
     """
     try:
-        content = _of_stdin() if path == STDIN else _of_file(path)
+        content = _of_stdin(thing) if path == STDIN else _of_file(path, thing)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{shown_path(path)}: cannot be read: {reason}.") from None
@@ -55,21 +58,21 @@ def shown_path(path: Path) -> str:
     return "standard input" if path == STDIN else str(path)
 
 
-def _of_file(path: Path) -> bytes:
+def _of_file(path: Path, thing: str) -> bytes:
     if path.is_dir():
         raise InputError(
-            f"{path}: is a folder; a file of prompts is needed (text, CSV, JSON, JSONL, YAML)."
+            f"{path}: is a folder; a file of {thing}s is needed (text, CSV, JSON, JSONL, YAML)."
         )
     if path.stat().st_size > MAX_FILE_BYTES:
         raise _too_large(path)
     return path.read_bytes()
 
 
-def _of_stdin() -> bytes:
+def _of_stdin(thing: str) -> bytes:
     if sys.stdin is None:
-        raise InputError("standard input: is closed; give prompts through a pipe, or a file.")
+        raise InputError(f"standard input: is closed; give {thing}s through a pipe, or a file.")
     if sys.stdin.isatty():
-        logger.info("Type one prompt a line; Ctrl-D on a line of its own ends the list.")
+        logger.info(f"Type one {thing} a line; Ctrl-D on a line of its own ends the list.")
     content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         raise _too_large(STDIN)

@@ -29,6 +29,7 @@ class Variants:
         axes: every combination of their choices is drawn.
         changes: fields that every task gets, in place of its own.
         first_seed: of the first task that has none; RANDOM leaves it to the run.
+        thing: what one input is called.
 
     Raises:
         InputError: they would be more than a million.
@@ -40,6 +41,7 @@ class Variants:
         axes: Sequence[Sequence[Choice]],
         changes: Mapping[str, Any],
         first_seed: int,
+        thing: str = "prompt",
     ) -> None:
         self._inputs = inputs
         self._axes = axes
@@ -47,11 +49,8 @@ class Variants:
         self._first_seed = first_seed
         self._each = prod(map(len, axes))
         if len(self) > MOST:
-            prompts = counted(len(inputs), "prompt")
-            raise InputError(
-                f"{prompts} in {self._each} variants are {len(self)} pictures; the most of one run "
-                f"is {MOST}."
-            )
+            variants = f"{counted(len(inputs), thing)} in {self._each} variants"
+            raise InputError(f"{variants} are {len(self)} pictures; the most of one run is {MOST}.")
 
     def __len__(self) -> int:
         return len(self._inputs) * self._each
@@ -79,25 +78,28 @@ def like(given: TaskInput, fields: dict[str, Any]) -> dict[str, Any]:
     return PlacedTask(fields, given.where) if isinstance(given, PlacedTask) else fields
 
 
-def with_alternatives(inputs: Inputs, first_seed: int) -> list[TaskInput]:
+def with_alternatives(inputs: Inputs, first_seed: int, wording: str = "prompt") -> list[TaskInput]:
     """Every reading of the prompts of inputs.
+
+    Args:
+        wording: the field that is read.
 
     Raises:
         InputError: they would be more than a million.
     """
     found: list[TaskInput] = []
     for index, given in enumerate(inputs):
-        prompt = given.get("prompt") if isinstance(given, Mapping) else None
+        prompt = given.get(wording) if isinstance(given, Mapping) else None
         if not isinstance(given, Mapping) or not isinstance(prompt, str):
             found.append(given)
             continue
         try:
-            readings = alternatives(prompt)
+            readings = alternatives(prompt, wording)
         except InputError as error:
             found.append(BadEntry(at_its_place(given, str(error)), str(given.get("task_id"))))
             continue
         for label, text in readings:
-            fields = _named({**given, "prompt": text}, f"_{label}" if label else "")
+            fields = _named({**given, wording: text}, f"_{label}" if label else "")
             if fields.get("seed") is None and first_seed != RANDOM:
                 fields["seed"] = seed_of_task(first_seed, index)
             found.append(like(given, fields))

@@ -26,7 +26,7 @@ def read_yaml(path: Path, text: str, words: Words) -> Entries:
     named = _named(data, words)
     if named is not None:
         names = list(named)
-        entries = [_with_name(name, entry, words) for name, entry in named.items()]
+        entries = [words.named(name, entry) for name, entry in named.items()]
         return Entries(entries, places=lambda index: f"entry {shown(names[index])}", by_id=True)
     return of_document(path, data, words)
 
@@ -42,8 +42,3 @@ def _named(data: Any, words: Words) -> Mapping[str, Any] | None:
     except InputError:
         return data
     return None
-
-
-def _with_name(name: str, entry: Any, words: Words) -> Any:
-    entry = {words.text: entry} if isinstance(entry, str) else entry
-    return {"task_id": name, **entry}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from loguru import logger
 from pydantic import ValidationError
 
-from apps.arguments import LOG_LEVELS, gpu_ids
+from apps.arguments import LOG_LEVELS, command_parser, gpu_ids
 from apps.interrupts import stopped_by_signals
 from apps.log_lines import set_up_logging
 from apps.server.daemon import SIGNALS, serve
@@ -34,12 +34,10 @@ exit codes: 0 stopped as asked, 2 unusable settings, folder or address
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Keep models loaded and serve them over HTTP, with a queue that survives.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = command_parser(
+        PROGRAM,
+        "Keep models loaded and serve them over HTTP, with a queue that survives.",
+        EXAMPLES,
     )
     add = parser.add_argument
     add("--config", metavar="FILE", help="YAML settings over config/server.yaml")

@@ -5,25 +5,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from apps.arguments import (
-    add_gallery_option,
-    add_output_options,
-    add_server_options,
-    folder_name,
-    gpu_ids,
-    percent,
-    positive,
-    seed,
+from apps.arguments import command_parser, seed
+from apps.picture_commands.options import (
+    VARIANTS,
+    add_choice_options,
+    add_device_options,
+    add_file_options,
+    add_run_options,
+    add_variant_options,
+    asks_for,
 )
-from apps.dry_run import add_dry_run_option
-from apps.prompts.shard import shard
 from apps.tweets.tweets_file import PROMPT_SOURCES
 from core.errors import InputError
 
-OF_TASKS = {  # options that only some runs have, by what they do with tasks
-    "variants": ("grid", "set", "lora", "seeds", "alternatives", "picture_name"),
-    "choice": ("only", "only_failed", "where"),
-}
 EXAMPLES = """\
 examples:
   python generate_images_from_tweets.py --prompt "a red house" --seeds 0-3
@@ -51,12 +45,10 @@ exit codes: 0 all pictures and tables are there, 1 some failed, 2 unusable input
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="generate_images_from_tweets.py",
-        description="Draw a picture for every prompt of a file, on all GPUs of this machine.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = command_parser(
+        "generate_images_from_tweets.py",
+        "Draw a picture for every prompt of a file, on all GPUs of this machine.",
+        EXAMPLES,
     )
     parser.add_argument(
         "tweets",
@@ -77,8 +69,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     _add_how(parser.add_argument_group("how it is drawn (over what files and settings say)"))
     _add_where(parser.add_argument_group("where pictures go, and which are drawn again"))
     devices = parser.add_argument_group("model and devices")
-    _add_devices(devices)
-    add_server_options(devices)
+    add_device_options(
+        devices,
+        "Z-Image-Turbo where it fits into the GPUs' memory, else the embedded demo model",
+        "NUM_GPUS",
+    )
+    parser.set_defaults(number="NUM_GPUS")
     # Intermixed: NUM_GPUS may stand anywhere, and not only beside TWEETS.
     return _with_prompts(parser.parse_intermixed_args(argv))
 
@@ -100,10 +96,9 @@ def _is_number(given: object) -> bool:
     return str(given).isdecimal() and not os.path.exists(str(given))
 
 
-def asks_for(options: argparse.Namespace, what: str) -> bool:
-    """Whether an option of a kind in OF_TASKS is given; a seed for pictures is one, too."""
-    another_seed = what == "variants" and options.from_png and options.seed is not None
-    return bool(another_seed) or any(getattr(options, name) for name in OF_TASKS[what])
+def asks_for_variants(options: argparse.Namespace) -> bool:
+    """Whether tasks are to be multiplied or changed; by a seed for pictures, too."""
+    return bool(options.from_png and options.seed is not None) or asks_for(options, VARIANTS)
 
 
 def check_source(options: argparse.Namespace) -> None:
@@ -149,30 +144,7 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         help="take the prompt from this field alone (default: the first of prompt, "
         "positive_prompt and scene_hint that is not empty)",
     )
-    add(
-        "--only",
-        nargs="+",
-        action="extend",
-        metavar="ID",
-        help="only the pictures with these ids, as log lines and results.jsonl call them",
-    )
-    add("--only-failed", action="store_true", help="only what failed in an earlier run")
-    add(
-        "--where",
-        action="append",
-        metavar="FIELD=VALUE",
-        help="only pictures whose record says so, such as status=failed, lora=ink*, seconds>30 or "
-        "prompt~house; all conditions have to hold",
-    )
-    add(
-        "--shard",
-        type=shard,
-        metavar="I/N",
-        help="only the I-th of N parts of the file, into a folder of its own "
-        "(DIR/NAME.shard-I-of-N), where N of these commands share the file; "
-        "`records.py DIR/NAME merge` makes one folder of them",
-    )
-    add("--limit", type=positive, metavar="N", help="only the first N prompts of the file")
+    add_choice_options(group, "prompts of the file", "prompt~house")
     add(
         "--alternatives",
         action="store_true",
@@ -189,32 +161,7 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
         help="prompt i of a file (from 0) gets seed S + i, each --prompt gets S (default: 42); "
         "-1: each one at random, kept when the command runs again",
     )
-    add(
-        "--seeds",
-        metavar="0-9",
-        help="draw each prompt once with each of these seeds, such as 0-9 or 0,3,7-9",
-    )
-    add(
-        "--grid",
-        action="append",
-        metavar="FIELD=A,B",
-        help="draw each prompt once with each value, such as cfg=1,3 or lora=a.safetensors,none; "
-        "several of them give every combination, and pictures' names say which",
-    )
-    add(
-        "--set",
-        action="append",
-        metavar="FIELD=VALUE",
-        help="give every prompt this setting, such as steps=8 or size=512x768",
-    )
-    add(
-        "--lora",
-        action="append",
-        metavar="FILE[:STRENGTH]",
-        help="draw every prompt with this LoRA, at strength 1 unless given, in place of its own; "
-        "give it again for several at once",
-    )
-    add("--config", metavar="FILE", help="YAML settings that differ from config/default.yaml")
+    add_variant_options(group, "draw", "prompt")
 
 
 def _add_where(group: argparse._ArgumentGroup) -> None:
@@ -224,70 +171,11 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
         metavar="DIR",
         help="pictures go to the folder DIR/<name of TWEETS>, or DIR/prompts (default: outputs)",
     )
-    add(
-        "--name",
-        type=folder_name,
-        metavar="NAME",
-        help="pictures go to DIR/NAME, so that two files of one name do not share a folder",
-    )
+    add_file_options(group)
     add(
         "--picture-name",
         metavar="PATTERN",
         help="call pictures by this pattern of fields, such as {prompt}_{seed} or {lora}/{id}; "
         "also {index}, any setting, and what a tweet says of itself (default: {id})",
     )
-    add(
-        "--format",
-        type=lambda text: "jpeg" if text.lower() == "jpg" else text.lower(),
-        choices=("png", "webp", "jpeg"),
-        help="file format of pictures (default: png; webp is lossless, too, unless --quality is "
-        "given); all of them hold the prompt and settings",
-    )
-    add(
-        "--quality",
-        type=percent,
-        metavar="Q",
-        help="quality of JPEG or WebP files, 1 to 100 (default: 95 for JPEG, lossless for WebP)",
-    )
-    add(
-        "--overwrite",
-        action="store_true",
-        help="draw again what is done and keep nothing of it; also replace what another TWEETS or "
-        "another program left",
-    )
-    add(
-        "--retry-quarantined",
-        action="store_true",
-        help="try prompts again that crashed their workers in an earlier run",
-    )
-    add_gallery_option(group)
-    add_dry_run_option(group)
-    add_output_options(group)
-
-
-def _add_devices(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--model",
-        metavar="ID_OR_PATH",
-        help="Hugging Face id, local diffusers folder or one file (default: auto, which is "
-        "Z-Image-Turbo where it fits into the GPUs' memory, else the embedded demo model)",
-    )
-    add(
-        "--gpu-ids",
-        type=gpu_ids,
-        metavar="0,2,4",
-        help="which of the visible GPUs, instead of NUM_GPUS",
-    )
-    add(
-        "--gpus-per-worker",
-        type=positive,
-        metavar="K",
-        help="spread the model over K GPUs each, where it is too large for one (default: 1)",
-    )
-    add(
-        "--workers-per-gpu",
-        type=positive,
-        metavar="K",
-        help="have K workers on each GPU, for a small model (default: 1)",
-    )
+    add_run_options(group, "draw", "prompts")

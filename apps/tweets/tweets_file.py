@@ -17,6 +17,7 @@ from typing import Any
 from apps.prompts.bad_entry import BadEntry
 from apps.prompts.entries import read_entries
 from apps.prompts.entry_list import Entries
+from apps.prompts.run_names import file_name, name_of_run
 from apps.prompts.text import STDIN, shown_path
 from core.errors import InputError, one_line
 from core.intake import spellings
@@ -32,8 +33,6 @@ from core.store.outputs import PICTURE_SUFFIXES
 from core.validation import MAX_SHOWN, misspelt, shown
 
 MAX_PROMPT = 60  # characters of a prompt in the name of its picture
-MAX_NAME = 100  # characters of a persona's or a file's name in file names
-MAX_RUN_BYTES = 200  # of a run's folder: `datasets` makes longer names of it for its cache
 FEW = 1000  # entries: so many are all read before anything is done
 MAX_PASSED_OVER = 20  # keys that one line names
 PROMPT_FIELDS = ("prompt", "positive_prompt", "scene_hint")  # the first that is not empty
@@ -128,7 +127,7 @@ def _tweets(
     limit: int | None,
     suffix: str,
 ) -> TweetFile:
-    name = _file_name(found.name) or _file_name(stem) or "image"
+    name = file_name(found.name) or file_name(stem) or "image"
     reader = _Reader(file, found, name, prompt_from, suffix)
     entries = list(found.entries[:limit])
     unread = _Unread(reader, entries)
@@ -201,7 +200,7 @@ class _Reader:
         given, id = fields.get("output_path"), fields.get("task_id")
         if isinstance(given, str) and PurePosixPath(given).suffix.lower() not in PICTURE_SUFFIXES:
             fields["output_path"] = f"{given}{self._suffix}"
-        elif given is None and (name := _file_name(id)):
+        elif given is None and (name := file_name(id)):
             fields["output_path"] = f"{name}{self._suffix}"
 
     def passed_over(self) -> str | None:
@@ -287,15 +286,3 @@ def _what(found: Entries) -> str:
 
 def _short(key: str) -> str:
     return key if len(key) <= MAX_SHOWN else f"{key[: MAX_SHOWN - 1]}…"
-
-
-def _file_name(name: Any) -> str:
-    """`name` as part of a file name: letters, marks and digits of any script, the rest as `_`."""
-    return cut(cleaned(name, "-").strip("_"), MAX_NAME) if isinstance(name, str) else ""
-
-
-def name_of_run(stem: str) -> str:
-    """The folder of a file's pictures. One that is cut, or has nothing to show, tells by a hash."""
-    name = cleaned(stem, "-").strip("_")
-    short = cut(name, MAX_NAME, MAX_RUN_BYTES)
-    return name if name and short == name else distinct(stem, short or "run", MAX_RUN_BYTES)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from loguru import logger
 
+from apps.arguments import command_parser
 from apps.log_lines import set_up_logging
 from apps.watch.daemon import WatchedDaemon
 from apps.watch.folder import WatchedFolder
@@ -49,12 +50,8 @@ class Watched(Protocol):
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="watch.py",
-        description="Show how a run stands, from outside and without touching it.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = command_parser(
+        "watch.py", "Show how a run stands, from outside and without touching it.", EXAMPLES
     )
     parser.add_argument(
         "place",

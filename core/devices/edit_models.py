@@ -6,12 +6,14 @@ from dataclasses import replace
 
 from core.devices.automatic_model import Automatic
 from core.devices.device import Device
-from core.devices.model_choice import ModelChoice, choose_model
+from core.devices.model_choice import SIMULATED, ModelChoice, choose_model
 from core.devices.working_memory import Demand
 from core.edit_settings import EditModels, ModelJudgeDefaults
 from core.errors import InputError
 from core.index_files import MODEL_INDEX
+from core.judge import JUDGES_DIR
 from core.judge_type import JUDGES
+from core.paths import printable
 from core.settings import PROJECT_DIR, JudgeSettings, best_match
 
 DEMO_EDITOR = PROJECT_DIR / "demo_model" / "editor"
@@ -41,6 +43,9 @@ def judge_model(
     """
     judge = settings.judge
     kind = JUDGES[judge.type]
+    if not kind.loads and judge.model != SIMULATED:
+        model = served_judge(judge)
+        return model, judge_settings(settings, model)
     if not kind.chats and judge.model == "auto":
         raise InputError(
             f"judge.model: auto is a chat model; for {judge.type} name a CLIP or SigLIP."
@@ -61,7 +66,61 @@ def judge_model(
         memory=judge.memory,
         role="score",
     )
-    return model, judge_settings(settings, model)
+    if kind.named_by and all(getattr(judge, n) in (None, "auto") for n in kind.named_by):
+        names = " or ".join(f"judge.{name}" for name in kind.named_by)
+        raise InputError(
+            f"judge.model: auto is no judge of type {judge.type}; name one by {names}."
+        )
+    return with_lora(model, judge), judge_settings(settings, model)
+
+
+def with_lora(model: ModelChoice, judge: JudgeSettings) -> ModelChoice:
+    """The judge's model with the LoRA that the settings name, if they do.
+
+    Raises:
+        InputError: there is no such LoRA, or none that fits how the model is loaded.
+    """
+    if judge.lora is None:
+        return model
+    kind = JUDGES[judge.type]
+    if not (kind.loads and kind.chats):
+        raise InputError(f"judge.lora: a judge of type {judge.type} takes none.")
+    if judge.memory in ("fp8", "int8", "nf4"):
+        raise InputError(
+            f"judge.memory: {judge.memory} stores weights in fewer bits, into which judge.lora "
+            "cannot be put; full and the offload modes take it."
+        )
+    from core.checkpoints.judge_lora import find_judge_lora  # only where there is one
+
+    return model.drawing([find_judge_lora(judge.lora, judge.lora_revision)], {})
+
+
+def served_judge(judge: JudgeSettings) -> ModelChoice:
+    """A judge's model that is served elsewhere.
+
+    Raises:
+        InputError: the settings do not say which, or where, or its key is not there.
+    """
+    if judge.api.base_url is None:
+        raise InputError(
+            f"judge.api.base_url: a judge of type {judge.type} needs the address of its server, "
+            "such as http://127.0.0.1:8000/v1."
+        )
+    if judge.model == "auto":
+        raise InputError(
+            f"judge.model: for a judge of type {judge.type} name the model as its server does."
+        )
+    judge.api.key()
+    address = judge.api.base_url
+    reason = f"Model: {judge.model}, served at {address}."
+    return ModelChoice(address, f"{printable(judge.model)}@{address}", reason)
+
+
+def judging_devices(judge: JudgeSettings, devices: Sequence[Device]) -> list[Device]:
+    """Devices of the judge's workers. Where they only ask a server it is one, without a GPU."""
+    if JUDGES[judge.type].loads or judge.model == SIMULATED:
+        return list(devices)
+    return [Device("cpu", 0, "", letter="-api")]
 
 
 def judge_settings(settings: EditModels, model: ModelChoice) -> JudgeSettings:
@@ -78,4 +137,13 @@ def judge_settings(settings: EditModels, model: ModelChoice) -> JudgeSettings:
         for name in ("prompts", "max_new_tokens", "image_area")
         if getattr(judge, name) is None and getattr(own, name) is not None
     }
+    if judge.prompts is None and own.prompts is None:
+        filled["prompts"] = _shipped(settings.usual_protocol)
     return judge.model_copy(update=filled)
+
+
+def _shipped(protocol: str | None) -> str | None:
+    """A shipped prompt file by its place, as another file of its name may lie beside a config."""
+    if protocol is None or not (JUDGES_DIR / protocol).is_file():
+        return protocol
+    return str(JUDGES_DIR / protocol)

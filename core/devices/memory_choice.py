@@ -10,7 +10,7 @@ from loguru import logger
 from core.devices.device import Device
 from core.devices.memory_abilities import Abilities, Form, form_of_file
 from core.devices.memory_fit import MemoryFit, fit_memory
-from core.devices.model_choice import SIMULATED, ModelChoice, checkpoint_of
+from core.devices.model_choice import ModelChoice, checkpoint_of
 from core.devices.working_memory import USUAL_SIDE, Demand
 from core.intake.admission import Admitted, Item, made_by
 from core.memory_modes import FACTS, Memory, Mode, changes_pixels, refuse_unusable
@@ -67,7 +67,7 @@ class MemoryChoice:
     @property
     def goes_by_sizes(self) -> bool:
         """Whether the mode is still to be decided, or checked, by the largest picture."""
-        return self.fit is None and self._on_gpu and self.model.path_or_id != SIMULATED
+        return self.fit is None and self._on_gpu and self.model.has_files
 
     @property
     def identity(self) -> str:
@@ -122,7 +122,7 @@ class MemoryChoice:
         Raises:
             InputError, DeviceError: see `core.devices.memory_fit.fit_memory`.
         """
-        if self.model.path_or_id == SIMULATED:
+        if not self.model.has_files:
             return
         own = sum(_size(lora.path) for lora in self.model.loras)
         demand = replace(demand, lora_bytes=demand.lora_bytes + own)

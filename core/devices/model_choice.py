@@ -39,8 +39,9 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 class ModelChoice:
     """The model of a run.
 
-    `path_or_id` is what diffusers loads; `identity` goes into fingerprints: it is the same
-    for the same weights and names no machine's folders; `reason` is a line for the log.
+    `path_or_id` is what diffusers loads, or the address where a model is served; `identity` goes
+    into fingerprints: it is the same for the same weights and names no machine's folders; `reason`
+    is a line for the log.
 
     Attributes:
         variant: of the weight files, such as fp16 for `….fp16.safetensors`.
@@ -66,8 +67,15 @@ class ModelChoice:
     @property
     def shown(self) -> str:
         """The model's name for users: its hub id, or the name of its file or folder."""
+        if is_address(self.path_or_id):
+            return printable(self.identity.partition("@")[0])
         is_file = os.path.isabs(self.path_or_id)
         return printable(Path(self.path_or_id).name if is_file else self.path_or_id)
+
+    @property
+    def has_files(self) -> bool:
+        """It is loaded here from files: neither simulated, nor served elsewhere."""
+        return self.path_or_id != SIMULATED and not is_address(self.path_or_id)
 
     @property
     def deciding(self) -> str:
@@ -211,7 +219,7 @@ def checkpoint_of(
     Args:
         ask_hub: it may be asked, where the cache has no answer.
     """
-    if model.path_or_id == SIMULATED:
+    if not model.has_files:
         return None
     if model.base_model is not None:
         base = replace(model, path_or_id=model.base_model, base_model=None)
@@ -267,6 +275,11 @@ def _refusal_of_file(form: Form, memory: Memory) -> str:
             "full and offload are."
         )
     return f"memory: {memory} is none for a model in one file; full, fp8 and the offload modes are."
+
+
+def is_address(path_or_id: str) -> bool:
+    """Whether a chosen model's `path_or_id` is the address of a server that has it."""
+    return path_or_id.startswith(("http://", "https://"))
 
 
 def is_hub_model(path_or_id: str) -> bool:

@@ -1,13 +1,16 @@
 """What NVML, the driver's own library, says about this machine's GPUs."""
 
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import pynvml  # type: ignore[import-untyped]
 from loguru import logger
 
 from core.devices.gpu import Gpu, Unlisted
+
+version = cache(metadata.version)  # a package's record is long, and does not change meanwhile
 
 
 def list_gpus() -> list[Gpu]:
@@ -35,7 +38,7 @@ def _torch_build() -> str:
     """What torch is built for, as its version says: cpu, cu130, rocm7.1; empty where unknown."""
     try:
         return version("torch").partition("+")[2]
-    except PackageNotFoundError:  # installed in a way that leaves no record
+    except metadata.PackageNotFoundError:  # installed in a way that leaves no record
         return ""
 
 

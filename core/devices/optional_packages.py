@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from core.devices.model_choice import SIMULATED, ModelChoice
+from core.devices.model_choice import ModelChoice
 from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.memory_modes import PACKAGES, installed
 
@@ -14,7 +14,7 @@ def saved_with(model: ModelChoice) -> frozenset[str] | None:
     there = frozenset(package for package in PACKAGES if installed(package))
     # A file is never quantised by such a package, but the parts beside it may be.
     source = model.base_model or model.path_or_id
-    if not there or source == SIMULATED or os.path.isfile(source):
+    if not there or not model.has_files or os.path.isfile(source):
         return frozenset()
     folder = _folder_of(source, model.revision)
     return None if folder is None else there & _methods_in(folder)

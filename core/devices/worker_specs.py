@@ -67,7 +67,8 @@ def spec_for(
 
 def _group_size(role: Role, workers: WorkerSettings, judge: "Judge | None") -> int:
     if judge is not None:
-        return judge.settings.batch_size
+        settings = judge.settings
+        return settings.batch_size if judge.type.loads else settings.api.concurrency
     if not ROLES[role].drawn_together:
         return 1
     return MOST_AT_ONCE if workers.max_batch == "auto" else workers.max_batch

@@ -114,7 +114,7 @@ class ModelPlan:
     def planned(self) -> PlannedModel:
         """Everything about it."""
         files, place = self._files()
-        if self._model.path_or_id != SIMULATED:
+        if self._model.has_files:
             self._checkpoint = checkpoint_of(self._model, self._index, ask_hub=not self._served)
             if self._fetch is None and self._checkpoint is not None:
                 name = self._model.base_model or self._model.path_or_id
@@ -153,6 +153,8 @@ class ModelPlan:
         model = self._model
         if model.path_or_id == SIMULATED:
             return "none: a simulated device", None
+        if not model.has_files:
+            return f"none: it is served at {model.path_or_id}", None
         if self._served:
             return "loaded by the server", None
         if model.base_model is None and not is_hub_model(model.path_or_id):
@@ -177,7 +179,7 @@ class ModelPlan:
         return "downloaded first"
 
     def _memory(self) -> str:
-        if self._model.path_or_id == SIMULATED:
+        if not self._model.has_files:
             return "none"
         fit = self._role.memory.fit
         where = "host memory" if self._device.kind == "cpu" else "GPU memory"
@@ -282,6 +284,8 @@ class ModelPlan:
         if self._model.path_or_id == SIMULATED:
             seconds = self._settings.simulated.load_seconds
             return Span(seconds, seconds + 0.5, seconds + 5.0)
+        if not self._model.has_files:
+            return Span(0.5, 1.0, 5.0)  # a light worker's start
         return figures.load_seconds(self._checkpoint, self._model.identity, self._device.kind)
 
     # -- what it writes --------------------------------------------------------------

@@ -88,6 +88,7 @@ class ModelAssignment:
             return
         for slot in self._slots:
             self._go_on(slot, supervisor)
+        self._give_to_dedicated(supervisor)
         staying = [s for s in self._slots if s.name not in self._next]
         idle = [s for s in staying if not s.attempts()]
         owed = self._owed()
@@ -238,6 +239,25 @@ class ModelAssignment:
         )
 
     # -- what comes of it ------------------------------------------------------
+
+    def _give_to_dedicated(self, supervisor: Supervisor) -> None:
+        """Start slots that serve one model alone, on a device of their own, when it has tasks.
+
+        They take nothing from any other model, so that no policy has to weigh it, and no stage has
+        to wait: such is a judge that asks a server elsewhere.
+        """
+        started = False
+        for slot in self._slots:
+            fitting = [model for model in self._models.values() if slot.name in model.slots]
+            empty = not slot.alive and not slot.drained and (slot.model is None or slot.rests)
+            if len(fitting) != 1 or not empty or not slot.can_serve(fitting[0]):
+                continue
+            alone = not any(supervisor.excludes(slot, s) for s in self._slots if s is not slot)
+            if alone and slot.device.kind == "cpu" and self._scheduler.waiting(fitting[0].name):
+                supervisor.give_model(slot, fitting[0])
+                started = True
+        if started:
+            self._tell_split()
 
     def _give_empty(
         self, model: ServedModel, supervisor: Supervisor, most: int, resting: bool = False

@@ -24,7 +24,7 @@ from core.lora_stack import CheckedLora, counting, hashes_of
 from core.seeds import RANDOM, random_seed, seed_of_task
 from core.store.claims import BatchClaims, Claim, Claims
 from core.store.outputs import JPEG_QUALITY, LOSSY_SUFFIXES, WEBP, OutputPath, OutputRoot
-from core.tasks import MAX_TASK_BYTES, Task, task_to_json
+from core.tasks import MAX_TASK_BYTES, WHERE_SET, Task, paths_in, task_to_json
 from core.validation import shown
 
 MAX_TASK_ID = 200  # characters
@@ -229,6 +229,14 @@ def fingerprint(
         stack = [(lora.sha256, lora.strength) for lora in _counting(task, contents)]
         # One that is left of a stack draws what it draws by itself.
         loras, strength = stack[0] if len(stack) == 1 else (stack or None, None)
+    mask = getattr(task, "mask", None)
+    if mask is not None:  # which of the pictures it is: their contents do not tell
+        sources = paths_in(task.source_images)  # type: ignore[attr-defined]
+        decides["mask"] = [len(sources), [*sources, mask].index(mask)]
+    several = [n for n in task.picture_fields if n in WHERE_SET and n != "mask"]
+    more = {n: len(paths_in(getattr(task, n))) for n in several}
+    if any(more.values()):  # which of the pictures below is of which kind
+        decides["more_pictures"] = more
     decides.update(
         kind=type(task).__name__,
         lora_strength=strength,

@@ -96,9 +96,12 @@ def of_files(admitted: Admitted, made: Made) -> list[Change]:
     before, after = made.files, list(admitted.contents.pictures.values())
     found = []
     if isinstance(admitted.task, ScoreTask):
-        if before[-1:] != after[-1:]:
+        edited = len(set(admitted.task.source_images) - {admitted.task.edited_image})
+        if before[edited : edited + 1] != after[edited : edited + 1]:
             found.append(Change("edited picture"))
-        before, after = before[:-1], after[:-1]
+        if before[edited + 1 :] != after[edited + 1 :]:
+            found.append(Change("pictures of a right result, or further ones"))
+        before, after = before[:edited], after[:edited]
     if before != after:
         found.append(Change("source picture"))
     return found

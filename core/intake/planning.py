@@ -189,6 +189,9 @@ class Planner:
     def _assess(self, item: Item, known: Mapping[str, Entry]) -> Assessed:
         if isinstance(item, Rejected):
             return refused(item)
+        return _mindful(self._compared(item, known), known.get(item.output.key))
+
+    def _compared(self, item: Admitted, known: Mapping[str, Entry]) -> Assessed:
         entry = known.get(item.output.key)
         if self._overwrite:
             there = os.path.lexists(item.output.file)
@@ -273,9 +276,24 @@ def _failed_before(items: Sequence[Item], known: Mapping[str, Entry]) -> dict[in
     found = {}
     for item in items:
         entry = known.get(item.output.key) if isinstance(item, Admitted) else None
-        if entry is not None and entry.state == "failed" and entry.error:
-            found[item.position] = entry.error
+        if (reason := _reason_of(entry)) is not None:
+            found[item.position] = reason
     return found
+
+
+def _reason_of(known: Entry | None) -> str | None:
+    """Why a task failed when it was last tried, if it did."""
+    if known is None or known.state not in ("failed", "pending"):
+        return None
+    return known.error or None
+
+
+def _mindful(one: Assessed, known: Entry | None) -> Assessed:
+    """A task that is to be tried again remembers why it failed, for as long as it is not tried."""
+    reason = _reason_of(known)
+    if reason is None or not _runs(one):
+        return one
+    return replace(one, entry=replace(one.entry, error=reason))
 
 
 def _give_up_settled(claims: BatchClaims | None, assessed: Sequence[Assessed]) -> None:

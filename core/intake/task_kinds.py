@@ -21,7 +21,7 @@ from core.registry import Registry
 from core.section import Section
 from core.store.outputs import PICTURE_SUFFIXES
 from core.tasks import KINDS as PACKAGE
-from core.tasks import Lora, Task, fields_of, paths_in
+from core.tasks import WHERE_SET, Lora, Task, fields_of, paths_in
 from core.validation import describe, misspelt, shown
 
 TaskInput = Mapping[str, Any] | Task | InputError
@@ -77,7 +77,6 @@ K = TypeVar("K", bound="type[TaskKind[Any]]")
 TWO_WAYS = "loras: give either loras or lora_path, not both."
 USUAL_STEPS = 30
 # Names and places decide nothing; the content of the files behind them does.
-_WHERE_LOSSY = "picture_quality"  # decides where it is set
 _NEVER_DECIDING = ("output_path", "task_id", "metadata", "lora_path", "loras")
 
 
@@ -262,9 +261,7 @@ def deciding(task: Task) -> dict[str, Any]:
     """The fields of a task that decide its result by their own values."""
     undeciding = undeciding_fields(type(task))
     decides = {k: v for k, v in fields_of(task).items() if k not in undeciding}
-    if decides.get(_WHERE_LOSSY) is None:
-        decides.pop(_WHERE_LOSSY, None)
-    return decides
+    return {k: v for k, v in decides.items() if v or k not in WHERE_SET}
 
 
 def undeciding_fields(task: type[Task]) -> frozenset[str]:

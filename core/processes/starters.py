@@ -24,7 +24,7 @@ def starter_for(
         on_ready: called, from any thread, when workers can be started.
     """
     if method == "auto":
-        method = "spawn" if spec.model == "simulated" else "forkserver"
+        method = "spawn" if _is_light(spec) else "forkserver"
     if method != "spawn" and spec.packages:
         # Forks of the server lack them, because they would open a GPU there.
         logger.info(f"For {' and '.join(sorted(spec.packages))}: {SPAWNED.lower()}")
@@ -36,6 +36,11 @@ def starter_for(
     # Only pipelines are loaded as the environment says.
     environment = loading_environment(spec) if ROLES[spec.role].of_pipelines else None
     return Forking(spec.role, patience, on_ready, environment)
+
+
+def _is_light(spec: WorkerSpec) -> bool:
+    """A worker that imports next to nothing, and starts as fast by itself."""
+    return spec.model == "simulated" or (spec.judge is not None and not spec.judge.type.loads)
 
 
 class Starters:
@@ -61,7 +66,8 @@ class Starters:
         environment = tuple(sorted(loading_environment(spec).items()))
         if spec.saved_with is None:  # most models need none; it is known before a worker starts
             spec = replace(spec, saved_with=frozenset())
-        need = (spec.role, spec.model == "simulated", spec.packages, environment)
+        simulated = spec.model == "simulated"
+        need = (spec.role, simulated, _is_light(spec), spec.packages, environment)
         if need not in self._starters:
             self._starters[need] = starter_for(self._method, spec, self._patience, self._on_ready)
         return self._starters[need]

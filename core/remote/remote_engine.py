@@ -113,7 +113,7 @@ class RemoteEngine(TaskEngine):
         tasks = SentTasks(
             server, self._patience, self._helpers, self._hand_over, self._queue, self._is_over
         )
-        self._waits = ServerWaits(server.name)
+        self._waits = ServerWaits(server.name, self._listener)
         self._tasks = tasks
         self._told = Told(
             waits=lambda *told: self._post(lambda: self._server_waits(*told)),

@@ -219,12 +219,16 @@ class ServedModels:
         Raises:
             NotServed: the daemon has something else than the settings ask for.
         """
-        from core.devices.edit_models import JUDGE, judge_demand, judge_settings
+        from core.devices.edit_models import JUDGE, judge_demand, judge_settings, with_lora
         from core.judge import load_judge
+        from core.judge_type import JUDGES
 
+        if not JUDGES[models.judge.type].loads:
+            raise NotServed(f"a judge of type {models.judge.type} has a server of its own")
         served = self._ask("score")
         self._check_devices(settings, served)
         model = self._model("score", models.judge, served, JUDGE, "judge.")
+        model = with_lora(replace(model, loras=()), models.judge)
         asked = judge_settings(models, model)
         judge = load_judge(asked, prompt_folder)
         self._check(judge.identity(model.deciding), served, "judge.")

@@ -2,6 +2,7 @@
 
 from loguru import logger
 
+from core.events import Listener, TasksWait
 from core.remote.portion import Portion
 
 
@@ -10,26 +11,38 @@ class ServerWaits:
 
     Args:
         name: of the daemon.
+        listener: told of what tasks wait for.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, listener: Listener) -> None:
         self._name = name
+        self._listener = listener
         self._reasons: dict[Portion, str] = {}
         self._told: str | None = None
 
     def told(self, portion: Portion, reason: str | None) -> None:
         """The daemon said how a portion stands: what it waits for, or that it does not."""
-        if reason is not None:
-            self._reasons[portion] = reason
-            if reason != self._told:
-                logger.warning(f"The server at {self._name} says: {reason}")
-                self._told = reason
-        elif self._reasons.pop(portion, None) is not None and not self._reasons:
-            logger.info("The server goes on with the tasks.")
-            self._told = None
+        if reason is None:
+            if self._forget(portion):
+                logger.info("The server goes on with the tasks.")
+            return
+        self._reasons[portion] = reason
+        if reason != self._told:
+            logger.warning(f"The server at {self._name} says: {reason}")
+            self._tell(reason)
 
     def over(self, portion: Portion) -> None:
         """A portion has ended, or nobody wants it any more."""
-        self._reasons.pop(portion, None)
-        if not self._reasons:
-            self._told = None
+        self._forget(portion)
+
+    def _forget(self, portion: Portion) -> bool:
+        """A portion waits no longer; says whether it was the last one that did."""
+        was_there = self._reasons.pop(portion, None) is not None
+        if self._reasons or self._told is None:
+            return False
+        self._tell(None)
+        return was_there
+
+    def _tell(self, reason: str | None) -> None:
+        self._told = reason
+        self._listener(TasksWait(self._name, reason))

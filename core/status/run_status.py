@@ -111,6 +111,8 @@ class RunStatus:
         pid, host, command: of the process that runs it.
         server: the daemon whose workers do the work; None for workers of its own.
         folder: where results lie; None for any place.
+        waiting_for: what keeps tasks from going on, in a sentence, such as that all workers are
+            drained; None mostly.
     """
 
     state: State
@@ -129,6 +131,7 @@ class RunStatus:
     command: str = ""
     server: str | None = None
     folder: str | None = None
+    waiting_for: str | None = None
 
     @property
     def total(self) -> int:
@@ -186,6 +189,7 @@ class RunStatus:
             "command": self.command,
             "server": self.server,
             "folder": self.folder,
+            "waiting_for": self.waiting_for,
         }
 
     @classmethod
@@ -219,6 +223,7 @@ class RunStatus:
                 str(document["command"]),
                 document["server"],
                 document["folder"],
+                document.get("waiting_for"),  # older files have none
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"a field is missing or of another type ({error!r})") from None

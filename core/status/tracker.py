@@ -22,6 +22,7 @@ from core.events import (
     TaskProgress,
     TaskShape,
     TaskStarted,
+    TasksWait,
     WorkerState,
 )
 from core.status.forecast import Forecast
@@ -76,6 +77,7 @@ class RunTracker:
         self._workers: dict[str, Worker] = {}
         self._models: dict[str, str] = {}  # by kind
         self._downloads: dict[str, Download] = {}
+        self._waits: dict[str, str] = {}  # by what they wait for: why
         self._failures: deque[Failure] = deque(maxlen=FAILURES_KEPT)
         self._already_done = 0
         self._server: str | None = None
@@ -135,6 +137,7 @@ class RunTracker:
         self._started, self._ended = self._clock(), None
         self._kinds = {}
         self._failures.clear()
+        self._waits.clear()
         self._already_done = 0
         for worker in self._workers.values():
             worker.done = worker.failed = 0
@@ -197,6 +200,10 @@ class RunTracker:
                     self._downloads[model] = Download(model, done, total)
                     if done >= total:
                         del self._downloads[model]
+                case TasksWait(of, reason):
+                    self._waits.pop(of, None)
+                    if reason is not None:
+                        self._waits[of] = reason
                 case _:
                     return
             self._changed()
@@ -304,6 +311,7 @@ class RunTracker:
                 command,
                 self._server,
                 self._folder,
+                " ".join(self._waits.values()) if self._waits and self._ended is None else None,
             )
 
     def _mind_the_memory(self) -> None:

@@ -55,4 +55,6 @@ def sentence(status: RunStatus) -> str:
         parts.append(f"in {duration(status.ended - status.started)}")
     if status.failed:
         parts.append(failures(status.failed))
+    if status.waiting_for is not None:
+        parts.append(f"waiting ({status.waiting_for.rstrip('.')})")
     return ", ".join(parts)

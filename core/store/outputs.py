@@ -307,7 +307,7 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(as_json(row) + "\n" for row in rows)
 
 
-def write_atomically(file: Path, content: str | bytes, sync: bool = True) -> None:
+def write_atomically(file: Path, content: str | bytes | memoryview, sync: bool = True) -> None:
     """Replace `file`, whole or not at all.
 
     Args:

@@ -18,7 +18,7 @@ import psutil
 
 from core.store.ledger import FILE_NAME
 from tests.chaos.scale import LIMIT, scaled
-from tests.conftest import PROJECT, Project, Run, fork_server, simulated, worker_processes
+from tests.conftest import JOBS_PROGRAM, Project, Run, fork_server, simulated, worker_processes
 from tests.edit_world import Bench, pair
 from tests.fault_tickets import fault_environment
 from tests.warm_server import MARK
@@ -26,7 +26,6 @@ from tests.warm_server import MARK
 LOAD_SECONDS = 0.3  # of simulated editors and judges
 SPAWNED = {"start_method": "auto"}
 NAIVE_SCRIPT = Path(__file__).with_name("naive_engine.py")
-JOBS_SCRIPT = Path(__file__).with_name("jobs_program.py")
 
 
 class Hang(Exception):
@@ -255,8 +254,7 @@ class JobsEngine(RealEngine):
     def start(self, *arguments: str) -> None:
         file = self.project.folder / "orders.json"
         file.write_text(json.dumps({**self._orders, "seed": self._rng.random()}))
-        self.project.environment["PYTHONPATH"] = str(PROJECT)
-        self.run = self.project.execute(JOBS_SCRIPT, [str(file)])
+        self.run = self.project.execute(JOBS_PROGRAM, [str(file)])
 
     @property
     def pictures(self) -> Path:

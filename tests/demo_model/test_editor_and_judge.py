@@ -22,9 +22,9 @@ MODELS = [DEMO_EDITOR, DEMO_JUDGE]
 
 def test_the_editor_follows_instructions_that_it_was_never_trained_on(tmp_path: Path) -> None:
     rng = random.Random(8)
-    edits = [untrained(rng, CATEGORIES[i % len(CATEGORIES)]) for i in range(20)]
+    edits = [untrained(rng, CATEGORIES[i % len(CATEGORIES)]) for i in range(10)]
     done = do_edits(editor(), edits, tmp_path)
-    assert sum(edit_right(image, edit) for edit, image in done) >= 13  # .75 and more over 300
+    assert sum(edit_right(image, edit) for edit, image in done) >= 7  # .75 and more over 300
     assert not any(edit_right(edit.before(), edit) for edit in edits)
 
 

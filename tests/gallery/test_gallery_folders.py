@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 from PIL import Image
 
@@ -89,6 +88,8 @@ def test_large_pictures_get_small_copies_that_no_data_set_sees(
     [row] = [row for row in data_of(folder / INDEX) if row["name"] == "a_b_24"]
     assert row["thumb"] == thumbnail(str(item.sha256))
     assert len([row for row in data_of(folder / INDEX) if "thumb" in row]) == 1
+    import datasets  # half a second, and threads: for no other test process
+
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     cache = str(tmp_path / "cache")
     for given in ({"path": str(folder)}, {"path": "imagefolder", "data_dir": str(folder)}):

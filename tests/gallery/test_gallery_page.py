@@ -9,12 +9,14 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from apps.edit_images.command import main as edit_images
 from apps.gallery.places import HIDDEN, INDEX
 from apps.gallery.states import States
 from apps.gallery.writer import GalleryWriter
 from core.store.ledger import Ledger
 from core.store.ledger_reading import read_record
 from tests.gallery.conftest import PROMPTS, QUOTES, SCRIPT, SEED, Open
+from tests.inline_backend import InlineBackend
 from tests.server.browser import shown
 from tests.server.test_page_access import DESKTOP, PHONE, RULES
 
@@ -93,6 +95,22 @@ def test_a_picture_that_failed_has_a_command_with_its_task(drawn: Path, open_pag
     command = shlex.split(page.evaluate("navigator.clipboard.readText()"))
     [task] = json.loads(command[2])  # of: printf %s TASK > again.json && python …
     assert (task["prompt"], task["seed"], task["width"]) == ("!nan one", 42 + 25, 32)
+
+
+def test_an_edit_has_the_command_that_makes_it_again(
+    edited: Path, open_page: Open, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = open_page(edited, permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_title("make it night", exact=True).first.click()
+    page.get_by_role("button", name="Copy the command").click()
+    expect(page.get_by_role("dialog").get_by_text("Copied")).to_be_visible()
+    python, script, *arguments = shlex.split(page.evaluate("navigator.clipboard.readText()"))
+    assert (python, script, arguments[0]) == ("python", "edit_images.py", "--from-png")
+    config = tmp_path / "settings.yaml"
+    config.write_text("{model: simulated, gallery: false, editor: {model: simulated}}")
+    line = [*arguments, "--config", str(config), "--output-dir", str(tmp_path / "out")]
+    assert edit_images([*line, "--num-gpus", "1"], backend=InlineBackend()) == 0
+    assert "1 the same byte for byte" in capsys.readouterr().out
 
 
 def test_keys_lead_from_picture_to_picture_and_enlarge_one(drawn: Path, open_page: Open) -> None:

@@ -40,6 +40,13 @@ def seeds(target: str) -> list[bytes]:
                 b"porch: a house\nboat: {prompt: a boat, seed: 3, loras: [{path: x}]}\n",
                 "prompt;seed\na;1\n".encode("utf-16"),
             ]
+        case "edits":
+            return [
+                b"a.png\n# none\nb.png;c.png\n",
+                b'picture,instruction,seed,mask,lora\na.png,"a, ""b""",7,m.png,x:0.5;y\n',
+                b"a.png: make it night\nb: {picture: [a.png, b.png], instruction: i, steps: 3}\n",
+                _json({"instruction": "i", "edits": ["a.png", {"image": "b.png", "cfg": 2}]}),
+            ]
         case "from_png":
             row = {"file_name": "a.png", "prompt": "a", "seed": 1, "loras": "[]", "model": "m"}
             return [picture("PNG"), picture("JPEG"), _json(row)]

@@ -7,21 +7,24 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from apps.edit_benchmark.pairs import read_pairs
+from apps.edit_images import read_edits
+from apps.picture_commands.again import Again
 from apps.prompts.variants import with_alternatives
-from apps.tweets.again import Again
 from apps.tweets.tweets_file import read_tweets
 from core.checkpoints.lora_files import LoraInspector
 from core.errors import MultiGPUError
 from core.intake.admission import Admission, Admitted, Rejected
+from core.intake.kinds.edit import EditKind
 from core.intake.kinds.generate import GenerateKind
-from core.intake.task_kinds import LoraFinder
+from core.intake.task_kinds import LoraFinder, TaskKind
 from core.judge_answer import Form, read_answer
 from core.judges.clip import CLIP_PROMPTS
 from core.messages import Lease, encode
 from core.pictures.source_images import inspect_image, read_image
-from core.settings import load_settings
+from core.settings import EditDefaults, load_settings
 from core.store.ledger_file import FILE_NAME
 from core.store.ledger_recovery import connect_or_recover
 from core.store.outputs import OutputRoot
@@ -32,9 +35,13 @@ MOST_LEASE_BYTES = 64 * 1024  # a pipe's buffer
 SETTINGS = load_settings()
 
 
-def admission(folder: Path) -> Admission:
+def _loras(folder: Path) -> LoraFinder:
+    return LoraFinder([folder], LoraInspector())
+
+
+def admission(folder: Path, kind: TaskKind[Any] | None = None) -> Admission:
     return Admission(
-        GenerateKind([SETTINGS.defaults], LoraFinder([folder], LoraInspector())),
+        kind or GenerateKind([SETTINGS.defaults], _loras(folder)),
         "model",
         "float32",
         OutputRoot(folder / ROOT),
@@ -71,6 +78,18 @@ def prompts(content: bytes, folder: Path) -> None:
         file.write_bytes(content)
         with suppress(MultiGPUError):
             inputs = with_alternatives(read_tweets(file).inputs, 42)
+            for position, given in enumerate(inputs):
+                check_admitted(admit(position, given), folder)
+
+
+def edits(content: bytes, folder: Path) -> None:
+    """Lists of edits, by names that leave the form open and by names that say it."""
+    admit = admission(folder, EditKind([EditDefaults()], _loras(folder))).admit
+    for name in ("edits.txt", "edits.csv", "edits.yaml", "edits.json"):
+        file = folder / name
+        file.write_bytes(content)
+        with suppress(MultiGPUError):
+            inputs = read_edits(file, "make it night", seed=42).inputs
             for position, given in enumerate(inputs):
                 check_admitted(admit(position, given), folder)
 
@@ -144,6 +163,7 @@ TARGETS: dict[str, Callable[[bytes, Path], None]] = {
     for f in (
         tweets,
         prompts,
+        edits,
         from_png,
         settings,
         ledger,

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import Base
 
+from apps.edit_images.command import main as edit_images
 from core.errors import InputError
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.remote.protocol import PROTOCOL
@@ -392,6 +393,21 @@ def test_another_lora_of_the_name_is_not_taken_for_ones_own(
     assert result.status == "failed"
     assert "made of other files" in str(result.error)
     assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_edits_within_masks_are_done_by_the_daemon(
+    shared: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 48), (9, 80, 40)).save("house.png")
+    Image.new("L", (64, 48), 255).save("mask.png")
+    config = tmp_path / "settings.yaml"
+    values = simulated(simulated=LOADING, editor={"model": "simulated"}, gallery=False)
+    config.write_text(json.dumps(values), "utf-8")
+    line = ["house.png", "--instruction", "make it night", "--mask", "mask.png"]
+    assert edit_images([*line, "--server", shared.url, "--config", str(config)]) == 0
+    made = tmp_path / "outputs" / "edits" / "house_make_it_night.png"
+    assert read_provenance(made)["task"]["mask"].endswith("mask.png")
 
 
 def test_python_has_a_servers_workers_hold_loras_that_they_have_by_name(

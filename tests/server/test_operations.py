@@ -136,6 +136,8 @@ def test_whoever_waits_for_drained_workers_is_told_so(tmp_path: Path) -> None:
                 "Tasks to generate wait: cpu0 and cpu1 are drained. They go on when one of them "
                 "is undrained."
             )
+            status = tmp_path / "mine" / "status.json"
+            wait_until(lambda: job["waiting_for"] in status.read_text(), "the wait in status.json")
             client.post("/v1/workers/cpu0/undrain")
             assert all(result.success for result in mine.results())
     logger.remove(sink)

@@ -3,11 +3,14 @@
 import math
 from typing import Any
 
-from core.errors import MultiGPUError
+from core.errors import InputError, MultiGPUError
 from core.judge import Judge
+from core.memory_modes import changes_pixels
 from core.model_identity import loaded_as
 from core.worker_spec import WorkerSpec
 from workers.judges import memory
+from workers.judges.lora import merged
+from workers.made_with import made_with
 from workers.models.base import Log, ModelFamily, Verdict
 from workers.spread import load_spread_model
 from workers.torch_device import (
@@ -54,22 +57,41 @@ class JudgeFamily(ModelFamily):
                 **memory.arguments(self.spec, kind, dtype),
                 **more,
             )
+        for lora in self.spec.model_loras:
+            if changes_pixels(self.spec.memory):
+                raise InputError(
+                    f"judge.lora: it cannot be put into a model in memory mode {self.spec.memory}; "
+                    "set judge.memory: full, or an offload mode."
+                )
+            model = merged(model, lora)
         freeze(model.eval())
         return memory.settle(model, self.spec, dtype, self.device)
 
-    def verdict(self, scores: dict[str, float] | None, calls: list[dict[str, Any]]) -> Verdict:
+    def verdict(
+        self,
+        scores: dict[str, float] | None,
+        calls: list[dict[str, Any]],
+        more: dict[str, Any] | None = None,
+    ) -> Verdict:
         """Scores, and with them all about the judge that decides them.
+
+        Args:
+            more: what else to record of how they were found.
 
         Raises:
             MultiGPUError: a score is not finite.
         """
         if not all(map(math.isfinite, (scores or {}).values())):
             raise MultiGPUError("The judge computed NaN instead of a score; try dtype float32.")
+        loras = self.spec.model_loras
         used = {
             "scores": scores,
             "judge": self.judge.name(self.spec.model_identity),
             "model": self.spec.model_identity,
             **loaded_as(self.spec.variant, self.spec.memory),
             "prompt_hash": self.judge.prompt_hash,
+            **({"model_loras": [x.record for x in loras]} if loras else {}),
+            **(more or {}),
+            **made_with(self.device, self.device_identity()[0]),
         }
         return Verdict(used, {"calls": calls})

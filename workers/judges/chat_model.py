@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from core.errors import InputError
 from core.judge_calls import JudgeCall
+from core.judge_rows import Row, row_of
 from core.judge_thought import closing, left_open
 from core.messages import Lease
-from core.pictures.source_images import read_image
 from core.tasks import ScoreTask
 from core.worker_spec import WorkerSpec
 from workers.judges.base import JudgeFamily
+from workers.judges.passes import Passes, for_pass
+from workers.judges.pictures import Pictures, pictures_of
 from workers.models.base import Log, Product, Verdict
 from workers.processors import load_processor
 
@@ -29,28 +31,59 @@ class ChatModel(JudgeFamily):
         self.opened = ""  # the mark of a thought that the newest prompt opens before the answer
 
     def load(self) -> str:
-        experts = self.judge.settings.experts_implementation
-        more = {"experts_implementation": experts} if experts else {}
-        self.model = self.load_model(AutoModelForImageTextToText, **more)
+        self.model = self.load_model(AutoModelForImageTextToText, **self.load_settings())
         self.processor = load_processor(self.spec.model, self.spec.revision)
         # New tokens follow the last one: what is shorter is filled up in front.
         self.processor.tokenizer.padding_side = "left"
         return type(self.model).__name__
 
+    def load_settings(self) -> dict[str, Any]:
+        """More arguments of the model's `from_pretrained`."""
+        experts = self.judge.settings.experts_implementation
+        return {"experts_implementation": experts} if experts else {}
+
     def run(self, leases: Sequence[Lease]) -> list[Product]:
-        pictures = [_pictures(lease, self.judge.settings.image_area) for lease in leases]
-        answers = [self.answers(call, leases, pictures) for call in self.judge.prompts.calls]
+        rows = [self._row(lease) for lease in leases]
+        area, prompts = self.judge.settings.image_area, self.judge.prompts
+        pictures = [pictures_of(lease, prompts, area) for lease in leases]
+        number = self.judge.settings.num_pass or 1
+        passes = [
+            self._one_pass([for_pass(lease, i) for lease in leases], rows, pictures)
+            for i in range(number)
+        ]
         return [
-            self._verdict(lease, [of_call[i] for of_call in answers])
+            self._verdict(lease, rows[i], [answers[i] for answers in passes])
             for i, lease in enumerate(leases)
         ]
+
+    def _row(self, lease: Lease) -> Row:
+        assert isinstance(lease.task, ScoreTask)
+        row = row_of(lease.task)
+        problem = self.judge.prompts.problem_of(row)
+        if problem is not None:
+            raise InputError(problem)
+        return row
+
+    def _one_pass(
+        self, leases: Sequence[Lease], rows: Sequence[Row], pictures: Sequence[Pictures]
+    ) -> list[list[dict[str, Any]]]:
+        """All answers about each edit, in the order of the calls."""
+        found: list[list[dict[str, Any]]] = [[] for _ in leases]
+        for call in self.judge.prompts.calls:
+            forms = [call.for_row(row) for row in rows]
+            for form in {id(f): f for f in forms if f is not None}.values():
+                chosen = [i for i, other in enumerate(forms) if other is form]
+                asked = [leases[i] for i in chosen], [pictures[i] for i in chosen]
+                for i, answer in zip(chosen, self.answers(form, *asked), strict=True):
+                    found[i].append(answer)
+        return found
 
     @abstractmethod
     def answers(
         self,
         call: JudgeCall,
         leases: Sequence[Lease],
-        pictures: Sequence[dict[str, list[Image.Image]]],
+        pictures: Sequence[Pictures],
     ) -> list[dict[str, Any]]:
         """The judge's answer for each lease, with `value`: the call's score or None.
 
@@ -61,7 +94,7 @@ class ChatModel(JudgeFamily):
         self,
         call: JudgeCall,
         leases: Sequence[Lease],
-        pictures: Sequence[dict[str, list[Image.Image]]],
+        pictures: Sequence[Pictures],
         suffix: str = "",
     ) -> Any:
         """Token ids, masks and pixels of one question about several edits.
@@ -72,9 +105,12 @@ class ChatModel(JudgeFamily):
         texts, images = [], []
         for lease, seen in zip(leases, pictures, strict=True):
             assert isinstance(lease.task, ScoreTask)
-            shown = [picture for what in call.sees for picture in seen[what]]
-            content: list[dict[str, Any]] = [{"type": "image"} for _ in shown]
-            content.append({"type": "text", "text": call.question(lease.task.instruction)})
+            pieces = call.pieces(row_of(lease.task), {kind: len(p) for kind, p in seen.items()})
+            shown = [seen[piece[1]][piece[2]] for piece in pieces if piece[0] == "picture"]
+            content: list[dict[str, Any]] = [
+                {"type": "image"} if piece[0] == "picture" else {"type": "text", "text": piece[1]}
+                for piece in pieces
+            ]
             text = self._chat([{"role": "user", "content": content}])
             self.opened = left_open(text)
             # An answer stands behind the thought: one that the template opens is ended at once.
@@ -99,29 +135,19 @@ class ChatModel(JudgeFamily):
         )
         return text
 
-    def _verdict(self, lease: Lease, answers: list[dict[str, Any]]) -> Verdict:
-        scores = self.judge.prompts.scores({a["name"]: a["value"] for a in answers})
-        if scores is None:
-            problems = [f"{a['name']}: {a['problem']}" for a in answers if a["value"] is None]
-            self.log("WARNING", f"{lease.task.task_id}: no score: {'; '.join(problems)}")
-        return self.verdict(scores, answers)
-
-
-def _pictures(lease: Lease, area: int | None) -> dict[str, list[Image.Image]]:
-    """What a call may show, at most `area` pixels each."""
-    task = lease.task
-    assert isinstance(task, ScoreTask)
-    sources = [read_image(path, lease.files.get(path)) for path in task.source_images]
-    edited = read_image(task.edited_image, lease.files.get(task.edited_image), "edited_image")
-    return {
-        "source": [_at_most(picture, area) for picture in sources],
-        "edited": [_at_most(edited, area)],
-    }
-
-
-def _at_most(picture: Image.Image, area: int | None) -> Image.Image:
-    if area is None or picture.width * picture.height <= area:
-        return picture
-    factor = (area / (picture.width * picture.height)) ** 0.5
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    return picture.resize(size, Image.Resampling.LANCZOS)
+    def _verdict(
+        self, lease: Lease, row: Row, passes: Sequence[Sequence[dict[str, Any]]]
+    ) -> Verdict:
+        prompts = self.judge.prompts
+        each = [prompts.scores_of(row, answers) for answers in passes]
+        found = Passes.of(each)
+        calls = [
+            {**answer, "pass": number} if len(passes) > 1 else answer
+            for number, answers in enumerate(passes)
+            for answer in answers
+        ]
+        if found.scores is None:
+            problems = [f"{a['name']}: {a['problem']}" for a in calls if a["value"] is None]
+            said = "; ".join(dict.fromkeys(problems))
+            self.log("WARNING", f"{lease.task.task_id}: no score: {said}")
+        return self.verdict(found.scores, calls, found.record(len(passes)))

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 
 from core.errors import InputError
 from core.judge_calls import JudgeCall
 from core.messages import Lease
 from workers.judges.chat_model import ChatModel
+from workers.judges.pictures import Pictures
 
 
 class VlmLogitsJudge(ChatModel):
@@ -23,7 +23,7 @@ class VlmLogitsJudge(ChatModel):
         self,
         call: JudgeCall,
         leases: Sequence[Lease],
-        pictures: Sequence[dict[str, list[Image.Image]]],
+        pictures: Sequence[Pictures],
     ) -> list[dict[str, Any]]:
         ids, values = self._score_tokens(call)
         inputs = self.inputs(call, leases, pictures, suffix=call.prefix)
@@ -35,7 +35,7 @@ class VlmLogitsJudge(ChatModel):
         return [
             {
                 "name": call.name,
-                **self._value(float(score), float(mass)),
+                **self._value(call.as_reported(float(score)), float(mass)),
                 "probabilities": dict(zip(call.tokens, map(float, shares), strict=True)),
                 "mass": float(mass),
             }

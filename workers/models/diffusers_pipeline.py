@@ -117,6 +117,11 @@ class DiffusersPipeline(ModelFamily):
     def arguments(self, lease: Lease) -> dict[str, Any]:
         """Keyword arguments of the pipeline for one picture, but for the generator."""
 
+    def pipeline_for(self, task: Task) -> Any:
+        """The pipeline that is called for a task."""
+        del task
+        return self.pipeline
+
     def run(self, leases: Sequence[Lease]) -> list[Product]:
         texts = [_texts(lease) for lease in leases]
         self.cuts.expect(text for of_lease in texts for text in of_lease.values())
@@ -186,7 +191,8 @@ class DiffusersPipeline(ModelFamily):
         steps = self._own_steps or self._value(arguments, "num_inference_steps")
         self._step_noise.generator = one_or_all
         with self._caching.fresh(steps), self._previews.of(leases):
-            return self.pipeline(generator=one_or_all, output_type="np", **arguments)
+            pipeline = self.pipeline_for(leases[0].task)
+            return pipeline(generator=one_or_all, output_type="np", **arguments)
 
     @property
     def _own_steps(self) -> int | None:

@@ -12,9 +12,10 @@ from PIL import Image
 from core.errors import InputError
 from core.messages import Lease
 from core.pictures.source_images import read_image, size_for
-from core.tasks import EditTask
+from core.tasks import EditTask, Task
 from workers.models.diffusers_pipeline import DiffusersPipeline
 from workers.models.family import FAMILIES
+from workers.models.masked_editing import masked_arguments, masked_sister, read_mask
 
 # In class names of pipelines that take a picture and a prompt, but no instruction.
 _NO_EDITOR = re.compile(
@@ -24,6 +25,8 @@ _NO_EDITOR = re.compile(
 
 class NativeImageEditor(DiffusersPipeline):
     """Changes pictures by instructions."""
+
+    _masked: Any = None
 
     def check_pipeline(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
         if not {"image", "prompt"} <= set(parameters) or _NO_EDITOR.search(name):
@@ -35,8 +38,9 @@ class NativeImageEditor(DiffusersPipeline):
         task = lease.task
         assert isinstance(task, EditTask)
         images = [read_image(path, lease.files.get(path)) for path in task.source_images]
+        pipeline = self.pipeline_for(task)
         if self.family.set_area is not None:
-            self.family.set_area(self.pipeline, task)
+            self.family.set_area(pipeline, task)
         elif task.working_area is not None and "output_resolution" not in self.parameters:
             images = [_at_area(image, task.working_area) for image in images]
         guided = {"true_cfg_scale": task.true_cfg_scale}
@@ -45,12 +49,12 @@ class NativeImageEditor(DiffusersPipeline):
             guided = {"guidance_scale": task.true_cfg_scale}
         return {
             "prompt": task.instruction,
-            "image": self._pictures(images),
+            **self._pictures(task, images, lease),
             **self.taken(
                 negative_prompt=task.negative_prompt,
                 width=task.width,
                 height=task.height,
-                max_area=task.working_area,
+                max_area=_area_of(task),
                 num_inference_steps=task.num_inference_steps,
                 guidance_scale=task.guidance_scale,
             ),
@@ -61,21 +65,39 @@ class NativeImageEditor(DiffusersPipeline):
             **self.taken(**guided),
         }
 
-    def _pictures(self, images: list[Image.Image]) -> Any:
-        """The `image` argument: a list where the pipeline takes several pictures."""
+    def pipeline_for(self, task: Task) -> Any:
+        """The pipeline, or its sister for edits within a mask, which is made for the first one."""
+        if getattr(task, "mask", None) is None:
+            return self.pipeline
+        if self._masked is None:
+            self._masked = masked_sister(self.pipeline)
+        return self._masked
+
+    def _pictures(self, task: EditTask, images: list[Image.Image], lease: Lease) -> dict[str, Any]:
+        """Pictures as arguments: a list where the pipeline takes several."""
+        if task.mask is not None:
+            mask = read_mask(task.mask, lease.files.get(task.mask))
+            return masked_arguments(self.pipeline_for(task), images, mask, self.parameters)
         if self.family.several_pictures:
-            return images
+            return {"image": images}
         if len(images) > 1:
             raise InputError(
                 f"source_images: {self.pipeline_name} takes one picture, {len(images)} are given."
             )
-        return images[0]
+        return {"image": images[0]}
 
 
 def _at_area(image: Image.Image, area: int) -> Image.Image:
     """The picture at about `area` pixels."""
     size = size_for(image.width, image.height, area)
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _area_of(task: EditTask) -> int | None:
+    """Kontext's `max_area`: it brings width and height to it, so that they have to have it."""
+    if task.width is not None and task.height is not None:
+        return task.width * task.height
+    return task.working_area
 
 
 def preload() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from apps.arguments import positive
+from apps.arguments import command_parser, positive
 from apps.gallery.items import Item
 from apps.gallery.reading import read_folder
 from apps.gallery.records import lists
@@ -20,6 +20,7 @@ from apps.gallery.records.verify import verify
 from apps.log_lines import set_up_logging
 from core.byte_sizes import shown_bytes
 from core.errors import InputError, MultiGPUError, one_line
+from core.names import counted
 from core.paths import as_text, user_path
 from core.store.ledger_file import LOCK_NAME
 from core.store.ledger_reading import FolderRecord, read_record
@@ -55,12 +56,10 @@ exit codes: 0 fine, 1 verify found a problem, 2 unusable input, 130 interrupted
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="records.py",
-        description="Say what the record of an output folder tells; a run may be going on in it.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = command_parser(
+        "records.py",
+        "Say what the record of an output folder tells; a run may be going on in it.",
+        EXAMPLES,
     )
     add = parser.add_argument
     add("folder", metavar="FOLDER", type=Path, help="the output folder of a run")
@@ -152,7 +151,7 @@ def _by(name: str, of: Callable[[Item], str]) -> Callable[[Path, argparse.Namesp
 def _export(folder: Path, options: argparse.Namespace) -> int:
     file = user_path(options.files[0], "FILE") if options.files else default_name(folder)
     count = export(read_folder(folder).items, file)
-    print(one_line(f"{count} records: {as_text(file)}"))
+    print(one_line(f"{counted(count, 'record')}: {as_text(file)}"))
     return FINE
 
 
@@ -177,7 +176,7 @@ def _verify(folder: Path, options: argparse.Namespace) -> int:
         if checked.finding != "whole":
             print(one_line(f"{checked.finding}: {checked.entry.output_path} ({checked.reason})"))
     parts = ", ".join(f"{count} {finding}" for finding, count in sorted(counts.items()))
-    print(f"{counts.total()} results: {parts or 'none'}")
+    print(f"{counted(counts.total(), 'result')}: {parts or 'none'}")
     bad = counts.total() - counts["whole"]
     if bad:
         print("The command that made them makes what is missing or changed again.")
@@ -208,9 +207,9 @@ def _pruned(folder: Path, options: argparse.Namespace) -> int:
     if not found:
         print("nothing lies in the way")
     elif options.delete:
-        print(f"{len(found)} files removed, {size}")
+        print(f"{counted(len(found), 'file')} removed, {size}")
     else:
-        print(f"{len(found)} files, {size}; --delete removes them")
+        print(f"{counted(len(found), 'file')}, {size}; --delete removes them")
     return FINE
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from apps.gallery.items import Item, State
 from core.errors import one_line
+from core.names import counted
 
 PIPED = 100  # columns where there is no terminal
 NO_LORA, NOBODY = "(none)", "(none)"
@@ -44,7 +45,7 @@ def print_summary(items: Sequence[Item]) -> None:
     parts = [f"{counts[state]} {word}" for state, word in _WORDS.items() if counts[state]]
     if gone:
         parts.append(f"{gone} done, whose files are gone")
-    print(f"{len(items)} records: {', '.join(parts)}")
+    print(f"{counted(len(items), 'record')}: {', '.join(parts)}")
     reasons = Counter(one_line(item.error or "") for item in items if item.state == "failed")
     for reason, count in reasons.most_common(10):
         print(f"  {count} x {reason}")

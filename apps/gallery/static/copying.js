@@ -41,19 +41,23 @@ export function taskText({ task = {}, seed }) {
 /** A text as one word of a shell. */
 export const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
+const COMMANDS = { generate: "generate_images_from_tweets.py", edit: "edit_images.py" };
+
 /**
- * The command that draws a picture again: from what its file says of itself, and where there is no
- * file, from the task.
+ * The command that draws or edits a picture again: from what its file says of itself, and where
+ * there is no file, from the task.
  */
 export function commandText(item) {
   const { folder } = gallery.run;
-  if (item.file && folder) {
-    const file = quoted(`${folder}/${item.file}`);
-    return `python generate_images_from_tweets.py --from-png ${file}`;
-  }
+  const command = `python ${COMMANDS[item.kind] || COMMANDS.generate}`;
+  if (item.file && folder) return `${command} --from-png ${quoted(`${folder}/${item.file}`)}`;
+  const sources = (item.task?.source_images || []).map((path) =>
+    path.startsWith("/") || !folder ? path : `${folder}/${path}`);
+  const task = sources.length ? { ...item.task, source_images: sources } : item.task;
   const model = item.used?.model ? ` --model ${quoted(String(item.used.model))}` : "";
+  const number = item.kind === "edit" ? "" : " 1";
   return (
-    `printf %s ${quoted(`[${taskText(item)}]`)} > again.json && ` +
-    `python generate_images_from_tweets.py again.json 1${model} --name again`
+    `printf %s ${quoted(`[${taskText({ ...item, task })}]`)} > again.json && ` +
+    `${command} again.json${number}${model} --name again`
   );
 }

@@ -22,6 +22,7 @@ export function factsOf(item) {
     ["File", item.file],
     ["Tweet", item.tweet],
     ["Category", item.category],
+    ["Choice", item.choice],
     ["Seed", item.seed],
     ["LoRA", loras.join(", ")],
     ["Size", size],

@@ -155,7 +155,7 @@ export class Viewer {
     return make("div", { className: "actions" },
       copyButton(item.task?.instruction ? "Copy the instruction" : "Copy the prompt",
         () => promptOf(item)),
-      item.kind === "generate" && item.task?.prompt
+      item.kind !== "score" && promptOf(item)
         ? copyButton("Copy the command", () => commandText(item))
         : null,
       copyButton("Copy the task", () => taskText(item)),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loguru import logger
 
+from apps.arguments import command_parser
 from apps.log_lines import set_up_logging
 from apps.server.safety.keys import add_key, limit_key, read_keys, revoke_key, rotate_key
 from apps.server.settings import load_server_settings
@@ -49,12 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="API keys, without which only this machine may be served.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = command_parser(
+        PROGRAM, "API keys, without which only this machine may be served.", EXAMPLES
     )
     parser.add_argument("do", metavar="ACTION", help=", ".join(ACTIONS), choices=ACTIONS)
     parser.add_argument("name", nargs="?", help="whose key it is")

@@ -1,18 +1,32 @@
 """Pictures changed by instructions."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from core.errors import InputError
+from core.intake.edit_fields import USUAL_NAMES, read_edit
 from core.intake.task_kinds import Contents, TaskKind, fill, megapixel_steps, task_kind
-from core.pictures.source_images import size_for
-from core.tasks import EditTask, fields_of
+from core.pictures.source_images import SourceImage, size_for
+from core.tasks import EditTask, Task, fields_of
+
+MASK_TOLERANCE = 0.01  # of its height: sizes are rounded when pictures are made smaller
 
 
 @task_kind
 class EditKind(TaskKind[EditTask]):
-    """Edits of pictures. Without a size, they get the first source's aspect ratio."""
+    """Edits of pictures, whose fields may be written as other programs write them.
+
+    Without a size, they get the first source's aspect ratio.
+    """
 
     task = EditTask
     needed = "instruction"
     signs = ("instruction", "source_images")
     version = 3
+    other_names = tuple(USUAL_NAMES)
+
+    def parse(self, given: Mapping[str, Any] | Task) -> EditTask:
+        return super().parse(read_edit(given) if isinstance(given, Mapping) else given)
 
     def complete(self, task: EditTask) -> tuple[EditTask, Contents]:
         values = fields_of(task)
@@ -24,6 +38,7 @@ class EditKind(TaskKind[EditTask]):
                 values["lora_strength"] = 1.0 if strength is None else strength
             fill(values, layer, skipped=("lora_path",) if task.loras else ())
         pictures = self.pictures_of(task)
+        _check_mask(task, pictures)
         area = values["working_area"]
         if area is not None and values["width"] is None and values["height"] is None:
             first = pictures[task.source_images[0]]
@@ -36,3 +51,20 @@ class EditKind(TaskKind[EditTask]):
         pictures = 1 + len(task.source_images)
         drawn = megapixel_steps(task.width, task.height, task.num_inference_steps)
         return drawn * (2 if guided else 1) * pictures
+
+
+def _check_mask(task: EditTask, pictures: Mapping[str, SourceImage]) -> None:
+    """Refuse a mask that cannot lie on the picture.
+
+    Raises:
+        InputError: its aspect ratio is another one.
+    """
+    if task.mask is None:
+        return
+    mask, first = pictures[task.mask], pictures[task.source_images[0]]
+    wanted = mask.width * first.height / first.width  # its height, if it has the same ratio
+    if abs(mask.height - wanted) > max(1.0, MASK_TOLERANCE * wanted):
+        raise InputError(
+            f"mask: {task.mask} has {mask.width} x {mask.height} pixels and the picture "
+            f"{first.width} x {first.height}; the mask needs the picture's aspect ratio."
+        )

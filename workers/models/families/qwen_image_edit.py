@@ -13,10 +13,13 @@ dimensions, as the model was trained, only where it is, and diffusers does not p
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 from core.fields import MAX_SIDE
+from core.pictures.source_images import size_for
 from core.tasks import EditTask
 from workers.models.family import FAMILIES, Family
 from workers.prompt_cuts import PromptCuts
@@ -25,11 +28,13 @@ from workers.prompt_cuts import PromptCuts
 def set_working_resolution(pipeline: Any, task: EditTask) -> None:
     """Bring the task's areas to where the pipeline looks for them."""
     module: Any = sys.modules[type(pipeline).__module__]
+    _dimensions()  # before its module loses it
     if hasattr(module, "VAE_IMAGE_SIZE"):
         module.VAE_IMAGE_SIZE = task.working_area or module.VAE_IMAGE_SIZE
         module.CONDITION_IMAGE_SIZE = task.condition_area or module.CONDITION_IMAGE_SIZE
+        module.calculate_dimensions = partial(_encoded_size, task)
     elif task.working_area is not None:
-        module.calculate_dimensions = _always(task.working_area)
+        module.calculate_dimensions = partial(_source_size, task)
 
 
 def prepare(pipeline: Any, cuts: PromptCuts) -> None:
@@ -69,15 +74,33 @@ def _with_token_types(
     return args, given
 
 
-def _always(area: int) -> Any:
-    """`calculate_dimensions` of one area, whichever it is asked for."""
-    from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_dimensions
+@cache
+def _dimensions() -> Callable[[int, float], tuple[float, float]]:
+    """`calculate_dimensions` as diffusers has it."""
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as module
 
-    def at_area(target_area: int, ratio: float) -> tuple[int, int, None]:
-        width, height = calculate_dimensions(area, ratio)
-        return int(width), int(height), None
+    found: Callable[[int, float], tuple[float, float]] = module.calculate_dimensions
+    return found
 
-    return at_area
+
+def _encoded_size(task: EditTask, area: int, ratio: float) -> tuple[int, int]:
+    """`calculate_dimensions` of the Plus pipeline: a source is encoded at the result's own size.
+
+    Both are rounded: at sizes that differ by a step the result would be shifted against its source.
+    """
+    drawn = (task.width, task.height)
+    if area == task.working_area and size_for(ratio, 1.0, area) == drawn:
+        return size_for(ratio, 1.0, area)
+    width, height = _dimensions()(area, ratio)
+    return int(width), int(height)
+
+
+def _source_size(task: EditTask, area: int, ratio: float) -> tuple[int, int, None]:
+    """`calculate_dimensions` of the first pipeline, whichever area it is asked for."""
+    del area
+    assert task.working_area is not None
+    width, height = _encoded_size(task, task.working_area, ratio)
+    return width, height, None
 
 
 _ONE_PICTURE = Family(prepare=prepare, set_area=set_working_resolution)

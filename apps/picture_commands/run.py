@@ -5,11 +5,13 @@ from loguru import logger
 from apps.gallery.live import LiveGallery
 from apps.interrupts import Interrupts
 from apps.progress import Mode, View, create_view
-from core.devices.model_choice import DEMO_MODEL
+from core.devices.automatic_model import Automatic
+from core.devices.model_choice import GENERATOR
 from core.events import Event
 from core.intake.planning import Plan, tell_plan
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from core.tasks import GenerateTask, Result
+from core.tasks import Result
+from core.worker_spec import Role
 from demo_model.vocabulary import unknown_words
 
 MAX_SHOWN_WORDS = 20
@@ -54,8 +56,7 @@ class Run:
         tell_plan(plan.summary, what, why_moved)
         if not plan.to_run and self._mode != "json":
             return generator.execute(plan)
-        if draws:
-            _tell_unknown_words(generator, plan)
+        _tell_unknown_words(generator, plan)
         generator.use_at_most(plan.to_run)
         view = create_view(generator.tracker, self._mode, self._log_level)
         with self._gallery, view:
@@ -74,16 +75,29 @@ class Run:
 
 
 def _tell_unknown_words(generator: MultiGPUImageGenerator, plan: Plan) -> None:
-    """The demo model ignores words that it was not taught; say once which."""
-    if generator.model.path_or_id != str(DEMO_MODEL):
-        return
-    words = dict.fromkeys(w for p in _prompts(plan) for w in unknown_words(p))
-    if words:
-        shown = ", ".join(list(words)[:MAX_SHOWN_WORDS])
-        more = f" and {len(words) - MAX_SHOWN_WORDS} more" if len(words) > MAX_SHOWN_WORDS else ""
-        logger.warning(f"The demo model does not know these words and ignores them: {shown}{more}.")
+    """The demo models ignore words that they were not taught; say once which."""
+    texts: dict[Role, list[str]] = {}
+    for admitted in plan.tasks:
+        text = getattr(admitted.task, "prompt", None) or getattr(admitted.task, "instruction", None)
+        if text is not None:
+            texts.setdefault(admitted.role, []).append(text)
+    for role in texts:
+        demo = _automatic(role)
+        if demo is None or generator.model_of(role).path_or_id != str(demo.demo):
+            continue
+        words = dict.fromkeys(word for text in texts[role] for word in unknown_words(text))
+        if words:
+            shown = ", ".join(list(words)[:MAX_SHOWN_WORDS])
+            more = len(words) - MAX_SHOWN_WORDS
+            shown += f" and {more} more" if more > 0 else ""
+            name = demo.demo_identity.replace("-", " ")
+            logger.warning(f"The {name} does not know these words and ignores them: {shown}.")
 
 
-def _prompts(plan: Plan) -> list[str]:
-    tasks = [admitted.task for admitted in plan.tasks]
-    return [task.prompt for task in tasks if isinstance(task, GenerateTask)]
+def _automatic(role: Role) -> Automatic | None:
+    """The usual models of a role; None where its tasks have no words."""
+    if role == "edit":
+        from core.devices.edit_models import EDITOR  # who draws needs nothing of it
+
+        return EDITOR
+    return GENERATOR if role == "generate" else None

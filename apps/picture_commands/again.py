@@ -15,8 +15,10 @@ from PIL import Image
 
 from apps.prompts.bad_entry import BadEntry
 from apps.prompts.made_pictures import MadePicture, read_pictures
-from apps.tweets.tweets_file import name_of_run
-from core.devices.model_choice import DEMO_MODEL, GENERATOR, SIMULATED, is_hub_model
+from apps.prompts.run_names import name_of_run
+from core.devices.automatic_model import Automatic
+from core.devices.edit_models import EDITOR
+from core.devices.model_choice import GENERATOR, SIMULATED, is_hub_model
 from core.errors import InputError
 from core.intake.changes import Comparison
 from core.intake.differences import Change
@@ -27,7 +29,8 @@ from core.names import counted
 from core.settings import Settings
 from core.store.outputs import LOSSY_SUFFIXES
 from core.store.provenance import read_provenance
-from core.tasks import GenerateTask, Result
+from core.tasks import ROLES, Result
+from core.worker_spec import Role
 
 MOST_REASONS = 4  # of one line
 _NOT_DECIDING = {  # of what pictures say, beside the fingerprint: what to call it
@@ -46,6 +49,7 @@ class Again:
     Args:
         files: pictures, folders of them, or their `metadata.jsonl`.
         suffix: of the new files, where another format is asked for.
+        role: what made them: "generate", or "edit".
 
     Raises:
         InputError: a path is none of these, or there is no picture.
@@ -55,11 +59,18 @@ class Again:
     passed_over = None
     is_read = True
 
-    def __init__(self, files: Sequence[str], limit: int | None, suffix: str | None = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[str],
+        limit: int | None,
+        suffix: str | None = None,
+        role: Role = "generate",
+    ) -> None:
+        self._role = role
         self._pictures = read_pictures(files)[:limit]
         self.folder = self._pictures[0].root
         self.name_of_run = name_of_run(f"{self.folder.name}_again")
-        self.inputs: list[TaskInput] = [_task(picture, suffix) for picture in self._pictures]
+        self.inputs: list[TaskInput] = [_task(picture, suffix, role) for picture in self._pictures]
         self._expected: dict[int, list[Change]] = {}  # by position: differences that are known
 
     def settings(self, given: Settings) -> dict[str, Any]:
@@ -68,16 +79,23 @@ class Again:
         Raises:
             InputError: the model is not known, or there are several.
         """
-        used = [picture.made.used for picture in self._pictures if picture.made is not None]
+        used = [
+            p.made.used for p in self._pictures if p.made and p.kind == ROLES[self._role].__name__
+        ]
+        draws = self._role == "generate"
+        said = given.model_dump() if draws else given.editor or {}
         found: dict[str, Any] = {}
-        if given.model == "auto" and used:
-            found |= _model_of(used)
+        if said.get("model", "auto") == "auto" and used:
+            found |= _model_of(used, GENERATOR if draws else EDITOR)
         memory = _only(used, "memory")
-        if given.memory == "auto" and memory and memory not in ALL_WEIGHTS_AS_THEY_ARE:
+        is_open = said.get("memory", "auto") == "auto"
+        if is_open and memory and memory not in ALL_WEIGHTS_AS_THEY_ARE:
             found["memory"] = memory
         for name in ("variant", "scheduler"):
-            if not getattr(given, name) and (value := _only(used, name)):
+            if not said.get(name) and (value := _only(used, name)):
                 found[name] = value
+        if not draws:
+            found = {"editor": found}
         backend = _only(used, "attention_backend")
         if given.workers.attention_backend == "auto" and backend:
             found["workers"] = {"attention_backend": backend}
@@ -117,13 +135,12 @@ class Again:
         return f"compared with the originals: {text}"
 
 
-def _task(picture: MadePicture, suffix: str | None) -> TaskInput:
+def _task(picture: MadePicture, suffix: str | None, role: Role) -> TaskInput:
     name = Path(picture.name)
     if picture.made is None:
         return BadEntry(str(picture.problem), name.stem)
-    if picture.kind != GenerateTask.__name__:
-        kind = "an edit" if picture.kind == "EditTask" else "no picture that a prompt was drawn for"
-        return BadEntry(f"{picture.file}: is {kind}; this command draws from prompts.", name.stem)
+    if picture.kind != ROLES[role].__name__:
+        return BadEntry(f"{picture.file}: {_refusal(picture.kind, role)}", name.stem)
     fields = picture.fields
     if suffix is not None:
         fields["output_path"] = str(name.with_suffix(suffix))
@@ -132,7 +149,16 @@ def _task(picture: MadePicture, suffix: str | None) -> TaskInput:
     return fields
 
 
-def _model_of(used: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _refusal(kind: str, role: Role) -> str:
+    """Why a command does not make a picture of another kind again."""
+    if role == "generate" and kind == "EditTask":
+        return "is an edit; edit_images.py --from-png makes it again."
+    if role == "edit" and kind == "GenerateTask":
+        return "is drawn from a prompt; generate_images_from_tweets.py --from-png draws it again."
+    return "is no picture that a prompt or an instruction was given for."
+
+
+def _model_of(used: Sequence[Mapping[str, Any]], automatic: Automatic) -> dict[str, Any]:
     models = {(_text(x.get("model")), _text(x.get("model_hash"))) for x in used}
     names = sorted({name or _UNSAID for name, _ in models})
     if len(names) > 1:
@@ -141,8 +167,8 @@ def _model_of(used: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "one model at a time, or say with --model which one shall draw all."
         )
     name, at, revision = names[0].partition("@")
-    if name == GENERATOR.demo_identity:
-        return {"model": str(DEMO_MODEL)}
+    if name == automatic.demo_identity:
+        return {"model": str(automatic.demo)}
     if name == SIMULATED:
         return {"model": SIMULATED}
     if is_hub_model(name):

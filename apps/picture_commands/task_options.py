@@ -6,7 +6,7 @@ from apps.prompts.picture_names import PictureNames
 from apps.prompts.selection import chosen
 from apps.prompts.settings import loras_of, read_changes, read_grid, seed_axis
 from apps.prompts.variants import Variants, with_alternatives
-from apps.prompts.words import PICTURES
+from apps.prompts.words import Words
 from apps.record_filter import FAILED, read_condition
 from core.errors import InputError
 from core.intake.task_kinds import Inputs
@@ -16,14 +16,16 @@ from core.seeds import RANDOM
 from core.settings import Settings
 
 
-def multiplied(options: argparse.Namespace, settings: Settings, inputs: Inputs) -> Inputs:
+def multiplied(
+    options: argparse.Namespace, settings: Settings, inputs: Inputs, words: Words
+) -> Inputs:
     """Inputs with what the command line sets, and in all variants that it asks for."""
     texts = {
         name: [as_text(x) for x in getattr(options, name) or ()] for name in ("grid", "set", "lora")
     }
-    axes = read_grid(texts["grid"], PICTURES)
+    axes = read_grid(texts["grid"], words)
     seeds = options.seeds
-    changes = read_changes(texts["set"], PICTURES)
+    changes = read_changes(texts["set"], words)
     if options.from_png and options.seed is not None and seeds is None:
         if options.seed == RANDOM:
             changes["seed"] = RANDOM
@@ -37,13 +39,13 @@ def multiplied(options: argparse.Namespace, settings: Settings, inputs: Inputs) 
     if loras and {"lora_path", "loras"} & changes.keys():
         raise InputError("--lora and --set lora=… are one setting: give one of them.")
     if options.alternatives:
-        inputs = with_alternatives(inputs, settings.seed)
+        inputs = with_alternatives(inputs, settings.seed, words.wording)
     changes = {**changes, **loras}
     if axes or changes:
-        inputs = Variants(inputs, axes, changes, settings.seed)
+        inputs = Variants(inputs, axes, changes, settings.seed, words.thing)
     if options.picture_name is not None:
         suffix, pattern = settings.workers.picture_suffix, as_text(options.picture_name)
-        inputs = PictureNames(inputs, pattern, PICTURES, suffix, settings.seed)
+        inputs = PictureNames(inputs, pattern, words, suffix, settings.seed)
     return inputs
 
 

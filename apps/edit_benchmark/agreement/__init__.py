@@ -1,0 +1,1 @@
+"""How far a judge can be trusted: with people, with other judges, and with itself."""

@@ -1,0 +1,70 @@
+"""AnyEdit and its test split AnyBench (DCDmllm/AnyEdit): JSON beside its pictures, or a table.
+
+A row has `edit` (`edit_instruction` in the table), `edit_type`, `image_file`, `edited_file` (the
+right result), `visual_input` (a further picture, or None), and captions as `input` and `output`. As
+the test split is unpacked, each type has a folder with its own JSON file.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from apps.edit_benchmark.data_set import DATA_SETS
+from apps.edit_benchmark.embedded import Embedded
+from apps.edit_benchmark.look import arrow_files, first_row, json_files, split_of, table_columns
+from apps.edit_benchmark.pair import Pair
+from apps.edit_benchmark.row_pairs import Draft, pairs_of
+from apps.edit_benchmark.rows import file_name
+from apps.edit_benchmark.table_rows import Row, rows_of
+
+_COLUMNS = {"edit_type", "image_file", "edited_file"}
+_INSTRUCTIONS = {"edit", "edit_instruction"}
+_READ = ("edit", "edit_instruction", "edit_type", "image_file", "edited_file", "visual_input")
+_DEPTH = 2  # the split holds its types
+
+
+@DATA_SETS.add_one("anyedit")
+class AnyEdit:
+    """A JSON file, a table, or a folder with either."""
+
+    takes_any = False
+
+    def fits(self, path: Path) -> bool:
+        return _has_columns(table_columns(path)) or bool(_files(path))
+
+    def read(self, path: Path, work_folder: Path) -> list[Pair]:
+        files = arrow_files(path) or _files(path)
+        return [
+            pair
+            for file in files
+            for pair in pairs_of(rows_of(file), _pairs, subsets=split_of(file, path))
+        ]
+
+
+def _has_columns(names: frozenset[str]) -> bool:
+    return names >= _COLUMNS and bool(_INSTRUCTIONS & names)
+
+
+def _files(path: Path) -> list[Path]:
+    return [file for file in json_files(path, _DEPTH) if _has_columns(frozenset(first_row(file)))]
+
+
+def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
+    draft.category, draft.language = row.label("edit_type"), "en"
+    instruction = next((n for n in ("edit_instruction", "edit") if row.values.get(n)), "edit")
+    draft.given_id = row.label("image_id", "") or row.key or None
+    source = row.picture("image_file")
+    # The picture of one row may be another's, with another edit.
+    named = "" if isinstance(source, Embedded) else f"{Path(source).stem}_{row.number - 1:04d}"
+    draft.pair_id = file_name(draft.given_id or named or f"row_{row.number - 1:06d}")
+    visual = row.pictures("visual_input", ())
+    yield Pair(
+        draft.pair_id,
+        draft.category,
+        row.text(instruction),
+        # [v*] in an instruction stands for the further picture, so the editor sees it, too.
+        (source, *visual),
+        language=draft.language,
+        target_images=row.pictures("edited_file", ()),
+        reference_images=visual,
+        metadata=row.others(*_READ),
+    )

@@ -1,0 +1,196 @@
+"""Rows of JSON files, one after another: what a file of pictures as text holds is never in memory.
+
+A row is an element of a list, or an entry of an object with its key; `{"data": [...]}` stands for
+its list. JSONL has one row a line.
+"""
+
+import codecs
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from core.errors import InputError
+
+LINES = (".jsonl", ".ndjson")
+WRAPPED = "data"  # the key of an object that only wraps its list of rows
+# Characters: a row that is cut is decoded again, so pieces are larger than most rows with pictures.
+_CHUNK = 8 << 20
+_MOST = 1 << 30  # characters of one row
+_SPACE = " \t\r\n"
+_decode = json.JSONDecoder().raw_decode
+
+Item = tuple[str, Any]
+"""The key of a row, empty where it has none, and its value; an InputError for a bad line."""
+
+
+def json_rows(file: Path) -> Iterator[Item]:
+    """The rows of a JSON or JSONL file, in its order.
+
+    Raises:
+        InputError: the file cannot be read, is not JSON, or holds no rows; raised where it is met.
+    """
+    if file.suffix.lower() in LINES or _has_lines(file):
+        yield from _lines(file)
+        return
+    stream = _Stream(file)
+    start = stream.peek()
+    if start == "[":
+        for value in stream.elements():
+            yield "", value
+    elif start == "{":
+        yield from _entries(stream)
+    else:
+        value = stream.value()
+        raise InputError(
+            f"{file}: expected a list or an object of rows, found a {type(value).__name__}."
+        )
+    if stream.peek():
+        raise stream.wrong("text after its end")
+
+
+def _entries(stream: "_Stream") -> Iterator[Item]:
+    """Rows of an object; beside a wrapped list, other keys say nothing of pairs."""
+    others: list[Item] = []
+    wrapped = False
+    for key in stream.entries():
+        if key == WRAPPED and stream.peek() == "[":
+            wrapped = True
+            for value in stream.elements():
+                yield "", value
+            continue
+        value = stream.value()
+        if isinstance(value, dict | list):
+            yield key, value
+        else:
+            others.append((key, value))
+    if not wrapped:
+        yield from others
+
+
+def _lines(file: Path) -> Iterator[Item]:
+    """Rows of a JSONL file; text may hold U+2028 and the like, so only a line feed ends a row."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="\n") as stream:
+            for line in stream:
+                if line.strip():
+                    try:
+                        yield "", json.loads(line)
+                    except (ValueError, RecursionError) as error:
+                        yield "", InputError(f"not valid JSON ({error}).")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 text (byte {error.start}).") from None
+
+
+def _has_lines(file: Path) -> bool:
+    """Whether a file with another name holds an object per line."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="\n") as stream:
+            if stream.read(1) != "{":
+                return False
+            stream.seek(0)
+            first, second = stream.readline(_CHUNK), stream.readline(_CHUNK)
+        return second[:1] == "{" and isinstance(json.loads(first), dict)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+class _Stream:
+    """JSON text read in pieces; what was decoded is dropped."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._row = 0
+        self._text, self._at = "", 0
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        try:
+            self._stream = file.open("rb")
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+        self._ended = False
+
+    def elements(self) -> Iterator[Any]:
+        """The values of the list that begins here."""
+        self._take("[")
+        if self._taken("]"):
+            return
+        while True:
+            self._row += 1
+            yield self.value()
+            if self._taken("]"):
+                return
+            self._take(",")
+
+    def entries(self) -> Iterator[str]:
+        """The keys of the object that begins here; the caller takes the value of each."""
+        self._take("{")
+        if self._taken("}"):
+            return
+        while True:
+            self._row += 1
+            key = self.value()
+            if not isinstance(key, str):
+                raise self.wrong("a key that is no text")
+            self._take(":")
+            yield key
+            if self._taken("}"):
+                return
+            self._take(",")
+
+    def value(self) -> Any:
+        """The value that begins here."""
+        self.peek()
+        more = _CHUNK
+        while True:
+            try:
+                value, end = _decode(self._text, self._at)
+                # A number may go on behind the end of what was read.
+                if end < len(self._text) or self._ended:
+                    self._at = end
+                    return value
+            except (ValueError, RecursionError) as error:
+                if self._ended or isinstance(error, RecursionError):
+                    raise self.wrong(str(error).partition(":")[0]) from None
+            if len(self._text) - self._at > _MOST:
+                raise self.wrong(f"more than {_MOST >> 30} GiB without an end")
+            self._read(more)
+            more *= 2
+
+    def peek(self) -> str:
+        """The next character that is no space; empty at the end."""
+        while True:
+            while self._at < len(self._text) and self._text[self._at] in _SPACE:
+                self._at += 1
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if self._ended:
+                return ""
+            self._read(_CHUNK)
+
+    def wrong(self, what: str) -> InputError:
+        return InputError(f"{self._file}: not valid JSON at row {self._row}: {what}.")
+
+    def _take(self, mark: str) -> None:
+        if not self._taken(mark):
+            raise self.wrong(f"expected {mark!r}, found {self.peek() or 'the end'!r}")
+
+    def _taken(self, mark: str) -> bool:
+        if self.peek() != mark:
+            return False
+        self._at += 1
+        return True
+
+    def _read(self, most: int) -> None:
+        try:
+            data = self._stream.read(most)
+            text = self._decoder.decode(data, final=not data)
+        except OSError as error:
+            raise InputError(f"{self._file}: cannot be read: {error.strerror}.") from None
+        except UnicodeDecodeError:
+            raise InputError(f"{self._file}: not UTF-8 text.") from None
+        if not data:
+            self._ended = True
+            self._stream.close()
+        self._text, self._at = self._text[self._at :] + text, 0

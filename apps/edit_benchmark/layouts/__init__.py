@@ -1,0 +1,1 @@
+"""How benchmarks name the files of edits; each file here registers one way."""

@@ -1,0 +1,1 @@
+"""What the scripts of benchmarks compute from scores; each file has one benchmark's statistic."""

@@ -1,0 +1,18 @@
+"""Names of folders that a run makes of the name of its input."""
+
+from core.names import cleaned, cut, distinct
+
+MAX_NAME = 100  # characters of a persona's or a file's name in file names
+MAX_RUN_BYTES = 200  # of a run's folder: `datasets` makes longer names of it for its cache
+
+
+def file_name(name: object) -> str:
+    """`name` as part of a file name: letters, marks and digits of any script, the rest as `_`."""
+    return cut(cleaned(name, "-").strip("_"), MAX_NAME) if isinstance(name, str) else ""
+
+
+def name_of_run(stem: str) -> str:
+    """The folder of a file's pictures. One that is cut, or has nothing to show, tells by a hash."""
+    name = cleaned(stem, "-").strip("_")
+    short = cut(name, MAX_NAME, MAX_RUN_BYTES)
+    return name if name and short == name else distinct(stem, short or "run", MAX_RUN_BYTES)

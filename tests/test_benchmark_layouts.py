@@ -1,0 +1,72 @@
+"""Each benchmark from its published form to the files of its official scorer, and back again."""
+
+import json
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from apps.edit_benchmark.command import main
+from core.settings import PROJECT_DIR
+from tests import published_sets
+from tests.edit_world import settings
+from tests.inline_backend import InlineBackend
+
+SCENES = sorted((PROJECT_DIR / "examples" / "edit_pairs").glob("*.png"))
+
+
+def with_scenes(folder: Path) -> Path:
+    """Put rendered scenes in the place of the pictures of a data set on the disk."""
+    files = (f for f in sorted(folder.rglob("*")) if f.suffix.lower() in (".png", ".jpg"))
+    for file, scene in zip(files, cycle(SCENES), strict=False):
+        Image.open(scene).convert("RGB").resize((64, 48)).save(file)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("layout", "make", "folder"),
+    [
+        ("gedit", published_sets.gedit_script, "pairs/fullset/{}/{}/{}.png"),
+        ("imgedit", published_sets.imgedit, "pairs/{}.png"),
+        ("kris", published_sets.kris, "results/pairs/{}/{}.jpg"),
+        ("rise", published_sets.rise, "outputs/pairs/images/{}/{}.png"),
+    ],
+)
+def test_a_benchmark_is_edited_written_for_its_scorer_and_scored_from_there(
+    tmp_path: Path, layout: str, make: Callable[[Path], Path], folder: str
+) -> None:
+    data = with_scenes(make(tmp_path / "pairs"))
+    config = tmp_path / "bench.yaml"
+    config.write_text(yaml.safe_dump(settings(device="cpu")))
+    command = ["--config", str(config), "--data", str(data), "--no-gallery", "--output-dir"]
+    command += [str(tmp_path / "out"), "--name", "pairs"]
+    assert main([*command, "--layout", layout], InlineBackend()) == 0
+    results, written = tmp_path / "out" / "pairs", tmp_path / "out" / f"pairs.{layout}"
+    records = [json.loads(line) for line in (results / "results.jsonl").open()]
+    wanted = written.glob(folder.replace("{}", "*"))
+    edits = [f for f in wanted if not f.stem.endswith("_SRCIMG")]
+    assert len(edits) == len(records) > 1
+    for edit in edits:
+        assert Image.open(edit).format == ("JPEG" if layout == "kris" else "PNG")
+    official = json.loads((results / "summary.json").read_text())["official"]
+    assert "not_computed" not in official and official["script"]
+    files = [f for f in (written / "scores_of_this_run").rglob("*") if f.is_file()]
+    names = {f.name for f in files}
+    if layout == "gedit":
+        full = official["en"]["full"]
+        assert full["groups_scored"] == len(full["groups"]) > 0
+        assert len(names) == 11 and "pairs_color_alter_gpt_score.csv" in names
+    elif layout == "imgedit":
+        assert official["scored"] == len(records) and names == {"result.json"}
+    elif layout == "kris":
+        assert official["overall"] is not None and names == {"metrics.json"}
+    else:
+        assert official["scores"]["Overall"]["score"] >= 1 and names == {"pairs.pkl"}
+    again = [*command[:-1], "again", "--score-only", str(written)]
+    assert main(again, InlineBackend()) == 0
+    rescored = [json.loads(line) for line in (tmp_path / "out/again/results.jsonl").open()]
+    assert sorted(r["edited_image"] for r in rescored) == sorted(map(str, edits))
+    assert [r["scores"] for r in rescored] == [r["scores"] for r in records]

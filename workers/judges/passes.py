@@ -1,0 +1,53 @@
+"""Several judgements of one edit: each is drawn anew, and the scores are their means."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
+from typing import Any
+
+from core.messages import Lease
+from core.tasks import ScoreTask
+
+SEEDS_APART = 1_000  # of two passes: further asks within one draw from the seeds between
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What some passes came to.
+
+    Attributes:
+        scores: means over the passes that gave scores; None where none did.
+        spread: standard deviations over those passes, of the whole group and not of a sample.
+        scored: how many passes gave scores.
+    """
+
+    scores: dict[str, float] | None
+    spread: dict[str, float]
+    scored: int
+
+    @classmethod
+    def of(cls, each: Sequence[dict[str, float] | None]) -> "Passes":
+        """The means of the scores of passes."""
+        given = [scores for scores in each if scores is not None]
+        if not given:
+            return cls(None, {}, 0)
+        if len(each) == 1:
+            return cls(given[0], {}, 1)
+        values = {name: [s[name] for s in given if name in s] for name in given[0]}
+        means = {name: fmean(some) for name, some in values.items()}
+        return cls(means, {name: pstdev(some) for name, some in values.items()}, len(given))
+
+    def record(self, number: int) -> dict[str, Any]:
+        """What a verdict says of them; nothing where there was one alone."""
+        if number == 1:
+            return {}
+        return {"num_pass": number, "passes_scored": self.scored, "spread": self.spread}
+
+
+def for_pass(lease: Lease, number: int) -> Lease:
+    """A lease whose answers are drawn from another seed; the first pass draws from the task's."""
+    if number == 0:
+        return lease
+    assert isinstance(lease.task, ScoreTask)
+    seed = (lease.task.seed or 0) + number * SEEDS_APART
+    return replace(lease, task=replace(lease.task, seed=seed))

@@ -1,0 +1,85 @@
+"""The pictures of an edit as a judge sees them: read, and of the size that its protocol says."""
+
+import math
+from collections.abc import Iterable
+
+from PIL import Image
+
+from core.judge_protocol import JudgePrompts, PictureSize
+from core.messages import Lease
+from core.pictures.source_images import read_image
+from core.tasks import ScoreTask
+
+Pictures = dict[str, list[Image.Image]]
+"""Pictures by kind, in the order of the task."""
+
+
+def pictures_of(lease: Lease, prompts: JudgePrompts, area: int | None) -> Pictures:
+    """The pictures that the questions may show, at most `area` pixels each."""
+    task = lease.task
+    assert isinstance(task, ScoreTask)
+    seen = prompts.pictures_seen
+
+    def read(paths: Iterable[str], name: str) -> list[Image.Image]:
+        pictures = (read_image(path, lease.files.get(path), name) for path in paths)
+        return [fitted(picture) for picture in pictures]
+
+    def fitted(picture: Image.Image) -> Image.Image:
+        return at_most(sized(picture, prompts.pictures), area)
+
+    return {
+        "source": read(task.source_images, "source_images"),
+        "edited": [fitted(edited_picture(lease))],
+        "target": read(task.target_images if "target" in seen else (), "target_images"),
+        "references": read(
+            task.reference_images if "references" in seen else (), "reference_images"
+        ),
+    }
+
+
+def edited_picture(lease: Lease) -> Image.Image:
+    """The edited picture, in the size of the first source where that is asked for.
+
+    It is brought there as GEdit-Bench does: whatever its aspect ratio, and with the filter that
+    Pillow takes where none is named.
+    """
+    task = lease.task
+    assert isinstance(task, ScoreTask)
+    edited = read_image(task.edited_image, lease.files.get(task.edited_image), "edited_image")
+    if not task.at_source_size:
+        return edited
+    first = task.source_images[0]
+    size = read_image(first, lease.files.get(first), "source_images").size
+    return edited if edited.size == size else edited.resize(size, Image.Resampling.BICUBIC)
+
+
+def sized(picture: Image.Image, size: PictureSize | None) -> Image.Image:
+    """A picture as a protocol wants it, with its own aspect ratio."""
+    if size is None:
+        return picture
+    if size.longest_side is not None:
+        longest = max(picture.size)
+        if longest >= size.longest_side and not size.exactly:
+            smaller = picture.copy()
+            smaller.thumbnail((size.longest_side, size.longest_side))  # as RISEBench does
+            return smaller
+        sides = tuple(max(1, round(side * size.longest_side / longest)) for side in picture.size)
+    else:
+        assert size.area is not None
+        # As GEdit-Bench rounds, and with the filter that Pillow takes where none is named.
+        ratio = picture.width / picture.height
+        width = math.sqrt(size.area * ratio)
+        sides = max(1, int(width)), max(1, int(width / ratio))
+    grows = sides[0] * sides[1] > picture.width * picture.height
+    if sides == picture.size or (grows and not size.exactly):
+        return picture
+    return picture.resize((sides[0], sides[1]), Image.Resampling.BICUBIC)
+
+
+def at_most(picture: Image.Image, area: int | None) -> Image.Image:
+    """A picture, made smaller where it has more pixels than `area`."""
+    if area is None or picture.width * picture.height <= area:
+        return picture
+    factor = (area / (picture.width * picture.height)) ** 0.5
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.resize(size, Image.Resampling.LANCZOS)
