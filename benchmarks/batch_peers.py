@@ -38,7 +38,7 @@ UNIT = 0.4  # seconds: a task of one megapixel
 LORAS = 64
 STARTING = 300.0  # seconds, until a contender is ready
 PATIENCE = 600.0  # seconds for a batch
-KILLED_AT = 0.4  # of the lower bound
+KILLED_AT = 0.4  # of the tasks have begun, or ended, when a worker is killed
 PEERS = {"Ray Data": "data", "Ray ActorPool": "actors", "Ray Serve": "serve"}
 NEEDS = {"data": "ray.data, pandas, pyarrow", "actors": "ray", "serve": "ray.serve"}
 Killer = Callable[[int], None]
@@ -61,8 +61,8 @@ class Ran:
     error: str | None = None
 
 
-Batch = Callable[[Sequence[Work], float | None], Ran]
-"""Does tasks; kills one worker after so many seconds, unless that is None."""
+Batch = Callable[[Sequence[Work], bool], Ran]
+"""Does tasks, and kills one worker in the middle if it is to."""
 
 
 def compare(python: Path, workers: int, rounds: int) -> None:
@@ -77,7 +77,7 @@ def compare(python: Path, workers: int, rounds: int) -> None:
         print("| contender | s later | tasks begun again | tasks without a result | error |")
         print("| --- | --- | --- | --- | --- |")
         for name, batch in contenders.items():
-            ran = batch(mixed[0], KILLED_AT * _bound(mixed[0], workers))
+            ran = batch(mixed[0], True)
             later = f"{ran.seconds - whole[name][0].seconds:+.1f}" if not ran.without else "-"
             print(
                 f"| {name} | {later} | {ran.begun_again} | {ran.without} of {len(mixed[0])} | "
@@ -109,7 +109,7 @@ def _tell(
     found: dict[str, list[Ran]] = {name: [] for name in contenders}
     for tasks in draws:
         for name, batch in contenders.items():
-            found[name].append(batch(tasks, None))
+            found[name].append(batch(tasks, False))
     bounds = [_bound(tasks, workers) for tasks in draws]
     print(
         f"\n{workers} workers, {len(draws[0])} tasks, {title}; lower bound {median(bounds):.2f} s;"
@@ -156,14 +156,13 @@ def _ours(workers: int, engine: str | None = None) -> Iterator[Batch]:
             if isinstance(event, TaskEnded):
                 ended.append(time.time())
 
-        def batch(tasks: Sequence[Work], kill_after: float | None) -> Ran:
+        def batch(tasks: Sequence[Work], kills: bool) -> Ran:
             ours.generator.listener = listen
             ended.clear()
             began = time.time()
-            timer = None
-            if kill_after is not None:
-                timer = threading.Timer(kill_after, _kill_a_worker)
-                timer.start()
+            if kills:
+                most = KILLED_AT * len(tasks)
+                _when(lambda: len(ended) >= most, _kill_a_worker)
             results = ours.results(tasks)
             seconds = time.time() - began
             return Ran(
@@ -176,12 +175,24 @@ def _ours(workers: int, engine: str | None = None) -> Iterator[Batch]:
         yield batch
 
 
+def _when(comes: Callable[[], bool], then: Callable[[], None]) -> None:
+    """Do something in a thread of its own once something is true; give up after a minute."""
+
+    def watch() -> None:
+        end = time.monotonic() + 60
+        while not comes() and time.monotonic() < end:
+            time.sleep(0.01)
+        then()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _kill_a_worker() -> None:
-    """Kill one of this process's workers: a child of its fork server, or of itself."""
+    """Kill one of this engine's workers, a child of its fork server or of this process."""
     here = psutil.Process()
-    grown = [fork for child in here.children() for fork in child.children()]
-    workers = [p for p in grown if p.memory_info().rss] or here.children()
-    os.kill(workers[0].pid, signal.SIGKILL)
+    own = [child for child in here.children() if os.getsid(child.pid) == os.getsid(0)]
+    forks = [fork for child in own for fork in child.children()]
+    os.kill((forks or own)[0].pid, signal.SIGKILL)
 
 
 class _Log:
@@ -198,9 +209,16 @@ class _Log:
         log = str(self.file)
         return [Task(n, task.seconds, task.lora, log) for n, task in enumerate(tasks)]
 
-    def kill_one(self) -> None:
+    def kill_one_in_the_middle(self, tasks: int) -> None:
+        """Kill a worker once so many of its batch's tasks have begun."""
+        _when(lambda: len(self._begun()) >= KILLED_AT * tasks, self._kill_one)
+
+    def _begun(self) -> list[list[str]]:
+        return [line for line in self.lines() if line[0] == "begin"]
+
+    def _kill_one(self) -> None:
         """Kill the process that began a task last."""
-        begun = [line for line in self.lines() if line[0] == "begin"]
+        begun = self._begun()
         if begun:
             with suppress(ProcessLookupError):
                 os.kill(int(begun[-1][2]), signal.SIGKILL)
@@ -224,17 +242,17 @@ def _by_ray(python: Path, what: str, workers: int) -> Iterator[Batch]:
         assert peer.stdout.readline().strip() == "ready", f"{what} did not start"
         numbers = iter(range(1_000_000))
 
-        def batch(tasks: Sequence[Work], kill_after: float | None) -> Ran:
+        def batch(tasks: Sequence[Work], kills: bool) -> Ran:
             assert peer.stdin is not None and peer.stdout is not None
             log = _Log(Path(name) / str(next(numbers)))
-            if kill_after is not None:
-                threading.Timer(kill_after, log.kill_one).start()
+            if kills:
+                log.kill_one_in_the_middle(len(tasks))
             peer.stdin.write(json.dumps([asdict(task) for task in log.tasks(tasks)]) + "\n")
             peer.stdin.flush()
             said = json.loads(peer.stdout.readline())
             return log.ran(tasks, said["began"], said["seconds"], said["error"])
 
-        batch(_mixed(workers, 0), None)  # everything is imported then
+        batch(_mixed(workers, 0), False)  # everything is imported then
         yield batch
 
 
@@ -249,13 +267,13 @@ def _by_accelerate(workers: int) -> Iterator[Batch]:
             _wait(lambda: len(list(folder.glob("ready-*"))) == workers, peer, STARTING)
             numbers = iter(range(1_000_000))
 
-            def batch(tasks: Sequence[Work], kill_after: float | None) -> Ran:
+            def batch(tasks: Sequence[Work], kills: bool) -> Ran:
                 number = next(numbers)
                 log = _Log(folder / f"log-{number}")
                 partial = folder / f"{number}.partial"
                 partial.write_text(json.dumps([asdict(task) for task in log.tasks(tasks)]))
-                if kill_after is not None:
-                    threading.Timer(kill_after, log.kill_one).start()
+                if kills:
+                    log.kill_one_in_the_middle(len(tasks))
                 began, error = time.time(), None
                 partial.replace(folder / f"{number}.json")
                 done = lambda: len(list(folder.glob(f"{number}-*"))) == workers  # noqa: E731
@@ -263,7 +281,7 @@ def _by_accelerate(workers: int) -> Iterator[Batch]:
                     error = f"exit code {peer.returncode}"
                 return log.ran(tasks, began, time.time() - began, error)
 
-            batch(_mixed(workers, 0), None)
+            batch(_mixed(workers, 0), False)
             yield batch
             (folder / "end").touch()
 
