@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from benchmarks.peers import LORA_LOAD, Work
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.tasks import Result
 
 SIDE = 64  # pixels of a picture: device time is a sleep, whatever its size
 STEP = 0.001  # seconds
@@ -53,11 +54,13 @@ class Engine(AbstractContextManager["Engine"]):
 
     def run(self, tasks: Sequence[Work]) -> None:
         """From tasks to published pictures and their records."""
-        self._runs += 1
-        results = self.generator.generate_batch(
-            [self._task(n, work) for n, work in enumerate(tasks)]
-        )
+        results = self.results(tasks)
         assert all(r.success for r in results), next(r.error for r in results if not r.success)
+
+    def results(self, tasks: Sequence[Work]) -> list[Result]:
+        """The same, whatever becomes of them."""
+        self._runs += 1
+        return self.generator.generate_batch([self._task(n, work) for n, work in enumerate(tasks)])
 
     def _task(self, number: int, work: Work) -> dict[str, Any]:
         return {

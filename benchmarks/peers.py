@@ -5,6 +5,7 @@ same cost of a load as ours pays.
 """
 
 import logging
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -45,6 +46,29 @@ def do(work: Work) -> None:
         _loaded[work.lora] = None
         _loaded.move_to_end(work.lora)
     time.sleep(work.seconds)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of work that is written down in the file `log`, when it begins and when it ends."""
+
+    number: int
+    seconds: float
+    lora: int | None
+    log: str
+
+
+def do_logged(task: Task) -> None:
+    """In a worker: one task."""
+    _log(task, "begin")
+    do(Work(task.seconds, task.lora))
+    _log(task, "end")
+
+
+def _log(task: Task, what: str) -> None:
+    line = f"{what} {task.number} {os.getpid()} {time.time():.6f}\n"
+    with open(task.log, "ab", buffering=0) as file:  # appended whole, whoever else writes
+        file.write(line.encode())
 
 
 def do_all(share: Sequence[Work]) -> None:

@@ -1,5 +1,7 @@
 """Who ends a batch soonest: `python -m benchmarks.scheduling [SCENARIO ...]`.
 
+With `--peers PYTHON` it is compared with what Ray and accelerate do; see `benchmarks.batch_peers`.
+
 Real processes whose device work is a sleep. All contenders run one after the other in every
 round, warm, and every round has tasks of its own; a figure is the median over the rounds, its
 range in brackets. The lower bound is max(sum of seconds / workers, longest task).
@@ -10,8 +12,10 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from statistics import median
 
+from benchmarks.batch_peers import compare
 from benchmarks.ours import Engine
 from benchmarks.peers import LORA_LOAD, PoolPeers, RayPeer, Run, Work
 from benchmarks.ratios import times_faster
@@ -165,7 +169,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     # argparse looks for what stands for none of them among the choices, too.
     parser.add_argument("scenarios", nargs="*", choices=[*SCENARIOS, []], metavar="SCENARIO")
-    for name in parser.parse_args().scenarios or SCENARIOS:
+    parser.add_argument(
+        "--peers", metavar="PYTHON", type=Path, help="compare with batches by Ray; batch_peers.py"
+    )
+    parser.add_argument("--workers", type=int, default=8, help="of each contender, with --peers")
+    parser.add_argument("--rounds", type=int, default=3, help="of each scenario, with --peers")
+    options = parser.parse_args()
+    if options.peers is not None:
+        compare(options.peers, options.workers, options.rounds)
+        return
+    for name in options.scenarios or SCENARIOS:
         SCENARIOS[name]()
 
 

@@ -16,10 +16,11 @@ from apps.log_lines import set_up_logging
 from apps.picture_commands.options import CHOICE, asks_for
 from apps.picture_commands.run import Run
 from apps.picture_commands.summary import place_of, print_summary
+from apps.prompts.shard import Shard
 from apps.prompts.text import STDIN
 from apps.prompts.words import Words
 from core.engine.backend import WorkerBackend
-from core.errors import DeviceError, MultiGPUError, one_line
+from core.errors import DeviceError, InputError, MultiGPUError, one_line
 from core.intake.task_kinds import Inputs
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.settings import Settings
@@ -110,11 +111,14 @@ def create_generator(
     """
     if options.num_gpus is not None and options.gpu_ids is not None:
         raise DeviceError(f"Give either {options.number} or --gpu-ids, not both.")
+    name = options.name or name_of_run
+    if options.shard is not None:
+        name = options.shard.name_of(name)
     return MultiGPUImageGenerator(
         options.num_gpus,
         options.gpu_ids,
         settings,
-        output_dir=Path(settings.output_dir) / (options.name or name_of_run),
+        output_dir=Path(settings.output_dir) / name,
         input_file="/dev/stdin" if source == STDIN else source,
         overwrite=options.overwrite,
         retry_quarantined=options.retry_quarantined,
@@ -145,6 +149,10 @@ def do(
         inputs, again = multiplied(options, settings, inputs, work.words), None
         if not work.draws:  # what is made as it is read is taken for prompts
             inputs = list(inputs)
+    if options.shard is not None:
+        if again is not None:
+            raise InputError("--shard: shares out what a file asks for, and no pictures.")
+        inputs = _part_of(inputs, options.shard, settings, source.noun)
     if options.format or options.quality:
         again = None  # they are to be other pictures
     told = source.is_read
@@ -179,3 +187,14 @@ def do(
         return INTERRUPTED
     complete = all(r.success for r in results) and generator.tables_error is None
     return ALL_DONE if complete else SOME_FAILED
+
+
+def _part_of(inputs: Inputs, part: Shard, settings: Settings, noun: str) -> Inputs:
+    from apps.prompts.shared_out import SharedOut  # most runs need nothing of it
+
+    shared = SharedOut(inputs, part, settings.seed)
+    if not len(shared):
+        raise InputError(
+            f"--shard {part.number}/{part.of}: there are fewer {noun}s than parts; use fewer parts."
+        )
+    return list(shared) if isinstance(inputs, Sequence) else shared

@@ -14,6 +14,7 @@ from apps.arguments import (
     positive,
 )
 from apps.dry_run import add_dry_run_option
+from apps.prompts.shard import shard
 
 CHOICE = ("only", "only_failed", "where")
 """Options that choose some of a run's tasks."""
@@ -22,7 +23,7 @@ VARIANTS = ("grid", "set", "lora", "seeds", "alternatives", "picture_name")
 
 
 def add_choice_options(group: Group, things: str, condition: str) -> None:
-    """`--only`, `--only-failed`, `--where` and `--limit`.
+    """`--only`, `--only-failed`, `--where`, `--limit` and `--shard`.
 
     Args:
         things: what inputs are called, in the plural.
@@ -45,6 +46,14 @@ def add_choice_options(group: Group, things: str, condition: str) -> None:
         f"{condition}; all conditions have to hold",
     )
     add("--limit", type=positive, metavar="N", help=f"only the first N {things}")
+    add(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help=f"only the I-th of N parts of the {things}, into a folder of its own "
+        "(DIR/NAME.shard-I-of-N), where N of these commands share the work; "
+        "`records.py DIR/NAME merge` makes one folder of them",
+    )
 
 
 def add_variant_options(group: Group, does: str, thing: str) -> None:

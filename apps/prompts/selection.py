@@ -48,7 +48,7 @@ def chosen(
         task = given if isinstance(given, Mapping) else {}
         entry = records.get(_key(task, folder)) or without_output.get(id)
         if all_hold(conditions, view_of(entry, task, id)):
-            found.append(_with_seed(given, index, first_seed))
+            found.append(with_seed(given, index, first_seed))
     _refuse_unknown(only, ids)
     return found
 
@@ -65,7 +65,8 @@ def _key(task: Mapping[str, Any], folder: str) -> str:
     return output_key(os.path.normpath(path.removeprefix(os.path.join(folder, ""))))
 
 
-def _with_seed(given: TaskInput, index: int, first_seed: int) -> TaskInput:
+def with_seed(given: TaskInput, index: int, first_seed: int) -> TaskInput:
+    """An input with the seed of its place, which it keeps wherever it stands then."""
     if not isinstance(given, Mapping) or given.get("seed") is not None or first_seed == RANDOM:
         return given
     return like(given, {**given, "seed": seed_of_task(first_seed, index)})

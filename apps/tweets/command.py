@@ -106,7 +106,7 @@ def _run_batch(
 
     if options.prompt_from is not None:
         raise InputError("--prompt-from: requests of a batch file have one prompt; leave it out.")
-    for name in (*VARIANTS, *CHOICE):
+    for name in (*VARIANTS, *CHOICE, "shard"):
         if getattr(options, name):
             option = name.replace("_", "-")
             raise InputError(f"--{option}: requests of a batch file say all of it; leave it out.")

@@ -1,9 +1,9 @@
 """Thousands of simulated GPUs behind the engine's `WorkerBackend`, in virtual time.
 
 A worker is a few numbers: what it was sent, which LoRAs it holds, when it is done. It draws, saves
-what it has drawn beside the next task, and dies now and then. Time passes in `poll` alone, and only
-when the record is written and the engine has enough tasks, so that the disk of the machine that
-simulates, and its speed, change nothing of what is decided.
+what it has drawn beside the next task, and dies now and then. Time passes while the engine waits in
+`poll`, and by as much CPU time as its thread takes between two calls: an engine that cannot keep up
+lets its devices wait. The disk takes no time, nor does the simulation itself.
 """
 
 import heapq
@@ -87,6 +87,7 @@ class SimulatedDevices:
         self.ready = True
         self.tally = Tally()
         self.cpu = self.thread_cpu = 0.0
+        self._seen = 0.0  # of the thread's CPU, by the clock
         self._clock = clock
         self._speeds = speeds
         self._is_poison = is_poison
@@ -158,6 +159,8 @@ class SimulatedDevices:
         self._settled()
         fed = self._feed()
         began = time.thread_time()
+        self._clock.now += max(0.0, began - self.cpu - self._seen)
+        self._seen = began - self.cpu
         if fed or self._awake.is_set():
             self._awake.clear()
         elif not self._reports:

@@ -44,17 +44,26 @@ class DriverOutcome:
     """What one run cost its driver, in seconds of CPU.
 
     Attributes:
+        seconds: of a task, on average.
         engine, record: of the engine's thread and of the recorder's.
         feed: of the engine's thread, for making tasks and recording that they are to be done.
-        over_bound: simulated seconds over those of all tasks shared out equally.
+        makespan: simulated seconds, in which the engine's thread took its time, too.
+        over_bound: those over the seconds of all tasks, shared out equally.
     """
 
     gpus: int
+    seconds: float
     tasks: int
     engine: float
     record: float
     feed: float
+    makespan: float
     over_bound: float
+
+    @property
+    def busy(self) -> float:
+        """The part of the time in which the engine's thread had something to do."""
+        return (self.engine + self.feed) / self.makespan
 
     @property
     def us_per_task(self) -> float:
@@ -161,13 +170,16 @@ class DriverSimulation:
         self._ledger.close()
         assert len(results) == self._case.workload.tasks
         makespan = self._devices.tally.last_picture - START - self._case.speeds.start
+        work = self._work * self._case.speeds.megapixel
         return DriverOutcome(
             self._case.gpus,
+            work / len(results),
             len(results),
             self._devices.thread_cpu - self._devices.cpu - self._feed_cpu,
             record_cpu[0],
             self._feed_cpu,
-            makespan * self._case.gpus / (self._work * self._case.speeds.megapixel),
+            makespan,
+            makespan * self._case.gpus / work,
         )
 
     def _make_engine(self) -> Engine:

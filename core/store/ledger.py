@@ -252,6 +252,13 @@ class Ledger:
         with self._use():
             self._db.execute(UPSERT, to_row(entry, batch, time.time()))
 
+    def add_leases(self, leases: Iterable[Sequence[object]]) -> None:
+        """Record attempts of another ledger that have ended: rows of its table of leases."""
+        with self._use(), self._transaction():
+            self._db.executemany(
+                "INSERT OR IGNORE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?)", leases
+            )
+
     def forget(self, keys: Sequence[str]) -> None:
         """Remove tasks and their leases: as if they had never been asked for."""
         with self._use(), self._transaction():

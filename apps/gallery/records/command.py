@@ -14,6 +14,7 @@ from apps.gallery.items import Item
 from apps.gallery.reading import read_folder
 from apps.gallery.records import lists
 from apps.gallery.records.export import default_name, export
+from apps.gallery.records.merge import find_parts, merge
 from apps.gallery.records.prune import find_useless
 from apps.gallery.records.verify import verify
 from apps.log_lines import set_up_logging
@@ -38,6 +39,9 @@ what can be asked for:
              counts and seconds of each
   export FILE.csv or FILE.parquet
              all records as one table, a row for each
+  merge [FOLDER.shard-1-of-2 …]
+             make one folder of those that commands with --shard made; without names, of all that
+             lie beside FOLDER. Pictures are linked or copied, and the parts stay as they are
   verify     read every result and compare it with the record
   prune      list files that serve nothing: unfinished ones of killed runs, results that the record
              does not know, small copies of pictures that are gone; --delete removes them
@@ -46,6 +50,7 @@ examples:
   python records.py outputs/persona_tweets
   python records.py outputs/persona_tweets slowest --limit 5
   python records.py outputs/persona_tweets export all.parquet
+  python records.py outputs/persona_tweets merge
 exit codes: 0 fine, 1 verify found a problem, 2 unusable input, 130 interrupted
 """
 
@@ -67,11 +72,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help=f"one of {', '.join(ACTIONS)}; see below (default: summary)",
     )
     add(
-        "file",
+        "files",
         metavar="FILE",
-        nargs="?",
+        nargs="*",
         type=Path,
-        help="of export: FOLDER/records.csv if left out",
+        help="of export: FOLDER/records.csv if left out; of merge: folders of parts",
     )
     add(
         "--limit",
@@ -87,8 +92,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="of prune: list what .replaced keeps, too, of results that were made anew",
     )
     options = parser.parse_args(argv)
-    if options.file is not None and options.what != "export":
+    if options.files and options.what not in ("export", "merge"):
         parser.error(f"{options.what} takes no FILE")
+    if len(options.files) > 1 and options.what == "export":
+        parser.error("export takes one FILE")
     if (options.delete or options.replaced) and options.what != "prune":
         parser.error("--delete and --replaced belong to prune")
     return options
@@ -142,9 +149,23 @@ def _by(name: str, of: Callable[[Item], str]) -> Callable[[Path, argparse.Namesp
 
 
 def _export(folder: Path, options: argparse.Namespace) -> int:
-    file = user_path(options.file, "FILE") if options.file is not None else default_name(folder)
+    file = user_path(options.files[0], "FILE") if options.files else default_name(folder)
     count = export(read_folder(folder).items, file)
     print(one_line(f"{counted(count, 'record')}: {as_text(file)}"))
+    return FINE
+
+
+def _merge(folder: Path, options: argparse.Namespace) -> int:
+    parts = find_parts(folder)
+    if options.files:
+        named = {Path(os.path.abspath(user_path(file, "FILE"))) for file in options.files}
+        strange = sorted(named - {part.folder for part in parts})
+        if strange:
+            raise InputError(f"{as_text(strange[0])}: no part of {as_text(folder)}.")
+        parts = [part for part in parts if part.folder in named]
+    counts = merge(folder, parts)
+    states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    print(one_line(f"{len(parts)} parts, {counts.total()} records: {states}: {as_text(folder)}"))
     return FINE
 
 
@@ -209,6 +230,7 @@ ACTIONS: dict[str, Callable[[Path, argparse.Namespace], int]] = {
     "by-worker": _by("worker", lambda item: item.worker or lists.NOBODY),
     "by-model": _by("model", lambda item: str(item.used.get("model") or lists.NOBODY)),
     "export": _export,
+    "merge": _merge,
     "verify": _verify,
     "prune": _prune,
 }

@@ -1,0 +1,69 @@
+"""One file of prompts, shared out among several commands, becomes the folder of one."""
+
+from pathlib import Path
+
+import pytest
+
+from apps.gallery.records import command as records
+from tests.inline_command import InlineCommand, rows
+
+TWEETS = [{"prompt": f"a house, number {n}"} for n in range(7)]
+
+
+@pytest.fixture
+def command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> InlineCommand:
+    return InlineCommand(tmp_path, capfd)
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.glob("*.png"))}
+
+
+def test_parts_of_a_file_make_the_same_folder_as_one_command(command: InlineCommand) -> None:
+    file = command.write("tweets.json", TWEETS)
+    assert command.run(file, "--name", "whole")[0] == 0
+    for part in ("1/3", "2/3", "3/3"):
+        assert command.run(file, "--shard", part)[0] == 0
+    parts = [pictures(command.out / f"tweets.shard-{n}-of-3") for n in (1, 2, 3)]
+    assert [len(part) for part in parts] == [3, 2, 2]
+
+    merged = command.out / "tweets"
+    assert records.main([str(merged), "merge"]) == 0
+    assert pictures(merged) == pictures(command.out / "whole")
+    names = [line["file_name"] for line in rows(merged / "metadata.jsonl")]
+    assert names == list(pictures(merged))
+    assert [line["position"] for line in rows(merged / "results.jsonl")] == list(range(7))
+    assert records.main([str(merged), "verify"]) == 0
+    assert "7 unchanged" in command.plan(file)  # of the whole file, in the folder that was merged
+    assert records.main([str(merged), "merge"]) == 0  # once more changes nothing
+    assert pictures(merged) == pictures(command.out / "whole")
+
+
+def test_a_merge_names_the_part_that_is_missing(
+    command: InlineCommand, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = command.write("shared.json", TWEETS)
+    assert command.run(file, "--shard", "2/2")[0] == 0
+    assert records.main([str(command.out / "shared"), "merge"]) == 2
+    assert "of its 2 parts these are not here: 1." in capfd.readouterr().err
+    assert not (command.out / "shared").exists()
+
+
+def test_a_failed_prompt_of_a_part_is_drawn_by_the_whole_file(
+    command: InlineCommand, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bad = [*TWEETS[:3], {"prompt": "a house", "lora_path": "gone.safetensors"}]
+    file = command.write("shared.json", bad)
+    assert command.run(file, "--shard", "1/2")[0] == 0
+    assert command.run(file, "--shard", "2/2")[0] == 1
+    assert records.main([str(command.out / "shared"), "merge"]) == 0
+    assert "3 done, 1 failed" in capfd.readouterr().out
+    command.write("shared.json", [*bad[:3], {"prompt": "a house"}])
+    assert "3 unchanged" in command.plan(file)
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b"])
+def test_a_part_that_is_none_is_refused(part: str, command: InlineCommand) -> None:
+    code, said = command.run(command.write("shared.json", TWEETS), "--shard", part)
+    assert code == 2 and "expected a part such as 2/8" in said
+    assert not command.out.exists()
