@@ -46,6 +46,9 @@ class Bridge:
     Args:
         connect: what main wants.
         tell: tells main.
+
+    Attributes:
+        closing: the run is over.
     """
 
     def __init__(self, connect: Connect, tell: Any) -> None:
@@ -58,7 +61,7 @@ class Bridge:
         self._not_before: dict[str, float] = {}  # by Ray's id: monotonic time
         self._leaving: set[str] = set()
         self._said: set[str] = set()
-        self._closing = False
+        self.closing = False
 
     # -- the start ---------------------------------------------------------------------------------
 
@@ -163,7 +166,7 @@ class Bridge:
             self._not_before[relay.node_id] = time.monotonic() + wait
 
     def _lost(self, relay: Any) -> None:
-        if not self._closing:
+        if not self.closing:
             self._forget(relay)
 
     # -- the run -----------------------------------------------------------------------------------
@@ -184,7 +187,7 @@ class Bridge:
         """Mind nodes that come, go and are drained, for as long as the run lasts."""
         from cluster.nodes import list_nodes
 
-        while not self._closing:
+        while not self.closing:
             time.sleep(LOOK)
             found = list_nodes()
             alive = {node.node_id for node in found}
@@ -221,7 +224,7 @@ class Bridge:
         """End the agents and, if it was started here, the cluster."""
         import ray
 
-        self._closing = True
+        self.closing = True
         with self._lock:
             relays = list(self._relays.values())
         threads = [threading.Thread(target=relay.close, daemon=True) for relay in relays]
@@ -303,9 +306,10 @@ def main(descriptor: int) -> None:
     try:
         bridge.watch()
     except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
+        if not bridge.closing:  # else Ray is gone because it is being shut down
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
     threading.Event().wait()
 
 

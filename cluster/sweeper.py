@@ -8,10 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 MARK = "MULTI_GPU_CLUSTER"  # environment
+PASSES = 10
+BETWEEN = 0.3  # seconds
 
 
 def start_sweeper(mark: str) -> None:
@@ -34,9 +37,19 @@ def sweep(reader: int, mark: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     os.read(reader, 1)
-    wanted = f"{MARK}={mark}".encode()
+    for _ in range(PASSES):  # who was being started meanwhile is seen in the next one
+        if not _kill_all(f"{MARK}={mark}".encode()):
+            break
+        time.sleep(BETWEEN)
+
+
+def _kill_all(mark: bytes) -> bool:
+    """Kill all who have the mark; False if there is nobody."""
+    found = False
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with suppress(OSError):
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found = True
                     os.kill(int(entry.name), signal.SIGKILL)
+    return found
