@@ -28,8 +28,9 @@ test: $(READY_TO_TEST) lint  ## lint, type hints and the whole test suite
 	  wait $$checker; checked=$$?; cat $$types; rm $$types; \
 	  exit $$((tested || checked))
 
-chaos: $(READY_TO_TEST)  ## every kill, hang and signal of docs/RELIABILITY.md, with a table at the end; the API at length
-	CHAOS=full $(BIN)/python -m pytest -n 3 --dist worksteal tests/chaos/test_kills.py tests/chaos tests/server/test_openapi.py
+chaos: $(READY_TO_TEST)  ## every kill, hang and signal of docs/RELIABILITY.md, with a table at the end; the API and a long gallery
+	CHAOS=full $(BIN)/python -m pytest -n 3 --dist worksteal tests/chaos/test_kills.py tests/chaos tests/server/test_openapi.py \
+	  tests/server/test_page_gallery.py
 
 check: lint
 	$(BIN)/mypy

@@ -4,6 +4,8 @@ import argparse
 import csv
 import unicodedata
 
+from core.engine_choice import S, with_engine
+from core.errors import InputError
 from core.paths import MAX_NAME_BYTES, as_text
 from core.seeds import read_seed
 
@@ -123,6 +125,35 @@ def add_gallery_option(parser: argparse._ActionsContainer) -> None:
         default=None,
         help="write no index.html, the page that shows all pictures of the output folder",
     )
+
+
+def add_engine_options(parser: argparse._ActionsContainer) -> None:
+    """`--engine` and `--address`, over the settings `engine` and `ray.address`."""
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        help="whose devices do the work: this machine's (local, the default), or those of all "
+        "nodes of a Ray cluster (docs/CLUSTER.md)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="the head of the Ray cluster, auto for one that this machine belongs to, or local to "
+        "start one; means --engine ray (default: RAY_ADDRESS, else auto, else local)",
+    )
+
+
+def with_engine_options(options: argparse.Namespace, settings: S) -> S:
+    """These options over settings.
+
+    Raises:
+        InputError: an address of a cluster is given, and another engine.
+    """
+    if options.address is None:
+        return settings if options.engine is None else with_engine(settings, options.engine)
+    if options.engine == "local":
+        raise InputError("--address: is of a Ray cluster; leave it out, or give --engine ray.")
+    return with_engine(settings, "ray", as_text(options.address))
 
 
 def add_server_options(parser: argparse._ActionsContainer) -> None:

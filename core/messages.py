@@ -8,7 +8,7 @@ the worker dies.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +66,8 @@ class Lease:
         partial_path: where the worker writes the result; only main gives it its final name.
         more_follow: the next lease is on its way and may run together with this one.
         loras_sha256: content hashes of the task's `loras`, in their order.
+        places: where the worker finds, or writes, files that are elsewhere for it than their names
+            say; the names are what its record tells.
         previews: how many small pictures of the denoising the worker shows meanwhile. They are no
             part of the task: its fingerprint, record and pixels do not know of them.
     """
@@ -80,11 +82,17 @@ class Lease:
     more_follow: bool = False
     loras_sha256: tuple[str, ...] = ()
     previews: int = 0
+    places: dict[str, str] = field(default_factory=dict)
+
+    def at(self, path: str) -> str:
+        """Where one of its files is for the worker."""
+        return self.places.get(path, path)
 
     @property
     def loras(self) -> tuple[CheckedLora, ...]:
         """LoRAs that take part in the picture, in the order in which they are applied."""
-        return counting(self.task, hashes_of(self.lora_sha256, self.loras_sha256))
+        loras = counting(self.task, hashes_of(self.lora_sha256, self.loras_sha256))
+        return tuple(replace(lora, path=self.at(lora.path)) for lora in loras)
 
     @property
     def task_name(self) -> str:

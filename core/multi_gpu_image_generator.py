@@ -14,10 +14,11 @@ from core.batches import WAIT_SLICE, Batches
 from core.callers import Callers
 from core.checkpoints.asked_loras import Paths
 from core.checkpoints.lora_files import LoraInspector
-from core.devices.device import Device, choose_devices
+from core.devices.device import Device
 from core.devices.model_choice import ModelChoice
 from core.engine.backend import WorkerBackend
 from core.engine.job import Job
+from core.engine_choice import Workplace, choose_workplace, server_of, with_engine
 from core.errors import InputError, LedgerError, StorageError
 from core.events import Event, Listener, ignore, tell
 from core.intake.planning import Plan
@@ -27,7 +28,7 @@ from core.paths import user_path
 from core.remote.choice import with_or_without_server
 from core.roles import Roles
 from core.session import Session
-from core.settings import Settings, load_settings
+from core.settings import Engine, Settings, load_settings
 from core.status.notebook import in_notebook, progress_line, quieten_log
 from core.status.run_status import RunStatus
 from core.status.tracker import RunTracker
@@ -69,6 +70,8 @@ class MultiGPUImageGenerator:
     Args:
         num_gpus: how many of the visible GPUs; all by default. Without CUDA, CPU workers.
         gpu_ids: which of the visible GPUs instead.
+        engine: whose GPUs: `local` (this machine's) or `ray` (those of a Ray cluster's nodes), over
+            the setting of that name; `num_gpus` counts those of all nodes.
         config: a YAML file, a mapping of settings, or Settings; laid over config/default.yaml. Its
             sections `editor`, `judge` and `judge_model_defaults`, for tasks that edit and score,
             are laid over those of config/edit_benchmark.yaml.
@@ -102,6 +105,7 @@ class MultiGPUImageGenerator:
         gpu_ids: Sequence[int] | None = None,
         config: str | Path | Mapping[str, Any] | Settings | None = None,
         *,
+        engine: Engine | None = None,
         output_dir: str | Path | None = None,
         input_file: str | Path | None = None,
         overwrite: bool = False,
@@ -115,14 +119,17 @@ class MultiGPUImageGenerator:
         if in_notebook():
             quieten_log()
         self.settings = load_settings(config)
+        if engine is not None:
+            self.settings = with_engine(self.settings, engine)
         self._dry_run = dry_run
         inspector = LoraInspector(may_download=not dry_run)
         folder = user_path(config, "config").parent if isinstance(config, str | Path) else None
         roles, self._server = with_or_without_server(
-            "never" if backend is not None else self.settings.use_server,
+            "never" if backend is not None else server_of(self.settings),
             gpu_ids,
             lambda served: self._choose_roles(num_gpus, gpu_ids, inspector, folder, served),
         )
+        given = (lambda: backend) if backend is not None else None
         self.listener = listener
         self._session = Session(
             None if output_dir is None else Path(output_dir),
@@ -140,7 +147,7 @@ class MultiGPUImageGenerator:
             self._server,
             self.settings,
             inspector,
-            backend,
+            given or (self._workplace.backend if self._workplace is not None else None),
             self._session.hearing(_listener_of(self)),
             self._session.tracker,
             planning,
@@ -156,8 +163,10 @@ class MultiGPUImageGenerator:
         served: "ServedModels | None",
     ) -> Roles:
         devices: Sequence[Device] = ()
+        self._workplace: Workplace | None = None
         if served is None:
-            devices = choose_devices(num_gpus, gpu_ids, self.settings.device)
+            self._workplace = choose_workplace(self.settings, num_gpus, gpu_ids)
+            devices = self._workplace.devices
         return Roles(
             self.settings,
             devices,
@@ -343,6 +352,8 @@ class MultiGPUImageGenerator:
                 break
         self._models.stop(at_once)  # perhaps an engine that was started meanwhile
         self._session.close()
+        if self._workplace is not None:
+            self._workplace.close()
         self._models.forget()
         self._batches.forget()
         self._owner = None

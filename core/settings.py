@@ -242,6 +242,19 @@ class SimulatedSettings(Section):
     lost_while: dict[str, str]
 
 
+Engine = Literal["local", "ray"]
+
+
+class RaySettings(Section):
+    """A Ray cluster, for `engine: ray`; see docs/CLUSTER.md."""
+
+    address: Annotated[str, Field(min_length=1)] | None
+    node_timeout: OptionalSeconds
+    fence_timeout: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    cache_dir: Annotated[str, Field(min_length=1)]
+    cache_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 def _known_server(value: str) -> str:
     if value in ("auto", "never") or value.startswith(("http://", "https://")):
         return value
@@ -273,6 +286,8 @@ class Settings(DrawingModel):
         "quality": "workers.picture_quality",
     }
 
+    engine: Engine
+    ray: RaySettings
     use_server: UseServer
     gallery: bool
     server_timeout: Seconds

@@ -117,3 +117,9 @@ def shown(value: Any) -> str:
     except (RecursionError, ValueError):
         return f"a {type(value).__name__}"
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+
+
+def shown_path(path: str) -> str:
+    """A path, printable and short; of a long one its end stays, where the file's name stands."""
+    room = MAX_SHOWN - 2  # for the quotes
+    return repr(path if len(path) <= room else "…" + path[1 - room :])

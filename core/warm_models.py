@@ -37,7 +37,7 @@ class WarmModels:
 
     Args:
         server: does the work in place of workers of this process, if there is one.
-        backend: runs the workers; None for processes of this machine.
+        backend: gives an engine what runs its workers; None where a server does the work.
         tell: told of what happens, in the engine's thread.
         tracker: told of models and of workers that there will be.
         planning: held while it is decided which models are loaded, and how.
@@ -49,7 +49,7 @@ class WarmModels:
         server: "Server | None",
         settings: Settings,
         inspector: LoraInspector,
-        backend: WorkerBackend | None,
+        backend: Callable[[], WorkerBackend] | None,
         tell: Callable[[Event], None],
         tracker: RunTracker,
         planning: RLock,
@@ -98,12 +98,12 @@ class WarmModels:
             devices = self.roles.drawing.devices
             return RemoteEngine(self.server, devices, rules, timeout, self._tell)
         from core.engine.engine import Engine  # who has a daemon needs nothing of it
-        from core.processes.local_backend import LocalBackend
 
+        assert self._backend is not None
         return Engine(
             [],
             [],
-            self._backend or LocalBackend(settings.workers.start_method, settings.supervision),
+            self._backend(),
             settings.supervision,
             settings.scheduling,
             self._tell,

@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
-from core.engine.backend import Died, Report
+from core.engine.backend import Died, HungUp, Report, Said
 from core.engine.fetch import Fetch
 from core.events import Listener
 from core.worker_spec import WorkerSpec
@@ -29,12 +29,13 @@ class ReportQueue:
     def drop(self, slot: str) -> None:
         """Report nothing more of what came from a slot's worker."""
         with self._lock:
-            self._reports = [report for report in self._reports if report.slot != slot]
+            self._reports = [r for r in self._reports if getattr(r, "slot", None) != slot]
 
     def has_word(self, slot: str) -> bool:
         """Something that a slot's worker said, or that it hung up, waits to be reported."""
         with self._lock:
-            return any(r.slot == slot and not isinstance(r, Died) for r in self._reports)
+            words = [r for r in self._reports if isinstance(r, Said | HungUp)]
+            return any(word.slot == slot for word in words)
 
     def wake(self) -> None:
         self._calls.put(None)

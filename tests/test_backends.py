@@ -41,6 +41,7 @@ from core.processes.local_backend import LocalBackend
 from core.settings import load_settings
 from core.tasks import MAX_TASK_BYTES, GenerateTask
 from core.worker_spec import WorkerSpec
+from tests.cluster.relayed import relayed
 from tests.conftest import (
     PATIENCE,
     fork_server,
@@ -147,6 +148,8 @@ BACKENDS: dict[str, Callable[[], WorkerBackend]] = {
     "forked": lambda: local("forkserver"),
     "stub": Played,
     "inline": InlineBackend,
+    "on a node": lambda: relayed(lambda: local("forkserver")),
+    "inline on a node": lambda: relayed(InlineBackend),
 }
 
 
@@ -251,7 +254,7 @@ def test_of_a_slot_without_a_worker_every_question_has_its_answer(bench: Bench) 
 def test_what_waits_to_be_reported_is_known(bench: Bench, tmp_path: Path) -> None:
     bench.serve()
     bench.backend.poll(0)
-    assert not bench.backend.has_word("cpu0")
+    wait_until(lambda: not bench.backend.has_word("cpu0"), "the answer that nothing is said")
     bench.backend.send("cpu0", lease(tmp_path, "a"))
     wait_until(lambda: bench.backend.has_word("cpu0"), "a word")
     bench.hear("cpu0", Done)
@@ -312,7 +315,7 @@ def test_a_forgotten_worker_is_not_heard_of_and_its_slot_is_free(bench: Bench) -
 
 @pytest.mark.parametrize("name", [*BACKENDS])
 def test_a_closed_backend_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
-    if name == "forked":  # the server outlives backends: it is the program's
+    if name in ("forked", "on a node"):  # the server outlives backends: it is the program's
         Bench(warm := BACKENDS[name]()).serve()
         warm.close()
     me = psutil.Process()

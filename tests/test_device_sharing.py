@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from apps.edit_benchmark import roles
 from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import load_benchmark_settings
-from core import multi_gpu_image_generator
+from core import engine_choice
 from core.devices.device import Device, choose_devices, memory_in_use
 from core.devices.gpu import Gpu
 from core.devices.sharing import share_out
@@ -39,8 +38,7 @@ def chosen(
 @pytest.fixture
 def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """That exist for NVML alone; simulated workers run on them."""
-    monkeypatch.setattr(multi_gpu_image_generator, "choose_devices", chosen)
-    monkeypatch.setattr(roles, "choose_devices", chosen)
+    monkeypatch.setattr(engine_choice, "choose_devices", chosen)
 
 
 def test_workers_of_one_gpu_have_names_and_shares_of_their_own() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import InputError, LoraError
+from core.validation import shown_path
 from workers.errors import classify, classify_at_boot
 
 
@@ -116,3 +117,9 @@ def test_weights_that_are_not_whole_are_no_matter_of_another_try(
     assert kind == "exception", text
     if part.startswith("transformer"):  # transformers says something of its own
         assert said in text
+
+
+def test_a_long_path_keeps_the_name_of_its_file() -> None:
+    told = shown_path("/data/" + "very_long_folder/" * 20 + "gone.png")
+    assert told.startswith("'…") and told.endswith("/gone.png'") and len(told) <= 80
+    assert shown_path("gone.png") == "'gone.png'"

@@ -35,7 +35,7 @@ def prepared(
 ) -> tuple[EditBenchmark, Plan]:
     """A benchmark of one pair, and the plan of its edit."""
     gpu = Device("cuda", 0, "GPU-0", 24 * GIB, free=int(free * GIB), capability=(8, 6))
-    monkeypatch.setattr("apps.edit_benchmark.roles.choose_devices", lambda *_: [gpu])
+    monkeypatch.setattr("core.engine_choice.choose_devices", lambda *_: [gpu])
     editor = write_pipeline(folder / "editor", _class_name="QwenImageEditPlusPipeline")
     models = {
         "editor": {"model": str(editor), "defaults": {"working_area": 1024**2}},

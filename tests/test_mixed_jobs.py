@@ -356,7 +356,7 @@ def test_roles_that_share_gpus_out_in_other_ways_take_turns_on_them(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpus = [Device("cuda", i, f"GPU-{i}", 24 * 1024**3) for i in range(2)]
-    monkeypatch.setattr("core.multi_gpu_image_generator.choose_devices", lambda *_: gpus)
+    monkeypatch.setattr("core.engine_choice.choose_devices", lambda *_: gpus)
     config = simulated(
         workers_per_gpu=2,
         editor={"model": "simulated", "gpus_per_worker": 2},

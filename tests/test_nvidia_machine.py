@@ -111,7 +111,7 @@ def test_a_fork_server_with_an_open_device_refuses_and_says_which(warmed_up: lis
 def test_a_gpu_that_torch_cannot_use_is_said_in_one_line_and_not_tried_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("core.multi_gpu_image_generator.choose_devices", lambda *_: [GPU])
+    monkeypatch.setattr("core.engine_choice.choose_devices", lambda *_: [GPU])
     told: list[str] = []
     sink = logger.add(lambda line: told.append(str(line)), level="WARNING", format="{message}")
     generator = MultiGPUImageGenerator(

@@ -146,7 +146,8 @@ def test_rise_weighs_ratings_and_counts_faultless_edits(some_are_free: bool) -> 
     for i in range(40):
         category = categories[i % 4]
         free = some_are_free and i % 8 == 1
-        more = {"consistency_free": True} if free else {}
+        more: dict[str, Any] = {"subtask": f"task {i % 3}"}
+        more |= {"consistency_free": True} if free else {}
         pair = Pair(str(i), category, given_id=f"{category}_{i}", data_set="rise", metadata=more)
         names = ["Reasoning", *([] if free else ["ApprConsistency"])]
         names += [] if category == "logical_reasoning" else ["VisualPlausibility"]
@@ -160,12 +161,15 @@ def test_rise_weighs_ratings_and_counts_faultless_edits(some_are_free: bool) -> 
     own = rises_own(cases, answers)
     for name, part in {"Overall": own, **dict(iter(own.groupby("part")))}.items():
         line = table["scores"][name]
-        assert line["score"] == pytest.approx(part["score"].mean(), rel=1e-12)
-        assert line["percent"] == pytest.approx(25 * (part["score"].mean() - 1), rel=1e-12)
+        assert line["score"] == part["score"].mean()
+        assert line["percent"] == 25 * (part["score"].mean() - 1)
         assert line["accuracy"] == part["complete"].mean()
         for rating in ("Reasoning", "ApprConsistency", "VisualPlausibility"):
             mean = table["ratings"][rating][name]["score"]
-            assert mean is None or mean == pytest.approx(part[rating].mean(), rel=1e-12)
+            assert mean is None or mean == part[rating].mean()
+    for name, part in own.groupby("subtask"):
+        assert table["subtasks"][name]["score"] == pytest.approx(part["score"].mean(), rel=1e-12)
+        assert table["subtasks"][name]["accuracy"] == pytest.approx(part["complete"].mean())
 
 
 def rises_own(cases: Sequence[tuple[Pair, Record]], answers: dict[str, Any]) -> pandas.DataFrame:

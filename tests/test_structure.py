@@ -41,6 +41,10 @@ def test_a_command_that_has_a_daemon_starts_without_what_devices_of_its_own_need
     assert not found & {"psutil", "pynvml", "regex", "numpy", "fastapi", "uvicorn"}
 
 
+def test_main_never_imports_ray_even_where_a_cluster_does_the_work() -> None:
+    assert "ray" not in modules_after("import cluster.connect, apps.tweets.command")
+
+
 def test_what_registers_with_main_loads_no_model_library() -> None:
     found = modules_after(
         "from apps.edit_benchmark.data_set import DATA_SETS; from core.judge_type import JUDGES; "
@@ -105,11 +109,14 @@ ALLOWED["apps.edit_images"] = COMMAND
 ALLOWED["apps.watch"] = {"apps", *EVERYTHING}
 ALLOWED["apps.edit_benchmark"] = {"apps", "apps.gallery", *EVERYTHING}
 ALLOWED["apps.server"] = {"apps", "apps.openai_images", "apps.page_parts", *EVERYTHING}
+# Below the seam, as core.processes is; main's side of it imports no Ray.
+ALLOWED["cluster"] = EVERYTHING
 MODULES = {  # that may import more than their packages
     "core.multi_gpu_image_generator": EVERYTHING,
     "core.batches": EVERYTHING,
     "core.warm_models": EVERYTHING,
     "core.processes.entry_points": {"workers"},
+    "core.engine_choice": {*ALLOWED["core.engine"], "core.processes", "cluster"},
     "core.feeding": EVERYTHING,
     "core.session": EVERYTHING,
     "core.role_model": EVERYTHING,
@@ -122,7 +129,7 @@ MODULES = {  # that may import more than their packages
 def package_of(module: str) -> str | None:
     """The package of ours, or the seam, that a module belongs to; None for others' modules."""
     parts = module.split(".")
-    if parts[0] not in ("core", "apps", "workers", "demo_model"):
+    if parts[0] not in ("core", "apps", "workers", "cluster", "demo_model"):
         return None
     prefixes = [".".join(parts[:length]) for length in (3, 2)]
     return next((prefix for prefix in prefixes if prefix in ALLOWED), parts[0])
@@ -130,7 +137,7 @@ def package_of(module: str) -> str | None:
 
 def test_imports_run_one_way() -> None:
     wrong = []
-    for folder in ("core", "apps", "workers"):
+    for folder in ("core", "apps", "workers", "cluster"):
         for file in sorted((PROJECT / folder).rglob("*.py")):
             module = ".".join(file.relative_to(PROJECT).with_suffix("").parts)
             package = package_of(module)
@@ -145,7 +152,7 @@ def test_imports_run_one_way() -> None:
 def test_modules_form_no_circle() -> None:
     files = {
         ".".join(f.relative_to(PROJECT).with_suffix("").parts): f
-        for folder in ("core", "apps", "workers")
+        for folder in ("core", "apps", "workers", "cluster")
         for f in (PROJECT / folder).rglob("*.py")
     }
     graph = {module: imports_of(file) & files.keys() for module, file in files.items()}

@@ -69,7 +69,7 @@ class ResultSaver:
     def _show(self, sketch: Sketch) -> None:
         """Write a preview to a file, which need not outlive this run."""
         lease, number = sketch.lease, sketch.number
-        file = Path(preview_of(lease.partial_path, number))
+        file = Path(preview_of(lease.at(lease.partial_path), number))
         try:
             data = io.BytesIO()
             sketch.picture().save(data, "JPEG", quality=PREVIEW_QUALITY)
@@ -84,7 +84,7 @@ class ResultSaver:
         started = time.monotonic()
         try:
             data = product.encode(lease)
-            _write_synced(Path(lease.partial_path), data)
+            _write_synced(Path(lease.at(lease.partial_path)), data)
         except OSError as error:
             text = f"{lease.task.output_path}: {error.strerror or error}"
             kind: FailureKind = "storage" if error.errno in FATAL_ERRNOS else "error"

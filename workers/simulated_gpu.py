@@ -106,7 +106,7 @@ class SimulatedGpu(ModelFamily):
         task = lease.task
         assert isinstance(task, GenerateTask | EditTask)
         for path, sha256 in lease.files.items():
-            read_image(path, sha256)
+            read_image(lease.at(path), sha256)
         self._loras.use_stack(lease.loras)
         width, height = task.width or SIDE, task.height or SIDE
         colour = tuple(bytes.fromhex(lease.fingerprint[:6]))
@@ -192,7 +192,7 @@ def _verdict(lease: Lease, judge: Judge | None) -> Verdict:
     `!unparsed` in an instruction gives none, `!unparsed:3` none in the first 3 asks.
     """
     for path, sha256 in lease.files.items():
-        read_image(path, sha256)
+        read_image(lease.at(path), sha256)
     unparsed = re.search(r"!unparsed(?::(\d+))?", _words(lease))
     assert isinstance(lease.task, ScoreTask)
     if unparsed and (unparsed[1] is None or USUAL_ASKS + lease.task.more_asks <= int(unparsed[1])):

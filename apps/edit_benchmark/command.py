@@ -12,6 +12,7 @@ from typing import Any
 from loguru import logger
 
 from apps.arguments import (
+    add_engine_options,
     add_gallery_option,
     add_output_options,
     add_server_options,
@@ -21,6 +22,7 @@ from apps.arguments import (
     log_level,
     positive,
     seed,
+    with_engine_options,
 )
 from apps.dry_run import add_dry_run_option, print_plan
 from apps.edit_benchmark.agreement.command import agreement_arguments, tell_agreement
@@ -156,6 +158,7 @@ def _run_parser() -> argparse.ArgumentParser:
     )
     add_dry_run_option(parser)
     add_gallery_option(parser)
+    add_engine_options(parser)
     add_server_options(parser)
     add_output_options(parser)
     return parser
@@ -318,7 +321,7 @@ def _settings(options: argparse.Namespace) -> BenchmarkSettings:
     changes |= {"categories": options.categories, "limit": options.limit}
     changes |= {"sample": options.sample, "sample_seed": options.sample_seed, "seed": options.seed}
     given = {key: value for key, value in changes.items() if value is not None}
-    return settings.model_copy(update=given)
+    return with_engine_options(options, settings.model_copy(update=given))
 
 
 def _pairs(

@@ -1,6 +1,6 @@
 """The engine of a benchmark: workers of this machine, or a daemon's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from loguru import logger
@@ -22,13 +22,13 @@ class EngineChoice:
     Args:
         roles: what this run may need: the editor, the judge, or both.
         server: a daemon that has their models; None for workers here.
-        backend: runs workers here; None for processes of this machine.
+        backend: gives an engine what runs its workers; None where a server does the work.
     """
 
     settings: BenchmarkSettings
     roles: Sequence[RoleModel]
     server: Server | None
-    backend: WorkerBackend | None
+    backend: Callable[[], WorkerBackend] | None
 
     @property
     def stages(self) -> Stages:
@@ -50,10 +50,9 @@ class EngineChoice:
         if self.server is not None:
             return self._remote(self.server, hear)
         settings = self.settings
-        # Who has a daemon needs nothing of these.
-        from core.engine.engine import Engine
-        from core.processes.local_backend import LocalBackend
+        from core.engine.engine import Engine  # who has a daemon needs nothing of it
 
+        assert self.backend is not None
         two = len(self.roles) > 1
         served = [
             role.served(
@@ -64,7 +63,7 @@ class EngineChoice:
         engine = Engine(
             self._devices_of(needed),
             served,
-            self.backend or LocalBackend(settings.workers.start_method, settings.supervision),
+            self.backend(),
             settings.supervision,
             settings.scheduling,
             hear,

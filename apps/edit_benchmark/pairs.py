@@ -23,7 +23,7 @@ from core.names import MAX_BYTES, cut
 from core.paths import as_text, readings
 from core.settings import PROJECT_DIR
 from core.store.outputs import output_key
-from core.validation import shown
+from core.validation import shown_path
 
 SeedBy = Literal["auto", "position", "id"]
 """What the seeds of pairs follow: their places in the input, their ids, or what their form does."""
@@ -106,7 +106,7 @@ def find_data(data: str | Path) -> Path:
     for path in (*given, *(PROJECT_DIR / path for path in given)):
         if os.path.exists(path):
             return Path(os.path.abspath(path))  # without "..": what lies below is compared by text
-    raise InputError(f"data: {shown(str(data))} is neither a file nor a folder.")
+    raise InputError(f"data: {shown_path(str(data))} is neither a file nor a folder.")
 
 
 def _with_unique_ids(pairs: Sequence[Pair]) -> list[Pair]:

@@ -1,14 +1,16 @@
 """The two models of a benchmark: which they are, and which devices serve them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apps.edit_benchmark.settings import BenchmarkSettings
 from core.checkpoints.lora_files import LoraInspector
-from core.devices.device import Device, choose_devices
+from core.devices.device import Device
 from core.devices.sharing import share_out
 from core.edit_roles import editing_role, judging_role, served_edit_role
+from core.engine_choice import Workplace, choose_workplace
 from core.role_model import RoleModel
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 def choose_roles(
     settings: BenchmarkSettings,
-    device_ids: list[int] | None,
+    workplace: Workplace | None,
     config_folder: Path | None,
     lora_folders: Sequence[Path],
     inspector: LoraInspector,
@@ -27,6 +29,7 @@ def choose_roles(
     """The editor, None with `score_only`, and the judge.
 
     Args:
+        workplace: has the devices, where no server has the models.
         served: has the models in place of devices here; see `core.remote`.
 
     Raises:
@@ -36,25 +39,36 @@ def choose_roles(
         given = served, settings, settings, lora_folders, inspector, config_folder
         editor = None if score_only else served_edit_role("edit", *given)
         return editor, served_edit_role("score", *given)
-    devices, judge_devices = _devices(settings, device_ids)
+    assert workplace is not None
+    devices, judge_devices = _devices(settings, workplace)
     editor = (
         None if score_only else editing_role(settings, settings, devices, lora_folders, inspector)
     )
     return editor, judging_role(settings, settings, judge_devices, config_folder)
 
 
+def workplace_of(settings: BenchmarkSettings, device_ids: list[int] | None) -> Workplace:
+    """The devices of a benchmark, and what runs workers on them.
+
+    Raises:
+        DeviceError, InputError: they cannot be had.
+    """
+    ids = device_ids if device_ids is not None else settings.device_ids
+    found = choose_workplace(settings, None, ids)
+    if settings.engine == "local" and found.devices[0].kind == "cpu" and ids is None:
+        return choose_workplace(settings, settings.cpu_workers, None)
+    return replace(found, are_named=ids is not None)
+
+
 def _devices(
-    settings: BenchmarkSettings, device_ids: list[int] | None
+    settings: BenchmarkSettings, workplace: Workplace
 ) -> tuple[list[Device], list[Device]]:
     """One per worker, of the editors and of the judges."""
-    ids = device_ids if device_ids is not None else settings.device_ids
-    devices = choose_devices(None, ids, settings.device)
-    if devices[0].kind == "cpu" and ids is None:
-        devices = choose_devices(settings.cpu_workers, None, settings.device)
+    devices = workplace.devices
     shares = [settings.shares_of(role) for role in (settings.editor, settings.judge)]
     devices_of = {}
     for gpus, workers in dict.fromkeys(shares):
         chosen = devices[: gpus or 1] if settings.parallel_mode == "single" else devices
-        devices_of[gpus, workers] = share_out(chosen, gpus, workers, asked_for=ids is not None)
+        devices_of[gpus, workers] = share_out(chosen, gpus, workers, workplace.are_named)
     editors, judges = (devices_of[share] for share in shares)
     return editors, judges

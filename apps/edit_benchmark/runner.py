@@ -1,6 +1,7 @@
 """One benchmark run: pairs to edits to scores."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loguru import logger
 
@@ -15,7 +16,7 @@ from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pair_result import AttemptResult, PairResult
 from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.planned import plan_benchmark
-from apps.edit_benchmark.roles import choose_roles
+from apps.edit_benchmark.roles import choose_roles, workplace_of
 from apps.edit_benchmark.scores import Scores
 from apps.edit_benchmark.settings import BenchmarkSettings
 from core.checkpoints.lora_files import LoraInspector
@@ -24,6 +25,7 @@ from core.devices.model_choice import ModelChoice
 from core.dry_run.planner import quiet
 from core.dry_run.run_plan import RunPlan
 from core.engine.backend import WorkerBackend
+from core.engine_choice import Workplace, server_of
 from core.events import Event, Listener, ignore, tell
 from core.intake.plan_summary import PlanSummary
 from core.intake.planning import Plan, tell_plan
@@ -35,6 +37,9 @@ from core.status.tracker import RunTracker
 from core.store.outputs import OutputRoot
 from core.streams import occupy_standard_descriptors
 from core.tasks import Result
+
+if TYPE_CHECKING:
+    from core.remote.served_models import ServedModels
 
 WHY_MOVED = "Pairs stand at other places in the data than before, and seeds go by the place."
 
@@ -83,11 +88,11 @@ class EditBenchmark:
         self.listener: Listener = ignore
         inspector = LoraInspector(may_download=not dry_run)
         (self._editing, self._scoring), self._server = with_or_without_server(
-            "never" if backend is not None else settings.use_server,
+            "never" if backend is not None else server_of(settings),
             device_ids if device_ids is not None else settings.device_ids,
             lambda served: choose_roles(
                 settings,
-                device_ids,
+                self._workplace_for(device_ids, served),
                 config_folder,
                 lora_folders(settings),
                 inspector,
@@ -110,7 +115,10 @@ class EditBenchmark:
             self._editing, self._session, self._planner, settings, inspector, score_only
         )
         self._roles = [r for r in (self._editing, self._scoring) if r is not None]
-        choice = EngineChoice(settings, self._roles, self._server, backend)
+        given = (lambda: backend) if backend is not None else None
+        if given is None and self._workplace is not None:
+            given = self._workplace.backend
+        choice = EngineChoice(settings, self._roles, self._server, given)
         self._execution = Execution(choice, self._session, self._tell)
         self._pairs: list[Pair] = []
 
@@ -175,6 +183,14 @@ class EditBenchmark:
         """Kill what still runs and close the ledger."""
         self._execution.close()
         self._session.close()
+        if self._workplace is not None:
+            self._workplace.close()
+
+    def _workplace_for(
+        self, device_ids: list[int] | None, served: "ServedModels | None"
+    ) -> Workplace | None:
+        self._workplace = None if served is not None else workplace_of(self.settings, device_ids)
+        return self._workplace
 
     # -- planning ------------------------------------------------------------
 

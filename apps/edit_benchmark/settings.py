@@ -16,6 +16,8 @@ from core.fields import Seed
 from core.model_settings import Count, LoadedModel, check_sharing
 from core.settings import (
     DEFAULT_FILE,
+    Engine,
+    RaySettings,
     SchedulingSettings,
     Seconds,
     SimulatedSettings,
@@ -48,6 +50,8 @@ class BenchmarkSettings(EditModels):
     output_dir: Annotated[str, Field(min_length=1)]
     lora_dir: Annotated[str, Field(min_length=1)]
     seed: Seed
+    engine: Engine
+    ray: RaySettings
     use_server: UseServer
     gallery: bool
     server_timeout: Seconds

@@ -11,7 +11,7 @@ from apps.prompts.entries import ending_says
 from apps.prompts.text import STDIN
 from core.errors import InputError
 from core.paths import as_text, user_path
-from core.validation import shown
+from core.validation import shown, shown_path
 
 ENDINGS = (
     ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".j2k", ".jpf",
@@ -69,7 +69,9 @@ def find_pictures(
         elif glob.has_magic(str(path)):
             yield from _fitting(path, left_out)
         else:
-            raise InputError(f"PICTURES: {shown(str(given))}: there is no such file or folder.")
+            raise InputError(
+                f"PICTURES: {shown_path(str(given))}: there is no such file or folder."
+            )
 
 
 def natural(text: str) -> list[tuple[int, str]]:

@@ -13,7 +13,7 @@ from core.errors import InputError
 from core.paths import readings
 from core.pictures.source_images import inspect_image
 from core.store.outputs import make_folder, write_atomically
-from core.validation import shown
+from core.validation import shown, shown_path
 
 FOLDER = ".sources"  # hidden: no picture in it is a result
 LORA_ENDINGS = ("", ".safetensors", ".sft", ".st", f"/{PEFT_FILE}")
@@ -69,7 +69,7 @@ def _kept(text: str, folder: Path, param: str) -> str:
     try:
         inspect_image(file, param)
     except InputError as error:
-        message = str(error).replace(shown(str(file)), "the picture")
+        message = str(error).replace(shown_path(str(file)), "the picture")
         raise bad_value(param, message.replace(str(file), "the picture"), "invalid_image") from None
     return str(file.absolute())
 

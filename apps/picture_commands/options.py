@@ -4,6 +4,7 @@ import argparse
 from argparse import _ArgumentGroup as Group
 
 from apps.arguments import (
+    add_engine_options,
     add_gallery_option,
     add_output_options,
     add_server_options,
@@ -172,6 +173,7 @@ def add_device_options(group: Group, automatic: str, number: str) -> None:
         metavar="K",
         help="have K workers on each GPU, for a small model (default: 1)",
     )
+    add_engine_options(group)
     add_server_options(group)
 
 

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from apps.arguments import with_engine_options
 from core.errors import InputError
 from core.paths import as_text
 from core.settings import Settings
@@ -33,7 +34,8 @@ def with_options(
     of_files = {key: value for key, value in of_files.items() if value is not None}
     if options.quality is not None and (options.format or settings.workers.picture_format) == "png":
         raise InputError("--quality: PNG is lossless; use it with --format jpeg or webp.")
-    return laid_over(settings, {**changes, "workers": of_files}, load)
+    changed = laid_over(settings, {**changes, "workers": of_files}, load)
+    return with_engine_options(options, changed)
 
 
 def laid_over(settings: S, changes: Mapping[str, Any], load: Callable[[Any], S]) -> S:

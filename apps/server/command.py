@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from loguru import logger
 from pydantic import ValidationError
 
-from apps.arguments import LOG_LEVELS, command_parser, gpu_ids
+from apps.arguments import (
+    LOG_LEVELS,
+    add_engine_options,
+    command_parser,
+    gpu_ids,
+    with_engine_options,
+)
 from apps.interrupts import stopped_by_signals
 from apps.log_lines import set_up_logging
 from apps.server.daemon import SIGNALS, serve
@@ -46,6 +52,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--output-dir", metavar="DIR", help="queue, pictures and their record")
     add("--gpu-ids", type=gpu_ids, metavar="0,2,4", help="which of the visible GPUs")
     add("--cpu-workers", type=int, metavar="N", help="without a GPU: workers (default: 1)")
+    add_engine_options(parser)
     add("--drain-timeout", type=float, metavar="S", help="seconds to work on after SIGTERM")
     add("--log-level", choices=LOG_LEVELS, default="INFO", type=str.upper, help="default: INFO")
     return parser.parse_args(argv)
@@ -82,4 +89,4 @@ def _settings(options: argparse.Namespace) -> ServerSettings:
         section = settings.server.model_validate({**settings.server.model_dump(), **given})
     except ValidationError as error:
         raise InputError(describe(error)) from None
-    return settings.model_copy(update={"server": section})
+    return with_engine_options(options, settings.model_copy(update={"server": section}))

@@ -86,6 +86,8 @@ def _cpu_workers(settings: ServerSettings, options: argparse.Namespace) -> int |
     """How many CPU workers are asked for; None where there are GPUs, or devices are named."""
     if options.cpu_workers is None or options.gpu_ids is not None:
         return None
+    if settings.engine != "local":
+        raise InputError("--cpu-workers: is of this machine's, and a cluster's nodes have theirs.")
     kind = choose_devices(kind=settings.device)[0].kind
     return int(options.cpu_workers) if kind == "cpu" else None
 

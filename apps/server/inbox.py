@@ -22,7 +22,7 @@ from apps.server.settings import LimitsSection
 from core.errors import InputError
 from core.pictures.source_images import inspect_image
 from core.store.outputs import PARTIAL_PREFIX, discard, make_folder, storage_error, sync_folder
-from core.validation import shown
+from core.validation import shown_path
 
 FOLDER = "inbox"
 GRACE = 3600.0  # seconds at most for which a picture is kept before a job must use it
@@ -252,7 +252,7 @@ class Inbox:
             found = inspect_image(file, param)
         except InputError as error:
             text = str(error)
-            for path in (shown(str(file)), str(file)):
+            for path in (shown_path(str(file)), str(file)):
                 text = text.replace(path, "the picture")
             raise bad_value(param, text, "invalid_image") from None
         most = self._limits.picture_megapixels

@@ -96,7 +96,7 @@ async def list_workers(service: TheService, models: TheModels, caller: Caller) -
     return await _view(service, models, caller)
 
 
-@router.post("/{name}/drain", responses=errors(404))
+@router.post("/{name:path}/drain", responses=errors(404))
 async def drain_worker(
     name: str, service: TheService, models: TheModels, caller: Operator
 ) -> WorkerView:
@@ -106,7 +106,7 @@ async def drain_worker(
     return await _one(service, models, caller, name)
 
 
-@router.post("/{name}/undrain", responses=errors(404))
+@router.post("/{name:path}/undrain", responses=errors(404))
 async def undrain_worker(
     name: str, service: TheService, models: TheModels, caller: Operator
 ) -> WorkerView:

@@ -9,7 +9,7 @@ from core.checkpoints.lora_names import holds_lora, is_added, unsupported_method
 from core.checkpoints.safetensors_header import NotSafetensors, read_header
 from core.errors import LoraError
 from core.paths import readings
-from core.validation import shown
+from core.validation import shown_path
 
 MAX_BYTES = 32 * 1024**3  # more than any LoRA, and read in a bearable time
 CHUNK = 1024**2
@@ -34,7 +34,7 @@ def find_lora(path: str, folders: Sequence[Path]) -> Path:
     tried = ", ".join(str(folder) for folder in folders)
     relative = not all(name.is_absolute() for name in _readings(path))
     where = f" (looked in {tried})" if relative else ""
-    raise LoraError(f"lora_path: {shown(path)} is not a file{where}.")
+    raise LoraError(f"lora_path: {shown_path(str(path))} is not a file{where}.")
 
 
 def lora_places(path: str, folders: Sequence[Path]) -> list[Path]:

@@ -29,6 +29,7 @@ class Device:
         capability: CUDA's compute capability, of several GPUs the least; None = unknown.
         sharers: workers that have this GPU together; `memory` and `free` are one's share.
         letter: which of them this is.
+        node: the machine that has it, by its name in a cluster; empty for this one.
     """
 
     kind: Literal["cuda", "cpu"]
@@ -40,11 +41,13 @@ class Device:
     capability: tuple[int, int] | None = None
     sharers: int = 1
     letter: str = ""
+    node: str = ""
 
     @property
     def label(self) -> str:
         ids = "+".join(map(str, (self.id, *self.more_ids)))
-        return f"{'gpu' if self.kind == 'cuda' else 'cpu'}{ids}{self.letter}"
+        place = f"{self.node}/" if self.node else ""
+        return f"{place}{'gpu' if self.kind == 'cuda' else 'cpu'}{ids}{self.letter}"
 
     @property
     def count(self) -> int:
@@ -93,8 +96,8 @@ def least_capability(devices: Sequence[Device]) -> tuple[int, int] | None:
 
 
 def memory_in_use(devices: Sequence[Device]) -> int | None:
-    """Bytes in use on all of some CUDA devices, by whomever; None without CUDA devices."""
-    if any(device.kind != "cuda" for device in devices):
+    """Bytes in use on all of some CUDA devices, by whomever; None without CUDA devices here."""
+    if any(device.kind != "cuda" or device.node for device in devices):
         return None
     masks = [mask for device in devices for mask in device.mask.split(",")]
     from core.devices.nvml import bytes_in_use

@@ -7,6 +7,7 @@ from string import ascii_lowercase
 from loguru import logger
 
 from core.devices.device import Device, in_groups
+from core.errors import DeviceError
 
 
 def share_out(
@@ -25,6 +26,9 @@ def share_out(
     Raises:
         DeviceError: so many GPUs per worker cannot be had.
     """
+    nodes = list(dict.fromkeys(device.node for device in devices))
+    if len(nodes) > 1:
+        return _on_each(devices, nodes, gpus_per_worker, workers_per_gpu)
     if devices[0].kind == "cpu":
         for name, number in [
             ("gpus_per_worker", gpus_per_worker or 1),
@@ -40,6 +44,22 @@ def share_out(
         logger.warning(f"{idle} stays idle, because gpus_per_worker is {size}.")
         devices = devices[:-rest]
     return _shared(in_groups(devices, size), workers_per_gpu)
+
+
+def _on_each(
+    devices: Sequence[Device], nodes: Sequence[str], gpus_per_worker: int | None, workers: int
+) -> list[Device]:
+    """Share out machine by machine: no worker has GPUs of two."""
+    shared, refusal = [], None
+    for node in nodes:
+        own = [device for device in devices if device.node == node]
+        try:
+            shared += share_out(own, gpus_per_worker, workers, asked_for=False)
+        except DeviceError as error:  # too few on this one
+            refusal = error
+    if not shared and refusal is not None:
+        raise refusal
+    return shared
 
 
 def _shared(devices: Sequence[Device], workers: int) -> list[Device]:

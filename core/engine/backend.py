@@ -51,7 +51,38 @@ class Died:
     blameless: bool = False
 
 
-Report = Said | HungUp | Died
+@dataclass(frozen=True)
+class Joined:
+    """Devices of another machine, each by itself, can be used from now on; all of that machine.
+
+    Some of them may have been lost before: they are there again.
+    """
+
+    devices: tuple[Device, ...]
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """A machine will go: its workers finish what they have, and get nothing more.
+
+    Attributes:
+        node: as its devices call it.
+        why: in words, for the user.
+    """
+
+    node: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A machine is gone with its devices. Its workers' deaths came before this."""
+
+    node: str
+    why: str
+
+
+Report = Said | HungUp | Died | Joined | Leaves | Lost
 
 
 class WorkerBackend(Protocol):
@@ -93,7 +124,10 @@ class WorkerBackend(Protocol):
         """Whether the slot has no worker, or a dead one, even if `poll` has not said so."""
 
     def has_word(self, slot: str) -> bool:
-        """Whether the worker said something that `poll` has not reported yet, or hung up."""
+        """Whether the worker said something that `poll` has not reported yet, or hung up.
+
+        Also True while that is not known, as of a worker on another machine; to ask is to find out.
+        """
 
     def progress(self, slot: str) -> object:
         """Changes whenever the worker computes or reads; equal if it did neither meanwhile."""

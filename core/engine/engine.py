@@ -15,7 +15,7 @@ from typing import TypeVar
 from loguru import logger
 
 from core.devices.device import Device, memory_in_use
-from core.engine.backend import WorkerBackend
+from core.engine.backend import Joined, Leaves, Lost, Report, WorkerBackend
 from core.engine.dispatcher import Dispatcher
 from core.engine.job import INTERRUPTED, Job
 from core.engine.job_run import JobRun
@@ -38,6 +38,7 @@ from core.events import Listener, ignore
 from core.intake.admission import Admitted
 from core.lora_stack import CheckedLora
 from core.memory_modes import Mode
+from core.names import counted
 from core.settings import SchedulingSettings, SupervisionSettings
 from core.tasks import Status
 
@@ -80,6 +81,7 @@ class Engine(TaskEngine):
         self._slots = [WorkerSlot(device) for device in devices]
         self._scheduler = Scheduler(scheduling.max_passed_over)
         self._jobs = JobTable(self._scheduler)
+        self._joined: list[Device] = []  # of machines that came since the start and are here
         self._over: str | None = None  # why nothing is taken any more
         self._commands: deque[Callable[[], None]] = deque()
         self._checked_at = self._next_check = math.inf  # monotonic times of looks at deadlines
@@ -263,12 +265,27 @@ class Engine(TaskEngine):
                 time.sleep(GATHER)
                 reports += self._backend.poll(0.0)
             for report in reports:
-                self._reports.receive(report)
+                self._hear(report)
             goes_on = (
                 bool(reports) and not self._commands and all(map(concerns_no_decision, reports))
             )
         while self._commands:
             self._commands.popleft()()
+
+    def _hear(self, report: Report) -> None:
+        match report:
+            case Joined(devices):
+                self._join(devices)
+            case Leaves(node, why):
+                logger.warning(f"{node}: {why}; its workers finish what they have.")
+                self._supervisor.drain_all(s for s in self._slots if s.device.node == node)
+            case Lost(node, why):
+                self._joined = [d for d in self._joined if d.node != node]
+                self._supervisor.lost(
+                    [s for s in self._slots if s.device.node == node], self._models.values(), why
+                )
+            case _:
+                self._reports.receive(report)
 
     def _seconds_to_next_timer(self) -> float:
         if self._commands:
@@ -349,13 +366,28 @@ class Engine(TaskEngine):
     # -- models ----------------------------------------------------------------------
 
     def _add_model(self, model: ServedModel) -> None:
-        known = {slot.name for slot in self._slots}
-        for device in model.devices:
-            if device.label not in known:
+        self._add_slots(model.devices)
+        self._models[model.name] = model
+        if self._joined:
+            self._add_slots(model.join(self._joined))
+
+    def _join(self, devices: Sequence[Device]) -> None:
+        """A machine has come, perhaps again: every model gets workers on its devices."""
+        logger.info(f"{devices[0].node}: joined with {counted(len(devices), 'device')}.")
+        self._joined += devices
+        for model in self._models.values():
+            self._add_slots(model.join(devices))
+
+    def _add_slots(self, devices: Sequence[Device]) -> None:
+        known = {slot.name: slot for slot in self._slots}
+        for device in devices:
+            slot = known.get(device.label)
+            if slot is None:
                 slot = WorkerSlot(device)
                 self._slots.append(slot)
                 self._reports.add_slot(slot)
-        self._models[model.name] = model
+            elif slot.lost is not None:
+                slot.comes_again(device)
 
     def _given_up(self, model: ServedModel, reason: str, brief: str | None) -> None:
         for run in self._jobs:

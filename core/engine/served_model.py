@@ -1,11 +1,12 @@
 """One model that an engine serves: what all of its workers have in common."""
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from core.devices.device import Device
 from core.devices.load_turns import LoadTurns
 from core.devices.memory_choice import MemoryChoice
+from core.devices.sharing import share_out
 from core.engine.barrier import Barrier
 from core.engine.fetch import Fetch
 from core.engine.known_loras import KnownLoras
@@ -65,6 +66,18 @@ class ServedModel:
         self.waits: deque[float] = deque(maxlen=1000)  # of devices, before their newest tasks
         self._concurrent_loads = concurrent_loads
         self._turns: LoadTurns | None = None
+
+    def join(self, devices: Sequence[Device]) -> list[Device]:
+        """Take over more devices, shared out as the first ones are; returns one per worker."""
+        first = self.devices[0]
+        shared = share_out(devices, first.count, first.sharers, asked_for=False)
+        joined = [device for device in shared if device.kind == first.kind]
+        known = {device.label for device in self.devices}
+        self.devices += [device for device in joined if device.label not in known]
+        self.slots |= {device.label for device in joined}
+        if joined:
+            self.given_up = None
+        return joined
 
     @property
     def usual_spec(self) -> WorkerSpec:

@@ -132,7 +132,7 @@ def _worker(slot: WorkerSlot, now: float) -> WorkerSnapshot:
         ),
         now - slot.busy_since if slot.running else 0.0,
         slot.restarts,
-        slot.standing.unfit if model is not None else None,
+        slot.lost or (slot.standing.unfit if model is not None else None),
     )
 
 

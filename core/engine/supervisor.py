@@ -309,9 +309,14 @@ class Supervisor:
             if model is None or model.awaits_files:
                 continue
             ours = [s for s in self._slots if s.model is model]
-            loading = sum(s.state is State.LOADING for s in ours)
+            for node in {s.device.node for s in ours}:  # each reads its own files
+                self._grant_loads_on([s for s in ours if s.device.node == node], model)
+
+    def _grant_loads_on(self, ours: Sequence[WorkerSlot], model: ServedModel) -> None:
+        loading = sum(s.state is State.LOADING for s in ours)
+        waiting = [s for s in ours if s.state is State.BOOTED and s.kill_reason is None]
+        if waiting:
             free = model.turns.at_once(model.has_served) - loading
-            waiting = [s for s in ours if s.state is State.BOOTED and s.kill_reason is None]
             for slot in waiting[: max(0, free)]:
                 fault_point("main.load")
                 self._backend.send(slot.name, Load(model.folder))
@@ -381,6 +386,27 @@ class Supervisor:
         model.given_up = f"No worker is left; the last one: {last_loss}"
         model.stop_fetching()
         self._on_given_up(model, model.given_up, "No worker is left.")
+
+    # -- machines that come and go -------------------------------------------------
+
+    def drain_all(self, slots: Iterable[WorkerSlot]) -> None:
+        """Drain the slots of a machine that will go."""
+        for slot in slots:
+            if slot.lost is None:
+                self.drain(slot)
+
+    def lost(self, slots: Sequence[WorkerSlot], models: Iterable[ServedModel], reason: str) -> None:
+        """A machine is gone with its slots, whose workers are buried; others go on."""
+        for slot in slots:
+            slot.lost = reason
+            if slot.model is not None:
+                self._loras.given_up(slot)
+            self._change(slot, State.RETIRED)
+        if slots and not self.closing:
+            logger.warning(f"{slots[0].device.node}: lost: {reason}.")
+        for model in models:
+            if model.given_up is None and not any(s.can_serve(model) for s in self._slots):
+                self._nobody_is_left(model, reason)
 
     # -- another model, or none --------------------------------------------------
 

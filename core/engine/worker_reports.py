@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from core.engine.attempts import WorkerLoss
-from core.engine.backend import Died, Report, Said
+from core.engine.backend import Died, Joined, Leaves, Lost, Report, Said
 from core.engine.dispatcher import Dispatcher
 from core.engine.job_table import JobTable
 from core.engine.lora_keeper import LoraKeeper
@@ -68,6 +68,7 @@ class WorkerReports:
 
     def receive(self, report: Report) -> None:
         """Act on what a backend reports."""
+        assert not isinstance(report, Joined | Leaves | Lost)  # which concern no slot alone
         slot = self._slots[report.slot]
         if isinstance(report, Died):
             self._supervisor.buried(slot, report)

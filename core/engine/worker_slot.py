@@ -52,13 +52,15 @@ class WorkerSlot:
         self.device = device
         self.name = device.label
         is_gpu = device.kind == "cuda"
-        self.gpus = frozenset(device.mask.split(",") if is_gpu else ())  # that it sees
+        masks = device.mask.split(",") if is_gpu else ()
+        self.gpus = frozenset((device.node, mask) for mask in masks)  # that it sees
         self.model: ServedModel | None = None  # of the present worker, or of the next one
         self.spec: WorkerSpec | None = None  # of the present worker
         self.state = State.DOWN
         self.alive = False  # a worker was started and is not known to be gone
         self.wanted = True  # False: its worker is to leave when it has nothing to do
         self.drained = False  # it is to have no worker until it is undrained
+        self.lost: str | None = None  # why its machine is not there any more
         self.comes_back = False  # it was undrained while its worker was leaving
         self.restarts = 0  # deaths that nobody had ordered
         self.deadline: float | None = None  # monotonic time by which something must happen
@@ -95,7 +97,16 @@ class WorkerSlot:
 
     def can_serve(self, model: ServedModel) -> bool:
         """Whether the slot may be given this model."""
-        return self.name in model.slots and self.standing_with(model).unfit is None
+        fit = self.lost is None and self.standing_with(model).unfit is None
+        return fit and self.name in model.slots
+
+    def comes_again(self, device: Device) -> None:
+        """Begin anew: the machine is back, with whatever was wrong with it mended."""
+        self.device, self.lost, self.model = device, None, None
+        self.state, self.wanted = State.DOWN, True
+        self.drained = self.comes_back = False
+        self.standings.clear()
+        self.orders.clear()
 
     def next_spec(self) -> WorkerSpec:
         """What its next worker is born knowing."""

@@ -19,7 +19,7 @@ from core.errors import InputError
 from core.paths import user_path
 from core.pictures import jp2, srgb
 from core.pictures.eight_bits import depth_of
-from core.validation import shown
+from core.validation import shown_path
 
 MAX_PIXELS = 100_000_000  # far above any camera's picture, far below what fills memory
 MAX_BYTES = 512 * 1024**2
@@ -67,7 +67,7 @@ def inspect_image(path: str | Path, what: str = "source_images") -> SourceImage:
     try:
         file = user_path(path, what)
         if not file.is_file():
-            raise InputError(f"{what}: {shown(str(path))} is not a file.")
+            raise InputError(f"{what}: {shown_path(str(path))} is not a file.")
         if file.stat().st_size > MAX_BYTES:
             raise InputError(f"{what}: {path} is larger than {MAX_BYTES // 1024**2} MiB.")
         with _quiet(), _opened(file, what) as image:
@@ -80,7 +80,9 @@ def inspect_image(path: str | Path, what: str = "source_images") -> SourceImage:
     except InputError:
         raise
     except Exception as error:  # whatever Pillow's readers trip over
-        raise InputError(f"{what}: {shown(str(path))} cannot be read: {_line(error)}.") from None
+        raise InputError(
+            f"{what}: {shown_path(str(path))} cannot be read: {_line(error)}."
+        ) from None
     if problem is not None:
         _warn_once(f"{what}: {path}: its colour profile is passed over: {problem}.")
     if turned:

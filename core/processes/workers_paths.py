@@ -36,5 +36,6 @@ def _of_lease(lease: Lease) -> Lease:
         lease,
         task=replace(task, **changed),
         partial_path=for_worker(lease.partial_path),
+        places={for_worker(a): for_worker(b) for a, b in lease.places.items()},
         files={_named(path): sha256 for path, sha256 in lease.files.items()},
     )

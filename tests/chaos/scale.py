@@ -10,7 +10,7 @@ LIMIT = float(os.environ.get("CHAOS_LIMIT", "2.0"))
 
 # Attacks at the most, until there were as many kills as were wanted: where the attacker is held
 # up, an engine may be done before all of them.
-ATTACKS = 5
+ATTACKS = 12
 
 
 def scaled(small: T, full: T) -> T:

@@ -65,7 +65,7 @@ class EmbeddingJudge(JudgeFamily):
 
 def read_picture(lease: Lease, path: str) -> Image.Image:
     """A picture of a task, with the contents that it had when the task was admitted."""
-    return read_image(path, lease.files.get(path))
+    return read_image(lease.at(path), lease.files.get(path))
 
 
 def _unit(features: Any) -> torch.Tensor:

@@ -21,7 +21,7 @@ def pictures_of(lease: Lease, prompts: JudgePrompts, area: int | None) -> Pictur
     seen = prompts.pictures_seen
 
     def read(paths: Iterable[str], name: str) -> list[Image.Image]:
-        pictures = (read_image(path, lease.files.get(path), name) for path in paths)
+        pictures = (read_image(lease.at(path), lease.files.get(path), name) for path in paths)
         return [fitted(picture) for picture in pictures]
 
     def fitted(picture: Image.Image) -> Image.Image:
@@ -45,11 +45,12 @@ def edited_picture(lease: Lease) -> Image.Image:
     """
     task = lease.task
     assert isinstance(task, ScoreTask)
-    edited = read_image(task.edited_image, lease.files.get(task.edited_image), "edited_image")
+    edit = task.edited_image
+    edited = read_image(lease.at(edit), lease.files.get(edit), "edited_image")
     if not task.at_source_size:
         return edited
     first = task.source_images[0]
-    size = read_image(first, lease.files.get(first), "source_images").size
+    size = read_image(lease.at(first), lease.files.get(first), "source_images").size
     return edited if edited.size == size else edited.resize(size, Image.Resampling.BICUBIC)
 
 

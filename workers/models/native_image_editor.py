@@ -37,7 +37,7 @@ class NativeImageEditor(DiffusersPipeline):
     def arguments(self, lease: Lease) -> dict[str, Any]:
         task = lease.task
         assert isinstance(task, EditTask)
-        images = [read_image(path, lease.files.get(path)) for path in task.source_images]
+        images = [read_image(lease.at(p), lease.files.get(p)) for p in task.source_images]
         pipeline = self.pipeline_for(task)
         if self.family.set_area is not None:
             self.family.set_area(pipeline, task)
@@ -76,7 +76,7 @@ class NativeImageEditor(DiffusersPipeline):
     def _pictures(self, task: EditTask, images: list[Image.Image], lease: Lease) -> dict[str, Any]:
         """Pictures as arguments: a list where the pipeline takes several."""
         if task.mask is not None:
-            mask = read_mask(task.mask, lease.files.get(task.mask))
+            mask = read_mask(lease.at(task.mask), lease.files.get(task.mask))
             return masked_arguments(self.pipeline_for(task), images, mask, self.parameters)
         if self.family.several_pictures:
             return {"image": images}

@@ -5,12 +5,15 @@ the means and counts as not accurate.
 """
 
 import pickle
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from apps.edit_benchmark.layout import key_of
-from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic, mean_of
+from apps.edit_benchmark.official_statistic import STATISTICS, Judged, Statistic
 
 CATEGORIES = {
     "Temporal": "temporal_reasoning",
@@ -20,6 +23,7 @@ CATEGORIES = {
 }
 LOGICAL = CATEGORIES["Logical"]
 FREE = "consistency_free"  # the column of edits whose consistency is not asked for
+SUBTASK = "subtask"
 FULL = 5
 
 
@@ -39,14 +43,19 @@ class RiseStatistic(Statistic):
         free = any(FREE in one.pair.metadata for one in judged)
         parts = {"Overall": list(judged)}
         parts |= {n: [o for o in judged if o.pair.category == c] for n, c in CATEGORIES.items()}
-        scores = {name: _line(part, lambda one: _score(one, free)) for name, part in parts.items()}
-        for name, line in scores.items():
-            line["accuracy"] = mean_of([float(_is_complete(one)) for one in parts[name]])
+        subtasks: dict[str, list[Judged]] = defaultdict(list)
+        for one in judged:
+            if one.pair.metadata.get(SUBTASK):
+                subtasks[str(one.pair.metadata[SUBTASK])].append(one)
         ratings = {
             rating: {name: _line(part, _rating(rating)) for name, part in parts.items()}
             for rating in self.names
         }
-        return {"scores": scores, "ratings": ratings}
+        return {
+            "scores": {name: _scores(part, free) for name, part in parts.items()},
+            "ratings": ratings,
+            "subtasks": {name: _scores(part, free) for name, part in sorted(subtasks.items())},
+        }
 
     def score_files(
         self, model: str, judged: Sequence[Judged]
@@ -56,9 +65,21 @@ class RiseStatistic(Statistic):
         return {PurePosixPath("outputs", model, f"{model}.pkl"): pickle.dumps(answers)}
 
 
+def _scores(judged: Sequence[Judged], free: bool) -> dict[str, Any]:
+    """Score, the same in percent, and accuracy of a part."""
+    accuracy = _mean([float(_is_complete(one)) for one in judged])
+    return {**_line(judged, lambda one: _score(one, free)), "accuracy": accuracy}
+
+
 def _line(judged: Sequence[Judged], value_of: Callable[[Judged], float | None]) -> dict[str, Any]:
-    mean = mean_of([value for one in judged if (value := value_of(one)) is not None])
+    mean = _mean([value_of(one) for one in judged])
     return {"score": mean, "percent": None if mean is None else 25 * (mean - 1)}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of what is there, added as pandas adds, which decides the last digit."""
+    count = sum(value is not None for value in values)
+    return float(np.sum([value or 0.0 for value in values]) / count) if count else None
 
 
 def _rating(name: str) -> Callable[[Judged], float | None]:

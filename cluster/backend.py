@@ -1,0 +1,391 @@
+"""The workers of an engine on the nodes of a cluster, as main sees them.
+
+What the engine asks is answered from what the agents last reported, so that no network delays it.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import count
+from multiprocessing.connection import Connection
+from time import monotonic
+
+from loguru import logger
+
+from cluster.link import Link
+from cluster.model_fetch import ClusterFetch
+from cluster.protocol import (
+    AskProgress,
+    AskSilence,
+    Connect,
+    Connected,
+    FetchModel,
+    FetchNews,
+    For,
+    Forget,
+    From,
+    FromBridge,
+    HasRead,
+    Kill,
+    Node,
+    NodeJoined,
+    NodeLeaves,
+    NodeLost,
+    Order,
+    Prepare,
+    Progress,
+    Refused,
+    Remark,
+    Send,
+    Silent,
+    Start,
+    StopFetch,
+    Told,
+)
+from core.devices.device import Device
+from core.devices.model_choice import is_hub_model
+from core.engine.backend import Died, Joined, Leaves, Lost, Report, Said
+from core.errors import one_line
+from core.events import Listener
+from core.messages import ToWorker
+from core.worker_spec import WorkerSpec
+
+ANSWER = 0.005  # seconds of a poll at least while a worker is asked whether it is silent
+LONGEST_ANSWER = 0.25  # the same where the answer is long in coming
+FRESH = 1.0  # seconds for which the answer counts
+BRIDGE = "the connection to the cluster"
+
+
+@dataclass
+class _Worker:
+    """Main's side of a worker.
+
+    Attributes:
+        sent, read: messages that it was sent, and that it is known to have read.
+        said, heard: reports of it that have come, and that the engine was given.
+        seen: its progress, as last reported.
+        question: the last one whether it is silent.
+        asked_at: when that was asked; None once it is answered.
+        silent_at: when the last question was asked that is answered.
+    """
+
+    life: int
+    node: str
+    sent: int = 0
+    read: int = 0
+    said: int = 0
+    heard: int = 0
+    seen: object = None
+    question: int = 0
+    asked_at: float | None = None
+    silent_at: float = 0.0
+    dead: bool = False
+
+
+class ClusterBackend:
+    """Runs workers through a bridge to a cluster.
+
+    Args:
+        connection: to the bridge, which has started.
+        connect: tells the bridge what is wanted.
+        node_timeout: seconds to wait for a node where none is left.
+        on_close: called as the last thing, when the bridge was hung up on.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        connect: Connect,
+        node_timeout: float,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._node_timeout = node_timeout
+        self._on_close = on_close
+        self._inbox: queue.SimpleQueue[tuple[int, Report] | None] = queue.SimpleQueue()
+        self._lock = threading.RLock()  # guards what follows
+        self._nodes: dict[str, Node] = {}
+        self._standing: list[Order] = []  # which nodes that come later are told, too
+        self._fetches: dict[int, ClusterFetch] = {}
+        self._workers: dict[str, _Worker] = {}
+        self._none_left: threading.Timer | None = None
+        self._lives, self._questions, self._numbers = count(1), count(1), count(1)
+        self._first: queue.SimpleQueue[Connected | Refused | None] = queue.SimpleQueue()
+        self._asking: set[str] = set()  # slots that are asked whether they are silent
+        self._closed = False
+        self._link = Link(connection, self._receive, self._bridge_ended)
+        self._link.start()
+        self._link.send(connect)
+
+    def connected(self, timeout: float) -> Connected | Refused | None:
+        """The bridge's first answer; None: it ended without one, or time (seconds) was up."""
+        with suppress(queue.Empty):
+            return self._first.get(timeout=timeout)
+        return None
+
+    def expect(self, names: Collection[str]) -> None:
+        """Report how the nodes that are there differ from those that the engine knows by name."""
+        with self._lock:
+            nodes = dict(self._nodes)
+        for name in sorted(set(names) - nodes.keys()):
+            self._inbox.put((0, Lost(name, "it is not there any more")))
+        for name in sorted(nodes.keys() - set(names)):
+            self._inbox.put((0, Joined(nodes[name].devices)))
+
+    # -- what the engine asks --------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._nodes)
+
+    def prepare(self, spec: WorkerSpec) -> None:
+        self._tell_all(Prepare(replace(spec, name="", threads=1, parent_pid=0, memory_share=0)))
+
+    def fetch(self, spec: WorkerSpec, listener: Listener) -> ClusterFetch | None:
+        if not is_hub_model(spec.source):
+            return None
+        number = next(self._numbers)
+        fetch = ClusterFetch(
+            spec.source,
+            listener,
+            lambda: self._tell_all(FetchModel(number, spec)),
+            lambda: self._stop_fetch(number),
+        )
+        with self._lock:
+            self._fetches[number] = fetch
+            fetch.nodes = set(self._nodes)
+        return fetch
+
+    def start(self, slot: str, device: Device, spec: WorkerSpec) -> None:
+        with self._lock:
+            assert slot not in self._workers
+            if device.node not in self._nodes:
+                raise OSError(f"{device.node} is not there")
+            worker = self._workers[slot] = _Worker(next(self._lives), device.node)
+        self._order(worker, Start(slot, worker.life, device, spec))
+
+    def send(self, slot: str, message: ToWorker) -> bool:
+        worker = self._workers.get(slot)
+        if worker is None or worker.dead:
+            return False
+        worker.sent += 1
+        self._order(worker, Send(slot, worker.life, message))
+        return True
+
+    def reads_along(self, slot: str) -> bool:
+        worker = self._workers.get(slot)
+        return worker is not None and not worker.dead and worker.read >= worker.sent
+
+    def is_gone(self, slot: str) -> bool:
+        worker = self._workers.get(slot)
+        return worker is None or worker.dead
+
+    def has_word(self, slot: str) -> bool:
+        """Also while it is not known: what was said may still be on its way from the node."""
+        worker = self._workers.get(slot)
+        if worker is None:
+            return False
+        if worker.said > worker.heard:
+            return True
+        now = monotonic()
+        if now - worker.silent_at < FRESH:
+            return False
+        if worker.asked_at is None and not worker.dead:
+            worker.question, worker.asked_at = next(self._questions), now
+            self._asking.add(slot)
+            self._order(worker, AskSilence(slot, worker.life, worker.question))
+        return True
+
+    def progress(self, slot: str) -> object:
+        """As last reported; to ask is to have it reported anew."""
+        worker = self._workers.get(slot)
+        if worker is None:
+            return None
+        self._order(worker, AskProgress(slot, worker.life))
+        return worker.seen
+
+    def kill(self, slot: str) -> None:
+        if (worker := self._workers.get(slot)) is not None:
+            self._order(worker, Kill(slot, worker.life))
+
+    def forget(self, slot: str) -> None:
+        with self._lock:
+            worker = self._workers.pop(slot, None)
+        self._asking.discard(slot)
+        if worker is not None:
+            self._order(worker, Forget(slot, worker.life))
+
+    def poll(self, timeout: float) -> list[Report]:
+        if self._asking:
+            now = monotonic()
+            asked = [w.asked_at for s in self._asking if (w := self._workers.get(s)) and w.asked_at]
+            oldest = now - min(asked, default=now)
+            timeout = max(timeout, min(LONGEST_ANSWER, oldest), ANSWER)
+        reports: list[Report] = []
+        with suppress(queue.Empty):
+            found = self._inbox.get(timeout=timeout) if timeout else self._inbox.get_nowait()
+            self._take(found, reports)
+            while True:
+                self._take(self._inbox.get_nowait(), reports)
+        return reports
+
+    def wake(self) -> None:
+        self._inbox.put(None)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        with self._lock:
+            if self._none_left is not None:
+                self._none_left.cancel()
+        self._link.close()
+        self._on_close()
+
+    def _take(self, found: tuple[int, Report] | None, reports: list[Report]) -> None:
+        """Add a report, unless it is of a worker that was forgotten."""
+        if found is None:
+            return
+        life, report = found
+        if isinstance(report, Joined | Leaves | Lost):
+            reports.append(report)
+            return
+        worker = self._workers.get(report.slot)
+        if worker is None or worker.life != life:
+            return
+        worker.heard += 1
+        reports.append(report)
+        if isinstance(report, Died):
+            self.forget(report.slot)
+
+    def _order(self, worker: _Worker, order: Order) -> None:
+        self._link.send(For(worker.node, order))
+
+    def _tell_all(self, order: Order) -> None:
+        """Give an order to every node, also to those that come later."""
+        with self._lock:
+            if order in self._standing:
+                return
+            self._standing.append(order)
+            for name in self._nodes:
+                self._link.send(For(name, order))
+
+    def _stop_fetch(self, number: int) -> None:
+        with self._lock:
+            self._standing = [
+                o for o in self._standing if not (isinstance(o, FetchModel) and o.fetch == number)
+            ]
+            self._fetches.pop(number, None)
+            for name in self._nodes:
+                self._link.send(For(name, StopFetch(number)))
+
+    # -- the receiving thread ----------------------------------------------------------------------
+
+    def _receive(self, message: FromBridge) -> None:
+        match message:
+            case Connected(nodes):
+                for node in nodes:
+                    self._joined(node)
+                self._first.put(message)
+            case Refused():
+                self._first.put(message)
+            case NodeJoined(node):
+                self._joined(node)
+                self._inbox.put((0, Joined(node.devices)))
+            case NodeLeaves(name, why):
+                self._inbox.put((0, Leaves(name, why)))
+            case NodeLost(name, why):
+                self._lost(name, why)
+            case From(node, report):
+                self._hear(node, report)
+
+    def _hear(self, node: str, report: object) -> None:
+        match report:
+            case FetchNews():
+                with self._lock:
+                    fetch = self._fetches.get(report.fetch)
+                if fetch is not None:
+                    fetch.hear(node, report)
+            case Remark(level, text):
+                logger.log(level, one_line(f"{node}: {text}"))
+            case Told() | HasRead() | Silent() | Progress():
+                worker = self._workers.get(report.slot)
+                if worker is not None and worker.life == report.life:
+                    self._hear_of(worker, report)
+
+    def _hear_of(self, worker: _Worker, report: Told | HasRead | Silent | Progress) -> None:
+        match report:
+            case Told():
+                self._report(worker, report.report)
+            case HasRead(messages=messages):
+                worker.read = messages
+            case Progress(seen=seen):
+                worker.seen = seen
+            case Silent(question=question) if question == worker.question and worker.asked_at:
+                worker.silent_at, worker.asked_at = worker.asked_at, None
+                self._asking.discard(report.slot)
+                self.wake()
+
+    def _report(self, worker: _Worker, report: Report) -> None:
+        if isinstance(report, Said | Died):
+            worker.said += 1
+        else:
+            worker.heard -= 1  # a hang-up is no word
+        worker.dead = worker.dead or isinstance(report, Died)
+        self._inbox.put((worker.life, report))
+
+    def _joined(self, node: Node) -> None:
+        with self._lock:
+            if self._none_left is not None:
+                self._none_left.cancel()
+                self._none_left = None
+            self._nodes[node.name] = node
+            for order in self._standing:
+                self._link.send(For(node.name, order))
+            for fetch in self._fetches.values():
+                fetch.nodes.add(node.name)
+        self.wake()
+
+    def _lost(self, name: str, why: str) -> None:
+        """A node is gone: its workers died without blame, and its devices are there no more."""
+        with self._lock:
+            if self._nodes.pop(name, None) is None:
+                return
+            for slot, worker in list(self._workers.items()):
+                if worker.node == name and not worker.dead:
+                    self._report(worker, Died(slot, f"{name} was lost: {why}", blameless=True))
+                    self._asking.discard(slot)
+            fetches = list(self._fetches.values())
+            last = not self._nodes
+            if last and not self._closed:
+                # The engine would give the tasks up: it is told only when nobody has come.
+                logger.warning(
+                    f"{name}: lost: {why}. No node is left; waiting {self._node_timeout:g} s."
+                )
+                self._none_left = threading.Timer(
+                    self._node_timeout, self._nobody_came, (name, why)
+                )
+                self._none_left.daemon = True
+                self._none_left.start()
+        for fetch in fetches:
+            fetch.node_lost(name)
+        if not last:
+            self._inbox.put((0, Lost(name, why)))
+
+    def _nobody_came(self, name: str, why: str) -> None:
+        self._inbox.put((0, Lost(name, f"{why}, and no other came in {self._node_timeout:g} s")))
+
+    def _bridge_ended(self) -> None:
+        self._first.put(None)
+        if self._closed:
+            return
+        why = f"{BRIDGE} has ended"
+        self._node_timeout = 0.0
+        for name in list(self._nodes):
+            self._lost(name, why)
+
+
+def devices_of(nodes: Sequence[Node]) -> list[Device]:
+    """All devices of some nodes, node by node."""
+    return [device for node in nodes for device in node.devices]

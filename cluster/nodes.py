@@ -1,0 +1,86 @@
+"""Which nodes a Ray cluster has, what they are called here, and which of them are to go."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+
+@dataclass(frozen=True)
+class RayNode:
+    """A node as Ray lists it.
+
+    Attributes:
+        host: a name of the machine.
+        gpus: whole GPUs that nobody uses, of `all_gpus`.
+        leaves: it is being drained.
+    """
+
+    node_id: str
+    host: str
+    gpus: int
+    all_gpus: int
+    leaves: bool
+
+
+def list_nodes() -> list[RayNode]:
+    """Nodes that are alive, in the order in which Ray knows them."""
+    from ray._private.state import state  # of these two there is no public form
+
+    free: Mapping[str, Mapping[str, float]] = state.available_resources_per_node()
+    draining = state.get_draining_nodes()
+    return [
+        RayNode(
+            node_id=(node_id := str(node["NodeID"])),
+            host=_host(node),
+            gpus=int(free.get(node_id, {}).get("GPU", 0)),
+            all_gpus=int(node["Resources"].get("GPU", 0)),
+            leaves=node_id in draining,
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def _host(node: Mapping[str, Any]) -> str:
+    """The name that the node was given, or its machine's; addresses tell people nothing."""
+    given, address = node.get("NodeName"), node["NodeManagerAddress"]
+    return str(given if given and given != address else node["NodeManagerHostname"])
+
+
+class Names:
+    """Names for nodes: that of the machine, with a number from the second of a name on."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+        self._count: Counter[str] = Counter()
+
+    def __call__(self, node: RayNode) -> str:
+        if node.node_id not in self._names:
+            host = node.host.replace("/", "-")
+            self._count[host] += 1
+            count = self._count[host]
+            self._names[node.node_id] = host if count == 1 else f"{host}-{count}"
+        return self._names[node.node_id]
+
+
+def share_of(node: RayNode, wanted: int | None, nothing_given: bool) -> int | None:
+    """GPUs of a node that the run takes; None: it takes none, and has no agent there.
+
+    Args:
+        wanted: GPUs that the run still wants; None for all.
+        nothing_given: no node of the cluster has GPUs: workers are on CPUs.
+    """
+    if node.leaves or wanted == 0:
+        return None
+    if nothing_given:
+        return 0
+    gpus = node.gpus if wanted is None else min(node.gpus, wanted)
+    return gpus or None
+
+
+def in_use_elsewhere(nodes: Sequence[RayNode]) -> list[RayNode]:
+    """Nodes whose GPUs other Ray jobs have."""
+    return [node for node in nodes if node.all_gpus and not node.gpus and not node.leaves]

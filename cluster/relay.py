@@ -1,0 +1,243 @@
+"""The bridge's side of one agent: finds out whether it is there, and passes on what is said.
+
+Ray's own retries and restarts are off. A call that fails may have run all the same, so orders are
+numbered and sent again, and an agent that is lost stays lost: another one takes its place.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.agent import Agent
+from cluster.courier import Courier, NodeLostError
+from cluster.node_files import Wanted
+from cluster.protocol import Connect, From, FromAgent, FromBridge, Node, NodeLost, Order
+
+PLACING = 60.0  # seconds for a new agent to answer
+SLICE = 0.5  # seconds between looks at an agent that does not answer
+RETRY = 0.1  # seconds before a call is made again
+CLOSING = 5.0  # seconds for an agent's workers to end
+MOST_AT_ONCE = 200  # orders
+PATIENCE = 1.5  # times the fence's seconds: by then a silent agent has ended itself
+
+
+class NotPlaced(Exception):
+    """There can be no agent on the node."""
+
+
+class Relay:
+    """One node with its agent.
+
+    Args:
+        name: of the node, as everybody but Ray calls it.
+        node_id: as Ray calls it.
+        gpus: that the agent is to have.
+        tell: tells main; safe for several threads.
+        on_lost: called when the agent is gone, from a thread of the relay.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        node_id: str,
+        gpus: int,
+        connect: Connect,
+        tell: Callable[[FromBridge], None],
+        on_lost: Callable[["Relay"], None],
+    ) -> None:
+        self.name, self.node_id, self.gpus = name, node_id, gpus
+        self._tell = tell
+        self._on_lost = on_lost
+        self._patience = PATIENCE * connect.settings.fence_timeout
+        self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        self._lost = threading.Event()
+        self._why: str | None = None
+        strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        self._agent: Any = Agent.options(  # type: ignore[attr-defined]
+            num_gpus=gpus,
+            num_cpus=0,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy=strategy,
+        ).remote(connect, gpus)
+
+    def place(self) -> Node:
+        """Wait for the agent, and begin to relay.
+
+        Raises:
+            NotPlaced: it does not come, or has no device.
+        """
+        try:
+            answer = ray.get(self._agent.hello.remote(), timeout=PLACING)
+        except GetTimeoutError:
+            self._end()
+            raise NotPlaced(f"its agent did not start within {PLACING:g} s") from None
+        except RayError as error:
+            raise NotPlaced(_words(error)) from None
+        if isinstance(answer, str):
+            self._end()
+            raise NotPlaced(answer)
+        spool, devices = answer
+        self._courier = Courier(AgentFiles(self), spool, self._orders.put, self._report)
+        return Node(self.name, tuple(replace(device, node=self.name) for device in devices))
+
+    def start(self) -> None:
+        """Begin to relay; call it when main knows of the node."""
+        for run in (self._poll, self._send):
+            threading.Thread(target=run, name=f"relay-{self.name}", daemon=True).start()
+
+    def send(self, order: Order) -> None:
+        """Send an order, some time; it is lost where the agent is."""
+        self._courier.order(order)
+
+    def files(self, what: str, *arguments: Any) -> Any:
+        """Call a method of the node's `NodeFiles`, again where it is not known whether it ran.
+
+        Raises:
+            NodeLostError: the agent is gone.
+            OSError: as there.
+        """
+        while not self._lost.is_set():
+            try:
+                asked = self._agent.files.remote(what, *arguments)
+                while not ray.wait([asked], timeout=SLICE)[0]:
+                    if self._lost.is_set():
+                        raise NodeLostError(self.name)
+                return ray.get(asked)
+            except ActorUnavailableError:
+                time.sleep(RETRY)
+            except RayActorError:
+                break
+        raise NodeLostError(self.name)
+
+    def _report(self, report: FromAgent) -> None:
+        self._tell(From(self.name, report))
+
+    def lose(self, why: str) -> None:
+        """Take the agent for lost; what the node still does is seen by nobody."""
+        if not self._lost.is_set():
+            self._why = self._why or why
+            self._lost.set()
+            self._orders.put(None)
+
+    def close(self) -> None:
+        """Have the agent end its workers, and end it."""
+        if not self._lost.is_set():
+            self.lose("the run is over")
+            with suppress(RayError):
+                ray.get(self._agent.close.remote(), timeout=CLOSING)
+        self._end()
+
+    def _end(self) -> None:
+        with suppress(RayError, ValueError):
+            ray.kill(self._agent, no_restart=True)
+
+    # -- threads -----------------------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        """Pass on reports until the agent is lost; then say so."""
+        last, answered = 0, time.monotonic()
+        while not self._lost.is_set():
+            try:
+                reports = self._answer(self._agent.poll.remote(last), answered)
+            except ActorUnavailableError:
+                if time.monotonic() - answered > self._patience:
+                    self.lose("it does not answer")
+                time.sleep(RETRY)
+                continue
+            except RayError as error:
+                self.lose(_words(error))
+                break
+            if reports is None:
+                continue
+            answered = time.monotonic()
+            for number, report in reports:
+                if number > last:
+                    self._courier.report(report)
+                    last = number
+        self._end()
+        self._courier.close()
+        self._tell(NodeLost(self.name, self._why or "its agent is gone"))
+        self._on_lost(self)
+
+    def _answer(self, asked: Any, since: float) -> Any:
+        """What the agent answers; None once it is lost."""
+        while not ray.wait([asked], timeout=SLICE)[0]:
+            if time.monotonic() - since > self._patience:
+                self.lose(f"it did not answer for {self._patience:g} s")
+            if self._lost.is_set():
+                return None
+        return ray.get(asked)
+
+    def _send(self) -> None:
+        first, over = 1, False
+        while not over:
+            orders = [self._orders.get()]
+            with suppress(queue.Empty):
+                while len(orders) < MOST_AT_ONCE:
+                    orders.append(self._orders.get_nowait())
+            over = None in orders
+            batch = [order for order in orders if order is not None]
+            while batch and not self._lost.is_set():
+                try:
+                    # It may have run although it fails: the agent drops what it knows.
+                    ray.get(self._agent.order.remote(first, batch), timeout=self._patience)
+                except (ActorUnavailableError, GetTimeoutError):
+                    time.sleep(RETRY)
+                    continue
+                except RayError:
+                    return  # the other thread says why
+                first += len(batch)
+                batch = []
+
+
+class AgentFiles:
+    """The files of an agent's node, as the courier asks for them."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def find(self, wanted: Wanted) -> str | None:
+        return self._relay.files("find", wanted)  # type: ignore[no-any-return]
+
+    def begin(self, coming: str, size: int) -> None:
+        self._relay.files("begin", coming, size)
+
+    def receive(self, coming: str, name: str, offset: int, data: bytes) -> None:
+        self._relay.files("receive", coming, name, offset, data)
+
+    def finish(self, coming: str, wanted: Wanted) -> str:
+        return self._relay.files("finish", coming, wanted)  # type: ignore[no-any-return]
+
+    def sees(self, path: str, word: str) -> bool:
+        return self._relay.files("sees", path, word)  # type: ignore[no-any-return]
+
+    def take(self, path: str) -> bytes:
+        return self._relay.files("take", path)  # type: ignore[no-any-return]
+
+    def drop(self, paths: Sequence[str]) -> None:
+        self._relay.files("drop", list(paths))
+
+
+def _words(error: Exception) -> str:
+    """What became of an agent, in a sentence that no user needs a dictionary for."""
+    text = str(error).strip()
+    if isinstance(error, RayActorError):
+        for line in text.splitlines():
+            if "ModuleNotFoundError" in line or "ImportError" in line:
+                return (
+                    f"this program cannot be imported there ({line.strip()}); it has to lie at the "
+                    "same place on every node"
+                )
+        if "node" in text and "died" in text.lower() and "killed by" not in text:
+            return "the node is gone"
+        return "its agent has died"
+    return text.splitlines()[-1] if text else type(error).__name__

@@ -1,0 +1,86 @@
+"""A Ray cluster for the tests of a file, and the command at work on it."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from core.store.ledger import FILE_NAME
+from tests.cluster.ray_cluster import RayCluster
+from tests.conftest import Project, Run, simulated
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[RayCluster]:
+    """Two nodes of two logical GPUs each; a test that kills one adds another."""
+    cluster = RayCluster(2)
+    yield cluster
+    cluster.close()
+
+
+class ClusterRun:
+    """The command on a cluster: started, looked at while it runs, and judged at its end.
+
+    Args:
+        tasks: how many pictures.
+        seconds: of device time for each.
+        more: fields of each task.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        cluster: RayCluster,
+        tasks: int,
+        seconds: float,
+        more: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self._project, self._tasks = project, tasks
+        size = {"width": 64, "height": 64, "num_inference_steps": 1}
+        self._file = project.write_tweets(
+            [{"prompt": f"p{i}", **size, **(more or {})} for i in range(tasks)]
+        )
+        ray = {"address": cluster.address, **settings.pop("ray", {})}
+        times = {"seconds_per_megapixel_step": seconds / (64 * 64 / 1e6)}
+        self._settings = simulated(simulated=times, engine="ray", ray=ray, **settings)
+        self.run: Run
+
+    def start(self) -> "ClusterRun":
+        self.run = self._project.start([self._file, "--log-level", "DEBUG"], self._settings)
+        return self
+
+    @property
+    def drawn(self) -> int:
+        """Pictures that have their name."""
+        return len(list(self._project.pictures.glob("*.png")))
+
+    @property
+    def ended(self) -> bool:
+        return self.run.process.poll() is not None
+
+    def reaches(self, pictures: int) -> bool:
+        """Whether so many pictures are there; for `wait_until`. The command must not have ended."""
+        assert not self.ended, self.run.errors
+        return self.drawn >= pictures
+
+    def workers_by_node(self) -> Counter[str]:
+        """Pictures by the node that drew them."""
+        return Counter(row["worker"].partition("/")[0] for row in self._project.records())
+
+    def check(self, exit_code: int = 0) -> None:
+        """Wait for the end: one record for each input, one picture, and nothing beside them."""
+        assert self.run.finish() == exit_code, self.run.errors
+        positions = Counter(row["position"] for row in self._project.records())
+        assert positions == Counter(range(self._tasks))
+        assert {row["status"] for row in self._project.records()} <= {"done", "skipped"}
+        assert self.drawn == self._tasks and self._project.leftovers() == []
+        with closing(sqlite3.connect(self._project.pictures / FILE_NAME)) as ledger:
+            [(done,)] = ledger.execute("SELECT count(*) FROM tasks WHERE state = 'done'")
+            twice = ledger.execute(
+                "SELECT key FROM leases WHERE outcome = 'done' GROUP BY key HAVING count(*) > 1"
+            ).fetchall()
+        assert done == self._tasks and twice == []

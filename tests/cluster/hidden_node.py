@@ -1,0 +1,16 @@
+"""Starts a Ray node and waits for ever: `python -m tests.cluster.hidden_node ARGUMENTS_AS_JSON`."""
+
+import json
+import sys
+import threading
+
+from cluster.ray_environment import before_import
+
+if __name__ == "__main__":
+    arguments = json.loads(sys.argv[1])
+    before_import(arguments["gcs_address"])
+    from ray._private.node import Node
+    from ray._private.parameter import RayParams
+
+    node = Node(RayParams(**arguments), head=False, shutdown_at_exit=True, spawn_reaper=True)
+    threading.Event().wait()

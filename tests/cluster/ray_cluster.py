@@ -1,0 +1,207 @@
+"""A real Ray cluster of several nodes on this machine, whose nodes can be killed and stopped.
+
+It is on the loopback interface alone, and has logical GPUs: its workers are on CPUs.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+
+from cluster.ray_environment import QUICK_DETECTION, before_import
+from tests.conftest import PATIENCE, PROJECT, wait_until
+from tests.warm_server import MARK
+
+STORE_BYTES = 80 * 1024**2  # the least that Ray takes
+GPUS = 2  # of a node
+
+
+class RayCluster:
+    """A head without GPUs, and nodes with some. Close it: Ray leaves processes behind.
+
+    Attributes:
+        address: of the head.
+        nodes: those with GPUs that were added, in their order.
+    """
+
+    def __init__(self, nodes: int) -> None:
+        before_import("127.0.0.1:0")
+        from ray.cluster_utils import Cluster
+
+        Path("/tmp/ray").mkdir(exist_ok=True)  # where Ray notes the newest cluster
+        self._folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # sockets need short names
+        self._mark = uuid4().hex
+        before = os.environ.get(MARK)
+        os.environ[MARK] = self._mark
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            self._cluster: Any = Cluster(
+                initialize_head=True,
+                head_node_args={
+                    **self._arguments(0),
+                    "temp_dir": str(self._folder / "t"),
+                    "include_dashboard": False,
+                    "_system_config": QUICK_DETECTION,
+                },
+            )
+            self.address: str = self._cluster.address
+            self.nodes: list[Any] = []
+            for _ in range(nodes):
+                self.add()
+        finally:
+            signal.signal(signal.SIGTERM, handler)  # Ray's would drain a node for half a minute
+            os.environ.pop(MARK)
+            if before is not None:
+                os.environ[MARK] = before
+
+    def _arguments(self, gpus: int) -> dict[str, Any]:
+        return {
+            "num_gpus": gpus,
+            "num_cpus": 1,
+            "node_ip_address": "127.0.0.1",
+            "object_store_memory": STORE_BYTES,
+        }
+
+    def add(self, name: str | None = None) -> Any:
+        """One more node."""
+        given = {} if name is None else {"node_name": name}
+        os.environ[MARK] = self._mark
+        node = self._cluster.add_node(**self._arguments(GPUS), **given, wait=False)
+        self.nodes.append(node)
+        return node
+
+    def add_hidden(self, folder: Path, name: str) -> "subprocess.Popen[bytes]":
+        """One more node, which sees an empty folder in place of one of this machine's.
+
+        It has a mount namespace of its own; only a user who may make one can have such a node.
+        """
+        arguments = self._arguments(GPUS) | {
+            "gcs_address": self.address,
+            "redis_address": self._cluster.redis_address,
+            "node_name": name,
+            "include_log_monitor": False,
+            "node_manager_port": 0,
+            "dashboard_agent_listen_port": None,
+            "min_worker_port": 0,
+            "max_worker_port": 0,
+        }
+        program = [sys.executable, "-m", "tests.cluster.hidden_node", json.dumps(arguments)]
+        script = 'mount -t tmpfs none "$0" && exec "$@"'
+        started = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", script, str(folder), *program],
+            cwd=PROJECT,
+            env={**os.environ, MARK: self._mark},
+        )
+
+        def has_come() -> bool:
+            nodes = self._cluster.global_state.node_table()
+            return any(node["NodeName"] == name and node["Alive"] for node in nodes)
+
+        wait_until(has_come, "the node")
+        return started
+
+    # -- what can happen to a node -----------------------------------------------------------------
+
+    @staticmethod
+    def raylet(node: Any) -> psutil.Process:
+        """The process that is the node, to Ray."""
+        [raylet] = node.all_processes["raylet"]
+        return psutil.Process(raylet.process.pid)
+
+    def processes(self, node: Any) -> list[psutil.Process]:
+        """Everybody on a node: the raylet, the agent, its fork server and workers."""
+        raylet = self.raylet(node)
+        return [raylet, *raylet.children(recursive=True)]
+
+    def agent(self, node: Any) -> psutil.Process:
+        """The agent that is on a node now, or comes."""
+        agent: psutil.Process = wait_until(lambda: self.agent_now(node), "an agent")
+        return agent
+
+    def agent_now(self, node: Any) -> psutil.Process | None:
+        """The agent that is on a node, if there is one."""
+        with suppress(psutil.Error):
+            agents = [p for p in self.processes(node) if "ray::Agent" in " ".join(p.cmdline())]
+            return agents[0] if agents else None
+        return None
+
+    def workers(self, node: Any) -> list[psutil.Process]:
+        """Worker processes of a node's agent."""
+        with suppress(psutil.Error):
+            agent = self.agent_now(node)
+            children = agent.children(recursive=True) if agent is not None else []
+            return [p for p in children if _is_worker(p)]
+        return []
+
+    def kill(self, node: Any) -> None:
+        """The machine is gone: SIGKILL of the raylet and all of its processes."""
+        self.nodes.remove(node)
+        for process in self.processes(node):
+            with suppress(psutil.Error):
+                process.kill()
+        self.raylet_ended(node)
+
+    def raylet_ended(self, node: Any) -> None:
+        """Fetch a dead raylet's exit code: as a zombie it would count as alive."""
+        for started in node.all_processes["raylet"]:
+            started.process.wait(PATIENCE)
+        self._cluster.worker_nodes.discard(node)
+
+    def drain(self, number: int) -> None:
+        """A node is to go, as where its machine is about to be taken away; it is removed here."""
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+        node = self.nodes.pop(number)
+        preemption, deadline = 2, int(1000 * (time.time() + PATIENCE))  # of Ray's DrainNodeReason
+        client = GcsClient(address=self.address)
+        assert client.drain_node(node.node_id, preemption, "for a test", deadline)[0]
+
+    def stop(self, node: Any) -> list[psutil.Process]:
+        """The machine is cut off: SIGSTOP of all of its processes. Returns them."""
+        stopped = self.processes(node)
+        for process in stopped:
+            process.suspend()
+        return stopped
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def left(self) -> list[psutil.Process]:
+        """Processes of this cluster that still run."""
+        mark, found = f"{MARK}={self._mark}".encode(), []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                with suppress(OSError, psutil.Error):
+                    if mark in (entry / "environ").read_bytes() and int(entry.name) != os.getpid():
+                        found.append(psutil.Process(int(entry.name)))
+        return found
+
+    def close(self) -> None:
+        """End everything."""
+        os.environ.pop(MARK, None)
+        with suppress(Exception):
+            self._cluster.shutdown()
+        for process in self.left():
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGKILL)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    """Whether it is a worker, and not a fork server or multiprocessing's own helper."""
+    line = " ".join(process.cmdline())
+    if "spawn_main" in line:
+        return "resource_tracker" not in line
+    parent = process.parent()
+    return (
+        "forkserver" in line and parent is not None and "forkserver" in " ".join(parent.cmdline())
+    )

@@ -1,0 +1,156 @@
+"""Machines that come, go and are drained, as the engine sees them."""
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.devices.device import Device
+from core.engine.backend import Joined, Leaves, Lost
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.tasks import Result
+from tests.cluster.relayed import PlayedBridge
+from tests.conftest import PATIENCE, simulated, wait_until
+from tests.inline_backend import InlineBackend
+from tests.stub_backend import StubBackend
+
+NODE = tuple(Device("cpu", i, "", node="b") for i in range(2))
+
+
+class World:
+    """A generator with one local worker, `cpu0`, and machines that a test plays."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.backend = StubBackend()
+        settings = {"scheduling": {"speculative_copies": False}, **settings}
+        self.generator = MultiGPUImageGenerator(
+            1, config=simulated(**settings), output_dir=folder, backend=self.backend
+        )
+        self._executor = ThreadPoolExecutor(1)
+
+    def submit(self, tasks: int) -> Any:
+        given = [{"prompt": f"{i}", "output_path": f"{i}.png"} for i in range(tasks)]
+        return self._executor.submit(self.generator.generate_batch, given)
+
+    def report(self, report: Any) -> None:
+        self.backend._reports.put(report)
+
+    def states(self) -> dict[str, str]:
+        workers = self.generator.snapshot().result(PATIENCE).workers
+        return {worker.name: worker.state for worker in workers}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.generator.stop(at_once=True)
+
+
+def by_worker(results: list[Result]) -> Counter[str | None]:
+    assert {result.status for result in results} == {"done"}
+    return Counter(result.worker for result in results)
+
+
+def test_workers_of_a_machine_that_joins_take_tasks_that_wait(world: World) -> None:
+    batch = world.submit(3)
+    here = world.backend.worker("cpu0").serve()
+    first = here.hear_lease()
+    world.report(Joined(NODE))
+    others = [world.backend.worker(slot).serve() for slot in ("b/cpu0", "b/cpu1")]
+    held = [(here, first), *((other, other.hear_lease()) for other in others)]
+    for worker, lease in held:
+        worker.finish(lease)
+        worker.leave_when_asked()
+    assert by_worker(batch.result(PATIENCE)) == {"cpu0": 1, "b/cpu0": 1, "b/cpu1": 1}
+
+
+def test_a_machine_that_is_to_go_finishes_what_it_has_and_gets_nothing_more(world: World) -> None:
+    batch = world.submit(4)
+    here = world.backend.worker("cpu0").serve()
+    lease = here.hear_lease()
+    world.report(Joined(NODE[:1]))
+    there = world.backend.worker("b/cpu0").serve()
+    theirs = there.hear_lease()
+    world.report(Leaves("b", "it is being drained"))
+    world.backend.let_the_engine_act()
+    there.finish(theirs)
+    there.leave_when_asked()
+    wait_until(lambda: world.states()["b/cpu0"] == "drained", "the drain")
+    here.finish(lease)
+    here.finish_all(2)
+    assert by_worker(batch.result(PATIENCE)) == {"cpu0": 3, "b/cpu0": 1}
+
+
+def test_what_a_lost_machine_had_is_done_elsewhere_and_nobody_is_blamed(world: World) -> None:
+    """Seven times, which is more than any task may cost its workers by itself."""
+    batch = world.submit(2)
+    here = world.backend.worker("cpu0").serve()
+    lease = here.hear_lease()
+    for life in range(1, 8):
+        world.report(Joined(NODE[:1]))
+        there = world.backend.worker("b/cpu0", life).serve()
+        there.hear_lease()
+        there.die(-9, blameless=True)
+        world.report(Lost("b", "the node is gone"))
+        wait_until(lambda: world.states()["b/cpu0"] == "given up", "the loss")
+    here.finish(lease)
+    here.finish_all(1)
+    assert by_worker(batch.result(PATIENCE)) == {"cpu0": 2}
+
+
+def test_when_the_last_machine_is_lost_its_tasks_fail_and_say_why(world: World) -> None:
+    batch = world.submit(2)
+    here = world.backend.worker("cpu0").serve()
+    here.hear_lease()
+    here.die(-9, blameless=True)
+    world.report(Lost("", "the cluster is gone"))
+    results = batch.result(PATIENCE)
+    assert {result.status for result in results} == {"failed"}
+    assert "No worker is left" in str(results[0].error)
+    assert "the cluster is gone" in str(results[0].error)
+
+
+def test_a_machine_that_joins_after_the_last_one_was_lost_takes_new_tasks(world: World) -> None:
+    batch = world.submit(1)
+    here = world.backend.worker("cpu0").serve()
+    here.hear_lease()
+    here.die(-9, blameless=True)
+    world.report(Lost("", "the cluster is gone"))
+    assert batch.result(PATIENCE)[0].status == "failed"
+    world.report(Joined(NODE[:1]))
+    world.backend.let_the_engine_act()
+    batch = world.submit(1)
+    there = world.backend.worker("b/cpu0").serve()
+    there.finish_all(1)
+    assert by_worker(batch.result(PATIENCE)) == {"b/cpu0": 1}
+
+
+def test_a_run_whose_last_node_is_lost_goes_on_with_the_next_one(tmp_path: Path) -> None:
+    bridge = PlayedBridge(InlineBackend, ["a"])
+    bridge.loses("a")
+    wait_until(lambda: not bridge.backend.ready, "the loss")
+    generator = MultiGPUImageGenerator(
+        1, config=simulated(), output_dir=tmp_path, backend=bridge.backend
+    )
+    with generator, ThreadPoolExecutor(1) as executor:
+        tasks = [{"prompt": f"{i}", "output_path": f"{i}.png"} for i in range(4)]
+        batch = executor.submit(generator.generate_batch, tasks)
+        wait_until(lambda: generator.snapshot().result(PATIENCE).models, "the model")
+        assert not batch.done()
+        bridge.joins("b")
+        assert {result.status for result in batch.result(PATIENCE)} == {"done"}
+
+
+def test_an_engine_that_is_started_anew_is_told_how_the_nodes_have_changed() -> None:
+    bridge = PlayedBridge(InlineBackend, ["a", "b"])
+    try:
+        bridge.backend.expect({"b", "c"})
+        lost, joined = bridge.backend.poll(PATIENCE)
+        assert isinstance(lost, Lost) and isinstance(joined, Joined)
+        assert (lost.node, joined.devices[0].node) == ("c", "a")
+    finally:
+        bridge.backend.close()

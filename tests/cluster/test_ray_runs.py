@@ -1,0 +1,103 @@
+"""The command on a real Ray cluster of several nodes: whatever goes, each input has one record."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.cluster.conftest import ClusterRun
+from tests.cluster.ray_cluster import RayCluster
+from tests.conftest import PATIENCE, Project, wait_until, write_safetensors
+
+
+def test_whatever_dies_each_input_has_one_record(ray_cluster: RayCluster, project: Project) -> None:
+    """A worker, a node with all of its processes, and an agent are killed; a node joins."""
+    at_work = ClusterRun(project, ray_cluster, 160, 0.05).start()
+    first, second = ray_cluster.nodes
+    wait_until(lambda: at_work.reaches(10), "the first pictures")
+    random.choice(wait_until(lambda: ray_cluster.workers(first), "its workers")).kill()
+    wait_until(lambda: at_work.reaches(30), "pictures after a worker's death")
+    ray_cluster.kill(first)
+    ray_cluster.add()
+    wait_until(lambda: at_work.reaches(60), "pictures after a node's death")
+    ray_cluster.agent(second).kill()
+    at_work.check()
+    assert len(at_work.workers_by_node()) >= 2
+    assert "joined with 2 devices" in at_work.run.errors
+    assert "lost: " in at_work.run.errors
+
+
+def test_a_node_that_is_cut_off_ends_its_workers_and_its_tasks_are_done_elsewhere(
+    ray_cluster: RayCluster, project: Project
+) -> None:
+    """All of its processes are stopped for longer than the fence allows, and go on then."""
+    rules: dict[str, Any] = {
+        "ray": {"fence_timeout": 3},
+        "scheduling": {"speculative_copies": False},
+    }
+    at_work = ClusterRun(project, ray_cluster, 60, 0.1, **rules).start()
+    node = ray_cluster.nodes[0]
+    wait_until(lambda: at_work.reaches(8), "the first pictures")
+    workers = wait_until(lambda: ray_cluster.workers(node), "its workers")
+    agent = ray_cluster.agent(node)
+    stopped = ray_cluster.stop(node)
+    at_work.check()
+    assert "was lost" in at_work.run.errors
+    for process in stopped:
+        process.resume()
+    psutil.wait_procs([agent, *workers], timeout=15)
+    assert not any(process.is_running() for process in [agent, *workers])
+    ray_cluster.kill(node)  # Ray does not take it back
+    ray_cluster.add()
+
+
+def test_a_killed_driver_leaves_nobody_and_the_same_command_continues(
+    ray_cluster: RayCluster, project: Project
+) -> None:
+    at_work = ClusterRun(project, ray_cluster, 60, 0.05).start()
+    wait_until(lambda: at_work.reaches(8), "the first pictures")
+    agents = [ray_cluster.agent(node) for node in ray_cluster.nodes]
+    theirs = [p for agent in agents for p in [agent, *agent.children(recursive=True)]]
+    main = psutil.Process(at_work.run.process.pid)
+    bridges = [p for p in main.children() if "cluster.bridge" in " ".join(p.cmdline())]
+    assert bridges
+    began = time.monotonic()
+    os.kill(main.pid, signal.SIGKILL)
+    at_work.run.process.wait()
+    _, left = psutil.wait_procs([*theirs, *bridges], timeout=5)
+    assert left == [], f"after {time.monotonic() - began:.1f} s"
+    at_work.start().check()
+
+
+def may_hide_folders() -> bool:
+    """Whether this user may make a mount namespace."""
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not may_hide_folders(), reason="needs a mount namespace")
+def test_a_node_that_sees_no_shared_folder_takes_part_in_the_same_run(
+    ray_cluster: RayCluster, project: Project, tmp_path: Path
+) -> None:
+    """It has the LoRA, and main its pictures, through Ray's object store."""
+    lora = write_safetensors(tmp_path / "ink.safetensors")
+    cache = Path(tempfile.mkdtemp(prefix="cache-", dir="/tmp"))
+    hidden = ray_cluster.add_hidden(tmp_path, "hidden")
+    try:
+        at_work = ClusterRun(
+            project, ray_cluster, 80, 0.1, {"lora_path": str(lora)}, ray={"cache_dir": str(cache)}
+        )
+        at_work.start().check()
+        assert at_work.workers_by_node()["hidden"] > 0
+        assert len(list(cache.glob("*/ink.safetensors"))) == 1
+    finally:
+        hidden.terminate()
+        hidden.wait(PATIENCE)
+        shutil.rmtree(cache)
