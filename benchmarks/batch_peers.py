@@ -188,11 +188,13 @@ def _when(comes: Callable[[], bool], then: Callable[[], None]) -> None:
 
 
 def _kill_a_worker() -> None:
-    """Kill one of this engine's workers, a child of its fork server or of this process."""
-    here = psutil.Process()
-    own = [child for child in here.children() if os.getsid(child.pid) == os.getsid(0)]
-    forks = [fork for child in own for fork in child.children()]
-    os.kill((forks or own)[0].pid, signal.SIGKILL)
+    """Kill one of this engine's workers, children of this process.
+
+    Contenders have sessions of their own, and Python's tracker of resources is no worker.
+    """
+    own = [p for p in psutil.Process().children() if os.getsid(p.pid) == os.getsid(0)]
+    workers = [p for p in own if "--multiprocessing-fork" in p.cmdline()]
+    os.kill(workers[0].pid, signal.SIGKILL)
 
 
 class _Log:

@@ -116,7 +116,8 @@ def test_every_command_that_a_page_names_is_there_with_its_options(page: Path) -
         if script := re.search(r"\bpython ([\w/]+\.py)\b|^(\w+\.py) ", line):
             file = script[1] or script[2]
         elif module := re.search(r"\bpython -m ([\w.]+)", line):
-            file = module[1].replace(".", "/") + ".py"
+            place = module[1].replace(".", "/")
+            file = f"{place}/__main__.py" if (PROJECT / place).is_dir() else f"{place}.py"
         else:
             continue
         assert (PROJECT / file).is_file(), line
