@@ -121,6 +121,12 @@ def load_judge(settings: JudgeSettings, folder: Path | None = None) -> Judge:
     missing = kind.missing_in(prompts)
     if missing is not None:
         raise InputError(f"{file}: {settings.type} needs {missing} in every call.")
+    given = [name for form in prompts.forms for name in form.gives]
+    if not kind.from_zero and prompts.geometric_means_of(given):
+        raise InputError(
+            f"{file}: overall.combine: a geometric mean needs scores from 0 on, and those of "
+            f"{settings.type} may be below; give combine: mean."
+        )
     if not kind.varies and any(form.apart for form in prompts.forms):
         raise InputError(f"{file}: apart is for judges that answer in words, not {settings.type}.")
     read_elsewhere = json.dumps(texts) if "text_from" in text or prompts.placeholders else ""

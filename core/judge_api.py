@@ -53,7 +53,7 @@ class ApiSettings(Section):
         """The key that the server asks for, from the environment.
 
         Raises:
-            InputError: the variable that is named is not set.
+            InputError: the variable that is named is not set, or holds what is no key.
         """
         if self.key_variable is None:
             return None
@@ -62,6 +62,11 @@ class ApiSettings(Section):
             raise InputError(
                 f"judge.api.key_variable: the environment variable {self.key_variable} is not set; "
                 "it has to hold the key of the judge's server."
+            )
+        if any(not "!" <= letter <= "~" for letter in key):
+            raise InputError(
+                f"judge.api.key_variable: the environment variable {self.key_variable} holds line "
+                "breaks, blanks or letters that no key has; it has to hold the key alone."
             )
         return key
 

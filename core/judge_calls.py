@@ -119,6 +119,8 @@ class JudgeCall(Section):
             raise ValueError("a call needs sees: the pictures that it shows")
         if self.answer == "yes_no" and len(self.parts) > 1:
             raise ValueError("a yes_no call has one part")
+        if self.apart and self.caps:
+            raise ValueError("apart leaves each part as it is, so caps have nothing to do there")
         if self.highest <= self.lowest:
             raise ValueError(f"highest {self.highest:g} has to be above lowest {self.lowest:g}")
         unknown = sorted({*self.caps, *self.caps.values(), *self.weights} - set(self.parts))
@@ -200,14 +202,15 @@ class JudgeCall(Section):
 
     def value_of(self, parts: Mapping[str, float]) -> float:
         """The call's score."""
-        full = self.highest if self.full is None else self.full
+        lowest, highest = self.range
+        full = highest if self.full is None else self.full
         value = combined(capped(parts, self.caps), self.combine, self.weights, full)
         if self.combine == "all_or_nothing":
-            value = self.highest if value else self.lowest
+            value = highest if value else lowest
         return self.as_reported(value)
 
     def as_reported(self, value: float) -> float:
         """A score on the scale from which it is told."""
         if self.reported is not None:
-            value = rescaled(value, (self.lowest, self.highest), self.reported)
+            value = rescaled(value, self.range, self.reported)
         return value if self.decimals is None else round(value, self.decimals)

@@ -96,7 +96,8 @@ class Overall(Section):
             return None
         value = 0.0 if lacking else combined(counting, self.combine, self.weights, self.full or 0)
         punished = self.penalty
-        if punished is not None and values.get(punished.call, value) <= punished.at_most:
+        asked = punished is not None and punished.call in values
+        if punished is not None and asked and values[punished.call] <= punished.at_most:
             value = max(punished.floor, value * punished.factor)
         if self.of is not None and self.reported is not None:
             value = rescaled(value, self.of, self.reported)

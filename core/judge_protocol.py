@@ -8,7 +8,7 @@ and edited picture, perceptual quality PQ (naturalness, and no artifacts) with t
 alone, and O = sqrt(SC * PQ).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -106,6 +106,32 @@ class JudgePrompts(Section):
             if unknown:
                 raise ValueError(f"overall names {unknown[0]!r}, which is no call's score")
         return self
+
+    @model_validator(mode="after")
+    def _geometric_means_are_of_scores_from_zero_on(self) -> "JudgePrompts":
+        below = [
+            name
+            for form in self.forms
+            for name in form.gives
+            if form.reported is not None and min(form.reported) < 0
+        ]
+        if below and (named := self.geometric_means_of(below)):
+            raise ValueError(
+                f"overall.combine: a geometric mean needs scores from 0 on, and {named} may be "
+                "below; give combine: mean, or another scale in reported"
+            )
+        return self
+
+    def geometric_means_of(self, names: Iterable[str]) -> str | None:
+        """The first of some scores that counts in a geometric mean, which is the usual way."""
+        if len(self.score_names) == 1:
+            return None
+        for form in (form for each in self.overall for form in each.forms):
+            if form.combine == "geometric_mean":
+                for name in names:
+                    if not form.calls or name in form.calls:
+                        return name
+        return None
 
     @model_validator(mode="after")
     def _conditions_are_on_known_fields(self) -> "JudgePrompts":

@@ -30,6 +30,7 @@ class JudgeType:
         usual_temperature: at which it is asked where neither settings nor prompt file say it; None
             leaves it to whoever serves the model.
         packages: optional ones that its workers import: module, and what pip calls it.
+        from_zero: its numbers are 0 and above, whatever the prompt file.
     """
 
     served_by: str
@@ -44,6 +45,7 @@ class JudgeType:
     loads: bool = True
     usual_temperature: float | None = 0.0
     packages: Mapping[str, str] = field(default_factory=dict)
+    from_zero: bool = True
 
     def missing_in(self, prompts: "JudgePrompts") -> str | None:
         """The fields that calls have to set, in words, if one of them does not."""

@@ -166,10 +166,53 @@ def test_requests_are_spread_over_the_minute_whoever_asks() -> None:
     [
         ("1.5", lambda s: s == 1.5),
         ("-3", lambda s: s == 0),
-        (format_datetime(datetime.now(UTC) + timedelta(hours=1)), lambda s: 3500 < s <= 3600),
         ("Wed, 01 Jan 2020 00:00:00 GMT", lambda s: s == 0),
         ("soon", lambda s: s is None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(said: str, holds: Callable[[Any], bool]) -> None:
     assert holds(retry_after({"retry-after": said}))
+
+
+def test_retry_after_may_be_a_date_to_come() -> None:
+    then = format_datetime(datetime.now(UTC) + timedelta(hours=1))
+    assert 3500 < (retry_after({"retry-after": then}) or 0) <= 3600
+
+
+def test_a_limit_of_a_minute_that_speaks_of_billing_passes() -> None:
+    """As Gemini words it; what OpenAI means by its codes does not pass."""
+    words = {"error": {"code": 429, "message": "check your plan and billing details"}}
+    world = World(httpx2.Response(429, json=words))
+    assert world.ask().text == "fine" and len(world.requests) == 2
+    world = World(httpx2.Response(429, json={"error": {"code": "insufficient_quota"}}))
+    with pytest.raises(Unserved):
+        world.ask()
+
+
+def test_one_picture_may_be_forbidden_where_others_were_answered() -> None:
+    forbidden = httpx2.Response(403, json={"error": {"message": "flagged"}})
+    world = World(httpx2.Response(200, json=ANSWER), forbidden)
+    world.ask()
+    with pytest.raises(InputError, match="flagged") as error:
+        world.ask()
+    assert not isinstance(error.value, Unserved) and world.ask().text == "fine"
+
+
+def test_rest_that_is_over_before_it_begins_is_the_usual_one() -> None:
+    world = World(busy("0"))
+    assert world.ask().text == "fine" and 0.5 <= world.waits[0] <= 1
+
+
+def test_no_piece_of_the_key_is_repeated() -> None:
+    world = World(httpx2.Response(400, json={"error": {"message": "x" * 295 + "secret-key"}}))
+    with pytest.raises(InputError) as error:
+        world.ask()
+    assert "secr" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["sk-one\nsk-two", "sk one", "sk-\u00e4"])
+def test_what_is_no_key_is_refused_without_being_repeated(key: str) -> None:
+    api = API.model_copy(update={"key_variable": "JUDGE_KEY"})
+    with pytest.raises(InputError, match=r"JUDGE_KEY holds line breaks") as error:
+        api.key({"JUDGE_KEY": key})
+    assert "sk" not in str(error.value)

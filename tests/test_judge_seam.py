@@ -228,3 +228,35 @@ def test_examples_of_the_page_on_judges_are_valid() -> None:
     row = {"instruction": "do", "explain_en": "stars", "category": "sky"}
     scores = mine.scores({"instruction": 5, "quality": 10}, row)
     assert scores is not None and scores["O"] == 100
+
+
+def test_yes_and_no_have_a_scale_of_their_own(tmp_path: Path) -> None:
+    [call] = judge(tmp_path, {"answer": "yes_no", "reported": [0, 100]}).prompts.calls
+    assert [call.value_of({"score": value}) for value in (0, 1)] == [0, 100]
+    [call] = judge(tmp_path, {"answer": "yes_no", "combine": "all_or_nothing"}).prompts.calls
+    assert [call.value_of({"score": value}) for value in (0, 1)] == [0, 1]
+
+
+def test_a_geometric_mean_of_scores_below_zero_is_refused(tmp_path: Path) -> None:
+    calls = [{"name": name, **ASKED, "reported": [-1, 1]} for name in "AB"]
+    with pytest.raises(InputError, match="geometric mean needs scores from 0 on, and A may be"):
+        judge(tmp_path, calls=calls)
+    judge(tmp_path, calls=calls, overall={"combine": "mean"})
+
+
+def test_a_penalty_of_a_question_that_was_not_asked_punishes_nobody(tmp_path: Path) -> None:
+    punished = {"call": "B", "at_most": 2, "factor": 0.5, "floor": 1}
+    calls = [{"name": "A", **ASKED}, {"name": "B", **ASKED, "where": {"category": "b"}}]
+    made = judge(tmp_path, calls=calls, overall={"combine": "mean", "penalty": punished}).prompts
+    scores = made.scores({"A": 2.0}, {"instruction": "do", "category": "a"})
+    assert scores is not None and scores["O"] == 2
+
+
+def test_which_picture_is_which_decides_a_verdict() -> None:
+    """Where one is given twice its content does not tell."""
+    pictures = Contents(pictures={"a.png": "1", "b.png": "2"})
+    kinds = [
+        task(target_images=("a.png",)), task(target_images=("b.png",)),
+        task(reference_images=("a.png",)), task(),
+    ]  # fmt: skip
+    assert len({fingerprint(one, pictures, "model", "float32") for one in kinds}) == 4

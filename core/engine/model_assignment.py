@@ -263,7 +263,8 @@ class ModelAssignment:
         self, model: ServedModel, supervisor: Supervisor, most: int, resting: bool = False
     ) -> None:
         """Give a model to slots that have none, or to those whose workers were let go, too."""
-        having = sum(slot.model is model and slot.wanted for slot in self._slots)
+        # One that is lost, or given up with it, does not serve it any more.
+        having = sum(s.model is model and s.wanted and s.can_serve(model) for s in self._slots)
         for slot in self._slots:
             if having >= most:
                 return

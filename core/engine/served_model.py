@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
+from loguru import logger
+
 from core.devices.device import Device
 from core.devices.load_turns import LoadTurns
 from core.devices.memory_choice import MemoryChoice
@@ -11,6 +13,7 @@ from core.engine.barrier import Barrier
 from core.engine.fetch import Fetch
 from core.engine.known_loras import KnownLoras
 from core.engine.task_times import TaskTimes
+from core.errors import DeviceError
 from core.intake.admission import Admitted
 from core.memory_modes import Mode
 from core.paths import user_path
@@ -68,9 +71,18 @@ class ServedModel:
         self._turns: LoadTurns | None = None
 
     def join(self, devices: Sequence[Device]) -> list[Device]:
-        """Take over more devices, shared out as the first ones are; returns one per worker."""
+        """Take over more devices, shared out as the first ones are; returns one per worker.
+
+        Devices that cannot be shared out so, as where a machine has fewer than a worker needs,
+        stay idle for this model, and that is said.
+        """
         first = self.devices[0]
-        shared = share_out(devices, first.count, first.sharers, asked_for=False)
+        try:
+            shared = share_out(devices, first.count, first.sharers, asked_for=False)
+        except DeviceError as error:
+            names = ", ".join(device.label for device in devices)
+            logger.warning(f"{names}: of no use for tasks to {self.name}: {error}")
+            return []
         joined = [device for device in shared if device.kind == first.kind]
         known = {device.label for device in self.devices}
         self.devices += [device for device in joined if device.label not in known]

@@ -106,12 +106,22 @@ def read_edit(given: Mapping[Any, Any]) -> dict[Any, Any]:
                 )
             fields[field], keys[field] = value, key
     settings = {USUAL.get(key, key): value for key, value in named_fields(others).items()}
+    settings |= _blanks(others)
     fields = {**settings, **fields}
     fields |= {key: given[key] for key in unknown}
     references = fields.pop(REFERENCES, None)
     if references is not None:
         fields["source_images"] = [*_listed(fields.get("source_images")), *_listed(references)]
     return fields
+
+
+def _blanks(given: Mapping[Any, Any]) -> dict[str, Any]:
+    """A negative prompt of blanks: it says nothing, and still switches guidance on."""
+    for key, value in given.items():
+        blank = isinstance(value, str) and value.isspace()
+        if blank and "negative_prompt" in named_fields({key: "any"}):
+            return {"negative_prompt": value}
+    return {}
 
 
 def _listed(value: Any) -> list[Any]:

@@ -9,5 +9,6 @@ JUDGES.add(
         usual_prompts="reward.yaml",
         new_tokens=1,
         named_by=("model",),
+        from_zero=False,
     ),
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from core.devices.device import Device
 from core.engine.backend import Joined, Leaves, Lost
@@ -31,7 +32,9 @@ class World:
         )
         self._executor = ThreadPoolExecutor(1)
 
-    def submit(self, tasks: int) -> Any:
+    def submit(self, tasks: int | list[dict[str, Any]]) -> Any:
+        if isinstance(tasks, list):
+            return self._executor.submit(self.generator.generate_batch, tasks)
         given = [{"prompt": f"{i}", "output_path": f"{i}.png"} for i in range(tasks)]
         return self._executor.submit(self.generator.generate_batch, given)
 
@@ -100,6 +103,39 @@ def test_what_a_lost_machine_had_is_done_elsewhere_and_nobody_is_blamed(world: W
     here.finish(lease)
     here.finish_all(1)
     assert by_worker(batch.result(PATIENCE)) == {"cpu0": 2}
+
+
+def test_a_machine_with_too_few_gpus_for_a_worker_stays_idle_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = [Device("cuda", i, str(i), node="a") for i in range(2)]
+    monkeypatch.setattr("core.engine_choice.choose_devices", lambda *_: pair)
+    world = World(tmp_path, device="auto", gpus_per_worker=2)
+    batch = world.submit(2)
+    here = world.backend.worker("a/gpu0+1").serve()
+    lease = here.hear_lease()
+    world.report(Joined((Device("cuda", 0, "0", node="b"),)))
+    world.backend.let_the_engine_act()
+    here.finish(lease)
+    here.finish_all(1)
+    assert by_worker(batch.result(PATIENCE)) == {"a/gpu0+1": 2}
+
+
+def test_the_last_edit_of_a_lost_machine_is_made_by_one_that_is_left(tmp_path: Path) -> None:
+    """Workers that are gone do not count as those that have its model."""
+    Image.new("RGB", (32, 32)).save(tmp_path / "s.png")
+    world = World(tmp_path / "out", editor={"model": "simulated"})
+    edit = {"instruction": "x", "source_images": [str(tmp_path / "s.png")], "output_path": "0.png"}
+    batch = world.submit([{"kind": "EditTask", **edit}])
+    here = world.backend.worker("cpu0").serve()
+    here.hear_lease()
+    world.report(Joined(NODE))
+    world.backend.let_the_engine_act()
+    here.die(-9, blameless=True)
+    world.report(Lost("", "the node is gone"))
+    world.backend.worker("b/cpu0").serve().finish_all(1)
+    assert by_worker(batch.result(PATIENCE)) == {"b/cpu0": 1}
+    world.generator.stop(at_once=True)
 
 
 def test_when_the_last_machine_is_lost_its_tasks_fail_and_say_why(world: World) -> None:

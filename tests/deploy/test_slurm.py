@@ -21,6 +21,7 @@ STAND_INS = {
     "python": (
         "trap 'echo told USR1 >> \"$NOTES\"; exit 130' USR1\n"
         "trap 'echo told TERM >> \"$NOTES\"; exit 130' TERM\n"
+        'while [ "$(grep -c "^srun.* start " "$NOTES")" -lt "${STEPS:-0}" ]; do sleep 0.05; done\n'
         'for i in $(seq "${TENTHS:-0}"); do sleep 0.1; done\nexit "${ENDS_WITH:-0}"\n'
     ),
 }
@@ -85,12 +86,13 @@ def job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
 def test_a_cluster_is_started_on_every_node_and_the_command_runs_on_it(
     job: Callable[..., Job],
 ) -> None:
-    done = job("generate_images_from_tweets.py", "my tweets.json", "--seed", "3")
+    done = job("generate_images_from_tweets.py", "my tweets.json", "--seed", "3", STEPS="3")
     assert done.end() == 0
-    head, *others = done.calls("ray start")
-    assert "--nodelist=node1" in head and "--head" in head and "--port 20007" in head
+    steps = [line for line in done.calls("ray start") if line.startswith("srun")]
+    [head] = [line for line in steps if "--nodelist=node1" in line]
+    assert "--head" in head and "--port 20007" in head
     for node in ("node2", "node3"):
-        [step] = [line for line in others if f"--nodelist={node}" in line]
+        [step] = [line for line in steps if f"--nodelist={node}" in line]
         assert "--address 10.0.0.1:20007" in step
     assert done.calls("python /project") == [
         "python /project/generate_images_from_tweets.py my tweets.json --seed 3 --engine ray "

@@ -18,8 +18,10 @@ from core.validation import shown
 ROUTE = "/chat/completions"
 AGENT = "multi-gpu-images"
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-FOR_ALL = frozenset({401, 402, 403, 404})  # no other request would fare better
-NO_MONEY = ("insufficient_quota", "billing")  # what OpenAI says with 429, and waiting cannot mend
+FOR_ALL = frozenset({401, 402, 404})  # no other request would fare better
+# Codes with which OpenAI answers 429 where waiting cannot mend it. Its words tell nothing: others
+# speak of billing where a minute's limit is reached.
+NO_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 FIRST_WAIT, MOST_WAIT = 1.0, 60.0  # seconds between tries where the server names none
 MOST_ERROR = 300  # characters of a server's message
 CONNECTING = 20.0  # seconds
@@ -78,6 +80,7 @@ class Endpoint:
         self._lock = threading.Lock()
         self._not_before = 0.0  # of the next request, by the clock
         self._refusal: Unserved | None = None
+        self._has_answered = False
 
     def ask(self, body: Mapping[str, Any]) -> Reply:
         """One answer, after as many tries as the settings allow.
@@ -100,6 +103,7 @@ class Endpoint:
                 problem, asked_for = f"it cannot be reached: {self._clean(str(error))}", None
             else:
                 if response.is_success:
+                    self._has_answered = True
                     return self._reply(response)
                 problem = f"{response.status_code}: {self._message(response)}"
                 asked_for = self._refused(response, problem)
@@ -125,8 +129,10 @@ class Endpoint:
         All threads leave it alone: a limit is of the key, not of a request.
         """
         status = response.status_code
-        no_money = status == 429 and any(word in response.text for word in NO_MONEY)
-        if status in FOR_ALL or no_money:
+        no_money = status == 429 and not NO_MONEY.isdisjoint(_codes(response))
+        # Whom it has answered may be refused a single picture with 403.
+        forbidden = status == 403 and not self._has_answered
+        if status in FOR_ALL or no_money or forbidden:
             self._refusal = Unserved(
                 f"The judge's server {self._url} refuses all requests ({problem}). Look at "
                 "judge.api.base_url, judge.api.key_variable and judge.model."
@@ -135,7 +141,7 @@ class Endpoint:
         if status not in PASSING:
             raise InputError(f"The judge's server {self._url} refuses the request ({problem}).")
         seconds = retry_after(response.headers)
-        if seconds is None:
+        if not seconds:  # at once, or before now by our clock, is no word of how long
             return None
         if seconds > self._api.longest_wait:
             raise MultiGPUError(
@@ -169,7 +175,7 @@ class Endpoint:
         except (ValueError, LookupError, TypeError, AttributeError):
             raise MultiGPUError(
                 f"The judge's server {self._url} answers, but not as OpenAI's chat completions do: "
-                f"{self._clean(response.text[:MOST_ERROR])}."
+                f"{self._clean(response.text)}."
             ) from None
 
     def _message(self, response: httpx2.Response) -> str:
@@ -179,12 +185,22 @@ class Endpoint:
             text = error.get("message", error) if isinstance(error, dict) else error
         except (ValueError, AttributeError):
             text = response.text
-        return self._clean(str(text)[:MOST_ERROR])
+        return self._clean(str(text))
 
     def _clean(self, text: str) -> str:
-        """A server's words on one line, without the key."""
-        text = " ".join(text.split()).rstrip(".")
-        return text.replace(self._key, "…") if self._key else text
+        """A server's words on one line, without the key, and not too many."""
+        if self._key:
+            text = text.replace(self._key, "…")
+        return " ".join(text.split())[:MOST_ERROR].rstrip(".")
+
+
+def _codes(response: httpx2.Response) -> set[str]:
+    """What a refusal calls itself, for programs."""
+    try:
+        error = response.json()["error"]
+        return {str(error.get("code")), str(error.get("type"))}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return set()
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -25,30 +25,29 @@ from workers.previews import Sketch, TellPreview, preview_steps
 
 
 class DenoisingPreviews:
-    """The previews of one loaded pipeline.
+    """The previews of a loaded pipeline, and of its sisters.
 
     Args:
         tell: is handed each preview.
         log: is told once if none can be made.
     """
 
-    def __init__(self, pipeline: Any, tell: TellPreview, log: Log) -> None:
-        self._pipeline = pipeline
+    def __init__(self, tell: TellPreview, log: Log) -> None:
         self._tell = tell
         self._log = log
         self._has_failed = False
 
-    def of(self, leases: Sequence[Lease]) -> AbstractContextManager[None]:
-        """Take the previews that leases ask for from the one call of the pipeline inside."""
+    def of(self, leases: Sequence[Lease], pipeline: Any) -> AbstractContextManager[None]:
+        """Take the previews that leases ask for from the one call of a pipeline inside."""
         wanted = any(lease.previews for lease in leases)
-        scheduler = getattr(self._pipeline, "scheduler", None)
+        scheduler = getattr(pipeline, "scheduler", None)
         if not wanted or not hasattr(scheduler, "step"):
             return nullcontext()
-        return self._watched(_Call(self._pipeline, leases))
+        return self._watched(_Call(pipeline, leases))
 
     @contextmanager
     def _watched(self, call: "_Call") -> Iterator[None]:
-        pipeline = self._pipeline
+        pipeline = call.pipeline
         with (
             _in_place_of(pipeline.scheduler, "step", functools.partial(self._step, call)),
             _in_place_of(pipeline, "prepare_latents", functools.partial(_sized, call)),
@@ -67,15 +66,14 @@ class DenoisingPreviews:
                     self._tell(sketch)
             except Exception as error:  # such as a lack of memory: the picture does without
                 call.give_up()
-                self._note(error)
+                self._note(type(call.pipeline).__name__, error)
             return result
 
         return watched
 
-    def _note(self, error: Exception) -> None:
+    def _note(self, name: str, error: Exception) -> None:
         if not self._has_failed:
             self._has_failed = True
-            name = type(self._pipeline).__name__
             self._log("WARNING", one_line(f"no preview of {name}: {error!r}")[:300])
 
 
@@ -88,7 +86,7 @@ class _Call:
 
     def __init__(self, pipeline: Any, leases: Sequence[Lease]) -> None:
         self.size: tuple[int, int] | None = None
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._leases = leases
         self._passes = 0  # that the scheduler has seen
         self._due: list[dict[int, int]] | None = None  # by lease: pass to the preview's number
@@ -103,7 +101,7 @@ class _Call:
         Args:
             taken: its arguments.
         """
-        scheduler = self._pipeline.scheduler
+        scheduler = self.pipeline.scheduler
         all_passes = len(scheduler.timesteps)  # of some schedulers two to a step
         steps = getattr(scheduler, "num_inference_steps", None) or all_passes
         if self._due is None:
@@ -113,7 +111,7 @@ class _Call:
         if not rows:
             return
         clean = clean_latents(scheduler, taken, result)[rows]
-        pixels = decode_small(self._pipeline, clean, self.size)
+        pixels = decode_small(self.pipeline, clean, self.size)
         for index, row in enumerate(rows):
             yield Sketch(
                 self._leases[row],

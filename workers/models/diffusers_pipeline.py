@@ -93,9 +93,7 @@ class DiffusersPipeline(ModelFamily):
         self._vae = VaeTiles(getattr(pipeline, "vae", None))
         self.pipeline = pipeline
         self._step_noise = StepNoise(pipeline)
-        self._previews = DenoisingPreviews(
-            pipeline, lambda sketch: self._tell_preview(sketch), self._log
-        )
+        self._previews = DenoisingPreviews(lambda sketch: self._tell_preview(sketch), self._log)
         self._caching = StepCaching(pipeline, self._denoiser, self.spec.step_cache)
         choose_attention(self._denoiser, self.spec.attention_backend, self._log)
         self._loras = LoraManager(pipeline, self.spec.max_resident_loras, self._log)
@@ -190,8 +188,8 @@ class DiffusersPipeline(ModelFamily):
             arguments = {k: v for k, v in arguments.items() if k != "negative_prompt"}
         steps = self._own_steps or self._value(arguments, "num_inference_steps")
         self._step_noise.generator = one_or_all
-        with self._caching.fresh(steps), self._previews.of(leases):
-            pipeline = self.pipeline_for(leases[0].task)
+        pipeline = self.pipeline_for(leases[0].task)
+        with self._caching.fresh(steps), self._previews.of(leases, pipeline):
             return pipeline(generator=one_or_all, output_type="np", **arguments)
 
     @property
