@@ -288,3 +288,16 @@ def test_what_is_missing_is_one_clear_error(
     assert "no verdicts of none; it has vlm-bad-tiny, vlm-good-tiny." in capsys.readouterr().err
     assert benchmark(["agreement", str(judged / "bench")]) == 2
     assert "results.jsonl: cannot be read" in capsys.readouterr().err
+
+
+def test_without_anything_to_agree_with_nothing_is_edited(
+    judged: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(judged)
+    assert benchmark(["agreement"], backend=InlineBackend()) == 2
+    assert "expected --data PATH with what people preferred, or" in capsys.readouterr().err
+    plain = PROJECT / "examples/edit_pairs"
+    line = ["agreement", "--data", str(plain), "--output-dir", str(judged / "new")]
+    assert benchmark(line, backend=InlineBackend()) == 2
+    assert "does not say what people preferred" in capsys.readouterr().err
+    assert not (judged / "new").exists() and not (judged / "outputs").exists()
