@@ -222,7 +222,7 @@ def _check_preferences(options: argparse.Namespace) -> None:
     if not comparisons_of(_pairs_without_pictures(settings)):
         raise InputError(
             f"data: {settings.data} does not say what people preferred (docs/EDIT_BENCHMARK.md, "
-            "How far can the judge be trusted). To compare judges with each other, give the results "
+            "How far can the judge be trusted). To compare judges, give the results "
             "folders of their runs."
         )
 
