@@ -489,3 +489,23 @@ def test_runs_are_compared_by_any_judge_that_scored_them_all(tmp_path: Path) -> 
     assert line.means == pytest.approx([48**0.5] * 2)
     with pytest.raises(InputError, match="no tables of the judge 'strict'; it has judge"):
         compare(folders, "O", 100, "strict")
+
+
+def test_runs_are_compared_by_the_main_score_of_their_judge(
+    tmp_path: Path,
+) -> None:
+    folders = []
+    for name, unlike in (("a", 0.5), ("b", 0.25)):
+        scores = {"l1_source": 0.1, "lpips_source": unlike}
+        records = [replace(record("sky", i), scores=scores) for i in range(2)]
+        (tmp_path / name).mkdir()
+        by = replace(JUDGED_BY, judge="lpips-vgg")
+        write_outputs(tmp_path / name, records, summarise(records, list(scores), by, "e", 100))
+        folders.append(tmp_path / name)
+    comparison = compare(folders, None, 100)
+    assert comparison.score == "lpips_source"
+    assert comparison.overalls[0].means == [0.5, 0.25]
+    with pytest.raises(
+        InputError, match="--score O: no such score; the runs have l1_source, lpips"
+    ):
+        compare(folders, "O", 100)
