@@ -207,8 +207,7 @@ def _agreement(argv: Sequence[str], backend: WorkerBackend | None) -> int:
     pairs = None
     if options.data is not None or not options.folders:
         pairs = _pairs_without_pictures(_settings(options))
-    tell_agreement(options, folders, pairs)
-    return code
+    return code if tell_agreement(options, folders, pairs) else SOME_FAILED
 
 
 def _check_preferences(options: argparse.Namespace) -> None:
