@@ -492,7 +492,7 @@ def test_runs_are_compared_by_any_judge_that_scored_them_all(tmp_path: Path) -> 
 
 
 def test_runs_are_compared_by_the_main_score_of_their_judge(
-    tmp_path: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = []
     for name, unlike in (("a", 0.5), ("b", 0.25)):
@@ -505,7 +505,28 @@ def test_runs_are_compared_by_the_main_score_of_their_judge(
     comparison = compare(folders, None, 100)
     assert comparison.score == "lpips_source"
     assert comparison.overalls[0].means == [0.5, 0.25]
+    print_comparison(comparison)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Compared by lpips_source (how unlike the pictures look, by LPIPS; 0 is the" in shown
+    assert "as judged by lpips-vgg (" in shown
     with pytest.raises(
         InputError, match="--score O: no such score; the runs have l1_source, lpips"
     ):
         compare(folders, "O", 100)
+
+
+def test_a_category_of_one_pair_leaves_the_overall_figure_without_an_interval(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = []
+    for name, score in (("a", 4), ("b", 8)):
+        pairs = [record("sky", i, (score, score)) for i in range(3)]
+        folders.append(results(tmp_path / name, [*pairs, record("sea", 9, (score, score))]))
+    comparison = compare(folders, None, 100)
+    interval = comparison.overalls[0].differences[0].interval
+    assert (interval.mean, interval.low, interval.high) == (4.0, None, None)
+    print_comparison(comparison)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "a category with a single pair has no interval, and neither has overall" in shown
+    written = json.loads((folders[0] / "summary.json").read_text("utf-8"))
+    assert written["overall"]["scores"]["O"]["low"] is None

@@ -30,7 +30,7 @@ class ScoreLine:
     """One score of one category: over its pairs; overall: over the categories' means.
 
     A single value has no deviation and no interval. The interval of an overall score resamples the
-    pairs of every category, too.
+    pairs of every category, too; there is none where a category has a single scored pair.
     """
 
     mean: float
