@@ -325,7 +325,7 @@ def test_judges_of_other_edits_cannot_be_compared(
 
 
 def pair_record(name: str) -> str:
-    record = {
+    record: dict[str, Any] = {
         "pair_id": name, "category": "add", "instruction": "add a cat", "language": "en",
         "source_images": [], "edited_image": None, "outcome": "scored", "scores": {"O": 4.0},
         "error": None, "edit_seconds": 1.0, "score_seconds": 1.0, "seed": 1,
