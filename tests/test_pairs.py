@@ -545,3 +545,20 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     file = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
     Image.new(mode, (9, 9)).save(file)
     assert read_image(file).mode == "RGB"
+
+
+def test_a_column_that_may_be_the_picture_is_named(tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text("picture,instruction\na.png,add a cat\n", "utf-8")
+    problem = str(only(table).problem)
+    assert "input_file_name: is missing or empty; did you mean 'picture'?" in problem
+    assert "`fields: {image: picture}`" in problem
+    table.write_text("foto,instruction\na.png,add a cat\n", "utf-8")
+    assert "The row has foto, instruction." in str(only(table).problem)
+
+
+def test_a_file_that_is_no_table_is_not_wrong_at_row_0(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\n", "utf-8")
+    with pytest.raises(InputError, match=r"prompts.txt: not valid JSON: .*CSV, TSV, parquet"):
+        read(prompts)
