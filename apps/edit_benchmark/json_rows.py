@@ -175,8 +175,8 @@ class _Stream:
         others = ""
         if self._file.suffix.lower() != ".json":
             others = (
-                " Pairs come as JSON, JSONL, CSV, TSV, parquet or arrow, each with the suffix of its "
-                "format, or as a folder."
+                " Pairs come as JSON, JSONL, CSV, TSV, parquet or arrow, each with the suffix of "
+                "its format, or as a folder."
             )
         return InputError(f"{self._file}: not valid JSON: {what}.{others}")
 
