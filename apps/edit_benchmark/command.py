@@ -285,7 +285,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         write_outputs(run.root.folder, records, summary)
         if layout is not None and not interrupts.count:
             written = layout.write(results, records)
-            for line in tell_layout(layout, written, len(results)):
+            for line in tell_layout(layout, written, pairs.pairs):
                 logger.info(line)
         elapsed = time_line(run.status())
     _tell_unparsed(records, run.judge.type.varies)
