@@ -530,3 +530,11 @@ def test_a_category_of_one_pair_leaves_the_overall_figure_without_an_interval(
     assert "a category with a single pair has no interval, and neither has overall" in shown
     written = json.loads((folders[0] / "summary.json").read_text("utf-8"))
     assert written["overall"]["scores"]["O"]["low"] is None
+
+
+def test_where_nothing_was_scored_there_is_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    gone = [replace(record("sky", i), outcome="score_failed", scores=None) for i in range(2)]
+    print_summary(summary_of(gone), Path("out"))
+    shown = capsys.readouterr().out
+    assert "no pair has a score (2 failed); results.jsonl says why" in shown
+    assert "category" not in shown and "95 %" not in shown

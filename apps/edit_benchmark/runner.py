@@ -12,6 +12,7 @@ from apps.edit_benchmark.editing import Edit
 from apps.edit_benchmark.edits import Edits, lora_folders
 from apps.edit_benchmark.engine_choice import EngineChoice
 from apps.edit_benchmark.execution import Execution
+from apps.edit_benchmark.judge_files import missing_files
 from apps.edit_benchmark.output_size import sizes_judged
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pair_result import AttemptResult, PairResult
@@ -28,6 +29,7 @@ from core.dry_run.planner import quiet
 from core.dry_run.run_plan import RunPlan
 from core.engine.backend import WorkerBackend
 from core.engine_choice import Workplace, server_of
+from core.errors import InputError
 from core.events import Event, Listener, ignore, tell
 from core.intake.plan_summary import PlanSummary
 from core.intake.planning import Plan, tell_plan
@@ -118,6 +120,7 @@ class EditBenchmark:
         )
         self._roles = [r for r in (self._editing, self._scoring) if r is not None]
         given = (lambda: backend) if backend is not None else None
+        self._loads_here = given is None and self._server is None and settings.engine == "local"
         if given is None and self._workplace is not None:
             given = self._workplace.backend
         choice = EngineChoice(settings, self._roles, self._server, given)
@@ -239,7 +242,18 @@ class EditBenchmark:
             None if self._server is None else self._server.name,
             self._planned_scores.unjudged(),
         )
-        return replace(plan_of_run, notes=[*self._recognised(), *plan_of_run.notes])
+        problems = list(plan_of_run.problems)
+        told = any(model.kind == "score" and model.problems for model in plan_of_run.models)
+        if not told and (missing := self._missing_files()) is not None:
+            problems.append(missing)
+        notes = [*self._recognised(), *plan_of_run.notes]
+        return replace(plan_of_run, notes=notes, problems=problems)
+
+    def _missing_files(self) -> str | None:
+        """Why the judge's model cannot be had; None where it can, or is not needed here."""
+        if not self._loads_here or not _has_work(self._score_summary):
+            return None
+        return missing_files(self.judge_model)
 
     def _recognised(self) -> list[str]:
         return [read_as(self._pairs), judged_with(self.judge)] if self._pairs else []
@@ -254,7 +268,14 @@ class EditBenchmark:
     # -- running -------------------------------------------------------------
 
     def run(self) -> list[PairResult]:
-        """Edit and score; one record per pair, in input order."""
+        """Edit and score; one record per pair, in input order.
+
+        Raises:
+            InputError: the judge's model cannot be had; nothing was edited.
+        """
+        missing = self._missing_files()
+        if missing is not None:
+            raise InputError(f"{missing} Nothing was edited, because nothing could be scored.")
         with self._session.run():
             return self._run()
 

@@ -52,6 +52,9 @@ def print_summary(summary: Summary, folder: Path) -> None:
     print(one_line(f"judge: {judge.identity}{judge.computed}"))
     if judge.usage is not None:
         print(f"judge's server: {usage_line(judge.usage)}")
+    if not any(judge.overall.scored for judge in (summary, *summary.judges)):
+        print(_nothing_scored(summary.overall))
+        return
     _print_figures(summary)
     drifts = [DRIFT] if summary.overall.drift else []
     for note in (*explain(summary.names), NOTE, *drifts):
@@ -60,6 +63,13 @@ def print_summary(summary: Summary, folder: Path) -> None:
         print(textwrap.fill(_best_of(summary.best_of), columns_of_terminal()))
     if len(summary.judges) > 1:
         _print_judges(summary)
+
+
+def _nothing_scored(line: OverallLine) -> str:
+    """What became of the pairs, in place of a table without a score."""
+    counts = {"failed": line.failed, "unparsed": line.unparsed, "not tried": line.not_tried}
+    ends = ", ".join(f"{count} {end}" for end, count in counts.items() if count)
+    return f"no pair has a score ({ends or 'no pairs'}); results.jsonl says why"
 
 
 def _best_of(found: dict[str, Any]) -> str:
