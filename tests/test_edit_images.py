@@ -312,6 +312,36 @@ def test_a_plan_touches_nothing(command: Command) -> None:
     assert not (command.folder / "outputs").exists()
 
 
+def test_a_plan_is_of_the_tasks_that_are_chosen(command: Command) -> None:
+    for name in ("a.png", "b.png"):
+        command.picture(name)
+    (command.folder / "bad.png").write_text("no picture")
+    line = ("a.png", "b.png", "bad.png", *NIGHT)
+    code, said = command.run(*line, "--only", "b_make_it_night", "--dry-run")
+    assert code == 0 and "Plan: 1 new" in said
+    assert command.run(*line, "--only-failed", "--dry-run")[1].startswith("Nothing is edited")
+    assert not (command.folder / "outputs").exists()
+    assert command.run(*line)[0] == 1
+    before = {f: f.stat().st_mtime_ns for f in (command.folder / "outputs").rglob("*")}
+    code, said = command.run(*line, "--only-failed", "--dry-run")
+    assert code == 2 and "Plan: 1 unusable" in said
+    code, said = command.run(*line, "--where", "status=done", "--dry-run")
+    assert code == 0 and "Plan: 2 unchanged" in said
+    assert before == {f: f.stat().st_mtime_ns for f in (command.folder / "outputs").rglob("*")}
+
+
+@pytest.mark.parametrize("only_looks", [(), ("--dry-run",)])
+def test_a_selection_that_cannot_be_done_leaves_no_folder(
+    command: Command, only_looks: tuple[str, ...]
+) -> None:
+    command.picture("a.png")
+    code, said = command.run("a.png", *NIGHT, "--only", "foo", *only_looks)
+    assert code == 2 and "nothing here is called 'foo'; ids here are like a_make_it_night" in said
+    code, said = command.run("a.png", *NIGHT, "--where", "status=failed", *only_looks)
+    assert code == 0 and "no edit fits" in said
+    assert not (command.folder / "outputs").exists()
+
+
 def test_events_are_json_lines(command: Command) -> None:
     command.picture("house.png")
     code, said = command.run("house.png", *NIGHT, "--json", "--quiet")
