@@ -226,6 +226,31 @@ def test_a_bad_entry_fails_alone_and_says_where_it_stands(command: Command) -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "where"),
+    [
+        ("e.csv", "picture,instruction\na.png,make it night\na.png,\n", "row 2 (line 3)"),
+        ("e.json", '[{"picture": "a.png", "edit": "make it night"}, "a.png"]', "entry 2"),
+    ],
+)
+def test_a_row_without_an_instruction_fails_alone(
+    command: Command, name: str, text: str, where: str
+) -> None:
+    command.picture("a.png")
+    (command.folder / name).write_text(text)
+    code, said = command.run(name)
+    assert code == 1 and "2 edits: 1 done, 1 failed" in said
+    done, failed = command.records("e")
+    assert done["success"] and str(failed["error"]).startswith(f"{name}: {where}: has no instr")
+    assert "2 edits: 1 done, 1 skipped" in command.run(name, "--instruction", "make it day")[1]
+
+
+def test_a_list_without_any_instruction_is_one_error(command: Command) -> None:
+    (command.folder / "e.csv").write_text("picture,instruction\na.png,\na.png,\n")
+    with pytest.raises(InputError, match=r"e\.csv: row 1 \(line 2\): has no instruction; give"):
+        read_edits("e.csv")
+
+
 # -- what is shown beside it -------------------------------------------------------
 
 
