@@ -350,6 +350,11 @@ def test_a_plan_is_of_the_tasks_that_are_chosen(command: Command) -> None:
     before = {f: f.stat().st_mtime_ns for f in (command.folder / "outputs").rglob("*")}
     code, said = command.run(*line, "--only-failed", "--dry-run")
     assert code == 2 and "Plan: 1 unusable" in said
+    assert said.endswith("\nThe run would do nothing: mend what is unusable.\n")
+    said = command.run(*line, "--dry-run")[1]
+    assert "\nThere is nothing else to do: mend what is unusable" in said
+    said = command.run(*line, "--overwrite", "--dry-run")[1]
+    assert "\nThe run would do the others: mend what is unusable" in said
     code, said = command.run(*line, "--where", "status=done", "--dry-run")
     assert code == 0 and "Plan: 2 unchanged" in said
     assert before == {f: f.stat().st_mtime_ns for f in (command.folder / "outputs").rglob("*")}
@@ -387,6 +392,10 @@ def test_events_are_json_lines(command: Command) -> None:
         ("e.csv --instruction x", "have instructions of their own in the file"),
         ("bad.csv", "bad.csv: line 1: no column gives the picture"),
         ("typo.csv", "column 'instructoin' is unknown; did you mean 'instruction'?"),
+        ("a.png --instruction ' '", "--instruction: is blank; say what is to change"),
+        ("a.png --instruction x --with gone.png", "--with: 'gone.png' is not a file"),
+        ("a.png --instruction x --with e.csv", "--with: e.csv is no picture"),
+        ("a.png --instruction x --mask e.csv", "e.csv is no picture"),
         ("a.png --instruction x --mask gone", "there is no such file or folder"),
         ("a.png --instruction x --grid stepps=3", "did you mean 'steps'?"),
         ("a.png --instruction x --seed -1", "expected a whole number from 0"),

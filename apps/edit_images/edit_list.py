@@ -23,6 +23,7 @@ from core.errors import InputError, one_line
 from core.intake.task_kinds import PlacedTask, TaskInput
 from core.names import bounded, counted
 from core.paths import as_text
+from core.pictures.source_images import inspect_image
 from core.seeds import RANDOM
 from core.store.outputs import PICTURE_SUFFIXES
 
@@ -84,11 +85,15 @@ def read_edits(
 
     Raises:
         InputError: there is nothing to edit, no instruction is given for a picture or for any entry
-            of a list, or a list cannot be read.
+            of a list, or a list, reference or mask cannot be read.
     """
     pictures = [pictures] if isinstance(pictures, str | Path) else pictures
     instructions = [instructions] if isinstance(instructions, str) else instructions
     references = [references] if isinstance(references, str | Path) else references
+    if any(not text.strip() for text in instructions):
+        raise InputError("--instruction: is blank; say what is to change.")
+    for reference in references:  # now, and not once for each picture
+        inspect_image(reference, "--with")
     reading = _Reading()
     for given in find_pictures(pictures, left_out):
         if isinstance(given, FoundTable):
@@ -196,6 +201,7 @@ class _Masks:
             found = list(find_pictures([path]))
             self._by_name = {p.name: str(p.file) for p in found if not isinstance(p, FoundTable)}
         elif path.is_file():
+            inspect_image(path, "--mask")  # now, and not once for each picture
             self._file = str(path)
         else:
             raise InputError(f"--mask: {str(given)!r}: there is no such file or folder.")
