@@ -30,13 +30,12 @@ from cluster.protocol import (
     Refused,
     Remark,
 )
-from cluster.ray_environment import before_import, is_loopback
+from cluster.ray_environment import ADDRESS, before_import, is_loopback
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 ANSWER = 2.0  # seconds for the head of a cluster that is noted
 LOOK = 0.5  # seconds between looks at the cluster's nodes
 AGAIN = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds before an agent is placed anew on a node
-ADDRESS = "RAY_ADDRESS"
 NOTE = Path("/tmp/ray/ray_current_cluster")  # where Ray notes the address of a cluster
 
 

@@ -16,6 +16,7 @@ from loguru import logger
 
 from cluster.backend import ClusterBackend, devices_of
 from cluster.protocol import Connect, Connected, Refused
+from cluster.reachable import check_reachable
 from core.devices.device import Device
 from core.errors import DeviceError, InputError
 from core.settings import PROJECT_DIR, RaySettings, SupervisionSettings
@@ -53,6 +54,7 @@ class Connections:
         num_gpus: int | None,
     ) -> None:
         check_installed()
+        check_reachable(settings.address)
         self._told = Connect(settings, supervision, start_method, device, num_gpus)
         self._open: ClusterBackend | None
         self._open, self.devices = _connect(self._told)
@@ -84,7 +86,9 @@ def _connect(told: Connect) -> tuple[ClusterBackend, list[Device]]:
     if not isinstance(answer, Connected):
         backend.close()
         place = settings.address or "auto"
-        why = answer.why if isinstance(answer, Refused) else f"no answer; {log.last_line}"
+        said = f" Ray's last words: {log.last_line}" if log.last_line else ""
+        silent = f"it did not answer within {CONNECTING:.0f} s.{said}"
+        why = answer.why if isinstance(answer, Refused) else silent
         raise InputError(f"ray.address: the cluster ({place}) cannot be used: {why}")
     devices = devices_of(answer.nodes)
     if num_gpus is not None and len(devices) < num_gpus:

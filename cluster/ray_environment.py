@@ -2,6 +2,7 @@
 
 import os
 
+ADDRESS = "RAY_ADDRESS"  # the variable that names a cluster
 OBJECT_STORE_BYTES = 200 * 1024**2  # of a local cluster, whose pictures lie in a shared folder
 QUICK_DETECTION = {  # of a dead node in 2.5 s in place of 14, of a stopped one in 9 in place of 64
     "health_check_initial_delay_ms": 1000,

@@ -1,5 +1,6 @@
 """Whose devices do the work: what is asked for, and what cannot be meant."""
 
+import socket
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,19 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_started(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], options: tuple[str, ...], word: str
 ) -> None:
     assert word in refused(tmp_path, capfd, *options)
+
+
+def test_an_address_at_which_nobody_listens_is_told_at_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        said = refused(tmp_path, capfd, "--engine", "ray", "--address", address)
+    assert f"no cluster answers at {address} (Connection refused)" in said
+    assert "ray start --head" in said
+    said = refused(tmp_path, capfd, "--engine", "ray", "--address", "no-such-host.invalid:6379")
+    assert "no cluster answers at no-such-host.invalid:6379" in said
 
 
 @pytest.mark.parametrize("key, value", [("engine", "spark"), ("ray", {"adress": "auto"})])
