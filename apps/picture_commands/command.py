@@ -166,7 +166,8 @@ def do(
             inputs, again = chosen_of(options, settings, inputs, generator), None
             if not len(inputs):
                 verb = "drawn" if work.draws else "edited"
-                print(f"Nothing is {verb}: no {source.noun} fits. {one_line(place_of(generator))}")
+                place = f" {place_of(generator)}" if generator.output_folder.is_dir() else ""
+                print(one_line(f"Nothing is {verb}: no {source.noun} fits.{place}"))
                 return ALL_DONE
         if options.dry_run:
             return print_plan_of(generator, inputs, [source.folder], f"{source.noun}s")
