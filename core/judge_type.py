@@ -29,6 +29,7 @@ class JudgeType:
         loads: its workers load a model, and need a device. Others ask somebody else's server.
         usual_temperature: at which it is asked where neither settings nor prompt file say it; None
             leaves it to whoever serves the model.
+        networks: which models it takes, in words, where they are no chat models.
         packages: optional ones that its workers import: module, and what pip calls it.
         from_zero: its numbers are 0 and above, whatever the prompt file.
     """
@@ -44,6 +45,7 @@ class JudgeType:
     named_by: tuple[str, ...] = ()
     loads: bool = True
     usual_temperature: float | None = 0.0
+    networks: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
     from_zero: bool = True
 

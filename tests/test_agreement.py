@@ -288,3 +288,46 @@ def test_what_is_missing_is_one_clear_error(
     assert "no verdicts of none; it has vlm-bad-tiny, vlm-good-tiny." in capsys.readouterr().err
     assert benchmark(["agreement", str(judged / "bench")]) == 2
     assert "results.jsonl: cannot be read" in capsys.readouterr().err
+
+
+def test_without_anything_to_agree_with_nothing_is_edited(
+    judged: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(judged)
+    assert benchmark(["agreement"], backend=InlineBackend()) == 2
+    assert "expected --data PATH with what people preferred, or" in capsys.readouterr().err
+    plain = PROJECT / "examples/edit_pairs"
+    line = ["agreement", "--data", str(plain), "--output-dir", str(judged / "new")]
+    assert benchmark(line, backend=InlineBackend()) == 2
+    assert "does not say what people preferred" in capsys.readouterr().err
+    assert not (judged / "new").exists() and not (judged / "outputs").exists()
+
+
+def test_judges_of_other_edits_cannot_be_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    rows = [pair_record(name) for name in ("0a", "0b")]
+    for folder, edit in (("x", "one"), ("y", "another"), ("z", "one")):
+        for name, score in (("0a", 4.0), ("0b", 6.0)):
+            verdict = "add/" + name, (score, score), f"{edit} {name}"
+            write_verdict(tmp_path / folder, f"judge-{folder}", *verdict)
+        (tmp_path / folder / "results.jsonl").write_text("".join(rows), "utf-8")
+    x, y, z = (str(tmp_path / name) for name in "xyz")
+    assert benchmark(["agreement", x, y]) == 1
+    says = " ".join(capsys.readouterr().err.split())
+    assert "A and B have no edit that is the same picture (0 of 2); score one run's edits" in says
+    assert f"--score-only {x}." in says
+    assert benchmark(["agreement", x]) == 1
+    assert "A is the only judge" in capsys.readouterr().err
+    assert benchmark(["agreement", x, z]) == 0
+    assert "-: an order needs 3 edits, and scores of" in capsys.readouterr().out
+
+
+def pair_record(name: str) -> str:
+    record: dict[str, Any] = {
+        "pair_id": name, "category": "add", "instruction": "add a cat", "language": "en",
+        "source_images": [], "edited_image": None, "outcome": "scored", "scores": {"O": 4.0},
+        "error": None, "edit_seconds": 1.0, "score_seconds": 1.0, "seed": 1,
+    }  # fmt: skip
+    return json.dumps(record) + "\n"

@@ -489,3 +489,44 @@ def test_runs_are_compared_by_any_judge_that_scored_them_all(tmp_path: Path) -> 
     assert line.means == pytest.approx([48**0.5] * 2)
     with pytest.raises(InputError, match="no tables of the judge 'strict'; it has judge"):
         compare(folders, "O", 100, "strict")
+
+
+def test_runs_are_compared_by_the_main_score_of_their_judge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = []
+    for name, unlike in (("a", 0.5), ("b", 0.25)):
+        scores = {"l1_source": 0.1, "lpips_source": unlike}
+        records = [replace(record("sky", i), scores=scores) for i in range(2)]
+        (tmp_path / name).mkdir()
+        by = replace(JUDGED_BY, judge="lpips-vgg")
+        write_outputs(tmp_path / name, records, summarise(records, list(scores), by, "e", 100))
+        folders.append(tmp_path / name)
+    comparison = compare(folders, None, 100)
+    assert comparison.score == "lpips_source"
+    assert comparison.overalls[0].means == [0.5, 0.25]
+    print_comparison(comparison)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Compared by lpips_source (how unlike the pictures look, by LPIPS; 0 is the" in shown
+    assert "as judged by lpips-vgg (" in shown
+    with pytest.raises(
+        InputError, match="--score O: no such score; the runs have l1_source, lpips"
+    ):
+        compare(folders, "O", 100)
+
+
+def test_a_category_of_one_pair_leaves_the_overall_figure_without_an_interval(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = []
+    for name, score in (("a", 4), ("b", 8)):
+        pairs = [record("sky", i, (score, score)) for i in range(3)]
+        folders.append(results(tmp_path / name, [*pairs, record("sea", 9, (score, score))]))
+    comparison = compare(folders, None, 100)
+    interval = comparison.overalls[0].differences[0].interval
+    assert (interval.mean, interval.low, interval.high) == (4.0, None, None)
+    print_comparison(comparison)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "a category with a single pair has no interval, and neither has overall" in shown
+    written = json.loads((folders[0] / "summary.json").read_text("utf-8"))
+    assert written["overall"]["scores"]["O"]["low"] is None

@@ -10,6 +10,9 @@ import yaml
 from PIL import Image
 
 from apps.edit_benchmark.command import main
+from apps.edit_benchmark.layout_folder import LayoutFolder, tell_layout
+from apps.edit_benchmark.pair import Pair
+from apps.log_lines import set_up_logging
 from core.settings import PROJECT_DIR
 from tests import published_sets
 from tests.edit_world import settings
@@ -70,3 +73,18 @@ def test_a_benchmark_is_edited_written_for_its_scorer_and_scored_from_there(
     rescored = [json.loads(line) for line in (tmp_path / "out/again/results.jsonl").open()]
     assert sorted(r["edited_image"] for r in rescored) == sorted(map(str, edits))
     assert [r["scores"] for r in rescored] == [r["scores"] for r in records]
+
+
+def test_a_scorer_is_not_recommended_for_data_of_another_benchmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_logging("INFO")
+    folder = LayoutFolder(tmp_path / "pairs", "imgedit")
+    own, other = (Pair("1", "add", "add a cat", data_set=n) for n in ("imgedit", "gedit"))
+    folder.check([own])
+    assert not capsys.readouterr().err
+    [_, scorer] = tell_layout(folder, 1, [own])
+    assert "--edit_json Benchmark/singleturn/singleturn.json" in scorer and "..." not in scorer
+    folder.check([other])
+    assert "the data is not of that benchmark (it was read as gedit)" in capsys.readouterr().err
+    assert len(list(tell_layout(folder, 1, [other]))) == 1

@@ -424,9 +424,11 @@ def test_a_benchmark_is_planned_edits_and_scores(
     said = capfd.readouterr().out
     assert "Plan for edits: 3 new." in said and "Plan for scores: 3 new." in said
     assert "Edit: 3 tasks." in said and "Score: 3 tasks." in said
+    assert "Note: The data is read as imagefolder" in said
+    assert "Note: Edits are judged by vlm with the protocol viescore.yaml." in said
     assert not (tmp_path / "out").exists()
     assert benchmark(command, backend=InlineBackend()) == 0
-    capfd.readouterr()
+    assert "The data is read as imagefolder" in capfd.readouterr().err
     before = tree(tmp_path)
     assert benchmark([*command, "--dry-run"], backend=InlineBackend()) == 0
     assert tree(tmp_path) == before

@@ -348,7 +348,6 @@ def _compare(bench: Bench, a: Path, b: Path) -> tuple[str, str]:
         ({"judge": {"batch_size": 0}}, "judge.batch_size"),
         ({"judge": {"prompts": "mine.yaml"}}, "'mine.yaml' is no file"),
         ({"judge": {"type": "oracle"}}, "judge.type"),
-        ({"judge": {"type": "clip", "model": "auto"}}, "for clip name a CLIP or SigLIP"),
         ({"editor": {"model": "no/such/model/at/all"}}, "neither an existing folder nor a hub id"),
         ({"gpus_per_worker": 2}, "needs parallel_mode: model_parallel"),
         ({"editor": {"models": "x"}}, "editor.models"),

@@ -123,6 +123,7 @@ def test_scores_follow_edits_and_are_waited_for() -> None:
         clock.now += 2.0
         tracker.hear(TaskEnded(Result(n, f"e{n}", "done", "", worker="gpu0"), 1, shape=edit))
         tracker.add([score])
+        assert tracker.counts() == (n + 1, 60), "the total stays, as the lines of a run show it"
         tracker.expect("score", 29 - n)
         if n == 20:
             assert tracker.status().seconds_left is None, "how long a score takes, nobody knows"

@@ -13,6 +13,8 @@ from PIL import Image
 
 from apps.edit_benchmark.command import main as benchmark
 from apps.edit_benchmark.score_names import decimals, explain
+from apps.edit_benchmark.settings import load_benchmark_settings
+from core.devices.edit_models import judge_model
 from core.errors import InputError
 from core.judge import load_judge
 from core.judges.metrics import NAMES
@@ -287,3 +289,17 @@ def test_every_metric_is_explained() -> None:
         2,
         4,
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "networks"),
+    [
+        ("clip", "a CLIP or SigLIP, such as"),
+        ("metrics", "a CLIP, SigLIP or DINO, such as"),
+        ("lpips", "a VGG16 or AlexNet, such as timm/vgg16.tv_in1k."),
+    ],
+)
+def test_a_metric_without_a_model_says_which_it_takes(kind: str, networks: str) -> None:
+    settings = load_benchmark_settings({"judge": {"type": kind, "model": "auto"}})
+    with pytest.raises(InputError, match=f"for {kind} name {networks}"):
+        judge_model(settings, [])

@@ -26,6 +26,7 @@ from core.intake.task_kinds import LoraFinder
 from core.pictures.source_images import inspect_image, read_image
 from core.store.outputs import OutputRoot
 from core.tasks import EditTask
+from tests import published_sets
 
 
 def png(colour: str = "red", size: tuple[int, int] = (32, 24)) -> bytes:
@@ -545,3 +546,35 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     file = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
     Image.new(mode, (9, 9)).save(file)
     assert read_image(file).mode == "RGB"
+
+
+def test_a_column_that_may_be_the_picture_is_named(tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text("picture,instruction\na.png,add a cat\n", "utf-8")
+    problem = str(only(table).problem)
+    assert "input_file_name: is missing or empty; did you mean 'picture'?" in problem
+    assert "`fields: {image: picture}`" in problem
+    table.write_text("foto,instruction\na.png,add a cat\n", "utf-8")
+    assert "The row has foto, instruction." in str(only(table).problem)
+
+
+def test_a_file_that_is_no_table_is_not_wrong_at_row_0(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\n", "utf-8")
+    with pytest.raises(InputError, match=r"prompts.txt: not valid JSON: .*CSV, TSV, parquet"):
+        read(prompts)
+
+
+def test_what_is_chosen_of_is_all_that_the_data_has(tmp_path: Path) -> None:
+    data = published_sets.magicbrush_table(tmp_path / "magicbrush")
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), format="{message}")
+    try:
+        read_pairs(data, tmp_path, Choice(subsets=[["multi-turn"]]))
+        read_pairs(data, tmp_path, Choice(limit=1))
+    finally:
+        logger.remove(sink)
+    has = "it has 3, of which 2 are run unless multi-turn is asked for.\n"
+    assert lines == [
+        f"2 pairs of magicbrush are chosen; {has}", f"1 pair of magicbrush is chosen; {has}",
+    ]  # fmt: skip

@@ -607,7 +607,7 @@ def test_tables_without_pyarrow_are_refused_in_a_line(
         ("t.json", b'[{"a": 1}', "not valid JSON at row 1: expected ',', found 'the end'"),
         ("t.json", b'{"a": {"b": [1, 2}}', "not valid JSON at row 1"),
         ("t.json", b"[" * 100_000, "not valid JSON"),
-        ("t.json", b"[] []", "not valid JSON at row 0: text after its end"),
+        ("t.json", b"[] []", "not valid JSON: text after its end"),
         ("t.json", b"17", "expected a list or an object of rows, found a int"),
         ("t.json", b"\xff[]", "not UTF-8"),
     ],

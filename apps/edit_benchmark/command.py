@@ -35,8 +35,10 @@ from apps.edit_benchmark.layout import official_names
 from apps.edit_benchmark.layout_folder import LayoutFolder, tell_layout
 from apps.edit_benchmark.official_results import official_table
 from apps.edit_benchmark.outputs import write_outputs
+from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pair_result import PairResult
 from apps.edit_benchmark.pairs import PairSet, find_data, read_pairs
+from apps.edit_benchmark.preferences import comparisons_of
 from apps.edit_benchmark.records import Record, record_of
 from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_settings
@@ -49,7 +51,7 @@ from apps.log_lines import set_up_logging
 from apps.progress import create_view
 from apps.run_summary import failure_lines, time_line
 from core.engine.backend import WorkerBackend
-from core.errors import MultiGPUError
+from core.errors import InputError, MultiGPUError
 from core.events import told_both
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
 from core.names import bounded, counted
@@ -196,6 +198,7 @@ def _agreement(argv: Sequence[str], backend: WorkerBackend | None) -> int:
     folders = [user_path(folder, "a results folder") for folder in options.folders]
     code = ALL_SCORED
     if not folders:
+        _check_preferences(options)
         with Interrupts(argv) as interrupts:
             code = _run_interruptibly(options, interrupts, backend)
         if options.dry_run or code not in (ALL_SCORED, SOME_FAILED):
@@ -203,12 +206,29 @@ def _agreement(argv: Sequence[str], backend: WorkerBackend | None) -> int:
         folders = [_results_folder(_settings(options), options)]
     pairs = None
     if options.data is not None or not options.folders:
-        settings = _settings(options)
-        with TemporaryDirectory() as kept:
-            read = _pairs(settings, find_data(settings.data), Path(kept), with_pictures=False)
-        pairs = read.pairs
-    tell_agreement(options, folders, pairs)
-    return code
+        pairs = _pairs_without_pictures(_settings(options))
+    return code if tell_agreement(options, folders, pairs) else SOME_FAILED
+
+
+def _check_preferences(options: argparse.Namespace) -> None:
+    """Raise InputError where there is nothing that a judge could agree with, before any work."""
+    if options.data is None and options.config is None:
+        raise InputError(
+            "agreement: expected --data PATH with what people preferred, or the results folders of "
+            "earlier runs (see agreement --help)."
+        )
+    settings = _settings(options)
+    if not comparisons_of(_pairs_without_pictures(settings)):
+        raise InputError(
+            f"data: {settings.data} does not say what people preferred (docs/EDIT_BENCHMARK.md, "
+            "How far can the judge be trusted). To compare judges, give the results "
+            "folders of their runs."
+        )
+
+
+def _pairs_without_pictures(settings: BenchmarkSettings) -> list[Pair]:
+    with TemporaryDirectory() as kept:
+        return _pairs(settings, find_data(settings.data), Path(kept), with_pictures=False).pairs
 
 
 def _run_interruptibly(
@@ -265,7 +285,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         write_outputs(run.root.folder, records, summary)
         if layout is not None and not interrupts.count:
             written = layout.write(results, records)
-            for line in tell_layout(layout, written, len(results)):
+            for line in tell_layout(layout, written, pairs.pairs):
                 logger.info(line)
         elapsed = time_line(run.status())
     _tell_unparsed(records, run.judge.type.varies)

@@ -75,9 +75,16 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All categories, then `overall` (the mean over categories) of each part of the data."""
+    """All categories, then `overall` (the mean over categories) of each part of the data.
+
+    Attributes:
+        score: by which runs are compared.
+        names: all scores that the runs have in common.
+        without_all: pairs that some run has no such score of.
+    """
 
     score: str
+    names: list[str]
     runs: list[ComparedRun]
     lines: list[ComparisonLine]
     without_all: int
@@ -92,16 +99,17 @@ class Comparison:
 
 
 def compare(
-    folders: Sequence[Path], score: str, samples: int, judge: str | None = None
+    folders: Sequence[Path], score: str | None, samples: int, judge: str | None = None
 ) -> Comparison:
     """Paired differences of two or more result folders.
 
     Args:
+        score: by which; None: the judge's main score, which is the last that all runs have.
         samples: resamplings behind the intervals, and flips behind the test.
         judge: whose scores; by default those of each folder's last run.
 
     Raises:
-        InputError: no results, different judges, or no pair in common.
+        InputError: no results, different judges, no such score, or no pair in common.
     """
     places = [folder if judge is None else tables_of(folder, judge) for folder in folders]
     for folder, place in zip(folders, places, strict=True):
@@ -109,25 +117,36 @@ def compare(
             raise InputError(f"{folder}: no tables of the judge {judge!r}{_judges_in(folder)}.")
     made = [read_makers(place) for place in places]
     _check_judges(folders, made)
+    names = [n for n in made[0].names if all(n in maker.names for maker in made)]
+    score = _chosen_score(score, names)
     found = [{_key(r): r for r in read_records(place)} for place in places]
     shared = [
         [records[key] for records in found]
         for key, first in found[0].items()
         if all(key in r and r[key].instruction == first.instruction for r in found)
     ]
-    names = " and ".join(map(str, folders))
+    told = " and ".join(map(str, folders))
     if not shared:
-        raise InputError(f"{names} have no pair in common.")
+        raise InputError(f"{told} have no pair in common.")
     scored = [group for group in shared if all(_has(record, score) for record in group)]
     if not scored:
-        raise InputError(f"{names} have no pair that all of them have scored ({score}).")
+        raise InputError(f"{told} have no pair that all of them have scored ({score}).")
     everywhere = len(set().union(*found))
     runs = [
         ComparedRun(as_text(folder.name), maker.edited_by, maker.judged_by)
         for folder, maker in zip(folders, made, strict=True)
     ]
     lines = _adjusted(_lines(scored, score, samples))
-    return Comparison(score, runs, lines, everywhere - len(scored))
+    return Comparison(score, names, runs, lines, everywhere - len(scored))
+
+
+def _chosen_score(score: str | None, names: Sequence[str]) -> str:
+    """Raises InputError for a score that not all runs have."""
+    if not names:
+        raise InputError("The runs have no score in common.")
+    if score is not None and score not in names:
+        raise InputError(f"--score {score}: no such score; the runs have {', '.join(names)}.")
+    return score or names[-1]
 
 
 def _judges_in(folder: Path) -> str:

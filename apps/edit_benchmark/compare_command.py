@@ -28,7 +28,12 @@ def _arguments(argv: Sequence[str], program: str) -> argparse.Namespace:
     parser.add_argument(
         "--judge", metavar="NAME", help="whose scores (default: the judge of each one's last run)"
     )
-    parser.add_argument("--score", default="O", help="which score (default: O, the overall one)")
+    parser.add_argument(
+        "--score",
+        metavar="NAME",
+        help="which score (default: the judge's main one, the last of its table: O of judges that "
+        "are asked, such as lpips_source of LPIPS)",
+    )
     parser.add_argument(
         "--samples",
         type=positive,

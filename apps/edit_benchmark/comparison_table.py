@@ -12,7 +12,7 @@ from apps.edit_benchmark.plain_table import (
     part_cell,
     print_table,
 )
-from apps.edit_benchmark.score_names import decimals
+from apps.edit_benchmark.score_names import decimals, meaning
 from apps.edit_benchmark.significance import LEVEL
 from apps.edit_benchmark.statistics import Interval
 from apps.gallery.two_runs import ComparisonTable
@@ -46,11 +46,15 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def notes_on(comparison: Comparison) -> list[str]:
-    """Which differences are real, which pairs count, and how the runs were made and judged."""
+    """By what runs are compared, which differences are real, and how runs were made and judged."""
     letters, digits = letters_of(len(comparison.runs)), decimals(comparison.score)
-    notes = [_real("overall", comparison.overalls, letters, digits)]
+    notes = [_compared_by(comparison), _real("overall", comparison.overalls, letters, digits)]
     if len(comparison.categories) > 1:
         notes.append(_real("in a category", comparison.categories, letters, digits))
+    if any(d.interval.low is None for line in comparison.lines for d in line.differences):
+        notes.append(
+            f"{NONE}: a category with a single pair has no interval, and neither has overall then."
+        )
     if comparison.without_all:
         shared = "both" if len(letters) == 2 else "all runs"
         left_out = counted(comparison.without_all, "pair")
@@ -67,6 +71,13 @@ def notes_on(comparison: Comparison) -> list[str]:
     if len(set(made)) == 1:
         return [*notes, f"{', '.join(letters[:-1])} and {letters[-1]} edited by: {made[0]}"]
     return [*notes, *(f"{x} edited by: {by}" for x, by in zip(letters, made, strict=True))]
+
+
+def _compared_by(comparison: Comparison) -> str:
+    """The score, what it means where that is known, and who gave it."""
+    said = meaning(comparison.score, comparison.names)
+    score = f"{comparison.score} ({said})" if said else comparison.score
+    return f"Compared by {score}, as judged by {comparison.runs[0].judged_by.identity}."
 
 
 def _real(what: str, lines: Sequence[ComparisonLine], letters: Sequence[str], digits: int) -> str:

@@ -170,7 +170,15 @@ class _Stream:
             self._read(_CHUNK)
 
     def wrong(self, what: str) -> InputError:
-        return InputError(f"{self._file}: not valid JSON at row {self._row}: {what}.")
+        if self._row:
+            return InputError(f"{self._file}: not valid JSON at row {self._row}: {what}.")
+        others = ""
+        if self._file.suffix.lower() != ".json":
+            others = (
+                " Pairs come as JSON, JSONL, CSV, TSV, parquet or arrow, each with the suffix of "
+                "its format, or as a folder."
+            )
+        return InputError(f"{self._file}: not valid JSON: {what}.{others}")
 
     def _take(self, mark: str) -> None:
         if not self._taken(mark):

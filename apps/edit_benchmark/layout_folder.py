@@ -71,13 +71,24 @@ class LayoutFolder:
         """How the benchmark's scorer is called."""
         return self.layout.command(as_text(self.folder), self.model)
 
+    def fits(self, pairs: Sequence[Pair]) -> bool:
+        """Whether the pairs are of the benchmark whose scorer reads the layout."""
+        return all(pair.data_set == self.name for pair in pairs)
+
     def check(self, pairs: Sequence[Pair]) -> None:
-        """Refuse what could not be written, before anything is done.
+        """Refuse what could not be written, before anything is done; warn of other data.
 
         Raises:
             InputError: the layout has one name for two pairs, or another program's folder lies in
                 the place.
         """
+        if not self.fits(pairs):
+            forms = ", ".join(dict.fromkeys(pair.data_set for pair in pairs))
+            logger.warning(
+                f"--layout {self.name}: the data is not of that benchmark (it was read as "
+                f"{forms}). Its edits are written under such names, but the benchmark's scorer "
+                "knows only its own pairs."
+            )
         taken: dict[PurePosixPath, str] = {}
         for pair in pairs:
             place = self.layout.place(pair)
@@ -149,10 +160,11 @@ class LayoutFolder:
         return isinstance(mark, dict) and mark.get("layout") == self.name
 
 
-def tell_layout(folder: LayoutFolder, edits: int, pairs: int) -> Iterator[str]:
-    """Lines about what was written, and how it is scored."""
-    yield f"{edits} of {pairs} edits as {folder.name} names them: {as_text(folder.folder)}"
-    yield f"official scorer: {folder.command}"
+def tell_layout(folder: LayoutFolder, edits: int, pairs: Sequence[Pair]) -> Iterator[str]:
+    """Lines about what was written, and how it is scored where the data is of the benchmark."""
+    yield f"{edits} of {len(pairs)} edits as {folder.name} names them: {as_text(folder.folder)}"
+    if folder.fits(pairs):
+        yield f"official scorer: {folder.command}"
 
 
 def _bring(picture: Path, target: Path) -> None:

@@ -19,7 +19,7 @@ from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.preferences import with_names
 from apps.edit_benchmark.selection import Choice
 from core.errors import InputError
-from core.names import MAX_BYTES, cut
+from core.names import MAX_BYTES, counted, cut
 from core.paths import as_text, readings
 from core.settings import PROJECT_DIR
 from core.store.outputs import output_key
@@ -91,8 +91,18 @@ def read_pairs(
     usual = PairSet(name, known).selected(Choice())
     chosen = PairSet(name, known).selected(choice) if choice else usual
     if chosen.pairs != usual.pairs:
-        logger.info(f"{len(chosen.pairs)} pairs of {name} are chosen; it has {len(usual.pairs)}.")
+        number = len(chosen.pairs)
+        are = f"{counted(number, 'pair')} of {name} {'is' if number == 1 else 'are'} chosen"
+        logger.info(f"{are}; {_how_many(known, usual.pairs)}.")
     return chosen.unpacked(work_folder) if with_pictures else chosen
+
+
+def _how_many(every: Sequence[Pair], usual: Sequence[Pair]) -> str:
+    """How many pairs the data has, and how many of them are run where nothing is chosen."""
+    if len(every) == len(usual):
+        return f"it has {len(every)}"
+    subsets = ", ".join(dict.fromkeys(pair.asked_by for pair in every if pair.asked_by))
+    return f"it has {len(every)}, of which {len(usual)} are run unless {subsets} is asked for"
 
 
 def _known(pair: Pair, form: str, seed_by: SeedBy) -> Pair:

@@ -32,6 +32,7 @@ INSTRUCTION_HINTS = (
 PICTURE_HINTS = (
     "file_name", "image", "source", "source_image", "input_image", "input", "image_path",
     "input_path", "source_path", "image_file", "original_image", "original_image_path", "img",
+    "picture", "image_name", "filename", "path",
 )  # fmt: skip
 
 

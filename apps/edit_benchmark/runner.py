@@ -1,5 +1,6 @@
 """One benchmark run: pairs to edits to scores."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pair_result import AttemptResult, PairResult
 from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.planned import plan_benchmark
+from apps.edit_benchmark.recognised import judged_with, read_as
 from apps.edit_benchmark.roles import choose_roles, workplace_of
 from apps.edit_benchmark.scores import Scores
 from apps.edit_benchmark.settings import BenchmarkSettings
@@ -228,7 +230,7 @@ class EditBenchmark:
         with quiet():
             standings = self._planned_edits.standings(self._pairs)
             plan = self.prepare(pair_set)
-        return plan_benchmark(
+        plan_of_run = plan_benchmark(
             standings,
             [plan.summary, self._score_summary],
             self._roles,
@@ -237,6 +239,10 @@ class EditBenchmark:
             None if self._server is None else self._server.name,
             self._planned_scores.unjudged(),
         )
+        return replace(plan_of_run, notes=[*self._recognised(), *plan_of_run.notes])
+
+    def _recognised(self) -> list[str]:
+        return [read_as(self._pairs), judged_with(self.judge)] if self._pairs else []
 
     def _tell_plan(self) -> None:
         """Say what is about to be done, where there is anything to do."""
@@ -253,6 +259,8 @@ class EditBenchmark:
             return self._run()
 
     def _run(self) -> list[PairResult]:
+        for line in self._recognised():
+            logger.info(line)
         there = self.finished_edits()
         if there and not self._plan.tasks:  # else the plan says it
             every = len(self._planned_edits.attempts)

@@ -23,10 +23,15 @@ OVERALL = "O"
 
 def explain(names: Sequence[str]) -> list[str]:
     """One line for each score whose meaning is known, in the order of the columns."""
-    return [f"{name}: {meaning}" for name in names if (meaning := _meaning(name, names))]
+    return [f"{name}: {said}" for name in names if (said := meaning(name, names))]
 
 
-def _meaning(name: str, names: Sequence[str]) -> str | None:
+def meaning(name: str, names: Sequence[str]) -> str | None:
+    """What one score of a judge means; None where that is not known.
+
+    Args:
+        names: all scores of that judge.
+    """
     if name != OVERALL or name in MEANINGS:
         return MEANINGS.get(name) or _metric(name)
     parts = [other for other in names if other not in (OVERALL, "accuracy")]

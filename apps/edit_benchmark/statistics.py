@@ -15,7 +15,7 @@ CHUNK = 4_000_000  # resampled values held at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % bootstrap interval, which a single value does not have."""
+    """A mean and its 95 % bootstrap interval; None where a group has a single value."""
 
     mean: float
     low: float | None
@@ -30,12 +30,16 @@ def bootstrap_mean(values: Sequence[float], samples: int, seed: int) -> Interval
 def bootstrap_mean_of_means(
     groups: Sequence[Sequence[float]], samples: int, seed: int
 ) -> Interval | None:
-    """The mean over the groups' means, each group resampled by itself; empty ones are left out."""
+    """The mean over the groups' means, each group resampled by itself; empty ones are left out.
+
+    A group of one value does not say how far its mean can be off. Resampled, it would count as
+    exact and make the interval too narrow, so there is none.
+    """
     filled = [np.asarray(group, float) for group in groups if len(group)]
     if not filled:
         return None
     middle = float(np.mean([g.mean() for g in filled]))
-    if max(map(len, filled)) == 1:
+    if min(map(len, filled)) == 1:
         return Interval(middle, None, None)
     random = np.random.default_rng(seed)
     total = np.zeros(samples)

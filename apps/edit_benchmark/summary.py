@@ -30,7 +30,7 @@ class ScoreLine:
     """One score of one category: over its pairs; overall: over the categories' means.
 
     A single value has no deviation and no interval. The interval of an overall score resamples the
-    pairs of every category, too.
+    pairs of every category, too; there is none where a category has a single scored pair.
     """
 
     mean: float
@@ -385,10 +385,15 @@ def to_json(summary: Summary) -> str:
 
 @dataclass(frozen=True)
 class Makers:
-    """The judge of the results in a folder, and how they were edited."""
+    """The judge of the results in a folder, how they were edited, and the names of the scores.
+
+    Attributes:
+        names: in the order of the columns; the last is the judge's main score.
+    """
 
     judged_by: JudgedBy
     edited_by: str
+    names: tuple[str, ...]
 
 
 def read_makers(folder: Path) -> Makers:
@@ -402,7 +407,7 @@ def read_makers(folder: Path) -> Makers:
         data: dict[str, Any] = json.loads(file.read_text("utf-8"))
         edited = data.get("edited_by")  # earlier versions wrote the model's name alone
         line = EditedBy(**edited).line if edited else str(data.get("editor"))
-        return Makers(JudgedBy(**data["judged_by"]), line)
+        return Makers(JudgedBy(**data["judged_by"]), line, tuple(map(str, data["names"])))
     except OSError as error:
         meant = runs_below(folder, FILE_NAME)
         raise InputError(f"{file}: cannot be read: {error.strerror}.{meant}") from None

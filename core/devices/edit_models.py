@@ -48,12 +48,12 @@ def judge_model(
         return model, judge_settings(settings, model)
     if not kind.chats and judge.model == "auto":
         raise InputError(
-            f"judge.model: auto is a chat model; for {judge.type} name a CLIP or SigLIP."
+            f"judge.model: auto is a chat model; for {judge.type} name {kind.networks}."
         )
     if not kind.chats and judge.memory in ("fp8", "int8", "nf4"):
         raise InputError(
-            f"judge.memory: {judge.memory} is for chat models; transformers cannot store a CLIP or "
-            "SigLIP in fewer bits, and they are small: use full."
+            f"judge.memory: {judge.memory} is for chat models; other networks cannot be stored in "
+            "fewer bits here, and they are small: use full."
         )
     model = choose_model(
         judge.model,

@@ -11,5 +11,11 @@ CLIP_PROMPTS = JudgePrompts(
 )
 
 JUDGES.add(
-    "clip", JudgeType(served_by="workers.judges.clip:ClipJudge", chats=False, prompts=CLIP_PROMPTS)
+    "clip",
+    JudgeType(
+        served_by="workers.judges.clip:ClipJudge",
+        chats=False,
+        prompts=CLIP_PROMPTS,
+        networks="a CLIP or SigLIP, such as openai/clip-vit-large-patch14",
+    ),
 )

@@ -19,6 +19,7 @@ JUDGES.add(
         served_by="workers.judges.lpips:LpipsJudge",
         chats=False,
         prompts=LPIPS,
+        networks="a VGG16 or AlexNet, such as timm/vgg16.tv_in1k",
         packages={"torchmetrics": "torchmetrics"},
     ),
 )

@@ -37,6 +37,8 @@ JUDGES.add(
         served_by="workers.judges.metrics:MetricsJudge",
         chats=False,
         prompts=METRICS,
+        networks="a CLIP, SigLIP or DINO, such as openai/clip-vit-large-patch14 or "
+        "facebook/dinov2-base",
         packages={"skimage": "scikit-image"},
     ),
 )

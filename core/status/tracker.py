@@ -143,13 +143,15 @@ class RunTracker:
             worker.done = worker.failed = 0
 
     def add(self, tasks: Iterable[TaskShape]) -> None:
-        """Tasks of a part that runs."""
+        """Tasks of a part that runs; as many fewer are expected, so that the total stays."""
         by_kind: dict[str, list[TaskShape]] = {}
         for shape in tasks:
             by_kind.setdefault(shape.kind, []).append(shape)
         with self._lock:
             for kind, shapes in by_kind.items():
-                self._kind(kind).add(shapes)
+                known = self._kind(kind)
+                known.add(shapes)
+                known.expected = max(0, known.expected - len(shapes))
             self._changed()
 
     def expect(self, kind: str, tasks: int) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 from loguru import logger
 
 from apps.arguments import positive
+from apps.edit_benchmark.agreement.orders import nothing_shared
 from apps.edit_benchmark.agreement.report import agreement, print_agreement
 from apps.edit_benchmark.agreement.verdicts import read_runs
 from apps.edit_benchmark.pair import Pair
+from apps.edit_benchmark.plain_table import letters_of
 from apps.edit_benchmark.preferences import comparisons_of
 from core.paths import user_path
 from core.store.outputs import write_atomically
@@ -22,7 +24,7 @@ examples:
       the same of all judges that scored them, without scoring
   python run_edit_benchmark.py agreement outputs/seed_1 outputs/seed_2 outputs/seed_3
       whether one judge says the same again, and whether judges agree; needs the same edits
-exit codes: as of a run; 0 where only folders are read
+exit codes: as of a run; where only folders are read 0, or 1 if nothing in them can be compared
 """
 
 
@@ -79,11 +81,14 @@ def _score_of_dimension(text: str) -> tuple[str, str]:
 
 def tell_agreement(
     options: argparse.Namespace, folders: Sequence[Path], pairs: Sequence[Pair] | None
-) -> None:
+) -> bool:
     """Print how far the judges of the folders can be trusted, and write it where asked for.
 
     Args:
         pairs: they say what people preferred; None: judges are compared with each other alone.
+
+    Returns:
+        Whether there was anything to compare.
 
     Raises:
         InputError: the folders have no verdicts, or what people preferred is not in form.
@@ -99,8 +104,11 @@ def tell_agreement(
             "compared with each other alone."
         )
     print_agreement(found)
+    if found.is_empty:
+        logger.error(nothing_shared(runs, letters_of(len(runs))))
     report = user_path(options.report, "--report") if options.report else None
     if report is None and not options.folders:
         report = folders[0] / "agreement.json"
     if report is not None:
         write_atomically(report, found.as_json())
+    return not found.is_empty

@@ -92,6 +92,26 @@ def _score_names(run: JudgeRun) -> list[str]:
     return list(dict.fromkeys(n for verdict in run.verdicts.values() for n in verdict.scores))
 
 
+def nothing_shared(runs: Sequence[JudgeRun], letters: Sequence[str]) -> str:
+    """Why no two of the judges can be compared, and what would make it possible.
+
+    Args:
+        letters: what the judges are called.
+    """
+    if len(runs) == 1:
+        return (
+            f"{letters[0]} is the only judge: nothing to compare it with. Give --data that says "
+            "what people preferred, or the results folder of another judge of the same edits."
+        )
+    by_both = [set(a.verdicts) & set(b.verdicts) for a, b in combinations(runs, 2)]
+    most = max(map(len, by_both))
+    return (
+        f"{', '.join(letters[:-1])} and {letters[-1]} have no edit that is the same picture "
+        f"(0 of {most}); score one run's edits again with another judge: --score-only "
+        f"{runs[0].folder}."
+    )
+
+
 def _same_edits(runs: Sequence[JudgeRun]) -> list[str]:
     """Names of pairs whose edits are the same pictures in all; judges may be shown more."""
     names = set.intersection(*(set(run.verdicts) for run in runs))

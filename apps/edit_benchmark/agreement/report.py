@@ -16,9 +16,14 @@ from apps.edit_benchmark.plain_table import (
     print_table,
 )
 from apps.edit_benchmark.preferences import Comparison
+from apps.edit_benchmark.ranks import LEAST
 from apps.edit_benchmark.statistics import Interval
 from apps.edit_benchmark.summary import JudgedBy
 from core.errors import one_line
+
+UNDEFINED = (
+    f"{NONE}: an order needs {LEAST} edits, and scores of each judge that are not all the same."
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,11 @@ class Agreement:
     orders: list[SameOrder]
     repeats: list[Repeats]
     dimensions: list[str]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is neither people's preference nor another judge to compare with."""
+        return not (self.dimensions or self.orders or self.repeats)
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
@@ -93,6 +103,8 @@ def print_agreement(found: Agreement) -> None:
     if found.orders:
         print("\njudges with each other, over the edits that both scored:")
         _print_orders(found.orders, letters)
+        if any(order.correlation.spearman is None for order in found.orders):
+            print(textwrap.fill(UNDEFINED, columns_of_terminal()))
     if found.repeats:
         print("\none judge several times, over the edits that all scored:")
         _print_repeats(found.repeats, letters)

@@ -146,4 +146,12 @@ def _first(row: Row, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _hint(row: Row) -> str:
-    return hint(row.values, "input_file_name", PICTURE_HINTS)
+    """The column that may have been meant, and how the settings can say so."""
+    found = next((name for name in PICTURE_HINTS if row.values.get(name)), None)
+    if found is None:
+        there = ", ".join(map(str, row.values))
+        return f"{hint(row.values, 'input_file_name', ())} The row has {there}."
+    return (
+        f"; did you mean {found!r}? Rename that column, or set `fields: {{image: {found}}}` in a "
+        "file that --config names."
+    )

@@ -19,4 +19,10 @@ class ImgEditLayout(OfficialLayout):
         return PurePosixPath(model)
 
     def command(self, folder: str, model: str) -> str:
-        return f"python basic_bench.py --result_img_folder {folder}/{model} ..."
+        """The scorer's arguments as for the files in ImgEdit's own folder `Benchmark`."""
+        data = "Benchmark/singleturn"
+        return (
+            f"python basic_bench.py --result_img_folder {folder}/{model} "
+            f"--edit_json {data}/singleturn.json --origin_img_root {data} "
+            f"--prompts_json {data}/judge_prompt.json --num_processes 4"
+        )
