@@ -453,12 +453,14 @@ class MultiGPUImageGenerator:
     def records(self) -> dict[str, Entry]:
         """What the output folder has on record: a ledger entry for each result, by its key.
 
+        The folder is looked at and neither made, changed nor locked, so that it can be asked of a
+        generator that only plans, too.
+
         Raises:
             LedgerError, StorageError: the record cannot be read.
         """
-        self._own()
         with self._callers.inside():
-            return self._session.ledger.entries()
+            return self._session.entries()
 
     def plan(self, tasks: Inputs, lora_folders: Sequence[str | Path] | None = None) -> "RunPlan":
         """What `generate_batch` would do: everything is checked, and nothing touched.

@@ -156,6 +156,17 @@ class Session:
         table = self._tables.results if self._tables is not None else None
         self._recorder = FolderRecorder(self._ledger, self.root, table)
 
+    def entries(self) -> dict[str, Entry]:
+        """What the folder has on record, by key; a folder that is not open is only looked at."""
+        with self._planning:
+            if self._ledger is not None:
+                return self._ledger.entries()
+        look = self.looking()
+        try:
+            return look.ledger.entries()
+        finally:
+            look.close()
+
     def close(self) -> None:
         """Do what is still to be recorded and give the folder free; another use opens it again."""
         with self._planning:

@@ -226,6 +226,31 @@ def test_a_bad_entry_fails_alone_and_says_where_it_stands(command: Command) -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "where"),
+    [
+        ("e.csv", "picture,instruction\na.png,make it night\na.png,\n", "row 2 (line 3)"),
+        ("e.json", '[{"picture": "a.png", "edit": "make it night"}, "a.png"]', "entry 2"),
+    ],
+)
+def test_a_row_without_an_instruction_fails_alone(
+    command: Command, name: str, text: str, where: str
+) -> None:
+    command.picture("a.png")
+    (command.folder / name).write_text(text)
+    code, said = command.run(name)
+    assert code == 1 and "2 edits: 1 done, 1 failed" in said
+    done, failed = command.records("e")
+    assert done["success"] and str(failed["error"]).startswith(f"{name}: {where}: has no instr")
+    assert "2 edits: 1 done, 1 skipped" in command.run(name, "--instruction", "make it day")[1]
+
+
+def test_a_list_without_any_instruction_is_one_error(command: Command) -> None:
+    (command.folder / "e.csv").write_text("picture,instruction\na.png,\na.png,\n")
+    with pytest.raises(InputError, match=r"e\.csv: row 1 \(line 2\): has no instruction; give"):
+        read_edits("e.csv")
+
+
 # -- what is shown beside it -------------------------------------------------------
 
 
@@ -312,6 +337,41 @@ def test_a_plan_touches_nothing(command: Command) -> None:
     assert not (command.folder / "outputs").exists()
 
 
+def test_a_plan_is_of_the_tasks_that_are_chosen(command: Command) -> None:
+    for name in ("a.png", "b.png"):
+        command.picture(name)
+    (command.folder / "bad.png").write_text("no picture")
+    line = ("a.png", "b.png", "bad.png", *NIGHT)
+    code, said = command.run(*line, "--only", "b_make_it_night", "--dry-run")
+    assert code == 0 and "Plan: 1 new" in said
+    assert command.run(*line, "--only-failed", "--dry-run")[1].startswith("Nothing is edited")
+    assert not (command.folder / "outputs").exists()
+    assert command.run(*line)[0] == 1
+    before = {f: f.stat().st_mtime_ns for f in (command.folder / "outputs").rglob("*")}
+    code, said = command.run(*line, "--only-failed", "--dry-run")
+    assert code == 2 and "Plan: 1 unusable" in said
+    assert said.endswith("\nThe run would do nothing: mend what is unusable.\n")
+    said = command.run(*line, "--dry-run")[1]
+    assert "\nThere is nothing else to do: mend what is unusable" in said
+    said = command.run(*line, "--overwrite", "--dry-run")[1]
+    assert "\nThe run would do the others: mend what is unusable" in said
+    code, said = command.run(*line, "--where", "status=done", "--dry-run")
+    assert code == 0 and "Plan: 2 unchanged" in said
+    assert before == {f: f.stat().st_mtime_ns for f in (command.folder / "outputs").rglob("*")}
+
+
+@pytest.mark.parametrize("only_looks", [(), ("--dry-run",)])
+def test_a_selection_that_cannot_be_done_leaves_no_folder(
+    command: Command, only_looks: tuple[str, ...]
+) -> None:
+    command.picture("a.png")
+    code, said = command.run("a.png", *NIGHT, "--only", "foo", *only_looks)
+    assert code == 2 and "nothing here is called 'foo'; ids here are like a_make_it_night" in said
+    code, said = command.run("a.png", *NIGHT, "--where", "status=failed", *only_looks)
+    assert code == 0 and said.endswith("no edit fits.\n")
+    assert not (command.folder / "outputs").exists()
+
+
 def test_events_are_json_lines(command: Command) -> None:
     command.picture("house.png")
     code, said = command.run("house.png", *NIGHT, "--json", "--quiet")
@@ -332,6 +392,10 @@ def test_events_are_json_lines(command: Command) -> None:
         ("e.csv --instruction x", "have instructions of their own in the file"),
         ("bad.csv", "bad.csv: line 1: no column gives the picture"),
         ("typo.csv", "column 'instructoin' is unknown; did you mean 'instruction'?"),
+        ("a.png --instruction ' '", "--instruction: is blank; say what is to change"),
+        ("a.png --instruction x --with gone.png", "--with: 'gone.png' is not a file"),
+        ("a.png --instruction x --with e.csv", "--with: e.csv is no picture"),
+        ("a.png --instruction x --mask e.csv", "e.csv is no picture"),
         ("a.png --instruction x --mask gone", "there is no such file or folder"),
         ("a.png --instruction x --grid stepps=3", "did you mean 'steps'?"),
         ("a.png --instruction x --seed -1", "expected a whole number from 0"),

@@ -179,6 +179,26 @@ def test_pictures_are_chosen_by_id_and_by_their_records(command: Command) -> Non
     assert "3 prompts: 3 skipped" in command.run("p.txt", "1")[1]
 
 
+@pytest.mark.parametrize("line", ["p.txt --num-gpus 2", "--prompt x --num-gpus 2", "p.txt 2"])
+def test_the_number_of_gpus_is_given_by_name_or_by_place(line: str) -> None:
+    assert parse_arguments(line.split()).num_gpus == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("p.txt 2 --num-gpus 2", "give either NUM_GPUS or --num-gpus, not both"),
+        ("--prompt x 1 --num-gpus 2", "give either NUM_GPUS or --num-gpus, not both"),
+        ("p.txt --num-gpus 0", "--num-gpus: expected a number of 1 or more, found '0'"),
+        ("p.txt --num-gpus 1 --gpu-ids 0", "Give either --num-gpus or --gpu-ids, not both"),
+    ],
+)
+def test_two_numbers_of_gpus_are_refused(command: Command, line: str, reason: str) -> None:
+    (command.folder / "p.txt").write_text("a\n")
+    code, said = command.run(*line.split())
+    assert code == 2 and reason in said
+
+
 def test_pictures_are_called_by_a_pattern(command: Command) -> None:
     (command.folder / "p.csv").write_text("prompt,seed,mood\nA house!,7,calm\na boat,,\n")
     pattern = "{mood}/{index:03}_{prompt}_{seed}_{lora}"

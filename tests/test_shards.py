@@ -23,7 +23,7 @@ def test_parts_of_a_file_make_the_same_folder_as_one_command(command: InlineComm
     file = command.write("tweets.json", TWEETS)
     assert command.run(file, "--name", "whole")[0] == 0
     for part in ("1/3", "2/3", "3/3"):
-        assert command.run(file, "--shard", part)[0] == 0
+        assert command.run(file, "--shard", part, gallery=part == "2/3")[0] == 0
     parts = [pictures(command.out / f"tweets.shard-{n}-of-3") for n in (1, 2, 3)]
     assert [len(part) for part in parts] == [3, 2, 2]
 
@@ -35,8 +35,12 @@ def test_parts_of_a_file_make_the_same_folder_as_one_command(command: InlineComm
     assert [line["position"] for line in rows(merged / "results.jsonl")] == list(range(7))
     assert records.main([str(merged), "verify"]) == 0
     assert "7 unchanged" in command.plan(file)  # of the whole file, in the folder that was merged
+    page = (merged / "index.html").read_text("utf-8")
+    assert all(name in page for name in names)
+    (merged / "index.html").write_text("somebody else's")
     assert records.main([str(merged), "merge"]) == 0  # once more changes nothing
     assert pictures(merged) == pictures(command.out / "whole")
+    assert (merged / "index.html").read_text("utf-8") == "somebody else's"
 
 
 def test_a_merge_names_the_part_that_is_missing(
@@ -47,6 +51,8 @@ def test_a_merge_names_the_part_that_is_missing(
     assert records.main([str(command.out / "shared"), "merge"]) == 2
     assert "of its 2 parts these are not here: 1." in capfd.readouterr().err
     assert not (command.out / "shared").exists()
+    assert records.main([str(command.out / "shared.shard-2-of-2"), "merge"]) == 2
+    assert f"python records.py {command.out / 'shared'} merge" in capfd.readouterr().err
 
 
 def test_a_failed_prompt_of_a_part_is_drawn_by_the_whole_file(

@@ -23,6 +23,7 @@ from core.errors import InputError, one_line
 from core.intake.task_kinds import PlacedTask, TaskInput
 from core.names import bounded, counted
 from core.paths import as_text
+from core.pictures.source_images import inspect_image
 from core.seeds import RANDOM
 from core.store.outputs import PICTURE_SUFFIXES
 
@@ -83,11 +84,16 @@ def read_edits(
         left_out: a folder whose pictures are none of those in folders above it.
 
     Raises:
-        InputError: there is nothing to edit, an instruction is missing, or a list cannot be read.
+        InputError: there is nothing to edit, no instruction is given for a picture or for any entry
+            of a list, or a list, reference or mask cannot be read.
     """
     pictures = [pictures] if isinstance(pictures, str | Path) else pictures
     instructions = [instructions] if isinstance(instructions, str) else instructions
     references = [references] if isinstance(references, str | Path) else references
+    if any(not text.strip() for text in instructions):
+        raise InputError("--instruction: is blank; say what is to change.")
+    for reference in references:  # now, and not once for each picture
+        inspect_image(reference, "--with")
     reading = _Reading()
     for given in find_pictures(pictures, left_out):
         if isinstance(given, FoundTable):
@@ -98,7 +104,7 @@ def read_edits(
     entries = reading.found[:limit]
     lacking = [e for e in entries if isinstance(e, Edit) and not e.instruction]
     if lacking and not instructions:
-        raise _no_instruction(lacking[0], pictures)
+        entries = _without_lacking(entries, lacking, pictures)
     if instructions and not lacking and any(isinstance(e, Edit) for e in entries):
         raise InputError(
             "--instruction: all of these pictures have instructions of their own in the file; "
@@ -135,6 +141,27 @@ def _read_table(file: Path, reading: _Reading) -> None:
             reading.found.append(BadEntry(f"{where}: {error}", task_id))
         except RecursionError:
             reading.found.append(BadEntry(f"{where}: nested too deeply.", task_id))
+
+
+def _without_lacking(
+    entries: Sequence[Edit | BadEntry], lacking: Sequence[Edit], pictures: Sequence[str | Path]
+) -> list[Edit | BadEntry]:
+    """Entries, with an error in place of each row of a list that has no instruction.
+
+    Raises:
+        InputError: a picture of the command line has none, or no entry at all.
+    """
+    named = next((edit for edit in lacking if not edit.where), None)
+    if named is not None:
+        raise _no_instruction(named, pictures)
+    if not any(isinstance(e, Edit) and e.instruction for e in entries):
+        raise _no_instruction(lacking[0], pictures)
+    return [
+        BadEntry(str(_no_instruction(e, pictures)), e.name)
+        if isinstance(e, Edit) and not e.instruction
+        else e
+        for e in entries
+    ]
 
 
 def _no_instruction(edit: Edit, pictures: Sequence[str | Path]) -> InputError:
@@ -174,6 +201,7 @@ class _Masks:
             found = list(find_pictures([path]))
             self._by_name = {p.name: str(p.file) for p in found if not isinstance(p, FoundTable)}
         elif path.is_file():
+            inspect_image(path, "--mask")  # now, and not once for each picture
             self._file = str(path)
         else:
             raise InputError(f"--mask: {str(given)!r}: there is no such file or folder.")

@@ -1,6 +1,5 @@
 """The command `gallery.py`: builds the page of an output folder, whenever it was made."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +7,12 @@ from pathlib import Path
 from loguru import logger
 
 from apps.arguments import command_parser
+from apps.gallery.build import build_page
 from apps.gallery.places import INDEX
-from apps.gallery.thumbnails import make_thumbnails, unused
-from apps.gallery.writer import GalleryWriter
 from apps.log_lines import set_up_logging
 from core.errors import MultiGPUError, one_line
 from core.names import counted
 from core.paths import as_text, user_path
-from core.store.outputs import remove
 
 DONE, UNUSABLE, INTERRUPTED = 0, 2, 130
 
@@ -46,17 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_up_logging("INFO")
     try:
         folder = user_path(options.folder, "FOLDER")
-        contents = GalleryWriter(folder).write()
-        if not options.no_thumbnails:
-            made = make_thumbnails(Path(os.path.abspath(folder)), contents.items)
-            for file in unused(Path(os.path.abspath(folder)), contents.items):
-                remove(file)
-            if made:
-                logger.info(f"Small copies made: {made}.")
+        shown, made = build_page(folder, not options.no_thumbnails)
+        if made:
+            logger.info(f"Small copies made: {made}.")
     except MultiGPUError as error:
         logger.error(str(error))
         return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
-    print(one_line(f"{counted(len(contents.items), 'picture')}: {as_text(folder / INDEX)}"))
+    print(one_line(f"{counted(shown, 'picture')}: {as_text(folder / INDEX)}"))
     return DONE

@@ -19,13 +19,12 @@ from functools import partial
 from pathlib import Path
 
 from apps.gallery.items import Item
-from apps.gallery.thumbnails import make_thumbnails
+from apps.gallery.thumbnails import make_last_thumbnails, make_thumbnails
 from apps.gallery.writer import GalleryWriter
 from core.errors import MultiGPUError
 
 OFTEN = 3.0  # seconds between looks, at least
 SHARE = 0.02  # of one core that looks may take
-PATIENCE = 3.0  # seconds for small copies that are missing when the run has ended
 NICE = 19
 
 
@@ -65,8 +64,7 @@ class Follower:
         try:
             items = self._writer.write().items
             if self._ended_well:
-                end = time.monotonic() + PATIENCE
-                make_thumbnails(self._folder, items, lambda: time.monotonic() < end)
+                make_last_thumbnails(self._folder, items)
         except MultiGPUError as error:
             if self._ended_well:
                 print(error, file=sys.stderr)

@@ -2,7 +2,7 @@
 
 That is little, because no device may wait for a page: a thread notes changes of workers' states,
 and starts a process that does the rest (`apps.gallery.follower`) when the run has lasted a while.
-A shorter run's page is written at its end.
+A shorter run's page is written at its end, with small copies.
 """
 
 import os
@@ -108,13 +108,14 @@ class LiveGallery:
             logger.info(f"All at a glance: {one_line(as_text(self.page))}")
 
     def _write(self) -> str | None:
-        """Write the page here and now; returns what went wrong."""
-        from apps.gallery.writer import GalleryWriter  # nothing of a run needs it before
+        """Write the page and small copies here and now; returns what went wrong."""
+        from apps.gallery.thumbnails import make_last_thumbnails  # no run needs these before
+        from apps.gallery.writer import GalleryWriter
 
         if not self._folder.is_dir():
             return None
         try:
-            GalleryWriter(self._folder).write()
+            make_last_thumbnails(self._folder, GalleryWriter(self._folder).write().items)
         except MultiGPUError as error:
             return str(error)
         return None

@@ -1,11 +1,12 @@
 """Small copies of large pictures, for the gallery's grid, and copies of what was edited.
 
 They are JPEG files, which take a third of the time of WebP; a page that misses one shows the
-picture itself. They are made where no device waits: by `python gallery.py`, or by the process
-that follows a run, never by a worker or by the main process.
+picture itself. They are made where no device waits: by `python gallery.py`, by the process that
+follows a run, or at the end of a run that was too short to be followed; never by a worker.
 """
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import uuid4
@@ -23,6 +24,7 @@ from core.store.outputs import PARTIAL_PREFIX, discard, make_folder, storage_err
 SIDE = 384  # pixels of the longer side
 SOURCE_SIDE = 1024  # of what was edited, which is compared with its edit in full size
 QUALITY = 82
+PATIENCE = 3.0  # seconds for small copies that are missing when a run has ended
 
 
 def make_thumbnails(
@@ -55,6 +57,12 @@ def make_thumbnails(
             if not copy.exists():
                 made += _make(picture, copy, side)
     return made
+
+
+def make_last_thumbnails(folder: Path, items: Sequence[Item]) -> int:
+    """Make what is missing when a run has ended, for at most PATIENCE; see `make_thumbnails`."""
+    end = time.monotonic() + PATIENCE
+    return make_thumbnails(folder, items, lambda: time.monotonic() < end)
 
 
 def _make(picture: Path, copy: Path, side: int) -> bool:

@@ -159,8 +159,6 @@ def do(
     if told and source.passed_over is not None:
         logger.warning(source.passed_over)
     generator = create()
-    if options.dry_run:
-        return print_plan_of(generator, inputs, [source.folder], f"{source.noun}s")
     try:
         if asks_for(options, CHOICE):
             from apps.picture_commands.task_options import chosen_of
@@ -168,8 +166,11 @@ def do(
             inputs, again = chosen_of(options, settings, inputs, generator), None
             if not len(inputs):
                 verb = "drawn" if work.draws else "edited"
-                print(f"Nothing is {verb}: no {source.noun} fits. {one_line(place_of(generator))}")
+                place = f" {place_of(generator)}" if generator.output_folder.is_dir() else ""
+                print(one_line(f"Nothing is {verb}: no {source.noun} fits.{place}"))
                 return ALL_DONE
+        if options.dry_run:
+            return print_plan_of(generator, inputs, [source.folder], f"{source.noun}s")
         run = Run(generator, interrupts, options.progress, log_level(options))
         plan = generator.prepare(inputs, [source.folder])
         if again is not None:

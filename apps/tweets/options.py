@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from apps.arguments import command_parser, seed
+from apps.arguments import command_parser, positive, seed
 from apps.picture_commands.options import (
     VARIANTS,
     add_choice_options,
@@ -69,14 +69,26 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     _add_how(parser.add_argument_group("how it is drawn (over what files and settings say)"))
     _add_where(parser.add_argument_group("where pictures go, and which are drawn again"))
     devices = parser.add_argument_group("model and devices")
+    devices.add_argument(
+        "--num-gpus",
+        dest="gpus_by_name",
+        type=positive,
+        metavar="N",
+        help="how many GPUs, as NUM_GPUS says it; give one of the two",
+    )
     add_device_options(
         devices,
         "Z-Image-Turbo where it fits into the GPUs' memory, else the embedded demo model",
-        "NUM_GPUS",
+        "--num-gpus",
     )
     parser.set_defaults(number="NUM_GPUS")
     # Intermixed: NUM_GPUS may stand anywhere, and not only beside TWEETS.
-    return _with_prompts(parser.parse_intermixed_args(argv))
+    options = _with_prompts(parser.parse_intermixed_args(argv))
+    if options.gpus_by_name is not None:
+        if options.num_gpus is not None:
+            parser.error("give either NUM_GPUS or --num-gpus, not both")
+        options.num_gpus, options.number = options.gpus_by_name, "--num-gpus"
+    return options
 
 
 def _with_prompts(options: argparse.Namespace) -> argparse.Namespace:

@@ -83,7 +83,12 @@ def _verdict(plan: PlannedRun) -> Iterator[str]:
     for problem in problems:
         yield one_line(f"Problem: {problem}")
     if plan.unusable and not problems:
-        yield "The run would do the others: mend what is unusable, or leave it out."
+        if plan.to_do:
+            yield "The run would do the others: mend what is unusable, or leave it out."
+        elif len(plan.unusable) < len(plan.tasks):
+            yield "There is nothing else to do: mend what is unusable, or leave it out."
+        else:
+            yield "The run would do nothing: mend what is unusable."
     elif problems:
         yield "The run should not start as it is."
     elif not plan.to_do:

@@ -13,7 +13,7 @@ from PIL import Image
 from apps.edit_benchmark.command import main as benchmark
 from apps.gallery.command import main as gallery
 from apps.gallery.live import LiveGallery
-from apps.gallery.places import HIDDEN, INDEX, thumbnail
+from apps.gallery.places import HIDDEN, INDEX, source_copy, thumbnail
 from apps.gallery.reading import read_folder
 from apps.gallery.states import StateChange
 from apps.gallery.timeline import sessions_of
@@ -81,6 +81,7 @@ def test_large_pictures_get_small_copies_that_no_data_set_sees(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(shutil.copytree(drawn, tmp_path / "out"))
+    shutil.rmtree(folder / HIDDEN)
     assert gallery([str(folder)]) == 0
     [item] = [item for item in read_folder(folder).items if item.name == "a_b_24"]
     with Image.open(folder / thumbnail(str(item.sha256))) as small:
@@ -95,6 +96,14 @@ def test_large_pictures_get_small_copies_that_no_data_set_sees(
     for given in ({"path": str(folder)}, {"path": "imagefolder", "data_dir": str(folder)}):
         found = datasets.load_dataset(**given, cache_dir=cache)
         assert {name: len(rows) for name, rows in found.items()} == {"train": 25}
+
+
+def test_a_short_run_leaves_copies_of_what_it_edited(edited: Path) -> None:
+    sources = [path for item in read_folder(edited).items for path in item.sources]
+    assert len(sources) == 5
+    for path in sources:
+        with Image.open(edited / source_copy(path)) as copy:
+            assert copy.size == (64, 48)
 
 
 def test_a_folder_without_its_record_is_shown_from_its_tables(drawn: Path, tmp_path: Path) -> None:
@@ -166,6 +175,7 @@ def test_a_long_run_is_followed_and_its_small_copies_are_there_at_its_end(
 ) -> None:
     folder = Path(shutil.copytree(drawn, tmp_path / "out"))
     (folder / INDEX).unlink()
+    shutil.rmtree(folder / HIDDEN)
     with LiveGallery(folder, follow_after=0) as live:
         live.hear(WorkerState("cpu0", "ready"))
         wait_until((folder / INDEX).is_file, "the page")

@@ -10,7 +10,9 @@ from pathlib import Path
 from loguru import logger
 
 from apps.arguments import command_parser, positive
+from apps.gallery.build import build_page
 from apps.gallery.items import Item
+from apps.gallery.places import INDEX
 from apps.gallery.reading import read_folder
 from apps.gallery.records import lists
 from apps.gallery.records.export import default_name, export
@@ -41,7 +43,8 @@ what can be asked for:
              all records as one table, a row for each
   merge [FOLDER.shard-1-of-2 …]
              make one folder of those that commands with --shard made; without names, of all that
-             lie beside FOLDER. Pictures are linked or copied, and the parts stay as they are
+             lie beside FOLDER. Pictures are linked or copied, and the parts stay as they are;
+             the folder gets a page (index.html) if a part has one
   verify     read every result and compare it with the record
   prune      list files that serve nothing: unfinished ones of killed runs, results that the record
              does not know, small copies of pictures that are gone; --delete removes them
@@ -166,6 +169,12 @@ def _merge(folder: Path, options: argparse.Namespace) -> int:
     counts = merge(folder, parts)
     states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     print(one_line(f"{len(parts)} parts, {counts.total()} records: {states}: {as_text(folder)}"))
+    if any((part.folder / INDEX).is_file() for part in parts):
+        try:
+            build_page(folder)
+            print(one_line(f"all at a glance: {as_text(folder / INDEX)}"))
+        except InputError as error:  # somebody else's page; all pictures are there
+            logger.warning(str(error))
     return FINE
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,13 @@ def find_parts(folder: Path) -> list[Part]:
         if match and match["name"] == folder.name and one.is_dir():
             found.append(Part(one, int(match["number"]), int(match["of"])))
     where = as_text(folder)
+    itself = _PART.fullmatch(folder.name)
+    if not found and itself:
+        whole = as_text(folder.with_name(itself["name"]))
+        raise InputError(
+            f"{where}: is one of {itself['of']} parts; name the folder of the whole: "
+            f"python records.py {shlex.quote(whole)} merge"
+        )
     if not found:
         raise InputError(f"{where}: no folders {folder.name}.shard-1-of-N and so on lie beside it.")
     numbers = {part.of for part in found}
