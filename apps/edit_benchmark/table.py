@@ -30,7 +30,7 @@ from core.paths import as_text
 
 NOTE = (
     "overall: mean over the categories. 95 %: bootstrap over pairs. "
-    f"{NONE}: one value has no std, no interval; overall has none if a category has one value."
+    f"{NONE}: one value, or a category of one."
 )
 
 DRIFT = "drift %: how far edits lie beside their sources, of the diagonal; how much is zoomed."
