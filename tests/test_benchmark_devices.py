@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from apps.edit_benchmark import roles
 from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import load_benchmark_settings
+from core import engine_choice
 from core.devices.device import Device, choose_devices
 from core.devices.gpu import Gpu
 from core.engine.backend import WorkerBackend
@@ -33,7 +33,7 @@ def benchmark(
 ) -> EditBenchmark:
     """On four GPUs that exist for NVML alone."""
     monkeypatch.setattr(
-        roles,
+        engine_choice,
         "choose_devices",
         lambda number, ids, kind: choose_devices(number, ids, kind, environ={}, probe=lambda: GPUS),
     )
