@@ -269,7 +269,7 @@ def _start_local(connect: Connect) -> None:
         configure_logging=False,
         object_store_memory=OBJECT_STORE_BYTES,
         _node_ip_address="127.0.0.1",
-        _system_config=QUICK_DETECTION,
+        _system_config=dict(QUICK_DETECTION),  # Ray adds to it
         **logical,
     )
 

@@ -35,9 +35,7 @@ class Box:
         self.model = write_pipeline(folder / "model")
         self.out = folder / "out"
         self.backend = StubBackend()  # of the newest generator
-        monkeypatch.setattr(
-            "core.multi_gpu_image_generator.choose_devices", lambda *_: self.devices()
-        )
+        monkeypatch.setattr("core.engine_choice.choose_devices", lambda *_: self.devices())
         monkeypatch.setattr(
             "core.devices.memory_abilities.free_host_memory", lambda: int(self.host * GIB)
         )

@@ -36,6 +36,7 @@ def attack_jobs(
         judge_ledger(engine, verdict)
         for kind, count in engine.found().items():
             verdict.found(kind, count)
+        verdict.log = engine.run.errors
         return verdict, engine.cancels
 
 
@@ -48,7 +49,7 @@ def test_killed_processes_and_cancelled_jobs_cost_no_record(
         folder = tmp_path / str(attack)
         folder.mkdir()
         verdict, cancelled = attack_jobs(folder, JOBS, KILLS, seed + attack * len(SEEDS))
-        assert not report(verdict).violations
+        assert not report(verdict).violations, verdict.log
         kills, cancels = kills + verdict.attempts, cancels + cancelled
         if kills >= sum(KILLS.values()) * 0.8 and cancels >= scaled(2, 10):
             return
@@ -63,7 +64,7 @@ def test_what_dies_while_a_slow_disk_records_costs_no_record(
     few = scaled({"a": 15, "b": 10, "c": 5, "d": 15}, {"a": 100, "b": 80, "c": 40, "d": 60})
     kills: dict[Victim, int] = scaled({"worker": 6, "main": 1}, {"worker": 60, "main": 5})
     verdict, _ = attack_jobs(tmp_path, few, kills, seed, SLOW_DISK)
-    assert not report(verdict).violations
+    assert not report(verdict).violations, verdict.log
 
 
 @pytest.mark.parametrize("planted", FAULTS)

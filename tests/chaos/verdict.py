@@ -27,12 +27,14 @@ class Verdict:
             late        hangs whose worker was not replaced in time
             unpinned    LoRAs that are pinned no more, and harm nobody
             slowed      hangs that took more than a tenth of the other workers' throughput
+        log: what the program said, where the attack keeps it.
     """
 
     promise: str
     attack: str
     attempts: int = 0
     violations: Counter[str] = field(default_factory=Counter)
+    log: str = ""
 
     def found(self, kind: str, count: int = 1) -> None:
         """Count violations of one kind."""

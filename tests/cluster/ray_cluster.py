@@ -51,7 +51,7 @@ class RayCluster:
                     **self._arguments(0),
                     "temp_dir": str(self._folder / "t"),
                     "include_dashboard": False,
-                    "_system_config": QUICK_DETECTION,
+                    "_system_config": dict(QUICK_DETECTION),  # Ray adds to it
                 },
             )
             self.address: str = self._cluster.address

@@ -20,7 +20,7 @@ from tests.conftest import PATIENCE, Project, wait_until, write_safetensors
 
 def test_whatever_dies_each_input_has_one_record(ray_cluster: RayCluster, project: Project) -> None:
     """A worker, a node with all of its processes, and an agent are killed; a node joins."""
-    at_work = ClusterRun(project, ray_cluster, 160, 0.05).start()
+    at_work = ClusterRun(project, ray_cluster, 320, 0.05).start()
     first, second = ray_cluster.nodes
     wait_until(lambda: at_work.reaches(10), "the first pictures")
     random.choice(wait_until(lambda: ray_cluster.workers(first), "its workers")).kill()
