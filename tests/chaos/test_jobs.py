@@ -36,7 +36,7 @@ def attack_jobs(
         judge_ledger(engine, verdict)
         for kind, count in engine.found().items():
             verdict.found(kind, count)
-        verdict.log = engine.run.errors
+        verdict.log = engine.run.errors if engine.run is not None else ""
         return verdict, engine.cancels
 
 
