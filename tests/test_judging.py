@@ -155,9 +155,13 @@ def test_the_bootstrap_interval_is_that_of_the_mean() -> None:
 
 
 def test_every_group_counts_the_same_in_the_mean_of_means() -> None:
-    interval = bootstrap_mean_of_means([[1.0] * 90, [3.0], []], 200, seed=0)
+    interval = bootstrap_mean_of_means([[1.0] * 90, [3.0] * 2, []], 200, seed=0)
     assert interval is not None
     assert (interval.mean, interval.low, interval.high) == (2.0, 2.0, 2.0)
+    # Nobody knows how sure a single value is.
+    interval = bootstrap_mean_of_means([[1.0] * 90, [3.0], []], 200, seed=0)
+    assert interval is not None
+    assert (interval.mean, interval.low, interval.high) == (2.0, None, None)
 
 
 def test_rank_correlation_with_ties() -> None:

@@ -1,6 +1,6 @@
-"""Whether the judge's model can be had, asked before the first edit is made.
+"""Whether the judge's model can be had, for a dry run.
 
-The judge may be loaded only after all edits. A model that is not there would be noticed then.
+A run edits in any case, warns early, and has its scores from the same command another time.
 """
 
 from contextlib import suppress

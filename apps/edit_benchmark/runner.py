@@ -29,7 +29,6 @@ from core.dry_run.planner import quiet
 from core.dry_run.run_plan import RunPlan
 from core.engine.backend import WorkerBackend
 from core.engine_choice import Workplace, server_of
-from core.errors import InputError
 from core.events import Event, Listener, ignore, tell
 from core.intake.plan_summary import PlanSummary
 from core.intake.planning import Plan, tell_plan
@@ -268,14 +267,7 @@ class EditBenchmark:
     # -- running -------------------------------------------------------------
 
     def run(self) -> list[PairResult]:
-        """Edit and score; one record per pair, in input order.
-
-        Raises:
-            InputError: the judge's model cannot be had; nothing was edited.
-        """
-        missing = self._missing_files()
-        if missing is not None:
-            raise InputError(f"{missing} Nothing was edited, because nothing could be scored.")
+        """Edit and score; one record per pair, in input order."""
         with self._session.run():
             return self._run()
 

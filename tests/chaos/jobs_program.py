@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a process that nothing has warmed
+
 from core.engine.job import Job
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
