@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 import core
 from apps.edit_images import read_edits
-from core.intake.edit_fields import NAMES, REFERENCES
+from core.intake.edit_fields import NAMES, REFERENCES, read_edit
 from core.intake.kinds.edit import EditKind
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import EditTask
@@ -135,3 +135,10 @@ def test_python_takes_the_names_of_other_programs() -> None:
         EditKind().parse({"instruction": "x", "image": "a.png", "picture": "b.png"})
     with pytest.raises(core.InputError, match="'instruktion': unknown key; did you mean 'instr"):
         EditKind().parse({"instruktion": "x", "instruction": "y", "source_images": "a.png"})
+
+
+@pytest.mark.parametrize("given", [{"image": "a.png"}, {"source_images": "a.png", "loras": []}])
+def test_a_negative_prompt_of_blanks_is_kept_beside_other_names(given: dict[str, Any]) -> None:
+    """It says nothing, and still switches guidance on."""
+    edit = {"instruction": "make it night", "negative_prompt": " ", **given}
+    assert read_edit(edit)["negative_prompt"] == " "
