@@ -10,7 +10,7 @@ from core.judge_answer import Form, Reading, read_answer
 from core.judge_combining import Combine, Range, capped, combined, rescaled
 from core.judge_lines import read_final_score, read_lines
 from core.judge_rows import INSTRUCTION, Row, Where, fits
-from core.section import Section
+from core.section import Section, with_variants
 
 Picture = Literal["source", "edited", "target", "references"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
@@ -97,17 +97,7 @@ class JudgeCall(Section):
     @model_validator(mode="before")
     @classmethod
     def _variants_inherit(cls, given: Any) -> Any:
-        """A variant has all that the call has, but for what it says itself."""
-        variants = given.get("variants") if isinstance(given, dict) else None
-        if not isinstance(variants, list) or not all(isinstance(v, dict) for v in variants):
-            return given
-        own = {key: value for key, value in given.items() if key not in ("variants", "where")}
-        texts = {"text", "text_from"}
-        merged = []
-        for variant in variants:
-            left = own.keys() - (texts if texts & variant.keys() else set())
-            merged.append({**{key: own[key] for key in left}, **variant})
-        return {**given, "variants": merged}
+        return with_variants(given, frozenset({"text", "text_from"}))
 
     @model_validator(mode="after")
     def _whole(self) -> "JudgeCall":

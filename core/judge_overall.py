@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from core.judge_calls import Name
 from core.judge_combining import Combine, Range, combined, rescaled
 from core.judge_rows import Row, Where, fits
-from core.section import Section
+from core.section import Section, with_variants
 
 OVERALL = "O"
 
@@ -60,11 +60,7 @@ class Overall(Section):
     @model_validator(mode="before")
     @classmethod
     def _variants_inherit(cls, given: Any) -> Any:
-        variants = given.get("variants") if isinstance(given, dict) else None
-        if not isinstance(variants, list) or not all(isinstance(v, dict) for v in variants):
-            return given
-        own = {key: value for key, value in given.items() if key not in ("variants", "where")}
-        return {**given, "variants": [{**own, **variant} for variant in variants]}
+        return with_variants(given)
 
     @model_validator(mode="after")
     def _whole(self) -> "Overall":
