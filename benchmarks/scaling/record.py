@@ -5,7 +5,7 @@ from pathlib import Path
 
 from core.engine.recorder import Attempt, Ending, Then
 from core.messages import Done
-from core.store.folder_recorder import MOST_AT_ONCE
+from core.store.folder_recorder import MOST_AT_ONCE, entry_of
 from core.store.ledger import Ledger
 from core.store.ledger_entry import Entry, Recordable, entry_for
 from core.store.outputs import partial_of
@@ -69,16 +69,7 @@ class Record:
         self._leases.append((attempt, then))
 
     def keep(self, attempt: Attempt, done: Done, then: Then) -> None:
-        entry = entry_for(
-            attempt.admitted,
-            "done",
-            worker=attempt.worker,
-            elapsed=done.elapsed,
-            size=done.size,
-            sha256=done.sha256,
-            used=done.used,
-        )
-        self._ends.append(((attempt.lease_id, "done", entry, self.batch), then))
+        self._ends.append(((attempt.lease_id, "done", entry_of(attempt, done), self.batch), then))
 
     def end(self, attempt: Attempt, ending: Ending, then: Then) -> None:
         state = "pending" if ending.outcome == "again" else ending.outcome

@@ -297,7 +297,7 @@ class FolderRecorder:
     def _record_done(self, keeps: Sequence[_Keep]) -> None:
         for folder in {os.path.dirname(keep.attempt.partial_path) for keep in keeps}:
             sync_names(folder)
-        ends = [(keep.attempt, _entry_of(keep.attempt, keep.done)) for keep in keeps]
+        ends = [(keep.attempt, entry_of(keep.attempt, keep.done)) for keep in keeps]
         self._ledger.end_all((a.lease_id, "done", entry, a.batch) for a, entry in ends)
         self._tell("done", ends)
 
@@ -349,7 +349,8 @@ class FolderRecorder:
                 self._table.add(number, some)
 
 
-def _entry_of(attempt: Attempt, done: Done) -> Entry:
+def entry_of(attempt: Attempt, done: Done) -> Entry:
+    """What the ledger keeps of an attempt that has its result."""
     return entry_for(
         attempt.admitted,
         "done",
