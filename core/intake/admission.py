@@ -234,12 +234,10 @@ def fingerprint(
         sources = paths_in(task.source_images)  # type: ignore[attr-defined]
         decides["mask"] = [len(sources), [*sources, mask].index(mask)]
     several = [n for n in task.picture_fields if n in WHERE_SET and n != "mask"]
-    every = list(
-        dict.fromkeys(path for n in task.picture_fields for path in paths_in(getattr(task, n)))
-    )
-    more = {n: [every.index(path) for path in paths_in(getattr(task, n))] for n in several}
-    if any(more.values()):  # which of the pictures below is of which kind
-        decides["more_pictures"] = more
+    if any(getattr(task, n) for n in several):  # which of the pictures below is of which kind
+        paths = {n: paths_in(getattr(task, n)) for n in task.picture_fields}
+        every = list(dict.fromkeys(path for some in paths.values() for path in some))
+        decides["more_pictures"] = {n: [every.index(path) for path in paths[n]] for n in several}
     decides.update(
         kind=type(task).__name__,
         lora_strength=strength,
