@@ -17,21 +17,14 @@ from core.intake.edit_fields import NAMES, REFERENCES, read_edit
 from core.intake.kinds.edit import EditKind
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import EditTask
-from tests.conftest import PROJECT, write_safetensors
+from tests.conftest import write_safetensors
+from tests.guides import Guide
 from tests.inline_backend import InlineBackend
 from tests.test_edit_images import Command, command
 
 __all__ = ["command"]
-GUIDE = (PROJECT / "docs" / "EDITING.md").read_text("utf-8")
+GUIDE = Guide("EDITING.md")
 SCRIPT = "python edit_images.py "
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
-LINES = [line for language, text in BLOCKS if not language for line in text.splitlines()]
-
-
-def shown(language: str) -> str:
-    """The one text of a language that the guide shows."""
-    [text] = [text for found, text in BLOCKS if found == language]
-    return str(text)
 
 
 @pytest.fixture
@@ -40,15 +33,15 @@ def folder(command: Command) -> Path:
                  "masks/p1.png", "masks/p2.png"):  # fmt: skip
         command.picture(name)
     write_safetensors(command.folder / "snow.safetensors", "snow.lora_A")
-    (command.folder / "edits.csv").write_text(shown("csv"))
+    (command.folder / "edits.csv").write_text(GUIDE.shown("csv"))
     return command.folder
 
 
 def test_every_command_of_the_guide_does_as_it_is_there(
     command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert len(LINES) > 18 and all(SCRIPT in line for line in LINES)
-    for number, line in enumerate(LINES):
+    assert len(GUIDE.lines) > 18 and all(SCRIPT in line for line in GUIDE.lines)
+    for number, line in enumerate(GUIDE.lines):
         before, _, arguments = line.partition(SCRIPT)
         assert before in ("", "ls photos/*.png | "), line
         piped = io.TextIOWrapper(io.BytesIO(b"photos/p1.png\nphotos/p2.png\n"))
@@ -63,7 +56,7 @@ def test_every_command_of_the_guide_does_as_it_is_there(
 
 @pytest.mark.parametrize("language", ["csv", "yaml", "json"])
 def test_the_lists_that_it_shows_are_read(folder: Path, language: str) -> None:
-    (folder / f"e.{language}").write_text(shown(language))
+    (folder / f"e.{language}").write_text(GUIDE.shown(language))
     house, photo = read_edits(folder / f"e.{language}").inputs
     assert isinstance(house, dict) and isinstance(photo, dict)
     assert house["source_images"] == [str(folder / "house.png")]
@@ -72,7 +65,7 @@ def test_the_lists_that_it_shows_are_read(folder: Path, language: str) -> None:
 
 
 def table() -> dict[str, list[str]]:
-    section = GUIDE.partition("## Fields\n")[2].partition('\n"The model')[0]
+    section = GUIDE.text.partition("## Fields\n")[2].partition('\n"The model')[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines()]
     return {row[0].strip("`"): row[1:] for row in rows if row[0].startswith("`")}
 
@@ -104,7 +97,7 @@ def test_the_limits_of_the_table_are_those_of_the_fields() -> None:
 
 
 def test_the_table_of_names_is_the_one_that_counts() -> None:
-    section = GUIDE.partition("Further names:\n")[2].partition("\n## ")[0]
+    section = GUIDE.text.partition("Further names:\n")[2].partition("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines()]
     shown_names = {
         row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in rows if len(row) > 1
@@ -120,7 +113,7 @@ def test_its_python_runs(
         return MultiGPUImageGenerator(config=config, backend=InlineBackend(), **options)
 
     monkeypatch.setattr(core, "MultiGPUImageGenerator", make)
-    exec(shown("python"), {"__name__": "example"})
+    exec(GUIDE.shown("python"), {"__name__": "example"})
     lines = capfd.readouterr().out.splitlines()
     assert len(lines) == 2 and all(line.endswith(".png None") for line in lines)
 

@@ -13,27 +13,20 @@ from apps.prompts.words import PICTURES
 from apps.tweets.tweets_file import read_tweets
 from core.intake.kinds.generate import GenerateKind
 from core.tasks import GenerateTask
-from tests.conftest import PROJECT, write_safetensors
+from tests.conftest import write_safetensors
+from tests.guides import Guide
 from tests.test_prompt_command import Command, command
 
 __all__ = ["command"]
-GUIDE = (PROJECT / "docs" / "TWEETS.md").read_text("utf-8")
+GUIDE = Guide("TWEETS.md")
 SCRIPT = "python generate_images_from_tweets.py "
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
-LINES = [line for language, text in BLOCKS if not language for line in text.splitlines()]
-
-
-def shown(language: str) -> str:
-    """The one file of a language that the guide shows."""
-    [text] = [text for found, text in BLOCKS if found == language]
-    return str(text)
 
 
 @pytest.fixture
 def folder(command: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("snow", "neon"):
         write_safetensors(command.folder / f"{name}.safetensors", f"{name}.lora_A")
-    (command.folder / "prompts.csv").write_text(shown("csv"))
+    (command.folder / "prompts.csv").write_text(GUIDE.shown("csv"))
     (command.folder / "prompts.txt").write_text("a red house\na blue boat\n")
     stream = io.TextIOWrapper(io.BytesIO(b"a red house\n"))
     monkeypatch.setattr(sys, "stdin", stream)
@@ -41,7 +34,7 @@ def folder(command: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
     return command.folder
 
 
-@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("line", GUIDE.lines)
 def test_a_command_of_the_guide_does_as_it_is_there(
     command: Command, folder: Path, line: str
 ) -> None:
@@ -53,12 +46,12 @@ def test_a_command_of_the_guide_does_as_it_is_there(
 
 
 def test_there_are_commands_to_run() -> None:
-    assert len(LINES) > 15 and all(SCRIPT in line for line in LINES)
+    assert len(GUIDE.lines) > 15 and all(SCRIPT in line for line in GUIDE.lines)
 
 
 def test_the_files_that_it_shows_are_read(tmp_path: Path) -> None:
     for name in ("csv", "yaml"):
-        (tmp_path / f"p.{name}").write_text(shown(name))
+        (tmp_path / f"p.{name}").write_text(GUIDE.shown(name))
         porch, boat = (task for task in read_tweets(tmp_path / f"p.{name}").inputs)
         assert isinstance(porch, dict) and isinstance(boat, dict)
         assert (porch["output_path"], boat["output_path"]) == ("porch.png", "boat.png")
@@ -66,7 +59,7 @@ def test_the_files_that_it_shows_are_read(tmp_path: Path) -> None:
 
 
 def test_the_persona_file_that_it_shows_is_read(tmp_path: Path) -> None:
-    (tmp_path / "mira.json").write_text(shown("json"))
+    (tmp_path / "mira.json").write_text(GUIDE.shown("json"))
     [task] = read_tweets(tmp_path / "mira.json").inputs
     assert isinstance(task, dict)
     assert (task["prompt"], task["num_inference_steps"], task["seed"]) == ("a red house", 9, 7), (
@@ -75,7 +68,7 @@ def test_the_persona_file_that_it_shows_is_read(tmp_path: Path) -> None:
 
 
 def table() -> dict[str, list[str]]:
-    section = GUIDE.partition("## Fields\n")[2].partition("\n## ")[0]
+    section = GUIDE.text.partition("## Fields\n")[2].partition("\n## ")[0]
     rows = [
         line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")
     ]
