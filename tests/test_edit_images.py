@@ -6,10 +6,9 @@ import runpy
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-import yaml
 from PIL import Image
 
 from apps.edit_images import read_edits
@@ -19,18 +18,18 @@ from apps.edit_images.options import EXAMPLES, check_source, parse_arguments
 from core.errors import InputError
 from core.store.provenance import read_provenance
 from tests.conftest import PROJECT, Project, simulated, wait_until, write_safetensors
-from tests.inline_backend import InlineBackend
-from tests.inline_command import rows
+from tests.folder_command import FolderCommand
 
 NIGHT = ("--instruction", "make it night")
 
 
-class Command:
+class Command(FolderCommand):
     """The command in a folder of its own."""
 
-    def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        self.folder = folder
-        self._capfd = capfd
+    main = staticmethod(main)
+    usual: ClassVar[dict[str, Any]] = {
+        "model": "simulated", "editor": {"model": "simulated"}, "gallery": False
+    }  # fmt: skip
 
     def picture(self, name: str, size: tuple[int, int] = (16, 16), colour: str = "red") -> Path:
         file = self.folder / name
@@ -39,18 +38,7 @@ class Command:
         return file
 
     def run(self, *arguments: str, **settings: Any) -> tuple[int, str]:
-        """Exit code, and all that was said."""
-        config = self.folder / "settings.yaml"
-        usual = {"model": "simulated", "editor": {"model": "simulated"}, "gallery": False}
-        config.write_text(yaml.safe_dump({**usual, **settings}), "utf-8")
-        given = [] if "--config" in arguments else ["--config", str(config)]
-        try:
-            code = main([*arguments, "--num-gpus", "1", *given], backend=InlineBackend())
-        except SystemExit as end:  # argparse
-            code = int(str(end.code))
-        said = self._capfd.readouterr()
-        assert "Traceback" not in said.err
-        return code, said.out + said.err
+        return super().run(*arguments, "--num-gpus", "1", **settings)
 
     def made(self, name: str) -> list[str]:
         """Pictures of a run, by their path in its folder."""
@@ -63,9 +51,6 @@ class Command:
         """What a picture below `outputs` says of its making."""
         found: dict[str, Any] = read_provenance(self.folder / "outputs" / path)["task"]
         return found
-
-    def records(self, name: str) -> list[dict[str, Any]]:
-        return rows(self.folder / "outputs" / name / "results.jsonl")
 
 
 @pytest.fixture

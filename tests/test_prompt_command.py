@@ -3,43 +3,24 @@
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from apps.tweets.command import main
 from apps.tweets.options import EXAMPLES, check_source, parse_arguments
 from core.store.provenance import read_provenance
-from tests.inline_backend import InlineBackend
+from tests.folder_command import FolderCommand
 from tests.inline_command import rows
 
 
-class Command:
+class Command(FolderCommand):
     """The command in a folder of its own, on a simulated device in this process."""
 
-    def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        self.folder = folder
-        self._capfd = capfd
-
-    def run(self, *arguments: str, **settings: Any) -> tuple[int, str]:
-        """Exit code, and all that was said."""
-        config = self.folder / "settings.yaml"
-        config.write_text(yaml.safe_dump({"model": "simulated", **settings}), "utf-8")
-        try:
-            code = main([*arguments, "--config", str(config)], backend=InlineBackend())
-        except SystemExit as end:  # argparse
-            code = int(str(end.code))
-        said = self._capfd.readouterr()
-        assert "Traceback" not in said.err
-        return code, said.out + said.err
+    main = staticmethod(main)
 
     def pictures(self, name: str) -> list[str]:
         folder = self.folder / "outputs" / name
         return sorted(f.name for f in folder.iterdir() if f.suffix in (".png", ".webp", ".jpg"))
-
-    def records(self, name: str) -> list[dict[str, Any]]:
-        return rows(self.folder / "outputs" / name / "results.jsonl")
 
 
 @pytest.fixture
