@@ -18,6 +18,7 @@ from apps.watch import command as watch
 from core.events import TaskPreview, TaskProgress
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import PROJECT
+from tests.guides import SHELLS
 from tests.inline_backend import InlineBackend
 from tests.test_before_a_run import TORCH
 from tests.test_prompt_command import Command, command
@@ -101,7 +102,8 @@ def test_a_readme_says_of_models_what_the_table_of_gpus_says(page: str) -> None:
 def named_commands(page: Path) -> list[str]:
     """Command lines in blocks and within sentences."""
     text = page.read_text("utf-8")
-    lines = [line for found, code in BLOCK.findall(text) if not found for line in code.splitlines()]
+    shells = [code for found, code in BLOCK.findall(text) if found in SHELLS]
+    lines = [line for code in shells for line in code.replace("\\\n", " ").splitlines()]
     spans = re.findall(r"`([^`]+)`", BLOCK.sub("", text))
     return [" ".join(line.split()) for line in [*lines, *spans]]
 
