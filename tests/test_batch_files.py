@@ -214,7 +214,7 @@ def test_a_mask_belongs_to_what_an_edit_is(tmp_path: Path) -> None:
     (tmp_path / "mask.png").write_bytes(mask(30)[1])
     third = drawn()
     [changed] = [name for name in first if third[name] != first[name]]
-    assert changed.startswith("by-path")
+    assert changed.startswith("by_path")
 
 
 def test_a_batch_for_a_model_that_takes_no_mask_says_so_in_the_lines_of_edits_with_one(

@@ -181,7 +181,7 @@ def test_a_table_with_columns_of_its_own_is_a_benchmark(
     row = {"edit": "make it night", "image_file": "one.png", "edit_type": "sky", "key": "a"}
     (tmp_path / "my_set" / "edits.json").write_text(json.dumps([row]), "utf-8")
     given = yaml.safe_load(Guide("BENCHMARKS.md").shown("yaml"))
-    config = {"data": given, "editor": {"model": "simulated"}, "judge": {"model": "simulated"}}
+    config = {**given, "editor": {"model": "simulated"}, "judge": {"model": "simulated"}}
     (tmp_path / "bench.yaml").write_text(yaml.safe_dump(config), "utf-8")
     line = ["--config", "bench.yaml", "--output-dir", "out"]
     assert benchmark(line, backend=InlineBackend()) == 0
