@@ -5,7 +5,7 @@ import asyncio
 import base64
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -133,6 +133,9 @@ class NoLoras:
     """Knows no LoRA."""
 
     def entries(self) -> Mapping[str, Any]:
+        return {}
+
+    def gone(self, paths: Sequence[str]) -> Mapping[str, Any]:
         return {}
 
     def resolve(self, name: str, param: str) -> str:
