@@ -66,6 +66,15 @@ def gedit_parquet(folder: Path, kilobytes: int) -> Path:
     return folder
 
 
+def gedit_one_group(folder: Path, kilobytes: int) -> Path:
+    """As pandas and `pyarrow.parquet.write_table` write a table: all rows are one group."""
+    import pyarrow.parquet
+
+    whole = pyarrow.concat_tables(batches(kilobytes)).combine_chunks()
+    pyarrow.parquet.write_table(whole, folder / "train.parquet")
+    return folder
+
+
 def gedit_arrow(folder: Path, kilobytes: int) -> Path:
     import pyarrow
 
@@ -79,18 +88,30 @@ def gedit_arrow(folder: Path, kilobytes: int) -> Path:
     return folder
 
 
+def re_edit_rows(kilobytes: int) -> Iterator[str]:
+    for row in rows(kilobytes):
+        value = {
+            "subset": row["task_type"],
+            "src_img_b64": base64.b64encode(row["input_image"]["bytes"]).decode(),
+            "edit_instruction_en": row["instruction"],
+        }
+        yield json.dumps(value)
+
+
 def re_edit_json(folder: Path, kilobytes: int) -> Path:
     file = folder / "re_edit.json"
     with file.open("w") as stream:
         stream.write("[")
-        for number, row in enumerate(rows(kilobytes)):
-            value = {
-                "subset": row["task_type"],
-                "src_img_b64": base64.b64encode(row["input_image"]["bytes"]).decode(),
-                "edit_instruction_en": row["instruction"],
-            }
-            stream.write(("," if number else "") + json.dumps(value))
+        for number, row in enumerate(re_edit_rows(kilobytes)):
+            stream.write(("," if number else "") + row)
         stream.write("]")
+    return file
+
+
+def re_edit_lines(folder: Path, kilobytes: int) -> Path:
+    file = folder / "re_edit.jsonl"
+    with file.open("w") as stream:
+        stream.writelines(f"{row}\n" for row in re_edit_rows(kilobytes))
     return file
 
 
@@ -119,8 +140,10 @@ def imagefolder(folder: Path, kilobytes: int) -> Path:
 
 FORMS: dict[str, Callable[[Path, int], Path]] = {
     "GEdit-Bench, parquet": gedit_parquet,
+    "GEdit-Bench, parquet of one row group": gedit_one_group,
     "GEdit-Bench, arrow": gedit_arrow,
     "RE-Edit, JSON with base64": re_edit_json,
+    "RE-Edit, JSONL with base64": re_edit_lines,
     "ImgEdit, JSON": imgedit_json,
     "imagefolder, JSONL": imagefolder,
 }
@@ -159,6 +182,7 @@ def read(data: str, work: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--kilobytes", type=int, default=1000, help="of a picture")
+    parser.add_argument("--only", help="forms whose names hold this")
     parser.add_argument("--read", nargs=2, metavar=("DATA", "WORK"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.read:
@@ -166,6 +190,8 @@ def main() -> None:
         return
     print("| form | reading | s | CPU s | MB held |\n| --- | --- | --- | --- | --- |")
     for name, build in FORMS.items():
+        if options.only and options.only.casefold() not in name.casefold():
+            continue
         with TemporaryDirectory() as folder:
             data, work = Path(folder) / "data", Path(folder) / "work"
             data.mkdir()
