@@ -103,7 +103,8 @@ def test_pictures_are_what_was_written(
 
 def test_pictures_larger_than_what_is_decompressed_at_once(tmp_path: Path) -> None:
     cells = contents("larger than a part")
-    for number, options in enumerate(({}, {"use_dictionary": False}, {"compression": "zstd"})):
+    ways: list[dict[str, Any]] = [{}, {"use_dictionary": False}, {"compression": "zstd"}]
+    for number, options in enumerate(ways):
         file = tmp_path / f"{number}.parquet"
         pyarrow.parquet.write_table(table_of(cells, "struct"), file, **options)
         assert streamed(file, [0, 1, 2, 3])

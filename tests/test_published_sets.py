@@ -19,9 +19,10 @@ import pytest
 from PIL import Image
 
 from apps.edit_benchmark import embedded
-from apps.edit_benchmark.command import main, parse_arguments
+from apps.edit_benchmark.command import main
 from apps.edit_benchmark.data_set import DATA_SETS
 from apps.edit_benchmark.json_rows import json_rows
+from apps.edit_benchmark.options import parse_arguments
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pairs import PairSet, SeedBy, read_pairs
 from apps.edit_benchmark.preferences import comparisons_of

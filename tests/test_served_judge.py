@@ -112,8 +112,8 @@ def started(bench: Bench, address: str) -> Run:
     """The command, with a judge at `address` and editors that are simulated."""
     api = {"base_url": address, "key_variable": "JUDGE_KEY", "concurrency": 2, "timeout": 2}
     api |= {"picture_format": "jpeg", "price_in": 2.0, "price_out": 10.0, "extra": {"user": "t"}}
-    judge = {"type": "openai", "model": "judge", "prompts": "viescore.yaml", "api": api}
-    judge |= {"num_pass": PASSES, "temperature": 0.5}
+    judge: dict[str, Any] = {"type": "openai", "model": "judge", "prompts": "viescore.yaml"}
+    judge |= {"num_pass": PASSES, "temperature": 0.5, "api": api}
     config = bench.project.folder / "bench.yaml"
     values = settings(data=str(bench.data), judge=judge, cpu_workers=1, use_server="never")
     config.write_text(yaml.safe_dump({**values, "workers": {"start_method": "auto"}}), "utf-8")

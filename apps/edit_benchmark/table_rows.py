@@ -75,9 +75,9 @@ class Row:
             InputError: as of `picture`.
         """
         value = self.values.get(name)
-        several = isinstance(value, list | tuple)
-        there = [(i, each) for i, each in enumerate(value if several else [value])]
-        there = [(i, each) for i, each in there if not _is_none(each)]
+        values = value if isinstance(value, list | tuple) else [value]
+        several = values is value
+        there = [(i, each) for i, each in enumerate(values) if not _is_none(each)]
         if not there:
             if default is None:
                 raise InputError(f"{name}: is missing or empty; expected the name of a picture.")

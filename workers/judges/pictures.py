@@ -60,8 +60,8 @@ def sized(picture: Image.Image, size: PictureSize | None) -> Image.Image:
     if size is None:
         return picture
     if size.step is not None and size.area is not None:
-        sides = _in_steps(picture.size, size.area, size.step)
-        return picture if sides == picture.size else picture.resize(sides, _CUBIC)
+        in_steps = _in_steps(picture.size, size.area, size.step)
+        return picture if in_steps == picture.size else picture.resize(in_steps, _CUBIC)
     if size.longest_side is not None:
         longest = max(picture.size)
         if longest >= size.longest_side and not size.exactly:
