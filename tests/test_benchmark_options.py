@@ -85,7 +85,7 @@ def test_the_number_of_gpus_may_stand_anywhere(line: list[str]) -> None:
     [
         (["3", "--num-gpus", "2"], "give either NUM_GPUS or --num-gpus"),
         (["0"], "expected a number of 1 or more"),
-        (["comapre", "outputs/a"], "expected a number of GPUs, or compare or agreement"),
+        (["comapre"], "expected a number of GPUs, or compare or agreement"),
     ],
 )
 def test_a_number_of_gpus_that_cannot_be_meant_is_refused(

@@ -52,7 +52,6 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "gpus_by_place",
         metavar="NUM_GPUS",
         nargs="?",
-        type=_gpus,
         help="how many GPUs (default: every visible one); without CUDA, how many CPU workers",
     )
     # Intermixed: NUM_GPUS may stand anywhere between options.
@@ -60,7 +59,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     if options.gpus_by_place is not None:
         if options.num_gpus is not None:
             parser.error("give either NUM_GPUS or --num-gpus, not both")
-        options.num_gpus, options.number = options.gpus_by_place, "NUM_GPUS"
+        try:  # not earlier: an option that is unknown is told of before its value
+            options.num_gpus, options.number = _gpus(options.gpus_by_place), "NUM_GPUS"
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"argument NUM_GPUS: {error}")
     return options
 
 
