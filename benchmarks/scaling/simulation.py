@@ -136,7 +136,7 @@ class Simulation:
         self._seconds = {"scheduling": 0.0, "recording": 0.0}
         self._decisions = 0
         self._found_peers: tuple[tuple[float, int], tuple[Peer, ...]] = ((-1.0, 0), ())
-        self._job = Job(1, lambda *_: None, lambda *_: None)
+        self._job = Job(1, lambda *_: None, lambda *_: None, told=lambda _: None)
         self._job.promise(self._left)
         self._run = JobRun(
             self._job,
