@@ -177,8 +177,8 @@ def do(
         if again is not None:
             again.expect(plan)
         results: list[Result] = []
-        told = None if again is None else results.append
-        tally = run.execute(plan, f"{source.noun}s", work.why_moved, work.draws, told)
+        take = None if again is None else results.append
+        tally = run.execute(plan, f"{source.noun}s", work.why_moved, work.draws, take)
     finally:
         generator.stop(at_once=True)
     if not told and source.passed_over is not None:

@@ -157,9 +157,11 @@ class Table:
             lines: those below the header.
         """
         for line, row in _rows(lines, self._header.delimiter):
-            is_bad = isinstance(row, InputError)
-            entry = row if is_bad else _entry(row, self._fields, self._header, self._words)
-            yield line + self.header_ends, entry
+            if isinstance(row, InputError):
+                yield line + self.header_ends, row
+            else:
+                entry = _entry(row, self._fields, self._header, self._words)
+                yield line + self.header_ends, entry
 
     def count(self, lines: Iterable[str]) -> int:
         """How many rows there are.

@@ -13,7 +13,7 @@ from core.engine.lora_keeper import LoraKeeper
 from core.engine.pending import Peer, Pending, Worker
 from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
-from core.engine.slots import SURE, Slots
+from core.engine.slots import SURE, Group, Slots
 from core.engine.tail import MOST_PEERS, TAIL
 from core.engine.task_state import ActiveAttempt, TaskState
 from core.engine.worker_slot import WorkerSlot
@@ -72,8 +72,16 @@ class Dispatcher:
     def give_to_all(self) -> None:
         """Give every slot what it should have now."""
         self._look_anew()
-        for slot in self._slots.of("ordered", "free", "short of work"):
+        busy: tuple[Group, ...] = ("short of work",) if self._may_give_ahead() else ()
+        for slot in self._slots.of("ordered", "free", *busy):
             self._give_to(slot)
+
+    def _may_give_ahead(self) -> bool:
+        """Whether so many tasks wait that busy workers may be given some."""
+        return any(
+            self._scheduler.waiting(name) > TAIL * len(self._slots.serving(name))
+            for name in self._slots.models_at_work
+        )
 
     def give_to(self, slot: WorkerSlot) -> None:
         """Give a slot what it should have now: for its device, and to go on with then."""
@@ -91,10 +99,11 @@ class Dispatcher:
             if not slot.running and slot.is_open and not self._backend.is_gone(slot.name):
                 self._loras.send_next(slot)
             return
-        if not slot.running and slot.is_open:
-            slot.running = _held(self._group_for(slot))
-        if slot.running and not slot.ahead:
-            slot.ahead = _held(self._group_ahead_for(slot))
+        # What is set counts as changed, and would be looked at once more.
+        if not slot.running and slot.is_open and (group := self._group_for(slot)):
+            slot.running = _held(group)
+        if slot.running and not slot.ahead and (group := self._group_ahead_for(slot)):
+            slot.ahead = _held(group)
 
     def began(self, slot: WorkerSlot) -> None:
         """Note that a slot's device begins something new: set its deadline."""
@@ -151,13 +160,12 @@ class Dispatcher:
         if model.barrier is not None or rate is None or slot.may_compile:
             return []
         if slot.work * rate > SHORT:
-            if model.times.own_seconds_per_work(slot.name) is not None:
-                self._slots.has_enough(slot)
+            self._slots.has_enough(slot)
             return []
         plenty, waiting = max(TAIL, 2 * slot.group_size), self._scheduler.waiting(model.name)
         if waiting <= plenty:
             return []
-        serving = self._slots.serving(model)
+        serving = self._slots.serving(model.name)
         if waiting <= plenty * len(serving) or not slot.is_open:
             return []
         if not model.times.keeps_up(slot.name, self._fastest(model)):
@@ -175,13 +183,13 @@ class Dispatcher:
         waiting = self._scheduler.waiting(model.name)
         if not waiting or self._backend.is_gone(slot.name):
             return []
-        serving = self._slots.serving(model)
+        serving = self._slots.serving(model.name)
         in_tail = waiting <= TAIL * len(serving) and model.barrier is None
         in_tail = in_tail and len(serving) <= MOST_PEERS
         worker = Worker(
             slot.name,
             slot.loras,
-            others=self._slots.names(model),
+            others=self._slots.names(model.name),
             loras_elsewhere=self._loras_elsewhere(slot, model),
             peers=self._peers(model) if in_tail else (),
             load_seconds=model.times.load_seconds,
@@ -195,7 +203,7 @@ class Dispatcher:
     def _loras_elsewhere(self, slot: WorkerSlot, model: ServedModel) -> frozenset[str]:
         if not self._scheduler.has_loras(model.name):
             return frozenset()  # no task that waits goes by them
-        return self._slots.loras_elsewhere(slot, model)
+        return self._slots.loras_elsewhere(slot, model.name)
 
     def _together(self, slot: WorkerSlot, worker: Worker, most: int) -> list[ActiveAttempt]:
         """Begin up to `most` attempts that may run at once; a suspected task runs alone."""
@@ -239,7 +247,7 @@ class Dispatcher:
         """Seconds per unit of work of the fastest slot that takes tasks of a model."""
         found = self._found_fastest.get(model.name)
         if found is None:
-            found = model.times.fastest(slot.name for slot in self._slots.serving(model))
+            found = model.times.fastest(slot.name for slot in self._slots.serving(model.name))
             self._found_fastest[model.name] = found
         return found
 
@@ -247,7 +255,7 @@ class Dispatcher:
         """What slots of a model have in hand, the last to end first."""
         found = self._found_late.get(model.name)
         if found is None:
-            found = forecast.in_hand(self._slots.serving(model), model.times, now)
+            found = forecast.in_hand(self._slots.serving(model.name), model.times, now)
             self._found_late[model.name] = found
         return found
 
@@ -255,7 +263,7 @@ class Dispatcher:
         """Slots that take tasks of a model with their speed, and when each is free."""
         found = self._found_peers.get(model.name)
         if found is None:
-            peers = forecast.peers(self._slots.serving(model), model.times, time.monotonic())
+            peers = forecast.peers(self._slots.serving(model.name), model.times, time.monotonic())
             found = self._found_peers[model.name] = peers
         return found
 

@@ -7,11 +7,10 @@ hundreds most only work. Whatever changes of a slot marks it, and it is filed an
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, overload
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args, overload
 
 from core.engine import forecast
-from core.engine.served_model import ServedModel
 from core.engine.worker_slot import State, WorkerSlot
 
 SURE = 0.03  # seconds for which a device may have enough to do
@@ -29,7 +28,7 @@ Group = Literal[
     "without a model",
     "resting",
 ]
-"""What may be to do: see the table at the end."""
+"""What may be to do: see `_groups_of`."""
 
 
 class _Times:
@@ -79,7 +78,8 @@ class Slots(Sequence[WorkerSlot]):
         self._changed: set[int] = set()
         self._deadlines = _Times()
         self._sure_until = _Times()
-        self._groups: dict[Group, set[int]] = {name: set() for name in _GROUPS}
+        self._groups: dict[Group, set[int]] = {name: set() for name in get_args(Group)}
+        self._groups_of: dict[int, list[Group]] = {}
         self._at_work: dict[int, str] = {}  # the model of each worker
         self._models_at_work: Counter[str] = Counter()
         self._serves: dict[int, str] = {}  # which model's tasks each takes
@@ -150,31 +150,30 @@ class Slots(Sequence[WorkerSlot]):
 
     # -- who serves what ---------------------------------------------------------
 
-    def serving(self, model: ServedModel) -> list[WorkerSlot]:
+    def serving(self, model: str) -> list[WorkerSlot]:
         """Slots that take tasks of a model, in their order."""
         self._file()
-        found = self._serving.get(model.name)
+        found = self._serving.get(model)
         if found is None:
-            numbers = sorted(n for n, name in self._serves.items() if name == model.name)
-            found = self._serving[model.name] = [self._all[number] for number in numbers]
+            numbers = sorted(number for number, name in self._serves.items() if name == model)
+            found = self._serving[model] = [self._all[number] for number in numbers]
         return found
 
-    def names(self, model: ServedModel) -> frozenset[str]:
+    def names(self, model: str) -> frozenset[str]:
         """Names of the slots that take tasks of a model."""
         serving = self.serving(model)
-        found = self._names.get(model.name)
+        found = self._names.get(model)
         if found is None:
-            found = self._names[model.name] = frozenset(slot.name for slot in serving)
+            found = self._names[model] = frozenset(slot.name for slot in serving)
         return found
 
-    def loras_elsewhere(self, slot: WorkerSlot, model: ServedModel) -> frozenset[str]:
+    def loras_elsewhere(self, slot: WorkerSlot, model: str) -> frozenset[str]:
         """LoRAs that other slots of a model hold, or are about to load."""
         self._file()
-        held, (name, own) = self._held.get(model.name), self._soon.get(slot.number, ("", _NONE))
+        held, (name, own) = self._held.get(model), self._soon.get(slot.number, ("", _NONE))
         if not held:
             return _NONE
-        if name != model.name:
-            own = _NONE
+        own = own if name == model else _NONE
         return frozenset(lora for lora, slots in held.items() if slots > (lora in own))
 
     # -- filing ------------------------------------------------------------------
@@ -188,11 +187,12 @@ class Slots(Sequence[WorkerSlot]):
         self._deadlines.file(number, slot.deadline)
         sure = _sure_until(slot)
         self._sure_until.file(number, sure if math.isfinite(sure) else None)
-        for name, belongs in _GROUPS.items():
-            if belongs(slot) or (name == "not sure" and sure == -math.inf):
-                self._groups[name].add(number)
-            else:
-                self._groups[name].discard(number)
+        groups, before = _groups_of(slot, sure), self._groups_of.get(number, [])
+        for name in before:
+            self._groups[name].discard(number)
+        for name in groups:
+            self._groups[name].add(number)
+        self._groups_of[number] = groups
         self._file_model(number, slot)
         self._file_loras(number, slot)
 
@@ -230,23 +230,34 @@ class Slots(Sequence[WorkerSlot]):
 _NONE: frozenset[str] = frozenset()
 
 
-def _is_short_of_work(slot: WorkerSlot) -> bool:
-    return slot.state is State.SERVING and bool(slot.running) and not slot.ahead
-
-
-_GROUPS: dict[Group, Callable[[WorkerSlot], bool]] = {
-    "not sure": lambda slot: False,  # its device may run dry at any moment: see `_file_one`
-    "ordered": lambda slot: bool(slot.orders),
-    "free": lambda slot: slot.state is State.SERVING and not slot.running,
-    "short of work": _is_short_of_work,
-    "at work": lambda slot: slot.state is State.SERVING and slot.wanted and slot.holds_any,
-    "down": lambda slot: slot.state is State.DOWN and slot.wanted,
-    "booted": lambda slot: slot.state is State.BOOTED,
-    "loading": lambda slot: slot.state is State.LOADING,
-    "drained": lambda slot: slot.drained or slot.comes_back,
-    "without a model": lambda slot: slot.model is None,
-    "resting": lambda slot: slot.rests,
-}
+def _groups_of(slot: WorkerSlot, sure_until: float) -> list[Group]:
+    """What may be to do about a slot."""
+    found: list[Group] = []
+    state = slot.state
+    if state is State.SERVING:
+        if not slot.running:
+            found.append("free")
+        elif not slot.ahead:
+            found.append("short of work")
+        if slot.wanted and slot.holds_any:
+            found.append("at work")
+    elif state is State.DOWN and slot.wanted:
+        found.append("down")
+    elif state is State.BOOTED:
+        found.append("booted")
+    elif state is State.LOADING:
+        found.append("loading")
+    if sure_until == -math.inf:
+        found.append("not sure")
+    if slot.orders:
+        found.append("ordered")
+    if slot.drained or slot.comes_back:
+        found.append("drained")
+    if slot.model is None:
+        found.append("without a model")
+    if slot.rests:
+        found.append("resting")
+    return found
 
 
 def _sure_until(slot: WorkerSlot) -> float:

@@ -35,7 +35,7 @@ class PictureRows:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._rows = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=folder)  # noqa: SIM115
+        self._rows = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115
         self._first: list[bytes] = []  # rows that come first, for readers that guess types
         self._later: set[int] = set()  # their numbers
         self._count = self._size = 0
