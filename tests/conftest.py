@@ -92,6 +92,14 @@ def log_after_a_capture(request: pytest.FixtureRequest) -> Iterator[None]:
         set_up_logging("DEBUG")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def surroundings_as_before() -> Iterator[None]:
+    """Fail a file of tests that leaves its process changed: no later command would be warm."""
+    before = WARM.changed()
+    yield
+    assert WARM.changed() == before
+
+
 def simulated(**changes: Any) -> dict[str, Any]:
     """Settings for simulated devices that restart without delay; sections merge with `changes`.
 

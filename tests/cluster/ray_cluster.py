@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -35,34 +36,41 @@ class RayCluster:
     """
 
     def __init__(self, nodes: int) -> None:
-        before_import("127.0.0.1:0")
-        from ray.cluster_utils import Cluster
-
         Path("/tmp/ray").mkdir(exist_ok=True)  # where Ray notes the newest cluster
         self._folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # sockets need short names
         self._mark = uuid4().hex
-        before = os.environ.get(MARK)
-        os.environ[MARK] = self._mark
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            self._cluster: Any = Cluster(
-                initialize_head=True,
-                head_node_args={
-                    **self._arguments(0),
-                    "temp_dir": str(self._folder / "t"),
-                    "include_dashboard": False,
-                    "_system_config": dict(QUICK_DETECTION),  # Ray adds to it
-                },
-            )
+            with self._environment():
+                from ray.cluster_utils import Cluster
+
+                self._cluster: Any = Cluster(
+                    initialize_head=True,
+                    head_node_args={
+                        **self._arguments(0),
+                        "temp_dir": str(self._folder / "t"),
+                        "include_dashboard": False,
+                        "_system_config": dict(QUICK_DETECTION),  # Ray adds to it
+                    },
+                )
             self.address: str = self._cluster.address
             self.nodes: list[Any] = []
             for _ in range(nodes):
                 self.add()
         finally:
             signal.signal(signal.SIGTERM, handler)  # Ray's would drain a node for half a minute
-            os.environ.pop(MARK)
-            if before is not None:
-                os.environ[MARK] = before
+
+    @contextmanager
+    def _environment(self) -> Iterator[None]:
+        """What Ray's processes inherit, and no process that tests start later."""
+        before = dict(os.environ)
+        before_import("127.0.0.1:0")
+        os.environ[MARK] = self._mark
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
     def _arguments(self, gpus: int) -> dict[str, Any]:
         return {
@@ -75,8 +83,8 @@ class RayCluster:
     def add(self, name: str | None = None) -> Any:
         """One more node."""
         given = {} if name is None else {"node_name": name}
-        os.environ[MARK] = self._mark
-        node = self._cluster.add_node(**self._arguments(GPUS), **given, wait=False)
+        with self._environment():
+            node = self._cluster.add_node(**self._arguments(GPUS), **given, wait=False)
         self.nodes.append(node)
         return node
 
@@ -187,7 +195,6 @@ class RayCluster:
 
     def close(self) -> None:
         """End everything."""
-        os.environ.pop(MARK, None)
         with suppress(Exception):
             self._cluster.shutdown()
         for process in self.left():
