@@ -39,7 +39,7 @@ from apps.json_events import print_refusal
 from apps.log_lines import set_up_logging
 from apps.progress import create_view
 from apps.record_filter import conditions_of
-from apps.run_summary import failure_lines, time_line
+from apps.run_summary import Tally, failure_lines, time_line
 from core.engine.backend import WorkerBackend
 from core.errors import DeviceError, InputError, MultiGPUError, one_line
 from core.events import told_both
@@ -208,7 +208,7 @@ def _tell_end(elapsed: str | None, results: Sequence[PairResult], again: str, ta
     if elapsed is not None:
         logger.info(elapsed)
     ends = [result.score or result.edit for result in results]
-    for line in failure_lines(ends, again, table):
+    for line in failure_lines(Tally.of(ends), again, table):
         logger.info(line)
 
 

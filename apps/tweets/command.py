@@ -41,6 +41,7 @@ from core.names import counted
 from core.paths import as_text, user_path
 from core.settings import Settings, load_settings
 from core.settings_file import laid_over
+from core.tasks import Result, in_input_order
 
 if TYPE_CHECKING:
     from apps.picture_commands.again import Again
@@ -129,8 +130,10 @@ def _run_batch(
             logger.error(batch.refusal)
         run = Run(generator, interrupts, options.progress, log_level(options))
         plan = generator.prepare(batch, [path.absolute().parent])
-        results = run.execute(plan, "pictures", WHY_MOVED, draws="generate" in batch.roles)
-        outcome = batch.write(results)
+        results: list[Result] = []
+        draws = "generate" in batch.roles
+        tally = run.execute(plan, "pictures", WHY_MOVED, draws, results.append)
+        outcome = batch.write(in_input_order(results))
     finally:
         generator.stop(at_once=True)
     if options.progress != "json":
@@ -140,7 +143,7 @@ def _run_batch(
         for what, file in (("results", outcome.output), ("errors", outcome.errors)):
             if file is not None:
                 print(one_line(f"{what}: {as_text(file)}"))
-        print_end(results, generator, interrupts.command)
+        print_end(tally, generator, interrupts.command)
     if interrupts.count:
         return INTERRUPTED
     return SOME_FAILED if outcome.failed or generator.tables_error is not None else ALL_DONE

@@ -317,11 +317,13 @@ class FolderRecorder:
         if ending.outcome == "again":
             self._record(attempt, ending.cause, entry_for(attempt.admitted, "pending"))
         else:
-            self._end_task(attempt, ending.cause, ending.outcome, ending.error, ending.elapsed)
+            self._end_task(
+                attempt, ending.cause, ending.outcome, ending.error, ending.elapsed, ending.blame
+            )
 
     def _fail(self, attempt: Attempt, error: str) -> None:
         _discard(attempt)
-        self._end_task(attempt, "storage", "failed", error)
+        self._end_task(attempt, "storage", "failed", error, blame="storage")
 
     def _end_task(
         self,
@@ -330,12 +332,14 @@ class FolderRecorder:
         state: State,
         error: str | None,
         elapsed: float = 0.0,
+        blame: str | None = None,
     ) -> None:
         entry = entry_for(
             attempt.admitted, state, worker=attempt.worker, error=error, elapsed=elapsed
         )
         self._record(attempt, cause, entry)
-        self._tell("quarantined" if state == "quarantined" else "failed", [(attempt, entry)])
+        status: Status = "quarantined" if state == "quarantined" else "failed"
+        self._tell(status, [(attempt, entry)], blame)
 
     def _record(self, attempt: Attempt, cause: str, entry: Entry) -> None:
         """Close a lease; an attempt that outlives its batch decides nothing about its task."""
@@ -344,7 +348,9 @@ class FolderRecorder:
         else:
             self._ledger.end_lease_alone(attempt.lease_id, cause)
 
-    def _tell(self, status: Status, ends: Sequence[tuple[Attempt, Entry]]) -> None:
+    def _tell(
+        self, status: Status, ends: Sequence[tuple[Attempt, Entry]], cause: str | None = None
+    ) -> None:
         """Tasks have their records: their outputs are free, and their lines are due."""
         results: dict[int, list[Result]] = defaultdict(list)
         for attempt, entry in ends:
@@ -353,7 +359,7 @@ class FolderRecorder:
             if batch is not None and batch.claims is not None:
                 batch.claims.release(task.output.key)
             results[attempt.batch].append(
-                result_of(task, status, entry.worker, entry.error, entry.elapsed, tried)
+                result_of(task, status, entry.worker, entry.error, entry.elapsed, tried, cause)
             )
         if self._table is not None:
             for number, some in results.items():

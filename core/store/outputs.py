@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from core.errors import InputError, StorageError
 from core.fault_points import fault_point
@@ -320,10 +320,18 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(as_json(row) + "\n" for row in rows)
 
 
-def write_atomically(file: Path, content: str | bytes | memoryview, sync: bool = True) -> None:
+def as_bytes(text: str) -> bytes:
+    """Text as files have it; a path that is no UTF-8 becomes JSON's own escape."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def write_atomically(
+    file: Path, content: str | bytes | memoryview | Iterable[bytes], sync: bool = True
+) -> None:
     """Replace `file`, whole or not at all.
 
     Args:
+        content: all of it, or pieces that are made as they are written.
         sync: so that it outlives a power cut, and not the process alone.
 
     Raises:
@@ -332,11 +340,8 @@ def write_atomically(file: Path, content: str | bytes | memoryview, sync: bool =
     partial = file.with_name(f"{PARTIAL_PREFIX}{file.name}")
     try:
         with partial.open("wb") as stream:
-            if isinstance(content, str):  # a path that is no UTF-8 becomes JSON's own escape
-                content = content.encode("utf-8", "backslashreplace")
-            stream.write(content)
-            stream.flush()
-            fault_point("main.mid-write", lambda: stream.truncate(len(content) // 2))
+            _write(stream, content)
+            fault_point("main.mid-write", lambda: stream.truncate(stream.tell() // 2))
             if sync:
                 os.fsync(stream.fileno())
         _rename(partial, file, sync)
@@ -360,11 +365,11 @@ def remove(file: Path) -> None:
         raise storage_error(error, file) from None
 
 
-def append(file: Path, lines: str, sync: bool = True) -> None:
+def append(file: Path, lines: str | Iterable[bytes], sync: bool = True) -> None:
     """Add whole lines to a file, or leave it as it is.
 
     Args:
-        sync: as in `write_atomically`.
+        lines, sync: as in `write_atomically`.
 
     Raises:
         StorageError: the disk refuses.
@@ -373,8 +378,7 @@ def append(file: Path, lines: str, sync: bool = True) -> None:
     try:
         size = file.stat().st_size
         with file.open("ab") as stream:
-            stream.write(lines.encode("utf-8", "backslashreplace"))
-            stream.flush()
+            _write(stream, lines)
             if sync:
                 os.fsync(stream.fileno())
     except OSError as error:
@@ -382,6 +386,16 @@ def append(file: Path, lines: str, sync: bool = True) -> None:
             with contextlib.suppress(OSError):
                 os.truncate(file, size)
         raise storage_error(error, file) from None
+
+
+def _write(stream: BinaryIO, content: str | bytes | memoryview | Iterable[bytes]) -> None:
+    if isinstance(content, str):
+        content = as_bytes(content)
+    if isinstance(content, bytes | memoryview):
+        stream.write(content)
+    else:
+        stream.writelines(content)
+    stream.flush()
 
 
 def discard(partial: str | Path) -> None:
