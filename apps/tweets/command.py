@@ -27,7 +27,7 @@ from apps.picture_commands.command import (
 )
 from apps.picture_commands.options import CHOICE, VARIANTS
 from apps.picture_commands.run import Run
-from apps.picture_commands.settings import laid_over, with_options
+from apps.picture_commands.settings import with_options
 from apps.picture_commands.summary import print_end
 from apps.prompts.run_names import name_of_run
 from apps.prompts.text import STDIN
@@ -40,6 +40,7 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.names import counted
 from core.paths import as_text, user_path
 from core.settings import Settings, load_settings
+from core.settings_file import laid_over
 
 if TYPE_CHECKING:
     from apps.picture_commands.again import Again

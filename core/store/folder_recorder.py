@@ -23,6 +23,7 @@ from core.store.ledger import Ledger
 from core.store.ledger_entry import Entry, Recordable, State, entry_for, result_of
 from core.store.outputs import (
     OutputRoot,
+    answers_of,
     discard,
     discard_previews,
     partial_of,
@@ -31,7 +32,7 @@ from core.store.outputs import (
 )
 from core.store.replaced import Replaced
 from core.store.results_table import ResultsTable
-from core.tasks import Result, Status
+from core.tasks import Result, ScoreTask, Status
 
 Then = Callable[[Refusal | None], None]
 MOST_AT_ONCE = 64  # leases, or results, in one commit
@@ -277,6 +278,14 @@ class FolderRecorder:
             (a.lease_id, a.admitted.output.key, a.number, a.worker, self._root.relative(file))
             for a, file in ((b.attempt, b.attempt.partial_path) for b in begins)
         )
+        for attempt in (begin.attempt for begin in begins):
+            if attempt.number == 1 and self._keeps_nothing(attempt.batch):
+                _discard_answers(attempt)
+
+    def _keeps_nothing(self, batch: int) -> bool:
+        """Whether all is done anew in a batch, as though nothing had been there."""
+        known = self._batches.get(batch)
+        return known is not None and known.replaced is None
 
     def _name(self, keep: _Keep) -> None:
         """Give a result its name, which is durable when its folder is synced."""
@@ -299,6 +308,8 @@ class FolderRecorder:
             sync_names(folder)
         ends = [(keep.attempt, entry_of(keep.attempt, keep.done)) for keep in keeps]
         self._ledger.end_all((a.lease_id, "done", entry, a.batch) for a, entry in ends)
+        for attempt, _ in ends:
+            _discard_answers(attempt)
         self._tell("done", ends)
 
     def _end(self, attempt: Attempt, ending: Ending) -> None:
@@ -375,6 +386,13 @@ def _discard(attempt: Attempt) -> None:
     """Remove what an attempt left: its unfinished file, and its previews."""
     discard(attempt.partial_path)
     discard_previews(attempt.partial_path, attempt.previews)
+
+
+def _discard_answers(attempt: Attempt) -> None:
+    """Remove what a judge's server has answered about an edit, where one may have been asked."""
+    task = attempt.admitted.task
+    if isinstance(task, ScoreTask):
+        discard(answers_of(attempt.partial_path, task))
 
 
 def _answer(then: Then, refusal: Refusal | None) -> None:

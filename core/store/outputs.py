@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import unicodedata
@@ -15,6 +16,7 @@ from core.errors import InputError, StorageError
 from core.fault_points import fault_point
 from core.messages import MOST_PREVIEWS
 from core.paths import MAX_NAME_BYTES, MAX_PATH_BYTES, as_text, on_disk, user_path
+from core.tasks import Task
 from core.validation import shown
 
 # With these no later picture can be saved either; others concern one path.
@@ -25,6 +27,7 @@ LOSSY_SUFFIXES = (*JPEG_SUFFIXES, WEBP)  # of files that have a quality
 JPEG_QUALITY = 95  # where nobody says another: what it loses is not seen
 PICTURE_SUFFIXES = (".png", WEBP, *JPEG_SUFFIXES)
 PARTIAL_PREFIX = ".partial-"  # hidden and without suffix: never mistaken for a picture
+ANSWERS_PREFIX = ".answers-"
 MOST_SEEN = 1024  # folders that are remembered: a daemon's jobs have one each
 STATUS = "status.json"  # how the run stands; see `core.status.status_file`
 REPLACED = ".replaced"  # the folder of replaced results; see `core.store.replaced`
@@ -59,6 +62,16 @@ class OutputPath:
 def partial_of(output: OutputPath, lease_id: str) -> str:
     """The file to which a worker writes the result of a lease, beside where it belongs."""
     return os.path.join(os.path.dirname(output.path), f"{PARTIAL_PREFIX}{lease_id}")
+
+
+def answers_of(partial: str, task: Task) -> str:
+    """The file in which a worker keeps the answers that it was given so far, where it has to ask.
+
+    Args:
+        partial: the unfinished file of any attempt at the task: it outlives the attempt.
+    """
+    name = hashlib.sha256(os.path.basename(str(task.output_path)).encode("utf-8", "replace"))
+    return os.path.join(os.path.dirname(partial), f"{ANSWERS_PREFIX}{name.hexdigest()[:16]}")
 
 
 def preview_of(partial: str, number: int) -> str:
