@@ -1,5 +1,7 @@
 """Nodes that are machines of their own: with another address, other files, other software."""
 
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -35,6 +37,8 @@ def test_a_machine_whose_cable_is_cut_ends_its_workers_and_its_tasks_are_done_el
     project: Project, tmp_path: Path, ends: ExitStack
 ) -> None:
     """It has an address of its own, and sees nothing of this machine's folders."""
+    cache = tempfile.mkdtemp(prefix="cache-", dir="/tmp")
+    ends.callback(shutil.rmtree, cache, ignore_errors=True)
     cable = Cable()
     ends.callback(cable.remove)
     cluster = RayCluster(1, cable.here)
@@ -42,7 +46,7 @@ def test_a_machine_whose_cable_is_cut_ends_its_workers_and_its_tasks_are_done_el
     apart = cluster.add_apart("apart", hides(tmp_path), cable)
     ends.callback(apart.end)
     rules: dict[str, Any] = {
-        "ray": {"fence_timeout": 3, "cache_dir": "/tmp/cache-apart"},
+        "ray": {"fence_timeout": 3, "cache_dir": cache},
         "scheduling": {"speculative_copies": False},
     }
     at_work = ClusterRun(project, cluster, 80, 0.2, **rules).start()
