@@ -84,6 +84,7 @@ class Engine(TaskEngine):
         self._scheduler = Scheduler(scheduling.max_passed_over)
         self._jobs = JobTable(self._scheduler)
         self._joined: list[Device] = []  # of machines that came since the start and are here
+        self._lost_nodes: set[str] = set()
         self._over: str | None = None  # why nothing is taken any more
         self._commands: deque[Callable[[], None]] = deque()
         self._checked_at = self._next_check = math.inf  # monotonic times of looks at deadlines
@@ -283,6 +284,7 @@ class Engine(TaskEngine):
                 self._supervisor.drain_all(s for s in self._slots if s.device.node == node)
             case Lost(node, why):
                 self._joined = [d for d in self._joined if d.node != node]
+                self._lost_nodes.add(node)
                 self._supervisor.lost(
                     [s for s in self._slots if s.device.node == node], self._models.values(), why
                 )
@@ -365,17 +367,29 @@ class Engine(TaskEngine):
     # -- models ----------------------------------------------------------------------
 
     def _add_model(self, model: ServedModel) -> None:
-        self._add_slots(model.devices)
+        self._add_slots([d for d in model.devices if d.node not in self._lost_nodes])
         self._models[model.name] = model
         if self._joined:
             self._add_slots(model.join(self._joined))
 
     def _join(self, devices: Sequence[Device]) -> None:
-        """A machine has come, perhaps again: every model gets workers on its devices."""
-        logger.info(f"{devices[0].node}: joined with {counted(len(devices), 'device')}.")
-        self._joined += devices
+        """A machine has come, perhaps again: every model gets workers on its devices.
+
+        It may come again without having been lost, as where nobody could reach it for a while. Its
+        workers are gone then, and its devices may be others, or fewer.
+        """
+        node = devices[0].node
+        logger.info(f"{node}: joined with {counted(len(devices), 'device')}.")
+        self._joined = [*(d for d in self._joined if d.node != node), *devices]
+        self._lost_nodes.discard(node)
+        names: set[str] = set()
         for model in self._models.values():
-            self._add_slots(model.join(devices))
+            shared = model.join(devices)
+            self._add_slots(shared)
+            names |= {device.label for device in shared}
+        here = [s for s in self._slots if s.device.node == node and s.lost is None]
+        if gone := [slot for slot in here if slot.name not in names]:
+            self._supervisor.lost(gone, self._models.values(), "it has fewer devices than before")
 
     def _add_slots(self, devices: Sequence[Device]) -> None:
         known = {slot.name: slot for slot in self._slots}
@@ -387,6 +401,8 @@ class Engine(TaskEngine):
                 self._reports.add_slot(slot)
             elif slot.lost is not None:
                 slot.comes_again(device)
+            elif not slot.alive:
+                slot.use(device)
 
     def _given_up(self, model: ServedModel, reason: str, brief: str | None) -> None:
         for run in self._jobs:

@@ -56,11 +56,8 @@ class WorkerSlot:
     _changed: "set[int] | None" = None  # numbers of those that changed, of whoever files them
 
     def __init__(self, device: Device) -> None:
-        self.device = device
+        self.use(device)
         self.name = device.label
-        is_gpu = device.kind == "cuda"
-        masks = device.mask.split(",") if is_gpu else ()
-        self.gpus = frozenset((device.node, mask) for mask in masks)  # that it sees
         self.model: ServedModel | None = None  # of the present worker, or of the next one
         self.spec: WorkerSpec | None = None  # of the present worker
         self.state = State.DOWN
@@ -90,6 +87,12 @@ class WorkerSlot:
         self.saving: Attempts = {}  # made, and still being written by the worker
         self.publishing: set[str] = set()  # leases whose end is being recorded
         self.standings: dict[str, Standing] = {}
+
+    def use(self, device: Device) -> None:
+        """Have a device, or know the one that it has better."""
+        self.device = device
+        masks = device.mask.split(",") if device.kind == "cuda" else ()
+        self.gpus = frozenset((device.node, mask) for mask in masks)  # that it sees
 
     def is_filed_by(self, number: int, changed: "set[int]") -> None:
         """Note from now on in `changed` that something of the slot is another than it was."""
@@ -123,7 +126,8 @@ class WorkerSlot:
 
     def comes_again(self, device: Device) -> None:
         """Begin anew: the machine is back, with whatever was wrong with it mended."""
-        self.device, self.lost, self.model = device, None, None
+        self.use(device)
+        self.lost = self.model = None
         self.state, self.wanted = State.DOWN, True
         self.drained = self.comes_back = False
         self.standings.clear()
