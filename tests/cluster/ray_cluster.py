@@ -11,8 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
@@ -35,16 +37,12 @@ class RayCluster:
     """
 
     def __init__(self, nodes: int) -> None:
-        before_import("127.0.0.1:0")
-        from ray.cluster_utils import Cluster
-
         Path("/tmp/ray").mkdir(exist_ok=True)  # where Ray notes the newest cluster
         self._folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # sockets need short names
         self._mark = uuid4().hex
-        before = os.environ.get(MARK)
-        os.environ[MARK] = self._mark
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
+        with self._starting():
+            from ray.cluster_utils import Cluster
+
             self._cluster: Any = Cluster(
                 initialize_head=True,
                 head_node_args={
@@ -54,15 +52,25 @@ class RayCluster:
                     "_system_config": dict(QUICK_DETECTION),  # Ray adds to it
                 },
             )
-            self.address: str = self._cluster.address
-            self.nodes: list[Any] = []
-            for _ in range(nodes):
-                self.add()
+        self.address: str = self._cluster.address
+        self.nodes: list[Any] = []
+        self.have(nodes)
+
+    @contextmanager
+    def _starting(self, more: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+        """Start processes of the cluster, with their environment; this process stays as it was.
+
+        Else no command that it starts would be a fork of a warm one.
+        """
+        before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+        os.environ |= {MARK: self._mark, **more}
+        before_import("127.0.0.1:0")
+        try:
+            yield
         finally:
+            os.environ.clear()
+            os.environ |= before
             signal.signal(signal.SIGTERM, handler)  # Ray's would drain a node for half a minute
-            os.environ.pop(MARK)
-            if before is not None:
-                os.environ[MARK] = before
 
     def _arguments(self, gpus: int) -> dict[str, Any]:
         return {
@@ -72,13 +80,24 @@ class RayCluster:
             "object_store_memory": STORE_BYTES,
         }
 
-    def add(self, name: str | None = None) -> Any:
-        """One more node."""
+    def add(
+        self, name: str | None = None, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> Any:
+        """One more node.
+
+        Args:
+            environment: of what runs on it, beyond this process's own.
+        """
         given = {} if name is None else {"node_name": name}
-        os.environ[MARK] = self._mark
-        node = self._cluster.add_node(**self._arguments(GPUS), **given, wait=False)
+        with self._starting(environment):
+            node = self._cluster.add_node(**self._arguments(GPUS), **given, wait=False)
         self.nodes.append(node)
         return node
+
+    def have(self, nodes: int) -> None:
+        """Add nodes until there are so many."""
+        while len(self.nodes) < nodes:
+            self.add()
 
     def add_hidden(self, folder: Path, name: str) -> "subprocess.Popen[bytes]":
         """One more node, which sees an empty folder in place of one of this machine's.
@@ -187,7 +206,6 @@ class RayCluster:
 
     def close(self) -> None:
         """End everything."""
-        os.environ.pop(MARK, None)
         with suppress(Exception):
             self._cluster.shutdown()
         for process in self.left():

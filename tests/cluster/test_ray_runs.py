@@ -1,12 +1,9 @@
 """The command on a real Ray cluster of several nodes: whatever goes, each input has one record."""
 
-import os
 import random
 import shutil
-import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -57,24 +54,6 @@ def test_a_node_that_is_cut_off_ends_its_workers_and_its_tasks_are_done_elsewher
     assert not any(process.is_running() for process in [agent, *workers])
     ray_cluster.kill(node)  # Ray does not take it back
     ray_cluster.add()
-
-
-def test_a_killed_driver_leaves_nobody_and_the_same_command_continues(
-    ray_cluster: RayCluster, project: Project
-) -> None:
-    at_work = ClusterRun(project, ray_cluster, 60, 0.05).start()
-    wait_until(lambda: at_work.reaches(8), "the first pictures")
-    agents = [ray_cluster.agent(node) for node in ray_cluster.nodes]
-    theirs = [p for agent in agents for p in [agent, *agent.children(recursive=True)]]
-    main = psutil.Process(at_work.run.process.pid)
-    bridges = [p for p in main.children() if "cluster.bridge" in " ".join(p.cmdline())]
-    assert bridges
-    began = time.monotonic()
-    os.kill(main.pid, signal.SIGKILL)
-    at_work.run.process.wait()
-    _, left = psutil.wait_procs([*theirs, *bridges], timeout=5)
-    assert left == [], f"after {time.monotonic() - began:.1f} s"
-    at_work.start().check()
 
 
 def may_hide_folders() -> bool:
