@@ -23,13 +23,9 @@ ON_BOTH = pytest.mark.both_engines
 ALWAYS_ON_BOTH = pytest.mark.both_engines(always=True)
 NODES = 2
 GRACE = 3.0  # seconds
+REPETITIONS = 5  # on the cluster, where each takes several times as long
 HELPERS = ("ray::Agent", "multiprocessing")  # of runs, in command lines
 ON_RAY = re.compile(r"/test_ray_|[\[-]ray[]-]")  # in the name of a test
-
-
-def here_only(why: str) -> pytest.MarkDecorator:
-    """Marks a test of a marked file that speaks of this machine's own processes alone."""
-    return pytest.mark.both_engines(never=why)
 
 
 class RayWorkplace(Workplace):
@@ -121,20 +117,34 @@ def ray_cluster() -> RayCluster:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marks = [*metafunc.definition.iter_markers(NAME)]
-    if marks and not any("never" in mark.kwargs for mark in marks):
+    if marks:
         assert "workplace" in metafunc.fixturenames, f"{metafunc.function} works nowhere"
         ray = FULL or any("always" in mark.kwargs for mark in marks)
         names = [pytest.param("local"), *([pytest.param("ray", marks=pytest.mark.ray)] * ray)]
         metafunc.parametrize("workplace", names, indirect=True)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if "ray_cluster" in getattr(item, "fixturenames", ()):
+        item.add_marker("ray")
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """All tests on the cluster come one after another, and first, as these take long."""
-    for item in items:
-        if "ray_cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker("ray")
+    too_many = [item for item in items if on_ray(item) and _repetition(item) >= REPETITIONS]
+    if too_many:
+        config.hook.pytest_deselected(items=too_many)
+        items[:] = [item for item in items if item not in too_many]
     items.sort(key=lambda item: not on_ray(item))
+
+
+def _repetition(item: pytest.Item) -> int:
+    """Which one it is of tests that differ by chance alone."""
+    callspec = getattr(item, "callspec", None)
+    parameters = callspec.params if callspec is not None else {}
+    return int(parameters.get("seed", parameters.get("_repeat", 0)))
 
 
 @pytest.hookimpl(trylast=True)
@@ -157,4 +167,5 @@ class OneCluster(LoadFileScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
-    return None if FULL else OneCluster(config, log)
+    by_file = config.getvalue("dist") == "loadfile"
+    return OneCluster(config, log) if by_file and not FULL else None

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import psutil
 
+from cluster import sweeper
 from cluster.ray_environment import QUICK_DETECTION, before_import
 from tests.conftest import PATIENCE, PROJECT, wait_until
 from tests.warm_server import MARK
@@ -41,6 +42,7 @@ class RayCluster:
         self._folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # sockets need short names
         self._mark = uuid4().hex
         with self._starting():
+            sweeper.start_sweeper(self._mark)  # ends what is left where this process is killed
             from ray.cluster_utils import Cluster
 
             self._cluster: Any = Cluster(
@@ -63,7 +65,7 @@ class RayCluster:
         Else no command that it starts would be a fork of a warm one.
         """
         before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
-        os.environ |= {MARK: self._mark, **more}
+        os.environ |= {MARK: self._mark, sweeper.MARK: self._mark, **more}
         before_import("127.0.0.1:0")
         try:
             yield
