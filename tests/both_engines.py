@@ -1,7 +1,8 @@
 """Tests of what users see, on both engines: workers of this machine, and of a Ray cluster.
 
 A test says so by a mark, a file by `pytestmark`. It finds workers and settings by its fixture
-`workplace`, as `project`, `daemon` and the engines of `tests/chaos` do.
+`workplace`, as `project`, `daemon` and the engines of `tests/chaos` do. `pytest -m ray` runs all
+that there is of them on Ray.
 """
 
 import re
@@ -18,7 +19,7 @@ from tests.cluster.ray_cluster import RayCluster
 from tests.conftest import LOCAL, Workplace, fork_server, worker_processes
 
 NAME = "both_engines"
-# On Ray as well by `make chaos` (CHAOS=full), or always.
+# On Ray as well by `make chaos` (CHAOS=full) and `-m ray`, or always.
 ON_BOTH = pytest.mark.both_engines
 ALWAYS_ON_BOTH = pytest.mark.both_engines(always=True)
 NODES = 2
@@ -47,7 +48,7 @@ class RayWorkplace(Workplace):
         return [agent for agent in agents if agent is not None]
 
     def workers(self, main: int) -> list[psutil.Process]:
-        return [worker for agent in self._agents for worker in worker_processes(agent.pid)]
+        return [worker for agent in self.agents() for worker in worker_processes(agent.pid)]
 
     def fork_server(self, main: int) -> psutil.Process | None:
         found = [fork_server(agent.pid) for agent in self.agents()]
@@ -119,9 +120,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marks = [*metafunc.definition.iter_markers(NAME)]
     if marks:
         assert "workplace" in metafunc.fixturenames, f"{metafunc.function} works nowhere"
-        ray = FULL or any("always" in mark.kwargs for mark in marks)
+        ray = _all_of_it(metafunc.config) or any("always" in mark.kwargs for mark in marks)
         names = [pytest.param("local"), *([pytest.param("ray", marks=pytest.mark.ray)] * ray)]
         metafunc.parametrize("workplace", names, indirect=True)
+
+
+def _all_of_it(config: pytest.Config) -> bool:
+    return FULL or config.option.markexpr == "ray"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -168,4 +173,4 @@ class OneCluster(LoadFileScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
     by_file = config.getvalue("dist") == "loadfile"
-    return OneCluster(config, log) if by_file and not FULL else None
+    return OneCluster(config, log) if by_file and not _all_of_it(config) else None

@@ -37,6 +37,7 @@ from tests.conftest import (
     wait_for_workers,
     wait_until,
     worker_processes,
+    write_safetensors,
 )
 from tests.fault_tickets import SPAWNED, arm_in_children
 from tests.played_workers import PlayedWorkers
@@ -357,8 +358,6 @@ def test_a_hub_that_is_out_of_reach_is_said_to_be() -> None:
 def test_loras_are_loaded_once_and_their_tasks_kept_together(
     tmp_path: Path, workplace: Workplace
 ) -> None:
-    from tests.conftest import write_safetensors
-
     files = [str(write_safetensors(tmp_path / f"{n}.st", f"{n}.lora_A.weight")) for n in "abc"]
     tasks = [{"prompt": f"{i}", "lora_path": files[i % 3]} for i in range(30)]
     with Generator(1, config=workplace.simulated(), output_dir=tmp_path / "out") as generator:
@@ -366,12 +365,25 @@ def test_loras_are_loaded_once_and_their_tasks_kept_together(
         assert generator.lora_counts == (3, 3)
 
 
+@ALWAYS_ON_BOTH
+def test_a_lora_that_changes_after_it_was_checked_fails_its_own_tasks_alone(
+    tmp_path: Path, workplace: Workplace
+) -> None:
+    lora = write_safetensors(tmp_path / "ink.safetensors", "1.lora_A.weight")
+    tasks = [{"prompt": "a"}, {"prompt": "b", "lora_path": str(lora)}, {"prompt": "c"}]
+    config, out = workplace.simulated(), tmp_path / "out"
+    with Generator(1, config=config, output_dir=out) as generator:
+        plan = generator.prepare(tasks, [])
+        write_safetensors(lora, "2.lora_A.weight")
+        results = generator.execute(plan)
+    assert statuses(results) == ["done", "failed", "done"]
+    assert "ink.safetensors" in str(results[1].error)
+
+
 @ON_BOTH
 def test_a_stack_costs_the_loads_of_what_is_missing_and_is_recorded_whole(
     tmp_path: Path, workplace: Workplace
 ) -> None:
-    from tests.conftest import write_safetensors
-
     for name in ("fast", "ink", "snow", "oil"):
         write_safetensors(tmp_path / f"{name}.st", f"{name}.lora_A.weight")
     fast = [str(tmp_path / "fast.st"), 1.0]
