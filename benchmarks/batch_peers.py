@@ -1,15 +1,15 @@
 """Batches beside Ray and accelerate: `python -m benchmarks.scheduling --peers PYTHON`.
 
 Ray Data (`map_batches` with a pool of actors), Ray ActorPool, Ray Serve and `accelerate launch`
-with `split_between_processes` do the same tasks as this engine, in turns: mixed sizes, 64 LoRAs of
-which a worker keeps one, and mixed sizes while one worker is killed. Work is a sleep. Ray is never
-imported here; PYTHON has an environment of its own, and accelerate is this project's:
+with `split_between_processes` do the same tasks as this engine, in turns: tasks of one second,
+mixed sizes, 64 LoRAs of which a worker keeps one, and mixed sizes while one worker is killed. Work
+is a sleep. The peers' Ray has an environment of its own, PYTHON; accelerate is this project's:
 
     python3 -m venv /tmp/peers
     /tmp/peers/bin/pip install "ray[data,serve]==2.60.0"
 
-This engine writes every picture and every record to the disk; the others keep nothing. With an
-engine that takes `engine: ray`, the same on a local Ray cluster is one more contender.
+This engine writes every picture and every record to the disk; the others keep nothing. Where this
+environment has Ray, too, this engine on a local Ray cluster is one more contender.
 """
 
 import json
@@ -71,6 +71,8 @@ def compare(python: Path, workers: int, rounds: int) -> None:
         contenders = dict(_contenders(stack, python, workers))
         mixed = [_mixed(8 * workers, seed) for seed in range(rounds)]
         loras = [_with_loras(40 * workers, seed) for seed in range(rounds)]
+        even = [[Work(1.0)] * 8 * workers] * rounds
+        _tell("one second each", contenders, even, workers)
         whole = _tell("mixed sizes", contenders, mixed, workers)
         _tell(f"{LORAS} LoRAs of which a worker keeps one", contenders, loras, workers)
         print(f"\nmixed sizes, one of {workers} workers killed; load {os.getloadavg()[0]:.1f}\n")
@@ -149,7 +151,9 @@ def _takes_ray() -> bool:
 @contextmanager
 def _ours(workers: int, engine: str | None = None) -> Iterator[Batch]:
     settings = {} if engine is None else {"engine": engine}
+    others = _worker_processes()
     with Engine(workers, 1, LORAS, **settings) as ours:
+        own = _worker_processes() - others
         ended: list[float] = []
 
         def listen(event: Event) -> None:
@@ -162,7 +166,7 @@ def _ours(workers: int, engine: str | None = None) -> Iterator[Batch]:
             began = time.time()
             if kills:
                 most = KILLED_AT * len(tasks)
-                _when(lambda: len(ended) >= most, _kill_a_worker)
+                _when(lambda: len(ended) >= most, min(own, key=lambda p: p.pid).kill)
             results = ours.results(tasks)
             seconds = time.time() - began
             return Ran(
@@ -187,14 +191,13 @@ def _when(comes: Callable[[], bool], then: Callable[[], None]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _kill_a_worker() -> None:
-    """Kill one of this engine's workers, children of this process.
-
-    Contenders have sessions of their own, and Python's tracker of resources is no worker.
-    """
-    own = [p for p in psutil.Process().children() if os.getsid(p.pid) == os.getsid(0)]
-    workers = [p for p in own if "--multiprocessing-fork" in p.cmdline()]
-    os.kill(workers[0].pid, signal.SIGKILL)
+def _worker_processes() -> set[psutil.Process]:
+    """This machine's worker processes of this engine, also those of a Ray cluster on it."""
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        if "--multiprocessing-fork" in (process.info["cmdline"] or ()):
+            found.add(process)
+    return found
 
 
 class _Log:

@@ -1,7 +1,8 @@
 """The whole command, from tweets file to pictures: `python -m benchmarks.command`.
 
 200 tweets with the demo model, each contender a process of its own from start to end, against a
-plain diffusers loop with all of this machine's threads.
+plain diffusers loop with all of this machine's threads, and the same loop in two processes by what
+`accelerate launch` runs for several GPUs (for several CPUs it wants MPI).
 """
 
 import json
@@ -31,6 +32,10 @@ def contenders(folder: Path) -> dict[str, list[str]]:
     return {
         "plain diffusers loop": [
             sys.executable, "-m", "benchmarks.plain_loop", tweets, str(folder / "plain"),
+        ],
+        "accelerate launch, 2 processes": [
+            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+            "-m", "benchmarks.plain_loop", tweets, str(folder / "accelerate"),
         ],
         "the command, 1 worker": [*command, "1", *options, str(folder / "one")],
         "the command, 2 workers": [*command, "2", *options, str(folder / "two")],

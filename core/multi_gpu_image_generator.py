@@ -203,6 +203,14 @@ class MultiGPUImageGenerator:
         """
         return self._models.model_of(role)
 
+    def takes_masks(self) -> bool:
+        """Whether the model that edits takes masks, as far as that is known before it is loaded.
+
+        Raises:
+            InputError, DeviceError: as `model_of`.
+        """
+        return self._models.takes_masks()
+
     @property
     def devices(self) -> list[Device]:
         """Devices that draw, one for each worker."""

@@ -114,6 +114,11 @@ class WarmModels:
         with self._planning:
             return self.roles[role].model
 
+    def takes_masks(self) -> bool:
+        """Whether the model that edits does; see `MultiGPUImageGenerator.takes_masks`."""
+        with self._planning:
+            return self.roles["edit"].takes_masks
+
     def warm(self, role: Role) -> None:
         """Have workers load a role's model, and keep it; raises as `engine_for` does."""
         with self._planning:

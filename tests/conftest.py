@@ -96,6 +96,14 @@ def log_after_a_capture(request: pytest.FixtureRequest) -> Iterator[None]:
         set_up_logging("DEBUG")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def surroundings_as_before() -> Iterator[None]:
+    """Fail a file of tests that leaves its process changed: no later command would be warm."""
+    before = WARM.changed()
+    yield
+    assert WARM.changed() == before
+
+
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with some changed; sections merge."""
     values = dict(settings)

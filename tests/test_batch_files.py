@@ -17,6 +17,7 @@ from apps.openai_images.batch_file import BadLine, BatchFile, BatchRequest
 from apps.openai_images.rules import load_image_settings
 from apps.tweets.command import main
 from core import MultiGPUImageGenerator
+from core.devices.edit_models import DEMO_EDITOR
 from core.errors import InputError
 from tests.conftest import Project, simulated, wait_until
 from tests.inline_backend import InlineBackend
@@ -24,11 +25,13 @@ from tests.server.batch_files import (
     EDITS,
     data_url,
     lines_in,
+    mask_url,
     picture,
     pixels,
     request,
     text_of,
 )
+from tests.server.image_clients import mask
 
 SIMULATED: dict[str, Any] = {"model": "simulated", "editor": {"model": "simulated"}}
 
@@ -192,6 +195,41 @@ def test_an_address_is_that_of_a_file_in_the_format_that_was_asked_for(tmp_path:
     url = line["response"]["body"]["data"][0]["url"]
     assert url == (tmp_path / "out/a.jpeg").as_uri()
     assert (tmp_path / "out/a.jpeg").read_bytes().startswith(b"\xff\xd8")
+
+
+def test_a_mask_belongs_to_what_an_edit_is(tmp_path: Path) -> None:
+    (tmp_path / "picture.png").write_bytes(picture())
+    (tmp_path / "mask.png").write_bytes(mask()[1])
+    masks = {"by path": "mask.png", "sent": mask_url()}
+    lines = [request(n, EDITS, images=["picture.png"], mask=m) for n, m in masks.items()]
+    batch = written(tmp_path, lines)
+
+    def drawn() -> dict[str, int]:
+        with generator_of(tmp_path / "out") as generator:
+            assert run_batch(generator, batch).completed == 2
+        return {file.stem: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.png")}
+
+    first = drawn()
+    assert drawn() == first, "nothing has changed"
+    (tmp_path / "mask.png").write_bytes(mask(30)[1])
+    third = drawn()
+    [changed] = [name for name in first if third[name] != first[name]]
+    assert changed.startswith("by_path")
+
+
+def test_a_batch_for_a_model_that_takes_no_mask_says_so_in_the_lines_of_edits_with_one(
+    tmp_path: Path,
+) -> None:
+    line = request("a", EDITS, images=[data_url()], mask=mask_url())
+    settings = {**SIMULATED, "editor": {"model": str(DEMO_EDITOR)}}
+    out = tmp_path / "out"
+    with MultiGPUImageGenerator(
+        1, config=settings, output_dir=out, backend=InlineBackend()
+    ) as generator:
+        assert run_batch(generator, written(tmp_path, [line])).failed == 1
+    [answer] = lines_in(out / "batch_errors.jsonl")
+    assert answer["response"]["status_code"] == 400
+    assert answer["response"]["body"]["error"]["code"] == "unsupported_parameter"
 
 
 # -- whatever dies ------------------------------------------------------------------------

@@ -137,6 +137,37 @@ def test_an_edits_preview_shows_the_edit_and_changes_no_pixel(
     shows_the_picture_and_leaves_it_alone(worker, editing(1), editing(2))
 
 
+def test_an_edit_within_a_mask_is_shown_as_any_other(
+    checkpoint: Callable[[str], Path], pictures: list[str], tmp_path: Path
+) -> None:
+    """By the sister pipeline, whose steps nobody looked at when it was made.
+
+    What the mask keeps is put back behind each step: of what is shown there the model decides, and
+    this one has learned nothing.
+    """
+    worker = Worker(checkpoint("flux_kontext"), "edit")
+    within = Image.new("L", (SIDE, SIDE), 0)
+    within.paste(255, (0, 0, SIDE // 2, SIDE))
+    within.save(tmp_path / "mask.png")
+
+    task = EditTask(
+        "make it night",
+        (pictures[0],),
+        width=SIDE,
+        height=SIDE,
+        num_inference_steps=8,
+        working_area=SIDE**2,
+        seed=1,
+        mask=str(tmp_path / "mask.png"),
+    )
+    plain = worker.draw(task)
+    assert np.array_equal(plain, worker.draw(task, previews=3)), "previews changed the picture"
+    assert worker.steps == [(1, 2, 8), (2, 4, 8), (3, 6, 8)] and not worker.logged
+    assert all(sketch.picture().size == (SIDE, SIDE) for sketch in worker.shown)
+    worker.draw(task)
+    assert not worker.shown
+
+
 @pytest.mark.parametrize(
     "scheduler",
     [

@@ -18,11 +18,13 @@ from apps.watch import command as watch
 from core.events import TaskPreview, TaskProgress
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import PROJECT
+from tests.guides import SHELLS
 from tests.inline_backend import InlineBackend
 from tests.test_before_a_run import TORCH
 from tests.test_prompt_command import Command, command
 
 __all__ = ["command"]
+INSTALLED = "/opt/imagegen/"  # where deploy/README.md has a checkout
 READMES = ["README.md", "README.zh-CN.md"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -101,7 +103,8 @@ def test_a_readme_says_of_models_what_the_table_of_gpus_says(page: str) -> None:
 def named_commands(page: Path) -> list[str]:
     """Command lines in blocks and within sentences."""
     text = page.read_text("utf-8")
-    lines = [line for found, code in BLOCK.findall(text) if not found for line in code.splitlines()]
+    shells = [code for found, code in BLOCK.findall(text) if found in SHELLS]
+    lines = [line for code in shells for line in code.replace("\\\n", " ").splitlines()]
     spans = re.findall(r"`([^`]+)`", BLOCK.sub("", text))
     return [" ".join(line.split()) for line in [*lines, *spans]]
 
@@ -114,7 +117,7 @@ def test_every_command_that_a_page_names_is_there_with_its_options(page: Path) -
         if make := re.match(r"make ([\w-]+)", line):
             assert make[1] in targets, line
         if script := re.search(r"\bpython ([\w/]+\.py)\b|^(\w+\.py) ", line):
-            file = script[1] or script[2]
+            file = (script[1] or script[2]).removeprefix(INSTALLED)
         elif module := re.search(r"\bpython -m ([\w.]+)", line):
             place = module[1].replace(".", "/")
             file = f"{place}/__main__.py" if (PROJECT / place).is_dir() else f"{place}.py"

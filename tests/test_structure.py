@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def test_what_registers_with_main_loads_no_model_library() -> None:
     assert not found & HEAVY
 
 
-def imports_of(file: Path) -> set[str]:
+@cache
+def imports_of(file: Path) -> frozenset[str]:
     """What a file imports, in functions, too."""
     tree = ast.parse(file.read_text("utf-8"))
     names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
@@ -61,7 +63,7 @@ def imports_of(file: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom):
             names.add(node.module or "")
             names |= {f"{node.module}.{alias.name}" for alias in node.names}  # perhaps a module
-    return names
+    return frozenset(names)
 
 
 # Packages that each may import, beside itself. A package that is not named here fails the test.

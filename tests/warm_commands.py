@@ -26,8 +26,8 @@ from tests.late_environment import FAULTS, HUB
 from tests.warm_server import MARK, REPLY, REQUEST, UNMARKED, Kind
 
 PROJECT = Path(__file__).resolve().parent.parent
-# Environment: set by pytest and torch, and of no effect on commands.
-UNHEEDED = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
+# Environment: set by pytest, by torch and, as it is imported, by Ray; of no effect on commands.
+UNHEEDED = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "RAY_CLIENT_MODE"}
 INHERITED = ("Umask:", "SigIgn:", "SigBlk:", "Cpus_allowed:")  # in /proc/self/status
 # Environment: which may differ, as what begins with HF_: a fork reads it, or reads it again.
 LATE = {"NO_PROXY", "XDG_RUNTIME_DIR", MARK, *FAULTS}
@@ -94,6 +94,17 @@ class WarmCommands:
     def __init__(self) -> None:
         self._surroundings = _surroundings()
 
+    def changed(self) -> dict[str, tuple[Any, Any]]:
+        """What of this process's surroundings is no longer as it was, and how it was and is.
+
+        While there is any, commands start with all imports to come: a second each.
+        """
+        was, now = self._surroundings, _surroundings()
+        if was == now:
+            return {}
+        names = sorted(was.keys() | now.keys())
+        return {n: (was.get(n), now.get(n)) for n in names if was.get(n) != now.get(n)}
+
     def start(
         self,
         script: Path,
@@ -115,22 +126,22 @@ class WarmCommands:
             kind: what its workers are.
         """
         of_hub = {name for name in environment if name.startswith(HUB)}
-        if _surroundings() != self._surroundings or environment.keys() - of_hub - LATE:
+        if self.changed() or environment.keys() - of_hub - LATE:
             return None
         server = _server(os.getpid(), kind)
         return server.start(script, arguments, folder, errors, environment, output)
 
 
-def _surroundings() -> tuple[Any, ...]:
+def _surroundings() -> dict[str, Any]:
     """What a new process takes over from this one."""
     environment = {name: value for name, value in os.environ.items() if name not in UNHEEDED}
     limits = (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
     status = Path("/proc/self/status").read_text("utf-8", errors="replace").splitlines()
-    return (
-        environment,
-        [resource.getrlimit(limit) for limit in limits],
-        [line for line in status if line.startswith(INHERITED)],
-    )
+    return {
+        **environment,
+        "limits": [resource.getrlimit(limit) for limit in limits],
+        "status": [line for line in status if line.startswith(INHERITED)],
+    }
 
 
 class _Server:

@@ -38,7 +38,7 @@ IMPORTED = (
     *("workers.judges.registry", "workers.judges.vlm_logits", "workers.judges.clip"),
     *("workers.process", "workers.result_saver", "workers.library_warnings"),
     *("demo_model.demo_workers", "diffusers.guiders", "peft.utils.hotswap", "numpy.ctypeslib"),
-    *("openai.types.responses", "piexif", "piexif.helper", "starlette.testclient"),
+    *("openai.types.responses", "piexif", "piexif.helper", "ray", "starlette.testclient"),
     *("hypothesis.strategies", "playwright.sync_api", "axe_playwright_python.sync_playwright"),
     *(
         "sd_parsers",

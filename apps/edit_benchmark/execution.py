@@ -61,6 +61,8 @@ class Execution:
         self._stopping = True
         for job in list(self._jobs.values()):
             job.interrupt(at_once)
+        if at_once and self._engine is not None:  # it may be waiting for workers, with no job left
+            self._engine.hurry()
 
     def run(self, plan: Plan, edits: Edits, scores: Scores) -> None:
         """Make the edits of a plan, and score all that are there.

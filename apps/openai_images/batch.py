@@ -17,7 +17,8 @@ from apps.openai_images.batch_lines import BatchLines, BatchRow
 from apps.openai_images.encoding import encoded
 from apps.openai_images.errors import ApiError
 from apps.openai_images.local_pictures import find_lora_by_name, find_picture
-from apps.openai_images.models import AUTO, check_model, name_of, no_mask, no_model
+from apps.openai_images.masks import check_mask, no_mask
+from apps.openai_images.models import AUTO, check_model, name_of, no_model
 from apps.openai_images.rules import ImageSettings, ImagesSection, load_image_settings
 from apps.openai_images.tasks import steps_of, tasks_for
 from core import MultiGPUImageGenerator
@@ -248,19 +249,21 @@ class LocalBatch(Sequence[TaskInput]):
     def _tasks(self, request: BatchRequest) -> Sequence[TaskInput]:
         asked = request.asked
         model = self._model(asked.model, request.role)
-        if request.masked:
+        if request.mask is not None and not self._generator.takes_masks():
             raise no_mask(model)
-        sources = [
-            find_picture(reference, self._base, self._kept_in, "images")
-            for reference in request.pictures
-        ]
+        found = partial(find_picture, base=self._base, kept_in=self._kept_in)
+        sources = [found(reference, param="images") for reference in request.pictures]
+        mask = None
+        if request.mask is not None:
+            mask = found(request.mask, param="mask")
+            check_mask(mask, sources[0])
         loras = [
             find_lora_by_name(lora.name, self._loras, f"loras[{number}].name")
             for number, lora in enumerate(asked.loras)
         ]
         seed = _seed_of(request.custom_id, self._generator.settings.seed)
         place = partial(_place, request.custom_id, asked.n)
-        return tasks_for(asked, place, steps_of(asked, self._rules), loras, sources, seed)
+        return tasks_for(asked, place, steps_of(asked, self._rules), loras, sources, seed, mask)
 
     def _model(self, name: str, role: Role) -> str:
         """The name of the model that a request means."""

@@ -38,7 +38,7 @@ class BatchRequest:
     Attributes:
         line: from 1.
         pictures: references of an edit.
-        masked: there is a mask.
+        mask: a reference to its mask, if it has one.
     """
 
     line: int
@@ -46,7 +46,7 @@ class BatchRequest:
     role: Role
     asked: ImageParameters
     pictures: Sequence[str] = ()
-    masked: bool = False
+    mask: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,8 @@ class BatchFile:
             check_pictures(edit, "images")
             asked: ImageParameters = edit.asked
             pictures = [str(picture) for picture in edit.pictures]
-            request = BatchRequest(line, custom_id, role, asked, pictures, edit.masked)
+            mask = None if edit.mask is None else str(edit.mask)
+            request = BatchRequest(line, custom_id, role, asked, pictures, mask)
         else:
             asked = checked(GenerationParameters, body)
             request = BatchRequest(line, custom_id, role, asked)

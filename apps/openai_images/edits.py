@@ -16,12 +16,12 @@ class EditAsked:
 
     Attributes:
         pictures: each as bytes, or as a text that refers to one.
-        masked: there is a mask.
+        mask: the same; None where there is none.
     """
 
     asked: EditParameters
     pictures: Sequence[bytes | str]
-    masked: bool
+    mask: bytes | str | None
 
 
 def edit_in_json(body: Mapping[str, Any]) -> EditAsked:
@@ -33,9 +33,9 @@ def edit_in_json(body: Mapping[str, Any]) -> EditAsked:
     if "image" in body:
         message = "Unknown parameter: 'image'. In JSON pictures come as 'images'."
         raise ApiError(400, message, "unknown_parameter", "image")
-    masked = body.get("mask") is not None
-    asked = checked(EditParameters, {k: v for k, v in body.items() if k != "mask"})
-    return EditAsked(asked, [picture.text for picture in asked.images or ()], masked)
+    asked = checked(EditParameters, body)
+    pictures = [picture.text for picture in asked.images or ()]
+    return EditAsked(asked, pictures, asked.mask and asked.mask.text)
 
 
 def check_pictures(edit: EditAsked, param: str) -> None:

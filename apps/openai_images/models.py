@@ -4,7 +4,6 @@ import re
 from collections.abc import Collection
 
 from apps.openai_images.errors import SERVER, ApiError, bad_value
-from core import masked_editors
 from core.devices.model_choice import ModelChoice, is_hub_model
 from core.worker_spec import Role
 
@@ -53,8 +52,3 @@ def no_model(role: Role, why: str) -> ApiError:
     """503: the model for a kind of task cannot be used as it is set."""
     message = f"No model here {DOES[role]}: {why}"
     return ApiError(503, message, "model_unavailable", "model", SERVER)
-
-
-def no_mask(model: str) -> ApiError:
-    """400: an edit has a mask."""
-    return bad_value("mask", masked_editors.no_mask(model), "unsupported_parameter")

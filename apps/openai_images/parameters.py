@@ -172,7 +172,11 @@ class GenerationParameters(ImageParameters):
 
 
 class EditParameters(ImageParameters):
-    """A picture changed as the prompt says; its pictures come beside it, or here."""
+    """A picture changed as the prompt says; its pictures and mask come beside it, or here.
+
+    Attributes:
+        mask: a picture of the first one's size, transparent where that one is to be changed.
+    """
 
     images: (
         Annotated[
@@ -184,5 +188,9 @@ class EditParameters(ImageParameters):
             ],
             Field(min_length=1, max_length=MOST_SOURCES),
         ]
+        | None
+    ) = None
+    mask: (
+        Annotated[Reference, BeforeValidator(_referred, json_schema_input_type=Reference | str)]
         | None
     ) = None

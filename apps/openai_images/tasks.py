@@ -67,6 +67,7 @@ def tasks_for(
     loras: Sequence[str],
     sources: Sequence[str] = (),
     first_seed: int | None = None,
+    mask: str | None = None,
 ) -> tuple[dict[str, Any], ...]:
     """A task for each picture, for the engine.
 
@@ -75,6 +76,7 @@ def tasks_for(
         sources: pictures that are to be changed; none where one is to be drawn.
         first_seed: of the first picture, where the request leaves it to chance; by default one
             at random.
+        mask: of the first source.
     """
     width, height = asked.sides or (None, None)
     stack = [
@@ -91,7 +93,7 @@ def tasks_for(
     }
     if sources:
         task |= {"kind": "edit", "instruction": asked.prompt, "source_images": list(sources)}
-        task["true_cfg_scale"] = asked.true_cfg_scale
+        task |= {"true_cfg_scale": asked.true_cfg_scale, "mask": mask}
     else:
         task |= {"kind": "generate", "prompt": asked.prompt, "cfg": asked.true_cfg_scale}
     said = {name: value for name, value in task.items() if value is not None}

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+from apps.openai_images.masks import check_mask
 from apps.server.errors import SERVER, ApiError, bad_value
 from apps.server.safety.fetching import Fetcher
 from apps.server.settings import LimitsSection
@@ -122,6 +123,26 @@ class Inbox:
         if _FILE.fullmatch(reference) or _OF_JOB.fullmatch(reference):
             raise bad_value(param, f"{param}: there is no {reference}.", "image_not_found")
         return await self._keep_text(caller, reference, param)
+
+    async def mask(self, caller: str, given: bytes | str, picture: str) -> str:
+        """The path of a mask, which comes as pictures do.
+
+        Args:
+            picture: the path of the one that it lies on.
+
+        Raises:
+            ApiError: as `keep` and `resolve`; 400 for one that does not fit the picture.
+        """
+        path = await self.given(caller, given, "mask")
+        async with self._turns:
+            await asyncio.to_thread(check_mask, path, picture)
+        return path
+
+    async def given(self, caller: str, picture: bytes | str, param: str) -> str:
+        """The path of a picture that came as bytes, or as a reference; see `keep` and `resolve`."""
+        if isinstance(picture, bytes):
+            return await self.keep(caller, picture, param)
+        return await self.resolve(caller, picture, param)
 
     def sweep(self, tasks: Callable[[], Iterable[str]], now: float | None = None) -> int:
         """Remove what no kept job uses; returns how many pictures. It waits for the disk.

@@ -28,6 +28,7 @@ class ModelView(TypedDict):
     Attributes:
         created: Unix time of the daemon's start.
         kinds: of the tasks that it is for.
+        takes_masks: it edits within masks.
     """
 
     id: str
@@ -35,14 +36,16 @@ class ModelView(TypedDict):
     created: int
     owned_by: str
     kinds: list[Role]
+    takes_masks: bool
 
 
 @dataclass(frozen=True)
 class Served:
-    """A model as clients call it, and the kinds of task that it is for."""
+    """A model as clients call it, the kinds of task that it is for, and whether it takes masks."""
 
     id: str
     roles: tuple[Role, ...]
+    takes_masks: bool
 
 
 class Models:
@@ -54,6 +57,7 @@ class Models:
     def __init__(self, generator: MultiGPUImageGenerator) -> None:
         self._generator = generator
         self._known: dict[Role, str] = {}
+        self._take_masks: bool | None = None
         self.since = int(time.time())
 
     async def serving(self, role: Role) -> str:
@@ -84,6 +88,12 @@ class Models:
             check_model(name, role, serving, {model.id for model in await self.all()})
         return serving
 
+    async def take_masks(self) -> bool:
+        """Whether the model that edits, and can be used, takes masks."""
+        if self._take_masks is None:
+            self._take_masks = await asyncio.to_thread(self._generator.takes_masks)
+        return self._take_masks
+
     async def all(self) -> list[Served]:
         """Every model that can be used."""
         roles: dict[str, list[Role]] = {}
@@ -92,7 +102,10 @@ class Models:
                 roles.setdefault(await self.serving(role), []).append(role)
             except ApiError:
                 continue
-        return [Served(name, tuple(its)) for name, its in roles.items()]
+        return [
+            Served(name, tuple(its), "edit" in its and await self.take_masks())
+            for name, its in roles.items()
+        ]
 
 
 TheModels = Annotated[Models, Depends(kept("models"))]
@@ -122,4 +135,5 @@ def _view(model: Served, since: int) -> ModelView:
         "created": since,
         "owned_by": owner if slash else LOCAL,
         "kinds": list(model.roles),
+        "takes_masks": model.takes_masks,
     }

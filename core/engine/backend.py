@@ -82,7 +82,8 @@ class Lost:
     why: str
 
 
-Report = Said | HungUp | Died | Joined | Leaves | Lost
+OfSlot = Said | HungUp | Died
+Report = OfSlot | Joined | Leaves | Lost
 
 
 class WorkerBackend(Protocol):

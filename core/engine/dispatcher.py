@@ -12,7 +12,7 @@ from core.engine.lora_keeper import LoraKeeper
 from core.engine.pending import Peer, Pending, Worker
 from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
-from core.engine.tail import MOST_PEERS, TAIL
+from core.engine.tail import TAIL, in_tail
 from core.engine.task_state import ActiveAttempt, TaskState
 from core.engine.worker_slot import State, WorkerSlot
 from core.fault_points import fault_point
@@ -175,14 +175,13 @@ class Dispatcher:
         if not waiting or self._backend.is_gone(slot.name):
             return []
         serving = self._serving(model)
-        in_tail = waiting <= TAIL * len(serving) and model.barrier is None
-        in_tail = in_tail and len(serving) <= MOST_PEERS
+        has_peers = model.barrier is None and in_tail(waiting, len(serving))
         worker = Worker(
             slot.name,
             slot.loras,
             others=self._names(model),
             loras_elsewhere=self._loras_elsewhere(slot, model),
-            peers=self._peers(model) if in_tail else (),
+            peers=self._peers(model) if has_peers else (),
             load_seconds=model.times.load_seconds,
             has_others=bool(slot.attempts()),
             most_work=most_work,

@@ -358,11 +358,6 @@ class Engine(TaskEngine):
             if slot.name == name:
                 call(slot)
 
-    def _close_job(self, number: int, status: Status, reason: str) -> None:
-        """Close a job; an engine that waits for its workers to leave waits no longer."""
-        super()._close_job(number, status, reason)
-        self._hurry()
-
     # -- models ----------------------------------------------------------------------
 
     def _add_model(self, model: ServedModel) -> None:

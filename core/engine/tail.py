@@ -9,6 +9,15 @@ MOST_PEERS = 64  # with more, to deal takes longer than a task, and gains a task
 SAME_SPEED = 1.15  # how much slower a worker may be before it counts as slower
 
 
+def in_tail(waiting: int, workers: int) -> bool:
+    """Whether the tasks that wait are the last ones, and few enough workers share them.
+
+    Args:
+        waiting: how many tasks wait for these workers.
+    """
+    return workers <= MOST_PEERS and waiting <= TAIL * workers
+
+
 def matters_who(peers: Sequence[Peer], load_seconds: float, waiting: int, any_lora: bool) -> bool:
     """Whether it matters which worker gets one of the last tasks.
 
@@ -16,7 +25,7 @@ def matters_who(peers: Sequence[Peer], load_seconds: float, waiting: int, any_lo
         waiting: how many tasks wait.
         any_lora: one of them needs a LoRA.
     """
-    if not peers or len(peers) > MOST_PEERS or waiting > TAIL * len(peers):
+    if not peers or not in_tail(waiting, len(peers)):
         return False
     speeds = [peer.seconds_per_work for peer in peers]
     return (load_seconds > 0 and any_lora) or max(speeds) > SAME_SPEED * min(speeds)

@@ -192,7 +192,7 @@ class TaskEngine(ABC):
 
     def close_job(self, number: int, status: Status, reason: str) -> None:
         """Close a job's open tasks now; safe in a signal handler."""
-        self._post(lambda: self._close_job(number, status, reason))
+        self._post(lambda: self._with_run(number, lambda run: run.close(status, reason)))
 
     @abstractmethod
     def stop(self, at_once: bool = False) -> None:
@@ -282,9 +282,6 @@ class TaskEngine(ABC):
         run = self._find(number)
         if run is not None:
             call(run)
-
-    def _close_job(self, number: int, status: Status, reason: str) -> None:
-        self._with_run(number, lambda run: run.close(status, reason))
 
     def _close_all(self, status: Status, reason: str) -> None:
         for run in self._runs():

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from core.engine.attempts import WorkerLoss
-from core.engine.backend import Died, Joined, Leaves, Lost, Report, Said
+from core.engine.backend import Died, OfSlot, Report, Said
 from core.engine.dispatcher import Dispatcher
 from core.engine.job_table import JobTable
 from core.engine.lora_keeper import LoraKeeper
@@ -66,9 +66,8 @@ class WorkerReports:
         """Hear one more slot."""
         self._slots[slot.name] = slot
 
-    def receive(self, report: Report) -> None:
-        """Act on what a backend reports."""
-        assert not isinstance(report, Joined | Leaves | Lost)  # which concern no slot alone
+    def receive(self, report: OfSlot) -> None:
+        """Act on what a backend reports of one slot."""
         slot = self._slots[report.slot]
         if isinstance(report, Died):
             self._supervisor.buried(slot, report)

@@ -31,6 +31,7 @@ AREA_FOR_RATIO = 10  # percent of area that a size may be off for one percent le
 MOST_AREA = 1.5  # times the area, and the part of it, that such a size may have
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 are turned by a quarter
 _QUARTER_TURNS = range(5, 9)
+_OPAQUE = 255
 _START = 64  # bytes of a file that hold its container's brands
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Pillow refuses a PNG whose profile is larger than this, and has one megabyte of its own: printers'
@@ -114,7 +115,30 @@ def read_image(
     except InputError:
         raise
     except Exception as error:  # whatever Pillow's readers trip over
-        raise InputError(f"{what}: {path} is damaged or cut short: {_line(error)}.") from None
+        raise InputError(_damaged(path, what, error)) from None
+
+
+def read_transparency(path: str | Path, what: str) -> Image.Image | None:
+    """The alpha channel of a picture, as displayed; None where all of it is opaque.
+
+    Args:
+        what: the field to name in errors.
+
+    Raises:
+        InputError: damaged, cut short or too large.
+    """
+    try:
+        with _quiet(), _opened(user_path(path, what), what) as image:
+            if not image.has_transparency_data:
+                return None
+            upright = ImageOps.exif_transpose(image)
+            whole = upright if "A" in upright.getbands() else upright.convert("RGBA")
+            alpha = whole.getchannel("A")
+    except InputError:
+        raise
+    except Exception as error:  # whatever Pillow's readers trip over
+        raise InputError(_damaged(path, what, error)) from None
+    return None if alpha.getextrema() == (_OPAQUE, _OPAQUE) else alpha
 
 
 @lru_cache(maxsize=4096)
@@ -149,6 +173,10 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _damaged(path: str | Path, what: str, error: Exception) -> str:
+    return f"{what}: {path} is damaged or cut short: {_line(error)}."
 
 
 def _line(error: Exception) -> str:

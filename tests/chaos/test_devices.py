@@ -43,7 +43,8 @@ def processes(errors: str) -> Counter[str]:
 
 
 def errors_of(engine: RealEngine) -> str:
-    return engine.run.errors if engine.run else ""
+    """What it said, with workers by their names on their nodes: all of these are on one."""
+    return re.sub(r"\S+/(cpu\d)", r"\1", engine.run.errors) if engine.run else ""
 
 
 @ON_BOTH

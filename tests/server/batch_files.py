@@ -12,6 +12,7 @@ from openai.types import Batch
 from PIL import Image
 
 from tests.conftest import wait_until
+from tests.server import image_clients
 
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
 ENDED = ("completed", "failed", "cancelled", "expired")
@@ -75,4 +76,9 @@ def picture() -> bytes:
 
 
 def data_url() -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
+    return image_clients.data_url(("picture.png", picture(), "image/png"))
+
+
+def mask_url(clear: int = 24) -> str:
+    """A mask for that picture, which is transparent up to a column."""
+    return image_clients.data_url(image_clients.mask(clear))

@@ -48,6 +48,22 @@ def made_by(item: Any) -> dict[str, Any]:
 
 def png(colour: tuple[int, int, int] = (9, 90, 200)) -> tuple[str, bytes, str]:
     """A picture to be edited, as the client takes files: name, content, type."""
+    return _file(Image.new("RGB", (48, 32), colour))
+
+
+def mask(clear: int = 24, size: tuple[int, int] = (48, 32)) -> tuple[str, bytes, str]:
+    """A mask for it, transparent up to a column; its colour is the same all over."""
+    picture = Image.new("RGBA", size, (200, 0, 0, 255))
+    picture.paste((200, 0, 0, 0), (0, 0, clear, size[1]))
+    return _file(picture)
+
+
+def data_url(file: tuple[str, bytes, str]) -> str:
+    """The same in JSON."""
+    return f"data:{file[2]};base64,{base64.b64encode(file[1]).decode()}"
+
+
+def _file(picture: Image.Image) -> tuple[str, bytes, str]:
     stream = BytesIO()
-    Image.new("RGB", (48, 32), colour).save(stream, "PNG")
+    picture.save(stream, "PNG")
     return "picture.png", stream.getvalue(), "image/png"

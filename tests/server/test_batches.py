@@ -21,6 +21,7 @@ from tests.server.batch_files import (
     ended,
     lines_in,
     lines_of,
+    mask_url,
     picture,
     pixels,
     request,
@@ -237,7 +238,9 @@ def test_all_three_ways_have_the_same_result(
             request("one", EDITS, images=[{"image_url": data_url()}], seed=1),
             request("bad", EDITS, images=[data_url()], svg=1),
             request("two", EDITS, images=[reference], n=2, seed=2, output_format="webp"),
-            request("three", EDITS, images=[data_url()], mask={"file_id": "x"}),
+            request("three", EDITS, images=[data_url()], mask=mask_url(), seed=3),
+            request("four", EDITS, images=[data_url()], mask=data_url()),
+            request("five", EDITS, images=[reference], mask={"image_url": mask_url(40)}, seed=3),
         ]
 
     done = ended(client, send(client, requests(file.id), EDITS))
@@ -246,7 +249,7 @@ def test_all_three_ways_have_the_same_result(
     batch = project.write_tweets(text_of(requests("source.png")), "batch.jsonl")
     run = project.start([batch, 1], simulated(**SETTINGS))
     assert run.finish() == 1, run.errors
-    assert "4 requests: 2 completed, 2 failed" in run.output
+    assert "6 requests: 4 completed, 2 failed" in run.output
     folder = project.folder / "out" / "batch"
     command = lines_in(folder / "batch_output.jsonl"), lines_in(folder / "batch_errors.jsonl")
 
@@ -257,11 +260,11 @@ def test_all_three_ways_have_the_same_result(
     python = lines_in(outcome.output), lines_in(outcome.errors)
 
     for good, bad in (served, command, python):
-        assert ids(good) == ["one", "two"] and ids(bad) == ["bad", "three"]
+        assert ids(good) == ["one", "two", "three", "five"] and ids(bad) == ["bad", "four"]
         assert [pixels(line) for line in good] == [pixels(line) for line in served[0]]
         answers = [line["response"]["body"] for line in bad]
         assert answers == [line["response"]["body"] for line in served[1]]
-        assert [len(line["response"]["body"]["data"]) for line in good] == [1, 2]
+        assert [len(line["response"]["body"]["data"]) for line in good] == [1, 2, 1, 1]
         assert good[1]["response"]["body"]["output_format"] == "webp"
 
 

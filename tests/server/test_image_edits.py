@@ -16,7 +16,15 @@ from PIL import Image
 from tests.conftest import write_safetensors
 from tests.server.batch_files import ended, lines_of, request, send
 from tests.server.conftest import Daemon
-from tests.server.image_clients import SMALL, made_by, openai_client, picture, png
+from tests.server.image_clients import (
+    SMALL,
+    data_url,
+    made_by,
+    mask,
+    openai_client,
+    picture,
+    png,
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +83,40 @@ def test_pictures_may_come_in_json(daemon: Daemon) -> None:
         answer = client.post("/v1/images/edits", json=body)
         assert answer.status_code == 200, answer.text
         assert answer.json()["data"][0]["b64_json"]
+
+
+def test_a_mask_comes_beside_the_pictures_as_they_do(client: OpenAI, daemon: Daemon) -> None:
+    edit, extra = client.images.edit, {"seed": 3}
+    sent = edit(image=[png(), png((0, 0, 0))], mask=mask(), prompt="x", **SMALL, extra_body=extra)
+    kept = client.files.create(file=mask(), purpose="vision").id
+    body = {"prompt": "x", "images": [data_url(png()), data_url(png((0, 0, 0)))], **SMALL, **extra}
+    with daemon.client() as plain:
+        ways = [{"image_url": data_url(mask())}, {"file_id": kept}, data_url(mask())]
+        answers = [plain.post("/v1/images/edits", json={**body, "mask": way}) for way in ways]
+        job = plain.get("/v1/jobs").json()["data"][0]["id"]
+        found = plain.get("/v1/results", params={"limit": 1}).json()["data"][0]["task"]
+        assert found["mask"] == f"{job}/0/sources/2"
+        seen = plain.get(f"/v1/jobs/{job}/results/0/sources/2")
+        assert seen.status_code == 200, "whoever looks at the edit sees its mask"
+        again = plain.post("/v1/images/edits", json={**body, "mask": found["mask"]})
+    assert sent.data is not None
+    items = [answer.raise_for_status().json()["data"][0] for answer in [*answers, again]]
+    drawn = [sent.data[0], *(SimpleNamespace(b64_json=item["b64_json"]) for item in items)]
+    for one in drawn:
+        task = made_by(one)
+        assert (daemon.output / task["mask"]).read_bytes() == mask()[1]
+        assert len(task["source_images"]) == 2
+        assert picture(one).tobytes() == picture(drawn[0]).tobytes()
+
+
+def test_an_edit_within_a_mask_is_shown_on_its_way(client: OpenAI) -> None:
+    events = client.images.edit(
+        image=png(), mask=mask(), prompt="make it blue", size="64x32", stream=True,
+        partial_images=2, extra_body={"num_inference_steps": 8, "seed": 1},
+    )  # fmt: skip
+    *partial, last = events
+    assert [event.type for event in partial] == ["image_edit.partial_image"] * 2
+    assert made_by(last)["mask"]
 
 
 def test_each_picture_of_a_stream_has_its_event(client: OpenAI) -> None:

@@ -16,8 +16,10 @@ from apps.server.journal import Journal
 from apps.server.service import Service
 from apps.server.settings import load_server_settings
 from core import MultiGPUImageGenerator
+from core.devices.edit_models import DEMO_EDITOR
 from tests.conftest import simulated
 from tests.inline_backend import InlineBackend
+from tests.server.image_clients import data_url, mask, png
 
 DRAW, EDIT = "/v1/images/generations", "/v1/images/edits"
 
@@ -48,12 +50,6 @@ def refused(answer: httpx2.Response, status: int = 400) -> tuple[str | None, str
     assert error.keys() == {"message", "type", "param", "code"}
     assert error["type"] == "invalid_request_error" and error["message"].strip()
     return error["param"], error["code"]
-
-
-def png(side: int = 32) -> bytes:
-    stream = BytesIO()
-    Image.new("RGB", (side, side), (9, 90, 200)).save(stream, "PNG")
-    return stream.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +165,10 @@ def test_the_model_of_another_kind_of_task_is_named(client: httpx2.Client) -> No
         ({"prompt": "a"}, [], "image", "missing_required_parameter"),
         ({}, ["image"], "prompt", "missing_required_parameter"),
         ({"prompt": "a"}, ["image"] * 17, "image", "array_above_max_length"),
-        ({"prompt": "a"}, ["image", "mask"], "mask", "unsupported_parameter"),
+        ({"prompt": "a"}, ["image", "mask"], "mask", "invalid_image"),
+        ({"prompt": "a"}, ["image", "mask", "mask"], "mask", "duplicate_parameter"),
+        ({"prompt": "a"}, ["image", "mask[]"], "mask", "unknown_parameter"),
+        ({"prompt": "a", "mask": "file-1"}, ["image"], "mask", "image_not_found"),
         ({"prompt": "a"}, ["image", "markup"], "markup", "unknown_parameter"),
         ({"prompt": "a"}, ["picture"], "picture", "unknown_parameter"),
         ({"prompt": "a"}, ["images"], "images", "unknown_parameter"),
@@ -189,7 +188,7 @@ def test_the_model_of_another_kind_of_task_is_named(client: httpx2.Client) -> No
 def test_a_form_that_cannot_be_is_refused_by_name(
     data: dict[str, Any], names: list[str], param: str, code: str, client: httpx2.Client
 ) -> None:
-    files = [(name, ("a.png", png(), "image/png")) for name in names]
+    files = [(name, png()) for name in names]
     answer = client.post(EDIT, data=data, files=files or {"x": (None, "")})
     if not files:  # a form without files is no multipart form by itself
         assert refused(answer)[1] in ("unknown_parameter", code)
@@ -208,7 +207,10 @@ def test_a_form_that_cannot_be_is_refused_by_name(
         ({"images": [{"path": "/etc/passwd"}]}, "images[0].path", "unknown_parameter"),
         ({"images": [5]}, "images[0]", "invalid_type"),
         ({"image": "x"}, "image", "unknown_parameter"),
-        ({"images": ["x"], "mask": {"file_id": "file-1"}}, "mask", "unsupported_parameter"),
+        ({"images": ["x"], "mask": 7}, "mask", "invalid_type"),
+        ({"images": ["x"], "mask": {}}, "mask", "invalid_value"),
+        ({"images": [data_url(png())], "mask": {"file_id": "file-1"}}, "mask", "image_not_found"),
+        ({"images": [data_url(png())], "mask": "x"}, "mask", "invalid_image_url"),
     ],
     ids=str,
 )
@@ -217,6 +219,51 @@ def test_json_for_an_edit_that_cannot_be_is_refused_by_name(
 ) -> None:
     answer = client.post(EDIT, json={"prompt": "make it blue", **said})
     assert refused(answer) == (param, code)
+
+
+def opaque() -> bytes:
+    stream = BytesIO()
+    Image.new("RGBA", (48, 32), (0, 0, 0, 255)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (mask(size=(48, 33))[1], "it has 48 x 33 pixels and the first picture 48 x 32"),
+        (mask(clear=0)[1], "no pixel of it is fully transparent"),
+        (opaque(), "no pixel of it is fully transparent"),
+        (mask()[1][:-40], "damaged or cut short"),
+        (b"GIF89a", "no picture that is read here"),
+    ],
+    ids=["size", "nowhere", "opaque", "cut", "none"],
+)
+def test_a_mask_that_fits_no_picture_is_refused(
+    given: bytes, said: str, client: httpx2.Client
+) -> None:
+    files = [("image", png()), ("image", png((0, 0, 0))), ("mask", ("m.png", given, "image/png"))]
+    answer = client.post(EDIT, data={"prompt": "a"}, files=files)
+    assert refused(answer) == ("mask", "invalid_image")
+    assert said in answer.json()["error"]["message"]
+    assert "inbox" not in answer.text
+
+
+def test_a_model_that_takes_no_mask_says_so_of_an_edit_with_one(tmp_path: Path) -> None:
+    settings = load_server_settings(simulated(editor={"model": str(DEMO_EDITOR)}))
+    generator = MultiGPUImageGenerator(
+        1, config=settings, output_dir=tmp_path, backend=InlineBackend(), tables=False
+    )
+    with TestClient(create_app(Service(generator, Journal(tmp_path), settings.server))) as client:
+        [model] = [m for m in client.get("/v1/models").json()["data"] if "edit" in m["kinds"]]
+        assert model["takes_masks"] is False
+        form = [("image", png()), ("mask", mask())]
+        json_body = {"prompt": "a", "images": ["x"], "mask": "y"}
+        for answer in (
+            client.post(EDIT, data={"prompt": "a"}, files=form),
+            client.post(EDIT, json=json_body),
+        ):
+            assert refused(answer) == ("mask", "unsupported_parameter")  # type: ignore[arg-type]
+            assert "takes no mask: say in the prompt" in answer.json()["error"]["message"]
 
 
 def test_a_form_without_its_boundary_is_refused(client: httpx2.Client) -> None:

@@ -1,19 +1,18 @@
 """The page at `/`, as its users see it: in a real browser, on a daemon with simulated devices."""
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Locator, expect
 
 from apps.server.safety.keys import add_key
 from tests.conftest import wait_until
 from tests.server.browser import Watched, picture, shown
 from tests.server.conftest import Daemon, finished
+from tests.server.image_clients import mask, png
 from tests.server.test_lora_names import write as write_lora
 
 LORAS = 500
@@ -52,6 +51,10 @@ def run(client: httpx2.Client, *tasks: dict[str, Any]) -> str:
 def newest(client: httpx2.Client) -> dict[str, Any]:
     found: dict[str, Any] = client.get("/v1/results", params={"limit": 1}).json()["data"][0]
     return found
+
+
+def upload_of(name: str, content: bytes, kind: str) -> FilePayload:
+    return FilePayload(name=name, mimeType=kind, buffer=content)
 
 
 def loras(result: dict[str, Any]) -> list[tuple[str, float]]:
@@ -195,10 +198,7 @@ def test_an_edit_is_asked_for_with_an_upload_and_a_lora(
     page.get_by_role("button", name="Edit").click()
     expect(page.get_by_role("alert").filter(has_text="Say what to change.")).to_be_visible()
     page.get_by_label("Instruction").fill("paint it green")
-    stream = io.BytesIO()
-    Image.new("RGB", (64, 48), "red").save(stream, "PNG")
-    upload = FilePayload(name="red.png", mimeType="image/png", buffer=stream.getvalue())
-    page.get_by_label("Choose pictures").set_input_files(upload)
+    page.get_by_label("Choose pictures").set_input_files(upload_of(*png((250, 0, 0))))
     expect(page.get_by_placeholder(f"Choose of {LORAS}")).to_be_visible()
     page.get_by_label("Add a LoRA").fill("no such style")
     page.keyboard.press("Enter")
@@ -214,6 +214,35 @@ def test_an_edit_is_asked_for_with_an_upload_and_a_lora(
     task = newest(client)["task"]
     assert loras(newest(client)) == [("style-123", 0.7)]
     assert (task["kind"], task["num_inference_steps"]) == ("edit", 3)
+
+
+def test_an_edit_is_kept_within_a_mask(
+    daemon: Daemon, client: httpx2.Client, pages: Watched
+) -> None:
+    page = pages.open(daemon.url)
+    page.get_by_text("Edit", exact=True).first.click()
+    page.get_by_label("Instruction").fill("paint a part of it")
+    page.get_by_label("Choose pictures").set_input_files(upload_of(*png((250, 0, 0))))
+    page.get_by_label("Choose a mask").set_input_files(upload_of(*mask(10)))
+    page.get_by_label("Choose a mask").set_input_files(upload_of(*mask(24)))  # in its place
+    expect(page.get_by_role("list", name="Mask").get_by_role("img")).to_have_count(1)
+    page.get_by_role("button", name="Edit").click()
+    picture(page, "paint a part of it").click()
+    dialog = page.get_by_role("dialog")
+    shown(dialog.get_by_alt_text("Mask"))
+    first = newest(client)
+    assert first["task"]["mask"] == f"{first['id']}/sources/1"
+    dialog.get_by_role("button", name="Change").click()
+    expect(page.get_by_role("list", name="Mask").get_by_role("img")).to_have_count(1)
+    page.get_by_label("Instruction").fill("paint it once more")
+    page.get_by_role("button", name="Edit").click()
+    shown(picture(page, "paint it once more"))
+    assert newest(client)["task"]["mask"]
+    page.get_by_role("button", name=f"Remove {first['task']['mask']}").click()
+    page.get_by_label("Instruction").fill("paint all of it")
+    page.get_by_role("button", name="Edit").click()
+    shown(picture(page, "paint all of it"))
+    assert "mask" not in newest(client)["task"]
 
 
 def test_a_picture_is_edited_without_what_it_was_drawn_with(

@@ -1,5 +1,6 @@
-"""What docs/SERVER.md shows first, as it stands there, with the demo models."""
+"""What docs/SERVER.md shows, as it stands there, with the demo models."""
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import PROJECT, wait_until, worker_processes, write_safetensors
+from tests.guides import Guide
 from tests.server.conftest import Daemon
 
 ADDRESS = "http://127.0.0.1:8000"
@@ -67,6 +69,39 @@ def test_the_official_client_draws_and_edits(daemon: Daemon, tmp_path: Path) -> 
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=PATIENCE)
     assert max(colour(tmp_path / "house.png", SKY)) < 128, "it is not night"
     assert max(colour(tmp_path / "noon.png", SKY)) > 160, "it is still night"
+
+
+def test_a_batch_is_sent_and_waited_for(daemon: Daemon, tmp_path: Path) -> None:
+    [code] = [text for _, text in Guide("SERVER.md").blocks if "batches.create" in text]
+    line = next(s for s in Guide("SERVER.md").spans if '"custom_id": "a"' in s)
+    (tmp_path / "batch.jsonl").write_text(f"{line}\n", "utf-8")
+    before = f"""
+import time
+from openai import OpenAI
+sleep, time.sleep = time.sleep, lambda seconds: sleep(0.1)
+client = OpenAI(base_url="{daemon.url}/v1", api_key="none")
+"""
+    script = f"{before}{code}print(*lines)"
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=PATIENCE, text=True,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert json.loads(ran.stdout)["response"]["status_code"] == 200
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_the_other_requests_are_taken(daemon: Daemon, tmp_path: Path) -> None:
+    pin, job = [text for language, text in Guide("SERVER.md").blocks if language == "bash"]
+    said = []
+    for command in (pin, job):
+        line = command.replace("localhost:8000", daemon.url)
+        ran = subprocess.run(["sh", "-c", line], stdout=subprocess.PIPE, check=True, timeout=60)
+        said.append(json.loads(ran.stdout))
+    assert said[0]["pinned_for"] == ["generate"]
+    assert said[1]["counts"]["total"] == 2 and said[1]["kinds"] == {"generate": 1, "edit": 1}
+    with daemon.client() as client:
+        client.delete(f"/v1/jobs/{said[1]['id']}").raise_for_status()
+    ask(daemon, "snow", "unload")
 
 
 def test_a_lora_that_does_not_fit_the_model_is_the_clients_error(daemon: Daemon) -> None:

@@ -9,9 +9,8 @@ from PIL import Image, ImageOps
 
 from core.errors import InputError
 from core.masked_editors import MASKED, no_mask
-from core.pictures.source_images import read_image
+from core.pictures.source_images import read_image, read_transparency
 
-_OPAQUE = 255
 _WHOLE = 1.0  # `strength`: what the mask shows is made anew, as without one the whole picture is
 
 
@@ -43,13 +42,9 @@ def read_mask(path: str, sha256: str | None) -> Image.Image:
     Raises:
         InputError: damaged, too large, or changed since it was checked.
     """
-    mask = read_image(path, sha256, "mask").convert("L")
-    with Image.open(path) as image:
-        if image.has_transparency_data:
-            alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
-            if alpha.getextrema() != (_OPAQUE, _OPAQUE):
-                return ImageOps.invert(alpha)
-    return mask
+    mask = read_image(path, sha256, "mask")
+    alpha = read_transparency(path, "mask")
+    return mask.convert("L") if alpha is None else ImageOps.invert(alpha)
 
 
 def masked_arguments(

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from apps.openai_images.batch_file import BatchRequest
-from apps.openai_images.models import no_mask
+from apps.openai_images.masks import no_mask
 from apps.openai_images.tasks import steps_of, tasks_for
 from apps.server.images.places import places_of
 from apps.server.inbox import Inbox
@@ -36,13 +36,16 @@ class RequestTasks:
         """
         asked = request.asked
         model = await self._models.asked_for(asked.model, request.role)
-        if request.masked:
+        if request.mask is not None and not await self._models.take_masks():
             raise no_mask(model)
         self._service.check_size(asked.n)
         sources = [await self._inbox.resolve(caller, text, "images") for text in request.pictures]
+        mask = None
+        if request.mask is not None:
+            mask = await self._inbox.mask(caller, request.mask, sources[0])
         loras = [
             await asyncio.to_thread(self._loras.resolve, lora.name, f"loras[{number}].name")
             for number, lora in enumerate(asked.loras)
         ]
         steps = steps_of(asked, self._service.rules.images)
-        return tasks_for(asked, places_of(job, first), steps, loras, sources)
+        return tasks_for(asked, places_of(job, first), steps, loras, sources, mask=mask)

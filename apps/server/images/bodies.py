@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
@@ -30,12 +30,12 @@ class Form:
         values: parameters by name, as texts.
         images: the pictures of `image` and `image[]` in their order: bytes, or a text that refers
             to one.
-        masked: there is a `mask`.
+        mask: the picture of `mask`, if there is one, in the same way.
     """
 
     values: dict[str, Any]
-    images: list[bytes | str] = field(default_factory=list)
-    masked: bool = False
+    images: list[bytes | str]
+    mask: bytes | str | None = None
 
 
 def content_type(request: Request) -> str:
@@ -79,8 +79,9 @@ async def form_body(request: Request) -> Form:
 
 
 async def _read(form: FormData) -> Form:
-    read = Form({})
-    masked = False
+    values: dict[str, Any] = {}
+    images: list[bytes | str] = []
+    mask: bytes | str | None = None
     lists: dict[tuple[str, str], list[str]] = {}
     for full_name, value in form.multi_items():
         found = _NAME.fullmatch(full_name)
@@ -88,30 +89,40 @@ async def _read(form: FormData) -> Form:
             raise unknown_parameter(full_name)
         name, inner = found.groups()
         if name == "image" and _INDEX.fullmatch(inner):
-            read.images.append(await value.read() if isinstance(value, UploadFile) else value)
+            images.append(await _picture(value))
         elif name == "images":
             message = "In a form pictures are called 'image', or 'image[]' if there are several."
             raise bad_value(name, message, "unknown_parameter")
-        elif name == "mask":
-            masked = True
+        elif full_name == "mask":
+            if mask is not None:
+                raise _twice(name)
+            mask = await _picture(value)
         elif isinstance(value, UploadFile):
             raise unknown_parameter(name)
         elif name == "loras" and inner in ("[]", "[][name]", "[][strength]"):
             lists.setdefault((name, inner[2:]), []).append(value)
         elif inner:
             raise unknown_parameter(name)
-        elif name in read.values:
-            raise bad_value(name, f"'{name}' is given twice.", "duplicate_parameter")
+        elif name in values:
+            raise _twice(name)
         else:
-            read.values[name] = value
-    _add_loras(read.values, lists)
-    return Form(read.values, read.images, masked)
+            values[name] = value
+    _add_loras(values, lists)
+    return Form(values, images, mask)
+
+
+async def _picture(value: UploadFile | str) -> bytes | str:
+    return await value.read() if isinstance(value, UploadFile) else value
+
+
+def _twice(name: str) -> ApiError:
+    return bad_value(name, f"'{name}' is given twice.", "duplicate_parameter")
 
 
 def _add_loras(values: dict[str, Any], lists: Mapping[tuple[str, str], list[str]]) -> None:
     """LoRAs of a form: `loras` with JSON, `loras[]` with names, or with names and strengths."""
     if lists and "loras" in values:
-        raise bad_value("loras", "'loras' is given twice.", "duplicate_parameter")
+        raise _twice("loras")
     if "loras" in values:
         try:
             values["loras"] = json.loads(values["loras"], parse_constant=_refused)

@@ -35,7 +35,8 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _edit_form() -> dict[str, Any]:
     schema = in_one_piece(EditParameters.model_json_schema())
-    properties = {n: never_null(v) for n, v in schema["properties"].items() if n != "images"}
+    named = schema["properties"].items()
+    properties = {n: never_null(v) for n, v in named if n not in ("images", "mask")}
     loras = {"type": "string", "contentMediaType": JSON, "contentSchema": properties["loras"]}
     return {
         **schema,
@@ -44,6 +45,7 @@ def _edit_form() -> dict[str, Any]:
             "loras": loras,
             "image": _PICTURE,
             "image[]": _PICTURES,
+            "mask": _PICTURE,
         },
         "anyOf": [{"required": ["image"]}, {"required": ["image[]"]}],
     }

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from apps.openai_images.edits import EditAsked, check_pictures, edit_in_json
-from apps.openai_images.models import no_mask
+from apps.openai_images.masks import no_mask
 from apps.openai_images.parameters import EditParameters, GenerationParameters, ImageParameters
 from apps.openai_images.refusals import checked
 from apps.openai_images.tasks import check_together, steps_of, tasks_for
@@ -42,6 +43,19 @@ from core.worker_spec import Role
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 SOURCE = "images"
+
+
+@dataclass(frozen=True)
+class Read:
+    """Paths of the pictures that an edit reads.
+
+    Attributes:
+        sources: are to be changed.
+        mask: of the first one.
+    """
+
+    sources: Sequence[str] = ()
+    mask: str | None = None
 
 
 class Drawing:
@@ -81,14 +95,13 @@ class Drawing:
     async def answer(
         self,
         asked: ImageParameters,
-        prepare: Callable[[], Awaitable[Sequence[str]]],
+        prepare: Callable[[], Awaitable[Read]],
         beside: Callable[[], Any] = tuple,
     ) -> Response:
         """Have the pictures drawn, and hand them out; of a request that came before, the same.
 
         Args:
-            prepare: checks that a new request can be served, and gives the paths of the pictures
-                that are to be changed.
+            prepare: checks that a new request can be served, and gives the pictures that it reads.
             beside: gives what is asked for beside the parameters, as JSON has it.
 
         Raises:
@@ -96,7 +109,7 @@ class Drawing:
         """
 
         def everything() -> Any:
-            parameters = asked.model_dump(mode="json", exclude={"images"})
+            parameters = asked.model_dump(mode="json", exclude={"images", "mask"})
             return [SOURCE, type(asked).__name__, parameters, beside()]
 
         key = RequestKey()
@@ -158,14 +171,14 @@ class Drawing:
         headers["openai-processing-ms"] = str(round(1000 * (time.monotonic() - self.started)))
         return Response(body, media_type=JSON, headers=headers)
 
-    async def _job(self, asked: ImageParameters, sources: Sequence[str], key: RequestKey) -> NewJob:
+    async def _job(self, asked: ImageParameters, read: Read, key: RequestKey) -> NewJob:
         id = new_id("job")
         loras = [
             await asyncio.to_thread(self.loras.resolve, lora.name, f"loras[{place}].name")
             for place, lora in enumerate(asked.loras)
         ]
         steps = steps_of(asked, self.service.rules.images)
-        tasks = tasks_for(asked, places_of(id), steps, loras, sources)
+        tasks = tasks_for(asked, places_of(id), steps, loras, read.sources, mask=read.mask)
         metadata: dict[str, str | int] = {}
         if asked.identifier:
             metadata["user"] = asked.identifier
@@ -202,9 +215,9 @@ async def create_images(request: Request, drawing: TheDrawing) -> Response:
         raise unsupported(request, JSON)
     asked = checked(GenerationParameters, await json_body(request))
 
-    async def prepare() -> Sequence[str]:
+    async def prepare() -> Read:
         await drawing.check(asked, "generate")
-        return ()
+        return Read()
 
     return await drawing.answer(asked, prepare)
 
@@ -221,30 +234,29 @@ async def edit_images(request: Request, drawing: TheDrawing) -> Response:
     param = "images" if content_type(request) == JSON else "image"
     check_pictures(edit, param)
 
-    async def prepare() -> Sequence[str]:
+    async def prepare() -> Read:
         model = await drawing.check(edit.asked, "edit")
-        if edit.masked:
+        if edit.mask is not None and not await drawing.models.take_masks():
             raise no_mask(model)
-        keep, resolve = drawing.inbox.keep, drawing.inbox.resolve
-        return [
-            await keep(drawing.caller, picture, param)
-            if isinstance(picture, bytes)
-            else await resolve(drawing.caller, picture, param)
-            for picture in edit.pictures
-        ]
+        inbox, caller = drawing.inbox, drawing.caller
+        sources = [await inbox.given(caller, each, param) for each in edit.pictures]
+        if edit.mask is None:
+            return Read(sources)
+        return Read(sources, await inbox.mask(caller, edit.mask, sources[0]))
 
     return await drawing.answer(edit.asked, prepare, lambda: _compared(edit))
 
 
 def _compared(edit: EditAsked) -> Any:
     """What makes an edit another one than the edit before it, beside its parameters."""
-    pictures = [
-        ["bytes", sha256(one).hexdigest()]
-        if isinstance(one, bytes)
-        else ["reference", sha256(one.encode()).hexdigest()]
-        for one in edit.pictures
-    ]
-    return [edit.masked, pictures]
+    pictures = [_hashed(picture) for picture in edit.pictures]
+    return [False if edit.mask is None else _hashed(edit.mask), pictures]
+
+
+def _hashed(picture: bytes | str) -> tuple[str, str]:
+    if isinstance(picture, bytes):
+        return "bytes", sha256(picture).hexdigest()
+    return "reference", sha256(picture.encode()).hexdigest()
 
 
 async def _edit_asked_for(request: Request) -> EditAsked:
@@ -255,5 +267,5 @@ async def _edit_asked_for(request: Request) -> EditAsked:
     if kind == FORM:
         form = await form_body(request)
         asked = checked(EditParameters, form.values, texts=True)
-        return EditAsked(asked, form.images, form.masked)
+        return EditAsked(asked, form.images, form.mask)
     raise unsupported(request, FORM, JSON)

@@ -3,18 +3,22 @@
 import { Unreachable, json, pathOf, randomName, randomSeed, submit } from "./api.js";
 import { byId, setText } from "./dom.js";
 import { LoraPicker } from "./loras.js";
-import { lorasOf, promptOf } from "./parameters.js";
+import { lorasOf } from "./parameters.js";
+import { pathOfSource } from "./pictures.js";
 import { Sources } from "./sources.js";
 import { counted } from "./words.js";
 
 const NUMBERS = ["width", "height", "num_inference_steps", "guidance_scale", "true_cfg_scale"];
+const MOST_SOURCES = 16;
 const EXACT = 2 ** 53; // larger whole numbers are sent as text
 
 /** The form, with what it was asked last. */
 export class Compose {
   #form = byId("compose");
   #loras = new LoraPicker();
-  #sources = new Sources(() => this.#arrange());
+  #sources = new Sources(byId("sources"), byId("upload"), MOST_SOURCES, () => this.#arrange());
+  #mask = new Sources(byId("mask"), byId("mask-upload"), 1, () => this.#arrange());
+  #takesMasks = false;
   #asked = { body: "", name: "" };
   #unanswered = false; // when it was sent last
 
@@ -44,6 +48,7 @@ export class Compose {
       radio.parentElement.title = radio.disabled ? "This server has no model for it." : "";
       if (radio.disabled) radio.checked = false;
     }
+    this.#takesMasks = models.data.some((model) => model.takes_masks);
     const first = [...this.#form.elements.kind].find((radio) => !radio.disabled);
     if (!this.#form.elements.kind.value && first) first.checked = true;
     this.#arrange();
@@ -60,11 +65,11 @@ export class Compose {
     }
     elements.prompt.value = task.prompt ?? task.instruction ?? "";
     this.#loras.value = lorasOf(task);
-    this.#sources.clear();
-    for (const [place, reference] of (task.source_images ?? []).entries()) {
-      const [job, position] = reference.split("/");
-      this.#sources.addOwn(reference, `/v1/jobs/${job}/results/${position}/sources/${place}`);
+    this.#clearPictures();
+    for (const reference of task.source_images ?? []) {
+      this.#sources.addOwn(reference, pathOfSource(reference));
     }
+    if (task.mask) this.#mask.addOwn(task.mask, pathOfSource(task.mask));
     this.#show();
   }
 
@@ -73,7 +78,7 @@ export class Compose {
     this.#form.reset(); // steps and LoRAs of a model that draws are not for one that edits
     this.#loras.value = [];
     this.#form.elements.kind.value = "edit";
-    this.#sources.clear();
+    this.#clearPictures();
     this.#sources.addOwn(result.id, pathOf(result.thumbnail_url));
     this.#show();
   }
@@ -83,6 +88,11 @@ export class Compose {
     this.#form.elements.kind.value = "generate";
     this.#form.elements.prompt.value = prompt;
     this.#show();
+  }
+
+  #clearPictures() {
+    this.#sources.clear();
+    this.#mask.clear();
   }
 
   #show() {
@@ -108,6 +118,7 @@ export class Compose {
     const { elements } = this.#form;
     const edits = elements.kind.value === "edit";
     byId("sources-part").hidden = !edits;
+    byId("mask-part").hidden = !this.#takesMasks && this.#mask.count === 0;
     byId("true-cfg-part").hidden = !edits;
     setText(byId("compose-title"), edits ? "New edit" : "New picture");
     setText(byId("prompt-label"), edits ? "Instruction" : "Prompt");
@@ -131,7 +142,7 @@ export class Compose {
     } catch (error) {
       this.#say(error.message, "");
       this.#unanswered = error instanceof Unreachable;
-      this.#sources.forgetSent();
+      for (const pictures of [this.#sources, this.#mask]) pictures.forgetSent();
     } finally {
       byId("send").disabled = false;
     }
@@ -139,8 +150,10 @@ export class Compose {
 
   async #submit() {
     const edits = this.#form.elements.kind.value === "edit";
-    const pictures = edits ? await this.#sources.references((text) => this.#say("", text)) : [];
-    const tasks = this.#tasks(pictures);
+    const tell = (text) => this.#say("", text);
+    const pictures = edits ? await this.#sources.references(tell) : [];
+    const [mask] = edits ? await this.#mask.references(tell) : [];
+    const tasks = this.#tasks(pictures, mask);
     // The same form sent twice because no answer came is one job.
     const body = JSON.stringify(tasks);
     if (body !== this.#asked.body) this.#asked = { body, name: randomName() };
@@ -149,12 +162,13 @@ export class Compose {
     return job;
   }
 
-  #tasks(pictures) {
+  #tasks(pictures, mask) {
     const { elements } = this.#form;
     const edits = elements.kind.value === "edit";
     const task = { kind: elements.kind.value };
     task[edits ? "instruction" : "prompt"] = elements.prompt.value;
     if (edits) task.source_images = pictures;
+    if (mask) task.mask = mask;
     for (const name of NUMBERS) {
       const { value } = elements[name];
       if (value !== "" && (edits || name !== "true_cfg_scale")) task[name] = Number(value);

@@ -4,7 +4,7 @@ import { pathOf } from "./api.js";
 import { againButton } from "./again.js";
 import { byId, make } from "./dom.js";
 import { parameterList, promptOf } from "./parameters.js";
-import { forget, saved, show } from "./pictures.js";
+import { forget, pathOfSource, saved, show } from "./pictures.js";
 
 /** The dialog. */
 export class Details {
@@ -72,16 +72,20 @@ export class Details {
     if (result.thumbnail_url === null) return make("div", { className: "views" });
     const picture = make("img", { alt: promptOf(result) });
     show(picture, pathOf(result.url));
-    const sources = (result.task.source_images ?? []).map((reference, place) => {
-      const image = make("img", { alt: `Picture ${place + 1} that was edited` });
-      const [job, position] = reference.split("/");
-      show(image, `/v1/jobs/${job}/results/${position}/sources/${place}`);
-      return image;
-    });
-    const before = make("figure", {}, make("div", { className: "befores" }, ...sources),
-      make("figcaption", {}, "Before"));
-    const after = make("figure", {}, picture, sources.length > 0 && make("figcaption", {}, "After"));
-    return make("div", { className: "views" }, after, sources.length > 0 && before);
+    const { source_images: sources = [], mask } = result.task;
+    const edited = sources.map((reference, place) =>
+      this.#read(reference, `Picture ${place + 1} that was edited`));
+    const before = figure("Before", make("div", { className: "befores" }, ...edited));
+    const within = mask && figure("Changed where the mask is white or transparent",
+      make("div", { className: "befores" }, this.#read(mask, "Mask")));
+    const after = edited.length ? figure("After", picture) : make("figure", {}, picture);
+    return make("div", { className: "views" }, after, edited.length > 0 && before, within);
+  }
+
+  #read(reference, alt) {
+    const image = make("img", { alt });
+    show(image, pathOfSource(reference));
+    return image;
   }
 
   #buttons(result) {
@@ -115,3 +119,6 @@ export class Details {
     act(result);
   }
 }
+
+const figure = (caption, content) =>
+  make("figure", {}, content, make("figcaption", {}, caption));

@@ -31,6 +31,12 @@ export async function show(image, path) {
   }
 }
 
+/** The path of a picture that a task read, by the name that its result gives it. */
+export function pathOfSource(reference) {
+  const [job, position, , place] = reference.split("/");
+  return `/v1/jobs/${job}/results/${position}/sources/${place}`;
+}
+
 /** A URL for a link to a file of this server, to be saved. */
 export async function saved(path) {
   return hasKey() ? URL.createObjectURL(await (await call(path)).blob()) : path;

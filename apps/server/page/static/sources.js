@@ -1,23 +1,31 @@
-// Pictures to be edited: files of this device, or pictures that the server has.
+// Pictures that an edit reads: files of this device, or pictures that the server has.
 
 import { call, parsed, pathOf } from "./api.js";
-import { byId, make } from "./dom.js";
+import { make } from "./dom.js";
 import { forget, show } from "./pictures.js";
 import { counted } from "./words.js";
 
-const MOST = 16;
 const LIFETIME = 24 * 3600; // seconds; the job keeps a copy of its own
 
-/** The pictures in the form, in their order. */
+/** Pictures of one kind in the form, in their order. */
 export class Sources {
   #items = []; // {file} or {reference, path}, and `element`
-  #list = byId("sources");
+  #list;
+  #upload;
+  #most;
   #changed;
 
-  /** @param changed is called when there are others. */
-  constructor(changed) {
+  /**
+   * @param list shows them.
+   * @param upload chooses files of this device.
+   * @param most how many there can be; a single one gives way to the next.
+   * @param changed is called when there are others.
+   */
+  constructor(list, upload, most, changed) {
+    this.#list = list;
+    this.#upload = upload;
+    this.#most = most;
     this.#changed = changed;
-    const upload = byId("upload");
     upload.addEventListener("change", () => {
       this.addFiles(upload.files);
       upload.value = "";
@@ -63,7 +71,8 @@ export class Sources {
   }
 
   #add(item, name) {
-    if (this.#items.length === MOST) return;
+    if (this.#most === 1) this.clear();
+    if (this.#items.length === this.#most) return;
     const image = make("img", { alt: name });
     if (item.file) image.src = URL.createObjectURL(item.file);
     else show(image, pathOf(item.path));
@@ -71,7 +80,7 @@ export class Sources {
     item.element = make("li", {}, image, remove);
     remove.addEventListener("click", () => {
       this.#remove(item);
-      byId("upload").focus();
+      this.#upload.focus();
     });
     this.#items.push(item);
     this.#list.append(item.element);
