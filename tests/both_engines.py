@@ -163,11 +163,11 @@ def on_ray(item: pytest.Item) -> bool:
     return item.get_closest_marker("ray") is not None
 
 
-class OneCluster(LoadFileScheduling):
+class OneCluster(LoadFileScheduling):  # type: ignore[misc]
     """Gives each file to one process, and all tests on the cluster, whosesoever, to one as well."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "on Ray" if ON_RAY.search(nodeid) else super()._split_scope(nodeid)
+        return "on Ray" if ON_RAY.search(nodeid) else str(super()._split_scope(nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)

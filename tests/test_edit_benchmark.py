@@ -4,9 +4,11 @@ import csv
 import json
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -199,7 +201,15 @@ def test_a_killed_worker_costs_no_pair(bench: Bench, stage: str) -> None:
     run = bench.start(simulated=SLOW, judge={"batch_size": 2})
     ready = bench.edits if stage == "edit" else bench.verdicts
     wait_until(lambda: len(ready()) >= 2, f"two files of stage {stage}")
-    wait_until(lambda: bench.project.workers(run), "a worker")[0].kill()
+
+    def has_killed() -> bool:
+        for worker in bench.project.workers(run):
+            with suppress(psutil.NoSuchProcess):  # one that is done leaves
+                worker.kill()
+                return True
+        return False
+
+    wait_until(has_killed, "a worker")
     assert run.finish() == 0, run.errors
     assert bench.outcomes() == ["scored"] * 10
 

@@ -36,7 +36,7 @@ STARTS = itertools.count(1)
 class Daemon:
     """`serve.py` on a folder; it may be started again after its end."""
 
-    def __init__(self, folder: Path, workplace: Workplace = LOCAL, **settings: Any) -> None:
+    def __init__(self, folder: Path, workplace: Workplace = LOCAL, /, **settings: Any) -> None:
         self.folder = folder
         self.workplace = workplace
         self.output = folder / "out"
