@@ -23,6 +23,7 @@ import psutil
 from cluster import sweeper
 from cluster.ray_environment import QUICK_DETECTION, before_import
 from tests.conftest import PATIENCE, PROJECT, wait_until
+from tests.late_environment import FAULTS
 from tests.warm_server import MARK
 
 STORE_BYTES = 80 * 1024**2  # the least that Ray takes
@@ -65,6 +66,8 @@ class RayCluster:
         Else no command that it starts would be a fork of a warm one.
         """
         before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+        for name in FAULTS:  # which a test may have set for its own children
+            os.environ.pop(name, None)
         os.environ |= {MARK: self._mark, sweeper.MARK: self._mark, **more}
         before_import("127.0.0.1:0")
         try:
