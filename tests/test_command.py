@@ -73,7 +73,7 @@ def test_what_changed_is_drawn_again_and_nothing_else(project: Project) -> None:
     assert {name for name in before if before[name] != after[name]} == {"tweets_02.png"}
 
 
-@ALWAYS_ON_BOTH
+@ON_BOTH
 def test_what_failed_is_tried_again(project: Project) -> None:
     file = project.write_tweets([{"prompt": "a"}, {"prompt": "!nan"}])
     run = project.run([file])

@@ -184,7 +184,7 @@ def test_a_crash_is_retried(tmp_path: Path, workplace: Workplace) -> None:
     assert results[0].attempts >= 2 and results[1].attempts >= 3
 
 
-@ALWAYS_ON_BOTH
+@ON_BOTH
 def test_a_poison_task_is_quarantined_and_can_be_run_again(
     tmp_path: Path, workplace: Workplace
 ) -> None:
