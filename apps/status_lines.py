@@ -80,7 +80,7 @@ def status_lines(
 
 def _kind_lines(status: RunStatus, width: int, bar: Bar) -> list[Text]:
     if not status.kinds:
-        return [Text(status.phase)]
+        return [Text(status.phase if status.state == "running" else words.sentence(status))]
     several = len(status.kinds) > 1
     rows = [_figures(status, kind) for kind in status.kinds]
     columns = [max(cell_len(row[i]) for row in rows) for i in range(len(rows[0]))]

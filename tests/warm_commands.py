@@ -26,8 +26,14 @@ from tests.late_environment import FAULTS, HUB
 from tests.warm_server import MARK, REPLY, REQUEST, UNMARKED, Kind
 
 PROJECT = Path(__file__).resolve().parent.parent
-# Environment: set by pytest, by torch and, as it is imported, by Ray; of no effect on commands.
-UNHEEDED = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "RAY_CLIENT_MODE"}
+# Environment: of no effect on commands. Set by pytest, by torch as it compiles, and by Ray as it is
+# imported.
+UNHEEDED = {
+    "PYTEST_CURRENT_TEST",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR",
+    "RAY_CLIENT_MODE",
+}
 INHERITED = ("Umask:", "SigIgn:", "SigBlk:", "Cpus_allowed:")  # in /proc/self/status
 # Environment: which may differ, as what begins with HF_: a fork reads it, or reads it again.
 LATE = {"NO_PROXY", "XDG_RUNTIME_DIR", MARK, *FAULTS}

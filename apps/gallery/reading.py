@@ -43,6 +43,8 @@ def read_folder(folder: Path) -> FolderContents:
         InputError: it is no output folder.
         LedgerError, StorageError: its record cannot be read.
     """
+    if folder.is_file():
+        raise InputError(f"{as_text(folder)} is a file; give the output folder of a run.")
     record = read_record(folder)
     if record is not None and record.tasks:
         return FolderContents(_items(folder, record), record.leases)

@@ -52,12 +52,12 @@ class GalleryWriter:
             InputError: no output folder, or its index.html is somebody else's.
             LedgerError, StorageError: the record cannot be read, or the disk refuses.
         """
+        contents = read_folder(self.folder)
         if is_others(self.folder / INDEX):
             raise InputError(
                 f"{as_text(self.folder / INDEX)} was not made by this program and is left as it "
                 "is; move it away to have the gallery there."
             )
-        contents = read_folder(self.folder)
         if not running:
             contents = replace(contents, items=[_at_rest(item) for item in contents.items])
         make_folder(self.folder / HIDDEN)

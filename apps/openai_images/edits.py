@@ -35,7 +35,7 @@ def edit_in_json(body: Mapping[str, Any]) -> EditAsked:
         raise ApiError(400, message, "unknown_parameter", "image")
     asked = checked(EditParameters, body)
     pictures = [picture.text for picture in asked.images or ()]
-    return EditAsked(asked, pictures, asked.mask and asked.mask.text)
+    return EditAsked(asked, pictures, None if asked.mask is None else asked.mask.text)
 
 
 def check_pictures(edit: EditAsked, param: str) -> None:

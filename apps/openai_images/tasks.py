@@ -52,7 +52,10 @@ def steps_of(asked: ImageParameters, rules: ImagesSection) -> int | None:
     known = rules.quality.edits if edits else rules.quality.generations
     if asked.quality not in known:
         values = ", ".join(f"'{name}'" for name in (AUTO, *known))
-        message = f"Invalid value for 'quality': '{asked.quality}'. Supported values are: {values}."
+        message = (
+            f"Invalid value for 'quality': '{asked.quality}'. Supported values are: {values}. "
+            "'num_inference_steps' asks for steps outright."
+        )
         raise bad_value("quality", message)
     if asked.num_inference_steps is not None:
         message = "Give either 'quality' or 'num_inference_steps', not both."

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import logging
 import resource
 import signal
@@ -31,6 +32,7 @@ from core import MultiGPUImageGenerator
 from core.devices.device import choose_devices
 from core.engine.backend import WorkerBackend
 from core.errors import InputError
+from core.names import counted
 from core.remote.socket_place import socket_place
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -114,7 +116,9 @@ async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None
     leaving: asyncio.Task[None] | None = None
 
     async def leave() -> None:
-        logger.info(f"Stopping: what runs and waits is worked on for {drain_timeout:g} s more.")
+        waiting = service.waiting()
+        rest = f": {counted(waiting, 'task')} may take {drain_timeout:g} s more" if waiting else ""
+        logger.info(f"Stopping{rest}.")
         service_manager.stopping(drain_timeout)
         await service.drain(drain_timeout)
         server.should_exit = True
@@ -130,7 +134,13 @@ async def _run(service: Service, keys: ApiKeys, listener: socket.socket) -> None
     for number in SIGNALS:
         loop.add_signal_handler(number, asked_to_stop)
     logger.info(f"Serving on {address}")
+    logger.info(
+        f"For browsers there is a page, for OpenAI's clients {address}/v1; queue and pictures are "
+        f"in {service.folder}."
+    )
     await server.serve(sockets=[listener])
+    left = service.waiting()
+    logger.info(f"Stopped; {counted(left, 'task')} for the next start." if left else "Stopped.")
 
 
 def _take_room_for(connections: int) -> None:
@@ -183,6 +193,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         reason = error.strerror or error
+        if error.errno == errno.EADDRINUSE:
+            reason = "something else listens there; end it, or choose another one with --port"
         raise InputError(f"{host}:{port}: cannot listen there: {reason}.") from None
     with listener:
         # Connections inherit it. asyncio sets it only for sockets that name their protocol, and

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -120,7 +121,7 @@ def _follow(watched: Watched, as_json: bool) -> int:
     """Say what is new until the end, to another program or a file."""
     told, told_at = "", 0.0
     while True:
-        look = watched.look()
+        look = _patient(watched.look())
         now = time.monotonic()
         document = look.as_json()
         text = json.dumps(document, ensure_ascii=False) if as_json else look_sentence(look)
@@ -139,12 +140,19 @@ def _follow_on_terminal(watched: Watched) -> int:
     from apps.terminal_view import bar_of, live_lines
 
     console = Console()
-    look, bar = watched.look(), bar_of(console)
+    look, bar = _patient(watched.look()), bar_of(console)
     with live_lines(console, lambda width, most: look_lines(look, width, most, bar)):
         while not look.is_over:
             time.sleep(EVERY)
-            look = watched.look()
+            look = _patient(watched.look())
     return _code(look)
+
+
+def _patient(look: Look) -> Look:
+    """A look of whoever looks again: a misspelt folder should not be waited for unnoticed."""
+    if look.seen != "waiting":
+        return look
+    return replace(look, title=f"{look.title} It is waited for; Ctrl-C ends that.")
 
 
 def _code(look: Look) -> int:

@@ -25,6 +25,7 @@ from core.index_files import MODEL_INDEX, PIPELINE_INDEX
 from core.intake.admission import Admitted
 from core.intake.task_kinds import USUAL_STEPS
 from core.lora_stack import CheckedLora
+from core.names import counted
 from core.role_model import RoleModel
 from core.settings import SchedulingSettings, SimulatedSettings, WorkerSettings
 from core.store.ledger import Ledger
@@ -297,7 +298,8 @@ class ModelPlan:
         measured = self._measured.size
         if measured is not None:
             whole = sum(pixels) if self._role.role != "score" else len(pixels)
-            return measured * whole, f"{len(self._measured.sizes)} results of this model"
+            basis = counted(len(self._measured.sizes), "result")
+            return measured * whole, f"{basis} of this model"
         if self._role.role == "score":
             return figures.VERDICT * len(pixels), "verdicts of usual length"
         each = zip(self._to_do, pixels, strict=True)

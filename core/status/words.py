@@ -39,12 +39,19 @@ def phase_of(kind: KindStatus) -> str:
     return PHASES.get(kind.kind, kind.kind)
 
 
+def _idle(status: RunStatus) -> str:
+    """What a run without tasks is at."""
+    if status.state == "completed" and status.already_done:
+        return f"completed: nothing to do, {status.already_done} were done already"
+    return status.phase
+
+
 def sentence(status: RunStatus) -> str:
     """A run in one line, such as `drawing 51/100, 12.3/min, 3:58 left, 2 failed`."""
     if len(status.kinds) == 1:
         parts = [f"{status.phase} {count(status.kinds[0])}"]
     else:
-        parts = [f"{phase_of(kind)} {count(kind)}" for kind in status.kinds] or [status.phase]
+        parts = [f"{phase_of(kind)} {count(kind)}" for kind in status.kinds] or [_idle(status)]
         if status.state != "running":
             parts.insert(0, status.state)
     if status.state == "running" and status.per_minute is not None:

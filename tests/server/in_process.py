@@ -5,7 +5,7 @@ import asyncio
 import base64
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from apps.server.service import Service
 from apps.server.settings import load_server_settings
 from core import MultiGPUImageGenerator
 from core.engine.backend import WorkerBackend
+from core.store.outputs import write_atomically
 from tests.conftest import simulated, wait_until
 from tests.inline_backend import InlineBackend
 
@@ -125,7 +126,7 @@ class Pictures:
         content = base64.b64decode(data)
         self.folder.mkdir(exist_ok=True)
         file = self.folder / f"{hashlib.sha256(content).hexdigest()}.png"
-        file.write_bytes(content)
+        write_atomically(file, content)  # a job that came before may be reading it
         return str(file)
 
 
@@ -133,6 +134,9 @@ class NoLoras:
     """Knows no LoRA."""
 
     def entries(self) -> Mapping[str, Any]:
+        return {}
+
+    def gone(self, paths: Sequence[str]) -> Mapping[str, Any]:
         return {}
 
     def resolve(self, name: str, param: str) -> str:

@@ -262,7 +262,7 @@ def test_a_model_that_takes_no_mask_says_so_of_an_edit_with_one(tmp_path: Path) 
             client.post(EDIT, data={"prompt": "a"}, files=form),
             client.post(EDIT, json=json_body),
         ):
-            assert refused(answer) == ("mask", "unsupported_parameter")  # type: ignore[arg-type]
+            assert refused(answer) == ("mask", "unsupported_parameter")
             assert "takes no mask: say in the prompt" in answer.json()["error"]["message"]
 
 

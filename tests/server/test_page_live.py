@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import APIResponse, Browser, Locator, Page, Route, expect
 
 from apps.server.safety.keys import add_key, revoke_key
 from tests.conftest import wait_until
@@ -21,6 +21,13 @@ COUNT_NEWS = """() => {
     const news = document.getElementById("news");
     new MutationObserver(() => window.told.push(news.textContent))
         .observe(news, { childList: true });
+}"""
+
+COUNT_REMOVED = """() => {
+    window.removed = 0;
+    new MutationObserver((changes) => {
+        for (const { removedNodes } of changes) window.removed += removedNodes.length;
+    }).observe(document.getElementById("queue"), { childList: true });
 }"""
 
 
@@ -98,6 +105,35 @@ def test_the_queue_says_what_jobs_are_about(
     expect(jobs.nth(1)).to_contain_text("0 of 2 edits")
     expect(jobs.nth(1)).to_contain_text("3 tasks ahead")
     expect(jobs.nth(2)).to_contain_text("0 of 2 tasks · 1 picture, 1 edit")
+
+
+def test_an_answer_that_comes_late_takes_nothing_newer_away(
+    sketching: tuple[Sketching, Application, httpx2.Client], pages: Watched
+) -> None:
+    _, application, client = sketching
+    page = pages.open(application.url)
+    queue = page.get_by_role("region", name="Queue")
+    expect(queue.get_by_text("Nothing waits.")).to_be_visible()
+    held: list[tuple[Route, APIResponse]] = []
+
+    def hold(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append((route, route.fetch()))
+
+    page.route("**/v1/jobs?status=queued*", hold)
+    client.post("/v1/jobs", json={"tasks": [{"prompt": "first"}]}).raise_for_status()
+    wait_until(lambda: page.evaluate("true") and held, "the answer that will be late")
+    client.post("/v1/jobs", json={"tasks": [{"prompt": "second"}]}).raise_for_status()
+    expect(queue.get_by_text("second")).to_be_visible()
+    [(late, answer)] = held
+    page.evaluate(COUNT_REMOVED)  # a later look brings back what was taken away
+    with page.expect_event("requestfinished", lambda request: request == late.request):
+        late.fulfill(response=answer)
+    with page.expect_request("**/v1/jobs?status=queued*"):
+        pass  # of the next look: until then the late answer has been read
+    assert page.evaluate("window.removed") == 0
 
 
 def test_the_queue_says_how_long_it_takes(

@@ -5,16 +5,16 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from rich.cells import set_cell_size
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
 
+from apps.cells import clean, cut, shares
 from apps.gallery.items import Item, State
 from core.errors import one_line
 from core.names import counted
 
-PIPED = 100  # columns where there is no terminal
+PIPED = 160  # columns where there is no terminal
+LEAST = 40  # columns of a table
+GAP = "  "
 NO_LORA, NOBODY = "(none)", "(none)"
 Rows = list[list[str]]
 
@@ -103,16 +103,19 @@ def by(items: Sequence[Item], of: Callable[[Item], str]) -> Rows:
 
 
 def print_rows(columns: Sequence[str], rows: Rows, limit: int | None) -> None:
-    """A table; texts are cut where the line ends."""
-    width = shutil.get_terminal_size((PIPED, 24)).columns
+    """A table; where a line is too short texts give way, each its part, and figures never."""
+    width = max(shutil.get_terminal_size((PIPED, 24)).columns, LEAST)
     shown = rows if limit is None else rows[:limit]
-    table = Table(box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        figures = bool(rows) and all(_is_figure(row[number]) for row in rows)
-        table.add_column(column, justify="right" if figures else "left", no_wrap=True)
-    for row in shown:
-        table.add_row(*(Text(_cut(text, width)) for text in row))
-    Console(width=max(width, 40)).print(table)
+    figures = [bool(rows) and all(_is_figure(row[n]) for row in rows) for n in range(len(columns))]
+    table = [[clean(text) for text in row] for row in [columns, *shown]]
+    wanted = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    fixed = sum(w for w, is_figure in zip(wanted, figures, strict=True) if is_figure)
+    texts = [w for w, is_figure in zip(wanted, figures, strict=True) if not is_figure]
+    got = iter(shares(texts, width - fixed - len(GAP) * (len(columns) - 1)))
+    widths = [w if is_figure else next(got) for w, is_figure in zip(wanted, figures, strict=True)]
+    for row in table:
+        cells = [_cell(*each) for each in zip(row, widths, figures, strict=True)]
+        print(GAP.join(cells).rstrip())
     if len(shown) < len(rows):
         print(f"and {len(rows) - len(shown)} more; --limit {len(rows)} shows all")
 
@@ -121,5 +124,7 @@ def _is_figure(text: str) -> bool:
     return text.replace(".", "").isdecimal() or text == "-"
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{set_cell_size(text, width - 1).rstrip()}…"
+def _cell(text: str, width: int, is_figure: bool) -> str:
+    shown = cut(text, width)
+    blank = " " * (width - cell_len(shown))
+    return blank + shown if is_figure else shown + blank

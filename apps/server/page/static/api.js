@@ -70,6 +70,22 @@ export async function json(path, body, method = body === undefined ? "GET" : "PO
   return parsed(await (await call(path, options)).text());
 }
 
+/**
+ * A question whose answers come in the order in which it was asked: one that comes behind the answer
+ * to a later one is old, and is undefined.
+ */
+export function inOrder(ask) {
+  let asked = 0;
+  let answered = 0;
+  return async () => {
+    const turn = (asked += 1);
+    const answer = await ask();
+    if (turn < answered) return undefined;
+    answered = turn;
+    return answer;
+  };
+}
+
 /** Hand in tasks as a job, to be seen on its way; a second request with the same name is the first. */
 export const submit = (tasks, name = randomName()) =>
   json("/v1/jobs", { tasks, previews: PREVIEWS }, "POST", { "Idempotency-Key": name });

@@ -1,6 +1,6 @@
 // Tasks that failed, before everything else: with the reason, and what to do about it.
 
-import { json } from "./api.js";
+import { inOrder, json } from "./api.js";
 import { adviceFor } from "./advice.js";
 import { againButton } from "./again.js";
 import { byId, make, reconcile, setText } from "./dom.js";
@@ -12,6 +12,7 @@ const MANY = 50;
 const NAMED = 5; // tasks of a group whose places are said
 const PLACE = "hidden-failures";
 const MOST_HIDDEN = 5_000;
+const newestFailures = inOrder(() => json(`/v1/failures?limit=${MANY}`));
 
 /** Failures, equal ones of a job together, the newest first; those that were read can be hidden. */
 export class Failures {
@@ -33,7 +34,8 @@ export class Failures {
 
   /** Read the newest failures. */
   async refresh() {
-    const page = await json(`/v1/failures?limit=${MANY}`);
+    const page = await newestFailures();
+    if (!page) return;
     this.#groups = page.data
       .map((group) => ({ ...group, id: group.first.id, positions: this.#unread(group) }))
       .filter(({ positions }) => positions.length > 0);

@@ -44,8 +44,8 @@ let nextLook = null;
 
 async function lookAtQueue() {
   const asked = performance.now();
-  const { running, more } = await refreshQueue();
-  gallery.follow(running, more, asked);
+  const seen = await refreshQueue();
+  if (seen) gallery.follow(seen.running, seen.more, asked);
 }
 
 async function lookAtWorkers() {

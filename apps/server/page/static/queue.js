@@ -1,6 +1,6 @@
 // Jobs that have not ended: what they are, how far they are, when they should end, and their early end.
 
-import { json } from "./api.js";
+import { inOrder, json } from "./api.js";
 import { byId, make, reconcile, setText } from "./dom.js";
 import { clock, counted, duration, grouped } from "./words.js";
 
@@ -11,14 +11,19 @@ const SOON = 100; // seconds in which nobody looks at a clock
 const NOUNS = { generate: "picture", edit: "edit", score: "score" };
 const SOURCES = { batch: "from a batch", images: "from an images request", engine: "from a command" };
 
+const openJobs = inOrder(() =>
+  Promise.all(
+    ["running", "queued"].map((status) => json(`/v1/jobs?status=${status}&limit=${SHOWN}`)),
+  ));
+
 /**
  * Read which jobs are open, and show them.
- * @returns those that run, and whether there are more of them.
+ * @returns those that run, and whether there are more of them; undefined where newer ones are shown.
  */
 export async function refresh() {
-  const [running, queued] = await Promise.all(
-    ["running", "queued"].map((status) => json(`/v1/jobs?status=${status}&limit=${SHOWN}`)),
-  );
+  const lists = await openJobs();
+  if (!lists) return undefined;
+  const [running, queued] = lists;
   const jobs = [running, queued].flatMap((list) => list.data.toReversed());
   reconcile(byId("queue"), jobs, create, update);
   const none = byId("queue-none");
