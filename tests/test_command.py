@@ -197,9 +197,9 @@ def test_ctrl_c_twice_stops_at_once(project: Project) -> None:
 @ON_BOTH
 def test_a_second_run_on_the_folder_is_refused(project: Project) -> None:
     file = project.write_tweets([{"prompt": "!hang"}])
-    first = project.start([file])
+    first = project.start([file, 1])
     wait_until(lambda: project.workers(first), "the first run")
-    second = project.run([file])
+    second = project.run([file, 1])  # on a cluster, too, another device is free
     assert second.process.returncode == 2
     assert f"in use by another run (pid {first.process.pid}" in second.errors
 
