@@ -12,6 +12,7 @@ from core import batches
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
 from tests.conftest import PROJECT
+from tests.both_engines import LOCAL
 from tests.test_streaming import FIRST, MANY, Inputs, open_generator, positions, rows, task
 
 
@@ -63,9 +64,9 @@ def test_each_result_is_handed_out_once_and_the_tables_are_those_of_a_run_that_k
     tmp_path: Path,
 ) -> None:
     inputs = Mixed(-1, lambda: None)
-    with open_generator(tmp_path / "kept") as generator:
+    with open_generator(LOCAL, tmp_path / "kept") as generator:
         kept = generator.execute(generator.prepare(inputs, []))
-    with open_generator(tmp_path / "out") as generator:
+    with open_generator(LOCAL, tmp_path / "out") as generator:
         found = run(generator, inputs)
     assert {r.status for r in kept} == {"done", "failed"}
     assert [told_alike(found[i]) for i in range(MANY)] == list(map(told_alike, kept))
@@ -81,14 +82,14 @@ def test_each_result_is_handed_out_once_and_the_tables_are_those_of_a_run_that_k
 def test_a_run_that_is_interrupted_has_a_line_for_each_input_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with open_generator(tmp_path / "out") as generator:
+    with open_generator(LOCAL, tmp_path / "out") as generator:
         found = run(generator, Inputs(FIRST + 300, lambda: generator.stop_leasing()))
     assert sorted(found) == list(range(MANY))
     assert {r.status for r in found.values()} == {"done", "interrupted"}
     lines = rows(tmp_path / "out" / "results.jsonl")
     assert lines == [found[i].as_dict() for i in range(MANY)]
     monkeypatch.setattr(batches, "MOST_WAITING", 150)  # what is there is looked at in pieces, too
-    with open_generator(tmp_path / "out") as generator:
+    with open_generator(LOCAL, tmp_path / "out") as generator:
         plan = generator.prepare(Inputs(-1, lambda: None), [])
         line = plan.summary.line("tasks")
         assert f"{MANY - 150} more are compared with what is there during the run" in line
@@ -116,7 +117,7 @@ def test_an_output_of_a_task_that_has_ended_is_still_that_tasks(tmp_path: Path) 
                 else:
                     yield task(number)
 
-    with open_generator(tmp_path / "out") as generator:
+    with open_generator(LOCAL, tmp_path / "out") as generator:
         found = run(generator, Again(-1, lambda: None), drawn.append)
     last = found[MANY - 1]
     assert last.status == "failed" and "is also the output of task 7" in str(last.error)
@@ -128,7 +129,7 @@ def test_a_table_that_somebody_moves_away_meanwhile_is_whole_at_the_end(tmp_path
     def move() -> None:
         table.rename(tmp_path / "moved.jsonl")
 
-    with open_generator(tmp_path / "out") as generator:
+    with open_generator(LOCAL, tmp_path / "out") as generator:
         run(generator, Inputs(FIRST + 300, move))
     assert positions(table) == list(range(MANY))
 
@@ -137,6 +138,7 @@ MEASURED = """
 import gc, sys, tracemalloc
 from pathlib import Path
 from core import batches, feeding
+from tests.both_engines import LOCAL
 from tests.test_streaming import Inputs, open_generator
 batches.FIRST, feeding.MOST_WAITING, feeding.AT_ONCE = 20, 20, 8  # few are in memory
 early, late, count = 0, 0, 0
@@ -151,7 +153,7 @@ def told(result):
         gc.collect()
         early, late = late, tracemalloc.get_traced_memory()[0]
 
-with open_generator(Path(sys.argv[1])) as generator:
+with open_generator(LOCAL, Path(sys.argv[1])) as generator:
     generator.run(generator.prepare(Inputs(-1, lambda: None, 3000), []), told)
 print((late - early) / 2000)
 """

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import psutil
 import pytest
 
+from tests.both_engines import RayWorkplace
 from tests.chaos.checks import judge, judge_ledger, pictures_to_draw
 from tests.chaos.engines import Hang, RealEngine
 from tests.chaos.scale import FULL
@@ -23,16 +24,18 @@ from tests.cluster.ray_cluster import Apart, RayCluster, hides
 
 NODES = 3
 FENCE = 3.0  # seconds
-LEFT = 5.0  # seconds for a dead driver's agents and workers to be gone
+LEFT = 5.0  # seconds for a dead bridge's agents and workers to be gone
 Report = Callable[[Verdict], Verdict]
 Victim = Literal["node", "agent", "worker", "driver", "bridge", "cut off"]
 
 
-class RayEngine(RealEngine):
-    """The command on a Ray cluster of its own."""
+class ClusterEngine(RealEngine):
+    """The command on all GPUs of a Ray cluster of its own, whose nodes come and go."""
 
     def __init__(self, folder: Path, cluster: RayCluster, tasks: int, seconds: float) -> None:
         self.cluster = cluster
+        workplace = RayWorkplace(cluster)
+        self.agents = workplace.agents
         rate = seconds / (64 * 64 / 1e6)
         size = {"num_inference_steps": 1}
         given = [{**task, **size} for task in pictures_to_draw(tasks)]
@@ -40,9 +43,9 @@ class RayEngine(RealEngine):
             folder,
             given,
             2 * NODES,
+            workplace,
             simulated={"seconds_per_megapixel_step": rate, "jitter": 0.5},
-            engine="ray",
-            ray={"address": cluster.address, "fence_timeout": FENCE, "node_timeout": 120},
+            ray={"fence_timeout": FENCE, "node_timeout": 120},
             supervision={"restarts_before_retirement": 100},
         )
 
@@ -50,17 +53,9 @@ class RayEngine(RealEngine):
         line: list[str | int | Path] = [self.file, *arguments]  # on all GPUs that there are
         self.run = self.project.start(line, self.settings)
 
-    def workers(self) -> list[psutil.Process]:
-        return [w for node in self.cluster.nodes for w in self.cluster.workers(node)]
-
-    def agents(self) -> list[psutil.Process]:
-        """Agents of all nodes, as far as they are there."""
-        agents = [self.cluster.agent_now(node) for node in self.cluster.nodes]
-        return [agent for agent in agents if agent is not None]
-
 
 def attack(
-    engine: RayEngine, victims: Mapping[Victim, int], rng: random.Random, verdict: Verdict
+    engine: ClusterEngine, victims: Mapping[Victim, int], rng: random.Random, verdict: Verdict
 ) -> None:
     """Let them die one after the other, each at a moment of its own, until the command ends."""
     whom = [victim for victim, count in victims.items() for _ in range(count)]
@@ -81,11 +76,11 @@ def attack(
         verdict.found("hang")
 
 
-def _at_work(engine: RayEngine, drawn: int) -> bool:
+def _at_work(engine: ClusterEngine, drawn: int) -> bool:
     return engine.drawn() >= drawn and bool(engine.workers())
 
 
-def _strike(engine: RayEngine, victim: Victim, rng: random.Random, verdict: Verdict) -> bool:
+def _strike(engine: ClusterEngine, victim: Victim, rng: random.Random, verdict: Verdict) -> bool:
     cluster = engine.cluster
     with suppress(psutil.NoSuchProcess, IndexError):
         if victim == "node":
@@ -100,18 +95,16 @@ def _strike(engine: RayEngine, victim: Victim, rng: random.Random, verdict: Verd
         elif victim == "cut off":
             _cut_off(engine, rng.choice(cluster.nodes), verdict)
         else:
-            theirs = [*engine.agents(), *engine.workers()]
             if engine.ended:
                 return False
             engine.kill_main()
-            _, left = psutil.wait_procs(theirs, timeout=LEFT)
-            verdict.found("orphan", len(left))
+            verdict.found("orphan", len(engine.orphans()))
             engine.start()
         return True
     return False
 
 
-def _end_the_bridge(engine: RayEngine, verdict: Verdict) -> None:
+def _end_the_bridge(engine: ClusterEngine, verdict: Verdict) -> None:
     """Nobody is left who could not be heard any more; the next bridge has others."""
     theirs = [*engine.agents(), *engine.workers()]
     engine.cluster.bridge(psutil.Process(engine.process.pid)).kill()
@@ -119,7 +112,7 @@ def _end_the_bridge(engine: RayEngine, verdict: Verdict) -> None:
     verdict.found("orphan", len(left))
 
 
-def _cut_off(engine: RayEngine, node: Any, verdict: Verdict) -> None:
+def _cut_off(engine: ClusterEngine, node: Any, verdict: Verdict) -> None:
     """Stop a node for longer than the fence allows; of what goes on then, all must end."""
     workers = engine.cluster.workers(node)
     stopped = engine.cluster.stop(node)
@@ -140,7 +133,7 @@ def run_attack(
     verdict = Verdict("one record per input (Ray)", names)
     cluster = RayCluster(NODES)
     try:
-        with RayEngine(folder, cluster, tasks, seconds) as engine:
+        with ClusterEngine(folder, cluster, tasks, seconds) as engine:
             attack(engine, victims, random.Random(seed), verdict)
             judge(engine, verdict)
             judge_ledger(engine, verdict)
@@ -208,7 +201,7 @@ def test_machines_whose_cables_are_cut_cost_no_record(tmp_path: Path, report: Re
     verdict = Verdict("one record per input (Ray)", "5 x cable cut")
     with ExitStack() as stack:
         world = Machines(stack, tmp_path)
-        engine = stack.enter_context(RayEngine(tmp_path, world.cluster, 400, 0.6))
+        engine = stack.enter_context(ClusterEngine(tmp_path, world.cluster, 400, 0.6))
         engine.start()
         try:
             for number in range(5):

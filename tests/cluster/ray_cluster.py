@@ -13,17 +13,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
 import psutil
 
+from cluster import sweeper
 from cluster.ray_environment import QUICK_DETECTION, before_import
 from tests.cluster.cable import Cable
 from tests.conftest import PATIENCE, PROJECT, wait_until
+from tests.late_environment import FAULTS
 from tests.warm_server import MARK
 
 STORE_BYTES = 80 * 1024**2  # the least that Ray takes
@@ -49,38 +52,40 @@ class RayCluster:
         Path("/tmp/ray").mkdir(exist_ok=True)  # where Ray notes the newest cluster
         self._folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # sockets need short names
         self._mark = uuid4().hex
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            with self._environment():
-                from ray.cluster_utils import Cluster
+        with self._starting():
+            sweeper.start_sweeper(self._mark)  # ends what is left where this process is killed
+            from ray.cluster_utils import Cluster
 
-                self._cluster: Any = Cluster(
-                    initialize_head=True,
-                    head_node_args={
-                        **self._arguments(0),
-                        "temp_dir": str(self._folder / "t"),
-                        "include_dashboard": False,
-                        "_system_config": dict(QUICK_DETECTION),  # Ray adds to it
-                    },
-                )
-            self.address: str = self._cluster.address
-            self.nodes: list[Any] = []
-            for _ in range(nodes):
-                self.add()
-        finally:
-            signal.signal(signal.SIGTERM, handler)  # Ray's would drain a node for half a minute
+            self._cluster: Any = Cluster(
+                initialize_head=True,
+                head_node_args={
+                    **self._arguments(0),
+                    "temp_dir": str(self._folder / "t"),
+                    "include_dashboard": False,
+                    "_system_config": dict(QUICK_DETECTION),  # Ray adds to it
+                },
+            )
+        self.address: str = self._cluster.address
+        self.nodes: list[Any] = []
+        self.have(nodes)
 
     @contextmanager
-    def _environment(self) -> Iterator[None]:
-        """What Ray's processes inherit, and no process that tests start later."""
-        before = dict(os.environ)
+    def _starting(self, more: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+        """Start processes of the cluster, with their environment; this process stays as it was.
+
+        Else no command that it starts would be a fork of a warm one.
+        """
+        before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+        for name in FAULTS:  # which a test may have set for its own children
+            os.environ.pop(name, None)
+        os.environ |= {MARK: self._mark, sweeper.MARK: self._mark, **more}
         before_import("127.0.0.1:0")
-        os.environ[MARK] = self._mark
         try:
             yield
         finally:
             os.environ.clear()
-            os.environ.update(before)
+            os.environ |= before
+            signal.signal(signal.SIGTERM, handler)  # Ray's would drain a node for half a minute
 
     def _arguments(self, gpus: int) -> dict[str, Any]:
         return {
@@ -90,13 +95,24 @@ class RayCluster:
             "object_store_memory": STORE_BYTES,
         }
 
-    def add(self, name: str | None = None) -> Any:
-        """One more node."""
+    def add(
+        self, name: str | None = None, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> Any:
+        """One more node.
+
+        Args:
+            environment: of what runs on it, beyond this process's own.
+        """
         given = {} if name is None else {"node_name": name}
-        with self._environment():
+        with self._starting(environment):
             node = self._cluster.add_node(**self._arguments(GPUS), **given, wait=False)
         self.nodes.append(node)
         return node
+
+    def have(self, nodes: int) -> None:
+        """Add nodes until there are so many."""
+        while len(self.nodes) < nodes:
+            self.add()
 
     def add_apart(self, name: str, script: str, cable: Cable | None = None) -> "Apart":
         """One more node, which has a mount namespace of its own. See `may_be_apart`.

@@ -1,11 +1,8 @@
 """The command on a real Ray cluster of several nodes: whatever goes, each input has one record."""
 
-import os
 import random
 import shutil
-import signal
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,23 +54,6 @@ def test_a_node_that_is_cut_off_ends_its_workers_and_its_tasks_are_done_elsewher
     assert not any(process.is_running() for process in [agent, *workers])
     ray_cluster.kill(node)  # Ray does not take it back
     ray_cluster.add()
-
-
-def test_a_killed_driver_leaves_nobody_and_the_same_command_continues(
-    ray_cluster: RayCluster, project: Project
-) -> None:
-    at_work = ClusterRun(project, ray_cluster, 60, 0.05).start()
-    wait_until(lambda: at_work.reaches(8), "the first pictures")
-    agents = [ray_cluster.agent(node) for node in ray_cluster.nodes]
-    theirs = [p for agent in agents for p in [agent, *agent.children(recursive=True)]]
-    main = psutil.Process(at_work.run.process.pid)
-    bridges = [ray_cluster.bridge(main)]
-    began = time.monotonic()
-    os.kill(main.pid, signal.SIGKILL)
-    at_work.run.process.wait()
-    _, left = psutil.wait_procs([*theirs, *bridges], timeout=5)
-    assert left == [], f"after {time.monotonic() - began:.1f} s"
-    at_work.start().check()
 
 
 def test_a_killed_bridge_is_replaced_and_the_run_goes_on(
