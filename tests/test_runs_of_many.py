@@ -11,8 +11,7 @@ import pytest
 from core import batches
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
-from tests.conftest import PROJECT
-from tests.both_engines import LOCAL
+from tests.conftest import LOCAL, PROJECT
 from tests.test_streaming import FIRST, MANY, Inputs, open_generator, positions, rows, task
 
 
@@ -138,7 +137,7 @@ MEASURED = """
 import gc, sys, tracemalloc
 from pathlib import Path
 from core import batches, feeding
-from tests.both_engines import LOCAL
+from tests.conftest import LOCAL
 from tests.test_streaming import Inputs, open_generator
 batches.FIRST, feeding.MOST_WAITING, feeding.AT_ONCE = 20, 20, 8  # few are in memory
 early, late, count = 0, 0, 0
