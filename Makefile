@@ -28,9 +28,10 @@ test: $(READY_TO_TEST) lint  ## lint, type hints and the whole test suite
 	  wait $$checker; checked=$$?; cat $$types; rm $$types; \
 	  exit $$((tested || checked))
 
-chaos: $(READY_TO_TEST)  ## every kill, hang and signal of docs/RELIABILITY.md, with a table at the end; the API and a long gallery
-	CHAOS=full $(BIN)/python -m pytest -n 3 --dist worksteal tests/chaos/test_kills.py tests/chaos tests/server/test_openapi.py \
-	  tests/server/test_page_gallery.py
+chaos: $(READY_TO_TEST)  ## every kill, hang and signal of docs/RELIABILITY.md on both engines, with tables at the end; all that users see on Ray; the API and a long gallery
+	CHAOS=full $(BIN)/python -m pytest -n 3 --dist worksteal -m "not ray" tests/chaos/test_kills.py tests/chaos \
+	  tests/server/test_openapi.py tests/server/test_page_gallery.py
+	CHAOS=full $(BIN)/python -m pytest -n 2 -m ray tests
 
 check: lint
 	$(BIN)/mypy

@@ -116,6 +116,33 @@ def log_level(options: argparse.Namespace) -> str:
     return "WARNING" if quiet else level
 
 
+def add_record_options(
+    parser: argparse._ActionsContainer, things: str, called: str, examples: str
+) -> None:
+    """`--only`, `--only-failed` and `--where`, which choose by what a folder has on record.
+
+    Args:
+        things: what is chosen, in the plural.
+        called: who else calls them by their ids.
+        examples: of conditions.
+    """
+    add = parser.add_argument
+    add(
+        "--only",
+        nargs="+",
+        action="extend",
+        metavar="ID",
+        help=f"only the {things} with these ids, as {called} call them",
+    )
+    add("--only-failed", action="store_true", help="only what failed in an earlier run")
+    add(
+        "--where",
+        action="append",
+        metavar="FIELD=VALUE",
+        help=f"only {things} whose record says so, such as {examples}; all conditions have to hold",
+    )
+
+
 def add_gallery_option(parser: argparse._ActionsContainer) -> None:
     """`--no-gallery`, over the setting `gallery`."""
     parser.add_argument(

@@ -4,8 +4,9 @@ Nothing of a condition is run as code. Texts are compared without regard to case
 anything, and numbers are compared as numbers.
 """
 
+import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -16,12 +17,14 @@ from core.checkpoints.lora_files import lora_name
 from core.errors import InputError
 from core.intake import spellings
 from core.intake.setting_values import is_number
+from core.paths import as_text
 from core.store.ledger_entry import Entry
 from core.validation import shown
 
 STATUSES = ("new", "done", "failed", "quarantined", "unfinished")
 """new: never asked for. unfinished: asked for, and not tried to the end."""
 NONE = "none"
+MOST_SHOWN = 5  # ids that one message names
 _FORM = re.compile(r"\s*([\w.\- ]+?)\s*(!=|!~|>=|<=|=|~|>|<)\s*(.*?)\s*", re.DOTALL)
 _NUMERIC = (">", "<", ">=", "<=")
 _OF_RECORDS = {  # by how people may call them
@@ -77,8 +80,11 @@ FAILED = Condition("failed", "=", "yes")
 """It failed, or was put into quarantine."""
 
 
-def read_condition(text: str) -> Condition:
+def read_condition(text: str, others: Collection[str] = ()) -> Condition:
     """A condition as users write it.
+
+    Args:
+        others: fields that these records have beside the usual ones.
 
     Raises:
         InputError: it is none, or its field or value cannot be.
@@ -90,7 +96,7 @@ def read_condition(text: str) -> Condition:
             f"{shown(text)})."
         )
     field, operator, value = match[1], match[2], match[3]
-    name = _field(field)
+    name = _field(field, others)
     if operator in _NUMERIC and not is_number(value):
         raise InputError(f"{text.strip()}: {operator} compares numbers (found {shown(value)}).")
     is_status = any(fnmatchcase(status, value.casefold()) for status in STATUSES)
@@ -99,14 +105,49 @@ def read_condition(text: str) -> Condition:
     return Condition(name, operator, value)
 
 
-def _field(name: str) -> str:
+def _conditions(texts: Sequence[str], others: Collection[str] = ()) -> list[Condition]:
+    try:
+        return [read_condition(as_text(text), others) for text in texts]
+    except InputError as error:
+        raise InputError(f"--where: {error}") from None
+
+
+def conditions_of(options: argparse.Namespace, others: Collection[str] = ()) -> list[Condition]:
+    """What `--where` and `--only-failed` ask of a record.
+
+    Args:
+        others: as in `read_condition`.
+
+    Raises:
+        InputError: a condition that is none.
+    """
+    asked = _conditions(options.where or (), others)
+    return [*asked, FAILED] if options.only_failed else asked
+
+
+def refuse_unknown(only: Collection[str], ids: Collection[str]) -> None:
+    """Raises InputError for an id of `--only` that nothing has."""
+    unknown = [id for id in only if id not in ids]
+    if not unknown:
+        return
+    near = get_close_matches(unknown[0], sorted(ids), 1)
+    hint = f"did you mean {near[0]}?" if near else f"ids here are like {min(ids, default='none')}."
+    names = ", ".join(shown(id) for id in unknown[:MOST_SHOWN])
+    raise InputError(f"--only: nothing here is called {names}; {hint}")
+
+
+def _field(name: str, others: Collection[str]) -> str:
     key = spellings.plain(name)
+    for other in others:
+        if spellings.plain(other) == key:
+            return other
     if name.startswith("metadata."):
         return name
     known = _OF_RECORDS.get(key) or spellings.setting(name)
     if known is None or known in ("size", "metadata"):
-        near = get_close_matches(key, [*_OF_RECORDS, *map(spellings.plain, FIELDS)], 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"records have {', '.join(FIELDS)}, …"
+        fields = (*FIELDS, *others)
+        near = get_close_matches(key, [*_OF_RECORDS, *map(spellings.plain, fields)], 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"records have {', '.join(fields)}, …"
         raise InputError(f"{shown(name)} is no field of a record; {hint}")
     return {"lora_path": "lora", "output_path": "file", "task_id": "id"}.get(known, known)
 

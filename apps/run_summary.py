@@ -1,18 +1,21 @@
 """How a run ended, for its last lines: time and speed, what failed and why, and what to do now."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from bisect import insort
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from core.errors import one_line
 from core.intake.planning import FAILED_BEFORE
 from core.status.run_status import NOUNS, RunStatus
 from core.status.words import duration, rate
-from core.tasks import Result
+from core.tasks import SUCCESSES, Result, Status
 
 NOBODY_LEFT = "No worker is left"  # the log has said why, once for all
 NOT_TRIED = "failed in an earlier run, not tried again"
 MOST_REASONS = 5
+MOST_KEPT = 1000  # reasons that are told apart
 MOST_NAMES = 3
 MOST_LETTERS = 300  # of a reason
 
@@ -37,19 +40,29 @@ QUARANTINED = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reason:
-    """Results that failed for one reason.
+    """Why some results failed.
 
     Attributes:
-        error: of the first of them.
-        names: of the tasks.
+        count: of all of them.
+        first: those that come first in the input, with their place, name and error.
     """
 
     status: str
     cause: str | None
-    error: str
-    names: Sequence[str]
+    count: int = 0
+    first: list[tuple[int, str, str]] = field(default_factory=list)
+
+    @property
+    def error(self) -> str:
+        """Of the first of them."""
+        return self.first[0][2]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the first tasks."""
+        return [name for _, name, _ in self.first]
 
     @property
     def advice(self) -> str | None:
@@ -58,27 +71,63 @@ class Reason:
             return QUARANTINED
         return ADVICE.get(self.cause or "")
 
+    def add(self, position: int, name: str, error: str) -> None:
+        """Count one more."""
+        self.count += 1
+        insort(self.first, (position, name, error))
+        del self.first[MOST_NAMES:]
 
-def reasons(results: Sequence[Result]) -> list[Reason]:
-    """Why results failed, the most frequent reason first; errors that differ in numbers and quoted
-    values alone are one."""
-    found: dict[tuple[str, str | None, str], list[Result]] = {}
-    for result in results:
+
+class Tally:
+    """Counts results as they come, and keeps none of them."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[Status] = Counter()
+        self._reasons: dict[tuple[str, str | None, str], Reason] = {}
+
+    @classmethod
+    def of(cls, results: Iterable[Result]) -> "Tally":
+        """The tally of results that are there."""
+        tally = cls()
+        for result in results:
+            tally.add(result)
+        return tally
+
+    def add(self, result: Result) -> None:
+        """Count a result."""
+        self.counts[result.status] += 1
         if result.status in ("failed", "quarantined") or FAILED_BEFORE in (result.error or ""):
             error = re.sub(r"'[^']*'|\"[^\"]*\"|\S*/\S*|\d+", "…", result.error or "")
-            found.setdefault((result.status, result.cause, error), []).append(result)
-    grouped = sorted(found.values(), key=len, reverse=True)
-    return [_reason(same) for same in grouped]
+            key = (result.status, result.cause, error)
+            if key not in self._reasons and len(self._reasons) >= MOST_KEPT:
+                key = (result.status, None, "")
+            status, said = _told(result)
+            reason = self._reasons.setdefault(key, Reason(status, result.cause))
+            reason.add(result.position, result.task_id, said)
+
+    @property
+    def total(self) -> int:
+        return self.counts.total()
+
+    @property
+    def all_succeeded(self) -> bool:
+        return all(status in SUCCESSES for status, count in self.counts.items() if count)
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """Why results failed, the most frequent reason first; errors that differ in numbers and
+        quoted values alone are one."""
+        return sorted(self._reasons.values(), key=lambda reason: (-reason.count, reason.first))
 
 
-def _reason(same: Sequence[Result]) -> Reason:
-    first = same[0]
-    error, status = first.error or "", str(first.status)
+def _told(result: Result) -> tuple[str, str]:
+    """How and why a result failed, in words for the user."""
+    error, status = result.error or "", str(result.status)
     if error.startswith(NOBODY_LEFT):
         error = f"{NOBODY_LEFT}; the log says why."
     if FAILED_BEFORE in error:
         error, status = error.partition(FAILED_BEFORE)[2].strip(), NOT_TRIED
-    return Reason(status, first.cause, error, [result.task_id for result in same])
+    return status, error
 
 
 def time_line(status: RunStatus) -> str | None:
@@ -94,7 +143,7 @@ def time_line(status: RunStatus) -> str | None:
     return line
 
 
-def failure_lines(results: Sequence[Result], again: str, table: str) -> list[str]:
+def failure_lines(tally: Tally, again: str, table: str) -> list[str]:
     """What failed by its reasons, what to do about each, and the command that goes on.
 
     Args:
@@ -102,19 +151,19 @@ def failure_lines(results: Sequence[Result], again: str, table: str) -> list[str
         table: the file that has all reasons.
     """
     lines: list[str] = []
-    found = reasons(results)
+    found = tally.reasons
     for reason in found[:MOST_REASONS]:
-        names = ", ".join(reason.names[:MOST_NAMES])
-        more = len(reason.names) - MOST_NAMES
+        names = ", ".join(reason.names)
+        more = reason.count - MOST_NAMES
         names += f" and {more} more" if more > 0 else ""
         error = reason.error
         error = error if len(error) <= MOST_LETTERS else f"{error[: MOST_LETTERS - 1]}…"
-        lines.append(f"{len(reason.names)} {reason.status}: {error}")
+        lines.append(f"{reason.count} {reason.status}: {error}")
         lines.append(f"  {names}")
         lines += [f"  {reason.advice}"] if reason.advice else []
     if len(found) > MOST_REASONS:
         lines.append(f"{len(found) - MOST_REASONS} other reasons are in {table}.")
-    if any(not result.success for result in results):
+    if not tally.all_succeeded:
         lines.append(f"try again with: {again}")
     return [one_line(line) for line in lines]
 

@@ -5,6 +5,7 @@
                           one Relay per node          NodeWorkers, LocalBackend
 
 Main speaks to the bridge over a pair of sockets and never imports Ray, which replaces signal
-handlers, prints, and ends its process when the cluster's head is lost. Only `bridge`, `relay`,
-`nodes` and `agent` import Ray.
+handlers, prints, and ends its process when the cluster's head is lost. Where a bridge ends, main's
+LastingLink starts the next one. Only `join`, `relay`, `nodes`, `agent` and, in functions, `bridge`
+import Ray.
 """

@@ -1,6 +1,7 @@
 """The actor that holds a node's workers. One for each node, with all of the GPUs that it got."""
 
-from collections.abc import Sequence
+import pickle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from cluster.node_files import NodeFiles
 from cluster.node_models import NodeModels
 from cluster.node_workers import NodeWorkers
 from cluster.protocol import Connect, FromAgent, Order
+from cluster.software import other_software, software_here
 from core.devices.device import Device, choose_devices
 from core.errors import MultiGPUError
 from core.processes.local_backend import LocalBackend
@@ -36,34 +38,40 @@ class Agent:
     """Holds the local backend of a node, and relays what is told to and by it.
 
     Args:
-        connect: what the run has told the bridge.
+        connect: what the run has told the bridge, pickled: another version of this program might
+            not know its parts.
+        software: that this node must have.
         gpus: that Ray gave to this actor.
     """
 
-    def __init__(self, connect: Connect, gpus: int) -> None:
+    def __init__(self, connect: bytes, software: Mapping[str, str], gpus: int) -> None:
         self._connect = connect
+        self._software = software
         self._gpus = gpus
-        self._files = NodeFiles(
-            Path(connect.settings.cache_dir).expanduser(), connect.settings.cache_gib * 1024**3
-        )
-        self._fence = Fence(connect.settings.fence_timeout)
-        self._workers: NodeWorkers | None = None
+        self._files: NodeFiles
+        self._fence: Fence
+        self._workers: NodeWorkers
 
     def hello(self) -> tuple[str, list[Device]] | str:
         """Begin; returns the folder of results that are to be fetched, and this node's devices.
 
         Or why it can have no worker.
         """
-        self._fence.heard()
+        other = other_software(self._software, software_here())
+        if other is not None:
+            return other
+        connect: Connect = pickle.loads(self._connect)
+        settings = connect.settings
+        self._fence = Fence(settings.fence_timeout)
+        self._files = NodeFiles(Path(settings.cache_dir).expanduser(), settings.cache_gib * 1024**3)
         try:
-            devices = devices_here(self._connect.device, self._gpus)
+            devices = devices_here(connect.device, self._gpus)
             spool = self._files.make_spool()
         except MultiGPUError as error:
             return str(error)
         except OSError as error:
-            return f"ray.cache_dir: {self._connect.settings.cache_dir}: {error.strerror}"
-        rules, method = self._connect.supervision, self._connect.start_method
-        backend = LocalBackend(method, rules)
+            return f"ray.cache_dir: {settings.cache_dir}: {error.strerror}"
+        backend = LocalBackend(connect.start_method, connect.supervision)
         self._workers = NodeWorkers(lambda: backend, devices, NodeModels(backend.fetch))
         return spool, devices
 
@@ -77,18 +85,16 @@ class Agent:
     def poll(self, after: int) -> list[tuple[int, FromAgent]]:
         """Reports beyond a number, with theirs; the caller has all up to it."""
         self._fence.heard()
-        assert self._workers is not None
         return self._workers.reports(after, POLL)
 
     @ray.method(concurrency_group="send")  # type: ignore[untyped-decorator]
     def order(self, first: int, orders: Sequence[Order]) -> None:
         """Take orders, numbered from `first`; those that came before are dropped."""
         self._fence.heard()
-        assert self._workers is not None
+        self._files.keep_spool()
         self._workers.order(first, orders)
 
     def close(self) -> None:
         """Kill the workers."""
-        if self._workers is not None:
-            self._workers.close()
+        self._workers.close()
         self._files.close()

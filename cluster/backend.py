@@ -7,14 +7,13 @@ import queue
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
-from multiprocessing.connection import Connection
 from time import monotonic
 
 from loguru import logger
 
-from cluster.link import Link
+from cluster.lasting_link import BridgeEnd, LastingLink
 from cluster.model_fetch import ClusterFetch
 from cluster.protocol import (
     AskProgress,
@@ -55,7 +54,7 @@ from core.worker_spec import WorkerSpec
 ANSWER = 0.005  # seconds of a poll at least while a worker is asked whether it is silent
 LONGEST_ANSWER = 0.25  # the same where the answer is long in coming
 FRESH = 1.0  # seconds for which the answer counts
-BRIDGE = "the connection to the cluster"
+CUT = "the connection to the cluster has ended"
 
 
 @dataclass
@@ -69,6 +68,9 @@ class _Worker:
         question: the last one whether it is silent.
         asked_at: when that was asked; None once it is answered.
         silent_at: when the last question was asked that is answered.
+        sent_at: when it was sent something last, or started.
+        late: seconds that this took to come to it, as its files had to travel.
+        due_at: when somebody first wondered what it does with that; None before.
     """
 
     life: int
@@ -81,6 +83,9 @@ class _Worker:
     question: int = 0
     asked_at: float | None = None
     silent_at: float = 0.0
+    sent_at: float = field(default_factory=monotonic)
+    late: float = 0.0
+    due_at: float | None = None
     dead: bool = False
 
 
@@ -88,35 +93,30 @@ class ClusterBackend:
     """Runs workers through a bridge to a cluster.
 
     Args:
-        connection: to the bridge, which has started.
-        connect: tells the bridge what is wanted.
-        node_timeout: seconds to wait for a node where none is left.
-        on_close: called as the last thing, when the bridge was hung up on.
+        start: starts a bridge.
+        connect: tells it what is wanted.
+
+    Raises:
+        InputError: no bridge can be started.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        connect: Connect,
-        node_timeout: float,
-        on_close: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._node_timeout = node_timeout
-        self._on_close = on_close
+    def __init__(self, start: Callable[[], BridgeEnd], connect: Connect) -> None:
+        self._node_timeout = connect.settings.node_timeout
         self._inbox: queue.SimpleQueue[tuple[int, Report] | None] = queue.SimpleQueue()
         self._lock = threading.RLock()  # guards what follows
         self._nodes: dict[str, Node] = {}
+        self._missing: dict[str, str] = {}  # lost nodes of which the engine was not told, and why
         self._standing: list[Order] = []  # which nodes that come later are told, too
         self._fetches: dict[int, ClusterFetch] = {}
         self._workers: dict[str, _Worker] = {}
         self._none_left: threading.Timer | None = None
+        self._is_cut = False  # the bridge has ended, and the next one has not connected yet
         self._lives, self._questions, self._numbers = count(1), count(1), count(1)
         self._first: queue.SimpleQueue[Connected | Refused | None] = queue.SimpleQueue()
         self._asking: set[str] = set()  # slots that are asked whether they are silent
         self._closed = False
-        self._link = Link(connection, self._receive, self._bridge_ended)
-        self._link.start()
-        self._link.send(connect)
+        self._link = LastingLink(start, connect, self._receive, self._cut, self._over)
+        self._link.open()
 
     def connected(self, timeout: float) -> Connected | Refused | None:
         """The bridge's first answer; None: it ended without one, or time (seconds) was up."""
@@ -137,7 +137,7 @@ class ClusterBackend:
 
     @property
     def ready(self) -> bool:
-        return bool(self._nodes)
+        return bool(self._nodes) and not self._is_cut
 
     def prepare(self, spec: WorkerSpec) -> None:
         self._tell_all(Prepare(replace(spec, name="", threads=1, parent_pid=0, memory_share=0)))
@@ -160,16 +160,17 @@ class ClusterBackend:
     def start(self, slot: str, device: Device, spec: WorkerSpec) -> None:
         with self._lock:
             assert slot not in self._workers
-            if device.node not in self._nodes:
+            if device.node not in self._nodes or self._is_cut:
                 raise OSError(f"{device.node} is not there")
             worker = self._workers[slot] = _Worker(next(self._lives), device.node)
         self._order(worker, Start(slot, worker.life, device, spec))
 
     def send(self, slot: str, message: ToWorker) -> bool:
         worker = self._workers.get(slot)
-        if worker is None or worker.dead:
+        if worker is None or worker.dead or self._is_cut:
             return False
         worker.sent += 1
+        worker.sent_at, worker.late, worker.due_at = monotonic(), 0.0, None
         self._order(worker, Send(slot, worker.life, message))
         return True
 
@@ -179,18 +180,23 @@ class ClusterBackend:
 
     def is_gone(self, slot: str) -> bool:
         worker = self._workers.get(slot)
-        return worker is None or worker.dead
+        return worker is None or worker.dead or self._is_cut
 
     def has_word(self, slot: str) -> bool:
-        """Also while it is not known: what was said may still be on its way from the node."""
+        """Also while it is not known: what was said may still be on its way from the node.
+
+        And for as long as what it was sent was on its way to it: who asks counts from the sending.
+        """
         worker = self._workers.get(slot)
         if worker is None:
             return False
-        if worker.said > worker.heard:
+        if worker.said > worker.heard or self._is_cut:
             return True
         now = monotonic()
+        if worker.due_at is None:
+            worker.due_at = now
         if now - worker.silent_at < FRESH:
-            return False
+            return now < worker.due_at + worker.late
         if worker.asked_at is None and not worker.dead:
             worker.question, worker.asked_at = next(self._questions), now
             self._asking.add(slot)
@@ -206,8 +212,14 @@ class ClusterBackend:
         return worker.seen
 
     def kill(self, slot: str) -> None:
-        if (worker := self._workers.get(slot)) is not None:
-            self._order(worker, Kill(slot, worker.life))
+        with self._lock:
+            worker = self._workers.get(slot)
+            if worker is None or worker.dead:
+                return
+            if not self._is_cut:
+                self._order(worker, Kill(slot, worker.life))
+            else:  # it is gone, or will be when the next bridge has connected
+                self._report(worker, Died(slot, CUT, by_sigkill=True, blameless=True))
 
     def forget(self, slot: str) -> None:
         with self._lock:
@@ -222,6 +234,8 @@ class ClusterBackend:
             asked = [w.asked_at for s in self._asking if (w := self._workers.get(s)) and w.asked_at]
             oldest = now - min(asked, default=now)
             timeout = max(timeout, min(LONGEST_ANSWER, oldest), ANSWER)
+        if self._is_cut:
+            timeout = max(timeout, LONGEST_ANSWER)
         reports: list[Report] = []
         with suppress(queue.Empty):
             found = self._inbox.get(timeout=timeout) if timeout else self._inbox.get_nowait()
@@ -236,12 +250,10 @@ class ClusterBackend:
     def close(self) -> None:
         if self._closed:
             return
-        self._closed = True
         with self._lock:
-            if self._none_left is not None:
-                self._none_left.cancel()
+            self._closed = True
+            self._wait_no_longer()
         self._link.close()
-        self._on_close()
 
     def _take(self, found: tuple[int, Report] | None, reports: list[Report]) -> None:
         """Add a report, unless it is of a worker that was forgotten."""
@@ -254,7 +266,7 @@ class ClusterBackend:
         worker = self._workers.get(report.slot)
         if worker is None or worker.life != life:
             return
-        worker.heard += 1
+        worker.heard += isinstance(report, Said | Died)  # a hang-up is no word
         reports.append(report)
         if isinstance(report, Died):
             self.forget(report.slot)
@@ -280,19 +292,20 @@ class ClusterBackend:
             for name in self._nodes:
                 self._link.send(For(name, StopFetch(number)))
 
-    # -- the receiving thread ----------------------------------------------------------------------
+    # -- threads of the link -----------------------------------------------------------------------
 
     def _receive(self, message: FromBridge) -> None:
         match message:
+            case Connected() if self._is_cut:
+                self._connected_again(message)
             case Connected(nodes):
                 for node in nodes:
-                    self._joined(node)
+                    self._add(node)
                 self._first.put(message)
             case Refused():
                 self._first.put(message)
             case NodeJoined(node):
                 self._joined(node)
-                self._inbox.put((0, Joined(node.devices)))
             case NodeLeaves(name, why):
                 self._inbox.put((0, Leaves(name, why)))
             case NodeLost(name, why):
@@ -304,9 +317,8 @@ class ClusterBackend:
         match report:
             case FetchNews():
                 with self._lock:
-                    fetch = self._fetches.get(report.fetch)
-                if fetch is not None:
-                    fetch.hear(node, report)
+                    if (fetch := self._fetches.get(report.fetch)) is not None:
+                        fetch.hear(node, report)
             case Remark(level, text):
                 logger.log(level, one_line(f"{node}: {text}"))
             case Told() | HasRead() | Silent() | Progress():
@@ -323,23 +335,19 @@ class ClusterBackend:
             case Progress(seen=seen):
                 worker.seen = seen
             case Silent(question=question) if question == worker.question and worker.asked_at:
+                worker.late = max(0.0, monotonic() - report.had - worker.sent_at)
                 worker.silent_at, worker.asked_at = worker.asked_at, None
                 self._asking.discard(report.slot)
                 self.wake()
 
     def _report(self, worker: _Worker, report: Report) -> None:
-        if isinstance(report, Said | Died):
-            worker.said += 1
-        else:
-            worker.heard -= 1  # a hang-up is no word
+        worker.said += isinstance(report, Said | Died)
         worker.dead = worker.dead or isinstance(report, Died)
         self._inbox.put((worker.life, report))
 
-    def _joined(self, node: Node) -> None:
+    def _add(self, node: Node) -> None:
         with self._lock:
-            if self._none_left is not None:
-                self._none_left.cancel()
-                self._none_left = None
+            self._wait_no_longer()
             self._nodes[node.name] = node
             for order in self._standing:
                 self._link.send(For(node.name, order))
@@ -347,43 +355,96 @@ class ClusterBackend:
                 fetch.nodes.add(node.name)
         self.wake()
 
-    def _lost(self, name: str, why: str) -> None:
-        """A node is gone: its workers died without blame, and its devices are there no more."""
+    def _joined(self, node: Node) -> None:
+        """A node is there, perhaps the first one after a while without any."""
         with self._lock:
-            if self._nodes.pop(name, None) is None:
-                return
-            for slot, worker in list(self._workers.items()):
-                if worker.node == name and not worker.dead:
-                    self._report(worker, Died(slot, f"{name} was lost: {why}", blameless=True))
-                    self._asking.discard(slot)
-            fetches = list(self._fetches.values())
-            last = not self._nodes
-            if last and not self._closed:
-                # The engine would give the tasks up: it is told only when nobody has come.
-                logger.warning(
-                    f"{name}: lost: {why}. No node is left; waiting {self._node_timeout:g} s."
-                )
-                self._none_left = threading.Timer(
-                    self._node_timeout, self._nobody_came, (name, why)
-                )
-                self._none_left.daemon = True
-                self._none_left.start()
-        for fetch in fetches:
+            self._add(node)
+            self._inbox.put((0, Joined(node.devices)))
+            self._missing.pop(node.name, None)
+            self._tell_of_the_missing()
+
+    def _lost(self, name: str, why: str) -> None:
+        """A node is gone.
+
+        The engine would give the tasks up where none is left: it is told only when nobody comes.
+        """
+        with self._lock:
+            if name in self._nodes:
+                self._bury(name, why)
+                if self._nodes:
+                    self._tell_of_the_missing()
+                else:
+                    self._wait_for_a_node(f"{name}: lost: {why}. No node is left")
+
+    def _bury(self, name: str, why: str) -> None:
+        """A node's workers died without blame, and its devices are there no more."""
+        del self._nodes[name]
+        for slot, worker in list(self._workers.items()):
+            if worker.node == name and not worker.dead:
+                self._report(worker, Died(slot, f"{name} was lost: {why}", blameless=True))
+                self._asking.discard(slot)
+        for fetch in self._fetches.values():
             fetch.node_lost(name)
-        if not last:
-            self._inbox.put((0, Lost(name, why)))
+        self._missing[name] = why
 
-    def _nobody_came(self, name: str, why: str) -> None:
-        self._inbox.put((0, Lost(name, f"{why}, and no other came in {self._node_timeout:g} s")))
+    def _tell_of_the_missing(self, more: str = "") -> None:
+        for name, why in self._missing.items():
+            self._inbox.put((0, Lost(name, why + more)))
+        self._missing.clear()
 
-    def _bridge_ended(self) -> None:
-        self._first.put(None)
-        if self._closed:
+    def _wait_for_a_node(self, why: str) -> None:
+        if self._closed or self._none_left is not None:
             return
-        why = f"{BRIDGE} has ended"
-        self._node_timeout = 0.0
-        for name in list(self._nodes):
-            self._lost(name, why)
+        logger.warning(f"{why}; waiting {self._node_timeout:g} s.")
+        self._none_left = threading.Timer(self._node_timeout, self._nobody_came)
+        self._none_left.daemon = True
+        self._none_left.start()
+
+    def _wait_no_longer(self) -> None:
+        if self._none_left is not None:
+            self._none_left.cancel()
+            self._none_left = None
+
+    def _nobody_came(self) -> None:
+        with self._lock:
+            if self._none_left is None:  # somebody did, just now
+                return
+            self._none_left = None
+            for name in list(self._nodes):  # of the bridge that has ended
+                self._bury(name, CUT)
+            self._tell_of_the_missing(f", and no other came in {self._node_timeout:g} s")
+
+    # -- one bridge after the other ----------------------------------------------------------------
+
+    def _cut(self, how: str) -> None:
+        """The bridge has ended, and with it all agents; it is not said yet which are gone."""
+        with self._lock:
+            self._is_cut = True
+            self._asking.clear()
+            self._wait_for_a_node(f"{CUT} ({how}); connecting anew")
+        self.wake()
+
+    def _connected_again(self, message: Connected) -> None:
+        """The next bridge is there, and nobody is left of whom the one before knew."""
+        with self._lock:
+            for name in list(self._nodes):
+                self._bury(name, CUT)
+            self._is_cut = False
+            for node in message.nodes:
+                self._joined(node)
+            names = ", ".join(node.name for node in message.nodes) or "no node is free yet"
+            logger.info(f"Connected to the cluster again: {names}.")
+
+    def _over(self, how: str) -> None:
+        """There is no bridge, and none will come."""
+        self._first.put(Refused(f"{CUT} {how}"))
+        with self._lock:
+            self._is_cut = True
+            self._wait_no_longer()
+            for name in list(self._nodes):
+                self._bury(name, CUT)
+            self._missing = dict.fromkeys(self._missing, f"{CUT} {how}")
+            self._tell_of_the_missing()
 
 
 def devices_of(nodes: Sequence[Node]) -> list[Device]:

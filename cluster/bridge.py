@@ -6,37 +6,39 @@ main does, and everything that it started with it.
 
 import ctypes
 import os
+import queue
 import signal
-import socket
 import sys
 import threading
 import time
 import traceback
-from contextlib import suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
+from cluster.join import address_of, end_agents_of_the_bridge_before, join
+from cluster.link import Link
 from cluster.protocol import (
+    Alive,
     Connect,
     Connected,
     For,
     From,
-    FromBridge,
-    Node,
     NodeJoined,
     NodeLeaves,
+    NodeLost,
     Refused,
     Remark,
 )
-from cluster.ray_environment import ADDRESS, before_import, is_loopback
+from cluster.ray_environment import before_import
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-ANSWER = 2.0  # seconds for the head of a cluster that is noted
 LOOK = 0.5  # seconds between looks at the cluster's nodes
+FREED = 5.0  # seconds in which the GPUs of a job that has just ended are free
+PROMPT = 10.0  # seconds for which all of the first nodes are waited for; then one will do
+BLIND = 60.0  # seconds for which the cluster's head may fail to say which nodes there are
 AGAIN = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds before an agent is placed anew on a node
-NOTE = Path("/tmp/ray/ray_current_cluster")  # where Ray notes the address of a cluster
+SIGNS = 4  # of life, within the time of the fence
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Bridge:
@@ -55,66 +57,60 @@ class Bridge:
         self._tell = tell
         self._lock = threading.RLock()
         self._relays: dict[str, Any] = {}  # by name
+        self._known: set[str] = set()  # names of nodes of which main was told
         self._placing: dict[str, int] = {}  # by Ray's id: GPUs that are meant for its agent
         self._failures: dict[str, int] = {}  # by Ray's id: in a row
         self._not_before: dict[str, float] = {}  # by Ray's id: monotonic time
         self._leaving: set[str] = set()
-        self._said: set[str] = set()
+        self._problems: list[str] = []  # why nodes are not used
+        self._introduced = False
         self.closing = False
 
     # -- the start ---------------------------------------------------------------------------------
 
-    def open(self) -> str:
-        """Connect to the cluster, or start one; returns what to call it."""
-        address = _named(self._connect.settings.address)
-        if address == "local":
-            _start_local(self._connect)
-            return "a local cluster, started for this run"
-        import ray
-
-        options: dict[str, Any] = {"address": address}
-        if is_loopback(address):
-            options["_node_ip_address"] = "127.0.0.1"
-        ray.init(log_to_driver=False, configure_logging=False, **options)
-        return f"the cluster at {ray.get_runtime_context().gcs_address}"
-
-    def first_nodes(self) -> list[Node]:
-        """Place agents on the nodes that there are now.
+    def open(self) -> None:
+        """Connect to the cluster and place agents; main hears of it by `introduce`.
 
         Raises:
-            NotPlaced: there can be none on any.
+            NotPlaced: there can be no agent on any node.
+        """
+        self._cluster, self._address = join(self._connect, address_of(self._connect))
+        if self._connect.again:
+            end_agents_of_the_bridge_before(self._connect)
+        self._place_first()
+
+    def _place_first(self) -> None:
+        """Place agents on the nodes that there are now.
+
+        A slow node is waited for no longer than the others need, unless all GPUs are counted on.
         """
         from cluster.nodes import Names, in_use_elsewhere, list_nodes
         from cluster.relay import NotPlaced
 
         self._names = Names()
-        found = list_nodes()
-        placed: list[Node] = []
-        problems: list[str] = []
-
-        def place(relay: Any) -> None:
-            try:
-                placed.append(self._place(relay))
-            except NotPlaced as error:
-                problems.append(f"{relay.name}: {error}")
-
-        threads = [
-            threading.Thread(target=place, args=(relay,), daemon=True)
-            for relay in self._new_relays(found)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if not placed:
-            names = ", ".join(self._names(node) for node in in_use_elsewhere(found))
-            problems += [f"all GPUs of {names} are in use by other Ray jobs"] if names else []
-            problems += [] if problems else ["it has no node that can be used"]
-            raise NotPlaced("; ".join(problems))
-        for problem in problems:
-            self._remark("WARNING", problem)
-        order = {self._names(node): i for i, node in enumerate(found)}
-        return sorted(placed, key=lambda node: order[node.name])
+        began = time.monotonic()
+        threads: list[threading.Thread] = []
+        while True:
+            found = list_nodes()
+            new = [self._begin_to_join(relay) for relay in self._new_relays(found)]
+            threads += new
+            self._order = [self._names(node) for node in found]
+            placing = _wait_for(threads, LOOK)
+            waited = time.monotonic() - began
+            if self._relays:
+                if not placing or (waited > PROMPT and self._connect.most is None):
+                    return
+            elif not placing and not new:
+                in_use = in_use_elsewhere(found)
+                if self._connect.again:  # GPUs of the bridge before may be free in a moment
+                    return
+                if waited > FREED or not in_use:
+                    break
+                time.sleep(LOOK)
+        names = ", ".join(self._names(node) for node in in_use)
+        problems = [*self._problems]
+        problems += [f"all GPUs of {names} are in use by other Ray jobs"] if names else []
+        raise NotPlaced("; ".join(problems) or "it has no node that can be used")
 
     def _new_relays(self, found: Any) -> list[Any]:
         """Relays for nodes that have none and may have one; they are counted as placed."""
@@ -141,23 +137,30 @@ class Bridge:
                 )
         return relays
 
-    def _place(self, relay: Any) -> Node:
+    def _place(self, relay: Any) -> None:
+        """Have an agent on a node, to which main may be introduced then."""
         from cluster.relay import NotPlaced
 
         try:
-            node: Node = relay.place()
-        except NotPlaced:
+            relay.place()
+        except Exception as error:
             self._forget(relay)
-            raise
+            if isinstance(error, NotPlaced):
+                raise
+            traceback.print_exc()
+            raise NotPlaced(repr(error)) from None
         with self._lock:
+            if relay.why is not None:  # it was lost at once
+                raise NotPlaced(relay.why)
             self._relays[relay.name] = relay
             self._failures.pop(relay.node_id, None)
-        return node
 
     def _forget(self, relay: Any) -> None:
         """A node has no agent, and may have another one in a while."""
         with self._lock:
-            self._relays.pop(relay.name, None)
+            held: Any = self._relays.get(relay.name)
+            if held is relay:
+                del self._relays[relay.name]
             self._placing.pop(relay.node_id, None)
             failures = self._failures.get(relay.node_id, 0)
             self._failures[relay.node_id] = failures + 1
@@ -165,16 +168,36 @@ class Bridge:
             self._not_before[relay.node_id] = time.monotonic() + wait
 
     def _lost(self, relay: Any) -> None:
-        if not self.closing:
+        if self.closing:
+            return
+        with self._lock:
             self._forget(relay)
+            if relay.name in self._known:
+                self._known.discard(relay.name)
+                self._tell(NodeLost(relay.name, relay.why))
+            else:
+                self._note(f"{relay.name}: {relay.why}")
 
     # -- the run -----------------------------------------------------------------------------------
 
-    def relay_all(self) -> None:
-        """Begin to relay: main knows of the nodes."""
+    def introduce(self) -> None:
+        """Tell main of the cluster; of nodes that come or go later it is told by and by.
+
+        Raises:
+            NotPlaced: those that were placed are lost already.
+        """
+        from cluster.relay import NotPlaced
+
         with self._lock:
-            for relay in self._relays.values():
-                relay.start()
+            nodes = [relay.node for relay in self._relays.values()]
+            if not nodes and not self._connect.again:
+                raise NotPlaced("; ".join(self._problems))
+            nodes.sort(key=lambda node: self._order.index(node.name))
+            self._known.update(node.name for node in nodes)
+            self._tell(Connected(tuple(nodes), self._cluster, self._address))
+            self._introduced = True
+            for problem in self._problems:
+                self._tell(From("cluster", Remark("WARNING", f"not used: {problem}")))
 
     def order(self, message: For) -> None:
         """Pass an order on; one to a lost node is dropped, as main hears of its loss."""
@@ -186,38 +209,60 @@ class Bridge:
         """Mind nodes that come, go and are drained, for as long as the run lasts."""
         from cluster.nodes import list_nodes
 
+        seen_at = time.monotonic()
         while not self.closing:
             time.sleep(LOOK)
-            found = list_nodes()
-            alive = {node.node_id for node in found}
-            with self._lock:
-                relays = list(self._relays.values())
-            for relay in relays:
-                if relay.node_id not in alive:
-                    relay.lose("the node is gone")
+            try:
+                found = list_nodes()
+            except Exception:  # the head may be starting anew; agents go on without it
+                if self.closing or time.monotonic() - seen_at > BLIND:
+                    raise
+                traceback.print_exc()
+                continue
+            seen_at = time.monotonic()
+            self._look_at(found)
+
+    def _look_at(self, found: Any) -> None:
+        alive = {node.node_id for node in found}
+        with self._lock:
+            relays = list(self._relays.values())
             for node in found:
-                if node.leaves and node.node_id not in self._leaving:
+                leaves = node.leaves and node.node_id not in self._leaving
+                if leaves and (name := self._names(node)) in self._known:
                     self._leaving.add(node.node_id)
-                    if self._names(node) in self._relays:
-                        self._tell(NodeLeaves(self._names(node), "it is being drained"))
-            for relay in self._new_relays(found):
-                threading.Thread(target=self._join, args=(relay,), daemon=True).start()
+                    self._tell(NodeLeaves(name, "it is being drained"))
+        for relay in relays:
+            if relay.node_id not in alive:
+                relay.lose("the node is gone")
+        for relay in self._new_relays(found):
+            self._begin_to_join(relay)
+
+    def _begin_to_join(self, relay: Any) -> threading.Thread:
+        thread = threading.Thread(target=self._join, args=(relay,), daemon=True)
+        thread.start()
+        return thread
 
     def _join(self, relay: Any) -> None:
         from cluster.relay import NotPlaced
 
         try:
-            node = self._place(relay)
+            self._place(relay)
         except NotPlaced as error:
-            self._remark("WARNING", f"{relay.name}: {error}")
+            self._note(f"{relay.name}: {error}")
             return
-        self._tell(NodeJoined(node))
-        relay.start()
+        with self._lock:
+            held: Any = self._relays.get(relay.name)
+            if self._introduced and held is relay:
+                self._known.add(relay.name)
+                self._tell(NodeJoined(relay.node))
 
-    def _remark(self, level: str, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self._tell(From("cluster", Remark(level, text)))
+    def _note(self, problem: str) -> None:
+        """Tell main, once, why a node is not used."""
+        with self._lock:
+            if problem not in self._problems:
+                self._problems.append(problem)
+                if self._introduced:
+                    self._tell(From("cluster", Remark("WARNING", f"not used: {problem}")))
 
     def close(self) -> None:
         """End the agents and, if it was started here, the cluster."""
@@ -234,105 +279,91 @@ class Bridge:
         ray.shutdown()
 
 
-def _named(address: str | None) -> str:
-    """The cluster that is meant: an address, or local where there is none to be found."""
-    if address is not None and address != "auto":
-        return address
-    given = os.environ.get(ADDRESS) or _noted()
-    return given or ("local" if address is None else "auto")
-
-
-def _noted() -> str | None:
-    """The address of a cluster that was started on this machine, or that it has joined."""
-    with suppress(OSError, ValueError):
-        address = NOTE.read_text("utf-8").strip()
-        host, _, port = address.rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=ANSWER):
-            return address  # the note outlives its cluster
-    return None
-
-
-def _start_local(connect: Connect) -> None:
-    import ray
-
-    from cluster.ray_environment import OBJECT_STORE_BYTES, QUICK_DETECTION
-    from cluster.sweeper import start_sweeper
-    from core.devices.device import choose_devices
-
-    start_sweeper(uuid4().hex)
-    devices = choose_devices(None, None, connect.device)
-    logical = {} if devices[0].kind == "cuda" else {"num_gpus": connect.most or 1}
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        _node_ip_address="127.0.0.1",
-        _system_config=dict(QUICK_DETECTION),  # Ray adds to it
-        **logical,
-    )
-
-
 def main(descriptor: int) -> None:
     """Serve main until it ends or hangs up."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    ignored = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-    for number in ignored:
-        signal.signal(number, signal.SIG_IGN)
-    from cluster.link import Link
-
-    orders: Any = __import__("queue").SimpleQueue()
+    _ignore_signals()
+    orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
     link = Link(Connection(descriptor), orders.put, lambda: orders.put(None))
     link.start()
     connect = orders.get()
     if not isinstance(connect, Connect):
         os._exit(0)
-    before_import(_named(connect.settings.address))
-    told: Any = link.send
-    bridge = Bridge(connect, told)
+    before_import(address_of(connect))
+    bridge = Bridge(connect, link.send)
     opened = threading.Event()
-    threading.Thread(target=_end_with_main, args=(orders, bridge, opened), daemon=True).start()
-    first = _first_answer(bridge)
-    for number in ignored:  # Ray has its own for some
-        signal.signal(number, signal.SIG_IGN)
-    link.send(first)
-    if isinstance(first, Refused):
+    pulse = connect.settings.fence_timeout / SIGNS
+    for run, arguments in ((_end_with_main, (orders, bridge, opened)), (_show_life, (link, pulse))):
+        threading.Thread(target=run, args=arguments, daemon=True).start()
+    refusal = _refusal(bridge)
+    if refusal is not None:
+        link.send(Refused(refusal))
         link.close()
         os._exit(1)
-    bridge.relay_all()
     opened.set()
     try:
         bridge.watch()
     except BaseException:
         if not bridge.closing:  # else Ray is gone because it is being shut down
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
+            _break_down()
     threading.Event().wait()
 
 
-def _first_answer(bridge: Bridge) -> FromBridge:
+def _wait_for(threads: list[threading.Thread], seconds: float) -> bool:
+    """Wait until all have ended; False if they have, and True if time was up before."""
+    end = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return any(thread.is_alive() for thread in threads)
+
+
+def _ignore_signals() -> None:
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _refusal(bridge: Bridge) -> str | None:
+    """Open it; returns why the cluster cannot be used, if it cannot."""
     from cluster.relay import NotPlaced
 
     try:
-        cluster = bridge.open()
-        return Connected(tuple(bridge.first_nodes()), cluster)
+        bridge.open()
+        _ignore_signals()  # Ray has its own for some
+        bridge.introduce()
     except NotPlaced as error:
-        return Refused(f"no node of it can be used: {error}")
+        return f"no node of it can be used: {error}"
     except Exception as error:
         traceback.print_exc()
-        return Refused(" ".join(str(error).split()) or type(error).__name__)
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
 
 
-def _end_with_main(orders: Any, bridge: Bridge, opened: threading.Event) -> None:
+def _show_life(link: Link, seconds: float) -> None:
+    while True:
+        link.send(Alive())
+        time.sleep(seconds)
+
+
+def _end_with_main(
+    orders: "queue.SimpleQueue[Any]", bridge: Bridge, opened: threading.Event
+) -> None:
     """Pass main's orders on; when it hangs up, or is gone, end what was started here."""
-    while (message := orders.get()) is not None:
-        if isinstance(message, For):
-            bridge.order(message)
+    try:
+        while (message := orders.get()) is not None:
+            if isinstance(message, For):
+                bridge.order(message)
+    except BaseException:  # main's orders would come to nothing from now on
+        _break_down()
     if opened.is_set():
         try:
             bridge.close()
         except BaseException:
             traceback.print_exc()
     os._exit(0)
+
+
+def _break_down() -> None:
+    """End at once: main starts the next bridge."""
+    traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(1)

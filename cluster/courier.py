@@ -7,17 +7,18 @@ is seen at its own path is left there: that is tried for every file and every ou
 import hashlib
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 from uuid import uuid4
 
 from cluster.file_hashes import Kind, files_of, hash_of
-from cluster.node_files import Wanted
+from cluster.node_files import STILL_USED, Wanted
 from cluster.protocol import (
     AskProgress,
     AskSilence,
@@ -27,16 +28,21 @@ from cluster.protocol import (
     Order,
     Remark,
     Send,
+    Silent,
     Start,
     Told,
 )
 from core.engine.backend import Died, Said
+from core.errors import one_line
 from core.messages import Done, Failed, Keep, Lease, Preview
-from core.store.outputs import FATAL_ERRNOS, PARTIAL_PREFIX, preview_of
+from core.store.outputs import FATAL_ERRNOS, PARTIAL_PREFIX, discard, preview_of
 from core.worker_spec import WorkerSpec
 
 CHUNK = 8 * 1024**2  # bytes of one part
-AT_ONCE = 4  # transfers with one node
+MOST_THREADS = 128  # one for each slot and direction: whoever waits for a file holds up nobody else
+# Seconds after which the node is asked for a file again, which notes that it is still used: what is
+# not leaves the cache where that is full.
+LOOKED_FOR_AGAIN = STILL_USED / 4
 ForSlot = Start | Send | AskSilence | AskProgress
 
 
@@ -80,14 +86,16 @@ class Courier:
     ) -> None:
         self._node, self._spool = node, spool
         self._send, self._tell = send, tell
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="courier")
+        self._pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="courier")
         self._lock = threading.RLock()  # guards what follows
         self._orders: dict[str, deque[ForSlot]] = {}  # by slot: those that wait
-        self._reports: dict[str, deque[Told]] = {}
+        self._reports: dict[str, deque[Told | Silent]] = {}
         self._found: dict[Wanted, Future[str | None]] = {}
+        self._found_at: dict[Wanted, float] = {}  # monotonic time
         self._shared: dict[str, Future[bool]] = {}  # by output folder
         self._never_started: set[int] = set()  # lives of workers that were to go before they came
         self._away: dict[str, tuple[str, str, str]] = {}  # by lease: slot, partial file, place
+        self._closed = False
 
     # -- orders ------------------------------------------------------------------------------------
 
@@ -100,6 +108,8 @@ class Courier:
             self._send(order)
             return
         with self._lock:
+            if self._closed:
+                return
             waiting = self._orders.get(order.slot)
             if waiting is not None:
                 waiting.append(order)
@@ -107,16 +117,15 @@ class Courier:
             ready = self._ready(order)
             if ready is None:
                 self._orders[order.slot] = deque([order])
-        if ready is not None:
-            self._send(ready)
-        else:
-            self._pool.submit(self._work, order.slot)
+                self._pool.submit(self._work, order.slot)
+                return
+        self._send(ready)
 
     def _end(self, order: Kill | Forget) -> None:
         """A worker is to go at once: what it was still to be told is dropped."""
         with self._lock:
             waiting = self._orders.get(order.slot)
-            if waiting is not None:
+            if waiting:
                 first, *others = waiting
                 waiting.clear()
                 waiting.extend([first, *(o for o in others if o.life != order.life)])
@@ -145,17 +154,16 @@ class Courier:
                 return
             except Exception as error:  # the worker will say what that means for its task
                 self._tell(Remark("WARNING", f"{slot}: files could not be brought: {error!r}"))
-            with self._lock:
+            with self._lock:  # a kill comes before or behind it, and not between
                 waiting.popleft()
-                is_wanted = order.life not in self._never_started
-            if is_wanted:
-                self._send(ready)
+                if order.life not in self._never_started:
+                    self._send(ready)
 
     def _ready(self, order: ForSlot) -> ForSlot | None:
         """The order as the agent is told it, if that needs no look at any file."""
         try:
             return self._prepared(order, wait=False)
-        except _Unknown:
+        except (_Unknown, NodeLostError):
             return None
 
     def _prepared(self, order: ForSlot, wait: bool = True) -> ForSlot:
@@ -205,8 +213,15 @@ class Courier:
         """Where something is on the node; its own path, if it can be had neither here nor there."""
 
         def bring() -> str | None:
+            self._found_at[wanted] = time.monotonic()
             return self._node.find(wanted) or self._bring(wanted)
 
+        with self._lock:
+            known = self._found.get(wanted)
+            if known is not None and known.done():
+                is_old = time.monotonic() - self._found_at[wanted] > LOOKED_FOR_AGAIN
+                if is_old or known.result() is None:
+                    del self._found[wanted]
         return self._once(self._found, wanted, bring, wait) or wanted.path
 
     def _bring(self, wanted: Wanted) -> str | None:
@@ -275,7 +290,7 @@ class Courier:
 
     def report(self, report: FromAgent) -> None:
         """Tell main a report, behind all that its slot has said before."""
-        if not isinstance(report, Told):
+        if not isinstance(report, Told | Silent):
             self._tell(report)
             return
         with self._lock:
@@ -289,8 +304,10 @@ class Courier:
                 return
         self._pass_on(report)
 
-    def _concerns_a_file(self, told: Told) -> bool:
-        said = told.report.message if isinstance(told.report, Said) else None
+    def _concerns_a_file(self, told: Told | Silent) -> TypeGuard[Told]:
+        if not isinstance(told, Told) or not isinstance(told.report, Said):
+            return False
+        said = told.report.message
         return isinstance(said, Done | Preview) and said.lease_id in self._away
 
     def _fetch(self, slot: str) -> None:
@@ -301,41 +318,54 @@ class Courier:
                     del self._reports[slot]
                     return
                 first = waiting[0]
-            told = self._fetched(first) if self._concerns_a_file(first) else first
-            with self._lock:
+            told: Told | Silent | None = first
+            written: str | None = None
+            if self._concerns_a_file(first):
+                told, written = self._fetched(first)
+            with self._lock:  # main does not hear of the node's loss meanwhile
                 waiting.popleft()
-            if told is not None:
-                self._pass_on(told)
+                if self._closed:  # main has let go of the attempt, and removes its files no more
+                    if written is not None:
+                        discard(written)
+                    return
+                if told is not None:
+                    self._pass_on(told)
 
-    def _fetched(self, told: Told) -> Told | None:
-        """Write a result, or a preview, where main looks for it; None where it cannot be had."""
+    def _fetched(self, told: Told) -> tuple[Told | None, str | None]:
+        """Write a result, or a preview, where main looks for it.
+
+        Returns what main is told, None where it cannot be had; and the file.
+        """
         assert isinstance(told.report, Said)
         message = told.report.message
         _, file, place = self._away[message.lease_id]
         if isinstance(message, Preview):
+            file, place = (preview_of(path, message.number) for path in (file, place))
             try:
-                data = self._node.take(preview_of(place, message.number))
-                Path(preview_of(file, message.number)).write_bytes(data)
-            except (OSError, NodeLostError):
-                return None
-            return told
+                Path(file).write_bytes(self._node.take(place))
+            except Exception:  # whatever it is: one that cannot be had is left out
+                return None, file
+            return told, file
         try:
             data = self._node.take(place)
             if hashlib.sha256(data).hexdigest() != message.sha256:
                 raise OSError("it is not what the worker has written")
             _write_synced(Path(file), data)
         except NodeLostError:
-            return None  # and with it the worker
-        except OSError as error:
-            kind = "storage" if error.errno in FATAL_ERRNOS else "error"
-            text = f"The result could not be brought here: {error.strerror or error}"
+            return None, file  # and with it the worker
+        except Exception as error:  # also of Ray, as where its object store is full
+            errno, why = getattr(error, "errno", None), getattr(error, "strerror", None)
+            kind = "storage" if errno in FATAL_ERRNOS else "error"
+            text = f"The result could not be brought here: {why or one_line(str(error))}"
             failed = Failed(message.lease_id, kind, text, message.elapsed)  # type: ignore[arg-type]
-            return replace(told, report=Said(told.slot, failed))
-        return told
+            return replace(told, report=Said(told.slot, failed)), file
+        return told, file
 
-    def _pass_on(self, told: Told) -> None:
+    def _pass_on(self, told: Told | Silent) -> None:
         """Tell main, and have the node forget the results that it does not need any more."""
         self._tell(told)
+        if isinstance(told, Silent):
+            return
         ended: list[str] = []
         with self._lock:
             if isinstance(told.report, Died):
@@ -343,8 +373,8 @@ class Courier:
             elif isinstance(told.report, Said) and isinstance(told.report.message, Done | Failed):
                 ended = [told.report.message.lease_id]
             places = [self._away.pop(lease)[2] for lease in ended if lease in self._away]
-        if places:
-            self._pool.submit(self._drop, places)
+            if places and not self._closed:
+                self._pool.submit(self._drop, places)
 
     def _drop(self, places: list[str]) -> None:
         previews = [preview_of(place, number) for place in places for number in (1, 2, 3)]
@@ -352,7 +382,9 @@ class Courier:
             self._node.drop([*places, *previews])
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Begin nothing more, and tell nothing more; call it before main hears of the loss."""
+        with self._lock:
+            self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -2,6 +2,7 @@
 
 import pickle
 import queue
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +18,7 @@ class Link:
     Args:
         connection: to the other side.
         receive: called with each message, in the receiving thread.
-        on_end: called there once, when the other side is gone.
+        on_end: called there once, when the other side is gone, or was not understood.
     """
 
     def __init__(
@@ -43,9 +44,13 @@ class Link:
         """Send a message, some time; it is lost where the other side is gone."""
         self._outbox.put(message)
 
-    def close(self) -> None:
-        """Send what was to be sent, and hang up; the other side's end makes `on_end` come."""
+    def hang_up(self) -> None:
+        """Send what was to be sent, and then nothing more."""
         self._outbox.put(None)
+
+    def close(self) -> None:
+        """Hang up and wait for the other side's end, which makes `on_end` come."""
+        self.hang_up()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
@@ -65,17 +70,17 @@ class Link:
             _shut_down(self._connection)
 
     def _receive_all(self) -> None:
-        with suppress(OSError, EOFError):
-            while True:
-                for message in pickle.loads(self._connection.recv_bytes()):
-                    self._receive(message)
-        self._on_end()
+        try:
+            with suppress(OSError, EOFError):
+                while True:
+                    for message in pickle.loads(self._connection.recv_bytes()):
+                        self._receive(message)
+        finally:
+            self._on_end()
 
 
 def _shut_down(connection: Connection) -> None:
     """Tell the other side that nothing more comes, while what it says is still read."""
-    import socket
-
     with socket.socket(fileno=connection.fileno()) as own:
         try:
             own.shutdown(socket.SHUT_WR)

@@ -1,6 +1,7 @@
 """Files of a node that does not see main's: a cache of what came, and results on their way back."""
 
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from pathlib import Path
 from cluster.file_hashes import Kind, hash_of
 
 COMING = ".coming-"  # begins the name of an entry that is not complete
-SPOOL = "results"  # the folder of results on their way back
+SPOOL = "on-their-way"  # the folder of results that go back to main
 STILL_USED = 600.0  # seconds after its last use in which nothing leaves the cache
 
 
@@ -38,7 +39,8 @@ class NodeFiles:
 
     def __init__(self, folder: Path, limit: float) -> None:
         self._folder, self._limit = folder, limit
-        self._spool = folder / SPOOL / str(os.getpid())
+        # Of this machine: others may share the folder, as where it lies in a home on NFS.
+        self._spool = folder / SPOOL / platform.node() / str(os.getpid())
 
     def find(self, wanted: Wanted) -> str | None:
         """Where it is: at its own path, if the same lies there, or in the cache; else None."""
@@ -101,12 +103,17 @@ class NodeFiles:
         return True
 
     def make_spool(self) -> str:
-        """Make the folder of results, without what agents that are dead left; returns it."""
+        """Make the folder of results, without what this machine's dead agents left; returns it."""
         for folder in self._spool.parent.glob("*"):
             if not Path("/proc", folder.name).exists():
                 shutil.rmtree(folder, ignore_errors=True)
         self._spool.mkdir(parents=True, exist_ok=True)
         return str(self._spool)
+
+    def keep_spool(self) -> None:
+        """Have the folder of results, also where somebody has cleared the cache meanwhile."""
+        with suppress(OSError):  # workers say what that means for their results
+            self._spool.mkdir(parents=True, exist_ok=True)
 
     def take(self, path: str) -> bytes:
         """

@@ -6,6 +6,7 @@ know whether it came; a report is kept until its receiver has named its number.
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,13 +32,14 @@ from cluster.protocol import (
 )
 from core.devices.device import Device
 from core.engine.backend import Died, HungUp, Said, WorkerBackend
-from core.messages import LoadFailed, ToWorker, encode
+from core.messages import LoadFailed, StepsDone, ToWorker, encode
 from core.worker_spec import WorkerSpec
 
 MOST_AT_ONCE = 500  # reports in one answer
 PIPE_BYTES = 48 * 1024  # of messages that a worker may have unread, less than any pipe holds
 PAGE = 4096  # bytes of a pipe that a message takes at least
 SOON = 0.01  # seconds until a worker that had not read, or could not start, is looked at again
+LINGER = 0.05  # seconds for which what can wait does so: to tell each thing by itself costs 3 ms
 IDLE = 60.0  # seconds between looks when nothing is to come
 
 
@@ -53,6 +55,7 @@ class _Worker:
         sent: messages that it was sent.
         told: of these, main knows so many as read.
         questions: of main, whether it is silent.
+        given_at: when it was given something last, or started.
     """
 
     life: int
@@ -64,6 +67,13 @@ class _Worker:
     sent: int = 0
     told: int = 0
     questions: list[int] = field(default_factory=list)
+    given_at: float = 0.0
+
+    @property
+    def had(self) -> float:
+        """Seconds for which it has had all that it was sent; 0 if it has not yet."""
+        waits = self.start is not None or self.backlog
+        return 0.0 if waits else time.monotonic() - self.given_at
 
 
 class NodeWorkers:
@@ -88,11 +98,13 @@ class NodeWorkers:
         self._models = models
         self._orders: deque[Order] = deque()
         self._next_order = 1
-        self._lock = threading.Condition()  # guards the two that follow
+        self._lock = threading.Condition()  # guards the three that follow
         self._reports: deque[tuple[int, FromAgent]] = deque()
         self._last_report = 0
+        self._last_for_a_decision = 0  # the number of the last that should not wait for others
         self._workers: dict[str, _Worker] = {}
         self._closing = False
+        self._defect: BaseException | None = None
         started = threading.Event()
         self._make_backend = make_backend
         self._backend: WorkerBackend
@@ -110,7 +122,12 @@ class NodeWorkers:
 
         Args:
             first: number of the first of these orders. They are numbered from 1, without a gap.
+
+        Raises:
+            BaseException: that has ended the thread that holds the workers.
         """
+        if self._defect is not None:
+            raise self._defect
         new = orders[self._next_order - first :]
         self._next_order += len(new)
         self._orders.extend(new)
@@ -121,12 +138,17 @@ class NodeWorkers:
 
         Args:
             timeout: seconds to wait for the first; then there are none.
+
+        Raises:
+            BaseException: as `order`, which leaves the node without use.
         """
         with self._lock:
             while self._reports and self._reports[0][0] <= after:
                 self._reports.popleft()
-            if not self._reports:
-                self._lock.wait(timeout)
+            self._lock.wait_for(lambda: self._reports or self._defect, timeout)
+            self._lock.wait_for(lambda: self._last_for_a_decision > after or self._defect, LINGER)
+            if self._defect is not None:
+                raise self._defect
             return [self._reports[i] for i in range(min(MOST_AT_ONCE, len(self._reports)))]
 
     def tell(self, report: FromAgent) -> None:
@@ -134,6 +156,8 @@ class NodeWorkers:
         with self._lock:
             self._last_report += 1
             self._reports.append((self._last_report, report))
+            if not _can_wait(report):
+                self._last_for_a_decision = self._last_report
             self._lock.notify()
 
     def close(self) -> None:
@@ -147,6 +171,16 @@ class NodeWorkers:
     def _run(self, started: threading.Event) -> None:
         self._backend = self._make_backend()
         started.set()
+        try:
+            self._work()
+        except BaseException as error:
+            with self._lock:
+                self._defect = error
+                self._lock.notify()
+        self._models.close()
+        self._backend.close()
+
+    def _work(self) -> None:
         while not self._closing:
             while self._orders:
                 self._obey(self._orders.popleft())
@@ -155,8 +189,6 @@ class NodeWorkers:
             for report in self._backend.poll(0.0 if asked else SOON if any(waits) else IDLE):
                 self._hear(report)
             self._answer()
-        self._models.close()
-        self._backend.close()
 
     def _obey(self, order: Order) -> None:
         match order:
@@ -225,6 +257,7 @@ class NodeWorkers:
                 continue
             worker.unread += max(PAGE, len(encode(message)))
             worker.sent += 1
+            worker.given_at = time.monotonic()
             self._backend.send(slot, message)
         return bool(worker.backlog) or worker.told < worker.sent
 
@@ -242,6 +275,7 @@ class NodeWorkers:
                 self._died(slot, worker, Died(slot, how, blameless=True))
             return  # else what it depends on is being started again
         worker.start = None
+        worker.given_at = time.monotonic()
 
     def _hear(self, report: object) -> None:
         assert isinstance(report, Said | HungUp | Died)
@@ -261,5 +295,12 @@ class NodeWorkers:
         for slot, worker in self._workers.items():
             if worker.questions and not self._backend.has_word(slot):
                 for question in worker.questions:
-                    self.tell(Silent(slot, worker.life, question))
+                    self.tell(Silent(slot, worker.life, question, worker.had))
                 worker.questions.clear()
+
+
+def _can_wait(report: FromAgent) -> bool:
+    """It may be told a moment later, together with others: no device runs dry for it."""
+    if isinstance(report, Told):
+        return isinstance(report.report, Said) and isinstance(report.report.message, StepsDone)
+    return isinstance(report, HasRead | Progress)

@@ -84,3 +84,12 @@ def share_of(node: RayNode, wanted: int | None, nothing_given: bool) -> int | No
 def in_use_elsewhere(nodes: Sequence[RayNode]) -> list[RayNode]:
     """Nodes whose GPUs other Ray jobs have."""
     return [node for node in nodes if node.all_gpus and not node.gpus and not node.leaves]
+
+
+def waits_for_gpus(actor: Any, node_id: str, gpus: int) -> bool:
+    """Whether an actor has no process yet, and its node not as many free GPUs as it wants."""
+    from ray._private.state import actors, state
+
+    found = actors(actor._actor_id.hex())  # of this, too, there is no public form
+    free = state.available_resources_per_node().get(node_id, {}).get("GPU", 0)
+    return not found.get("Pid") and free < gpus

@@ -4,6 +4,7 @@ Main's orders to an agent carry the life of the worker that they are for, a numb
 given twice, so that what is said of one worker can not be taken for its successor's.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,11 +112,16 @@ class HasRead:
 
 @dataclass(frozen=True)
 class Silent:
-    """Everything that a worker had said when it was asked came before this."""
+    """Everything that a worker had said when it was asked came before this.
+
+    Attributes:
+        had: seconds for which it had had all that it was sent; 0 if it has not even now.
+    """
 
     slot: str
     life: int
     question: int
+    had: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,9 @@ class Connect:
     Attributes:
         most: GPUs that the run wants at the most; None for all.
         device: the setting of that name.
+        software: versions that nodes must have, as `cluster.software` knows them.
+        run: a name that no other connection to a cluster has.
+        again: the run had a bridge before, which has ended.
     """
 
     settings: RaySettings
@@ -169,6 +178,9 @@ class Connect:
     start_method: str
     device: Literal["auto", "cuda", "cpu"]
     most: int | None
+    software: Mapping[str, str]
+    run: str
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -194,10 +206,16 @@ class Node:
 
 @dataclass(frozen=True)
 class Connected:
-    """The nodes that are there at the start; others follow by `NodeJoined`."""
+    """The nodes that are there at the start; others follow by `NodeJoined`.
+
+    Attributes:
+        cluster: what to call it.
+        address: at which the next bridge finds it.
+    """
 
     nodes: tuple[Node, ...]
     cluster: str
+    address: str
 
 
 @dataclass(frozen=True)
@@ -225,6 +243,11 @@ class NodeLost:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """The bridge is there; it says so now and then, as one that is stopped says nothing."""
+
+
+@dataclass(frozen=True)
 class From:
     """A report of a node's agent."""
 
@@ -233,4 +256,4 @@ class From:
 
 
 ToBridge = Connect | For
-FromBridge = Connected | Refused | NodeJoined | NodeLeaves | NodeLost | From
+FromBridge = Connected | Refused | NodeJoined | NodeLeaves | NodeLost | Alive | From

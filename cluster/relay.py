@@ -4,13 +4,16 @@ Ray's own retries and restarts are off. A call that fails may have run all the s
 numbered and sent again, and an agent that is lost stays lost: another one takes its place.
 """
 
+import pickle
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
@@ -19,9 +22,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.agent import Agent
 from cluster.courier import Courier, NodeLostError
 from cluster.node_files import Wanted
-from cluster.protocol import Connect, From, FromAgent, FromBridge, Node, NodeLost, Order
+from cluster.nodes import waits_for_gpus
+from cluster.protocol import Connect, From, FromAgent, FromBridge, Node, Order
 
 PLACING = 60.0  # seconds for a new agent to answer
+TAKEN = 10.0  # seconds after which an agent without a process may wait for GPUs that others have
 SLICE = 0.5  # seconds between looks at an agent that does not answer
 RETRY = 0.1  # seconds before a call is made again
 CLOSING = 5.0  # seconds for an agent's workers to end
@@ -41,8 +46,14 @@ class Relay:
         node_id: as Ray calls it.
         gpus: that the agent is to have.
         tell: tells main; safe for several threads.
-        on_lost: called when the agent is gone, from a thread of the relay.
+        on_lost: called once when the agent is gone, from a thread of the relay.
+
+    Attributes:
+        node: as main is told of it, when the agent is placed.
+        why: the agent is lost; None while it is not.
     """
+
+    node: Node
 
     def __init__(
         self,
@@ -59,40 +70,49 @@ class Relay:
         self._patience = PATIENCE * connect.settings.fence_timeout
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._lost = threading.Event()
-        self._why: str | None = None
+        self._closing = False
+        self.why: str | None = None
         strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
         self._agent: Any = Agent.options(  # type: ignore[attr-defined]
+            name=uuid4().hex,  # by which the next bridge finds it
             num_gpus=gpus,
             num_cpus=0,
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy=strategy,
-        ).remote(connect, gpus)
+        ).remote(pickle.dumps(connect), dict(connect.software), gpus)
 
-    def place(self) -> Node:
+    def place(self) -> None:
         """Wait for the agent, and begin to relay.
 
         Raises:
             NotPlaced: it does not come, or has no device.
         """
-        try:
-            answer = ray.get(self._agent.hello.remote(), timeout=PLACING)
-        except GetTimeoutError:
-            self._end()
-            raise NotPlaced(f"its agent did not start within {PLACING:g} s") from None
-        except RayError as error:
-            raise NotPlaced(_words(error)) from None
+        answer = self._first_answer()
         if isinstance(answer, str):
             self._end()
             raise NotPlaced(answer)
         spool, devices = answer
         self._courier = Courier(AgentFiles(self), spool, self._orders.put, self._report)
-        return Node(self.name, tuple(replace(device, node=self.name) for device in devices))
-
-    def start(self) -> None:
-        """Begin to relay; call it when main knows of the node."""
-        for run in (self._poll, self._send):
+        self.node = Node(self.name, tuple(replace(device, node=self.name) for device in devices))
+        for run in (self._poll, self._send):  # from now on, as its fence would fall
             threading.Thread(target=run, name=f"relay-{self.name}", daemon=True).start()
+
+    def _first_answer(self) -> Any:
+        asked, began = self._agent.hello.remote(), time.monotonic()
+        while True:
+            try:
+                return ray.get(asked, timeout=SLICE)
+            except GetTimeoutError:
+                waited = time.monotonic() - began
+            except RayError as error:
+                raise NotPlaced(_words(error)) from None
+            if waited > TAKEN and waits_for_gpus(self._agent, self.node_id, self.gpus):
+                self._end()
+                raise NotPlaced("its GPUs were taken by another Ray job just now")
+            if waited > PLACING:
+                self._end()
+                raise NotPlaced(f"its agent did not start within {PLACING:g} s")
 
     def send(self, order: Order) -> None:
         """Send an order, some time; it is lost where the agent is."""
@@ -124,13 +144,14 @@ class Relay:
     def lose(self, why: str) -> None:
         """Take the agent for lost; what the node still does is seen by nobody."""
         if not self._lost.is_set():
-            self._why = self._why or why
+            self.why = self.why or why
             self._lost.set()
             self._orders.put(None)
 
     def close(self) -> None:
         """Have the agent end its workers, and end it."""
         if not self._lost.is_set():
+            self._closing = True
             self.lose("the run is over")
             with suppress(RayError):
                 ray.get(self._agent.close.remote(), timeout=CLOSING)
@@ -144,6 +165,19 @@ class Relay:
 
     def _poll(self) -> None:
         """Pass on reports until the agent is lost; then say so."""
+        try:
+            self._pass_on_reports()
+        except RayError as error:
+            self.lose(_words(error))
+        except Exception as error:  # nobody would hear the agent any more
+            traceback.print_exc()
+            self.lose(f"its reports could not be passed on ({error!r}); this is a defect")
+        if not self._closing:
+            self._end()
+        self._courier.close()
+        self._on_lost(self)
+
+    def _pass_on_reports(self) -> None:
         last, answered = 0, time.monotonic()
         while not self._lost.is_set():
             try:
@@ -153,9 +187,6 @@ class Relay:
                     self.lose("it does not answer")
                 time.sleep(RETRY)
                 continue
-            except RayError as error:
-                self.lose(_words(error))
-                break
             if reports is None:
                 continue
             answered = time.monotonic()
@@ -163,19 +194,16 @@ class Relay:
                 if number > last:
                     self._courier.report(report)
                     last = number
-        self._end()
-        self._courier.close()
-        self._tell(NodeLost(self.name, self._why or "its agent is gone"))
-        self._on_lost(self)
 
     def _answer(self, asked: Any, since: float) -> Any:
         """What the agent answers; None once it is lost."""
-        while not ray.wait([asked], timeout=SLICE)[0]:
-            if time.monotonic() - since > self._patience:
-                self.lose(f"it did not answer for {self._patience:g} s")
-            if self._lost.is_set():
-                return None
-        return ray.get(asked)
+        while not self._lost.is_set():
+            try:
+                return ray.get(asked, timeout=SLICE)
+            except GetTimeoutError:
+                if time.monotonic() - since > self._patience:
+                    self.lose(f"it did not answer for {self._patience:g} s")
+        return None
 
     def _send(self) -> None:
         first, over = 1, False
@@ -193,8 +221,8 @@ class Relay:
                 except (ActorUnavailableError, GetTimeoutError):
                     time.sleep(RETRY)
                     continue
-                except RayError:
-                    return  # the other thread says why
+                except RayError as error:
+                    self.lose(_words(error))
                 first += len(batch)
                 batch = []
 
@@ -235,7 +263,7 @@ def _words(error: Exception) -> str:
             if "ModuleNotFoundError" in line or "ImportError" in line:
                 return (
                     f"this program cannot be imported there ({line.strip()}); it has to lie at the "
-                    "same place on every node"
+                    "same place on every node, in one version"
                 )
         if "node" in text and "died" in text.lower() and "killed by" not in text:
             return "the node is gone"

@@ -15,9 +15,10 @@ from core.checkpoints.lora_files import LoraInspector
 from core.engine.job import Job
 from core.errors import LedgerError, StorageError
 from core.events import Listener, tell
+from core.feeding import MOST_WAITING
 from core.intake.planning import Plan, tell_plan
 from core.intake.remaining import FIRST, Remaining
-from core.intake.task_kinds import Inputs, TaskInput
+from core.intake.task_kinds import Inputs, TaskInput, rereadable
 from core.paths import as_text, user_path
 from core.session import Session
 from core.settings import Settings
@@ -77,7 +78,7 @@ class Batches:
         session = self._session
         if self._prepared or not self._models.roles.drawing.memory.is_open or session.overwrite:
             return False
-        return bool(session.ledger.finished())
+        return session.ledger.has_finished
 
     # -- from inputs to a job ----------------------------------------------------
 
@@ -97,16 +98,17 @@ class Batches:
                 session.kept_seed(),
                 claims,
             )
-            streams = (
-                len(inputs) > FIRST
-                and intake.only_draws(inputs)
-                and (session.is_fresh or _are_new(session, intake.outputs(inputs)))
-            )
+            only_draws = len(inputs) > FIRST and intake.only_draws(inputs)
+            all_new = only_draws and (session.is_fresh or _are_new(session, intake.outputs(inputs)))
+            # Of an input that is there in part as much is compared first as may be in memory.
+            first_part = FIRST if all_new else MOST_WAITING if only_draws else len(inputs)
+            streams = first_part < len(inputs)
             more: list[Task] = []
             if streams and intake.goes_by_sizes(models.served):
-                inputs = list(inputs)  # it is read twice
+                if not rereadable(inputs):
+                    inputs = list(inputs)
                 more = intake.shapes(inputs)
-            left, first_part = iter(inputs), FIRST if streams else len(inputs)
+            left = iter(inputs)
             items = [intake.admit(i, given) for i, given in enumerate(islice(left, first_part))]
             planner = session.planner(intake.model_loras)
             known = planner.known(items)
@@ -114,7 +116,7 @@ class Batches:
             plan = session.begin(planner, items, known, claims)
             if streams:
                 rest = Remaining(left, first_part, len(inputs) - first_part, intake)
-                plan.continue_with(rest)
+                plan.continue_with(rest, all_new)
             self._prepared = bool(plan.to_run)
             return plan
 
@@ -170,8 +172,13 @@ class Batches:
         owner: str | None = None,
         listener: Listener | None = None,
         previews: int = 0,
+        told: Callable[[Result], None] | None = None,
     ) -> Job:
-        """Hand in what a plan has begun with."""
+        """Hand in what a plan has begun with.
+
+        Args:
+            told: takes each result of the job, which keeps none of them then.
+        """
         roles = dict.fromkeys(task.role for task in plan.tasks)
         engine = self._models.engine_for(*(roles or (["generate"] if plan.rest else [])))
         job = self._session.submit(
@@ -183,6 +190,7 @@ class Batches:
             owner,
             None if listener is None else partial(tell, listener),
             previews=previews,
+            told=told,
         )
         with self._planning:
             if len(self._jobs) >= self._look_through_at:
@@ -208,6 +216,18 @@ class Batches:
 
     def finish(self, job: Job, plan: Plan, timeout: float | None) -> list[Result]:
         """Give a job the rest of its batch, and wait for its results."""
+        self._wait(job, plan, timeout)
+        return plan.told(job.results())
+
+    def run(self, plan: Plan, told: Callable[[Result], None]) -> None:
+        """Do what a plan says, and hand out each result as it comes; none of them is kept."""
+        for result in plan.settled:
+            told(plan.told_of(result))
+        job = self.begin(plan, told=lambda result: told(plan.told_of(result)))
+        plan.tasks.clear()  # they are the job's now
+        self._wait(job, plan, None)
+
+    def _wait(self, job: Job, plan: Plan, timeout: float | None) -> None:
         end = None if timeout is None else time.monotonic() + timeout
 
         def close_if_late() -> None:
@@ -230,7 +250,6 @@ class Batches:
                 with self._planning:
                     self._jobs = [known for known in self._jobs if known is not job]
         self.tables_error = job.records_error
-        return plan.told(job.results())
 
     def forget_stop(self) -> None:
         """Once all that the user wanted to end has ended: the next job is another one."""

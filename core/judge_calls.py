@@ -143,16 +143,17 @@ class JudgeCall(Section):
         marks = "|".join(re.escape(f"{{{name}}}") for name in words)
         return re.sub(marks, lambda mark: words[mark.group()[1:-1]], self.text)
 
-    def pieces(self, row: Row, counts: Mapping[str, int]) -> list[Piece]:
+    def pieces(self, row: Row, counts: Mapping[str, int], captioned: bool = True) -> list[Piece]:
         """Pictures and texts in the order in which the judge gets them.
 
         Args:
             counts: of the pair's pictures, by kind.
+            captioned: with the words before each picture, where there are any.
         """
         shown: list[Piece] = []
         for kind in self.sees:
             for place in range(counts[kind]):
-                if kind in self.captions:
+                if captioned and kind in self.captions:
                     shown.append(("text", self.captions[kind].replace("{n}", str(place + 1))))
                 shown.append(("picture", kind, place))
         text: Piece = ("text", self.question(row[INSTRUCTION], row))

@@ -26,16 +26,21 @@ class PictureSize(Section):
         area: pixels, width x height.
         longest_side: pixels.
         exactly: smaller pictures are made larger, too.
+        step: sides are multiples of so many pixels, rounded as Qwen2.5-VL's own `smart_resize` does
+            where the area is the least and the most: down, or up where a picture is made larger.
     """
 
     area: Annotated[int, Field(ge=256, le=2**26)] | None = None
     longest_side: Annotated[int, Field(ge=16, le=2**13)] | None = None
     exactly: bool = False
+    step: Annotated[int, Field(ge=1, le=256)] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> "PictureSize":
         if (self.area is None) is (self.longest_side is None):
             raise ValueError("give one of area and longest_side")
+        if self.step is not None and (self.area is None or not self.exactly):
+            raise ValueError("step needs area and exactly: true")
         return self
 
 
@@ -59,6 +64,8 @@ class JudgePrompts(Section):
             for `instruction`.
         pictures: their size.
         sampling: usual settings.
+        uncaptioned: models that are shown pictures without the captions of the calls, by the
+            `model_type` of their config.json.
         reward_token: for `reward`: the special token at which the heads are read.
         overall: scores that are made of the calls'; the last one is the main one.
     """
@@ -69,6 +76,7 @@ class JudgePrompts(Section):
     placeholders: dict[Annotated[str, Field(min_length=2)], str] = Field(default_factory=dict)
     pictures: PictureSize | None = None
     sampling: Sampling = Field(default_factory=Sampling)
+    uncaptioned: tuple[str, ...] = ()
     reward_token: str = ""
     calls: Annotated[list[JudgeCall], Field(min_length=1, max_length=32)]
     overall: tuple[Overall, ...] = (Overall(),)

@@ -3,7 +3,7 @@
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
@@ -507,6 +507,19 @@ class MultiGPUImageGenerator:
         """Run a prepared batch on the started workers; see `generate_batch`."""
         with self._callers.inside():
             return self._batches.finish(self._batches.begin(plan), plan, timeout)
+
+    def run(self, plan: Plan, told: Callable[[Result], None]) -> None:
+        """Run a prepared batch as `execute` does, and keep none of its results.
+
+        So millions of tasks take no more memory than the first 100,000. The plan's own list of
+        tasks is emptied.
+
+        Args:
+            told: takes each result, as it comes and in no order; from the engine's thread, or this
+                one, and it must not raise.
+        """
+        with self._callers.inside():
+            self._batches.run(plan, told)
 
     def _own(self) -> None:
         """Take it for this process, or say whose it is: neither workers nor ledger can be shared.

@@ -38,7 +38,10 @@ from core.store.ledger_file import FILE_NAME as RECORD
 from core.store.ledger_file import LOCK_NAME
 from core.store.outputs import STATUS, OutputPath, OutputRoot, output_key
 from core.store.tables import Tables, refuse_foreign_tables
-from core.tasks import Result
+from core.tasks import Result, Status
+
+_Write = Callable[[Sequence[Result], Mapping[Status, int]], None]
+NOTED_AT_ONCE = 250  # results that wait for others, to be written together
 
 
 class Session:
@@ -235,6 +238,7 @@ class Session:
         ends_batch: bool = True,
         previews: int = 0,
         promised: int = 0,
+        told: Callable[[Result], None] | None = None,
     ) -> Job:
         """Hand a batch, or a part of it, to an engine.
 
@@ -245,6 +249,7 @@ class Session:
             previews: how many previews of each task its listener is told of.
             promised: how many tasks may be added to this part, which is sealed then, whatever
                 becomes of it.
+            told: takes each result, and the job keeps none; see `Job`.
         """
         with self._planning:
             recorder = self._recorder
@@ -261,7 +266,7 @@ class Session:
             self._status.start()
         return engine.submit(
             tasks,
-            _PartRecorder(recorder, plan.batch, self.root.folder, finish, self.tracker.end),
+            _PartRecorder(recorder, self._tables, plan, self.root.folder, finish, self.tracker.end),
             settled,
             priority,
             owner,
@@ -269,6 +274,7 @@ class Session:
             sealed and not rest,
             rest,
             previews,
+            told,
         )
 
     @contextmanager
@@ -316,16 +322,16 @@ class Session:
         if self._recorder is not None:
             self._recorder.end_batch(plan.batch)
 
-    def _writer(self, plan: Plan) -> Callable[[Sequence[Result]], None]:
+    def _writer(self, plan: Plan) -> _Write:
         recorder, tables = self._recorder, self._tables
         assert recorder is not None
 
-        def write(results: Sequence[Result]) -> None:
+        def write(results: Sequence[Result], ended: Mapping[Status, int]) -> None:
             try:
                 if tables is not None:
-                    tables.write(plan, plan.told(results))
+                    tables.write(plan, map(plan.told_of, results), ended)
                     if plan.replaced is not None:
-                        plan.replaced.write_tables(any(r.status == "interrupted" for r in results))
+                        plan.replaced.write_tables(bool(ended.get("interrupted")))
             except (LedgerError, StorageError) as error:
                 logger.error(f"The metadata could not be written: {error}")
                 raise
@@ -341,13 +347,17 @@ class _PartRecorder:
     def __init__(
         self,
         recorder: FolderRecorder,
-        batch: int,
+        tables: Tables | None,
+        plan: Plan,
         folder: Path,
-        finish: Callable[[Sequence[Result]], None] | None,
+        finish: _Write | None,
         ended: Callable[[], None],
     ) -> None:
         self.folder = folder
-        self.batch = batch
+        self.batch = plan.batch
+        self._tables = tables
+        self._told_of = plan.told_of
+        self._noted: list[Result] = []  # what the tables are still to be told
         self._finish = finish
         self._ended = ended
         self._recorder = recorder
@@ -359,8 +369,21 @@ class _PartRecorder:
         self.fail = recorder.fail
         self.discard = recorder.discard
 
-    def finish(self, results: Sequence[Result], then: Then) -> None:
+    def note(self, result: Result) -> None:
+        """Have the tables say a result, together with others."""
+        self._noted.append(self._told_of(result))
+        if len(self._noted) >= NOTED_AT_ONCE:
+            self._write_noted()
+
+    def _write_noted(self) -> None:
+        noted, self._noted = self._noted, []
+        if noted and self._tables is not None:
+            add = partial(self._tables.results.add, self.batch, noted)
+            self._recorder.call(add, lambda refusal: None)  # what is refused comes at the end
+
+    def finish(self, results: Sequence[Result], ended: Mapping[Status, int], then: Then) -> None:
         """Write what tells of the whole job, after everything else that was asked for."""
+        self._write_noted()
 
         def finished(refusal: Refusal | None) -> None:
             self._ended()
@@ -369,4 +392,4 @@ class _PartRecorder:
         if self._finish is None:
             finished(None)
         else:
-            self._recorder.call(partial(self._finish, results), finished)
+            self._recorder.call(partial(self._finish, results, ended), finished)

@@ -1,7 +1,7 @@
 """Settings read from YAML files, laid over each other and validated."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -38,6 +38,22 @@ def overlaid(
         return _validate(kind, _overlay(base, source), "config")
     given = _read_yaml(user_path(source, "config"))
     return _validate(kind, _overlay(base, given), str(source))
+
+
+def laid_over(settings: S, changes: Mapping[str, Any], load: Callable[[Any], S]) -> S:
+    """Settings with others over them; of a section with single ones.
+
+    Args:
+        load: reads and checks settings.
+    """
+    known = settings.model_dump(exclude_unset=True)
+    for key, value in changes.items():
+        is_section = isinstance(value, Mapping)
+        if not is_section:
+            known[key] = value
+        elif value:
+            known[key] = {**(known.get(key) or {}), **value}
+    return load(known)
 
 
 def _read_yaml(path: Path, own: bool = False) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The words that cross a process boundary and reach the user: tasks and results."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
@@ -285,6 +285,9 @@ Status = Literal["done", "skipped", "failed", "quarantined", "timeout", "interru
 workers again and again. timeout and interrupted: not tried to the end; a resumed run tries it."""
 
 
+SUCCESSES: tuple[Status, ...] = ("done", "skipped")
+
+
 @dataclass(frozen=True)
 class Result:
     """The one terminal record of one task. Fields read as attributes or as `result["success"]`.
@@ -315,7 +318,7 @@ class Result:
 
     @property
     def success(self) -> bool:
-        return self.status in ("done", "skipped")
+        return self.status in SUCCESSES
 
     def as_dict(self) -> dict[str, Any]:
         """All fields and `success`, ready for JSON."""
@@ -334,6 +337,11 @@ class Result:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
+
+
+def in_input_order(results: Iterable[Result]) -> list[Result]:
+    """Results as their inputs stand."""
+    return sorted(results, key=lambda result: result.position)
 
 
 WHERE_SET = (

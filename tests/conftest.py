@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import psutil
@@ -22,9 +23,11 @@ import yaml
 from PIL import Image
 
 from apps.log_lines import set_up_logging
+from core.engine.backend import WorkerBackend
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
 from tests import known_paths, longest_first, warm_tests
+from tests.inline_backend import InlineBackend
 from tests.warm_commands import WarmCommand, WarmCommands
 from tests.warm_server import Kind
 
@@ -44,6 +47,7 @@ WARM_SCRIPTS = (COMMAND, BENCHMARK, JOBS_PROGRAM)
 known_paths.look_up_once()
 WARM = WarmCommands()
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
+pytest_plugins = ["tests.both_engines"]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -100,6 +104,15 @@ def surroundings_as_before() -> Iterator[None]:
     assert WARM.changed() == before
 
 
+def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with some changed; sections merge."""
+    values = dict(settings)
+    for key, value in changes.items():
+        section = values.get(key)
+        values[key] = {**section, **value} if isinstance(section, dict) else value
+    return values
+
+
 def simulated(**changes: Any) -> dict[str, Any]:
     """Settings for simulated devices that restart without delay; sections merge with `changes`.
 
@@ -111,10 +124,7 @@ def simulated(**changes: Any) -> dict[str, Any]:
         "workers": {"start_method": "forkserver"},
         "supervision": {"restart_backoff": 0.01},
     }
-    for key, value in changes.items():
-        section = settings.get(key)
-        settings[key] = {**section, **value} if isinstance(section, dict) else value
-    return settings
+    return merged(settings, changes)
 
 
 def forking(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,6 +227,44 @@ def worker_forks(server: psutil.Process) -> list[psutil.Process]:
         return []
 
 
+class Workplace:
+    """Whose workers do the work of a test, and where a test finds them: this machine's own.
+
+    Attributes:
+        settings: with which a command, a daemon or a generator works there.
+        grace: seconds more than here for the workers of a main process that was killed to be gone.
+    """
+
+    settings: Mapping[str, Any] = MappingProxyType({})
+    grace = 0.0
+
+    def simulated(self, **changes: Any) -> dict[str, Any]:
+        """Settings for simulated devices there."""
+        return simulated(**merged(self.settings, changes))
+
+    def inline(self) -> WorkerBackend | None:
+        """Workers in the test's own process, if these are what there is to be tested here."""
+        return InlineBackend()
+
+    def workers(self, main: int) -> list[psutil.Process]:
+        """Workers of a main process."""
+        return worker_processes(main)
+
+    def fork_server(self, main: int) -> psutil.Process | None:
+        """A fork server of a main process: of several, one that has workers now."""
+        return fork_server(main)
+
+    def others(self) -> list[psutil.Process]:
+        """Processes of runs that are no descendants of their main processes."""
+        return []
+
+    def arm(self, faults: Mapping[str, str]) -> None:
+        """Have workers to come born with faults, where they do not have them from main."""
+
+
+LOCAL = Workplace()
+
+
 class Run:
     """One run of the command in a process of its own."""
 
@@ -246,8 +294,9 @@ class Run:
 class Project:
     """A folder with tweet files, settings and outputs, and the command to run there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workplace: Workplace = LOCAL) -> None:
         self.folder = folder
+        self.workplace = workplace
         self.pictures = folder / "out" / "tweets"
         self.environment: dict[str, str] = {}  # of the runs, beyond the tests' own
         self._runs = 0
@@ -265,7 +314,7 @@ class Project:
     def start(
         self, arguments: Sequence[str | int | Path], settings: Mapping[str, Any] | None = None
     ) -> Run:
-        settings = settings or simulated()
+        settings = merged(settings or simulated(), self.workplace.settings)
         config = self.write_settings(forking(settings))
         line = [*map(str, arguments), "--config", str(config)]
         line += ["--output-dir", str(self.folder / "out")]
@@ -316,6 +365,10 @@ class Project:
         lines = (self.pictures / "results.jsonl").read_text("utf-8").split("\n")
         return [json.loads(line) for line in lines if line]
 
+    def workers(self, run: Run) -> list[psutil.Process]:
+        """Worker processes of a run."""
+        return self.workplace.workers(run.process.pid)
+
     def leftovers(self) -> list[Path]:
         """Unfinished files anywhere below the output folder."""
         return list((self.folder / "out").rglob(".partial*"))
@@ -325,8 +378,8 @@ _started: list["subprocess.Popen[str] | WarmCommand"] = []
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    yield Project(tmp_path)
+def project(tmp_path: Path, workplace: Workplace) -> Iterator[Project]:
+    yield Project(tmp_path, workplace)
     for process in _started:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from apps.edit_benchmark.pair import Pair
-from tests.conftest import BENCHMARK, Project, Run, forking, kind_of
+from tests.conftest import BENCHMARK, Project, Run, forking, kind_of, merged
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -20,10 +20,7 @@ def settings(**changes: Any) -> dict[str, Any]:
         "supervision": {"restart_backoff": 0.01},
         "bootstrap_samples": 200,
     }
-    for key, value in changes.items():
-        section = values.get(key)
-        values[key] = {**section, **value} if isinstance(section, dict) else value
-    return values
+    return merged(values, changes)
 
 
 def pair(number: int, instruction: str = "make it night", category: str = "sky") -> dict[str, Any]:
@@ -57,7 +54,7 @@ class Bench:
 
     def start(self, *arguments: str, **changes: Any) -> Run:
         config = self.project.folder / "bench.yaml"
-        given = settings(data=str(self.data), **changes)
+        given = merged(settings(data=str(self.data), **changes), self.project.workplace.settings)
         config.write_text(yaml.safe_dump(forking(given)), "utf-8")
         out = str(self.project.folder / "out")
         line = ["--config", str(config), "--output-dir", out, *arguments]

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LOCAL, Workplace
+
 SPAWNED = {"start_method": "spawn"}  # settings of `workers`
 
 
@@ -18,13 +20,19 @@ def fault_environment(folder: Path, point: str, tickets: int) -> dict[str, str]:
 
 
 def arm_in_children(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, point: str, tickets: int
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    point: str,
+    tickets: int,
+    workplace: Workplace = LOCAL,
 ) -> Path:
     """For workers of a generator in this process, born with it; returns the tickets' folder.
 
     Workers have to be `SPAWNED`: a fork has the faults that its server was born with.
     """
     tickets_folder = folder / "tickets"
-    for name, value in fault_environment(tickets_folder, point, tickets).items():
+    faults = fault_environment(tickets_folder, point, tickets)
+    for name, value in faults.items():
         monkeypatch.setenv(name, value)
+    workplace.arm(faults)
     return tickets_folder

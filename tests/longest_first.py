@@ -9,7 +9,6 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 LONGEST = (
-    *("cluster/test_ray_runs.py", "cluster/test_ray_faces.py"),
     *("test_nvidia_machine.py", "test_step_cache.py", "test_compilation.py", "test_hub.py"),
     *("test_lora_stacks.py", "test_recipes.py", "test_memory_modes.py", "test_workers.py"),
     *("test_hub_download.py", "server/test_commands.py", "demo_model/test_training.py"),

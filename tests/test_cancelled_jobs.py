@@ -9,7 +9,8 @@ import pytest
 from core.engine.job import Job
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.provenance import read_provenance
-from tests.conftest import PATIENCE, forking, simulated
+from tests.both_engines import ALWAYS_ON_BOTH, ON_BOTH
+from tests.conftest import PATIENCE, Workplace
 
 SECONDS = {"seconds_per_megapixel_step": 12.2}  # 0.05 s for 64 x 64 pixels and one step
 MANY = 400  # tasks that would take 10 s
@@ -20,8 +21,8 @@ def pictures(name: str, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def generator(tmp_path: Path) -> Iterator[MultiGPUImageGenerator]:
-    config = forking(simulated(simulated=SECONDS))
+def generator(tmp_path: Path, workplace: Workplace) -> Iterator[MultiGPUImageGenerator]:
+    config = workplace.simulated(simulated=SECONDS)
     with MultiGPUImageGenerator(2, config=config, output_dir=tmp_path) as generator:
         yield generator
 
@@ -31,6 +32,7 @@ def cancel_in_the_middle(job: Job, at_once: bool) -> None:
     job.cancel(at_once)
 
 
+@ON_BOTH
 @pytest.mark.parametrize("at_once", [False, True])
 def test_none_of_its_waiting_tasks_is_started_any_more(
     generator: MultiGPUImageGenerator, at_once: bool
@@ -43,6 +45,7 @@ def test_none_of_its_waiting_tasks_is_started_any_more(
     assert job.progress.ended["interrupted"] + job.progress.ended["done"] == MANY
 
 
+@ALWAYS_ON_BOTH
 @pytest.mark.parametrize("at_once", [False, True])
 def test_other_jobs_and_the_next_batch_run_on_the_same_workers(
     generator: MultiGPUImageGenerator, at_once: bool
@@ -56,6 +59,7 @@ def test_other_jobs_and_the_next_batch_run_on_the_same_workers(
     assert len(drawn_by) <= 2
 
 
+@ON_BOTH
 def test_what_runs_is_finished_and_kept_unless_it_is_cancelled_at_once(
     generator: MultiGPUImageGenerator,
 ) -> None:
@@ -65,6 +69,7 @@ def test_what_runs_is_finished_and_kept_unless_it_is_cancelled_at_once(
     assert all(r.status == "done" for r in results if r.attempts)  # those that had begun
 
 
+@ON_BOTH
 def test_the_same_tasks_can_be_asked_for_again(generator: MultiGPUImageGenerator) -> None:
     job = generator.submit(pictures("a", 30))
     cancel_in_the_middle(job, at_once=True)

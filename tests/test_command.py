@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.conftest import Project, simulated, wait_until, worker_processes
+from tests.both_engines import ALWAYS_ON_BOTH, ON_BOTH
+from tests.conftest import Project, simulated, wait_until
 
 SLOW = simulated(simulated={"seconds_per_megapixel_step": 10.0})  # 0.16 s for 128 x 128
 
@@ -22,6 +23,7 @@ def pictures(project: Project) -> dict[str, bytes]:
     return {p.name: Image.open(p).tobytes() for p in sorted(project.pictures.glob("*.png"))}
 
 
+@ALWAYS_ON_BOTH
 def test_a_file_becomes_pictures_and_tables(project: Project) -> None:
     file = project.write_tweets(tweets(3))
     run = project.run([file, 2])
@@ -35,6 +37,7 @@ def test_a_file_becomes_pictures_and_tables(project: Project) -> None:
     assert [r["success"] for r in project.records()] == [True] * 3
 
 
+@ON_BOTH
 def test_the_same_command_again_draws_nothing(project: Project) -> None:
     file = project.write_tweets(tweets(4))
     project.run([file])
@@ -44,6 +47,7 @@ def test_the_same_command_again_draws_nothing(project: Project) -> None:
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
+@ON_BOTH
 def test_webp_pictures_are_recognised_without_their_ledger(project: Project) -> None:
     file, webp = project.write_tweets(tweets(2)), simulated(workers={"picture_format": "webp"})
     assert project.run([file], webp).process.returncode == 0
@@ -54,6 +58,7 @@ def test_webp_pictures_are_recognised_without_their_ledger(project: Project) -> 
     assert len(list(project.pictures.glob("*.webp"))) == 2
 
 
+@ON_BOTH
 def test_what_changed_is_drawn_again_and_nothing_else(project: Project) -> None:
     content = tweets(4)
     file = project.write_tweets(content)
@@ -68,6 +73,7 @@ def test_what_changed_is_drawn_again_and_nothing_else(project: Project) -> None:
     assert {name for name in before if before[name] != after[name]} == {"tweets_02.png"}
 
 
+@ON_BOTH
 def test_what_failed_is_tried_again(project: Project) -> None:
     file = project.write_tweets([{"prompt": "a"}, {"prompt": "!nan"}])
     run = project.run([file])
@@ -77,6 +83,7 @@ def test_what_failed_is_tried_again(project: Project) -> None:
     assert [r["status"] for r in project.records()] == ["skipped", "failed"]
 
 
+@ON_BOTH
 def test_overwrite_draws_everything_again(project: Project) -> None:
     file = project.write_tweets(tweets(2))
     project.run([file])
@@ -84,6 +91,7 @@ def test_overwrite_draws_everything_again(project: Project) -> None:
     assert run.output.splitlines()[0] == "2 tweets: 2 done"
 
 
+@ON_BOTH
 def test_a_file_of_unknown_origin_is_kept(project: Project) -> None:
     file = project.write_tweets(tweets(2))
     project.pictures.mkdir(parents=True)
@@ -96,6 +104,7 @@ def test_a_file_of_unknown_origin_is_kept(project: Project) -> None:
     assert project.run([file, "--overwrite"]).process.returncode == 0
 
 
+@ON_BOTH
 @pytest.mark.parametrize("name", ["metadata.jsonl", "results.jsonl"])
 def test_a_table_of_another_program_is_kept(project: Project, name: str) -> None:
     file = project.write_tweets(tweets(1))
@@ -109,6 +118,7 @@ def test_a_table_of_another_program_is_kept(project: Project, name: str) -> None
     assert "cat" not in table.read_text()
 
 
+@ON_BOTH
 def test_pictures_are_recognised_without_their_ledger(project: Project) -> None:
     file = project.write_tweets(tweets(3))
     project.run([file])
@@ -122,24 +132,26 @@ def test_pictures_are_recognised_without_their_ledger(project: Project) -> None:
     assert run.output.splitlines()[0] == "3 tweets: 3 skipped"
 
 
+@ON_BOTH
 def test_a_folder_may_be_moved_between_runs(project: Project) -> None:
     file = project.write_tweets(tweets(2))
     project.run([file])
     (project.folder / "out").rename(project.folder / "moved")
     (project.folder / "moved").rename(project.folder / "out")
-    other = Project(project.folder / "elsewhere")
+    other = Project(project.folder / "elsewhere", project.workplace)
     other.folder.mkdir()
     (project.folder / "out").rename(other.folder / "out")
     run = other.run([file])
     assert run.output.splitlines()[0] == "2 tweets: 2 skipped"
 
 
+@ON_BOTH
 @pytest.mark.parametrize("killed_after", [1, 5, 12])
 def test_kill_9_of_main_costs_no_record(project: Project, killed_after: int) -> None:
     file = project.write_tweets(tweets(16))
     run = project.start([file, 2], SLOW)
     wait_until(lambda: len(list(project.pictures.glob("*.png"))) >= killed_after, "pictures")
-    workers = worker_processes(run.process.pid)
+    workers = project.workers(run)
     run.process.kill()
     run.finish()
     wait_until(lambda: not any(w.is_running() for w in workers), "the workers' end")
@@ -152,6 +164,7 @@ def test_kill_9_of_main_costs_no_record(project: Project, killed_after: int) -> 
     assert len(pictures(project)) == 16 and not project.leftovers()
 
 
+@ALWAYS_ON_BOTH
 def test_ctrl_c_once_finishes_what_runs(project: Project) -> None:
     file = project.write_tweets(tweets(20))
     run = project.start([file, 2], SLOW)
@@ -168,6 +181,7 @@ def test_ctrl_c_once_finishes_what_runs(project: Project) -> None:
     assert len(pictures(project)) == 20
 
 
+@ALWAYS_ON_BOTH
 def test_ctrl_c_twice_stops_at_once(project: Project) -> None:
     content = [{"prompt": "a"}, *({"prompt": "!hang"} for _ in range(5))]
     file = project.write_tweets(content)
@@ -180,11 +194,12 @@ def test_ctrl_c_twice_stops_at_once(project: Project) -> None:
     assert len(project.records()) == 6 and not project.leftovers()
 
 
+@ON_BOTH
 def test_a_second_run_on_the_folder_is_refused(project: Project) -> None:
     file = project.write_tweets([{"prompt": "!hang"}])
-    first = project.start([file])
-    wait_until(lambda: worker_processes(first.process.pid), "the first run")
-    second = project.run([file])
+    first = project.start([file, 1])
+    wait_until(lambda: project.workers(first), "the first run")
+    second = project.run([file, 1])  # on a cluster, too, another device is free
     assert second.process.returncode == 2
     assert f"in use by another run (pid {first.process.pid}" in second.errors
 
@@ -212,6 +227,7 @@ def test_unusable_input_is_one_line_and_exit_2(
     assert message in run.errors and "Traceback" not in run.errors
 
 
+@ON_BOTH
 def test_an_output_folder_that_cannot_be_written_is_exit_2(project: Project) -> None:
     (project.folder / "out").write_text("a file in the way")
     run = project.run([project.write_tweets(tweets(1))])
@@ -234,6 +250,7 @@ def test_paths_with_spaces_and_any_script_work(project: Project) -> None:
     assert project.run([file]).process.returncode == 0
 
 
+@ON_BOTH
 def test_relative_loras_are_found_beside_the_tweets_then_in_the_lora_folder(
     project: Project,
 ) -> None:
@@ -254,6 +271,7 @@ def test_relative_loras_are_found_beside_the_tweets_then_in_the_lora_folder(
     assert [r["status"] for r in project.records()] == ["done", "done", "failed"]
 
 
+@ON_BOTH
 def test_a_full_disk_leaves_no_partial_file(project: Project) -> None:
     file = project.write_tweets([{"prompt": "!disk-full"}, *tweets(5)])
     run = project.run([file, 1], SLOW)
@@ -261,6 +279,7 @@ def test_a_full_disk_leaves_no_partial_file(project: Project) -> None:
     assert "No space left on device" in run.errors and not project.leftovers()
 
 
+@ON_BOTH
 def test_ten_thousand_tweets_are_planned_at_once(project: Project, tmp_path: Path) -> None:
     file = project.write_tweets(tweets(10_000))
     run = project.start([file, 2], SLOW)

@@ -55,7 +55,10 @@ class SlowRecorder:
     def discard(self, attempt: Attempt) -> None:
         self.asked.append(f"discard {attempt.worker}")
 
-    def finish(self, results: Any, then: Then) -> None:
+    def note(self, result: Any) -> None:
+        self.asked.append(f"note {result.status}")
+
+    def finish(self, results: Any, ended: Any, then: Then) -> None:
         then(None)
 
     def _ask(self, what: str, then: Then) -> None:

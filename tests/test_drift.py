@@ -1,16 +1,20 @@
 """How far edits lie beside their sources, and that sizes do not push them there."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from apps.edit_benchmark.drift import drift
-from apps.edit_benchmark.drifts import FILE_NAME, with_drifts
+from apps.edit_benchmark.drift_meter import WORTH, DriftMeter
+from apps.edit_benchmark.drifts import FILE_NAME, measured, with_drifts
 from apps.edit_benchmark.records import Record
 from apps.edit_benchmark.summary import JudgedBy, summarise
 from core.pictures.source_images import size_for
 from core.settings import PROJECT_DIR
+from tests.conftest import PATIENCE, wait_until
 
 SCENES = [PROJECT_DIR / "examples" / "edit_pairs" / name for name in ("00_sky.png", "02_sky.png")]
 
@@ -105,3 +109,42 @@ def test_the_drift_of_each_edit_is_measured_once_and_stands_in_records(tmp_path:
     assert summary.overall.drift["measured"] == 1
     assert first.drift is not None
     assert summary.categories[0].drift["shift"] == first.drift["shift"]
+
+
+def test_drifts_are_measured_while_the_run_goes_on(tmp_path: Path) -> None:
+    """By processes of their own, with the figures that main would have found."""
+    (tmp_path / "edits").mkdir()
+    source = tmp_path / "source.png"
+    scene().save(source)
+    records = []
+    for number in range(WORTH + 4):
+        file = tmp_path / "edits" / f"{number}.png"
+        moved(scene(), number % 5, 0, 1).save(file)
+        records.append(
+            Record(str(number), "sky", "x", "en", (str(source),), f"edits/{number}.png", "scored",
+                   {"O": 1.0}, None, 0, 0, 1)
+        )  # fmt: skip
+    meter = DriftMeter(tmp_path)
+    for record in records:
+        meter.take(tmp_path / str(record.edited_image), str(source))
+    wait_until(lambda: len(meter.found) == len(records), "all of them to be measured")
+    during = meter.finish()
+    alone = {r.edited_image: measured(tmp_path / str(r.edited_image), source) for r in records}
+    assert during == alone
+    with_drifts(records, tmp_path, during)
+    # A run that goes on has nothing to measure, and starts no process for it to find out.
+    later = DriftMeter(tmp_path)
+    for record in records:
+        later.take(tmp_path / str(record.edited_image), str(source))
+    assert later.finish() == {}
+    assert [r.drift for r in with_drifts(records, tmp_path)] == [
+        each["drift"] for each in alone.values() if each
+    ]
+
+
+def test_the_process_that_measures_ends_with_its_run() -> None:
+    line = [sys.executable, "-m", "apps.edit_benchmark.drift_process"]
+    process = subprocess.Popen(line, cwd=PROJECT_DIR, stdin=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    process.stdin.close()  # as the kernel does where the run is killed
+    assert process.wait(PATIENCE) == 0

@@ -4,13 +4,16 @@ import csv
 import json
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
-from tests.conftest import Project, wait_until, worker_processes
+from tests.both_engines import ALWAYS_ON_BOTH, ON_BOTH
+from tests.conftest import Project, wait_until
 from tests.edit_world import Bench, pair
 
 NAMED = ("viescore", "yes-no")  # prompt files, as they stand in the names of judges
@@ -22,6 +25,7 @@ def bench(project: Project) -> Bench:
     return Bench(project)
 
 
+@ON_BOTH
 def test_every_pair_is_edited_and_scored_and_the_table_is_printed_last(bench: Bench) -> None:
     bench.write_pairs([pair(i, category=["sky", "颜色"][i % 2]) for i in range(6)])
     run = bench.run()
@@ -92,6 +96,7 @@ def test_a_run_in_two_languages_has_figures_for_each_and_says_how_it_edited(benc
     assert [r["intersection_exist"] for r in read] == ["False"] * 2 + ["True"] * 6
 
 
+@ON_BOTH
 def test_what_cannot_be_edited_is_a_failed_record_and_is_counted(bench: Bench) -> None:
     rows = [pair(i) for i in range(7)]
     bench.write_pairs(rows)
@@ -119,6 +124,7 @@ def test_what_cannot_be_edited_is_a_failed_record_and_is_counted(bench: Bench) -
     assert (overall["n"], overall["failed"], overall["scored"]) == (9, 6, 3)
 
 
+@ON_BOTH
 def test_a_picture_cut_short_fails_alone(bench: Bench) -> None:
     Image.effect_noise((200, 200), 60).convert("RGB").save(bench.data / "000.png")
     whole = (bench.data / "000.png").read_bytes()
@@ -129,6 +135,7 @@ def test_a_picture_cut_short_fails_alone(bench: Bench) -> None:
     assert "damaged or cut short" in bench.records()[0]["error"]
 
 
+@ON_BOTH
 def test_an_answer_out_of_form_is_no_score(bench: Bench) -> None:
     bench.write_pairs([pair(0), pair(1, "!unparsed"), pair(2, "!unparsed", "ground")])
     run = bench.run()
@@ -145,6 +152,7 @@ def test_an_answer_out_of_form_is_no_score(bench: Bench) -> None:
     assert verdict["calls"][0]["raw"] == "no idea"
 
 
+@ON_BOTH
 def test_a_failed_edit_is_not_scored(bench: Bench) -> None:
     bench.write_pairs([pair(0, "!nan"), pair(1)])
     bench.run()
@@ -167,13 +175,14 @@ def test_categories_and_limit_choose_pairs(bench: Bench) -> None:
     assert "'causal' is not in pairs; there are Mix & match 🌧, ground, 物理" in run.errors
 
 
+@ON_BOTH
 @pytest.mark.parametrize("stage", ["edit", "score"])
 def test_a_killed_run_resumes_in_either_stage(bench: Bench, stage: str) -> None:
     bench.write_pairs([pair(i) for i in range(12)])
     run = bench.start(simulated=SLOW)
     ready = bench.edits if stage == "edit" else bench.verdicts
     wait_until(lambda: len(ready()) >= 3, f"three files of stage {stage}")
-    workers = worker_processes(run.process.pid)
+    workers = bench.project.workers(run)
     run.process.kill()
     run.finish()
     wait_until(lambda: not any(w.is_running() for w in workers), "the workers' end")
@@ -185,17 +194,27 @@ def test_a_killed_run_resumes_in_either_stage(bench: Bench, stage: str) -> None:
     assert bench.leftovers() == []
 
 
+@ALWAYS_ON_BOTH
 @pytest.mark.parametrize("stage", ["edit", "score"])
 def test_a_killed_worker_costs_no_pair(bench: Bench, stage: str) -> None:
     bench.write_pairs([pair(i) for i in range(10)])
     run = bench.start(simulated=SLOW, judge={"batch_size": 2})
     ready = bench.edits if stage == "edit" else bench.verdicts
     wait_until(lambda: len(ready()) >= 2, f"two files of stage {stage}")
-    wait_until(lambda: worker_processes(run.process.pid), "a worker")[0].kill()
+
+    def has_killed() -> bool:
+        for worker in bench.project.workers(run):
+            with suppress(psutil.NoSuchProcess):  # one that is done leaves
+                worker.kill()
+                return True
+        return False
+
+    wait_until(has_killed, "a worker")
     assert run.finish() == 0, run.errors
     assert bench.outcomes() == ["scored"] * 10
 
 
+@ON_BOTH
 def test_another_judge_scores_the_same_edits(bench: Bench) -> None:
     bench.write_pairs([pair(i) for i in range(4)])
     bench.run()
@@ -230,6 +249,7 @@ def test_two_judges_of_one_kind_are_correlated(bench: Bench) -> None:
     assert -1 <= bench.summary()["rank_correlations"]["vlm-viescore-simulated"] <= 1
 
 
+@ON_BOTH
 def test_a_changed_source_is_edited_again(bench: Bench) -> None:
     bench.write_pairs([pair(0), pair(1)])
     bench.run()
@@ -240,6 +260,7 @@ def test_a_changed_source_is_edited_again(bench: Bench) -> None:
     assert bench.edits()[1].read_bytes() == second
 
 
+@ON_BOTH
 @pytest.mark.parametrize("stages", ["overlapped", "auto"])
 def test_other_stages_give_the_same_scores(bench: Bench, stages: str) -> None:
     bench.write_pairs([pair(i, "!unparsed" if i == 3 else "add snow") for i in range(12)])
@@ -250,6 +271,7 @@ def test_other_stages_give_the_same_scores(bench: Bench, stages: str) -> None:
     assert [r["scores"] for r in bench.records()] == apart
 
 
+@ON_BOTH
 def test_an_edit_is_scored_while_others_are_edited(bench: Bench) -> None:
     bench.write_pairs([pair(i) for i in range(12)])
     loads = {**SLOW, "load_seconds": 1.5}  # so long that a judge is loaded while edits go on
@@ -260,6 +282,7 @@ def test_an_edit_is_scored_while_others_are_edited(bench: Bench) -> None:
     assert bench.outcomes() == ["scored"] * 12
 
 
+@ON_BOTH
 def test_a_barrier_per_batch_says_what_it_cost(bench: Bench) -> None:
     bench.write_pairs([pair(i) for i in range(6)])
     times = {**SLOW, "jitter": 0.5}
@@ -268,6 +291,7 @@ def test_a_barrier_per_batch_says_what_it_cost(bench: Bench) -> None:
     assert "enable_batch_sync: workers waited" in run.errors
 
 
+@ON_BOTH
 @pytest.mark.parametrize("stages", ["sequential", "auto"])
 def test_one_ctrl_c_finishes_what_runs_and_the_same_command_goes_on(
     bench: Bench, stages: str
@@ -283,6 +307,7 @@ def test_one_ctrl_c_finishes_what_runs_and_the_same_command_goes_on(
     assert bench.outcomes() == ["scored"] * 10
 
 
+@ON_BOTH
 def test_an_interrupt_while_editing_keeps_the_scores_of_an_earlier_run(bench: Bench) -> None:
     bench.write_pairs([pair(i) for i in range(4)])
     bench.run()
@@ -300,6 +325,7 @@ def test_an_interrupt_while_editing_keeps_the_scores_of_an_earlier_run(bench: Be
     assert ["overall", "12", "4", "8", "0"] in [line.split()[:5] for line in table]
 
 
+@ON_BOTH
 def test_poison_is_quarantined_and_the_rest_goes_on(bench: Bench) -> None:
     bench.write_pairs([pair(0, "!crash"), *(pair(i) for i in range(1, 5))])
     run = bench.run()

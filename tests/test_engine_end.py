@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
@@ -201,11 +201,11 @@ def test_the_ledger_stays_open_until_the_last_batch_has_written_its_tables(
     stopped: list[Future[None]] = []
     write = Tables.write
 
-    def write_while_it_stops(tables: Tables, plan: Plan, results: Sequence[Result]) -> None:
+    def write_while_it_stops(tables: Tables, *given: Any) -> None:
         stopped.append(executor.submit(generator.stop))
         wait_until(lambda: worker.dead, "the end of the worker")
         wait(stopped, timeout=0.2)  # as long as a close without regard would take
-        write(tables, plan, results)
+        write(tables, *given)
 
     monkeypatch.setattr(Tables, "write", write_while_it_stops)
     backend = StubBackend()

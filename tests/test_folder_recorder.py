@@ -17,7 +17,9 @@ from core.messages import Done
 from core.store.attempt import Attempt, Ending, Refusal
 from core.store.folder_recorder import MOST_AT_ONCE, FolderRecorder
 from core.store.ledger import Ledger
+from core.store.outputs import answers_of
 from core.store.results_table import ResultsTable
+from core.tasks import ScoreTask
 from tests.conftest import PATIENCE, run_script
 from tests.folder_world import Folder, task
 
@@ -436,3 +438,28 @@ def test_a_process_that_is_killed_leaves_a_table_of_what_was_done(tmp_path: Path
     world = World(tmp_path / "run")
     assert world.records() == {"a": "done", "b": "done", "d": "done"}
     world.close()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_judges_answers_last_until_its_verdict_and_no_longer(
+    world: World, overwrite: bool
+) -> None:
+    """Who does everything anew begins without them; a second try of the same run does not."""
+    plan = world.batch("a.png")
+    if overwrite:
+        world.recorder.begin_batch(plan.batch, None, plan.claims)
+    score = ScoreTask("make it night", ("source.png",), "edited.png", output_path="a.png")
+    job = replace(plan.tasks[0], task=score)
+    kept = Path(answers_of(world.attempt(plan, job).partial_path, score))
+    kept.write_text("of an earlier run")
+    for number in (1, 2):
+        attempt = world.attempt(plan, job, number)
+        world.recorder.begin(attempt, world.answers.to("begin"))
+        world.answers.wait(2 * number - 1)
+        assert kept.exists() is not (overwrite and number == 1)
+        kept.write_text("of this attempt")
+        if number == 1:
+            world.end(attempt, Ending("crash", "again"))
+        else:
+            assert world.keep(attempt) is None
+            assert not kept.exists()

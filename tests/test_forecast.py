@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from core.devices.device import Device
-from core.engine.forecast import is_surely_busy
+from core.engine.forecast import surely_busy_until
 from core.engine.task_times import TaskTimes
 from core.engine.worker_slot import WorkerSlot
 from core.settings import load_settings
@@ -28,7 +28,7 @@ def surely_busy(slot: WorkerSlot, elapsed: float, tasks_before: int = 3) -> bool
     times = TaskTimes(load_settings({}).supervision)
     for _ in range(tasks_before):
         times.learn("cpu0", 1.0, 1.0)
-    return is_surely_busy(slot, times, 0.01, START + elapsed)
+    return START + elapsed + 0.01 < surely_busy_until(slot, times, 0.01)
 
 
 def test_a_worker_is_busy_through_half_of_what_its_task_should_take() -> None:

@@ -24,7 +24,7 @@ def test_a_finished_task_is_there_after_a_restart(tmp_path: Path) -> None:
     ledger.close()
     reopened = Ledger.open(tmp_path)
     assert reopened.entries() == {"a.png": done}
-    assert reopened.finished() == [done]
+    assert list(reopened.finished()) == [done]
     assert reopened.open_leases() == []
     reopened.close()
 

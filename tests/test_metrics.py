@@ -17,6 +17,7 @@ from apps.edit_benchmark.settings import load_benchmark_settings
 from core.devices.edit_models import judge_model
 from core.errors import InputError
 from core.judge import load_judge
+from core.judges.lpips import LPIPS
 from core.judges.metrics import NAMES
 from core.messages import Lease
 from core.tasks import ScoreTask
@@ -144,7 +145,7 @@ def tasks(tmp_path: Path) -> list[ScoreTask]:
 def scores(judge: Any, tasks: list[ScoreTask]) -> list[dict[str, float]]:
     leases = [Lease(str(i), 1, task, None, "f", "x") for i, task in enumerate(tasks)]
     found = [verdict.used["scores"] for verdict in judge.run(leases)]
-    assert all(set(one) <= {*NAMES, "lpips_source", "lpips_target"} for one in found)
+    assert all(set(one) <= {*NAMES, *LPIPS.score_names} for one in found)
     return found
 
 
@@ -224,6 +225,21 @@ def test_lpips_is_torchmetrics_own(tmp_path: Path, name: str) -> None:
         own = float(reference(pixels[0], pixels[place]).squeeze())
         assert found[against] == pytest.approx(own, rel=1e-4) and own > 0
     assert same["lpips_source"] == pytest.approx(0, abs=1e-6)
+
+    # As PIE-Bench's own code has it: both pictures times the mask of what may not change, and from
+    # there on as ever.
+    half = Image.new("L", (80, 64), 0)
+    half.paste(255, (0, 0, 40, 64))
+    half.save(tmp_path / "mask.png")
+    masked = replace(task, mask=str(tmp_path / "mask.png"))
+    white = tmp_path / "white.png"
+    Image.new("L", (80, 64), 255).save(white)
+    [outside, nothing] = scores(family, [masked, replace(masked, mask=str(white))])
+    kept = torch.from_numpy(np.asarray(half) == 0)
+    own = reference(*((each + 1) / 2 * kept * 2 - 1 for each in pixels[:2])).squeeze()
+    assert outside["lpips_outside"] == pytest.approx(float(own), rel=1e-4)
+    assert 0 < outside["lpips_outside"] < outside["lpips_source"]
+    assert "lpips_outside" not in nothing, "an edit that may change everything"
     heads = [lin.model[-1].weight for lin in reference.lins]
     assert all(bool((head >= 0).all()) for head in heads), "trained, and not at random"
 

@@ -11,7 +11,8 @@ from core.engine.pending import Pending, Worker
 from core.engine.scheduler import Scheduler
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.provenance import read_provenance
-from tests.conftest import simulated
+from tests.both_engines import ON_BOTH
+from tests.conftest import Workplace
 from tests.test_native_image_generator import lease, spec_for
 
 LONG = "a red house on the left, on grass, under a night sky, and " + "a blue tree " * 12
@@ -92,19 +93,23 @@ def test_like_pictures_are_drawn_together_when_asked_for(
     assert {(u["width"], u["height"]) for u in used} == {(64, 64), (64, 48)}
 
 
-def test_one_bad_picture_of_a_batch_leaves_the_others_alone(tmp_path: Path) -> None:
+@ON_BOTH
+def test_one_bad_picture_of_a_batch_leaves_the_others_alone(
+    tmp_path: Path, workplace: Workplace
+) -> None:
     tasks = [{"prompt": p, "width": 64, "height": 64} for p in ("a", "b", "!nan", "c", "d")]
-    config = simulated(workers={"max_batch": 5})
+    config = workplace.simulated(workers={"max_batch": 5})
     with MultiGPUImageGenerator(1, config=config, output_dir=tmp_path) as generator:
         results = generator.generate_batch(tasks)
     assert [r.status for r in results] == ["done", "done", "failed", "done", "done"]
 
 
+@ON_BOTH
 @pytest.mark.parametrize("fault", ["cuda", "crash", "hang"])
-def test_a_poisonous_picture_fails_alone(tmp_path: Path, fault: str) -> None:
+def test_a_poisonous_picture_fails_alone(tmp_path: Path, fault: str, workplace: Workplace) -> None:
     """What broke with it in one batch is tried again without it."""
     tasks = [{"prompt": p, "width": 64, "height": 64} for p in ("a", "b", f"!{fault}", "c", "d")]
-    config = simulated(
+    config = workplace.simulated(
         workers={"max_batch": 5},
         supervision={"restart_backoff": 0.01, "restarts_before_retirement": 50, "task_timeout": 2},
     )

@@ -19,7 +19,8 @@ from core.settings import load_settings
 from core.store.provenance import read_provenance
 from core.tasks import EditTask, GenerateTask, Result, ScoreTask, task_to_json
 from core.worker_spec import WorkerSpec
-from tests.conftest import PROJECT, forking, run_script, simulated
+from tests.both_engines import ALWAYS_ON_BOTH, ON_BOTH
+from tests.conftest import PROJECT, Workplace, run_script, simulated
 from tests.inline_backend import InlineBackend
 from tests.stub_backend import StubBackend
 
@@ -28,9 +29,9 @@ SECONDS = 0.02  # of device time for one picture of 64 x 64
 PACED = {"simulated": {"seconds_per_megapixel_step": SECONDS / 0.064**2}}
 
 
-def settings(**changes: Any) -> dict[str, Any]:
-    """Simulated devices of all roles, whose workers are forks."""
-    return forking(simulated(**{**OTHERS, **changes}))
+def settings(workplace: Workplace, **changes: Any) -> dict[str, Any]:
+    """Simulated devices of all roles."""
+    return workplace.simulated(**{**OTHERS, **changes})
 
 
 @pytest.fixture
@@ -72,12 +73,13 @@ def lines(file: Path) -> list[dict[str, Any]]:
 # -- one job of all kinds ------------------------------------------------------
 
 
+@ALWAYS_ON_BOTH
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_job_of_all_kinds_gives_one_result_each_in_input_order(
-    workers: int, source: str, tmp_path: Path
+    workers: int, source: str, tmp_path: Path, workplace: Workplace
 ) -> None:
     out = tmp_path / "out"
-    with MultiGPUImageGenerator(workers, config=settings(), output_dir=out) as generator:
+    with MultiGPUImageGenerator(workers, config=settings(workplace), output_dir=out) as generator:
         job = generator.submit(mixed(source))
         assert {result.position for result in job.as_completed(60)} == set(range(9))
         results = job.results()
@@ -115,9 +117,14 @@ def test_pictures_are_in_the_table_of_pictures_and_everything_in_that_of_results
     assert content["task"]["edited_image"] == source and content["used"]["scores"]
 
 
-def test_a_second_run_does_only_what_changed_of_each_kind(source: str, tmp_path: Path) -> None:
+@ON_BOTH
+def test_a_second_run_does_only_what_changed_of_each_kind(
+    source: str, tmp_path: Path, workplace: Workplace
+) -> None:
     def run(tasks: list[dict[str, Any]]) -> list[str]:
-        with MultiGPUImageGenerator(2, config=settings(), output_dir=tmp_path / "out") as generator:
+        with MultiGPUImageGenerator(
+            2, config=settings(workplace), output_dir=tmp_path / "out"
+        ) as generator:
             return [result.status for result in generator.generate_batch(tasks)]
 
     tasks = mixed(source, 2)
@@ -128,9 +135,14 @@ def test_a_second_run_does_only_what_changed_of_each_kind(source: str, tmp_path:
     assert run(tasks) == ["skipped", "done", "skipped", "skipped", "skipped", "done"]
 
 
-def test_a_picture_that_was_drawn_is_edited_and_the_edit_scored(tmp_path: Path) -> None:
+@ON_BOTH
+def test_a_picture_that_was_drawn_is_edited_and_the_edit_scored(
+    tmp_path: Path, workplace: Workplace
+) -> None:
     def run() -> list[Result]:
-        with MultiGPUImageGenerator(1, config=settings(), output_dir=tmp_path / "out") as generator:
+        with MultiGPUImageGenerator(
+            1, config=settings(workplace), output_dir=tmp_path / "out"
+        ) as generator:
             [drawn] = generator.generate_batch([{"prompt": "a house"}])
             edit = {"instruction": "make it blue", "source_images": drawn.output_path}
             [edited] = generator.generate_batch([edit])
@@ -309,14 +321,15 @@ def test_who_only_draws_gets_nothing_of_editors_and_judges(tmp_path: Path) -> No
 # -- sharing -------------------------------------------------------------------
 
 
+@ON_BOTH
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_few_edits_behind_many_pictures_do_not_wait_for_all_of_them(
-    workers: int, source: str, tmp_path: Path
+    workers: int, source: str, tmp_path: Path, workplace: Workplace
 ) -> None:
     edits = [{"instruction": f"edit {i}", "source_images": source} for i in range(3)]
     many = [{"prompt": f"house {i}"} for i in range(400)]
     with MultiGPUImageGenerator(
-        workers, config=settings(**PACED), output_dir=tmp_path / "out"
+        workers, config=settings(workplace, **PACED), output_dir=tmp_path / "out"
     ) as generator:
         drawing = generator.submit(many)
         next(drawing.as_completed(60))

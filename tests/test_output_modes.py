@@ -9,7 +9,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from apps.json_events import AnyEvent
-from apps.run_summary import failure_lines, reasons, time_line
+from apps.run_summary import Tally, failure_lines, time_line
 from apps.tweets.command import main
 from core.status.run_status import KindStatus, RunStatus
 from core.tasks import Result
@@ -117,17 +117,18 @@ def test_errors_that_differ_in_names_and_numbers_are_one_reason() -> None:
     results = [failed(n, "lora", f"lora/{n}.safetensors is no file.") for n in range(9)]
     results += [failed(9, "out_of_memory", "CUDA out of memory: 3 GB")]
     results += [failed(10, "crash", "It took its worker with it", "quarantined")]
-    many, memory, quarantined = reasons(results)
-    assert len(many.names) == 9 and many.error == "lora/0.safetensors is no file."
+    tally = Tally.of(reversed(results))  # in whichever order they come
+    many, memory, quarantined = tally.reasons
+    assert many.count == 9 and many.error == "lora/0.safetensors is no file."
     assert "memory" in str(memory.advice) and "--retry-quarantined" in str(quarantined.advice)
-    lines = failure_lines(results, "python x.py", "results.jsonl")
+    lines = failure_lines(tally, "python x.py", "results.jsonl")
     assert lines[0] == "9 failed: lora/0.safetensors is no file."
     assert lines[1] == "  t0, t1, t2 and 6 more" and lines[-1] == "try again with: python x.py"
 
 
 def test_of_hundreds_of_reasons_some_are_shown_and_the_table_has_the_others() -> None:
     results = [failed(n, "error", "reason " + "x" * n) for n in range(200)]
-    lines = failure_lines(results, "again", "out/results.jsonl")
+    lines = failure_lines(Tally.of(results), "again", "out/results.jsonl")
     assert len(lines) < 20 and "195 other reasons are in out/results.jsonl." in lines
 
 

@@ -14,7 +14,7 @@ from loguru import logger
 from PIL import Image
 
 from apps.edit_benchmark.categories import category_folder
-from apps.edit_benchmark.command import parse_arguments
+from apps.edit_benchmark.options import parse_arguments
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pairs import PairSet, read_pairs
 from apps.edit_benchmark.selection import Choice

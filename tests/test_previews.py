@@ -12,7 +12,8 @@ from core.errors import InputError
 from core.events import Event, TaskEnded, TaskPreview, TaskStarted
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
-from tests.conftest import PATIENCE, simulated
+from tests.both_engines import ON_BOTH
+from tests.conftest import LOCAL, PATIENCE, Workplace, simulated
 from workers.previews import preview_steps
 
 
@@ -43,6 +44,7 @@ def task(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def run(
+    workplace: Workplace,
     tasks: Sequence[dict[str, Any]],
     folder: Path,
     previews: int,
@@ -50,7 +52,7 @@ def run(
     workers: int = 1,
 ) -> tuple[list[Result], Watcher]:
     watcher = Watcher()
-    config = config or simulated()
+    config = config or workplace.simulated()
     with MultiGPUImageGenerator(workers, config=config, output_dir=folder) as generator:
         job = generator.submit(tasks, listener=watcher, previews=previews)
         results = job.results(PATIENCE)
@@ -77,10 +79,13 @@ def test_previews_are_spread_over_the_steps_before_the_last(
     assert preview_steps(previews, total) == {step: n for n, step in enumerate(steps, 1)}
 
 
-def test_a_jobs_listener_is_shown_its_tasks_on_their_way(tmp_path: Path) -> None:
-    results, watcher = run([task("a"), task("b")], tmp_path, previews=3)
+@ON_BOTH
+def test_a_jobs_listener_is_shown_its_tasks_on_their_way(
+    tmp_path: Path, workplace: Workplace
+) -> None:
+    results, watcher = run(workplace, [task("a"), task("b")], tmp_path, previews=3)
     assert [result.status for result in results] == ["done", "done"]
-    assert {event.worker for event in watcher.previews} == {"cpu0"}
+    assert {event.worker for event in watcher.previews} == {results[0].worker}
     for name in ("a", "b"):
         own = [e for e in watcher.events if name in (getattr(e, "task_id", ""), _ended(e))]
         assert [type(e) for e in own] == [TaskStarted, *[TaskPreview] * 3, TaskEnded]
@@ -93,9 +98,10 @@ def _ended(event: Event) -> str:
     return event.result.task_id if isinstance(event, TaskEnded) else ""
 
 
-def test_two_jobs_are_each_told_of_their_own(tmp_path: Path) -> None:
+@ON_BOTH
+def test_two_jobs_are_each_told_of_their_own(tmp_path: Path, workplace: Workplace) -> None:
     with_some, without = Watcher(), Watcher()
-    with MultiGPUImageGenerator(1, config=simulated(), output_dir=tmp_path) as generator:
+    with MultiGPUImageGenerator(1, config=workplace.simulated(), output_dir=tmp_path) as generator:
         first = generator.submit([task("a")], listener=with_some, previews=2)
         second = generator.submit([task("b")], listener=without)
         for job in (first, second):
@@ -119,34 +125,41 @@ def test_who_asks_for_previews_gets_the_file_that_others_get(
 
 
 def test_asked_for_or_not_a_task_is_the_same_one_to_a_later_run(tmp_path: Path) -> None:
-    run([task("a")], tmp_path, previews=3)
-    [result], watcher = run([task("a")], tmp_path, previews=0)
+    run(LOCAL, [task("a")], tmp_path, previews=3)
+    [result], watcher = run(LOCAL, [task("a")], tmp_path, previews=0)
     assert result.status == "skipped"
-    [result], watcher = run([task("a")], tmp_path, previews=3)
+    [result], watcher = run(LOCAL, [task("a")], tmp_path, previews=3)
     assert result.status == "skipped" and not watcher.previews
 
 
-def test_edits_have_previews_and_scores_none(tmp_path: Path, pictures: list[str]) -> None:
+@ON_BOTH
+def test_edits_have_previews_and_scores_none(
+    tmp_path: Path, pictures: list[str], workplace: Workplace
+) -> None:
     edit: dict[str, Any] = {"instruction": "make it night", "source_images": [pictures[0]]}
     score = {**edit, "edited_image": pictures[1], "task_id": "score"}
-    config = simulated(editor={"model": "simulated"}, judge={"model": "simulated"})
+    config = workplace.simulated(editor={"model": "simulated"}, judge={"model": "simulated"})
     tasks = [{**edit, "task_id": "edit", "num_inference_steps": 4}, score]
-    results, watcher = run(tasks, tmp_path, 3, config)
+    results, watcher = run(workplace, tasks, tmp_path, 3, config)
     assert [result.error for result in results] == [None, None]
     assert [event.task_id for event in watcher.previews] == ["edit"] * 3
 
 
+@ON_BOTH
 def test_a_worker_that_dies_leaves_no_preview_and_the_next_one_begins_again(
-    tmp_path: Path,
+    tmp_path: Path, workplace: Workplace
 ) -> None:
     """It dies while the picture is saved, when all previews have been written."""
-    results, watcher = run([task("!save-crash:1"), task("b")], tmp_path, previews=3)
+    results, watcher = run(workplace, [task("!save-crash:1"), task("b")], tmp_path, previews=3)
     assert [result.status for result in results] == ["done", "done"]
     assert [e.step for e in watcher.previews if e.task_id != "b"] == [1, 2, 3, 1, 2, 3]
 
 
-def test_a_job_that_is_cancelled_at_once_leaves_no_preview(tmp_path: Path) -> None:
-    slow = simulated(simulated={"seconds_per_megapixel_step": 0.2 * 1e6 / 64**2})
+@ON_BOTH
+def test_a_job_that_is_cancelled_at_once_leaves_no_preview(
+    tmp_path: Path, workplace: Workplace
+) -> None:
+    slow = workplace.simulated(simulated={"seconds_per_megapixel_step": 0.2 * 1e6 / 64**2})
     with MultiGPUImageGenerator(1, config=slow, output_dir=tmp_path) as generator:
 
         def cancel(event: Event) -> None:
@@ -158,11 +171,14 @@ def test_a_job_that_is_cancelled_at_once_leaves_no_preview(tmp_path: Path) -> No
     assert not list(tmp_path.rglob(".partial*"))
 
 
-def test_a_listener_that_cannot_read_a_preview_harms_nobody(tmp_path: Path) -> None:
+@ON_BOTH
+def test_a_listener_that_cannot_read_a_preview_harms_nobody(
+    tmp_path: Path, workplace: Workplace
+) -> None:
     def broken(event: Event) -> None:
         raise OSError("a listener's own trouble")
 
-    with MultiGPUImageGenerator(1, config=simulated(), output_dir=tmp_path) as generator:
+    with MultiGPUImageGenerator(1, config=workplace.simulated(), output_dir=tmp_path) as generator:
         job = generator.submit([task("a")], listener=broken, previews=3)
         assert job.results(PATIENCE)[0].status == "done"
 

@@ -19,9 +19,10 @@ import pytest
 from PIL import Image
 
 from apps.edit_benchmark import embedded
-from apps.edit_benchmark.command import main, parse_arguments
+from apps.edit_benchmark.command import main
 from apps.edit_benchmark.data_set import DATA_SETS
 from apps.edit_benchmark.json_rows import json_rows
+from apps.edit_benchmark.options import parse_arguments
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pairs import PairSet, SeedBy, read_pairs
 from apps.edit_benchmark.preferences import comparisons_of
@@ -697,7 +698,7 @@ def test_whatever_a_field_holds_is_a_pair_or_a_problem(name: str, tmp_path: Path
 def test_json_is_the_same_in_pieces_of_any_size(
     chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apps.edit_benchmark.json_rows._CHUNK", chunk)
+    monkeypatch.setattr("apps.edit_benchmark.json_skeleton._CHUNK", chunk)
     values: list[Any] = [{"a": 'é\u2028\\"]}', "n": -12.5e3}, [1, [2]], "text", 1234567, None, {}]
     listed = written(tmp_path / "list.json", values)
     assert [value for _, value in json_rows(listed)] == values

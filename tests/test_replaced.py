@@ -13,6 +13,7 @@ import pytest
 
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.provenance import read_provenance
+from tests.both_engines import ON_BOTH
 from tests.conftest import Project, simulated, wait_until
 from tests.edit_world import Bench, pair
 from tests.fault_tickets import fault_environment
@@ -208,6 +209,7 @@ def test_a_full_disk_at_the_move_loses_nothing(
     assert steps_of(folder / "0.png") == 4 and list(kept(folder)) == ["0.png"]
 
 
+@ON_BOTH
 def test_a_failed_redraw_leaves_the_old_picture_and_its_line(project: Project) -> None:
     project.run([project.write_tweets(tweets(2))])
     content = [tweets(1)[0], {**tweets(2)[1], "prompt": "!nan"}]
@@ -226,6 +228,7 @@ def test_a_failed_redraw_leaves_the_old_picture_and_its_line(project: Project) -
     assert run.output.splitlines()[0] == "2 tweets: 2 skipped"
 
 
+@ON_BOTH
 def test_pictures_wait_for_their_successors(project: Project) -> None:
     """An interrupt between two pictures finds each old one under its name or kept."""
     settings = simulated(simulated=SLOW, defaults={"width": 128, "height": 128})
@@ -283,6 +286,7 @@ def judge_replacement(folder: Path) -> None:
     assert len(rows(folder / "metadata.jsonl")) == len(rows(folder / "results.jsonl")) == COUNT
 
 
+@ON_BOTH
 def test_edits_are_kept_with_their_verdicts(project: Project) -> None:
     bench = Bench(project)
     bench.write_pairs([pair(i, category=["sky", "ground"][i % 2]) for i in range(4)])
@@ -310,6 +314,7 @@ def test_edits_are_kept_with_their_verdicts(project: Project) -> None:
     assert "Plan for" not in run.errors and len(kept(bench.results)) == 8
 
 
+@ON_BOTH
 def test_overwritten_edits_are_not_kept(project: Project) -> None:
     bench = Bench(project)
     bench.write_pairs([pair(0)])
@@ -318,6 +323,7 @@ def test_overwritten_edits_are_not_kept(project: Project) -> None:
     assert not (bench.results / ".replaced").exists()
 
 
+@ON_BOTH
 @pytest.mark.parametrize("passage", [1, 3])  # of an edit, of a verdict
 def test_a_benchmark_killed_while_it_replaces_goes_on(project: Project, passage: int) -> None:
     bench = Bench(project)

@@ -20,24 +20,30 @@ from apps.edit_benchmark.settings import load_benchmark_settings
 from core.devices.edit_models import judge_model, judging_devices
 from core.errors import InputError
 from core.judge import load_judge
+from core.store.outputs import ANSWERS_PREFIX
 from tests.conftest import BENCHMARK, Project, Run, wait_until
 from tests.edit_world import Bench, pair, settings
+from workers.judges.endpoint import Reply
+from workers.judges.kept_answers import KeptAnswers
 
 KEY = "sk-of-the-test"
 PAIRS = 6
-BEFORE_THE_KILL = 5  # answers; with two calls for each edit, two edits and a half
+PASSES = 2
+EACH = 2 * PASSES  # questions about an edit: two calls in each pass
+BEFORE_THE_KILL = 2 * EACH + 5  # answers: two edits whole, and two of which one has three
 
 
 @dataclass
 class Served:
     """A server, what it was asked, and how it answers.
 
-    The first request gets 429, the second no answer in time; others are answered, until `closed`
-    says that they wait for `open`.
+    The first request gets 429, the second no answer in time; others are answered, until so many
+    are that the next ones wait for `open`.
     """
 
     asked: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)  # questions
+    waiting: int = 0  # requests under way that nobody answers
     closed_after: int = BEFORE_THE_KILL
     open: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -51,6 +57,7 @@ class Served:
             if number <= 2:
                 return ("busy", "late")[number - 1], question
             if not self.open.is_set() and len(self.answered) >= self.closed_after:
+                self.waiting += 1
                 return "waits", question
             self.answered.append(question)
             return "answers", question
@@ -105,7 +112,8 @@ def started(bench: Bench, address: str) -> Run:
     """The command, with a judge at `address` and editors that are simulated."""
     api = {"base_url": address, "key_variable": "JUDGE_KEY", "concurrency": 2, "timeout": 2}
     api |= {"picture_format": "jpeg", "price_in": 2.0, "price_out": 10.0, "extra": {"user": "t"}}
-    judge = {"type": "openai", "model": "judge", "prompts": "viescore.yaml", "api": api}
+    judge: dict[str, Any] = {"type": "openai", "model": "judge", "prompts": "viescore.yaml"}
+    judge |= {"num_pass": PASSES, "temperature": 0.5, "api": api}
     config = bench.project.folder / "bench.yaml"
     values = settings(data=str(bench.data), judge=judge, cpu_workers=1, use_server="never")
     config.write_text(yaml.safe_dump({**values, "workers": {"start_method": "auto"}}), "utf-8")
@@ -131,9 +139,10 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/v1"
     first = started(bench, address)
+    # Whoever asks the next question has written the answer before it down.
     wait_until(
-        lambda: len(served.answered) >= BEFORE_THE_KILL and len(bench.verdicts()) >= 1,
-        "answers and a verdict",
+        lambda: served.waiting >= 2 and len(bench.verdicts()) == 2,
+        "two verdicts, and two questions that nobody answers",
     )
     first.process.kill()
     first.process.wait()
@@ -153,16 +162,26 @@ def test_a_killed_run_goes_on_and_every_edit_is_scored(played: Played) -> None:
         assert record["scores"] == {"SC": 6, "PQ": 5, "O": pytest.approx(30**0.5)}
 
 
-def test_answers_that_were_recorded_before_the_kill_are_not_paid_for_again(played: Played) -> None:
+def test_no_answer_that_came_before_the_kill_is_paid_for_again(played: Played) -> None:
+    """Neither of edits with a verdict, nor of those that were half judged, in either pass."""
+    assert (played.finished_before, played.before.total()) == (2, BEFORE_THE_KILL)
+    assert len(played.served.answered) == EACH * PAIRS
     times = Counter(q for q in played.served.answered if "asked" in q)
-    assert played.finished_before >= 1
-    assert sum(count == 1 for count in times.values()) >= played.finished_before
-    assert len(times) == PAIRS
+    assert times == dict.fromkeys(times, PASSES) and len(times) == PAIRS
+
+
+def test_nothing_is_left_of_answers_when_each_edit_has_its_verdict(played: Played) -> None:
+    assert not list(played.bench.results.rglob(f"{ANSWERS_PREFIX}*"))
+    for file in played.bench.verdicts():
+        calls = json.loads(file.read_text("utf-8"))["calls"]
+        assert [(c["pass"], c["name"]) for c in calls] == [
+            (number, name) for number in range(PASSES) for name in ("SC", "PQ")
+        ]
 
 
 def test_nothing_is_sent_that_the_settings_do_not_name(played: Played) -> None:
     headers, body = played.served.asked[-1]
-    assert body.keys() == {"model", "messages", "max_tokens", "user"}
+    assert body.keys() == {"model", "messages", "max_tokens", "temperature", "user"}
     assert (body["model"], body["user"]) == ("judge", "t")
     assert headers["Authorization"] == f"Bearer {KEY}"
     others = {"Host", "Accept", "Accept-Encoding", "Connection", "User-Agent", "Content-Length"}
@@ -176,12 +195,12 @@ def test_nothing_is_sent_that_the_settings_do_not_name(played: Played) -> None:
 def test_what_it_cost_is_in_the_summary(played: Played) -> None:
     usage = played.bench.summary()["judged_by"]["usage"]
     assert usage == {
-        "requests": 2 * PAIRS,
-        "tokens_in": 200 * PAIRS,
-        "tokens_out": 20 * PAIRS,
-        "cost": pytest.approx((200 * 2 + 20 * 10) * PAIRS / 1e6),
+        "requests": EACH * PAIRS,
+        "tokens_in": 100 * EACH * PAIRS,
+        "tokens_out": 10 * EACH * PAIRS,
+        "cost": pytest.approx((100 * 2 + 10 * 10) * EACH * PAIRS / 1e6),
     }
-    line = "12 requests, 1,200 tokens in, 120 out, cost 0.0036 by the prices of judge.api"
+    line = "24 requests, 2,400 tokens in, 240 out, cost 0.0072 by the prices of judge.api"
     assert f"judge's server: {line}" in played.resumed.output
 
 
@@ -195,6 +214,24 @@ def test_verdicts_say_who_answered(played: Played) -> None:
     verdict = json.loads(played.bench.verdicts()[0].read_text("utf-8"))
     assert verdict["used"]["answered_by"] == ["judge-2026"]
     assert verdict["used"]["judge"] == "openai-viescore-judge"
+
+
+def test_answers_to_other_questions_and_half_a_line_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "answers"
+    kept = KeptAnswers(file, "mine")
+    kept.keep("0/0/0", Reply("9", False, 1, 2, "m"))
+    KeptAnswers(file, "another's").keep("0/1/0", Reply("8", False, 1, 2, None))
+    with file.open("ab") as stream:
+        stream.write(b'\n["mine", "0/2/0", {"text": "7"')  # the run was killed here
+    again = KeptAnswers(file, "mine")
+    again.keep("0/3/0", Reply("6", True, 1, 2, None))
+    found = KeptAnswers(file, "mine")
+    assert [found.get(f"0/{i}/0") for i in range(4)] == [
+        Reply("9", False, 1, 2, "m"),
+        None,
+        None,
+        Reply("6", True, 1, 2, None),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
-"""One file of prompts, shared out among several commands, becomes the folder of one."""
+"""Prompts, or pictures to edit, shared out among several commands become the folder of one."""
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
+from PIL import Image
 
+from apps.edit_images.command import main as edit_main
 from apps.gallery.records import command as records
+from tests.folder_command import FolderCommand
 from tests.inline_command import InlineCommand, rows
 
 TWEETS = [{"prompt": f"a house, number {n}"} for n in range(7)]
@@ -66,6 +70,42 @@ def test_a_failed_prompt_of_a_part_is_drawn_by_the_whole_file(
     assert "3 done, 1 failed" in capfd.readouterr().out
     command.write("shared.json", [*bad[:3], {"prompt": "a house"}])
     assert "3 unchanged" in command.plan(file)
+
+
+class Edits(FolderCommand):
+    """`edit_images.py` on a simulated device."""
+
+    main = staticmethod(edit_main)
+    usual: ClassVar[dict[str, Any]] = {
+        "model": "simulated", "editor": {"model": "simulated"}, "gallery": False
+    }  # fmt: skip
+
+
+def test_parts_of_edits_make_the_same_folder_as_one_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Names, seeds and places are those of the whole, also where two pictures are called alike."""
+    monkeypatch.chdir(tmp_path)
+    edits, out = Edits(tmp_path, capfd), tmp_path / "outputs"
+    for n, name in enumerate(("a/house.png", "b/house.png", "b/tree.png")):
+        file = tmp_path / "photos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (60 * n, 90, 40)).save(file)
+    what = ("photos", "--instruction", "make it night", "--instruction", "make it day")
+    assert edits.run(*what, "--num-gpus", "1", "--name", "whole")[0] == 0
+    for part in ("1/4", "2/4", "3/4", "4/4"):
+        assert edits.run(*what, "--num-gpus", "1", "--name", "shared", "--shard", part)[0] == 0
+    assert records.main([str(out / "shared"), "merge"]) == 0
+
+    def made(name: str) -> dict[str, bytes]:
+        found = (out / name).rglob("*.png")
+        return {str(f.relative_to(out / name)): f.read_bytes() for f in found}
+
+    assert made("shared") == made("whole") and len(made("whole")) == 6
+    places = {row["position"]: row["task_id"] for row in edits.records("whole")}
+    assert {row["position"]: row["task_id"] for row in edits.records("shared")} == places
+    assert records.main([str(out / "shared"), "verify"]) == 0
+    assert "6 skipped" in edits.run(*what, "--num-gpus", "1", "--name", "shared")[1]
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from apps.run_summary import failure_lines
+from apps.run_summary import Tally, failure_lines
 from core.events import Event, TaskEnded, TaskShape, TaskStarted, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.status.run_status import PROGRAM, RunStatus
@@ -130,7 +130,7 @@ def test_what_failed_before_and_was_not_tried_again_keeps_its_reason(tmp_path: P
     assert last.status == "interrupted" and "It failed in an earlier run: a" in str(last.error)
     rows = (tmp_path / "results.jsonl").read_text("utf-8").splitlines()
     assert json.loads(rows[49])["error"] == last.error
-    assert failure_lines([last], "again", "table")[0] == (
+    assert failure_lines(Tally.of([last]), "again", "table")[0] == (
         "1 failed in an earlier run, not tried again: a simulated failure that a retry would repeat"
     )
 

@@ -31,7 +31,8 @@ from core.messages import Lease, Log, StepsDone, decode
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.status.tracker import RunTracker
 from core.tasks import EditTask, Result
-from tests.conftest import COMMAND, PATIENCE, Project, simulated
+from tests.both_engines import ON_BOTH
+from tests.conftest import COMMAND, PATIENCE, Project, Workplace, simulated
 from tests.terminal import Terminal
 from tests.test_native_image_generator import SMALL, lease, spec_for
 from tests.tiny_pipelines import build_flux, build_flux_kontext, build_qwen_image, build_sdxl
@@ -59,13 +60,14 @@ def task(name: str, steps: int, folder: Path) -> dict[str, Any]:
     return {"prompt": name, "num_inference_steps": steps, "task_id": name, "output_path": file}
 
 
+@ON_BOTH
 def test_a_long_tasks_steps_come_at_most_twice_a_second_and_a_short_ones_never(
-    tmp_path: Path,
+    tmp_path: Path, workplace: Workplace
 ) -> None:
     tasks = [task("short", 2, tmp_path), task("long", 16, tmp_path)]
-    _, told = watched(tasks, simulated(simulated=STEPS_OF_0_1))
+    results, told = watched(tasks, workplace.simulated(simulated=STEPS_OF_0_1))
     assert {(e.task_id, e.worker, e.total, e.together) for _, e in told} == {
-        ("long", "cpu0", 16, 1)
+        ("long", results[1].worker, 16, 1)
     }
     done = [e.done for _, e in told]
     assert done == sorted(set(done)) and len(done) >= 2

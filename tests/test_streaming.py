@@ -14,7 +14,8 @@ import pytest
 from core import batches, feeding
 from core.events import Event, TaskEnded, TaskStarted
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
-from tests.conftest import PATIENCE, PROJECT
+from tests.both_engines import ALWAYS_ON_BOTH, ON_BOTH
+from tests.conftest import LOCAL, PATIENCE, PROJECT, Workplace, merged
 from tests.inline_backend import InlineBackend
 
 FIRST = 200  # inputs that are checked before anything is drawn; users have more of them
@@ -52,14 +53,20 @@ def task(number: int, **more: Any) -> dict[str, Any]:
 
 
 def open_generator(
-    folder: Path | None, listener: Callable[[Event], None] = lambda event: None
+    workplace: Workplace,
+    folder: Path | None,
+    listener: Callable[[Event], None] = lambda event: None,
 ) -> MultiGPUImageGenerator:
+    config = merged(CONFIG, workplace.settings)
     return MultiGPUImageGenerator(
-        2, config=CONFIG, output_dir=folder, listener=listener, backend=InlineBackend()
+        2, config=config, output_dir=folder, listener=listener, backend=workplace.inline()
     )
 
 
-def test_pictures_are_there_while_the_input_is_still_read(tmp_path: Path) -> None:
+@ALWAYS_ON_BOTH
+def test_pictures_are_there_while_the_input_is_still_read(
+    tmp_path: Path, workplace: Workplace
+) -> None:
     drawn = threading.Event()
 
     def listen(event: Event) -> None:
@@ -70,7 +77,7 @@ def test_pictures_are_there_while_the_input_is_still_read(tmp_path: Path) -> Non
         assert drawn.wait(PATIENCE), "nothing was drawn before all was read"
         assert any((tmp_path / "out").glob("*.png"))
 
-    with open_generator(tmp_path / "out", listen) as generator:
+    with open_generator(workplace, tmp_path / "out", listen) as generator:
         plan = generator.prepare(Inputs(FIRST + 300, wait_for_a_picture), [])
         assert plan.to_run == MANY
         assert f"{MANY} new" in plan.summary.line("tasks")
@@ -82,13 +89,16 @@ def test_pictures_are_there_while_the_input_is_still_read(tmp_path: Path) -> Non
     assert names == [f"{number}.png" for number in range(MANY)]
 
 
-def test_an_output_is_one_tasks_however_far_apart_two_stand(tmp_path: Path) -> None:
+@ON_BOTH
+def test_an_output_is_one_tasks_however_far_apart_two_stand(
+    tmp_path: Path, workplace: Workplace
+) -> None:
     inputs = [task(number) for number in range(MANY)]
     inputs[FIRST + 400]["output_path"] = "7.PNG"
     inputs[FIRST + 500] = {"prompt": ""}
     told: list[TaskEnded] = []
     with open_generator(
-        tmp_path / "out", lambda e: told.append(e) if isinstance(e, TaskEnded) else None
+        workplace, tmp_path / "out", lambda e: told.append(e) if isinstance(e, TaskEnded) else None
     ) as generator:
         results = generator.generate_batch(inputs)
     assert [r.position for r in results] == list(range(MANY))
@@ -124,8 +134,11 @@ def test_no_more_than_a_bound_is_read_ahead_of_the_workers(
     assert begun_when_read[0] >= at - most - portion
 
 
-def test_a_run_that_is_interrupted_while_it_reads_records_every_input(tmp_path: Path) -> None:
-    with open_generator(tmp_path / "out") as generator:
+@ON_BOTH
+def test_a_run_that_is_interrupted_while_it_reads_records_every_input(
+    tmp_path: Path, workplace: Workplace
+) -> None:
+    with open_generator(workplace, tmp_path / "out") as generator:
         inputs = Inputs(FIRST + 300, lambda: generator.stop_leasing())
         results = generator.execute(generator.prepare(inputs, []))
     assert [r.position for r in results] == list(range(MANY))
@@ -133,18 +146,21 @@ def test_a_run_that_is_interrupted_while_it_reads_records_every_input(tmp_path: 
     assert results[-1].status == "interrupted"
     assert {r.status for r in results} <= {"done", "interrupted"}
     assert positions(tmp_path / "out" / "results.jsonl") == list(range(MANY))
-    with open_generator(tmp_path / "out") as generator:
+    with open_generator(workplace, tmp_path / "out") as generator:
         again = generator.generate_batch([task(number) for number in range(MANY)])
     kept = {r.position for r in results if r.status == "done"}
     assert {r.position for r in again if r.status == "skipped"} == kept
     assert all(r.success for r in again)
 
 
-def test_an_error_of_whoever_makes_the_inputs_costs_those_and_no_others(tmp_path: Path) -> None:
+@ON_BOTH
+def test_an_error_of_whoever_makes_the_inputs_costs_those_and_no_others(
+    tmp_path: Path, workplace: Workplace
+) -> None:
     def fail() -> None:
         raise RuntimeError("the line went dead")
 
-    with open_generator(tmp_path / "out") as generator:
+    with open_generator(workplace, tmp_path / "out") as generator:
         results = generator.execute(generator.prepare(Inputs(FIRST + 10, fail), []))
     assert [r.position for r in results] == list(range(MANY))
     assert all(r.success for r in results[: FIRST + 10])
@@ -152,16 +168,18 @@ def test_an_error_of_whoever_makes_the_inputs_costs_those_and_no_others(tmp_path
     assert "the line went dead" in str(results[FIRST + 10].error)
 
 
-def test_a_timeout_counts_for_what_is_not_read_yet(tmp_path: Path) -> None:
-    with open_generator(tmp_path / "out") as generator:
+@ON_BOTH
+def test_a_timeout_counts_for_what_is_not_read_yet(tmp_path: Path, workplace: Workplace) -> None:
+    with open_generator(workplace, tmp_path / "out") as generator:
         plan = generator.prepare(Inputs(MANY, lambda: None), [])
         results = generator.execute(plan, timeout=0.0)
     assert [r.position for r in results] == list(range(MANY))
     assert results[-1].status == "timeout"
 
 
+@ON_BOTH
 def test_without_a_folder_the_first_pictures_do_not_wait_for_the_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workplace: Workplace
 ) -> None:
     drawn = threading.Event()
 
@@ -173,7 +191,7 @@ def test_without_a_folder_the_first_pictures_do_not_wait_for_the_last(
         assert drawn.wait(PATIENCE)
 
     monkeypatch.chdir(tmp_path)
-    with open_generator(None, listen) as generator:
+    with open_generator(workplace, None, listen) as generator:
         plan = generator.prepare(Inputs(FIRST + 300, wait_for_a_picture), [])
         results = generator.execute(plan)
     assert all(r.success for r in results)
@@ -183,9 +201,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from core import batches, feeding
+from tests.conftest import LOCAL
 from tests.test_streaming import FIRST, Inputs, open_generator
 batches.FIRST = FIRST
-with open_generator(Path(sys.argv[1])) as generator:
+with open_generator(LOCAL, Path(sys.argv[1])) as generator:
     die = lambda: os.kill(os.getpid(), signal.SIGKILL)
     generator.execute(generator.prepare(Inputs(FIRST + 300, die), []))
 """
@@ -195,7 +214,7 @@ def test_a_run_that_is_killed_while_it_reads_goes_on_where_it_was(tmp_path: Path
     run = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "out")], cwd=PROJECT)
     assert run.returncode == -signal.SIGKILL
     there = {file.name for file in (tmp_path / "out").glob("*.png")}
-    with open_generator(tmp_path / "out") as generator:
+    with open_generator(LOCAL, tmp_path / "out") as generator:
         plan = generator.prepare([task(number) for number in range(MANY)], [])
         assert plan.rest is None  # what is there decides the plan: all is compared first
         results = generator.execute(plan)
@@ -213,10 +232,11 @@ def positions(file: Path) -> list[int]:
     return [row["position"] for row in rows(file)]
 
 
+@ON_BOTH
 def test_a_folder_with_other_results_is_no_reason_to_wait_for_the_whole_input(
-    tmp_path: Path,
+    tmp_path: Path, workplace: Workplace
 ) -> None:
-    with open_generator(tmp_path) as generator:
+    with open_generator(workplace, tmp_path) as generator:
         generator.generate_batch([task(-1)])
         plan = generator.prepare([task(number) for number in range(MANY)], [])
         assert (len(plan.tasks), plan.to_run) == (FIRST, MANY)
@@ -230,13 +250,13 @@ def test_all_of_an_input_is_looked_at_first_where_any_of_it_is_there(
 ) -> None:
     """What is to be done is told before it begins; the last task is where it shows."""
     inputs = [task(number, seed=1) for number in range(MANY)]
-    with open_generator(tmp_path / "out") as generator:
+    with open_generator(LOCAL, tmp_path / "out") as generator:
         generator.generate_batch([task(MANY - 1, seed=1)])
     if there == "a file":
         for record in (tmp_path / "out").glob(".[!.]*"):
             if record.is_file():
                 record.unlink()
-    with open_generator(tmp_path / "out") as generator:
+    with open_generator(LOCAL, tmp_path / "out") as generator:
         if there == "a file":
             generator.generate_batch([task(-1)])
         plan = generator.prepare(inputs, [])

@@ -10,7 +10,8 @@ import psutil
 
 from core.store.ledger import Ledger
 from core.store.provenance import read_provenance
-from tests.conftest import Project, simulated, wait_until, worker_processes, write_safetensors
+from tests.both_engines import ON_BOTH
+from tests.conftest import Project, simulated, wait_until, write_safetensors
 
 WORKERS = 4
 
@@ -49,7 +50,7 @@ def survive(
     run = project.start([file, WORKERS], settings)
     for moment, death in zip(moments, deaths, strict=True):
         wait_until(partial(_has_drawn, project, moment), f"{moment} pictures")
-        workers = wait_until(partial(worker_processes, run.process.pid), "a worker")
+        workers = wait_until(partial(project.workers, run), "a worker")
         if death == "worker":
             rng.choice(workers).kill()
         else:
@@ -87,6 +88,7 @@ def check_records(project: Project, count: int) -> None:
         assert task["seed"] == 42 + record["position"]
 
 
+@ON_BOTH
 def test_a_thousand_tweets_survive_ten_worker_and_two_main_kills(project: Project) -> None:
     loras = [
         write_safetensors(project.folder / f"style{i}.safetensors", f"{i}.lora_A.weight")

@@ -17,7 +17,7 @@ def test_a_worker_is_taken_to_be_as_fast_as_the_others_until_it_has_shown_its_ow
     times = learned(fast=1.0, faster=1.0)
     assert times.seconds_per_work("new") == 1.0
     for _ in range(OWN_ENOUGH):
-        assert not times.keeps_up("new", ["new", "fast", "faster"])
+        assert not times.keeps_up("new", times.fastest(["new", "fast", "faster"]))
         times.learn("new", 1.0, 3.0)
     assert times.seconds_per_work("new") == 3.0
 
@@ -25,8 +25,9 @@ def test_a_worker_is_taken_to_be_as_fast_as_the_others_until_it_has_shown_its_ow
 def test_a_slow_worker_does_not_keep_up_and_an_equal_one_does() -> None:
     times = learned(one=1.0, other=1.05, slow=1.5)
     everybody = ("one", "other", "slow")
-    assert [times.keeps_up(name, everybody) for name in everybody] == [True, True, False]
-    assert times.keeps_up("slow", ["slow"])  # the others have left
+    fastest = times.fastest(everybody)
+    assert [times.keeps_up(name, fastest) for name in everybody] == [True, True, False]
+    assert times.keeps_up("slow", times.fastest(["slow"]))  # the others have left
 
 
 def test_what_a_lora_takes_to_load_is_what_its_task_took_longer() -> None:

@@ -10,17 +10,20 @@ import pytest
 from PIL import Image
 
 from apps.edit_benchmark.attempt import attempts_of
-from apps.edit_benchmark.best_of import choice_summary
+from apps.edit_benchmark.best_of import best_of, choice_summary
+from apps.edit_benchmark.judges import read_judges
 from apps.edit_benchmark.pair import Pair
-from apps.edit_benchmark.pair_result import PairResult
+from apps.edit_benchmark.pair_result import AttemptResult, PairResult
 from apps.edit_benchmark.pairs import PairSet
 from apps.edit_benchmark.records import record_of
 from apps.edit_benchmark.runner import EditBenchmark
 from apps.edit_benchmark.settings import load_benchmark_settings
 from apps.edit_benchmark.turns import Turns
+from apps.edit_benchmark.verdicts import read_verdict
 from apps.gallery.reading import read_folder
 from core.events import Event, TaskEnded
 from core.intake.planning import Plan
+from core.tasks import Result
 from tests.edit_world import made_pair, settings
 from tests.inline_backend import InlineBackend
 
@@ -203,3 +206,37 @@ def test_of_several_edits_the_judges_best_counts_and_all_are_recorded(tmp_path: 
         f"{'' if n == best else 'not '}chosen, edit {n} of 3" for n in names
     ]
     assert shown["sky/05"] is None
+
+
+def test_another_judge_stands_beside_by_its_verdicts_on_the_edits_that_count(
+    tmp_path: Path,
+) -> None:
+    pairs = [made_pair(tmp_path / f"{i}.png", i) for i in range(6)]
+    pairs = [replace(pair, index=i, instruction=f"add {i}") for i, pair in enumerate(pairs)]
+    run(tmp_path, pairs, edits_per_pair=3)
+    seen: list[Any] = []
+
+    def check(benchmark: EditBenchmark, results: list[PairResult]) -> None:
+        records = [record_of(result, benchmark.root) for result in results]
+        seen.append((records, benchmark.judge_name))
+
+    run(tmp_path, pairs, check, edits_per_pair=3, judge={"prompts": "gedit.yaml"})
+    [(records, name)] = seen
+    judged = read_judges(tmp_path / "out", records, name)
+    [other] = judged.others
+    assert any(record.chosen for record in records), "the first is not always the best"
+    for record, beside in zip(records, other.records, strict=True):
+        place = f"scores-{record.chosen + 1}" if record.chosen else "scores"
+        file = tmp_path / "out" / place / other.judged_by.judge / "sky" / f"{record.pair_id}.json"
+        assert beside.scores == read_verdict(file)["used"]["scores"]
+
+
+@pytest.mark.parametrize(("name", "best"), [("O", 1), ("lpips_source", 0), ("dino_source", 1)])
+def test_of_differences_the_least_is_the_best(name: str, best: int, tmp_path: Path) -> None:
+    attempts = []
+    for number, value in enumerate((0.2, 0.3)):
+        file = tmp_path / f"{number}.json"
+        file.write_text(json.dumps({"used": {"scores": {"other": 1 - value, name: value}}}))
+        edit, score = (Result(number, "x", "done", str(file)) for _ in range(2))
+        attempts.append(AttemptResult(number, edit, score))
+    assert best_of(attempts).number == best

@@ -25,15 +25,19 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.processes.fork_server import Keeper
 from core.store.provenance import read_provenance
 from core.tasks import Result
+from tests.both_engines import ALWAYS_ON_BOTH, ON_BOTH
 from tests.conftest import (
+    LOCAL,
     PATIENCE,
     PROJECT,
+    Workplace,
     fork_server,
     run_script,
     simulated,
     wait_for_workers,
     wait_until,
     worker_processes,
+    write_safetensors,
 )
 from tests.fault_tickets import SPAWNED, arm_in_children
 from tests.played_workers import PlayedWorkers
@@ -50,9 +54,13 @@ def prompts(*texts: str, **fields: Any) -> list[dict[str, Any]]:
 
 
 def run(
-    tmp_path: Path, tasks: list[dict[str, Any]], workers: int = 2, **settings: Any
+    workplace: Workplace,
+    tmp_path: Path,
+    tasks: list[dict[str, Any]],
+    workers: int = 2,
+    **settings: Any,
 ) -> list[Result]:
-    config = simulated(**settings)
+    config = workplace.simulated(**settings)
     with Generator(workers, config=config, output_dir=tmp_path) as generator:
         return generator.generate_batch(tasks)
 
@@ -71,7 +79,7 @@ pytestmark = pytest.mark.usefixtures("leftovers")
 
 
 def test_results_are_dicts_and_objects_in_input_order(tmp_path: Path) -> None:
-    results = run(tmp_path, prompts("a", "b", "c", task_id="same id is allowed"))
+    results = run(LOCAL, tmp_path, prompts("a", "b", "c", task_id="same id is allowed"))
     assert [r["position"] for r in results] == [0, 1, 2]
     first = results[0]
     for key in ("success", "task_id", "output_path", "elapsed", "error", "worker"):
@@ -103,7 +111,8 @@ def test_one_process_per_device_each_with_its_own_mask(tmp_path: Path) -> None:
     assert len({pid for _, pid in seen.values()}) == 4
 
 
-def test_workers_really_run_at_the_same_time(tmp_path: Path) -> None:
+@ON_BOTH
+def test_workers_really_run_at_the_same_time(tmp_path: Path, workplace: Workplace) -> None:
     running: set[str] = set()
     most = 0
 
@@ -115,33 +124,38 @@ def test_workers_really_run_at_the_same_time(tmp_path: Path) -> None:
         elif isinstance(event, TaskEnded):
             running.discard(event.result.task_id)
 
-    config = simulated(simulated=SLOW)
+    config = workplace.simulated(simulated=SLOW)
     with Generator(4, config=config, output_dir=tmp_path, listener=listen) as generator:
         wait_for_workers(generator)
         generator.generate_batch(prompts(*"abcdefgh", width=128, height=128))
     assert most >= 4
 
 
-def test_batches_follow_each_other_on_the_same_processes(tmp_path: Path) -> None:
-    with Generator(2, config=simulated(), output_dir=tmp_path) as generator:
+@ON_BOTH
+def test_batches_follow_each_other_on_the_same_processes(
+    tmp_path: Path, workplace: Workplace
+) -> None:
+    with Generator(2, config=workplace.simulated(), output_dir=tmp_path) as generator:
         first = generator.generate_batch(prompts("a", "b"))
-        pids = {p.pid for p in worker_processes(os.getpid())}
+        pids = {p.pid for p in workplace.workers(os.getpid())}
         second = generator.generate_batch(prompts("c", "d"))
-        assert {p.pid for p in worker_processes(os.getpid())} == pids
+        assert {p.pid for p in workplace.workers(os.getpid())} == pids
         assert generator.generate_batch([]) == []
     paths = [r.output_path for r in (*first, *second)]
     assert len(set(paths)) == 4
-    assert not worker_processes(os.getpid())
+    assert not workplace.workers(os.getpid())
 
 
-def test_a_bad_task_is_one_failed_record(tmp_path: Path) -> None:
+@ON_BOTH
+def test_a_bad_task_is_one_failed_record(tmp_path: Path, workplace: Workplace) -> None:
     tasks = [{"prompt": "a"}, {"prompt": "b", "width": 17}, {}, {"prompt": "d"}, 5]
-    results = run(tmp_path, tasks)  # type: ignore[arg-type]
+    results = run(workplace, tmp_path, tasks)  # type: ignore[arg-type]
     assert statuses(results) == ["done", "failed", "failed", "done", "failed"]
     assert "width" in str(results[1].error)
 
 
-def test_a_killed_worker_costs_no_record(tmp_path: Path) -> None:
+@ALWAYS_ON_BOTH
+def test_a_killed_worker_costs_no_record(tmp_path: Path, workplace: Workplace) -> None:
     """SIGKILL from outside, again and again, in the middle of tasks."""
     ended = kills = 0
 
@@ -149,12 +163,12 @@ def test_a_killed_worker_costs_no_record(tmp_path: Path) -> None:
         nonlocal ended, kills
         if isinstance(event, TaskEnded):
             ended += 1
-            for worker in worker_processes(os.getpid())[:1] if ended % 3 == 0 else []:
+            for worker in workplace.workers(os.getpid())[:1] if ended % 3 == 0 else []:
                 worker.kill()
                 kills += 1
 
     tasks = prompts(*(f"picture {i}" for i in range(30)))
-    config = simulated(simulated={"seconds_per_megapixel_step": 10.0})  # 0.04 s a picture
+    config = workplace.simulated(simulated={"seconds_per_megapixel_step": 10.0})  # 0.04 s a picture
     with Generator(2, config=config, output_dir=tmp_path, listener=listen) as generator:
         results = generator.generate_batch(tasks)
     assert kills >= 8
@@ -162,35 +176,40 @@ def test_a_killed_worker_costs_no_record(tmp_path: Path) -> None:
     assert [r.position for r in results] == list(range(30))
 
 
-def test_a_crash_is_retried(tmp_path: Path) -> None:
-    results = run(tmp_path, prompts("!crash:1", "!kill:2", "c"))
+@ON_BOTH
+def test_a_crash_is_retried(tmp_path: Path, workplace: Workplace) -> None:
+    results = run(workplace, tmp_path, prompts("!crash:1", "!kill:2", "c"))
     assert statuses(results) == ["done", "done", "done"]
     # At least: a picture still being saved in a worker that dies is drawn again, too.
     assert results[0].attempts >= 2 and results[1].attempts >= 3
 
 
-def test_a_poison_task_is_quarantined_and_can_be_run_again(tmp_path: Path) -> None:
+@ON_BOTH
+def test_a_poison_task_is_quarantined_and_can_be_run_again(
+    tmp_path: Path, workplace: Workplace
+) -> None:
     tasks = prompts("a", "!crash", "b", "c", "!crash:4")
-    results = run(tmp_path, tasks, scheduling={"speculative_copies": False})
+    results = run(workplace, tmp_path, tasks, scheduling={"speculative_copies": False})
     assert statuses(results) == ["done", "quarantined", "done", "done", "quarantined"]
     assert results[1].attempts == 4 and "--retry-quarantined" in str(results[1].error)
-    again = run(tmp_path, tasks)
+    again = run(workplace, tmp_path, tasks)
     assert statuses(again) == ["skipped", "quarantined", "skipped", "skipped", "quarantined"]
-    config = simulated(supervision={"crashes_before_quarantine": 9})
+    config = workplace.simulated(supervision={"crashes_before_quarantine": 9})
     with Generator(2, config=config, output_dir=tmp_path, retry_quarantined=True) as generator:
         third = generator.generate_batch(tasks)
     assert statuses(third) == ["skipped", "quarantined", "skipped", "skipped", "done"]
 
 
+@ON_BOTH
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_picture_that_crashes_its_saver_is_found_among_innocents(
-    tmp_path: Path, workers: int
+    tmp_path: Path, workers: int, workplace: Workplace
 ) -> None:
     """Each time another task runs meanwhile, and might be the culprit as well."""
     tasks = prompts("!save-crash", *(f"picture {i}" for i in range(12)), width=128, height=128)
     times = {"seconds_per_megapixel_step": 20.0}  # 0.3 s: longer than the saver lives
     rules = {"restarts_before_retirement": 20}
-    config = simulated(simulated=times, supervision=rules)
+    config = workplace.simulated(simulated=times, supervision=rules)
     with Generator(workers, config=config, output_dir=tmp_path) as generator:
         results = generator.generate_batch(tasks, timeout=2 * PATIENCE)
     assert statuses(results) == ["quarantined"] + ["done"] * 12
@@ -198,40 +217,49 @@ def test_a_picture_that_crashes_its_saver_is_found_among_innocents(
     assert "alone" in str(results[0].error)
 
 
+@ALWAYS_ON_BOTH
 @pytest.mark.parametrize("fault", ["!hang:1", "!stop:1"])
-def test_a_hanging_worker_is_replaced(tmp_path: Path, fault: str) -> None:
-    results = run(tmp_path, prompts(fault, "b"), supervision={"task_timeout": 1.0})
+def test_a_hanging_worker_is_replaced(tmp_path: Path, fault: str, workplace: Workplace) -> None:
+    results = run(workplace, tmp_path, prompts(fault, "b"), supervision={"task_timeout": 1.0})
     assert statuses(results) == ["done", "done"]
     assert results[0].attempts >= 2
 
 
-def test_a_task_that_always_hangs_fails_and_says_so(tmp_path: Path) -> None:
+@ON_BOTH
+def test_a_task_that_always_hangs_fails_and_says_so(tmp_path: Path, workplace: Workplace) -> None:
     rules = {"task_timeout": 1.0, "max_attempts": 2}
-    results = run(tmp_path, prompts("!hang", "b"), supervision=rules)
+    results = run(workplace, tmp_path, prompts("!hang", "b"), supervision=rules)
     assert statuses(results) == ["failed", "done"]
     assert "took longer than allowed" in str(results[0].error)
 
 
-def test_passing_failures_are_retried_lasting_ones_are_not(tmp_path: Path) -> None:
+@ON_BOTH
+def test_passing_failures_are_retried_lasting_ones_are_not(
+    tmp_path: Path, workplace: Workplace
+) -> None:
     tasks = prompts("!error:1", "!error", "!nan", "!cuda:1", "!oom:1", "f")
-    results = run(tmp_path, tasks, scheduling={"speculative_copies": False})
+    results = run(workplace, tmp_path, tasks, scheduling={"speculative_copies": False})
     assert statuses(results) == ["done", "failed", "failed", "done", "done", "done"]
     attempts = [r.attempts for r in results]
     assert attempts[1:3] == [3, 1] and min(attempts[0], *attempts[3:5]) >= 2
     assert "a simulated failure (after 3 attempts)" in str(results[1].error)
 
 
-def test_a_full_disk_stops_the_batch_and_says_why(tmp_path: Path) -> None:
+@ON_BOTH
+def test_a_full_disk_stops_the_batch_and_says_why(tmp_path: Path, workplace: Workplace) -> None:
     tasks = prompts("!disk-full", *"bcdefgh", width=128, height=128)
-    results = run(tmp_path, tasks, workers=1, simulated=SLOW)
+    results = run(workplace, tmp_path, tasks, workers=1, simulated=SLOW)
     assert "No space left on device" in str(results[0].error)
     assert Counter(statuses(results))["failed"] >= 6
     tasks[0]["prompt"] = "a"
-    assert Counter(statuses(run(tmp_path, tasks)))["failed"] == 0
+    assert Counter(statuses(run(workplace, tmp_path, tasks)))["failed"] == 0
 
 
-def test_a_timeout_gives_records_and_warm_workers_go_on(tmp_path: Path) -> None:
-    config = simulated(simulated=SLOW)
+@ON_BOTH
+def test_a_timeout_gives_records_and_warm_workers_go_on(
+    tmp_path: Path, workplace: Workplace
+) -> None:
+    config = workplace.simulated(simulated=SLOW)
     tasks = prompts("a", "b", "c", width=256, height=256)
     with Generator(1, config=config, output_dir=tmp_path) as generator:
         started = time.monotonic()
@@ -241,9 +269,12 @@ def test_a_timeout_gives_records_and_warm_workers_go_on(tmp_path: Path) -> None:
         assert statuses(generator.generate_batch(tasks)) == ["done"] * 3
 
 
-def test_when_no_worker_is_left_every_task_has_its_record(tmp_path: Path) -> None:
+@ON_BOTH
+def test_when_no_worker_is_left_every_task_has_its_record(
+    tmp_path: Path, workplace: Workplace
+) -> None:
     rules = {"restarts_before_retirement": 1, "crashes_before_quarantine": 50}
-    results = run(tmp_path, prompts("!crash", "!crash", "!crash"), supervision=rules)
+    results = run(workplace, tmp_path, prompts("!crash", "!crash", "!crash"), supervision=rules)
     assert statuses(results) == ["failed"] * 3
     assert "No worker is left" in str(results[0].error)
 
@@ -259,30 +290,32 @@ def test_a_model_that_cannot_be_loaded_ends_the_batch(tmp_path: Path) -> None:
     assert "the model could not be loaded" in str(results[0].error)
 
 
+@ON_BOTH
 def test_a_passing_error_while_loading_costs_one_process_not_a_device(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workplace: Workplace
 ) -> None:
-    folder = arm_in_children(monkeypatch, tmp_path, "worker.load:1:error", tickets=3)
+    folder = arm_in_children(monkeypatch, tmp_path, "worker.load:1:error", 3, workplace)
     states: list[tuple[str, str]] = []
 
     def listen(event: Event) -> None:
         if isinstance(event, WorkerState):
             states.append((event.worker, event.state))
 
-    config = simulated(workers=SPAWNED)
+    config = workplace.simulated(workers=SPAWNED)
     with Generator(2, config=config, output_dir=tmp_path, listener=listen) as generator:
         assert statuses(generator.generate_batch(prompts("a", "b"))) == ["done"] * 2
-        wait_until(lambda: {("cpu0", "ready"), ("cpu1", "ready")} <= {*states}, "both workers")
+        wait_until(lambda: len({w for w, state in states if state == "ready"}) == 2, "both")
     assert not any(folder.iterdir())
     assert not any(state == "given up" for _, state in states)
 
 
+@ON_BOTH
 def test_an_error_while_loading_that_stays_ends_the_batch_by_the_breaker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workplace: Workplace
 ) -> None:
-    arm_in_children(monkeypatch, tmp_path, "worker.load:1:error", tickets=50)
+    arm_in_children(monkeypatch, tmp_path, "worker.load:1:error", 50, workplace)
     rules = {"restarts_before_retirement": 1, "restart_backoff_maximum": 0.1}
-    config = simulated(supervision=rules, workers=SPAWNED)
+    config = workplace.simulated(supervision=rules, workers=SPAWNED)
     with Generator(2, config=config, output_dir=tmp_path) as generator:
         results = generator.generate_batch(prompts("a", "b"))
     assert statuses(results) == ["failed"] * 2
@@ -321,19 +354,36 @@ def test_a_hub_that_is_out_of_reach_is_said_to_be() -> None:
     assert kind == "error" and text.startswith("The hub cannot be reached (no route): a/b")
 
 
-def test_loras_are_loaded_once_and_their_tasks_kept_together(tmp_path: Path) -> None:
-    from tests.conftest import write_safetensors
-
+@ALWAYS_ON_BOTH
+def test_loras_are_loaded_once_and_their_tasks_kept_together(
+    tmp_path: Path, workplace: Workplace
+) -> None:
     files = [str(write_safetensors(tmp_path / f"{n}.st", f"{n}.lora_A.weight")) for n in "abc"]
     tasks = [{"prompt": f"{i}", "lora_path": files[i % 3]} for i in range(30)]
-    with Generator(1, config=simulated(), output_dir=tmp_path / "out") as generator:
+    with Generator(1, config=workplace.simulated(), output_dir=tmp_path / "out") as generator:
         assert all(r.success for r in generator.generate_batch(tasks))
         assert generator.lora_counts == (3, 3)
 
 
-def test_a_stack_costs_the_loads_of_what_is_missing_and_is_recorded_whole(tmp_path: Path) -> None:
-    from tests.conftest import write_safetensors
+@ALWAYS_ON_BOTH
+def test_a_lora_that_changes_after_it_was_checked_fails_its_own_tasks_alone(
+    tmp_path: Path, workplace: Workplace
+) -> None:
+    lora = write_safetensors(tmp_path / "ink.safetensors", "1.lora_A.weight")
+    tasks = [{"prompt": "a"}, {"prompt": "b", "lora_path": str(lora)}, {"prompt": "c"}]
+    config, out = workplace.simulated(), tmp_path / "out"
+    with Generator(1, config=config, output_dir=out) as generator:
+        plan = generator.prepare(tasks, [])
+        write_safetensors(lora, "2.lora_A.weight")
+        results = generator.execute(plan)
+    assert statuses(results) == ["done", "failed", "done"]
+    assert "ink.safetensors" in str(results[1].error)
 
+
+@ON_BOTH
+def test_a_stack_costs_the_loads_of_what_is_missing_and_is_recorded_whole(
+    tmp_path: Path, workplace: Workplace
+) -> None:
     for name in ("fast", "ink", "snow", "oil"):
         write_safetensors(tmp_path / f"{name}.st", f"{name}.lora_A.weight")
     fast = [str(tmp_path / "fast.st"), 1.0]
@@ -347,7 +397,7 @@ def test_a_stack_costs_the_loads_of_what_is_missing_and_is_recorded_whole(tmp_pa
     ]
     out = tmp_path / "out"
     # Fewer than a stack has: it is kept whole all the same.
-    settings = simulated(workers={"max_resident_loras": 1})
+    settings = workplace.simulated(workers={"max_resident_loras": 1})
     with Generator(1, config=settings, output_dir=out) as generator:
         assert all(r.status == "done" for r in generator.generate_batch(tasks))
         assert generator.lora_counts == (4, 3)
@@ -424,12 +474,15 @@ def test_nobody_outlives_a_killed_parent(tmp_path: Path, method: str) -> None:
     wait_until(lambda: not any(_runs(p) for p in left), "everybody's end")
 
 
-def test_a_killed_fork_server_costs_only_what_was_under_way(tmp_path: Path) -> None:
-    forked = simulated(workers={"start_method": "forkserver"}, simulated=SLOW)
+@ON_BOTH
+def test_a_killed_fork_server_costs_only_what_was_under_way(
+    tmp_path: Path, workplace: Workplace
+) -> None:
+    forked = workplace.simulated(workers={"start_method": "forkserver"}, simulated=SLOW)
     killed: list[int] = []
 
     def kill_the_server(event: Event) -> None:
-        server = fork_server(os.getpid())
+        server = workplace.fork_server(os.getpid())
         if isinstance(event, TaskEnded) and server and not killed:
             killed.append(server.pid)
             server.kill()
@@ -438,7 +491,7 @@ def test_a_killed_fork_server_costs_only_what_was_under_way(tmp_path: Path) -> N
     with Generator(2, config=forked, output_dir=tmp_path, listener=kill_the_server) as generator:
         results = generator.generate_batch(tasks)
         assert statuses(results) == ["done"] * 8
-        server = fork_server(os.getpid())
+        server = workplace.fork_server(os.getpid())
         assert server is not None and server.pid not in killed
 
 
@@ -507,29 +560,31 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-def test_restarts_leave_no_file_descriptors_behind(tmp_path: Path) -> None:
+@ON_BOTH
+def test_restarts_leave_no_file_descriptors_behind(tmp_path: Path, workplace: Workplace) -> None:
     me = psutil.Process()
-    with Generator(2, config=simulated(), output_dir=tmp_path) as generator:
+    with Generator(2, config=workplace.simulated(), output_dir=tmp_path) as generator:
         generator.generate_batch(prompts("a", "b"))
-        wait_until(lambda: len(worker_processes(me.pid)) == 2, "both workers")
+        wait_until(lambda: len(workplace.workers(me.pid)) == 2, "both workers")
         before = me.num_fds()
         generator.generate_batch(prompts(*(f"!kill:1 {i}" for i in range(8))))
         # The last restart may still be under way, with a pipe's both ends open.
-        wait_until(lambda: len(worker_processes(me.pid)) == 2, "both workers")
+        wait_until(lambda: len(workplace.workers(me.pid)) == 2, "both workers")
         wait_until(lambda: me.num_fds() <= before + 2, "the number of open files to settle")
     assert not [c for c in me.children() if c.status() == psutil.STATUS_ZOMBIE]
 
 
-def test_a_worker_ignores_the_terminals_signals(tmp_path: Path) -> None:
+@ON_BOTH
+def test_a_worker_ignores_the_terminals_signals(tmp_path: Path, workplace: Workplace) -> None:
     """Ctrl-C reaches the whole group; only main decides what it means."""
-    config = simulated(simulated=SLOW)
+    config = workplace.simulated(simulated=SLOW)
     with Generator(1, config=config, output_dir=tmp_path) as generator:
         generator.generate_batch(prompts("a"))
-        [worker] = worker_processes(os.getpid())
+        [worker] = workplace.workers(os.getpid())
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             worker.send_signal(number)
         assert statuses(generator.generate_batch(prompts("b"))) == ["done"]
-        assert [w.pid for w in worker_processes(os.getpid())] == [worker.pid]
+        assert [w.pid for w in workplace.workers(os.getpid())] == [worker.pid]
 
 
 def test_a_worker_owns_no_semaphore_that_would_outlive_it(tiny_model: Path, tmp_path: Path) -> None:
@@ -547,10 +602,11 @@ def test_a_worker_owns_no_semaphore_that_would_outlive_it(tiny_model: Path, tmp_
     assert done.stdout == "done\n" and "leaked" not in done.stderr, done.stderr
 
 
-def test_saving_happens_behind_the_next_task(tmp_path: Path) -> None:
+@ON_BOTH
+def test_saving_happens_behind_the_next_task(tmp_path: Path, workplace: Workplace) -> None:
     """The device gets its next task before the picture of the last one is published."""
     events: list[Event] = []
-    config = simulated(simulated=SLOW)
+    config = workplace.simulated(simulated=SLOW)
     with Generator(1, config=config, output_dir=tmp_path, listener=events.append) as generator:
         generator.generate_batch(prompts("a", "b", "c", width=128, height=128))
     order = [

@@ -167,8 +167,13 @@ class SimulatedGpu(ModelFamily):
 
 
 def _of_worker(values: Mapping[str, V], name: str) -> V | None:
-    """Look up a setting by the worker's name, or by the GPU that it shares (gpu0 for gpu0b)."""
-    return values.get(name, values.get(name.rstrip(ascii_lowercase)))
+    """Look up a setting by the worker's name, on one node or any, or by the GPU that it shares.
+
+    Of the worker node/gpu0b: node/gpu0b, gpu0b, gpu0.
+    """
+    on_its_node = name.rpartition("/")[2]
+    names = (name, on_its_node, on_its_node.rstrip(ascii_lowercase))
+    return next((values[known] for known in names if known in values), None)
 
 
 def _greyed(image: Image.Image, drawn: float) -> Image.Image:

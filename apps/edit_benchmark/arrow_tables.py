@@ -1,17 +1,19 @@
 """Parquet and arrow files: their columns, their rows without pictures, and pictures row by row.
 
 As `datasets` writes them, a picture is a struct of `bytes` and `path`; `save_to_disk` leaves arrow
-files in the streaming format. Nothing is held longer than its batch.
+files in the streaming format. Nothing is held longer than its batch, and of large row groups in
+parquet one picture at a time (`parquet_pages`).
 """
 
 import json
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from apps.edit_benchmark.parquet_pages import NotStreamed, streamed_values
 from core.errors import InputError
 
 SUFFIXES = (".parquet", ".arrow")
@@ -103,13 +105,23 @@ def _is_struct(kind: Any) -> bool:
 def pictures(file: Path, column: str, rows: Sequence[int]) -> Iterator[tuple[int, list[Any]]]:
     """The pictures of some rows of a column, each as a buffer, or as the name of a file.
 
+    They come in any order.
+
     Args:
         rows: from 0.
 
     Raises:
         InputError: the file is damaged.
     """
-    wanted = sorted(rows)
+    left = set(rows)
+    if file.suffix.lower() == ".parquet":
+        with _readable(file), suppress(NotStreamed):
+            for row, value in streamed_values(file, column, rows):
+                left.discard(row)
+                yield row, [value]
+    if not left:
+        return
+    wanted = sorted(left)
     for first, batch in _batches(file, [column], _PICTURES_AT_ONCE, wanted):
         values = batch.column(batch.schema.get_field_index(column))
         for row in _between(wanted, first, first + batch.num_rows):

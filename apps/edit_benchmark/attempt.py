@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from apps.edit_benchmark.pair import Pair
 from core.seeds import seed_of_task
 
+SCORES = "scores"  # the folder of verdicts on first edits
 SEED_STEP = 1_000_003  # between edits of one pair; a prime, so that few pairs ever share a seed
 
 
@@ -31,19 +32,29 @@ class Attempt:
 
     def edit_place(self, suffix: str) -> str:
         """Path of the edit, relative to the results' folder."""
-        return f"edits{self._mark}/{self.pair.name}{suffix}"
+        return f"edits{_mark(self.number)}/{self.pair.name}{suffix}"
 
     def verdict_place(self, judge: str) -> str:
         """Path of a judge's verdict, relative to the results' folder."""
-        return f"scores{self._mark}/{judge}/{self.pair.name}.json"
+        return verdict_place(self.pair.name, judge, self.number)
 
     def seed(self, first: int) -> int:
         """The seed of the edit in a run whose base seed is `first`."""
         return seed_of_task(first, self.pair.seed_offset + self.number * SEED_STEP)
 
-    @property
-    def _mark(self) -> str:
-        return f"-{self.number + 1}" if self.number else ""
+
+def verdict_place(pair: str, judge: str, number: int = 0) -> str:
+    """Path of a judge's verdict, relative to the results' folder.
+
+    Args:
+        pair: its name.
+        number: which of the pair's edits was judged, from 0.
+    """
+    return f"{SCORES}{_mark(number)}/{judge}/{pair}.json"
+
+
+def _mark(number: int) -> str:
+    return f"-{number + 1}" if number else ""
 
 
 def attempts_of(pairs: Sequence[Pair], edits_per_pair: int) -> list[Attempt]:

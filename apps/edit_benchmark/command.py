@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,29 +11,18 @@ from typing import Any
 
 from loguru import logger
 
-from apps.arguments import (
-    add_engine_options,
-    add_gallery_option,
-    add_output_options,
-    add_server_options,
-    categories,
-    folder_name,
-    gpu_ids,
-    log_level,
-    positive,
-    seed,
-    with_engine_options,
-)
-from apps.dry_run import add_dry_run_option, print_plan
+from apps.arguments import log_level, with_engine_options
+from apps.dry_run import print_plan
 from apps.edit_benchmark.agreement.command import agreement_arguments, tell_agreement
 from apps.edit_benchmark.best_of import choice_summary
+from apps.edit_benchmark.chosen_pairs import FIELDS
 from apps.edit_benchmark.compare_command import compare_runs
 from apps.edit_benchmark.drifts import with_drifts
 from apps.edit_benchmark.editing import EditedBy, loras_of, settings_of
 from apps.edit_benchmark.judges import read_judges
-from apps.edit_benchmark.layout import official_names
 from apps.edit_benchmark.layout_folder import LayoutFolder, tell_layout
 from apps.edit_benchmark.official_results import official_table
+from apps.edit_benchmark.options import BY_RECORD, PROGRAM, parse_arguments, run_parser
 from apps.edit_benchmark.outputs import write_outputs
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.pair_result import PairResult
@@ -49,121 +38,18 @@ from apps.interrupts import Interrupts, unwrapped
 from apps.json_events import print_refusal
 from apps.log_lines import set_up_logging
 from apps.progress import create_view
-from apps.run_summary import failure_lines, time_line
+from apps.record_filter import conditions_of
+from apps.run_summary import Tally, failure_lines, time_line
 from core.engine.backend import WorkerBackend
-from core.errors import InputError, MultiGPUError
+from core.errors import DeviceError, InputError, MultiGPUError, one_line
 from core.events import told_both
 from core.model_identity import BACKEND, BASE, Identity, loaded_as
 from core.names import bounded, counted
 from core.paths import as_text, on_disk, user_path
+from core.settings_file import laid_over
 from core.store.results_table import FILE_NAME as TABLE
 
 ALL_SCORED, SOME_FAILED, UNUSABLE_INPUT, INTERRUPTED = 0, 1, 2, 130
-PROGRAM = "run_edit_benchmark.py"
-
-EXAMPLES = """\
-examples:
-  python run_edit_benchmark.py --config config/edit_benchmark.yaml
-      edit and score what the file names: as shipped, 50 small pairs
-  python run_edit_benchmark.py --config config/edit_benchmark.yaml --dry-run
-      check everything first, and see how long it will take and on which devices
-  python run_edit_benchmark.py --config my.yaml --categories physical,causal --limit 20
-  python run_edit_benchmark.py compare outputs/run_a outputs/run_b
-      paired differences of two or more runs on the same pairs, and which of them are real;
-      --html FILE shows the first two side by side
-
-  python run_edit_benchmark.py agreement --data EditReward-Bench --config my.yaml
-      how often the judge prefers what people prefer; see agreement --help
-
-Run the same command again to continue: what is done and unchanged is not done again, and
-another judge scores the same edits. Edits and verdicts that are made anew because something
-changed are kept in .replaced, unless --overwrite is given.
-exit codes: 0 every pair has a score, 1 some have none, 2 unusable input, 130 interrupted
-"""
-
-
-def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    return _run_parser().parse_args(argv)
-
-
-def _run_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Edit pictures by instruction on all GPUs, then have a judge score them.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--config", metavar="FILE", help="YAML settings over config/edit_benchmark.yaml")
-    add(
-        "--categories",
-        type=categories,
-        metavar="A,B",
-        help='only these categories of the data; one with a comma stands in "quotes"',
-    )
-    add("--limit", type=positive, metavar="N", help="only the first N pairs")
-    add(
-        "--language",
-        type=categories,
-        metavar="en",
-        help="only instructions in this language, such as en or cn",
-    )
-    add(
-        "--subset",
-        action="append",
-        metavar="NAME",
-        help="only this part of the data set, such as intersection, dev or multi-turn (see "
-        "docs/EDIT_BENCHMARK.md); A,B is either, and each --subset narrows further",
-    )
-    add("--sample", type=positive, metavar="N", help="N pairs drawn at random")
-    add("--sample-seed", type=seed, metavar="S", help="decides which; by default --seed does")
-    add("--seed", type=seed, metavar="S", help="the base seed of edits, instead of `seed`")
-    add("--gpu-ids", type=gpu_ids, metavar="0,2,4", help="which of the visible GPUs")
-    add("--data", metavar="PATH", help="the pairs, instead of `data` in the settings")
-    add("--output-dir", metavar="DIR", help="results go to DIR/<name of the data>")
-    add(
-        "--name",
-        type=folder_name,
-        metavar="NAME",
-        help="results go to DIR/NAME, so that two data sets of one name do not share a folder",
-    )
-    add(
-        "--overwrite",
-        action="store_true",
-        help="edit and score again what is done and keep nothing of it; also replace what other "
-        "data left",
-    )
-    add(
-        "--retry-quarantined",
-        action="store_true",
-        help="try pairs again that crashed their workers in an earlier run",
-    )
-    add(
-        "--retry-unparsed",
-        action="store_true",
-        help="have the judge asked again, once more than before, where it gave no readable score",
-    )
-    add(
-        "--score-only",
-        metavar="FOLDER",
-        type=Path,
-        help="score the edits in FOLDER and load no editor; they may be named as GEdit-Bench, "
-        "ImgEdit, KRIS-Bench, RISEBench or this program name them. Results go to "
-        "DIR/<name of the data>-<name of FOLDER>",
-    )
-    add(
-        "--layout",
-        choices=official_names(),
-        help="also write the edits as this benchmark's official scorer wants them, into a folder "
-        "beside the results",
-    )
-    add_dry_run_option(parser)
-    add_gallery_option(parser)
-    add_engine_options(parser)
-    add_server_options(parser)
-    add_output_options(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None) -> int:
@@ -193,7 +79,7 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
 
 def _agreement(argv: Sequence[str], backend: WorkerBackend | None) -> int:
     """Score what is to be scored, then tell how far the judges can be trusted."""
-    options = agreement_arguments(_run_parser(), argv[1:], f"{PROGRAM} agreement")
+    options = agreement_arguments(run_parser(), argv[1:], f"{PROGRAM} agreement")
     set_up_logging(log_level(options))
     folders = [user_path(folder, "a results folder") for folder in options.folders]
     code = ALL_SCORED
@@ -247,6 +133,8 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
     data = find_data(settings.data)
     folder = _results_folder(settings, options)
     config_folder = user_path(options.config, "config").parent if options.config else None
+    if options.num_gpus is not None and options.gpu_ids is not None:
+        raise DeviceError(f"Give either {options.number} or --gpu-ids, not both.")
     with EditBenchmark(
         settings,
         folder,
@@ -259,12 +147,16 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         backend,
         options.dry_run,
         options.score_only,
+        options.num_gpus,
     ) as run:
         if options.dry_run:
             with TemporaryDirectory() as kept:
-                return print_plan(run.plan(_pairs(settings, data, Path(kept))))
+                pairs = _chosen(run, options, _pairs(settings, data, Path(kept)))
+                return print_plan(run.plan(pairs)) if pairs.pairs else _nothing(run)
+        pairs = _chosen(run, options, _pairs(settings, data, run.root.folder / "sources"))
+        if not pairs.pairs:
+            return _nothing(run)
         gallery = LiveGallery(run.root.folder, settings.gallery)
-        pairs = _pairs(settings, data, run.root.folder / "sources")
         layout = LayoutFolder(run.root.folder, options.layout) if options.layout else None
         if layout is not None:
             layout.check(pairs.pairs)
@@ -275,7 +167,7 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
             results = run.run()
         interrupts.run = None  # from here on Ctrl-C ends the statistics
         records = [record_of(result, run.root) for result in results]
-        records = with_drifts(records, run.root.folder)
+        records = with_drifts(records, run.root.folder, run.drifts())
         summary = replace(
             _summary(run, records),
             official=official_table(pairs.pairs, records),
@@ -316,7 +208,7 @@ def _tell_end(elapsed: str | None, results: Sequence[PairResult], again: str, ta
     if elapsed is not None:
         logger.info(elapsed)
     ends = [result.score or result.edit for result in results]
-    for line in failure_lines(ends, again, table):
+    for line in failure_lines(Tally.of(ends), again, table):
         logger.info(line)
 
 
@@ -335,13 +227,31 @@ def _tell_unparsed(records: Sequence[Record], may_differ: bool) -> None:
 
 def _settings(options: argparse.Namespace) -> BenchmarkSettings:
     settings = load_benchmark_settings(options.config)
+    models = {
+        "editor": {"model": options.model, **_shares(options)},
+        "judge": {"model": options.judge_model, **_shares(options)},
+    }
     changes = {"data": options.data, "output_dir": options.output_dir}
     changes |= {"use_server": options.use_server, "gallery": options.gallery}
     changes |= {"language": options.language, "subset": options.subset}
     changes |= {"categories": options.categories, "limit": options.limit}
     changes |= {"sample": options.sample, "sample_seed": options.sample_seed, "seed": options.seed}
-    given = {key: value for key, value in changes.items() if value is not None}
-    return with_engine_options(options, settings.model_copy(update=given))
+    over = _given(changes) | {role: _given(values) for role, values in models.items()}
+    return with_engine_options(options, laid_over(settings, over, load_benchmark_settings))
+
+
+def _shares(options: argparse.Namespace) -> dict[str, int | None]:
+    names = ("gpus_per_worker", "workers_per_gpu")
+    return {name: getattr(options, name) for name in names}
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given; bytes that the locale has no letters for came in as surrogates."""
+    return {
+        name: as_text(value) if isinstance(value, str) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def _pairs(
@@ -349,6 +259,27 @@ def _pairs(
 ) -> PairSet:
     read = settings.choice, settings.fields, settings.seed_by
     return read_pairs(data, work_folder, *read, with_pictures)
+
+
+def _chosen(run: EditBenchmark, options: argparse.Namespace, pairs: PairSet) -> PairSet:
+    """The pairs that --only, --only-failed and --where leave."""
+    if not any(getattr(options, name) for name in BY_RECORD):
+        return pairs
+    fields = (*FIELDS, *run.judge.prompts.score_names)
+    only = dict.fromkeys(as_text(id) for id in options.only or ())
+    found = run.chosen(pairs, only, conditions_of(options, fields))
+    if found.pairs:
+        logger.info(
+            f"{counted(len(found.pairs), 'pair')} of {len(pairs.pairs)} fit, and the table is of "
+            "them: the same command without --only, --only-failed and --where makes it of all."
+        )
+    return found
+
+
+def _nothing(run: EditBenchmark) -> int:
+    place = f" Results: {as_text(run.root.folder)}" if run.root.folder.is_dir() else ""
+    print(one_line(f"Nothing is edited or scored: no pair fits.{place}"))
+    return ALL_SCORED
 
 
 def _summary(run: EditBenchmark, records: Sequence[Record]) -> Summary:

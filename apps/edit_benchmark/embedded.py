@@ -7,6 +7,7 @@ table is which file, so that a later run reads none of them again.
 
 import hashlib
 import json
+import os
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 from apps.edit_benchmark.arrow_tables import SUFFIXES as ARROW
 from apps.edit_benchmark.arrow_tables import pictures as arrow_pictures
 from apps.edit_benchmark.encoded_pictures import encoded_pictures
+from apps.edit_benchmark.long_text import LongText
 from apps.edit_benchmark.pair import Pair
 from apps.edit_benchmark.rows import inside
 from core.errors import InputError
@@ -39,17 +41,27 @@ class Embedded(str):
         column: the name of its column.
         row: from 0.
         item: which one, where the cell is a list; None for all of them.
+        text: the cell, where it is a long text of a JSON file.
     """
 
     file: Path
     column: str
     row: int
     item: int | None
+    text: LongText | None
 
-    def __new__(cls, file: Path, column: str, row: int, item: int | None = None) -> "Embedded":
+    def __new__(
+        cls,
+        file: Path,
+        column: str,
+        row: int,
+        item: int | None = None,
+        text: LongText | None = None,
+    ) -> "Embedded":
         place = f"{file.name} row {row + 1}: {column}"
         address = super().__new__(cls, place if item is None else f"{place}[{item}]")
         address.file, address.column, address.row, address.item = file, column, row, item
+        address.text = text
         return address
 
     def of(self, item: int) -> "Embedded":
@@ -71,10 +83,10 @@ def unpacked(pairs: Sequence[Pair], work_folder: Path) -> list[Pair]:
         InputError: a table cannot be read.
         StorageError: `work_folder` cannot be written.
     """
-    wanted: dict[Path, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    wanted: dict[Path, dict[str, Rows]] = defaultdict(lambda: defaultdict(dict))
     for pair in pairs:
         for address in _addresses(pair):
-            wanted[address.file][address.column].add(address.row)
+            wanted[address.file][address.column][address.row] = address.text
     if not wanted:
         return list(pairs)
     store = _Store(work_folder)
@@ -95,6 +107,8 @@ def _write_picture(data: memoryview, work_folder: Path) -> Path:
     return path
 
 
+Rows = dict[int, LongText | None]
+"""Rows of a column, from 0, and what is known of where the picture of each stands."""
 Cell = list[str | InputError]
 """The pictures of a cell as files, or why one is none."""
 
@@ -108,18 +122,18 @@ class _Store:
         # Two cells may hold one picture: by the end of its content, one is written at a time.
         self._locks = [Lock() for _ in range(_LOCKS)]
 
-    def cells(self, file: Path, columns: Mapping[str, set[int]]) -> dict[str, Cell]:
+    def cells(self, file: Path, columns: Mapping[str, Rows]) -> dict[str, Cell]:
         """Files of a table's cells, by `Embedded.key`."""
         table = _identity(file)
         known: dict[str, list[list[Any]]] = self._index.get(table, {})
         found: dict[str, Cell] = {}
-        missing: dict[str, list[int]] = {}
+        missing: dict[str, Rows] = {}
         for column, rows in columns.items():
-            for row in sorted(rows):
+            for row, text in sorted(rows.items()):
                 key = f"{column}/{row}"
                 files = self._there(known.get(key))
                 if files is None:
-                    missing.setdefault(column, []).append(row)
+                    missing.setdefault(column, {})[row] = text
                 else:
                     found[key] = files
         if missing:
@@ -143,8 +157,7 @@ class _Store:
             files.append(str(path))
         return files
 
-    def _write(self, file: Path, columns: Mapping[str, Sequence[int]]) -> dict[str, Cell]:
-        pictures = arrow_pictures if file.suffix.lower() in ARROW else encoded_pictures
+    def _write(self, file: Path, columns: Mapping[str, Rows]) -> dict[str, Cell]:
         begun: deque[tuple[str, Future[str | InputError]]] = deque()
         written: dict[str, Cell] = {}
 
@@ -153,12 +166,16 @@ class _Store:
                 key, task = begun.popleft()
                 written[key].append(task.result())
 
+        before: Any = None
         with ThreadPoolExecutor(_WRITERS) as pool:
             for column, rows in columns.items():
-                for row, values in pictures(file, column, rows):
+                for row, values in _pictures(file, column, rows):
                     key = f"{column}/{row}"
                     written[key] = []
-                    begun.extend((key, pool.submit(self._kept, value, file)) for value in values)
+                    for value in values:
+                        if value is not before or not isinstance(value, bytes):
+                            before, task = value, pool.submit(self._kept, value, file)
+                        begun.append((key, task))
                     settle(_AT_ONCE)
             settle(0)
         return written
@@ -192,14 +209,22 @@ class _Store:
         write_atomically(self._folder / INDEX, json.dumps(self._index))
 
 
+def _pictures(file: Path, column: str, rows: Rows) -> Iterable[tuple[int, Sequence[Any]]]:
+    if file.suffix.lower() in ARROW:
+        return arrow_pictures(file, column, sorted(rows))
+    return encoded_pictures(file, column, rows)
+
+
 def _all_files(cell: Cell) -> bool:
     return bool(cell) and not any(isinstance(each, InputError) for each in cell)
 
 
 def _identity(file: Path) -> str:
-    """A table as the index knows it: another content has another identity."""
+    """A table as the index knows it: another content, or another place, has another identity."""
     stat = file.stat()
-    return f"{file.name} {stat.st_size} {stat.st_mtime_ns}"
+    # Tables of two folders may be of one name, size and time, as where an archive was unpacked.
+    folder = hashlib.sha256(os.fsencode(file.parent)).hexdigest()[:16]
+    return f"{folder} {file.name} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def _read_index(file: Path) -> dict[str, dict[str, list[list[Any]]]]:

@@ -1,4 +1,4 @@
-"""Rows of JSON files, one after another: what a file of pictures as text holds is never in memory.
+"""Rows of JSON files, one after another; pictures as text stay in the file (`LongText`).
 
 A row is an element of a list, or an entry of an object with its key; `{"data": [...]}` stands for
 its list. JSONL has one row a line.
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from apps.edit_benchmark.json_skeleton import Skeleton
 from core.errors import InputError
 
 LINES = (".jsonl", ".ndjson")
 WRAPPED = "data"  # the key of an object that only wraps its list of rows
-# Characters: a row that is cut is decoded again, so pieces are larger than most rows with pictures.
-_CHUNK = 8 << 20
+_LINE = 8 << 20  # characters of a line that are looked at to tell whether there are lines
 _MOST = 1 << 30  # characters of one row
 _SPACE = " \t\r\n"
 _decode = json.JSONDecoder().raw_decode
@@ -70,18 +70,33 @@ def _entries(stream: "_Stream") -> Iterator[Item]:
 
 def _lines(file: Path) -> Iterator[Item]:
     """Rows of a JSONL file; text may hold U+2028 and the like, so only a line feed ends a row."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="\n") as stream:
-            for line in stream:
-                if line.strip():
-                    try:
-                        yield "", json.loads(line)
-                    except (ValueError, RecursionError) as error:
-                        yield "", InputError(f"not valid JSON ({error}).")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text (byte {error.start}).") from None
+    skeleton = Skeleton(file)
+    for number, line in enumerate(_split(skeleton.pieces())):
+        try:
+            text = line.decode("utf-8-sig" if number == 0 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{file}: not UTF-8 text (line {number + 1}, byte {error.start})."
+            ) from None
+        if text.strip():
+            try:
+                yield "", skeleton.restored(json.loads(text))
+            except (ValueError, RecursionError) as error:
+                yield "", InputError(f"not valid JSON ({error}).")
+
+
+def _split(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines of a text that comes in pieces."""
+    begun: list[bytes] = []
+    for piece in pieces:
+        first, *others = piece.split(b"\n")
+        begun.append(first)
+        if others:
+            yield b"".join(begun)
+            *whole, last = others
+            yield from whole
+            begun = [last]
+    yield b"".join(begun)
 
 
 def _has_lines(file: Path) -> bool:
@@ -91,7 +106,7 @@ def _has_lines(file: Path) -> bool:
             if stream.read(1) != "{":
                 return False
             stream.seek(0)
-            first, second = stream.readline(_CHUNK), stream.readline(_CHUNK)
+            first, second = stream.readline(_LINE), stream.readline(_LINE)
         return second[:1] == "{" and isinstance(json.loads(first), dict)
     except (OSError, ValueError, RecursionError):
         return False
@@ -105,10 +120,8 @@ class _Stream:
         self._row = 0
         self._text, self._at = "", 0
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        try:
-            self._stream = file.open("rb")
-        except OSError as error:
-            raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+        self._skeleton = Skeleton(file)
+        self._pieces = self._skeleton.pieces()
         self._ended = False
 
     def elements(self) -> Iterator[Any]:
@@ -142,21 +155,20 @@ class _Stream:
     def value(self) -> Any:
         """The value that begins here."""
         self.peek()
-        more = _CHUNK
         while True:
             try:
                 value, end = _decode(self._text, self._at)
                 # A number may go on behind the end of what was read.
                 if end < len(self._text) or self._ended:
                     self._at = end
-                    return value
+                    return self._skeleton.restored(value)
             except (ValueError, RecursionError) as error:
                 if self._ended or isinstance(error, RecursionError):
                     raise self.wrong(str(error).partition(":")[0]) from None
             if len(self._text) - self._at > _MOST:
                 raise self.wrong(f"more than {_MOST >> 30} GiB without an end")
-            self._read(more)
-            more *= 2
+            # A row that is cut is decoded again: each time with twice as much, so not too often.
+            self._read(len(self._text) - self._at)
 
     def peek(self) -> str:
         """The next character that is no space; empty at the end."""
@@ -167,7 +179,7 @@ class _Stream:
                 return self._text[self._at]
             if self._ended:
                 return ""
-            self._read(_CHUNK)
+            self._read(1)
 
     def wrong(self, what: str) -> InputError:
         if self._row:
@@ -190,15 +202,16 @@ class _Stream:
         self._at += 1
         return True
 
-    def _read(self, most: int) -> None:
-        try:
-            data = self._stream.read(most)
-            text = self._decoder.decode(data, final=not data)
-        except OSError as error:
-            raise InputError(f"{self._file}: cannot be read: {error.strerror}.") from None
-        except UnicodeDecodeError:
-            raise InputError(f"{self._file}: not UTF-8 text.") from None
-        if not data:
-            self._ended = True
-            self._stream.close()
-        self._text, self._at = self._text[self._at :] + text, 0
+    def _read(self, least: int) -> None:
+        """Take at least so many characters more, as far as there are."""
+        text = [self._text[self._at :]]
+        more = 0
+        while not self._ended and more < least:
+            piece = next(self._pieces, None)
+            self._ended = piece is None
+            try:
+                text.append(self._decoder.decode(piece or b"", final=self._ended))
+            except UnicodeDecodeError:
+                raise InputError(f"{self._file}: not UTF-8 text.") from None
+            more += len(text[-1])
+        self._text, self._at = "".join(text), 0

@@ -1,7 +1,8 @@
 """The judges that scored the edits of one folder: each has its verdicts and its own tables.
 
-`scores/JUDGE/CATEGORY/PAIR.json` is a verdict, `tables/JUDGE/` has the judge's tables, which no
-other judge writes. A verdict on an edit that was made anew since does not count.
+`scores/JUDGE/CATEGORY/PAIR.json` is a verdict (in `scores-2/…` that on a pair's second edit),
+`tables/JUDGE/` has the judge's tables, which no other judge writes. A verdict on an edit that was
+made anew since does not count.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from apps.edit_benchmark.attempt import SCORES, verdict_place
 from apps.edit_benchmark.categories import category_folder
 from apps.edit_benchmark.records import Record, mass_of, outcome_of_verdict, parts_of_calls
 from apps.edit_benchmark.summary import JudgedBy, OtherJudge, read_makers
@@ -22,7 +24,7 @@ from core.names import bounded
 from core.paths import as_text, on_disk
 from core.store.outputs import storage_error
 
-SCORES, TABLES = "scores", "tables"
+TABLES = "tables"
 MAX_KEPT = 200  # bytes of a judge's name, where a hash follows it
 NOT_JUDGED = "This judge has not scored the edit as it is now."
 
@@ -61,9 +63,13 @@ def _kept_tables(folder: Path, judged_by: JudgedBy) -> Path:
 
 
 def verdict_file(folder: Path, judge: str, record: Record) -> Path:
-    """Where a judge's verdict on a pair lies, if it has one."""
-    name = f"{category_folder(record.category)}/{record.pair_id}.json"
-    return folder / SCORES / on_disk(judge) / on_disk(name)
+    """Where a judge's verdict on the edit of a pair that counts lies, if it has one."""
+    return _verdict_file(folder, judge, record, record.chosen or 0)
+
+
+def _verdict_file(folder: Path, judge: str, record: Record, number: int) -> Path:
+    name = f"{category_folder(record.category)}/{record.pair_id}"
+    return folder / on_disk(verdict_place(name, judge, number))
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,8 @@ class Judged:
 
     Attributes:
         libraries: versions of those that computed the verdicts of the run's own judge.
-        usage: what its server was asked and counted; None where no server was asked.
+        usage: what its server was asked and counted, about all edits of the pairs; None where no
+            server was asked.
         others: all judges but that one.
     """
 
@@ -92,7 +99,13 @@ def read_judges(folder: Path, records: Sequence[Record], judge: str) -> Judged:
     shown = [_shown(folder, r, verdict) for r, verdict in zip(records, own, strict=True)]
     names = (as_text(p.name) for p in (folder / SCORES).glob("*") if p.is_dir())
     others = (_other(folder, name, records, shown) for name in sorted(names) if name != judge)
-    return Judged(_libraries(own), usage_of(own), [other for other in others if other is not None])
+    every = (
+        verdict_at(_verdict_file(folder, judge, record, number))
+        for record in records
+        for number in range(len(record.edits or (record,)))
+    )
+    known = [other for other in others if other is not None]
+    return Judged(_libraries(own), usage_of(every), known)
 
 
 def verdict_at(file: Path) -> dict[str, Any] | None:

@@ -47,17 +47,24 @@ def choose_roles(
     return editor, judging_role(settings, settings, judge_devices, config_folder)
 
 
-def workplace_of(settings: BenchmarkSettings, device_ids: list[int] | None) -> Workplace:
+def workplace_of(
+    settings: BenchmarkSettings, device_ids: list[int] | None, num_gpus: int | None = None
+) -> Workplace:
     """The devices of a benchmark, and what runs workers on them.
+
+    Args:
+        device_ids: which GPUs, instead of the settings'.
+        num_gpus: how many, instead of those; without CUDA, how many CPU workers.
 
     Raises:
         DeviceError, InputError: they cannot be had.
     """
-    ids = device_ids if device_ids is not None else settings.device_ids
-    found = choose_workplace(settings, None, ids)
-    if settings.engine == "local" and found.devices[0].kind == "cpu" and ids is None:
+    ids = device_ids if device_ids is not None or num_gpus is not None else settings.device_ids
+    found = choose_workplace(settings, num_gpus, ids)
+    unsaid = ids is None and num_gpus is None
+    if settings.engine == "local" and found.devices[0].kind == "cpu" and unsaid:
         return choose_workplace(settings, settings.cpu_workers, None)
-    return replace(found, are_named=ids is not None)
+    return replace(found, are_named=not unsaid)
 
 
 def _devices(

@@ -13,6 +13,7 @@ from typing import Any
 
 from loguru import logger
 
+from apps.edit_benchmark.long_text import LongText, holds_long_text
 from core.errors import InputError
 from core.names import cleaned, cut
 from core.validation import misspelt, shown
@@ -54,7 +55,7 @@ def text_of(
         return default
     if not isinstance(value, str):
         raise InputError(f"{name}: expected text (found {shown(value)}).")
-    return value
+    return value.whole() if isinstance(value, LongText) else value
 
 
 def label_of(row: Mapping[str, Any], name: str, default: str | None = None) -> str:
@@ -112,6 +113,9 @@ def kept(columns: Mapping[str, Any]) -> dict[str, Any]:
     left_out: list[str] = []
     room = MAX_KEPT_BYTES
     for name, value in columns.items():
+        if holds_long_text(value):
+            left_out.append(name)
+            continue
         try:
             plain = _without_nan(value)
             size = len(json.dumps({name: plain}, allow_nan=False))

@@ -1,5 +1,6 @@
 """One benchmark run: pairs to edits to scores."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,7 +8,10 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from apps.edit_benchmark.best_of import best_of
+from apps.edit_benchmark.chosen_pairs import RecordedPairs
 from apps.edit_benchmark.data_set import MAPPED, form_of
+from apps.edit_benchmark.drift_meter import DriftMeter
+from apps.edit_benchmark.drifts import Measured
 from apps.edit_benchmark.editing import Edit
 from apps.edit_benchmark.edits import Edits, lora_folders
 from apps.edit_benchmark.engine_choice import EngineChoice
@@ -22,6 +26,7 @@ from apps.edit_benchmark.recognised import judged_with, read_as
 from apps.edit_benchmark.roles import choose_roles, workplace_of
 from apps.edit_benchmark.scores import Scores
 from apps.edit_benchmark.settings import BenchmarkSettings
+from apps.record_filter import Condition
 from core.checkpoints.lora_files import LoraInspector
 from core.devices.device import Device
 from core.devices.model_choice import ModelChoice
@@ -29,7 +34,7 @@ from core.dry_run.planner import quiet
 from core.dry_run.run_plan import RunPlan
 from core.engine.backend import WorkerBackend
 from core.engine_choice import Workplace, server_of
-from core.events import Event, Listener, ignore, tell
+from core.events import Event, Listener, TaskEnded, ignore, tell
 from core.intake.plan_summary import PlanSummary
 from core.intake.planning import Plan, tell_plan
 from core.judge import Judge
@@ -60,6 +65,7 @@ class EditBenchmark:
         dry_run: the folder is only looked at, and `plan` is all that is asked for.
         score_only: a folder with the edits, whoever made them: they are only scored, and no editor
             is loaded.
+        num_gpus: how many GPUs; all by default. Without CUDA, CPU workers.
 
     Attributes:
         listener: called with events (`core.events`) from the engine's thread and the caller's.
@@ -83,6 +89,7 @@ class EditBenchmark:
         backend: WorkerBackend | None = None,
         dry_run: bool = False,
         score_only: Path | None = None,
+        num_gpus: int | None = None,
     ) -> None:
         occupy_standard_descriptors()
         if data is not None:
@@ -95,7 +102,7 @@ class EditBenchmark:
             device_ids if device_ids is not None else settings.device_ids,
             lambda served: choose_roles(
                 settings,
-                self._workplace_for(device_ids, served),
+                self._workplace_for(device_ids, num_gpus, served),
                 config_folder,
                 lora_folders(settings),
                 inspector,
@@ -124,6 +131,7 @@ class EditBenchmark:
             given = self._workplace.backend
         choice = EngineChoice(settings, self._roles, self._server, given)
         self._execution = Execution(choice, self._session, self._tell)
+        self._drifts = DriftMeter(self.root.folder)
         self._pairs: list[Pair] = []
 
     # -- what it is ----------------------------------------------------------
@@ -186,17 +194,33 @@ class EditBenchmark:
     def close(self) -> None:
         """Kill what still runs and close the ledger."""
         self._execution.close()
+        self._drifts.finish()
         self._session.close()
         if self._workplace is not None:
             self._workplace.close()
 
     def _workplace_for(
-        self, device_ids: list[int] | None, served: "ServedModels | None"
+        self, device_ids: list[int] | None, num_gpus: int | None, served: "ServedModels | None"
     ) -> Workplace | None:
-        self._workplace = None if served is not None else workplace_of(self.settings, device_ids)
+        self._workplace = None
+        if served is None:
+            self._workplace = workplace_of(self.settings, device_ids, num_gpus)
         return self._workplace
 
     # -- planning ------------------------------------------------------------
+
+    def chosen(
+        self, pairs: PairSet, only: Collection[str], conditions: Sequence[Condition]
+    ) -> PairSet:
+        """Pairs by their ids, or by what the folder has on record of them; see `RecordedPairs`.
+
+        Raises:
+            InputError: an id is no pair's.
+        """
+        settings = self.settings
+        suffix, edits = settings.workers.picture_suffix, settings.edits_per_pair
+        recorded = RecordedPairs(self._session.entries(), self.judge_name, suffix, edits)
+        return PairSet(pairs.name, recorded.chosen(pairs.pairs, only, conditions))
 
     def prepare(self, pair_set: PairSet) -> Plan:
         """Check every pair and compare with what earlier runs left; the plan is of the edits.
@@ -290,7 +314,16 @@ class EditBenchmark:
 
     def _tell(self, event: Event) -> None:
         """Call the listener of this moment."""
+        if isinstance(event, TaskEnded) and event.shape.kind == "edit":
+            self._measure(event.result)
         tell(self.listener, event)
+
+    def _measure(self, edit: Result) -> None:
+        """Have the drift of an edit measured beside the run; of several edits the one that is
+        chosen will be, at the end."""
+        sources = self._planned_edits.attempts[edit.position].pair.source_images
+        if edit.output_path and sources and self.settings.edits_per_pair == 1:
+            self._drifts.take(Path(edit.output_path), sources[0])
 
     def status(self) -> RunStatus:
         """How the run stands: edits and scores, speed, time left, workers and failures."""
@@ -333,6 +366,10 @@ class EditBenchmark:
     def finished_edits(self) -> list[Result]:
         """Edits that are there, of this run and of earlier ones."""
         return [r for _, r in sorted(self._execution.edits.items()) if r.success]
+
+    def drifts(self) -> dict[str, Measured]:
+        """Drifts of edits as far as they were measured while the run went on."""
+        return self._drifts.finish()
 
     def edits_made(self) -> list[Edit]:
         """How each finished edit was made."""

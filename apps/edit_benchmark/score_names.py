@@ -56,6 +56,12 @@ AGAINST = {
 }
 
 
+def is_better_lower(name: str) -> bool:
+    """Whether less of a score is better: differences are, similarities and ratings are not."""
+    metric, _, end = name.rpartition("_")
+    return metric in ("l1", "l2", "lpips") and end in AGAINST
+
+
 def decimals(name: str) -> int:
     """Digits after the point that tell two values of a score apart: more for shares of 1."""
     metric = name.rpartition("_")[0]

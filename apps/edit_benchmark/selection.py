@@ -61,7 +61,7 @@ class Choice:
             found = [pair for pair in found if pair.category in wanted]
         if self.sample is not None:
             found = self._sampled(found)
-        return _with_turns_before(found[: self.limit], pairs)
+        return with_turns_before(found[: self.limit], pairs)
 
     def _sampled(self, pairs: list[Pair]) -> list[Pair]:
         assert self.sample is not None
@@ -85,7 +85,7 @@ def _turns(pair: Pair, by_name: dict[str, Pair]) -> list[Pair]:
     return turns
 
 
-def _with_turns_before(found: list[Pair], pairs: Sequence[Pair]) -> list[Pair]:
+def with_turns_before(found: list[Pair], pairs: Sequence[Pair]) -> list[Pair]:
     """`found` with the turns that it starts from, whatever left those out."""
     names = {pair.name for pair in found}
     if all(not pair.follows or pair.follows in names for pair in found):

@@ -13,6 +13,7 @@ from apps.edit_benchmark.arrow_tables import picture_columns, plain_rows
 from apps.edit_benchmark.embedded import Embedded
 from apps.edit_benchmark.encoded_pictures import DATA_URL
 from apps.edit_benchmark.json_rows import LINES, json_rows
+from apps.edit_benchmark.long_text import LongText
 from apps.edit_benchmark.rows import inside, kept, label_of, text_of
 from core.errors import InputError
 from core.validation import shown
@@ -75,25 +76,32 @@ class Row:
         """
         value = self.values.get(name)
         values = value if isinstance(value, list | tuple) else [value]
-        values = [each for each in values if not _is_none(each)]
-        if not values:
+        several = values is value
+        there = [(i, each) for i, each in enumerate(values) if not _is_none(each)]
+        if not there:
             if default is None:
                 raise InputError(f"{name}: is missing or empty; expected the name of a picture.")
             return default
-        return tuple(self._file(each, name) for each in values)
+        return tuple(self._file(each, name, i if several else None) for i, each in there)
 
-    def _file(self, value: Any, name: str) -> str:
+    def _file(self, value: Any, name: str, item: int | None) -> str:
         if isinstance(value, Embedded):
             return value
         if not isinstance(value, str):
             raise InputError(f"{name}: expected the name of a picture (found {shown(value)}).")
         if value.startswith(DATA_URL) and self.file.suffix.lower() in JSON:
-            return self.encoded(name)
+            return self.encoded(name, item)
         return str(located(self.folder, value, name))
 
-    def encoded(self, name: str) -> Embedded:
-        """The address of the picture that stands in a field as base64 text."""
-        return Embedded(self.file, name, self.number - 1)
+    def encoded(self, name: str, item: int | None = None) -> Embedded:
+        """The address of the picture that stands in a field as base64 text.
+
+        Args:
+            item: which one, where the field is a list.
+        """
+        value = self.values.get(name)
+        text = value if isinstance(value, LongText) else None
+        return Embedded(self.file, name, self.number - 1, item, text)
 
     def others(self, *read: str) -> dict[str, Any]:
         """Fields that were not read, as far as they can be kept."""

@@ -13,12 +13,13 @@ from apps.edit_images.options import asks_for_variants, check_source, parse_argu
 from apps.edit_images.settings import EditSettings, load_edit_settings
 from apps.interrupts import Interrupts
 from apps.picture_commands.command import Work, create_generator, do, run_command
-from apps.picture_commands.settings import laid_over, with_options
+from apps.picture_commands.settings import with_options
 from apps.prompts.words import EDITS
 from core.engine.backend import WorkerBackend
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.paths import as_text, user_path
 from core.seeds import RANDOM
+from core.settings_file import laid_over
 
 if TYPE_CHECKING:
     from apps.picture_commands.again import Again

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.prompts.entries import ending_says
+from apps.prompts.forms import ending_says
 from apps.prompts.text import STDIN
 from core.errors import InputError
 from core.paths import as_text, user_path
@@ -18,7 +18,7 @@ ENDINGS = (
     ".avif", ".heic", ".heif",
 )  # fmt: skip
 """Of files in folders that are taken for pictures; a file that is named may have any other."""
-TABLE_ENDINGS = (".txt", ".text")  # beside those of `apps.prompts.entries`
+TABLE_ENDINGS = (".txt", ".text")  # beside those of `apps.prompts.forms`
 _DIGITS = re.compile(r"(\d+)")
 
 

@@ -57,6 +57,10 @@ class LiveGallery:
         self._process: subprocess.Popen[str] | None = None
         self._starting = threading.Lock()
 
+    def leave_out(self) -> None:
+        """Make no page after all; the command gallery.py makes it when it is wanted."""
+        self._on = False
+
     @property
     def page(self) -> Path | None:
         """The page, if there is one of this run."""

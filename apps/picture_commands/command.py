@@ -24,6 +24,7 @@ from core.errors import DeviceError, InputError, MultiGPUError, one_line
 from core.intake.task_kinds import Inputs
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.settings import Settings
+from core.tasks import Result, in_input_order
 
 if TYPE_CHECKING:
     from apps.picture_commands.again import Again
@@ -175,18 +176,20 @@ def do(
         plan = generator.prepare(inputs, [source.folder])
         if again is not None:
             again.expect(plan)
-        results = run.execute(plan, f"{source.noun}s", work.why_moved, work.draws)
+        results: list[Result] = []
+        take = None if again is None else results.append
+        tally = run.execute(plan, f"{source.noun}s", work.why_moved, work.draws, take)
     finally:
         generator.stop(at_once=True)
     if not told and source.passed_over is not None:
         logger.warning(source.passed_over)
     if options.progress != "json":
-        print_summary(results, generator, source.noun, interrupts.command)
+        print_summary(tally, generator, source.noun, interrupts.command)
         if again is not None:
-            print(one_line(again.compare(results)))
+            print(one_line(again.compare(in_input_order(results))))
     if interrupts.count:
         return INTERRUPTED
-    complete = all(r.success for r in results) and generator.tables_error is None
+    complete = tally.all_succeeded and generator.tables_error is None
     return ALL_DONE if complete else SOME_FAILED
 
 

@@ -7,6 +7,7 @@ from apps.arguments import (
     add_engine_options,
     add_gallery_option,
     add_output_options,
+    add_record_options,
     add_server_options,
     folder_name,
     gpu_ids,
@@ -30,20 +31,11 @@ def add_choice_options(group: Group, things: str, condition: str) -> None:
         condition: an example of a condition on a text.
     """
     add = group.add_argument
-    add(
-        "--only",
-        nargs="+",
-        action="extend",
-        metavar="ID",
-        help="only the pictures with these ids, as log lines and results.jsonl call them",
-    )
-    add("--only-failed", action="store_true", help="only what failed in an earlier run")
-    add(
-        "--where",
-        action="append",
-        metavar="FIELD=VALUE",
-        help="only pictures whose record says so, such as status=failed, lora=ink*, seconds>30 or "
-        f"{condition}; all conditions have to hold",
+    add_record_options(
+        group,
+        "pictures",
+        "log lines and results.jsonl",
+        f"status=failed, lora=ink*, seconds>30 or {condition}",
     )
     add("--limit", type=positive, metavar="N", help=f"only the first N {things}")
     add(

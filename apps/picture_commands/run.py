@@ -1,20 +1,25 @@
 """A prepared batch on its way: plan, workers, view, results."""
 
+from collections.abc import Callable
+
 from loguru import logger
 
 from apps.gallery.live import LiveGallery
 from apps.interrupts import Interrupts
 from apps.progress import Mode, View, create_view
+from apps.run_summary import Tally
 from core.devices.automatic_model import Automatic
 from core.devices.model_choice import GENERATOR
 from core.events import Event
 from core.intake.planning import Plan, tell_plan
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.paths import as_text
 from core.tasks import Result
 from core.worker_spec import Role
 from demo_model.vocabulary import unknown_words
 
 MAX_SHOWN_WORDS = 20
+MOST_ON_A_PAGE = 100_000  # with more, to look at all of them takes minutes and gigabytes
 
 
 class Run:
@@ -41,21 +46,50 @@ class Run:
         if self._view is not None:
             self._view.show(event)
 
-    def execute(self, plan: Plan, what: str, why_moved: str, draws: bool = True) -> list[Result]:
-        """Do what a plan says is to be done.
+    def execute(
+        self,
+        plan: Plan,
+        what: str,
+        why_moved: str,
+        draws: bool = True,
+        told: Callable[[Result], None] | None = None,
+    ) -> Tally:
+        """Do what a plan says is to be done; returns what became of it, in numbers.
 
         Args:
             what: the word for its inputs.
             why_moved: said where inputs stand at other places than before.
             draws: pictures are drawn, too, and not edited alone.
+            told: takes each result; nothing keeps them.
         """
+        tally = Tally()
+
+        def tell(result: Result) -> None:
+            tally.add(result)
+            if told is not None:
+                told(result)
+
+        self._execute(plan, what, why_moved, draws, tell)
+        return tally
+
+    def _execute(
+        self, plan: Plan, what: str, why_moved: str, draws: bool, told: Callable[[Result], None]
+    ) -> None:
         generator = self._generator
         for result in plan.settled:
             if not result.success:
                 logger.error(f"{result.task_id}: {result.status}: {result.error}")
         tell_plan(plan.summary, what, why_moved)
+        if self._generator.settings.gallery and plan.to_run + len(plan.settled) > MOST_ON_A_PAGE:
+            self._gallery.leave_out()
+            folder = as_text(generator.output_folder)
+            logger.info(
+                f"No page is kept up of more than {MOST_ON_A_PAGE:,} {what}; python gallery.py "
+                f"{folder} makes one."
+            )
         if not plan.to_run and self._mode != "json":
-            return generator.execute(plan)
+            generator.run(plan, told)
+            return
         _tell_unknown_words(generator, plan)
         generator.use_at_most(plan.to_run)
         view = create_view(generator.tracker, self._mode, self._log_level)
@@ -64,14 +98,14 @@ class Run:
             for result in plan.settled:
                 view.settled(result, "generate" if draws else "edit")
             if not plan.to_run:
-                return generator.execute(plan)
+                generator.run(plan, told)
+                return
             self._interrupts.run = generator
             if draws:
                 generator.start()
-            results = generator.execute(plan)
+            generator.run(plan, told)
             generator.stop(at_once=self._interrupts.count > 1)
             self._view = None
-        return results
 
 
 def _tell_unknown_words(generator: MultiGPUImageGenerator, plan: Plan) -> None:

@@ -1,13 +1,14 @@
 """Settings of a run: those of files, with the command line's over them."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from apps.arguments import with_engine_options
 from core.errors import InputError
 from core.paths import as_text
 from core.settings import Settings
+from core.settings_file import laid_over
 
 S = TypeVar("S", bound=Settings)
 OF_RUNS = ("output_dir", "seed", "use_server", "gallery")
@@ -36,18 +37,6 @@ def with_options(
         raise InputError("--quality: PNG is lossless; use it with --format jpeg or webp.")
     changed = laid_over(settings, {**changes, "workers": of_files}, load)
     return with_engine_options(options, changed)
-
-
-def laid_over(settings: S, changes: Mapping[str, Any], load: Callable[[Any], S]) -> S:
-    """Settings with others over them; of a section with single ones."""
-    known = settings.model_dump(exclude_unset=True)
-    for key, value in changes.items():
-        is_section = isinstance(value, Mapping)
-        if not is_section:
-            known[key] = value
-        elif value:
-            known[key] = {**(known.get(key) or {}), **value}
-    return load(known)
 
 
 def _given(options: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any]:

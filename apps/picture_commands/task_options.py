@@ -7,7 +7,7 @@ from apps.prompts.selection import chosen
 from apps.prompts.settings import loras_of, read_changes, read_grid, seed_axis
 from apps.prompts.variants import Variants, with_alternatives
 from apps.prompts.words import Words
-from apps.record_filter import FAILED, read_condition
+from apps.record_filter import conditions_of
 from core.errors import InputError
 from core.intake.task_kinds import Inputs
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
@@ -56,12 +56,7 @@ def chosen_of(
     generator: MultiGPUImageGenerator,
 ) -> Inputs:
     """The inputs that --only, --only-failed and --where leave."""
-    try:
-        conditions = [read_condition(as_text(text)) for text in options.where or ()]
-    except InputError as error:
-        raise InputError(f"--where: {error}") from None
-    if options.only_failed:
-        conditions.append(FAILED)
+    conditions = conditions_of(options)
     only = dict.fromkeys(as_text(id) for id in options.only or ())
     records, folder = generator.records(), str(generator.output_folder)
     return chosen(inputs, records, folder, only, conditions, settings.seed)

@@ -5,6 +5,7 @@ one, be it the first, is an error in its place.
 """
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,10 @@ def _json_lines(text: str) -> list[Any] | None:
     weighed against lines that can only be parts of a longer document.
     """
     # By line feeds alone: JSON text may hold U+2028 as it is.
-    lines = [(number, line.strip(_BLANK)) for number, line in enumerate(text.split("\n"), start=1)]
-    lines = [(number, line) for number, line in lines if line and not line.startswith(_COMMENTS)]
+    lines = list(entry_lines(text.split("\n")))
     if not lines:
         return None
-    entries = [_entry(number, line) for number, line in lines]
+    entries = [read_line(number, line) for number, line in lines]
     if not isinstance(entries[0], (dict, str)):
         if lines[0][1].startswith("[") and isinstance(entries[0], InputError):
             return None
@@ -125,7 +125,16 @@ def _json_lines(text: str) -> list[Any] | None:
     return entries
 
 
-def _entry(number: int, line: str) -> Any:
+def entry_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Number and content of each line of JSONL that is neither blank nor a comment."""
+    for number, raw in enumerate(lines, start=1):
+        line = raw.strip(_BLANK)
+        if line and not line.startswith(_COMMENTS):
+            yield number, line
+
+
+def read_line(number: int, line: str) -> Any:
+    """What a line of JSONL says; an InputError if it is no JSON."""
     if not is_text(line):
         return InputError(f"line {number}: not UTF-8 text.")
     try:
@@ -136,7 +145,12 @@ def _entry(number: int, line: str) -> Any:
 
 def parsed(text: str) -> Any:
     """A JSON value. NaN, as tables write it where a cell is empty, counts as left out."""
-    return json.loads(text, parse_constant=lambda name: None if name == "NaN" else float(name))
+    return json.loads(text, parse_constant=constant)
+
+
+def constant(name: str) -> float | None:
+    """What NaN and the infinities stand for, which JSON itself does not know."""
+    return None if name == "NaN" else float(name)
 
 
 def _is_part(line: str, entry: Any) -> bool:
@@ -145,7 +159,7 @@ def _is_part(line: str, entry: Any) -> bool:
         return False
     if line[0] in '[]}"' or line == "{" or line.endswith(("[", "{")):
         return True
-    return line.endswith(",") and not isinstance(_entry(0, line[:-1]), InputError)
+    return line.endswith(",") and not isinstance(read_line(0, line[:-1]), InputError)
 
 
 def _reason(error: Exception) -> str:

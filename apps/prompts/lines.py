@@ -1,5 +1,6 @@
 """A text file with a prompt on each line. Blank lines and lines that begin with `#` are none."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from apps.prompts.entry_list import Entries
@@ -15,13 +16,19 @@ def read_lines(text: str) -> Entries:
     """The prompts of a text; a line that is no text is an InputError in its place."""
     entries: list[Any] = []
     numbers: list[int] = []
-    for number, raw in enumerate(text.split("\n"), start=1):
+    for number, entry in prompt_lines(text.split("\n")):
+        entries.append(entry)
+        numbers.append(number)
+    return Entries(entries, places=lambda index: f"line {numbers[index]}")
+
+
+def prompt_lines(lines: Iterable[str]) -> Iterator[tuple[int, str | InputError]]:
+    """Number and prompt of each line that holds one."""
+    for number, raw in enumerate(lines, start=1):
         line = raw.strip(_BLANK)
         if not line or line.startswith(COMMENT):
             continue
-        numbers.append(number)
         if not is_text(line):
-            entries.append(InputError("not UTF-8 text."))
+            yield number, InputError("not UTF-8 text.")
         else:
-            entries.append(line.removeprefix("\\") if line.startswith(ESCAPED) else line)
-    return Entries(entries, places=lambda index: f"line {numbers[index]}")
+            yield number, line.removeprefix("\\") if line.startswith(ESCAPED) else line

@@ -15,7 +15,7 @@ from apps.prompts.variants import like
 from apps.prompts.words import Words
 from core.checkpoints.lora_files import lora_name
 from core.errors import InputError
-from core.intake.task_kinds import Inputs, TaskInput, at_its_place
+from core.intake.task_kinds import Inputs, TaskInput, at_its_place, rereadable
 from core.names import bounded, cleaned, cut
 from core.seeds import RANDOM, seed_of_task
 from core.store.outputs import PICTURE_SUFFIXES
@@ -45,6 +45,11 @@ class PictureNames:
         self._suffix = "" if pattern.lower().endswith(PICTURE_SUFFIXES) else suffix
         self._first_seed = first_seed
         self._parts = _parts(pattern, words)
+
+    @property
+    def rereadable(self) -> bool:
+        """As the inputs are that they are made of."""
+        return rereadable(self._inputs)
 
     def __len__(self) -> int:
         return len(self._inputs)

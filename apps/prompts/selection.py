@@ -2,20 +2,15 @@
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from apps.prompts.variants import like
-from apps.record_filter import Condition, all_hold, view_of
-from core.errors import InputError
+from apps.record_filter import Condition, all_hold, refuse_unknown, view_of
 from core.intake.admission import claimed_id
 from core.intake.task_kinds import Inputs, TaskInput
 from core.seeds import RANDOM, seed_of_task
 from core.store.ledger import Entry
 from core.store.outputs import output_key
-from core.validation import shown
-
-MOST_SHOWN = 5  # ids that one message names
 
 
 def chosen(
@@ -49,7 +44,7 @@ def chosen(
         entry = records.get(_key(task, folder)) or without_output.get(id)
         if all_hold(conditions, view_of(entry, task, id)):
             found.append(with_seed(given, index, first_seed))
-    _refuse_unknown(only, ids)
+    refuse_unknown(only, ids)
     return found
 
 
@@ -70,13 +65,3 @@ def with_seed(given: TaskInput, index: int, first_seed: int) -> TaskInput:
     if not isinstance(given, Mapping) or given.get("seed") is not None or first_seed == RANDOM:
         return given
     return like(given, {**given, "seed": seed_of_task(first_seed, index)})
-
-
-def _refuse_unknown(only: Collection[str], ids: Collection[str]) -> None:
-    unknown = [id for id in only if id not in ids]
-    if not unknown:
-        return
-    near = get_close_matches(unknown[0], sorted(ids), 1)
-    hint = f"did you mean {near[0]}?" if near else f"ids here are like {min(ids, default='none')}."
-    names = ", ".join(shown(id) for id in unknown[:MOST_SHOWN])
-    raise InputError(f"--only: nothing here is called {names}; {hint}")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sized
 
 from apps.prompts.selection import with_seed
 from apps.prompts.shard import Shard
-from core.intake.task_kinds import Inputs, TaskInput
+from core.intake.task_kinds import Inputs, TaskInput, rereadable
 
 
 class SharedOut(Sized):
@@ -16,6 +16,11 @@ class SharedOut(Sized):
 
     def __init__(self, inputs: Inputs, part: Shard, first_seed: int) -> None:
         self._inputs, self._part, self._first_seed = inputs, part, first_seed
+
+    @property
+    def rereadable(self) -> bool:
+        """As the inputs are that they are made of."""
+        return rereadable(self._inputs)
 
     def __len__(self) -> int:
         return max(0, -(-(len(self._inputs) - self._part.number + 1) // self._part.of))

@@ -8,7 +8,7 @@ says it outright. A damaged row fails alone.
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -109,27 +109,75 @@ def read_table(text: str, words: Words) -> Entries:
     Raises:
         InputError: its header cannot be used; the message lacks the file.
     """
-    try:
-        header = _Header(text, words)
-        fields = header.fields(words)
-    except csv.Error as error:
-        raise InputError(f"line 1: {error}.") from None
+    table = Table(text, words)
     entries: list[Any] = []
     lines: list[int] = []
-    for line, row in _rows(header):
-        entries.append(row if isinstance(row, InputError) else _entry(row, fields, header, words))
-        lines.append(line + header.line)
-    return Entries(
-        entries, places=lambda index: f"row {index + 1} (line {lines[index]})", by_id=True
-    )
+    for line, entry in table.entries(io.StringIO(table.rest, newline="")):
+        entries.append(entry)
+        lines.append(line)
+    return Entries(entries, places=lambda index: place_of(index, lines[index]), by_id=True)
 
 
-def _rows(header: _Header) -> Iterator[tuple[int, list[str] | InputError]]:
+def place_of(index: int, line: int) -> str:
+    """Where a row stands."""
+    return f"row {index + 1} (line {line})"
+
+
+class Table:
+    """What the header of a table says of its rows.
+
+    Args:
+        text: begins with the header; rows may follow.
+
+    Attributes:
+        header_ends: number of the line that the header is on.
+
+    Raises:
+        InputError: the header cannot be used; the message lacks the file.
+    """
+
+    def __init__(self, text: str, words: Words) -> None:
+        try:
+            self._header = _Header(text, words)
+            self._fields = self._header.fields(words)
+        except csv.Error as error:
+            raise InputError(f"line 1: {error}.") from None
+        self._words = words
+        self.header_ends = self._header.line
+
+    @property
+    def rest(self) -> str:
+        """The text below the header."""
+        return self._header.rest
+
+    def entries(self, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
+        """Number of its first line and entry of each row.
+
+        Args:
+            lines: those below the header.
+        """
+        for line, row in _rows(lines, self._header.delimiter):
+            if isinstance(row, InputError):
+                yield line + self.header_ends, row
+            else:
+                entry = _entry(row, self._fields, self._header, self._words)
+                yield line + self.header_ends, entry
+
+    def count(self, lines: Iterable[str]) -> int:
+        """How many rows there are.
+
+        Args:
+            lines: those below the header.
+        """
+        return sum(1 for _ in _rows(lines, self._header.delimiter))
+
+
+def _rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str] | InputError]]:
     """Number of its first line and cells of each row that is not blank."""
     reader = csv.reader(
-        io.StringIO(header.rest, newline=""),
-        delimiter=header.delimiter,
-        skipinitialspace=header.delimiter != "\t",
+        lines,
+        delimiter=delimiter,
+        skipinitialspace=delimiter != "\t",
         strict=True,
     )
     while True:

@@ -7,6 +7,7 @@ UTF-32 with one. Lines end in line feeds afterwards.
 import codecs
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from loguru import logger
 
@@ -14,6 +15,7 @@ from core.errors import InputError
 
 MAX_FILE_BYTES = 1_000_000_000
 STDIN = Path("-")
+UTF8 = "utf-8-sig"
 _MARKS = (  # UTF-32's first: that of UTF-16 is its beginning
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -47,10 +49,20 @@ def read_content(path: Path, thing: str = "prompt") -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{shown_path(path)}: cannot be read: {reason}.") from None
-    for beginning, what in _NO_TEXT:
-        if content.startswith(beginning):
-            raise InputError(f"{shown_path(path)}: {what}.")
+    what = what_else(content)
+    if what is not None:
+        raise InputError(f"{shown_path(path)}: {what}.")
     return content
+
+
+def what_else(content: bytes) -> str | None:
+    """What a file is that is certainly no text, and what to do about it; None for any other."""
+    return next((what for start, what in _NO_TEXT if content.startswith(start)), None)
+
+
+def lines_of(path: Path) -> TextIO:
+    """A file of UTF-8 text, to be read line by line: as `decoded` gives it, with surrogates."""
+    return path.open(encoding=UTF8, errors="surrogateescape")
 
 
 def shown_path(path: Path) -> str:
@@ -94,7 +106,7 @@ def encoding_of(content: bytes) -> str:
             zeros, others = head[first::2], head[1 - first :: 2]
             if zeros.count(0) >= _MOSTLY * len(zeros) and not others.count(0):
                 return encoding
-    return "utf-8-sig"
+    return UTF8
 
 
 def decoded(content: bytes, errors: str = "strict") -> str:

@@ -10,7 +10,7 @@ from apps.prompts.alternatives import alternatives
 from apps.prompts.bad_entry import BadEntry
 from apps.prompts.settings import Choice, changed
 from core.errors import InputError
-from core.intake.task_kinds import Inputs, PlacedTask, TaskInput, at_its_place
+from core.intake.task_kinds import Inputs, PlacedTask, TaskInput, at_its_place, rereadable
 from core.names import bounded, counted
 from core.seeds import RANDOM, seed_of_task
 
@@ -51,6 +51,11 @@ class Variants:
         if len(self) > MOST:
             variants = f"{counted(len(inputs), thing)} in {self._each} variants"
             raise InputError(f"{variants} are {len(self)} pictures; the most of one run is {MOST}.")
+
+    @property
+    def rereadable(self) -> bool:
+        """As the inputs are that they are made of."""
+        return rereadable(self._inputs)
 
     def __len__(self) -> int:
         return len(self._inputs) * self._each

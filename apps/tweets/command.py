@@ -27,7 +27,7 @@ from apps.picture_commands.command import (
 )
 from apps.picture_commands.options import CHOICE, VARIANTS
 from apps.picture_commands.run import Run
-from apps.picture_commands.settings import laid_over, with_options
+from apps.picture_commands.settings import with_options
 from apps.picture_commands.summary import print_end
 from apps.prompts.run_names import name_of_run
 from apps.prompts.text import STDIN
@@ -40,6 +40,8 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.names import counted
 from core.paths import as_text, user_path
 from core.settings import Settings, load_settings
+from core.settings_file import laid_over
+from core.tasks import Result, in_input_order
 
 if TYPE_CHECKING:
     from apps.picture_commands.again import Again
@@ -128,8 +130,10 @@ def _run_batch(
             logger.error(batch.refusal)
         run = Run(generator, interrupts, options.progress, log_level(options))
         plan = generator.prepare(batch, [path.absolute().parent])
-        results = run.execute(plan, "pictures", WHY_MOVED, draws="generate" in batch.roles)
-        outcome = batch.write(results)
+        results: list[Result] = []
+        draws = "generate" in batch.roles
+        tally = run.execute(plan, "pictures", WHY_MOVED, draws, results.append)
+        outcome = batch.write(in_input_order(results))
     finally:
         generator.stop(at_once=True)
     if options.progress != "json":
@@ -139,7 +143,7 @@ def _run_batch(
         for what, file in (("results", outcome.output), ("errors", outcome.errors)):
             if file is not None:
                 print(one_line(f"{what}: {as_text(file)}"))
-        print_end(results, generator, interrupts.command)
+        print_end(tally, generator, interrupts.command)
     if interrupts.count:
         return INTERRUPTED
     return SOME_FAILED if outcome.failed or generator.tables_error is not None else ALL_DONE

@@ -11,12 +11,13 @@ docs/TWEETS.md says which names and places of a setting count.
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from apps.prompts.bad_entry import BadEntry
 from apps.prompts.entries import read_entries
-from apps.prompts.entry_list import Entries
+from apps.prompts.entry_list import Entries, EntryList
 from apps.prompts.run_names import file_name, name_of_run
 from apps.prompts.text import STDIN, shown_path
 from core.errors import InputError, one_line
@@ -71,7 +72,7 @@ class TweetFile:
     @property
     def is_read(self) -> bool:
         """All inputs have been made."""
-        return not isinstance(self.inputs, _Unread) or not self.inputs.unread
+        return isinstance(self.inputs, list) or not getattr(self.inputs, "unread", 0)
 
 
 def read_tweets(
@@ -129,9 +130,14 @@ def _tweets(
 ) -> TweetFile:
     name = file_name(found.name) or file_name(stem) or "image"
     reader = _Reader(file, found, name, prompt_from, suffix)
-    entries = list(found.entries[:limit])
-    unread = _Unread(reader, entries)
-    inputs: Inputs = unread if len(entries) > FEW else list(unread)
+    count = len(found.entries) if limit is None else min(limit, len(found.entries))
+    entries = islice(found.entries, count)
+    unread: _Unread | _ReadLater
+    if isinstance(found.entries, list):
+        unread = _Unread(reader, list(entries))
+    else:
+        unread = _ReadLater(reader, found.entries, count)
+    inputs: Inputs = unread if count > FEW else list(unread)
     return TweetFile(name_of_run(stem), folder, inputs, reader)
 
 
@@ -153,6 +159,31 @@ class _Unread:
     def __iter__(self) -> Iterator[TaskInput]:
         while self._entries:
             yield self._reader.task(self._count - len(self._entries), self._entries.popleft())
+
+
+class _ReadLater:
+    """Entries that are read from their file as task inputs are asked for, each time anew.
+
+    Attributes:
+        unread: how many have not been read by whoever iterated last.
+    """
+
+    rereadable = True
+
+    def __init__(self, reader: "_Reader", entries: EntryList, count: int) -> None:
+        self._reader = reader
+        self._entries = entries
+        self._count = self.unread = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[TaskInput]:
+        self._reader.begin_anew()
+        self.unread = self._count
+        for index, entry in enumerate(islice(self._entries, self._count)):
+            self.unread -= 1
+            yield self._reader.task(index, entry)
 
 
 class _Reader:
@@ -177,6 +208,10 @@ class _Reader:
                 self._shared.append(self._layer_of_all(holder, where))
             except InputError as error:
                 self._unusable = self._unusable or InputError(f"{where}: {error}")
+
+    def begin_anew(self) -> None:
+        """Forget what was seen of entries: they are read once more."""
+        self._passed_over.clear()
 
     def task(self, index: int, entry: Any) -> TaskInput:
         task_id = f"{self._name}_{index:02d}"

@@ -1,10 +1,11 @@
 """How far one driver goes: `python -m benchmarks.scaling [PART ...] [--full] [--plots FOLDER]`.
 
 Parts: `decisions` (the scheduler's microseconds), `runs` (whole runs on simulated devices, with
-their records), `driver` (what the engine's loop costs by the number of devices). Devices are
-arithmetic; scheduler, rules of retry and ledger are the engine's own. Without `--full` it is small
-enough for a laptop's coffee break; with it, 4,096 GPUs and 10 million tasks take hours and some
-15 GB of disk (`--ledgers`) and memory. `docs/SCALING.md` says what came of it.
+their records), `memory` (what an ended task leaves in the driver), `driver` (what the engine's loop
+costs by the number of devices). Devices are arithmetic; scheduler, rules of retry and ledger are
+the engine's own. Without `--full` it is small enough for a laptop's coffee break; with it, 4,096
+GPUs and 10 million tasks take hours and some 15 GB of disk (`--ledgers`). `docs/SCALING.md` says
+what came of it.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from typing import TypeVar
 
 from benchmarks.scaling.decisions import Decisions, measure
 from benchmarks.scaling.driver import DriverOutcome, drive
+from benchmarks.scaling.memory import MemoryOutcome
+from benchmarks.scaling.memory import measure as measure_memory
 from benchmarks.scaling.plots import Chart
 from benchmarks.scaling.simulation import Outcome, simulate
 from benchmarks.scaling.workload import MEGAPIXEL, SIDES, Case, Speeds, Workload
@@ -31,7 +34,8 @@ POISON = 5  # tasks of a million
 SECONDS = (1.0, 3.5, 10.0)  # of a task, for the driver
 MEAN_WORK = sum(width * height for width, height in SIDES) / len(SIDES) / MEGAPIXEL
 BOUND_US = 50.0
-PARTS = ("decisions", "runs", "driver")
+PARTS = ("decisions", "runs", "memory", "driver")
+LOOKS = (10_000, 100_000, 300_000)  # ended tasks
 
 
 def in_a_process(call: Callable[..., T], *args: object) -> T:
@@ -83,6 +87,23 @@ def runs(
             flush=True,
         )
     return found
+
+
+def memory(tasks: int, base: str | None) -> MemoryOutcome:
+    """The whole program with workers that take no time."""
+    looks = [look for look in LOOKS if look <= tasks]
+    one = in_a_process(measure_memory, tasks, looks, base)
+    print("\n| ended | MB of the driver | bytes a task since then |")
+    print("| --- | --- | --- |")
+    for ended, resident, each in zip(one.ended, one.resident, ["", *one.each], strict=True):
+        grown = f"{each:.0f}" if isinstance(each, float) else "-"
+        print(f"| {ended:,} | {resident / 1e6:,.1f} | {grown} |")
+    print(
+        f"At most, with the tables at the end: {one.most / 1e6:,.0f} MB; "
+        f"{1e6 * one.seconds_cpu / tasks:,.0f} µs of CPU a task.",
+        flush=True,
+    )
+    return one
 
 
 def driver(
@@ -176,6 +197,7 @@ def main() -> None:
     ran: list[Outcome] = []
     if "runs" in parts:
         ran = runs(gpus, tasks, options.loras, options.slow, options.ledgers)
+    kept = memory(max(tasks[0], LOOKS[1]), options.ledgers) if "memory" in parts else None
     drove: list[DriverOutcome] = []
     if "driver" in parts:
         drove = driver(gpus, options.seconds or SECONDS, options.each, options.ledgers)
@@ -185,6 +207,7 @@ def main() -> None:
         rows = {
             "decisions": [asdict(one) for one in decided],
             "runs": [asdict(one) for one in ran],
+            "memory": None if kept is None else asdict(kept),
             "driver": [asdict(one) for one in drove],
         }
         options.json.write_text(json.dumps(rows, indent=1), "utf-8")

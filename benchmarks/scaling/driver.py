@@ -7,7 +7,7 @@ workers, the pictures' files (none is written, so none gets its name) and the re
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,7 +34,7 @@ from core.store.ledger_entry import Recordable, entry_for
 from core.store.outputs import OutputPath, OutputRoot
 from core.store.replaced import Replaced
 from core.store.results_table import ResultsTable
-from core.tasks import Result
+from core.tasks import Result, Status
 
 ROLE = "generate"
 
@@ -105,7 +105,10 @@ class _Recorder:
     def end(self, attempt: Attempt, ending: Ending, then: Then) -> None:
         self._recorder.end(attempt, ending, self._counted(then))
 
-    def finish(self, results: Sequence[Result], then: Then) -> None:
+    def note(self, result: Result) -> None:
+        """Do nothing: there is no table."""
+
+    def finish(self, results: Sequence[Result], ended: Mapping[Status, int], then: Then) -> None:
         then(None)
 
     def settled(self) -> None:
@@ -159,22 +162,24 @@ class DriverSimulation:
     def run(self) -> DriverOutcome:
         """Play it through."""
         self._clock.install()
-        self._job = self._engine.submit([], self._recorder, sealed=False, promised=self._left)
+        self._job = self._engine.submit(
+            [], self._recorder, sealed=False, promised=self._left, told=lambda _: None
+        )
         self._engine.start()
         self._job.wait()
-        results = self._job.results_so_far()
+        tasks = self._job.progress.total
         self._engine.stop()
         record_cpu: list[float] = []
         self._records.call(lambda: record_cpu.append(time.thread_time()), lambda _: None)
         self._records.close()
         self._ledger.close()
-        assert len(results) == self._case.workload.tasks
+        assert tasks == self._case.workload.tasks
         makespan = self._devices.tally.last_picture - START - self._case.speeds.start
         work = self._work * self._case.speeds.megapixel
         return DriverOutcome(
             self._case.gpus,
-            work / len(results),
-            len(results),
+            work / tasks,
+            tasks,
             self._devices.thread_cpu - self._devices.cpu - self._feed_cpu,
             record_cpu[0],
             self._feed_cpu,

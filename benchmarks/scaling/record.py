@@ -1,6 +1,6 @@
 """A folder's record in the thread that asks for it: the real ledger, without files of pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from core.engine.recorder import Attempt, Ending, Then
@@ -9,7 +9,7 @@ from core.store.folder_recorder import MOST_AT_ONCE, entry_of
 from core.store.ledger import Ledger
 from core.store.ledger_entry import Entry, Recordable, entry_for
 from core.store.outputs import partial_of
-from core.tasks import Result
+from core.tasks import Result, Status
 
 
 class Record:
@@ -85,5 +85,8 @@ class Record:
     def discard(self, attempt: Attempt) -> None:
         """Remove nothing: there is no file."""
 
-    def finish(self, results: Sequence[Result], then: Then) -> None:
+    def note(self, result: Result) -> None:
+        """Do nothing: there is no table."""
+
+    def finish(self, results: Sequence[Result], ended: Mapping[Status, int], then: Then) -> None:
         then(None)

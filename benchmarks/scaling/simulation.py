@@ -28,7 +28,7 @@ from core.engine.job_table import JobTable
 from core.engine.pending import Peer, Worker
 from core.engine.restart_policy import Deaths
 from core.engine.scheduler import Scheduler
-from core.engine.tail import MOST_PEERS, TAIL
+from core.engine.tail import in_tail
 from core.engine.task_state import ActiveAttempt
 from core.events import ignore
 from core.intake.remaining import AT_ONCE
@@ -136,7 +136,7 @@ class Simulation:
         self._seconds = {"scheduling": 0.0, "recording": 0.0}
         self._decisions = 0
         self._found_peers: tuple[tuple[float, int], tuple[Peer, ...]] = ((-1.0, 0), ())
-        self._job = Job(1, lambda *_: None, lambda *_: None)
+        self._job = Job(1, lambda *_: None, lambda *_: None, told=lambda _: None)
         self._job.promise(self._left)
         self._run = JobRun(
             self._job,
@@ -225,7 +225,7 @@ class Simulation:
 
     def _worker(self, gpu: _Gpu) -> Worker:
         workers = len(self._gpus)
-        in_tail = workers <= MOST_PEERS and self._scheduler.waiting(ROLE) <= TAIL * workers
+        has_peers = in_tail(self._scheduler.waiting(ROLE), workers)
         held = frozenset(gpu.loras)
         elsewhere = frozenset(x for x, n in self._held.items() if n > (x in held))
         return Worker(
@@ -233,7 +233,7 @@ class Simulation:
             held,
             others=self._names,
             loras_elsewhere=elsewhere,
-            peers=self._peers() if in_tail else (),
+            peers=self._peers() if has_peers else (),
             load_seconds=self._case.speeds.lora if self._loads else 0.0,
             model=ROLE,
         )

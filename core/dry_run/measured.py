@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +106,7 @@ def measure(maker: Maker, ledger: Ledger, folder: Path | None) -> Measured:
     if folder is None:
         return found
     if _is_of_here(folder):
-        found.take(ledger.finished()[-MOST_RESULTS:], maker)
+        found.take(_newest(ledger), maker)
     found.here = len(found.rates)
     for other in _beside(folder):
         if len(found.rates) >= ENOUGH:
@@ -113,9 +114,13 @@ def measure(maker: Maker, ledger: Ledger, folder: Path | None) -> Measured:
         with suppress(MultiGPUError, OSError):
             copy = copy_of_ledger(other)
             with closing(copy.db):
-                entries = Ledger(copy.db, None).finished()
-            found.take(entries[-MOST_RESULTS:], maker)
+                entries = _newest(Ledger(copy.db, None))
+            found.take(entries, maker)
     return found
+
+
+def _newest(ledger: Ledger) -> Sequence[Entry]:
+    return deque(ledger.finished(), maxlen=MOST_RESULTS)
 
 
 def _beside(folder: Path) -> Iterator[Path]:

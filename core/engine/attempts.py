@@ -37,7 +37,7 @@ class Settle(Protocol):
         worker: str | None,
         error: str | None = None,
         elapsed: float = 0.0,
-        cause: Cause | None = None,
+        cause: str | None = None,
     ) -> None: ...
 
 
@@ -254,7 +254,7 @@ class Attempts:
             )
         elif cause in retry.PASSING and task.history.failures > 1:
             error += f" (after {task.history.failures} attempts)"
-        self._end_task(active, Ending(written, outcome, error, elapsed), outcome, cause)
+        self._end_task(active, Ending(written, outcome, error, elapsed, cause), outcome)
 
     def ended_elsewhere(
         self,
@@ -266,22 +266,19 @@ class Attempts:
     ) -> None:
         """A task has ended without a result, as those decided who had tried it for this engine."""
         if self._retire(active):
-            self._end_task(
-                active, Ending(cause or "error", outcome, error, elapsed), outcome, cause
-            )
+            ending = Ending(cause or "error", outcome, error, elapsed, cause)
+            self._end_task(active, ending, outcome)
 
     def _end_task(
         self,
         active: ActiveAttempt,
         ending: Ending,
         outcome: Literal["failed", "quarantined"],
-        cause: Cause | None,
     ) -> None:
         task, worker = active.task, active.attempt.worker
+        error, elapsed, blame = ending.error, ending.elapsed, ending.blame
         self._record_end(
-            active,
-            ending,
-            lambda: self._settle(task, outcome, worker, ending.error, ending.elapsed, cause),
+            active, ending, lambda: self._settle(task, outcome, worker, error, elapsed, blame)
         )
 
     def _record_end(self, active: ActiveAttempt, ending: Ending, then: Callable[[], None]) -> None:
@@ -313,7 +310,7 @@ class Attempts:
             self._settle(task, "failed", worker, str(refusal), cause="storage")
             self._mind_the_folder(refusal)
 
-        ending = Ending("storage", "failed", str(refusal))
+        ending = Ending("storage", "failed", str(refusal), blame="storage")
         self._recorder.end(active.attempt, ending, self._recording(task, ended))
 
     def _disk_refused(self, active: ActiveAttempt, refusal: Refusal) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,9 +13,10 @@ from core.engine.lora_keeper import LoraKeeper
 from core.engine.pending import Peer, Pending, Worker
 from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
-from core.engine.tail import TAIL, in_tail
+from core.engine.slots import SURE, Group, Slots
+from core.engine.tail import MOST_PEERS, TAIL, in_tail
 from core.engine.task_state import ActiveAttempt, TaskState
-from core.engine.worker_slot import State, WorkerSlot
+from core.engine.worker_slot import WorkerSlot
 from core.fault_points import fault_point
 from core.messages import encode
 
@@ -37,7 +39,7 @@ class Dispatcher:
     """Gives waiting tasks to workers, each after its lease has been recorded.
 
     Args:
-        slots: all of the engine's; its own list, which changes.
+        slots: all of the engine's.
         find: the job and the task that the scheduler has given out.
         run_of: an attempt's job, unless that has ended.
         loras: tells workers of LoRAs between their tasks.
@@ -46,7 +48,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        slots: Sequence[WorkerSlot],
+        slots: Slots,
         scheduler: Scheduler,
         backend: WorkerBackend,
         find: Callable[[Pending], tuple[JobRun, TaskState]],
@@ -62,15 +64,24 @@ class Dispatcher:
         self._loras = loras
         self._copies = copies
         # While slots are given tasks, by model:
-        self._found_serving: dict[str, list[WorkerSlot]] = {}
-        self._found_names: dict[str, frozenset[str]] = {}
         self._found_peers: dict[str, tuple[Peer, ...]] = {}  # until one of them is given a task
+        self._found_fastest: dict[str, float] = {}
+        self._found_late: dict[str, Sequence[forecast.Late]] = {}
+        self._looks: Counter[str] = Counter()  # of idle slots at what others are late with
 
     def give_to_all(self) -> None:
         """Give every slot what it should have now."""
         self._look_anew()
-        for slot in self._slots:
+        busy: tuple[Group, ...] = ("short of work",) if self._may_give_ahead() else ()
+        for slot in self._slots.of("ordered", "free", *busy):
             self._give_to(slot)
+
+    def _may_give_ahead(self) -> bool:
+        """Whether so many tasks wait that busy workers may be given some."""
+        return any(
+            self._scheduler.waiting(name) > TAIL * len(self._slots.serving(name))
+            for name in self._slots.models_at_work
+        )
 
     def give_to(self, slot: WorkerSlot) -> None:
         """Give a slot what it should have now: for its device, and to go on with then."""
@@ -78,19 +89,21 @@ class Dispatcher:
         self._give_to(slot)
 
     def _look_anew(self) -> None:
-        self._found_serving.clear()
-        self._found_names.clear()
         self._found_peers.clear()
+        self._found_fastest.clear()
+        self._found_late.clear()
+        self._looks.clear()
 
     def _give_to(self, slot: WorkerSlot) -> None:
         if slot.orders:  # before its next task, and behind all that it has already
             if not slot.running and slot.is_open and not self._backend.is_gone(slot.name):
                 self._loras.send_next(slot)
             return
-        if not slot.running and slot.is_open:
-            slot.running = _held(self._group_for(slot))
-        if slot.running and not slot.ahead:
-            slot.ahead = _held(self._group_ahead_for(slot))
+        # What is set counts as changed, and would be looked at once more.
+        if not slot.running and slot.is_open and (group := self._group_for(slot)):
+            slot.running = _held(group)
+        if slot.running and not slot.ahead and (group := self._group_ahead_for(slot)):
+            slot.ahead = _held(group)
 
     def began(self, slot: WorkerSlot) -> None:
         """Note that a slot's device begins something new: set its deadline."""
@@ -100,26 +113,21 @@ class Dispatcher:
 
     def may_come_to_idle(self) -> bool:
         """Whether a worker is idle that might get a task by the passing of time alone."""
-        serving = [s for s in self._slots if s.state is State.SERVING and s.wanted]
-        if not any(s.attempts() for s in serving):
+        if not self._slots.any_of("at work"):
             return False
-        return any(not s.running and s.model and s.model.barrier is None for s in serving)
+        free = self._slots.of("free")
+        return any(s.wanted and s.model is not None and s.model.barrier is None for s in free)
 
-    def is_provided_for(self, seconds: float) -> bool:
-        """Whether tasks wait, and no worker's device can run dry so soon; one that loads might.
+    @property
+    def all_are_provided_for(self) -> bool:
+        """Whether tasks wait, and no worker's device can run dry for `SURE` seconds; one that loads
+        might.
 
         Where none waits, there is little to decide, and somebody waits for each result.
         """
-        now = time.monotonic()
-        workers = [s for s in self._slots if s.alive]
-        if not any(s.model and self._scheduler.waiting(s.model.name) for s in workers):
+        if time.monotonic() + SURE >= self._slots.sure_until:
             return False
-        return all(
-            slot.state is State.SERVING
-            and slot.model is not None
-            and forecast.is_surely_busy(slot, slot.model.times, seconds, now)
-            for slot in workers
-        )
+        return any(map(self._scheduler.waiting, self._slots.models_at_work))
 
     # -- what ------------------------------------------------------------------
 
@@ -152,14 +160,15 @@ class Dispatcher:
         if model.barrier is not None or rate is None or slot.may_compile:
             return []
         if slot.work * rate > SHORT:
+            self._slots.has_enough(slot)
             return []
         plenty, waiting = max(TAIL, 2 * slot.group_size), self._scheduler.waiting(model.name)
         if waiting <= plenty:
             return []
-        serving = self._serving(model)
+        serving = self._slots.serving(model.name)
         if waiting <= plenty * len(serving) or not slot.is_open:
             return []
-        if not model.times.keeps_up(slot.name, [s.name for s in serving]):
+        if not model.times.keeps_up(slot.name, self._fastest(model)):
             return []
         if not slot.loras_soon <= slot.loras:
             return []  # it is loading one, and which it will hold then it alone knows
@@ -174,12 +183,12 @@ class Dispatcher:
         waiting = self._scheduler.waiting(model.name)
         if not waiting or self._backend.is_gone(slot.name):
             return []
-        serving = self._serving(model)
+        serving = self._slots.serving(model.name)
         has_peers = model.barrier is None and in_tail(waiting, len(serving))
         worker = Worker(
             slot.name,
             slot.loras,
-            others=self._names(model),
+            others=self._slots.names(model.name),
             loras_elsewhere=self._loras_elsewhere(slot, model),
             peers=self._peers(model) if has_peers else (),
             load_seconds=model.times.load_seconds,
@@ -193,8 +202,7 @@ class Dispatcher:
     def _loras_elsewhere(self, slot: WorkerSlot, model: ServedModel) -> frozenset[str]:
         if not self._scheduler.has_loras(model.name):
             return frozenset()  # no task that waits goes by them
-        others = (s for s in self._slots if s is not slot and s.model is model)
-        return frozenset().union(*(s.loras_soon for s in others))
+        return self._slots.loras_elsewhere(slot, model.name)
 
     def _together(self, slot: WorkerSlot, worker: Worker, most: int) -> list[ActiveAttempt]:
         """Begin up to `most` attempts that may run at once; a suspected task runs alone."""
@@ -219,40 +227,42 @@ class Dispatcher:
             return []
         if self._backend.is_gone(slot.name):
             return []
+        self._looks[model.name] += 1
+        if self._looks[model.name] > MOST_PEERS:  # others look in the turns that follow
+            return []
         slot.looks_again_at = now + COPY_LOOKS
-        serving = self._serving(model)
-        for first in forecast.worth_copying(slot, serving, model.times, now):
+        for first in forecast.worth_copying(slot, self._late(model, now), model.times):
             run = self._run_of(first)
             if run is not None and run.may_copy(first.task):
                 first.task.copied = True
                 group = _Group(slot, [])
                 self._begin(group, run, first.task)
                 self._close(group)
+                self._found_late.clear()
                 return group.attempts
         return []
 
-    def _serving(self, model: ServedModel) -> list[WorkerSlot]:
-        """Slots that take tasks of a model."""
-        found = self._found_serving.get(model.name)
+    def _fastest(self, model: ServedModel) -> float:
+        """Seconds per unit of work of the fastest slot that takes tasks of a model."""
+        found = self._found_fastest.get(model.name)
         if found is None:
-            found = self._found_serving[model.name] = [
-                s for s in self._slots if s.model is model and s.state is State.SERVING and s.wanted
-            ]
+            found = model.times.fastest(slot.name for slot in self._slots.serving(model.name))
+            self._found_fastest[model.name] = found
         return found
 
-    def _names(self, model: ServedModel) -> frozenset[str]:
-        """Names of the slots that take tasks of a model."""
-        found = self._found_names.get(model.name)
+    def _late(self, model: ServedModel, now: float) -> Sequence[forecast.Late]:
+        """What slots of a model have in hand, the last to end first."""
+        found = self._found_late.get(model.name)
         if found is None:
-            names = frozenset(slot.name for slot in self._serving(model))
-            found = self._found_names[model.name] = names
+            found = forecast.in_hand(self._slots.serving(model.name), model.times, now)
+            self._found_late[model.name] = found
         return found
 
     def _peers(self, model: ServedModel) -> tuple[Peer, ...]:
-        """The same slots with their speed, and when each is free."""
+        """Slots that take tasks of a model with their speed, and when each is free."""
         found = self._found_peers.get(model.name)
         if found is None:
-            peers = forecast.peers(self._serving(model), model.times, time.monotonic())
+            peers = forecast.peers(self._slots.serving(model.name), model.times, time.monotonic())
             found = self._found_peers[model.name] = peers
         return found
 
@@ -287,6 +297,7 @@ class Dispatcher:
             last = active is here[-1]
             lease = active.lease if last else replace(active.lease, more_follow=True)
             active.sent = self._backend.send(slot.name, lease)
+        slot.touch()
         if here and here[0].lease_id in slot.running:
             self.began(slot)
 

@@ -26,13 +26,14 @@ from core.engine.model_assignment import ModelAssignment
 from core.engine.model_switch import Stages
 from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
+from core.engine.slots import SURE, Slots
 from core.engine.snapshot import EngineSnapshot, snapshot
 from core.engine.standstill import Standstill
 from core.engine.supervisor import STALL_CHECKS, Supervisor
 from core.engine.task_engine import CLOSED, TaskEngine
 from core.engine.task_state import TaskState
 from core.engine.worker_reports import WorkerReports, concerns_no_decision
-from core.engine.worker_slot import State, WorkerSlot
+from core.engine.worker_slot import WorkerSlot
 from core.errors import MultiGPUError
 from core.events import Listener, ignore
 from core.intake.admission import Admitted
@@ -46,7 +47,6 @@ T = TypeVar("T")
 IDLE_WAIT = 60.0  # seconds between turns when nothing is due
 BUSY_WAIT = 1.0  # the same while a worker has a deadline: a later turn shows that we were held up
 IDLE_TURN = 0.2  # seconds between turns while a worker waits for another one's task
-GATHER = 0.03  # seconds for which reports are gathered while no device can run dry
 
 
 class Engine(TaskEngine):
@@ -78,10 +78,13 @@ class Engine(TaskEngine):
         self._backend = backend
         self._rules = rules
         self._models = {model.name: model for model in models}
-        self._slots = [WorkerSlot(device) for device in devices]
+        self._slots = Slots()
+        for device in devices:
+            self._slots.add(WorkerSlot(device))
         self._scheduler = Scheduler(scheduling.max_passed_over)
         self._jobs = JobTable(self._scheduler)
         self._joined: list[Device] = []  # of machines that came since the start and are here
+        self._lost_nodes: set[str] = set()
         self._over: str | None = None  # why nothing is taken any more
         self._commands: deque[Callable[[], None]] = deque()
         self._checked_at = self._next_check = math.inf  # monotonic times of looks at deadlines
@@ -261,8 +264,8 @@ class Engine(TaskEngine):
         goes_on = True
         while goes_on:
             reports = self._backend.poll(max(0.0, end - time.monotonic()))
-            if self._dispatcher.is_provided_for(GATHER):
-                time.sleep(GATHER)
+            if self._dispatcher.all_are_provided_for:
+                time.sleep(SURE)
                 reports += self._backend.poll(0.0)
             for report in reports:
                 self._hear(report)
@@ -281,6 +284,7 @@ class Engine(TaskEngine):
                 self._supervisor.drain_all(s for s in self._slots if s.device.node == node)
             case Lost(node, why):
                 self._joined = [d for d in self._joined if d.node != node]
+                self._lost_nodes.add(node)
                 self._supervisor.lost(
                     [s for s in self._slots if s.device.node == node], self._models.values(), why
                 )
@@ -291,15 +295,17 @@ class Engine(TaskEngine):
         if self._commands:
             return 0.0
         now = time.monotonic()
-        deadlines = [s.deadline for s in self._slots if s.deadline is not None]
+        deadline = self._slots.next_deadline
         # From the last look on: what we did since then may have held us up, too.
-        self._next_check = min(now, self._checked_at) + (BUSY_WAIT if deadlines else IDLE_WAIT)
-        timers = [self._next_check, *deadlines]
+        self._next_check = min(now, self._checked_at) + (
+            BUSY_WAIT if deadline < math.inf else IDLE_WAIT
+        )
+        timers = [self._next_check, deadline]
         if not self._supervisor.closing:
-            down = [s for s in self._slots if s.state is State.DOWN and s.wanted and s.model]
-            timers += [s.start_at for s in down if self._supervisor.could_start(s)]
+            down = [slot for slot in self._slots.of("down") if slot.model is not None]
+            timers += [slot.start_at for slot in down if self._supervisor.could_start(slot)]
             timers += [now + IDLE_TURN] * self._release.waiting
-        if any(s.state is State.LOADING for s in self._slots):
+        if self._slots.any_of("loading"):
             timers.append(now + self._rules.load_stall_timeout / STALL_CHECKS)
         if self._jobs and self._dispatcher.may_come_to_idle():
             timers.append(now + IDLE_TURN)
@@ -361,17 +367,29 @@ class Engine(TaskEngine):
     # -- models ----------------------------------------------------------------------
 
     def _add_model(self, model: ServedModel) -> None:
-        self._add_slots(model.devices)
+        self._add_slots([d for d in model.devices if d.node not in self._lost_nodes])
         self._models[model.name] = model
         if self._joined:
             self._add_slots(model.join(self._joined))
 
     def _join(self, devices: Sequence[Device]) -> None:
-        """A machine has come, perhaps again: every model gets workers on its devices."""
-        logger.info(f"{devices[0].node}: joined with {counted(len(devices), 'device')}.")
-        self._joined += devices
+        """A machine has come, perhaps again: every model gets workers on its devices.
+
+        It may come again without having been lost, as where nobody could reach it for a while. Its
+        workers are gone then, and its devices may be others, or fewer.
+        """
+        node = devices[0].node
+        logger.info(f"{node}: joined with {counted(len(devices), 'device')}.")
+        self._joined = [*(d for d in self._joined if d.node != node), *devices]
+        self._lost_nodes.discard(node)
+        names: set[str] = set()
         for model in self._models.values():
-            self._add_slots(model.join(devices))
+            shared = model.join(devices)
+            self._add_slots(shared)
+            names |= {device.label for device in shared}
+        here = [s for s in self._slots if s.device.node == node and s.lost is None]
+        if gone := [slot for slot in here if slot.name not in names]:
+            self._supervisor.lost(gone, self._models.values(), "it has fewer devices than before")
 
     def _add_slots(self, devices: Sequence[Device]) -> None:
         known = {slot.name: slot for slot in self._slots}
@@ -379,10 +397,12 @@ class Engine(TaskEngine):
             slot = known.get(device.label)
             if slot is None:
                 slot = WorkerSlot(device)
-                self._slots.append(slot)
+                self._slots.add(slot)
                 self._reports.add_slot(slot)
             elif slot.lost is not None:
                 slot.comes_again(device)
+            elif not slot.alive:
+                slot.use(device)
 
     def _given_up(self, model: ServedModel, reason: str, brief: str | None) -> None:
         for run in self._jobs:

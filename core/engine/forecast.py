@@ -1,6 +1,8 @@
 """Forecasts when workers are free, and whether a task should run twice. No clock of its own."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from core.engine.pending import Peer
 from core.engine.task_state import ActiveAttempt
@@ -26,21 +28,21 @@ def busy_for(slot: WorkerSlot, rate: float, now: float) -> float:
     return _left(slot, rate, now) + slot.work_ahead * rate
 
 
-def is_surely_busy(slot: WorkerSlot, times: TaskTimes, seconds: float, now: float) -> bool:
-    """Whether a worker has enough to do for so long, even if its tasks take half as long as ever.
+def surely_busy_until(slot: WorkerSlot, times: TaskTimes, seconds: float) -> float:
+    """Monotonic time until which a worker has something to do, even if tasks take half their time.
 
-    What it begins next counts in full, for the present one may end at any moment; but it must
-    have it already, as it must have what it runs.
+    It is endless where what it begins next takes longer than `seconds`, for the present one may
+    end at any moment; but it must have that already, as it must have what it runs.
     """
     rate = times.own_seconds_per_work(slot.name)
     if rate is None or not slot.running:
-        return False
+        return -math.inf
     if not all(active.sent for active in slot.running.values()):
-        return False
-    if now + seconds < slot.busy_since + rate * slot.work / 2:
-        return True
+        return -math.inf
     has_next = all(active.sent for active in slot.ahead.values())
-    return has_next and seconds < rate * slot.work_ahead / 2
+    if has_next and seconds < rate * slot.work_ahead / 2:
+        return math.inf
+    return slot.busy_since + rate * slot.work / 2
 
 
 def _left(slot: WorkerSlot, rate: float, now: float) -> float:
@@ -52,20 +54,37 @@ def _left(slot: WorkerSlot, rate: float, now: float) -> float:
     return abs(slot.work * rate - (now - slot.busy_since))
 
 
+@dataclass(frozen=True)
+class Late:
+    """An attempt that a slot has in hand, and the seconds that it should still take."""
+
+    slot: WorkerSlot
+    seconds: float
+    active: ActiveAttempt
+
+
+def in_hand(slots: Iterable[WorkerSlot], times: TaskTimes, now: float) -> list[Late]:
+    """The attempts of slots, the last to end first; not those of groups."""
+    found = [
+        Late(slot, seconds, active)
+        for slot in slots
+        if (rate := times.seconds_per_work(slot.name)) is not None
+        for seconds, active in _ends(slot, rate, now)
+    ]
+    return sorted(found, key=lambda late: late.seconds, reverse=True)
+
+
 def worth_copying(
-    idle: WorkerSlot, slots: Sequence[WorkerSlot], times: TaskTimes, now: float
+    idle: WorkerSlot, in_hand: Iterable[Late], times: TaskTimes
 ) -> Iterator[ActiveAttempt]:
     """Attempts of which `idle` should end a copy well before they end, the last to end first."""
     own = times.seconds_per_work(idle.name)
     if own is None:
         return
-    ends = [
-        found
-        for slot in slots
-        if slot is not idle
-        for found in _ends(slot, times.seconds_per_work(slot.name) or own, now)
-    ]
-    for seconds, active in sorted(ends, key=lambda end: end[0], reverse=True):
+    for late in in_hand:
+        active, seconds = late.active, late.seconds
+        if late.slot is idle:
+            continue
         load = len(active.admitted.loads - idle.loras) * times.load_seconds
         if load + active.admitted.work * own <= WORTH_A_COPY * seconds:
             yield active

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import LedgerError, StorageError
-from core.tasks import Result, Status
+from core.tasks import Result, Status, in_input_order
 
 INTERRUPTED = "Not tried: the run was interrupted."
 INTERRUPTED_AT_ONCE = "Not finished: the run was interrupted."
@@ -58,6 +58,8 @@ class Job:
         stop: has none of its waiting tasks started any more, for a reason.
         close: gives every open task a status and a reason now.
         settled: results known before the start: refused inputs, pictures already there.
+        told: takes each later result, in the engine's thread, and must not raise; the job keeps no
+            result then, and counts them only.
     """
 
     def __init__(
@@ -66,12 +68,15 @@ class Job:
         stop: Callable[[int, str], None],
         close: Callable[[int, Status, str], None],
         settled: Sequence[Result] = (),
+        told: Callable[[Result], None] | None = None,
     ) -> None:
         self.number = number
+        self._told = told
         self._stop = stop
         self._close = close
         self._changed = threading.Condition()
-        self._results = list(settled)  # in the order in which they came
+        # In the order in which they came; none where somebody else takes them.
+        self._results = list(settled) if told is None else []
         self._ended: Counter[Status] = Counter(result.status for result in settled)
         self._open = 0
         self._promised = 0
@@ -93,10 +98,21 @@ class Job:
     def progress(self) -> Progress:
         """How far the job is at this moment."""
         with self._changed:
-            total = len(self._results) + self._open + self._promised
+            total = self._ended.total() + self._open + self._promised
             running = min(self._running, self._open)
             waiting = self._open + self._promised - running
             return Progress(total, running, waiting, Counter(self._ended))
+
+    @property
+    def keeps_results(self) -> bool:
+        """The job's results are there until it is let go of; else they were handed out."""
+        return self._told is None
+
+    @property
+    def ended(self) -> Counter[Status]:
+        """How many tasks have ended, by status."""
+        with self._changed:
+            return Counter(self._ended)
 
     @property
     def waiting(self) -> int:
@@ -121,7 +137,7 @@ class Job:
     def results_so_far(self) -> list[Result]:
         """The results that are there, in input order."""
         with self._changed:
-            return sorted(self._results, key=lambda result: result.position)
+            return in_input_order(self._results)
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Result]:
         """Each result as soon as it is there; those that are there already come first.
@@ -236,9 +252,12 @@ class Job:
 
     def settle(self, result: Result) -> None:
         """A task has its result."""
+        if self._told is not None:
+            self._told(result)
         with self._changed:
             self._open -= 1
-            self._results.append(result)
+            if self._told is None:
+                self._results.append(result)
             self._ended[result.status] += 1
             self._tell()
 

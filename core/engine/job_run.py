@@ -114,8 +114,9 @@ class JobRun:
         """Tasks more that ended before they were tried; their number the handle has been told."""
         for result in results:
             refused = self.job.closed_as is None and result.status == "failed"
+            self.keeps_results = self.keeps_results or result.success
             self._listener(TaskEnded(result, self.number, refused))
-            self.job.settle(result)
+            self._note(result)
 
     def has(self, task: TaskState) -> bool:
         """Whether a task is still without a result."""
@@ -220,7 +221,7 @@ class JobRun:
         worker: str | None,
         error: str | None = None,
         elapsed: float = 0.0,
-        cause: Cause | None = None,
+        cause: str | None = None,
         refused: bool = False,
     ) -> None:
         admitted = task.admitted
@@ -230,9 +231,15 @@ class JobRun:
             self.job.returned()
         result = result_of(admitted, status, worker, error, elapsed, task.attempts, cause)
         self._listener(TaskEnded(result, self.number, refused, shape_of(admitted)))
-        self.job.settle(result)
+        # The record of one that was done says the same, unless it ran twice.
+        self._note(result, is_recorded=status == "done" and not task.copied)
         self._close_if_drained()
         self._finish_if_complete()
+
+    def _note(self, result: Result, is_recorded: bool = False) -> None:
+        if not self.job.keeps_results and not is_recorded:
+            self.recorder.note(result)
+        self.job.settle(result)
 
     def _close_if_drained(self) -> None:
         """A job that gives out nothing more ends when nothing of it runs or is being recorded."""
@@ -255,7 +262,7 @@ class JobRun:
             self.job.finish()
             self.attempts.let_go()
 
-        self.recorder.finish(self.job.results_so_far(), self._then(written))
+        self.recorder.finish(self.job.results_so_far(), self.job.ended, self._then(written))
 
 
 def _then(

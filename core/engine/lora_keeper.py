@@ -197,6 +197,7 @@ class LoraKeeper:
         was_pinned = model.loras.pinned.pop(sha256, None) is not None
         for slot in self._having(model):
             slot.orders.pop(sha256, None)
+            slot.touch()
             if was_pinned and sha256 in slot.loras:
                 slot.order(Keep(sha256, model.loras.paths[sha256], "load"))
         what = "pinned no more" if was_pinned else "not loaded"

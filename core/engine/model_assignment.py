@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from math import inf
 
 from loguru import logger
@@ -12,6 +12,7 @@ from core.engine.model_state import ModelWork, SlotState
 from core.engine.model_switch import REPAYS, Stages, assign_models, is_worth_asking
 from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
+from core.engine.slots import Slots
 from core.engine.supervisor import Supervisor
 from core.engine.worker_slot import State, WorkerSlot
 
@@ -24,13 +25,13 @@ class ModelAssignment:
     """Decides which slot serves which model.
 
     Args:
-        slots: all of the engine's; its own list.
+        slots: all of the engine's.
         stages: a bound on who may have which model when; see `core.engine.model_switch`.
     """
 
     def __init__(
         self,
-        slots: Sequence[WorkerSlot],
+        slots: Slots,
         models: Mapping[str, ServedModel],
         scheduler: Scheduler,
         stages: Stages,
@@ -77,13 +78,13 @@ class ModelAssignment:
 
     def assign(self, supervisor: Supervisor, now: float) -> None:
         """Give slots their models; those that are to have another one let their workers go."""
-        some_empty = any(slot.model is None for slot in self._slots)
+        some_empty = self._slots.any_of("without a model")
         if some_empty:
             for name in self._warm:
                 self._give_empty(self._models[name], supervisor, len(self._slots))
         if len(self._models) == 1:
             [model] = self._models.values()
-            if some_empty or any(slot.rests for slot in self._slots):
+            if some_empty or self._slots.any_of("resting"):
                 self._give_empty(model, supervisor, self._tasks_of(model), resting=True)
             return
         for slot in self._slots:

@@ -4,14 +4,14 @@ A recorder works in a thread of its own, so that no disk delays a device. It rec
 does everything else in the order in which it is asked, and calls each `then` from that thread.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from core.messages import Done
 from core.store.attempt import Attempt, Ending, Outcome, Refusal
 from core.store.ledger_entry import Recordable
-from core.tasks import Result
+from core.tasks import Result, Status
 
 __all__ = ["Attempt", "Ending", "Outcome", "Recorder", "Refusal", "Then"]
 
@@ -51,9 +51,13 @@ class Recorder(Protocol):
     def discard(self, attempt: Attempt) -> None:
         """Remove what an attempt left, and keep its lease open: the next run tries its task."""
 
-    def finish(self, results: Sequence[Result], then: Then) -> None:
+    def note(self, result: Result) -> None:
+        """Have the tables say a result of a job that keeps none, if they do not say it already."""
+
+    def finish(self, results: Sequence[Result], ended: Mapping[Status, int], then: Then) -> None:
         """Write what tells of the whole job, after everything else that was asked for.
 
         Args:
-            results: of all its tasks, in input order.
+            results: of all its tasks, in input order, if the job keeps them.
+            ended: how many tasks ended in which way.
         """

@@ -113,7 +113,7 @@ class Scheduler:
         if told is None or model is None or level is None:
             return 0
         dropped = level.drop(told.owner, job)
-        count = sum(len(heap.tasks) for heap in dropped)
+        count = sum(len(heap.entries) for heap in dropped)
         self._note_gone(told, model, count)
         self._dropped += dropped
         return count
@@ -211,9 +211,9 @@ class Scheduler:
 
     def _forget_some(self) -> None:
         if self._dropped:
-            tasks = self._dropped[-1].tasks
-            del tasks[-FORGET:]
-            if not tasks:
+            entries = self._dropped[-1].entries
+            del entries[-FORGET:]
+            if not entries:
                 self._dropped.pop()
 
 

@@ -6,6 +6,7 @@ from loguru import logger
 
 from core.engine.scheduler import Scheduler
 from core.engine.served_model import ServedModel
+from core.engine.slots import Slots
 from core.engine.worker_slot import WorkerSlot
 from core.events import Listener, TasksWait
 
@@ -18,14 +19,14 @@ class Standstill:
     Where all workers are given up, tasks fail and do not wait; so one of them is drained at least.
 
     Args:
-        slots: all of the engine's; its own list, which changes.
+        slots: all of the engine's.
         models: what the engine serves; its own mapping.
         listener: told once when tasks of a model come to wait so, and once when they do no more.
     """
 
     def __init__(
         self,
-        slots: Sequence[WorkerSlot],
+        slots: Slots,
         models: Mapping[str, ServedModel],
         scheduler: Scheduler,
         listener: Listener,
@@ -38,7 +39,7 @@ class Standstill:
 
     def look(self) -> None:
         """Tell what has changed since the last look."""
-        if not self._told and not any(slot.drained for slot in self._slots):
+        if not self._told and not any(slot.drained for slot in self._slots.of("drained")):
             return
         for model in self._models.values():
             why = self._reason(model)

@@ -14,6 +14,7 @@ from core.engine.fetch import Fetch
 from core.engine.lora_keeper import LoraKeeper
 from core.engine.memory_release import MemoryRelease
 from core.engine.served_model import ServedModel
+from core.engine.slots import Slots
 from core.engine.task_state import ActiveAttempt
 from core.engine.worker_slot import State, WorkerSlot
 from core.events import Listener, WorkerState
@@ -29,7 +30,7 @@ class Supervisor:
     """Keeps a worker in every slot that is to have one.
 
     Args:
-        slots: all of the engine's; its own list.
+        slots: all of the engine's.
         loras: tells workers of LoRAs, and is told what became of them.
         on_lost: told of an attempt whose worker is gone, and whether its task may be to blame.
         on_given_up: told of a model that nobody serves any more: its name, the reason, and the
@@ -41,7 +42,7 @@ class Supervisor:
 
     def __init__(
         self,
-        slots: Sequence[WorkerSlot],
+        slots: Slots,
         backend: WorkerBackend,
         rules: SupervisionSettings,
         listener: Listener,
@@ -166,13 +167,14 @@ class Supervisor:
 
     def check_all(self, now: float) -> None:
         """End workers that are late, or stand still while they load, and mind the drained slots."""
-        for slot in self._slots:
-            if slot.deadline is not None and now >= slot.deadline and slot.alive:
+        for slot in self._slots.late(now):
+            if slot.alive:
                 self._deadline_passed(slot)
-            if slot.state is State.LOADING and slot.kill_reason is None:
+        for slot in self._slots.of("loading"):
+            if slot.kill_reason is None:
                 self._check_load(slot, now)
-            if slot.drained or slot.comes_back:
-                self._mind_the_drain(slot)
+        for slot in self._slots.of("drained"):
+            self._mind_the_drain(slot)
 
     def _deadline_passed(self, slot: WorkerSlot) -> None:
         if self._backend.has_word(slot.name):
@@ -257,8 +259,8 @@ class Supervisor:
 
     def start_all(self, now: float) -> None:
         """Start workers where there are none and they are wanted, and let them load."""
-        for slot in self._slots:
-            if slot.state is State.DOWN and slot.wanted and not slot.alive and not self.closing:
+        for slot in self._slots.of("down"):
+            if not slot.alive and not self.closing:
                 self._start_if_due(slot, now)
         self._grant_loads()
 
@@ -286,7 +288,8 @@ class Supervisor:
         """
         if slot.model is None or not self._backend.ready or self._release.holds_up(slot):
             return False
-        if any(other.alive and self.excludes(slot, other) for other in self._slots):
+        others = self._slots if slot.gpus else ()
+        if any(other.alive and self.excludes(slot, other) for other in others):
             return False
         fetch = slot.model.fetch
         return fetch is None or not (fetch.transfers or slot.next_spec().saved_with is None)
@@ -303,9 +306,7 @@ class Supervisor:
 
     def _grant_loads(self) -> None:
         """Let workers load, as many at once as their model's files and the memory allow."""
-        for model in {
-            id(s.model): s.model for s in self._slots if s.state is State.BOOTED
-        }.values():
+        for model in {id(s.model): s.model for s in self._slots.of("booted")}.values():
             if model is None or model.awaits_files:
                 continue
             ours = [s for s in self._slots if s.model is model]

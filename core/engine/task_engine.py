@@ -124,6 +124,7 @@ class TaskEngine(ABC):
         sealed: bool = True,
         promised: int = 0,
         previews: int = 0,
+        told: Callable[[Result], None] | None = None,
     ) -> Job:
         """Take a job.
 
@@ -139,12 +140,13 @@ class TaskEngine(ABC):
             promised: how many tasks, or results of tasks, will be added whatever becomes of the
                 job, which is sealed then; without `sealed`.
             previews: how many previews of each task its listener is told of.
+            told: takes each result, and the job keeps none; see `Job`.
         """
         with self._going:
             self._last_job += 1
             number = self._last_job
         tasks = list(admitted)
-        job = Job(number, self.stop_job, self.close_job, settled)
+        job = Job(number, self.stop_job, self.close_job, settled, told)
         job.admit(len(tasks))
         job.promise(promised)
         run = JobRun(

@@ -1,5 +1,6 @@
 """How long tasks of a model take here, learned from those before: deadlines and forecasts."""
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from statistics import median
@@ -82,12 +83,19 @@ class TaskTimes:
         """Seconds that a LoRA adds to the task that loads it; 0 while nobody knows."""
         return median(self._loads) if self._loads else 0.0
 
-    def keeps_up(self, worker: str, others: Iterable[str]) -> bool:
-        """The worker is known to be about as fast as the fastest of them."""
+    def fastest(self, workers: Iterable[str]) -> float:
+        """Seconds per unit of work on the fastest of some workers; infinite while none is known."""
+        known = self._own_median
+        return min((known[name] for name in workers if name in known), default=math.inf)
+
+    def keeps_up(self, worker: str, fastest: float) -> bool:
+        """The worker is known to be about as fast as the fastest one.
+
+        Args:
+            fastest: seconds per unit of work on that one.
+        """
         own = self.own_seconds_per_work(worker)
-        return own is not None and all(
-            own <= SAME_SPEED * self._own_median.get(name, own) for name in others
-        )
+        return own is not None and own <= SAME_SPEED * fastest
 
     def allowed(self, worker: str, work: float, may_compile: bool = False) -> float:
         """Seconds after which a task of this much work counts as hung on this worker.

@@ -196,4 +196,10 @@ class WorkerReports:
     def _publishing(self, slot: WorkerSlot, active: ActiveAttempt) -> Callable[[], None]:
         """Count a result as the slot's until it is recorded; returns what ends that."""
         slot.publishing.add(active.lease_id)
-        return lambda: slot.publishing.discard(active.lease_id)
+        slot.touch()
+
+        def recorded() -> None:
+            slot.publishing.discard(active.lease_id)
+            slot.touch()
+
+        return recorded

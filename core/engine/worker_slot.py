@@ -46,14 +46,18 @@ class Standing:
 
 
 class WorkerSlot:
-    """The engine's view of one slot: its model, its worker's state, what it holds, its deadline."""
+    """The engine's view of one slot: its model, its worker's state, what it holds, its deadline.
+
+    Every attribute that is set marks the slot as changed; what is changed inside of one has to be
+    followed by `touch`.
+    """
+
+    number = 0  # its place among all slots
+    _changed: "set[int] | None" = None  # numbers of those that changed, of whoever files them
 
     def __init__(self, device: Device) -> None:
-        self.device = device
+        self.use(device)
         self.name = device.label
-        is_gpu = device.kind == "cuda"
-        masks = device.mask.split(",") if is_gpu else ()
-        self.gpus = frozenset((device.node, mask) for mask in masks)  # that it sees
         self.model: ServedModel | None = None  # of the present worker, or of the next one
         self.spec: WorkerSpec | None = None  # of the present worker
         self.state = State.DOWN
@@ -84,6 +88,26 @@ class WorkerSlot:
         self.publishing: set[str] = set()  # leases whose end is being recorded
         self.standings: dict[str, Standing] = {}
 
+    def use(self, device: Device) -> None:
+        """Have a device, or know the one that it has better."""
+        self.device = device
+        masks = device.mask.split(",") if device.kind == "cuda" else ()
+        self.gpus = frozenset((device.node, mask) for mask in masks)  # that it sees
+
+    def is_filed_by(self, number: int, changed: "set[int]") -> None:
+        """Note from now on in `changed` that something of the slot is another than it was."""
+        self._changed, self.number = changed, number
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        if self._changed is not None:
+            self._changed.add(self.number)
+
+    def touch(self) -> None:
+        """Mark the slot as changed."""
+        if self._changed is not None:
+            self._changed.add(self.number)
+
     # -- its model -------------------------------------------------------------
 
     @property
@@ -102,7 +126,8 @@ class WorkerSlot:
 
     def comes_again(self, device: Device) -> None:
         """Begin anew: the machine is back, with whatever was wrong with it mended."""
-        self.device, self.lost, self.model = device, None, None
+        self.use(device)
+        self.lost = self.model = None
         self.state, self.wanted = State.DOWN, True
         self.drained = self.comes_back = False
         self.standings.clear()
@@ -149,6 +174,7 @@ class WorkerSlot:
         """Have its worker do something about a LoRA; what it was to do before counts no more."""
         self.orders.pop(order.sha256, None)
         self.orders[order.sha256] = order
+        self.touch()
 
     @property
     def rests(self) -> bool:
@@ -183,6 +209,11 @@ class WorkerSlot:
         """All that it holds: on the device, behind that, and being saved."""
         return [*self.running.values(), *self.ahead.values(), *self.saving.values()]
 
+    @property
+    def holds_any(self) -> bool:
+        """Whether it holds an attempt, be it on the device, behind that, or being saved."""
+        return bool(self.running or self.ahead or self.saving)
+
     def held(self, lease_id: str) -> ActiveAttempt | None:
         """The attempt of a lease, if it has it."""
         for attempts in (self.running, self.ahead, self.saving):
@@ -194,6 +225,7 @@ class WorkerSlot:
         """Remove an attempt from the slot."""
         for attempts in (self.running, self.ahead, self.saving):
             attempts.pop(lease_id, None)
+        self.touch()
 
     def go_on(self) -> bool:
         """Begin what was given for afterwards, if its device has nothing else; True if it does."""

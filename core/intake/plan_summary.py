@@ -38,7 +38,8 @@ class PlanSummary:
 
     counts: Counter[Standing]
     reasons: Sequence[Change]  # of all that changed, one by one
-    unchecked: int = 0  # new ones that are counted as usable, and are looked at during the run
+    unchecked: int = 0  # inputs that are looked at during the run
+    all_new: bool = True  # these are counted as usable, and as new
 
     @classmethod
     def of(cls, standings: Iterable[tuple[Standing, Sequence[Change]]]) -> "PlanSummary":
@@ -50,11 +51,16 @@ class PlanSummary:
             reasons += changes
         return cls(counts, reasons)
 
-    def with_unchecked(self, count: int) -> "PlanSummary":
-        """The summary with so many new inputs more."""
+    def with_unchecked(self, count: int, all_new: bool = True) -> "PlanSummary":
+        """The summary with so many inputs more.
+
+        Args:
+            all_new: they are known to be new, be they usable or not.
+        """
         counts = self.counts.copy()
-        counts["new"] += count
-        return replace(self, counts=counts, unchecked=count)
+        if all_new:
+            counts["new"] += count
+        return replace(self, counts=counts, unchecked=count, all_new=all_new)
 
     @property
     def moved(self) -> bool:
@@ -75,7 +81,9 @@ class PlanSummary:
                 parts.append(f"{count} {word}{why}")
         kept = self.counts["changed"] + self.counts["altered"]
         end = " What is replaced is kept in .replaced." if kept else ""
-        if self.unchecked:
+        if self.unchecked and not self.all_new:
+            end += f" {self.unchecked} more are compared with what is there during the run."
+        elif self.unchecked:
             end += f" {self.unchecked} of them are checked while the first are drawn."
         return one_line(f"{title}: {', '.join(parts) or 'nothing'}.{end}")
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from loguru import logger
 
@@ -34,7 +35,6 @@ class Plan:
 
     Attributes:
         batch: its number in the ledger.
-        keys: of all its tasks that have an output, with those that were added.
         renews: some of them were done before.
         summary: what is to be done, for the user; of the inputs that it began with.
         before: finished results of other settings that lie under the names of tasks, by key.
@@ -47,7 +47,6 @@ class Plan:
     tasks: list[Admitted]
     settled: list[Result]
     batch: int
-    keys: list[str]
     renews: bool
     summary: PlanSummary
     before: dict[str, Entry]
@@ -63,18 +62,23 @@ class Plan:
 
     def told(self, results: Sequence[Result]) -> list[Result]:
         """Results, of which those that were not tried say why they failed in an earlier run."""
-        return [self._told(result) for result in results]
+        return [self.told_of(result) for result in results]
 
-    def _told(self, result: Result) -> Result:
+    def told_of(self, result: Result) -> Result:
+        """A result; if it was not tried, it says why it failed in an earlier run."""
         before = self.failed_before.get(result.position)
         if before is None or result.attempts or result.status not in ("interrupted", "timeout"):
             return result
         return replace(result, error=f"{result.error} {FAILED_BEFORE} {before}")
 
-    def continue_with(self, rest: Remaining) -> None:
-        """Let more inputs follow, of which none can have been done before."""
+    def continue_with(self, rest: Remaining, all_new: bool) -> None:
+        """Let more inputs follow, which are looked at while the first ones run.
+
+        Args:
+            all_new: none of them can have been done before.
+        """
         self.rest = rest
-        self.summary = self.summary.with_unchecked(len(rest))
+        self.summary = self.summary.with_unchecked(len(rest), all_new)
 
 
 def tell_plan(summary: PlanSummary, noun: str, why_moved: str, title: str = "Plan") -> None:
@@ -135,7 +139,6 @@ class Planner:
         Raises:
             InputError: the folder says nowhere whose it is, and its results are another input's.
         """
-        keys = [item.output.key for item in admitted if isinstance(item, Admitted)]
         known = self.known(admitted) if known is None else known
         assessed = [self._assess(item, known) for item in admitted]
         summary = PlanSummary.of(self._standings(assessed, known))
@@ -143,18 +146,19 @@ class Planner:
             if not claim.check() and self._is_of_others(assessed):
                 claim.refuse_as_foreign()
             claim.claim()
-        for partial in self._ledger.open_leases():
-            self._root.sweep(partial)
+        for unfinished in self._ledger.open_leases():
+            self._root.sweep(unfinished)
         before: dict[str, Entry] = {}
         for one in assessed:
             self._remember(one, known, before)
         batch = self._ledger.begin_batch([one.entry for one in assessed])
+        if claims is not None:
+            claims.recorded_by(partial(self._ledger.position_in, batch))
         _give_up_settled(claims, assessed)
         return Plan(
             [one.item for one in assessed if _runs(one) and isinstance(one.item, Admitted)],
             [_settled_result(one.entry, one.item) for one in assessed if not _runs(one)],
             batch,
-            keys,
             _renews(assessed, known),
             summary,
             before,
@@ -172,7 +176,6 @@ class Planner:
         self._ledger.add_to_batch(plan.batch, [one.entry for one in assessed])
         _give_up_settled(plan.claims, assessed)
         plan.failed_before |= _failed_before(items, known)
-        plan.keys += [item.output.key for item in items if isinstance(item, Admitted)]
         plan.renews = plan.renews or _renews(assessed, known)
         return [
             one.item

@@ -48,10 +48,15 @@ def at_its_place(given: TaskInput, error: str) -> str:
 
 
 class Inputs(Protocol):
-    """The inputs of a batch. They are read once, in order."""
+    """The inputs of a batch. They are read once, in order, unless they are `rereadable`."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[TaskInput]: ...
+
+
+def rereadable(inputs: Inputs) -> bool:
+    """Whether inputs can be read more than once: a list, or what says so in `rereadable`."""
+    return isinstance(inputs, Sequence) or bool(getattr(inputs, "rereadable", False))
 
 
 def refuse_single_task(tasks: object) -> None:

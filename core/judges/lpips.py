@@ -8,6 +8,7 @@ LPIPS = JudgePrompts(
     name="features",
     calls=[
         JudgeCall(name="lpips_source", sees=["edited"], text="-"),
+        JudgeCall(name="lpips_outside", sees=["edited"], text="-", where={"mask": True}),
         JudgeCall(name="lpips_target", sees=["edited"], text="-", where={"target": True}),
     ],
     overall=(),

@@ -26,7 +26,7 @@ from core.events import (
     WorkerState,
 )
 from core.status.forecast import Forecast
-from core.status.parts import Kind, Worker
+from core.status.parts import Key, Kind, Worker
 from core.status.run_status import (
     PHASES,
     Download,
@@ -75,6 +75,7 @@ class RunTracker:
         self._ended: float | None = None
         self._kinds: dict[str, Kind] = {}
         self._workers: dict[str, Worker] = {}
+        self._given: dict[Key, list[Worker]] = {}  # to which workers each open task
         self._models: dict[str, str] = {}  # by kind
         self._downloads: dict[str, Download] = {}
         self._waits: dict[str, str] = {}  # by what they wait for: why
@@ -218,6 +219,7 @@ class RunTracker:
         if not worker.tasks:
             self._forecast.speeds.began(worker.name, now)
         worker.tasks[(event.job, event.task_id)] = event.shape
+        self._given.setdefault((event.job, event.task_id), []).append(worker)
         worker.kind = event.shape.kind
         kind = self._kind(event.shape.kind)
         kind.began = now if kind.began is None else kind.began
@@ -229,7 +231,7 @@ class RunTracker:
 
     def _task_ended(self, result: Result, job: int, shape: TaskShape) -> None:
         now, key = self._ticks(), (job, result.task_id)
-        for worker in self._workers.values():
+        for worker in self._given.pop(key, ()):
             if worker.tasks.pop(key, None) is None:
                 continue
             if worker.stepping is not None and worker.stepping[0] == key:

@@ -39,9 +39,11 @@ class Ending:
         outcome: of the task.
         error: what the task's record says, where the task has ended.
         elapsed: seconds.
+        blame: why the task has no result, as `core.tasks.Result` says it in `cause`.
     """
 
     cause: str
     outcome: Outcome
     error: str | None = None
     elapsed: float = 0.0
+    blame: str | None = None

@@ -5,6 +5,7 @@ Names that batches give by themselves are numbered here, too: two batches never 
 
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -72,9 +73,18 @@ class BatchClaims:
     def __init__(self, folder: Claims, name: str) -> None:
         self.name = name
         self._folder = folder
-        self._positions: dict[str, int] = {}  # also of outputs that it has given up
+        self._positions: dict[str, int] = {}  # and of those given up, where nothing records them
+        self._recorded: Callable[[str], int | None] | None = None
         self._me = weakref.ref(self)
         weakref.finalize(self, _release_all, folder, self._positions, self._me).atexit = False
+
+    def recorded_by(self, position_of: Callable[[str], int | None]) -> None:
+        """Ask a record for the places of tasks whose outputs are given up, and do not keep them.
+
+        Args:
+            position_of: the place in this batch of the task that was recorded for an output.
+        """
+        self._recorded = position_of
 
     def take(self, key: str, position: int) -> Claim | None:
         """Claim an output for the task at `position`; returns who has it already, if somebody has.
@@ -82,8 +92,10 @@ class BatchClaims:
         Within its batch an output is one task's for ever. Another batch has it until it gives it
         up.
         """
-        own = self._positions.get(key, position)
-        if own != position:
+        own = self._positions.get(key)
+        if own is None and self._recorded is not None:
+            own = self._recorded(key)
+        if own not in (None, position):
             return Claim(own, None)
         self._positions[key] = position  # first: who meets the claim asks for it
         other = self._folder.take(key, self._me)
@@ -94,11 +106,16 @@ class BatchClaims:
 
     def position_of(self, key: str) -> int:
         """The place of the task that an output was claimed for."""
-        return self._positions[key]
+        found = self._positions.get(key)
+        if found is None and self._recorded is not None:  # it was given up just now
+            found = self._recorded(key)
+        return found or 0
 
     def release(self, key: str) -> None:
         """Free an output for other batches: its task has its record, or will not be tried."""
         self._folder.release(key, self._me)
+        if self._recorded is not None:
+            self._positions.pop(key, None)
 
     def release_all(self) -> None:
         """Free all outputs: the batch has ended."""

@@ -119,10 +119,18 @@ def write_card(folder: Path) -> None:
         with suppress(OSError):
             card.unlink(missing_ok=True)
         return
-    table = hashlib.sha256((_read(folder / TABLE) or "").encode()).hexdigest()
-    text = _CARD_TEXT.replace("TABLE_HASH", table[:16])
+    text = _CARD_TEXT.replace("TABLE_HASH", _hash_of(folder / TABLE)[:16])
     if ours != text:
         write_atomically(card, text)
+
+
+def _hash_of(table: Path) -> str:
+    """The SHA-256 of a table of a run; of nothing where there is none."""
+    try:
+        with table.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return hashlib.sha256().hexdigest()
 
 
 def settle(folder: Path, interrupted: bool = False) -> None:
@@ -163,25 +171,30 @@ def _split_words(folder: Path) -> tuple[set[str], bool]:
     """The splits that names of folders speak of, and whether one of a file does."""
     in_folders: set[str] = set()
     in_files = False
-    for place, names in _visible(folder):
-        for part in place.parts:
+    for place in _visible(folder):
+        for part in place.parent.parts:
             in_folders.update(s for s, words in _IN_FOLDER.items() if words.fullmatch(part))
-        in_files = in_files or any(_IN_FILE.fullmatch(name) for name in names)
+        in_files = in_files or bool(_IN_FILE.fullmatch(place.name))
     return in_folders, in_files
 
 
-def _visible(folder: Path) -> Iterator[tuple[PurePosixPath, list[str]]]:
-    """Folders, relative to `folder`, with the files in them that `datasets` sees; not our own."""
-    for where, folders, files in os.walk(folder):
-        place = PurePosixPath(Path(where).relative_to(folder).as_posix())
-        folders[:] = [n for n in folders if not n.startswith((".", "__"))]
-        if place == PurePosixPath("."):
-            folders[:] = [n for n in folders if n != LINKS]
-        seen = [n for n in files if not n.startswith(".") and n not in _UNSEEN]
-        if place == PurePosixPath(ARCHIVE).parent:
-            seen = [n for n in seen if n != PurePosixPath(ARCHIVE).name]
-        if seen:
-            yield place, seen
+def _visible(folder: Path) -> Iterator[PurePosixPath]:
+    """Files below `folder`, relative to it, that `datasets` sees; none of our own."""
+    for file in _files_below(folder, PurePosixPath()):
+        if file.name not in _UNSEEN and file != PurePosixPath(ARCHIVE):
+            yield file
+
+
+def _files_below(folder: Path, place: PurePosixPath) -> Iterator[PurePosixPath]:
+    """Files of a place and of the folders in it, one by one: there may be millions."""
+    with suppress(OSError), os.scandir(folder / place) as found:
+        for entry in found:
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_dir():
+                yield place / entry.name
+            elif not (entry.name.startswith("__") or entry.is_symlink() or entry.name == LINKS):
+                yield from _files_below(folder, place / entry.name)
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

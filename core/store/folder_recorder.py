@@ -23,6 +23,7 @@ from core.store.ledger import Ledger
 from core.store.ledger_entry import Entry, Recordable, State, entry_for, result_of
 from core.store.outputs import (
     OutputRoot,
+    answers_of,
     discard,
     discard_previews,
     partial_of,
@@ -31,7 +32,7 @@ from core.store.outputs import (
 )
 from core.store.replaced import Replaced
 from core.store.results_table import ResultsTable
-from core.tasks import Result, Status
+from core.tasks import Result, ScoreTask, Status
 
 Then = Callable[[Refusal | None], None]
 MOST_AT_ONCE = 64  # leases, or results, in one commit
@@ -277,6 +278,14 @@ class FolderRecorder:
             (a.lease_id, a.admitted.output.key, a.number, a.worker, self._root.relative(file))
             for a, file in ((b.attempt, b.attempt.partial_path) for b in begins)
         )
+        for attempt in (begin.attempt for begin in begins):
+            if attempt.number == 1 and self._keeps_nothing(attempt.batch):
+                _discard_answers(attempt)
+
+    def _keeps_nothing(self, batch: int) -> bool:
+        """Whether all is done anew in a batch, as though nothing had been there."""
+        known = self._batches.get(batch)
+        return known is not None and known.replaced is None
 
     def _name(self, keep: _Keep) -> None:
         """Give a result its name, which is durable when its folder is synced."""
@@ -299,6 +308,8 @@ class FolderRecorder:
             sync_names(folder)
         ends = [(keep.attempt, entry_of(keep.attempt, keep.done)) for keep in keeps]
         self._ledger.end_all((a.lease_id, "done", entry, a.batch) for a, entry in ends)
+        for attempt, _ in ends:
+            _discard_answers(attempt)
         self._tell("done", ends)
 
     def _end(self, attempt: Attempt, ending: Ending) -> None:
@@ -306,11 +317,13 @@ class FolderRecorder:
         if ending.outcome == "again":
             self._record(attempt, ending.cause, entry_for(attempt.admitted, "pending"))
         else:
-            self._end_task(attempt, ending.cause, ending.outcome, ending.error, ending.elapsed)
+            self._end_task(
+                attempt, ending.cause, ending.outcome, ending.error, ending.elapsed, ending.blame
+            )
 
     def _fail(self, attempt: Attempt, error: str) -> None:
         _discard(attempt)
-        self._end_task(attempt, "storage", "failed", error)
+        self._end_task(attempt, "storage", "failed", error, blame="storage")
 
     def _end_task(
         self,
@@ -319,12 +332,14 @@ class FolderRecorder:
         state: State,
         error: str | None,
         elapsed: float = 0.0,
+        blame: str | None = None,
     ) -> None:
         entry = entry_for(
             attempt.admitted, state, worker=attempt.worker, error=error, elapsed=elapsed
         )
         self._record(attempt, cause, entry)
-        self._tell("quarantined" if state == "quarantined" else "failed", [(attempt, entry)])
+        status: Status = "quarantined" if state == "quarantined" else "failed"
+        self._tell(status, [(attempt, entry)], blame)
 
     def _record(self, attempt: Attempt, cause: str, entry: Entry) -> None:
         """Close a lease; an attempt that outlives its batch decides nothing about its task."""
@@ -333,7 +348,9 @@ class FolderRecorder:
         else:
             self._ledger.end_lease_alone(attempt.lease_id, cause)
 
-    def _tell(self, status: Status, ends: Sequence[tuple[Attempt, Entry]]) -> None:
+    def _tell(
+        self, status: Status, ends: Sequence[tuple[Attempt, Entry]], cause: str | None = None
+    ) -> None:
         """Tasks have their records: their outputs are free, and their lines are due."""
         results: dict[int, list[Result]] = defaultdict(list)
         for attempt, entry in ends:
@@ -342,7 +359,7 @@ class FolderRecorder:
             if batch is not None and batch.claims is not None:
                 batch.claims.release(task.output.key)
             results[attempt.batch].append(
-                result_of(task, status, entry.worker, entry.error, entry.elapsed, tried)
+                result_of(task, status, entry.worker, entry.error, entry.elapsed, tried, cause)
             )
         if self._table is not None:
             for number, some in results.items():
@@ -375,6 +392,13 @@ def _discard(attempt: Attempt) -> None:
     """Remove what an attempt left: its unfinished file, and its previews."""
     discard(attempt.partial_path)
     discard_previews(attempt.partial_path, attempt.previews)
+
+
+def _discard_answers(attempt: Attempt) -> None:
+    """Remove what a judge's server has answered about an edit, where one may have been asked."""
+    task = attempt.admitted.task
+    if isinstance(task, ScoreTask):
+        discard(answers_of(attempt.partial_path, task))
 
 
 def _answer(then: Then, refusal: Refusal | None) -> None:

@@ -13,9 +13,11 @@ import os
 import sqlite3
 import threading
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from core.fault_points import fault_point
 from core.store.ledger_copy import LedgerCopy, copy_of_ledger
@@ -28,10 +30,13 @@ from core.store.run_lock import RunLock
 
 __all__ = ["FILE_NAME", "Entry", "Ledger", "State"]
 
+K = TypeVar("K", str, int)
+
 _UNFINISHED = ("pending", "leased")
 # A connection keeps the last 128 texts that it ran, compiled: 25 KB for one that names 100 keys.
 # Of a text for each number of keys they would grow to megabytes.
 _KEYS_AT_ONCE = (1, 10, 100)  # in a query
+_READ_AT_ONCE = 500  # entries, while the ledger is held
 
 
 class Ledger:
@@ -80,13 +85,18 @@ class Ledger:
         Args:
             sweeps: remove unfinished files of dead runs on the way.
         """
-        recorded = {k for k, e in self.entries().items() if e.state not in _UNFINISHED}
-        found = list(results_beyond(folder, recorded, sweeps))
+        found = list(results_beyond(folder, self._has_ended, sweeps))
         if found:
             now = time.time()
             with self._use(), self._transaction():
                 # Before every batch of which the order is known.
                 self._db.executemany(UPSERT, [to_row(e, 0, now) for e in found])
+
+    def _has_ended(self, key: str) -> bool:
+        """Whether a task is recorded as one that needs no result any more."""
+        with self._use():
+            row = self._db.execute("SELECT state FROM tasks WHERE key = ?", (key,)).fetchone()
+            return row is not None and row["state"] not in _UNFINISHED
 
     @classmethod
     def look_at(cls, folder: Path) -> "tuple[Ledger, LedgerCopy]":
@@ -266,21 +276,49 @@ class Ledger:
                 self._db.execute(f"DELETE FROM leases WHERE key IN ({marks})", some)
                 self._db.execute(f"DELETE FROM tasks WHERE key IN ({marks})", some)
 
-    def finished(self) -> list[Entry]:
-        """All finished tasks, in the order in which they were asked for."""
+    @property
+    def has_finished(self) -> bool:
+        """Some task is finished."""
         with self._use():
-            rows = self._db.execute(
-                "SELECT * FROM tasks WHERE state = 'done' ORDER BY batch, position"
-            )
-            return [from_row(row) for row in rows]
+            query = "SELECT 1 FROM tasks WHERE state = 'done' LIMIT 1"
+            return self._db.execute(query).fetchone() is not None
 
-    def with_output(self) -> list[Entry]:
+    def finished(self) -> Iterator[Entry]:
+        """All finished tasks, in the order in which they were asked for."""
+        return self._in_order("state = 'done'")
+
+    def with_output(self) -> Iterator[Entry]:
         """All tasks that have a place for a result, in the order in which they were asked for."""
+        return self._in_order("output_path IS NOT NULL")
+
+    def entries_in(self, batch: int) -> Iterator[Entry]:
+        """The tasks of which a batch was the last to ask for, in the order of its input."""
+        return self._in_order("batch = ?", batch)
+
+    def position_in(self, batch: int, key: str) -> int | None:
+        """The place in a batch of the task that was recorded for an output; None if there is none.
+
+        Another batch may have asked for the same since.
+        """
         with self._use():
-            rows = self._db.execute(
-                "SELECT * FROM tasks WHERE output_path IS NOT NULL ORDER BY batch, position"
-            )
-            return [from_row(row) for row in rows]
+            query = "SELECT position FROM tasks WHERE key = ? AND batch = ?"
+            row = self._db.execute(query, (key, batch)).fetchone()
+            return None if row is None else int(row["position"])
+
+    def _in_order(self, condition: str, *values: int) -> Iterator[Entry]:
+        """Tasks as they are when their turn comes; only where they lie is kept in memory."""
+        with self._use():
+            query = f"SELECT rowid FROM tasks WHERE {condition} ORDER BY batch, position"
+            places = array("q", (row[0] for row in self._db.execute(query, values)))
+        for start in range(0, len(places), _READ_AT_ONCE):
+            some = places[start : start + _READ_AT_ONCE]
+            with self._use():
+                found: dict[int, Entry] = {}
+                for portion, marks in _portions(some):
+                    query = f"SELECT rowid AS place, * FROM tasks WHERE rowid IN ({marks})"
+                    for row in self._db.execute(query, portion):
+                        found[row["place"]] = from_row(row)
+            yield from (found[place] for place in some if place in found)
 
     @contextmanager
     def _use(self) -> Iterator[None]:
@@ -302,7 +340,7 @@ class Ledger:
             raise
 
 
-def _portions(keys: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
+def _portions(keys: Sequence[K]) -> Iterator[tuple[Sequence[K], str]]:
     """Keys for one query after the other, each with the `?, ?, …` that stand for them.
 
     A portion that is smaller than its query names its last key again.

@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -146,8 +146,10 @@ def _copy(file: Path, copy: Path) -> None:
         shutil.copy2(file, copy)
 
 
-def results_beyond(folder: Path, recorded: Container[str], sweeps: bool = True) -> Iterator[Entry]:
-    """Results of this program below `folder` whose keys are not among `recorded`.
+def results_beyond(
+    folder: Path, is_recorded: Callable[[str], bool], sweeps: bool = True
+) -> Iterator[Entry]:
+    """Results of this program below `folder` that are not recorded by their keys.
 
     Folders further down with a ledger of their own are left alone: a run may be at work there.
 
@@ -167,7 +169,7 @@ def results_beyond(folder: Path, recorded: Container[str], sweeps: bool = True) 
                     discard(file)
             elif not is_gallery and file.suffix.lower() in (*PICTURE_SUFFIXES, ".json"):
                 shown = as_text(file.relative_to(folder))
-                if output_key(shown) not in recorded and not file.is_symlink():
+                if not is_recorded(output_key(shown)) and not file.is_symlink():
                     entry = entry_of_result(file, shown, position)
                     if entry is not None:
                         position += 1

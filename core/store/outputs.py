@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import unicodedata
@@ -9,12 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from core.errors import InputError, StorageError
 from core.fault_points import fault_point
 from core.messages import MOST_PREVIEWS
 from core.paths import MAX_NAME_BYTES, MAX_PATH_BYTES, as_text, on_disk, user_path
+from core.tasks import Task
 from core.validation import shown
 
 # With these no later picture can be saved either; others concern one path.
@@ -25,6 +27,7 @@ LOSSY_SUFFIXES = (*JPEG_SUFFIXES, WEBP)  # of files that have a quality
 JPEG_QUALITY = 95  # where nobody says another: what it loses is not seen
 PICTURE_SUFFIXES = (".png", WEBP, *JPEG_SUFFIXES)
 PARTIAL_PREFIX = ".partial-"  # hidden and without suffix: never mistaken for a picture
+ANSWERS_PREFIX = ".answers-"
 MOST_SEEN = 1024  # folders that are remembered: a daemon's jobs have one each
 STATUS = "status.json"  # how the run stands; see `core.status.status_file`
 REPLACED = ".replaced"  # the folder of replaced results; see `core.store.replaced`
@@ -59,6 +62,16 @@ class OutputPath:
 def partial_of(output: OutputPath, lease_id: str) -> str:
     """The file to which a worker writes the result of a lease, beside where it belongs."""
     return os.path.join(os.path.dirname(output.path), f"{PARTIAL_PREFIX}{lease_id}")
+
+
+def answers_of(partial: str, task: Task) -> str:
+    """The file in which a worker keeps the answers that it was given so far, where it has to ask.
+
+    Args:
+        partial: the unfinished file of any attempt at the task: it outlives the attempt.
+    """
+    name = hashlib.sha256(os.path.basename(str(task.output_path)).encode("utf-8", "replace"))
+    return os.path.join(os.path.dirname(partial), f"{ANSWERS_PREFIX}{name.hexdigest()[:16]}")
 
 
 def preview_of(partial: str, number: int) -> str:
@@ -307,10 +320,18 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(as_json(row) + "\n" for row in rows)
 
 
-def write_atomically(file: Path, content: str | bytes | memoryview, sync: bool = True) -> None:
+def as_bytes(text: str) -> bytes:
+    """Text as files have it; a path that is no UTF-8 becomes JSON's own escape."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def write_atomically(
+    file: Path, content: str | bytes | memoryview | Iterable[bytes], sync: bool = True
+) -> None:
     """Replace `file`, whole or not at all.
 
     Args:
+        content: all of it, or pieces that are made as they are written.
         sync: so that it outlives a power cut, and not the process alone.
 
     Raises:
@@ -319,11 +340,8 @@ def write_atomically(file: Path, content: str | bytes | memoryview, sync: bool =
     partial = file.with_name(f"{PARTIAL_PREFIX}{file.name}")
     try:
         with partial.open("wb") as stream:
-            if isinstance(content, str):  # a path that is no UTF-8 becomes JSON's own escape
-                content = content.encode("utf-8", "backslashreplace")
-            stream.write(content)
-            stream.flush()
-            fault_point("main.mid-write", lambda: stream.truncate(len(content) // 2))
+            _write(stream, content)
+            fault_point("main.mid-write", lambda: stream.truncate(stream.tell() // 2))
             if sync:
                 os.fsync(stream.fileno())
         _rename(partial, file, sync)
@@ -347,11 +365,11 @@ def remove(file: Path) -> None:
         raise storage_error(error, file) from None
 
 
-def append(file: Path, lines: str, sync: bool = True) -> None:
+def append(file: Path, lines: str | Iterable[bytes], sync: bool = True) -> None:
     """Add whole lines to a file, or leave it as it is.
 
     Args:
-        sync: as in `write_atomically`.
+        lines, sync: as in `write_atomically`.
 
     Raises:
         StorageError: the disk refuses.
@@ -360,8 +378,7 @@ def append(file: Path, lines: str, sync: bool = True) -> None:
     try:
         size = file.stat().st_size
         with file.open("ab") as stream:
-            stream.write(lines.encode("utf-8", "backslashreplace"))
-            stream.flush()
+            _write(stream, lines)
             if sync:
                 os.fsync(stream.fileno())
     except OSError as error:
@@ -369,6 +386,16 @@ def append(file: Path, lines: str, sync: bool = True) -> None:
             with contextlib.suppress(OSError):
                 os.truncate(file, size)
         raise storage_error(error, file) from None
+
+
+def _write(stream: BinaryIO, content: str | bytes | memoryview | Iterable[bytes]) -> None:
+    if isinstance(content, str):
+        content = as_bytes(content)
+    if isinstance(content, bytes | memoryview):
+        stream.write(content)
+    else:
+        stream.writelines(content)
+    stream.flush()
 
 
 def discard(partial: str | Path) -> None:

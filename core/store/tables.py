@@ -15,17 +15,17 @@ from typing import Any, Protocol
 
 from core.errors import InputError
 from core.paths import as_text, on_disk, printable
-from core.store.dataset_folder import in_readable_order, settle, with_exact_seeds
+from core.store.dataset_folder import settle
 from core.store.ledger import Entry, Ledger
 from core.store.ledger_file import LOCK_NAME
 from core.store.ledger_recovery import entry_of_result
-from core.store.outputs import PICTURE_SUFFIXES, append, as_json, json_lines, write_atomically
+from core.store.outputs import PICTURE_SUFFIXES, append, as_json, write_atomically
+from core.store.picture_rows import EDIT_COLUMNS, PictureRows
 from core.store.replaced import Replaced
 from core.store.results_table import ResultsTable
-from core.tasks import MAX_TASK_BYTES, Result
+from core.tasks import MAX_TASK_BYTES, Result, Status
 
 _TASK_COLUMNS = ("prompt", "negative_prompt", "seed", "lora_strength")
-_EDIT_COLUMNS = ("instruction", "source_images")  # of a folder with edits
 _USED_COLUMNS = (
     "model",
     "width",
@@ -35,7 +35,7 @@ _USED_COLUMNS = (
     "true_cfg_scale",
 )
 _OURS = {"metadata.jsonl": "fingerprint", "results.jsonl": "status"}  # a column of each
-UNTOUCHED = ("interrupted", "skipped")  # statuses of tasks that left the folder as it was
+UNTOUCHED = {"interrupted", "skipped"}  # statuses of tasks that left the folder as it was
 _FRACTIONS = ("guidance_scale", "true_cfg_scale")  # also where a pipeline's default is an integer
 
 
@@ -71,8 +71,6 @@ class BatchPlan(Protocol):
     def batch(self) -> int: ...
     @property
     def settled(self) -> Sequence[Result]: ...
-    @property
-    def keys(self) -> Sequence[str]: ...
     @property
     def renews(self) -> bool: ...
     @property
@@ -111,33 +109,39 @@ class Tables:
             self._running.add(plan.batch)
             self.results.begin(plan.batch, plan.settled)
 
-    def write(self, plan: BatchPlan, results: Sequence[Result]) -> None:
+    def write(
+        self, plan: BatchPlan, results: Iterable[Result], ended: Mapping[Status, int]
+    ) -> None:
         """Bring the tables up to date with a batch that has just ended.
+
+        Args:
+            results: those that `results` may not have been told, or otherwise.
+            ended: how many of its tasks ended in which way.
 
         Raises:
             LedgerError, StorageError: the disk refuses, or the ledger is damaged.
         """
         with self._lock:
             self._running.discard(plan.batch)
-            self._interrupted = any(result.status == "interrupted" for result in results)
+            self._interrupted = bool(ended.get("interrupted"))
             try:
-                self._write_pictures(plan, results)
+                self._write_pictures(plan, {status for status, count in ended.items() if count})
             finally:
                 self.results.end(plan.batch, results)
 
-    def _write_pictures(self, plan: BatchPlan, results: Sequence[Result]) -> None:
+    def _write_pictures(self, plan: BatchPlan, statuses: set[Status]) -> None:
         file = self._folder / "metadata.jsonl"
         is_ours = self._written == _stamp(file)
         self._written = None  # until all of it is there
-        if is_ours and results and all(r.status in UNTOUCHED for r in results):
+        if is_ours and statuses and statuses <= UNTOUCHED:
             pass  # of a batch that was closed before any of it was done
         elif plan.renews or not is_ours or not self._add(plan, file):
             self._listed.clear()
-            rows = self._picture_rows(self._entries(plan))
-            self._seeds_are_numbers = _seeds_are_numbers(rows)
-            self._columns = _columns(rows)
-            self._empty = {name for name in self._columns if all(r[name] is None for r in rows)}
-            write_atomically(file, json_lines(in_readable_order(rows)))
+            with self._picture_rows(self._entries(plan)) as rows:
+                self._seeds_are_numbers = rows.seeds_are_numbers
+                self._columns = rows.columns
+                self._empty = set(rows.columns) - rows.with_value
+                write_atomically(file, rows.lines(rows.seeds_are_numbers, rows.of_edits))
             self._in_part = set(self._running)
         self._in_part.discard(plan.batch)
         if not self._in_part:
@@ -173,41 +177,35 @@ class Tables:
         Returns:
             False if its columns do not take them, or it says something else of one.
         """
-        added = self._ledger.entries_of(plan.keys).values()
         listed = self._listed if plan.batch in self._in_part else {}
-        done = [e for e in added if e.state == "done" and not listed.get(e.key)]
-        if any(e.key in listed for e in done):
-            return False
-        rows = self._picture_rows(sorted(done, key=lambda e: e.position))
-        if rows and _columns(rows) != self._columns:
-            if not set(_EDIT_COLUMNS) & set(self._columns):
+        says_otherwise = False
+
+        def new() -> Iterator[Entry]:
+            nonlocal says_otherwise
+            for entry in self._ledger.entries_in(plan.batch):
+                if entry.state == "done" and not listed.get(entry.key):
+                    says_otherwise = says_otherwise or entry.key in listed
+                    yield entry
+
+        with self._picture_rows(new()) as rows:
+            with_edits = not set(EDIT_COLUMNS).isdisjoint(self._columns)
+            if says_otherwise or (rows.columns not in ([], self._columns) and not with_edits):
                 return False
-            rows = [_with_edit_columns(row) for row in rows]
-        if self._seeds_are_numbers and not _seeds_are_numbers(rows):
-            return False
-        if any(row[name] is not None for row in rows for name in self._empty):
-            return False
-        if not self._seeds_are_numbers:
-            rows = [{**row, "seed": str(row["seed"])} for row in rows]
-        append(file, json_lines(rows))
+            if self._seeds_are_numbers and not rows.seeds_are_numbers:
+                return False
+            if not self._empty.isdisjoint(rows.with_value):
+                return False
+            append(file, rows.lines(self._seeds_are_numbers, with_edits))
         return True
 
-    def _picture_rows(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    def _picture_rows(self, entries: Iterable[Entry]) -> PictureRows:
         pictures = (e for e in entries if str(e.output_path).lower().endswith(PICTURE_SUFFIXES))
         folder = str(self._folder)  # a `Path` for each would take longer than the look
-        there = (e for e in pictures if isfile(join(folder, on_disk(str(e.output_path)))))
-        rows = with_exact_seeds([_picture_row(entry) for entry in there])
-        if any(set(_EDIT_COLUMNS) & row.keys() for row in rows):
-            return [_with_edit_columns(row) for row in rows]
+        rows = PictureRows(self._folder)
+        for entry in pictures:
+            if isfile(join(folder, on_disk(str(entry.output_path)))):
+                rows.add(_picture_row(entry))
         return rows
-
-
-def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
-    return list(rows[0]) if rows else []
-
-
-def _seeds_are_numbers(rows: Sequence[dict[str, Any]]) -> bool:
-    return not any(isinstance(row["seed"], str) for row in rows)
 
 
 def _stamp(file: Path) -> tuple[int, ...]:
@@ -222,7 +220,7 @@ def _stamp(file: Path) -> tuple[int, ...]:
 def _picture_row(entry: Entry) -> dict[str, Any]:
     """One picture. A dataset's columns have one type, so every row has them all.
 
-    Those of edits are only in rows of edits, for `_with_edit_columns` to add to the others.
+    Those of edits are only in rows of edits; `PictureRows` adds them to the others.
     """
     loras = [(_name(lora.get("path")), lora.get("strength")) for lora in _loras(entry.task)]
     stack = [{"lora": name, "strength": strength} for name, strength in loras]
@@ -252,12 +250,6 @@ def _of_edit(task: Mapping[str, Any]) -> dict[str, Any]:
         "instruction": task["instruction"],
         "source_images": as_json(names),
     }
-
-
-def _with_edit_columns(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with the columns of edits, behind the others."""
-    own = {name: row.get(name) for name in _EDIT_COLUMNS}
-    return {**{name: value for name, value in row.items() if name not in own}, **own}
 
 
 def _loras(task: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -18,7 +18,7 @@ import psutil
 
 from core.store.ledger import FILE_NAME
 from tests.chaos.scale import LIMIT, scaled
-from tests.conftest import JOBS_PROGRAM, Project, Run, fork_server, simulated, worker_processes
+from tests.conftest import JOBS_PROGRAM, LOCAL, Project, Run, Workplace
 from tests.edit_world import Bench, pair
 from tests.fault_tickets import fault_environment
 from tests.warm_server import MARK
@@ -55,16 +55,18 @@ class Engine:
         folder: Path,
         tasks: list[dict[str, Any]],
         count: int = 4,  # workers
+        workplace: Workplace = LOCAL,
         **settings: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.tasks = tasks
-        self.project = Project(folder)
+        self.workplace = workplace
+        self.project = Project(folder, workplace)
         self.project.environment[MARK] = self._mark = uuid4().hex
         self.file = self.project.write_tweets(tasks)
         self.workers_wanted = count
         workers = {"start_method": self.start_method, **settings.pop("workers", {})}
-        self.settings = simulated(**settings, workers=workers)
+        self.settings = workplace.simulated(**settings, workers=workers)
         self.run: Run | None = None
 
     def __enter__(self) -> Self:
@@ -128,11 +130,11 @@ class Engine:
                     process = psutil.Process(int(entry))
                     if process.status() != psutil.STATUS_ZOMBIE:
                         found.append(process)
-        return found
+        return [*found, *self.workplace.others()]
 
     def orphans(self) -> list[psutil.Process]:
         """Who is still there `LIMIT` seconds after the end of the main process."""
-        end = time.monotonic() + LIMIT
+        end = time.monotonic() + LIMIT + self.workplace.grace
         left = self.processes()
         while left and time.monotonic() < end:
             time.sleep(0.02)
@@ -171,7 +173,10 @@ class RealEngine(Engine):
     def arm(self, point: str, tickets: int) -> None:
         """Break processes at a fault point of `core.fault_points`, so many times at the most."""
         folder = self.project.folder / "tickets"
-        self.project.environment |= fault_environment(folder, point, tickets)
+        faults = fault_environment(folder, point, tickets)
+        self.project.environment |= faults
+        if point.startswith("worker."):
+            self.workplace.arm(faults)
 
     def disarm(self) -> None:
         for name in ("FAULT_POINT", "FAULT_TICKETS"):
@@ -182,10 +187,10 @@ class RealEngine(Engine):
         return len(list((self.project.folder / "tickets").iterdir()))
 
     def workers(self) -> list[psutil.Process]:
-        return worker_processes(self.process.pid)
+        return self.workplace.workers(self.process.pid)
 
     def fork_server(self) -> psutil.Process | None:
-        return fork_server(self.process.pid)
+        return self.workplace.fork_server(self.process.pid)
 
     @property
     def pictures(self) -> Path:
@@ -231,7 +236,12 @@ class JobsEngine(RealEngine):
     """
 
     def __init__(
-        self, folder: Path, jobs: Mapping[str, int], seed: int, planted: str | None = None
+        self,
+        folder: Path,
+        jobs: Mapping[str, int],
+        seed: int,
+        planted: str | None = None,
+        workplace: Workplace = LOCAL,
     ) -> None:
         names = [f"{job}{i:03}" for job, count in jobs.items() for i in range(count)]
         size = {"width": 64, "height": 64, "num_inference_steps": 1}
@@ -241,7 +251,7 @@ class JobsEngine(RealEngine):
         ]
         times = {"seconds_per_megapixel_step": 5.0, "jitter": 0.5}  # about 0.02 s a task
         forks = {"start_method": "forkserver"}
-        super().__init__(folder, tasks, simulated=times, workers=forks)
+        super().__init__(folder, tasks, workplace=workplace, simulated=times, workers=forks)
         self._places = {name: i for i, name in enumerate(names)}
         self._orders = {
             "jobs": {job: [t for t in tasks if t["task_id"][0] == job] for job in jobs},
@@ -308,9 +318,9 @@ class BenchmarkEngine(RealEngine):
         "supervision": {"restart_backoff": 0.0, "restarts_before_retirement": 100},
     }
 
-    def __init__(self, folder: Path, pairs: int) -> None:
+    def __init__(self, folder: Path, pairs: int, workplace: Workplace = LOCAL) -> None:
         rows = [pair(i) for i in range(pairs)]
-        super().__init__(folder, rows)
+        super().__init__(folder, rows, workplace=workplace)
         self._bench = Bench(self.project)
         self._bench.write_pairs(rows)
         self.errors: list[str] = []  # of each run before the present one
@@ -318,7 +328,9 @@ class BenchmarkEngine(RealEngine):
     def start(self, *arguments: str) -> None:
         if self.run is not None:
             self.errors.append(self.run.errors)
-        devices = {"device_ids": list(range(self.workers_wanted)), "device": "cpu"}
+        devices: dict[str, Any] = {"device": "cpu"}
+        if self.workplace is LOCAL:  # Ray chooses its own
+            devices["device_ids"] = list(range(self.workers_wanted))
         line = ("--log-level", "DEBUG", *arguments)
         self.run = self._bench.start(*line, **self.SETTINGS, **devices)
 

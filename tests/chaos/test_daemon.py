@@ -14,8 +14,9 @@ import psutil
 import pytest
 from PIL import Image
 
+from tests.both_engines import ON_BOTH
 from tests.chaos.scale import scaled
-from tests.conftest import wait_until, worker_processes
+from tests.conftest import Workplace, wait_until
 from tests.server.conftest import Daemon
 
 KILLS = scaled(3, 50)  # of the daemon; between two of them a worker is killed, too
@@ -69,7 +70,7 @@ def hand_in(daemon: Daemon, key: str, count: int) -> str:
 
 def kill_a_worker(daemon: Daemon, draw: random.Random) -> None:
     assert daemon.process is not None
-    workers = worker_processes(daemon.process.pid)
+    workers = daemon.workplace.workers(daemon.process.pid)
     if workers:
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             os.kill(draw.choice(workers).pid, signal.SIGKILL)
@@ -86,10 +87,13 @@ def all_jobs(client: httpx2.Client) -> list[dict[str, Any]]:
         after = {"after": page["last_id"]}
 
 
+@ON_BOTH
 @pytest.mark.parametrize("seed", range(scaled(1, 2)))
-def test_kills_of_the_daemon_under_load_cost_no_record(tmp_path: Path, seed: int) -> None:
+def test_kills_of_the_daemon_under_load_cost_no_record(
+    tmp_path: Path, workplace: Workplace, seed: int
+) -> None:
     draw = random.Random(seed)
-    daemon = Daemon(tmp_path, simulated={"seconds_per_megapixel_step": 20.0})
+    daemon = Daemon(tmp_path, workplace, simulated={"seconds_per_megapixel_step": 20.0})
     callers = None
     try:
         daemon.start()

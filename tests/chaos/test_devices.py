@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from tests.both_engines import ON_BOTH
 from tests.chaos.checks import judge
 from tests.chaos.engines import RealEngine
 from tests.chaos.scale import scaled
 from tests.chaos.verdict import Verdict
-from tests.conftest import wait_until
+from tests.conftest import Workplace, wait_until
 from workers.process import LEAVING_EXIT
 
 Report = Callable[[Verdict], Verdict]
@@ -42,12 +43,14 @@ def processes(errors: str) -> Counter[str]:
 
 
 def errors_of(engine: RealEngine) -> str:
-    return engine.run.errors if engine.run else ""
+    """What it said, with workers by their names on their nodes: all of these are on one."""
+    return re.sub(r"\S+/(cpu\d)", r"\1", engine.run.errors) if engine.run else ""
 
 
+@ON_BOTH
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_lost_context_or_memory_costs_one_process_and_no_record(
-    tmp_path: Path, report: Report, seed: int
+    tmp_path: Path, workplace: Workplace, report: Report, seed: int
 ) -> None:
     """After such an error a process is never used again: it ends, and another one comes."""
     verdict = Verdict("device faults cost no record", "sticky CUDA errors, out of memory twice")
@@ -55,7 +58,7 @@ def test_a_lost_context_or_memory_costs_one_process_and_no_record(
     places = random.Random(seed).sample(range(TASKS), 2 * FAULTS)
     for place in places:
         tasks[place]["prompt"] = f"!{'cuda' if place % 2 else 'oom'}:1 {place}"
-    with RealEngine(tmp_path, tasks, 2, simulated=TIMES) as engine:
+    with RealEngine(tmp_path, tasks, 2, workplace, simulated=TIMES) as engine:
         engine.start("--log-level", "DEBUG")
         engine.wait()
         # Only a first attempt breaks, and one that its worker had not come to is none.
@@ -69,9 +72,10 @@ def test_a_lost_context_or_memory_costs_one_process_and_no_record(
     assert not report(verdict).violations
 
 
+@ON_BOTH
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_does_not_fit_together_is_drawn_in_smaller_groups(
-    tmp_path: Path, report: Report, seed: int
+    tmp_path: Path, workplace: Workplace, report: Report, seed: int
 ) -> None:
     """In the same process and the same attempt."""
     verdict = Verdict("device faults cost no record", "out of memory in a group: smaller retry")
@@ -79,7 +83,7 @@ def test_what_does_not_fit_together_is_drawn_in_smaller_groups(
     for place in random.Random(seed).sample(range(TASKS), FAULTS):
         tasks[place]["prompt"] = f"!crowd {place}"
     groups = {"max_batch": 8}
-    with RealEngine(tmp_path, tasks, 2, simulated=TIMES, workers=groups) as engine:
+    with RealEngine(tmp_path, tasks, 2, workplace, simulated=TIMES, workers=groups) as engine:
         engine.start("--log-level", "DEBUG")
         engine.wait()
         errors = errors_of(engine)
@@ -92,15 +96,17 @@ def test_what_does_not_fit_together_is_drawn_in_smaller_groups(
     assert verdict.attempts >= FAULTS // 2
 
 
+@ON_BOTH
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_lost_device_is_given_up_and_the_others_carry_on(
-    tmp_path: Path, report: Report, seed: int
+    tmp_path: Path, workplace: Workplace, report: Report, seed: int
 ) -> None:
     """Its worker backs off, is given up after some deaths in a row, and takes no task with it."""
     verdict = Verdict("device faults cost no record", "one device of three lost for good")
     flag = tmp_path / "lost"
     times = {**TIMES, "lost_while": {"cpu1": str(flag)}}
-    with RealEngine(tmp_path, pictures(TASKS), 3, simulated=times, supervision=RULES) as engine:
+    how = {"simulated": times, "supervision": RULES}
+    with RealEngine(tmp_path, pictures(TASKS), 3, workplace, **how) as engine:
         engine.start("--log-level", "DEBUG")
         moment = random.Random(seed).randint(1, TASKS // 2)
         wait_until(partial(has_drawn, engine, moment), "some pictures")
@@ -119,12 +125,16 @@ def has_drawn(engine: RealEngine, count: int) -> bool:
     return engine.drawn() >= count
 
 
-def test_a_device_that_comes_back_is_used_again(tmp_path: Path, report: Report) -> None:
+@ON_BOTH
+def test_a_device_that_comes_back_is_used_again(
+    tmp_path: Path, workplace: Workplace, report: Report
+) -> None:
     verdict = Verdict("device faults cost no record", "a device lost for a while")
     flag = tmp_path / "lost"
     rules = {"restart_backoff": 0.1, "restarts_before_retirement": 50}
     times = {**TIMES, "lost_while": {"cpu1": str(flag)}}
-    with RealEngine(tmp_path, pictures(TASKS * 5), 2, simulated=times, supervision=rules) as engine:
+    how = {"simulated": times, "supervision": rules}
+    with RealEngine(tmp_path, pictures(TASKS * 5), 2, workplace, **how) as engine:
         engine.start("--log-level", "DEBUG")
         wait_until(lambda: "cpu1: SimulatedGpu in" in errors_of(engine), "the first load")
         flag.touch()
@@ -138,11 +148,15 @@ def test_a_device_that_comes_back_is_used_again(tmp_path: Path, report: Report) 
     assert not report(verdict).violations
 
 
-def test_when_all_devices_are_lost_the_command_says_so(tmp_path: Path, report: Report) -> None:
+@ON_BOTH
+def test_when_all_devices_are_lost_the_command_says_so(
+    tmp_path: Path, workplace: Workplace, report: Report
+) -> None:
     verdict = Verdict("device faults cost no record", "all devices lost")
     flag = tmp_path / "lost"
     times = {**TIMES, "lost_while": {f"cpu{i}": str(flag) for i in range(2)}}
-    with RealEngine(tmp_path, pictures(TASKS), 2, simulated=times, supervision=RULES) as engine:
+    how = {"simulated": times, "supervision": RULES}
+    with RealEngine(tmp_path, pictures(TASKS), 2, workplace, **how) as engine:
         engine.start()
         wait_until(partial(has_drawn, engine, 5), "some pictures")
         flag.touch()
@@ -159,12 +173,16 @@ def test_when_all_devices_are_lost_the_command_says_so(tmp_path: Path, report: R
     assert not report(verdict).violations
 
 
-def test_a_flapping_worker_backs_off_and_is_given_up(tmp_path: Path, report: Report) -> None:
+@ON_BOTH
+def test_a_flapping_worker_backs_off_and_is_given_up(
+    tmp_path: Path, workplace: Workplace, report: Report
+) -> None:
     """It dies after every picture: each restart costs a load, and it never gets better."""
     verdict = Verdict("device faults cost no record", "a worker dies after every task")
     killed: set[int] = set()
     times = {**TIMES, "slowness": {"cpu1": 25.0}}  # 0.5 s: it is killed before its second picture
-    with RealEngine(tmp_path, pictures(3000), 2, simulated=times, supervision=RULES) as engine:
+    how = {"simulated": times, "supervision": RULES}
+    with RealEngine(tmp_path, pictures(3000), 2, workplace, **how) as engine:
         engine.start("--log-level", "DEBUG")
         while engine.wait(lambda: unharmed(engine, killed) or given_up(engine)):
             if given_up(engine):

@@ -11,10 +11,11 @@ import pytest
 
 from core.events import Event, TaskEnded, TaskStarted, WorkerState
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from tests.both_engines import ON_BOTH
 from tests.chaos.engines import RealEngine
 from tests.chaos.scale import LIMIT, scaled
 from tests.chaos.verdict import Verdict
-from tests.conftest import PATIENCE, simulated, wait_until
+from tests.conftest import PATIENCE, Workplace, wait_until
 from tests.fault_tickets import SPAWNED, arm_in_children
 
 Report = Callable[[Verdict], Verdict]
@@ -77,21 +78,22 @@ def not_slowed(attack: Callable[[Path], Verdict], folder: Path) -> Verdict:
     return verdict
 
 
+@ON_BOTH
 @pytest.mark.parametrize("fault", scaled(["stuck"], ["stuck", "stop", "hang"]))
 @pytest.mark.parametrize("_repeat", REPEATS)
 def test_a_hanging_task_is_taken_from_its_worker(
-    tmp_path: Path, report: Report, fault: str, _repeat: int
+    tmp_path: Path, workplace: Workplace, report: Report, fault: str, _repeat: int
 ) -> None:
-    verdict = not_slowed(partial(attack_task, fault=fault), tmp_path)
+    verdict = not_slowed(partial(attack_task, fault=fault, workplace=workplace), tmp_path)
     assert not report(verdict).violations
 
 
-def attack_task(folder: Path, fault: str) -> Verdict:
+def attack_task(folder: Path, fault: str, workplace: Workplace) -> Verdict:
     diary, workers = Diary(), 3
     tasks = [{"prompt": f"picture {i}", "task_id": str(i)} for i in range(workers * PER_WORKER)]
     place = len(tasks) // 3
     tasks[place]["prompt"] = f"!{fault}:1"
-    config = simulated(simulated=TASK, supervision={"task_timeout": DEADLINE})
+    config = workplace.simulated(simulated=TASK, supervision={"task_timeout": DEADLINE})
     generator = MultiGPUImageGenerator(
         workers, config=config, output_dir=folder, listener=diary.listen
     )
@@ -104,21 +106,28 @@ def attack_task(folder: Path, fault: str) -> Verdict:
     return verdict
 
 
+@ON_BOTH
 @pytest.mark.parametrize("_repeat", REPEATS)
 def test_a_load_that_hangs_is_started_again(
-    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch, _repeat: int
+    tmp_path: Path,
+    workplace: Workplace,
+    report: Report,
+    monkeypatch: pytest.MonkeyPatch,
+    _repeat: int,
 ) -> None:
     """Stuck in a native call that holds the GIL, so that no thread of the worker reacts."""
-    verdict = not_slowed(partial(attack_load, monkeypatch=monkeypatch), tmp_path)
+    attack = partial(attack_load, monkeypatch=monkeypatch, workplace=workplace)
+    verdict = not_slowed(attack, tmp_path)
     assert not report(verdict).violations
 
 
-def attack_load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Verdict:
+def attack_load(folder: Path, monkeypatch: pytest.MonkeyPatch, workplace: Workplace) -> Verdict:
     diary, workers = Diary(), 3
     folder.mkdir()
-    arm_in_children(monkeypatch, folder, "worker.load:1:stuck", tickets=1)
+    arm_in_children(monkeypatch, folder, "worker.load:1:stuck", 1, workplace)
     tasks = [{"prompt": f"picture {i}"} for i in range(workers * PER_WORKER)]
-    config = simulated(workers=SPAWNED, simulated=TASK, supervision={"load_timeout": DEADLINE})
+    rules = {"load_timeout": DEADLINE}
+    config = workplace.simulated(workers=SPAWNED, simulated=TASK, supervision=rules)
     generator = MultiGPUImageGenerator(
         workers, config=config, output_dir=folder / "out", listener=diary.listen
     )
@@ -131,14 +140,15 @@ def attack_load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Verdict:
     return verdict
 
 
+@ON_BOTH
 @pytest.mark.parametrize("_repeat", range(scaled(1, 20)))
 def test_nobody_outlives_main_in_a_native_call_or_stopped(
-    tmp_path: Path, report: Report, _repeat: int
+    tmp_path: Path, workplace: Workplace, report: Report, _repeat: int
 ) -> None:
     """Neither can react to anything but the kernel's own SIGKILL."""
     verdict = Verdict("nobody outlives main by 2 s", "SIGKILL of main, workers stuck and stopped")
     tasks = [{"prompt": f"!{fault}"} for fault in ("stuck", "stuck", "stop")]
-    with RealEngine(tmp_path, tasks, 3) as engine:
+    with RealEngine(tmp_path, tasks, 3, workplace) as engine:
         engine.start()
         wait_until(lambda: len(engine.leases("TRUE")) == 3, "three leases")
         stopped = wait_until(lambda: len(engine.workers()) == 3 and engine.workers(), "workers")
@@ -150,12 +160,13 @@ def test_nobody_outlives_main_in_a_native_call_or_stopped(
     assert not report(verdict).violations
 
 
+@ON_BOTH
 def test_a_load_that_hangs_does_not_keep_the_others_from_loading(
-    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, workplace: Workplace, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loads take turns here, and the first one may by its deadline take an hour."""
-    arm_in_children(monkeypatch, tmp_path, "worker.load:1:stuck", tickets=1)
-    config = simulated(
+    arm_in_children(monkeypatch, tmp_path, "worker.load:1:stuck", 1, workplace)
+    config = workplace.simulated(
         workers={"concurrent_loads": 1, **SPAWNED}, supervision={"load_stall_timeout": DEADLINE}
     )
     verdict = Verdict("a hang is replaced in time, the others go on", "load: stuck, in turns")

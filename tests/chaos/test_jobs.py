@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.both_engines import ON_BOTH
 from tests.chaos.checks import Victim, judge, judge_ledger, kill_everybody
 from tests.chaos.engines import JobsEngine
 from tests.chaos.planted import FAULTS, SLOW_DISK
 from tests.chaos.scale import ATTACKS, scaled
 from tests.chaos.verdict import Verdict
+from tests.conftest import LOCAL, Workplace
 
 Report = Callable[[Verdict], Verdict]
 JOBS = scaled({"a": 60, "b": 40, "c": 20, "d": 30}, {"a": 500, "b": 400, "c": 200, "d": 300})
@@ -26,11 +28,12 @@ def attack_jobs(
     kills: dict[Victim, int],
     seed: int,
     planted: str | None = None,
+    workplace: Workplace = LOCAL,
 ) -> tuple[Verdict, int]:
     """The verdict, and how often a job was cancelled meanwhile."""
     what = ", ".join(f"{count} x {victim}" for victim, count in kills.items())
     verdict = Verdict("jobs at once: one record per input", planted or f"SIGKILL: {what}; cancels")
-    with JobsEngine(folder, jobs, seed, planted) as engine:
+    with JobsEngine(folder, jobs, seed, planted, workplace) as engine:
         kill_everybody(engine, kills, random.Random(seed), verdict)
         judge(engine, verdict)
         judge_ledger(engine, verdict)
@@ -40,15 +43,17 @@ def attack_jobs(
         return verdict, engine.cancels
 
 
+@ON_BOTH
 @pytest.mark.parametrize("seed", SEEDS)
 def test_killed_processes_and_cancelled_jobs_cost_no_record(
-    tmp_path: Path, report: Report, seed: int
+    tmp_path: Path, workplace: Workplace, report: Report, seed: int
 ) -> None:
     kills = cancels = 0
     for attack in range(ATTACKS):
         folder = tmp_path / str(attack)
         folder.mkdir()
-        verdict, cancelled = attack_jobs(folder, JOBS, KILLS, seed + attack * len(SEEDS))
+        again = seed + attack * len(SEEDS)
+        verdict, cancelled = attack_jobs(folder, JOBS, KILLS, again, workplace=workplace)
         assert not report(verdict).violations, verdict.log
         kills, cancels = kills + verdict.attempts, cancels + cancelled
         if kills >= sum(KILLS.values()) * 0.8 and cancels >= scaled(2, 10):
@@ -56,14 +61,15 @@ def test_killed_processes_and_cancelled_jobs_cost_no_record(
     raise AssertionError(f"only {kills} kills and {cancels} cancels in {ATTACKS} attacks")
 
 
+@ON_BOTH
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_dies_while_a_slow_disk_records_costs_no_record(
-    tmp_path: Path, report: Report, seed: int
+    tmp_path: Path, workplace: Workplace, report: Report, seed: int
 ) -> None:
     """Workers whose results wait for their record, and those that drew the same beside them."""
     few = scaled({"a": 15, "b": 10, "c": 5, "d": 15}, {"a": 100, "b": 80, "c": 40, "d": 60})
     kills: dict[Victim, int] = scaled({"worker": 6, "main": 1}, {"worker": 60, "main": 5})
-    verdict, _ = attack_jobs(tmp_path, few, kills, seed, SLOW_DISK)
+    verdict, _ = attack_jobs(tmp_path, few, kills, seed, SLOW_DISK, workplace)
     assert not report(verdict).violations, verdict.log
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.both_engines import ALWAYS_ON_BOTH
 from tests.chaos.checks import judge, judge_poison, kill_main, kill_workers, pictures_to_draw
 from tests.chaos.engines import Engine, NaiveEngine, RealEngine
 from tests.chaos.scale import ATTACKS, scaled
 from tests.chaos.verdict import Verdict
+from tests.conftest import LOCAL, Workplace
 
 TIMES = {"seconds_per_megapixel_step": 2.5, "jitter": 0.5}  # about 0.01 s a task
 SEEDS = range(scaled(1, 20))
@@ -24,28 +26,43 @@ def attack_workers(
     kills: int,
     seed: int,
     times: dict[str, float] = TIMES,
+    workplace: Workplace = LOCAL,
 ) -> Verdict:
     verdict = Verdict(f"one record per input ({kind.__name__})", "SIGKILL of workers")
-    with kind(folder, pictures_to_draw(tasks), simulated=times) as engine:
+    with kind(folder, pictures_to_draw(tasks), workplace=workplace, simulated=times) as engine:
         kill_workers(engine, kills, random.Random(seed), verdict)
         return judge(engine, verdict)
 
 
-def attack_main(kind: type[Engine], folder: Path, tasks: int, kills: int, seed: int) -> Verdict:
+def attack_main(
+    kind: type[Engine],
+    folder: Path,
+    tasks: int,
+    kills: int,
+    seed: int,
+    workplace: Workplace = LOCAL,
+) -> Verdict:
     verdict = Verdict(f"one record per input ({kind.__name__})", "SIGKILL of main, resume")
-    with kind(folder, pictures_to_draw(tasks), simulated=TIMES) as engine:
+    with kind(folder, pictures_to_draw(tasks), workplace=workplace, simulated=TIMES) as engine:
         kill_main(engine, kills, random.Random(seed), verdict)
         return judge(engine, verdict)
 
 
 def attack_with_poison(
-    kind: type[Engine], folder: Path, tasks: int, poisonous: int, kills: int, seed: int
+    kind: type[Engine],
+    folder: Path,
+    tasks: int,
+    poisonous: int,
+    kills: int,
+    seed: int,
+    workplace: Workplace = LOCAL,
 ) -> Verdict:
     rng = random.Random(seed)
     poison = set(rng.sample(range(tasks), poisonous))
     promise = f"poison is quarantined, nobody else ({kind.__name__})"
     verdict = Verdict(promise, f"{poisonous} segfaulting tasks in {tasks}, SIGKILL of workers")
-    with kind(folder, pictures_to_draw(tasks, poison), simulated=TIMES) as engine:
+    pictures = pictures_to_draw(tasks, poison)
+    with kind(folder, pictures, workplace=workplace, simulated=TIMES) as engine:
         kill_workers(engine, kills, rng, verdict)
         verdict.attempts += poisonous
         judge(engine, verdict, poison)
@@ -66,14 +83,19 @@ def retry(engine: RealEngine, verdict: Verdict, poison: set[int]) -> None:
     judge(engine, verdict, poison)
 
 
+@ALWAYS_ON_BOTH
 @pytest.mark.parametrize("seed", SEEDS)
-def test_killed_workers_cost_no_record(tmp_path: Path, report: Report, seed: int) -> None:
+def test_killed_workers_cost_no_record(
+    tmp_path: Path, workplace: Workplace, report: Report, seed: int
+) -> None:
     kills, (tasks, wanted, enough) = 0, scaled((150, 15, 10), (1000, 100, 80))
     for attack in range(ATTACKS):
         folder = tmp_path / str(attack)
         folder.mkdir()
         again = seed + attack * len(SEEDS)
-        verdict = report(attack_workers(RealEngine, folder, tasks, wanted, again))
+        verdict = report(
+            attack_workers(RealEngine, folder, tasks, wanted, again, workplace=workplace)
+        )
         assert not verdict.violations
         kills += verdict.attempts
         if kills >= enough:
@@ -81,16 +103,23 @@ def test_killed_workers_cost_no_record(tmp_path: Path, report: Report, seed: int
     raise AssertionError(f"only {kills} kills in {ATTACKS} attacks")
 
 
-def test_a_killed_main_costs_no_record_and_leaves_nobody(tmp_path: Path, report: Report) -> None:
-    verdict = report(attack_main(RealEngine, tmp_path, *scaled((200, 4), (10_000, 50)), seed=1))
+@ALWAYS_ON_BOTH
+def test_a_killed_main_costs_no_record_and_leaves_nobody(
+    tmp_path: Path, workplace: Workplace, report: Report
+) -> None:
+    counts = scaled((200, 4), (10_000, 50))
+    verdict = report(attack_main(RealEngine, tmp_path, *counts, seed=1, workplace=workplace))
     assert not verdict.violations
     assert verdict.attempts == scaled(4, 50)
 
 
+@ALWAYS_ON_BOTH
 @pytest.mark.parametrize("seed", range(scaled(1, 5)))
-def test_poison_is_quarantined_and_nobody_else(tmp_path: Path, report: Report, seed: int) -> None:
+def test_poison_is_quarantined_and_nobody_else(
+    tmp_path: Path, workplace: Workplace, report: Report, seed: int
+) -> None:
     counts = scaled((60, 2, 3), (500, 5, 20))
-    verdict = report(attack_with_poison(RealEngine, tmp_path, *counts, seed))
+    verdict = report(attack_with_poison(RealEngine, tmp_path, *counts, seed, workplace))
     assert not verdict.violations
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import psutil
 
+from tests.both_engines import ON_BOTH
 from tests.chaos.engines import SPAWNED, RealEngine
 from tests.chaos.scale import scaled
 from tests.chaos.verdict import Verdict
-from tests.conftest import wait_until
+from tests.conftest import Workplace, wait_until
 
 Report = Callable[[Verdict], Verdict]
 RESTARTS = scaled(12, 200)
@@ -55,14 +56,17 @@ def settled(engine: RealEngine, without: psutil.Process) -> bool:
     return len(workers) == WORKERS and without not in workers
 
 
-def test_restarts_leave_nothing_behind(tmp_path: Path, report: Report) -> None:
+@ON_BOTH
+def test_restarts_leave_nothing_behind(
+    tmp_path: Path, workplace: Workplace, report: Report
+) -> None:
     verdict = Verdict("restarts leak nothing", "SIGKILL of workers, one after another")
     tasks = [{"prompt": f"picture {i}"} for i in range(100 + 10 * RESTARTS)]
     times = {"seconds_per_megapixel_step": 250.0}  # 1 s a task: there are always some left
     rules = {"restart_backoff": 0.0, "restarts_before_retirement": 1000}
     rng = random.Random(8)
     changes = {"simulated": times, "supervision": rules, "workers": SPAWNED}
-    with RealEngine(tmp_path, tasks, WORKERS, **changes) as engine:
+    with RealEngine(tmp_path, tasks, WORKERS, workplace, **changes) as engine:
         engine.start()
         for _ in range(WARM_UP):
             restart(engine, rng)

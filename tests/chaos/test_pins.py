@@ -11,9 +11,10 @@ import pytest
 from core.checkpoints.lora_files import content_hash
 from core.engine.snapshot import LoraSnapshot
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from tests.both_engines import ON_BOTH
 from tests.chaos.scale import scaled
 from tests.chaos.verdict import Verdict
-from tests.conftest import simulated, wait_until, worker_processes, write_safetensors
+from tests.conftest import Workplace, wait_until, write_safetensors
 from tests.fault_tickets import SPAWNED, arm_in_children
 
 Report = Callable[[Verdict], Verdict]
@@ -47,17 +48,20 @@ def pinned(generator: MultiGPUImageGenerator, files: list[Path]) -> list[LoraSna
     return [lora for lora in found if lora.sha256 in hashes and lora.pinned]
 
 
+@ON_BOTH
 @pytest.mark.parametrize("seed", range(scaled(1, 3)))
-def test_pins_outlive_kills_of_workers(tmp_path: Path, report: Report, seed: int) -> None:
+def test_pins_outlive_kills_of_workers(
+    tmp_path: Path, workplace: Workplace, report: Report, seed: int
+) -> None:
     draw, files = random.Random(seed), styles(tmp_path)
     verdict = Verdict("pinned LoRAs: held by every worker, one record per input", "SIGKILL: worker")
-    settings = simulated(simulated=TIMES, supervision=NEVER_RETIRED)
+    settings = workplace.simulated(simulated=TIMES, supervision=NEVER_RETIRED)
     with MultiGPUImageGenerator(WORKERS, config=settings, output_dir=tmp_path / "out") as generator:
         generator.load_loras(files[:PINNED], pin=True)
         job = generator.submit(tasks(files, TASKS, draw))
         for moment in sorted(draw.sample(range(int(TASKS * 0.9)), KILLS)):
             wait_until(lambda: job.progress.ended.total() >= moment, "pictures")  # noqa: B023
-            victims = wait_until(lambda: worker_processes(os.getpid()), "a worker")
+            victims = wait_until(lambda: workplace.workers(os.getpid()), "a worker")
             draw.choice(victims).kill()
             verdict.attempts += 1
         results = job.results()
@@ -72,12 +76,13 @@ def test_pins_outlive_kills_of_workers(tmp_path: Path, report: Report, seed: int
     assert not report(verdict).violations
 
 
+@ON_BOTH
 def test_a_pin_whose_every_load_ends_in_a_death_is_given_up_and_tasks_go_on(
-    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, workplace: Workplace, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verdict = Verdict("a deadly pin: few deaths, one record per input", "SIGKILL at worker.keep")
-    tickets = arm_in_children(monkeypatch, tmp_path, "worker.keep:1", 20)
-    settings = simulated(workers=SPAWNED, simulated=TIMES)
+    tickets = arm_in_children(monkeypatch, tmp_path, "worker.keep:1", 20, workplace)
+    settings = workplace.simulated(workers=SPAWNED, simulated=TIMES)
     draw, files = random.Random(1), styles(tmp_path)
     with MultiGPUImageGenerator(2, config=settings, output_dir=tmp_path / "out") as generator:
         generator.load_loras(files[0], pin=True)

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from core.store.provenance import read_provenance
+from tests.both_engines import ON_BOTH
 from tests.chaos.checks import judge
 from tests.chaos.engines import RealEngine
 from tests.chaos.scale import LIMIT, scaled
 from tests.chaos.verdict import Verdict
-from tests.conftest import COMMAND, PATIENCE, Run, wait_until
+from tests.conftest import COMMAND, PATIENCE, Run, Workplace, wait_until
 
 Report = Callable[[Verdict], Verdict]
 RUNS = scaled(1, 100)
@@ -81,13 +82,14 @@ def judge_words(engine: RealEngine, verdict: Verdict) -> None:
     verdict.found("no resume command", not resume)
 
 
+@ON_BOTH
 @pytest.mark.parametrize("seed", range(RUNS))
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_one_signal_ends_a_run_in_order(
-    tmp_path: Path, report: Report, number: signal.Signals, seed: int
+    tmp_path: Path, workplace: Workplace, report: Report, number: signal.Signals, seed: int
 ) -> None:
     verdict = Verdict("an interrupted run ends in order", f"one {number.name}")
-    with RealEngine(tmp_path, TASKS, 2, simulated=SLOW) as engine:
+    with RealEngine(tmp_path, TASKS, 2, workplace, simulated=SLOW) as engine:
         start(engine, random.Random(seed))
         os.killpg(engine.process.pid, number)
         judge_end(engine, verdict, allowed=PATIENCE)
@@ -95,10 +97,13 @@ def test_one_signal_ends_a_run_in_order(
     assert not report(verdict).violations
 
 
-def test_under_nohup_a_run_outlives_its_terminal(tmp_path: Path, report: Report) -> None:
+@ON_BOTH
+def test_under_nohup_a_run_outlives_its_terminal(
+    tmp_path: Path, workplace: Workplace, report: Report
+) -> None:
     verdict = Verdict("an interrupted run ends in order", "SIGHUP under nohup: it goes on")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with RealEngine(tmp_path, TASKS[:10], 2, simulated=SLOW) as engine:
+    with RealEngine(tmp_path, TASKS[:10], 2, workplace, simulated=SLOW) as engine:
         engine.start()
         wait_until(lambda: engine.drawn() > 0, "a picture")
         os.killpg(engine.process.pid, signal.SIGHUP)
@@ -109,29 +114,35 @@ def test_under_nohup_a_run_outlives_its_terminal(tmp_path: Path, report: Report)
     assert not report(verdict).violations
 
 
+@ON_BOTH
 @pytest.mark.parametrize("seed", range(RUNS))
-def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path, report: Report, seed: int) -> None:
+def test_a_second_ctrl_c_ends_it_at_once(
+    tmp_path: Path, workplace: Workplace, report: Report, seed: int
+) -> None:
     """Although a worker is stuck and would hold up an orderly end."""
     verdict = Verdict("an interrupted run ends in order", "two SIGINT, a worker stuck")
     rng = random.Random(seed)
-    with RealEngine(tmp_path, STUCK, 2, simulated=SLOW, supervision=NEVER) as engine:
+    rules = {"simulated": SLOW, "supervision": NEVER}
+    with RealEngine(tmp_path, STUCK, 2, workplace, **rules) as engine:
         start(engine, rng)
         os.killpg(engine.process.pid, signal.SIGINT)
         time.sleep(rng.uniform(0, 0.5))
         if not engine.ended:
             os.killpg(engine.process.pid, signal.SIGINT)
-        judge_end(engine, verdict, allowed=AT_ONCE)
+        judge_end(engine, verdict, allowed=AT_ONCE + workplace.grace)
         judge_words(engine, verdict)
     assert not report(verdict).violations
 
 
+@ON_BOTH
 def test_a_second_ctrl_c_does_not_wait_for_a_worker_to_leave(
-    tmp_path: Path, report: Report
+    tmp_path: Path, workplace: Workplace, report: Report
 ) -> None:
     """After the first one main waits for its workers, of which one is stopped here."""
     verdict = Verdict("an interrupted run ends in order", "two SIGINT, a worker stopped")
     tasks = [{"prompt": "!slow a"}, {"prompt": "b"}]  # in turn: the second is another worker's
-    with RealEngine(tmp_path, tasks, 2, simulated=SLOW, supervision=NEVER) as engine:
+    rules = {"simulated": SLOW, "supervision": NEVER}
+    with RealEngine(tmp_path, tasks, 2, workplace, **rules) as engine:
         engine.start()
         wait_until(lambda: engine.drawn() == 1, "an idle worker")
         os.kill(maker_of(engine.pictures / "tweets_01.png"), signal.SIGSTOP)
@@ -139,7 +150,7 @@ def test_a_second_ctrl_c_does_not_wait_for_a_worker_to_leave(
         wait_until(lambda: engine.drawn() == 2, "the end of what runs")
         time.sleep(0.2)
         os.killpg(engine.process.pid, signal.SIGINT)
-        judge_end(engine, verdict, allowed=AT_ONCE)
+        judge_end(engine, verdict, allowed=AT_ONCE + workplace.grace)
         judge_words(engine, verdict)
     assert not report(verdict).violations
 
@@ -149,10 +160,13 @@ def maker_of(picture: Path) -> int:
     return int(read_provenance(picture)["used"]["pid"])
 
 
+@ON_BOTH
 @pytest.mark.parametrize("seed", range(RUNS))
-def test_a_closed_terminal_ends_a_run_in_order(tmp_path: Path, report: Report, seed: int) -> None:
+def test_a_closed_terminal_ends_a_run_in_order(
+    tmp_path: Path, workplace: Workplace, report: Report, seed: int
+) -> None:
     verdict = Verdict("an interrupted run ends in order", "terminal closed")
-    with RealEngine(tmp_path, TASKS, 2, simulated=SLOW) as engine:
+    with RealEngine(tmp_path, TASKS, 2, workplace, simulated=SLOW) as engine:
         terminal = start_in_terminal(engine)
         wait_until(lambda: catches(engine.process.pid, signal.SIGTERM), "the handlers")
         drain(terminal, random.Random(seed).uniform(0, 1.5))

@@ -1,24 +1,13 @@
-"""A Ray cluster for the tests of a file, and the command at work on it."""
+"""The command at work on a Ray cluster."""
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
-
-import pytest
 
 from core.store.ledger import FILE_NAME
 from tests.cluster.ray_cluster import RayCluster
 from tests.conftest import Project, Run, simulated
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[RayCluster]:
-    """Two nodes of two logical GPUs each; a test that kills one adds another."""
-    cluster = RayCluster(2)
-    yield cluster
-    cluster.close()
 
 
 class ClusterRun:

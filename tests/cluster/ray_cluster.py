@@ -1,97 +1,125 @@
 """A real Ray cluster of several nodes on this machine, whose nodes can be killed and stopped.
 
-It is on the loopback interface alone, and has logical GPUs: its workers are on CPUs.
+It has logical GPUs: its workers are on CPUs. Mostly it is on the loopback interface alone; nodes in
+namespaces of their own stand for other machines.
 """
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
 import psutil
 
+from cluster import sweeper
 from cluster.ray_environment import QUICK_DETECTION, before_import
+from tests.cluster.cable import Cable
 from tests.conftest import PATIENCE, PROJECT, wait_until
+from tests.late_environment import FAULTS
 from tests.warm_server import MARK
 
 STORE_BYTES = 80 * 1024**2  # the least that Ray takes
 GPUS = 2  # of a node
+LOOPBACK = "127.0.0.1"
 
 
 class RayCluster:
     """A head without GPUs, and nodes with some. Close it: Ray leaves processes behind.
 
+    Args:
+        nodes: how many of these.
+        address: of this machine, at which they are.
+
     Attributes:
-        address: of the head.
+        address: of the head, with its port.
+        host: without it.
         nodes: those with GPUs that were added, in their order.
     """
 
-    def __init__(self, nodes: int) -> None:
+    def __init__(self, nodes: int, address: str = LOOPBACK) -> None:
+        self.host = address
         Path("/tmp/ray").mkdir(exist_ok=True)  # where Ray notes the newest cluster
         self._folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # sockets need short names
         self._mark = uuid4().hex
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            with self._environment():
-                from ray.cluster_utils import Cluster
+        with self._starting():
+            sweeper.start_sweeper(self._mark)  # ends what is left where this process is killed
+            from ray.cluster_utils import Cluster
 
-                self._cluster: Any = Cluster(
-                    initialize_head=True,
-                    head_node_args={
-                        **self._arguments(0),
-                        "temp_dir": str(self._folder / "t"),
-                        "include_dashboard": False,
-                        "_system_config": dict(QUICK_DETECTION),  # Ray adds to it
-                    },
-                )
-            self.address: str = self._cluster.address
-            self.nodes: list[Any] = []
-            for _ in range(nodes):
-                self.add()
-        finally:
-            signal.signal(signal.SIGTERM, handler)  # Ray's would drain a node for half a minute
+            self._cluster: Any = Cluster(
+                initialize_head=True,
+                head_node_args={
+                    **self._arguments(0),
+                    "temp_dir": str(self._folder / "t"),
+                    "include_dashboard": False,
+                    "_system_config": dict(QUICK_DETECTION),  # Ray adds to it
+                },
+            )
+        self.address: str = self._cluster.address
+        self.nodes: list[Any] = []
+        self.have(nodes)
 
     @contextmanager
-    def _environment(self) -> Iterator[None]:
-        """What Ray's processes inherit, and no process that tests start later."""
-        before = dict(os.environ)
+    def _starting(self, more: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+        """Start processes of the cluster, with their environment; this process stays as it was.
+
+        Else no command that it starts would be a fork of a warm one.
+        """
+        before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+        for name in FAULTS:  # which a test may have set for its own children
+            os.environ.pop(name, None)
+        os.environ |= {MARK: self._mark, sweeper.MARK: self._mark, **more}
         before_import("127.0.0.1:0")
-        os.environ[MARK] = self._mark
         try:
             yield
         finally:
             os.environ.clear()
-            os.environ.update(before)
+            os.environ |= before
+            signal.signal(signal.SIGTERM, handler)  # Ray's would drain a node for half a minute
 
     def _arguments(self, gpus: int) -> dict[str, Any]:
         return {
             "num_gpus": gpus,
             "num_cpus": 1,
-            "node_ip_address": "127.0.0.1",
+            "node_ip_address": self.host,
             "object_store_memory": STORE_BYTES,
         }
 
-    def add(self, name: str | None = None) -> Any:
-        """One more node."""
+    def add(
+        self, name: str | None = None, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> Any:
+        """One more node.
+
+        Args:
+            environment: of what runs on it, beyond this process's own.
+        """
         given = {} if name is None else {"node_name": name}
-        with self._environment():
+        with self._starting(environment):
             node = self._cluster.add_node(**self._arguments(GPUS), **given, wait=False)
         self.nodes.append(node)
         return node
 
-    def add_hidden(self, folder: Path, name: str) -> "subprocess.Popen[bytes]":
-        """One more node, which sees an empty folder in place of one of this machine's.
+    def have(self, nodes: int) -> None:
+        """Add nodes until there are so many."""
+        while len(self.nodes) < nodes:
+            self.add()
 
-        It has a mount namespace of its own; only a user who may make one can have such a node.
+    def add_apart(self, name: str, script: str, cable: Cable | None = None) -> "Apart":
+        """One more node, which has a mount namespace of its own. See `may_be_apart`.
+
+        Args:
+            script: commands of a shell that change what it sees, as `mount`.
+            cable: its only connection to this machine; None if it shares this one's network.
         """
         arguments = self._arguments(GPUS) | {
             "gcs_address": self.address,
@@ -103,20 +131,26 @@ class RayCluster:
             "min_worker_port": 0,
             "max_worker_port": 0,
         }
-        program = [sys.executable, "-m", "tests.cluster.hidden_node", json.dumps(arguments)]
-        script = 'mount -t tmpfs none "$0" && exec "$@"'
+        namespaces = ["-m"]
+        if cable is not None:
+            arguments["node_ip_address"] = cable.there
+            namespaces.append("-n")
+            script = f"{cable.script} && {script}"
+        program = [sys.executable, "-m", "tests.cluster.own_namespaces", json.dumps(arguments)]
         started = subprocess.Popen(
-            ["unshare", "-m", "sh", "-c", script, str(folder), *program],
+            ["unshare", *namespaces, "sh", "-c", f'{script} && exec "$@"', "sh", *program],
             cwd=PROJECT,
             env={**os.environ, MARK: self._mark},
         )
+        if cable is not None:
+            cable.plug_into(started.pid)
 
         def has_come() -> bool:
             nodes = self._cluster.global_state.node_table()
             return any(node["NodeName"] == name and node["Alive"] for node in nodes)
 
         wait_until(has_come, "the node")
-        return started
+        return Apart(started)
 
     # -- what can happen to a node -----------------------------------------------------------------
 
@@ -150,6 +184,12 @@ class RayCluster:
             children = agent.children(recursive=True) if agent is not None else []
             return [p for p in children if _is_worker(p)]
         return []
+
+    @staticmethod
+    def bridge(main: psutil.Process) -> psutil.Process:
+        """The bridge of a command at work."""
+        [bridge] = [p for p in main.children() if "cluster.bridge" in " ".join(p.cmdline())]
+        return bridge
 
     def kill(self, node: Any) -> None:
         """The machine is gone: SIGKILL of the raylet and all of its processes."""
@@ -201,6 +241,44 @@ class RayCluster:
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def may_be_apart() -> bool:
+    """Whether this user may make a mount namespace."""
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+
+
+def hides(folder: Path) -> str:
+    """Commands that show a node an empty folder in place of one of this machine's."""
+    return f"mount -t tmpfs none {shlex.quote(str(folder))}"
+
+
+def has_in_place_of(file: Path, other: Path) -> str:
+    """Commands that show a node another file in place of one of this machine's."""
+    return f"mount --bind {shlex.quote(str(other))} {shlex.quote(str(file))}"
+
+
+class Apart:
+    """A node that stands for another machine."""
+
+    def __init__(self, started: "subprocess.Popen[bytes]") -> None:
+        self._started = started
+
+    def workers(self) -> list[psutil.Process]:
+        """Worker processes of its agent."""
+        with suppress(psutil.Error):
+            node = psutil.Process(self._started.pid)
+            return [p for p in node.children(recursive=True) if _is_worker(p)]
+        return []
+
+    def end(self) -> None:
+        """Kill all of it: a node may wait for a head that it cannot reach."""
+        with suppress(psutil.Error):
+            node = psutil.Process(self._started.pid)
+            for process in [*node.children(recursive=True), node]:
+                with suppress(psutil.Error):
+                    process.kill()
+        self._started.wait(PATIENCE)
 
 
 def _is_worker(process: psutil.Process) -> bool:

@@ -2,8 +2,10 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +43,25 @@ class PlayedBridge:
     Args:
         make_backend: of a node.
         files: of all nodes, where these do not see main's.
+        each: devices of a node.
+        ray: settings of that section.
+
+    Attributes:
+        names: nodes that are there when a bridge is started.
+        starts: how often one was.
     """
+
+    connection: Connection
 
     def __init__(
         self,
         make_backend: Callable[[], WorkerBackend],
         nodes: list[str],
         files: NodeFiles | None = None,
+        each: int = 2,
+        **ray: Any,
     ) -> None:
+        self.starts = 0
         self._make_backend = make_backend
         self._files = files
         self._couriers: dict[str, Courier] = {}
@@ -57,20 +70,28 @@ class PlayedBridge:
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        ours, theirs = Pipe()
-        self._link = Link(theirs, self._receive, self.close)
-        self._link.start()
-        self._names = nodes
+        self.names, self._each = nodes, each
+        rules = SETTINGS.ray.model_copy(update={"fence_timeout": PATIENCE, **ray})
         connect = Connect(
-            SETTINGS.ray, SETTINGS.supervision, SETTINGS.workers.start_method, "cpu", None
+            rules, SETTINGS.supervision, SETTINGS.workers.start_method, "cpu", None, {}, "run"
         )
-        self.backend = OnNodes(ours, connect, SETTINGS.ray.node_timeout, self._wait)
+        self.backend = OnNodes(self._start, connect)
         answer = self.backend.connected(PATIENCE)
         assert isinstance(answer, Connected)
 
+    def _start(self) -> "PlayedBridge":
+        """Begin anew, as a bridge that is started does."""
+        self._over.clear()
+        self.connection, theirs = Pipe()
+        link = Link(theirs, self._receive, lambda: self._close(link))
+        self._link = link
+        link.start()
+        self.starts += 1
+        return self
+
     def _receive(self, message: Any) -> None:
         if isinstance(message, Connect):
-            self._link.send(Connected(tuple(map(self._node, self._names)), "played"))
+            self._link.send(Connected(tuple(map(self._node, self.names)), "played", "played"))
         elif isinstance(message, For) and (node := self._nodes.get(message.node)) is not None:
             courier = self._couriers.get(message.node)
             if courier is None:
@@ -86,7 +107,7 @@ class PlayedBridge:
                 node.order(first, [order])
 
     def _node(self, name: str) -> Node:
-        devices = tuple(Device("cpu", i, "", node=name) for i in range(2))
+        devices = tuple(Device("cpu", i, "", node=name) for i in range(self._each))
         backend = self._make_backend()
         node = NodeWorkers(lambda: backend, devices, NodeModels(backend.fetch))
         self._nodes[name], self._orders[name] = node, 1
@@ -130,17 +151,35 @@ class PlayedBridge:
         self._nodes.pop(name).close()
         self.tell(NodeLost(name, "the node is gone"))
 
-    def _wait(self) -> None:
-        self._over.wait()
+    def dies(self) -> None:
+        """End all nodes, and hang up without a word, as a bridge does that is killed."""
+        self._end_nodes()
+        self._link.hang_up()
 
-    def close(self) -> None:
-        """End the nodes; called when main has hung up."""
+    def kill(self) -> None:
+        """End, as main wants it."""
+        self.dies()
+
+    def wait(self) -> None:
+        """Wait for the end."""
+        self._over.wait(PATIENCE)
+
+    def describe_end(self) -> str:
+        """How it ended."""
+        return "by a test"
+
+    def _close(self, link: Link) -> None:
+        """End the nodes: main has hung up."""
+        self._end_nodes()
+        link.close()
+        self._over.set()
+
+    def _end_nodes(self) -> None:
         for name in list(self._nodes):
-            self._nodes.pop(name).close()
+            with suppress(KeyError):  # from two threads
+                self._nodes.pop(name).close()
         for thread in self._threads:
             thread.join()
-        self._link.close()
-        self._over.set()
 
 
 class OnNodes(ClusterBackend):

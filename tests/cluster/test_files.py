@@ -1,23 +1,35 @@
 """Nodes that do not see main's folders: files come to them once, and results go back."""
 
+import hashlib
 import os
-from collections.abc import Callable
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
+from cluster.courier import Courier
 from cluster.file_hashes import hash_of
 from cluster.node_files import STILL_USED, NodeFiles, Wanted
+from cluster.protocol import Send, Silent, Told
+from core.engine.backend import Said
+from core.messages import Done, Lease
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.processes.local_backend import LocalBackend
+from core.tasks import GenerateTask
 from tests.cluster.relayed import SETTINGS, Blind, PlayedBridge
-from tests.conftest import simulated, write_safetensors
+from tests.conftest import PATIENCE, simulated, write_safetensors
 from tests.inline_backend import InlineBackend
 
 LIMIT = 1e9  # bytes
+PICTURE = b"a picture"
 
 
 @pytest.fixture
@@ -59,7 +71,7 @@ def test_pictures_come_back_whole_and_nothing_stays_on_the_node(
         with Image.open(out / f"{i % 2}/{i}.png") as image:
             image.load()
     assert not list(out.rglob(".partial*"))
-    assert not [file for file in (cache / "results").rglob("*") if file.is_file()]
+    assert not [file for file in (cache / "on-their-way").rglob("*") if file.is_file()]
 
 
 def test_a_lora_and_a_source_picture_travel_once_by_their_content(
@@ -77,6 +89,25 @@ def test_a_lora_and_a_source_picture_travel_once_by_their_content(
     assert files.came == size
     again, _, files = drawn(tasks, processes=True, **settings)
     assert {result.status for result in again} == {"done"} and files.came == 0
+
+
+def test_a_task_whose_files_travel_for_longer_than_it_may_take_is_not_taken_for_hung(
+    drawn: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive = Blind.receive
+
+    def slowly(files: Blind, *arguments: Any) -> None:
+        time.sleep(1.0)
+        receive(files, *arguments)
+
+    monkeypatch.setattr(Blind, "receive", slowly)
+    lora = write_safetensors(tmp_path / "ink.safetensors")
+    size = {"width": 64, "height": 64, "num_inference_steps": 1}
+    tasks = [{"prompt": "a", "lora_path": str(lora), **size}]
+    rules = {"task_timeout": 0.6}
+    times = {"seconds_per_megapixel_step": 0.3 / (64 * 64 / 1e6)}
+    results, _, _ = drawn(tasks, processes=True, supervision=rules, simulated=times)
+    assert [(result.status, result.attempts) for result in results] == [("done", 1)]
 
 
 def test_a_picture_is_the_same_whether_the_node_sees_the_folder_or_not(
@@ -101,6 +132,169 @@ def test_a_result_that_is_torn_on_its_way_is_no_result(
     results, out, _ = drawn([{"prompt": "a", "output_path": "a.png"}])
     assert results[0].status == "failed" and "could not be brought here" in results[0].error
     assert not list(out.rglob("*.png"))
+
+
+class Slow(NodeFiles):
+    """A node that sees nothing, and on which nothing goes on until a test says so."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, LIMIT)
+        self.asked, self.goes_on = threading.Event(), threading.Event()
+        self.brings = True  # results are not held up
+
+    def sees(self, path: str, word: str) -> bool:
+        return False
+
+    def find(self, wanted: Wanted) -> str | None:
+        self.asked.set()
+        assert self.goes_on.wait(PATIENCE)
+        return wanted.path
+
+    def take(self, path: str) -> bytes:
+        if not self.brings:
+            self.thread = threading.current_thread()
+            self.asked.set()
+            assert self.goes_on.wait(PATIENCE)
+        return PICTURE
+
+
+class Transfer:
+    """A courier to such a node, and all that passes."""
+
+    def __init__(self, folder: Path, brings: bool) -> None:
+        self.node = Slow(folder / "cache")
+        self.node.brings = brings
+        self.told, self.sent = Queue[Any](), Queue[Any]()
+        self.courier = Courier(self.node, self.node.make_spool(), self.sent.put, self.told.put)
+        self._folder = folder
+
+    def lease(self, slot: str, **more: Any) -> Path:
+        """Lease a task; returns its partial file."""
+        task = GenerateTask(prompt="a", task_id=slot, output_path=f"{slot}.png", seed=1, **more)
+        partial = self._folder / f".partial-{slot}"
+        lora = "1" * 64 if more else None
+        lease = Lease(slot, 1, task, lora, "c0ffee", str(partial))
+        self.courier.order(Send(slot, 1, lease))
+        return partial
+
+    def done(self, slot: str) -> Done:
+        done = Done(slot, len(PICTURE), hashlib.sha256(PICTURE).hexdigest(), 0.0)
+        self.courier.report(Told(slot, 1, Said(slot, done)))
+        return done
+
+
+@pytest.fixture
+def transfer(tmp_path: Path) -> Iterator[Callable[[bool], Transfer]]:
+    made: list[Transfer] = []
+
+    def make(brings: bool) -> Transfer:
+        made.append(Transfer(tmp_path, brings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.node.goes_on.set()
+        one.courier.close()
+
+
+def test_a_result_of_a_node_that_is_lost_meanwhile_leaves_no_file(
+    transfer: Callable[[bool], Transfer],
+) -> None:
+    way = transfer(False)
+    partial = way.lease("cpu0")
+    way.sent.get(timeout=PATIENCE)
+    way.done("cpu0")
+    assert way.node.asked.wait(PATIENCE)
+    way.courier.close()
+    way.node.goes_on.set()
+    way.node.thread.join(PATIENCE)
+    assert way.told.empty() and not partial.exists()
+    way.lease("cpu1")  # as main has not heard of the loss yet
+    assert way.sent.empty()
+
+
+def test_a_worker_counts_as_silent_when_its_result_has_come_and_not_before(
+    transfer: Callable[[bool], Transfer],
+) -> None:
+    """Else one would be killed as hung that is done."""
+    way = transfer(False)
+    partial = way.lease("cpu0")
+    way.sent.get(timeout=PATIENCE)
+    done = way.done("cpu0")
+    assert way.node.asked.wait(PATIENCE)
+    way.courier.report(Silent("cpu0", 1, 1))
+    assert way.told.empty()
+    way.node.goes_on.set()
+    assert way.told.get(timeout=PATIENCE).report.message == done
+    assert partial.read_bytes() == PICTURE
+    assert isinstance(way.told.get(timeout=PATIENCE), Silent)
+
+
+def test_a_file_that_is_used_for_long_is_looked_for_again_as_it_may_have_left_the_cache(
+    transfer: Callable[[bool], Transfer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = transfer(True)
+    way.node.goes_on.set()
+    lora = str(write_safetensors(tmp_path / "ink.safetensors"))
+    for again, seconds in ((True, 60.0), (False, 60.0), (True, 0.0)):
+        monkeypatch.setattr("cluster.courier.LOOKED_FOR_AGAIN", seconds)
+        way.node.asked.clear()
+        way.lease("cpu0", lora_path=lora)
+        way.sent.get(timeout=PATIENCE)
+        assert way.node.asked.is_set() is again
+
+
+def test_results_come_while_many_workers_wait_for_one_file(
+    transfer: Callable[[bool], Transfer], tmp_path: Path
+) -> None:
+    way = transfer(True)
+    way.lease("done")
+    way.sent.get(timeout=PATIENCE)
+    lora = write_safetensors(tmp_path / "ink.safetensors")
+    for n in range(16):
+        way.lease(f"cpu{n}", lora_path=str(lora))
+    assert way.node.asked.wait(PATIENCE)
+    done = way.done("done")
+    assert way.told.get(timeout=PATIENCE).report.message == done
+    assert way.sent.empty()
+
+
+def test_a_result_that_the_object_store_cannot_take_is_made_again_and_the_worker_goes_on(
+    drawn: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, full = NodeFiles.take, iter([True])
+
+    def taken(files: NodeFiles, path: str) -> bytes:
+        if next(full, False):
+            raise RuntimeError("the object store is full")
+        return take(files, path)
+
+    monkeypatch.setattr(NodeFiles, "take", taken)
+    tasks = [{"prompt": f"{i}", "output_path": f"{i}.png"} for i in range(3)]
+    results, _, _ = drawn(tasks)
+    assert [result.status for result in results] == ["done"] * 3
+    assert sorted(result.attempts for result in results) == [1, 1, 2]
+
+
+def test_results_of_another_machine_in_a_shared_home_are_left_alone(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which process of that one is alive cannot be seen from here."""
+    gone = psutil.Process().pid + 10_000_000
+    for name in ("here", "elsewhere"):
+        (cache / "on-their-way" / name / f"{gone}").mkdir(parents=True)
+    monkeypatch.setattr("platform.node", lambda: "here")
+    own = NodeFiles(cache, LIMIT).make_spool()
+    left = {str(path) for path in (cache / "on-their-way").glob("*/*")}
+    assert left == {own, str(cache / "on-their-way" / "elsewhere" / f"{gone}")}
+
+
+def test_results_have_a_place_also_where_somebody_has_cleared_the_cache(cache: Path) -> None:
+    files = NodeFiles(cache, LIMIT)
+    place = files.make_spool()
+    shutil.rmtree(cache)
+    files.keep_spool()
+    assert Path(place).is_dir()
 
 
 def test_what_lies_at_the_same_place_on_the_node_is_not_brought_there(tmp_path: Path) -> None:

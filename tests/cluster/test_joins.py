@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,33 @@ def test_what_a_lost_machine_had_is_done_elsewhere_and_nobody_is_blamed(world: W
     here.finish(lease)
     here.finish_all(1)
     assert by_worker(batch.result(PATIENCE)) == {"cpu0": 2}
+
+
+def test_a_machine_that_comes_again_without_having_been_lost_has_the_devices_that_it_has_now(
+    world: World,
+) -> None:
+    batch = world.submit(3)
+    here = world.backend.worker("cpu0").serve()
+    lease = here.hear_lease()
+    world.report(Joined(NODE))
+    workers = [world.backend.worker(slot).serve() for slot in ("b/cpu0", "b/cpu1")]
+    for there in workers:
+        there.hear_lease()
+    world.backend.ready = False  # nobody can reach it
+    for there in workers:
+        there.die(-9, blameless=True)
+    now = replace(NODE[0], mask="another")
+    world.report(Joined((now,)))
+    world.backend.becomes_ready()
+    there = world.backend.worker("b/cpu0", 2)
+    assert there.device == now
+    wait_until(lambda: world.states()["b/cpu1"] == "given up", "the loss")
+    theirs = there.serve().hear_lease()
+    here.finish(lease)
+    here.finish_all(1)
+    there.finish(theirs)
+    there.leave_when_asked()
+    assert by_worker(batch.result(PATIENCE)) == {"cpu0": 2, "b/cpu0": 1}
 
 
 def test_a_machine_with_too_few_gpus_for_a_worker_stays_idle_and_ends_nothing(

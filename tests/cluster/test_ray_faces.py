@@ -1,14 +1,12 @@
-"""The daemon and the benchmark on a real Ray cluster."""
+"""The daemon on a real Ray cluster, whose nodes and workers are drained."""
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import httpx2
 
 from tests.cluster.ray_cluster import RayCluster
-from tests.conftest import Project, wait_until
-from tests.edit_world import Bench, pair
+from tests.conftest import wait_until
 from tests.server.conftest import Daemon
 
 TASKS = 60
@@ -53,14 +51,3 @@ def test_a_daemon_serves_the_gpus_of_all_nodes_and_loses_no_task_to_a_drained_on
         assert daemon.stop() == 0
     finally:
         daemon.end()
-
-
-def test_a_benchmark_edits_and_scores_on_the_nodes(
-    ray_cluster: RayCluster, project: Project
-) -> None:
-    bench = Bench(project)
-    bench.write_pairs([pair(i) for i in range(6)])
-    settings: dict[str, Any] = {"engine": "ray", "ray": {"address": ray_cluster.address}}
-    run = bench.run(**settings)
-    assert run.process.wait() == 0, run.errors
-    assert bench.outcomes() == ["scored"] * 6 and bench.leftovers() == []

@@ -1,12 +1,9 @@
 """The command on a real Ray cluster of several nodes: whatever goes, each input has one record."""
 
-import os
 import random
 import shutil
-import signal
-import subprocess
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,8 @@ import psutil
 import pytest
 
 from tests.cluster.conftest import ClusterRun
-from tests.cluster.ray_cluster import RayCluster
-from tests.conftest import PATIENCE, Project, wait_until, write_safetensors
+from tests.cluster.ray_cluster import RayCluster, hides, may_be_apart
+from tests.conftest import Project, wait_until, write_safetensors
 
 
 def test_whatever_dies_each_input_has_one_record(ray_cluster: RayCluster, project: Project) -> None:
@@ -59,37 +56,44 @@ def test_a_node_that_is_cut_off_ends_its_workers_and_its_tasks_are_done_elsewher
     ray_cluster.add()
 
 
-def test_a_killed_driver_leaves_nobody_and_the_same_command_continues(
+def test_a_killed_bridge_is_replaced_and_the_run_goes_on(
     ray_cluster: RayCluster, project: Project
 ) -> None:
-    at_work = ClusterRun(project, ray_cluster, 60, 0.05).start()
-    wait_until(lambda: at_work.reaches(8), "the first pictures")
-    agents = [ray_cluster.agent(node) for node in ray_cluster.nodes]
-    theirs = [p for agent in agents for p in [agent, *agent.children(recursive=True)]]
+    """Twice. Agents and workers that nobody hears any more are gone then."""
+    at_work = ClusterRun(project, ray_cluster, 100, 0.1).start()
     main = psutil.Process(at_work.run.process.pid)
-    bridges = [p for p in main.children() if "cluster.bridge" in " ".join(p.cmdline())]
-    assert bridges
-    began = time.monotonic()
-    os.kill(main.pid, signal.SIGKILL)
-    at_work.run.process.wait()
-    _, left = psutil.wait_procs([*theirs, *bridges], timeout=5)
-    assert left == [], f"after {time.monotonic() - began:.1f} s"
-    at_work.start().check()
+    for pictures in (8, 40):
+        wait_until(partial(at_work.reaches, pictures), "pictures")
+        agents = [ray_cluster.agent(node) for node in ray_cluster.nodes]
+        theirs = [p for agent in agents for p in [agent, *agent.children(recursive=True)]]
+        ray_cluster.bridge(main).kill()
+        _, left = psutil.wait_procs(theirs, timeout=5)
+        assert left == []
+    at_work.check()
+    assert at_work.run.errors.count("Connected to the cluster again") == 2
 
 
-def may_hide_folders() -> bool:
-    """Whether this user may make a mount namespace."""
-    return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+def test_a_bridge_that_is_stopped_is_ended_and_replaced(
+    ray_cluster: RayCluster, project: Project
+) -> None:
+    """As where its machine swaps: it neither speaks nor dies, and its agents' fences fall."""
+    rules: dict[str, Any] = {"ray": {"fence_timeout": 2}}
+    at_work = ClusterRun(project, ray_cluster, 60, 0.1, **rules).start()
+    wait_until(lambda: at_work.reaches(8), "the first pictures")
+    ray_cluster.bridge(psutil.Process(at_work.run.process.pid)).suspend()
+    at_work.check()
+    assert "SIGKILL" in at_work.run.errors
+    assert "Connected to the cluster again" in at_work.run.errors
 
 
-@pytest.mark.skipif(not may_hide_folders(), reason="needs a mount namespace")
+@pytest.mark.skipif(not may_be_apart(), reason="needs a mount namespace (root)")
 def test_a_node_that_sees_no_shared_folder_takes_part_in_the_same_run(
     ray_cluster: RayCluster, project: Project, tmp_path: Path
 ) -> None:
     """It has the LoRA, and main its pictures, through Ray's object store."""
     lora = write_safetensors(tmp_path / "ink.safetensors")
     cache = Path(tempfile.mkdtemp(prefix="cache-", dir="/tmp"))
-    hidden = ray_cluster.add_hidden(tmp_path, "hidden")
+    hidden = ray_cluster.add_apart("hidden", hides(tmp_path))
     try:
         at_work = ClusterRun(
             project, ray_cluster, 80, 0.1, {"lora_path": str(lora)}, ray={"cache_dir": str(cache)}
@@ -98,6 +102,5 @@ def test_a_node_that_sees_no_shared_folder_takes_part_in_the_same_run(
         assert at_work.workers_by_node()["hidden"] > 0
         assert len(list(cache.glob("*/ink.safetensors"))) == 1
     finally:
-        hidden.terminate()
-        hidden.wait(PATIENCE)
+        hidden.end()
         shutil.rmtree(cache)

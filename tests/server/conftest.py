@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from core.remote.socket_place import FOLDER, NAME, answers
-from tests.conftest import PROJECT, WARM, forking, kind_of, simulated, wait_until
+from tests.conftest import LOCAL, PROJECT, WARM, Workplace, forking, kind_of, wait_until
 from tests.server.in_process import Application
 from tests.server.sketching import Sketching
 from tests.warm_commands import WarmCommand
@@ -36,8 +36,9 @@ STARTS = itertools.count(1)
 class Daemon:
     """`serve.py` on a folder; it may be started again after its end."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, workplace: Workplace = LOCAL, /, **settings: Any) -> None:
         self.folder = folder
+        self.workplace = workplace
         self.output = folder / "out"
         self.settings = settings
         self.process: subprocess.Popen[bytes] | WarmCommand | None = None
@@ -53,7 +54,7 @@ class Daemon:
     def start(self, *arguments: str) -> "Daemon":
         """Start the process and wait until it listens."""
         config = self.folder / "server.yaml"
-        settings = forking(simulated(**self.settings))
+        settings = forking(self.workplace.simulated(**self.settings))
         config.write_text(yaml.safe_dump(settings), "utf-8")
         kind = kind_of(settings["model"])
         line = ["--config", str(config), "--port", "0"]
@@ -111,9 +112,9 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
+def daemon(tmp_path: Path, workplace: Workplace) -> Iterator[Daemon]:
     """One that is not started yet, on simulated devices."""
-    daemon = Daemon(tmp_path)
+    daemon = Daemon(tmp_path, workplace)
     yield daemon
     daemon.end()
 

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from core.messages import Lease, StepsDone
+from tests.both_engines import ON_BOTH
 from tests.played_workers import PlayedWorkers
 from tests.server.conftest import Daemon, finished
 from tests.server.in_process import Application
@@ -138,6 +139,7 @@ def test_the_place_in_the_queue_is_told_as_it_changes(
     assert finished(client, first)["status"] == "completed"
 
 
+@ON_BOTH
 def test_a_stream_goes_on_after_the_daemon_was_killed(daemon: Daemon) -> None:
     daemon.settings = {"simulated": {"seconds_per_megapixel_step": 20.0}}
     daemon.start()

@@ -14,7 +14,8 @@ from apps.server.errors import ApiError
 from apps.server.records import NewJob
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.ledger import Ledger
-from tests.conftest import simulated, wait_until, worker_processes
+from tests.both_engines import ON_BOTH
+from tests.conftest import simulated, wait_until
 from tests.played_workers import PlayedWorkers
 from tests.server.batch_files import request, text_of
 from tests.server.conftest import Daemon, finished
@@ -144,6 +145,7 @@ def test_results_are_kept_until_those_who_wait_for_them_have_them(tmp_path: Path
         wait_until(lambda: not client.get("/v1/jobs").json()["data"], "the end of their time")
 
 
+@ON_BOTH
 def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(daemon: Daemon) -> None:
     """Limits on the size of files stand for a disk that takes nothing."""
     daemon.settings = {"simulated": {"seconds_per_megapixel_step": 25.0}}
@@ -152,7 +154,10 @@ def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(daemon: D
         job = client.post("/v1/jobs", json=tasks(12)).json()["id"]
         wait_until(lambda: list(daemon.output.rglob("*.png")), "a picture")
         assert daemon.process is not None
-        processes = [psutil.Process(daemon.process.pid), *worker_processes(daemon.process.pid)]
+        processes = [
+            psutil.Process(daemon.process.pid),
+            *daemon.workplace.workers(daemon.process.pid),
+        ]
         for process in processes:
             process.rlimit(psutil.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         refused = wait_until(
@@ -160,13 +165,14 @@ def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(daemon: D
         )
         assert refused.json()["error"]["code"] == "insufficient_storage"
         assert client.get("/readyz").status_code == 503
-        for process in [processes[0], *worker_processes(daemon.process.pid)]:
+        for process in [processes[0], *daemon.workplace.workers(daemon.process.pid)]:
             process.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         ended = finished(client, job)
         assert ended["counts"] == {"total": 12, "succeeded": 12, "failed": 0}
         wait_until(lambda: client.get("/readyz").status_code == 200, "readiness")
 
 
+@ON_BOTH
 def test_a_stop_leaves_a_cancelled_job_cancelled(daemon: Daemon) -> None:
     daemon.settings = {"simulated": {"seconds_per_megapixel_step": 250.0}}
     daemon.start()

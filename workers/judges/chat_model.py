@@ -103,9 +103,11 @@ class ChatModel(JudgeFamily):
             suffix: the beginning of the answer.
         """
         texts, images = [], []
+        captioned = self.model.config.model_type not in self.judge.prompts.uncaptioned
         for lease, seen in zip(leases, pictures, strict=True):
             assert isinstance(lease.task, ScoreTask)
-            pieces = call.pieces(row_of(lease.task), {kind: len(p) for kind, p in seen.items()})
+            counts = {kind: len(p) for kind, p in seen.items()}
+            pieces = call.pieces(row_of(lease.task), counts, captioned)
             shown = [seen[piece[1]][piece[2]] for piece in pieces if piece[0] == "picture"]
             content: list[dict[str, Any]] = [
                 {"type": "image"} if piece[0] == "picture" else {"type": "text", "text": piece[1]}

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -22,6 +23,7 @@ from core.messages import Lease
 from core.tasks import ScoreTask
 from workers.judges.base import JudgeFamily
 from workers.judges.embeddings import read_picture
+from workers.judges.masks import outside_of
 from workers.models.base import Product
 from workers.torch_device import freeze
 
@@ -33,7 +35,12 @@ VGG16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 5
 
 
 class LpipsJudge(JudgeFamily):
-    """Compares the edit with the source, and with the target where the pair has one."""
+    """Compares the edit with the source, and where the pair has them with the target, and with the
+    source outside of the mask.
+
+    Outside of a mask is measured as PIE-Bench does (arXiv:2310.01506): what the mask leaves free is
+    black in both pictures, and the mean is over all of both.
+    """
 
     def load(self) -> str:
         name, network = self._network()
@@ -76,16 +83,24 @@ class LpipsJudge(JudgeFamily):
     def _verdict(self, lease: Lease, task: object) -> Product:
         assert isinstance(task, ScoreTask)
         edited = read_picture(lease, task.edited_image)
-        against = {"lpips_source": task.source_images[0]}
+        source = read_picture(lease, task.source_images[0])
+        scores = {"lpips_source": self._distance(edited, source)}
+        if task.mask is not None:
+            outside = outside_of(read_picture(lease, task.mask), source.size)
+            if outside.any():  # else the edit may change everything
+                scores["lpips_outside"] = self._distance(edited, source, outside)
         if task.target_images:
-            against["lpips_target"] = task.target_images[0]
-        scores = {
-            name: self._distance(edited, read_picture(lease, path))
-            for name, path in against.items()
-        }
+            target = read_picture(lease, task.target_images[0])
+            scores["lpips_target"] = self._distance(edited, target)
         return self.verdict(scores, [])
 
-    def _distance(self, edited: Image.Image, reference: Image.Image) -> float:
+    def _distance(
+        self,
+        edited: Image.Image,
+        reference: Image.Image,
+        counts: NDArray[np.bool_] | None = None,
+    ) -> float:
+        """LPIPS of two pictures; pixels that do not count are black in both."""
         if min(reference.size) < SMALLEST:
             raise InputError(
                 f"LPIPS needs pictures of at least {SMALLEST} x {SMALLEST} pixels "
@@ -93,8 +108,11 @@ class LpipsJudge(JudgeFamily):
             )
         if edited.size != reference.size:
             edited = edited.resize(reference.size, Image.Resampling.BICUBIC)
-        value = self.model(self._tensor(edited), self._tensor(reference), normalize=True)
-        return float(value.squeeze())
+        tensors = [self._tensor(edited), self._tensor(reference)]
+        if counts is not None:
+            kept = torch.from_numpy(counts).to(self.device)
+            tensors = [tensor * kept for tensor in tensors]
+        return float(self.model(*tensors, normalize=True).squeeze())
 
     def _tensor(self, image: Image.Image) -> torch.Tensor:
         """Values from 0 to 1 as [1, 3, height, width]."""

@@ -22,7 +22,8 @@ from core.messages import Lease
 from core.tasks import ScoreTask
 from core.worker_spec import WorkerSpec
 from workers.judges.asking import Ask, Asked, Words, ask_of
-from workers.judges.endpoint import CONNECTING, Endpoint
+from workers.judges.endpoint import CONNECTING, Endpoint, Reply
+from workers.judges.kept_answers import KeptAnswers
 from workers.judges.passes import Passes, for_pass
 from workers.judges.pictures import Pictures, pictures_of
 from workers.models.base import Log, ModelFamily, Product, Verdict
@@ -35,6 +36,11 @@ class Usage:
     requests: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+
+    def count(self, reply: Reply) -> None:
+        self.requests += 1
+        self.tokens_in += reply.tokens_in
+        self.tokens_out += reply.tokens_out
 
 
 class OpenAIJudge(ModelFamily):
@@ -104,13 +110,27 @@ class OpenAIJudge(ModelFamily):
         if problem is not None:
             raise InputError(problem)
         seen = _Shown(pictures_of(lease, prompts, settings.image_area), self._data_url)
+        kept = KeptAnswers.about(lease)
         usage, models = Usage(), set[str]()
+
+        def hear(question: str, ask: Ask, drawn: Lease) -> Reply:
+            """The answer to a question: of an earlier attempt, or the server's, which is kept."""
+            reply = kept.get(question)
+            if reply is None:
+                assert self._endpoint is not None
+                reply = self._endpoint.ask(self._body(ask, drawn, row, seen))
+                kept.keep(question, reply)
+            usage.count(reply)
+            models.update([reply.model] if reply.model else [])
+            return reply
+
         number = settings.num_pass or 1
         calls, each = [], []
         for place in range(number):
             drawn = for_pass(lease, place)
             answers = [
-                self._answer(call, drawn, row, seen, usage, models) for call in prompts.asked(row)
+                self._answer(call, f"{place}/{i}", drawn, hear)
+                for i, call in enumerate(prompts.asked(row))
             ]
             each.append(prompts.scores_of(row, answers))
             calls += [{**a, "pass": place} if number > 1 else a for a in answers]
@@ -132,18 +152,19 @@ class OpenAIJudge(ModelFamily):
         return Verdict(used, {"calls": calls})
 
     def _answer(
-        self, call: JudgeCall, lease: Lease, row: Row, seen: "_Shown", usage: Usage, by: set[str]
+        self, call: JudgeCall, name: str, lease: Lease, hear: Callable[[str, Ask, Lease], Reply]
     ) -> dict[str, Any]:
+        """What a verdict records of a call.
+
+        Args:
+            name: of the call, among all about the edit.
+            hear: gives the answer to a question, which has a name, too.
+        """
         settings = self.judge.settings
         asked = Asked.of(lease, settings)
         while asked.asks_left:
             ask = ask_of(call, asked.manner, asked.limit, settings.temperature)
-            assert self._endpoint is not None
-            reply = self._endpoint.ask(self._body(ask, lease, row, seen))
-            usage.requests += 1
-            usage.tokens_in += reply.tokens_in
-            usage.tokens_out += reply.tokens_out
-            by |= {reply.model} if reply.model else set()
+            reply = hear(f"{name}/{len(asked.raws)}", ask, lease)
             words = Words(reply.text)
             words.cut = reply.cut
             asked.hear(words, call)

@@ -10,6 +10,7 @@ from core.messages import Lease
 from core.pictures.source_images import read_image
 from core.tasks import ScoreTask
 
+_CUBIC = Image.Resampling.BICUBIC
 Pictures = dict[str, list[Image.Image]]
 """Pictures by kind, in the order of the task."""
 
@@ -51,13 +52,16 @@ def edited_picture(lease: Lease) -> Image.Image:
         return edited
     first = task.source_images[0]
     size = read_image(lease.at(first), lease.files.get(first), "source_images").size
-    return edited if edited.size == size else edited.resize(size, Image.Resampling.BICUBIC)
+    return edited if edited.size == size else edited.resize(size, _CUBIC)
 
 
 def sized(picture: Image.Image, size: PictureSize | None) -> Image.Image:
     """A picture as a protocol wants it, with its own aspect ratio."""
     if size is None:
         return picture
+    if size.step is not None and size.area is not None:
+        in_steps = _in_steps(picture.size, size.area, size.step)
+        return picture if in_steps == picture.size else picture.resize(in_steps, _CUBIC)
     if size.longest_side is not None:
         longest = max(picture.size)
         if longest >= size.longest_side and not size.exactly:
@@ -74,7 +78,19 @@ def sized(picture: Image.Image, size: PictureSize | None) -> Image.Image:
     grows = sides[0] * sides[1] > picture.width * picture.height
     if sides == picture.size or (grows and not size.exactly):
         return picture
-    return picture.resize((sides[0], sides[1]), Image.Resampling.BICUBIC)
+    return picture.resize((sides[0], sides[1]), _CUBIC)
+
+
+def _in_steps(size: tuple[int, int], area: int, step: int) -> tuple[int, int]:
+    """Sides of `step` pixels each, with about `area` of them: see `PictureSize.step`."""
+    nearest = [max(step, round(side / step) * step) for side in size]
+    if math.prod(nearest) > area:
+        factor = math.sqrt(math.prod(size) / area)
+        nearest = [max(step, math.floor(side / factor / step) * step) for side in size]
+    elif math.prod(nearest) < area:
+        factor = math.sqrt(area / math.prod(size))
+        nearest = [math.ceil(side * factor / step) * step for side in size]
+    return nearest[0], nearest[1]
 
 
 def at_most(picture: Image.Image, area: int | None) -> Image.Image:

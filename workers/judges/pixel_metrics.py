@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
+from workers.judges.masks import outside_of
+
 IDENTICAL = 100.0  # dB: the PSNR of two pictures without any difference would be infinite
 WINDOW = 11  # pixels, the side of SSIM's window
-COLOURLESS, OF_PIXELS = 8, 0.99  # a grey picture: so little colour in so many of its pixels
-LIGHT, WHITE = 128, 250  # from these values on a mask is white: a grey one, and one in a photo
 
 
 def pixel_metrics(
@@ -30,7 +30,7 @@ def pixel_metrics(
     if edited.size != reference.size:
         edited = edited.resize(reference.size, Image.Resampling.BICUBIC)
     a, b = (np.asarray(image.convert("RGB")) for image in (edited, reference))
-    counts = np.ones(a.shape[:2], bool) if mask is None else ~_white(mask, reference.size)
+    counts = np.ones(a.shape[:2], bool) if mask is None else outside_of(mask, reference.size)
     if not counts.any():
         return {}
     x, y = a[counts], b[counts]
@@ -42,13 +42,6 @@ def pixel_metrics(
     if min(a.shape[:2]) >= WINDOW:
         found["ssim"] = _ssim(a, b, counts if mask is not None else None)
     return found
-
-
-def _white(mask: Image.Image, size: tuple[int, int]) -> NDArray[np.bool_]:
-    values = np.asarray(mask.convert("RGB").resize(size, Image.Resampling.NEAREST), np.int16)
-    grey = (values.max(2) - values.min(2) <= COLOURLESS).mean() >= OF_PIXELS
-    white: NDArray[np.bool_] = values.min(2) >= (LIGHT if grey else WHITE)
-    return white
 
 
 def _psnr(x: NDArray[np.uint8], y: NDArray[np.uint8]) -> float:

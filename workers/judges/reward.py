@@ -14,6 +14,10 @@ from workers.judges.chat_model import ChatModel
 from workers.judges.pictures import Pictures
 from workers.judges.reward_heads import heads_in, vocabulary_in
 
+# EditReward's code for these embeds pictures itself and leaves the positions open, so that it was
+# trained with plain ones, and not with those in rows and columns that the model gives pictures.
+PLAIN_POSITIONS = ("qwen2_vl", "qwen2_5_vl")
+
 
 class RewardJudge(ChatModel):
     """Reads each call's head where the prompt file's `reward_token` stands, or at the end."""
@@ -51,6 +55,9 @@ class RewardJudge(ChatModel):
         self, call: JudgeCall, leases: Sequence[Lease], pictures: Sequence[Pictures]
     ) -> list[dict[str, Any]]:
         inputs = self.inputs(call, leases, pictures)
+        if self.model.config.model_type in PLAIN_POSITIONS:
+            places = inputs["attention_mask"].long().cumsum(-1) - 1
+            inputs["position_ids"] = places.clamp(min=0).expand(3, -1, -1)
         hidden = self.model.base_model(**inputs, use_cache=False)[0]
         found = []
         for states, ids in zip(hidden, inputs["input_ids"], strict=True):

@@ -18,6 +18,7 @@ from core.errors import InputError
 _LAYER = re.compile(
     r"(?:.*\.)?rm_(?:heads\.head_(?P<head>\d+)|head)(?:\.(?P<layer>\d+))?\.(?P<kind>weight|bias)"
 )
+_PICKLES = (".pth", ".pt", ".bin")
 _EMBEDDING = re.compile(r"(?:.*\.)?embed_tokens\.weight")
 
 
@@ -35,6 +36,13 @@ def heads_in(folder: Path) -> list[nn.Module]:
                     head, layer = int(found["head"] or 0), int(found["layer"] or 0)
                     tensor = weights.get_tensor(key).float()
                     layers.setdefault(head, {}).setdefault(layer, {})[found["kind"]] = tensor
+    pickles = sorted(file.name for end in _PICKLES for file in folder.glob(f"*{end}"))
+    if not layers and pickles and not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"judge.model: {folder} has its weights in {pickles[0]}, a pickle, which can run code "
+            "and is not read. Save the tensors of one that you trust as model.safetensors there "
+            "(safetensors.torch.save_file)."
+        )
     if not layers or sorted(layers) != list(range(len(layers))):
         raise InputError(
             f"judge.model: {folder} is no reward model: its weights have no heads rm_head or "

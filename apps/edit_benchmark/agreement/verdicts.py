@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from apps.edit_benchmark.attempt import SCORES, verdict_place
 from apps.edit_benchmark.categories import category_folder
-from apps.edit_benchmark.judges import SCORES, judged_by_of, verdict_at
+from apps.edit_benchmark.judges import judged_by_of, verdict_at
 from apps.edit_benchmark.preferences import OVERALL
 from apps.edit_benchmark.records import parts_of_calls, read_records
 from apps.edit_benchmark.summary import JudgedBy
@@ -71,19 +72,27 @@ def read_runs(folder: Path, wanted: Sequence[str], names: Sequence[str] | None) 
     Raises:
         InputError: no results, or none of a judge that is wanted.
     """
-    if names is None:
-        names = [f"{category_folder(r.category)}/{r.pair_id}" for r in read_records(folder)]
+    if names is None:  # of several edits of a pair it is the one that counts
+        edits = {
+            f"{category_folder(r.category)}/{r.pair_id}": r.chosen or 0
+            for r in read_records(folder)
+        }
+    else:
+        edits = dict.fromkeys(names, 0)
     judges = sorted(as_text(p.name) for p in (folder / SCORES).glob("*") if p.is_dir())
     missing = [judge for judge in wanted if judge not in judges]
     if missing or not judges:
         there = f"it has {', '.join(judges)}" if judges else "it has no verdicts"
         raise InputError(f"{folder}: no verdicts of {', '.join(missing) or 'a judge'}; {there}.")
-    return [_read(folder, judge, names) for judge in judges if not wanted or judge in wanted]
+    return [_read(folder, judge, edits) for judge in judges if not wanted or judge in wanted]
 
 
-def _read(folder: Path, judge: str, names: Sequence[str]) -> JudgeRun:
-    place = folder / SCORES / on_disk(judge)
-    found = {name: verdict_at(place / on_disk(f"{name}.json")) for name in names}
+def _read(folder: Path, judge: str, edits: Mapping[str, int]) -> JudgeRun:
+    """A judge's verdicts on edits, by the names of their pairs and which of each pair's it is."""
+    found = {
+        name: verdict_at(folder / on_disk(verdict_place(name, judge, number)))
+        for name, number in edits.items()
+    }
     known = {name: verdict for name, verdict in found.items() if verdict is not None}
     told = judged_by_of(folder, judge, list(known.values()))
     verdicts = {name: _scored(v) for name, v in known.items() if v["used"]["scores"]}

@@ -78,8 +78,9 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
 
 def _source(row: Row, given: str) -> str:
     """The picture: the embedded one, or the file beside the JSON."""
-    if row.values.get("src_img_b64"):
-        row.text("src_img_b64")
+    if encoded := row.values.get("src_img_b64"):
+        if not isinstance(encoded, str):
+            row.text("src_img_b64")  # says what it is instead
         return row.encoded("src_img_b64")
     if not given:
         hinted = hint(row.values, "original_image_path", ("input_file_name", *PICTURE_HINTS))

@@ -18,7 +18,7 @@ from core.store.ledger_file import FILE_NAME, LOCK_NAME
 from core.store.ledger_merge import merge_record
 from core.store.run_lock import RunLock
 from core.store.tables import Tables
-from core.tasks import Result, Status
+from core.tasks import Result, Status, in_input_order
 
 _PART = re.compile(r"(?P<name>.+)\.shard-(?P<number>\d+)-of-(?P<of>\d+)")
 
@@ -38,7 +38,6 @@ class _Merged:
 
     batch: int
     settled: Sequence[Result] = ()
-    keys: Sequence[str] = ()
     renews: bool = True
     before: Mapping[str, Entry] = field(default_factory=dict)
     replaced: None = None
@@ -113,7 +112,8 @@ def merge(folder: Path, parts: Sequence[Part]) -> Counter[str]:
         results = [_result(entry, folder) for entry in entries]
         tables = Tables(folder, ledger)
         tables.begin(plan)
-        tables.write(plan, sorted(results, key=lambda result: result.position))
+        ended = Counter(result.status for result in results)
+        tables.write(plan, in_input_order(results), ended)
         tables.close()
         return Counter(entry.state for entry in entries)
 

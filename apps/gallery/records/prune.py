@@ -14,7 +14,13 @@ from apps.gallery.thumbnails import unused
 from core.paths import as_text
 from core.store.ledger_file import FILE_NAME, LOCK_NAME
 from core.store.ledger_reading import FolderRecord
-from core.store.outputs import PARTIAL_PREFIX, PICTURE_SUFFIXES, REPLACED, output_key
+from core.store.outputs import (
+    ANSWERS_PREFIX,
+    PARTIAL_PREFIX,
+    PICTURE_SUFFIXES,
+    REPLACED,
+    output_key,
+)
 from core.store.provenance import read_provenance
 
 
@@ -65,6 +71,8 @@ def _files(folder: Path, recorded: set[str]) -> Iterator[tuple[Path, str]]:
                 continue
             if name.startswith(PARTIAL_PREFIX):
                 yield file, "unfinished file"
+            elif name.startswith(ANSWERS_PREFIX):
+                yield file, "a judge's answers about an edit without a verdict"
             elif file.suffix.lower() in (*PICTURE_SUFFIXES, ".json"):
                 key = output_key(as_text(file.relative_to(folder)))
                 if key not in recorded and _is_ours(file):

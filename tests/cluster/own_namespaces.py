@@ -1,4 +1,7 @@
-"""Starts a Ray node and waits for ever: `python -m tests.cluster.hidden_node ARGUMENTS_AS_JSON`."""
+"""Starts a Ray node and waits for ever: `python -m tests.cluster.own_namespaces ARGUMENTS_AS_JSON`.
+
+`RayCluster.add_apart` runs it in namespaces of its own, as if it were another machine.
+"""
 
 import json
 import sys

@@ -1,0 +1,169 @@
+"""Runs whose caller takes each result as it comes: nothing of a task stays when it has ended."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import batches
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.tasks import Result
+from tests.conftest import LOCAL, PROJECT
+from tests.test_streaming import FIRST, MANY, Inputs, open_generator, positions, rows, task
+
+
+@pytest.fixture(autouse=True)
+def few_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "FIRST", FIRST)
+
+
+class Mixed(Inputs):
+    """Inputs of which some fail: unusable, on the device, or for an output that another one has."""
+
+    def __iter__(self) -> Any:
+        for number, given in enumerate(super().__iter__()):
+            if number % 97 == 5:
+                given = {"prompt": ""}
+            elif number % 97 == 6:
+                given = {**given, "prompt": "!bug"}
+            elif number % 97 == 7 and number > 97:
+                given = {**given, "output_path": f"{number - 90}.png"}
+            yield given
+
+
+def run(
+    generator: MultiGPUImageGenerator, inputs: Any, told: Callable[[Result], None] | None = None
+) -> dict[int, Result]:
+    """Run inputs, and take each result as it comes; each comes once."""
+    found: dict[int, Result] = {}
+
+    def take(result: Result) -> None:
+        assert result.position not in found
+        found[result.position] = result
+        if told is not None:
+            told(result)
+
+    generator.run(generator.prepare(inputs, []), take)
+    return found
+
+
+def told_alike(one: Result | dict[str, Any]) -> dict[str, Any]:
+    """What two runs say alike of a task: not which worker did it, how long that took, nor whether
+    it ran twice."""
+    said = dict(one.as_dict() if isinstance(one, Result) else one)
+    for name in ("elapsed", "worker", "output_path", "attempts"):
+        said.pop(name)
+    return said
+
+
+def test_each_result_is_handed_out_once_and_the_tables_are_those_of_a_run_that_keeps_them(
+    tmp_path: Path,
+) -> None:
+    inputs = Mixed(-1, lambda: None)
+    with open_generator(LOCAL, tmp_path / "kept") as generator:
+        kept = generator.execute(generator.prepare(inputs, []))
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        found = run(generator, inputs)
+    assert {r.status for r in kept} == {"done", "failed"}
+    assert [told_alike(found[i]) for i in range(MANY)] == list(map(told_alike, kept))
+    for folder in ("kept", "out"):
+        assert positions(tmp_path / folder / "results.jsonl") == list(range(MANY))
+    tables = [rows(tmp_path / folder / "results.jsonl") for folder in ("kept", "out")]
+    assert list(map(told_alike, tables[1])) == list(map(told_alike, tables[0]))
+    assert {row["cause"] for row in tables[1]} == {None, "input", "exception"}
+    pictures = [rows(tmp_path / folder / "metadata.jsonl") for folder in ("kept", "out")]
+    assert [r["file_name"] for r in pictures[1]] == [r["file_name"] for r in pictures[0]]
+
+
+def test_a_run_that_is_interrupted_has_a_line_for_each_input_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        found = run(generator, Inputs(FIRST + 300, lambda: generator.stop_leasing()))
+    assert sorted(found) == list(range(MANY))
+    assert {r.status for r in found.values()} == {"done", "interrupted"}
+    lines = rows(tmp_path / "out" / "results.jsonl")
+    assert lines == [found[i].as_dict() for i in range(MANY)]
+    monkeypatch.setattr(batches, "MOST_WAITING", 150)  # what is there is looked at in pieces, too
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        plan = generator.prepare(Inputs(-1, lambda: None), [])
+        line = plan.summary.line("tasks")
+        assert f"{MANY - 150} more are compared with what is there during the run" in line
+        again: list[Result] = []
+        generator.run(plan, again.append)
+    assert sorted(r.position for r in again) == list(range(MANY))
+    done = {position for position, result in found.items() if result.status == "done"}
+    assert {r.position for r in again if r.status == "skipped"} == done
+    assert {r.position for r in again if r.status == "done"} == set(range(MANY)) - done
+    lines = rows(tmp_path / "out" / "results.jsonl")
+    assert [line["position"] for line in lines] == list(range(MANY))
+    assert {line["position"] for line in lines if line["status"] == "skipped"} == done
+    assert len(rows(tmp_path / "out" / "metadata.jsonl")) == MANY
+
+
+def test_an_output_of_a_task_that_has_ended_is_still_that_tasks(tmp_path: Path) -> None:
+    drawn: list[Result] = []
+
+    class Again(Inputs):
+        def __iter__(self) -> Any:
+            for number in range(MANY):
+                if number == MANY - 1:
+                    assert any(r.position == 7 for r in drawn), "it has not ended yet"
+                    yield task(number, output_path="7.PNG")
+                else:
+                    yield task(number)
+
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        found = run(generator, Again(-1, lambda: None), drawn.append)
+    last = found[MANY - 1]
+    assert last.status == "failed" and "is also the output of task 7" in str(last.error)
+
+
+def test_a_table_that_somebody_moves_away_meanwhile_is_whole_at_the_end(tmp_path: Path) -> None:
+    table = tmp_path / "out" / "results.jsonl"
+
+    def move() -> None:
+        table.rename(tmp_path / "moved.jsonl")
+
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        run(generator, Inputs(FIRST + 300, move))
+    assert positions(table) == list(range(MANY))
+
+
+MEASURED = """
+import gc, sys, tracemalloc
+from pathlib import Path
+from core import batches, feeding
+from tests.conftest import LOCAL
+from tests.test_streaming import Inputs, open_generator
+batches.FIRST, feeding.MOST_WAITING, feeding.AT_ONCE = 20, 20, 8  # few are in memory
+early, late, count = 0, 0, 0
+for number in range(300_000):  # the table of interned strings, of parts of paths, has its size now
+    sys.intern(f"{number}.png")
+tracemalloc.start()
+
+def told(result):
+    global early, late, count
+    count += 1
+    if count in (600, 2600):
+        gc.collect()
+        early, late = late, tracemalloc.get_traced_memory()[0]
+
+with open_generator(LOCAL, Path(sys.argv[1])) as generator:
+    generator.run(generator.prepare(Inputs(-1, lambda: None, 3000), []), told)
+print((late - early) / 2000)
+"""
+
+
+def test_a_task_that_has_ended_leaves_next_to_nothing_in_memory(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(tmp_path / "out")],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(done.stdout) < 50, "bytes a task"
