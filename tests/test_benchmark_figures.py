@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,9 +74,6 @@ def gedit_records() -> list[Record]:
 
 def gedits_own(folder: Path, run: str, language: str) -> dict[str, list[float]]:
     """Averages of GEdit-Bench's calculate_statistics: group by group, then over the groups."""
-
-    import pandas  # type: ignore[import-untyped]
-
     figures: dict[str, list[list[float]]] = {"full": [], "intersection": []}
     for group in GROUPS:
         table = pandas.read_csv(folder / f"{run}_{group}_gpt_score.csv")
@@ -241,8 +239,6 @@ def rows_of_csv(file: Path) -> list[list[str]]:
 
 
 def rows_of_pandas(file: Path) -> list[list[str]]:
-    import pandas
-
     table = pandas.read_csv(file)
     return [[r["instruction"], r["category"]] for _, r in table.iterrows()]
 
@@ -251,8 +247,6 @@ def rows_of_pandas(file: Path) -> list[list[str]]:
 def test_whatever_an_instruction_holds_is_one_row_for_every_reader(
     tmp_path: Path, read: Callable[[Path], list[list[str]]]
 ) -> None:
-    import pandas
-
     records = [record(text, i, instruction=text) for i, text in enumerate(TEXTS)]
     write_outputs(tmp_path, records, summary_of(records))
     right = [t.encode("utf-8", "backslashreplace").decode() for t in TEXTS]
@@ -263,9 +257,6 @@ def test_whatever_an_instruction_holds_is_one_row_for_every_reader(
 
 def test_a_reader_that_translates_line_breaks_finds_as_many_rows(tmp_path: Path) -> None:
     """GEdit-Bench opens its tables as text."""
-
-    import pandas
-
     (tmp_path / "scores.csv").write_bytes(
         scores_csv([record("c", i, instruction=t) for i, t in enumerate(TEXTS[:8])]).encode()
     )

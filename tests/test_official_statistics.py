@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import pandas  # type: ignore[import-untyped]
 import pytest
 
 from apps.edit_benchmark.official.gedit import GROUPS
@@ -44,8 +45,6 @@ def files_and_table(
 
 @pytest.mark.parametrize("half", [1, 2])
 def test_gedit_averages_groups_to_the_last_digit(half: int) -> None:
-    import pandas  # type: ignore[import-untyped]
-
     def drawn() -> float:
         return float(RNG.integers(0, 10 * half + 1)) / half
 
@@ -173,11 +172,8 @@ def test_rise_weighs_ratings_and_counts_faultless_edits(some_are_free: bool) -> 
         assert table["subtasks"][name]["accuracy"] == pytest.approx(part["complete"].mean())
 
 
-def rises_own(cases: Sequence[tuple[Pair, Record]], answers: dict[str, Any]) -> Any:
+def rises_own(cases: Sequence[tuple[Pair, Record]], answers: dict[str, Any]) -> pandas.DataFrame:
     """Scores of a table as RISEBench's script makes it of the answers."""
-
-    import pandas
-
     rows = []
     for pair, _ in cases:
         said = answers.get(str(pair.given_id), {})
