@@ -21,6 +21,7 @@ from core.fault_points import fault_point
 from core.messages import encode
 
 COPY_LOOKS = 0.1  # seconds between looks of an idle worker at what others are late with
+LATE_LASTS = 5e-5  # seconds for each slot, for which the list of what all are late with is good
 SHORT = 2.0  # seconds of expected work that may wait in a worker, and that it may wait behind
 MOST_BYTES = 24 * 1024  # of leases that another one may follow; ten times that fits into the pipe
 
@@ -66,8 +67,9 @@ class Dispatcher:
         # While slots are given tasks, by model:
         self._found_peers: dict[str, tuple[Peer, ...]] = {}  # until one of them is given a task
         self._found_fastest: dict[str, float] = {}
-        self._found_late: dict[str, Sequence[forecast.Late]] = {}
         self._looks: Counter[str] = Counter()  # of idle slots at what others are late with
+        # Made of all slots, so it is good for longer the more there are: until when, and what.
+        self._found_late: dict[str, tuple[float, Sequence[forecast.Late]]] = {}
 
     def give_to_all(self) -> None:
         """Give every slot what it should have now."""
@@ -91,8 +93,9 @@ class Dispatcher:
     def _look_anew(self) -> None:
         self._found_peers.clear()
         self._found_fastest.clear()
-        self._found_late.clear()
         self._looks.clear()
+        now = time.monotonic()
+        self._found_late = {n: late for n, late in self._found_late.items() if now < late[0]}
 
     def _give_to(self, slot: WorkerSlot) -> None:
         if slot.orders:  # before its next task, and behind all that it has already
@@ -238,7 +241,6 @@ class Dispatcher:
                 group = _Group(slot, [])
                 self._begin(group, run, first.task)
                 self._close(group)
-                self._found_late.clear()
                 return group.attempts
         return []
 
@@ -254,9 +256,10 @@ class Dispatcher:
         """What slots of a model have in hand, the last to end first."""
         found = self._found_late.get(model.name)
         if found is None:
-            found = forecast.in_hand(self._slots.serving(model.name), model.times, now)
-            self._found_late[model.name] = found
-        return found
+            serving = self._slots.serving(model.name)
+            late = forecast.in_hand(serving, model.times, now)
+            found = self._found_late[model.name] = now + LATE_LASTS * len(serving), late
+        return found[1]
 
     def _peers(self, model: ServedModel) -> tuple[Peer, ...]:
         """Slots that take tasks of a model with their speed, and when each is free."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 
 from core.engine.pending import Peer
 from core.engine.task_state import ActiveAttempt
@@ -10,6 +11,7 @@ from core.engine.task_times import TaskTimes
 from core.engine.worker_slot import WorkerSlot
 
 WORTH_A_COPY = 0.8  # of the time that the first run should still take
+MOST_LATE = 256  # attempts among which an idle worker looks for one to copy
 LATE_SAVING = 5.0  # seconds: a large picture on a slow disk takes two or three
 
 
@@ -64,26 +66,33 @@ class Late:
 
 
 def in_hand(slots: Iterable[WorkerSlot], times: TaskTimes, now: float) -> list[Late]:
-    """The attempts of slots, the last to end first; not those of groups."""
-    found = [
+    """The attempts of slots that end last, these first; not those of groups, nor of copied tasks.
+
+    All of them, of up to some hundred slots.
+    """
+    found = (
         Late(slot, seconds, active)
         for slot in slots
         if (rate := times.seconds_per_work(slot.name)) is not None
         for seconds, active in _ends(slot, rate, now)
-    ]
-    return sorted(found, key=lambda late: late.seconds, reverse=True)
+        if not active.task.copied
+    )
+    return nlargest(MOST_LATE, found, key=lambda late: late.seconds)
 
 
 def worth_copying(
     idle: WorkerSlot, in_hand: Iterable[Late], times: TaskTimes
 ) -> Iterator[ActiveAttempt]:
-    """Attempts of which `idle` should end a copy well before they end, the last to end first."""
+    """Attempts of which `idle` should end a copy well before they end, the last to end first.
+
+    Of what was in hand, as far as it still is.
+    """
     own = times.seconds_per_work(idle.name)
     if own is None:
         return
     for late in in_hand:
         active, seconds = late.active, late.seconds
-        if late.slot is idle:
+        if late.slot is idle or late.slot.held(active.lease_id) is not active:
             continue
         load = len(active.admitted.loads - idle.loras) * times.load_seconds
         if load + active.admitted.work * own <= WORTH_A_COPY * seconds:
