@@ -1,6 +1,7 @@
 """Compiled blocks and exchanged LoRAs: the same pictures, and no surprises."""
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,20 @@ def lora_of_another_rank(tiny_model: Path, tmp_path_factory: pytest.TempPathFact
     return folder / "eight.safetensors"
 
 
+@pytest.fixture
+def code_for_any_processor() -> Iterator[None]:
+    """Have torch's own compiler write plain loops, and compile them from this process.
+
+    They are compiled sooner than those of vectors, for each kind of which the C++ compiler is
+    tried first; and no processes import torch to compile side by side.
+    """
+    import torch._inductor.config as settings
+
+    with settings.patch({"cpp.vec_isa_ok": False, "compile_threads": 1}):
+        yield
+
+
+@pytest.mark.usefixtures("code_for_any_processor")
 def test_compiled_pictures_are_the_same_and_loras_are_exchanged_without_compiling_again(
     tiny_model: Path, tiny_loras: list[Path], lora_of_another_rank: Path
 ) -> None:

@@ -94,10 +94,11 @@ def base_of(layer: Any) -> Any:
 def check(pipeline: Any, shapes: dict[str, torch.Size], deltas: dict[str, Tensor], strength: float,
           tolerance: float) -> None:  # fmt: skip
     """Every layer's output is that of its base, plus strength times the change."""
+    parts = {part: getattr(pipeline, part) for part in {key.partition(".")[0] for key in shapes}}
+    dtypes = {name: part.dtype for name, part in parts.items()}  # for which it looks at all layers
     for key, shape in shapes.items():
         part, _, name = key.partition(".")
-        layer = getattr(pipeline, part).get_submodule(name)
-        dtype = getattr(pipeline, part).dtype
+        layer, dtype = parts[part].get_submodule(name), dtypes[part]
         x = torch.randn((2, shape[1], 6, 6) if len(shape) == 4 else (3, shape[1])).to(dtype)
         base, found = base_of(layer)(x).float(), layer(x).float()
         change = strength * deltas.get(key, torch.zeros(shape))

@@ -4,8 +4,9 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ def generator(mode: Mode, model: Path, log: list[str] | None = None, **changes: 
     return family
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of checkpoints that no test changes."""
+    return tmp_path_factory.mktemp("models")
+
+
 # -- pictures ----------------------------------------------------------------------------------
 
 
@@ -85,14 +92,24 @@ def test_a_mode_draws_and_says_so_in_the_picture(
     assert read_provenance(file)["used"]["memory"] == mode
 
 
+@pytest.fixture(scope="module")
+def in_full(models: Path) -> Callable[[str], Any]:
+    """The picture that a family draws with all weights where they are needed."""
+    return cache(lambda family: drawn(generator("full", saved(family, models))))
+
+
 @pytest.mark.parametrize("mode", OFFLOADED)
 @pytest.mark.parametrize("family", ["SDXL", "FLUX", "Qwen-Image"])
 def test_where_weights_wait_pictures_are_those_of_full(
-    family: str, mode: Mode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str,
+    mode: Mode,
+    models: Path,
+    in_full: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     without_a_gpu(monkeypatch)
-    model = saved(family, tmp_path)
-    assert np.array_equal(drawn(generator(mode, model)), drawn(generator("full", model)))
+    found = drawn(generator(mode, saved(family, models)))
+    assert np.array_equal(found, in_full(family))
 
 
 @pytest.mark.parametrize("name", ["qwen_image_edit_plus", "flux_kontext"])
@@ -110,8 +127,9 @@ def test_an_editor_edits_in_every_mode(
         editor.load()
         return edited(editor, pictures[:1])
 
+    in_full = {dtype: edit("full", dtype) for dtype in {dtype_for(mode) for mode in MODES}}
     for mode in MODES:
-        found, full = edit(mode, dtype_for(mode)), edit("full", dtype_for(mode))
+        found, full = edit(mode, dtype_for(mode)), in_full[dtype_for(mode)]
         assert found.used["memory"] == mode
         off = np.abs(np.asarray(found.image).astype(int) - np.asarray(full.image).astype(int))
         assert off.mean() < 20 and (off.max() > 0) <= changes_pixels(mode), mode
@@ -155,16 +173,22 @@ def computes_with(layer: nn.Linear, weight: torch.Tensor, dtype: torch.dtype) ->
     return bool(off < (0.1 if dtype == torch.bfloat16 else 1e-4))
 
 
+@pytest.fixture(scope="module")
+def whole(models: Path) -> Callable[[str], Any]:
+    """A family's pipeline with its weights as they were saved; not to be changed."""
+    return cache(lambda family: load_pipeline(spec_in("full", saved(family, models)), CPU, no_log))
+
+
 @pytest.mark.parametrize("mode", QUANTISED)
 def test_weights_take_the_bytes_that_main_counts_on(
-    mode: Mode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mode: Mode, models: Path, whole: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_a_gpu(monkeypatch)
     facts = FACTS[mode]
     assert facts.weight_bytes is not None
     for family in ("Z-Image", "Qwen-Image", "FLUX", "SDXL"):
-        pipeline: Any = load_pipeline(spec_in(mode, saved(family, tmp_path)), CPU, no_log)
-        full: Any = load_pipeline(spec_in("full", saved(family, tmp_path)), CPU, no_log)
+        pipeline: Any = load_pipeline(spec_in(mode, saved(family, models)), CPU, no_log)
+        full = whole(family)
         for name, component in pipeline.components.items():
             if not isinstance(component, nn.Module):
                 continue

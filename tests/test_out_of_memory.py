@@ -63,6 +63,12 @@ def loaded(checkpoint: Path, **changes: Any) -> Any:
     return native
 
 
+@pytest.fixture(scope="module")
+def whole(checkpoint: Path) -> Any:
+    """The large picture, drawn where there is memory for it."""
+    return drawn(loaded(checkpoint), **LARGE)
+
+
 @contextmanager
 def decoder_holds(family: Any, width: int, height: int, pictures: int = 1) -> Iterator[None]:
     """Memory for so many pixels at once, and an error for more."""
@@ -94,8 +100,9 @@ def remedies(family: Any, draw: Callable[[], Any]) -> tuple[Any, list[str]]:
             told.append(remedy)
 
 
-def test_a_picture_at_hand_is_decoded_in_tiles_that_are_smaller_than_it(family: Any) -> None:
-    whole = drawn(family, **LARGE)
+def test_a_picture_at_hand_is_decoded_in_tiles_that_are_smaller_than_it(
+    family: Any, whole: Any
+) -> None:
     with decoder_holds(family, 320, 320):
         [product], told = remedies(family, lambda: family.run([lease(**LARGE)]))
     assert len(told) == 2 and "tiles" not in told[0]
@@ -130,8 +137,9 @@ def test_a_picture_no_larger_than_a_tile_has_the_pixels_that_it_always_had(
     assert np.array_equal(np.asarray(small.image), drawn(loaded(checkpoint), **SMALL))
 
 
-def test_tiles_are_no_remedy_where_the_decoder_was_not_short_of_memory(family: Any) -> None:
-    before = drawn(family, **LARGE)
+def test_tiles_are_no_remedy_where_the_decoder_was_not_short_of_memory(
+    family: Any, whole: Any
+) -> None:
     denoiser = getattr(family.pipeline, "transformer", None) or family.pipeline.unet
 
     def fail(*_: Any) -> None:
@@ -141,7 +149,7 @@ def test_tiles_are_no_remedy_where_the_decoder_was_not_short_of_memory(family: A
     product, told = remedies(family, lambda: family.run([lease(**LARGE)]))
     hook.remove()
     assert product is None and len(told) == 1
-    assert np.array_equal(drawn(family, **LARGE), before)
+    assert np.array_equal(drawn(family, **LARGE), whole)
 
 
 def test_tiles_are_no_remedy_where_the_next_try_failed_before_the_decoder(
