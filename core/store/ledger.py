@@ -94,6 +94,8 @@ class Ledger:
 
     def _has_ended(self, key: str) -> bool:
         """Whether a task is recorded as one that needs no result any more."""
+        if not _is_text(key):
+            return False
         with self._use():
             row = self._db.execute("SELECT state FROM tasks WHERE key = ?", (key,)).fetchone()
             return row is not None and row["state"] not in _UNFINISHED
@@ -300,6 +302,8 @@ class Ledger:
 
         Another batch may have asked for the same since.
         """
+        if not _is_text(key):
+            return None
         with self._use():
             query = "SELECT position FROM tasks WHERE key = ? AND batch = ?"
             row = self._db.execute(query, (key, batch)).fetchone()
@@ -338,6 +342,15 @@ class Ledger:
             with suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise
+
+
+def _is_text(key: str) -> bool:
+    """Whether a key can be in the ledger: a name on the disk may be bytes of another locale."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _portions(keys: Sequence[K]) -> Iterator[tuple[Sequence[K], str]]:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,6 +106,10 @@ class _FullFile:
     def write(self, data: Any) -> int:
         self._counter.check(self._path)
         return int(self._stream.write(data))
+
+    def writelines(self, pieces: Iterable[Any]) -> None:
+        for piece in pieces:
+            self.write(piece)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
