@@ -104,6 +104,7 @@ def workplace(request: pytest.FixtureRequest) -> Iterator[Workplace]:
     else:
         workplace = _shared.get()
         workplace.cluster.have(NODES)
+        workplace.cluster.settle()
         yield workplace
         workplace.disarm()
 
@@ -113,6 +114,7 @@ def ray_cluster() -> RayCluster:
     """Two nodes of two logical GPUs each: a cluster that tests may do to what they like."""
     cluster = _shared.get().cluster
     cluster.have(NODES)
+    cluster.settle()
     return cluster
 
 

@@ -114,6 +114,15 @@ class RayCluster:
         while len(self.nodes) < nodes:
             self.add()
 
+    def settle(self) -> None:
+        """Wait until the cluster knows of the nodes that there are, and of no others."""
+
+        def known() -> set[str]:
+            table = self._cluster.global_state.node_table()
+            return {n["NodeID"] for n in table if n["Alive"] and n["Resources"].get("GPU")}
+
+        wait_until(lambda: known() == {node.node_id for node in self.nodes}, "the nodes")
+
     def add_apart(self, name: str, script: str, cable: Cable | None = None) -> "Apart":
         """One more node, which has a mount namespace of its own. See `may_be_apart`.
 
