@@ -37,6 +37,10 @@ class Link:
         ]
 
     def start(self) -> None:
+        """
+        Raises:
+            RuntimeError: there can be no more threads.
+        """
         for thread in self._threads:
             thread.start()
 
@@ -52,7 +56,7 @@ class Link:
         """Hang up and wait for the other side's end, which makes `on_end` come."""
         self.hang_up()
         for thread in self._threads:
-            if thread is not threading.current_thread():
+            if thread is not threading.current_thread() and thread.ident is not None:
                 thread.join()
         self._connection.close()
 

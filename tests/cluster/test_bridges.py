@@ -120,6 +120,43 @@ def test_a_bridge_that_dies_again_and_again_is_started_no_more_and_the_run_says_
     assert said in str(result.error)
 
 
+def test_a_bridge_that_cannot_be_started_for_a_moment_is_started_then(
+    nodes: Callable[..., Nodes],
+) -> None:
+    """As where the disk was full, or there were too many threads or open files."""
+    world = nodes("a")
+    batch = world.submit(1)
+    world.worker(0).hear_lease()
+    world.bridge.cannot_start = [OSError(28, "No space left on device"), RuntimeError("no thread")]
+    world.bridge.dies()
+    world.worker(1).finish_all(1)
+    [result] = batch.result(PATIENCE)
+    assert result.status == "done" and world.bridge.cannot_start == []
+
+
+def test_a_bridge_that_cannot_be_started_again_and_again_ends_the_run_with_the_reason(
+    nodes: Callable[..., Nodes],
+) -> None:
+    world = nodes("a")
+    batch = world.submit(1)
+    world.worker(0).hear_lease()
+    world.bridge.cannot_start = [RuntimeError("no thread")] * lasting_link.MOST_ENDS
+    world.bridge.dies()
+    [result] = batch.result(PATIENCE)
+    assert result.status == "failed"
+    assert "has ended and another one could not be started: no thread" in str(result.error)
+
+
+def test_a_keeper_of_bridges_that_breaks_down_says_so(nodes: Callable[..., Nodes]) -> None:
+    world = nodes("a")
+    batch = world.submit(1)
+    world.worker(0).hear_lease()
+    world.bridge.describe_end = lambda: 1 // 0  # type: ignore[method-assign, assignment, return-value]
+    world.bridge.dies()
+    [result] = batch.result(PATIENCE)
+    assert result.status == "failed" and "ZeroDivisionError" in str(result.error)
+
+
 def test_a_bridge_that_says_nothing_any_more_is_ended_and_replaced(
     nodes: Callable[..., Nodes],
 ) -> None:
