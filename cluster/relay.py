@@ -206,6 +206,16 @@ class Relay:
         return None
 
     def _send(self) -> None:
+        """Pass on orders until the agent is lost."""
+        try:
+            self._pass_on_orders()
+        except RayError as error:
+            self.lose(_words(error))
+        except Exception as error:  # the agent would be asked on, and have nothing to do for ever
+            traceback.print_exc()
+            self.lose(f"orders could not be sent there ({error!r}); this is a defect")
+
+    def _pass_on_orders(self) -> None:
         first, over = 1, False
         while not over:
             orders = [self._orders.get()]
@@ -221,8 +231,6 @@ class Relay:
                 except (ActorUnavailableError, GetTimeoutError):
                     time.sleep(RETRY)
                     continue
-                except RayError as error:
-                    self.lose(_words(error))
                 first += len(batch)
                 batch = []
 

@@ -70,6 +70,25 @@ def test_what_concerns_no_decision_waits_a_moment_for_company() -> None:
     node.close()
 
 
+def test_a_link_that_cannot_send_something_ends() -> None:
+    """Else nothing would be sent any more, and nobody would say so."""
+    ours, theirs = Pipe()
+    ended, other_ended = threading.Event(), threading.Event()
+    hook, threading.excepthook = threading.excepthook, lambda args: None
+    try:
+        link = Link(ours, lambda message: None, ended.set)
+        other = Link(theirs, lambda message: None, other_ended.set)
+        link.start()
+        other.start()
+        link.send(threading.Lock())  # which cannot be pickled
+        assert ended.wait(PATIENCE) and other_ended.wait(PATIENCE)
+    finally:
+        other.hang_up()
+        link.close()
+        other.close()
+        threading.excepthook = hook
+
+
 def test_a_link_whose_receiver_breaks_down_ends() -> None:
     ours, theirs = Pipe()
     ended = threading.Event()
