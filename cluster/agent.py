@@ -78,19 +78,19 @@ class Agent:
     @ray.method(concurrency_group="files")  # type: ignore[untyped-decorator]
     def files(self, what: str, *arguments: Any) -> Any:
         """Call a method of this node's `NodeFiles`."""
-        self._fence.heard()
+        self._fence.holds()
         return getattr(self._files, what)(*arguments)
 
     @ray.method(concurrency_group="poll")  # type: ignore[untyped-decorator]
     def poll(self, after: int) -> list[tuple[int, FromAgent]]:
         """Reports beyond a number, with theirs; the caller has all up to it."""
-        self._fence.heard()
+        self._fence.heard()  # here alone: by their answers the bridge says whether we are there
         return self._workers.reports(after, POLL)
 
     @ray.method(concurrency_group="send")  # type: ignore[untyped-decorator]
     def order(self, first: int, orders: Sequence[Order]) -> None:
         """Take orders, numbered from `first`; those that came before are dropped."""
-        self._fence.heard()
+        self._fence.holds()
         self._files.keep_spool()
         self._workers.order(first, orders)
 

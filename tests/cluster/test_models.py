@@ -1,6 +1,7 @@
 """Hub models on the nodes of a cluster, and the fence: without Ray, processes or a hub."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -114,6 +115,18 @@ def test_a_fence_falls_when_nobody_speaks_and_not_before() -> None:
         assert not fallen.wait(0.1)
         fence.heard()
     assert fallen.wait(PATIENCE)
+
+
+def test_a_fence_that_was_outlasted_falls_though_somebody_speaks_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that was stopped may hear what was said meanwhile before it looks at its clock."""
+    fallen = threading.Event()
+    fence = Fence(1000.0, fallen.set)
+    late = time.monotonic() + 1001.0
+    monkeypatch.setattr("cluster.fence.time.monotonic", lambda: late)
+    fence.heard()
+    assert fallen.is_set() and not fence.holds()
 
 
 def ray_node(id: str, host: str = "h", free: int = 4, leaves: bool = False) -> RayNode:
