@@ -84,14 +84,19 @@ class Bridge:
 
         A slow node is waited for no longer than the others need, unless all GPUs are counted on.
         """
-        from cluster.nodes import Names, in_use_elsewhere, list_nodes
+        from cluster.nodes import Names, in_use_elsewhere, list_nodes, may_have_more
         from cluster.relay import NotPlaced
 
         self._names = Names()
         began = time.monotonic()
         threads: list[threading.Thread] = []
+        most = self._connect.most
         while True:
             found = list_nodes()
+            is_new = not threads and time.monotonic() - began < FREED
+            if is_new and most is not None and may_have_more(found, most):
+                time.sleep(LOOK)  # a run that has just ended may have them
+                continue
             new = [self._begin_to_join(relay) for relay in self._new_relays(found)]
             threads += new
             self._order = [self._names(node) for node in found]

@@ -86,6 +86,12 @@ def in_use_elsewhere(nodes: Sequence[RayNode]) -> list[RayNode]:
     return [node for node in nodes if node.all_gpus and not node.gpus and not node.leaves]
 
 
+def may_have_more(nodes: Sequence[RayNode], wanted: int) -> bool:
+    """Whether there are GPUs enough, but other Ray jobs have some of those that a run wants."""
+    stay = [node for node in nodes if not node.leaves]
+    return sum(node.gpus for node in stay) < wanted <= sum(node.all_gpus for node in stay)
+
+
 def waits_for_gpus(actor: Any, node_id: str, gpus: int) -> bool:
     """Whether an actor has no process yet, and its node not as many free GPUs as it wants."""
     from ray._private.state import actors, state
