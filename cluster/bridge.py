@@ -82,7 +82,8 @@ class Bridge:
     def _place_first(self) -> None:
         """Place agents on the nodes that there are now.
 
-        A slow node is waited for no longer than the others need, unless all GPUs are counted on.
+        A slow node is waited for no longer than the others need, unless this is the run's first
+        bridge and all GPUs are counted on.
         """
         from cluster.nodes import Names, in_use_elsewhere, list_nodes, may_have_more
         from cluster.relay import NotPlaced
@@ -103,7 +104,8 @@ class Bridge:
             placing = _wait_for(threads, LOOK)
             waited = time.monotonic() - began
             if self._relays:
-                if not placing or (waited > PROMPT and self._connect.most is None):
+                will_do = most is None or self._connect.again
+                if not placing or (waited > PROMPT and will_do):
                     return
             elif not placing and not new:
                 in_use = in_use_elsewhere(found)
