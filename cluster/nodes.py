@@ -92,10 +92,18 @@ def may_have_more(nodes: Sequence[RayNode], wanted: int) -> bool:
     return sum(node.gpus for node in stay) < wanted <= sum(node.all_gpus for node in stay)
 
 
-def waits_for_gpus(actor: Any, node_id: str, gpus: int) -> bool:
-    """Whether an actor has no process yet, and its node not as many free GPUs as it wants."""
-    from ray._private.state import actors, state
+def others_have_its_gpus(actor: Any, node_id: str, gpus: int) -> bool:
+    """Whether an actor has no process because other actors have the GPUs that it is to have.
 
-    found = actors(actor._actor_id.hex())  # of this, too, there is no public form
-    free = state.available_resources_per_node().get(node_id, {}).get("GPU", 0)
-    return not found.get("Pid") and free < gpus
+    That they are not free says nothing: Ray counts them as used while the process is started.
+    """
+    from ray._private.state import actors, state  # of these, too, there is no public form
+    from ray.core.generated.gcs_pb2 import ActorTableData
+
+    if actors(actor._actor_id.hex()).get("Pid"):
+        return False
+    alive = state._connect_and_get_accessor().get_actor_table(None, "ALIVE")
+    others = [ActorTableData.FromString(each) for each in alive]
+    held = sum(o.required_resources["GPU"] for o in others if o.address.node_id.hex() == node_id)
+    found = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["NodeID"] == node_id]
+    return sum(found) - held < gpus

@@ -22,11 +22,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.agent import Agent
 from cluster.courier import Courier, NodeLostError
 from cluster.node_files import Wanted
-from cluster.nodes import waits_for_gpus
+from cluster.nodes import others_have_its_gpus
 from cluster.protocol import Connect, From, FromAgent, FromBridge, Node, Order
 
 PLACING = 60.0  # seconds for a new agent to answer
-TAKEN = 10.0  # seconds after which an agent without a process may wait for GPUs that others have
+TAKEN = 10.0  # seconds after which an agent without a process may wait for others' GPUs
 SLICE = 0.5  # seconds between looks at an agent that does not answer
 RETRY = 0.1  # seconds before a call is made again
 CLOSING = 5.0  # seconds for an agent's workers to end
@@ -107,7 +107,7 @@ class Relay:
                 waited = time.monotonic() - began
             except RayError as error:
                 raise NotPlaced(_words(error)) from None
-            if waited > TAKEN and waits_for_gpus(self._agent, self.node_id, self.gpus):
+            if waited > TAKEN and others_have_its_gpus(self._agent, self.node_id, self.gpus):
                 self._end()
                 raise NotPlaced("its GPUs were taken by another Ray job just now")
             if waited > PLACING:
