@@ -16,7 +16,13 @@ from typing import Any
 from uuid import uuid4
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
+from ray.exceptions import (
+    ActorUnavailableError,
+    GetTimeoutError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.agent import Agent
@@ -136,6 +142,8 @@ class Relay:
                 time.sleep(RETRY)
             except RayActorError:
                 break
+            except RayTaskError as error:  # its text is a traceback, with colours
+                raise getattr(error, "cause", error) from None
         raise NodeLostError(self.name)
 
     def _report(self, report: FromAgent) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import GetTimeoutError, RayTaskError
 
 from cluster import relay as relays
 from cluster.protocol import Connect, Prepare
@@ -116,3 +116,19 @@ def test_an_agent_whose_gpus_others_took_meanwhile_is_not_placed(
     agent.hello = nothing
     with pytest.raises(relays.NotPlaced, match="taken by another Ray job"):
         agent.relay().place()
+
+
+def test_an_error_of_a_nodes_files_is_told_as_it_is_there(agent: PlayedAgent) -> None:
+    """Ray hands out one of its own, whose text is a traceback with colours."""
+
+    def files(what: str, *arguments: Any) -> None:
+        error = OSError(28, "No space left on device")
+        raise RayTaskError("files", "a traceback", error).as_instanceof_cause()
+
+    agent.files = files
+    relay = agent.relay()
+    relay.place()
+    with pytest.raises(OSError) as raised:
+        relay.files("take", "x")
+    assert str(raised.value) == "[Errno 28] No space left on device"
+    relay.close()
