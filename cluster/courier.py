@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from cluster.file_hashes import Kind, files_of, hash_of
 from cluster.node_files import STILL_USED, Wanted
+from cluster.probes import answer_to, probe_in
 from cluster.protocol import (
     AskProgress,
     AskSilence,
@@ -35,7 +36,7 @@ from cluster.protocol import (
 from core.engine.backend import Died, Said
 from core.errors import one_line
 from core.messages import Done, Failed, Keep, Lease, Preview
-from core.store.outputs import FATAL_ERRNOS, PARTIAL_PREFIX, discard, preview_of
+from core.store.outputs import FATAL_ERRNOS, discard, preview_of
 from core.worker_spec import WorkerSpec
 
 CHUNK = 8 * 1024**2  # bytes of one part
@@ -251,8 +252,8 @@ class Courier:
 
         def look() -> bool:
             word = uuid4().hex
-            probe = Path(folder, f"{PARTIAL_PREFIX}probe-{word}")
-            seen = Path(f"{probe}-seen")
+            probe = probe_in(folder, word)
+            seen = answer_to(probe)
             try:
                 probe.write_text(word, "utf-8")
                 return self._node.sees(str(probe), word) and seen.read_text("utf-8") == word

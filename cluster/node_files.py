@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.file_hashes import Kind, hash_of
+from cluster.probes import answer_to
 
 COMING = ".coming-"  # begins the name of an entry that is not complete
 SPOOL = "on-their-way"  # the folder of results that go back to main
@@ -97,7 +98,7 @@ class NodeFiles:
         try:
             if Path(path).read_text("utf-8") != word:
                 return False
-            Path(f"{path}-seen").write_text(word, "utf-8")
+            answer_to(path).write_text(word, "utf-8")
         except (OSError, UnicodeDecodeError):
             return False
         return True

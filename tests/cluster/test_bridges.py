@@ -168,6 +168,21 @@ def test_a_bridge_that_says_nothing_any_more_is_ended_and_replaced(
     assert batch.result(PATIENCE)[0].status == "interrupted"
 
 
+def test_what_a_bridge_left_that_died_while_it_looked_whether_a_folder_is_shared_is_removed(
+    nodes: Callable[..., Nodes], tmp_path: Path
+) -> None:
+    world = nodes("a")
+    batch = world.submit(1)
+    world.worker(0).hear_lease()
+    for name in ("1", "1-seen"):
+        (tmp_path / "out" / f".partial-probe-{name}").write_text("1")
+    world.bridge.dies()
+    world.worker(1).finish_all(1)
+    assert batch.result(PATIENCE)[0].status == "done"
+    world.generator.stop()
+    assert not list((tmp_path / "out").glob(".partial*"))
+
+
 def test_a_run_that_is_stopped_while_no_bridge_is_there_ends_at_once(
     nodes: Callable[..., Nodes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
