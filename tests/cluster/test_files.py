@@ -244,6 +244,22 @@ def test_a_file_that_is_used_for_long_is_looked_for_again_as_it_may_have_left_th
         assert way.node.asked.is_set() is again
 
 
+def test_files_that_were_not_used_for_long_are_not_remembered_for_ever(
+    transfer: Callable[[bool], Transfer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.courier.MOST_KNOWN", 2)
+    way = transfer(True)
+    way.node.goes_on.set()
+    a, b, c = (
+        str(write_safetensors(tmp_path / f"{n}.safetensors", size=100 + n)) for n in (1, 2, 3)
+    )
+    for lora, is_new in ((a, True), (b, True), (a, False), (c, True), (a, False), (b, True)):
+        way.node.asked.clear()
+        way.lease("cpu0", lora_path=lora)
+        way.sent.get(timeout=PATIENCE)
+        assert way.node.asked.is_set() is is_new
+
+
 def test_results_come_while_many_workers_wait_for_one_file(
     transfer: Callable[[bool], Transfer], tmp_path: Path
 ) -> None:
