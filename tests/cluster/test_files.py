@@ -343,6 +343,25 @@ def test_the_cache_is_bounded_and_what_was_not_used_for_longest_leaves(tmp_path:
     assert [place.exists() for place in places] == [True, False, True]
 
 
+def test_a_cache_that_is_not_full_is_not_counted_for_each_file_that_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = NodeFiles(tmp_path / "cache", 1000)
+    looks: list[str] = []
+    scandir = os.scandir
+
+    def counted(path: Any) -> Any:
+        looks.append(str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    for i in range(5):
+        file = tmp_path / f"{i}"
+        file.write_bytes(bytes([i]) * 100)
+        bring(files, file)
+    assert looks.count(str(tmp_path / "cache")) <= 1
+
+
 def test_what_is_in_use_stays_in_a_cache_that_is_too_small(tmp_path: Path) -> None:
     files = NodeFiles(tmp_path / "cache", 10)
     for i in range(3):
