@@ -289,8 +289,13 @@ class ClusterBackend:
             if order in self._standing:
                 return
             self._standing.append(order)
-            for name in self._nodes:
-                self._link.send(For(name, order))
+            self._send_all(order)
+
+    def _send_all(self, order: Order) -> None:
+        if self._is_cut:  # the next bridge's nodes are told what stands, each once
+            return
+        for name in self._nodes:
+            self._link.send(For(name, order))
 
     def _stop_fetch(self, number: int) -> None:
         with self._lock:
@@ -298,8 +303,7 @@ class ClusterBackend:
                 o for o in self._standing if not (isinstance(o, FetchModel) and o.fetch == number)
             ]
             self._fetches.pop(number, None)
-            for name in self._nodes:
-                self._link.send(For(name, StopFetch(number)))
+            self._send_all(StopFetch(number))
 
     # -- threads of the link -----------------------------------------------------------------------
 

@@ -69,6 +69,19 @@ def test_a_worker_loads_when_its_own_node_has_the_model_and_from_there() -> None
     assert node.models.placed(Stop(), SPEC) == Stop()
 
 
+def test_a_model_that_is_asked_for_twice_is_fetched_once() -> None:
+    fetches: list[PlayedFetch] = []
+
+    def fetch(spec: Any, listener: Any) -> PlayedFetch:
+        fetches.append(PlayedFetch())
+        return fetches[-1]
+
+    models = NodeModels(fetch)
+    for _ in range(2):
+        models.fetch(1, SPEC)
+    assert len(fetches) == 1
+
+
 def test_where_one_node_cannot_have_the_model_its_own_workers_say_so() -> None:
     node = OneNode()
     node.fetch.ends(refusal="no access")
