@@ -30,6 +30,7 @@ from cluster.courier import Courier, NodeLostError
 from cluster.node_files import Wanted
 from cluster.nodes import others_have_its_gpus
 from cluster.protocol import Connect, From, FromAgent, FromBridge, Node, Order
+from cluster.software import changed_here
 
 PLACING = 60.0  # seconds for a new agent to answer
 TAKEN = 10.0  # seconds after which an agent without a process may wait for others' GPUs
@@ -77,6 +78,7 @@ class Relay:
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._lost = threading.Event()
         self._closing = False
+        self._software = connect.software
         self.why: str | None = None
         strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
         self._agent: Any = Agent.options(  # type: ignore[attr-defined]
@@ -97,7 +99,7 @@ class Relay:
         answer = self._first_answer()
         if isinstance(answer, str):
             self._end()
-            raise NotPlaced(answer)
+            raise NotPlaced(changed_here(answer, self._software))
         spool, devices = answer
         self._courier = Courier(AgentFiles(self), spool, self._orders.put, self._report)
         self.node = Node(self.name, tuple(replace(device, node=self.name) for device in devices))

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from ray.exceptions import GetTimeoutError, RayTaskError
 from cluster import relay as relays
 from cluster.protocol import Connect, Prepare
 from cluster.relay import Relay
+from cluster.software import other_software, software_here
 from core.devices.device import Device
 from tests.cluster.relayed import SETTINGS
 from tests.cluster.test_models import SPEC
@@ -132,3 +134,17 @@ def test_an_error_of_a_nodes_files_is_told_as_it_is_there(agent: PlayedAgent) ->
         relay.files("take", "x")
     assert str(raised.value) == "[Errno 28] No space left on device"
     relay.close()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_node_with_another_program_than_at_the_runs_beginning_is_told_with_what_changed_here(
+    agent: PlayedAgent, changed: bool
+) -> None:
+    """A checkout that is updated while a run goes on changes for nodes that come later."""
+    now = software_here()
+    at_the_beginning = {**now, "this program": "0ld"} if changed else now
+    found = now if changed else {**now, "this program": "0ld"}
+    agent.hello = lambda: other_software(at_the_beginning, found)
+    with pytest.raises(relays.NotPlaced, match="it has other software") as refused:
+        agent.relay(replace(CONNECT, software=at_the_beginning)).place()
+    assert ("has changed on this machine as well" in str(refused.value)) is changed
