@@ -11,6 +11,7 @@ from cluster.fence import Fence
 from cluster.node_files import NodeFiles
 from cluster.node_models import NodeModels
 from cluster.node_workers import NodeWorkers
+from cluster.one_agent import take_place
 from cluster.protocol import Connect, FromAgent, Order
 from cluster.software import other_software, software_here
 from core.devices.device import Device, choose_devices
@@ -62,6 +63,8 @@ class Agent:
             return other
         connect: Connect = pickle.loads(self._connect)
         settings = connect.settings
+        node = ray.get_runtime_context().get_node_id()
+        self._place = take_place(f"{connect.run}-{node}", settings.fence_timeout)
         self._fence = Fence(settings.fence_timeout)
         self._files = NodeFiles(Path(settings.cache_dir).expanduser(), settings.cache_gib * 1024**3)
         try:
