@@ -104,6 +104,8 @@ def others_have_its_gpus(actor: Any, node_id: str, gpus: int) -> bool:
         return False
     alive = state._connect_and_get_accessor().get_actor_table(None, "ALIVE")
     others = [ActorTableData.FromString(each) for each in alive]
-    held = sum(o.required_resources["GPU"] for o in others if o.address.node_id.hex() == node_id)
-    found = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["NodeID"] == node_id]
-    return sum(found) - held < gpus
+    here = [o for o in others if o.address.node_id.hex() == node_id]
+    held: float = sum(o.required_resources["GPU"] for o in here)
+    nodes = [node for node in ray.nodes() if node["NodeID"] == node_id]
+    has: float = sum(node["Resources"].get("GPU", 0) for node in nodes)
+    return has - held < gpus
