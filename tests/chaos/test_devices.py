@@ -187,8 +187,8 @@ def test_a_flapping_worker_backs_off_and_is_given_up(
         while engine.wait(lambda: unharmed(engine, killed) or given_up(engine)):
             if given_up(engine):
                 break
-            os.kill(newest_process(engine), signal.SIGKILL)
-            killed.add(newest_process(engine))
+            killed.add(pid := newest_process(engine))
+            os.kill(pid, signal.SIGKILL)
         verdict.attempts = len(killed)
         verdict.found("restart", len(killed) - 3 * PATIENT_RESTARTS)
         verdict.found("not given up", not given_up(engine))
