@@ -151,8 +151,8 @@ class LastingLink:
             self._keep_up()
         except Exception as error:  # no bridge would ever come, and nobody would say so
             logger.exception("The connection to the cluster cannot be kept.")
-            self._held.bridge.kill()
             self._on_over(f"by a defect of this program: {error!r}")
+            self._held.bridge.kill()
 
     def _keep_up(self) -> None:
         while True:
