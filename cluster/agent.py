@@ -11,6 +11,7 @@ from cluster.fence import Fence
 from cluster.node_files import NodeFiles
 from cluster.node_models import NodeModels
 from cluster.node_workers import NodeWorkers
+from cluster.one_agent import take_place
 from cluster.protocol import Connect, FromAgent, Order
 from cluster.software import other_software, software_here
 from core.devices.device import Device, choose_devices
@@ -62,6 +63,8 @@ class Agent:
             return other
         connect: Connect = pickle.loads(self._connect)
         settings = connect.settings
+        node = ray.get_runtime_context().get_node_id()
+        self._place = take_place(f"{connect.run}-{node}", settings.fence_timeout)
         self._fence = Fence(settings.fence_timeout)
         self._files = NodeFiles(Path(settings.cache_dir).expanduser(), settings.cache_gib * 1024**3)
         try:
@@ -78,19 +81,19 @@ class Agent:
     @ray.method(concurrency_group="files")  # type: ignore[untyped-decorator]
     def files(self, what: str, *arguments: Any) -> Any:
         """Call a method of this node's `NodeFiles`."""
-        self._fence.heard()
+        self._fence.holds()
         return getattr(self._files, what)(*arguments)
 
     @ray.method(concurrency_group="poll")  # type: ignore[untyped-decorator]
     def poll(self, after: int) -> list[tuple[int, FromAgent]]:
         """Reports beyond a number, with theirs; the caller has all up to it."""
-        self._fence.heard()
+        self._fence.heard()  # here alone: by their answers the bridge says whether we are there
         return self._workers.reports(after, POLL)
 
     @ray.method(concurrency_group="send")  # type: ignore[untyped-decorator]
     def order(self, first: int, orders: Sequence[Order]) -> None:
         """Take orders, numbered from `first`; those that came before are dropped."""
-        self._fence.heard()
+        self._fence.holds()
         self._files.keep_spool()
         self._workers.order(first, orders)
 

@@ -3,6 +3,7 @@
 What the engine asks is answered from what the agents last reported, so that no network delays it.
 """
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -15,6 +16,7 @@ from loguru import logger
 
 from cluster.lasting_link import BridgeEnd, LastingLink
 from cluster.model_fetch import ClusterFetch
+from cluster.probes import remove_probes
 from cluster.protocol import (
     AskProgress,
     AskSilence,
@@ -48,7 +50,7 @@ from core.devices.model_choice import is_hub_model
 from core.engine.backend import Died, Joined, Leaves, Lost, Report, Said
 from core.errors import one_line
 from core.events import Listener
-from core.messages import ToWorker
+from core.messages import Lease, ToWorker
 from core.worker_spec import WorkerSpec
 
 ANSWER = 0.005  # seconds of a poll at least while a worker is asked whether it is silent
@@ -114,6 +116,8 @@ class ClusterBackend:
         self._lives, self._questions, self._numbers = count(1), count(1), count(1)
         self._first: queue.SimpleQueue[Connected | Refused | None] = queue.SimpleQueue()
         self._asking: set[str] = set()  # slots that are asked whether they are silent
+        self._folders: set[str] = set()  # where results go
+        self._lost_some = False  # a bridge or a node
         self._closed = False
         self._link = LastingLink(start, connect, self._receive, self._cut, self._over)
         self._link.open()
@@ -169,6 +173,8 @@ class ClusterBackend:
         worker = self._workers.get(slot)
         if worker is None or worker.dead or self._is_cut:
             return False
+        if isinstance(message, Lease):
+            self._folders.add(os.path.dirname(message.partial_path))
         worker.sent += 1
         worker.sent_at, worker.late, worker.due_at = monotonic(), 0.0, None
         self._order(worker, Send(slot, worker.life, message))
@@ -254,6 +260,9 @@ class ClusterBackend:
             self._closed = True
             self._wait_no_longer()
         self._link.close()
+        if self._lost_some:
+            for folder in self._folders:
+                remove_probes(folder)
 
     def _take(self, found: tuple[int, Report] | None, reports: list[Report]) -> None:
         """Add a report, unless it is of a worker that was forgotten."""
@@ -280,8 +289,13 @@ class ClusterBackend:
             if order in self._standing:
                 return
             self._standing.append(order)
-            for name in self._nodes:
-                self._link.send(For(name, order))
+            self._send_all(order)
+
+    def _send_all(self, order: Order) -> None:
+        if self._is_cut:  # the next bridge's nodes are told what stands, each once
+            return
+        for name in self._nodes:
+            self._link.send(For(name, order))
 
     def _stop_fetch(self, number: int) -> None:
         with self._lock:
@@ -289,8 +303,7 @@ class ClusterBackend:
                 o for o in self._standing if not (isinstance(o, FetchModel) and o.fetch == number)
             ]
             self._fetches.pop(number, None)
-            for name in self._nodes:
-                self._link.send(For(name, StopFetch(number)))
+            self._send_all(StopFetch(number))
 
     # -- threads of the link -----------------------------------------------------------------------
 
@@ -379,6 +392,7 @@ class ClusterBackend:
     def _bury(self, name: str, why: str) -> None:
         """A node's workers died without blame, and its devices are there no more."""
         del self._nodes[name]
+        self._lost_some = True
         for slot, worker in list(self._workers.items()):
             if worker.node == name and not worker.dead:
                 self._report(worker, Died(slot, f"{name} was lost: {why}", blameless=True))
@@ -419,7 +433,7 @@ class ClusterBackend:
     def _cut(self, how: str) -> None:
         """The bridge has ended, and with it all agents; it is not said yet which are gone."""
         with self._lock:
-            self._is_cut = True
+            self._is_cut = self._lost_some = True
             self._asking.clear()
             self._wait_for_a_node(f"{CUT} ({how}); connecting anew")
         self.wake()

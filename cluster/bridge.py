@@ -82,23 +82,30 @@ class Bridge:
     def _place_first(self) -> None:
         """Place agents on the nodes that there are now.
 
-        A slow node is waited for no longer than the others need, unless all GPUs are counted on.
+        A slow node is waited for no longer than the others need, unless this is the run's first
+        bridge and all GPUs are counted on.
         """
-        from cluster.nodes import Names, in_use_elsewhere, list_nodes
+        from cluster.nodes import Names, in_use_elsewhere, list_nodes, may_have_more
         from cluster.relay import NotPlaced
 
         self._names = Names()
         began = time.monotonic()
         threads: list[threading.Thread] = []
+        most = self._connect.most
         while True:
             found = list_nodes()
+            is_new = not threads and time.monotonic() - began < FREED
+            if is_new and most is not None and may_have_more(found, most):
+                time.sleep(LOOK)  # a run that has just ended may have them
+                continue
             new = [self._begin_to_join(relay) for relay in self._new_relays(found)]
             threads += new
             self._order = [self._names(node) for node in found]
             placing = _wait_for(threads, LOOK)
             waited = time.monotonic() - began
             if self._relays:
-                if not placing or (waited > PROMPT and self._connect.most is None):
+                will_do = most is None or self._connect.again
+                if not placing or (waited > PROMPT and will_do):
                     return
             elif not placing and not new:
                 in_use = in_use_elsewhere(found)

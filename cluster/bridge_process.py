@@ -35,9 +35,17 @@ class BridgeProcess:
     """
 
     def __init__(self) -> None:
-        self._log = _Log()
         self.connection: Connection
-        self.connection, theirs = Pipe()
+        try:
+            self.connection, theirs = Pipe()
+        except OSError as error:
+            raise _not_started(error) from None
+        try:
+            self._log = _Log()
+        except OSError as error:
+            self.connection.close()
+            theirs.close()
+            raise _not_started(error) from None
         try:
             self._process = _start(theirs.fileno(), self._log.path)
         except BaseException:
@@ -108,13 +116,13 @@ def _start(descriptor: int, log: Path) -> "subprocess.Popen[bytes]":
 
     The kernel ends the bridge with the thread that started it.
     """
-    started: list[subprocess.Popen[bytes] | OSError] = []
+    started: list[subprocess.Popen[bytes] | Exception] = []
     ready = threading.Event()
 
     def keep() -> None:
         try:
             started.append(_popen(descriptor, log))
-        except OSError as error:
+        except Exception as error:
             started.append(error)
         ready.set()
         if isinstance(started[0], subprocess.Popen):
@@ -123,8 +131,15 @@ def _start(descriptor: int, log: Path) -> "subprocess.Popen[bytes]":
     threading.Thread(target=keep, name="cluster-bridge", daemon=True).start()
     ready.wait()
     if isinstance(started[0], OSError):
-        raise InputError(f"engine: ray cannot be started here: {started[0].strerror}.")
+        raise _not_started(started[0])
+    if isinstance(started[0], Exception):
+        raise started[0]
     return started[0]
+
+
+def _not_started(error: OSError) -> InputError:
+    where = f": {error.filename}" if error.filename else ""
+    return InputError(f"engine: ray cannot be started here: {error.strerror}{where}.")
 
 
 def _popen(descriptor: int, log: Path) -> "subprocess.Popen[bytes]":

@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 from uuid import uuid4
 
 from cluster.file_hashes import Kind, files_of, hash_of
 from cluster.node_files import STILL_USED, Wanted
+from cluster.probes import answer_to, probe_in
 from cluster.protocol import (
     AskProgress,
     AskSilence,
@@ -35,7 +37,7 @@ from cluster.protocol import (
 from core.engine.backend import Died, Said
 from core.errors import one_line
 from core.messages import Done, Failed, Keep, Lease, Preview
-from core.store.outputs import FATAL_ERRNOS, PARTIAL_PREFIX, discard, preview_of
+from core.store.outputs import FATAL_ERRNOS, discard, preview_of
 from core.worker_spec import WorkerSpec
 
 CHUNK = 8 * 1024**2  # bytes of one part
@@ -43,6 +45,7 @@ MOST_THREADS = 128  # one for each slot and direction: whoever waits for a file 
 # Seconds after which the node is asked for a file again, which notes that it is still used: what is
 # not leaves the cache where that is full.
 LOOKED_FOR_AGAIN = STILL_USED / 4
+MOST_KNOWN = 4000  # files, and folders, of which it is remembered where the node has them
 ForSlot = Start | Send | AskSilence | AskProgress
 
 
@@ -90,8 +93,8 @@ class Courier:
         self._lock = threading.RLock()  # guards what follows
         self._orders: dict[str, deque[ForSlot]] = {}  # by slot: those that wait
         self._reports: dict[str, deque[Told | Silent]] = {}
-        self._found: dict[Wanted, Future[str | None]] = {}
-        self._found_at: dict[Wanted, float] = {}  # monotonic time
+        # Both with what was asked for last at the end.
+        self._found: dict[Wanted, Future[tuple[str | None, float]]] = {}  # with monotonic time
         self._shared: dict[str, Future[bool]] = {}  # by output folder
         self._never_started: set[int] = set()  # lives of workers that were to go before they came
         self._away: dict[str, tuple[str, str, str]] = {}  # by lease: slot, partial file, place
@@ -212,17 +215,18 @@ class Courier:
     def _place(self, wanted: Wanted, wait: bool) -> str:
         """Where something is on the node; its own path, if it can be had neither here nor there."""
 
-        def bring() -> str | None:
-            self._found_at[wanted] = time.monotonic()
-            return self._node.find(wanted) or self._bring(wanted)
+        def bring() -> tuple[str | None, float]:
+            asked_at = time.monotonic()
+            return self._node.find(wanted) or self._bring(wanted), asked_at
 
         with self._lock:
             known = self._found.get(wanted)
             if known is not None and known.done():
-                is_old = time.monotonic() - self._found_at[wanted] > LOOKED_FOR_AGAIN
-                if is_old or known.result() is None:
+                place, asked_at = known.result()
+                if place is None or time.monotonic() - asked_at > LOOKED_FOR_AGAIN:
                     del self._found[wanted]
-        return self._once(self._found, wanted, bring, wait) or wanted.path
+        place, _ = self._once(self._found, wanted, bring, wait)
+        return place or wanted.path
 
     def _bring(self, wanted: Wanted) -> str | None:
         """Send it to the node, part by part; None where it is not here as it should be."""
@@ -251,8 +255,8 @@ class Courier:
 
         def look() -> bool:
             word = uuid4().hex
-            probe = Path(folder, f"{PARTIAL_PREFIX}probe-{word}")
-            seen = Path(f"{probe}-seen")
+            probe = probe_in(folder, word)
+            seen = answer_to(probe)
             try:
                 probe.write_text(word, "utf-8")
                 return self._node.sees(str(probe), word) and seen.read_text("utf-8") == word
@@ -271,10 +275,15 @@ class Courier:
     ) -> Any:
         """What was found out before, or is now by whoever comes first."""
         with self._lock:
-            found = known.get(key)
+            found = known.pop(key, None)
             mine = found is None and wait
             if mine:
-                found = known[key] = Future()
+                found = Future()
+            if found is not None:
+                known[key] = found  # as the newest
+            for old in list(islice(known, max(0, len(known) - MOST_KNOWN))):
+                if known[old].done():
+                    del known[old]
         if found is None or not (wait or found.done()):
             raise _Unknown
         if mine:

@@ -27,10 +27,20 @@ class Fence:
         threading.Thread(target=self._watch, name="fence", daemon=True).start()
 
     def heard(self) -> None:
-        """The other side is there."""
-        self._last = time.monotonic()
+        """The other side is there; it is too late to say so after the seconds."""
+        if self.holds():
+            self._last = time.monotonic()
+
+    def holds(self) -> bool:
+        """Whether the other side was heard in time, also where this process was stopped since."""
+        if self._silent() < self._seconds:
+            return True
+        self._fall()
+        return False
+
+    def _silent(self) -> float:
+        return time.monotonic() - self._last
 
     def _watch(self) -> None:
-        while (silent := time.monotonic() - self._last) < self._seconds:
-            time.sleep(min(self._seconds / LOOKS, self._seconds - silent))
-        self._fall()
+        while self.holds():
+            time.sleep(max(0.0, min(self._seconds / LOOKS, self._seconds - self._silent())))

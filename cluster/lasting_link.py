@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -19,7 +18,7 @@ from core.errors import InputError
 PATIENCE = 1.5  # times the fence's seconds: so long may a bridge say nothing
 SIGNS = 4  # of life that it gives within the fence's seconds
 CONNECTING = 120.0  # seconds until a bridge has to have connected to the cluster
-MOST_ENDS = 5  # bridges that may end in a row
+MOST_ENDS = 5  # bridges that may end, or fail to be started, in a row
 STEADY = 600.0  # seconds after which a bridge's end is not in a row with those before
 PAUSES = (0.5, 1.0, 2.0, 5.0, 15.0)  # seconds before another one is started
 
@@ -75,6 +74,7 @@ class LastingLink:
         self._start, self._connect = start, connect
         self._receive, self._on_cut, self._on_over = receive, on_cut, on_over
         self._tries = 0  # to connect anew, since there was a bridge that had connected
+        self._ends = 0  # of bridges in a row, and of tries to start one
         self._tick = connect.settings.fence_timeout / SIGNS
         self._lock = threading.Lock()  # guards the two that follow
         self._closing = False
@@ -118,13 +118,18 @@ class LastingLink:
         bridge = self._start()
         held = _Held(bridge)
         held.link = Link(bridge.connection, partial(self._hear, held), held.ended.set)
+        held.link.send(connect)  # before all that is sent from now on
         with self._lock:
             if self._closing:
                 bridge.kill()  # and with it, the link ends
             else:
                 self._held = held
-        held.link.start()
-        held.link.send(connect)
+        try:
+            held.link.start()
+        except BaseException:
+            bridge.kill()
+            held.link.close()
+            raise
 
     def _hear(self, held: _Held, message: Any) -> None:
         held.heard = True
@@ -142,7 +147,14 @@ class LastingLink:
         self._receive(message)
 
     def _keep(self) -> None:
-        ends = 0
+        try:
+            self._keep_up()
+        except Exception as error:  # no bridge would ever come, and nobody would say so
+            logger.exception("The connection to the cluster cannot be kept.")
+            self._on_over(f"by a defect of this program: {error!r}")
+            self._held.bridge.kill()
+
+    def _keep_up(self) -> None:
         while True:
             held = self._held
             began = time.monotonic()
@@ -154,10 +166,10 @@ class LastingLink:
                 self._on_over(how)
                 return
             if held.connected.is_set():
-                ends = 1 if time.monotonic() - began > STEADY else ends + 1
+                self._ends = 1 if time.monotonic() - began > STEADY else self._ends + 1
                 self._on_cut(how)
-            if ends > MOST_ENDS:
-                self._on_over(f"{how}. It has ended {ends} times in a row")
+            if self._ends > MOST_ENDS:
+                self._on_over(f"{how}. It has ended {self._ends} times in a row")
                 return
             self._end(held)
             if not self._begin_again():
@@ -183,13 +195,23 @@ class LastingLink:
         return False
 
     def _begin_again(self) -> bool:
-        """Start another bridge as soon as there is somebody to connect to; False: it is closed."""
+        """Start another bridge as soon as there is somebody to connect to; False: none comes."""
         while True:
             pause = PAUSES[min(self._tries, len(PAUSES) - 1)]
             self._tries += 1
             if self._wakes.wait(pause):
                 return False
-            with suppress(InputError):
+            try:
                 check_reachable(self._connect.settings.address)
+            except InputError:
+                continue
+            try:
                 self._begin(self._connect)
-                return not self._closing
+            except Exception as error:  # as where this machine is out of threads or of its disk
+                self._ends += 1
+                logger.warning(f"A bridge to the cluster could not be started: {error}")
+                if self._ends > MOST_ENDS:
+                    self._on_over(f"and another one could not be started: {error}")
+                    return False
+                continue
+            return not self._closing

@@ -18,7 +18,7 @@ class Link:
     Args:
         connection: to the other side.
         receive: called with each message, in the receiving thread.
-        on_end: called there once, when the other side is gone, or was not understood.
+        on_end: called there once, when the other side is gone, or one was not understood.
     """
 
     def __init__(
@@ -37,6 +37,10 @@ class Link:
         ]
 
     def start(self) -> None:
+        """
+        Raises:
+            RuntimeError: there can be no more threads.
+        """
         for thread in self._threads:
             thread.start()
 
@@ -52,11 +56,21 @@ class Link:
         """Hang up and wait for the other side's end, which makes `on_end` come."""
         self.hang_up()
         for thread in self._threads:
-            if thread is not threading.current_thread():
+            if thread is not threading.current_thread() and thread.ident is not None:
                 thread.join()
         self._connection.close()
 
     def _send_all(self) -> None:
+        try:
+            self._send_until_hung_up()
+        except BaseException:  # nobody would be told anything any more: have the receiver end
+            with suppress(OSError):
+                _shut_down(self._connection, socket.SHUT_RDWR)
+            raise
+        with suppress(OSError):
+            _shut_down(self._connection, socket.SHUT_WR)
+
+    def _send_until_hung_up(self) -> None:
         open_ = True
         while open_:
             messages = [self._outbox.get()]
@@ -66,8 +80,6 @@ class Link:
             open_ = None not in messages
             with suppress(OSError):
                 self._connection.send_bytes(pickle.dumps([m for m in messages if m is not None]))
-        with suppress(OSError):
-            _shut_down(self._connection)
 
     def _receive_all(self) -> None:
         try:
@@ -79,10 +91,10 @@ class Link:
             self._on_end()
 
 
-def _shut_down(connection: Connection) -> None:
-    """Tell the other side that nothing more comes, while what it says is still read."""
+def _shut_down(connection: Connection, how: int) -> None:
+    """Tell the other side that nothing more comes; with `SHUT_WR` what it says is still read."""
     with socket.socket(fileno=connection.fileno()) as own:
         try:
-            own.shutdown(socket.SHUT_WR)
+            own.shutdown(how)
         finally:
             own.detach()

@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.file_hashes import Kind, hash_of
+from cluster.probes import answer_to
 
 COMING = ".coming-"  # begins the name of an entry that is not complete
 SPOOL = "on-their-way"  # the folder of results that go back to main
+FREED_AT_ONCE = 0.05  # of the cache, where it is full: to look at all of it takes a while
+COUNTED_AGAIN = 600.0  # seconds after which others may have brought much into it
 STILL_USED = 600.0  # seconds after its last use in which nothing leaves the cache
 
 
@@ -39,6 +43,9 @@ class NodeFiles:
 
     def __init__(self, folder: Path, limit: float) -> None:
         self._folder, self._limit = folder, limit
+        self._lock = threading.Lock()  # guards the two that follow
+        self._held: float | None = None  # bytes that it held, with what came since
+        self._counted_at = 0.0  # monotonic time
         # Of this machine: others may share the folder, as where it lies in a home on NFS.
         self._spool = folder / SPOOL / platform.node() / str(os.getpid())
 
@@ -97,7 +104,7 @@ class NodeFiles:
         try:
             if Path(path).read_text("utf-8") != word:
                 return False
-            Path(f"{path}-seen").write_text(word, "utf-8")
+            answer_to(path).write_text(word, "utf-8")
         except (OSError, UnicodeDecodeError):
             return False
         return True
@@ -139,18 +146,30 @@ class NodeFiles:
         return self._folder / wanted.key / Path(wanted.path).name
 
     def _make_room(self, size: int) -> None:
-        """Let those leave that were not used for longest."""
+        with self._lock:
+            is_old = time.monotonic() - self._counted_at > COUNTED_AGAIN
+            if self._held is None or is_old or self._held + size > self._limit:
+                self._held = self._count_and_clear(size)
+                self._counted_at = time.monotonic()
+            self._held += size
+
+    def _count_and_clear(self, size: int) -> float:
+        """Let those leave that were not used for longest, if there is no room; returns the rest."""
         entries = []
         for folder in self._folder.glob("*"):
             if folder.is_dir() and folder.name != SPOOL:
                 with suppress(OSError):
                     entries.append((folder.stat().st_mtime, folder, _size_of(folder)))
         held = sum(size for _, _, size in entries)
+        if held + size <= self._limit:
+            return held
         for used, folder, its_size in sorted(entries):
-            if held + size <= self._limit or time.time() - used < STILL_USED:
-                return
+            is_enough = held + size <= self._limit * (1 - FREED_AT_ONCE)
+            if is_enough or time.time() - used < STILL_USED:
+                break
             shutil.rmtree(folder, ignore_errors=True)
             held -= its_size
+        return held
 
 
 def _size_of(folder: Path) -> int:

@@ -36,7 +36,9 @@ class NodeModels:
         self._tell, self._wake = tell, wake
 
     def fetch(self, number: int, spec: WorkerSpec) -> None:
-        """Begin to fetch a model, which main knows by a number."""
+        """Begin to fetch a model, which main knows by a number; the second time does nothing."""
+        if number in self._fetches:
+            return
 
         def hear(event: Event) -> None:
             if isinstance(event, ModelFetching):

@@ -86,10 +86,26 @@ def in_use_elsewhere(nodes: Sequence[RayNode]) -> list[RayNode]:
     return [node for node in nodes if node.all_gpus and not node.gpus and not node.leaves]
 
 
-def waits_for_gpus(actor: Any, node_id: str, gpus: int) -> bool:
-    """Whether an actor has no process yet, and its node not as many free GPUs as it wants."""
-    from ray._private.state import actors, state
+def may_have_more(nodes: Sequence[RayNode], wanted: int) -> bool:
+    """Whether there are GPUs enough, but other Ray jobs have some of those that a run wants."""
+    stay = [node for node in nodes if not node.leaves]
+    return sum(node.gpus for node in stay) < wanted <= sum(node.all_gpus for node in stay)
 
-    found = actors(actor._actor_id.hex())  # of this, too, there is no public form
-    free = state.available_resources_per_node().get(node_id, {}).get("GPU", 0)
-    return not found.get("Pid") and free < gpus
+
+def others_have_its_gpus(actor: Any, node_id: str, gpus: int) -> bool:
+    """Whether an actor has no process because other actors have the GPUs that it is to have.
+
+    That they are not free says nothing: Ray counts them as used while the process is started.
+    """
+    from ray._private.state import actors, state  # of these, too, there is no public form
+    from ray.core.generated.gcs_pb2 import ActorTableData
+
+    if actors(actor._actor_id.hex()).get("Pid"):
+        return False
+    alive = state._connect_and_get_accessor().get_actor_table(None, "ALIVE")
+    others = [ActorTableData.FromString(each) for each in alive]
+    here = [o for o in others if o.address.node_id.hex() == node_id]
+    held: float = sum(o.required_resources["GPU"] for o in here)
+    nodes = [node for node in ray.nodes() if node["NodeID"] == node_id]
+    has: float = sum(node["Resources"].get("GPU", 0) for node in nodes)
+    return has - held < gpus

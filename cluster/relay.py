@@ -16,17 +16,24 @@ from typing import Any
 from uuid import uuid4
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
+from ray.exceptions import (
+    ActorUnavailableError,
+    GetTimeoutError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.agent import Agent
 from cluster.courier import Courier, NodeLostError
 from cluster.node_files import Wanted
-from cluster.nodes import waits_for_gpus
+from cluster.nodes import others_have_its_gpus
 from cluster.protocol import Connect, From, FromAgent, FromBridge, Node, Order
+from cluster.software import changed_here
 
 PLACING = 60.0  # seconds for a new agent to answer
-TAKEN = 10.0  # seconds after which an agent without a process may wait for GPUs that others have
+TAKEN = 10.0  # seconds after which an agent without a process may wait for others' GPUs
 SLICE = 0.5  # seconds between looks at an agent that does not answer
 RETRY = 0.1  # seconds before a call is made again
 CLOSING = 5.0  # seconds for an agent's workers to end
@@ -71,6 +78,7 @@ class Relay:
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._lost = threading.Event()
         self._closing = False
+        self._software = connect.software
         self.why: str | None = None
         strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
         self._agent: Any = Agent.options(  # type: ignore[attr-defined]
@@ -91,7 +99,7 @@ class Relay:
         answer = self._first_answer()
         if isinstance(answer, str):
             self._end()
-            raise NotPlaced(answer)
+            raise NotPlaced(changed_here(answer, self._software))
         spool, devices = answer
         self._courier = Courier(AgentFiles(self), spool, self._orders.put, self._report)
         self.node = Node(self.name, tuple(replace(device, node=self.name) for device in devices))
@@ -107,7 +115,7 @@ class Relay:
                 waited = time.monotonic() - began
             except RayError as error:
                 raise NotPlaced(_words(error)) from None
-            if waited > TAKEN and waits_for_gpus(self._agent, self.node_id, self.gpus):
+            if waited > TAKEN and others_have_its_gpus(self._agent, self.node_id, self.gpus):
                 self._end()
                 raise NotPlaced("its GPUs were taken by another Ray job just now")
             if waited > PLACING:
@@ -136,6 +144,8 @@ class Relay:
                 time.sleep(RETRY)
             except RayActorError:
                 break
+            except RayTaskError as error:  # its text is a traceback, with colours
+                raise getattr(error, "cause", error) from None
         raise NodeLostError(self.name)
 
     def _report(self, report: FromAgent) -> None:
@@ -206,6 +216,16 @@ class Relay:
         return None
 
     def _send(self) -> None:
+        """Pass on orders until the agent is lost."""
+        try:
+            self._pass_on_orders()
+        except RayError as error:
+            self.lose(_words(error))
+        except Exception as error:  # the agent would be asked on, and have nothing to do for ever
+            traceback.print_exc()
+            self.lose(f"orders could not be sent there ({error!r}); this is a defect")
+
+    def _pass_on_orders(self) -> None:
         first, over = 1, False
         while not over:
             orders = [self._orders.get()]
@@ -221,8 +241,6 @@ class Relay:
                 except (ActorUnavailableError, GetTimeoutError):
                     time.sleep(RETRY)
                     continue
-                except RayError as error:
-                    self.lose(_words(error))
                 first += len(batch)
                 batch = []
 

@@ -13,6 +13,7 @@ from core.settings import PROJECT_DIR
 
 PROGRAM, PYTHON = "this program", "Python"
 FOLDERS = ("core", "workers", "cluster", "demo_model")  # that run on a node
+OTHER = "it has other software, so that its pictures may differ"
 PACKAGES = (
     *("torch", "diffusers", "transformers", "tokenizers", "safetensors", "accelerate", "peft"),
     *("numpy", "pillow", "gguf", "torchao", "bitsandbytes"),
@@ -50,8 +51,21 @@ def other_software(wanted: Mapping[str, str], found: Mapping[str, str]) -> str |
         ways.append("use the same Python there")
     if any(name not in (PROGRAM, PYTHON) and found.get(name) != wanted[name] for name in wanted):
         ways.append("install requirements.txt of this program there")
-    return f"it has other software, so that its pictures may differ: {', '.join(others)}. " + (
-        f"{' and '.join(ways).capitalize()}, and it is used."
+    return f"{OTHER}: {', '.join(others)}. {' and '.join(ways).capitalize()}, and it is used."
+
+
+def changed_here(why: str, wanted: Mapping[str, str], project: Path = PROJECT_DIR) -> str:
+    """Why a node is not used, with a word of it if this machine's own software has changed.
+
+    Args:
+        why: as the node itself says it.
+        wanted: versions here when the run began.
+    """
+    if not why.startswith(OTHER) or _hash_of(project) == wanted.get(PROGRAM):
+        return why
+    return (
+        f"{why} But this program has changed on this machine as well since the run began: the next "
+        "run takes nodes that are as it is now."
     )
 
 

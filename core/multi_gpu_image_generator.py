@@ -33,6 +33,7 @@ from core.status.notebook import in_notebook, progress_line, quieten_log
 from core.status.run_status import RunStatus
 from core.status.tracker import RunTracker
 from core.store.ledger import Entry
+from core.store.ledger_copy import refuse_in_use
 from core.streams import occupy_standard_descriptors
 from core.tasks import Result, Task
 from core.warm_models import WarmModels
@@ -122,6 +123,8 @@ class MultiGPUImageGenerator:
         if engine is not None:
             self.settings = with_engine(self.settings, engine)
         self._dry_run = dry_run
+        if self.settings.engine != "local" and output_dir is not None and not dry_run:
+            refuse_in_use(Path(output_dir))  # before a cluster is waited for, perhaps in vain
         inspector = LoraInspector(may_download=not dry_run)
         folder = user_path(config, "config").parent if isinstance(config, str | Path) else None
         roles, self._server = with_or_without_server(

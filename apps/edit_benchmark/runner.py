@@ -42,6 +42,7 @@ from core.remote.choice import with_or_without_server
 from core.session import Session
 from core.status.run_status import RunStatus
 from core.status.tracker import RunTracker
+from core.store.ledger_copy import refuse_in_use
 from core.store.outputs import OutputRoot
 from core.streams import occupy_standard_descriptors
 from core.tasks import Result
@@ -96,6 +97,8 @@ class EditBenchmark:
             settings = settings.for_data_set(MAPPED if settings.fields else form_of(data))
         self.settings = settings
         self.listener: Listener = ignore
+        if settings.engine != "local" and not dry_run:
+            refuse_in_use(output_folder)  # before a cluster is waited for, perhaps in vain
         inspector = LoraInspector(may_download=not dry_run)
         (self._editing, self._scoring), self._server = with_or_without_server(
             "never" if backend is not None else server_of(settings),

@@ -24,8 +24,8 @@ from core.store.ledger_file import (
     connect,
     wal_of,
 )
-from core.store.outputs import storage_error
-from core.store.run_lock import read_owner
+from core.store.outputs import OutputRoot, storage_error
+from core.store.run_lock import in_use, read_owner
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,17 @@ def run_in(folder: Path) -> str | None:
     except OSError:  # no lock, none that may be read, or a file system without locks
         return None
     return None
+
+
+def refuse_in_use(folder: Path) -> None:
+    """
+    Raises:
+        LedgerError: another run works in the folder now; who comes to lock it later sees anew.
+    """
+    folder = OutputRoot(folder).folder
+    owner = run_in(folder)
+    if owner is not None:
+        raise in_use(folder, owner)
 
 
 def host_of_last_run(folder: Path) -> str | None:

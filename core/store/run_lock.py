@@ -51,11 +51,7 @@ class RunLock:
                 raise _without_locks(error, file) from None
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise storage_error(error, file) from None
-            owner = read_owner(file)
-            raise LedgerError(
-                f"{file.parent} is in use by another run ({owner}). "
-                "Wait for it, stop it, or choose another output folder."
-            ) from None
+            raise in_use(file.parent, read_owner(file)) from None
         _held.add(self)
         try:
             self._write_owner()
@@ -113,6 +109,14 @@ def read_owner(file: Path) -> str:
         return f"pid {owner['pid']} on {owner['host']} since {owner['since']}: {owner['command']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "its owner has not signed yet"
+
+
+def in_use(folder: Path, owner: str) -> LedgerError:
+    """The error of a folder in which another run is at work."""
+    return LedgerError(
+        f"{folder} is in use by another run ({owner}). "
+        "Wait for it, stop it, or choose another output folder."
+    )
 
 
 def _without_locks(error: OSError, file: Path) -> StorageError:

@@ -32,6 +32,7 @@ from tests.warm_server import MARK
 STORE_BYTES = 80 * 1024**2  # the least that Ray takes
 GPUS = 2  # of a node
 LOOPBACK = "127.0.0.1"
+LIFELESS = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}  # of a raylet
 
 
 class RayCluster:
@@ -110,9 +111,16 @@ class RayCluster:
         return node
 
     def have(self, nodes: int) -> None:
-        """Add nodes until there are so many."""
+        """Add nodes until there are so many; those that a failed test has left without life go."""
+        for node in [node for node in self.nodes if not self._lives(node)]:
+            self.kill(node)
         while len(self.nodes) < nodes:
             self.add()
+
+    def _lives(self, node: Any) -> bool:
+        with suppress(psutil.Error):
+            return self.raylet(node).status() not in LIFELESS
+        return False
 
     def settle(self) -> None:
         """Wait until the cluster knows of the nodes that there are, and of no others."""
@@ -203,7 +211,10 @@ class RayCluster:
     def kill(self, node: Any) -> None:
         """The machine is gone: SIGKILL of the raylet and all of its processes."""
         self.nodes.remove(node)
-        for process in self.processes(node):
+        processes: list[psutil.Process] = []
+        with suppress(psutil.Error):  # it is gone
+            processes = self.processes(node)
+        for process in processes:
             with suppress(psutil.Error):
                 process.kill()
         self.raylet_ended(node)

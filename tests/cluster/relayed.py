@@ -49,6 +49,7 @@ class PlayedBridge:
     Attributes:
         names: nodes that are there when a bridge is started.
         starts: how often one was.
+        cannot_start: errors of the next tries to start one.
     """
 
     connection: Connection
@@ -62,6 +63,7 @@ class PlayedBridge:
         **ray: Any,
     ) -> None:
         self.starts = 0
+        self.cannot_start: list[Exception] = []
         self._make_backend = make_backend
         self._files = files
         self._couriers: dict[str, Courier] = {}
@@ -81,6 +83,8 @@ class PlayedBridge:
 
     def _start(self) -> "PlayedBridge":
         """Begin anew, as a bridge that is started does."""
+        if self.cannot_start:
+            raise self.cannot_start.pop(0)
         self._over.clear()
         self.connection, theirs = Pipe()
         link = Link(theirs, self._receive, lambda: self._close(link))

@@ -120,6 +120,43 @@ def test_a_bridge_that_dies_again_and_again_is_started_no_more_and_the_run_says_
     assert said in str(result.error)
 
 
+def test_a_bridge_that_cannot_be_started_for_a_moment_is_started_then(
+    nodes: Callable[..., Nodes],
+) -> None:
+    """As where the disk was full, or there were too many threads or open files."""
+    world = nodes("a")
+    batch = world.submit(1)
+    world.worker(0).hear_lease()
+    world.bridge.cannot_start = [OSError(28, "No space left on device"), RuntimeError("no thread")]
+    world.bridge.dies()
+    world.worker(1).finish_all(1)
+    [result] = batch.result(PATIENCE)
+    assert result.status == "done" and world.bridge.cannot_start == []
+
+
+def test_a_bridge_that_cannot_be_started_again_and_again_ends_the_run_with_the_reason(
+    nodes: Callable[..., Nodes],
+) -> None:
+    world = nodes("a")
+    batch = world.submit(1)
+    world.worker(0).hear_lease()
+    world.bridge.cannot_start = [RuntimeError("no thread")] * lasting_link.MOST_ENDS
+    world.bridge.dies()
+    [result] = batch.result(PATIENCE)
+    assert result.status == "failed"
+    assert "has ended and another one could not be started: no thread" in str(result.error)
+
+
+def test_a_keeper_of_bridges_that_breaks_down_says_so(nodes: Callable[..., Nodes]) -> None:
+    world = nodes("a")
+    batch = world.submit(1)
+    world.worker(0).hear_lease()
+    world.bridge.describe_end = lambda: 1 // 0  # type: ignore[method-assign, assignment, return-value]
+    world.bridge.dies()
+    [result] = batch.result(PATIENCE)
+    assert result.status == "failed" and "ZeroDivisionError" in str(result.error)
+
+
 def test_a_bridge_that_says_nothing_any_more_is_ended_and_replaced(
     nodes: Callable[..., Nodes],
 ) -> None:
@@ -129,6 +166,21 @@ def test_a_bridge_that_says_nothing_any_more_is_ended_and_replaced(
     wait_until(lambda: world.bridge.starts > 1, "the next bridge")
     world.generator.stop(at_once=True)
     assert batch.result(PATIENCE)[0].status == "interrupted"
+
+
+def test_what_a_bridge_left_that_died_while_it_looked_whether_a_folder_is_shared_is_removed(
+    nodes: Callable[..., Nodes], tmp_path: Path
+) -> None:
+    world = nodes("a")
+    batch = world.submit(1)
+    world.worker(0).hear_lease()
+    for name in ("1", "1-seen"):
+        (tmp_path / "out" / f".partial-probe-{name}").write_text("1")
+    world.bridge.dies()
+    world.worker(1).finish_all(1)
+    assert batch.result(PATIENCE)[0].status == "done"
+    world.generator.stop()
+    assert not list((tmp_path / "out").glob(".partial*"))
 
 
 def test_a_run_that_is_stopped_while_no_bridge_is_there_ends_at_once(

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from apps.tweets.command import main
+from core.errors import LedgerError
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.store.ledger_file import LOCK_NAME
+from core.store.run_lock import RunLock
 from tests.conftest import simulated
 
 TWEETS = '[{"prompt": "a red house"}]'
@@ -67,6 +70,17 @@ def test_an_address_at_which_nobody_listens_is_told_at_once(
     assert "ray start --head" in said
     said = refused(tmp_path, capfd, "--engine", "ray", "--address", "no-such-host.invalid:6379")
     assert "no cluster answers at no-such-host.invalid:6379" in said
+
+
+def test_a_folder_in_use_is_told_before_a_cluster_is_looked_for(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path / LOCK_NAME)
+    try:
+        with pytest.raises(LedgerError, match="in use by another run"):
+            MultiGPUImageGenerator(
+                config=simulated(engine="ray", ray={"address": "127.0.0.1:1"}), output_dir=tmp_path
+            )
+    finally:
+        lock.release()
 
 
 @pytest.mark.parametrize("key, value", [("engine", "spark"), ("ray", {"adress": "auto"})])

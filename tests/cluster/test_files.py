@@ -244,6 +244,22 @@ def test_a_file_that_is_used_for_long_is_looked_for_again_as_it_may_have_left_th
         assert way.node.asked.is_set() is again
 
 
+def test_files_that_were_not_used_for_long_are_not_remembered_for_ever(
+    transfer: Callable[[bool], Transfer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.courier.MOST_KNOWN", 2)
+    way = transfer(True)
+    way.node.goes_on.set()
+    a, b, c = (
+        str(write_safetensors(tmp_path / f"{n}.safetensors", size=100 + n)) for n in (1, 2, 3)
+    )
+    for lora, is_new in ((a, True), (b, True), (a, False), (c, True), (a, False), (b, True)):
+        way.node.asked.clear()
+        way.lease("cpu0", lora_path=lora)
+        way.sent.get(timeout=PATIENCE)
+        assert way.node.asked.is_set() is is_new
+
+
 def test_results_come_while_many_workers_wait_for_one_file(
     transfer: Callable[[bool], Transfer], tmp_path: Path
 ) -> None:
@@ -325,6 +341,25 @@ def test_the_cache_is_bounded_and_what_was_not_used_for_longest_leaves(tmp_path:
         if i == 1:  # 0 is used again, so that 1 is older
             os.utime(places[0].parent, (used + 1, used + 1))
     assert [place.exists() for place in places] == [True, False, True]
+
+
+def test_a_cache_that_is_not_full_is_not_counted_for_each_file_that_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = NodeFiles(tmp_path / "cache", 1000)
+    looks: list[str] = []
+    scandir = os.scandir
+
+    def counted(path: Any) -> Any:
+        looks.append(str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    for i in range(5):
+        file = tmp_path / f"{i}"
+        file.write_bytes(bytes([i]) * 100)
+        bring(files, file)
+    assert looks.count(str(tmp_path / "cache")) <= 1
 
 
 def test_what_is_in_use_stays_in_a_cache_that_is_too_small(tmp_path: Path) -> None:

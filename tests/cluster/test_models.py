@@ -1,7 +1,9 @@
 """Hub models on the nodes of a cluster, and the fence: without Ray, processes or a hub."""
 
 import threading
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,6 +69,19 @@ def test_a_worker_loads_when_its_own_node_has_the_model_and_from_there() -> None
     assert node.models.placed(Stop(), SPEC) == Stop()
 
 
+def test_a_model_that_is_asked_for_twice_is_fetched_once() -> None:
+    fetches: list[PlayedFetch] = []
+
+    def fetch(spec: Any, listener: Any) -> PlayedFetch:
+        fetches.append(PlayedFetch())
+        return fetches[-1]
+
+    models = NodeModels(fetch)
+    for _ in range(2):
+        models.fetch(1, SPEC)
+    assert len(fetches) == 1
+
+
 def test_where_one_node_cannot_have_the_model_its_own_workers_say_so() -> None:
     node = OneNode()
     node.fetch.ends(refusal="no access")
@@ -114,6 +129,18 @@ def test_a_fence_falls_when_nobody_speaks_and_not_before() -> None:
         assert not fallen.wait(0.1)
         fence.heard()
     assert fallen.wait(PATIENCE)
+
+
+def test_a_fence_that_was_outlasted_falls_though_somebody_speaks_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that was stopped may hear what was said meanwhile before it looks at its clock."""
+    fallen = threading.Event()
+    fence = Fence(1000.0, fallen.set)
+    late = time.monotonic() + 1001.0
+    monkeypatch.setattr("cluster.fence.time", SimpleNamespace(monotonic=lambda: late))
+    fence.heard()
+    assert fallen.is_set() and not fence.holds()
 
 
 def ray_node(id: str, host: str = "h", free: int = 4, leaves: bool = False) -> RayNode:

@@ -1,8 +1,7 @@
 """A node's side of the protocol, and links: whatever breaks there is seen by the other side."""
 
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing import Pipe
 from typing import Any
 
@@ -55,19 +54,42 @@ def told(message: Any) -> Told:
     return Told("cpu0", 1, Said("cpu0", message))
 
 
-def test_what_concerns_no_decision_waits_a_moment_for_company() -> None:
+def test_what_concerns_no_decision_waits_a_moment_for_company(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cluster.node_workers.LINGER", PATIENCE)
     node = node_of(InlineBackend())
     with ThreadPoolExecutor(1) as executor:
         asked = executor.submit(node.reports, 0, PATIENCE)
         node.tell(told(StepsDone("1", 1, 2)))
         node.tell(HasRead("cpu0", 1, 1))
-        time.sleep(0.01)  # in which it would have been told alone
+        assert wait([asked], timeout=0.05).not_done, "it was told alone"
         node.tell(told(Loaded("m", 0.0)))
         assert [number for number, _ in asked.result(PATIENCE)] == [1, 2, 3]
+        monkeypatch.setattr("cluster.node_workers.LINGER", 0.01)
         asked = executor.submit(node.reports, 3, PATIENCE)
         node.tell(told(StepsDone("1", 2, 2)))
         assert [number for number, _ in asked.result(PATIENCE)] == [4]
     node.close()
+
+
+def test_a_link_that_cannot_send_something_ends() -> None:
+    """Else nothing would be sent any more, and nobody would say so."""
+    ours, theirs = Pipe()
+    ended, other_ended = threading.Event(), threading.Event()
+    hook, threading.excepthook = threading.excepthook, lambda args: None
+    try:
+        link = Link(ours, lambda message: None, ended.set)
+        other = Link(theirs, lambda message: None, other_ended.set)
+        link.start()
+        other.start()
+        link.send(threading.Lock())  # which cannot be pickled
+        assert ended.wait(PATIENCE) and other_ended.wait(PATIENCE)
+    finally:
+        other.hang_up()
+        link.close()
+        other.close()
+        threading.excepthook = hook
 
 
 def test_a_link_whose_receiver_breaks_down_ends() -> None:

@@ -46,14 +46,15 @@ def test_a_node_that_is_cut_off_ends_its_workers_and_its_tasks_are_done_elsewher
     workers = wait_until(lambda: ray_cluster.workers(node), "its workers")
     agent = ray_cluster.agent(node)
     stopped = ray_cluster.stop(node)
-    at_work.check()
-    assert "was lost" in at_work.run.errors
-    for process in stopped:
-        process.resume()
-    psutil.wait_procs([agent, *workers], timeout=15)
-    assert not any(process.is_running() for process in [agent, *workers])
-    ray_cluster.kill(node)  # Ray does not take it back
-    ray_cluster.add()
+    try:
+        at_work.check()
+        assert "was lost" in at_work.run.errors
+        for process in stopped:
+            process.resume()
+        psutil.wait_procs([agent, *workers], timeout=15)
+        assert not any(process.is_running() for process in [agent, *workers])
+    finally:
+        ray_cluster.kill(node)  # Ray does not take it back
 
 
 def test_a_killed_bridge_is_replaced_and_the_run_goes_on(
