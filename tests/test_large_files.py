@@ -104,6 +104,59 @@ def test_a_limit_counts_for_a_large_file_too(
     assert len(small) == 2
 
 
+def other(file: Path) -> None:
+    file.write_text("".join(f"quite another prompt of number {n}\n" for n in range(2000)))
+
+
+def shortened(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def replaced(file: Path) -> None:
+    other(file.with_name("new"))
+    file.with_name("new").rename(file)
+
+
+@pytest.mark.parametrize("change", [other, shortened, replaced, Path.unlink])
+@pytest.mark.parametrize("form", ["txt", "csv", "jsonl", "json"])
+def test_a_file_that_changes_between_two_readings_is_refused(
+    tmp_path: Path, form: str, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "LARGE", 0)
+    file = tmp_path / f"prompts.{form}"
+    file.write_text(many(form))
+    inputs = read_tweets(file).inputs
+    assert len(list(inputs)) == 2000
+    change(file)
+    with pytest.raises(InputError, match=f"{file}: it was changed while it was read"):
+        list(islice(inputs, 10))
+
+
+@pytest.mark.parametrize("change", [other, shortened])
+def test_a_file_that_changes_while_it_is_read_gives_nothing_more(
+    tmp_path: Path, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "LARGE", 0)
+    file = tmp_path / "prompts.txt"
+    file.write_text(many("txt"))
+    inputs = iter(read_tweets(file).inputs)
+    before = list(islice(inputs, 3))
+    change(file)
+    with pytest.raises(InputError, match="changed while it was read"):
+        next(inputs)
+    assert [task["prompt"] for task in before if isinstance(task, PlacedTask)] == ["0", "1", "2"]
+
+
+def many(form: str) -> str:
+    """2000 prompts."""
+    texts = [f"{n}" for n in range(2000)]
+    if form == "json":
+        return json.dumps(texts)
+    if form == "jsonl":
+        return "".join(f"{json.dumps(text)}\n" for text in texts)
+    return "\n".join(["prompt,seed", *(f"{n},7" for n in texts)] if form == "csv" else texts)
+
+
 def prompts(count: int) -> Iterator[str]:
     for number in range(count):
         yield f"house number {number} by the river, in the evening, oil on canvas, {'x' * 100}"

@@ -3,12 +3,15 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core import batches
+from apps.prompts import streamed
+from apps.tweets.tweets_file import read_tweets
+from core import batches, feeding
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
 from tests.conftest import LOCAL, PROJECT
@@ -131,6 +134,45 @@ def test_a_table_that_somebody_moves_away_meanwhile_is_whole_at_the_end(tmp_path
     with open_generator(LOCAL, tmp_path / "out") as generator:
         run(generator, Inputs(FIRST + 300, move))
     assert positions(table) == list(range(MANY))
+
+
+def test_a_file_that_is_changed_during_the_run_is_drawn_as_far_as_it_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "LARGE", 0)
+    monkeypatch.setattr(feeding, "MOST_WAITING", 60)  # read little ahead of the workers
+    monkeypatch.setattr(feeding, "AT_ONCE", 16)
+    file, count = tmp_path / "prompts.txt", 1500
+    file.write_text("".join(f"old {n}\n" for n in range(count)))
+
+    def change(result: Result) -> None:
+        if file.read_text().startswith("old"):
+            file.write_text("".join(f"another {n}\n" for n in range(count)))
+
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        found = run(generator, read_tweets(file).inputs, change)
+    assert sorted(found) == list(range(count))
+    failed = [r for r in found.values() if not r.success]
+    assert failed and all("it was changed while it was read" in str(r.error) for r in failed)
+    assert found[0].success and not found[count - 1].success
+    drawn = rows(tmp_path / "out" / "metadata.jsonl")
+    assert {row["prompt"].split()[0] for row in drawn} == {"old"}
+
+
+def test_inputs_that_end_too_early_have_a_record_for_each_that_was_promised(
+    tmp_path: Path,
+) -> None:
+    class Short(Inputs):
+        def __iter__(self) -> Any:
+            return islice(super().__iter__(), 3)
+
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        found = run(generator, Short(-1, lambda: None))
+    assert sorted(found) == list(range(MANY))
+    assert [found[n].success for n in range(5)] == [True, True, True, False, False]
+    assert {r.error for r in found.values() if not r.success} == {
+        "The input has ended before this place."
+    }
 
 
 MEASURED = """

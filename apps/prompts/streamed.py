@@ -5,6 +5,7 @@ damaged, is read as a whole, as small files are, and has its error then.
 """
 
 import io
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -61,6 +62,9 @@ def read_large(path: Path, words: Words) -> Entries | None:
 class Streamed(ABC):
     """Entries of a file, which is read anew each time that they are iterated over.
 
+    Iterating raises an InputError once the file is no longer the one that was counted: what is read
+    from then on would be other entries at the places of these.
+
     Raises:
         NotStreamed: no entry can be used, or not all can be read.
     """
@@ -69,19 +73,39 @@ class Streamed(ABC):
         self._path = path
         self._place = ""  # of the newest entry
         with lines_of(path) as stream:
+            self._stamp = _stamp(stream)
             if all(isinstance(entry, InputError) for _, entry in self._read(stream)):
                 raise NotStreamed  # such as text in another encoding, which is one error
         with lines_of(path) as stream:
             self._count = self._counted(stream)
+            self._check(stream)
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Any]:
-        with lines_of(self._path) as stream:
-            for place, entry in islice(self._read(stream), self._count):
-                self._place = place
-                yield entry
+        count = 0
+        try:
+            with lines_of(self._path) as stream:
+                for place, entry in islice(self._read(stream), self._count):
+                    self._check(stream)
+                    self._place = place
+                    count += 1
+                    yield entry
+        except (OSError, NotStreamed):  # it is gone, or damaged
+            raise self._changed() from None
+        if count < self._count:
+            raise self._changed()
+
+    def _check(self, stream: TextIO) -> None:
+        if _stamp(stream) != self._stamp:
+            raise self._changed()
+
+    def _changed(self) -> InputError:
+        return InputError(
+            f"{self._path}: it was changed while it was read. Leave it as it is for as long as it "
+            "is read, and run again: what is done and still asked for is not done again."
+        )
 
     def place(self, index: int) -> str:
         """Where the newest entry stands, which is the one of that number."""
@@ -159,6 +183,12 @@ class _Elements(Streamed):
         key = document.key
         self.document = [first] if key is None else {**document.around, key: [first]}
         return count
+
+
+def _stamp(stream: TextIO) -> tuple[int, ...]:
+    """By which an open file is known, and a change of what it holds."""
+    found = os.fstat(stream.fileno())
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _entries(path: Path, head: str, words: Words) -> Entries:
