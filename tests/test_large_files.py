@@ -34,6 +34,8 @@ FILES: dict[str, str | bytes] = {
     "table.tsv": "id\tprompt\none\ta red house\none\ta blue boat\n",
     "table": "seed,caption\n7,a red house\n8,a blue boat\n",
     "lines.jsonl": '{"prompt": "a house", "what": 1}\n// no\n"a boat"\n{"seed": NaN}\n{"x\n[1]\n',
+    "texts.jsonl": '"a red house"\n"a boat"\n',
+    "objects.txt": '{"prompt": "a red house"}\n{"prompt": "a boat"}\n',
     "mark.jsonl": '\ufeff{"prompt": "a red house"}\n\ufeff{"prompt": "a boat"}\n',
     "wrong.jsonl": b'{"prompt": "a red house"}\n{"prompt": "b\xe4rn"}\n',
     "list.json": json.dumps([{"prompt": "a red house"}, "a boat", 3, [], {"promt": "x"}], indent=1),
@@ -42,6 +44,11 @@ FILES: dict[str, str | bytes] = {
     "prompts.json": '{"seed": 1, "Prompts": ["a red house", {"prompt": "a boat"}]}',
 }
 AS_A_WHOLE: dict[str, str | bytes] = {
+    "quoted.txt": '"a red house"\na blue boat\n"a dog", says he\n',
+    "quoted.csv": '"prompt"\n"a house, red"\n"a boat"\n',
+    "quoted table": '"prompt"\n"a house, red"\n"a boat"\n',
+    "objects.csv": '{"prompt": "a house"}\n{"prompt": "a boat"}\n',
+    "objects.yaml": '{"prompt": "a house"}\n{"prompt": "a boat"}\n',
     "damaged.json": json.dumps([{"prompt": "a"}, {"prompt": "b"}])[:-1],
     "more.json": '[{"prompt": "a"}] and more',
     "two lists.json": '{"tweets": ["a"], "prompts": ["b"]}',

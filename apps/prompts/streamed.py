@@ -209,6 +209,9 @@ def _entries(path: Path, head: str, words: Words) -> Entries:
 
 
 def _of_json(path: Path, head: str, words: Words) -> Entries:
+    ending = path.suffix.lower()
+    if ending not in JSON_ENDINGS and not is_json(head, ending, words):
+        raise NotStreamed  # such as prompts of which the first stands in quotes
     first = list(islice(entry_lines(io.StringIO(head)), 2))
     if len(first) > 1 and isinstance(read_line(*first[0]), dict | str):
         return Entries(_JsonLines(path))
