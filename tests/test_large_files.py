@@ -51,6 +51,7 @@ AS_A_WHOLE: dict[str, str | bytes] = {
     "objects.yaml": '{"prompt": "a house"}\n{"prompt": "a boat"}\n',
     "damaged.json": json.dumps([{"prompt": "a"}, {"prompt": "b"}])[:-1],
     "more.json": '[{"prompt": "a"}] and more',
+    "list and numbered.json": '{"prompts": ["a", "b"], "tweets": {"1": {"prompt": "c"}}}',
     "two lists.json": '{"tweets": ["a"], "prompts": ["b"]}',
     "empty.json": "[]",
     "of one.jsonl": '{"prompt": "a red house"}\n',

@@ -165,11 +165,13 @@ class _Elements(Streamed):
 
     Attributes:
         document: that was read, in which the list has its first element alone.
+        listed: this list.
     """
 
     def __init__(self, path: Path, words: Words) -> None:
         self._lists = words.lists
         self.document: Any = None
+        self.listed: list[Any] = []
         super().__init__(path)
 
     def _read(self, stream: TextIO) -> Iterator[tuple[str, Any]]:
@@ -181,7 +183,8 @@ class _Elements(Streamed):
             first = entry if not count else first
             count += 1
         key = document.key
-        self.document = [first] if key is None else {**document.around, key: [first]}
+        self.listed = [first]
+        self.document = self.listed if key is None else {**document.around, key: self.listed}
         return count
 
 
@@ -216,4 +219,7 @@ def _of_json(path: Path, head: str, words: Words) -> Entries:
     if len(first) > 1 and isinstance(read_line(*first[0]), dict | str):
         return Entries(_JsonLines(path))
     elements = _Elements(path, words)
-    return replace(of_document(path, elements.document, words), entries=elements)
+    found = of_document(path, elements.document, words)
+    if found.entries is not elements.listed:
+        raise NotStreamed  # they are another key's, which has no list
+    return replace(found, entries=elements)
