@@ -12,7 +12,10 @@ import pytest
 from apps.prompts import streamed
 from apps.tweets.tweets_file import read_tweets
 from core import batches, feeding
+from core.errors import StorageError
+from core.intake.remaining import AT_ONCE
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.store.ledger import Ledger
 from core.tasks import Result
 from tests.conftest import LOCAL, PROJECT
 from tests.test_streaming import FIRST, MANY, Inputs, open_generator, positions, rows, task
@@ -105,6 +108,60 @@ def test_a_run_that_is_interrupted_has_a_line_for_each_input_and_goes_on(
     assert [line["position"] for line in lines] == list(range(MANY))
     assert {line["position"] for line in lines if line["status"] == "skipped"} == done
     assert len(rows(tmp_path / "out" / "metadata.jsonl")) == MANY
+
+
+THERE = MANY - 200  # inputs that an earlier run has finished
+
+
+@pytest.fixture
+def mostly_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with most of the pictures, of which a run compares few before it begins."""
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        found = run(generator, Inputs(-1, lambda: None, THERE))
+    assert {result.status for result in found.values()} == {"done"}
+    monkeypatch.setattr(batches, "MOST_WAITING", 150)
+    return tmp_path / "out"
+
+
+def expect_what_is_there_and(status: str, found: dict[int, Result], folder: Path) -> None:
+    for position in range(MANY):
+        assert found[position].status == ("skipped" if position < THERE else status), position
+    assert rows(folder / "results.jsonl") == [found[n].as_dict() for n in range(MANY)]
+    assert len(rows(folder / "metadata.jsonl")) == THERE
+
+
+def test_what_is_there_stays_finished_when_a_run_is_interrupted_before_it_looked_at_it(
+    mostly_done: Path,
+) -> None:
+    with open_generator(LOCAL, mostly_done) as generator:
+        found = run(generator, Inputs(200, lambda: generator.stop_leasing()))
+    expect_what_is_there_and("interrupted", found, mostly_done)
+
+
+def test_what_is_there_stays_finished_when_the_disk_refuses_the_rest_of_the_plan(
+    mostly_done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageError("no space left")
+
+    with open_generator(LOCAL, mostly_done) as generator:
+        plan = generator.prepare(Inputs(-1, lambda: None), [])
+        monkeypatch.setattr(Ledger, "add_to_batch", refuse)
+        found: dict[int, Result] = {}
+        generator.run(plan, lambda result: found.update({result.position: result}))
+    assert {found[n].status for n in range(THERE)} == {"skipped"}
+    assert {found[n].status for n in range(THERE, MANY)} == {"failed"}
+
+
+def test_who_interrupts_twice_does_not_wait_for_a_comparison(mostly_done: Path) -> None:
+    def interrupt() -> None:
+        generator.stop_leasing()
+        generator.abandon()
+
+    with open_generator(LOCAL, mostly_done) as generator:
+        found = run(generator, Inputs(200, interrupt))
+    assert sorted(found) == list(range(MANY))
+    assert {found[n].status for n in range(200 + AT_ONCE, MANY)} == {"interrupted"}
 
 
 def test_an_output_of_a_task_that_has_ended_is_still_that_tasks(tmp_path: Path) -> None:
