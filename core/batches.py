@@ -162,7 +162,7 @@ class Batches:
             plan = self.prepare(tasks, [Path.cwd()])
             if self._session.lasts and listener is None:
                 tell_plan(plan.summary, "tasks", WHY_MOVED)
-            if {job.role for job in plan.tasks} <= {"generate"}:
+            if {job.role for job in plan.tasks} == {"generate"}:
                 self.start_drawing()
             return self.begin(plan, priority, owner, listener, previews), plan
 

@@ -18,7 +18,9 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.ledger import Ledger
 from core.tasks import Result
 from tests.conftest import LOCAL, PROJECT
-from tests.test_streaming import FIRST, MANY, Inputs, open_generator, positions, rows, task
+from tests.inline_backend import InlineBackend
+from tests.inline_command import InlineCommand
+from tests.test_streaming import CONFIG, FIRST, MANY, Inputs, open_generator, positions, rows, task
 
 
 @pytest.fixture(autouse=True)
@@ -230,6 +232,31 @@ def test_inputs_that_end_too_early_have_a_record_for_each_that_was_promised(
     assert {r.error for r in found.values() if not r.success} == {
         "The input has ended before this place."
     }
+
+
+def test_a_finished_run_that_is_run_again_loads_no_model(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "LARGE", 0)
+    monkeypatch.setattr(batches, "MOST_WAITING", 150)
+    command, file = InlineCommand(tmp_path, capfd), tmp_path / "prompts.txt"
+    started: list[str] = []
+    start = InlineBackend.start
+
+    def begin(backend: InlineBackend, slot: str, *rest: Any) -> None:
+        started.append(slot)
+        start(backend, slot, *rest)
+
+    monkeypatch.setattr(InlineBackend, "start", begin)
+    texts = [f"picture {n}" for n in range(1100)]
+    size = {"defaults": CONFIG["defaults"]}
+    file.write_text("\n".join(texts[:-1]))
+    assert command.run(file, **size)[0] == 0 and len(started) == 1
+    assert command.run(file, **size)[0] == 0 and len(started) == 1
+    file.write_text("\n".join(texts))  # one more, behind those that are compared at first
+    assert command.run(file, **size)[0] == 0 and len(started) == 2
+    [out] = tmp_path.glob("out/**/results.jsonl")
+    assert [row["status"] for row in rows(out)] == ["skipped"] * 1099 + ["done"]
 
 
 MEASURED = """
