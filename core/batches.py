@@ -118,6 +118,7 @@ class Batches:
             if streams:
                 rest = Remaining(left, first_part, len(inputs) - first_part, intake)
                 plan.continue_with(rest, all_new)
+                claims.continues()
             self._prepared = bool(plan.to_run)
             return plan
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from core.intake.remaining import AT_ONCE
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.ledger import Ledger
 from core.tasks import Result
-from tests.conftest import LOCAL, PROJECT
+from tests.conftest import LOCAL, PATIENCE, PROJECT
 from tests.inline_backend import InlineBackend
 from tests.inline_command import InlineCommand
 from tests.test_streaming import CONFIG, FIRST, MANY, Inputs, open_generator, positions, rows, task
@@ -180,6 +181,30 @@ def test_an_output_of_a_task_that_has_ended_is_still_that_tasks(tmp_path: Path) 
 
     with open_generator(LOCAL, tmp_path / "out") as generator:
         found = run(generator, Again(-1, lambda: None), drawn.append)
+    last = found[MANY - 1]
+    assert last.status == "failed" and "is also the output of task 7" in str(last.error)
+
+
+def test_an_output_that_another_job_has_asked_for_since_is_still_that_tasks(
+    tmp_path: Path,
+) -> None:
+    drawn = threading.Event()
+
+    class Again(Inputs):
+        def __iter__(self) -> Any:
+            for number in range(MANY):
+                if number == MANY - 1:
+                    assert drawn.wait(PATIENCE)
+                    assert generator.submit([task(7, seed=1)]).results()[0].status == "skipped"
+                name = 7 if number == MANY - 1 else number
+                yield task(number, seed=1, output_path=f"{name}.png")
+
+    def see(result: Result) -> None:
+        if result.position == 7:
+            drawn.set()
+
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        found = run(generator, Again(-1, lambda: None), see)
     last = found[MANY - 1]
     assert last.status == "failed" and "is also the output of task 7" in str(last.error)
 
