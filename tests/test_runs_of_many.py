@@ -185,6 +185,21 @@ def test_an_output_of_a_task_that_has_ended_is_still_that_tasks(tmp_path: Path) 
     assert last.status == "failed" and "is also the output of task 7" in str(last.error)
 
 
+def test_a_table_that_somebody_edits_meanwhile_is_whole_at_the_end(tmp_path: Path) -> None:
+    table = tmp_path / "out" / "results.jsonl"
+
+    def edit() -> None:
+        assert table.stat().st_size
+        table.write_bytes(b"\n" + table.read_bytes())
+
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        found = run(generator, Inputs(FIRST + 300, edit))
+    assert positions(table) == list(range(MANY))
+    for line in rows(table):
+        told = found[line["position"]].as_dict()
+        assert {name for name in told if told[name] != line[name]} <= {"attempts"}
+
+
 def test_an_output_that_another_job_has_asked_for_since_is_still_that_tasks(
     tmp_path: Path,
 ) -> None:

@@ -17,6 +17,7 @@ from core.errors import InputError
 from core.paths import as_text, on_disk, printable
 from core.store.dataset_folder import settle
 from core.store.ledger import Entry, Ledger
+from core.store.ledger_entry import recorded_result
 from core.store.ledger_file import LOCK_NAME
 from core.store.ledger_recovery import entry_of_result
 from core.store.outputs import PICTURE_SUFFIXES, append, as_json, write_atomically
@@ -91,7 +92,7 @@ class Tables:
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         self._folder = folder
         self._ledger = ledger
-        self.results = ResultsTable(folder)
+        self.results = ResultsTable(folder, self._recorded)
         self._lock = threading.RLock()  # a signal handler may end what it interrupts
         self._running: set[int] = set()  # batches
         self._in_part: set[int] = set()  # of which the file may have some lines already
@@ -102,6 +103,13 @@ class Tables:
         self._columns: list[str] = []  # of the file
         self._empty: set[str] = set()  # those without any value
         self._interrupted = False  # the last batch was
+
+    def _recorded(self, batch: int) -> Iterator[Result]:
+        """What the ledger says of a batch's tasks that have their results."""
+        for entry in self._ledger.entries_in(batch):
+            result = recorded_result(entry, self._folder)
+            if result is not None:
+                yield result
 
     def begin(self, plan: BatchPlan) -> None:
         """Begin with a batch, before anything of it runs."""
