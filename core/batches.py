@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -13,11 +13,11 @@ from uuid import uuid4
 from core.batch_intake import BatchIntake
 from core.checkpoints.lora_files import LoraInspector
 from core.engine.job import Job
-from core.errors import LedgerError, StorageError
+from core.errors import InputError, LedgerError, StorageError
 from core.events import Listener, tell
 from core.feeding import MOST_WAITING
 from core.intake.planning import Plan, tell_plan
-from core.intake.remaining import FIRST, Remaining
+from core.intake.remaining import ENDED, FIRST, Remaining
 from core.intake.task_kinds import Inputs, TaskInput, rereadable
 from core.paths import as_text, user_path
 from core.session import Session
@@ -109,7 +109,8 @@ class Batches:
                     inputs = list(inputs)
                 more = intake.shapes(inputs)
             left = iter(inputs)
-            items = [intake.admit(i, given) for i, given in enumerate(islice(left, first_part))]
+            first = chain(islice(left, first_part), repeat(InputError(ENDED)))
+            items = [intake.admit(i, next(first)) for i in range(min(first_part, len(inputs)))]
             planner = session.planner(intake.model_loras)
             known = planner.known(items)
             items = intake.settle(items, {} if session.overwrite else known, models.served, more)
@@ -117,6 +118,7 @@ class Batches:
             if streams:
                 rest = Remaining(left, first_part, len(inputs) - first_part, intake)
                 plan.continue_with(rest, all_new)
+                claims.continues()
             self._prepared = bool(plan.to_run)
             return plan
 
@@ -161,7 +163,7 @@ class Batches:
             plan = self.prepare(tasks, [Path.cwd()])
             if self._session.lasts and listener is None:
                 tell_plan(plan.summary, "tasks", WHY_MOVED)
-            if {job.role for job in plan.tasks} <= {"generate"}:
+            if {job.role for job in plan.tasks} == {"generate"}:
                 self.start_drawing()
             return self.begin(plan, priority, owner, listener, previews), plan
 

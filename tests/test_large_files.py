@@ -34,6 +34,8 @@ FILES: dict[str, str | bytes] = {
     "table.tsv": "id\tprompt\none\ta red house\none\ta blue boat\n",
     "table": "seed,caption\n7,a red house\n8,a blue boat\n",
     "lines.jsonl": '{"prompt": "a house", "what": 1}\n// no\n"a boat"\n{"seed": NaN}\n{"x\n[1]\n',
+    "texts.jsonl": '"a red house"\n"a boat"\n',
+    "objects.txt": '{"prompt": "a red house"}\n{"prompt": "a boat"}\n',
     "mark.jsonl": '\ufeff{"prompt": "a red house"}\n\ufeff{"prompt": "a boat"}\n',
     "wrong.jsonl": b'{"prompt": "a red house"}\n{"prompt": "b\xe4rn"}\n',
     "list.json": json.dumps([{"prompt": "a red house"}, "a boat", 3, [], {"promt": "x"}], indent=1),
@@ -42,8 +44,14 @@ FILES: dict[str, str | bytes] = {
     "prompts.json": '{"seed": 1, "Prompts": ["a red house", {"prompt": "a boat"}]}',
 }
 AS_A_WHOLE: dict[str, str | bytes] = {
+    "quoted.txt": '"a red house"\na blue boat\n"a dog", says he\n',
+    "quoted.csv": '"prompt"\n"a house, red"\n"a boat"\n',
+    "quoted table": '"prompt"\n"a house, red"\n"a boat"\n',
+    "objects.csv": '{"prompt": "a house"}\n{"prompt": "a boat"}\n',
+    "objects.yaml": '{"prompt": "a house"}\n{"prompt": "a boat"}\n',
     "damaged.json": json.dumps([{"prompt": "a"}, {"prompt": "b"}])[:-1],
     "more.json": '[{"prompt": "a"}] and more',
+    "list and numbered.json": '{"prompts": ["a", "b"], "tweets": {"1": {"prompt": "c"}}}',
     "two lists.json": '{"tweets": ["a"], "prompts": ["b"]}',
     "empty.json": "[]",
     "of one.jsonl": '{"prompt": "a red house"}\n',
@@ -102,6 +110,59 @@ def test_a_limit_counts_for_a_large_file_too(
     monkeypatch.setattr(streamed, "LARGE", 0)
     assert [repr(task) for task in read_tweets(file, limit=2).inputs] == small
     assert len(small) == 2
+
+
+def other(file: Path) -> None:
+    file.write_text("".join(f"quite another prompt of number {n}\n" for n in range(2000)))
+
+
+def shortened(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def replaced(file: Path) -> None:
+    other(file.with_name("new"))
+    file.with_name("new").rename(file)
+
+
+@pytest.mark.parametrize("change", [other, shortened, replaced, Path.unlink])
+@pytest.mark.parametrize("form", ["txt", "csv", "jsonl", "json"])
+def test_a_file_that_changes_between_two_readings_is_refused(
+    tmp_path: Path, form: str, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "LARGE", 0)
+    file = tmp_path / f"prompts.{form}"
+    file.write_text(many(form))
+    inputs = read_tweets(file).inputs
+    assert len(list(inputs)) == 2000
+    change(file)
+    with pytest.raises(InputError, match=f"{file}: it was changed while it was read"):
+        list(islice(inputs, 10))
+
+
+@pytest.mark.parametrize("change", [other, shortened])
+def test_a_file_that_changes_while_it_is_read_gives_nothing_more(
+    tmp_path: Path, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "LARGE", 0)
+    file = tmp_path / "prompts.txt"
+    file.write_text(many("txt"))
+    inputs = iter(read_tweets(file).inputs)
+    before = list(islice(inputs, 3))
+    change(file)
+    with pytest.raises(InputError, match="changed while it was read"):
+        next(inputs)
+    assert [task["prompt"] for task in before if isinstance(task, PlacedTask)] == ["0", "1", "2"]
+
+
+def many(form: str) -> str:
+    """2000 prompts."""
+    texts = [f"{n}" for n in range(2000)]
+    if form == "json":
+        return json.dumps(texts)
+    if form == "jsonl":
+        return "".join(f"{json.dumps(text)}\n" for text in texts)
+    return "\n".join(["prompt,seed", *(f"{n},7" for n in texts)] if form == "csv" else texts)
 
 
 def prompts(count: int) -> Iterator[str]:

@@ -88,6 +88,35 @@ def test_a_record_that_turns_out_otherwise_has_one_line(
     assert json.loads(line)["attempts"] == 2
 
 
+def edit(file: Path) -> None:
+    """An editor saves the file in place, with a line more at its top."""
+    file.write_bytes(b"# mine\n" + file.read_bytes())
+
+
+def test_a_table_that_somebody_edits_meanwhile_has_what_is_recorded_and_what_came_since(
+    tmp_path: Path,
+) -> None:
+    recorded = [result("b", 1), result("a", 0)]
+    table = ResultsTable(tmp_path, lambda batch: recorded if batch == 1 else [])
+    table.begin(1, [])
+    table.add(1, [result("b", 1)])
+    table.add(1, [result("a", 0)])
+    edit(tmp_path / "results.jsonl")
+    table.add(1, [result("d", 3)])
+    table.end(1, [result("b", 1), result("c", 2)])
+    assert listed(tmp_path) == ["a", "b", "c", "d"]
+
+
+def test_lines_that_are_lost_for_good_cost_no_others(tmp_path: Path, table: ResultsTable) -> None:
+    table.begin(1, [])
+    table.add(1, [result("a", 0)])
+    edit(tmp_path / "results.jsonl")
+    table.add(1, [result("b", 1)])
+    with pytest.raises(StorageError, match="lines of it are lost"):
+        table.end(1)
+    assert listed(tmp_path) == ["b"]
+
+
 def test_a_record_that_comes_after_its_batch_has_ended_adds_no_line(
     tmp_path: Path, table: ResultsTable
 ) -> None:

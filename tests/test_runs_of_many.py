@@ -2,17 +2,26 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core import batches
+from apps.prompts import streamed
+from apps.tweets.tweets_file import read_tweets
+from core import batches, feeding
+from core.errors import StorageError
+from core.intake.remaining import AT_ONCE
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from core.store.ledger import Ledger
 from core.tasks import Result
-from tests.conftest import LOCAL, PROJECT
-from tests.test_streaming import FIRST, MANY, Inputs, open_generator, positions, rows, task
+from tests.conftest import LOCAL, PATIENCE, PROJECT
+from tests.inline_backend import InlineBackend
+from tests.inline_command import InlineCommand
+from tests.test_streaming import CONFIG, FIRST, MANY, Inputs, open_generator, positions, rows, task
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +113,60 @@ def test_a_run_that_is_interrupted_has_a_line_for_each_input_and_goes_on(
     assert len(rows(tmp_path / "out" / "metadata.jsonl")) == MANY
 
 
+THERE = MANY - 200  # inputs that an earlier run has finished
+
+
+@pytest.fixture
+def mostly_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with most of the pictures, of which a run compares few before it begins."""
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        found = run(generator, Inputs(-1, lambda: None, THERE))
+    assert {result.status for result in found.values()} == {"done"}
+    monkeypatch.setattr(batches, "MOST_WAITING", 150)
+    return tmp_path / "out"
+
+
+def expect_what_is_there_and(status: str, found: dict[int, Result], folder: Path) -> None:
+    for position in range(MANY):
+        assert found[position].status == ("skipped" if position < THERE else status), position
+    assert rows(folder / "results.jsonl") == [found[n].as_dict() for n in range(MANY)]
+    assert len(rows(folder / "metadata.jsonl")) == THERE
+
+
+def test_what_is_there_stays_finished_when_a_run_is_interrupted_before_it_looked_at_it(
+    mostly_done: Path,
+) -> None:
+    with open_generator(LOCAL, mostly_done) as generator:
+        found = run(generator, Inputs(200, lambda: generator.stop_leasing()))
+    expect_what_is_there_and("interrupted", found, mostly_done)
+
+
+def test_what_is_there_stays_finished_when_the_disk_refuses_the_rest_of_the_plan(
+    mostly_done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageError("no space left")
+
+    with open_generator(LOCAL, mostly_done) as generator:
+        plan = generator.prepare(Inputs(-1, lambda: None), [])
+        monkeypatch.setattr(Ledger, "add_to_batch", refuse)
+        found: dict[int, Result] = {}
+        generator.run(plan, lambda result: found.update({result.position: result}))
+    assert {found[n].status for n in range(THERE)} == {"skipped"}
+    assert {found[n].status for n in range(THERE, MANY)} == {"failed"}
+
+
+def test_who_interrupts_twice_does_not_wait_for_a_comparison(mostly_done: Path) -> None:
+    def interrupt() -> None:
+        generator.stop_leasing()
+        generator.abandon()
+
+    with open_generator(LOCAL, mostly_done) as generator:
+        found = run(generator, Inputs(200, interrupt))
+    assert sorted(found) == list(range(MANY))
+    assert {found[n].status for n in range(200 + AT_ONCE, MANY)} == {"interrupted"}
+
+
 def test_an_output_of_a_task_that_has_ended_is_still_that_tasks(tmp_path: Path) -> None:
     drawn: list[Result] = []
 
@@ -122,6 +185,45 @@ def test_an_output_of_a_task_that_has_ended_is_still_that_tasks(tmp_path: Path) 
     assert last.status == "failed" and "is also the output of task 7" in str(last.error)
 
 
+def test_a_table_that_somebody_edits_meanwhile_is_whole_at_the_end(tmp_path: Path) -> None:
+    table = tmp_path / "out" / "results.jsonl"
+
+    def edit() -> None:
+        assert table.stat().st_size
+        table.write_bytes(b"\n" + table.read_bytes())
+
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        found = run(generator, Inputs(FIRST + 300, edit))
+    assert positions(table) == list(range(MANY))
+    for line in rows(table):
+        told = found[line["position"]].as_dict()
+        assert {name for name in told if told[name] != line[name]} <= {"attempts"}
+
+
+def test_an_output_that_another_job_has_asked_for_since_is_still_that_tasks(
+    tmp_path: Path,
+) -> None:
+    drawn = threading.Event()
+
+    class Again(Inputs):
+        def __iter__(self) -> Any:
+            for number in range(MANY):
+                if number == MANY - 1:
+                    assert drawn.wait(PATIENCE)
+                    assert generator.submit([task(7, seed=1)]).results()[0].status == "skipped"
+                name = 7 if number == MANY - 1 else number
+                yield task(number, seed=1, output_path=f"{name}.png")
+
+    def see(result: Result) -> None:
+        if result.position == 7:
+            drawn.set()
+
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        found = run(generator, Again(-1, lambda: None), see)
+    last = found[MANY - 1]
+    assert last.status == "failed" and "is also the output of task 7" in str(last.error)
+
+
 def test_a_table_that_somebody_moves_away_meanwhile_is_whole_at_the_end(tmp_path: Path) -> None:
     table = tmp_path / "out" / "results.jsonl"
 
@@ -131,6 +233,70 @@ def test_a_table_that_somebody_moves_away_meanwhile_is_whole_at_the_end(tmp_path
     with open_generator(LOCAL, tmp_path / "out") as generator:
         run(generator, Inputs(FIRST + 300, move))
     assert positions(table) == list(range(MANY))
+
+
+def test_a_file_that_is_changed_during_the_run_is_drawn_as_far_as_it_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "LARGE", 0)
+    monkeypatch.setattr(feeding, "MOST_WAITING", 60)  # read little ahead of the workers
+    monkeypatch.setattr(feeding, "AT_ONCE", 16)
+    file, count = tmp_path / "prompts.txt", 1500
+    file.write_text("".join(f"old {n}\n" for n in range(count)))
+
+    def change(result: Result) -> None:
+        if file.read_text().startswith("old"):
+            file.write_text("".join(f"another {n}\n" for n in range(count)))
+
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        found = run(generator, read_tweets(file).inputs, change)
+    assert sorted(found) == list(range(count))
+    failed = [r for r in found.values() if not r.success]
+    assert failed and all("it was changed while it was read" in str(r.error) for r in failed)
+    assert found[0].success and not found[count - 1].success
+    drawn = rows(tmp_path / "out" / "metadata.jsonl")
+    assert {row["prompt"].split()[0] for row in drawn} == {"old"}
+
+
+def test_inputs_that_end_too_early_have_a_record_for_each_that_was_promised(
+    tmp_path: Path,
+) -> None:
+    class Short(Inputs):
+        def __iter__(self) -> Any:
+            return islice(super().__iter__(), 3)
+
+    with open_generator(LOCAL, tmp_path / "out") as generator:
+        found = run(generator, Short(-1, lambda: None))
+    assert sorted(found) == list(range(MANY))
+    assert [found[n].success for n in range(5)] == [True, True, True, False, False]
+    assert {r.error for r in found.values() if not r.success} == {
+        "The input has ended before this place."
+    }
+
+
+def test_a_finished_run_that_is_run_again_loads_no_model(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "LARGE", 0)
+    monkeypatch.setattr(batches, "MOST_WAITING", 150)
+    command, file = InlineCommand(tmp_path, capfd), tmp_path / "prompts.txt"
+    started: list[str] = []
+    start = InlineBackend.start
+
+    def begin(backend: InlineBackend, slot: str, *rest: Any) -> None:
+        started.append(slot)
+        start(backend, slot, *rest)
+
+    monkeypatch.setattr(InlineBackend, "start", begin)
+    texts = [f"picture {n}" for n in range(1100)]
+    size = {"defaults": CONFIG["defaults"]}
+    file.write_text("\n".join(texts[:-1]))
+    assert command.run(file, **size)[0] == 0 and len(started) == 1
+    assert command.run(file, **size)[0] == 0 and len(started) == 1
+    file.write_text("\n".join(texts))  # one more, behind those that are compared at first
+    assert command.run(file, **size)[0] == 0 and len(started) == 2
+    [out] = tmp_path.glob("out/**/results.jsonl")
+    assert [row["status"] for row in rows(out)] == ["skipped"] * 1099 + ["done"]
 
 
 MEASURED = """

@@ -1,5 +1,6 @@
 """Slow and stuck workers do not hold up the end of a batch. Real processes, simulated devices."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from core.engine.task_times import OWN_ENOUGH
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
 from tests.both_engines import ON_BOTH
@@ -121,6 +123,20 @@ def test_several_stuck_workers_are_all_stood_in_for(tmp_path: Path, workplace: W
         assert all(r.success for r in generator.generate_batch(tasks(*"abcdefghijkl")))
         results = generator.generate_batch(tasks("!stop:1 x", "!stop:1 y", *"mnopqr"))
     assert statuses(results) == ["done"] * 8
+
+
+def test_every_idle_worker_looks_for_late_tasks_however_few_may_look_at_once(
+    tmp_path: Path, workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.engine.dispatcher.MOST_PEERS", 1)
+    times = {**FAST, "slowness": {"cpu0": 12.0}}  # it is asked first, and would not be done sooner
+    with workers_of(tmp_path, workplace, 3, simulated=times) as generator:
+        first = generator.generate_batch(tasks(*(f"{i}" for i in range(120))))
+        done = Counter(str(r.worker) for r in first)
+        slow, *quick = sorted(done)
+        assert slow.endswith("cpu0") and done[slow] >= OWN_ENOUGH, "its speed is not known"
+        [stuck] = generator.generate_batch(tasks("!stop:1"))
+    assert stuck.attempts == 2 and stuck.worker in quick
 
 
 def test_one_slow_task_does_not_starve_its_worker(tmp_path: Path, workplace: Workplace) -> None:

@@ -245,3 +245,21 @@ def test_the_end_of_one_of_many_open_jobs_writes_no_other_jobs_lines_again(tmp_p
         assert table.stat().st_ino == before
         names = [json.loads(line)["file_name"] for line in table.read_text("utf-8").splitlines()]
     assert sorted(names) == sorted(file.name for file in tmp_path.glob("*.png"))
+
+
+def test_a_picture_that_a_later_job_finds_done_keeps_its_line(tmp_path: Path) -> None:
+    turns = threading.Semaphore(2)  # the third picture is held back
+    played = PlayedWorkers(may=lambda worker, lease: turns.acquire())
+    size = {"width": 32, "height": 32, "seed": 1}
+    z, a, b = ({"prompt": n, "output_path": f"{n}.png", **size} for n in "zab")
+    with MultiGPUImageGenerator(
+        1, config=simulated(), output_dir=tmp_path, backend=played.backend
+    ) as generator:
+        assert generator.submit([z]).results()[0].success
+        job = generator.submit([a, b])
+        wait_until(lambda: job.progress.ended["done"] == 1, "the first of two pictures")
+        assert generator.submit([a]).results()[0].status == "skipped"
+        turns.release()
+        assert all(result.success for result in job.results())
+        lines = (tmp_path / "metadata.jsonl").read_text("utf-8").splitlines()
+    assert sorted(json.loads(line)["file_name"] for line in lines) == ["a.png", "b.png", "z.png"]

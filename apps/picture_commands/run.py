@@ -101,7 +101,7 @@ class Run:
                 generator.run(plan, told)
                 return
             self._interrupts.run = generator
-            if draws:
+            if draws and plan.tasks:  # else the first task that is found to be drawn starts workers
                 generator.start()
             generator.run(plan, told)
             generator.stop(at_once=self._interrupts.count > 1)

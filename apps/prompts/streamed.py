@@ -5,6 +5,7 @@ damaged, is read as a whole, as small files are, and has its error then.
 """
 
 import io
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -61,6 +62,9 @@ def read_large(path: Path, words: Words) -> Entries | None:
 class Streamed(ABC):
     """Entries of a file, which is read anew each time that they are iterated over.
 
+    Iterating raises an InputError once the file is no longer the one that was counted: what is read
+    from then on would be other entries at the places of these.
+
     Raises:
         NotStreamed: no entry can be used, or not all can be read.
     """
@@ -69,19 +73,39 @@ class Streamed(ABC):
         self._path = path
         self._place = ""  # of the newest entry
         with lines_of(path) as stream:
+            self._stamp = _stamp(stream)
             if all(isinstance(entry, InputError) for _, entry in self._read(stream)):
                 raise NotStreamed  # such as text in another encoding, which is one error
         with lines_of(path) as stream:
             self._count = self._counted(stream)
+            self._check(stream)
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Any]:
-        with lines_of(self._path) as stream:
-            for place, entry in islice(self._read(stream), self._count):
-                self._place = place
-                yield entry
+        count = 0
+        try:
+            with lines_of(self._path) as stream:
+                for place, entry in islice(self._read(stream), self._count):
+                    self._check(stream)
+                    self._place = place
+                    count += 1
+                    yield entry
+        except (OSError, NotStreamed):  # it is gone, or damaged
+            raise self._changed() from None
+        if count < self._count:
+            raise self._changed()
+
+    def _check(self, stream: TextIO) -> None:
+        if _stamp(stream) != self._stamp:
+            raise self._changed()
+
+    def _changed(self) -> InputError:
+        return InputError(
+            f"{self._path}: it was changed while it was read. Leave it as it is for as long as it "
+            "is read, and run again: what is done and still asked for is not done again."
+        )
 
     def place(self, index: int) -> str:
         """Where the newest entry stands, which is the one of that number."""
@@ -141,11 +165,13 @@ class _Elements(Streamed):
 
     Attributes:
         document: that was read, in which the list has its first element alone.
+        listed: this list.
     """
 
     def __init__(self, path: Path, words: Words) -> None:
         self._lists = words.lists
         self.document: Any = None
+        self.listed: list[Any] = []
         super().__init__(path)
 
     def _read(self, stream: TextIO) -> Iterator[tuple[str, Any]]:
@@ -157,8 +183,15 @@ class _Elements(Streamed):
             first = entry if not count else first
             count += 1
         key = document.key
-        self.document = [first] if key is None else {**document.around, key: [first]}
+        self.listed = [first]
+        self.document = self.listed if key is None else {**document.around, key: self.listed}
         return count
+
+
+def _stamp(stream: TextIO) -> tuple[int, ...]:
+    """By which an open file is known, and a change of what it holds."""
+    found = os.fstat(stream.fileno())
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _entries(path: Path, head: str, words: Words) -> Entries:
@@ -179,8 +212,14 @@ def _entries(path: Path, head: str, words: Words) -> Entries:
 
 
 def _of_json(path: Path, head: str, words: Words) -> Entries:
+    ending = path.suffix.lower()
+    if ending not in JSON_ENDINGS and not is_json(head, ending, words):
+        raise NotStreamed  # such as prompts of which the first stands in quotes
     first = list(islice(entry_lines(io.StringIO(head)), 2))
     if len(first) > 1 and isinstance(read_line(*first[0]), dict | str):
         return Entries(_JsonLines(path))
     elements = _Elements(path, words)
-    return replace(of_document(path, elements.document, words), entries=elements)
+    found = of_document(path, elements.document, words)
+    if found.entries is not elements.listed:
+        raise NotStreamed  # they are another key's, which has no list
+    return replace(found, entries=elements)

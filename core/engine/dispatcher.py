@@ -75,7 +75,10 @@ class Dispatcher:
         """Give every slot what it should have now."""
         self._look_anew()
         busy: tuple[Group, ...] = ("short of work",) if self._may_give_ahead() else ()
-        for slot in self._slots.of("ordered", "free", *busy):
+        slots = self._slots.of("ordered", "free", *busy)
+        if len(slots) > MOST_PEERS:  # not all may look for late tasks now: whose look is oldest
+            slots.sort(key=lambda slot: slot.looks_again_at)
+        for slot in slots:
             self._give_to(slot)
 
     def _may_give_ahead(self) -> bool:

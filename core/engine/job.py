@@ -16,6 +16,7 @@ INTERRUPTED = "Not tried: the run was interrupted."
 INTERRUPTED_AT_ONCE = "Not finished: the run was interrupted."
 CANCELLED = "Not tried: the job was cancelled."
 CANCELLED_AT_ONCE = "Not finished: the job was cancelled."
+AT_ONCE_REASONS = (INTERRUPTED_AT_ONCE, CANCELLED_AT_ONCE)
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,7 @@ class LoraKeeper:
         for sha256, left in list(slot.orders.items()):
             if left.way == "unload" or not comes_again:  # a fresh worker holds nothing
                 del slot.orders[sha256]
+        slot.touch()
 
     def given_up(self, slot: WorkerSlot) -> None:
         """A slot has its model no more: what its worker was still to load is told as missing."""
@@ -168,6 +169,7 @@ class LoraKeeper:
             if order.way != "unload":
                 slot.model.loras.problems[order.sha256].setdefault(slot.name, NEVER_LOADED)
         slot.orders.clear()
+        slot.touch()
 
     def _failed(self, slot: WorkerSlot, model: ServedModel, order: Keep, message: Kept) -> None:
         model.loras.problems[order.sha256][slot.name] = message.error

@@ -184,6 +184,13 @@ class Planner:
             for one in assessed
         ]
 
+    def settled(self, plan: Plan, items: Sequence[Item]) -> list[Result | None]:
+        """Results of inputs that have nothing to do, and None for others; nothing is recorded."""
+        known = self.known(items)
+        plan.failed_before |= _failed_before(items, known)
+        assessed = [self._assess(item, known) for item in items]
+        return [None if _runs(one) else _settled_result(one.entry, one.item) for one in assessed]
+
     def look(self, items: Sequence[Item]) -> list[tuple[Standing, list[Change]]]:
         """How inputs stand that are not planned yet; nothing is recorded."""
         comparison, known = Comparison(self._lora_names), self.known(items)

@@ -11,6 +11,7 @@ from core.tasks import Result, Status
 
 FIRST = 1000  # inputs that are checked before anything is drawn: a fifth of a second
 AT_ONCE = 250  # inputs that are planned together later on
+ENDED = "The input has ended before this place."
 
 
 class Intake(Protocol):
@@ -41,6 +42,7 @@ class Remaining:
         self._position = position
         self._left = count
         self._intake = intake
+        self._unreadable = ENDED  # why there is no next input
 
     def __len__(self) -> int:
         return self._left
@@ -68,6 +70,8 @@ class Remaining:
         try:
             for given in islice(self._inputs, 1):
                 return given
+        except InputError as error:
+            self._unreadable = str(error)
         except Exception as error:
-            return InputError(f"The input cannot be read: {error!r}.")
-        return InputError("The input has ended before this place.")
+            self._unreadable = f"The input cannot be read: {error!r}."
+        return InputError(self._unreadable)

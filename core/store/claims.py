@@ -29,6 +29,7 @@ class Claims:
         # A claim is given up, too, while the collector drops a batch, in whichever thread.
         self._lock = threading.RLock()
         self._holders: dict[str, weakref.ref[BatchClaims]] = {}
+        self._growing: weakref.WeakSet[BatchClaims] = weakref.WeakSet()
         self._numbered = 0
 
     def begin(self, name: str = "another batch") -> "BatchClaims":
@@ -60,6 +61,19 @@ class Claims:
                 self._holders[key] = holder
             return other
 
+    def grows(self, batch: "BatchClaims", goes_on: bool) -> None:
+        """Note whether a batch will claim more outputs."""
+        with self._lock:
+            if goes_on:
+                self._growing.add(batch)
+            else:
+                self._growing.discard(batch)
+
+    def growing_beside(self, batch: "BatchClaims") -> "list[BatchClaims]":
+        """Other batches that will claim more outputs."""
+        with self._lock:
+            return [other for other in self._growing if other is not batch]
+
     def release(self, key: str, holder: "weakref.ref[BatchClaims]") -> None:
         """Free an output, if that batch has it."""
         with self._lock:
@@ -73,7 +87,8 @@ class BatchClaims:
     def __init__(self, folder: Claims, name: str) -> None:
         self.name = name
         self._folder = folder
-        self._positions: dict[str, int] = {}  # and of those given up, where nothing records them
+        # And of outputs that were given up, where nothing records them or another batch has them.
+        self._positions: dict[str, int] = {}
         self._recorded: Callable[[str], int | None] | None = None
         self._me = weakref.ref(self)
         weakref.finalize(self, _release_all, folder, self._positions, self._me).atexit = False
@@ -85,6 +100,10 @@ class BatchClaims:
             position_of: the place in this batch of the task that was recorded for an output.
         """
         self._recorded = position_of
+
+    def continues(self) -> None:
+        """More outputs will be claimed, while other batches may claim those that are given up."""
+        self._folder.grows(self, True)
 
     def take(self, key: str, position: int) -> Claim | None:
         """Claim an output for the task at `position`; returns who has it already, if somebody has.
@@ -100,9 +119,19 @@ class BatchClaims:
         self._positions[key] = position  # first: who meets the claim asks for it
         other = self._folder.take(key, self._me)
         if other is None:
+            for growing in self._folder.growing_beside(self):
+                growing._loses(key)
             return None
         del self._positions[key]
         return Claim(other.position_of(key), other.name)
+
+    def _loses(self, key: str) -> None:
+        """Remember whose an output was that another batch claims: the record will say it no more.
+
+        Not under the lock of `Claims`: the record has one of its own.
+        """
+        if self._recorded is not None and (place := self._recorded(key)) is not None:
+            self._positions.setdefault(key, place)
 
     def position_of(self, key: str) -> int:
         """The place of the task that an output was claimed for."""
@@ -119,6 +148,7 @@ class BatchClaims:
 
     def release_all(self) -> None:
         """Free all outputs: the batch has ended."""
+        self._folder.grows(self, False)
         _release_all(self._folder, self._positions, self._me)
 
 

@@ -3,9 +3,10 @@
 import json
 import sqlite3
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from core.paths import printable
+from core.paths import on_disk, printable
 from core.store.outputs import OutputPath
 from core.tasks import Result, Status, Task, task_to_json
 
@@ -81,6 +82,24 @@ def result_of(
         attempts=attempts,
         seed=admitted.task.seed,
         cause=cause,
+    )
+
+
+def recorded_result(entry: Entry, folder: Path) -> Result | None:
+    """What the ledger knows of the result of a task; None where it has none."""
+    state = entry.state
+    if state not in ("done", "failed", "quarantined"):
+        return None
+    seed = entry.task.get("seed")
+    return Result(
+        position=entry.position,
+        task_id=entry.task_id,
+        status=state,
+        output_path=str(folder / on_disk(str(entry.output_path))) if state == "done" else None,
+        elapsed=entry.elapsed,
+        error=entry.error,
+        worker=entry.worker,
+        seed=seed if isinstance(seed, int) else None,
     )
 
 

@@ -15,7 +15,7 @@ import json
 import os
 import threading
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,10 +69,18 @@ class _Part:
 
 
 class ResultsTable:
-    """The table of one folder. Safe for several threads."""
+    """The table of one folder. Safe for several threads.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        recorded: results of a batch that are recorded elsewhere, by its number. They stand in for
+            lines that somebody else has made illegible, and say less.
+    """
+
+    def __init__(
+        self, folder: Path, recorded: Callable[[int], Iterable[Result]] = lambda batch: ()
+    ) -> None:
         self._file = folder / FILE_NAME
+        self._recorded = recorded
         self._parts: dict[int, _Part] = {}
         self._clock = itertools.count()  # of beginnings and ends
         self._lines: BinaryIO | None = None  # the file, to be read; None: it is another run's
@@ -138,8 +146,9 @@ class ResultsTable:
         for result in results:
             line = _line(result)
             if part.place_of(result.position) != _NOWHERE:
-                if self._line_of(part, result.position) == line:
-                    continue
+                with suppress(StorageError):  # an illegible one is written anew
+                    if self._line_of(part, result.position) == line:
+                        continue
                 changed = True
             part.unwritten[result.position] = result
             new[result.position] = line
@@ -168,15 +177,29 @@ class ResultsTable:
         return os.path.samestat(found, own) and found.st_size == self._size
 
     def _write(self, sync: bool) -> None:
-        """Write all lines anew, in the order of batches and inputs."""
+        """Write all lines anew, in the order of batches and inputs.
+
+        Raises:
+            StorageError: the disk refuses; or lines are lost, of which it has all others then.
+        """
         places = {batch: array("q") for batch in self._parts}
         size = 0
+        lost: StorageError | None = None
 
         def lines() -> Iterator[bytes]:
-            nonlocal size
+            nonlocal size, lost
             for batch, part in sorted(self._parts.items()):
+                recorded: dict[int, Result] | None = None
                 for position in part.positions():
-                    line = self._line_of(part, position)
+                    try:
+                        line = self._line_of(part, position)
+                    except StorageError as error:
+                        if recorded is None:
+                            recorded = {r.position: r for r in self._recorded(batch)}
+                        if position not in recorded:
+                            lost = error
+                            continue
+                        line = _line(recorded[position])
                     found = places[batch]
                     found.extend(itertools.repeat(_NOWHERE, position - len(found)))
                     found.append(size)
@@ -192,6 +215,8 @@ class ResultsTable:
             self._lines = self._file.open("rb", buffering=0)
         except OSError as error:
             raise storage_error(error, self._file) from None
+        if lost is not None:
+            raise lost
 
     def _line_of(self, part: _Part, position: int) -> bytes:
         """What the table says of an input.
@@ -206,8 +231,8 @@ class ResultsTable:
             if json.loads(line)["position"] == position:
                 return line
         raise StorageError(
-            f"{self._file}: it was changed while the run wrote it, and cannot be completed. "
-            "The ledger has all results."
+            f"{self._file}: it was changed while the run wrote it, and lines of it are lost. "
+            "Run again: what is finished is not drawn again, and has its line then."
         )
 
     def _line_at(self, place: int) -> bytes:

@@ -17,6 +17,7 @@ from core.errors import InputError
 from core.paths import as_text, on_disk, printable
 from core.store.dataset_folder import settle
 from core.store.ledger import Entry, Ledger
+from core.store.ledger_entry import recorded_result
 from core.store.ledger_file import LOCK_NAME
 from core.store.ledger_recovery import entry_of_result
 from core.store.outputs import PICTURE_SUFFIXES, append, as_json, write_atomically
@@ -91,7 +92,7 @@ class Tables:
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         self._folder = folder
         self._ledger = ledger
-        self.results = ResultsTable(folder)
+        self.results = ResultsTable(folder, self._recorded)
         self._lock = threading.RLock()  # a signal handler may end what it interrupts
         self._running: set[int] = set()  # batches
         self._in_part: set[int] = set()  # of which the file may have some lines already
@@ -102,6 +103,13 @@ class Tables:
         self._columns: list[str] = []  # of the file
         self._empty: set[str] = set()  # those without any value
         self._interrupted = False  # the last batch was
+
+    def _recorded(self, batch: int) -> Iterator[Result]:
+        """What the ledger says of a batch's tasks that have their results."""
+        for entry in self._ledger.entries_in(batch):
+            result = recorded_result(entry, self._folder)
+            if result is not None:
+                yield result
 
     def begin(self, plan: BatchPlan) -> None:
         """Begin with a batch, before anything of it runs."""
@@ -125,17 +133,19 @@ class Tables:
             self._running.discard(plan.batch)
             self._interrupted = bool(ended.get("interrupted"))
             try:
-                self._write_pictures(plan, {status for status, count in ended.items() if count})
+                self._write_pictures(plan, ended)
             finally:
                 self.results.end(plan.batch, results)
 
-    def _write_pictures(self, plan: BatchPlan, statuses: set[Status]) -> None:
+    def _write_pictures(self, plan: BatchPlan, ended: Mapping[Status, int]) -> None:
+        statuses = {status for status, count in ended.items() if count}
+        there = ended.get("done", 0) + ended.get("skipped", 0)
         file = self._folder / "metadata.jsonl"
         is_ours = self._written == _stamp(file)
         self._written = None  # until all of it is there
         if is_ours and statuses and statuses <= UNTOUCHED:
             pass  # of a batch that was closed before any of it was done
-        elif plan.renews or not is_ours or not self._add(plan, file):
+        elif plan.renews or not is_ours or not self._add(plan, file, there):
             self._listed.clear()
             with self._picture_rows(self._entries(plan)) as rows:
                 self._seeds_are_numbers = rows.seeds_are_numbers
@@ -171,25 +181,36 @@ class Tables:
         if self._written is not None:
             settle(self._folder, self._interrupted)
 
-    def _add(self, plan: BatchPlan, file: Path) -> bool:
+    def _add(self, plan: BatchPlan, file: Path, there: int) -> bool:
         """Add the batch's pictures to the table.
 
+        Args:
+            there: how many of its tasks have a result. What a later batch has asked for meanwhile
+                is that batch's in the ledger, and it may have nothing to write of it.
+
         Returns:
-            False if its columns do not take them, or it says something else of one.
+            False if its columns do not take them, it says something else of one, or some are
+            another batch's by now.
         """
         listed = self._listed if plan.batch in self._in_part else {}
         says_otherwise = False
+        found = 0
 
         def new() -> Iterator[Entry]:
-            nonlocal says_otherwise
+            nonlocal says_otherwise, found
             for entry in self._ledger.entries_in(plan.batch):
-                if entry.state == "done" and not listed.get(entry.key):
+                if entry.state != "done":
+                    continue
+                found += 1
+                if not listed.get(entry.key):
                     says_otherwise = says_otherwise or entry.key in listed
                     yield entry
 
         with self._picture_rows(new()) as rows:
             with_edits = not set(EDIT_COLUMNS).isdisjoint(self._columns)
-            if says_otherwise or (rows.columns not in ([], self._columns) and not with_edits):
+            if found < there or says_otherwise:
+                return False
+            if rows.columns not in ([], self._columns) and not with_edits:
                 return False
             if self._seeds_are_numbers and not rows.seeds_are_numbers:
                 return False
