@@ -101,7 +101,10 @@ class Bridge:
             new = [self._begin_to_join(relay) for relay in self._new_relays(found)]
             threads += new
             self._order = [self._names(node) for node in found]
+            was_placing = any(thread.is_alive() for thread in threads)
             placing = _wait_for(threads, LOOK)
+            if was_placing and not placing:
+                continue  # what one node did not have another one may have
             waited = time.monotonic() - began
             if self._relays:
                 will_do = most is None or self._connect.again

@@ -13,6 +13,7 @@ from cluster import bridge as bridges
 from cluster.bridge import Bridge
 from cluster.nodes import RayNode
 from cluster.protocol import Connect, Connected, Node
+from cluster.relay import NotPlaced
 from core.devices.device import Device
 from tests.cluster.relayed import SETTINGS
 from tests.conftest import PATIENCE
@@ -27,6 +28,7 @@ class Cluster:
         self.nodes: list[RayNode] = []
         self.looks: Callable[[], list[RayNode]] = lambda: self.nodes
         self.unreachable: set[str] = set()
+        self.refusing: dict[str, float] = {}  # after how many seconds
         self.over = threading.Event()
         monkeypatch.setattr("cluster.bridge.join", lambda *_: ("played", "played"))
         monkeypatch.setattr("cluster.bridge.end_agents_of_the_bridge_before", lambda _: None)
@@ -38,6 +40,9 @@ class Cluster:
         def place() -> None:
             if name in self.unreachable:
                 self.over.wait(PATIENCE)
+            if name in self.refusing:
+                self.over.wait(self.refusing[name])
+                raise NotPlaced("its GPUs were taken by another Ray job just now")
 
         devices = tuple(Device("cpu", i, "", node=name) for i in range(gpus))
         return SimpleNamespace(
@@ -81,6 +86,18 @@ def test_gpus_that_another_job_keeps_are_not_waited_for_for_long(
     cluster.nodes = [RayNode("1", "a", 2, 4, False)]
     [node] = cluster.connected(CONNECT).nodes
     assert len(node.devices) == 2
+
+
+def test_where_another_job_was_quicker_on_one_node_the_next_one_is_asked(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it took to see that: two commands that start at once choose the same node."""
+    monkeypatch.setattr(bridges, "FREED", 0.05)
+    monkeypatch.setattr(bridges, "LOOK", 0.15)  # it ends within the second look
+    cluster.nodes = [RayNode(i, name, 4, 4, False) for i, name in (("1", "a"), ("2", "b"))]
+    cluster.refusing = {"a": 0.2}
+    [node] = cluster.connected(CONNECT).nodes
+    assert node.name == "b"
 
 
 def test_gpus_that_there_are_not_are_not_waited_for(cluster: Cluster) -> None:
