@@ -224,7 +224,8 @@ def _tell_server(writer: Connection) -> None:
     """Send, from a fork of our server, the server's pid and why it may not be forked."""
     preload = sys.modules.get(PRELOAD)
     if preload is not None and (preload.complete or preload.refusal):
-        writer.send((os.getppid(), preload.refusal))
+        with suppress(BrokenPipeError):  # who asked has died meanwhile
+            writer.send((os.getppid(), preload.refusal))
 
 
 def _from_the_threads_server(original: Callable[[Any], Any]) -> Any:

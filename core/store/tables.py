@@ -9,6 +9,7 @@ of edits, too. `results.jsonl`: one line per input, failures and verdicts includ
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from os.path import isfile, join
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +66,14 @@ def _first_line(file: Path) -> str:
         return ""
 
 
+def _recorded(ledger: Ledger, folder: Path, batch: int) -> Iterator[Result]:
+    """What the ledger says of a batch's tasks that have their results."""
+    for entry in ledger.entries_in(batch):
+        result = recorded_result(entry, folder)
+        if result is not None:
+            yield result
+
+
 class BatchPlan(Protocol):
     """What the tables need to know of a batch: see `core.intake.planning.Plan`."""
 
@@ -92,7 +101,7 @@ class Tables:
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         self._folder = folder
         self._ledger = ledger
-        self.results = ResultsTable(folder, self._recorded)
+        self.results = ResultsTable(folder, partial(_recorded, ledger, folder))  # no cycle
         self._lock = threading.RLock()  # a signal handler may end what it interrupts
         self._running: set[int] = set()  # batches
         self._in_part: set[int] = set()  # of which the file may have some lines already
@@ -103,13 +112,6 @@ class Tables:
         self._columns: list[str] = []  # of the file
         self._empty: set[str] = set()  # those without any value
         self._interrupted = False  # the last batch was
-
-    def _recorded(self, batch: int) -> Iterator[Result]:
-        """What the ledger says of a batch's tasks that have their results."""
-        for entry in self._ledger.entries_in(batch):
-            result = recorded_result(entry, self._folder)
-            if result is not None:
-                yield result
 
     def begin(self, plan: BatchPlan) -> None:
         """Begin with a batch, before anything of it runs."""
