@@ -128,13 +128,13 @@ def test_who_takes_nothing_of_an_answer_is_left() -> None:
             client = socket.create_connection(("127.0.0.1", port))
             client.sendall(GET.replace(b"/ ", b"/large "))
             started = time.monotonic()
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(3.0)  # ten times what is allowed: also where the machine is busy
             client.settimeout(5)
             received = 0
             with suppress(ConnectionError):
                 while part := await asyncio.to_thread(client.recv, 1_000_000):
                     received += len(part)
-            assert received < LARGE and time.monotonic() - started < 5
+            assert received < LARGE and time.monotonic() - started < 15
             client.close()
 
     asyncio.run(use())
