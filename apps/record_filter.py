@@ -19,6 +19,7 @@ from core.intake import spellings
 from core.intake.setting_values import is_number
 from core.paths import as_text
 from core.store.ledger_entry import Entry
+from core.tasks import FAILURES
 from core.validation import shown
 
 STATUSES = ("new", "done", "failed", "quarantined", "unfinished")
@@ -176,7 +177,7 @@ def view_of(entry: Entry | None, task: Mapping[str, Any], id: str | None = None)
     view["file"] = entry.output_path if entry is not None else fields.get("output_path")
     view["model"] = used.get("model")
     view["status"] = "new" if entry is None else _status(entry)
-    view["failed"] = "yes" if view["status"] in ("failed", "quarantined") else "no"
+    view["failed"] = "yes" if view["status"] in FAILURES else "no"
     view["worker"] = entry.worker if entry is not None else None
     view["error"] = entry.error if entry is not None else None
     view["seconds"] = entry.elapsed if entry is not None else None

@@ -10,7 +10,7 @@ from core.errors import one_line
 from core.intake.planning import FAILED_BEFORE
 from core.status.run_status import NOUNS, RunStatus
 from core.status.words import duration, rate
-from core.tasks import SUCCESSES, Result, Status
+from core.tasks import FAILURES, SUCCESSES, Result, Status
 
 NOBODY_LEFT = "No worker is left"  # the log has said why, once for all
 NOT_TRIED = "failed in an earlier run, not tried again"
@@ -96,7 +96,7 @@ class Tally:
     def add(self, result: Result) -> None:
         """Count a result."""
         self.counts[result.status] += 1
-        if result.status in ("failed", "quarantined") or FAILED_BEFORE in (result.error or ""):
+        if result.status in FAILURES or FAILED_BEFORE in (result.error or ""):
             error = re.sub(r"'[^']*'|\"[^\"]*\"|\S*/\S*|\d+", "…", result.error or "")
             key = (result.status, result.cause, error)
             if key not in self._reasons and len(self._reasons) >= MOST_KEPT:

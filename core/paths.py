@@ -65,6 +65,15 @@ def _in_utf8(name: str) -> str:
     return os.fsdecode(name.encode("utf-8", "surrogateescape"))
 
 
+def is_text(text: str) -> bool:
+    """Whether it can be UTF-8: a name, or a line, may have been bytes of another encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def as_text(path: str | Path) -> str:
     """A path as text: the inverse of `on_disk`. Bytes that are no text stay surrogates."""
     name = str(path)

@@ -286,6 +286,7 @@ workers again and again. timeout and interrupted: not tried to the end; a resume
 
 
 SUCCESSES: tuple[Status, ...] = ("done", "skipped")
+FAILURES: tuple[Status, ...] = ("failed", "quarantined")
 
 
 @dataclass(frozen=True)

@@ -78,13 +78,15 @@ class RayWorkplace(Workplace):
 
 
 class _Shared:
-    """The cluster of this process, from the first test on it to the last."""
+    """The cluster of this process, from the first test on it to the last; whole for each."""
 
     workplace: RayWorkplace | None = None
 
     def get(self) -> RayWorkplace:
         if self.workplace is None:
             self.workplace = RayWorkplace(RayCluster(NODES))
+        self.workplace.cluster.have(NODES)
+        self.workplace.cluster.settle()
         return self.workplace
 
     def close(self) -> None:
@@ -103,8 +105,6 @@ def workplace(request: pytest.FixtureRequest) -> Iterator[Workplace]:
         yield LOCAL
     else:
         workplace = _shared.get()
-        workplace.cluster.have(NODES)
-        workplace.cluster.settle()
         yield workplace
         workplace.disarm()
 
@@ -112,10 +112,7 @@ def workplace(request: pytest.FixtureRequest) -> Iterator[Workplace]:
 @pytest.fixture
 def ray_cluster() -> RayCluster:
     """Two nodes of two logical GPUs each: a cluster that tests may do to what they like."""
-    cluster = _shared.get().cluster
-    cluster.have(NODES)
-    cluster.settle()
-    return cluster
+    return _shared.get().cluster
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

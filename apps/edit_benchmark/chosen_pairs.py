@@ -10,10 +10,10 @@ from apps.edit_benchmark.selection import with_turns_before
 from apps.record_filter import Condition, all_hold, refuse_unknown, view_of
 from core.store.ledger import Entry
 from core.store.outputs import output_key
+from core.tasks import FAILURES
 
 FIELDS = ("outcome", "category", "language")
 """What records of pairs have beside those of other records; and scores, by their names."""
-_FAILED = ("failed", "quarantined")
 
 
 class RecordedPairs:
@@ -60,7 +60,7 @@ class RecordedPairs:
         view = view_of(edit, {**task, "metadata": pair.metadata}, pair.name)
         known = [entry for both in entries for entry in both if entry is not None]
         view |= {"id": list(_ids(pair)), "outcome": outcomes, "status": _status(known, outcomes)}
-        view["failed"] = "yes" if view["status"] in _FAILED else "no"
+        view["failed"] = "yes" if view["status"] in FAILURES else "no"
         view["error"] = [entry.error for entry in known if entry.error]
         scores = (score.used.get("scores") if score is not None else None) or {}
         return {**view, "category": pair.category, "language": pair.language, **scores}
@@ -78,9 +78,9 @@ def _ids(pair: Pair) -> tuple[str, str]:
 
 
 def _outcome(edit: Entry | None, score: Entry | None) -> Outcome:
-    if edit is not None and edit.state in _FAILED:
+    if edit is not None and edit.state in FAILURES:
         return "edit_failed"
-    if score is not None and score.state in _FAILED:
+    if score is not None and score.state in FAILURES:
         return "score_failed"
     if score is None or score.state != "done":
         return "not_tried"

@@ -83,33 +83,39 @@ def _agreement(argv: Sequence[str], backend: WorkerBackend | None) -> int:
     set_up_logging(log_level(options))
     folders = [user_path(folder, "a results folder") for folder in options.folders]
     code = ALL_SCORED
+    pairs = None
     if not folders:
-        _check_preferences(options)
+        pairs = _pairs_with_preferences(options)
         with Interrupts(argv) as interrupts:
             code = _run_interruptibly(options, interrupts, backend)
         if options.dry_run or code not in (ALL_SCORED, SOME_FAILED):
             return code
         folders = [_results_folder(_settings(options), options)]
-    pairs = None
-    if options.data is not None or not options.folders:
+    elif options.data is not None:
         pairs = _pairs_without_pictures(_settings(options))
     return code if tell_agreement(options, folders, pairs) else SOME_FAILED
 
 
-def _check_preferences(options: argparse.Namespace) -> None:
-    """Raise InputError where there is nothing that a judge could agree with, before any work."""
+def _pairs_with_preferences(options: argparse.Namespace) -> list[Pair]:
+    """The pairs that a judge is to be compared by.
+
+    Raises:
+        InputError: there is nothing that a judge could agree with.
+    """
     if options.data is None and options.config is None:
         raise InputError(
             "agreement: expected --data PATH with what people preferred, or the results folders of "
             "earlier runs (see agreement --help)."
         )
     settings = _settings(options)
-    if not comparisons_of(_pairs_without_pictures(settings)):
+    pairs = _pairs_without_pictures(settings)
+    if not comparisons_of(pairs):
         raise InputError(
             f"data: {settings.data} does not say what people preferred (docs/EDIT_BENCHMARK.md, "
             "How far can the judge be trusted). To compare judges, give the results "
             "folders of their runs."
         )
+    return pairs
 
 
 def _pairs_without_pictures(settings: BenchmarkSettings) -> list[Pair]:

@@ -17,6 +17,7 @@ from core.paths import as_text, on_disk
 from core.store.ledger_entry import Entry
 from core.store.ledger_reading import FolderRecord, Recorded, RecordedLease, read_record
 from core.store.outputs import PICTURE_SUFFIXES
+from core.tasks import FAILURES
 
 METADATA, RESULTS = "metadata.jsonl", "results.jsonl"
 _STATES: dict[str, State] = {
@@ -69,9 +70,7 @@ def _items(folder: Path, record: FolderRecord) -> list[Item]:
         replace(
             _item(folder, task),
             attempts=attempts[task.entry.key],
-            cause=ends.get(task.entry.key)
-            if task.entry.state in ("failed", "quarantined")
-            else None,
+            cause=ends.get(task.entry.key) if task.entry.state in FAILURES else None,
             verdicts=verdicts.of(task.entry.key),
         )
         for task in others
@@ -148,7 +147,7 @@ def _from_tables(folder: Path) -> Iterator[Item]:
         )
         number += 1
     for row in _rows(folder / RESULTS):
-        if row.get("success") is False and row.get("status") in ("failed", "quarantined"):
+        if row.get("success") is False and row.get("status") in FAILURES:
             yield Item(
                 id=f"{row.get('position')} {row.get('task_id')}",
                 batch=1,

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from apps.prompts.json_entries import constant
-from apps.prompts.text import is_text
 from core.intake import spellings
+from core.paths import is_text
 
 PIECE = 1 << 20  # characters that are read at once
 MOST = 4 * PIECE  # of one element, or of what stands around the list

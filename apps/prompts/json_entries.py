@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from apps.prompts.entry_list import Entries
-from apps.prompts.text import decoded, is_text, not_text, shown_path
+from apps.prompts.text import decoded, not_text, shown_path
 from apps.prompts.words import Words
 from core.errors import InputError
 from core.intake import spellings
+from core.paths import is_text
 from core.validation import shown
 
 _BLANK = " \t\r\n\ufeff"  # around a line; files that were joined have byte order marks inside

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from apps.prompts.entry_list import Entries
-from apps.prompts.text import is_text
 from core.errors import InputError
+from core.paths import is_text
 
 _BLANK = " \t\r\n\f\v\ufeff"  # around a line; files that were joined have byte order marks inside
 COMMENT = "#"

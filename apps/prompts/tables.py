@@ -14,9 +14,9 @@ from typing import Any
 
 from apps.prompts.entry_list import Entries
 from apps.prompts.loras import read_loras
-from apps.prompts.text import is_text
 from apps.prompts.words import Words
 from core.errors import InputError
+from core.paths import is_text
 from core.validation import shown
 
 DELIMITERS = ",;\t|"

@@ -129,12 +129,3 @@ def not_text(path: Path, error: UnicodeDecodeError) -> InputError:
     return InputError(
         f"{shown_path(path)}: not {name} text (byte {error.start}); save it as UTF-8."
     )
-
-
-def is_text(line: str) -> bool:
-    """Whether a line that was decoded with `surrogateescape` was text."""
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -13,6 +13,7 @@ from core.intake.task_kinds import kind_of
 from core.store.ledger import Entry
 from core.store.ledger_entry import entry_for
 from core.store.provenance import read_provenance
+from core.tasks import FAILURES
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _without_file(admitted: Admitted, known: Entry | None) -> Standing:
         return "new"
     if known.state == "done":
         return "missing"
-    return "failed" if known.state in ("failed", "quarantined") else "new"
+    return "failed" if known.state in FAILURES else "new"
 
 
 def _provenance(file: Path) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from core.fault_points import fault_point
+from core.paths import is_text
 from core.store.ledger_copy import LedgerCopy, copy_of_ledger
 from core.store.ledger_entry import UPSERT, Entry, State, from_row, to_row
 from core.store.ledger_file import FILE_NAME, LOCK_NAME, connect, in_our_words
@@ -94,7 +95,7 @@ class Ledger:
 
     def _has_ended(self, key: str) -> bool:
         """Whether a task is recorded as one that needs no result any more."""
-        if not _is_text(key):
+        if not is_text(key):
             return False
         with self._use():
             row = self._db.execute("SELECT state FROM tasks WHERE key = ?", (key,)).fetchone()
@@ -302,7 +303,7 @@ class Ledger:
 
         Another batch may have asked for the same since.
         """
-        if not _is_text(key):
+        if not is_text(key):
             return None
         with self._use():
             query = "SELECT position FROM tasks WHERE key = ? AND batch = ?"
@@ -342,15 +343,6 @@ class Ledger:
             with suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise
-
-
-def _is_text(key: str) -> bool:
-    """Whether a key can be in the ledger: a name on the disk may be bytes of another locale."""
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _portions(keys: Sequence[K]) -> Iterator[tuple[Sequence[K], str]]:

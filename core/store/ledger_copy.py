@@ -115,9 +115,10 @@ def run_in(folder: Path) -> str | None:
 
 
 def refuse_in_use(folder: Path) -> None:
-    """
+    """See that no other run works in an output folder; it is only looked at.
+
     Raises:
-        LedgerError: another run works in the folder now; who comes to lock it later sees anew.
+        LedgerError: one does now; who comes to lock it later sees anew.
     """
     folder = OutputRoot(folder).folder
     owner = run_in(folder)

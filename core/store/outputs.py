@@ -315,6 +315,11 @@ as_json = json.JSONEncoder(ensure_ascii=False).encode
 """A value as JSON text that people can read. `json.dumps` makes an encoder for each."""
 
 
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """One line of a JSONL file, as the file has it."""
+    return as_bytes(as_json(row) + "\n")
+
+
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     """The content of a JSONL file."""
     return "".join(as_json(row) + "\n" for row in rows)

@@ -10,18 +10,17 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from core.store.dataset_folder import MAX_NUMBER, TYPED_BY
-from core.store.outputs import as_bytes, as_json, storage_error
+from core.store.outputs import json_line, storage_error
 
 EDIT_COLUMNS = ("instruction", "source_images")  # of a folder with edits
 IN_MEMORY = 8_000_000  # bytes of rows; more are put aside in the folder
 
 
 class PictureRows:
-    """Rows that were put aside; use it as a context manager.
+    """Rows that were put aside, until they are closed.
 
     Attributes:
         columns: of all of them; none where there is no row.
@@ -44,15 +43,8 @@ class PictureRows:
         self.seeds_are_numbers = True
         self.of_edits = False
 
-    def __enter__(self) -> "PictureRows":
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let go of them."""
         self._rows.close()
 
     @property
@@ -69,7 +61,7 @@ class PictureRows:
         Raises:
             StorageError: the disk refuses.
         """
-        line = as_bytes(as_json(row) + "\n")
+        line = json_line(row)
         if not self._count:
             self._plain = list(row)
             self._without_value = {*row, *EDIT_COLUMNS}
@@ -110,7 +102,7 @@ class PictureRows:
                     row["seed"] = str(row["seed"])
                 if with_edits:
                     row = {name: row.get(name) for name in with_edit_columns(list(row))}
-                yield as_bytes(as_json(row) + "\n")
+                yield json_line(row)
 
 
 def with_edit_columns(columns: list[str]) -> list[str]:

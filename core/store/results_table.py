@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from core.errors import StorageError
-from core.store.outputs import append, as_bytes, as_json, storage_error, write_atomically
+from core.store.outputs import append, json_line, storage_error, write_atomically
 from core.tasks import Result
 
 FILE_NAME = "results.jsonl"
@@ -253,4 +253,4 @@ class ResultsTable:
 
 
 def _line(result: Result) -> bytes:
-    return as_bytes(as_json(result.as_dict()) + "\n")
+    return json_line(result.as_dict())

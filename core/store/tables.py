@@ -9,6 +9,7 @@ of edits, too. `results.jsonl`: one line per input, failures and verdicts includ
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from os.path import isfile, join
 from pathlib import Path
@@ -149,7 +150,7 @@ class Tables:
             pass  # of a batch that was closed before any of it was done
         elif plan.renews or not is_ours or not self._add(plan, file, there):
             self._listed.clear()
-            with self._picture_rows(self._entries(plan)) as rows:
+            with closing(self._picture_rows(self._entries(plan))) as rows:
                 self._seeds_are_numbers = rows.seeds_are_numbers
                 self._columns = rows.columns
                 self._empty = set(rows.columns) - rows.with_value
@@ -208,7 +209,7 @@ class Tables:
                     says_otherwise = says_otherwise or entry.key in listed
                     yield entry
 
-        with self._picture_rows(new()) as rows:
+        with closing(self._picture_rows(new())) as rows:
             with_edits = not set(EDIT_COLUMNS).isdisjoint(self._columns)
             if found < there or says_otherwise:
                 return False
