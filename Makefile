@@ -45,13 +45,14 @@ bench: $(READY)  ## what benchmarks/RESULTS.md shows of a machine without GPU
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 
-# What a machine with torch, transformers, accelerate and numpy usually lacks.
-GPU_WHEELS := diffusers loguru pydantic peft rich PyYAML nvidia-ml-py importlib-metadata \
-  pydantic-core annotated-types typing-inspection markdown-it-py mdurl zipp pytest-xdist torchao
+# What a machine with torch usually has, in a version that is new enough.
+GPU_HAS := numpy pillow pillow-heif tokenizers psutil safetensors accelerate regex tqdm prometheus-client uvloop h11 anyio idna \
+  click typer shellingham pygments packaging requests certifi urllib3 charset-normalizer hf-xet \
+  pytest iniconfig pluggy
 
 gpu-wheels: $(READY_TO_TEST)  ## wheels/ for benchmarks/gpu.py on a machine without a network
 	rm -rf wheels
-	$(BIN)/python -m benchmarks.gpu_wheels wheels $(GPU_WHEELS)
+	$(BIN)/python -m benchmarks.gpu_wheels wheels --has $(GPU_HAS) --also torchao gguf pytest-xdist
 
 SECONDS_EACH ?= 60
 TARGETS ?= tweets prompts edits from_png settings ledger lora image provenance pairs re_edit verdict

@@ -19,6 +19,12 @@ from core.settings import PROJECT_DIR
 from workers.boot import open_gpus
 
 TABLE = "Does it work"
+MODEL_TESTS = (
+    "native_image_generator", "other_pipelines", "drawing_editors", "editors", "recipes", "metrics",
+    "lora_stacks", "model_loras", "micro_batches", "denoising_previews", "step_cache", "guidance",
+    "attention", "long_prompts", "single_files", "judge_models", "editscore", "published_judges",
+    "reward_judge",
+)  # fmt: skip
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow")
 
 
@@ -90,13 +96,30 @@ def _is_fork_server(process: psutil.Process) -> bool:
 
 
 def cuda_tests(place: Place) -> None:
-    """The tests that only a GPU can run."""
-    environment = {**os.environ, "CUDA_TESTS_ON_CPU": "1"} if place.tiny else dict(os.environ)
-    line = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-q"]
+    """The tests that only a GPU can run: side by side, then those that want all of its memory."""
+    environment = {"CUDA_TESTS_ON_CPU": "1"} if place.tiny else {}
+    many = ["-n", "2" if place.tiny else "6"]
+    codes = [
+        _tested(place, f"tests marked {mark}", ["-m", mark, *more, "tests/cuda"], environment)
+        for mark, more in (("cuda and not alone", many), ("cuda and alone", []))
+    ]
+    assert not any(codes), codes
+
+
+def models(place: Place) -> None:
+    """The suite's tests of models, LoRAs and judges, there in place of on a CPU."""
+    files = [f"tests/test_{name}.py" for name in MODEL_TESTS]
+    environment = {} if place.tiny else {"TEST_DEVICE": "cuda"}
+    line = ["-n", "2" if place.tiny else "10", "-m", "not cuda and not ray", *files]
+    assert not _tested(place, "tests of models", line, environment)
+
+
+def _tested(place: Place, name: str, line: list[str], environment: dict[str, str]) -> int:
+    pytest = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-q"]
     done = subprocess.run(
-        [*line, "-m", "cuda", "--tb=short", "tests/cuda"],
+        [*pytest, "-rA", "--tb=short", *line],
         cwd=PROJECT_DIR,
-        env=environment,
+        env={**os.environ, **environment},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -104,9 +127,9 @@ def cuda_tests(place: Place) -> None:
     print(done.stdout, flush=True)
     lines = done.stdout.strip().splitlines() or ["no output"]
     for failed in (said for said in lines if said.startswith(("FAILED", "ERROR"))):
-        add(place.out, Row(TABLE, "cuda test", {"value": failed[:300]}))
-    add(place.out, Row(TABLE, "tests marked cuda", {"value": lines[-1].strip("= ")}))
-    assert done.returncode == 0, lines[-1]
+        add(place.out, Row(TABLE, name, {"value": failed[:300]}))
+    add(place.out, Row(TABLE, name, {"value": lines[-1].strip("= ")}))
+    return done.returncode
 
 
 def multi_gpu(place: Place) -> None:
@@ -148,5 +171,5 @@ def edit_demo(place: Place) -> None:
     overall = next((x for x in done.stdout.splitlines() if x.strip().startswith("overall")), "-")
     took = time.monotonic() - started
     add(place.out, Row(TABLE, "10 demo edits, scored", {"value": took, "why": overall.strip()}))
-    # 1: a pair without a score; the third column is of pairs that failed.
-    assert done.returncode in (0, 1) and overall.split()[2:3] == ["0"], done.stdout[-300:]
+    # 1: a pair without a score; the fourth word tells pairs that failed.
+    assert done.returncode in (0, 1) and overall.split()[3:4] == ["0"], done.stdout[-300:]

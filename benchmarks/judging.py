@@ -27,6 +27,7 @@ from core.tasks import ScoreTask
 from workers.judges.vlm import Ask, VlmJudge
 from workers.judges.vlm_logits import VlmLogitsJudge
 
+CHECKPOINT_BYTES = 20 * 10**9
 ANSWER_TOKENS = 256
 TOGETHER = 8  # edits that a judge sees at once
 
@@ -62,7 +63,8 @@ def on_gpu(place: Place) -> None:
     """The same for `benchmarks.gpu`: a row each, as soon as it is measured."""
     torch.set_grad_enabled(False)
     folder = place.work / "checkpoints"
-    shutil.rmtree(folder / "z-image", ignore_errors=True)  # there is room for one
+    if shutil.disk_usage(place.work).free < CHECKPOINT_BYTES:
+        shutil.rmtree(folder / "z-image", ignore_errors=True)
     model, processor = full_size.tiny_judge() if place.tiny else full_size.qwen3_vl(place.device)
     _save(model, processor, folder / "qwen3-vl")
     del model

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import psutil
 import pytest
@@ -32,6 +32,8 @@ from tests.warm_commands import WarmCommand, WarmCommands
 from tests.warm_server import Kind
 
 PROJECT = Path(__file__).resolve().parent.parent
+# Packages may lie in folders that it names already.
+PYTHONPATH = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
 COMMAND = PROJECT / "generate_images_from_tweets.py"
 BENCHMARK = PROJECT / "run_edit_benchmark.py"
 JOBS_PROGRAM = PROJECT / "tests" / "chaos" / "jobs_program.py"  # a caller's own
@@ -40,6 +42,12 @@ for name in ("COLUMNS", "LINES"):  # set where tests run in parallel; tables go 
 # Threads of torch that wait for others would keep a core busy on which another test runs; it
 # is read as torch is imported, here and in each worker.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The suite is of CPUs; on a machine with GPUs, too. What needs them is in tests/cuda, and
+# TEST_DEVICE=cuda tries models there that tests load in their own process.
+DEVICE: Literal["cpu", "cuda"] = "cuda" if os.environ.get("TEST_DEVICE") == "cuda" else "cpu"
+ASKED = any("cuda" in argument for argument in sys.argv[1:])
+if DEVICE == "cpu" and not ASKED and "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # No test finds a daemon that it did not start.
 os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="run-")
 atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
@@ -181,7 +189,7 @@ def run_script(
     return subprocess.run(
         [sys.executable, "-c", script],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         text=True,
         capture_output=True,
         timeout=2 * PATIENCE,

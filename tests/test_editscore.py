@@ -16,6 +16,7 @@ from core.judge import load_judge
 from core.messages import Lease
 from core.model_lora import ModelLora
 from core.tasks import ScoreTask
+from tests.conftest import DEVICE
 from tests.test_judge_models import build_dense, says
 from tests.test_native_image_generator import spec_for
 from workers.judges.lora import merged
@@ -138,7 +139,7 @@ def test_a_lora_that_cannot_be_used_is_refused(judge: Any, message: str) -> None
 def load_devices() -> Any:
     from core.devices.device import choose_devices
 
-    return choose_devices(1, None, "cpu")
+    return choose_devices(1, None, DEVICE)
 
 
 def test_editscore_asks_its_own_questions(built: Built) -> None:

@@ -12,12 +12,14 @@ from core.devices import worker_specs
 from core.devices.device import choose_devices
 from core.devices.model_choice import ModelChoice
 from core.errors import InputError, LoraError, MultiGPUError
+from core.memory_modes import Dtype
 from core.messages import Lease, decode, encode
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.settings import load_settings
 from core.store.provenance import read_provenance
 from core.tasks import GenerateTask, Lora
 from core.worker_spec import WorkerSpec
+from tests.conftest import DEVICE
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "num_inference_steps": 2}
 
@@ -83,8 +85,9 @@ def spec_for(model: str, **workers: Any) -> WorkerSpec:
     settings = load_settings(
         {"workers": {"max_resident_loras": 2, "max_cached_prompts": 4, **workers}}
     )
-    [device] = choose_devices(1, None, "cpu")
-    chosen = ModelChoice(model, "tiny#0", "for a test")
+    [device] = choose_devices(1, None, DEVICE)
+    dtype: Dtype = "auto" if DEVICE == "cpu" else "float32"
+    chosen = ModelChoice(model, "tiny#0", "for a test", dtype=dtype)
     return worker_specs.spec_for(device, "generate", chosen, settings, threads=1)
 
 

@@ -21,6 +21,7 @@ from core.errors import InputError
 from core.judge import load_judge
 from core.messages import Lease
 from core.tasks import ScoreTask
+from tests.conftest import DEVICE
 from tests.test_judge_models import build_clip, build_dense
 from tests.test_metrics import build_dino
 from tests.test_native_image_generator import spec_for
@@ -41,7 +42,7 @@ def judge_of(kind: str, folder: Path, **changes: Any) -> Any:
 
     given = {"type": kind, "model": str(folder), "dtype": "float32"}
     settings = load_benchmark_settings({"judge": {**given, **changes}})
-    _, asked = judge_model(settings, choose_devices(1, None, "cpu"))
+    _, asked = judge_model(settings, choose_devices(1, None, DEVICE))
     judge = load_judge(asked)
     family = create_judge(replace(spec_for(str(folder)), role="score", judge=judge), print)
     family.load()

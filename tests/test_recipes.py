@@ -32,7 +32,7 @@ from core.settings import load_settings
 from core.store.provenance import read_provenance
 from core.tasks import EditTask, GenerateTask
 from tests import tiny_pipelines, tiny_recent_pipelines
-from tests.conftest import PROJECT, Project
+from tests.conftest import DEVICE, PROJECT, Project
 from tests.edit_world import Bench, pair
 from tests.hub_server import HubServer
 from tests.test_hub import lines
@@ -183,7 +183,7 @@ def loaded(name: str, model: Path, folder: Path) -> tuple[Any, Any, Any]:
     recipe, edits = RECIPES[name], name.startswith("edit")
     raw = content(name)
     given = with_files(raw["editor"] if edits else raw, model, recipe.lora, folder)
-    [device] = choose_devices(1, None, "cpu")
+    [device] = choose_devices(1, None, DEVICE)
     if edits:
         run: Any = load_benchmark_settings({**raw, "editor": given})
         settings = run.editor

@@ -18,6 +18,7 @@ from core.errors import InputError
 from core.judge import JUDGES_DIR, load_judge
 from core.messages import Lease
 from core.tasks import ScoreTask
+from tests.conftest import DEVICE
 from tests.test_judge_models import build_dense
 from tests.test_native_image_generator import spec_for
 from workers.judges.reward_heads import heads_in
@@ -38,7 +39,7 @@ class Built:
 
         given = {"type": "reward", "model": str(folder or self.folder), "image_area": 4096}
         settings = load_benchmark_settings({"judge": {**given, **changes}})
-        model, asked = judge_model(settings, choose_devices(1, None, "cpu"))
+        model, asked = judge_model(settings, choose_devices(1, None, DEVICE))
         spec = replace(spec_for(model.path_or_id), role="score", judge=load_judge(asked))
         family = create_judge(spec, lambda level, text: None)
         family.load()
@@ -131,4 +132,4 @@ def test_a_question_for_a_head_that_is_not_there_is_refused(built: Built, tmp_pa
 def test_a_reward_model_has_to_be_named() -> None:
     settings = load_benchmark_settings({"judge": {"type": "reward"}})
     with pytest.raises(InputError, match="name one by judge"):
-        judge_model(settings, choose_devices(1, None, "cpu"))
+        judge_model(settings, choose_devices(1, None, DEVICE))

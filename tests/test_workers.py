@@ -30,6 +30,7 @@ from tests.conftest import (
     LOCAL,
     PATIENCE,
     PROJECT,
+    PYTHONPATH,
     Workplace,
     fork_server,
     run_script,
@@ -422,7 +423,7 @@ def script(tmp_path: Path, text: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, str(file)],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

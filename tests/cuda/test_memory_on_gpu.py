@@ -10,9 +10,10 @@ from core.checkpoints.known_models import known_checkpoint
 from core.devices.memory_needs import CONTEXT
 from core.devices.working_memory import Demand, working_bytes
 from tests.conftest import run_script
-from tests.cuda.test_real_gpu import DEVICE, ON_CPU, pytestmark
+from tests.cuda.test_real_gpu import DEVICE, ON_CPU
+from tests.cuda.test_real_gpu import pytestmark as real_gpu
 
-__all__ = ["pytestmark"]
+pytestmark = [*real_gpu, pytest.mark.alone]
 SIDE = 64 if ON_CPU else 1024  # pixels
 
 MEASURE = """

@@ -167,6 +167,7 @@ def test_a_step_cache_takes_nothing_from_the_picture_before(tmp_path: Path) -> N
     assert first == again
 
 
+@pytest.mark.alone
 def test_a_picture_too_large_for_the_gpu_fails_alone(warm: MultiGPUImageGenerator) -> None:
     if ON_CPU:
         pytest.skip("a CPU would take the host's memory")
@@ -178,6 +179,7 @@ def test_a_picture_too_large_for_the_gpu_fails_alone(warm: MultiGPUImageGenerato
     assert bad.status in ("failed", "done")  # on a GPU with enough memory it is drawn
 
 
+@pytest.mark.alone
 def test_a_stopped_worker_gives_its_memory_back(tmp_path: Path) -> None:
     devices = choose_devices(1, None, DEVICE)  # type: ignore[arg-type]
     before = memory_in_use(devices)

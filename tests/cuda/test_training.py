@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.devices.edit_models import DEMO_JUDGE
-from tests.conftest import PROJECT
+from tests.conftest import PYTHONPATH
 from tests.cuda.test_real_gpu import DEVICE, HAS_GPU, ON_CPU
 
 pytestmark = [
@@ -38,7 +38,7 @@ def test_every_stage_of_the_training_runs_on_a_gpu(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ALL_STAGES],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(PROJECT), "TORCHDYNAMO_DISABLE": "1"},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH, "TORCHDYNAMO_DISABLE": "1"},
         input="\n".join(f"{line} --device {DEVICE} --threads 2" for line in lines),
         capture_output=True,
         text=True,
