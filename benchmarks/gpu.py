@@ -12,7 +12,7 @@ Without a network: `make gpu-wheels` gathers, on a machine with one, the pure an
 that a machine with torch, transformers and numpy still lacks, for Python 3.12, in `wheels/`.
 There, install them beside what is installed, and run:
 
-    python3 -m pip install --no-index --no-deps --no-compile --upgrade --target /tmp/site wheels/*.whl
+    python3 -m pip install --no-index --no-deps --upgrade --target /tmp/site wheels/*.whl
     PYTHONPATH=/tmp/site python3 -m benchmarks.gpu --budget 480 --out results
 
 No model is asked of a hub: the demo models are folders, the large ones are made here.
