@@ -1,12 +1,15 @@
 """What the fork server imports, once for all workers; see `core.processes.fork_server`.
 
-The server must stay fit to be forked: one thread, and no CUDA. `complete` says that it is,
-`refusal` why not.
+The server must stay fit to be forked: no thread beside its own that does anything, and no CUDA.
+`complete` says that it is, `refusal` why not.
 """
 
 import ctypes
 import gc
 import os
+import threading
+import time
+from pathlib import Path
 
 from core.processes.fork_server import PRELOAD_PARENT, PRELOAD_ROLE
 from workers import boot
@@ -14,6 +17,7 @@ from workers import boot
 complete = False
 refusal: str | None = None
 NVML = "libnvidia-ml.so.1"
+IDLE = 0.2  # seconds in which a thread that waits for something does not run at all
 MOST_NVML_USERS = 64  # libraries that asked NVML and did not shut it down again
 
 
@@ -40,9 +44,7 @@ def _preload() -> None:
         import_for(role)
         _shut_nvml_down()
         _check_cuda()
-    threads = len(os.listdir("/proc/self/task"))
-    if threads > 1:
-        raise RuntimeError(f"{threads} threads: forks of this process may hang")
+    _check_threads()
     gc.freeze()  # a collection in a fork would otherwise write to, and so copy, all of it
     gc.enable()
     boot.fork_server = os.getpid()
@@ -71,6 +73,36 @@ def _check_cuda() -> None:
         raise RuntimeError("CUDA is initialized: forks of this process cannot use it")
     if devices := boot.open_gpus():
         raise RuntimeError(f"{', '.join(devices)} is open: forks would share it")
+
+
+def _check_threads() -> None:
+    """Refuse where another thread may hold a lock, which would never be released in a fork.
+
+    One of a library that sleeps all the time holds none: with some drivers NVML has one.
+    """
+    others = [t for t in threading.enumerate() if t is not threading.current_thread()]
+    if others:
+        names = ", ".join(thread.name for thread in others)
+        raise RuntimeError(f"its thread {names} runs: forks of this process may hang")
+    before = _native_threads()
+    if not before:
+        return
+    time.sleep(IDLE)
+    after = _native_threads()
+    if busy := [name for name, state in after.items() if before.get(name) != state]:
+        raise RuntimeError(f"its thread {', '.join(busy)} runs: forks of this process may hang")
+
+
+def _native_threads() -> dict[str, list[str]]:
+    """By name and id: how often each other thread has been given a processor, and whether now."""
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        if int(task.name) != threading.get_native_id():
+            name = (task / "comm").read_text().strip()
+            said = (task / "status").read_text().splitlines()
+            switches = [line for line in said if "ctxt_switches" in line or line[:6] == "State:"]
+            found[f"{name} ({task.name})"] = switches
+    return found
 
 
 try:
