@@ -74,8 +74,9 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     subprocess.run(
         [compiler, "-shared", "-fPIC", "-o", str(library), str(folder / "nvml.c")], check=True
     )
+    inherited = {name: v for name, v in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     return {
-        **os.environ,
+        **inherited,
         "LD_LIBRARY_PATH": str(folder),
         "STAND_IN_DEVICE": str(folder / "dev" / "nvidiactl"),
         "PYTHONPATH": str(PROJECT),
