@@ -85,6 +85,8 @@ def check_isolation(workers: int, folder: Path) -> str:
 
 def check_same_time(workers: int, folder: Path) -> str:
     """With more than one worker, tasks run at the same time; says how much that helps."""
+    if workers == 1:
+        return "there is one worker only"
     tasks = house_tasks(workers * PICTURES_PER_WORKER)
     overlap = Overlap()
     together = alone = 0.0
@@ -105,12 +107,18 @@ def speed_up(together: float, alone: float, workers: int, cores: int) -> str:
     """
     times = alone / together
     there = "1 core" if cores == 1 else f"{cores} cores"
-    if times > MOST_SPEED_UP * workers:
-        many = "1 worker" if workers == 1 else f"{workers} workers"
+    if times < 1:
         raise NotMeasured(
-            f"{many} took {together:.1f} s and one worker {alone:.1f} s for the same pictures, "
-            f"which {there} cannot explain: other programs hold them, and one worker's threads "
-            "wait for each other. Tasks did run at the same time; measure again when it is idle"
+            f"{workers} workers took {together:.1f} s and one worker {alone:.1f} s for the same "
+            f"pictures, on {there}: other programs hold them, or they are too few. Tasks did run "
+            "at the same time; measure again when the machine is idle"
+        )
+    if times > MOST_SPEED_UP * workers:
+        raise NotMeasured(
+            f"{workers} workers took {together:.1f} s and one worker {alone:.1f} s for the same "
+            f"pictures, which {there} cannot explain: other programs hold them, and one worker's "
+            "threads wait for each other. Tasks did run at the same time; measure again when it is "
+            "idle"
         )
     return f"{times:.2f} times as fast as one worker (this machine has {there})"
 

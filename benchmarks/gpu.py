@@ -54,6 +54,7 @@ def run_part(part: Part, out: Path, work: Path, tiny: bool, seconds: float) -> N
     line += ["--out", str(out), "--work", str(work), *(["--tiny"] if tiny else [])]
     started, known = time.monotonic(), len(read(out))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each part would compile what it imports
     with (out / f"{part.name}.log").open("w") as log:
         process = subprocess.Popen(
             line,
@@ -95,22 +96,21 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=480, help="seconds for all of it")
     parser.add_argument("--out", type=Path, required=True, help="folder of rows and results")
     parser.add_argument("--work", type=Path, help="folder for checkpoints (26 GB)")
-    parser.add_argument("--only", help="parts, such as fork-server,z-image-plain", default="")
+    parser.add_argument("--only", help="these parts, in this order: fork-server,engine", default="")
     parser.add_argument("--tiny", action="store_true", help="tiny models on a CPU")
     options = parser.parse_args()
     names = [name for name in options.only.split(",") if name]
-    unknown = set(names) - {part.name for part in PARTS}
+    parts = {part.name: part for part in PARTS}
+    unknown = set(names) - set(parts)
     if unknown:
-        parser.error(f"--only: {sorted(unknown)[0]}: there are {', '.join(p.name for p in PARTS)}")
+        parser.error(f"--only: {sorted(unknown)[0]}: there are {', '.join(parts)}")
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + options.budget
     work = work_folder(options.work, out, options.tiny)
     title = "tiny models on a CPU" if options.tiny else "One GPU"
     try:
-        for part in PARTS:
-            if names and part.name not in names:
-                continue
+        for part in [parts[name] for name in names] or PARTS:
             left = end - time.monotonic()
             if left < part.least:
                 add(out, Row("Parts", part.name, {"result": f"left out: {left:.0f} s were left"}))

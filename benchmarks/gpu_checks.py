@@ -1,6 +1,7 @@
 """Parts of `benchmarks.gpu` that say whether the engine works there at all."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from core.settings import PROJECT_DIR
 from workers.boot import open_gpus
 
 TABLE = "Does it work"
+SUMMARY = 20  # seconds in which pytest, interrupted, says what it has found
 MODEL_TESTS = (
     "native_image_generator", "other_pipelines", "drawing_editors", "editors", "recipes", "metrics",
     "lora_stacks", "model_loras", "micro_batches", "denoising_previews", "step_cache", "guidance",
@@ -100,8 +102,8 @@ def cuda_tests(place: Place) -> None:
     environment = {"CUDA_TESTS_ON_CPU": "1"} if place.tiny else {}
     many = ["-n", "2" if place.tiny else "6"]
     codes = [
-        _tested(place, f"tests marked {mark}", ["-m", mark, *more, "tests/cuda"], environment)
-        for mark, more in (("cuda and not alone", many), ("cuda and alone", []))
+        _tested(place, f"tests marked {mark}", ["-m", mark, *more, "tests/cuda"], environment, most)
+        for mark, more, most in (("cuda and not alone", many, 130), ("cuda and alone", [], 60))
     ]
     assert not any(codes), codes
 
@@ -111,25 +113,33 @@ def models(place: Place) -> None:
     files = [f"tests/test_{name}.py" for name in MODEL_TESTS]
     environment = {} if place.tiny else {"TEST_DEVICE": "cuda"}
     line = ["-n", "2" if place.tiny else "10", "-m", "not cuda and not ray", *files]
-    assert not _tested(place, "tests of models", line, environment)
+    assert not _tested(place, "tests of models", line, environment, 100)
 
 
-def _tested(place: Place, name: str, line: list[str], environment: dict[str, str]) -> int:
-    pytest = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-q"]
-    done = subprocess.run(
-        [*pytest, "-rA", "--tb=short", *line],
-        cwd=PROJECT_DIR,
-        env={**os.environ, **environment},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    print(done.stdout, flush=True)
-    lines = done.stdout.strip().splitlines() or ["no output"]
-    for failed in (said for said in lines if said.startswith(("FAILED", "ERROR"))):
+def _tested(
+    place: Place, name: str, line: list[str], environment: dict[str, str], most: float
+) -> int:
+    """pytest's exit code; after `most` seconds it is interrupted, and says what it has found."""
+    pytest = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider"]
+    said = place.out / f"{name.replace(' ', '-')}.txt"
+    with said.open("w") as log:
+        process = subprocess.Popen(
+            [*pytest, "-v", "--tb=short", "--durations=30", *line],
+            cwd=PROJECT_DIR,
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            code = process.wait(most)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            code = process.wait(SUMMARY)
+    lines = said.read_text("utf-8", "replace").strip().splitlines() or ["no output"]
+    for failed in (text for text in lines if text.startswith(("FAILED", "ERROR"))):
         add(place.out, Row(TABLE, name, {"value": failed[:300]}))
     add(place.out, Row(TABLE, name, {"value": lines[-1].strip("= ")}))
-    return done.returncode
+    return code
 
 
 def multi_gpu(place: Place) -> None:

@@ -42,11 +42,12 @@ for name in ("COLUMNS", "LINES"):  # set where tests run in parallel; tables go 
 # Threads of torch that wait for others would keep a core busy on which another test runs; it
 # is read as torch is imported, here and in each worker.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# The suite is of CPUs; on a machine with GPUs, too. What needs them is in tests/cuda, and
+# The suite is of CPUs, on a machine with GPUs, too. What needs them is in tests/cuda, and
 # TEST_DEVICE=cuda tries models there that tests load in their own process.
 DEVICE: Literal["cpu", "cuda"] = "cuda" if os.environ.get("TEST_DEVICE") == "cuda" else "cpu"
-ASKED = any("cuda" in argument for argument in sys.argv[1:])
-if DEVICE == "cpu" and not ASKED and "PYTEST_XDIST_WORKER" not in os.environ:
+GPUS_ASKED_FOR = DEVICE == "cuda" or any("cuda" in argument for argument in sys.argv[1:])
+HAS_GPU = Path("/dev/nvidiactl").exists()
+if HAS_GPU and not GPUS_ASKED_FOR and "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # No test finds a daemon that it did not start.
 os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="run-")

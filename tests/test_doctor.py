@@ -193,6 +193,8 @@ def test_a_speed_up_that_cannot_be_is_called_an_error_of_measurement() -> None:
     assert told == "1.80 times as fast as one worker (this machine has 2 cores)"
     with pytest.raises(NotMeasured, match=r"2 workers took 1\.0 s and one worker 14\.0 s"):
         speed_up(together=1.0, alone=14.0, workers=2, cores=2)
+    with pytest.raises(NotMeasured, match="or they are too few"):
+        speed_up(together=10.0, alone=7.0, workers=2, cores=2)
 
 
 def test_the_script_prints_a_report_that_people_read(tmp_path: Path) -> None:

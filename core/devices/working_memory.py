@@ -7,9 +7,10 @@ the true classes at full width, rounded up (tests/test_memory_needs.py measures 
 - Denoising by a transformer: 5 x (width + inner width) numbers a token. FLUX.1 2.9, Qwen-Image 2.8,
   Z-Image 4.3.
 - Denoising by a UNet: 24 numbers a latent pixel and channel of its first level. SDXL 15.8.
-- Decoding: 4 pictures in the channels that come into the last level of the VAE, of which a
-  convolution's workspace is one. FLUX.1 and SDXL 3. A VAE for video pads each of them to three
-  frames and keeps what its convolutions saw last: 10 (Qwen-Image 9).
+- Decoding: 5 pictures in the channels that come into the last level of the VAE. FLUX.1 and SDXL
+  3 of torch's own; with what cuDNN works in, Z-Image took 4.2 to 4.9 on an H100, 0.2 to 0.5 GiB
+  more than a multiple of its pixels. A VAE for video pads each of them to three frames and keeps
+  what its convolutions saw last: 11 (Qwen-Image 9 of torch's own).
 """
 
 import math
@@ -21,7 +22,7 @@ from core.checkpoints.checkpoint import Checkpoint, Component
 
 TRANSFORMER = 5
 UNET = 24
-DECODING, DECODING_VIDEO = 4, 10
+DECODING, DECODING_VIDEO = 5, 11
 TEXT_TOKENS = 1024  # of a prompt with its template; what families take at most, or nearly
 QUESTION_TOKENS = 2048  # of a judge's question without pictures
 USUAL_SIDE = 1024  # pixels, where neither tasks nor settings say a size

@@ -77,7 +77,8 @@ class RayCluster:
         Else no command that it starts would be a fork of a warm one.
         """
         before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
-        for name in FAULTS:  # which a test may have set for its own children
+        # What a test may have set for its own children, and what hides a machine's GPUs from it.
+        for name in (*FAULTS, "CUDA_VISIBLE_DEVICES"):
             os.environ.pop(name, None)
         os.environ |= {MARK: self._mark, sweeper.MARK: self._mark, **more}
         before_import("127.0.0.1:0")
