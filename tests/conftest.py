@@ -56,6 +56,7 @@ WARM_SCRIPTS = (COMMAND, BENCHMARK, JOBS_PROGRAM)
 known_paths.look_up_once()
 WARM = WarmCommands()
 PATIENCE = 60.0  # seconds until a test that waits for something gives up
+OBJECTS_TO_COLLECT = 50_000  # made and not freed, in a test process; Python's own number is 700
 pytest_plugins = ["tests.both_engines"]
 
 
@@ -86,12 +87,15 @@ def pytest_collection_finish() -> None:
     """Make tests cheap in a process that has imported torch.
 
     Tiny layers are faster on one thread, and each other test has a core to itself then; and no
-    garbage collection, which would take half a second, looks at what was imported.
+    garbage collection, which would take half a second, looks at what was imported. What tests make
+    is looked at seldom: models are many objects, and Python would go through all of them at each
+    dozen, as it counts what it looks through against what it found before.
     """
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     gc.collect()
     gc.freeze()
+    gc.set_threshold(OBJECTS_TO_COLLECT, *gc.get_threshold()[1:])
 
 
 @pytest.fixture(autouse=True)

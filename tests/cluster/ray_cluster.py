@@ -31,6 +31,14 @@ from tests.warm_server import MARK
 
 STORE_BYTES = 80 * 1024**2  # the least that Ray takes
 GPUS = 2  # of a node
+# Of a head that does no work: a worker in reserve, the page, and who reads along in log files and
+# looks whether machines are to be rented. The latter two take a core some seconds a minute.
+WITHOUT = {
+    "num_cpus": 0,
+    "include_dashboard": False,
+    "include_log_monitor": False,
+    "no_monitor": True,
+}
 LOOPBACK = "127.0.0.1"
 LIFELESS = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}  # of a raylet
 
@@ -62,7 +70,7 @@ class RayCluster:
                 head_node_args={
                     **self._arguments(0),
                     "temp_dir": str(self._folder / "t"),
-                    "include_dashboard": False,
+                    **WITHOUT,
                     "_system_config": dict(QUICK_DETECTION),  # Ray adds to it
                 },
             )
