@@ -25,13 +25,14 @@ pytestmark = [
     pytest.mark.skipif(not (HAS_GPU or ON_CPU), reason="needs a GPU"),
 ]
 DEVICE = "cpu" if ON_CPU else "cuda"
+DTYPE = os.environ.get("CUDA_TESTS_DTYPE", "auto")  # bfloat16 on a CPU rounds as a GPU does
 SNOW = str(DEMO_MODEL.parent / "loras" / "snow.safetensors")
 NEON = str(DEMO_MODEL.parent / "loras" / "neon.safetensors")
 HOUSE = {"prompt": "a red house on the left on grass at day", "seed": 1}
 
 
 def generator(folder: Path, **settings: Any) -> MultiGPUImageGenerator:
-    config = {"model": str(DEMO_MODEL), "device": DEVICE, **settings}
+    config = {"model": str(DEMO_MODEL), "device": DEVICE, "dtype": DTYPE, **settings}
     return MultiGPUImageGenerator(1, config=config, output_dir=folder)
 
 
