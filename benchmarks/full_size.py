@@ -172,6 +172,7 @@ def save(pipeline: Any, folder: Path) -> None:
 
     `save_pretrained` copies all weights three times, one after the other: 32 s for 20 GB.
     """
+    part: Any
     for name, part in pipeline.components.items():
         place = folder / name
         if not isinstance(part, torch.nn.Module):

@@ -1,4 +1,4 @@
-"""What a GPU does, within a time: `python -m benchmarks.gpu --budget 480 --out FOLDER [--only …]`.
+"""What a GPU does, within a time: `python -m benchmarks.gpu --budget 560 --out FOLDER [--only …]`.
 
 What matters most comes first, each part in a process of its own: first that workers start and
 draw right (fork server, tests marked `cuda`), then Z-Image at full size with random weights, then
@@ -14,7 +14,7 @@ that a machine with torch, transformers and numpy still lacks, for Python 3.12, 
 There, install them beside what is installed, and run:
 
     python3 -m pip install --no-index --no-deps --upgrade --target /tmp/site wheels/*.whl
-    PYTHONPATH=/tmp/site python3 -m benchmarks.gpu --budget 480 --out results
+    PYTHONPATH=/tmp/site python3 -m benchmarks.gpu --budget 560 --out results
 
 No model is asked of a hub: the demo models are folders, the large ones are made here.
 """
@@ -106,7 +106,7 @@ def _last_line(log: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--budget", type=float, default=480, help="seconds for all of it")
+    parser.add_argument("--budget", type=float, default=560, help="seconds for all of it")
     parser.add_argument("--out", type=Path, required=True, help="folder of rows and results")
     parser.add_argument("--work", type=Path, help="folder for checkpoints (26 GB)")
     parser.add_argument("--only", help="these parts, in this order: fork-server,engine", default="")

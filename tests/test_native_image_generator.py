@@ -55,7 +55,11 @@ def test_a_picture_beyond_the_positions_of_the_model_is_refused_by_name(
 ) -> None:
     """On a GPU it would end the worker's process, and each one that tries it again."""
     config = {"model": str(tiny_model), "defaults": SMALL}
-    tasks = [{"prompt": "wide", "width": 1040}, {"prompt": "high", "height": 2048}, {"prompt": "x"}]
+    tasks: list[dict[str, Any]] = [
+        {"prompt": "wide", "width": 1040},
+        {"prompt": "high", "height": 2048},
+        {"prompt": "x"},
+    ]
     with MultiGPUImageGenerator(1, config=config, output_dir=tmp_path) as generator:
         wide, high, small = generator.generate_batch(tasks)
     assert "width: " in str(wide.error) and "1024 pixels at most (found 1040)" in str(wide.error)

@@ -4,49 +4,19 @@ At 512 x 512 a GPU waits for Python to start its kernels one by one, and whateve
 back in a step makes Python wait for the GPU.
 """
 
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.step_operators import FEW, Draw, per_step
 from tests import tiny_pipelines
 from tests.conftest import DEVICE
 from tests.test_native_image_generator import lease, spec_for
 
 READS_BACK = "aten._local_scalar_dense.default"
-FEW, MANY = 2, 5  # steps
-Draw = Callable[[int], object]
-
-
-class _Started(TorchDispatchMode):
-    """Counts operators by name."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.count: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count[str(func)] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def started(draw: Draw, steps: int) -> Counter[str]:
-    with _Started() as mode:
-        draw(steps)
-    return mode.count
-
-
-def per_step(draw: Draw) -> dict[str, float]:
-    """Operators that one more step starts."""
-    draw(FEW)  # what is made once is made now
-    few, many = started(draw, FEW), started(draw, MANY)
-    more = {name: (many[name] - few[name]) / (MANY - FEW) for name in many}
-    return {name: count for name, count in more.items() if count}
 
 
 def by_worker(model: Path, guidance: float = 0.0, **workers: Any) -> Draw:
@@ -56,19 +26,16 @@ def by_worker(model: Path, guidance: float = 0.0, **workers: Any) -> Draw:
     family.load()
 
     def draw(steps: int, lora: Path | None = None) -> object:
-        task = {"num_inference_steps": steps, "guidance_scale": guidance}
-        return family.run([lease(lora, **task)])
+        return family.run([lease(lora, num_inference_steps=steps, guidance_scale=guidance)])
 
     return draw
 
 
-def by_diffusers(model: Path, guidance: float = 0.0, change: Any = None) -> Draw:
+def by_diffusers(model: Path, guidance: float) -> Draw:
     from diffusers import DiffusionPipeline
 
     pipeline = DiffusionPipeline.from_pretrained(model).to(DEVICE)
     pipeline.set_progress_bar_config(disable=True)
-    if change is not None:
-        change(pipeline)
 
     def draw(steps: int) -> object:
         with torch.no_grad():
@@ -124,9 +91,9 @@ def test_captions_that_are_drawn_apart_are_measured_once(tmp_path: Path) -> None
 
     def draw(steps: int) -> object:
         prompts = ("a red house", "a blue tree on grass at night by the sea")
-        task = {"num_inference_steps": steps}
+        leases = [lease(prompt=prompt, num_inference_steps=steps) for prompt in prompts]
         return family.run(
-            [replace(lease(prompt=prompt, **task), lease_id=prompt) for prompt in prompts]
+            [replace(one, lease_id=prompt) for one, prompt in zip(leases, prompts, strict=True)]
         )
 
     assert READS_BACK not in per_step(draw)
