@@ -62,7 +62,8 @@ def threads_of(pid: int) -> list[str]:
         call = _read(task / "syscall").split()
         found.append(
             f"{_read(task / 'comm').strip()} ({task.name}) {said.get('State', '?').strip()}, "
-            f"waits in {_read(task / 'wchan') or '?'}, system call {call[0] if call else '?'}, "
+            f"waits in {_read(task / 'wchan').strip() or '?'}, "
+            f"system call {call[0] if call else '?'}, "
             f"switches {' + '.join(switches)}"
         )
     return found

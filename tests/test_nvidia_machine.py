@@ -1,6 +1,7 @@
 """What happens on a machine with an NVIDIA driver, played by a library of NVML's name."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -172,6 +173,20 @@ def test_a_fork_server_whose_librarys_thread_runs_is_not_forked_and_names_it(
     refused = "warned: The fork server cannot be used: its thread driver-events ("
     assert done.stdout.startswith(refused), done.stdout + done.stderr
     assert done.stdout.endswith("\n[] 0 done\n")
+
+
+@pytest.mark.usefixtures("thread_in_the_server")
+def test_the_check_of_a_gpu_tells_a_librarys_thread_and_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORKER_PRELOAD_ROLE", "generate")
+    done = run_script("from benchmarks.gpu_threads import show; show('a test')", tmp_path)
+    assert re.search(
+        r"^threads after a test: python\S* .*; driver-events \(\d+\) S \(sleeping\), waits in \S+, "
+        r"system call \S+, switches \d+ \+ \d+$",
+        done.stdout,
+        re.M,
+    ), done.stdout + done.stderr
 
 
 def test_a_gpu_that_torch_cannot_use_is_said_in_one_line_and_not_tried_again(

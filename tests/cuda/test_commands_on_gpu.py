@@ -28,6 +28,9 @@ from tests.cuda.test_real_gpu import DEVICE, HOUSE, ON_CPU, generator, pixels, w
 from tests.cuda.test_real_gpu import pytestmark as pytestmark
 from tests.terminal import Terminal
 
+# Seconds until a command has drawn: several start at once here, and each imports all of torch.
+START = 3 * PATIENCE
+
 
 def run(script: str, *arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
@@ -35,7 +38,7 @@ def run(script: str, *arguments: str, folder: Path) -> "subprocess.CompletedProc
         cwd=folder,
         text=True,
         capture_output=True,
-        timeout=2 * PATIENCE,
+        timeout=START,
     )
 
 
@@ -81,7 +84,7 @@ def test_the_terminal_shows_the_memory_of_the_gpu(tmp_path: Path, settings: str)
         stdout=terminal.theirs,
         stderr=terminal.theirs,
         stdin=subprocess.DEVNULL,
-        timeout=2 * PATIENCE,
+        timeout=START,
     )
     terminal.close()
     print(terminal.text[-3000:])
@@ -181,7 +184,7 @@ def test_the_daemon_draws_on_the_gpu(tmp_path: Path, settings: str) -> None:
             request = urllib.request.Request(
                 address, json.dumps(asked).encode(), {"Content-Type": "application/json"}
             )
-            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            with urllib.request.urlopen(request, timeout=START) as answer:
                 [picture] = json.load(answer)["data"]
             return b64decode(picture["b64_json"])
 
