@@ -220,7 +220,13 @@ def _family(
         memory = "fp8_cast"  # to try the benchmark itself
     model = replace(model, memory=memory)
     spec = spec_for(device, "generate", model, settings, threads=os.cpu_count() or 1)
-    family = NativeImageGenerator(spec, lambda level, text: print(f"{level} {text}", flush=True))
+
+    def log(level: str, text: str) -> None:
+        print(f"{level} {text}", flush=True)
+        if level == "WARNING":  # such as that nothing could be compiled
+            add(place.out, Row("Warnings of workers", text[:300]))
+
+    family = NativeImageGenerator(spec, log)
     started = time.monotonic()
     family.load()
     return family, time.monotonic() - started

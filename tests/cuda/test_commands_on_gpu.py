@@ -61,8 +61,8 @@ def test_doctor_says_what_the_gpu_is_and_that_it_works(tmp_path: Path, settings:
     # A machine may have packages of its own.
     assert not re.findall(r"problem +(?!packages)\w.*", done.stdout), done.stdout + done.stderr
     if not ON_CPU:
-        assert re.search(r"GPU 0 .*\d+\.\d of \d+\.\d GiB free", done.stdout)
-        assert re.search(r"torch .*built for CUDA .*it sees \d GPUs?\.", done.stdout)
+        assert re.search(r"GPU 0\W.*\d+\.\d of \d+\.\d GiB free", done.stdout)
+        assert re.search(r"torch\W.*built for CUDA .*it sees \d GPUs?\.", done.stdout)
 
 
 def test_a_dry_run_tells_placement_and_leaves_nothing(tmp_path: Path, settings: str) -> None:

@@ -195,7 +195,7 @@ def test_a_picture_too_large_for_the_gpu_is_drawn_in_tiles_or_fails_alone(
         pytest.skip("a CPU would take the host's memory")
     # As of a model that says nothing of its needs: else such a picture is refused at once.
     monkeypatch.setattr("core.devices.memory_choice.checkpoint_of", lambda *_, **__: None)
-    # A step of such a transformer needs little, whatever the size; the decoder needs 150 GiB.
+    # A step of such a transformer needs little, whatever the size; the decoder needs 100 GiB.
     model = architecture.build_pipeline(dim=64, layers=1, vae_widths=(128, 256, 512, 512))
     config = {**model.transformer.config, "axes_lens": [512, 512, 512]}
     model.transformer = ZImageTransformer2DModel.from_config(config)
@@ -208,7 +208,7 @@ def test_a_picture_too_large_for_the_gpu_is_drawn_in_tiles_or_fails_alone(
         )
     print(bad.status, bad.error)
     assert pixels(good) == pixels(after)
-    if bad.success:  # in tiles
+    if bad.success and choose_devices(1)[0].memory < 90 * 1024**3:
         assert read_provenance(Path(str(bad.output_path)))["used"]["vae_tile"] >= 256
 
 
