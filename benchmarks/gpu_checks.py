@@ -61,9 +61,8 @@ def fork_server(place: Place) -> None:
         if len(found.split("; ")) != before:  # the log has all stages
             before = len(found.split("; "))
             add(place.out, Row(TABLE, f"threads after {stage}", {"value": before, "why": found}))
-    said: list[str] = []
     logger.remove()
-    logger.add(lambda line: said.append(str(line)), level="DEBUG", format="{message}")
+    logger.add(sys.stdout, level="DEBUG", format="{message}")
     ends: list[float] = []
 
     def listener(event: Event) -> None:
@@ -98,8 +97,6 @@ def fork_server(place: Place) -> None:
         add(place.out, Row(TABLE, f"GPU devices open in {name.split()[0]}", {"value": shown}))
     add(place.out, Row(TABLE, "first picture, s", {"value": ends[0] if ends else None}))
     add(place.out, Row(TABLE, "all 8 pictures, s", {"value": ends[-1] if ends else None}))
-    for line in said:
-        print(line, end="", flush=True)
     assert done == 8, errors
     assert forks, "the workers were spawned"
     assert not any(open_devices.values()), open_devices
