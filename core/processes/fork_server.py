@@ -1,8 +1,8 @@
 """Fork servers: one has imported torch and the pipelines, and workers are forks of it.
 
-What was imported lies in memory once. A server has one thread and has never touched CUDA
-(`workers.preload` makes sure), so its forks may. Servers are this engine's own: whatever fork
-server the caller has from multiprocessing stays as it is.
+What was imported lies in memory once. In a server nothing runs beside its own thread, and it has
+never touched CUDA (`workers.preload` makes sure), so its forks may. Servers are this engine's own:
+whatever fork server the caller has from multiprocessing stays as it is.
 """
 
 import multiprocessing
@@ -150,7 +150,7 @@ class Keeper:
         probe = new_process(FORKSERVER, _tell_server, (writer,), "probe")
         pid, refusal = None, None
         try:
-            with born_with({**_server_environment(role), **self._environment}), for_us():
+            with born_with({**server_environment(role), **self._environment}), for_us():
                 self._fork_server.ensure_running()
             start_process(probe)
             writer.close()
@@ -202,7 +202,7 @@ class Keepers:
             keeper.forget_the_parents()
 
 
-def _server_environment(role: str) -> dict[str, str]:
+def server_environment(role: str) -> dict[str, str]:
     known = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     return {
         PRELOAD_ROLE: role,
