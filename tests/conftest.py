@@ -87,9 +87,8 @@ def pytest_collection_finish() -> None:
     """Make tests cheap in a process that has imported torch.
 
     Tiny layers are faster on one thread, and each other test has a core to itself then; and no
-    garbage collection, which would take half a second, looks at what was imported. What tests make
-    is looked at seldom: models are many objects, and Python would go through all of them at each
-    dozen, as it counts what it looks through against what it found before.
+    garbage collection, which would take half a second, looks at what was imported. It looks seldom
+    at what tests make: a small model is thousands of objects, and none of them is garbage.
     """
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

@@ -32,7 +32,7 @@ from tests.warm_server import MARK
 STORE_BYTES = 80 * 1024**2  # the least that Ray takes
 GPUS = 2  # of a node
 # Of a head that does no work: a worker in reserve, the page, and who reads along in log files and
-# looks whether machines are to be rented. The latter two take a core some seconds a minute.
+# looks whether machines are to be rented. The latter two take a second of a core each minute.
 WITHOUT = {
     "num_cpus": 0,
     "include_dashboard": False,
