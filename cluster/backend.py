@@ -448,6 +448,7 @@ class ClusterBackend:
                 self._joined(node)
             names = ", ".join(node.name for node in message.nodes) or "no node is free yet"
             logger.info(f"Connected to the cluster again: {names}.")
+            tell_not_used(message)
 
     def _over(self, how: str) -> None:
         """There is no bridge, and none will come."""
@@ -459,6 +460,12 @@ class ClusterBackend:
                 self._bury(name, CUT)
             self._missing = dict.fromkeys(self._missing, f"{CUT} {how}")
             self._tell_of_the_missing()
+
+
+def tell_not_used(answer: Connected) -> None:
+    """Log what a run does without."""
+    for why in answer.not_used:
+        logger.warning(one_line(f"cluster: not used: {why}"))
 
 
 def devices_of(nodes: Sequence[Node]) -> list[Device]:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from loguru import logger
 
-from cluster.backend import ClusterBackend, devices_of
+from cluster.backend import ClusterBackend, devices_of, tell_not_used
 from cluster.bridge_process import BridgeProcess
 from cluster.lasting_link import CONNECTING
 from cluster.protocol import Connect, Connected, Refused
@@ -88,11 +88,13 @@ def _connect(told: Connect) -> tuple[ClusterBackend, list[Device]]:
     devices = devices_of(answer.nodes)
     if num_gpus is not None and len(devices) < num_gpus:
         backend.close()
+        why = "".join(f" Not used: {why}." for why in answer.not_used)
         raise DeviceError(
-            f"{num_gpus} GPUs were asked for, but {answer.cluster} has {len(devices)} free."
+            f"{num_gpus} GPUs were asked for, but {answer.cluster} has {len(devices)} free.{why}"
         )
     names = ", ".join(f"{node.name} ({len(node.devices)})" for node in answer.nodes)
     logger.info(f"Ray: {answer.cluster}: {names}.")
+    tell_not_used(answer)
     return backend, devices
 
 
