@@ -129,18 +129,21 @@ class Bridge:
         with self._lock:
             wanted = self._placements.wanted()
             own = {node.node_id: self._placements.gpus_of(node.node_id) for node in found}
+            # Of those it is noted why already, and Ray may not know yet that an agent's are free.
+            failed = {node.node_id for node in found if self._placements.has_failed(node.node_id)}
         if wanted is not None and wanted <= 0:
             return
-        lacking = {n: n.all_gpus - n.gpus - own[n.node_id] for n in found if not n.leaves}
+        others = [node for node in found if not node.leaves and node.node_id not in failed]
+        lacking = {node: node.all_gpus - node.gpus - own[node.node_id] for node in others}
         nodes = {node: count for node, count in lacking.items() if count > 0}
         if not nodes:
             return
         jobs = _whose_are(nodes)
         for node, count in nodes.items():
-            others = f": {jobs[node]}" if jobs.get(node) else ""
+            whose = f": {jobs[node]}" if jobs.get(node) else ""
             self._note(
                 f"{self._names(node)}: {count} of its {node.all_gpus} GPUs are in use by other "
-                f"Ray jobs{others}"
+                f"Ray jobs{whose}"
             )
 
     def _new_relays(self, found: Sequence[RayNode]) -> list[Any]:

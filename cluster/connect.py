@@ -18,6 +18,11 @@ from core.errors import DeviceError, InputError
 from core.settings import RaySettings, SupervisionSettings
 
 WANTED = "2.60.0"
+NO_TOKEN = "InvalidAuthToken"  # is what Ray prints where a cluster demands a token
+TOKEN = (
+    "it demands a token that this command has not. Copy ~/.ray/auth_token of the machine where its "
+    "head was started to the same place here, and export RAY_AUTH_MODE=token"
+)
 
 
 class Connections:
@@ -78,12 +83,12 @@ def _connect(told: Connect) -> tuple[ClusterBackend, list[Device]]:
     backend = ClusterBackend(start, replace(told, run=uuid4().hex))
     answer = backend.connected(CONNECTING)
     if not isinstance(answer, Connected):
-        words = bridges[0].last_words
+        words, no_token = bridges[0].last_words, bridges[0].has_printed(NO_TOKEN)
         backend.close()
         place = settings.address or "auto"
         said = f" Ray's last words: {words}" if words else ""
         silent = f"it did not answer within {CONNECTING:.0f} s.{said}"
-        why = answer.why if isinstance(answer, Refused) else silent
+        why = TOKEN if no_token else answer.why if isinstance(answer, Refused) else silent
         raise InputError(f"ray.address: the cluster ({place}) cannot be used: {why}")
     devices = devices_of(answer.nodes)
     if num_gpus is not None and len(devices) < num_gpus:

@@ -44,9 +44,23 @@ def join(connect: Connect, address: str) -> tuple[str, str]:
     options["job_config"] = JobConfig(metadata={COMMAND: _command_of_main()})
     if is_loopback(address):
         options["_node_ip_address"] = "127.0.0.1"
-    ray.init(log_to_driver=False, configure_logging=False, **options)
+    try:
+        ray.init(log_to_driver=False, configure_logging=False, **options)
+    except ConnectionError:
+        if address != _noted() or not _enable_token():
+            raise
+        ray.init(log_to_driver=False, configure_logging=False, **options)
     found: str = ray.get_runtime_context().gcs_address
     return f"the cluster at {found}", found
+
+
+def _enable_token() -> bool:
+    """Have Ray show this user's token, if there is one; to a cluster of this machine alone."""
+    from ray._private.authentication.authentication_token_setup import (
+        maybe_enable_token_auth_if_token_available as enable,  # Ray itself does so for auto alone
+    )
+
+    return bool(enable(warn_if_disabled=False))
 
 
 def end_agents_of_the_bridge_before(connect: Connect) -> None:

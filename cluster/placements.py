@@ -104,6 +104,10 @@ class Placements:
         placement = self._by_node.get(node_id)
         return 0 if placement is None else placement.gpus
 
+    def has_failed(self, node_id: str) -> bool:
+        """Whether a node's last agent did not come, or was lost."""
+        return node_id in self._failures
+
     def end(self, node_id: str) -> None:
         """A node has no agent, and may have another one in a while."""
         self._by_node.pop(node_id, None)

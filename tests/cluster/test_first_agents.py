@@ -14,7 +14,7 @@ from cluster import bridge as bridges
 from cluster import placements
 from cluster.bridge import Bridge
 from cluster.nodes import RayNode
-from cluster.protocol import Connect, Connected, From, Node
+from cluster.protocol import Connect, Connected, From, Node, Remark
 from cluster.relay import GpusTaken
 from core.devices.device import Device
 from tests.cluster.relayed import SETTINGS
@@ -70,7 +70,8 @@ class Cluster:
     @property
     def remarks(self) -> list[str]:
         """What a user was told."""
-        return [str(message.report.text) for message in self.told if isinstance(message, From)]
+        reports = [message.report for message in self.told if isinstance(message, From)]
+        return [report.text for report in reports if isinstance(report, Remark)]
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ ray.init(address=address, _node_ip_address=host, namespace="late", log_to_driver
 [place] = [each for each in list_nodes() if each.node_id == node]
 began = time.monotonic()
 try:
-    Relay("n", place, 2, CONNECT, print, print).place()
+    Relay("n", place, 1, CONNECT, print, print).place()
 except GpusTaken as error:
     print(f"{time.monotonic() - began:.1f} {error}")
 """
