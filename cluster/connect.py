@@ -7,9 +7,10 @@ from uuid import uuid4
 
 from loguru import logger
 
-from cluster.backend import ClusterBackend, devices_of, tell_not_used
+from cluster.backend import ClusterBackend, devices_of
 from cluster.bridge_process import BridgeProcess
 from cluster.lasting_link import CONNECTING
+from cluster.membership import tell_not_used
 from cluster.protocol import Connect, Connected, Refused
 from cluster.reachable import check_reachable
 from cluster.software import software_here

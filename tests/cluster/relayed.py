@@ -191,7 +191,7 @@ class OnNodes(ClusterBackend):
 
     def start(self, slot: str, device: Device, spec: WorkerSpec) -> None:
         if not device.node:
-            device = replace(device, node=next(iter(self._nodes)))
+            device = replace(device, node=self._nodes.names[0])
         super().start(slot, device, spec)
 
 
