@@ -1,8 +1,8 @@
 """Fork servers: one has imported torch and the pipelines, and workers are forks of it.
 
-What was imported lies in memory once. A server has one thread and has never touched CUDA
-(`workers.preload` makes sure), so its forks may. Servers are this engine's own: whatever fork
-server the caller has from multiprocessing stays as it is.
+What was imported lies in memory once. In a server nothing runs beside its own thread, and it has
+never touched CUDA (`workers.preload` makes sure), so its forks may. Servers are this engine's own:
+whatever fork server the caller has from multiprocessing stays as it is.
 """
 
 import multiprocessing
