@@ -61,7 +61,7 @@ class Bridge:
         self._known: set[str] = set()  # names of nodes of which main was told
         self._placements = Placements(connect.most)
         self._names = Names()
-        self._taken = False  # another job had the GPUs of an agent, just now
+        self._taken = False  # another job was quicker somewhere
         self._leaving: set[str] = set()
         self._problems: list[str] = []  # why nodes are not used
         self._introduced = False
@@ -120,7 +120,8 @@ class Bridge:
                 if waited > FREED or not free_soon:
                     break
                 time.sleep(LOOK)
-        self._note_what_others_have(list_nodes())
+        if not self._connect.again:  # what the bridge before had may not be free yet
+            self._note_what_others_have(list_nodes())
         if not self._relays and not self._connect.again:
             raise NotPlaced("; ".join(self._problems) or "it has no node that can be used")
 
@@ -168,7 +169,7 @@ class Bridge:
             relay.place()
         except Exception as error:
             self._forget(relay)
-            self._taken = isinstance(error, GpusTaken)
+            self._taken = self._taken or isinstance(error, GpusTaken)
             if isinstance(error, NotPlaced):
                 raise
             traceback.print_exc()
