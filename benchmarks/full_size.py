@@ -4,7 +4,9 @@ Speed does not depend on what the weights are. Sizes are those of the public con
 Tongyi-MAI/Z-Image-Turbo, Qwen/Qwen-Image-Edit-2509 and Qwen/Qwen3-VL-8B-Instruct.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from demo_model import architecture, editor_parts, judge_parts
 from demo_model.edits import instruction_words
 from demo_model.qwen_vision import build_processor, build_tokenizer
 
+DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32"}  # as safetensors calls them
 LORA_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
 LORA_RANK = 16
 
@@ -162,6 +165,49 @@ def qwen3_vl(device: str) -> tuple[Any, Any]:
     full.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     processor.image_processor.size = {"shortest_edge": 65536, "longest_edge": 16777216}
     return full, processor
+
+
+def save(pipeline: Any, folder: Path) -> None:
+    """Write a pipeline's checkpoint, each tensor from the device to its place in a mapped file.
+
+    `save_pretrained` copies all weights three times, one after the other: 32 s for 20 GB.
+    """
+    for name, part in pipeline.components.items():
+        place = folder / name
+        if not hasattr(part, "state_dict"):
+            part.save_pretrained(place)
+        elif hasattr(part, "save_config"):
+            part.save_config(place)
+            _write(part.state_dict(), place / "diffusion_pytorch_model.safetensors")
+        else:
+            part.config.architectures = [type(part).__name__]
+            part.config.save_pretrained(place)
+            _write(part.state_dict(), place / "model.safetensors")
+    pipeline.save_config(folder)
+
+
+def _write(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        place = {"shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": DTYPES[tensor.dtype], **place}
+    said = json.dumps(header).encode()
+    said += b" " * (-len(said) % 8)
+    with file.open("wb") as stream:
+        stream.write(len(said).to_bytes(8, "little") + said)
+        first = stream.tell()
+        stream.truncate(first + end)
+    mapped = torch.from_file(str(file), shared=True, size=first + end, dtype=torch.uint8)
+
+    def put(name: str) -> None:
+        start, end = header[name]["data_offsets"]
+        here = mapped[first + start : first + end].view(tensors[name].dtype)
+        here.view(tensors[name].shape).copy_(tensors[name])
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(put, tensors))
 
 
 def tiny_z_image() -> Any:

@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 
 import psutil
 from loguru import logger
 
+from apps.doctor.gpus import driver as examined_driver
 from benchmarks.gpu_parts import Place
 from benchmarks.gpu_rows import Row, add
+from benchmarks.gpu_threads import stages, threads_of
 from core.devices.device import choose_devices
 from core.devices.model_choice import DEMO_MODEL
 from core.events import Event, TaskEnded
@@ -39,18 +42,27 @@ def machine(place: Place) -> None:
         add(place.out, Row("Machine", gpu.name, {"value": memory, "fault": gpu.fault}))
     for package in PACKAGES:
         add(place.out, Row("Machine", package, {"value": version(package)}))
-    if not place.tiny:
-        import torch
-
-        add(place.out, Row("Machine", "torch's device", {"value": torch.cuda.get_device_name()}))
-        add(place.out, Row("Machine", "torch's CUDA", {"value": str(torch.version.cuda)}))
+    keeps = "yes" if not sys.dont_write_bytecode else "no"
+    add(place.out, Row("Machine", "Python keeps bytecode", {"value": keeps}))
+    driver = examined_driver()
+    add(place.out, Row("Machine", "driver", {"value": driver.get("driver", "none")}))
+    add(place.out, Row("Machine", "cores", {"value": len(os.sched_getaffinity(0))}))
 
 
 def fork_server(place: Place) -> None:
     """Workers are forks of the server, and neither it nor main has a GPU open."""
-    said: list[str] = []
+    lines = stages()
+    shown = next((x for x in lines if x.startswith("fit to be forked: ")), "it said nothing")
+    verdict = {"value": shown.removeprefix("fit to be forked: ")}
+    add(place.out, Row(TABLE, "a fork server's judgement of itself", verdict))
+    before = 1
+    for line in (x for x in lines if x.startswith("threads after ")):
+        stage, _, found = line.removeprefix("threads after ").partition(": ")
+        if len(found.split("; ")) != before:  # the log has all stages
+            before = len(found.split("; "))
+            add(place.out, Row(TABLE, f"threads after {stage}", {"value": before, "why": found}))
     logger.remove()
-    logger.add(lambda line: said.append(str(line)), level="DEBUG", format="{message}")
+    logger.add(sys.stdout, level="DEBUG", format="{message}")
     ends: list[float] = []
 
     def listener(event: Event) -> None:
@@ -73,6 +85,8 @@ def fork_server(place: Place) -> None:
             "main": open_gpus(),
             **{f"server {s.pid}": open_gpus(s.pid) for s in servers},
         }
+        for process in (*servers, *forks):
+            print(f"threads of {process.pid}: {'; '.join(threads_of(process.pid))}", flush=True)
     done = sum(r.success for r in results)
     errors = "; ".join(dict.fromkeys(str(r.error) for r in results if not r.success))
     add(place.out, Row(TABLE, "demo pictures done", {"value": f"{done} of 8", "why": errors}))
@@ -83,8 +97,6 @@ def fork_server(place: Place) -> None:
         add(place.out, Row(TABLE, f"GPU devices open in {name.split()[0]}", {"value": shown}))
     add(place.out, Row(TABLE, "first picture, s", {"value": ends[0] if ends else None}))
     add(place.out, Row(TABLE, "all 8 pictures, s", {"value": ends[-1] if ends else None}))
-    for line in said:
-        print(line, end="", flush=True)
     assert done == 8, errors
     assert forks, "the workers were spawned"
     assert not any(open_devices.values()), open_devices
@@ -103,7 +115,7 @@ def cuda_tests(place: Place) -> None:
     many = ["-n", "2" if place.tiny else "6"]
     codes = [
         _tested(place, f"tests marked {mark}", ["-m", mark, *more, "tests/cuda"], environment, most)
-        for mark, more, most in (("cuda and not alone", many, 130), ("cuda and alone", [], 60))
+        for mark, more, most in (("cuda and not alone", many, 150), ("cuda and alone", [], 100))
     ]
     assert not any(codes), codes
 
@@ -145,19 +157,12 @@ def _tested(
 def multi_gpu(place: Place) -> None:
     """The check that a user runs first."""
     count = ["1"] if place.tiny else [str(len(choose_devices()))]
-    done = subprocess.run(
-        [sys.executable, "test_multi_gpu.py", *count],
-        cwd=PROJECT_DIR,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    print(done.stdout, flush=True)
-    for line in done.stdout.splitlines():
-        if line.strip().startswith(("ok", "FAILED")):
-            verdict, _, text = line.strip().partition(" ")
+    command = Command([sys.executable, "test_multi_gpu.py", *count])
+    for line in command.lines():
+        if line.startswith(("ok", "FAILED")):
+            verdict, _, text = line.partition(" ")
             add(place.out, Row(TABLE, "test_multi_gpu.py", {"value": verdict, "why": text.strip()}))
-    assert done.returncode == 0
+    assert command.code == 0
 
 
 def edit_demo(place: Place) -> None:
@@ -170,16 +175,29 @@ def edit_demo(place: Place) -> None:
     )
     started = time.monotonic()
     line = [sys.executable, "run_edit_benchmark.py", "--config", str(settings), "--limit", "10"]
-    done = subprocess.run(
-        [*line, "--output-dir", str(place.work / "edit-demo"), "--overwrite"],
-        cwd=PROJECT_DIR,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    print(done.stdout, flush=True)
-    overall = next((x for x in done.stdout.splitlines() if x.strip().startswith("overall")), "-")
+    command = Command([*line, "--output-dir", str(place.work / "edit-demo"), "--overwrite"])
+    overall = next((x for x in list(command.lines()) if x.startswith("overall")), "-")
     took = time.monotonic() - started
-    add(place.out, Row(TABLE, "10 demo edits, scored", {"value": took, "why": overall.strip()}))
+    add(place.out, Row(TABLE, "10 demo edits, scored", {"value": took, "why": overall}))
     # 1: a pair without a score; the fourth word tells pairs that failed.
-    assert done.returncode in (0, 1) and overall.split()[3:4] == ["0"], done.stdout[-300:]
+    assert command.code in (0, 1) and overall.split()[3:4] == ["0"], overall
+
+
+class Command:
+    """A command whose lines are seen as they come: a part that is ended keeps those before."""
+
+    def __init__(self, line: list[str]) -> None:
+        self._process = subprocess.Popen(
+            line, cwd=PROJECT_DIR, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def lines(self) -> Iterator[str]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            print(line, end="", flush=True)
+            yield line.strip()
+
+    @property
+    def code(self) -> int:
+        """Its exit code, once it has ended."""
+        return self._process.wait()

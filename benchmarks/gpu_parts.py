@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks.gpu_threads import show
+
 
 @dataclass(frozen=True)
 class Place:
@@ -46,23 +48,24 @@ class Part:
 
 PARTS = (
     Part("machine", "gpu_checks.machine", 5, 30),
-    Part("fork-server", "gpu_checks.fork_server", 20, 60),
-    Part("multi-gpu", "gpu_checks.multi_gpu", 20, 90),
+    Part("fork-server", "gpu_checks.fork_server", 20, 120),
+    Part("cuda-tests", "gpu_checks.cuda_tests", 30, 260),
     Part("z-image-make", "gpu_z_image.make", 30, 120),
     Part("z-image-plain", "gpu_z_image.plain", 20, 90),
-    Part("z-image-worker", "gpu_z_image.worker", 20, 120),
     Part("engine", "gpu_z_image.engine", 30, 120),
-    Part("cuda-tests", "gpu_checks.cuda_tests", 30, 220),
+    Part("z-image-compiled", "gpu_z_image.compiled", 40, 150),
+    Part("z-image-worker", "gpu_z_image.worker", 20, 120),
+    Part("z-image-fp8", "gpu_z_image.fp8", 40, 120),
+    Part("memory-modes", "gpu_z_image.memory_modes", 40, 180),
     Part("qwen-image-edit", "editing.on_gpu", 60, 150),
     Part("qwen3-vl", "judging.on_gpu", 40, 120),
     Part("models", "gpu_checks.models", 40, 130),
+    Part("multi-gpu", "gpu_checks.multi_gpu", 20, 90),
     Part("edit-demo", "gpu_checks.edit_demo", 20, 90),
-    Part("z-image-compiled", "gpu_z_image.compiled", 40, 150),
-    Part("z-image-fp8", "gpu_z_image.fp8", 40, 120),
     Part("z-image-cudnn", "gpu_z_image.cudnn", 20, 60),
     Part("z-image-flash", "gpu_z_image.flash", 20, 60),
-    Part("memory-modes", "gpu_z_image.memory_modes", 60, 180),
 )
+"""What says most comes first: whether it works there, then the engine, then what speeds it up."""
 
 
 def main() -> None:
@@ -75,7 +78,10 @@ def main() -> None:
     part = next(part for part in PARTS if part.name == options.name)
     module, _, name = part.function.partition(".")
     function: Callable[[Place], None] = getattr(import_module(f"benchmarks.{module}"), name)
-    function(Place(options.out, options.work, options.tiny))
+    try:
+        function(Place(options.out, options.work, options.tiny))
+    finally:
+        show(f"the part {part.name}")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 409
 # Seconds of a picture of 1024 x 1024 with 8 steps that no kernel on an H100 can go below.
 FLOOR = {"bfloat16": 0.45, "float8": 0.26}
 PLAIN = "plain diffusers loop"
+SLOW = 6.0  # seconds of a picture of which one is measured
 Draw = Callable[[int], float]
 """Draws a picture (or so many at once) and returns the seconds that it took."""
 
@@ -64,7 +65,7 @@ def make(place: Place) -> None:
     pipeline = full_size.tiny_z_image() if place.tiny else full_size.z_image(place.device)
     _model(place).parent.mkdir(parents=True, exist_ok=True)
     made = time.monotonic()
-    pipeline.save_pretrained(_model(place))
+    full_size.save(pipeline, _model(place))
     for number, file in enumerate(_loras(place)):
         full_size.lora(pipeline.transformer, file, number)
     size = sum(f.stat().st_size for f in _model(place).rglob("*") if f.is_file())
@@ -219,7 +220,13 @@ def _family(
         memory = "fp8_cast"  # to try the benchmark itself
     model = replace(model, memory=memory)
     spec = spec_for(device, "generate", model, settings, threads=os.cpu_count() or 1)
-    family = NativeImageGenerator(spec, lambda level, text: print(f"{level} {text}", flush=True))
+
+    def log(level: str, text: str) -> None:
+        print(f"{level} {text}", flush=True)
+        if level == "WARNING":  # such as that nothing could be compiled
+            add(place.out, Row("Warnings of workers", text[:300]))
+
+    family = NativeImageGenerator(spec, log)
     started = time.monotonic()
     family.load()
     return family, time.monotonic() - started
@@ -279,8 +286,8 @@ def _measure(
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     first = draw(0)
-    draw(1)
-    count = max(2, _pictures(place, side) // at_once)
+    second = draw(1)
+    count = 1 if second > SLOW else max(2, _pictures(place, side) // at_once)
     each = median(draw(n) for n in range(2, 2 + count)) / at_once
     lowest = FLOOR[floor] if "H100" in _gpu() and side == 1024 else None
     values = {

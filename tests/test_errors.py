@@ -40,6 +40,7 @@ def test_an_error_that_ends_the_device_context_is_the_devices(text: str) -> None
         MemoryError(),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
         RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
         RuntimeError("Triton Error [CUDA]: out of memory"),
         RuntimeError("CUDA driver error: out of memory"),

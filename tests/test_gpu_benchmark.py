@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 from benchmarks.gpu_rows import Row, add, read, write_results
 from tests.conftest import PROJECT
 
@@ -42,3 +44,17 @@ def test_a_row_that_a_kill_cut_short_is_passed_over(tmp_path: Path) -> None:
     write_results(tmp_path, "Title")
     assert [row.name for row in read(tmp_path)] == ["first"]
     assert "| first | 1 |" in (tmp_path / "results.md").read_text()
+
+
+def test_a_checkpoint_that_is_written_in_threads_is_the_one_that_was_made(tmp_path: Path) -> None:
+    from diffusers import ZImagePipeline
+
+    from benchmarks.full_size import save, tiny_z_image
+
+    made = tiny_z_image()
+    save(made, tmp_path)
+    read_back = ZImagePipeline.from_pretrained(tmp_path)
+    for name in ("transformer", "text_encoder", "vae"):
+        expected, found = (getattr(p, name).state_dict() for p in (made, read_back))
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected)

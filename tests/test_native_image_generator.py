@@ -50,6 +50,23 @@ def test_pixels_depend_on_the_task_and_not_on_the_number_of_workers(
     assert not np.array_equal(one[0], one[2])
 
 
+def test_a_picture_beyond_the_positions_of_the_model_is_refused_by_name(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """On a GPU it would end the worker's process, and each one that tries it again."""
+    config = {"model": str(tiny_model), "defaults": SMALL}
+    tasks: list[dict[str, Any]] = [
+        {"prompt": "wide", "width": 1040},
+        {"prompt": "high", "height": 2048},
+        {"prompt": "x"},
+    ]
+    with MultiGPUImageGenerator(1, config=config, output_dir=tmp_path) as generator:
+        wide, high, small = generator.generate_batch(tasks)
+    assert "width: " in str(wide.error) and "1024 pixels at most (found 1040)" in str(wide.error)
+    assert "height: " in str(high.error) and "(found 2048)" in str(high.error)
+    assert (wide.attempts, high.attempts, small.status) == (1, 1, "done")
+
+
 def test_provenance_says_how_the_picture_was_made(tiny_model: Path, tmp_path: Path) -> None:
     task = {"prompt": "a red house — ☃", "negative_prompt": "rain", "cfg": 1.0, "seed": 5}
     draw(tiny_model, tmp_path, [{**task, "metadata": {"mood": "calm"}}], 1)

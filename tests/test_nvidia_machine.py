@@ -1,6 +1,7 @@
 """What happens on a machine with an NVIDIA driver, played by a library of NVML's name."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,20 +61,62 @@ importlib.reload(workers.preload)
 print(workers.preload.complete, workers.preload.refusal)
 """
 
+# A library that, in a fork server alone, keeps a thread as a driver's library may: it waits for
+# something that never comes, or looks after something again and again.
+THREAD = r"""
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+static void *work(void *unused) {
+    for (;;) {
+        if (getenv("STAND_IN_THREAD_RUNS")) usleep(1000);
+        else pause();
+    }
+}
+__attribute__((constructor)) static void begin(void) {
+    pthread_t thread;
+    if (!getenv("WORKER_PRELOAD_ROLE")) return;
+    pthread_create(&thread, NULL, work, NULL);
+    pthread_setname_np(thread, "driver-events");
+}
+"""
+FORKS = """
+import psutil
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from loguru import logger
+
+logger.remove()
+logger.add(lambda line: print("warned:", line, end=""), level="WARNING", format="{message}")
+config = {"model": "simulated", "workers": {"start_method": "forkserver"}}
+with MultiGPUImageGenerator(1, config=config, output_dir="out") as generator:
+    [result] = generator.generate_batch([{"prompt": "a red house"}])
+    children = psutil.Process().children()
+    children = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    servers = [child for child in children if "forkserver" in " ".join(child.cmdline())]
+    forks = [fork for server in servers for fork in server.children()]
+    print([server.num_threads() for server in servers], len(forks), result.status)
+"""
+
+
+def built(source: str, library: Path) -> Path:
+    """A shared library from C."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    file = library.with_suffix(".c")
+    file.write_text(source)
+    line = [compiler, "-shared", "-fPIC", "-pthread", "-o", str(library), str(file)]
+    subprocess.run(line, check=True)
+    return library
+
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which the driver's library and device are there."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
     folder = tmp_path_factory.mktemp("driver")
-    (folder / "nvml.c").write_text(DRIVER)
     (folder / "dev").mkdir()
-    library = folder / "libnvidia-ml.so.1"
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-o", str(library), str(folder / "nvml.c")], check=True
-    )
+    built(DRIVER, folder / "libnvidia-ml.so.1")
     inherited = {name: v for name, v in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     return {
         **inherited,
@@ -107,6 +150,43 @@ def test_a_fork_server_sees_the_gpus_and_leaves_no_device_open(warmed_up: list[s
 
 def test_a_fork_server_with_an_open_device_refuses_and_says_which(warmed_up: list[str]) -> None:
     assert warmed_up[2].startswith("False") and "nvidiactl is open" in warmed_up[2]
+
+
+@pytest.fixture
+def thread_in_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A library in every process of the test that starts a thread in a fork server."""
+    monkeypatch.setenv("LD_PRELOAD", str(built(THREAD, tmp_path / "libdriver.so")))
+
+
+@pytest.mark.usefixtures("thread_in_the_server")
+def test_a_fork_server_whose_librarys_thread_sleeps_has_forks(tmp_path: Path) -> None:
+    done = run_script(FORKS, tmp_path)
+    assert done.stdout == "[2] 1 done\n", done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("thread_in_the_server")
+def test_a_fork_server_whose_librarys_thread_runs_is_not_forked_and_names_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STAND_IN_THREAD_RUNS", "1")
+    done = run_script(FORKS, tmp_path)
+    refused = "warned: The fork server cannot be used: its thread driver-events ("
+    assert done.stdout.startswith(refused), done.stdout + done.stderr
+    assert done.stdout.endswith("\n[] 0 done\n")
+
+
+@pytest.mark.usefixtures("thread_in_the_server")
+def test_the_check_of_a_gpu_tells_a_librarys_thread_and_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORKER_PRELOAD_ROLE", "generate")
+    done = run_script("from benchmarks.gpu_threads import show; show('a test')", tmp_path)
+    assert re.search(
+        r"^threads after a test: python\S* .*; driver-events \(\d+\) S \(sleeping\), waits in \S+, "
+        r"system call \S+, switches \d+ \+ \d+$",
+        done.stdout,
+        re.M,
+    ), done.stdout + done.stderr
 
 
 def test_a_gpu_that_torch_cannot_use_is_said_in_one_line_and_not_tried_again(

@@ -28,6 +28,9 @@ _OUT_OF_MEMORY = re.compile(
     # torch's allocator asks NVML how much memory is left before it says that there is none, and
     # fails this assertion where NVML does not answer, as under MIG and in some containers.
     r"|NVML_SUCCESS == r INTERNAL ASSERT"
+    # cuDNN's plans need workspace: torch tries one after the other, and passes over each one's lack
+    # of memory.
+    r"|unable to find an engine to execute this computation"
     r"|DefaultCPUAllocator: (can't allocate|not enough) memory"
 )
 _DEVICE = re.compile(

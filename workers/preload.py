@@ -17,6 +17,7 @@ from workers import boot
 complete = False
 refusal: str | None = None
 NVML = "libnvidia-ml.so.1"
+ASLEEP = "S"  # the state of a thread, as Linux calls it
 IDLE = 0.2  # seconds in which a thread that waits for something does not run at all
 MOST_NVML_USERS = 64  # libraries that asked NVML and did not shut it down again
 
@@ -89,19 +90,21 @@ def _check_threads() -> None:
         return
     time.sleep(IDLE)
     after = _native_threads()
-    if busy := [name for name, state in after.items() if before.get(name) != state]:
+    # One that could run and has not been let is as it was, too.
+    busy = [t for t, now in after.items() if now != before.get(t) or ASLEEP not in now]
+    if busy:
         raise RuntimeError(f"its thread {', '.join(busy)} runs: forks of this process may hang")
 
 
 def _native_threads() -> dict[str, list[str]]:
-    """By name and id: how often each other thread has been given a processor, and whether now."""
+    """By name and id: how often each other thread has been given a processor, and its state."""
     found = {}
     for task in Path("/proc/self/task").iterdir():
         if int(task.name) != threading.get_native_id():
             name = (task / "comm").read_text().strip()
             said = (task / "status").read_text().splitlines()
-            switches = [line for line in said if "ctxt_switches" in line or line[:6] == "State:"]
-            found[f"{name} ({task.name})"] = switches
+            facts = (line.split() for line in said if "ctxt_switches" in line or "State:" in line)
+            found[f"{name} ({task.name})"] = [fact[1] for fact in facts]
     return found
 
 

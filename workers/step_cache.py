@@ -60,14 +60,14 @@ class StepCaching:
         self._mag: MagCacheConfig | None = None
         self._ratios: Any = None
         self._outer = ""  # what the pipeline calls the pass
-        self._step: float | None = None
-        self._passes = 0  # of the step
+        self._passes = 0  # since the newest step of the scheduler
         if cache is None:
             return
         self._check(type(denoiser).__name__, cache)
         self._apply(type(pipeline).__name__, cache)
         denoiser.cache_context = self._named
         put_in_front(denoiser, self._in_own_context)
+        pipeline.scheduler.step = self._ending_a_step(pipeline.scheduler.step)
 
     def fresh(self, steps: int) -> AbstractContextManager[None]:
         """Reset the cache around the drawing of one picture, or of several together."""
@@ -86,7 +86,7 @@ class StepCaching:
     def _reset(self) -> None:
         registry = HookRegistry.check_if_exists_or_initialize(self._denoiser)
         registry.reset_stateful_hooks(recurse=True)
-        self._step, self._passes = None, 0
+        self._passes = 0
 
     # -- at load -----------------------------------------------------------
 
@@ -136,15 +136,24 @@ class StepCaching:
         finally:
             self._outer = ""
 
+    def _ending_a_step(self, step: Call) -> Call:
+        """The scheduler's step, behind which passes are counted anew.
+
+        The time of a pass would tell steps apart, too, but to read it is to wait for the device.
+        """
+
+        @functools.wraps(step)  # pipelines look at its signature
+        def stepped(*args: Any, **given: Any) -> Any:
+            self._passes = 0
+            return step(*args, **given)
+
+        return stepped
+
     def _in_own_context(self, forward: Call) -> Call:
         """The denoiser's forward pass, with what belongs to one of a step's passes."""
 
         @functools.wraps(forward)
         def call(*args: Any, **kwargs: Any) -> Any:
-            time = kwargs.get("timestep", kwargs.get("t"))
-            step = float((args[1] if time is None else time).flatten()[0])
-            if step != self._step:
-                self._step, self._passes = step, 0
             self._passes += 1
             with CacheMixin.cache_context(self._denoiser, f"{self._outer} {self._passes}"):
                 return forward(*args, **kwargs)

@@ -5,7 +5,8 @@ run's own processes have no work with the page. Each look costs as much as the f
 that the looks come at growing intervals. Between them it makes small copies of large pictures.
 
 Standard input is all that ties it to its run: a line `end` says that the run has ended; its end
-without that line, that the run was killed. Either way the page is written a last time.
+without that line, that the run was killed. Either way the page is written a last time; after a kill
+only if that takes a moment, since the next run of the folder keeps the page from then on.
 """
 
 import os
@@ -26,6 +27,7 @@ from core.errors import MultiGPUError
 OFTEN = 3.0  # seconds between looks, at least
 SHARE = 0.02  # of one core that looks may take
 NICE = 19
+AFTER_A_KILL = 1.0  # seconds for the last page of a run that was killed
 
 
 class Follower:
@@ -38,10 +40,16 @@ class Follower:
         self._ended_well = False
 
     def hear(self) -> None:
-        """Wait for what standard input says; call it in a thread of its own."""
+        """Wait for what standard input says; call it in a thread of its own.
+
+        It ends the process if that is still there a moment after its run was killed.
+        """
         with suppress(OSError, ValueError):
             self._ended_well = "end" in sys.stdin.read().split()
         self._over.set()
+        if not self._ended_well:
+            time.sleep(AFTER_A_KILL)
+            os._exit(1)
 
     def run(self) -> int:
         """Follow; returns the exit code: 1 if the last page could not be written."""

@@ -150,7 +150,7 @@ class Keeper:
         probe = new_process(FORKSERVER, _tell_server, (writer,), "probe")
         pid, refusal = None, None
         try:
-            with born_with({**_server_environment(role), **self._environment}), for_us():
+            with born_with({**server_environment(role), **self._environment}), for_us():
                 self._fork_server.ensure_running()
             start_process(probe)
             writer.close()
@@ -202,7 +202,7 @@ class Keepers:
             keeper.forget_the_parents()
 
 
-def _server_environment(role: str) -> dict[str, str]:
+def server_environment(role: str) -> dict[str, str]:
     known = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     return {
         PRELOAD_ROLE: role,

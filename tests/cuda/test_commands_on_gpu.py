@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,9 +24,12 @@ from core.devices.model_choice import DEMO_MODEL
 from core.events import Event, TaskStarted
 from tests import tiny_pipelines
 from tests.conftest import PATIENCE, PROJECT, wait_until, worker_processes
-from tests.cuda.test_real_gpu import DEVICE, HOUSE, ON_CPU, generator, pixels
+from tests.cuda.test_real_gpu import DEVICE, HOUSE, ON_CPU, generator, pixels, wait_until_free
 from tests.cuda.test_real_gpu import pytestmark as pytestmark
 from tests.terminal import Terminal
+
+# Seconds until a command has drawn: several start at once here, and each imports all of torch.
+START = 3 * PATIENCE
 
 
 def run(script: str, *arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -34,7 +38,7 @@ def run(script: str, *arguments: str, folder: Path) -> "subprocess.CompletedProc
         cwd=folder,
         text=True,
         capture_output=True,
-        timeout=2 * PATIENCE,
+        timeout=START,
     )
 
 
@@ -50,14 +54,15 @@ def tweets(folder: Path, count: int, **fields: Any) -> str:
     return "tweets.json"
 
 
-def test_doctor_says_what_the_gpu_is_and_that_it_works(tmp_path: Path) -> None:
-    done = run("doctor.py", folder=tmp_path)
+def test_doctor_says_what_the_gpu_is_and_that_it_works(tmp_path: Path, settings: str) -> None:
+    # The demo model's: a machine without a network has no other one, and that is a problem there.
+    done = run("doctor.py", "--config", settings, folder=tmp_path)
     print(done.stdout)
     # A machine may have packages of its own.
     assert not re.findall(r"problem +(?!packages)\w.*", done.stdout), done.stdout + done.stderr
     if not ON_CPU:
-        assert re.search(r"\d+(\.\d+)? GB", done.stdout)
-        assert "cuda" in done.stdout.lower()
+        assert re.search(r"GPU 0\W.*\d+\.\d of \d+\.\d GiB free", done.stdout)
+        assert re.search(r"torch\W.*built for CUDA .*it sees \d GPUs?\.", done.stdout)
 
 
 def test_a_dry_run_tells_placement_and_leaves_nothing(tmp_path: Path, settings: str) -> None:
@@ -79,7 +84,7 @@ def test_the_terminal_shows_the_memory_of_the_gpu(tmp_path: Path, settings: str)
         stdout=terminal.theirs,
         stderr=terminal.theirs,
         stdin=subprocess.DEVNULL,
-        timeout=2 * PATIENCE,
+        timeout=START,
     )
     terminal.close()
     print(terminal.text[-3000:])
@@ -114,8 +119,7 @@ def test_a_killed_worker_costs_no_picture_and_no_memory(tmp_path: Path) -> None:
         results = job.results()
     assert all(r.success for r in results), [r.error for r in results]
     assert len({pixels(r) for r in results}) == 12
-    after = memory_in_use(devices)
-    assert ON_CPU or (before is not None and after is not None and after < before + 50 * 1024**2)
+    wait_until_free(devices, before)
 
 
 @pytest.mark.alone
@@ -136,9 +140,7 @@ def test_main_killed_leaves_the_gpu_empty(tmp_path: Path, settings: str) -> None
     main.kill()
     main.wait()
     assert not psutil.wait_procs(family, timeout=PATIENCE)[1]
-    if before is not None:
-        most = before + 50 * 1024**2
-        wait_until(lambda: (memory_in_use(devices) or 0) < most, "the GPU's memory to be free")
+    wait_until_free(devices, before)
     again = run("generate_images_from_tweets.py", *line[2:], "--output-dir", "out", folder=tmp_path)
     assert again.returncode == 0, again.stdout[-2000:]
     assert "40 " in again.stdout + again.stderr
@@ -167,27 +169,29 @@ def test_an_edit_keeps_what_its_mask_says(tmp_path: Path) -> None:
 
 
 def test_the_daemon_draws_on_the_gpu(tmp_path: Path, settings: str) -> None:
-    line = [sys.executable, str(PROJECT / "serve.py"), "--config", settings, "--port", "18123"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    line = [sys.executable, str(PROJECT / "serve.py"), "--config", settings, "--port", port]
     with (tmp_path / "log").open("w") as log:
         daemon = subprocess.Popen(
             [*line, "--output-dir", "served"], cwd=tmp_path, stdout=log, stderr=log
         )
     try:
-        address = "http://127.0.0.1:18123/v1/images/generations"
+        address = f"http://127.0.0.1:{port}/v1/images/generations"
         asked = {"prompt": HOUSE["prompt"], "size": "128x128", "response_format": "b64_json"}
 
         def ask() -> bytes:
             request = urllib.request.Request(
                 address, json.dumps(asked).encode(), {"Content-Type": "application/json"}
             )
-            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            with urllib.request.urlopen(request, timeout=START) as answer:
                 [picture] = json.load(answer)["data"]
             return b64decode(picture["b64_json"])
 
         def ready() -> bool:
             assert daemon.poll() is None, (tmp_path / "log").read_text()
             try:
-                urllib.request.urlopen("http://127.0.0.1:18123/healthz", timeout=5).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).close()
             except OSError:
                 return False
             return True

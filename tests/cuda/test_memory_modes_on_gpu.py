@@ -5,12 +5,10 @@ from typing import Any
 
 import pytest
 
-from core.devices.model_choice import DEMO_MODEL
 from core.memory_modes import FACTS, Mode, changes_pixels, installed
-from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.provenance import read_provenance
 from core.tasks import Result
-from tests.cuda.test_real_gpu import DEVICE, HOUSE, NEON, ON_CPU, SNOW, pixels, pytestmark
+from tests.cuda.test_real_gpu import HOUSE, NEON, ON_CPU, SNOW, generator, pixels, pytestmark
 
 __all__ = ["pytestmark"]
 
@@ -26,8 +24,7 @@ TASKS = [{**HOUSE, **lora, "output_path": f"{n}.png"} for n, lora in enumerate(O
 
 
 def drawn(folder: Path, memory: str, **workers: Any) -> list[Result]:
-    config = {"model": str(DEMO_MODEL), "device": DEVICE, "memory": memory, "workers": workers}
-    with MultiGPUImageGenerator(1, config=config, output_dir=folder) as generated:
+    with generator(folder, memory=memory, workers=workers) as generated:
         return generated.generate_batch(TASKS)
 
 

@@ -7,31 +7,34 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import ZImageTransformer2DModel
 from PIL import Image
 
-from core.devices.device import choose_devices, memory_in_use
+from core.devices.device import Device, choose_devices, memory_in_use
 from core.devices.model_choice import DEMO_MODEL
 from core.events import Event, TaskPreview
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.provenance import read_provenance
 from core.tasks import Result
-from workers.boot import open_gpus
+from demo_model import architecture
+from tests.conftest import run_script, wait_until
 
 ON_CPU = os.environ.get("CUDA_TESTS_ON_CPU") == "1"
-# Not torch.cuda.is_available(): CUDA in this process would hide what main does to it.
+# Not torch.cuda.is_available(), which asks CUDA.
 HAS_GPU = torch.version.cuda is not None and Path("/dev/nvidiactl").exists()
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not (HAS_GPU or ON_CPU), reason="needs a GPU"),
 ]
 DEVICE = "cpu" if ON_CPU else "cuda"
+DTYPE = os.environ.get("CUDA_TESTS_DTYPE", "auto")  # bfloat16 on a CPU rounds as a GPU does
 SNOW = str(DEMO_MODEL.parent / "loras" / "snow.safetensors")
 NEON = str(DEMO_MODEL.parent / "loras" / "neon.safetensors")
 HOUSE = {"prompt": "a red house on the left on grass at day", "seed": 1}
 
 
 def generator(folder: Path, **settings: Any) -> MultiGPUImageGenerator:
-    config = {"model": str(DEMO_MODEL), "device": DEVICE, **settings}
+    config = {"model": str(DEMO_MODEL), "device": DEVICE, "dtype": DTYPE, **settings}
     return MultiGPUImageGenerator(1, config=config, output_dir=folder)
 
 
@@ -41,33 +44,50 @@ def warm(tmp_path: Path) -> Iterator[MultiGPUImageGenerator]:
         yield generated
 
 
+def wait_until_free(devices: list[Device], before: int | None) -> None:
+    """Wait until a GPU has no more in use than before: the driver takes a moment to free it."""
+    if before is None:
+        assert ON_CPU
+        return
+    most = before + 50 * 1024**2
+    wait_until(lambda: (memory_in_use(devices) or 0) < most, "the GPU's memory to be free")
+
+
 def pixels(result: Result) -> bytes:
     assert result.success, result.error
     with Image.open(str(result.output_path)) as image:
         return image.tobytes()
 
 
-def test_main_opens_no_gpu(warm: MultiGPUImageGenerator) -> None:
-    assert warm.generate_batch([HOUSE])[0].success
-    assert not open_gpus()
-    assert not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+# A program of its own: this one imports diffusers, which asks CUDA for its devices.
+MAIN = """
+import sys
+from core.multi_gpu_image_generator import MultiGPUImageGenerator
+from workers.boot import open_gpus
+
+with MultiGPUImageGenerator(1, config={config!r}, output_dir="out") as generator:
+    [result] = generator.generate_batch([{task!r}])
+    print(result.status, open_gpus(), "torch" in sys.modules)
+print(open_gpus())
+"""
 
 
-def test_a_picture_is_the_same_in_the_next_process(tmp_path: Path) -> None:
+def test_main_opens_no_gpu(tmp_path: Path) -> None:
+    config = {"model": str(DEMO_MODEL), "device": DEVICE}
+    done = run_script(MAIN.format(config=config, task=HOUSE), tmp_path)
+    assert done.stdout == "done [] False\n[]\n", done.stdout + done.stderr
+
+
+def test_a_picture_is_the_same_in_the_next_process_in_the_type_of_the_device(
+    tmp_path: Path,
+) -> None:
     drawn = []
-    for name in ("first", "second"):
-        with generator(tmp_path / name) as generated:
+    own, other = ("float32", "bfloat16") if ON_CPU else ("bfloat16", "float32")
+    for dtype in ("auto", own, other):
+        with generator(tmp_path / dtype, dtype=dtype) as generated:
             drawn.append(pixels(generated.generate_batch([HOUSE])[0]))
-    assert drawn[0] == drawn[1]
+    assert drawn[0] == drawn[1] != drawn[2]
     assert len(set(drawn[0])) > 16  # and it is a picture
-
-
-def test_a_gpu_computes_in_bfloat16(warm: MultiGPUImageGenerator) -> None:
-    [result] = warm.generate_batch([HOUSE])
-    said = read_provenance(Path(str(result.output_path)))
-    assert said["used"]["width"] == 128
-    if not ON_CPU:
-        assert torch.version.cuda is not None
 
 
 def test_loras_leave_no_trace_and_come_back_the_same(warm: MultiGPUImageGenerator) -> None:
@@ -168,15 +188,28 @@ def test_a_step_cache_takes_nothing_from_the_picture_before(tmp_path: Path) -> N
 
 
 @pytest.mark.alone
-def test_a_picture_too_large_for_the_gpu_fails_alone(warm: MultiGPUImageGenerator) -> None:
+def test_a_picture_too_large_for_the_gpu_is_drawn_in_tiles_or_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if ON_CPU:
         pytest.skip("a CPU would take the host's memory")
-    huge = {**HOUSE, "width": 16384, "height": 16384, "num_inference_steps": 1}
-    good, bad, after = warm.generate_batch(
-        [HOUSE, {**huge, "output_path": "huge.png"}, {**HOUSE, "output_path": "after.png"}]
-    )
+    # As of a model that says nothing of its needs: else such a picture is refused at once.
+    monkeypatch.setattr("core.devices.memory_choice.checkpoint_of", lambda *_, **__: None)
+    # A step of such a transformer needs little, whatever the size; the decoder needs 100 GiB.
+    model = architecture.build_pipeline(dim=64, layers=1, vae_widths=(128, 256, 512, 512))
+    config = {**model.transformer.config, "axes_lens": [512, 512, 512]}
+    model.transformer = ZImageTransformer2DModel.from_config(config)
+    model.save_pretrained(tmp_path / "model")
+    small = {**HOUSE, "num_inference_steps": 1, "width": 128, "height": 128}
+    huge = {**small, "width": 8192, "height": 8192, "output_path": "huge.png"}
+    with generator(tmp_path / "out", model=str(tmp_path / "model")) as generated:
+        good, bad, after = generated.generate_batch(
+            [small, huge, {**small, "output_path": "after.png"}]
+        )
+    print(bad.status, bad.error)
     assert pixels(good) == pixels(after)
-    assert bad.status in ("failed", "done")  # on a GPU with enough memory it is drawn
+    if bad.success and choose_devices(1)[0].memory < 90 * 1024**3:
+        assert read_provenance(Path(str(bad.output_path)))["used"]["vae_tile"] >= 256
 
 
 @pytest.mark.alone
@@ -186,13 +219,12 @@ def test_a_stopped_worker_gives_its_memory_back(tmp_path: Path) -> None:
     with generator(tmp_path) as generated:
         assert generated.generate_batch([HOUSE])[0].success
         during = memory_in_use(devices)
-    after = memory_in_use(devices)
     if before is None:
         assert ON_CPU
         return
-    assert during is not None and after is not None
+    assert during is not None
     assert during > before + 100 * 1024**2  # a context and a model
-    assert after < before + 50 * 1024**2
+    wait_until_free(devices, before)
 
 
 @pytest.mark.parametrize("memory", ["full", "offload", "sequential_offload", "group_offload"])

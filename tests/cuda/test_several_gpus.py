@@ -12,7 +12,7 @@ from core.devices.model_choice import DEMO_MODEL
 from core.devices.nvml import list_gpus
 from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from tests.conftest import PROJECT
-from tests.cuda.test_real_gpu import DEVICE, HOUSE, NEON, ON_CPU, SNOW, pixels
+from tests.cuda.test_real_gpu import DEVICE, DTYPE, HOUSE, NEON, ON_CPU, SNOW, pixels
 
 GPUS = 2 if ON_CPU else len([gpu for gpu in list_gpus() if gpu.fault is None])
 pytestmark = pytest.mark.cuda
@@ -28,7 +28,7 @@ TASKS: list[dict[str, Any]] = [
 
 def drawn(folder: Path, gpus: int, **settings: Any) -> dict[str, bytes]:
     """Pixels by output, and who drew them."""
-    config = {"model": str(DEMO_MODEL), "device": DEVICE, **settings}
+    config = {"model": str(DEMO_MODEL), "device": DEVICE, "dtype": DTYPE, **settings}
     tasks = [{**task, "output_path": f"{n}.png"} for n, task in enumerate(TASKS)]
     with MultiGPUImageGenerator(gpus, config=config, output_dir=folder) as generator:
         results = generator.generate_batch(tasks)

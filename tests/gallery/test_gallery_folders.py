@@ -1,6 +1,7 @@
 """Which folders get a page, when it is written, and what it leaves alone."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -168,6 +169,34 @@ def test_a_followed_run_that_is_killed_leaves_its_page(drawn: Path, tmp_path: Pa
         follower.kill()
     assert states(folder / INDEX).count("waiting") == 1
     assert '"running":false' in (folder / INDEX).read_text("utf-8")
+
+
+def test_a_page_that_takes_long_is_given_up_with_the_run_that_was_killed(
+    drawn: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(drawn, tmp_path / "out"))
+    (folder / INDEX).unlink()
+    os.mkfifo(folder / INDEX)  # who reads it waits for who writes to it
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "apps.gallery.follower", str(folder)],
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+    )
+    try:
+        pipe = wait_until(lambda: opened_for_a_reader(folder / INDEX), "the page to be read")
+        assert follower.stdin is not None
+        follower.stdin.close()
+        assert follower.wait(30) == 1
+        os.close(pipe)
+    finally:
+        follower.kill()
+
+
+def opened_for_a_reader(pipe: Path) -> int | None:
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:  # nobody reads it
+        return None
 
 
 def test_a_long_run_is_followed_and_its_small_copies_are_there_at_its_end(

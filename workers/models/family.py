@@ -37,6 +37,7 @@ class Family:
         encoder: the method that encodes prompts, whose results are remembered.
         sequence_length: the pipeline's `max_sequence_length` as an argument; empty where its own
             default is right.
+        check_size: raises InputError for a width and height that the model has no positions for.
         encode_alone: the embeddings of one prompt, of pipelines that take a list of such.
         caption_bucket: tokens; captions are filled up to multiples of it.
         set_area: brings an edit's areas to where the pipeline looks for them; None where the
@@ -49,6 +50,7 @@ class Family:
     prepare: "Callable[[Any, PromptCuts], None]" = _nothing
     encoder: str = "encode_prompt"
     sequence_length: Callable[[Any], dict[str, int]] = _as_it_is
+    check_size: Callable[[Any, int, int], None] = _nothing
     encode_alone: "Callable[[Any, str, torch.device], torch.Tensor] | None" = None
     caption_bucket: int = 1
     set_area: Callable[[Any, EditTask], None] | None = None

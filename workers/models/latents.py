@@ -110,8 +110,11 @@ def _as_encoded(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     scale = config.get("scaling_factor") or 1.0
     if config.get("latents_mean") is not None and config.get("latents_std") is not None:
         shape = (1, -1, *(1,) * (latents.dim() - 2))
-        mean = torch.tensor(config.latents_mean).to(latents).view(shape)
-        deviation = torch.tensor(config.latents_std).to(latents).view(shape)
+        # Not blocking: else the host would wait for all that the device has to do before.
+        mean, deviation = (
+            torch.tensor(numbers).to(latents, non_blocking=True).view(shape)
+            for numbers in (config.latents_mean, config.latents_std)
+        )
         return latents * deviation / scale + mean
     return latents / scale + (config.get("shift_factor") or 0.0)
 

@@ -99,6 +99,7 @@ class NativeImageGenerator(DiffusersPipeline):
     def arguments(self, lease: Lease) -> dict[str, Any]:
         task = lease.task
         assert isinstance(task, GenerateTask)
+        self.family.check_size(self.pipeline, task.width or 0, task.height or 0)
         return {
             "prompt": task.prompt,
             **self.taken(

@@ -31,15 +31,25 @@ def captions_apart(forward: Call) -> Call:
         if mask is None:
             return forward(*args, **kwargs)
         parts = []
-        for row in range(len(mask)):
+        for row, length in enumerate(_lengths(mask)):
             own = {name: _row(value, row, len(mask)) for name, value in call.arguments.items()}
-            length = int(mask[row].sum())
             own["encoder_hidden_states"] = own["encoder_hidden_states"][:, :length]
             own["encoder_hidden_states_mask"] = None
             parts.append(forward(**own))
         return as_the_last(parts[-1], torch.cat([part[0] for part in parts]))
 
     return apart
+
+
+def _lengths(mask: Any) -> list[int]:
+    """How many tokens each row of a mask shows.
+
+    It stays with the mask, which is the same in all steps: to read it is to wait for the device.
+    """
+    if not hasattr(mask, "lengths"):
+        mask.lengths = mask.sum(-1).int().tolist()
+    lengths: list[int] = mask.lengths
+    return lengths
 
 
 def _row(value: Any, row: int, rows: int) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from diffusers.hooks._helpers import TransformerBlockRegistry
 
+from core.errors import InputError
 from workers import lora_aliases
 from workers.attention import as_the_last
 from workers.calls import Call
@@ -72,6 +73,21 @@ def caption_room(pipeline: Any) -> int:
     return int(min((table - 2) // CAPTION_BUCKET * CAPTION_BUCKET, encoder))
 
 
+def check_size(pipeline: Any, width: int, height: int) -> None:
+    """Refuse a picture with more rows or columns than a Z-Image checkpoint has positions for.
+
+    On a GPU a look beyond the table ends the whole process.
+    """
+    token = 2 * pipeline.vae_scale_factor  # pixels that a position stands for
+    _, rows, columns = pipeline.transformer.config.axes_lens
+    for name, side, positions in (("width", width, columns), ("height", height, rows)):
+        if side > positions * token:
+            raise InputError(
+                f"{name}: this checkpoint has positions for {positions * token} pixels at most "
+                f"(found {side})."
+            )
+
+
 def encode_alone(pipeline: Any, text: str, device: torch.device) -> torch.Tensor:
     """Encode one caption by itself, as [tokens, width]."""
     embeddings: torch.Tensor = pipeline._encode_prompt([text], device, **sequence_length(pipeline))[
@@ -125,6 +141,7 @@ FAMILIES.add(
     replace(
         _RELATIVE,
         prepare=encode_at_own_length,
+        check_size=check_size,
         encode_alone=encode_alone,
         caption_bucket=CAPTION_BUCKET,
     ),
