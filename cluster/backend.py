@@ -1,6 +1,7 @@
 """The workers of an engine on the nodes of a cluster, as main sees them.
 
 What the engine asks is answered from what the agents last reported, so that no network delays it.
+A device that lies on no node is main's own machine: its worker is there (`WorkersHere`).
 """
 
 import os
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from time import monotonic
 
@@ -46,12 +48,14 @@ from cluster.protocol import (
     StopFetch,
     Told,
 )
+from cluster.workers_here import WorkersHere
 from core.devices.device import Device
 from core.devices.model_choice import is_hub_model
 from core.engine.backend import Died, Joined, Leaves, Lost, Report, Said
 from core.errors import one_line
 from core.events import Listener
 from core.messages import Lease, ToWorker
+from core.processes.local_backend import LocalBackend
 from core.worker_spec import WorkerSpec
 
 ANSWER = 0.005  # seconds of a poll at least while a worker is asked whether it is silent
@@ -64,6 +68,7 @@ class _Worker:
     """Main's side of a worker.
 
     Attributes:
+        node: where it is; empty for this machine.
         sent, read: messages that it was sent, and that it is known to have read.
         said, heard: reports of it that have come, and that the engine was given.
         seen: its progress, as last reported.
@@ -103,6 +108,8 @@ class ClusterBackend:
     """
 
     def __init__(self, start: Callable[[], BridgeEnd], connect: Connect) -> None:
+        self._local_backend = partial(LocalBackend, connect.start_method, connect.supervision)
+        self._here: WorkersHere | None = None  # made when the first worker needs it
         self._inbox: queue.SimpleQueue[tuple[int, Report] | None] = queue.SimpleQueue()
         self._lock = threading.RLock()  # guards what follows
         self._nodes = Membership(
@@ -160,14 +167,16 @@ class ClusterBackend:
     def start(self, slot: str, device: Device, spec: WorkerSpec) -> None:
         with self._lock:
             assert slot not in self._workers
-            if not self._nodes.can_reach(device.node):
+            if not device.node:
+                self._here = self._here or self._begin_here(device)
+            elif not self._nodes.can_reach(device.node):
                 raise OSError(f"{device.node} is not there")
             worker = self._workers[slot] = _Worker(next(self._lives), device.node)
         self._order(worker, Start(slot, worker.life, device, spec))
 
     def send(self, slot: str, message: ToWorker) -> bool:
         worker = self._workers.get(slot)
-        if worker is None or worker.dead or self._nodes.is_cut:
+        if worker is None or worker.dead or self._cut_off(worker):
             return False
         if isinstance(message, Lease):
             self._folders.add(os.path.dirname(message.partial_path))
@@ -182,7 +191,7 @@ class ClusterBackend:
 
     def is_gone(self, slot: str) -> bool:
         worker = self._workers.get(slot)
-        return worker is None or worker.dead or self._nodes.is_cut
+        return worker is None or worker.dead or self._cut_off(worker)
 
     def has_word(self, slot: str) -> bool:
         """Also while it is not known: what was said may still be on its way from the node.
@@ -192,7 +201,7 @@ class ClusterBackend:
         worker = self._workers.get(slot)
         if worker is None:
             return False
-        if worker.said > worker.heard or self._nodes.is_cut:
+        if worker.said > worker.heard or self._cut_off(worker):
             return True
         now = monotonic()
         if worker.due_at is None:
@@ -218,7 +227,7 @@ class ClusterBackend:
             worker = self._workers.get(slot)
             if worker is None or worker.dead:
                 return
-            if not self._nodes.is_cut:
+            if not self._cut_off(worker):
                 self._order(worker, Kill(slot, worker.life))
             else:  # it is gone, or will be when the next bridge has connected
                 self._report(worker, Died(slot, CUT, by_sigkill=True, blameless=True))
@@ -256,6 +265,8 @@ class ClusterBackend:
             self._closed = True
         self._nodes.close()
         self._link.close()
+        if self._here is not None:
+            self._here.close()
         if self._nodes.lost_some:
             for folder in self._folders:
                 remove_probes(folder)
@@ -277,7 +288,29 @@ class ClusterBackend:
             self.forget(report.slot)
 
     def _order(self, worker: _Worker, order: Order) -> None:
-        self._link.send(For(worker.node, order))
+        if worker.node:
+            self._link.send(For(worker.node, order))
+        elif self._here is not None:  # else it has broken down, and the worker's death is told
+            self._here.order(order)
+
+    def _cut_off(self, worker: _Worker) -> bool:
+        """Whether nothing can be said to a worker until there is another bridge."""
+        return self._nodes.is_cut and bool(worker.node)
+
+    def _begin_here(self, device: Device) -> WorkersHere:
+        return WorkersHere(
+            device, self._local_backend, lambda report: self._hear("", report), self._here_broke
+        )
+
+    def _here_broke(self, error: BaseException) -> None:
+        """What holds the workers of this machine has broken down; the next start makes another."""
+        with self._lock:
+            self._here = None
+            for slot, worker in list(self._workers.items()):
+                if not worker.node and not worker.dead:
+                    how = f"what holds it has broken down ({error!r}); this is a defect"
+                    self._report(worker, Died(slot, how, blameless=True))
+                    self._asking.discard(slot)
 
     def _tell_all(self, order: Order) -> None:
         """Give an order to every node, also to those that come later."""
