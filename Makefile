@@ -16,8 +16,8 @@ edit: $(READY)  ## change four example pictures as an instruction says
 edit-demo: $(READY)  ## 50 example edits by the demo editor, scored by the demo judge, and the table
 	$(BIN)/python run_edit_benchmark.py --config config/edit_benchmark.yaml
 
-serve: $(READY)  ## keep the demo models loaded behind http://127.0.0.1:8000
-	$(BIN)/python serve.py --cpu-workers 2
+serve: $(READY)  ## keep the demo models loaded behind http://127.0.0.1:8000, with their LoRAs
+	$(BIN)/python serve.py --cpu-workers 2 --lora-dir demo_model/loras
 
 # Where Python is told to keep no bytecode, each of a thousand processes compiles what it imports.
 test chaos: export PYTHONDONTWRITEBYTECODE :=

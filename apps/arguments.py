@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import textwrap
 import unicodedata
 
 from core.engine_choice import S, with_engine
@@ -10,6 +11,14 @@ from core.paths import MAX_NAME_BYTES, as_text
 from core.seeds import read_seed
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Examples as they are laid out; names of options and files are not broken at their hyphens."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        words = " ".join(text.split())
+        return textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
 
 
 def command_parser(program: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -21,7 +30,7 @@ def command_parser(program: str, description: str, examples: str) -> argparse.Ar
         prog=program,
         description=description,
         epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
 

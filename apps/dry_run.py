@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +30,18 @@ def print_plan(plan: RunPlan) -> int:
 
 
 def print_plan_of(
-    generator: MultiGPUImageGenerator, inputs: Inputs, lora_folders: Sequence[Path], noun: str
+    generator: MultiGPUImageGenerator,
+    inputs: Inputs,
+    lora_folders: Sequence[Path],
+    noun: str,
+    looking: AbstractContextManager[None],
 ) -> int:
     """Print the plan of a generator's inputs; returns the command's exit code.
 
     Args:
         noun: what the inputs are called, in the plural.
+        looking: entered while they are looked at.
     """
-    return print_plan(replace(generator.plan(inputs, lora_folders), noun=noun))
+    with looking:
+        plan = generator.plan(inputs, lora_folders)
+    return print_plan(replace(plan, noun=noun))

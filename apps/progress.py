@@ -125,7 +125,7 @@ class OneLineView(View):
     """One line that is drawn over again, for notebooks and terminals that can do no more."""
 
     def __init__(self, tracker: RunTracker, log_level: str) -> None:
-        self._line = ProgressLine(tracker, sys.stderr)
+        self._line = ProgressLine(lambda: sentence(tracker.status()), sys.stderr)
         log_to(self._line.write_above, log_level)
 
     def __enter__(self) -> Self:

@@ -141,7 +141,8 @@ def _kind_line(
 
 def _wrapped(sentence: str, width: int) -> list[Text]:
     """A sentence in as many lines as it needs: what it says to do stands at its end."""
-    return [Text(line, "yellow") for line in textwrap.wrap(clean(sentence), max(1, width))]
+    lines = textwrap.wrap(clean(sentence), max(1, width), break_on_hyphens=False)
+    return [Text(line, "yellow") for line in lines]
 
 
 def _download_line(download: Download, width: int, bar: Bar) -> Text:

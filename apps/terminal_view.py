@@ -59,7 +59,8 @@ class TerminalView:
         log_to(self._write, log_level, colorize=True)
 
     def _write(self, line: str) -> None:
-        self._console.print(Text.from_ansi(line.rstrip("\n")))
+        # A line break of ours in a path or a command would be one for whoever copies it.
+        self._console.print(Text.from_ansi(line.rstrip("\n")), soft_wrap=True)
 
     def __enter__(self) -> "TerminalView":
         self._live.start()

@@ -1,6 +1,7 @@
 """The workers of an engine on the nodes of a cluster, as main sees them.
 
 What the engine asks is answered from what the agents last reported, so that no network delays it.
+A device that lies on no node is main's own machine: its worker is there (`WorkersHere`).
 """
 
 import os
@@ -9,12 +10,14 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from time import monotonic
 
 from loguru import logger
 
 from cluster.lasting_link import BridgeEnd, LastingLink
+from cluster.membership import CUT, Membership
 from cluster.model_fetch import ClusterFetch
 from cluster.probes import remove_probes
 from cluster.protocol import (
@@ -45,18 +48,19 @@ from cluster.protocol import (
     StopFetch,
     Told,
 )
+from cluster.workers_here import WorkersHere
 from core.devices.device import Device
 from core.devices.model_choice import is_hub_model
 from core.engine.backend import Died, Joined, Leaves, Lost, Report, Said
 from core.errors import one_line
 from core.events import Listener
 from core.messages import Lease, ToWorker
+from core.processes.local_backend import LocalBackend
 from core.worker_spec import WorkerSpec
 
 ANSWER = 0.005  # seconds of a poll at least while a worker is asked whether it is silent
 LONGEST_ANSWER = 0.25  # the same where the answer is long in coming
 FRESH = 1.0  # seconds for which the answer counts
-CUT = "the connection to the cluster has ended"
 
 
 @dataclass
@@ -64,6 +68,7 @@ class _Worker:
     """Main's side of a worker.
 
     Attributes:
+        node: where it is; empty for this machine.
         sent, read: messages that it was sent, and that it is known to have read.
         said, heard: reports of it that have come, and that the engine was given.
         seen: its progress, as last reported.
@@ -103,21 +108,24 @@ class ClusterBackend:
     """
 
     def __init__(self, start: Callable[[], BridgeEnd], connect: Connect) -> None:
-        self._node_timeout = connect.settings.node_timeout
+        self._local_backend = partial(LocalBackend, connect.start_method, connect.supervision)
+        self._here: WorkersHere | None = None  # made when the first worker needs it
         self._inbox: queue.SimpleQueue[tuple[int, Report] | None] = queue.SimpleQueue()
         self._lock = threading.RLock()  # guards what follows
-        self._nodes: dict[str, Node] = {}
-        self._missing: dict[str, str] = {}  # lost nodes of which the engine was not told, and why
+        self._nodes = Membership(
+            self._lock,
+            connect.settings.node_timeout,
+            lambda report: self._inbox.put((0, report)),
+            self._added,
+            self._gone,
+        )
         self._standing: list[Order] = []  # which nodes that come later are told, too
         self._fetches: dict[int, ClusterFetch] = {}
         self._workers: dict[str, _Worker] = {}
-        self._none_left: threading.Timer | None = None
-        self._is_cut = False  # the bridge has ended, and the next one has not connected yet
         self._lives, self._questions, self._numbers = count(1), count(1), count(1)
         self._first: queue.SimpleQueue[Connected | Refused | None] = queue.SimpleQueue()
         self._asking: set[str] = set()  # slots that are asked whether they are silent
         self._folders: set[str] = set()  # where results go
-        self._lost_some = False  # a bridge or a node
         self._closed = False
         self._link = LastingLink(start, connect, self._receive, self._cut, self._over)
         self._link.open()
@@ -130,18 +138,13 @@ class ClusterBackend:
 
     def expect(self, names: Collection[str]) -> None:
         """Report how the nodes that are there differ from those that the engine knows by name."""
-        with self._lock:
-            nodes = dict(self._nodes)
-        for name in sorted(set(names) - nodes.keys()):
-            self._inbox.put((0, Lost(name, "it is not there any more")))
-        for name in sorted(nodes.keys() - set(names)):
-            self._inbox.put((0, Joined(nodes[name].devices)))
+        self._nodes.expect(names)
 
     # -- what the engine asks --------------------------------------------------------------------
 
     @property
     def ready(self) -> bool:
-        return bool(self._nodes) and not self._is_cut
+        return self._nodes.ready
 
     def prepare(self, spec: WorkerSpec) -> None:
         self._tell_all(Prepare(replace(spec, name="", threads=1, parent_pid=0, memory_share=0)))
@@ -158,20 +161,22 @@ class ClusterBackend:
         )
         with self._lock:
             self._fetches[number] = fetch
-            fetch.nodes = set(self._nodes)
+            fetch.nodes = {*self._nodes.names}
         return fetch
 
     def start(self, slot: str, device: Device, spec: WorkerSpec) -> None:
         with self._lock:
             assert slot not in self._workers
-            if device.node not in self._nodes or self._is_cut:
+            if not device.node:
+                self._here = self._here or self._begin_here(device)
+            elif not self._nodes.can_reach(device.node):
                 raise OSError(f"{device.node} is not there")
             worker = self._workers[slot] = _Worker(next(self._lives), device.node)
         self._order(worker, Start(slot, worker.life, device, spec))
 
     def send(self, slot: str, message: ToWorker) -> bool:
         worker = self._workers.get(slot)
-        if worker is None or worker.dead or self._is_cut:
+        if worker is None or worker.dead or self._cut_off(worker):
             return False
         if isinstance(message, Lease):
             self._folders.add(os.path.dirname(message.partial_path))
@@ -186,7 +191,7 @@ class ClusterBackend:
 
     def is_gone(self, slot: str) -> bool:
         worker = self._workers.get(slot)
-        return worker is None or worker.dead or self._is_cut
+        return worker is None or worker.dead or self._cut_off(worker)
 
     def has_word(self, slot: str) -> bool:
         """Also while it is not known: what was said may still be on its way from the node.
@@ -196,7 +201,7 @@ class ClusterBackend:
         worker = self._workers.get(slot)
         if worker is None:
             return False
-        if worker.said > worker.heard or self._is_cut:
+        if worker.said > worker.heard or self._cut_off(worker):
             return True
         now = monotonic()
         if worker.due_at is None:
@@ -222,7 +227,7 @@ class ClusterBackend:
             worker = self._workers.get(slot)
             if worker is None or worker.dead:
                 return
-            if not self._is_cut:
+            if not self._cut_off(worker):
                 self._order(worker, Kill(slot, worker.life))
             else:  # it is gone, or will be when the next bridge has connected
                 self._report(worker, Died(slot, CUT, by_sigkill=True, blameless=True))
@@ -240,7 +245,7 @@ class ClusterBackend:
             asked = [w.asked_at for s in self._asking if (w := self._workers.get(s)) and w.asked_at]
             oldest = now - min(asked, default=now)
             timeout = max(timeout, min(LONGEST_ANSWER, oldest), ANSWER)
-        if self._is_cut:
+        if self._nodes.is_cut:
             timeout = max(timeout, LONGEST_ANSWER)
         reports: list[Report] = []
         with suppress(queue.Empty):
@@ -258,9 +263,11 @@ class ClusterBackend:
             return
         with self._lock:
             self._closed = True
-            self._wait_no_longer()
+        self._nodes.close()
         self._link.close()
-        if self._lost_some:
+        if self._here is not None:
+            self._here.close()
+        if self._nodes.lost_some:
             for folder in self._folders:
                 remove_probes(folder)
 
@@ -281,7 +288,29 @@ class ClusterBackend:
             self.forget(report.slot)
 
     def _order(self, worker: _Worker, order: Order) -> None:
-        self._link.send(For(worker.node, order))
+        if worker.node:
+            self._link.send(For(worker.node, order))
+        elif self._here is not None:  # else it has broken down, and the worker's death is told
+            self._here.order(order)
+
+    def _cut_off(self, worker: _Worker) -> bool:
+        """Whether nothing can be said to a worker until there is another bridge."""
+        return self._nodes.is_cut and bool(worker.node)
+
+    def _begin_here(self, device: Device) -> WorkersHere:
+        return WorkersHere(
+            device, self._local_backend, lambda report: self._hear("", report), self._here_broke
+        )
+
+    def _here_broke(self, error: BaseException) -> None:
+        """What holds the workers of this machine has broken down; the next start makes another."""
+        with self._lock:
+            self._here = None
+            for slot, worker in list(self._workers.items()):
+                if not worker.node and not worker.dead:
+                    how = f"what holds it has broken down ({error!r}); this is a defect"
+                    self._report(worker, Died(slot, how, blameless=True))
+                    self._asking.discard(slot)
 
     def _tell_all(self, order: Order) -> None:
         """Give an order to every node, also to those that come later."""
@@ -292,9 +321,9 @@ class ClusterBackend:
             self._send_all(order)
 
     def _send_all(self, order: Order) -> None:
-        if self._is_cut:  # the next bridge's nodes are told what stands, each once
+        if self._nodes.is_cut:  # the next bridge's nodes are told what stands, each once
             return
-        for name in self._nodes:
+        for name in self._nodes.names:
             self._link.send(For(name, order))
 
     def _stop_fetch(self, number: int) -> None:
@@ -309,20 +338,19 @@ class ClusterBackend:
 
     def _receive(self, message: FromBridge) -> None:
         match message:
-            case Connected() if self._is_cut:
-                self._connected_again(message)
+            case Connected() if self._nodes.is_cut:
+                self._nodes.connected_again(message)
             case Connected(nodes):
-                for node in nodes:
-                    self._add(node)
+                self._nodes.add(nodes)
                 self._first.put(message)
             case Refused():
                 self._first.put(message)
             case NodeJoined(node):
-                self._joined(node)
+                self._nodes.joined(node)
             case NodeLeaves(name, why):
-                self._inbox.put((0, Leaves(name, why)))
+                self._nodes.leaves(name, why)
             case NodeLost(name, why):
-                self._lost(name, why)
+                self._nodes.lost(name, why)
             case From(node, report):
                 self._hear(node, report)
 
@@ -358,107 +386,31 @@ class ClusterBackend:
         worker.dead = worker.dead or isinstance(report, Died)
         self._inbox.put((worker.life, report))
 
-    def _add(self, node: Node) -> None:
-        with self._lock:
-            self._wait_no_longer()
-            self._nodes[node.name] = node
-            for order in self._standing:
-                self._link.send(For(node.name, order))
-            for fetch in self._fetches.values():
-                fetch.nodes.add(node.name)
+    def _added(self, name: str) -> None:
+        for order in self._standing:
+            self._link.send(For(name, order))
+        for fetch in self._fetches.values():
+            fetch.nodes.add(name)
         self.wake()
 
-    def _joined(self, node: Node) -> None:
-        """A node is there, perhaps the first one after a while without any."""
-        with self._lock:
-            self._add(node)
-            self._inbox.put((0, Joined(node.devices)))
-            self._missing.pop(node.name, None)
-            self._tell_of_the_missing()
-
-    def _lost(self, name: str, why: str) -> None:
-        """A node is gone.
-
-        The engine would give the tasks up where none is left: it is told only when nobody comes.
-        """
-        with self._lock:
-            if name in self._nodes:
-                self._bury(name, why)
-                if self._nodes:
-                    self._tell_of_the_missing()
-                else:
-                    self._wait_for_a_node(f"{name}: lost: {why}. No node is left")
-
-    def _bury(self, name: str, why: str) -> None:
-        """A node's workers died without blame, and its devices are there no more."""
-        del self._nodes[name]
-        self._lost_some = True
+    def _gone(self, name: str, why: str) -> None:
+        """A node's workers died without blame."""
         for slot, worker in list(self._workers.items()):
             if worker.node == name and not worker.dead:
                 self._report(worker, Died(slot, f"{name} was lost: {why}", blameless=True))
                 self._asking.discard(slot)
         for fetch in self._fetches.values():
             fetch.node_lost(name)
-        self._missing[name] = why
-
-    def _tell_of_the_missing(self, more: str = "") -> None:
-        for name, why in self._missing.items():
-            self._inbox.put((0, Lost(name, why + more)))
-        self._missing.clear()
-
-    def _wait_for_a_node(self, why: str) -> None:
-        if self._closed or self._none_left is not None:
-            return
-        logger.warning(f"{why}; waiting {self._node_timeout:g} s.")
-        self._none_left = threading.Timer(self._node_timeout, self._nobody_came)
-        self._none_left.daemon = True
-        self._none_left.start()
-
-    def _wait_no_longer(self) -> None:
-        if self._none_left is not None:
-            self._none_left.cancel()
-            self._none_left = None
-
-    def _nobody_came(self) -> None:
-        with self._lock:
-            if self._none_left is None:  # somebody did, just now
-                return
-            self._none_left = None
-            for name in list(self._nodes):  # of the bridge that has ended
-                self._bury(name, CUT)
-            self._tell_of_the_missing(f", and no other came in {self._node_timeout:g} s")
-
-    # -- one bridge after the other ----------------------------------------------------------------
 
     def _cut(self, how: str) -> None:
-        """The bridge has ended, and with it all agents; it is not said yet which are gone."""
         with self._lock:
-            self._is_cut = self._lost_some = True
             self._asking.clear()
-            self._wait_for_a_node(f"{CUT} ({how}); connecting anew")
+            self._nodes.cut(how)
         self.wake()
 
-    def _connected_again(self, message: Connected) -> None:
-        """The next bridge is there, and nobody is left of whom the one before knew."""
-        with self._lock:
-            for name in list(self._nodes):
-                self._bury(name, CUT)
-            self._is_cut = False
-            for node in message.nodes:
-                self._joined(node)
-            names = ", ".join(node.name for node in message.nodes) or "no node is free yet"
-            logger.info(f"Connected to the cluster again: {names}.")
-
     def _over(self, how: str) -> None:
-        """There is no bridge, and none will come."""
         self._first.put(Refused(f"{CUT} {how}"))
-        with self._lock:
-            self._is_cut = True
-            self._wait_no_longer()
-            for name in list(self._nodes):
-                self._bury(name, CUT)
-            self._missing = dict.fromkeys(self._missing, f"{CUT} {how}")
-            self._tell_of_the_missing()
+        self._nodes.over(how)
 
 
 def devices_of(nodes: Sequence[Node]) -> list[Device]:

@@ -12,11 +12,14 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
 from cluster.join import address_of, end_agents_of_the_bridge_before, join
 from cluster.link import Link
+from cluster.nodes import Names, RayNode, in_use_elsewhere, may_have_more
+from cluster.placements import PROMPT, Placements
 from cluster.protocol import (
     Alive,
     Connect,
@@ -34,9 +37,7 @@ from cluster.ray_environment import before_import
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LOOK = 0.5  # seconds between looks at the cluster's nodes
 FREED = 5.0  # seconds in which the GPUs of a job that has just ended are free
-PROMPT = 10.0  # seconds for which all of the first nodes are waited for; then one will do
 BLIND = 60.0  # seconds for which the cluster's head may fail to say which nodes there are
-AGAIN = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds before an agent is placed anew on a node
 SIGNS = 4  # of life, within the time of the fence
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
@@ -58,9 +59,9 @@ class Bridge:
         self._lock = threading.RLock()
         self._relays: dict[str, Any] = {}  # by name
         self._known: set[str] = set()  # names of nodes of which main was told
-        self._placing: dict[str, int] = {}  # by Ray's id: GPUs that are meant for its agent
-        self._failures: dict[str, int] = {}  # by Ray's id: in a row
-        self._not_before: dict[str, float] = {}  # by Ray's id: monotonic time
+        self._placements = Placements(connect.most)
+        self._names = Names()
+        self._taken = False  # another job was quicker somewhere
         self._leaving: set[str] = set()
         self._problems: list[str] = []  # why nodes are not used
         self._introduced = False
@@ -83,12 +84,11 @@ class Bridge:
         """Place agents on the nodes that there are now.
 
         A slow node is waited for no longer than the others need, unless this is the run's first
-        bridge and all GPUs are counted on.
+        bridge and its GPUs are counted on, or there is no other node.
         """
-        from cluster.nodes import Names, in_use_elsewhere, list_nodes, may_have_more
+        from cluster.ray_state import list_nodes
         from cluster.relay import NotPlaced
 
-        self._names = Names()
         began = time.monotonic()
         threads: list[threading.Thread] = []
         most = self._connect.most
@@ -106,55 +106,70 @@ class Bridge:
             if was_placing and not placing:
                 continue  # what one node did not have another one may have
             waited = time.monotonic() - began
+            if waited > PROMPT and self._connect.again:  # the run goes on; others join by and by
+                break
             if self._relays:
-                will_do = most is None or self._connect.again
-                if not placing or (waited > PROMPT and will_do):
-                    return
+                if not placing or self._placements.suffice() or (waited > PROMPT and most is None):
+                    break
             elif not placing and not new:
-                in_use = in_use_elsewhere(found)
-                if self._connect.again:  # GPUs of the bridge before may be free in a moment
-                    return
-                if waited > FREED or not in_use:
+                # GPUs of the bridge before may be free in a moment, and so may be those of a job
+                # that was quicker.
+                if self._connect.again:
+                    break
+                free_soon = in_use_elsewhere(found) or self._taken
+                if waited > FREED or not free_soon:
                     break
                 time.sleep(LOOK)
-        names = ", ".join(self._names(node) for node in in_use)
-        problems = [*self._problems]
-        problems += [f"all GPUs of {names} are in use by other Ray jobs"] if names else []
-        raise NotPlaced("; ".join(problems) or "it has no node that can be used")
+        if not self._connect.again:  # what the bridge before had may not be free yet
+            self._note_what_others_have(list_nodes())
+        if not self._relays and not self._connect.again:
+            raise NotPlaced("; ".join(self._problems) or "it has no node that can be used")
 
-    def _new_relays(self, found: Any) -> list[Any]:
+    def _note_what_others_have(self, found: Sequence[RayNode]) -> None:
+        """Note whose GPUs a run does without that would have taken them."""
+        with self._lock:
+            wanted = self._placements.wanted()
+            own = {node.node_id: self._placements.gpus_of(node.node_id) for node in found}
+            # Of those it is noted why already, and Ray may not know yet that an agent's are free.
+            failed = {node.node_id for node in found if self._placements.has_failed(node.node_id)}
+        if wanted is not None and wanted <= 0:
+            return
+        others = [node for node in found if not node.leaves and node.node_id not in failed]
+        lacking = {node: node.all_gpus - node.gpus - own[node.node_id] for node in others}
+        nodes = {node: count for node, count in lacking.items() if count > 0}
+        if not nodes:
+            return
+        jobs = _whose_are(nodes)
+        for node, count in nodes.items():
+            whose = f": {jobs[node]}" if jobs.get(node) else ""
+            self._note(
+                f"{self._names(node)}: {count} of its {node.all_gpus} GPUs are in use by other "
+                f"Ray jobs{whose}"
+            )
+
+    def _new_relays(self, found: Sequence[RayNode]) -> list[Any]:
         """Relays for nodes that have none and may have one; they are counted as placed."""
-        from cluster.nodes import share_of
         from cluster.relay import Relay
 
-        relays = []
-        nothing_given = not any(node.all_gpus for node in found)
         with self._lock:
-            for node in found:
-                known = node.node_id in self._placing
-                if known or time.monotonic() < self._not_before.get(node.node_id, 0.0):
-                    continue
-                wanted = self._connect.most
-                if wanted is not None:
-                    wanted -= sum(max(1, gpus) for gpus in self._placing.values())
-                gpus = share_of(node, wanted, nothing_given)
-                if gpus is None:
-                    continue
-                self._placing[node.node_id] = gpus
-                name = self._names(node)
-                relays.append(
-                    Relay(name, node.node_id, gpus, self._connect, self._tell, self._lost)
-                )
-        return relays
+            names = {node.node_id: self._names(node) for node in found}
+            for name in [names[late] for late in self._placements.late() if late in names]:
+                words = f"{name}: waited {PROMPT:g} s for its agent; it is used when it comes"
+                self._tell(From("cluster", Remark("WARNING", words)))
+            return [
+                Relay(names[node.node_id], node, gpus, self._connect, self._tell, self._lost)
+                for node, gpus in self._placements.take(found)
+            ]
 
     def _place(self, relay: Any) -> None:
         """Have an agent on a node, to which main may be introduced then."""
-        from cluster.relay import NotPlaced
+        from cluster.relay import GpusTaken, NotPlaced
 
         try:
             relay.place()
         except Exception as error:
             self._forget(relay)
+            self._taken = self._taken or isinstance(error, GpusTaken)
             if isinstance(error, NotPlaced):
                 raise
             traceback.print_exc()
@@ -162,8 +177,13 @@ class Bridge:
         with self._lock:
             if relay.why is not None:  # it was lost at once
                 raise NotPlaced(relay.why)
-            self._relays[relay.name] = relay
-            self._failures.pop(relay.node_id, None)
+            is_wanted = self._placements.come(relay.node_id)
+            if is_wanted:
+                self._relays[relay.name] = relay
+        if not is_wanted:
+            relay.close()
+            self._forget(relay)
+            raise NotPlaced("its GPUs are not wanted any more, as others came before")
 
     def _forget(self, relay: Any) -> None:
         """A node has no agent, and may have another one in a while."""
@@ -171,11 +191,7 @@ class Bridge:
             held: Any = self._relays.get(relay.name)
             if held is relay:
                 del self._relays[relay.name]
-            self._placing.pop(relay.node_id, None)
-            failures = self._failures.get(relay.node_id, 0)
-            self._failures[relay.node_id] = failures + 1
-            wait = AGAIN[min(failures, len(AGAIN) - 1)]
-            self._not_before[relay.node_id] = time.monotonic() + wait
+            self._placements.end(relay.node_id)
 
     def _lost(self, relay: Any) -> None:
         if self.closing:
@@ -204,10 +220,9 @@ class Bridge:
                 raise NotPlaced("; ".join(self._problems))
             nodes.sort(key=lambda node: self._order.index(node.name))
             self._known.update(node.name for node in nodes)
-            self._tell(Connected(tuple(nodes), self._cluster, self._address))
+            problems = tuple(self._problems)
+            self._tell(Connected(tuple(nodes), self._cluster, self._address, problems))
             self._introduced = True
-            for problem in self._problems:
-                self._tell(From("cluster", Remark("WARNING", f"not used: {problem}")))
 
     def order(self, message: For) -> None:
         """Pass an order on; one to a lost node is dropped, as main hears of its loss."""
@@ -217,7 +232,7 @@ class Bridge:
 
     def watch(self) -> None:
         """Mind nodes that come, go and are drained, for as long as the run lasts."""
-        from cluster.nodes import list_nodes
+        from cluster.ray_state import list_nodes
 
         seen_at = time.monotonic()
         while not self.closing:
@@ -232,7 +247,7 @@ class Bridge:
             seen_at = time.monotonic()
             self._look_at(found)
 
-    def _look_at(self, found: Any) -> None:
+    def _look_at(self, found: Sequence[RayNode]) -> None:
         alive = {node.node_id for node in found}
         with self._lock:
             relays = list(self._relays.values())
@@ -317,6 +332,18 @@ def main(descriptor: int) -> None:
         if not bridge.closing:  # else Ray is gone because it is being shut down
             _break_down()
     threading.Event().wait()
+
+
+def _whose_are(nodes: Iterable[RayNode]) -> dict[RayNode, str]:
+    """Which jobs have GPUs of some nodes, as far as it is known."""
+    from cluster.holders import holdings, whose
+
+    try:
+        held = holdings()
+        return {n: whose([one for one in held if one.node_id == n.node_id]) for n in nodes}
+    except Exception:  # what Ray promises nobody is no reason to use no GPU
+        traceback.print_exc()
+        return {}
 
 
 def _wait_for(threads: list[threading.Thread], seconds: float) -> bool:

@@ -77,6 +77,10 @@ class BridgeProcess:
         """What Ray printed last; "" if that was nothing."""
         return self._log.last_line
 
+    def has_printed(self, word: str) -> bool:
+        """Whether something is in what Ray printed."""
+        return word in self._log.text
+
     def describe_end(self) -> str:
         """How it ended, and where its log is, once its connection has."""
         with suppress(subprocess.TimeoutExpired):
@@ -104,11 +108,15 @@ class _Log:
         self.path = Path(name)
 
     @property
-    def last_line(self) -> str:
+    def text(self) -> str:
         with suppress(OSError):
-            lines = self.path.read_text("utf-8", errors="replace").split("\n")
-            return next((line.strip() for line in reversed(lines) if line.strip()), "")
+            return self.path.read_text("utf-8", errors="replace")
         return ""
+
+    @property
+    def last_line(self) -> str:
+        lines = self.text.split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _start(descriptor: int, log: Path) -> "subprocess.Popen[bytes]":

@@ -10,6 +10,7 @@ from loguru import logger
 from cluster.backend import ClusterBackend, devices_of
 from cluster.bridge_process import BridgeProcess
 from cluster.lasting_link import CONNECTING
+from cluster.membership import tell_not_used
 from cluster.protocol import Connect, Connected, Refused
 from cluster.reachable import check_reachable
 from cluster.software import software_here
@@ -18,6 +19,11 @@ from core.errors import DeviceError, InputError
 from core.settings import RaySettings, SupervisionSettings
 
 WANTED = "2.60.0"
+NO_TOKEN = "InvalidAuthToken"  # is what Ray prints where a cluster demands a token
+TOKEN = (
+    "it demands a token that this command has not. Copy ~/.ray/auth_token of the machine where its "
+    "head was started to the same place here, and export RAY_AUTH_MODE=token"
+)
 
 
 class Connections:
@@ -78,21 +84,23 @@ def _connect(told: Connect) -> tuple[ClusterBackend, list[Device]]:
     backend = ClusterBackend(start, replace(told, run=uuid4().hex))
     answer = backend.connected(CONNECTING)
     if not isinstance(answer, Connected):
-        words = bridges[0].last_words
+        words, no_token = bridges[0].last_words, bridges[0].has_printed(NO_TOKEN)
         backend.close()
         place = settings.address or "auto"
         said = f" Ray's last words: {words}" if words else ""
         silent = f"it did not answer within {CONNECTING:.0f} s.{said}"
-        why = answer.why if isinstance(answer, Refused) else silent
+        why = TOKEN if no_token else answer.why if isinstance(answer, Refused) else silent
         raise InputError(f"ray.address: the cluster ({place}) cannot be used: {why}")
     devices = devices_of(answer.nodes)
     if num_gpus is not None and len(devices) < num_gpus:
         backend.close()
+        why = "".join(f" Not used: {why}." for why in answer.not_used)
         raise DeviceError(
-            f"{num_gpus} GPUs were asked for, but {answer.cluster} has {len(devices)} free."
+            f"{num_gpus} GPUs were asked for, but {answer.cluster} has {len(devices)} free.{why}"
         )
     names = ", ".join(f"{node.name} ({len(node.devices)})" for node in answer.nodes)
     logger.info(f"Ray: {answer.cluster}: {names}.")
+    tell_not_used(answer)
     return backend, devices
 
 

@@ -13,7 +13,8 @@ from cluster.ray_environment import ADDRESS, is_loopback
 
 ANSWER = 2.0  # seconds for the head of a cluster that is noted
 LOOK = 0.1  # seconds between looks at agents that are to end
-NOTE = Path("/tmp/ray/ray_current_cluster")  # where Ray notes the address of a cluster
+FOLDERS = ("RAY_TMPDIR", "TMPDIR")  # the first that is set has the folder of Ray's files
+NOTE = "ray/ray_current_cluster"  # where Ray notes the address of a cluster, in that folder
 LOCAL = "local"  # the address of a cluster that is started for the run
 
 
@@ -35,13 +36,31 @@ def join(connect: Connect, address: str) -> tuple[str, str]:
         _start_local(connect)
         return "a local cluster, started for this run", LOCAL
     import ray
+    from ray.job_config import JobConfig
+
+    from cluster.holders import COMMAND
 
     options: dict[str, Any] = {"address": address, "namespace": connect.run}
+    options["job_config"] = JobConfig(metadata={COMMAND: _command_of_main()})
     if is_loopback(address):
         options["_node_ip_address"] = "127.0.0.1"
-    ray.init(log_to_driver=False, configure_logging=False, **options)
+    try:
+        ray.init(log_to_driver=False, configure_logging=False, **options)
+    except ConnectionError:
+        if address != _noted() or not _enable_token():
+            raise
+        ray.init(log_to_driver=False, configure_logging=False, **options)
     found: str = ray.get_runtime_context().gcs_address
     return f"the cluster at {found}", found
+
+
+def _enable_token() -> bool:
+    """Have Ray show this user's token, if there is one; to a cluster of this machine alone."""
+    from ray._private.authentication.authentication_token_setup import (
+        maybe_enable_token_auth_if_token_available as enable,  # Ray itself does so for auto alone
+    )
+
+    return bool(enable(warn_if_disabled=False))
 
 
 def end_agents_of_the_bridge_before(connect: Connect) -> None:
@@ -61,10 +80,20 @@ def end_agents_of_the_bridge_before(connect: Connect) -> None:
         time.sleep(LOOK)
 
 
+def _command_of_main() -> str:
+    """What others who wait for the run's GPUs are told of it; this process's own tells nothing."""
+    try:
+        line = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
+    except OSError:  # main is gone, and this process is about to be
+        return ""
+    return " ".join(line.decode("utf-8", "replace").split("\0")).strip()
+
+
 def _noted() -> str | None:
     """The address of a cluster that was started on this machine, or that it has joined."""
     with suppress(OSError, ValueError):
-        address = NOTE.read_text("utf-8").strip()
+        folder = next(filter(None, map(os.environ.get, FOLDERS)), "/tmp")
+        address = Path(folder, NOTE).read_text("utf-8").strip()
         host, _, port = address.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=ANSWER):
             return address  # the note outlives its cluster

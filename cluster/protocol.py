@@ -211,11 +211,13 @@ class Connected:
     Attributes:
         cluster: what to call it.
         address: at which the next bridge finds it.
+        not_used: nodes, or GPUs of them, that are not there, and why.
     """
 
     nodes: tuple[Node, ...]
     cluster: str
     address: str
+    not_used: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

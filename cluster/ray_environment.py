@@ -1,8 +1,10 @@
 """What Ray has to be told before it is imported."""
 
 import os
+from secrets import token_hex
 
 ADDRESS = "RAY_ADDRESS"  # the variable that names a cluster
+AUTH_MODE = "RAY_AUTH_MODE"  # the variable that says whether a cluster demands a token
 OBJECT_STORE_BYTES = 200 * 1024**2  # of a local cluster, whose pictures lie in a shared folder
 QUICK_DETECTION = {  # of a dead node in 2.5 s in place of 14, of a stopped one in 9 in place of 64
     "health_check_initial_delay_ms": 1000,
@@ -32,6 +34,10 @@ def before_import(address: str | None) -> None:
     """
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
+    if address == "local" and AUTH_MODE not in os.environ:
+        # Else Ray makes a token in the user's home, which has the next `ray start --head` demand it
+        # of machines that have none.
+        os.environ |= {AUTH_MODE: "token", "RAY_AUTH_TOKEN": token_hex()}
     if address is not None and (address == "local" or is_loopback(address)):
         # Else Ray looks for this machine's address: for minutes, where it has no network.
         os.environ.setdefault(ONE_MACHINE, "0")

@@ -22,11 +22,18 @@ def check_reachable(address: str | None) -> None:
     host, _, port = named.rpartition(":")
     if not host or "://" in named or not port.isdecimal():
         return  # auto, local, or in a form of Ray's own
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+    why = why_unreachable(host.strip("[]"), int(port))
+    if why is not None:
         raise InputError(
-            f"ray.address: no cluster answers at {named} ({why}). Start its head there with `ray "
+            f"ray.address: no cluster answers {why}. Start its head there with `ray "
             f"start --head --port {port}`, or leave the address out for a cluster of this machine."
-        ) from None
+        )
+
+
+def why_unreachable(host: str, port: int) -> str | None:
+    """Where nobody listens, and why, as "at HOST:PORT (Connection refused)"; None if it answers."""
+    try:
+        socket.create_connection((host, port), timeout=ANSWER).close()
+    except (OSError, OverflowError) as error:
+        return f"at {host}:{port} ({getattr(error, 'strerror', None) or error})"
+    return None

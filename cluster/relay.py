@@ -27,17 +27,22 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.agent import Agent
 from cluster.courier import Courier, NodeLostError
+from cluster.holders import others_with_its_gpus, whose
 from cluster.node_files import Wanted
-from cluster.nodes import others_have_its_gpus
+from cluster.nodes import RayNode
 from cluster.protocol import Connect, From, FromAgent, FromBridge, Node, Order
+from cluster.ray_state import process_of
+from cluster.reachable import why_unreachable
 from cluster.software import changed_here
 
 PLACING = 60.0  # seconds for a new agent to answer
-TAKEN = 10.0  # seconds after which an agent without a process may wait for others' GPUs
+TASKS_SEEN = 3.0  # seconds after which Ray has been told of a task that took its GPUs
+ANSWERS = 5.0  # seconds after which an agent whose process is there should have answered
 SLICE = 0.5  # seconds between looks at an agent that does not answer
 RETRY = 0.1  # seconds before a call is made again
 CLOSING = 5.0  # seconds for an agent's workers to end
 MOST_AT_ONCE = 200  # orders
+PORTS = "machines of a cluster have to reach each other at all ports that Ray uses"
 PATIENCE = 1.5  # times the fence's seconds: by then a silent agent has ended itself
 
 
@@ -45,12 +50,16 @@ class NotPlaced(Exception):
     """There can be no agent on the node."""
 
 
+class GpusTaken(NotPlaced):
+    """Another Ray job was quicker."""
+
+
 class Relay:
     """One node with its agent.
 
     Args:
         name: of the node, as everybody but Ray calls it.
-        node_id: as Ray calls it.
+        raylet: the node, as Ray lists it.
         gpus: that the agent is to have.
         tell: tells main; safe for several threads.
         on_lost: called once when the agent is gone, from a thread of the relay.
@@ -65,41 +74,48 @@ class Relay:
     def __init__(
         self,
         name: str,
-        node_id: str,
+        raylet: RayNode,
         gpus: int,
         connect: Connect,
         tell: Callable[[FromBridge], None],
         on_lost: Callable[["Relay"], None],
     ) -> None:
-        self.name, self.node_id, self.gpus = name, node_id, gpus
+        self.name, self.node_id, self.gpus = name, raylet.node_id, gpus
+        self._raylet = raylet
         self._tell = tell
         self._on_lost = on_lost
         self._patience = PATIENCE * connect.settings.fence_timeout
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._lost = threading.Event()
         self._closing = False
-        self._software = connect.software
+        self._connect = connect
         self.why: str | None = None
-        strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        self._agent: Any = Agent.options(  # type: ignore[attr-defined]
-            name=uuid4().hex,  # by which the next bridge finds it
-            num_gpus=gpus,
-            num_cpus=0,
-            max_restarts=0,
-            max_task_retries=0,
-            scheduling_strategy=strategy,
-        ).remote(pickle.dumps(connect), dict(connect.software), gpus)
+        self._agent: Any = None
 
     def place(self) -> None:
-        """Wait for the agent, and begin to relay.
+        """Start an agent, wait for it, and begin to relay.
 
         Raises:
             NotPlaced: it does not come, or has no device.
         """
-        answer = self._first_answer()
-        if isinstance(answer, str):
+        why = why_unreachable(self._raylet.address, self._raylet.port)
+        if why is not None:
+            raise NotPlaced(f"nothing answers there {why}; {PORTS}")
+        self._agent = Agent.options(  # type: ignore[attr-defined]
+            name=uuid4().hex,  # by which the next bridge finds it
+            num_gpus=self.gpus,
+            num_cpus=0,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(self.node_id, soft=False),
+        ).remote(pickle.dumps(self._connect), dict(self._connect.software), self.gpus)
+        try:
+            answer = self._first_answer()
+            if isinstance(answer, str):
+                raise NotPlaced(changed_here(answer, self._connect.software))
+        except BaseException:
             self._end()
-            raise NotPlaced(changed_here(answer, self._software))
+            raise
         spool, devices = answer
         self._courier = Courier(AgentFiles(self), spool, self._orders.put, self._report)
         self.node = Node(self.name, tuple(replace(device, node=self.name) for device in devices))
@@ -112,15 +128,29 @@ class Relay:
             try:
                 return ray.get(asked, timeout=SLICE)
             except GetTimeoutError:
-                waited = time.monotonic() - began
+                self._check_may_come(time.monotonic() - began)
             except RayError as error:
                 raise NotPlaced(_words(error)) from None
-            if waited > TAKEN and others_have_its_gpus(self._agent, self.node_id, self.gpus):
-                self._end()
-                raise NotPlaced("its GPUs were taken by another Ray job just now")
-            if waited > PLACING:
-                self._end()
-                raise NotPlaced(f"its agent did not start within {PLACING:g} s")
+
+    def _check_may_come(self, waited: float) -> None:
+        """Raise `NotPlaced` if it is of no use to wait for the agent any more.
+
+        Args:
+            waited: seconds until now.
+        """
+        process = process_of(self._agent)
+        if process is None:
+            others = others_with_its_gpus(
+                self.node_id, self._raylet.all_gpus, self.gpus, with_tasks=waited > TASKS_SEEN
+            )
+            if others:
+                raise GpusTaken(f"its GPUs were taken just now by {whose(others)}")
+        elif waited > ANSWERS:
+            why = why_unreachable(*process)
+            if why is not None:
+                raise NotPlaced(f"its agent runs, but does not answer {why}; {PORTS}")
+        if waited > PLACING:
+            raise NotPlaced(f"its agent did not start within {PLACING:g} s")
 
     def send(self, order: Order) -> None:
         """Send an order, some time; it is lost where the agent is."""
@@ -185,7 +215,8 @@ class Relay:
         if not self._closing:
             self._end()
         self._courier.close()
-        self._on_lost(self)
+        if not self._closing:
+            self._on_lost(self)
 
     def _pass_on_reports(self) -> None:
         last, answered = 0, time.monotonic()

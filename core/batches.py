@@ -85,7 +85,7 @@ class Batches:
     def prepare(self, inputs: Inputs, lora_folders: Sequence[Path]) -> Plan:
         """Check inputs, and record what is to be done; see `MultiGPUImageGenerator.prepare`."""
         session, models = self._session, self._models
-        with self._planning:
+        with self._planning, session.tracker.headway.at("preparing"):
             claims = session.claims.begin()
             intake = BatchIntake(
                 models.roles,
@@ -110,7 +110,9 @@ class Batches:
                 more = intake.shapes(inputs)
             left = iter(inputs)
             first = chain(islice(left, first_part), repeat(InputError(ENDED)))
-            items = [intake.admit(i, next(first)) for i in range(min(first_part, len(inputs)))]
+            count = min(first_part, len(inputs))
+            places = session.tracker.headway.over("checking", range(count), count)
+            items = [intake.admit(i, next(first)) for i in places]
             planner = session.planner(intake.model_loras)
             known = planner.known(items)
             items = intake.settle(items, {} if session.overwrite else known, models.served, more)
@@ -128,7 +130,7 @@ class Batches:
 
         models, session = self._models, self._session.looking()
         try:
-            with self._planning:
+            with self._planning, session.tracker.headway.at("preparing"):
                 return plan_tasks(
                     inputs,
                     copy.deepcopy(models.roles),  # what is decided about memory is the plan's

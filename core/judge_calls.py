@@ -52,6 +52,8 @@ class JudgeCall(Section):
             row field that the prompt file lists under `fields`.
         text_from: where a question that is not written here lies; several texts follow each other.
         text_first: the text comes before the pictures.
+        edited_at: a row field with the place, from 1, at which the edited picture stands among the
+            others; without it there the order of `sees` counts. `{n}` in captions is a place then.
         captions: words before each picture of a kind; `{n}` is its number, from 1.
         answer: `scores` is `{"score": [one number per part], "reasoning": "..."}`, or one number
             under each part's name; `yes_no` is `{"score": "yes" or "no", "reasoning": "..."}`;
@@ -76,6 +78,7 @@ class JudgeCall(Section):
     text: str = ""
     text_from: Annotated[tuple[Official, ...], BeforeValidator(_listed)] = ()
     text_first: bool = False
+    edited_at: Name | None = None
     captions: dict[Picture, str] = Field(default_factory=dict)
     answer: Literal["scores", "yes_no", "lines", "final_score"] = "scores"
     parts: Annotated[tuple[str, ...], Field(min_length=1)] = ("score",)
@@ -150,14 +153,24 @@ class JudgeCall(Section):
             counts: of the pair's pictures, by kind.
             captioned: with the words before each picture, where there are any.
         """
+        pictures = [(kind, place) for kind in self.sees for place in range(counts[kind])]
+        at = self._place_of_edited(row)
+        if at is not None:
+            pictures.remove(("edited", 0))
+            pictures.insert(at - 1, ("edited", 0))
         shown: list[Piece] = []
-        for kind in self.sees:
-            for place in range(counts[kind]):
-                if captioned and kind in self.captions:
-                    shown.append(("text", self.captions[kind].replace("{n}", str(place + 1))))
-                shown.append(("picture", kind, place))
+        for number, (kind, place) in enumerate(pictures):
+            if captioned and kind in self.captions:
+                told = place if at is None else number
+                shown.append(("text", self.captions[kind].replace("{n}", str(told + 1))))
+            shown.append(("picture", kind, place))
         text: Piece = ("text", self.question(row[INSTRUCTION], row))
         return [text, *shown] if self.text_first else [*shown, text]
+
+    def _place_of_edited(self, row: Row) -> int | None:
+        """Where the edited picture stands among all; None where the order of `sees` counts."""
+        given = row.get(self.edited_at, "") if self.edited_at and "edited" in self.sees else ""
+        return int(given) if given.isdecimal() and int(given) > 0 else None
 
     @property
     def gives(self) -> tuple[str, ...]:

@@ -229,5 +229,7 @@ class JudgePrompts(Section):
 
 def _conditions_of(one: JudgeCall | Overall) -> Iterator[str]:
     yield from one.where
+    if isinstance(one, JudgeCall) and one.edited_at is not None:
+        yield one.edited_at
     for variant in one.variants:
         yield from _conditions_of(variant)

@@ -73,6 +73,15 @@ class RoleModel:
         return self.model.dtype if self.judge is None else self.judge.settings.dtype
 
     @property
+    def asks_a_server(self) -> bool:
+        """Whether its workers load no model, and ask one that is served elsewhere."""
+        return (
+            self.judge is not None
+            and not self.judge.type.loads
+            and self.judge.settings.model != SIMULATED
+        )
+
+    @property
     def reason(self) -> str:
         """A line for the log: which model it is, and why."""
         reason = self.model.reason
@@ -125,4 +134,5 @@ class RoleModel:
             self.memory,
             in_step,
             after,
+            joins=not self.asks_a_server,
         )

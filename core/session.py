@@ -106,6 +106,7 @@ class Session:
         """Another session of the same folder that only looks; this one does not count as a run."""
         other = Session(*self._given, looks_only=True)
         other._is_own = self._ledger is not None
+        other.tracker.headway = self.tracker.headway
         return other
 
     # -- the folder --------------------------------------------------------------
@@ -115,7 +116,8 @@ class Session:
         """The record of the folder, which is opened and locked at the first look."""
         with self._planning:
             if self._ledger is None:
-                self._open()
+                with self.tracker.headway.at("reading the record"):
+                    self._open()
             assert self._ledger is not None
             return self._ledger
 
@@ -205,7 +207,14 @@ class Session:
         Args:
             model_loras: of the model that is to draw.
         """
-        return Planner(self.ledger, self.root, self.overwrite, self._retry_quarantined, model_loras)
+        return Planner(
+            self.ledger,
+            self.root,
+            self.overwrite,
+            self._retry_quarantined,
+            model_loras,
+            self.tracker.headway,
+        )
 
     def begin(
         self,

@@ -95,6 +95,36 @@ def test_with_ties_accuracy_is_tiger_labs_own(rows: list[tuple[bool, int]]) -> N
     assert accuracy == pytest.approx(tiger_labs_own([not t for t in ties], differences))
 
 
+def tiger_labs_own_orders(
+    human: Sequence[int], differences: Sequence[float], epsilon: float
+) -> int:
+    """Its strict accuracy of groups of 2: epsilon for ties, else the order of the two scores."""
+    return sum(
+        abs(d) <= epsilon if h == 0 else (d > 0) == (h > 0)
+        for h, d in zip(human, differences, strict=True)
+    )
+
+
+@given(st.lists(st.tuples(st.sampled_from([-1, 0, 1]), st.floats(0.125, 9), st.booleans())))
+def test_orders_of_groups_of_two_are_tiger_labs_own(rows: list[tuple[int, float, bool]]) -> None:
+    """One that is ahead by less than a tie's epsilon is in the right order all the same."""
+    human = [h for h, _, _ in rows]
+    differences = [size if up else -size for _, size, up in rows]
+    compared = [Comparison(f"{i}a", f"{i}b", h, "2pair", group=f"{i}") for i, h in enumerate(human)]
+    # Beside them a part without ties, whose groups are right whatever epsilon the others have.
+    compared.append(Comparison("xa", "xb", 1, "3pair", group="x"))
+    scores = {"xa": 1e-9, "xb": 0.0}
+    for i, difference in enumerate(differences):
+        scores |= {f"{i}a": difference, f"{i}b": 0.0}
+    table = {row.task: row for row in accuracies(compared, scores, 10)}
+    expected = 0
+    if rows:
+        epsilon = table["2pair"].epsilon or 0.0
+        expected = tiger_labs_own_orders(human, differences, epsilon)
+        assert table["2pair"].groups_right == expected
+    assert table[ALL].groups_right == expected + 1
+
+
 def test_a_group_is_right_if_every_comparison_of_it_is() -> None:
     pairs = [candidate(f"{g}{i}", group=g, rank=i) for g in "xy" for i in range(3)]
     scores = {f"add/x{i}": 9.0 - i for i in range(3)} | {

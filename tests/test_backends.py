@@ -41,7 +41,7 @@ from core.processes.local_backend import LocalBackend
 from core.settings import load_settings
 from core.tasks import MAX_TASK_BYTES, GenerateTask
 from core.worker_spec import WorkerSpec
-from tests.cluster.relayed import relayed
+from tests.cluster.relayed import beside_nodes, relayed
 from tests.conftest import (
     PATIENCE,
     fork_server,
@@ -150,6 +150,7 @@ BACKENDS: dict[str, Callable[[], WorkerBackend]] = {
     "inline": InlineBackend,
     "on a node": lambda: relayed(lambda: local("forkserver")),
     "inline on a node": lambda: relayed(InlineBackend),
+    "here beside nodes": beside_nodes,
 }
 
 

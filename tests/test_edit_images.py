@@ -459,3 +459,30 @@ def test_ctrl_c_ends_a_run_and_the_same_command_goes_on(project: Project) -> Non
     run = project.execute(PROJECT / "edit_images.py", line)
     assert run.finish() == 0, run.errors
     assert run.output.splitlines()[0] == f"6 edits: {6 - done} done, {done} skipped"
+
+
+# -- what changed ------------------------------------------------------------------------
+
+
+def test_a_changed_mask_is_called_a_mask_and_not_a_source_picture(command: Command) -> None:
+    command.picture("a.png"), command.picture("mask.png", colour="white")
+    edit = {"instruction": "x", "source": "a.png", "mask": "mask.png"}
+    (command.folder / "edits.json").write_text(json.dumps([edit]))
+
+    def plan() -> str:
+        code, said = command.run("edits.json", "--dry-run")
+        [line] = [line for line in said.splitlines() if line.startswith("Plan: ")]
+        assert code == 0
+        return line
+
+    assert command.run("edits.json")[0] == 0
+    command.picture("mask.png", colour="black")
+    assert "1 changed (mask: 1)" in plan()
+    command.picture("a.png", colour="blue")
+    assert "1 changed (source picture: 1, mask: 1)" in plan()
+    command.picture("mask.png", colour="white")
+    assert "1 changed (source picture: 1)" in plan()
+    edit.pop("mask")
+    command.picture("a.png")
+    (command.folder / "edits.json").write_text(json.dumps([edit]))
+    assert "1 changed (mask: 1)" in plan()

@@ -96,3 +96,28 @@ def test_a_fork_of_the_program_begins_anew_and_leaves_the_servers_to_it(
     os.waitpid(child, 0)
     assert said.read_text() == "False True"
     assert known.alive and born_of(two_servers[0]) == (known.pid, "0")
+
+
+def tell_policy(writer: Connection) -> None:
+    writer.send(os.environ["OMP_WAIT_POLICY"])
+
+
+@pytest.mark.parametrize(("chosen", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_a_worker_sleep_as_they_wait_for_each_other_unless_the_user_says_otherwise(
+    chosen: str | None, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that spin on a busy machine take most of their CPU time from each other."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", chosen)
+    keeper = Keeper({})
+    server = keeper.server("simulated").result(PATIENCE)
+    reader, writer = FORKSERVER.Pipe(duplex=False)
+    keeper.start(new_process(FORKSERVER, tell_policy, (writer,), "telling"))
+    writer.close()
+    try:
+        assert reader.recv() == policy
+    finally:
+        reader.close()
+        if server is not None and server.alive:
+            os.kill(server.pid, signal.SIGKILL)

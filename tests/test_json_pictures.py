@@ -4,18 +4,24 @@ around them."""
 import base64
 import json
 import random
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from apps.edit_benchmark.encoded_pictures import decoded
 from apps.edit_benchmark.json_rows import json_rows
 from apps.edit_benchmark.json_skeleton import LEAST
 from apps.edit_benchmark.long_text import LongText
 from apps.edit_benchmark.pairs import read_pairs
 from core.errors import InputError
+from core.settings import PROJECT_DIR
 from tests.published_sets import png, written
 
 LONG = base64.b64encode(random.Random(1).randbytes(3 * LEAST)).decode()
@@ -66,7 +72,7 @@ AWKWARD: dict[str, Any] = {
 def test_rows_with_long_texts_are_what_json_says(
     what: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apps.edit_benchmark.json_skeleton._CHUNK", chunk)
+    monkeypatch.setattr("apps.edit_benchmark.json_skeleton._BUFFER", chunk)
     rows = [AWKWARD[what], {"between": 1}, AWKWARD[what], {"last": LONG}]
     for text in (json.dumps(rows), json.dumps(rows, indent=2, ensure_ascii=False)):
         file = tmp_path / "rows.json"
@@ -151,6 +157,46 @@ def test_a_text_that_is_no_base64_fails_its_pair_alone(tmp_path: Path) -> None:
     bad, good = read_pairs(written(tmp_path / "re.json", rows), tmp_path / "work").pairs
     assert bad.problem is not None and "not base64" in str(bad.problem)
     assert good.problem is None
+
+
+# Letters in full groups, padded rightly and wrongly, and what is no letter.
+ALMOST_BASE64 = st.lists(st.sampled_from(["QUJD", "QQ", "QR", "==", "=", "\n", " ", "-", "é", ","]))
+
+
+@given(ALMOST_BASE64.map(lambda parts: "".join(parts).encode()))
+def test_base64_is_what_the_standard_library_says_it_is(text: bytes) -> None:
+    try:
+        expected = base64.b64decode(b"".join(text.split()), validate=True)
+    except ValueError:
+        assert isinstance(decoded(text), InputError)
+    else:
+        assert decoded(text) == expected
+
+
+READ = """
+import sys
+if sys.argv[1] == "without":
+    sys.modules["pybase64"] = None  # as where it is not installed
+from pathlib import Path
+from apps.edit_benchmark.pairs import read_pairs
+for pair in read_pairs(sys.argv[2], Path(sys.argv[3])).pairs:
+    print(pair.problem or Path(pair.source_images[0]).name)
+"""
+
+
+def test_without_the_fast_decoder_pictures_and_errors_are_the_same(tmp_path: Path) -> None:
+    broken = "\n".join(LONG[i : i + 76] for i in range(0, len(LONG), 76))
+    texts = [LONG, broken, URL, LONG[:-1], LONG + "=", LONG + "QQ==QQ==", "é" + LONG, "QR=="]
+    rows = [{"edit_instruction_en": "x", "src_img_b64": text} for text in texts]
+    data = written(tmp_path / "re.json", rows)
+    said = []
+    for which in ("with", "without"):
+        command = [sys.executable, "-c", READ, which, str(data), str(tmp_path / which)]
+        done = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True, check=True)
+        said.append(done.stdout.splitlines())
+    assert len(said[0]) == len(texts) and said[0] == said[1]
+    good = [True, True, True, False, True, False, False, True]  # what is behind the end is let be
+    assert [line.endswith(".img") for line in said[0]] == good
 
 
 @pytest.mark.parametrize("join", [lambda rows: f"[{','.join(rows)}]", "\n".join])

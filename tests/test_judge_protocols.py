@@ -6,7 +6,7 @@ Each test computes the published statistic in its own way, from answers at rando
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ from core.devices.edit_models import judge_settings
 from core.devices.model_choice import ModelChoice
 from core.judge import load_judge
 from core.judge_protocol import JudgePrompts, PictureSize
-from core.judge_rows import Row
-from workers.judges.pictures import sized
+from core.judge_rows import Row, fields_named
+from core.messages import Lease
+from core.tasks import ScoreTask
+from tests.published_sets import written
+from workers.judges.pictures import pictures_of, sized
 
 SETTINGS = load_benchmark_settings()
 REFERENCE = {"reference": "stars", "target": "target"}
@@ -52,8 +55,26 @@ def test_geditbench_is_the_root_of_the_two_least_scores() -> None:
         assert found["O"] == math.sqrt(sc * pq)
 
 
-def test_geditbench_shows_pictures_in_the_area_of_512_by_512() -> None:
-    size = protocol("gedit.yaml").pictures
+def test_geditbench_shows_the_source_as_it_is_and_the_edit_in_its_size(tmp_path: Path) -> None:
+    """As its test_gedit_score.py: whatever the size of both, with Pillow's usual filter."""
+    prompts, colours = protocol("gedit.yaml"), random.Random(5)
+    for size, drawn in (((300, 200), (512, 512)), ((1500, 1100), (1024, 768)), ((64, 640), (9, 9))):
+        files = [tmp_path / f"{name}{size[0]}.png" for name in ("source", "edit")]
+        for file, each in zip(files, (size, drawn), strict=True):
+            small = Image.frombytes("RGB", (8, 8), colours.randbytes(192))
+            small.resize(each).save(file)
+        source, edit = map(str, files)
+        task = ScoreTask(
+            edited_image=edit, source_images=(source,), instruction="a", at_source_size=True
+        )
+        shown = pictures_of(Lease("1", 1, task, None, "", "", {}), prompts, None)
+        with Image.open(source) as image, Image.open(edit) as edited:
+            assert shown["source"][0].tobytes() == image.tobytes()
+            assert shown["edited"][0].tobytes() == edited.resize(image.size).tobytes()
+
+
+def test_pictures_can_be_shown_in_one_area_whatever_their_size() -> None:
+    size = PictureSize(area=512 * 512, exactly=True)
     for width, height in ((300, 300), (1024, 768), (977, 1311), (64, 640)):
         ratio = width / height
         wide = math.sqrt(512 * 512 * ratio)
@@ -106,6 +127,35 @@ def test_kris_shows_the_right_result_where_there_is_one() -> None:
         {"instruction": "do", "category": "viewpoint_change", "target": "target"}
     )
     assert [call.sees[-1] for call in asked] == ["edited", "target", "edited"]
+
+
+def kriss_own_order(names: Sequence[str]) -> list[tuple[int, str]]:
+    """As metrics_temporal_prediction.py sends frames: by their numbers, the predicted one, too."""
+    given = [int(name.partition("-")[2].partition(".")[0]) for name in names]
+    missing = {1, 2, 3, 4} - {*given}
+    predicted = missing.pop() if len(missing) == 1 else max(given) + 1
+    frames = [(number, "source") for number in given]
+    return sorted([*frames, (predicted, "edited")])
+
+
+@pytest.mark.parametrize("predicted", [1, 2, 3, 4])
+def test_kris_shows_the_predicted_frame_at_its_place(predicted: int, tmp_path: Path) -> None:
+    names = [f"7-{number}.jpg" for number in (1, 2, 3, 4) if number != predicted]
+    row = {"ori_img": names, "gt_img": f"7-{predicted}.jpg", "ins_en": "predict it"}
+    written(tmp_path / "temporal_prediction" / "annotation.json", {"7": row})
+    [pair] = DATA_SETS["kris"].read(tmp_path, tmp_path)
+    prompts = protocol("kris.yaml")
+    told = {"instruction": "predict it", "category": pair.category}
+    asked = prompts.asked({**told, **fields_named(pair.metadata, prompts.row_fields)})
+    for call in asked[:2]:
+        row_of_pair = {**told, **fields_named(pair.metadata, prompts.row_fields)}
+        pieces = call.pieces(row_of_pair, {"source": 3, "edited": 1})
+        pictures = [piece[1] for piece in pieces if piece[0] == "picture"]
+        order = kriss_own_order(names)
+        assert pictures == [kind for _, kind in order]
+        captions = [piece[1].split()[1] for piece in pieces[:-1] if piece[0] == "text"]
+        assert captions == [str(number) for number, _ in order]
+        assert f"Frame {predicted} was made" in str(pieces[-1][1]).replace("frame", "Frame")
 
 
 def published_rise(category: str, free: bool, said: Mapping[str, int]) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import pytest
 from core.events import TaskEnded, TaskShape, TaskStarted
 from core.status.progress_line import ProgressLine
 from core.status.tracker import RunTracker
+from core.status.words import sentence
 from core.tasks import Result
 from tests.conftest import PROJECT, wait_until
 from tests.simulated_runs import Clock
@@ -31,7 +32,7 @@ def test_the_line_says_how_far_a_run_is_and_then_how_it_ended() -> None:
     clock, stream = Clock(), io.StringIO()
     tracker = RunTracker(memory=lambda devices: None, clock=clock, ticks=clock)
     tracker.begin([TaskShape()] * 4)
-    line = ProgressLine(tracker, stream, every=0.002)
+    line = ProgressLine(lambda: sentence(tracker.status()), stream, every=0.002)
     line.start()
     wait_until(lambda: "loading 0/4" in stream.getvalue(), "the first look")
     for n in range(2):
@@ -56,7 +57,7 @@ def test_the_line_says_how_far_a_run_is_and_then_how_it_ended() -> None:
 
 def test_a_stream_that_is_closed_ends_nothing() -> None:
     stream = io.StringIO()
-    line = ProgressLine(RunTracker(), stream, every=0.001)
+    line = ProgressLine(lambda: sentence(RunTracker().status()), stream, every=0.001)
     line.start()
     stream.close()
     line.write_above("text\n")

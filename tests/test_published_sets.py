@@ -698,7 +698,7 @@ def test_whatever_a_field_holds_is_a_pair_or_a_problem(name: str, tmp_path: Path
 def test_json_is_the_same_in_pieces_of_any_size(
     chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apps.edit_benchmark.json_skeleton._CHUNK", chunk)
+    monkeypatch.setattr("apps.edit_benchmark.json_skeleton._BUFFER", chunk)
     values: list[Any] = [{"a": 'é\u2028\\"]}', "n": -12.5e3}, [1, [2]], "text", 1234567, None, {}]
     listed = written(tmp_path / "list.json", values)
     assert [value for _, value in json_rows(listed)] == values

@@ -58,7 +58,7 @@ def models() -> Iterator[Finding]:
         shown = ", ".join(f"{n} ({shown_bytes(size)})" for n, size in found.items())
         yield Finding("ok", "models there", f"{shown}.", facts={"models": found})
     else:
-        yield Finding("note", "models there", "None: a run downloads its model first.")
+        yield Finding("note", "models there", "None: a run that needs one downloads it first.")
 
 
 def _in_cache(cache: Path) -> Iterator[tuple[str, int]]:

@@ -6,6 +6,7 @@ parquet one picture at a time (`parquet_pages`).
 """
 
 import json
+import os
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from core.errors import InputError
 SUFFIXES = (".parquet", ".arrow")
 _ROWS_AT_ONCE = 1024
 _PICTURES_AT_ONCE = 4
+_PARQUET = b"PAR1"  # at both ends of a file
 _FOOTED = b"ARROW1"  # with which a file begins that has its list of batches at the end
 
 
@@ -247,7 +249,21 @@ def _readable(file: Path) -> Iterator[None]:
 
 def _damaged(file: Path, error: Exception) -> InputError:
     kind = file.suffix.lower().removeprefix(".")
-    return InputError(f"{file}: cannot be read as {kind}: {str(error).splitlines()[0]}.")
+    if kind == "parquet" and _is_cut_short(file):
+        return InputError(
+            f"{file}: is cut short: it is still being downloaded, or its download was interrupted."
+        )
+    why = str(error).splitlines()[0].rstrip(".")
+    return InputError(f"{file}: cannot be read as {kind}: {why}.")
+
+
+def _is_cut_short(file: Path) -> bool:
+    """Whether a file begins as parquet and does not end so."""
+    with suppress(OSError), file.open("rb") as stream:
+        begins = stream.read(len(_PARQUET)) == _PARQUET
+        stream.seek(-min(len(_PARQUET), file.stat().st_size), os.SEEK_END)
+        return begins and stream.read() != _PARQUET
+    return False
 
 
 def _holds_pictures(kind: Any) -> bool:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,6 +35,7 @@ from apps.edit_benchmark.settings import BenchmarkSettings, load_benchmark_setti
 from apps.edit_benchmark.summary import JudgedBy, Summary, summarise
 from apps.edit_benchmark.table import print_summary
 from apps.gallery.live import LiveGallery
+from apps.headway_view import headway_shown
 from apps.interrupts import Interrupts, unwrapped
 from apps.json_events import print_refusal
 from apps.log_lines import set_up_logging
@@ -155,18 +157,24 @@ def _run(options: argparse.Namespace, interrupts: Interrupts, backend: WorkerBac
         options.score_only,
         options.num_gpus,
     ) as run:
+        headway = run.tracker.headway
+        shown = partial(headway_shown, headway, options.progress, log_level(options), "pairs")
         if options.dry_run:
-            with TemporaryDirectory() as kept:
-                pairs = _chosen(run, options, _pairs(settings, data, Path(kept)))
-                return print_plan(run.plan(pairs)) if pairs.pairs else _nothing(run)
-        pairs = _chosen(run, options, _pairs(settings, data, run.root.folder / "sources"))
+            with TemporaryDirectory() as kept, shown():
+                with headway.at("reading the data"):
+                    pairs = _chosen(run, options, _pairs(settings, data, Path(kept)))
+                plan = run.plan(pairs) if pairs.pairs else None
+            return print_plan(plan) if plan is not None else _nothing(run)
+        with shown(), headway.at("reading the data"):
+            pairs = _chosen(run, options, _pairs(settings, data, run.root.folder / "sources"))
         if not pairs.pairs:
             return _nothing(run)
         gallery = LiveGallery(run.root.folder, settings.gallery)
         layout = LayoutFolder(run.root.folder, options.layout) if options.layout else None
         if layout is not None:
             layout.check(pairs.pairs)
-        run.prepare(pairs)
+        with shown():
+            run.prepare(pairs)
         interrupts.run = run
         with gallery, create_view(run.tracker, options.progress, log_level(options)) as view:
             run.listener = told_both(view.show, gallery.hear)

@@ -1,22 +1,20 @@
 """A comparison of runs, on the terminal and on a page."""
 
-import textwrap
 from collections.abc import Sequence
 
 from apps.edit_benchmark.compare import Comparison, ComparisonLine, Difference
 from apps.edit_benchmark.plain_table import (
     NONE,
     Row,
-    columns_of_terminal,
     letters_of,
     part_cell,
+    print_note,
     print_table,
 )
 from apps.edit_benchmark.score_names import decimals, meaning
 from apps.edit_benchmark.significance import LEVEL
 from apps.edit_benchmark.statistics import Interval
 from apps.gallery.two_runs import ComparisonTable
-from core.errors import one_line
 from core.names import counted
 
 MINUS = "\N{MINUS SIGN}"
@@ -42,7 +40,7 @@ def print_comparison(comparison: Comparison) -> None:
     columns = ["pairs", *letters, *(column for pair in pairs for column in (pair, "95 %"))]
     print_table(["category", *(["language"] if parts else [])], columns, rows)
     for note in notes_on(comparison):
-        print(textwrap.fill(one_line(note), columns_of_terminal()))
+        print_note(note)
 
 
 def notes_on(comparison: Comparison) -> list[str]:

@@ -192,7 +192,9 @@ class Edits:
             self._loras = LoraFinder(lora_folders(self._settings), self._inspector)
             layers = self._settings.editor.layers(*self._role.model.names)
             _check_default_loras(layers, self._loras)
-        every = [self._start(i, self.attempts[i].pair.source_images) for i in self._turns.first]
+        first = self._turns.first
+        counted = self._session.tracker.headway.over("checking", first, len(first))
+        every = [self._start(i, self.attempts[i].pair.source_images) for i in counted]
         every += [
             Rejected(i, self.attempts[i].name, text) for i, text in self._turns.problems.items()
         ]

@@ -11,6 +11,11 @@ from apps.edit_benchmark.long_text import LongText
 from core.errors import InputError
 from core.pictures.source_images import MAX_BYTES
 
+try:  # decodes forty times as fast, and takes exactly what the standard library takes
+    from pybase64 import b64decode as _fast
+except ImportError:
+    _fast = base64.b64decode  # type: ignore[assignment]
+
 DATA_URL = "data:"
 _DATA_URL = DATA_URL.encode()
 Picture = bytes | InputError
@@ -76,11 +81,16 @@ def decoded(text: bytes) -> Picture:
     if len(encoded) > MAX_BYTES:
         return _too_large()
     try:
-        return base64.b64decode(encoded, validate=True)
+        return _fast(encoded, validate=True)
     except (binascii.Error, ValueError):
         pass
-    try:  # with its line breaks
-        return base64.b64decode(b"".join(encoded.split()), validate=True)
+    joined = b"".join(encoded.split())  # without its line breaks
+    try:
+        return _fast(joined, validate=True)
+    except (binascii.Error, ValueError):
+        pass
+    try:  # says best what is wrong
+        return base64.b64decode(joined, validate=True)
     except (binascii.Error, ValueError) as error:
         return InputError(f"not base64 ({error}).")
 

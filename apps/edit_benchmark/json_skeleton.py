@@ -16,7 +16,7 @@ from apps.edit_benchmark.long_text import SHOWN, LongText
 from core.errors import InputError
 
 LEAST = 8192  # bytes from which on a string is left in the file; no row's own words are as long
-_CHUNK = 8 << 20
+_BUFFER = 2 << 20  # bytes; it grows where a string is longer than half of it
 _MOST = 1 << 30  # bytes of one string
 _QUOTE, _BACKSLASH = b'"', ord("\\")
 # Behind the opening quote. No other text is like this: behind a closing one stands none of these.
@@ -44,22 +44,30 @@ class Skeleton:
             raise InputError(f"{self._file}: cannot be read: {error.strerror}.") from None
 
     def _pieces(self, stream: Any) -> Iterator[bytes]:
-        buffer, place = b"", 0  # what is looked at, and where it begins in the file
+        buffer = bytearray(_BUFFER)  # one for the whole file: fresh memory costs as much as reading
+        size = place = 0  # how much of it is filled, and where it begins in the file
         given = at = 0  # up to where it was given out, and looked at
         quote = -1  # the last one before `at`; -1: unknown
-        while data := stream.read(max(_CHUNK, len(buffer) - given)):
-            buffer, place = buffer[given:] + data, place + given
+        while True:
+            kept = size - given
+            larger = bytearray(2 * len(buffer)) if kept > len(buffer) // 2 else buffer
+            memoryview(larger)[:kept] = memoryview(buffer)[given:size]
+            buffer, place = larger, place + given
             at, quote, given = at - given, max(-1, quote - given), 0
-            piece: list[bytes] = []
-            while at + LEAST <= len(buffer):
+            read = stream.readinto(memoryview(buffer)[kept:])
+            if not read:
+                break
+            size = kept + read
+            piece: list[bytes | bytearray] = []
+            while at + LEAST <= size:
                 last = buffer.rfind(_QUOTE, at, at + LEAST)
                 if last >= 0:
                     quote, at = last, last + 1
                     continue
-                end = buffer.find(_QUOTE, at + LEAST)
-                begins = _begins(buffer, quote)
+                end = buffer.find(_QUOTE, at + LEAST, size)
+                begins = _begins(buffer, quote, size)
                 if begins and end < 0:
-                    if len(buffer) - quote > _MOST:
+                    if size - quote > _MOST:
                         raise InputError(
                             f"{self._file}: a text of more than {_MOST >> 30} GiB without an end."
                         )
@@ -67,14 +75,14 @@ class Skeleton:
                 if begins and _ends(buffer, quote, end):
                     piece += [buffer[given : quote + 1], self._mark(buffer, place, quote + 1, end)]
                     given = end
-                quote, at = (end, end + 1) if end >= 0 else (-1, len(buffer))
-            kept = max(given, min(at, quote - 1 if quote >= 0 else at))
-            piece.append(buffer[given:kept])
-            given = kept
+                quote, at = (end, end + 1) if end >= 0 else (-1, size)
+            kept_from = max(given, min(at, quote - 1 if quote >= 0 else at))
+            piece.append(buffer[given:kept_from])
+            given = kept_from
             yield b"".join(piece)
-        yield buffer[given:]
+        yield bytes(buffer[:kept])
 
-    def _mark(self, buffer: bytes, place: int, start: int, end: int) -> bytes:
+    def _mark(self, buffer: bytearray, place: int, start: int, end: int) -> bytes:
         beginning = buffer[start : start + SHOWN].decode("ascii", "replace")
         self._long.append(LongText(beginning, self._file, place + start, end - start))
         return f"\\u0000{self._sign[1:]}{len(self._long) - 1}".encode()
@@ -93,13 +101,13 @@ class Skeleton:
         return value
 
 
-def _begins(buffer: bytes, quote: int) -> bool:
+def _begins(buffer: bytearray, quote: int, size: int) -> bool:
     """Whether an encoded string begins at a quote."""
     if quote < 1 or buffer[quote - 1] == _BACKSLASH:
         return False
-    return _ENCODED.match(buffer, quote + 1) is not None
+    return _ENCODED.match(buffer, quote + 1, size) is not None
 
 
-def _ends(buffer: bytes, quote: int, end: int) -> bool:
+def _ends(buffer: bytearray, quote: int, end: int) -> bool:
     """Whether the string that begins at one quote ends at the next one."""
     return buffer[end - 1] != _BACKSLASH and buffer.find(b"\n", quote, end) < 0

@@ -12,6 +12,7 @@ from typing import Literal
 
 from loguru import logger
 
+from apps.edit_benchmark.completeness import check_complete, check_pictures
 from apps.edit_benchmark.data_set import DATA_SETS, MAPPED, DataSet, form_of
 from apps.edit_benchmark.embedded import Embedded, unpacked
 from apps.edit_benchmark.mapped import Fields, Mapped
@@ -77,10 +78,12 @@ def read_pairs(
         with_pictures: those inside of tables are written to `work_folder`; else they stay there.
 
     Raises:
-        InputError: nothing there, nothing that is read here, or a choice of what is not there.
+        InputError: nothing there, nothing that is read here, not all of it there, or a choice of
+            what is not there.
         StorageError: `work_folder` cannot be written.
     """
     path = find_data(data)
+    check_complete(path)
     name = path.stem if path.is_file() else path.name
     form = MAPPED if fields else form_of(path)
     data_set: DataSet = Mapped(fields) if fields else DATA_SETS[form]
@@ -94,6 +97,7 @@ def read_pairs(
         number = len(chosen.pairs)
         are = f"{counted(number, 'pair')} of {name} {'is' if number == 1 else 'are'} chosen"
         logger.info(f"{are}; {_how_many(known, usual.pairs)}.")
+    check_pictures(chosen.pairs)
     return chosen.unpacked(work_folder) if with_pictures else chosen
 
 

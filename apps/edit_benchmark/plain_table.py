@@ -5,6 +5,7 @@ its own.
 """
 
 import shutil
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
@@ -46,6 +47,12 @@ def part_cell(language: str | None, subset: Subset | None) -> str:
 
 def columns_of_terminal() -> int:
     return shutil.get_terminal_size((PIPED, 24)).columns
+
+
+def print_note(text: str) -> None:
+    """Print a sentence in lines of the terminal's width. Words, such as paths, stay whole."""
+    width = columns_of_terminal()
+    print(textwrap.fill(one_line(text), width, break_long_words=False, break_on_hyphens=False))
 
 
 def print_table(keys: Sequence[str], figures: Sequence[str], rows: Sequence[Row]) -> None:

@@ -63,7 +63,8 @@ class Scores:
 
         Each edit is hashed once: it is looked at for the plan, and scored after it.
         """
-        items = {edit.position: self._admit(edit) for edit in edits}
+        counted = self._session.tracker.headway.over("checking scores of", edits, len(edits))
+        items = {edit.position: self._admit(edit) for edit in counted}
         known = {} if self._session.overwrite else self._planner.known(list(items.values()))
         settled = self._role.settle(list(items.values()), known)
         self._admitted = dict(zip(items, settled, strict=True))

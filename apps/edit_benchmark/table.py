@@ -1,6 +1,5 @@
 """What a run prints at its end: the table of its scores, and that of several judges."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -10,9 +9,9 @@ from apps.edit_benchmark.parts import Subset
 from apps.edit_benchmark.plain_table import (
     NONE,
     Row,
-    columns_of_terminal,
     letters_of,
     part_cell,
+    print_note,
     print_table,
 )
 from apps.edit_benchmark.score_names import decimals, explain
@@ -58,9 +57,9 @@ def print_summary(summary: Summary, folder: Path) -> None:
     _print_figures(summary)
     drifts = [DRIFT] if summary.overall.drift else []
     for note in (*explain(summary.names), NOTE, *drifts):
-        print(textwrap.fill(note, columns_of_terminal()))
+        print_note(note)
     if summary.best_of is not None:
-        print(textwrap.fill(_best_of(summary.best_of), columns_of_terminal()))
+        print_note(_best_of(summary.best_of))
     if len(summary.judges) > 1:
         _print_judges(summary)
 

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -10,6 +11,7 @@ from loguru import logger
 
 from apps.arguments import log_level
 from apps.dry_run import print_plan_of
+from apps.headway_view import headway_shown
 from apps.interrupts import Interrupts, unwrapped
 from apps.json_events import print_refusal
 from apps.log_lines import set_up_logging
@@ -128,6 +130,14 @@ def create_generator(
     )
 
 
+def headway_of(
+    generator: MultiGPUImageGenerator, options: argparse.Namespace, noun: str
+) -> AbstractContextManager[None]:
+    """Shows how far a generator's look at its inputs has come, while it is entered."""
+    headway = generator.tracker.headway
+    return headway_shown(headway, options.progress, log_level(options), noun)
+
+
 def do(
     work: Work,
     options: argparse.Namespace,
@@ -160,6 +170,7 @@ def do(
     if told and source.passed_over is not None:
         logger.warning(source.passed_over)
     generator = create()
+    looking = headway_of(generator, options, f"{source.noun}s")
     try:
         if asks_for(options, CHOICE):
             from apps.picture_commands.task_options import chosen_of
@@ -171,9 +182,10 @@ def do(
                 print(one_line(f"Nothing is {verb}: no {source.noun} fits.{place}"))
                 return ALL_DONE
         if options.dry_run:
-            return print_plan_of(generator, inputs, [source.folder], f"{source.noun}s")
+            return print_plan_of(generator, inputs, [source.folder], f"{source.noun}s", looking)
         run = Run(generator, interrupts, options.progress, log_level(options))
-        plan = generator.prepare(inputs, [source.folder])
+        with looking:
+            plan = generator.prepare(inputs, [source.folder])
         if again is not None:
             again.expect(plan)
         results: list[Result] = []

@@ -20,6 +20,7 @@ from apps.server.daemon import SIGNALS, serve
 from apps.server.settings import ServerSettings, load_server_settings
 from core.engine.backend import WorkerBackend
 from core.errors import InputError, MultiGPUError
+from core.settings_file import laid_over
 from core.validation import describe
 
 STOPPED, UNUSABLE_INPUT = 0, 2
@@ -50,6 +51,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--host", metavar="ADDRESS", help="where to listen (default: 127.0.0.1)")
     add("--port", type=int, metavar="N", help="the port (default: 8000; 0: any that is free)")
     add("--output-dir", metavar="DIR", help="queue, pictures and their record")
+    add("--lora-dir", metavar="DIR", help="the folder of LoRAs that requests may name")
     add("--gpu-ids", type=gpu_ids, metavar="0,2,4", help="which of the visible GPUs")
     add("--cpu-workers", type=int, metavar="N", help="without a GPU: workers (default: 1)")
     add_engine_options(parser)
@@ -80,6 +82,8 @@ def main(argv: Sequence[str] | None = None, backend: WorkerBackend | None = None
 
 def _settings(options: argparse.Namespace) -> ServerSettings:
     settings = load_server_settings(options.config)
+    if options.lora_dir is not None:
+        settings = laid_over(settings, {"lora_dir": options.lora_dir}, load_server_settings)
     given = {
         name: value
         for name in ("host", "port", "output_dir", "drain_timeout")

@@ -23,6 +23,7 @@ from apps.picture_commands.command import (
     Work,
     create_generator,
     do,
+    headway_of,
     run_command,
 )
 from apps.picture_commands.options import CHOICE, VARIANTS
@@ -116,10 +117,11 @@ def _run_batch(
     path = user_path(options.tweets, "TWEETS")
     name = name_of_run(as_text(path.stem))
     generator = create_generator(options, settings, name, options.tweets, backend)
+    looking, lora_folders = headway_of(generator, options, "requests"), [path.absolute().parent]
     if options.dry_run:
         with TemporaryDirectory() as kept:
             batch = LocalBatch(generator, path, limit=options.limit, kept_in=Path(kept))
-            code = print_plan_of(generator, batch, [path.absolute().parent], "pictures")
+            code = print_plan_of(generator, batch, lora_folders, "pictures", looking)
         if batch.refusal is not None:
             logger.error(batch.refusal)
             return UNUSABLE_INPUT
@@ -129,7 +131,8 @@ def _run_batch(
         if batch.refusal is not None:
             logger.error(batch.refusal)
         run = Run(generator, interrupts, options.progress, log_level(options))
-        plan = generator.prepare(batch, [path.absolute().parent])
+        with looking:
+            plan = generator.prepare(batch, lora_folders)
         results: list[Result] = []
         draws = "generate" in batch.roles
         tally = run.execute(plan, "pictures", WHY_MOVED, draws, results.append)

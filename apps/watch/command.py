@@ -112,7 +112,7 @@ def _once(watched: Watched, as_json: bool) -> int:
         from apps.terminal_view import bar_of
 
         console = Console()
-        for line in look_lines(look, console.width, sys.maxsize, bar_of(console)):
+        for line in look_lines(look, console.width, sys.maxsize, bar_of(console), whole=True):
             console.print(line, soft_wrap=True)
     return _code(look)
 
@@ -136,7 +136,9 @@ def _follow(watched: Watched, as_json: bool) -> int:
 
 def _follow_on_terminal(watched: Watched) -> int:
     from rich.console import Console
+    from rich.text import Text
 
+    from apps.cells import clean
     from apps.terminal_view import bar_of, live_lines
 
     console = Console()
@@ -145,7 +147,10 @@ def _follow_on_terminal(watched: Watched) -> int:
         while not look.is_over:
             time.sleep(EVERY)
             look = _patient(watched.look())
-    return _code(look)
+        last, look = look, replace(look, title="")
+    if last.title:  # it may hold a command, which is there to be copied
+        console.print(Text(clean(last.title), "yellow"), soft_wrap=True)
+    return _code(last)
 
 
 def _patient(look: Look) -> Look:

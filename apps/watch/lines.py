@@ -1,5 +1,7 @@
 """A look at a run as lines of a terminal. Pure."""
 
+import sys
+
 from rich.text import Text
 
 from apps.cells import clean, cut
@@ -10,15 +12,20 @@ from core.status.words import sentence
 MOST_FAILURES = 5
 
 
-def look_lines(look: Look, width: int, most: int, bar: Bar) -> list[Text]:
-    """What a watcher's terminal shows: the place, the run, and the newest failures below it."""
-    head = [Text(cut(clean(look.place), width), "bold")]
+def look_lines(look: Look, width: int, most: int, bar: Bar, whole: bool = False) -> list[Text]:
+    """What a watcher's terminal shows: the place, the run, and the newest failures below it.
+
+    Args:
+        whole: place and failures are not cut at the width, and the terminal breaks their lines.
+    """
+    room = sys.maxsize if whole else width
+    head = [Text(cut(clean(look.place), room), "bold")]
     if look.title:
         head.append(Text(clean(look.title), "yellow"))
     if look.status is None:
         return head
     failures = [
-        Text(cut(clean(f"{f.task_id}: {f.error or f.status}"), width), "red")
+        Text(cut(clean(f"{f.task_id}: {f.error or f.status}"), room), "red")
         for f in look.status.failures[-MOST_FAILURES:]
     ]
     return [

@@ -35,7 +35,7 @@ SECONDS = (1.0, 3.5, 10.0)  # of a task, for the driver
 MEAN_WORK = sum(width * height for width, height in SIDES) / len(SIDES) / MEGAPIXEL
 BOUND_US = 50.0
 PARTS = ("decisions", "runs", "memory", "driver")
-LOOKS = (10_000, 100_000, 300_000)  # ended tasks
+FIRST_LOOK, LOOKS = 10_000, 50_000  # ended tasks, and between looks from then on
 
 
 def in_a_process(call: Callable[..., T], *args: object) -> T:
@@ -89,10 +89,10 @@ def runs(
     return found
 
 
-def memory(tasks: int, base: str | None) -> MemoryOutcome:
+def memory(tasks: int, gpus: int, base: str | None) -> MemoryOutcome:
     """The whole program with workers that take no time."""
-    looks = [look for look in LOOKS if look <= tasks]
-    one = in_a_process(measure_memory, tasks, looks, base)
+    looks = [FIRST_LOOK, *range(LOOKS, tasks + 1, LOOKS)]
+    one = in_a_process(measure_memory, tasks, looks, gpus, base)
     print("\n| ended | MB of the driver | bytes a task since then |")
     print("| --- | --- | --- |")
     for ended, resident, each in zip(one.ended, one.resident, ["", *one.each], strict=True):
@@ -197,7 +197,9 @@ def main() -> None:
     ran: list[Outcome] = []
     if "runs" in parts:
         ran = runs(gpus, tasks, options.loras, options.slow, options.ledgers)
-    kept = memory(max(tasks[0], LOOKS[1]), options.ledgers) if "memory" in parts else None
+    kept = None
+    if "memory" in parts:
+        kept = memory(max(tasks[0], 2 * LOOKS), gpus[0], options.ledgers)
     drove: list[DriverOutcome] = []
     if "driver" in parts:
         drove = driver(gpus, options.seconds or SECONDS, options.each, options.ledgers)

@@ -27,7 +27,6 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.tasks import Result
 from core.worker_spec import WorkerSpec
 
-GPUS = 8
 WAITING = 5_000  # tasks in memory, so that what grows is what has ended
 SHA256 = "0" * 64
 USED = {"model": "simulated", "width": 1024, "height": 1024, "num_inference_steps": 8}
@@ -150,7 +149,7 @@ class _Prompts:
             }
 
 
-def measure(tasks: int, looks: list[int], base: str | None = None) -> MemoryOutcome:
+def measure(tasks: int, looks: list[int], gpus: int, base: str | None = None) -> MemoryOutcome:
     """Run so many tasks, and look at the memory of this process when some of them have ended.
 
     Args:
@@ -171,7 +170,7 @@ def measure(tasks: int, looks: list[int], base: str | None = None) -> MemoryOutc
     with TemporaryDirectory(prefix="bench-", dir=base) as name:
         settings = {"model": "simulated", "device": "cpu"}
         generator = MultiGPUImageGenerator(
-            GPUS, config=settings, output_dir=Path(name) / "out", backend=InstantWorkers()
+            gpus, config=settings, output_dir=Path(name) / "out", backend=InstantWorkers()
         )
         with generator:
             generator.run(generator.prepare(_Prompts(tasks), []), told)

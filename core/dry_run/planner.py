@@ -66,7 +66,8 @@ def plan_tasks(
         session.kept_seed(),
         session.claims.begin(),
     )
-    items = [intake.admit(i, given) for i, given in enumerate(inputs)]
+    counted = session.tracker.headway.over("checking", inputs, len(inputs))
+    items = [intake.admit(i, given) for i, given in enumerate(counted)]
     planner = session.planner(intake.model_loras)
     known = {} if session.overwrite else planner.known(items)
     refusal = None

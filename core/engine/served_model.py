@@ -33,6 +33,7 @@ class ServedModel:
             load; without it their slots are given up.
         in_step: workers wait for each other after every task (`enable_batch_sync`).
         after: name of the model whose results are this one's input, if there is one.
+        joins: it is also served on devices of machines that join.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class ServedModel:
         memory: MemoryChoice | None = None,
         in_step: bool = False,
         after: str | None = None,
+        joins: bool = True,
     ) -> None:
         self.name = name
         self.devices = list(devices)
@@ -54,6 +56,7 @@ class ServedModel:
         self.fetch: Fetch | None = None  # brings the model's files here, while it does
         self.fetch_has_begun = False
         self.after = after
+        self._joins = joins
         self.folder = ""  # where a hub's model lies; empty for other models
         self.times = TaskTimes(rules)
         self.barrier = Barrier() if in_step else None
@@ -76,6 +79,8 @@ class ServedModel:
         Devices that cannot be shared out so, as where a machine has fewer than a worker needs,
         stay idle for this model, and that is said.
         """
+        if not self._joins:
+            return []
         first = self.devices[0]
         try:
             shared = share_out(devices, first.count, first.sharers, asked_for=False)

@@ -21,7 +21,8 @@ from core.model_settings import Dtype
 from core.tasks import ScoreTask, Task, task_from_json
 
 MOST_IN_VAIN = 200  # results that nothing explained: the others are taken to be like them
-MODEL, DTYPE, DRAWING = "model", "dtype", "drawing of this program"
+MODEL, DTYPE = "model", "dtype"
+_WORK = {"edit": "editing", "score": "judging"}  # by role
 MODEL_LORA, SCHEDULE = "model LoRA", "noise schedule"
 # What a setting beside the model is called, and what it is where nothing is said of it.
 _BESIDE_MODEL = {
@@ -70,7 +71,7 @@ class Comparison:
         found = [
             *of_fields(admitted, task, made),
             *of_loras(admitted, task, made),
-            *of_files(admitted, made),
+            *of_files(admitted, task, made),
         ]
         found += self._of_maker(admitted, made, task, explained=bool(found))
         return found or [Change("version or settings of this program")]
@@ -96,9 +97,10 @@ class Comparison:
             found.append(Change(DTYPE, (maker.dtype, admitted.dtype), True))
         newest = kind_of(task).version
         if maker.version != newest:
-            found.append(Change(DRAWING, (f"{maker.version}", f"{newest}"), True))
+            work = f"{_WORK.get(task.role, 'drawing')} of this program"
+            found.append(Change(work, (f"{maker.version}", f"{newest}"), True))
         if maker.readings != admitted.contents.readings and not explained:
-            found.append(Change("reading of source pictures"))
+            found.append(Change("reading of pictures"))
         return found
 
     def _of_model(self, before: Identity, after: Identity, made: Made) -> list[Change]:

@@ -1,7 +1,8 @@
 """Differences between a task and the one that a result was made for: fields, LoRAs, pictures."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from core.intake.admission import Admitted
 from core.intake.made import Made
 from core.intake.task_kinds import undeciding_fields
 from core.lora_stack import CheckedLora, counting, hashes_of
-from core.tasks import ScoreTask, Task, fields_of
+from core.tasks import Task, fields_of, paths_in
 
 TEXTS = ("prompt", "negative_prompt", "instruction")  # too long for a line: only counted
 _WORDS = {  # of fields that have other names in files than in tasks
@@ -17,6 +18,13 @@ _WORDS = {  # of fields that have other names in files than in tasks
     "negative_prompt": "negative prompt",
     "lora_strength": "LoRA strength",
     "picture_quality": "quality of the file",
+}
+_PICTURES = {
+    "source_images": "source picture",
+    "mask": "mask",
+    "edited_image": "edited picture",
+    "target_images": "picture of a right result",
+    "reference_images": "reference picture",
 }
 _APART = {"width", "height", "lora_strength"}  # not compared field by field
 
@@ -92,19 +100,27 @@ def _names(loras: Iterable[CheckedLora]) -> str:
     return " + ".join(sorted(_lora_name(lora.path) for lora in loras)) or "none"
 
 
-def of_files(admitted: Admitted, made: Made) -> list[Change]:
-    before, after = made.files, list(admitted.contents.pictures.values())
-    found = []
-    if isinstance(admitted.task, ScoreTask):
-        edited = len(set(admitted.task.source_images) - {admitted.task.edited_image})
-        if before[edited : edited + 1] != after[edited : edited + 1]:
-            found.append(Change("edited picture"))
-        if before[edited + 1 :] != after[edited + 1 :]:
-            found.append(Change("pictures of a right result, or further ones"))
-        before, after = before[:edited], after[:edited]
-    if before != after:
-        found.append(Change("source picture"))
-    return found
+def of_files(admitted: Admitted, task: Task, made: Made) -> list[Change]:
+    """Differences of the pictures that a task reads, by the fields that name them."""
+    now = list(admitted.contents.pictures.values())
+    before, after = _contents(task, made.files), _contents(admitted.task, now)
+    if before is None or after is None:  # what it says does not go together
+        return [] if made.files == now else [Change("pictures that it is made from")]
+    return [Change(_PICTURES[name]) for name in after if before[name] != after[name]]
+
+
+def _contents(task: Task, hashes: Sequence[str]) -> dict[str, list[str]] | None:
+    """Content hashes of a task's pictures by field; None if these are not as many.
+
+    Args:
+        hashes: of all its pictures. One that several fields name is there once.
+    """
+    paths = {name: paths_in(getattr(task, name)) for name in task.picture_fields}
+    every = dict.fromkeys(chain.from_iterable(paths.values()))
+    if len(every) != len(hashes):
+        return None
+    content = dict(zip(every, hashes, strict=True))
+    return {name: [content[path] for path in some] for name, some in paths.items()}
 
 
 def _sides(task: Task) -> tuple[int | None, int | None]:

@@ -7,6 +7,7 @@ from functools import partial
 
 from loguru import logger
 
+from core.headway import Headway
 from core.intake.admission import Admitted, Item, Rejected
 from core.intake.assessment import Assessed, assess, entry_of_file, refused
 from core.intake.changes import Comparison
@@ -102,6 +103,7 @@ class Planner:
     Args:
         overwrite: redo what is done, and keep nothing of it.
         model_loras: of the model that is to draw.
+        headway: told of long comparisons.
     """
 
     def __init__(
@@ -111,7 +113,9 @@ class Planner:
         overwrite: bool,
         retry_quarantined: bool,
         model_loras: Sequence[ModelLora] = (),
+        headway: Headway | None = None,
     ) -> None:
+        self._headway = headway or Headway()
         self._ledger = ledger
         self._root = root
         self._overwrite = overwrite
@@ -120,7 +124,8 @@ class Planner:
 
     def known(self, items: Sequence[Item]) -> dict[str, Entry]:
         """What earlier runs left of inputs, by the key of their output."""
-        return self._ledger.entries_of([i.output.key for i in items if isinstance(i, Admitted)])
+        with self._headway.at("reading the record"):
+            return self._ledger.entries_of([i.output.key for i in items if isinstance(i, Admitted)])
 
     def begin(
         self,
@@ -140,7 +145,7 @@ class Planner:
             InputError: the folder says nowhere whose it is, and its results are another input's.
         """
         known = self.known(admitted) if known is None else known
-        assessed = [self._assess(item, known) for item in admitted]
+        assessed = self._assess_all(admitted, known)
         summary = PlanSummary.of(self._standings(assessed, known))
         if claim is not None:
             if not claim.check() and self._is_of_others(assessed):
@@ -149,9 +154,10 @@ class Planner:
         for unfinished in self._ledger.open_leases():
             self._root.sweep(unfinished)
         before: dict[str, Entry] = {}
-        for one in assessed:
+        for one in self._headway.over("comparing what changed", assessed, len(assessed)):
             self._remember(one, known, before)
-        batch = self._ledger.begin_batch([one.entry for one in assessed])
+        with self._headway.at("recording the plan"):
+            batch = self._ledger.begin_batch([one.entry for one in assessed])
         if claims is not None:
             claims.recorded_by(partial(self._ledger.position_in, batch))
         _give_up_settled(claims, assessed)
@@ -194,7 +200,11 @@ class Planner:
     def look(self, items: Sequence[Item]) -> list[tuple[Standing, list[Change]]]:
         """How inputs stand that are not planned yet; nothing is recorded."""
         comparison, known = Comparison(self._lora_names), self.known(items)
-        return [_reasons(self._assess(item, known), comparison) for item in items]
+        return [_reasons(one, comparison) for one in self._assess_all(items, known)]
+
+    def _assess_all(self, items: Sequence[Item], known: Mapping[str, Entry]) -> list[Assessed]:
+        counted = self._headway.over("comparing", items, len(items))
+        return [self._assess(item, known) for item in counted]
 
     def _assess(self, item: Item, known: Mapping[str, Entry]) -> Assessed:
         if isinstance(item, Rejected):
@@ -236,7 +246,7 @@ class Planner:
             InputError: as `begin` raises it.
         """
         known = self.known(items)
-        assessed = [self._assess(item, known) for item in items]
+        assessed = self._assess_all(items, known)
         if claim is not None and not claim.check() and self._is_of_others(assessed):
             claim.refuse_as_foreign()
         standings = self._standings(assessed, known)
@@ -246,7 +256,8 @@ class Planner:
         self, assessed: Sequence[Assessed], known: Mapping[str, Entry]
     ) -> list[tuple[Standing, list[Change]]]:
         comparison = Comparison(self._lora_names)
-        standings = [_reasons(one, comparison) for one in assessed]
+        counted = self._headway.over("comparing what changed", assessed, len(assessed))
+        standings = [_reasons(one, comparison) for one in counted]
         moves = MovedTasks(assessed, known, self._ledger)
         for place, one in enumerate(assessed):
             standing, changes = standings[place]

@@ -16,6 +16,7 @@ from loguru import logger
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from core.errors import InputError
+from core.lfs_pointers import HOW_TO_GET, is_pointer
 from core.paths import user_path
 from core.pictures import jp2, srgb
 from core.pictures.eight_bits import depth_of
@@ -71,6 +72,10 @@ def inspect_image(path: str | Path, what: str = "source_images") -> SourceImage:
             raise InputError(f"{what}: {shown_path(str(path))} is not a file.")
         if file.stat().st_size > MAX_BYTES:
             raise InputError(f"{what}: {path} is larger than {MAX_BYTES // 1024**2} MiB.")
+        if is_pointer(file):
+            raise InputError(
+                f"{what}: {path} is a Git LFS pointer and not the picture: {HOW_TO_GET}."
+            )
         with _quiet(), _opened(file, what) as image:
             width, height = image.size
             turned = _orientation(image) in _QUARTER_TURNS

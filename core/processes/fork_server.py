@@ -37,6 +37,7 @@ from core.settings import PROJECT_DIR
 PRELOAD = "workers.preload"
 PRELOAD_ROLE = "WORKER_PRELOAD_ROLE"  # environment: what the fork server shall import
 PRELOAD_PARENT = "WORKER_PRELOAD_PARENT"  # environment: the process with which it shall end
+WAIT_POLICY = "OMP_WAIT_POLICY"  # environment: whether threads of a library spin as they wait
 FORK_TIMEOUT = 20.0  # seconds for a fork of a warm server, which takes milliseconds
 FORKSERVER = multiprocessing.get_context("forkserver")
 _of_this_thread = threading.local()
@@ -213,6 +214,9 @@ def server_environment(role: str) -> dict[str, str]:
         # Threads of a library would not survive the fork; workers set their own number.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        # Of two threads, one that spins until the other has a core again takes that core from it:
+        # on a busy machine four demo edits took 16 s of CPU, and 2 s where threads sleep instead.
+        WAIT_POLICY: os.environ.get(WAIT_POLICY, "PASSIVE"),
         "MKL_CBWR": os.environ.get("MKL_CBWR", "AUTO,STRICT"),
         # Ask NVML instead of CUDA whether there are GPUs: CUDA does not survive it, either.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",

@@ -11,6 +11,7 @@ from loguru import logger
 from core.log_format import LOG_FORMAT
 from core.status.progress_line import ProgressLine
 from core.status.tracker import RunTracker
+from core.status.words import sentence
 
 DEFAULT_SINK = 0  # of loguru: all that is said, on standard error
 
@@ -37,7 +38,7 @@ def progress_line(tracker: RunTracker) -> Iterator[None]:
     """Show how a run stands in one line until this block ends; of several runs the first."""
     global _line
     quieten_log()
-    line = ProgressLine(tracker, _stream())
+    line = ProgressLine(lambda: sentence(tracker.status()), _stream())
     with _lock:
         is_first = _line is None
         if is_first:

@@ -25,6 +25,7 @@ from core.events import (
     TasksWait,
     WorkerState,
 )
+from core.headway import Headway
 from core.status.forecast import Forecast
 from core.status.parts import Key, Kind, Worker
 from core.status.run_status import (
@@ -55,6 +56,7 @@ class RunTracker:
 
     Attributes:
         version: grows with each change that a watcher would see.
+        headway: of the look at a batch's inputs, with which a run begins.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class RunTracker:
         self._ticks = ticks
         self._lock = threading.RLock()  # a signal handler may end what it interrupts
         self.version = 0
+        self.headway = Headway()
         self._parts = 0  # that have not ended
         self._started = self._updated = clock()
         self._ended: float | None = None
@@ -297,6 +300,18 @@ class RunTracker:
         with self._lock:
             self._mind_the_memory()
             pid, host, command = self._process
+            if not self._parts and (look := self.headway.look) is not None:
+                return RunStatus(
+                    "running",
+                    str(look),
+                    self._started,
+                    self._updated,
+                    pid=pid,
+                    host=host,
+                    command=command,
+                    server=self._server,
+                    folder=self._folder,
+                )
             kinds = tuple(self._kind_status(name, kind) for name, kind in self._shown_kinds())
             return RunStatus(
                 self._state(),

@@ -58,8 +58,9 @@ class RayCluster:
 
     def __init__(self, nodes: int, address: str = LOOPBACK) -> None:
         self.host = address
-        Path("/tmp/ray").mkdir(exist_ok=True)  # where Ray notes the newest cluster
         self._folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # sockets need short names
+        # Here Ray notes the newest cluster, and not where a user's own `ray status` looks.
+        Path(self._folder, "ray").mkdir()
         self._mark = uuid4().hex
         with self._starting():
             sweeper.start_sweeper(self._mark)  # ends what is left where this process is killed
@@ -69,7 +70,7 @@ class RayCluster:
                 initialize_head=True,
                 head_node_args={
                     **self._arguments(0),
-                    "temp_dir": str(self._folder / "t"),
+                    "temp_dir": str(self._folder / "ray"),
                     **WITHOUT,
                     "_system_config": dict(QUICK_DETECTION),  # Ray adds to it
                 },
@@ -89,6 +90,7 @@ class RayCluster:
         for name in (*FAULTS, "CUDA_VISIBLE_DEVICES"):
             os.environ.pop(name, None)
         os.environ |= {MARK: self._mark, sweeper.MARK: self._mark, **more}
+        os.environ["RAY_TMPDIR"] = str(self._folder)
         before_import("127.0.0.1:0")
         try:
             yield
@@ -264,7 +266,7 @@ class RayCluster:
 
     def close(self) -> None:
         """End everything."""
-        with suppress(Exception):
+        with suppress(Exception), self._starting():
             self._cluster.shutdown()
         for process in self.left():
             with suppress(psutil.Error):

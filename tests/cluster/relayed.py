@@ -32,6 +32,7 @@ from core.engine.backend import WorkerBackend
 from core.settings import load_settings
 from core.worker_spec import WorkerSpec
 from tests.conftest import PATIENCE, simulated
+from tests.inline_backend import InlineBackend
 
 POLL = 0.05  # seconds
 SETTINGS = load_settings(simulated())
@@ -44,6 +45,7 @@ class PlayedBridge:
         make_backend: of a node.
         files: of all nodes, where these do not see main's.
         each: devices of a node.
+        kind: of main's side.
         ray: settings of that section.
 
     Attributes:
@@ -60,6 +62,7 @@ class PlayedBridge:
         nodes: list[str],
         files: NodeFiles | None = None,
         each: int = 2,
+        kind: type[ClusterBackend] | None = None,
         **ray: Any,
     ) -> None:
         self.starts = 0
@@ -77,7 +80,7 @@ class PlayedBridge:
         connect = Connect(
             rules, SETTINGS.supervision, SETTINGS.workers.start_method, "cpu", None, {}, "run"
         )
-        self.backend = OnNodes(self._start, connect)
+        self.backend = (kind or OnNodes)(self._start, connect)
         answer = self.backend.connected(PATIENCE)
         assert isinstance(answer, Connected)
 
@@ -191,7 +194,7 @@ class OnNodes(ClusterBackend):
 
     def start(self, slot: str, device: Device, spec: WorkerSpec) -> None:
         if not device.node:
-            device = replace(device, node=next(iter(self._nodes)))
+            device = replace(device, node=self._nodes.names[0])
         super().start(slot, device, spec)
 
 
@@ -220,3 +223,8 @@ class Blind(NodeFiles):
 def relayed(make_backend: Callable[[], WorkerBackend]) -> ClusterBackend:
     """A backend on one played node."""
     return PlayedBridge(make_backend, ["a"]).backend
+
+
+def beside_nodes() -> ClusterBackend:
+    """A backend with a node that has no work: devices that lie nowhere are this machine's."""
+    return PlayedBridge(InlineBackend, ["a"], kind=ClusterBackend).backend

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import pytest
 
 from cluster import bridge as bridges
+from cluster import placements
 from cluster.bridge import Bridge
 from cluster.nodes import RayNode
-from cluster.protocol import Connect, Connected, Node
-from cluster.relay import NotPlaced
+from cluster.protocol import Connect, Connected, From, Node, Remark
+from cluster.relay import GpusTaken
 from core.devices.device import Device
 from tests.cluster.relayed import SETTINGS
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, wait_until
 
 CONNECT = Connect(SETTINGS.ray, SETTINGS.supervision, "forkserver", "auto", 4, {}, "run")
 
@@ -28,35 +30,48 @@ class Cluster:
         self.nodes: list[RayNode] = []
         self.looks: Callable[[], list[RayNode]] = lambda: self.nodes
         self.unreachable: set[str] = set()
-        self.refusing: dict[str, float] = {}  # after how many seconds
+        self.refusing: dict[str, float] = {}  # after how many seconds, once
+        self.told: list[Any] = []  # what main was, in its order
+        self.closed: list[str] = []  # nodes whose agents were ended
         self.over = threading.Event()
         monkeypatch.setattr("cluster.bridge.join", lambda *_: ("played", "played"))
         monkeypatch.setattr("cluster.bridge.end_agents_of_the_bridge_before", lambda _: None)
-        monkeypatch.setattr("cluster.nodes.list_nodes", lambda: self.looks())
+        monkeypatch.setattr("cluster.ray_state.list_nodes", lambda: self.looks())
         monkeypatch.setattr("cluster.relay.Relay", self._relay)
         monkeypatch.setattr(bridges, "LOOK", 0.01)
 
-    def _relay(self, name: str, node_id: str, gpus: int, *_: Any) -> Any:
+    def _relay(self, name: str, raylet: RayNode, gpus: int, *_: Any) -> Any:
         def place() -> None:
             if name in self.unreachable:
                 self.over.wait(PATIENCE)
             if name in self.refusing:
-                self.over.wait(self.refusing[name])
-                raise NotPlaced("its GPUs were taken by another Ray job just now")
+                self.over.wait(self.refusing.pop(name))
+                raise GpusTaken("its GPUs were taken just now by job 02")
 
         devices = tuple(Device("cpu", i, "", node=name) for i in range(gpus))
         return SimpleNamespace(
-            name=name, node_id=node_id, gpus=gpus, place=place, why=None, node=Node(name, devices)
+            name=name,
+            node_id=raylet.node_id,
+            gpus=gpus,
+            place=place,
+            close=lambda: self.closed.append(name),
+            why=None,
+            node=Node(name, devices),
         )
 
     def connected(self, connect: Connect) -> Connected:
         """What the bridge tells main first."""
-        told: list[Any] = []
-        bridge = Bridge(connect, told.append)
-        bridge.open()
-        bridge.introduce()
-        assert isinstance(told[0], Connected)
-        return told[0]
+        self.bridge = Bridge(connect, self.told.append)
+        self.bridge.open()
+        self.bridge.introduce()
+        assert isinstance(self.told[-1], Connected)
+        return self.told[-1]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a user was told."""
+        reports = [message.report for message in self.told if isinstance(message, From)]
+        return [report.text for report in reports if isinstance(report, Remark)]
 
 
 @pytest.fixture
@@ -107,12 +122,66 @@ def test_gpus_that_there_are_not_are_not_waited_for(cluster: Cluster) -> None:
     assert len(node.devices) == 3 and time.monotonic() - began < bridges.FREED
 
 
-def test_the_next_bridge_does_not_wait_for_a_node_that_cannot_be_reached(
+def test_gpus_that_another_job_had_for_a_moment_are_tried_again(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """They may be free when it is seen that they were taken, and there may be no other node."""
+    monkeypatch.setattr(placements, "AGAIN", (0.1,))
+    cluster.nodes = [RayNode("1", "a", 4, 4, False)]
+    cluster.refusing = {"a": 0.0}
+    [node] = cluster.connected(CONNECT).nodes
+    assert node.name == "a"
+
+
+@pytest.fixture
+def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents are late soon."""
+    for module in (placements, bridges):
+        monkeypatch.setattr(module, "PROMPT", 0.1)
+
+
+TWO = [RayNode(i, name, 2, 2, False) for i, name in (("1", "a"), ("2", "b"))]
+
+
+@pytest.mark.usefixtures("prompt")
+def test_the_next_bridge_does_not_wait_for_a_node_that_cannot_be_reached(cluster: Cluster) -> None:
     """Main waits for the bridge no longer than for a node."""
-    monkeypatch.setattr(bridges, "PROMPT", 0.1)
-    cluster.nodes = [RayNode(i, name, 2, 2, False) for i, name in (("1", "a"), ("2", "b"))]
-    cluster.unreachable = {"b"}
+    cluster.nodes, cluster.unreachable = TWO, {"b"}
     [node] = cluster.connected(replace(CONNECT, again=True)).nodes
     assert node.name == "a" and not cluster.over.is_set()
+
+
+@pytest.mark.usefixtures("prompt")
+def test_the_next_bridge_that_reaches_no_node_yet_says_so_and_is_there(cluster: Cluster) -> None:
+    cluster.nodes, cluster.unreachable = TWO, {"a", "b"}
+    assert cluster.connected(replace(CONNECT, again=True)).nodes == ()
+    assert not cluster.over.is_set()
+
+
+@pytest.mark.usefixtures("prompt")
+def test_gpus_of_other_nodes_are_taken_in_place_of_those_of_one_that_does_not_come(
+    cluster: Cluster,
+) -> None:
+    """The line that says so names it; when it comes, its GPUs are not wanted any more."""
+    cluster.nodes = [*TWO, RayNode("3", "c", 2, 2, False)]
+    cluster.unreachable = {"b"}
+    nodes = cluster.connected(CONNECT).nodes
+    assert [node.name for node in nodes] == ["a", "c"] and not cluster.over.is_set()
+    [said] = cluster.remarks
+    assert said.startswith("b: waited 0.1 s for its agent")
+    cluster.over.set()
+    wait_until(lambda: cluster.closed, "the end of the late agent")
+    assert cluster.closed == ["b"]
+
+
+@pytest.mark.usefixtures("prompt")
+def test_while_there_is_no_other_node_a_line_says_which_one_is_waited_for(
+    cluster: Cluster,
+) -> None:
+    cluster.nodes, cluster.unreachable = TWO[:1], {"a"}
+    with ThreadPoolExecutor(1) as executor:
+        answer = executor.submit(cluster.connected, CONNECT)
+        wait_until(lambda: cluster.remarks, "a line")
+        assert cluster.remarks[0].startswith("a: waited") and not answer.done()
+        cluster.over.set()
+        assert [node.name for node in answer.result(PATIENCE).nodes] == ["a"]

@@ -1,5 +1,6 @@
 """The bridge's side of an agent, without Ray: what is refused, and what ends the connection."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,7 +12,10 @@ import pytest
 from ray.exceptions import GetTimeoutError, RayTaskError
 
 from cluster import relay as relays
+from cluster.holders import Holding
+from cluster.nodes import RayNode
 from cluster.protocol import Connect, Prepare
+from cluster.reachable import why_unreachable
 from cluster.relay import Relay
 from cluster.software import other_software, software_here
 from core.devices.device import Device
@@ -19,6 +23,7 @@ from tests.cluster.relayed import SETTINGS
 from tests.cluster.test_models import SPEC
 from tests.conftest import PATIENCE
 
+NODE = RayNode("1", "a", 1, 1, False)
 CONNECT = Connect(SETTINGS.ray, SETTINGS.supervision, "forkserver", "auto", 1, {}, "run")
 
 
@@ -45,7 +50,7 @@ class PlayedAgent:
         """Nobody has to be ended."""
 
     def relay(self, connect: Connect = CONNECT) -> Relay:
-        return Relay("a", "1", 1, connect, lambda message: None, self.lost.put)
+        return Relay("a", NODE, 1, connect, lambda message: None, self.lost.put)
 
 
 @pytest.fixture
@@ -68,6 +73,9 @@ def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[PlayedAgen
     monkeypatch.setattr(relays, "ray", ray)
     monkeypatch.setattr(relays, "Agent", SimpleNamespace(options=lambda **_: options))
     monkeypatch.setattr(relays, "NodeAffinitySchedulingStrategy", lambda node_id, soft: None)
+    monkeypatch.setattr(relays, "why_unreachable", lambda host, port: None)
+    monkeypatch.setattr(relays, "process_of", lambda agent: None)
+    monkeypatch.setattr(relays, "others_with_its_gpus", lambda *_, with_tasks: [])
     yield played
     played.over.set()
 
@@ -86,37 +94,61 @@ def test_an_agent_that_cannot_be_sent_something_is_lost(agent: PlayedAgent) -> N
     assert "cannot pickle this" in str(relay.why)
 
 
-def test_an_agent_whose_process_is_slow_to_start_is_waited_for(
-    agent: PlayedAgent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def nothing() -> Any:
+    """An agent that does not answer yet."""
+    raise GetTimeoutError
+
+
+def test_an_agent_whose_process_is_slow_to_start_is_waited_for(agent: PlayedAgent) -> None:
     """As where the program lies on a network drive; Ray counts its GPUs as used meanwhile."""
-    monkeypatch.setattr(relays, "TAKEN", 0.0)
-    monkeypatch.setattr(relays, "others_have_its_gpus", lambda *_: False)
     hello, looks = agent.hello, iter(range(3))
-
-    def slowly() -> Any:
-        if next(looks, None) is not None:
-            raise GetTimeoutError
-        return hello()
-
-    agent.hello = slowly
+    agent.hello = lambda: hello() if next(looks, None) is None else nothing()
     relay = agent.relay()
     relay.place()
     assert relay.node.name == "a"
     relay.close()
 
 
-def test_an_agent_whose_gpus_others_took_meanwhile_is_not_placed(
+def test_an_agent_whose_gpus_others_took_meanwhile_is_given_up_and_says_who_they_are(
     agent: PlayedAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relays, "TAKEN", 0.0)
-    monkeypatch.setattr(relays, "others_have_its_gpus", lambda *_: True)
-
-    def nothing() -> Any:
-        raise GetTimeoutError
-
+    """At the first look, so that the run asks the next node at once."""
+    taken = Holding("1", 1.0, "0200", "actor Trainer")
+    monkeypatch.setattr(relays, "others_with_its_gpus", lambda *_, with_tasks: [taken])
+    monkeypatch.setattr(relays, "whose", lambda held: f"job {held[0].job}: {held[0].what}")
     agent.hello = nothing
-    with pytest.raises(relays.NotPlaced, match="taken by another Ray job"):
+    with pytest.raises(relays.GpusTaken, match="taken just now by job 0200: actor Trainer"):
+        agent.relay().place()
+
+
+def test_a_node_that_cannot_be_reached_is_told_with_its_address(
+    agent: PlayedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No agent is begun there that Ray would wait for."""
+    monkeypatch.setattr(relays, "why_unreachable", why_unreachable)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        place = replace(NODE, address="127.0.0.1", port=taken.getsockname()[1])
+        relay = Relay("a", place, 1, CONNECT, lambda message: None, agent.lost.put)
+        with pytest.raises(relays.NotPlaced) as raised:
+            relay.place()
+    assert f"nothing answers there at 127.0.0.1:{place.port} (Connection refused)" in str(
+        raised.value
+    )
+
+
+def test_an_agent_that_runs_where_it_cannot_be_reached_is_told_with_its_address(
+    agent: PlayedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a firewall lets Ray's own ports through and not those of its workers."""
+    why = "at 10.0.0.2:10002 (timed out)"
+    monkeypatch.setattr(relays, "ANSWERS", 0.0)
+    monkeypatch.setattr(relays, "process_of", lambda agent: ("10.0.0.2", 10002))
+    monkeypatch.setattr(
+        relays, "why_unreachable", lambda host, port: why if host == "10.0.0.2" else None
+    )
+    agent.hello = nothing
+    with pytest.raises(relays.NotPlaced, match="its agent runs, but does not answer at"):
         agent.relay().place()
 
 

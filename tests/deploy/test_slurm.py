@@ -17,7 +17,10 @@ STAND_INS = {
     # Runs the command of a step here, without srun's own options.
     "srun": 'while [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n',
     "hostname": "echo 10.0.0.1 172.17.0.1\n",
-    "ray": '[ "$1" = health-check ] && exit "${HEALTH:-0}"\nexec sleep 1000\n',
+    "ray": (
+        '[ "$1" = health-check ] && exit "${HEALTH:-0}"\n'
+        'echo "token $RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> "$NOTES"\nexec sleep 1000\n'
+    ),
     "python": (
         "trap 'echo told USR1 >> \"$NOTES\"; exit 130' USR1\n"
         "trap 'echo told TERM >> \"$NOTES\"; exit 130' TERM\n"
@@ -33,7 +36,7 @@ class Job:
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.notes = folder / "notes"
         bin_ = folder / "bin"
-        bin_.mkdir()
+        bin_.mkdir(exist_ok=True)
         for name, body in STAND_INS.items():
             file = bin_ / name
             file.write_text(f"#!/bin/bash\n{NOTE}{body}", "utf-8")
@@ -99,6 +102,17 @@ def test_a_cluster_is_started_on_every_node_and_the_command_runs_on_it(
         "--address 10.0.0.1:20007"
     ]
     assert not done.calls("requeue")
+
+
+def test_only_who_has_the_jobs_own_token_may_use_its_cluster(job: Callable[..., Job]) -> None:
+    """All steps have it, and no other job has."""
+    first = job("generate_images_from_tweets.py", "tweets.json", STEPS="3", TENTHS="3")
+    assert first.end() == 0
+    [token] = {line.split()[2] for line in first.calls("token token ")}
+    assert len(token) == 64
+    first.notes.unlink()
+    other = job("generate_images_from_tweets.py", "tweets.json", STEPS="3", TENTHS="3")
+    assert other.end() == 0 and not other.calls(token)
 
 
 def test_before_the_time_limit_what_runs_is_finished_and_the_job_is_queued_again(

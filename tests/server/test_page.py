@@ -89,6 +89,7 @@ def test_an_empty_gallery_invites_and_draws_its_example(browser: Browser, tmp_pa
         page.keyboard.press("Control+Enter")
         shown(picture(page, prompt.input_value()))
         expect(page.get_by_text("No pictures yet")).to_be_hidden()
+        expect(page.get_by_text("In the queue")).to_be_hidden()  # it is not there any more
 
         daemon.kill()
         expect(page.get_by_text("The server does not answer")).to_be_visible()

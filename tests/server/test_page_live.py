@@ -31,6 +31,17 @@ COUNT_REMOVED = """() => {
 }"""
 
 
+IN_THE_BACKGROUND = """
+    window.away = true;
+    Object.defineProperty(document, "hidden", { get: () => window.away });
+    window.turn = (away) => {
+        window.away = away;
+        document.dispatchEvent(new Event("visibilitychange"));
+    };
+"""
+CONNECTIONS = 6  # of a browser's tabs together, to one server
+
+
 def draw(page: Page, prompt: str) -> None:
     page.get_by_label("Prompt", exact=True).fill(prompt)
     page.keyboard.press("Control+Enter")
@@ -224,3 +235,32 @@ def test_a_worker_is_taken_out_and_brought_back_and_the_page_says_when_none_is_l
         pages.close()
         daemon.end()
     assert pages.problems == []
+
+
+def test_tabs_in_the_background_leave_the_others_connections(
+    browser: Browser, tmp_path: Path
+) -> None:
+    daemon = Daemon(tmp_path).start("--cpu-workers", "1")
+    context = browser.new_context()  # whose tabs share their connections
+    try:
+        tabs = [context.new_page() for _ in range(CONNECTIONS)]
+        for tab in tabs:
+            tab.add_init_script(IN_THE_BACKGROUND)
+            tab.goto(daemon.url)
+        front = context.new_page()
+        front.goto(daemon.url)
+        draw(front, "drawn meanwhile")
+        shown(picture(front, "drawn meanwhile"))
+        tabs[0].evaluate("turn(false)")  # it is looked at
+        shown(picture(tabs[0], "drawn meanwhile"))
+        with tabs[0].expect_event(
+            "requestfailed", lambda request: request.url.endswith("/v1/events")
+        ):
+            tabs[0].evaluate("turn(true)")
+        expect(tabs[0].get_by_text("The server does not answer")).to_be_hidden()
+        draw(front, "drawn after that")
+        tabs[0].evaluate("turn(false)")
+        shown(picture(tabs[0], "drawn after that"))
+    finally:
+        context.close()
+        daemon.end()

@@ -1,13 +1,15 @@
 """LoRAs in workers' memory, on the page: where they are, what is pinned, what a worker refused."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from apps.server.safety.keys import add_key
-from tests.conftest import wait_until
+from tests.conftest import PROJECT, wait_until
 from tests.server.browser import Watched
 from tests.server.conftest import Daemon, finished
 from tests.server.test_lora_names import write
@@ -99,3 +101,31 @@ def test_an_operator_loads_pins_and_unloads_and_everybody_sees_what_became_of_it
         wait_until(lambda: not client.get("/v1/loras/ink").json()["loaded_on"], "the unloading")
     expect(item(page, "ink")).not_to_contain_text("pinned")
     expect(item(page, "ink").get_by_role("button", name="Load ink", exact=True)).to_be_visible()
+
+
+def test_make_serve_offers_the_loras_of_the_demo_model(tmp_path: Path, pages: Watched) -> None:
+    (tmp_path / "demo_model").symlink_to(PROJECT / "demo_model")  # it is started in the project
+    recipe = subprocess.run(
+        ["make", "-n", "serve"], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    [line] = [line for line in recipe.stdout.splitlines() if "serve.py" in line]
+    daemon = Daemon(tmp_path).start(*line.partition("serve.py ")[2].split())
+    try:
+        found = httpx2.get(f"{daemon.url}/v1/loras").json()["data"]
+        assert [(lora["id"], lora["usable"]) for lora in found] == [
+            ("neon", True), ("snow", True), ("watercolour", True)
+        ]  # fmt: skip
+        page = pages.open(daemon.url)
+        expect(page.get_by_label("Add a LoRA")).to_have_attribute("placeholder", "Choose of 3")
+    finally:
+        daemon.end()
+
+
+def test_a_folder_of_loras_is_named_by_an_option(tmp_path: Path) -> None:
+    write(tmp_path / "mine" / "ink.safetensors", said="ink")
+    daemon = Daemon(tmp_path, lora_dir="others").start("--lora-dir", "mine")
+    try:
+        found = httpx2.get(f"{daemon.url}/v1/loras").json()["data"]
+        assert [lora["id"] for lora in found] == ["ink"]
+    finally:
+        daemon.end()

@@ -8,12 +8,13 @@
   arXiv:2305.14324). It is chosen on the same comparisons, for every judge alike.
 
 EditScore reports the mean over tasks (calculate_statistics.py), TIGER-Lab accuracy over all
-comparisons, and how many groups are right in each of their comparisons (eval_bench.py): here are
-all three.
+comparisons, and how many groups have their candidates in the right order (eval_bench.py): here are
+all three. In an order epsilon decides on ties alone: whoever people prefer has to be ahead, by
+however little; and it is the epsilon of the group's own task.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class Accuracy:
         comparisons: that count: both candidates have a score.
         unscored: that do not.
         accuracy: share of right ones, with a 95 % bootstrap interval over groups; None of none.
-        groups: of candidates, and how many of them are right in each of their comparisons.
+        groups: of candidates, and how many of them are in the right order.
         epsilon: scores that differ by no more are a tie; None where people call none.
     """
 
@@ -65,8 +66,9 @@ def accuracies(comparisons: Sequence[Comparison], scores: Scores, samples: int) 
     tasks = list(dict.fromkeys(c.category for c in comparisons))
     judged = [_judge(t, [c for c in comparisons if c.category == t], scores) for t in tasks]
     rows = [_row(task, samples) for task in judged]
-    whole = _judge(ALL, comparisons, scores)
-    return [*rows, _mean_row(rows, judged, samples), _row(whole, samples)]
+    whole = _row(_judge(ALL, comparisons, scores), samples)
+    whole = replace(whole, groups_right=sum(row.groups_right for row in rows))
+    return [*rows, _mean_row(rows, judged, samples), whole]
 
 
 def _judge(task: str, comparisons: Sequence[Comparison], scores: Scores) -> _Judged:
@@ -83,9 +85,18 @@ def _row(judged: _Judged, samples: int) -> Accuracy:
         judged.unscored,
         _interval([groups], samples),
         len(groups),
-        sum(hits == count for hits, count in groups),
+        _in_order(judged, epsilon),
         epsilon,
     )
+
+
+def _in_order(judged: _Judged, epsilon: float | None) -> int:
+    """How many groups have all of their candidates in the right order."""
+    ranked = [
+        abs(difference) <= (epsilon or 0.0) if compared.preferred == 0 else difference > 0
+        for compared, difference in zip(judged.comparisons, judged.differences, strict=True)
+    ]
+    return sum(hits == count for hits, count in _by_group(judged, ranked))
 
 
 def _mean_row(rows: Sequence[Accuracy], judged: Sequence[_Judged], samples: int) -> Accuracy:
@@ -106,10 +117,15 @@ def _decided(judged: _Judged) -> tuple[float | None, list[bool], list[tuple[int,
     ties = [c.preferred == 0 for c in judged.comparisons]
     epsilon = calibrated_epsilon(ties, judged.differences) if any(ties) else None
     right = are_right(ties, judged.differences, epsilon)
+    return epsilon, right, _by_group(judged, right)
+
+
+def _by_group(judged: _Judged, right: Sequence[bool]) -> list[tuple[int, int]]:
+    """By group how many comparisons are right, and of how many."""
     by_group: dict[tuple[str, str], list[bool]] = {}
     for compared, hit in zip(judged.comparisons, right, strict=True):
         by_group.setdefault((compared.category, compared.group), []).append(hit)
-    return epsilon, right, [(sum(hits), len(hits)) for hits in by_group.values()]
+    return [(sum(hits), len(hits)) for hits in by_group.values()]
 
 
 def are_right(

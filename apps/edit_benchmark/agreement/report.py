@@ -1,7 +1,6 @@
 """The report of `run_edit_benchmark.py agreement`: on the terminal, and as JSON."""
 
 import json
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -11,8 +10,8 @@ from apps.edit_benchmark.agreement.verdicts import JudgeRun
 from apps.edit_benchmark.plain_table import (
     NONE,
     Row,
-    columns_of_terminal,
     letters_of,
+    print_note,
     print_table,
 )
 from apps.edit_benchmark.preferences import Comparison
@@ -104,7 +103,7 @@ def print_agreement(found: Agreement) -> None:
         print("\njudges with each other, over the edits that both scored:")
         _print_orders(found.orders, letters)
         if any(order.correlation.spearman is None for order in found.orders):
-            print(textwrap.fill(UNDEFINED, columns_of_terminal()))
+            print_note(UNDEFINED)
     if found.repeats:
         print("\none judge several times, over the edits that all scored:")
         _print_repeats(found.repeats, letters)
@@ -158,7 +157,7 @@ def _print_notes(found: Agreement) -> None:
     if any(row.unscored for row in rows):
         notes.append("no score: comparisons of a candidate without one; they do not count.")
     for note in notes:
-        print(textwrap.fill(note, columns_of_terminal()))
+        print_note(note)
 
 
 def _print_orders(orders: Sequence[SameOrder], letters: Sequence[str]) -> None:

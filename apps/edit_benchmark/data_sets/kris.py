@@ -2,9 +2,11 @@
 
 A file is an object of rows by key: `ori_img` (one picture, or several), `gt_img` (the right result,
 where there is one), `ins_en`, `explain_en` (the knowledge that is asked for). Edits are called
-`<category>/<key>.jpg`.
+`<category>/<key>.jpg`. Where the sources are frames of a sequence (`<key>-<number>`, 1 to 4), pairs
+have `frame`: the place of the one that is to be predicted.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from apps.edit_benchmark.rows import file_name
 from apps.edit_benchmark.table_rows import Row, rows_of
 
 _FILE = "annotation.json"
+_FRAME = re.compile(r"\d+-(\d+)")
+_FRAMES = {1, 2, 3, 4}
+_SEQUENCE = "temporal_prediction"
 _DEPTH = 2  # the repository holds KRIS_Bench, which holds the categories
 
 
@@ -49,5 +54,18 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
         target_images=row.pictures("gt_img", ()),
         given_id=draft.given_id or None,
         # An empty explanation is kept: the question that names it asks without.
-        metadata={"explain_en": "", **row.others("ori_img", "gt_img", "ins_en")},
+        metadata={"explain_en": "", **row.others("ori_img", "gt_img", "ins_en"), **_place(row)},
     )
+
+
+def _place(row: Row) -> dict[str, int]:
+    """Where the predicted frame stands among the others, by the numbers of those that are given."""
+    names = row.values.get("ori_img")
+    if row.folder.name != _SEQUENCE or not isinstance(names, list):
+        return {}
+    numbers = [int(found[1]) for name in names if (found := _FRAME.search(str(name)))]
+    if not numbers or len(numbers) < len(names):
+        return {}
+    missing = _FRAMES - {*numbers}
+    predicted = missing.pop() if len(missing) == 1 else max(numbers) + 1
+    return {"frame": 1 + sum(number < predicted for number in numbers)}

@@ -21,6 +21,8 @@ export class Compose {
   #takesMasks = false;
   #asked = { body: "", name: "" };
   #unanswered = false; // when it was sent last
+  #waiting = ""; // id of the job that the form says is in the queue
+  #begun = ""; // id of the newest job that is not there any more
 
   constructor() {
     this.#form.addEventListener("submit", (event) => {
@@ -52,6 +54,13 @@ export class Compose {
     const first = [...this.#form.elements.kind].find((radio) => !radio.disabled);
     if (!this.#form.elements.kind.value && first) first.checked = true;
     this.#arrange();
+  }
+
+  /** A job stands otherwise than before: what the form says of the queue is not to outlast it. */
+  hear({ id, status }) {
+    if (status === "queued") return;
+    this.#begun = id;
+    if (id === this.#waiting) this.#say("", "");
   }
 
   /** Fill in what a result was asked for. */
@@ -138,7 +147,11 @@ export class Compose {
     try {
       const job = await this.#submit();
       if (job.counts.failed === job.counts.total) await this.#sayWhy(job);
-      else this.#say("", accepted(job));
+      else if (job.id === this.#begun) this.#say("", "");
+      else {
+        this.#say("", accepted(job));
+        this.#waiting = job.id;
+      }
     } catch (error) {
       this.#say(error.message, "");
       this.#unanswered = error instanceof Unreachable;
@@ -205,6 +218,7 @@ export class Compose {
   }
 
   #say(problem, news) {
+    this.#waiting = "";
     setText(byId("compose-error"), problem);
     this.#form.elements.prompt.setAttribute("aria-invalid", String(problem !== ""));
     setText(byId("compose-news"), news);

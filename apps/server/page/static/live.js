@@ -5,23 +5,38 @@ import { call } from "./api.js";
 const SILENCE = 45_000; // milliseconds; the server sends a sign of life every 15 s
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 8_000;
+const AWAY = 5_000; // milliseconds for which a tab in the background keeps its connection
 
 /**
+ * A tab that nobody looks at has no connection: browsers have six for a server, of all their tabs
+ * together, and with those taken the next tab would load no script.
+ *
  * Dispatches `open` with each new connection, after which everything is to be read again, then
  * `job`, `step`, `task` and `missed` as the server sends them, and `lost`.
  */
 export class Live extends EventTarget {
   #wait = FIRST_WAIT;
   #abort = null;
+  #leaving = 0;
+
+  constructor() {
+    super();
+    document.addEventListener("visibilitychange", () => {
+      clearTimeout(this.#leaving);
+      if (document.hidden) this.#leaving = setTimeout(() => this.again(), AWAY);
+    });
+  }
 
   /** Follow what happens, for as long as the page is there. */
   async run() {
     for (;;) {
+      await looked();
       try {
         await this.#follow();
       } catch {
         // said below: what went wrong with a connection does not matter
       }
+      if (document.hidden) continue;
       this.dispatchEvent(new Event("lost"));
       await new Promise((resolve) => setTimeout(resolve, this.#wait));
       this.#wait = Math.min(2 * this.#wait, LONGEST_WAIT);
@@ -67,5 +82,13 @@ export class Live extends EventTarget {
       else if (line.startsWith("data:")) data.push(line.slice(5).trimStart());
     }
     if (data.length) this.dispatchEvent(new CustomEvent(name, { detail: data.join("\n") }));
+  }
+}
+
+/** Wait until somebody looks at the page. */
+async function looked() {
+  while (document.hidden) {
+    await new Promise((resolve) =>
+      document.addEventListener("visibilitychange", resolve, { once: true }));
   }
 }

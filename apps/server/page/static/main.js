@@ -75,7 +75,8 @@ live.addEventListener("step", (event) => {
   workersSoon();
 });
 live.addEventListener("preview", (event) => gallery.preview(parsed(event.detail)));
-live.addEventListener("job", () => {
+live.addEventListener("job", (event) => {
+  compose.hear(parsed(event.detail));
   queueSoon();
   workersSoon();
 });
