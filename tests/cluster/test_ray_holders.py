@@ -81,7 +81,7 @@ def started(code: str, *arguments: str) -> "subprocess.Popen[str]":
 
 
 OWNER = re.compile(
-    rf"job 0\w+ \(.+, started on {re.escape(LOOPBACK)}\): placement group mine, task train"
+    rf"job \w+ \(.+, started on {re.escape(LOOPBACK)}\): placement group mine, task train"
 )
 
 
