@@ -146,7 +146,7 @@ def test_a_large_model_in_less_memory_comes_before_the_demo_model(
     model = choose_model("auto", None, "auto", devices)
     assert model.identity == "Tongyi-MAI/Z-Image-Turbo"
     assert "(auto: it fits into every chosen GPU)" in model.reason
-    with pytest.raises(DeviceError, match=r"at least 21\.6 GiB \(memory: full\), but only 12 of "):
+    with pytest.raises(DeviceError, match=r"at least 22\.1 GiB \(memory: full\), but only 12 of "):
         choose_model("auto", None, "auto", devices, memory="full")
 
 

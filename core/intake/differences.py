@@ -106,7 +106,7 @@ def of_files(admitted: Admitted, task: Task, made: Made) -> list[Change]:
     before, after = _contents(task, made.files), _contents(admitted.task, now)
     if before is None or after is None:  # what it says does not go together
         return [] if made.files == now else [Change("pictures that it is made from")]
-    return [Change(_PICTURES[name]) for name in after if before[name] != after[name]]
+    return [Change(_PICTURES.get(name, name)) for name in after if before[name] != after[name]]
 
 
 def _contents(task: Task, hashes: Sequence[str]) -> dict[str, list[str]] | None:

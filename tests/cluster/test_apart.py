@@ -50,8 +50,8 @@ def test_a_machine_whose_cable_is_cut_ends_its_workers_and_its_tasks_are_done_el
         "scheduling": {"speculative_copies": False},
     }
     at_work = ClusterRun(project, cluster, 80, 0.2, **rules).start()
-    wait_until(lambda: at_work.reaches(12), "pictures of both")
     workers = wait_until(apart.workers, "its workers")
+    wait_until(lambda: at_work.reaches(1) and at_work.workers_by_node()["apart"], "its pictures")
     cable.cut()
     began = time.monotonic()
     _, left = psutil.wait_procs(workers, timeout=GONE)
