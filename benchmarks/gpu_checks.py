@@ -5,13 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 
 import psutil
 from loguru import logger
 
 from apps.doctor.gpus import driver as examined_driver
+from benchmarks.gpu_command import Command
 from benchmarks.gpu_parts import Place
 from benchmarks.gpu_rows import Row, add
 from benchmarks.gpu_threads import stages, threads_of
@@ -181,23 +181,3 @@ def edit_demo(place: Place) -> None:
     add(place.out, Row(TABLE, "10 demo edits, scored", {"value": took, "why": overall}))
     # 1: a pair without a score; the fourth word tells pairs that failed.
     assert command.code in (0, 1) and overall.split()[3:4] == ["0"], overall
-
-
-class Command:
-    """A command whose lines are seen as they come: a part that is ended keeps those before."""
-
-    def __init__(self, line: list[str]) -> None:
-        self._process = subprocess.Popen(
-            line, cwd=PROJECT_DIR, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-
-    def lines(self) -> Iterator[str]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            print(line, end="", flush=True)
-            yield line.strip()
-
-    @property
-    def code(self) -> int:
-        """Its exit code, once it has ended."""
-        return self._process.wait()

@@ -6,13 +6,12 @@ and after each the threads that there are by then are shown.
 """
 
 import os
-import subprocess
 import sys
 import threading
 from pathlib import Path
 
+from benchmarks.gpu_command import Command
 from core.processes.fork_server import PRELOAD_PARENT, server_environment
-from core.settings import PROJECT_DIR
 
 SWITCHES = ("voluntary", "nonvoluntary")
 LIBRARIES = ("nvidia", "cuda", "nccl", "cufile", "nvshmem", "cupti", "openblas", "gomp", "rdma")
@@ -79,21 +78,8 @@ def libraries_of(pid: int) -> list[str]:
 def stages(role: str = "generate") -> list[str]:
     """What a process says that imports as a fork server does."""
     environment = {**os.environ, **server_environment(role), PRELOAD_PARENT: str(os.getpid())}
-    process = subprocess.Popen(
-        [sys.executable, "-c", STAGES],
-        cwd=PROJECT_DIR,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        lines.append(line.rstrip())
-    process.wait()
-    return lines
+    command = Command([sys.executable, "-c", STAGES], environment)
+    return list(command.lines())
 
 
 def _read(file: Path) -> str:
