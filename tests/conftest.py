@@ -46,8 +46,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # TEST_DEVICE=cuda tries models there that tests load in their own process.
 DEVICE: Literal["cpu", "cuda"] = "cuda" if os.environ.get("TEST_DEVICE") == "cuda" else "cpu"
 GPUS_ASKED_FOR = DEVICE == "cuda" or any("cuda" in argument for argument in sys.argv[1:])
-HAS_GPU = Path("/dev/nvidiactl").exists()
-if HAS_GPU and not GPUS_ASKED_FOR and "PYTEST_XDIST_WORKER" not in os.environ:
+GPU_THERE = Path("/dev/nvidiactl").exists()  # torch is not asked: that opens it
+if GPU_THERE and not GPUS_ASKED_FOR and "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # No test finds a daemon that it did not start.
 os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="run-")

@@ -37,9 +37,7 @@ from core.settings import PROJECT_DIR
 PRELOAD = "workers.preload"
 PRELOAD_ROLE = "WORKER_PRELOAD_ROLE"  # environment: what the fork server shall import
 PRELOAD_PARENT = "WORKER_PRELOAD_PARENT"  # environment: the process with which it shall end
-# Environment: whether and how long threads of OpenMP spin as they wait, and our own choice.
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-SPIN_COUNT = "5000"
+WAIT_POLICY, SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"  # environment: how threads wait
 FORK_TIMEOUT = 20.0  # seconds for a fork of a warm server, which takes milliseconds
 FORKSERVER = multiprocessing.get_context("forkserver")
 _of_this_thread = threading.local()
@@ -232,7 +230,7 @@ def _waiting() -> dict[str, str]:
     (300,000 times), 32 s with 10,000 and 25 s where threads sleep at once; sixty on two idle
     cores 12, 14 and 18 s, and 13.6 s with 5,000.
     """
-    return {} if any(name in os.environ for name in WAITING) else {WAITING[1]: SPIN_COUNT}
+    return {} if WAIT_POLICY in os.environ else {SPINS: os.environ.get(SPINS, "5000")}
 
 
 def _tell_server(writer: Connection) -> None:

@@ -17,11 +17,11 @@ from core.multi_gpu_image_generator import MultiGPUImageGenerator
 from core.store.provenance import read_provenance
 from core.tasks import Result
 from demo_model import architecture
-from tests.conftest import run_script, wait_until
+from tests.conftest import GPU_THERE, run_script, wait_until
 
 ON_CPU = os.environ.get("CUDA_TESTS_ON_CPU") == "1"
 # Not torch.cuda.is_available(), which asks CUDA.
-HAS_GPU = torch.version.cuda is not None and Path("/dev/nvidiactl").exists()
+HAS_GPU = torch.version.cuda is not None and GPU_THERE
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not (HAS_GPU or ON_CPU), reason="needs a GPU"),
