@@ -37,6 +37,8 @@ def put(file: Path, colour: str = "navy") -> Path:
         ("imgedit", "{}.png"),
         ("kris", "color_alter/{}.jpg"),
         ("rise", "images/color_alter/{}.jpeg"),
+        ("omnicontext", "fullset/color_alter/{}.png"),
+        ("rededit", "color_alter/color_alter-{}.png"),
         ("ours", "edits/color_alter/en_{}.webp"),
     ],
 )
