@@ -1,10 +1,11 @@
 """The pictures of an edit as a judge sees them: read, and of the size that its protocol says."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from PIL import Image
 
+from core.judge_calls import Picture
 from core.judge_protocol import JudgePrompts, PictureSize
 from core.messages import Lease
 from core.pictures.source_images import read_image
@@ -21,23 +22,22 @@ def pictures_of(lease: Lease, prompts: JudgePrompts, area: int | None) -> Pictur
     assert isinstance(task, ScoreTask)
     seen = prompts.pictures_seen
 
-    def read(paths: Iterable[str], name: str) -> list[Image.Image]:
-        pictures = (read_image(lease.at(path), lease.files.get(path), name) for path in paths)
-        return list(pictures)
-
-    found = {
-        "source": read(task.source_images, "source_images"),
-        "edited": [edited_picture(lease)],
-        "target": read(task.target_images if "target" in seen else (), "target_images"),
-        "references": read(
-            task.reference_images if "references" in seen else (), "reference_images"
-        ),
-    }
     size = prompts.pictures
-    resized = () if size is None else size.of
+
+    def shown(kind: Picture, pictures: Iterable[Image.Image]) -> list[Image.Image]:
+        wanted = size if size is not None and kind in size.of else None
+        return [at_most(sized(picture, wanted), area) for picture in pictures]
+
+    def read(paths: Iterable[str], name: str) -> Iterator[Image.Image]:
+        return (read_image(lease.at(path), lease.files.get(path), name) for path in paths)
+
+    targets = task.target_images if "target" in seen else ()
+    references = task.reference_images if "references" in seen else ()
     return {
-        kind: [at_most(sized(p, size if kind in resized else None), area) for p in pictures]
-        for kind, pictures in found.items()
+        "source": shown("source", read(task.source_images, "source_images")),
+        "edited": shown("edited", [edited_picture(lease)]),
+        "target": shown("target", read(targets, "target_images")),
+        "references": shown("references", read(references, "reference_images")),
     }
 
 
