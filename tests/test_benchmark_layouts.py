@@ -38,6 +38,7 @@ def with_scenes(folder: Path) -> Path:
         ("rise", published_sets.rise, "outputs/pairs/images/{}/{}.png"),
         ("omnicontext", published_sets.omnicontext, "pairs/fullset/{}/{}.png"),
         ("rededit", published_sets.rededit, "pairs/{}/{}.png"),
+        ("complex_edit", published_sets.complex_table, "pairs/real/C2/{}.png"),
         ("magicbrush", published_sets.magicbrush_disk, "pairs/{}/{}.png"),
     ],
 )
@@ -73,6 +74,8 @@ def test_a_benchmark_is_edited_written_for_its_scorer_and_scored_from_there(
         assert official["en"]["types_scored"] == 2 and names == {"score.jsonl"}
     elif layout == "rededit":
         assert official["en"]["final_score"] >= 1 and not names
+    elif layout == "complex_edit":
+        assert official["real"]["C2"]["scored"] == 2 and names == {"0000.json", "0001.json"}
     elif layout == "magicbrush":
         assert "clip-i" in official["not_computed"] and not names
         assert {edit.stem for edit in edits} >= {"100_1", "100_inde_2", "200_1"}

@@ -145,6 +145,17 @@ def test_omnicontext_shows_sources_in_steps_and_the_edit_as_it_is(tmp_path: Path
     assert [piece[1] for piece in pieces[1:]] == [*["source"] * 5, "edited"]
 
 
+def test_complex_edit_is_the_mean_of_three_scores_each_asked_20_times() -> None:
+    prompts = protocol("complex_edit.yaml")
+    found = scored(prompts, {}, {"alignment": [7, 10], "perceptual_quality": 4})
+    assert found == {
+        "instruction_following": 7, "identity_preservation": 10, "perceptual_quality": 4, "O": 7,
+    }  # fmt: skip
+    assert (prompts.sampling.temperature, prompts.sampling.num_pass) == (1, 20)
+    _, quality = prompts.asked({"instruction": "do"})
+    assert quality.sees == ["edited"] and "{instruction}" not in quality.text
+
+
 TASKS = (
     *("add", "adjust", "background", "beauty", "color", "compose", "extract", "lowlevel"),
     *("motion", "portrait", "remove", "replace", "stylize", "text", "viewpoint"),

@@ -262,6 +262,31 @@ def test_rededit_rounds_tasks_and_not_their_mean() -> None:
     assert ours["final_score"] == sum(rounded.values()) / len(rounded)
 
 
+def test_complex_edit_is_the_mean_over_edits_by_complexity() -> None:
+    """As eval.py has it, from the files that it writes for each edit and takes up again."""
+    names = ("instruction_following", "identity_preservation", "perceptual_quality")
+    cases = []
+    for i in range(30):
+        level = ("C1", "C8")[i % 2]
+        pair = Pair(f"{i:04d}_{level}", "real", "x", data_set="complex_edit")
+        cases.append(
+            judged(pair, {n: float(RNG.integers(0, 201)) / 20 for n in names} | {"O": 1.0})
+        )
+    cases.append(judged(replace(cases[0][0], pair_id="0099_C1"), None))
+    files, table = files_and_table(cases)
+    for level in ("C1", "C8"):
+        folder = PurePosixPath("mine/real", level)
+        halves = [
+            [json.loads(text) for place, text in files.items() if place.parent == folder / name]
+            for name in ("alignment_rubric_cot", "quality_rubric")
+        ]
+        edits = [{n: {**a, **b}[n] for n in names} for a, b in zip(*halves, strict=True)]
+        edits = [{**edit, "overall": sum(edit.values()) / len(edit)} for edit in edits]
+        ours = table["real"][level]
+        assert ours.pop("scored") == len(edits) == 15
+        assert ours == {n: sum(e[n] for e in edits) / len(edits) for n in (*names, "overall")}
+
+
 def turn(key: str, number: int, way: str, alone: bool, last: str = "") -> Pair:
     """A pair as the reader of MagicBrush makes it."""
     name = f"{key}_1" if number == 1 else f"{key}_{way}_{number}"

@@ -19,6 +19,9 @@ MEANINGS = {
     "clip_dir": "cosine similarity of the change from caption to caption and that from source to "
     "edited picture, by CLIP",
     "prompt_following": "was done what was asked, whoever is shown",
+    "instruction_following": "was done what was asked",
+    "identity_preservation": "is what was not asked for as it was",
+    "perceptual_quality": "is the edited picture sound",
     "subject_consistency": "are people, things and scene those of the sources",
 }
 """By name; `explain` adds the overall score, which depends on what it is made of."""
