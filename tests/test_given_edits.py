@@ -39,6 +39,7 @@ def put(file: Path, colour: str = "navy") -> Path:
         ("rise", "images/color_alter/{}.jpeg"),
         ("omnicontext", "fullset/color_alter/{}.png"),
         ("rededit", "color_alter/color_alter-{}.png"),
+        ("anyedit", "color_alter-1500/{}.png"),
         ("ours", "edits/color_alter/en_{}.webp"),
     ],
 )
@@ -55,6 +56,58 @@ def test_edits_are_found_by_the_names_of_each_benchmark(
     assert [found.find(pair) for pair in (PAIRS[0], PAIRS[2])] == files
     missing = found.find(PAIRS[1])
     assert isinstance(missing, InputError) and f"is missing in {tmp_path / 'model'}" in str(missing)
+
+
+I2E = [
+    Pair(str(n), task, "x", given_id=str(n), data_set="i2ebench", metadata={"image": image})
+    for n, (task, image) in enumerate([("Counting", "COCO_1.jpg"), ("Deblurring", "0001.png")])
+]
+
+
+@pytest.mark.parametrize(
+    "given", ["", "EditResult_ori", "EditResult_ori/Counting", "EditResult_ori/Counting/mine"]
+)
+def test_edits_are_found_where_the_models_name_stands_inside_of_their_place(
+    tmp_path: Path, given: str
+) -> None:
+    root = tmp_path / "EditBench"
+    files = [
+        put(root / f"EditResult_ori/{pair.category}/mine/{pair.metadata['image']}") for pair in I2E
+    ]
+    put(root / "EditResult/Counting/mine/COCO_1.jpg")  # of the other wordings
+    found = find_edits(root / given, I2E)
+    assert (found.start, found.name, found.model) == (root, "i2ebench", "mine")
+    assert [found.find(pair) for pair in I2E] == files
+    assert found.line == f"edits of mine in {root} (i2ebench)"
+    diverse = replace(I2E[0], subsets=("diverse",))
+    assert found.find(diverse) == root / "EditResult/Counting/mine/COCO_1.jpg"
+    lost = found.find(replace(I2E[0], metadata={"image": "COCO_2.jpg"}))
+    assert f"EditResult_ori/Counting/mine/COCO_2.jpg is missing in {root}" in str(lost)
+
+
+def test_a_model_is_named_by_one_of_its_folders(tmp_path: Path) -> None:
+    """Wherever its name stands; another that has fewer edits is not passed over in silence."""
+    for model, pairs in (("mine", I2E), ("other", I2E[:1])):
+        for pair in pairs:
+            put(tmp_path / f"EditResult_ori/{pair.category}/{model}/{pair.metadata['image']}")
+    for given in ("", "EditResult_ori", "EditResult_ori/Counting"):
+        with pytest.raises(
+            InputError, match=r"several models \(mine, other\); name a folder of one"
+        ):
+            find_edits(tmp_path / given, I2E)
+    for model in ("mine", "other"):
+        assert find_edits(tmp_path / f"EditResult_ori/Counting/{model}", I2E).model == model
+
+
+def test_emu_edits_splits_lie_in_folders_of_their_own(tmp_path: Path) -> None:
+    pairs = [
+        Pair(f"{split}_0", "add", "x", data_set="emu_edit", subsets=(split,), metadata={"idx": 0})
+        for split in ("test", "validation")
+    ]
+    files = [put(tmp_path / f"results/emu_{split}/mine/0.png") for split in ("test", "val")]
+    for given in ("results", "results/emu_val", "results/emu_val/mine"):
+        found = find_edits(tmp_path / given, pairs)
+        assert [found.find(pair) for pair in pairs] == files
 
 
 def test_a_folder_without_such_edits_says_what_it_looked_for(tmp_path: Path) -> None:

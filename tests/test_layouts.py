@@ -16,8 +16,11 @@ from core.errors import InputError
 from core.tasks import Result
 
 PLACES = {
+    "anyedit": "my-run/biology-1500/1.png",
     "complex_edit": "my-run/biology/1/en.png",
+    "emu_edit": "emu_test/my-run/1.png",
     "gedit": "my-run/fullset/biology/en/1.png",
+    "i2ebench": "EditResult_ori/biology/my-run/1.png",
     "imgedit": "my-run/1.png",
     "magicbrush": "my-run/1/1.png",
     "omnicontext": "my-run/fullset/biology/1.png",

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from apps.edit_benchmark.layout import LAYOUTS, Layout
+from apps.edit_benchmark.layout import LAYOUTS, Layout, before_model, of_model
 from apps.edit_benchmark.pair import Pair
 from core.errors import InputError
 from core.paths import as_text, on_disk, user_path
@@ -24,24 +24,41 @@ class FolderOfEdits:
     Attributes:
         start: the folder below which the layout's places lie: the given one, or one near it.
         name: of the layout.
+        model: the part of the places that is the model's name, where the layout has it there.
     """
 
     start: Path
     name: str
+    model: str = ""
 
     @property
     def line(self) -> str:
         """What edited, in a table's line."""
-        return f"edits in {as_text(self.start)} ({self.name})"
+        of = f"of {as_text(self.model)} " if self.model else ""
+        return f"edits {of}in {as_text(self.start)} ({self.name})"
 
     def find(self, pair: Pair) -> GivenEdit:
         """The file of a pair's edit."""
         layout = LAYOUTS[self.name]
-        found = _file(self.start, layout, pair)
+        place = self._place(layout, pair)
+        found = _file(self.start / on_disk(str(place)), layout.suffixes_of(pair))
         if found is not None:
             return found
-        place = f"{layout.place(pair)}{layout.suffixes[0]}"
-        return InputError(f"edit: {place} is missing in {as_text(self.start)}.")
+        missing = f"{as_text(str(place))}{layout.suffixes_of(pair)[0]}"
+        return InputError(f"edit: {missing} is missing in {as_text(self.start)}.")
+
+    def count(self, pairs: Sequence[Pair], seen: dict[str, frozenset[str]]) -> int:
+        """How many of the pairs have an edit, by one look at each folder.
+
+        Args:
+            seen: stems of the pictures in a folder.
+        """
+        layout = LAYOUTS[self.name]
+        places = (self.start / on_disk(str(self._place(layout, pair))) for pair in pairs)
+        return sum(place.name in _stems_in(str(place.parent), seen) for place in places)
+
+    def _place(self, layout: Layout, pair: Pair) -> PurePosixPath:
+        return of_model(layout.place(pair), self.model)
 
 
 def find_edits(folder: str | Path, pairs: Sequence[Pair]) -> FolderOfEdits:
@@ -60,16 +77,17 @@ def find_edits(folder: str | Path, pairs: Sequence[Pair]) -> FolderOfEdits:
     some = [pair for pair in pairs if pair.problem is None][:LOOKED_AT]
     best: tuple[int, bool, int] | None = None
     found: list[FolderOfEdits] = []
+    beside: list[FolderOfEdits] = []  # whatever their number, where a layout has models beside
     seen: dict[str, frozenset[str]] = {}
-    for depth, start in _starts(given):
-        for name in LAYOUTS:
-            layout = LAYOUTS[name]
-            count = sum(_is_there(start, layout, pair, seen) for pair in some)
-            rank = (count, name == some[0].data_set, -depth)
-            if count and (best is None or rank > best):
-                best, found = rank, []
-            if count and rank == best:
-                found.append(FolderOfEdits(start, name))
+    for depth, one in _candidates(given, some):
+        count = one.count(some, seen)
+        rank = (count, one.name == some[0].data_set, -depth)
+        if count and (best is None or rank > best):
+            best, found = rank, []
+        if count and rank == best:
+            found.append(one)
+        if count and one.model:
+            beside.append(one)
     if not found:
         raise InputError(f"--score-only: {as_text(given)} has none of these edits: {_wanted(some)}")
     starts = {one.start for one in found}
@@ -78,7 +96,16 @@ def find_edits(folder: str | Path, pairs: Sequence[Pair]) -> FolderOfEdits:
         raise InputError(
             f"--score-only: {as_text(given)} has edits in several folders ({several}); name one."
         )
-    return found[0]
+    chosen = found[0]
+    models = {one.model for one in beside if (one.start, one.name) == (chosen.start, chosen.name)}
+    if chosen.model and len(models) > 1:
+        several = ", ".join(as_text(model) for model in sorted(models)[:4])
+        place = of_model(LAYOUTS[chosen.name].place(some[0]), as_text(chosen.model)).parent
+        raise InputError(
+            f"--score-only: {as_text(given)} has edits of several models ({several}); name a "
+            f"folder of one of them, such as {as_text(chosen.start)}/{place}."
+        )
+    return chosen
 
 
 def brought_edit(pair: Pair) -> GivenEdit | None:
@@ -88,6 +115,50 @@ def brought_edit(pair: Pair) -> GivenEdit | None:
     if not os.path.isfile(on_disk(pair.edited_image)):
         return InputError(f"edited_image: {pair.edited_image!r} is missing.")
     return Path(on_disk(pair.edited_image))
+
+
+def _candidates(given: Path, some: Sequence[Pair]) -> Iterator[tuple[int, FolderOfEdits]]:
+    """Where edits may begin in which layout, with how far that is from the given folder."""
+    ways = {name: _ways_to_models(LAYOUTS[name], some) for name in LAYOUTS}
+    for depth, start in _starts(given):
+        for name, to_models in ways.items():
+            if not to_models:
+                yield depth, FolderOfEdits(start, name)
+            for model in _models_in(start, to_models):
+                yield depth, FolderOfEdits(start, name, model)
+    for name, to_models in ways.items():
+        for start, model in _on_the_way(given, to_models):
+            for each in [model] if model else _models_in(start, to_models):
+                yield 0, FolderOfEdits(start, name, each)
+
+
+def _ways_to_models(layout: Layout, some: Sequence[Pair]) -> list[PurePosixPath]:
+    """The folders of models, in a layout that has models on the way to the edits."""
+    ways = (before_model(layout.place(pair)) for pair in some)
+    return list(dict.fromkeys(way for way in ways if way is not None))
+
+
+def _models_in(start: Path, to_models: Sequence[PurePosixPath]) -> list[str]:
+    """Names of the models that have a folder below `start`."""
+    folders = (_folders_in(start / on_disk(str(way))) for way in to_models)
+    return list(dict.fromkeys(folder.name for several in folders for folder in several))
+
+
+def _on_the_way(given: Path, to_models: Sequence[PurePosixPath]) -> set[tuple[Path, str]]:
+    """Where places begin above the given folder, with the model's name where it is a model's.
+
+    What begins in the folder above the given one is among `_starts`.
+    """
+    found = set()
+    above = [given, *given.parents]
+    for way in to_models:
+        parts = PurePosixPath(on_disk(str(way))).parts
+        for taken in range(2, len(parts) + 1):
+            if given.parts[-taken:] == parts[:taken]:
+                found.add((above[taken], ""))
+        if len(given.parts) > len(parts) + 1 and given.parts[-len(parts) - 1 : -1] == parts:
+            found.add((above[len(parts) + 1], given.name))
+    return found
 
 
 def _starts(given: Path) -> Iterator[tuple[int, Path]]:
@@ -116,20 +187,18 @@ def _folders_in(folder: Path) -> list[Path]:
         return []
 
 
-def _file(start: Path, layout: Layout, pair: Pair) -> Path | None:
-    """The file of a pair's edit, in the usual format before others."""
-    place = start / on_disk(str(layout.place(pair)))
-    for suffix in dict.fromkeys((*layout.suffixes, *PICTURE_SUFFIXES)):
-        for spelt in (suffix, suffix.upper()):
+def _file(place: Path, suffixes: Sequence[str]) -> Path | None:
+    """The file of an edit whose place has no suffix, in the usual format before others."""
+    for suffix in dict.fromkeys((*suffixes, *PICTURE_SUFFIXES)):
+        for spelt in dict.fromkeys((suffix, suffix.upper())):
             file = place.parent / f"{place.name}{spelt}"
             if file.is_file():
                 return file
     return None
 
 
-def _is_there(start: Path, layout: Layout, pair: Pair, seen: dict[str, frozenset[str]]) -> bool:
-    """Whether a pair's edit is there, by one look at each folder. `seen`: stems by folder."""
-    folder, _, stem = os.path.join(start, on_disk(str(layout.place(pair)))).rpartition(os.sep)
+def _stems_in(folder: str, seen: dict[str, frozenset[str]]) -> frozenset[str]:
+    """Stems of the pictures in a folder."""
     if folder not in seen:
         try:
             names = os.listdir(folder)
@@ -137,7 +206,7 @@ def _is_there(start: Path, layout: Layout, pair: Pair, seen: dict[str, frozenset
             names = []
         pictures = (os.path.splitext(name) for name in names)
         seen[folder] = frozenset(s for s, end in pictures if end.lower() in PICTURE_SUFFIXES)
-    return stem in seen[folder]
+    return seen[folder]
 
 
 def _wanted(pairs: Sequence[Pair]) -> str:
@@ -146,6 +215,7 @@ def _wanted(pairs: Sequence[Pair]) -> str:
         return "no pair of the data can be used."
     names = sorted(LAYOUTS, key=lambda name: name != pairs[0].data_set)
     places: Mapping[str, str] = {
-        name: f"{LAYOUTS[name].place(pairs[0])}{LAYOUTS[name].suffixes[0]}" for name in names
+        name: f"{LAYOUTS[name].place(pairs[0])}{LAYOUTS[name].suffixes_of(pairs[0])[0]}"
+        for name in names
     }
     return ", ".join(f"{place} ({name})" for name, place in places.items()) + ", and so on."

@@ -20,7 +20,8 @@ from core.judges.metrics import AFTER, BEFORE
 
 _COLUMNS = {"edit_type", "image_file", "edited_file"}
 _INSTRUCTIONS = {"edit", "edit_instruction"}
-_READ = ("edit", "edit_instruction", "edit_type", "image_file", "edited_file", "visual_input")
+IMAGE = "image_file"  # the field with the source's name, which edits are called by
+_READ = ("edit", "edit_instruction", "edit_type", "edited_file", "visual_input")
 _DEPTH = 2  # the split holds its types
 
 
@@ -54,7 +55,7 @@ def _pairs(row: Row, draft: Draft) -> Iterator[Pair]:
     draft.category, draft.language = row.label("edit_type"), "en"
     instruction = next((n for n in ("edit_instruction", "edit") if row.values.get(n)), "edit")
     draft.given_id = row.label("image_id", "") or row.key or None
-    source = row.picture("image_file")
+    source = row.picture(IMAGE)
     # The picture of one row may be another's, with another edit.
     named = "" if isinstance(source, Embedded) else f"{Path(source).stem}_{row.number - 1:04d}"
     draft.pair_id = file_name(draft.given_id or named or f"row_{row.number - 1:06d}")

@@ -2,13 +2,13 @@
 
 from pathlib import PurePosixPath
 
-from apps.edit_benchmark.layout import LAYOUTS
+from apps.edit_benchmark.layout import LAYOUTS, Layout
 from apps.edit_benchmark.pair import Pair
 from core.store.outputs import PICTURE_SUFFIXES
 
 
 @LAYOUTS.add_one("ours")
-class OurLayout:
+class OurLayout(Layout):
     """Picture files of any format."""
 
     suffixes = PICTURE_SUFFIXES
